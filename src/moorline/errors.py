@@ -1,0 +1,80 @@
+"""The errors of Moorline: four families, by whether it may have happened.
+
+::
+
+    MoorlineError
+    ├── Refused        nothing changed, and trying again will not help
+    │   ├── NotFound   the guest or the volume is not known here
+    │   └── Denied     the caller or this process may not do it
+    ├── Failed         it surely did not happen; trying again later may help
+    │   ├── Conflict   somebody else wrote first (compare-and-swap)
+    │   ├── Busy       another owner holds this host, or a lane is occupied
+    │   ├── Unavailable  a service (store, libvirt) cannot be reached
+    │   └── Compacted  the history asked for is gone: list again
+    ├── Uncertain      it may have happened: look again before acting
+    └── NotOurs        what is there belongs to someone else: ask a person
+
+Callers decide by the class, never by the text. The text is for people: what is
+not done, for which volume and guest, why, and what to do next (the *hint*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class MoorlineError(Exception):
+    """Base of all errors that Moorline raises on purpose."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class Refused(MoorlineError):
+    """Nothing changed. The same request will be refused again."""
+
+
+class NotFound(Refused):
+    """The guest, volume or attachment that was named is not known here."""
+
+
+class Denied(Refused):
+    """Permission is missing: of the caller, or of this process."""
+
+
+class Failed(MoorlineError):
+    """It surely did not happen. Trying again later may help."""
+
+
+class Conflict(Failed):
+    """A compare-and-swap lost: *current* is what is there now, by key."""
+
+    def __init__(self, message: str, *, current: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.current = dict(current or {})
+
+
+class Busy(Failed):
+    """Someone else is at it: another owner of this host, or another step."""
+
+
+class Unavailable(Failed):
+    """A service that is needed does not answer; nothing was changed."""
+
+
+class Compacted(Failed):
+    """The store no longer has the history that was asked for: list again."""
+
+
+class Uncertain(MoorlineError):
+    """It may have happened. Look again before doing anything else."""
+
+
+class NotOurs(MoorlineError):
+    """What is there was made by someone else. A person must decide."""

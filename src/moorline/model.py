@@ -1,0 +1,197 @@
+"""What the whole system talks about: frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NewType
+
+from moorline.secret import Secret
+
+VolumeId = NewType("VolumeId", str)
+"""1 to 64 of ``A-Za-z0-9_-``: it becomes a libvirt alias, a serial and a tag."""
+
+GuestId = NewType("GuestId", str)
+"""The hypervisor's own stable id of a guest (libvirt: the domain's UUID)."""
+
+LinkName = NewType("LinkName", str)
+"""Where a link appears on the host (mount point, device node). Bears no secret."""
+
+Format = Literal["raw", "qcow2", "ploop"]
+
+
+class Level(IntEnum):
+    """How far a volume shall be brought: each level includes those below it."""
+
+    ABSENT = 0
+    CONNECTED = 1
+    ATTACHED = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Key(NamedTuple):
+    """Names an attachment. During a migration a volume has one on each host."""
+
+    host: str
+    volume: VolumeId
+    guest: GuestId
+
+
+class Caching(Enum):
+    """What the storage needs of the hypervisor's cache; it picks its own words for it."""
+
+    DEFAULT = "default"
+    DIRECT = "direct"
+    """Bypass the host's page cache wherever the hypervisor does that safely."""
+    WRITEBACK = "writeback"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file that holds a disk. The format is declared, never probed."""
+
+    path: Path
+    format: Format
+    caching: Caching = Caching.DEFAULT
+    relabel: bool = True
+    """Whether the hypervisor may change the file's owner and label."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """A block device node."""
+
+    path: Path
+    caching: Caching = Caching.DIRECT
+
+
+DiskSource = ImageFile | BlockDevice
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The volume is reachable on this host."""
+
+    source: DiskSource
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """Nothing is there: no mount, no device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Our link is there but does not work (a dead FUSE daemon, say)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Something that is not ours stands where the link would be."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It cannot be told now: the share hangs, or a command on it still runs."""
+
+    reason: str
+
+
+Link = Linked | Unlinked | Broken | Foreign | Unknown
+
+
+class DiskState(Enum):
+    """Of a volume as a disk of a guest."""
+
+    NONE = "none"
+    PARTIAL = "partial"
+    """In the running guest or in its definition, not in both that should have it."""
+    WHOLE = "whole"
+    LEAVING = "leaving"
+    """The guest was asked to let go and has not done so yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk of a guest that bears our mark."""
+
+    state: DiskState
+    device: str = ""
+    """The name under which the hypervisor knows it (``vdb``)."""
+    source: str = ""
+    """The path that the guest's disk names."""
+
+
+NO_DISK = Disk(DiskState.NONE)
+
+
+class Held(Enum):
+    """Whether anybody else needs a link."""
+
+    FREE = "free"
+    HELD = "held"
+    UNKNOWN = "unknown"
+    """Not looked at, or could not be told. Never disconnect on this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One observation of an attachment: the link, the disk, and the link's other users."""
+
+    link: Link
+    disk: Disk = NO_DISK
+    held: Held = Held.UNKNOWN
+    elsewhere: str = ""
+    """Why the disk that bears our mark is not the volume that is wanted; mostly empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """How a volume appears in the guest. Empty text: the hypervisor chooses."""
+
+    bus: str = ""
+    target: str = ""
+    readonly: bool = False
+    shared: bool = False
+    """Several guests write to it at once, and its users know how to do that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """The wish that a volume be a disk of a guest on a host, up to a level."""
+
+    key: Key
+    backend: str
+    connection: Secret[Mapping[str, Any]]
+    """Cinder's ``connection_info`` as given. It may hold credentials."""
+    link: LinkName
+    place: str
+    """Identifies the storage behind the volume, whatever id it goes by."""
+    want: Level
+    guest_name: str = ""
+    options: DiskOptions = field(default_factory=DiskOptions)
+    since: float = 0.0
+    """When the wish was first made, seconds since the epoch."""
+    revision: int = 0
+    """The store's revision of this entry; 0 if it was never stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A virtual machine as a survey of the hypervisor shows it."""
+
+    id: GuestId
+    name: str
+    running: bool
+    disks: Mapping[VolumeId, Disk]
+    """The disks that bear our mark."""
+    paths: frozenset[str]
+    """Every path on the host that the guest's definitions name, ours or not."""

@@ -1,0 +1,69 @@
+"""Decide; touch nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+
+from moorline.model import (
+    NO_DISK,
+    Broken,
+    Disk,
+    DiskState,
+    Foreign,
+    Held,
+    Level,
+    Linked,
+    Seen,
+    Unknown,
+    Unlinked,
+)
+
+
+class Step(Enum):
+    """What to do next about one attachment."""
+
+    NOTHING = "nothing"
+    CONNECT = "connect"
+    ATTACH = "attach"
+    DETACH = "detach"
+    DISCONNECT = "disconnect"
+    FORGET = "forget"
+    WAIT = "wait"
+    PARK = "park"
+    """Only a person can help."""
+
+
+def next_step(want: Level, seen: Seen) -> Step:
+    """Return the one step that brings what is seen nearer to what is wanted."""
+    if isinstance(seen.link, Unknown) or seen.disk.state is DiskState.LEAVING:
+        return Step.WAIT
+    has_disk = seen.disk.state is not DiskState.NONE
+    if want < Level.ATTACHED and has_disk:
+        return Step.DETACH
+    if isinstance(seen.link, Foreign):
+        return Step.PARK
+    if want is Level.ABSENT:
+        return _leave(seen)
+    if isinstance(seen.link, Broken):
+        return _renew(seen)
+    if isinstance(seen.link, Unlinked):
+        return Step.CONNECT
+    if want is Level.ATTACHED and has_disk and seen.elsewhere:
+        return Step.PARK
+    if want is Level.ATTACHED and seen.disk.state is not DiskState.WHOLE:
+        return Step.ATTACH
+    return Step.NOTHING
+
+
+def _leave(seen: Seen) -> Step:
+    if isinstance(seen.link, Unlinked) or seen.held is Held.HELD:
+        return Step.FORGET
+    # Forgetting while it is unknown who needs the link would leak it.
+    return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
+
+
+def _renew(seen: Seen) -> Step:
+    if seen.disk.state is not DiskState.NONE or seen.held is Held.HELD:
+        return Step.PARK  # a link is never pulled from under a guest
+    return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
