@@ -77,6 +77,9 @@ class Linked:
     """The volume is reachable on this host."""
 
     source: DiskSource
+    given: bool = False
+    """It was there before us (a local file, a share that the operator mounts):
+    there is nothing to disconnect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ def next_step(want: Level, seen: Seen) -> Step:
 
 
 def _leave(seen: Seen) -> Step:
-    if isinstance(seen.link, Unlinked) or seen.held is Held.HELD:
+    given = isinstance(seen.link, Linked) and seen.link.given
+    if isinstance(seen.link, Unlinked) or given or seen.held is Held.HELD:
         return Step.FORGET
     # Forgetting while it is unknown who needs the link would leak it.
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT

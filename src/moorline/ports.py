@@ -62,10 +62,13 @@ class StorageBackend(Protocol[C]):
         """Where the link appears. Connections with equal names share the link."""
 
     def inspect(self, c: C) -> Link:
-        """Tell what is there. Bounded: a share that hangs is Unknown.
+        """Tell what is there. Bounded: a share that hangs is Unknown."""
 
-        Raises Refused if the link works and the volume on it may not be used
-        (no such file, outside the share, not of the declared format).
+    def verify(self, c: C) -> None:
+        """Check that the volume on the link may be given to a guest. Bounded.
+
+        Raises Refused with the reason (no such file, outside the share, not of
+        the declared format), Failed, Uncertain (no answer within the deadline).
         """
 
     def connect(self, c: C) -> None:

@@ -1,0 +1,1 @@
+"""Moorline attaches storage volumes to virtual machines, and keeps them attached."""
