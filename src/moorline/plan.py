@@ -6,9 +6,9 @@ from dataclasses import replace
 from enum import Enum
 
 from moorline.model import (
-    NO_DISK,
     Broken,
     Disk,
+    DiskSource,
     DiskState,
     Foreign,
     Held,
@@ -57,8 +57,8 @@ def next_step(want: Level, seen: Seen) -> Step:
 
 
 def _leave(seen: Seen) -> Step:
-    given = isinstance(seen.link, Linked) and seen.link.given
-    if isinstance(seen.link, Unlinked) or given or seen.held is Held.HELD:
+    gone = isinstance(seen.link, Unlinked) or (isinstance(seen.link, Linked) and seen.link.given)
+    if gone or seen.held is Held.HELD:
         return Step.FORGET
     # Forgetting while it is unknown who needs the link would leak it.
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
@@ -68,3 +68,29 @@ def _renew(seen: Seen) -> Step:
     if seen.disk.state is not DiskState.NONE or seen.held is Held.HELD:
         return Step.PARK  # a link is never pulled from under a guest
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
+
+
+def foresee(want: Level, seen: Seen, source: DiskSource) -> list[Step]:
+    """List the steps to come if each one does what it should.
+
+    *source* stands for the disk source that connecting would give.
+    """
+    steps: list[Step] = []
+    while (step := next_step(want, seen)) not in _LAST:
+        steps.append(step)
+        seen = _after(step, seen, source)
+    if step is not Step.NOTHING:
+        steps.append(step)
+    return steps
+
+
+_LAST = frozenset({Step.NOTHING, Step.FORGET, Step.WAIT, Step.PARK})
+
+
+def _after(step: Step, seen: Seen, source: DiskSource) -> Seen:
+    if step is Step.CONNECT:
+        return replace(seen, link=Linked(source))
+    if step is Step.DISCONNECT:
+        return replace(seen, link=Unlinked())
+    state = DiskState.WHOLE if step is Step.ATTACH else DiskState.NONE
+    return replace(seen, disk=Disk(state))

@@ -1,0 +1,191 @@
+"""Observe, plan, act: at most one step a pass, safe to be killed anywhere in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from moorline.errors import Conflict, MoorlineError, Refused
+from moorline.lanes import Lanes
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    BlockDevice,
+    Broken,
+    Foreign,
+    Guest,
+    Held,
+    ImageFile,
+    Key,
+    Level,
+    Link,
+    Linked,
+    LinkName,
+    Seen,
+    Unknown,
+)
+from moorline.plan import Step, next_step
+from moorline.ports import Backends, Hypervisor, StorageBackend
+from moorline.records import Records
+
+_ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass saw and did."""
+
+    step: Step
+    row: Attachment | None
+    """None: there is no such wish."""
+    seen: Seen
+    reason: str = ""
+    """Why nothing can be done now (WAIT, PARK)."""
+
+
+class Reconciler:
+    """Brings one host's attachments from what is seen to what is wanted."""
+
+    def __init__(
+        self, records: Records, backends: Backends, hypervisor: Hypervisor, lanes: Lanes
+    ) -> None:
+        self._records = records
+        self._backends = backends
+        self._hypervisor = hypervisor
+        self._lanes = lanes
+
+    def advance(self, key: Key) -> Pass:
+        """Take the next step for *key*. Raises what the step raises.
+
+        Blocks as long as that step may: a client command's deadline, or the
+        hypervisor's.
+        """
+        with self._lanes.hold(f"guest {key.guest}"):
+            done = self._pass(key, on_link=False)
+        if done.row is None or done.step not in _ON_LINK:
+            return done
+        # A link's users are looked at and the link is changed under its own
+        # lane. Never both lanes at once: their order would deadlock.
+        with self._lanes.hold(f"link {done.row.link}"):
+            return self._pass(key, on_link=True)
+
+    def observe(self, row: Attachment) -> Seen:
+        """Look at one attachment. Raises Unavailable or Uncertain (hypervisor)."""
+        backend, connection = self._connection(row)
+        link = backend.inspect(connection)
+        disk = self._hypervisor.disks(row.key.guest).get(row.key.volume, NO_DISK)
+        held = Held.UNKNOWN
+        if row.want is Level.ABSENT or isinstance(link, Broken):
+            held = self.held(row.backend, row.link, row.key)
+        return Seen(link, disk, held, _elsewhere(link, disk.source))
+
+    def held(self, backend: str, link: LinkName, by_others_than: Key | None = None) -> Held:
+        """Tell whether anybody needs *link*: another wish, or any guest's disk on it."""
+        if any(
+            row.want > Level.ABSENT
+            for row in self._records.all()
+            if (row.backend, row.link) == (backend, link) and row.key != by_others_than
+        ):
+            return Held.HELD
+        try:
+            guests = self._hypervisor.survey()
+        except MoorlineError:
+            return Held.UNKNOWN
+        return Held.HELD if users(link, guests) else Held.FREE
+
+    def backend(self, kind: str) -> StorageBackend[Any]:
+        """Return the back end of *kind*. Raises Refused if there is none."""
+        try:
+            return self._backends[kind]
+        except KeyError:
+            known = ", ".join(sorted(self._backends))
+            raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
+
+    def _pass(self, key: Key, *, on_link: bool) -> Pass:
+        row = self._records.get(key)
+        if row is None:
+            return Pass(Step.NOTHING, None, Seen(Unknown("there is no such wish")))
+        seen = self.observe(row)
+        step = next_step(row.want, seen)
+        if (step in _ON_LINK) is on_link:
+            self._act(step, row, seen)
+        return Pass(step, row, seen, reason(step, seen))
+
+    def _act(self, step: Step, row: Attachment, seen: Seen) -> None:
+        if step is Step.FORGET:
+            self._forget(row)
+        elif step is Step.DETACH:
+            self._hypervisor.detach(row.key.guest, row.key.volume)
+        elif step in (Step.CONNECT, Step.DISCONNECT, Step.ATTACH):
+            backend, connection = self._connection(row)
+            if step is Step.CONNECT:
+                backend.connect(connection)
+            elif step is Step.DISCONNECT:
+                backend.disconnect(connection)
+            else:
+                self._attach(row, seen, backend, connection)
+
+    def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        backend = self.backend(row.backend)
+        connection = backend.parse(row.connection.reveal())
+        if (now := backend.link_name(connection)) != row.link:
+            # Served under the new name, the link under the old one would leak.
+            raise Refused(
+                f"volume {row.key.volume} was connected at {row.link},"
+                f" which the configuration now puts at {now}",
+                hint="set the option back until the volume is detached",
+            )
+        return backend, connection
+
+    def _attach(
+        self, row: Attachment, seen: Seen, backend: StorageBackend[Any], connection: Any
+    ) -> None:
+        assert isinstance(seen.link, Linked), "the plan attaches only what is linked"
+        backend.verify(connection)
+        self._hypervisor.attach(row.key.guest, row.key.volume, seen.link.source, row.options)
+
+    def _forget(self, row: Attachment) -> None:
+        with suppress(Conflict):  # a newer wish: the next pass serves it
+            self._records.forget(row)
+
+
+def users(link: LinkName, guests: Iterable[Guest]) -> list[str]:
+    """Name the guests that have a path on *link* in any of their definitions."""
+    root = PurePath(link)
+    return [
+        guest.name
+        for guest in guests
+        if any(path == link or root in PurePath(path).parents for path in guest.paths)
+    ]
+
+
+def reason(step: Step, seen: Seen) -> str:
+    """Say in words why *step* waits or parks; '' for the others."""
+    if step is Step.PARK and isinstance(seen.link, Foreign):
+        return seen.link.reason
+    if step is Step.PARK and isinstance(seen.link, Broken):
+        return f"{seen.link.reason}, and a guest still uses it"
+    if step is Step.PARK:
+        return seen.elsewhere
+    if step is Step.WAIT:
+        return _waits_for(seen)
+    return ""
+
+
+def _waits_for(seen: Seen) -> str:
+    if isinstance(seen.link, Unknown):
+        return seen.link.reason
+    if seen.disk != NO_DISK:
+        return "the guest has not let go of the disk yet"
+    return "it cannot be told whether a guest still uses the link"
+
+
+def _elsewhere(link: Link, path: str) -> str:
+    if not path or not isinstance(link, Linked):
+        return ""
+    if not isinstance(link.source, ImageFile | BlockDevice) or str(link.source.path) == path:
+        return ""
+    return f"the guest's disk of this volume is {path}, not {link.source.path}"

@@ -1,0 +1,103 @@
+"""Attachments in the store: the wishes of this host, and what went wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+from urllib.parse import quote
+
+from moorline.errors import Conflict
+from moorline.model import Attachment, Key
+from moorline.ports import At, Delete, Entry, Put, Store
+
+
+class AttachmentCodec(Protocol):
+    """Attachments to bytes and back (:mod:`moorline.stores.codec`)."""
+
+    def encode(self, at: str, attachment: Attachment) -> bytes: ...
+
+    def decode(self, entry: Entry) -> Attachment: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The last thing that went wrong with an attachment: for people, never decided upon."""
+
+    step: str
+    error: str
+    """The error's family: refused, failed, uncertain, notours."""
+    message: str
+    at: float
+    """Seconds since the epoch."""
+
+
+class Records:
+    """The attachments of one host. Writes compare-and-swap on the revision."""
+
+    def __init__(self, store: Store, codec: AttachmentCodec, host: str) -> None:
+        self._store = store
+        self._codec = codec
+        self.host = host
+
+    def get(self, key: Key) -> Attachment | None:
+        entry = self._store.get(_desired(key))
+        return self._codec.decode(entry) if entry else None
+
+    def all(self) -> list[Attachment]:
+        """Every attachment of this host, in the order of guest and volume."""
+        entries, _ = self._store.list(_prefix("desired", self.host))
+        return [self._codec.decode(entry) for entry in entries]
+
+    def put(self, attachment: Attachment) -> Attachment:
+        """Write a wish. Raises Conflict if it changed since it was read."""
+        at = _desired(attachment.key)
+        value = self._codec.encode(at, attachment)
+        revision = self._store.commit([At(at, attachment.revision)], [Put(at, value)])
+        return replace(attachment, revision=revision)
+
+    def forget(self, attachment: Attachment) -> None:
+        """Drop a wish and its trouble. Raises Conflict if it changed since it was read."""
+        at = _desired(attachment.key)
+        self._store.commit(
+            [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
+        )
+
+    def troubles(self) -> Mapping[str, Trouble]:
+        """The troubles of this host by :func:`trouble_key`."""
+        entries, _ = self._store.list(_prefix("status", self.host))
+        return {entry.key: Trouble(**json.loads(entry.value)) for entry in entries}
+
+    def trouble(self, key: Key) -> Trouble | None:
+        entry = self._store.get(_status(key))
+        return Trouble(**json.loads(entry.value)) if entry else None
+
+    def note(self, attachment: Attachment, trouble: Trouble | None) -> None:
+        """Remember what went wrong (None: nothing any more), if the wish still stands."""
+        at = _status(attachment.key)
+        if trouble is None:
+            if self._store.get(at):
+                self._store.commit([], [Delete(at)])
+            return
+        wish = At(_desired(attachment.key), attachment.revision)
+        with suppress(Conflict):  # the wish changed: its old trouble is of no interest
+            self._store.commit([wish], [Put(at, json.dumps(asdict(trouble)).encode())])
+
+
+def trouble_key(key: Key) -> str:
+    """The name of an attachment in :meth:`Records.troubles`."""
+    return _status(key)
+
+
+def _prefix(kind: str, host: str) -> str:
+    return f"/moorline/{kind}/{quote(host, safe='')}/"
+
+
+def _desired(key: Key) -> str:
+    return f"{_prefix('desired', key.host)}{key.guest}/{key.volume}"
+
+
+def _status(key: Key) -> str:
+    return f"{_prefix('status', key.host)}{key.guest}/{key.volume}"

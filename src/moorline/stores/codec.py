@@ -1,0 +1,119 @@
+"""Attachments to bytes and back; connections are sealed on the way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moorline.errors import Unavailable
+from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
+from moorline.ports import Entry
+from moorline.secret import Secret
+
+_NONCE = 12
+
+
+class Codec:
+    """Writes attachments as JSON, the connection sealed with AES-256-GCM.
+
+    The whole connection is sealed, not chosen fields of it: back ends put
+    credentials into ordinary ones (Virtuozzo's ``export``, for example). The
+    seal is bound to the entry's key, so a value copied to another key does not
+    open.
+    """
+
+    def __init__(self, key: Secret[bytes]) -> None:
+        # Imported here: `moorline --help` has nothing to open.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._aead = AESGCM(key.reveal())
+
+    @classmethod
+    def from_file(cls, path: Path) -> Codec:
+        """Open the key file, making it on first use.
+
+        Raises Unavailable if it cannot be read or is not one.
+        """
+        try:
+            _make_key(path)
+            key = path.read_bytes()
+        except OSError as e:
+            raise Unavailable(f"the key file {path} cannot be read: {e.strerror}") from e
+        if len(key) != 32:
+            raise Unavailable(f"{path} is not a key file: it has {len(key)} bytes, not 32")
+        return cls(Secret(key))
+
+    def encode(self, at: str, attachment: Attachment) -> bytes:
+        """Return the stored form of *attachment* under the store key *at*."""
+        text = json.dumps(attachment.connection.reveal()).encode()
+        nonce = os.urandom(_NONCE)
+        sealed = nonce + self._aead.encrypt(nonce, text, at.encode())
+        return json.dumps(
+            {
+                "host": attachment.key.host,
+                "volume": attachment.key.volume,
+                "guest": attachment.key.guest,
+                "guest_name": attachment.guest_name,
+                "backend": attachment.backend,
+                "connection": base64.b64encode(sealed).decode(),
+                "link": attachment.link,
+                "place": attachment.place,
+                "want": attachment.want.name,
+                "options": asdict(attachment.options),
+                "since": attachment.since,
+            }
+        ).encode()
+
+    def decode(self, entry: Entry) -> Attachment:
+        """Return the attachment in *entry*. Raises Unavailable if the key does not fit."""
+        fields = json.loads(entry.value)
+        return Attachment(
+            key=Key(fields["host"], VolumeId(fields["volume"]), GuestId(fields["guest"])),
+            guest_name=fields["guest_name"],
+            backend=fields["backend"],
+            connection=Secret(self._open(entry.key, fields["connection"])),
+            link=LinkName(fields["link"]),
+            place=fields["place"],
+            want=Level[fields["want"]],
+            options=DiskOptions(**fields["options"]),
+            since=fields["since"],
+            revision=entry.revision,
+        )
+
+    def _open(self, at: str, sealed: str) -> Mapping[str, Any]:
+        from cryptography.exceptions import InvalidTag
+
+        data = base64.b64decode(sealed)
+        try:
+            text = self._aead.decrypt(data[:_NONCE], data[_NONCE:], at.encode())
+        except InvalidTag as e:
+            raise Unavailable(
+                f"the connection of {at} is sealed with another key",
+                hint="restore the key file that belongs to this state directory",
+            ) from e
+        connection: Mapping[str, Any] = json.loads(text)
+        return connection
+
+
+def _make_key(path: Path) -> None:
+    """Make the key file whole or not at all: half a key would lock us out."""
+    if path.exists():
+        return
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, os.urandom(32))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(fresh, path)  # fails, rather than replaces, if someone was faster
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()

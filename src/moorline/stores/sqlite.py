@@ -1,0 +1,227 @@
+"""The store of one host: SQLite behind the five-method contract."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable
+from moorline.ports import At, Delete, Entry, Event, Put
+
+MAX_VALUE = 256 * 1024
+MAX_OPERATIONS = 100
+
+# One tuple of statements a schema version; append, never edit. `gone` rows are
+# tombstones: a watcher that was away learns of a deletion from them.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "create table entry (key text primary key, value blob, revision integer not null,"
+        " gone integer not null default 0)",
+        "create index entry_revision on entry (revision)",
+        "create table counter (name text primary key, value integer not null)",
+        "insert into counter values ('revision', 0), ('compacted', 0)",
+    ),
+)
+
+
+class SqliteStore:
+    """See :class:`moorline.ports.Store`. Safe from many threads and processes.
+
+    *path*: the database file; it is created for its owner alone.
+    *busy*: seconds to wait for another process's write lock.
+    *poll*: seconds between looks for another process's commits while watching.
+
+    Opening raises Unavailable (cannot be read, disk full) or Refused (written
+    by a newer Moorline). SQLite never leaves a commit in doubt, so Uncertain is
+    not raised here.
+    """
+
+    def __init__(self, path: Path, *, busy: float = 10.0, poll: float = 0.25) -> None:
+        self._path = path
+        self._poll = poll
+        # One connection for all threads: SQLite has one writer anyway.
+        self._lock = threading.RLock()
+        self._committed = threading.Condition()
+        self._closed = False
+        with self._unavailable("opened"):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=busy, check_same_thread=False
+            )
+            # FULL: an acknowledged wish must survive a power cut.
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+        try:
+            self._migrate()
+            self._drop_tombstones()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def get(self, key: str) -> Entry | None:
+        with self._lock, self._unavailable("read"):
+            return self._get(key)
+
+    def list(self, prefix: str) -> tuple[list[Entry], int]:
+        below = _range(prefix)
+        with self._transaction("deferred"):
+            rows = self._db.execute(
+                "select key, value, revision from entry"
+                " where key >= ? and key < ? and not gone order by key",
+                below,
+            ).fetchall()
+            return [Entry(*row) for row in rows], self._counter("revision")
+
+    def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
+        _validate(then)
+        # Never deferred: an upgrade from read to write fails at once when busy.
+        with self._transaction("immediate"):
+            current = {at.key: self._get(at.key) for at in when}
+            lost = {at.key for at in when if _revision(current[at.key]) != at.revision}
+            if lost:
+                raise Conflict(
+                    f"{', '.join(sorted(lost))} changed meanwhile",
+                    current={key: current[key] for key in lost},
+                )
+            revision = self._next_revision()
+            for operation in then:
+                self._apply(operation, revision)
+        with self._committed:
+            self._committed.notify_all()
+        return revision
+
+    def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
+        below = _range(prefix)
+        while not stop.is_set() and not self._closed:
+            events, now = self._since(below, after)
+            yield from events
+            if now > after:
+                after = now
+                yield Event(now, "", None)
+            else:
+                with self._committed:
+                    self._committed.wait(self._poll)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._db.close()
+        with self._committed:
+            self._committed.notify_all()
+
+    def _since(self, below: tuple[str, str], after: int) -> tuple[builtins.list[Event], int]:
+        with self._transaction("deferred"):
+            now, compacted = self._counter("revision"), self._counter("compacted")
+            if after < compacted or after > now:
+                raise Compacted(f"revision {after} is not between {compacted} and {now}")
+            rows = self._db.execute(
+                "select key, value, revision, gone from entry"
+                " where revision > ? and key >= ? and key < ? order by revision, key",
+                (after, *below),
+            ).fetchall()
+        return [
+            Event(revision, key, None if gone else Entry(key, value, revision))
+            for key, value, revision, gone in rows
+        ], now
+
+    def _get(self, key: str) -> Entry | None:
+        row = self._db.execute(
+            "select key, value, revision from entry where key = ? and not gone", (key,)
+        ).fetchone()
+        return Entry(*row) if row else None
+
+    def _counter(self, name: str) -> int:
+        row = self._db.execute("select value from counter where name = ?", (name,)).fetchone()
+        return int(row[0])
+
+    def _next_revision(self) -> int:
+        self._db.execute("update counter set value = value + 1 where name = 'revision'")
+        return self._counter("revision")
+
+    def _apply(self, operation: Put | Delete, revision: int) -> None:
+        if isinstance(operation, Put):
+            self._db.execute(
+                "insert into entry (key, value, revision, gone) values (?, ?, ?, 0)"
+                " on conflict (key) do update"
+                " set value = excluded.value, revision = excluded.revision, gone = 0",
+                (operation.key, operation.value, revision),
+            )
+        else:
+            self._db.execute(
+                "update entry set value = null, revision = ?, gone = 1 where key = ? and not gone",
+                (revision, operation.key),
+            )
+
+    def _migrate(self) -> None:
+        with self._transaction("immediate"):
+            self._db.execute(
+                "create table if not exists migration (version integer primary key, at real)"
+            )
+            done = self._db.execute("select coalesce(max(version), 0) from migration").fetchone()[0]
+            if done > len(MIGRATIONS):
+                raise Refused(
+                    f"{self._path} was written by a newer Moorline (schema {done},"
+                    f" this one knows {len(MIGRATIONS)})",
+                    hint="upgrade Moorline, or restore a backup of the state directory",
+                )
+            for version, statements in enumerate(MIGRATIONS[done:], done + 1):
+                for statement in statements:
+                    self._db.execute(statement)
+                self._db.execute("insert into migration values (?, ?)", (version, time.time()))
+
+    def _drop_tombstones(self) -> None:
+        """An owner that starts lists first, so nobody needs older deletions."""
+        with self._transaction("immediate"):
+            if self._db.execute("delete from entry where gone").rowcount:
+                self._db.execute(
+                    "update counter set value ="
+                    " (select value from counter where name = 'revision')"
+                    " where name = 'compacted'"
+                )
+
+    @contextmanager
+    def _transaction(self, kind: str) -> Iterator[None]:
+        with self._lock, self._unavailable("read or written"):
+            self._db.execute(f"begin {kind}")
+            try:
+                yield
+                self._db.execute("commit")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise
+
+    @contextmanager
+    def _unavailable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as e:
+            raise Denied(f"the state {self._path} cannot be {what}: {e.strerror}") from e
+        except (sqlite3.Error, OSError) as e:
+            raise Unavailable(f"the state {self._path} cannot be {what}: {e}") from e
+
+
+def _revision(entry: Entry | None) -> int:
+    return entry.revision if entry else 0
+
+
+def _range(prefix: str) -> tuple[str, str]:
+    if not prefix.endswith("/"):
+        raise ValueError(f"a prefix ends in '/': {prefix!r}")
+    return prefix, prefix[:-1] + chr(ord("/") + 1)
+
+
+def _validate(then: Sequence[Put | Delete]) -> None:
+    if len({operation.key for operation in then}) != len(then):
+        raise ValueError("a key stands twice in one commit")
+    if len(then) > MAX_OPERATIONS:
+        raise ValueError(f"more than {MAX_OPERATIONS} operations in one commit")
+    for operation in then:
+        if isinstance(operation, Put) and len(operation.value) > MAX_VALUE:
+            raise ValueError(f"the value of {operation.key} is larger than {MAX_VALUE} bytes")
