@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 
 from moorline.model import (
+    BlockDevice,
     Broken,
     Disk,
-    DiskSource,
     DiskState,
     Foreign,
     Held,
@@ -70,26 +71,24 @@ def _renew(seen: Seen) -> Step:
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
 
 
-def foresee(want: Level, seen: Seen, source: DiskSource) -> list[Step]:
-    """List the steps to come if each one does what it should.
-
-    *source* stands for the disk source that connecting would give.
-    """
+def foresee(want: Level, seen: Seen) -> list[Step]:
+    """List the steps to come if each one does what it should."""
     steps: list[Step] = []
     while (step := next_step(want, seen)) not in _LAST:
         steps.append(step)
-        seen = _after(step, seen, source)
+        seen = _after(step, seen)
     if step is not Step.NOTHING:
         steps.append(step)
     return steps
 
 
 _LAST = frozenset({Step.NOTHING, Step.FORGET, Step.WAIT, Step.PARK})
+_ANY_SOURCE = BlockDevice(Path("/dev/null"))
 
 
-def _after(step: Step, seen: Seen, source: DiskSource) -> Seen:
+def _after(step: Step, seen: Seen) -> Seen:
     if step is Step.CONNECT:
-        return replace(seen, link=Linked(source))
+        return replace(seen, link=Linked(_ANY_SOURCE))
     if step is Step.DISCONNECT:
         return replace(seen, link=Unlinked())
     state = DiskState.WHOLE if step is Step.ATTACH else DiskState.NONE

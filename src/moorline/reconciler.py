@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -15,6 +15,7 @@ from moorline.model import (
     Attachment,
     BlockDevice,
     Broken,
+    Disk,
     Foreign,
     Guest,
     Held,
@@ -26,6 +27,7 @@ from moorline.model import (
     LinkName,
     Seen,
     Unknown,
+    VolumeId,
 )
 from moorline.plan import Step, next_step
 from moorline.ports import Backends, Hypervisor, StorageBackend
@@ -72,11 +74,17 @@ class Reconciler:
         with self._lanes.hold(f"link {done.row.link}"):
             return self._pass(key, on_link=True)
 
-    def observe(self, row: Attachment) -> Seen:
-        """Look at one attachment. Raises Unavailable or Uncertain (hypervisor)."""
+    def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
+        """Look at one attachment; *disks* are the guest's if they are known already.
+
+        Raises Refused (the connection or the configuration no longer fits),
+        Unavailable or Uncertain (the hypervisor).
+        """
         backend, connection = self._connection(row)
         link = backend.inspect(connection)
-        disk = self._hypervisor.disks(row.key.guest).get(row.key.volume, NO_DISK)
+        if disks is None:
+            disks = self._hypervisor.disks(row.key.guest)
+        disk = disks.get(row.key.volume, NO_DISK)
         held = Held.UNKNOWN
         if row.want is Level.ABSENT or isinstance(link, Broken):
             held = self.held(row.backend, row.link, row.key)

@@ -10,8 +10,9 @@ from typing import Protocol
 from urllib.parse import quote
 
 from moorline.errors import Conflict
-from moorline.model import Attachment, Key
+from moorline.model import Attachment, Guest, Key, Level, LinkName, VolumeId
 from moorline.ports import At, Delete, Entry, Put, Store
+from moorline.secret import Secret
 
 
 class AttachmentCodec(Protocol):
@@ -63,6 +64,18 @@ class Records:
         at = _desired(attachment.key)
         self._store.commit(
             [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
+        )
+
+    def unrecorded(self, guest: Guest, volume: VolumeId) -> Attachment:
+        """Stand in for the wish of a disk that bears our mark but was never recorded here."""
+        return Attachment(
+            key=Key(self.host, volume, guest.id),
+            guest_name=guest.name,
+            backend="",
+            connection=Secret({}),
+            link=LinkName(""),
+            place="",
+            want=Level.ABSENT,
         )
 
     def troubles(self) -> Mapping[str, Trouble]:

@@ -1,0 +1,300 @@
+"""The façade: attach, detach, list, show, forget, sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from moorline.errors import Failed, MoorlineError, NotFound, Refused
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    DiskOptions,
+    DiskState,
+    Foreign,
+    Format,
+    Guest,
+    GuestId,
+    Held,
+    Level,
+    Linked,
+    Seen,
+    Unlinked,
+    VolumeId,
+)
+from moorline.plan import Step, foresee
+from moorline.ports import Hypervisor
+from moorline.reconciler import Reconciler, users
+from moorline.records import Records, trouble_key
+from moorline.settle import Progress, Settler, gone, silent
+from moorline.views import View, view
+from moorline.wishes import Wishes
+
+_AS_IT_COMES = DiskOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change came to: the steps taken (or foreseen), and what is seen after them."""
+
+    steps: list[str]
+    view: View
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class Moorline:
+    """Attaches volumes to the guests of this host, and keeps them attached.
+
+    Made by :func:`moorline.wiring.open_host`, which also takes the host lock.
+    Safe to use from several threads. All methods raise the errors of
+    :mod:`moorline.errors`; those that change something can be repeated.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        *,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self._wishes = Wishes(records, reconciler, hypervisor)
+        self._settler = Settler(records, reconciler)
+        self._close = close
+
+    def __enter__(self) -> Moorline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the hypervisor, the store and the host lock."""
+        self._close()
+
+    def attach(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        volume: str | None = None,
+        level: Level = Level.ATTACHED,
+        options: DiskOptions = _AS_IT_COMES,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Wish that a volume be a disk of *guest*, and see to it.
+
+        *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
+        a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
+        with *format*. *volume*: its id, where the connection bears none.
+        *timeout*: seconds to go on trying. *dry_run*: change nothing, foresee.
+
+        Success means that it was seen to be so. Refused: nothing is left of
+        the wish. Failed, Uncertain, NotOurs: the wish stands, and repeating
+        this call or a sweep goes on with it.
+        """
+        before, wish = self._wishes.make(guest, connection, format, volume, level, options)
+        if dry_run:
+            seen = self._reconciler.observe(wish)
+            self._refuse_impossible(wish, seen)
+            return _foreseen(wish, seen)
+        row = wish if wish == before else self._records.put(wish)
+        try:
+            steps, done = self._settler.settle(row, timeout, progress)
+        except Refused:
+            if before is None or before.want < row.want:
+                self._withdraw(row, before.want if before else Level.ABSENT)
+            raise
+        return Outcome([step.value for step in steps], view(row, done.seen))
+
+    def detach(
+        self,
+        guest: str,
+        volume: str,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome | None:
+        """Wish that a volume be no disk of *guest* any more, and see to it.
+
+        *volume*: its id, the beginning of its id, or what was typed to attach
+        it. Returns None if there was nothing to do. The link goes when nobody
+        else needs it. Failed: the guest has not let go; the wish stands.
+        """
+        row = self._wishes.find(volume, guest)
+        if row is None:
+            return self._detach_unrecorded(guest, volume, timeout, dry_run)
+        absent = gone(row)
+        if dry_run:
+            return _foreseen(absent, self._reconciler.observe(absent))
+        if row.want is not Level.ABSENT:
+            absent = self._records.put(absent)
+        steps, done = self._settler.settle(absent, timeout, progress)
+        after = replace(done.seen, disk=NO_DISK)
+        return Outcome([step.value for step in steps], view(absent, after))
+
+    def list(self) -> Sequence[View]:
+        """Describe all attachments of this host. Changes nothing."""
+        rows = self._records.all()
+        if not rows:
+            return []
+        troubles = self._records.troubles()
+        return [
+            view(row, seen, troubles.get(trouble_key(row.key)))
+            for row, seen in zip(rows, self._survey(rows), strict=True)
+        ]
+
+    def show(self, volume: str) -> Sequence[View]:
+        """Describe the attachments of one volume and who else needs its link.
+
+        Raises NotFound. Changes nothing.
+        """
+        mine = self._known(volume)
+        rows = self._records.all()
+        return [
+            self._detailed(row, seen, rows)
+            for row, seen in zip(mine, self._survey(mine), strict=True)
+        ]
+
+    def forget(
+        self, volume: str, guest: str | None = None, *, dry_run: bool = False
+    ) -> Sequence[View]:
+        """Drop wishes whose disk and link are provably gone.
+
+        Raises NotFound, and Refused if anything of it is still there.
+        """
+        mine = [
+            row
+            for row in self._known(volume)
+            if guest is None or guest in (row.guest_name, row.key.guest)
+        ]
+        if not mine:
+            raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
+        views = []
+        for row in map(gone, mine):
+            seen = self._reconciler.observe(row)
+            _refuse_remains(row, seen)
+            views.append(view(row, seen))
+        if not dry_run:
+            for row in mine:
+                self._records.forget(row)
+        return views
+
+    def sweep(self, progress: Progress = silent) -> Sequence[View]:
+        """Bring every attachment as far as it goes without waiting.
+
+        Returns those that are not as wished afterwards, with what stands in
+        the way. One attachment's error never stops another.
+        """
+        left = []
+        for row in self._records.all():
+            done = self._settler.push(row, progress)
+            if isinstance(done, MoorlineError):
+                left.append(view(row, str(done), self._records.trouble(row.key)))
+            elif done.step not in (Step.NOTHING, Step.FORGET):
+                left.append(view(row, done.seen, self._records.trouble(row.key)))
+        return left
+
+    def _refuse_impossible(self, wish: Attachment, seen: Seen) -> None:
+        """Refuse now, for a dry run, what attaching would refuse later."""
+        if not isinstance(seen.link, Linked):
+            return
+        backend = self._reconciler.backend(wish.backend)
+        backend.verify(backend.parse(wish.connection.reveal()))
+        if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
+            self._hypervisor.check(wish.key.guest, seen.link.source, wish.options)
+
+    def _withdraw(self, row: Attachment, want: Level) -> None:
+        """Take a refused wish back, so that it leaves nothing behind."""
+        row = replace(row, want=want)
+        try:
+            self._settler.settle(self._records.put(row), timeout=10.0)
+        except MoorlineError as e:
+            # The refusal is what the caller must hear; `show` tells of this.
+            self._settler.note(row, e)
+
+    def _detach_unrecorded(
+        self, guest: str, volume: str, timeout: float, dry_run: bool
+    ) -> Outcome | None:
+        """Take away a disk that bears our mark though no wish is recorded here."""
+        id = VolumeId(volume)
+        found = self._hypervisor.find(guest)
+        if id not in found.disks:
+            return None
+        end = time.monotonic() + timeout
+        while not dry_run and id in self._hypervisor.disks(found.id):
+            if time.monotonic() > end:
+                raise Failed(f"{found.name} has not let go of volume {volume} yet")
+            self._hypervisor.detach(found.id, id)
+        row = self._records.unrecorded(found, id)
+        return Outcome([Step.DETACH.value], view(row, Seen(Unlinked())))
+
+    def _known(self, volume: str) -> list[Attachment]:
+        if not (mine := self._wishes.of(volume)):
+            raise NotFound(f"no volume {volume} is known on this host", hint="moorline list")
+        return mine
+
+    def _survey(self, rows: Sequence[Attachment]) -> Sequence[Seen | str]:
+        """Look at many rows with one survey of the hypervisor; text: why it failed."""
+        try:
+            guests = {guest.id: guest for guest in self._hypervisor.survey()}
+        except MoorlineError as e:
+            return [str(e)] * len(rows)
+        return [self._look(row, guests) for row in rows]
+
+    def _look(self, row: Attachment, guests: Mapping[GuestId, Guest]) -> Seen | str:
+        guest = guests.get(row.key.guest)
+        try:
+            return self._reconciler.observe(row, guest.disks if guest else {})
+        except MoorlineError as e:
+            return str(e)
+
+    def _detailed(self, row: Attachment, seen: Seen | str, rows: Sequence[Attachment]) -> View:
+        others = [
+            f"{other.key.volume} on {other.guest_name}"
+            for other in rows
+            if (other.backend, other.link) == (row.backend, row.link)
+            and other.key != row.key
+            and other.want > Level.ABSENT
+        ]
+        try:
+            used_by = users(row.link, self._hypervisor.survey())
+        except MoorlineError as e:
+            used_by = [f"unknown: {e}"]
+        told = view(row, seen, self._records.trouble(row.key))
+        return replace(told, also_wanted_by=others, used_by=used_by)
+
+
+def _foreseen(row: Attachment, seen: Seen) -> Outcome:
+    return Outcome([step.value for step in foresee(row.want, seen)], view(row, seen))
+
+
+def _refuse_remains(row: Attachment, seen: Seen) -> None:
+    hint = f"moorline detach {row.guest_name} {row.key.volume}"
+    if seen.disk.state is not DiskState.NONE:
+        raise Refused(f"volume {row.key.volume} is still a disk of {row.guest_name}", hint=hint)
+    nothing_of_ours = (
+        isinstance(seen.link, Unlinked | Foreign)
+        or (isinstance(seen.link, Linked) and seen.link.given)
+        or seen.held is Held.HELD
+    )
+    if not nothing_of_ours:
+        raise Refused(f"the link {row.link} of volume {row.key.volume} is still there", hint=hint)
