@@ -1,0 +1,1 @@
+"""A small data centre on one machine, to try Moorline on. Never imported by Moorline itself."""
