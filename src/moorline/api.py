@@ -247,7 +247,7 @@ class Moorline:
         row = self._records.unrecorded(found, id)
         return Outcome([Step.DETACH.value], view(row, Seen(Unlinked())))
 
-    def _known(self, volume: str) -> list[Attachment]:
+    def _known(self, volume: str) -> Sequence[Attachment]:
         if not (mine := self._wishes.of(volume)):
             raise NotFound(f"no volume {volume} is known on this host", hint="moorline list")
         return mine

@@ -26,6 +26,25 @@ from moorline.model import (
 )
 from moorline.secret import Secret
 
+# --- options ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting that an adapter declares, under the name that operators know."""
+
+    name: str
+    default: str
+    """May refer to ``${moorline.state_dir}``."""
+    help: str
+    group: str = "libvirt"
+    """The section of the configuration file; Nova's is ``libvirt``."""
+
+
+Values = Mapping[str, str]
+"""The values of the options that an adapter declared, by name."""
+
+
 # --- storage ---------------------------------------------------------------
 
 
@@ -51,6 +70,12 @@ class StorageBackend(Protocol[C]):
     """Cinder's ``driver_volume_type``; also the scheme of the URLs people type."""
     yields: ClassVar[frozenset[type]]
     """The classes of disk source that :meth:`inspect` can return."""
+    options: ClassVar[Sequence[Option]]
+    """What can be configured."""
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> StorageBackend[C]:
+        """Make one. Raises Refused if a value is unusable."""
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """Turn what a person types into a connection. Raises Refused."""

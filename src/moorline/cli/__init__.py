@@ -1,0 +1,32 @@
+"""The command line: parse, call the façade, print."""
+
+from __future__ import annotations
+
+import click
+
+from moorline.cli.attachments import attach, detach, forget, sweep
+from moorline.cli.completion import completion
+from moorline.cli.look import list_, show
+
+EPILOG = """
+\b
+Exit codes:
+  0  done, or already so       5  failed; the wish is kept, repeat to go on
+  1  a defect of Moorline      6  uncertain: it may have happened, look again
+  2  wrong usage               7  not ours: a person must decide
+  3  refused; nothing changed  8  busy: another command owns this host's state
+  4  no such guest or volume   9  denied: permission is missing
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="moorline")
+def main() -> None:
+    """Attach storage volumes to virtual machines, and keep them attached.
+
+    Nothing needs to run or be set up first. Repeating a command is success.
+    """
+
+
+for command in (attach, detach, list_, show, forget, sweep, completion):
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""``python -m moorline.cli`` for where no script is installed."""
+
+from moorline.cli import main
+
+main(prog_name="moorline")

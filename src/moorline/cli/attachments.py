@@ -1,0 +1,209 @@
+"""attach, detach, forget, sweep: the commands that change something."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moorline.api import Outcome
+from moorline.cli.common import Common, common
+from moorline.cli.output import dump, table
+from moorline.errors import Failed, Refused
+from moorline.model import DiskOptions, Format, Level
+
+_timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to go on trying.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+
+
+@click.command()
+@click.argument("guest")
+@click.argument("volume_url", required=False, metavar="[URL|PATH]")
+@click.option(
+    "--connection",
+    type=click.Path(allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Cinder's connection_info as JSON, - for standard input.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["raw", "qcow2", "ploop"]),
+    help="Format of the file at URL or PATH; it is never guessed.",
+)
+@click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
+@click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
+@click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
+@click.option("--read-only", is_flag=True, help="The guest may only read.")
+@click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
+@click.option(
+    "--level",
+    type=click.Choice(["connected", "attached"]),
+    default="attached",
+    show_default=True,
+    help="connected: make it reachable on the host only.",
+)
+@_timeout
+@_dry_run
+@common
+def attach(
+    given: Common,
+    guest: str,
+    volume_url: str | None,
+    connection: Path | None,
+    format_: Format | None,
+    volume: str | None,
+    bus: str,
+    target: str,
+    read_only: bool,
+    shared: bool,
+    level: str,
+    timeout: float,
+    dry_run: bool,
+) -> None:
+    """Make a volume a disk of GUEST (name or id), now and after reboots.
+
+    \b
+    Examples:
+      moorline attach web01 --connection quobyte.json
+      openstack … -f json | moorline attach web01 --connection -
+      moorline attach web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
+      moorline attach web01 /srv/disks/data.raw --format raw --bus scsi
+    """
+    if (volume_url is None) == (connection is None):
+        raise click.UsageError("give either URL|PATH or --connection FILE")
+    if connection is not None and format_ is not None:
+        raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
+    with given.open(own=not dry_run, patience=timeout) as moorline:
+        outcome = moorline.attach(
+            guest,
+            _read(connection) if connection else str(volume_url),
+            format=format_,
+            volume=volume,
+            level=Level[level.upper()],
+            options=DiskOptions(bus, target, read_only, shared),
+            timeout=timeout,
+            progress=given.progress(),
+            dry_run=dry_run,
+        )
+    _print(given, outcome, dry_run)
+
+
+@click.command()
+@click.argument("guest")
+@click.argument("volume")
+@_timeout
+@_dry_run
+@common
+def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool) -> None:
+    """Take a volume away from GUEST; its link goes with the last user.
+
+    VOLUME is its id, the beginning of its id, or the URL or path that was
+    typed to attach it. The volume's data is never touched.
+
+    \b
+    Examples:
+      moorline detach web01 3f2a
+      moorline detach web01 /srv/disks/data.raw --timeout 300
+    """
+    with given.open(own=not dry_run, patience=timeout) as moorline:
+        outcome = moorline.detach(
+            guest, volume, timeout=timeout, progress=given.progress(), dry_run=dry_run
+        )
+    if outcome is not None:
+        _print(given, outcome, dry_run)
+    elif given.output == "text":
+        click.echo(f"volume {volume} is no disk of {guest}")
+    else:
+        click.echo(dump(None, given.output))
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--guest", metavar="GUEST", help="Only the wish for this guest.")
+@_dry_run
+@common
+def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None:
+    """Drop a wish whose disk and link are provably gone.
+
+    For guests that were deleted while a volume was wanted on them. Refused
+    while anything of it is still there; `moorline detach` takes that away.
+
+    \b
+    Example:
+      moorline forget 3f2a --guest web01
+    """
+    with given.open(own=not dry_run, patience=10.0) as moorline:
+        views = moorline.forget(volume, guest, dry_run=dry_run)
+    if given.output != "text":
+        click.echo(dump([view.to_dict() for view in views], given.output))
+        return
+    for view in views:
+        would = "would forget" if dry_run else "forgot"
+        click.echo(f"{would} volume {view.volume} on {view.guest}")
+
+
+@click.command()
+@common
+def sweep(given: Common) -> None:
+    """Bring every attachment as far as it goes without waiting.
+
+    For a timer where no agent runs, and after a crash. Exits 5 and lists what
+    is not as wished if anything is left.
+
+    \b
+    Example:
+      moorline sweep --output json
+    """
+    with given.open(own=True, patience=10.0) as moorline:
+        left = moorline.sweep(given.progress())
+    if given.output != "text":
+        click.echo(dump([view.to_dict() for view in left], given.output))
+    elif left:
+        click.echo(table(left))
+    if left:
+        count = len(left)
+        raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wished yet")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        connection = json.loads(text)
+    except OSError as e:
+        raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
+    except ValueError as e:
+        # The text may hold credentials: say where, not what.
+        where = f" at line {e.lineno}" if isinstance(e, json.JSONDecodeError) else ""
+        raise Refused(f"the connection {path} is not JSON{where}") from None
+    if isinstance(connection, dict) and isinstance(connection.get("connection_info"), dict):
+        connection = connection["connection_info"]  # an attachment as Cinder shows it
+    if not isinstance(connection, dict):
+        raise Refused(f"the connection {path} is not a JSON object")
+    return connection
+
+
+def _print(given: Common, outcome: Outcome, dry_run: bool) -> None:
+    if given.output != "text":
+        click.echo(dump(outcome.to_dict(), given.output))
+        return
+    view = outcome.view
+    if dry_run:
+        click.echo(f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do")
+    elif view.wanted == "absent":
+        click.echo(f"volume {view.volume} is detached from {view.guest}")
+    else:
+        where = f" as {view.device}" if view.device else ""
+        to = "for" if view.wanted == "connected" else "to"
+        click.echo(f"volume {view.volume} is {view.wanted} {to} {view.guest}{where}")

@@ -1,0 +1,129 @@
+"""What all commands share: options, the way to the façade, errors to exit codes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from moorline import errors
+from moorline.cli.output import FORMATS, dump
+
+if TYPE_CHECKING:
+    from moorline.api import Moorline
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES: dict[type[errors.MoorlineError], int] = {
+    errors.Refused: 3,
+    errors.NotFound: 4,
+    errors.Failed: 5,
+    errors.Uncertain: 6,
+    errors.NotOurs: 7,
+    errors.Busy: 8,
+    errors.Denied: 9,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The values of the options that every command has."""
+
+    output: str
+    state_dir: Path | None
+    hypervisor: str | None
+    config_files: tuple[Path, ...]
+    quiet: bool
+
+    def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
+        """Open the façade as the host's owner, or only to look."""
+        from moorline import wiring
+
+        settings = wiring.settings(
+            self.config_files, state_dir=self.state_dir, hypervisor=self.hypervisor
+        )
+        return wiring.open_host(settings, own=own, patience=patience, waiting=self.progress())
+
+    def progress(self) -> Callable[[str], None]:
+        """Tell on stderr what goes on, once it has taken longer than a second."""
+        start = time.monotonic()
+
+        def tell(what: str) -> None:
+            if not self.quiet and time.monotonic() - start > 1.0:
+                click.echo(f"… {what}", err=True)
+
+        return tell
+
+
+def common(command: F) -> Callable[..., Any]:
+    """Give *command* the shared options, and turn its errors into exit codes."""
+
+    @click.option(
+        "--output",
+        "-o",
+        type=click.Choice(FORMATS),
+        default="text",
+        help="How to print the result; errors follow on stderr.",
+    )
+    @click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="MOORLINE_STATE_DIR",
+        help="Where the wishes are kept.",
+    )
+    @click.option(
+        "--hypervisor",
+        "-c",
+        metavar="URI",
+        envvar="MOORLINE_HYPERVISOR",
+        help="qemu:///system (default), qemu:///session, qemu:///embed?root=DIR.",
+    )
+    @click.option(
+        "--config-file",
+        "config_files",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read options from here; an existing nova.conf will do. Can be repeated.",
+    )
+    @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+    @functools.wraps(command)
+    def run(
+        output: str,
+        state_dir: Path | None,
+        hypervisor: str | None,
+        config_files: tuple[Path, ...],
+        quiet: bool,
+        **arguments: Any,
+    ) -> None:
+        given = Common(output, state_dir, hypervisor, config_files, quiet)
+        try:
+            command(given, **arguments)
+        except errors.MoorlineError as e:
+            _fail(e, output)
+
+    return run
+
+
+def exit_code(error: errors.MoorlineError) -> int:
+    """The code of the nearest family that has one."""
+    return next(EXIT_CODES[family] for family in type(error).__mro__ if family in EXIT_CODES)
+
+
+def _fail(error: errors.MoorlineError, output: str) -> None:
+    code = exit_code(error)
+    if output == "text":
+        click.echo(f"moorline: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+    else:
+        family = next(f.__name__.lower() for f in type(error).__mro__ if f in EXIT_CODES)
+        told = {"error": family, "code": code, "message": error.message, "hint": error.hint}
+        click.echo(dump(told, output), err=True)
+    sys.stdout.flush()
+    sys.exit(code)

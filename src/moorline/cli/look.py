@@ -1,0 +1,47 @@
+"""list, show: the commands that only look."""
+
+from __future__ import annotations
+
+import click
+
+from moorline.cli.common import Common, common
+from moorline.cli.output import details, dump, table
+
+
+@click.command("list")
+@common
+def list_(given: Common) -> None:
+    """List the attachments of this host: what is wanted, what is seen.
+
+    \b
+    Examples:
+      moorline list
+      moorline list --output json | jq '.[] | select(.wanted != .seen)'
+    """
+    with given.open(own=False) as moorline:
+        views = moorline.list()
+    if given.output == "text":
+        click.echo(table(views))
+    else:
+        click.echo(dump([view.to_dict() for view in views], given.output))
+
+
+@click.command()
+@click.argument("volume")
+@common
+def show(given: Common, volume: str) -> None:
+    """Show one volume: its link, who else holds it, the last error, what comes next.
+
+    VOLUME is its id, the beginning of its id, or the URL or path that was
+    typed to attach it.
+
+    \b
+    Example:
+      moorline show 3f2a
+    """
+    with given.open(own=False) as moorline:
+        views = moorline.show(volume)
+    if given.output == "text":
+        click.echo("\n\n".join(details(view) for view in views))
+    else:
+        click.echo(dump([view.to_dict() for view in views], given.output))

@@ -1,0 +1,75 @@
+"""Values to text, JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from moorline.views import View
+
+FORMATS = ("text", "json", "yaml")
+_COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")
+
+
+def dump(value: Any, output: str) -> str:
+    """Serialise *value* as ``json`` or ``yaml``."""
+    if output == "json":
+        return json.dumps(value, indent=2)
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False)).rstrip()
+
+
+def table(views: Sequence[View]) -> str:
+    """One line an attachment, under a heading."""
+    rows = [_COLUMNS, *(_row(view) for view in views)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def details(view: View) -> str:
+    """All that is known of one attachment, a line a fact."""
+    facts = [
+        ("volume", view.volume),
+        ("guest", f"{view.guest} ({view.guest_id})"),
+        ("host", view.host),
+        ("back end", view.backend),
+        ("link", view.link),
+        ("wanted", view.wanted),
+        ("seen", f"{view.seen} as {view.device}" if view.device else view.seen),
+        ("age", age(view.since)),
+        ("shares link", ", ".join(view.also_wanted_by) or "with no other attachment"),
+        ("link used by", ", ".join(view.used_by) or "no guest"),
+        ("next", view.next),
+    ]
+    if view.trouble:
+        facts.append(
+            ("last error", f"{view.trouble.message} ({age(view.trouble.at)} ago)"),
+        )
+    return "\n".join(f"{name + ':':<14}{text}" for name, text in facts)
+
+
+def age(since: float) -> str:
+    """Seconds since the epoch to a short age: 12s, 5m, 3h, 9d."""
+    seconds = max(0, int(time.time() - since))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _row(view: View) -> tuple[str, ...]:
+    return (
+        view.volume,
+        view.guest,
+        view.host,
+        view.wanted,
+        view.seen,
+        view.device or "-",
+        age(view.since),
+    )

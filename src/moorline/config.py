@@ -1,0 +1,109 @@
+"""Settings, read by oslo.config under the names that operators know.
+
+An existing ``nova.conf`` can be given as it is: the options that Nova has are
+read from the same sections.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moorline.errors import Refused
+from moorline.ports import Option, Values
+
+SYSTEM_FILE = Path("/etc/moorline/moorline.conf")
+
+STATE_DIR = Option(
+    "state_dir",
+    "",
+    "Where the wishes are kept. Default: /var/lib/moorline for root, else"
+    " $XDG_STATE_HOME/moorline.",
+    group="moorline",
+)
+HOST = Option(
+    "host",
+    "",
+    "This host's name in the records. Default: the name it had when the state directory was made.",
+    group="DEFAULT",
+)
+CONNECTION_URI = Option(
+    "connection_uri",
+    "qemu:///system",
+    "The hypervisor: qemu:///system, qemu:///session, qemu:///embed?root=DIR.",
+)
+OPTIONS = (STATE_DIR, HOST, CONNECTION_URI)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What wiring needs to know."""
+
+    state_dir: Path
+    host: str
+    """'' stands for the recorded name, or the host name now."""
+    hypervisor: str
+    values: Values
+    """The values of the adapters' options."""
+
+
+def load(
+    files: Sequence[Path],
+    options: Sequence[Option],
+    *,
+    state_dir: Path | None = None,
+    hypervisor: str | None = None,
+) -> Settings:
+    """Read *files* (default: the system's, if there is one). Later files win.
+
+    *state_dir* and *hypervisor* override what the files say. Raises Refused if
+    a file cannot be read or does not parse.
+    """
+    from oslo_config import cfg  # 80 ms that --help does not need
+
+    if not files and SYSTEM_FILE.exists():
+        files = [SYSTEM_FILE]
+    conf = cfg.ConfigOpts()
+    for option in (*OPTIONS, *options):
+        group = None if option.group == "DEFAULT" else option.group
+        conf.register_opt(
+            cfg.StrOpt(option.name, default=option.default, help=option.help), group=group
+        )
+    try:
+        conf([], project="moorline", default_config_files=[str(file) for file in files])
+    except cfg.Error as e:
+        raise Refused(f"the configuration cannot be used: {e}") from e
+    chosen = state_dir or Path(conf.moorline.state_dir or _default_state_dir())
+    conf.set_override("state_dir", str(chosen), group="moorline")
+    return Settings(
+        state_dir=chosen,
+        host=conf.host,
+        hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
+        values={option.name: conf[option.group][option.name] for option in options},
+    )
+
+
+def host_name(settings: Settings) -> str:
+    """The name that this host's records go by: set, remembered, or the host name now.
+
+    It is remembered because a host that is renamed still has its attachments.
+    """
+    file = settings.state_dir / "host"
+    if settings.host:
+        return settings.host
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        name = socket.gethostname()
+        file.write_text(f"{name}\n")
+        return name
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/moorline")
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(base) / "moorline"

@@ -1,0 +1,116 @@
+"""Settings to objects: the only file that names implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from moorline import config
+from moorline.api import Moorline
+from moorline.errors import Denied, Unavailable
+from moorline.lanes import Lanes
+from moorline.ports import Host, Hypervisor, Option, StorageBackend, Values
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.settle import silent
+
+GROUP = "moorline.backends"
+
+
+class Backends(Mapping[str, StorageBackend[Any]]):
+    """The back ends that are installed, each made when it is first asked for."""
+
+    def __init__(self, host: Host, values: Values) -> None:
+        self._host = host
+        self._values = values
+        self._classes = {entry.name: entry for entry in entry_points(group=GROUP)}
+        self._made: dict[str, StorageBackend[Any]] = {}
+
+    def __getitem__(self, kind: str) -> StorageBackend[Any]:
+        if kind not in self._made:
+            backend: type[StorageBackend[Any]] = self._classes[kind].load()
+            self._made[kind] = backend.from_options(self._host, self._values)
+        return self._made[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+def settings(
+    files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
+) -> config.Settings:
+    """Read the configuration, with the options of all back ends. Raises Refused."""
+    options = backend_options()
+    return config.load(files, options, state_dir=state_dir, hypervisor=hypervisor)
+
+
+def backend_options() -> list[Option]:
+    """The options that the installed back ends declare, each once."""
+    found = {
+        option.name: option
+        for entry in entry_points(group=GROUP)
+        for option in entry.load().options
+    }
+    return [found[name] for name in sorted(found)]
+
+
+def open_host(
+    given: config.Settings,
+    *,
+    own: bool = True,
+    patience: float = 60.0,
+    waiting: Callable[[str], None] = silent,
+) -> Moorline:
+    """Open this host's state and hypervisor; close what is returned.
+
+    *own*: be the host's owner, as all that changes something must; blocks up
+    to *patience* seconds while another process is. Raises Busy, Denied,
+    Unavailable. The hypervisor is connected when it is first asked something.
+    """
+    from moorline.host.linux import Linux
+    from moorline.host.lock import HostLock
+    from moorline.stores.codec import Codec
+    from moorline.stores.sqlite import SqliteStore
+
+    _make_state_dir(given.state_dir)
+    with ExitStack() as stack:
+        if own:
+            lock = HostLock(given.state_dir / "lock")
+            lock.take(patience, waiting)
+            stack.callback(lock.release)
+        store = SqliteStore(given.state_dir / "moorline.db")
+        stack.callback(store.close)
+        codec = Codec.from_file(given.state_dir / "key")
+        host = Linux()
+        stack.callback(host.close)
+        hypervisor = open_hypervisor(given.hypervisor)
+        stack.callback(hypervisor.close)
+        records = Records(store, codec, config.host_name(given))
+        reconciler = Reconciler(records, Backends(host, given.values), hypervisor, Lanes())
+        return Moorline(records, reconciler, hypervisor, close=stack.pop_all().close)
+    raise AssertionError("unreachable")
+
+
+def open_hypervisor(uri: str) -> Hypervisor:
+    """Return the hypervisor behind *uri*, not connected yet."""
+    from moorline.hypervisors.libvirt import Libvirt
+
+    return Libvirt(uri)
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError as e:
+        raise Denied(
+            f"the state directory {path} cannot be made: {e.strerror}",
+            hint="run as root, or give --state-dir",
+        ) from e
+    except OSError as e:
+        raise Unavailable(f"the state directory {path} cannot be made: {e.strerror}") from e
