@@ -1,0 +1,184 @@
+"""A host of its own: private mounts, processes, network and libvirt, gone when it ends.
+
+``enter`` runs a command in new mount, PID, UTS and network namespaces, where
+``qemu:///system`` is a libvirtd that nobody else uses. All of libvirt's and
+Moorline's directories are private, and systemd is out of sight. Whatever the
+command leaves behind (guests, daemons, mounts) dies with the namespaces.
+
+Inside, everything of the lab's lies below ``/run/moorline-lab``, on the disk of
+the checkout (so that O_DIRECT works), reachable for QEMU's user whatever the
+modes of the directories above the checkout are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.images import CHECKOUT, build, cache
+
+LAB = Path("/run/moorline-lab")
+IMAGES = LAB / "images"
+SOCKETS = LAB / "sockets"
+LIBVIRT_PID = Path("/run/libvirtd.pid")
+INSIDE = "MOORLINE_LAB_INSIDE"
+KEPT = ("PATH", "HOME", "LANG", "TERM", "CI", "VIRTUAL_ENV")
+
+LIBVIRTD_CONF = """\
+host_uuid = "{uuid}"
+unix_sock_group = "root"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+"""
+QEMU_CONF = """\
+stdio_handler = "file"
+cgroup_controllers = []
+security_driver = "none"
+"""
+
+
+def inside() -> bool:
+    """Whether this process runs in a lab host."""
+    return INSIDE in os.environ
+
+
+def enter(command: Sequence[str], *, shared: bool = True) -> int:
+    """Run *command* in a new host; return its exit code. Uses sudo unless root.
+
+    *shared* False: the mount table is private, as on a host without systemd, so
+    a mount made after a guest started does not reach that guest's QEMU.
+    """
+    build()  # before the network is gone
+    _sweep()
+    here = cache() / f"host-{os.getpid()}"
+    here.mkdir()
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    namespaces += ["--uts", "--net", "--propagation", "private"]
+    inner = [sys.executable, "-m", "lab.host", str(here), "shared" if shared else "private"]
+    sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
+    kept = [f"{key}={value}" for key, value in os.environ.items() if _is_kept(key)]
+    kept += [f"PYTHONPATH={CHECKOUT}", f"MOORLINE_LAB_CACHE={cache().resolve()}"]
+    try:
+        return subprocess.call([*sudo, "env", *kept, *namespaces, *inner, "--", *command])
+    finally:
+        subprocess.run([*sudo, "rm", "-rf", "--", str(here)], check=False)
+
+
+def _is_kept(key: str) -> bool:
+    return key in KEPT or key.startswith(("MOORLINE_", "PYTEST", "HYPOTHESIS_"))
+
+
+def _sweep() -> None:
+    """Remove what hosts left behind that were killed before they could."""
+    for old in cache().glob("host-*"):
+        if not Path(f"/proc/{old.name.removeprefix('host-')}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+# --- inside: process 1 of the host -----------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("propagation", choices=("shared", "private"))
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    os.umask(0o022)
+    _furnish(args.directory, args.propagation)
+    start_libvirtd()
+    os.environ[INSIDE] = args.propagation
+    os.environ["MOORLINE_LAB"] = str(LAB)
+    os.environ["PATH"] = f"{CHECKOUT / 'lab/clients'}:{os.environ['PATH']}"
+    return _wait_for(subprocess.Popen(args.command).pid)
+
+
+def _wait_for(wanted: int) -> int:
+    """Reap everything that ends, as process 1 must, until *wanted* does."""
+    while True:
+        try:
+            pid, status = os.wait()
+        except KeyboardInterrupt:
+            continue  # the command got it too, and decides
+        if pid == wanted:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _furnish(directory: Path, propagation: str) -> None:
+    socket.sethostname("moorline-lab")
+    _run("ip", "link", "set", "lo", "up")
+    images = build()
+    capabilities = cache() / "libvirt"  # what QEMU can do: 5 s to find out, so kept
+    capabilities.mkdir(exist_ok=True)
+    capabilities.chmod(0o711)
+    for name in ("etc", "lib", "log", "state", "lab", "lab/images", "lab/sockets"):
+        (directory / name).mkdir()
+    (directory / "lab/sockets").chmod(0o777)
+    (directory / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
+    (directory / "etc/qemu.conf").write_text(QEMU_CONF)
+    # /run hides systemd and D-Bus; what is mounted on it must not cover what follows.
+    _run("mount", "-t", "tmpfs", "-o", "mode=755", "moorline-lab", "/run")
+    for path in (LAB, Path("/run/lock"), Path("/var/lib/moorline")):
+        path.mkdir(exist_ok=True)
+    _bind(directory / "etc", Path("/etc/libvirt"))
+    _bind(directory / "lib", Path("/var/lib/libvirt"))
+    _bind(directory / "log", Path("/var/log/libvirt"))
+    _bind(directory / "state", Path("/var/lib/moorline"))
+    _bind(capabilities, Path("/var/cache/libvirt"))
+    _bind(directory / "lab", LAB)
+    _bind(images.kernel.parent, IMAGES)
+    fusectl = Path("/sys/fs/fuse/connections")
+    if fusectl.exists() and not os.path.ismount(fusectl):
+        _run("mount", "-t", "fusectl", "fusectl", str(fusectl))
+    _run("mount", f"--make-r{propagation}", "/")
+
+
+def _bind(source: Path, target: Path) -> None:
+    _run("mount", "--bind", str(source), str(target))
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True)
+
+
+# --- inside: for tests ------------------------------------------------------
+
+
+def start_libvirtd() -> None:
+    """Start libvirtd; return when it takes connections."""
+    subprocess.run(["libvirtd", "--daemon", "--pid-file", str(LIBVIRT_PID)], check=True, timeout=30)
+
+
+def kill_libvirtd() -> None:
+    """Kill libvirtd as a crash would; the guests run on."""
+    pid = int(LIBVIRT_PID.read_text())
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.005)
+    LIBVIRT_PID.unlink(missing_ok=True)
+
+
+def qemu_user() -> int:
+    """The id of the user whom libvirt runs QEMU as."""
+    for name in ("libvirt-qemu", "qemu"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_uid
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

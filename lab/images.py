@@ -1,0 +1,205 @@
+"""Builds the tiny guest: a distribution's kernel, and a busybox in an initramfs of a megabyte.
+
+Everything is fetched by ``apt-get download`` and unpacked without installing it.
+The results are kept in ``.lab/`` below the checkout, or in ``$MOORLINE_LAB_CACHE``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+KERNELS = ("linux-image-cloud-amd64", "linux-image-kvm", "linux-image-virtual")
+"""Small kernels for virtual machines: Debian's, then Ubuntu's."""
+MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod")
+CMDLINE = (
+    "console=ttyS0 panic=-1 quiet nokaslr mitigations=off tsc=reliable no_timer_check "
+    "random.trust_cpu=on"
+)
+
+INIT = r"""#!/bin/sh
+/bin/busybox --install -s /bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+for m in $(cat /modules/order); do insmod /modules/$m; done
+
+# The line agent: reads "ID COMMAND", writes "ID| LINE" for each line of output
+# and "ID= CODE". The second ISA serial port needs no module.
+agent() {
+  stty -F /dev/ttyS1 raw -echo
+  exec 3<>/dev/ttyS1
+  echo READY >&3
+  while read -r id command <&3; do
+    output=$(sh -c "$command" 2>&1 </dev/null); code=$?
+    [ -n "$output" ] && echo "$output" | sed "s/^/$id| /" >&3
+    echo "$id= $code" >&3
+  done
+}
+echo READY
+while :; do agent; sleep 0.1; done
+"""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a guest boots from, and how it runs here."""
+
+    kernel: Path
+    initramfs: Path
+    kvm: bool
+    """Whether a guest was seen to boot under KVM here; else it is emulated (TCG)."""
+
+
+def cache() -> Path:
+    """The directory that keeps what is slow to make."""
+    directory = Path(os.environ.get("MOORLINE_LAB_CACHE") or CHECKOUT / ".lab")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def build() -> Images:
+    """Make the images unless they are there; seconds to a minute, needs apt's network."""
+    # Named for this file's content: another recipe is another guest.
+    directory = cache() / f"guest-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]}"
+    if not (directory / "initramfs").exists():
+        with tempfile.TemporaryDirectory(dir=cache()) as work:
+            _build(Path(work))
+            # All or nothing: a build that was interrupted leaves no guest directory.
+            done = Path(work) / "guest"
+            done.chmod(0o755)
+            for old in cache().glob("guest-*"):
+                shutil.rmtree(old)
+            done.rename(directory)
+    return Images(directory / "kernel", directory / "initramfs", _kvm(directory))
+
+
+def _build(work: Path) -> None:
+    guest, root = work / "guest", work / "root"
+    guest.mkdir()
+    _unpack(work, root)
+    kernel = next(iter(sorted((root / "boot").glob("vmlinuz-*"))))
+    shutil.copyfile(kernel, guest / "kernel")
+    busybox = next(p for p in (root / "bin/busybox", root / "usr/bin/busybox") if p.exists())
+    archive = _newc(_content(busybox.read_bytes(), _modules(root)))
+    (guest / "initramfs").write_bytes(gzip.compress(archive, 6, mtime=0))
+    for file in guest.iterdir():
+        file.chmod(0o644)  # QEMU runs as another user, whatever our umask
+
+
+def _unpack(work: Path, root: Path) -> None:
+    work.chmod(0o755)
+    packages = [*_kernel_packages(), "busybox-static"]
+    subprocess.run(["apt-get", "-q", "download", *packages], cwd=work, check=True)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
+
+
+def _kernel_packages() -> list[str]:
+    """The kernel and, where they are a package of their own, its modules."""
+    for meta in KERNELS:
+        image = _depends(meta, r"linux-image-\d\S*")
+        if image:
+            return image + _depends(image[0], r"linux-modules-\d\S*")
+    raise SystemExit(f"lab: none of {', '.join(KERNELS)} is known to apt; try: apt-get update")
+
+
+def _depends(package: str, pattern: str) -> list[str]:
+    command = ["apt-cache", "depends", package]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return re.findall(rf"^\s*\|?Depends: ({pattern})$", found.stdout, re.MULTILINE)[:1]
+
+
+def _modules(root: Path) -> dict[str, bytes]:
+    """The modules that the guest needs, in the order in which they can be loaded."""
+    files: dict[str, Path] = {}
+    for path in (root / "lib/modules").rglob("*.ko*"):
+        files[path.name.partition(".")[0].replace("-", "_")] = path
+    order: dict[str, bytes] = {}
+
+    def add(name: str) -> None:
+        if name in order or name not in files:  # not a file: built into the kernel
+            return
+        code = _module(files[name])
+        depends = re.search(rb"\0depends=([^\0]*)\0", code)
+        for other in depends.group(1).decode().split(",") if depends else ():
+            add(other.replace("-", "_"))
+        order[name] = code
+
+    for name in MODULES:
+        add(name)
+    return order
+
+
+def _module(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".zst":
+        done = subprocess.run(["zstd", "-dc", str(path)], capture_output=True, check=True)
+        return done.stdout
+    return data
+
+
+Member = tuple[str, int, bytes, tuple[int, int]]
+
+
+def _content(busybox: bytes, modules: dict[str, bytes]) -> Iterator[Member]:
+    none = (0, 0)
+    for directory in ("bin", "dev", "proc", "sys", "modules", "tmp", "mnt"):
+        yield directory, stat.S_IFDIR | 0o755, b"", none
+    yield "dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)
+    yield "bin/busybox", stat.S_IFREG | 0o755, busybox, none
+    yield "bin/sh", stat.S_IFLNK | 0o777, b"busybox", none
+    yield "init", stat.S_IFREG | 0o755, INIT.encode(), none
+    for name, code in modules.items():
+        yield f"modules/{name}", stat.S_IFREG | 0o644, code, none
+    yield "modules/order", stat.S_IFREG | 0o644, "\n".join(modules).encode(), none
+    yield "TRAILER!!!", 0, b"", none
+
+
+def _newc(members: Iterator[Member]) -> bytes:
+    """A cpio archive as Documentation/driver-api/early-userspace/buffer-format.rst wants it."""
+    archive = bytearray()
+    for inode, (name, mode, data, device) in enumerate(members, 1):
+        path = name.encode() + b"\0"
+        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(path), 0)
+        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + path
+        archive += b"\0" * (-len(archive) % 4) + data
+        archive += b"\0" * (-len(archive) % 4)
+    return bytes(archive)
+
+
+def _kvm(directory: Path) -> bool:
+    """Whether KVM boots this guest; asked once, because some KVMs start and then hang."""
+    override = os.environ.get("MOORLINE_LAB_KVM")
+    if override:
+        return override == "1"
+    note = directory / "kvm"
+    if not note.exists():
+        note.write_text("1" if _boots_under_kvm(directory) else "0")
+    return note.read_text() == "1"
+
+
+def _boots_under_kvm(directory: Path) -> bool:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    command = ["qemu-system-x86_64", "-accel", "kvm", "-M", "q35", "-m", "96", "-display", "none"]
+    command += ["-nodefaults", "-no-reboot", "-serial", "stdio", "-append", CMDLINE]
+    command += ["-kernel", str(directory / "kernel"), "-initrd", str(directory / "initramfs")]
+    probe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        output = probe.communicate(timeout=8)[0]
+    except subprocess.TimeoutExpired:
+        probe.kill()
+        output = probe.communicate()[0]
+    return b"READY" in output
