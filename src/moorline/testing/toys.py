@@ -1,0 +1,330 @@
+"""A toy world: shares, a hypervisor and a store in memory, with the real ones' manners.
+
+Changes go through :class:`moorline.testing.faults.Faults`, one effect at a
+time. What must never happen is written into :attr:`ToyWorld.violations`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moorline.errors import Compacted, Conflict, Failed, NotFound, NotOurs, Refused, Unavailable
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Disk,
+    DiskOptions,
+    DiskSource,
+    DiskState,
+    Foreign,
+    Format,
+    Guest,
+    GuestId,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports import At, Delete, Entry, Event, Host, Option, Put, Values
+from moorline.testing.faults import Faults
+
+BASE = Path("/toy")
+
+
+@dataclass
+class ToyGuest:
+    """A guest with a running half and a defined half, like libvirt's."""
+
+    name: str
+    running: bool = True
+    persistent: bool = True
+    deaf: bool = False
+    """It does not hear requests to let a disk go (it is still booting)."""
+    live: dict[VolumeId, str] = field(default_factory=dict)
+    defined: dict[VolumeId, str] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    """Paths of disks without our mark."""
+    leaving: dict[VolumeId, int] = field(default_factory=dict)
+    """Ticks until a disk that was asked to go is gone."""
+
+    def paths(self) -> frozenset[str]:
+        return frozenset(self.live.values()) | frozenset(self.defined.values()) | self.foreign
+
+
+@dataclass
+class ToyWorld:
+    """What is outside of the process, and so survives it."""
+
+    faults: Faults = field(default_factory=Faults)
+    mounts: dict[str, str] = field(default_factory=dict)
+    """Share by mount point; a foreign one bears another name than its path."""
+    dead: set[str] = field(default_factory=set)
+    hung: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Paths of files that are not on their share."""
+    guests: dict[GuestId, ToyGuest] = field(default_factory=dict)
+    blind: bool = False
+    """The hypervisor does not answer."""
+    violations: list[str] = field(default_factory=list)
+
+    def tick(self) -> None:
+        """Let time pass: guests let go of what they were asked for."""
+        for guest in self.guests.values():
+            for volume in list(guest.leaving):
+                guest.leaving[volume] -= 1
+                if guest.leaving[volume] <= 0:
+                    del guest.leaving[volume]
+                    guest.live.pop(volume, None)
+
+    def users(self, mount_point: str) -> list[str]:
+        return [
+            guest.name
+            for guest in self.guests.values()
+            if any(path.startswith(f"{mount_point}/") for path in guest.paths())
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ToyExport:
+    share: str
+    name: str
+    volume: VolumeId | None
+
+
+class ToyShare:
+    """A back end of kind ``toy``: mounted shares with files on them."""
+
+    kind: ClassVar[str] = "toy"
+    yields: ClassVar[frozenset[type]] = frozenset({ImageFile})
+    options: ClassVar[Sequence[Option]] = ()
+
+    def __init__(self, world: ToyWorld) -> None:
+        self._world = world
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> ToyShare:
+        return cls(ToyWorld())
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        share, _, name = url.removeprefix("toy://").partition("/")
+        return {"driver_volume_type": "toy", "data": {"share": share, "name": name}}
+
+    def parse(self, connection: Mapping[str, Any]) -> ToyExport:
+        data = connection.get("data")
+        if not isinstance(data, Mapping):
+            raise Refused("the connection has no data")
+        share, name, volume = data.get("share"), data.get("name"), data.get("volume_id")
+        for text in (share, name):
+            if not isinstance(text, str) or not text or "/" in text or text.startswith("."):
+                raise Refused(f"{text!r} is no name of a share or a file on it")
+        return ToyExport(str(share), str(name), VolumeId(volume) if volume else None)
+
+    def link_name(self, c: ToyExport) -> LinkName:
+        return LinkName(str(BASE / c.share))
+
+    def inspect(self, c: ToyExport) -> Link:
+        at = self.link_name(c)
+        mounted = self._world.mounts.get(at)
+        if mounted is None:
+            return Unlinked()
+        if mounted != c.share:
+            return Foreign(f"{mounted} is mounted at {at}")
+        if c.share in self._world.hung:
+            return Unknown(f"{at} does not answer")
+        if c.share in self._world.dead:
+            return Broken(f"{at} is dead")
+        return Linked(ImageFile(Path(at) / c.name, "raw"))
+
+    def verify(self, c: ToyExport) -> None:
+        path = f"{self.link_name(c)}/{c.name}"
+        if self._world.mounts.get(self.link_name(c)) != c.share:
+            raise Failed(f"{c.share} is not mounted")
+        if path in self._world.missing:
+            raise Refused(f"there is no file {path}")
+
+    def connect(self, c: ToyExport) -> None:
+        at = self.link_name(c)
+        if self._world.mounts.get(at, c.share) != c.share:
+            raise NotOurs(f"something else is mounted at {at}")
+        if c.share in self._world.hung:
+            raise Failed(f"{c.share} cannot be mounted: it does not answer")
+        self._world.faults.effect(lambda: self._mount(at, c.share))
+
+    def disconnect(self, c: ToyExport) -> None:
+        at = self.link_name(c)
+        if at in self._world.mounts:
+            self._world.faults.effect(lambda: self._unmount(at, c.share))
+
+    def _mount(self, at: str, share: str) -> None:
+        self._world.mounts[at] = share
+
+    def _unmount(self, at: str, share: str) -> None:
+        if users := self._world.users(at):
+            self._world.violations.append(f"{at} was pulled from under {', '.join(users)}")
+        if self._world.mounts.get(at) != share:
+            self._world.violations.append(f"what is at {at} was not ours to unmount")
+        self._world.mounts.pop(at, None)
+        self._world.dead.discard(share)
+
+
+class ToyHypervisor:
+    """A hypervisor whose attach has two effects, and whose guests let go when they please."""
+
+    kind: ClassVar[str] = "toy"
+    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+
+    def __init__(self, world: ToyWorld) -> None:
+        self._world = world
+
+    def find(self, guest: str) -> Guest:
+        for found in self.survey():
+            if guest in (found.id, found.name):
+                return found
+        raise NotFound(f"there is no guest {guest}")
+
+    def survey(self) -> Sequence[Guest]:
+        if self._world.blind:
+            raise Unavailable("the hypervisor does not answer")
+        return [
+            Guest(id, guest.name, guest.running, _disks(guest), guest.paths())
+            for id, guest in self._world.guests.items()
+        ]
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        if self._world.blind:
+            raise Unavailable("the hypervisor does not answer")
+        found = self._world.guests.get(guest)
+        return _disks(found) if found else {}
+
+    def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
+        if guest not in self._world.guests:
+            raise NotFound(f"there is no guest {guest}")
+        if type(source) not in self.accepts:
+            raise Refused(f"a toy cannot use {source}")
+        if options.bus not in ("", "toy"):
+            raise Refused(f"a toy has no bus {options.bus}")
+
+    def attach(
+        self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
+    ) -> None:
+        self.check(guest, source, options)
+        assert isinstance(source, ImageFile | BlockDevice), "check() lets nothing else through"
+        found = self._world.guests[guest]
+        path = str(source.path)
+        for half in _halves(found):
+            if volume in half:
+                continue
+            self._refuse_missing(path)
+            self._world.faults.effect(partial(half.__setitem__, volume, path))
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        found = self._world.guests.get(guest)
+        if found is None:
+            return
+        if volume in found.defined:
+            self._world.faults.effect(lambda: found.defined.pop(volume))
+        if volume in found.live and not found.deaf:
+            self._world.faults.effect(lambda: found.leaving.setdefault(volume, 2))
+
+    def close(self) -> None:
+        pass
+
+    def _refuse_missing(self, path: str) -> None:
+        on = Path(path).parent
+        if on.parent == BASE and str(on) not in self._world.mounts:
+            raise Failed(f"{path} cannot be opened")
+
+
+def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:
+    halves = [guest.live] if guest.running else []
+    return [*halves, guest.defined] if guest.persistent else halves
+
+
+def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
+    return {volume: _disk(guest, volume) for volume in {**guest.live, **guest.defined}}
+
+
+def _disk(guest: ToyGuest, volume: VolumeId) -> Disk:
+    path = guest.live.get(volume) or guest.defined[volume]
+    if volume in guest.leaving:
+        return Disk(DiskState.LEAVING, "toy", path)
+    whole = all(volume in half for half in _halves(guest))
+    return Disk(DiskState.WHOLE if whole else DiskState.PARTIAL, "toy", path)
+
+
+class MemoryStore:
+    """The store contract on a dictionary; its commits are effects."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self._faults = faults or Faults()
+        self._entries: dict[str, Entry] = {}
+        self._gone: dict[str, int] = {}
+        self._revision = 0
+        self._compacted = 0
+        self._changed = threading.Condition(threading.RLock())
+
+    def get(self, key: str) -> Entry | None:
+        return self._entries.get(key)
+
+    def list(self, prefix: str) -> tuple[list[Entry], int]:
+        with self._changed:
+            keys = sorted(key for key in self._entries if key.startswith(prefix))
+            return [self._entries[key] for key in keys], self._revision
+
+    def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
+        if len({operation.key for operation in then}) != len(then):
+            raise ValueError("a key stands twice in one commit")
+        with self._changed:
+            current = {at.key: self._entries.get(at.key) for at in when}
+            lost = [at for at in when if _revision(current[at.key]) != at.revision]
+            if lost:
+                raise Conflict(
+                    "changed meanwhile", current={at.key: current[at.key] for at in lost}
+                )
+            return self._faults.effect(lambda: self._apply(then))
+
+    def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
+        while not stop.is_set():
+            with self._changed:
+                if not self._compacted <= after <= self._revision:
+                    raise Compacted(f"revision {after} is not known")
+                events = self._since(prefix, after)
+                if self._revision == after:
+                    self._changed.wait(0.05)
+                    continue
+                after = self._revision
+            yield from events
+            yield Event(after, "", None)
+
+    def close(self) -> None:
+        pass
+
+    def _since(self, prefix: str, after: int) -> Sequence[Event]:
+        puts = [Event(e.revision, key, e) for key, e in self._entries.items()]
+        gone = [Event(revision, key, None) for key, revision in self._gone.items()]
+        news = [e for e in puts + gone if e.revision > after and e.key.startswith(prefix)]
+        return sorted(news, key=lambda event: (event.revision, event.key))
+
+    def _apply(self, then: Sequence[Put | Delete]) -> int:
+        self._revision += 1
+        for operation in then:
+            if isinstance(operation, Put):
+                entry = Entry(operation.key, operation.value, self._revision)
+                self._entries[operation.key] = entry
+                self._gone.pop(operation.key, None)
+            elif self._entries.pop(operation.key, None):
+                self._gone[operation.key] = self._revision
+        self._changed.notify_all()
+        return self._revision
+
+
+def _revision(entry: Entry | None) -> int:
+    return entry.revision if entry else 0

@@ -1,0 +1,117 @@
+"""A toy host whose owner can be killed at any effect and started anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from moorline.api import Moorline
+from moorline.errors import MoorlineError
+from moorline.lanes import Lanes
+from moorline.model import Attachment, GuestId, Key, Level, VolumeId
+from moorline.plan import Step
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.testing.faults import Killed
+from moorline.testing.toys import (
+    BASE,
+    MemoryStore,
+    ToyExport,
+    ToyGuest,
+    ToyHypervisor,
+    ToyShare,
+    ToyWorld,
+)
+
+_CODEC = Codec(Secret(b"k" * 32))
+
+
+class Rig:
+    """The world and the store survive; everything else is made anew by :meth:`owner`."""
+
+    def __init__(self, *guests: str) -> None:
+        self.world = ToyWorld()
+        self.world.guests = {GuestId(name): ToyGuest(name) for name in guests}
+        self.store = MemoryStore(self.world.faults)
+        self.records = Records(self.store, _CODEC, "h1")
+        self.kills = 0
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler(
+            self.records,
+            {"toy": ToyShare(self.world)},
+            ToyHypervisor(self.world),
+            Lanes(patience=1.0),
+        )
+
+    def owner(self) -> Moorline:
+        return Moorline(self.records, self.reconciler(), ToyHypervisor(self.world))
+
+    def survive(self, do: Callable[[], object]) -> MoorlineError | None:
+        """Run *do* as a process that may be killed; return the error that it ended in."""
+        try:
+            do()
+        except Killed:
+            self.kills += 1
+        except MoorlineError as e:
+            return e
+        return None
+
+    def wish(self, volume: str, guest: str, want: Level, share: str = "s1") -> None:
+        """Write a wish as the façade would, without acting on it."""
+        key = Key("h1", VolumeId(volume), GuestId(guest))
+        before = self.records.get(key)
+        if before is None and want is Level.ABSENT:
+            return
+        self.records.put(
+            Attachment(
+                key=key,
+                backend="toy",
+                connection=Secret(
+                    {"driver_volume_type": "toy", "data": {"share": share, "name": volume}}
+                ),
+                link=ToyShare(self.world).link_name(ToyExport(share, volume, None)),
+                place=f"{share}/{volume}",
+                want=want,
+                guest_name=guest,
+                revision=before.revision if before else 0,
+            )
+        )
+
+    def settle(self, limit: int = 60) -> None:
+        """Sweep with fresh owners until nothing is left to do, through all planned kills."""
+        for _ in range(limit):
+            quiet: list[bool] = []
+            self.survive(partial(self._sweep, quiet))
+            self.world.tick()
+            if quiet == [True]:
+                return
+        raise AssertionError(f"did not settle: {self.owner().list()}")
+
+    def _sweep(self, answer: list[bool]) -> None:
+        reconciler = self.reconciler()
+        quiet = True
+        for row in self.records.all():
+            try:
+                step = reconciler.advance(row.key).step
+            except MoorlineError:
+                step = Step.WAIT
+            quiet = quiet and step in (Step.NOTHING, Step.PARK)
+        answer.append(quiet)
+
+    def check(self, wanted: dict[tuple[str, str], Level], share: str = "s1") -> None:
+        """Assert that exactly what is wanted is there."""
+        assert not self.world.violations
+        for (volume, guest), level in wanted.items():
+            toy = self.world.guests[GuestId(guest)]
+            halves = [VolumeId(volume) in toy.live, VolumeId(volume) in toy.defined]
+            if level is Level.ATTACHED:
+                assert all(halves) or not toy.running
+            else:
+                assert not any(halves)
+            stored = self.records.get(Key("h1", VolumeId(volume), GuestId(guest)))
+            assert (stored is not None) == (level > Level.ABSENT)
+        needed = any(level > Level.ABSENT for level in wanted.values())
+        assert (str(BASE / share) in self.world.mounts) == needed
