@@ -137,7 +137,12 @@ NO_DISK = Disk(DiskState.NONE)
 
 
 class Held(Enum):
-    """Whether anybody else needs a link."""
+    """Whether a link must stay as it is.
+
+    If the volume is to go: because another wish or any guest, running or
+    stopped, needs the link. If the link is broken: because a running guest has
+    it open; to a stopped one, renewing it does no harm.
+    """
 
     FREE = "free"
     HELD = "held"
@@ -152,6 +157,8 @@ class Seen:
     link: Link
     disk: Disk = NO_DISK
     held: Held = Held.UNKNOWN
+    users: tuple[str, ...] = ()
+    """The names of the guests that hold the link."""
     elsewhere: str = ""
     """Why the disk that bears our mark is not the volume that is wanted; mostly empty."""
 

@@ -66,8 +66,8 @@ def _leave(seen: Seen) -> Step:
 
 
 def _renew(seen: Seen) -> Step:
-    if seen.disk.state is not DiskState.NONE or seen.held is Held.HELD:
-        return Step.PARK  # a link is never pulled from under a guest
+    if seen.held is Held.HELD:
+        return Step.PARK  # a link is never pulled from under a running guest
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
 
 

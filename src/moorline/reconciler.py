@@ -85,24 +85,8 @@ class Reconciler:
         if disks is None:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
-        held = Held.UNKNOWN
-        if row.want is Level.ABSENT or isinstance(link, Broken):
-            held = self.held(row.backend, row.link, row.key)
-        return Seen(link, disk, held, _elsewhere(link, disk.source))
-
-    def held(self, backend: str, link: LinkName, by_others_than: Key | None = None) -> Held:
-        """Tell whether anybody needs *link*: another wish, or any guest's disk on it."""
-        if any(
-            row.want > Level.ABSENT
-            for row in self._records.all()
-            if (row.backend, row.link) == (backend, link) and row.key != by_others_than
-        ):
-            return Held.HELD
-        try:
-            guests = self._hypervisor.survey()
-        except MoorlineError:
-            return Held.UNKNOWN
-        return Held.HELD if users(link, guests) else Held.FREE
+        held, by = self._held(row, link)
+        return Seen(link, disk, held, by, _elsewhere(link, disk.source))
 
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*. Raises Refused if there is none."""
@@ -111,6 +95,27 @@ class Reconciler:
         except KeyError:
             known = ", ".join(sorted(self._backends))
             raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
+
+    def _held(self, row: Attachment, link: Link) -> tuple[Held, tuple[str, ...]]:
+        """Tell whether the link must stay, if that matters, and which guests hold it."""
+        leaving = row.want is Level.ABSENT
+        if not leaving and not isinstance(link, Broken):
+            return Held.UNKNOWN, ()
+        if leaving and self._wanted_by_others(row):
+            return Held.HELD, ()
+        try:
+            guests = self._hypervisor.survey()
+        except MoorlineError:
+            return Held.UNKNOWN, ()
+        by = users(row.link, [guest for guest in guests if leaving or guest.running])
+        return (Held.HELD if by else Held.FREE), tuple(by)
+
+    def _wanted_by_others(self, row: Attachment) -> bool:
+        return any(
+            other.want > Level.ABSENT
+            for other in self._records.all()
+            if (other.backend, other.link) == (row.backend, row.link) and other.key != row.key
+        )
 
     def _pass(self, key: Key, *, on_link: bool) -> Pass:
         row = self._records.get(key)
@@ -175,7 +180,7 @@ def reason(step: Step, seen: Seen) -> str:
     if step is Step.PARK and isinstance(seen.link, Foreign):
         return seen.link.reason
     if step is Step.PARK and isinstance(seen.link, Broken):
-        return f"{seen.link.reason}, and a guest still uses it"
+        return f"{seen.link.reason}; stop its users first: {', '.join(seen.users)}"
     if step is Step.PARK:
         return seen.elsewhere
     if step is Step.WAIT:

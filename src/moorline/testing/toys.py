@@ -84,11 +84,13 @@ class ToyWorld:
                     del guest.leaving[volume]
                     guest.live.pop(volume, None)
 
-    def users(self, mount_point: str) -> list[str]:
+    def users(self, mount_point: str, *, running: bool = False) -> list[str]:
+        """The guests (or only the running ones) that name a path on *mount_point*."""
         return [
             guest.name
             for guest in self.guests.values()
-            if any(path.startswith(f"{mount_point}/") for path in guest.paths())
+            if (guest.running or not running)
+            and any(path.startswith(f"{mount_point}/") for path in guest.paths())
         ]
 
 
@@ -167,7 +169,8 @@ class ToyShare:
         self._world.mounts[at] = share
 
     def _unmount(self, at: str, share: str) -> None:
-        if users := self._world.users(at):
+        # A dead mount may be renewed while only stopped guests name it.
+        if users := self._world.users(at, running=share in self._world.dead):
             self._world.violations.append(f"{at} was pulled from under {', '.join(users)}")
         if self._world.mounts.get(at) != share:
             self._world.violations.append(f"what is at {at} was not ours to unmount")
