@@ -14,8 +14,9 @@ from cryptography.x509.oid import NameOID
 
 def make(directory: Path) -> tuple[Path, Path, Path]:
     """Write ``ca.pem``, ``server.pem`` and ``server.key`` (for localhost); return them."""
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(
-        ec.SECP256R1()
+    authority_key, key = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
     )
     issuer = _name("Moorline lab authority")
     authority = (

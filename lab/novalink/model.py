@@ -1,4 +1,4 @@
-"""A PowerVM system as the stand-in sees it: partitions, and vSCSI mappings with files behind them."""
+"""A PowerVM system: partitions, and vSCSI mappings with files behind them."""
 
 from __future__ import annotations
 
@@ -196,6 +196,14 @@ class System:
         style = "0x{:02x}00000000000000" if self.luas == "vios" else "lun{}"
         first = 0x81 if self.luas == "vios" else 1
         return next(lua for n in count(first) if (lua := style.format(n)) not in bus)
+
+    def cripple(self, server: str, before: Sequence[Mapping], **lost: object) -> None:
+        """Leave something out of the mappings that were not there *before*."""
+        self.mappings[server] = tuple(
+            m if m in before else replace(m, **lost)  # type: ignore[arg-type]
+            for m in self.mappings[server]
+        )
+        self.touch()
 
     def rescan(self, server: str, udid: str) -> bool:
         """Look at the sizes of the files behind *udid* again; False: there is none."""
