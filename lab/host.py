@@ -141,6 +141,12 @@ def _furnish(directory: Path, propagation: str) -> None:
     _bind(capabilities, Path("/var/cache/libvirt"))
     _bind(directory / "lab", LAB)
     _bind(images.kernel.parent, IMAGES)
+    if not images.kvm and Path("/dev/kvm").exists():
+        # libvirt forgets what it learnt about QEMU (15 s) each time it sees a
+        # KVM that root can open and QEMU's user cannot.
+        nothing = directory / "no-kvm"
+        nothing.touch(mode=0)
+        _bind(nothing, Path("/dev/kvm"))
     fusectl = Path("/sys/fs/fuse/connections")
     if fusectl.exists() and not os.path.ismount(fusectl):
         _run("mount", "-t", "fusectl", "fusectl", str(fusectl))

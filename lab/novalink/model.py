@@ -123,8 +123,9 @@ class System:
             self.touch()
 
     def touch(self) -> None:
-        self.version += 1
-        self.changed.notify_all()
+        with self.changed:
+            self.version += 1
+            self.changed.notify_all()
 
     def update(self, server: str, asked: Sequence[Asked]) -> None:
         """Make the server's mappings those that are asked for, or change nothing.
