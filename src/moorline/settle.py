@@ -39,7 +39,8 @@ class _Attempt:
 
     def pause(self, why: str, error: MoorlineError | None = None) -> None:
         """Wait before the next pass, or raise what became of this call."""
-        delay = backoff(self.tries)
+        # A guest is asked again about once a second; what failed is left in peace longer.
+        delay = backoff(self.tries) if error else backoff(self.tries, longest=1.0)
         self.tries += 1
         if time.monotonic() + delay >= self.end:
             family = Uncertain if isinstance(error, Uncertain) else Failed

@@ -1,0 +1,78 @@
+"""Imports point down only, and each part knows only what it may."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src"
+FILES = sorted((SRC / "moorline").rglob("*.py"))
+
+VOCABULARY = {"model", "errors", "secret", "ports"}
+CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views"}
+ADAPTERS = {"backends", "hypervisors", "stores", "host"}
+COMPOSITION = {"api", "wiring", "config"}
+EDGES = {"cli"}
+
+MAY_IMPORT = {
+    **dict.fromkeys(VOCABULARY, VOCABULARY),
+    **dict.fromkeys(CORE, VOCABULARY | CORE),
+    **{adapter: VOCABULARY | {adapter} for adapter in ADAPTERS},
+    "api": VOCABULARY | CORE,
+    "config": VOCABULARY,
+    "wiring": VOCABULARY | CORE | ADAPTERS | COMPOSITION,
+    "cli": VOCABULARY | CORE | COMPOSITION | EDGES,
+    "testing": VOCABULARY | {"testing"},
+}
+# Nothing of these may be loaded by what only prints help.
+HEAVY = {"libvirt", "oslo_config", "oslo_utils", "cryptography", "yaml", "sqlite3", "asyncio"}
+
+
+def imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(name: str) -> str:
+    return [*name.split("."), ""][1]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
+def test_imports_point_down(file: Path) -> None:
+    mine = part(".".join(file.relative_to(SRC).with_suffix("").parts))
+    allowed = MAY_IMPORT.get(mine, VOCABULARY)
+    known = set(MAY_IMPORT)
+    for name in imported(file):
+        if name.startswith("moorline") and part(name) in known:
+            assert part(name) in allowed, f"{mine} imports {name}"
+        assert not name.startswith("lab"), "the product never imports the lab"
+
+
+def test_one_hypervisor_does_not_import_another() -> None:
+    for file in (SRC / "moorline/hypervisors").rglob("*/*.py"):
+        mine = file.relative_to(SRC / "moorline/hypervisors").parts[0]
+        for name in imported(file):
+            if name.startswith("moorline.hypervisors."):
+                assert name.split(".")[2] == mine, f"{file} imports {name}"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, moorline.cli; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert not loaded & HEAVY
+
+
+def test_the_rules_cover_every_part() -> None:
+    parts = {part(".".join(f.relative_to(SRC).with_suffix("").parts)) for f in FILES}
+    assert parts - {"__init__", ""} <= set(MAY_IMPORT)

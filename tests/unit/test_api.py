@@ -1,0 +1,309 @@
+"""The façade, on a toy host."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+from rig import Rig
+
+from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
+from moorline.lanes import Lanes
+from moorline.model import DiskOptions, GuestId, Level, VolumeId
+from moorline.testing.faults import Fault
+from moorline.testing.toys import BASE
+
+S1 = str(BASE / "s1")
+SHARED = DiskOptions(shared=True)
+
+
+def connection(name: str, share: str = "s1", volume: str | None = None) -> dict[str, object]:
+    data = {"share": share, "name": name, "volume_id": volume or name}
+    return {"driver_volume_type": "toy", "data": data, "ignored": None}
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig("g1", "g2")
+
+
+def test_attach_brings_it_all_the_way_and_says_how(rig: Rig) -> None:
+    outcome = rig.owner().attach("g1", connection("a"))
+    assert outcome.steps == ["connect", "attach"]
+    assert (outcome.view.seen, outcome.view.device) == ("attached", "toy")
+    rig.check({("a", "g1"): Level.ATTACHED})
+
+
+def test_repeating_is_success_and_does_nothing(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    effects = rig.world.faults.count
+    assert rig.owner().attach("g1", connection("a")).steps == []
+    assert rig.world.faults.count == effects
+    assert _detach(rig, "g1", "a")
+    assert rig.owner().detach("g1", "a") is None
+
+
+def test_the_last_user_takes_the_link_away(rig: Rig) -> None:
+    moorline = rig.owner()
+    moorline.attach("g1", connection("a"))
+    moorline.attach("g2", connection("b"))
+    first = _detach(rig, "g1", "a")
+    assert "disconnect" not in first
+    assert S1 in rig.world.mounts
+    assert _detach(rig, "g2", "b")[-2:] == ["disconnect", "forget"]
+    assert S1 not in rig.world.mounts
+    assert moorline.list() == []
+
+
+def test_a_disk_that_somebody_attached_by_hand_keeps_the_link(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    rig.world.guests[GuestId("g2")].running = False
+    rig.world.guests[GuestId("g2")].foreign.add(f"{S1}/by-hand")
+    _detach(rig, "g1", "a")
+    assert S1 in rig.world.mounts
+    assert rig.owner().list() == []
+
+
+def test_a_dry_run_changes_nothing(rig: Rig) -> None:
+    outcome = rig.owner().attach("g1", connection("a"), dry_run=True)
+    assert outcome.steps == ["connect", "attach"]
+    assert (rig.world.faults.count, rig.world.mounts) == (0, {})
+    rig.owner().attach("g1", connection("a"))
+    effects = rig.world.faults.count
+    foreseen = rig.owner().detach("g1", "a", dry_run=True)
+    assert foreseen is not None
+    # Its own disk still lies on the link: only after the detach is it known to be free.
+    assert foreseen.steps[0] == "detach"
+    assert rig.world.faults.count == effects
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({}, "driver_volume_type"),
+        ({"driver_volume_type": "nope"}, "no back end for 'nope'"),
+        ({"driver_volume_type": 3}, "driver_volume_type"),
+        ({"driver_volume_type": "toy"}, "no data"),
+        (connection("../../etc/shadow"), "is no name"),
+        (connection("a", volume="x" * 65), "no volume id"),
+        (connection("a", volume="a b"), "no volume id"),
+    ],
+)
+def test_bad_connections_are_refused_and_change_nothing(
+    rig: Rig, bad: dict[str, object], why: str
+) -> None:
+    with pytest.raises(Refused, match=why):
+        rig.owner().attach("g1", bad)
+    assert (rig.world.faults.count, rig.records.all()) == (0, [])
+
+
+def test_an_unknown_guest_is_not_found(rig: Rig) -> None:
+    with pytest.raises(NotFound):
+        rig.owner().attach("nobody", connection("a"))
+    with pytest.raises(NotFound):
+        rig.owner().detach("nobody", "a")
+
+
+def test_a_refusal_on_the_way_leaves_nothing_behind(rig: Rig) -> None:
+    rig.world.missing.add(f"{S1}/a")
+    with pytest.raises(Refused, match="no file"):
+        rig.owner().attach("g1", connection("a"))
+    assert (rig.world.mounts, rig.records.all()) == ({}, [])
+
+
+def test_one_storage_is_not_taken_under_two_ids(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a", volume="one"))
+    with pytest.raises(Refused, match="under another id"):
+        rig.owner().attach("g2", connection("a", volume="two"))
+    with pytest.raises(Refused, match="belongs to another storage"):
+        rig.owner().attach("g2", connection("b", volume="one"))
+
+
+def test_two_guests_do_not_write_to_one_volume_unless_they_say_so(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    with pytest.raises(Refused, match="wanted on g1 already"):
+        rig.owner().attach("g2", connection("a"), options=SHARED)
+    _detach(rig, "g1", "a")
+    rig.owner().attach("g1", connection("a"), options=SHARED)
+    rig.owner().attach("g2", connection("a"), options=SHARED)
+    rig.check({("a", "g1"): Level.ATTACHED, ("a", "g2"): Level.ATTACHED})
+
+
+def test_other_options_need_a_detach_first(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    with pytest.raises(Refused, match="other options"):
+        rig.owner().attach("g1", connection("a"), options=DiskOptions(readonly=True))
+
+
+def test_the_same_file_typed_by_hand_is_the_same_volume(rig: Rig) -> None:
+    outcome = rig.owner().attach("g1", "toy://s1/a", format="raw")
+    again = rig.owner().attach("g1", "toy://s1/a", format="raw")
+    assert again.view.volume == outcome.view.volume
+    assert [view.volume for view in rig.owner().show("toy://s1/a")] == [outcome.view.volume]
+    assert [v.guest for v in rig.owner().show(outcome.view.volume[:6])] == ["g1"]
+
+
+def test_an_ambiguous_beginning_is_refused(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a", volume="volume-1"))
+    rig.owner().attach("g1", connection("b", volume="volume-2"))
+    with pytest.raises(Refused, match="beginning of volume-1, volume-2"):
+        rig.owner().detach("g1", "volume")
+    with pytest.raises(NotFound):
+        rig.owner().show("vol")
+
+
+def test_a_failure_keeps_the_wish_and_tells_why(rig: Rig) -> None:
+    rig.world.hung.add("s1")
+    with pytest.raises(Failed, match="volume a is not attached to g1: s1 cannot be mounted"):
+        rig.owner().attach("g1", connection("a"), timeout=0)
+    (shown,) = rig.owner().show("a")
+    assert shown.wanted == "attached"
+    assert shown.trouble is not None
+    assert "does not answer" in shown.trouble.message
+    rig.world.hung.clear()
+    assert rig.owner().sweep() == []
+    (shown,) = rig.owner().show("a")
+    assert shown.seen == "attached"
+
+
+def test_what_was_done_but_reported_uncertain_is_looked_at_again(rig: Rig) -> None:
+    rig.world.faults.plan((1, Fault.LOST))
+    rig.owner().attach("g1", connection("a"), timeout=5)
+    rig.check({("a", "g1"): Level.ATTACHED})
+
+
+def test_an_uncertain_end_is_reported_as_uncertain(rig: Rig) -> None:
+    rig.world.faults.plan((1, Fault.UNDONE))
+    with pytest.raises(Uncertain):
+        rig.owner().attach("g1", connection("a"), timeout=0)
+
+
+def test_a_mount_of_someone_else_is_parked_for_a_person(rig: Rig) -> None:
+    rig.world.mounts[S1] = "theirs"
+    with pytest.raises(NotOurs, match="theirs is mounted"):
+        rig.owner().attach("g1", connection("a"))
+    assert rig.world.mounts[S1] == "theirs"
+    assert [view.volume for view in rig.owner().forget("a")] == ["a"]
+    assert rig.records.all() == []
+
+
+def test_a_guest_that_does_not_listen_is_not_reported_as_detached(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    rig.world.guests[GuestId("g1")].deaf = True
+    with pytest.raises(Failed, match="has not let go"):
+        rig.owner().detach("g1", "a", timeout=0.3)
+    assert S1 in rig.world.mounts
+    assert rig.owner().show("a")[0].wanted == "absent"
+    rig.world.guests[GuestId("g1")].deaf = False
+    _detach(rig, "g1", "a")
+    rig.check({("a", "g1"): Level.ABSENT})
+
+
+def test_a_disk_without_a_record_is_detached_by_its_mark(rig: Rig) -> None:
+    toy = rig.world.guests[GuestId("g1")]
+    toy.live[VolumeId("lost")] = toy.defined[VolumeId("lost")] = f"{S1}/lost"
+    _detach(rig, "g1", "lost")
+    assert not toy.live
+
+
+def test_forget_refuses_while_anything_is_left(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    with pytest.raises(Refused, match="still a disk"):
+        rig.owner().forget("a")
+    del rig.world.guests[GuestId("g1")]
+    with pytest.raises(Refused, match=r"link .* is still there"):
+        rig.owner().forget("a")
+    rig.world.mounts.clear()
+    assert rig.owner().forget("a", dry_run=True)
+    assert rig.records.all()
+    assert rig.owner().forget("a", "g1")
+    assert rig.records.all() == []
+    with pytest.raises(NotFound):
+        rig.owner().forget("a")
+
+
+def test_a_vanished_guest_needs_no_detach(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    del rig.world.guests[GuestId("g1")]
+    assert _detach(rig, "g1", "a") == ["disconnect", "forget"]
+
+
+def test_list_tells_what_is_wanted_and_what_is_seen(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    rig.world.guests[GuestId("g1")].live.clear()
+    (view,) = rig.owner().list()
+    assert (view.wanted, view.seen, view.next) == ("attached", "partial", "attach")
+    rig.world.blind = True
+    (view,) = rig.owner().list()
+    assert view.seen == "unknown"
+
+
+def test_show_names_the_others_on_the_link(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    rig.owner().attach("g2", connection("b"))
+    (view,) = rig.owner().show("a")
+    assert view.also_wanted_by == ["b on g2"]
+    assert view.used_by == ["g1", "g2"]
+
+
+def test_a_dead_client_under_a_running_guest_names_its_users(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    rig.world.dead.add("s1")
+    (view,) = rig.owner().sweep()
+    assert view.next == "park: /toy/s1 is dead; stop its users first: g1"
+
+
+def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    (row,) = rig.records.all()
+    rig.records.put(replace(row, link=type(row.link)("/old/s1")))
+    with pytest.raises(Refused, match="which the configuration now puts at"):
+        rig.owner().detach("g1", "a")
+
+
+def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:
+    moorline = rig.owner()
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for _ in range(5):
+                moorline.attach(f"g{number % 2 + 1}", connection(f"v{number}"))
+                _detach(rig, f"g{number % 2 + 1}", f"v{number}")
+        except BaseException as e:  # noqa: BLE001 - reported below
+            errors.append(e)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert (rig.world.violations, rig.world.mounts, rig.records.all()) == ([], {}, [])
+
+
+def test_a_lane_that_is_stuck_turns_others_away(rig: Rig) -> None:
+    lanes = Lanes(patience=0.05)
+    with lanes.hold("x"), lanes.hold("y"), pytest.raises(Busy), lanes.hold("x"):
+        pass
+    with lanes.hold("x"):
+        pass
+
+
+def _detach(rig: Rig, guest: str, volume: str) -> list[str]:
+    """Detach while time passes for the toy guests."""
+    stop = threading.Event()
+
+    def clock() -> None:
+        while not stop.wait(0.02):
+            rig.world.tick()
+
+    thread = threading.Thread(target=clock)
+    thread.start()
+    try:
+        outcome = rig.owner().detach(guest, volume, timeout=10)
+    finally:
+        stop.set()
+        thread.join()
+    return outcome.steps if outcome else []

@@ -1,0 +1,124 @@
+"""next_step(): every case of it, and what it never does."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from moorline.model import (
+    Broken,
+    Disk,
+    DiskState,
+    Foreign,
+    Held,
+    ImageFile,
+    Level,
+    Link,
+    Linked,
+    Seen,
+    Unknown,
+    Unlinked,
+)
+from moorline.plan import Step, foresee, next_step
+
+SOURCE = ImageFile(Path("/mnt/share/disk"), "raw")
+LINKED, GIVEN = Linked(SOURCE), Linked(SOURCE, given=True)
+UNLINKED, BROKEN = Unlinked(), Broken("dead")
+FOREIGN, UNKNOWN = Foreign("theirs"), Unknown("hangs")
+LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, FOREIGN, UNKNOWN]
+NONE, PARTIAL, WHOLE, LEAVING = DiskState
+FREE, HELD, DONT_KNOW = Held
+ABSENT, CONNECTED, ATTACHED = Level
+
+CASES = [
+    # what is wanted, the link, the disk, held: the step
+    # Nothing is done to what cannot be looked at, or is on its way.
+    (ATTACHED, UNKNOWN, NONE, FREE, Step.WAIT),
+    (ABSENT, UNKNOWN, WHOLE, FREE, Step.WAIT),
+    (ABSENT, LINKED, LEAVING, FREE, Step.WAIT),
+    (ATTACHED, LINKED, LEAVING, FREE, Step.WAIT),
+    # A disk that is not wanted goes first, whatever became of the link.
+    (ABSENT, LINKED, WHOLE, FREE, Step.DETACH),
+    (ABSENT, LINKED, PARTIAL, FREE, Step.DETACH),
+    (CONNECTED, LINKED, WHOLE, FREE, Step.DETACH),
+    (ABSENT, BROKEN, WHOLE, HELD, Step.DETACH),
+    (ABSENT, FOREIGN, WHOLE, FREE, Step.DETACH),
+    (ABSENT, UNLINKED, PARTIAL, FREE, Step.DETACH),
+    # What is someone else's is for a person.
+    (ATTACHED, FOREIGN, NONE, FREE, Step.PARK),
+    (CONNECTED, FOREIGN, NONE, FREE, Step.PARK),
+    (ABSENT, FOREIGN, NONE, FREE, Step.PARK),
+    # The last user takes the link away; unknown counts as in use.
+    (ABSENT, LINKED, NONE, FREE, Step.DISCONNECT),
+    (ABSENT, LINKED, NONE, HELD, Step.FORGET),
+    (ABSENT, LINKED, NONE, DONT_KNOW, Step.WAIT),
+    (ABSENT, BROKEN, NONE, FREE, Step.DISCONNECT),
+    (ABSENT, BROKEN, NONE, HELD, Step.FORGET),
+    (ABSENT, BROKEN, NONE, DONT_KNOW, Step.WAIT),
+    (ABSENT, UNLINKED, NONE, DONT_KNOW, Step.FORGET),
+    (ABSENT, GIVEN, NONE, FREE, Step.FORGET),
+    (ABSENT, GIVEN, NONE, DONT_KNOW, Step.FORGET),
+    # A broken link is renewed, never under a running guest.
+    (ATTACHED, BROKEN, NONE, FREE, Step.DISCONNECT),
+    (ATTACHED, BROKEN, WHOLE, FREE, Step.DISCONNECT),
+    (ATTACHED, BROKEN, WHOLE, HELD, Step.PARK),
+    (ATTACHED, BROKEN, NONE, HELD, Step.PARK),
+    (CONNECTED, BROKEN, NONE, DONT_KNOW, Step.WAIT),
+    # Up the ladder.
+    (CONNECTED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
+    (ATTACHED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
+    (ATTACHED, UNLINKED, WHOLE, DONT_KNOW, Step.CONNECT),
+    (ATTACHED, LINKED, NONE, DONT_KNOW, Step.ATTACH),
+    (ATTACHED, LINKED, PARTIAL, DONT_KNOW, Step.ATTACH),
+    (ATTACHED, GIVEN, NONE, DONT_KNOW, Step.ATTACH),
+    # There.
+    (CONNECTED, LINKED, NONE, DONT_KNOW, Step.NOTHING),
+    (ATTACHED, LINKED, WHOLE, DONT_KNOW, Step.NOTHING),
+]
+
+
+@pytest.mark.parametrize(("want", "link", "disk", "held", "step"), CASES)
+def test_case(want: Level, link: Link, disk: DiskState, held: Held, step: Step) -> None:
+    assert next_step(want, Seen(link, Disk(disk), held)) is step
+
+
+def test_a_disk_on_another_path_is_not_taken_for_ours() -> None:
+    seen = Seen(LINKED, Disk(WHOLE, source="/elsewhere"), elsewhere="it is /elsewhere")
+    assert next_step(ATTACHED, seen) is Step.PARK
+    assert next_step(ABSENT, seen) is Step.DETACH
+
+
+@pytest.mark.parametrize(
+    ("want", "link", "state", "held"), list(itertools.product(Level, LINKS, DiskState, Held))
+)
+def test_it_is_total_and_safe(want: Level, link: Link, state: DiskState, held: Held) -> None:
+    step = next_step(want, Seen(link, Disk(state), held))
+    if step is Step.DISCONNECT:
+        assert held is Held.FREE
+        assert isinstance(link, Linked | Broken)
+        assert not isinstance(link, Linked) or state is NONE
+    if step is Step.ATTACH:
+        assert isinstance(link, Linked)
+        assert want is ATTACHED
+    if step is Step.FORGET:
+        assert want is ABSENT
+        assert state is NONE
+    if step is Step.DETACH:
+        assert want < ATTACHED
+
+
+@pytest.mark.parametrize(
+    ("want", "link", "state", "held"), list(itertools.product(Level, LINKS, DiskState, Held))
+)
+def test_foreseeing_ends(want: Level, link: Link, state: DiskState, held: Held) -> None:
+    steps = foresee(want, Seen(link, Disk(state), held))
+    assert len(steps) <= 4
+    assert Step.NOTHING not in steps
+
+
+def test_it_foresees_the_way_up_and_down() -> None:
+    assert foresee(ATTACHED, Seen(UNLINKED)) == [Step.CONNECT, Step.ATTACH]
+    down = Seen(LINKED, Disk(WHOLE), FREE)
+    assert foresee(ABSENT, down) == [Step.DETACH, Step.DISCONNECT, Step.FORGET]
