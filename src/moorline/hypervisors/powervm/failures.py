@@ -1,0 +1,52 @@
+"""What pypowervm raises, in Moorline's terms: told by class and status, never by text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pypowervm import exceptions as pvm
+
+from moorline.errors import Denied, Failed, MoorlineError, Unavailable, Uncertain
+
+ERRORS = (pvm.Error, pvm.AbstractMsgFmtError)
+"""The two roots of pypowervm's exceptions."""
+
+
+@dataclass
+class Change:
+    """Whether a change is under way, of which the answer is not known yet."""
+
+    sent: bool = False
+
+
+@contextmanager
+def told(what: str) -> Iterator[Change]:
+    """Raise what goes wrong inside as our own error, beginning with *what*."""
+    change = Change()
+    try:
+        yield change
+    except ERRORS as error:
+        raise failure(what, error, sent=change.sent) from error
+
+
+def failure(what: str, error: Exception, *, sent: bool) -> MoorlineError:
+    """Say whether it may have happened. *sent*: a change was on its way."""
+    status = getattr(getattr(error, "response", None), "status", 0)
+    message = f"{what}: {_reason(error)}"
+    if status in (401, 403) or isinstance(error, pvm.AuthFileReadError):
+        return Denied(message, hint="check the user and the password of the NovaLink session")
+    if 400 <= status < 500:
+        return Failed(message)
+    if sent:
+        return Uncertain(message)
+    hint = "check the option ca in [powervm]" if isinstance(error, pvm.SSLError) else ""
+    return Unavailable(message, hint=hint)
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "her_wrap", None)
+    if said is not None and said.message:
+        return f"NovaLink says {said.message!r} (HTTP {said.status})"
+    return str(error)

@@ -1,0 +1,293 @@
+"""The hypervisor ``powervm``: FileIO disks on the management partition's vSCSI busses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pypowervm import exceptions as pvm
+from pypowervm.wrappers.base_partition import LPARState
+from pypowervm.wrappers.logical_partition import LPAR
+
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
+from moorline.hypervisors.powervm import mappings
+from moorline.hypervisors.powervm.jobs import rescan
+from moorline.hypervisors.powervm.mappings import ScsiMapping
+from moorline.hypervisors.powervm.plug import Plug, marked
+from moorline.hypervisors.powervm.session import ManagementPartition, NovaLink
+from moorline.hypervisors.powervm.slots import Slot, Slots
+from moorline.model import (
+    Disk,
+    DiskOptions,
+    DiskSource,
+    DiskState,
+    Guest,
+    GuestId,
+    ImageFile,
+    VolumeId,
+)
+
+_NEVER_IN_NAMES = frozenset("()<>*$&?|[]'\"`")
+"""What PowerVM does not allow in a partition's name; it would change our search."""
+
+
+class PowerVM:
+    """Maps files of the NovaLink partition to LPARs. Runs on that partition.
+
+    Only mappings of the management partition's own Virtual I/O Server are read
+    and changed. They are persistent and live at once, so a disk is WHOLE, or
+    PARTIAL while it has no target device or is there twice.
+    """
+
+    kind: ClassVar[str] = "powervm"
+    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile})
+
+    def __init__(self, novalink: NovaLink, slots: Slots, look: Callable[[Path], None]) -> None:
+        """*look* checks a raw image file on this machine, within a deadline.
+
+        It raises Refused, Uncertain or OSError, as ``Host.image`` does.
+        """
+        self._novalink = novalink
+        self._slots = slots
+        self._look = look
+
+    # --- questions -------------------------------------------------------------
+
+    def find(self, guest: str) -> Guest:
+        lpar = self._lpar(guest)
+        return self._guest(lpar.uuid.upper(), lpar.name, _runs(lpar), self._mappings())
+
+    def survey(self) -> Sequence[Guest]:
+        """Every LPAR of the system, and whoever else holds a mapping.
+
+        A mapping whose LPAR is gone still holds its file open.
+        """
+        lpars = self._novalink.ask(
+            f"the LPARs of {self._novalink.host} cannot be listed", lambda a: LPAR.get(a)
+        )
+        found = self._mappings()
+        guests = [self._guest(lpar.uuid.upper(), lpar.name, _runs(lpar), found) for lpar in lpars]
+        known = {guest.id for guest in guests}
+        strays = {m.client: m.client_id for m in found if m.client not in known}
+        return guests + [
+            self._guest(client, f"LPAR {number}, which is gone", False, found)
+            for client, number in strays.items()
+        ]
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        return self._disks(guest.upper(), self._mappings())
+
+    def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
+        plug = self._plug(guest, VolumeId(""), source, options, "this volume")
+        plug.refuse(self._mappings())
+
+    # --- commands --------------------------------------------------------------
+
+    def attach(
+        self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
+    ) -> None:
+        plug = self._plug(guest, volume, source, options, f"volume {volume}")
+        server = self._novalink.management()
+        what = f"volume {volume} is not attached to {plug.name}"
+        vios = self._novalink.change(what, server.uuid, plug)
+        after = plug.made(vios)
+        if len(after) != 1 or not after[0].lua:
+            raise Uncertain(
+                f"volume {volume} has {len(after)} mappings to {plug.name} where one with a"
+                " target device was asked for",
+                hint="detach it and attach it again",
+            )
+        self._note(GuestId(plug.client), {volume: after[0].place})
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        server = self._novalink.management()
+        client = guest.upper()
+        known = self._slots.of(GuestId(client)).get(volume)
+        if not server.serves:
+            return
+        gone: list[ScsiMapping] = []
+
+        def unplug(vios: Any) -> bool:
+            gone[:] = [m for m in mappings.read(vios) if marked(m, client, volume, known)]
+            for m in gone:
+                mappings.remove(m)
+            return bool(gone)
+
+        self._novalink.change(f"volume {volume} is not detached from {client}", server.uuid, unplug)
+        self._keep_place(GuestId(client), volume, gone[0].place if gone else known)
+
+    def extend(self, guest: GuestId, volume: VolumeId) -> None:
+        """Let the guest see how large the volume's file is now.
+
+        Raises NotFound if the volume is not attached, Failed, Uncertain (the
+        job did not end within the deadline; it can simply be asked for again).
+        """
+        client = guest.upper()
+        known = self._slots.of(GuestId(client)).get(volume)
+        found = [m for m in self._mappings() if marked(m, client, volume, known)]
+        if not found:
+            raise NotFound(f"volume {volume} is not attached to {client}")
+        what = f"volume {volume} is not extended"
+        server = self._novalink.management()
+        # The id is the server's: it is a UUID on some systems, never to be
+        # taken for the path.
+        self._novalink.ask(
+            what, lambda a: rescan(a, server.uuid, found[0].udid, what, self._novalink.deadline)
+        )
+
+    def close(self) -> None:
+        self._novalink.close()
+
+    # --- parts -----------------------------------------------------------------
+
+    def _plug(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        source: DiskSource,
+        options: DiskOptions,
+        what: str,
+    ) -> Plug:
+        """Refuse what can be refused before the mappings are read."""
+        path = _file(source, options)
+        _refuse_traditional(self._novalink, what, path)
+        lpar = self._lpar(guest)
+        self._look_at(path)
+        able, why = lpar.can_modify_io()
+        client = GuestId(lpar.uuid.upper())
+        return Plug(
+            client=client,
+            name=lpar.name,
+            volume=volume,
+            path=str(path),
+            shared=options.shared,
+            obstacle="" if able else str(why),
+            known=self._slots.of(client).get(volume, Slot("")),
+            claim=lambda slot: self._slots.put(client, volume, slot),
+        )
+
+    def _keep_place(self, guest: GuestId, volume: VolumeId, slot: Slot | None) -> None:
+        """Let a detached volume keep its place, while its guest is there to come back to."""
+        if slot is None:
+            return
+        with suppress(MoorlineError):  # the volume is detached, whatever the record says
+            try:
+                self._lpar(guest)
+            except NotFound:
+                self._slots.drop(guest, volume)
+            else:
+                # Without the path: a name proves something only while we ask for it.
+                self._slots.put(guest, volume, replace(slot, path=""))
+
+    def _look_at(self, path: Path) -> None:
+        try:
+            self._look(path)
+        except FileNotFoundError as error:
+            raise Refused(f"there is no {path} on the NovaLink partition") from error
+        except OSError as error:
+            raise Failed(f"{path} cannot be looked at: {error.strerror}") from error
+
+    def _lpar(self, guest: str) -> Any:
+        what = f"LPAR {guest} cannot be looked at"
+        lpar = None
+        if _is_uuid(guest):
+            lpar = self._novalink.ask(what, lambda a: _get(a, guest.upper()))
+        elif guest and not _NEVER_IN_NAMES & set(guest):
+            lpar = self._novalink.ask(what, lambda a: LPAR.search(a, name=guest, one_result=True))
+        if lpar is None:
+            raise NotFound(
+                f"there is no LPAR {guest} on {self._novalink.host}",
+                hint="name it, or give the UUID that PowerVM shows: its first bit is always clear",
+            )
+        return lpar
+
+    def _mappings(self) -> list[ScsiMapping]:
+        server = self._novalink.management()
+        # A partition that serves nothing has no files of ours in use.
+        return mappings.read(self._novalink.storage(server.uuid)) if server.serves else []
+
+    def _guest(self, id: str, name: str, running: bool, found: Sequence[ScsiMapping]) -> Guest:
+        paths = frozenset(m.path for m in found if m.client == id and m.path)
+        return Guest(GuestId(id), name, running, self._disks(id, found), paths)
+
+    def _disks(self, client: str, found: Sequence[ScsiMapping]) -> dict[VolumeId, Disk]:
+        mine = [m for m in found if m.client == client and m.path]
+        if not mine:
+            return {}
+        known = self._slots.of(GuestId(client))
+        ours: dict[VolumeId, list[ScsiMapping]] = {}
+        for m in mine:
+            volumes = [VolumeId(m.tag)] if m.tag else known
+            for volume in volumes:
+                if marked(m, client, volume, known.get(volume)):
+                    ours.setdefault(volume, []).append(m)
+        # An owner that was killed after the change had no time to note the place.
+        self._note(GuestId(client), {v: ms[0].place for v, ms in ours.items()})
+        return {volume: _disk(ms) for volume, ms in ours.items()}
+
+    def _note(self, guest: GuestId, places: Mapping[VolumeId, Slot]) -> None:
+        with suppress(MoorlineError):  # the next look notes it
+            known = self._slots.of(guest)
+            for volume, slot in places.items():
+                if slot.lua and known.get(volume) != slot:
+                    self._slots.put(guest, volume, slot)
+
+
+def _get(adapter: Any, uuid: str) -> Any:
+    try:
+        return LPAR.get(adapter, uuid=uuid)
+    except pvm.HttpNotFound:
+        return None
+
+
+def _runs(lpar: Any) -> bool:
+    return bool(lpar.state != LPARState.NOT_ACTIVATED)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _disk(found: Sequence[ScsiMapping]) -> Disk:
+    first = found[0]
+    whole = len(found) == 1 and first.lua != ""
+    device = f"C{first.slot}-L{first.lua.removeprefix('0x')}"  # as in AIX's location codes
+    return Disk(DiskState.WHOLE if whole else DiskState.PARTIAL, device, first.path)
+
+
+def _file(source: DiskSource, options: DiskOptions) -> Path:
+    """Return the file to map. Raises Refused for what PowerVM cannot do."""
+    if not isinstance(source, ImageFile):
+        raise Refused("PowerVM takes volumes that are files, not block devices")
+    if source.format != "raw":
+        raise Refused(
+            f"{source.path} is {source.format}, and PowerVM would show it to the guest as raw",
+            hint="convert it to raw",
+        )
+    if not source.path.is_absolute() or not str(source.path).isprintable():
+        raise Refused(f"{str(source.path)!r} is not a path that PowerVM can be told")
+    if options.bus not in ("", "vscsi"):
+        raise Refused(f"PowerVM has no bus {options.bus}", hint="leave it out, or say vscsi")
+    if options.target:
+        raise Refused("PowerVM's slots and LUNs are not chosen by hand", hint="leave target out")
+    if options.readonly:
+        raise Refused("PowerVM cannot map a file read-only")
+    return source.path
+
+
+def _refuse_traditional(novalink: NovaLink, what: str, path: Path) -> None:
+    server: ManagementPartition = novalink.management()
+    if not server.serves:
+        raise Refused(
+            f"{what} cannot be attached on {novalink.host}: management partition {server.name}"
+            f" (id {server.id}) does not host virtual I/O (traditional VIOS)",
+            hint="it takes a NovaLink partition of type Virtual I/O Server on which"
+            f" {path} is mounted; else use vSCSI or NPIV",
+        )

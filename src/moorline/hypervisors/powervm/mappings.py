@@ -1,0 +1,133 @@
+"""The vSCSI mappings of a Virtual I/O Server: read as values, chosen, built, taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pypowervm import const
+from pypowervm.entities import Element
+from pypowervm.wrappers.storage import BackStoreType, FileIO
+from pypowervm.wrappers.virtual_io_server import VSCSIMapping
+
+from moorline.hypervisors.powervm.slots import Slot
+from moorline.model import VolumeId
+
+_BUS_LIMIT = 32
+"""Disks on one bus before another is made (pypowervm's own limit)."""
+
+_NS = {"u": const.UOM_NS}
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiMapping:
+    """An adapter pair of a client and the server, and mostly a disk on it."""
+
+    client: str
+    """UUID of the client LPAR; '' for an orphan."""
+    client_id: int
+    slot: int
+    """The client adapter's slot."""
+    server_slot: int
+    occupied: bool
+    """There is a disk of any kind."""
+    path: str
+    """The file behind the disk; '' if it is no file."""
+    tag: str
+    udid: str
+    lua: str
+    """'' while there is no target device: the client cannot see the disk."""
+    element: Any = field(compare=False, repr=False)
+
+    @property
+    def place(self) -> Slot:
+        return Slot(self.path, self.slot, self.lua)
+
+
+def read(vios: Any) -> list[ScsiMapping]:
+    """Return all mappings of *vios*, which was read with the group ViosSCSIMapping.
+
+    It walks the XML tree: with hundreds of mappings, pypowervm's wrappers take
+    four times as long.
+    """
+    tree = vios.element.element
+    return [_mapping(e) for e in tree.iterfind("u:VirtualSCSIMappings/u:VirtualSCSIMapping", _NS)]
+
+
+def _mapping(e: Any) -> ScsiMapping:
+    def text(path: str) -> str:
+        return e.findtext(path, "", _NS) or ""
+
+    storage = e.find("u:Storage", _NS)
+    client = e.find("u:AssociatedLogicalPartition", _NS)
+    name = text("u:Storage/u:VirtualDisk/u:DiskName")
+    return ScsiMapping(
+        client="" if client is None else client.get("href").rpartition("/")[2].upper(),
+        client_id=int(text("u:ServerAdapter/u:RemoteLogicalPartitionID") or 0),
+        slot=int(text("u:ServerAdapter/u:RemoteSlotNumber") or 0),
+        server_slot=int(text("u:ServerAdapter/u:VirtualSlotNumber") or 0),
+        occupied=storage is not None and len(storage) > 0,
+        path=name if name.startswith("/") else "",  # logical volumes bear plain names
+        tag=text("u:Storage/*/u:Tag"),
+        udid=text("u:Storage/*/u:UniqueDeviceID"),
+        lua=text("u:TargetDevice/*/u:LogicalUnitAddress"),
+        element=e,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new mapping goes. What is not said is for the server to choose."""
+
+    bus: ScsiMapping | None = None
+    """A mapping whose adapters are shared."""
+    slot: int | None = None
+    lua: str | None = None
+
+
+def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> Place:
+    """Find a place for one more disk of *client*, the *wanted* one if it is known and free.
+
+    The bus is chosen by its client slot. pypowervm's own builder clones whichever
+    bus it finds first and then overwrites the client slot alone, which leaves a pair
+    of adapters that do not belong together.
+    """
+    busses = list(_busses(mappings, client))
+    if wanted.slot:
+        there = [bus for bus in busses if bus[0].slot == wanted.slot]
+        if not there:
+            return Place(slot=wanted.slot, lua=wanted.lua or None)
+        if wanted.lua not in {m.lua for m in there[0]}:
+            return Place(bus=there[0][0], lua=wanted.lua or None)
+    for bus in busses:
+        if sum(m.occupied for m in bus) < _BUS_LIMIT:
+            return Place(bus=bus[0])
+    return Place()
+
+
+def _busses(mappings: Sequence[ScsiMapping], client: str) -> Iterator[list[ScsiMapping]]:
+    by_server_slot: dict[int, list[ScsiMapping]] = {}
+    for m in mappings:
+        if m.client == client and m.slot and m.server_slot:
+            by_server_slot.setdefault(m.server_slot, []).append(m)
+    yield from by_server_slot.values()
+
+
+def add(vios: Any, client: str, path: str, volume: VolumeId, place: Place) -> None:
+    """Put a mapping of the file *path* into *vios*, marked with *volume*."""
+    # LOOP is IBM's choice for raw files over FILE_IO (pypowervm, BackStoreType).
+    file = FileIO.bld(vios.adapter, path, backstore_type=BackStoreType.LOOP, tag=volume)
+    if place.bus is None:
+        new = VSCSIMapping.bld(
+            vios.adapter, None, client, file, lpar_slot_num=place.slot, lua=place.lua
+        )
+    else:
+        pair = VSCSIMapping.wrap(Element.wrapelement(place.bus.element, vios.adapter))
+        new = VSCSIMapping.bld_from_existing(pair, file, lua=place.lua)
+    vios.scsi_mappings.append(new)
+
+
+def remove(mapping: ScsiMapping) -> None:
+    """Take *mapping* out of the server that it was read from."""
+    mapping.element.getparent().remove(mapping.element)

@@ -1,0 +1,92 @@
+"""One change: a file becomes a disk of an LPAR, if nothing speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moorline.errors import NotOurs, Refused
+from moorline.hypervisors.powervm import mappings
+from moorline.hypervisors.powervm.mappings import ScsiMapping
+from moorline.hypervisors.powervm.slots import Slot
+from moorline.model import VolumeId
+
+
+def marked(m: ScsiMapping, client: str, volume: VolumeId, known: Slot | None) -> bool:
+    """Whether *m* is the volume's mapping to *client*: by its tag, then by its name.
+
+    A server that keeps no tags shows none. There the name proves it, if we
+    asked for that very file (*known*) and, as far as we saw it, at that place.
+    """
+    if m.client != client or not m.path:
+        return False
+    if m.tag:
+        return m.tag == volume
+    if known is None or known.path != m.path:
+        return False
+    return not known.lua or known.meets(m.place) or not m.lua
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """The wish that *path* be the disk *volume* of *client*. Call it with a server."""
+
+    client: str
+    name: str
+    """The client's name, for people."""
+    volume: VolumeId
+    path: str
+    shared: bool
+    obstacle: str
+    """Why the client cannot be changed now; mostly empty."""
+    known: Slot
+    """The place on record."""
+    claim: Callable[[Slot], None]
+    """Records that we ask for the file."""
+
+    def __call__(self, vios: Any) -> bool:
+        """Edit *vios*; return whether that was needed.
+
+        Raises Refused or NotOurs, nothing changed.
+        """
+        found = mappings.read(vios)
+        mine = [m for m in found if self._is_mine(m)]
+        if any(m.path != self.path for m in mine):
+            raise NotOurs(
+                f"{self.name} has volume {self.volume} from {mine[0].path}, not from {self.path}"
+            )
+        if any(m.lua for m in mine):
+            return False
+        self.refuse(found)
+        for m in mine:  # a disk without a target device is not to be seen by the guest
+            mappings.remove(m)
+        rest = [m for m in found if m not in mine]
+        place = mappings.choose(rest, self.client, self.known)
+        as_known = place.lua is not None
+        self.claim(replace(self.known, path=self.path) if as_known else Slot(self.path))
+        mappings.add(vios, self.client, self.path, self.volume, place)
+        return True
+
+    def made(self, vios: Any) -> list[ScsiMapping]:
+        """Return the volume's mappings after the change."""
+        asked = Slot(self.path)
+        return [m for m in mappings.read(vios) if marked(m, self.client, self.volume, asked)]
+
+    def refuse(self, found: Sequence[ScsiMapping]) -> None:
+        """Raise Refused or NotOurs if the file must not be mapped now."""
+        if self.obstacle:
+            raise Refused(f"{self.name} cannot be changed now: {self.obstacle}")
+        for m in found:
+            if m.path != self.path:
+                continue
+            if m.client != self.client and not self.shared:
+                raise Refused(
+                    f"{self.path} is mapped to LPAR {m.client_id} already",
+                    hint="detach it there, or say that the volume is shared",
+                )
+            if m.client == self.client and not self._is_mine(m):
+                raise NotOurs(f"{self.path} is a disk of {self.name} that somebody else made")
+
+    def _is_mine(self, m: ScsiMapping) -> bool:
+        return marked(m, self.client, self.volume, self.known)
