@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -18,6 +18,7 @@ from moorline.model import (
     Disk,
     Foreign,
     Guest,
+    GuestId,
     Held,
     ImageFile,
     Key,
@@ -85,7 +86,7 @@ class Reconciler:
         if disks is None:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
-        held, by = self._held(row, link)
+        held, by = self._held(row, link, disk)
         return Seen(link, disk, held, by, _elsewhere(link, disk.source))
 
     def backend(self, kind: str) -> StorageBackend[Any]:
@@ -96,8 +97,11 @@ class Reconciler:
             known = ", ".join(sorted(self._backends))
             raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
 
-    def _held(self, row: Attachment, link: Link) -> tuple[Held, tuple[str, ...]]:
-        """Tell whether the link must stay, if that matters, and which guests hold it."""
+    def _held(self, row: Attachment, link: Link, disk: Disk) -> tuple[Held, tuple[str, ...]]:
+        """Tell whether the link must stay, if that matters, and which guests hold it.
+
+        The volume's own disk does not count: it goes before the link does.
+        """
         leaving = row.want is Level.ABSENT
         if not leaving and not isinstance(link, Broken):
             return Held.UNKNOWN, ()
@@ -107,7 +111,11 @@ class Reconciler:
             guests = self._hypervisor.survey()
         except MoorlineError:
             return Held.UNKNOWN, ()
-        by = users(row.link, [guest for guest in guests if leaving or guest.running])
+        if leaving:
+            guests = [_without(disk, guest, row.key.guest) for guest in guests]
+        else:
+            guests = [guest for guest in guests if guest.running]
+        by = users(row.link, guests)
         return (Held.HELD if by else Held.FREE), tuple(by)
 
     def _wanted_by_others(self, row: Attachment) -> bool:
@@ -163,6 +171,10 @@ class Reconciler:
     def _forget(self, row: Attachment) -> None:
         with suppress(Conflict):  # a newer wish: the next pass serves it
             self._records.forget(row)
+
+
+def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
+    return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
 
 
 def users(link: LinkName, guests: Iterable[Guest]) -> list[str]:

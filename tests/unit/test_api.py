@@ -73,8 +73,7 @@ def test_a_dry_run_changes_nothing(rig: Rig) -> None:
     effects = rig.world.faults.count
     foreseen = rig.owner().detach("g1", "a", dry_run=True)
     assert foreseen is not None
-    # Its own disk still lies on the link: only after the detach is it known to be free.
-    assert foreseen.steps[0] == "detach"
+    assert foreseen.steps == ["detach", "disconnect", "forget"]
     assert rig.world.faults.count == effects
 
 

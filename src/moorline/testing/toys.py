@@ -252,15 +252,21 @@ def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:
 
 
 def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
-    return {volume: _disk(guest, volume) for volume in {**guest.live, **guest.defined}}
+    live, defined = dict(guest.live), dict(guest.defined)  # time passes in other threads
+    halves = ([live] if guest.running else []) + ([defined] if guest.persistent else [])
+    return {
+        volume: Disk(_state(guest, volume, halves), "toy", path)
+        for volume, path in {**defined, **live}.items()
+    }
 
 
-def _disk(guest: ToyGuest, volume: VolumeId) -> Disk:
-    path = guest.live.get(volume) or guest.defined[volume]
+def _state(
+    guest: ToyGuest, volume: VolumeId, halves: Sequence[Mapping[VolumeId, str]]
+) -> DiskState:
     if volume in guest.leaving:
-        return Disk(DiskState.LEAVING, "toy", path)
-    whole = all(volume in half for half in _halves(guest))
-    return Disk(DiskState.WHOLE if whole else DiskState.PARTIAL, "toy", path)
+        return DiskState.LEAVING
+    whole = all(volume in half for half in halves)
+    return DiskState.WHOLE if whole else DiskState.PARTIAL
 
 
 class MemoryStore:
