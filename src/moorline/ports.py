@@ -284,6 +284,8 @@ class Root:
     device: int
     empty: bool | None
     """None: not asked."""
+    path: Path
+    """The directory's own path, after all symlinks."""
 
 
 class Host(Protocol):
@@ -307,6 +309,12 @@ class Host(Protocol):
 
         Raises Uncertain (no answer within the deadline, or the share is in
         quarantine) and OSError as the child met it (ENOTCONN, ENOENT …).
+        """
+
+    def openers(self, path: Path) -> Sequence[str]:
+        """Name processes that have something open at or beneath *path*, for people to read.
+
+        Best effort: it looks at this host's process table, never at *path*.
         """
 
     def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:

@@ -1,0 +1,332 @@
+"""This machine as back ends see it, and the one place that starts processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypedDict
+
+from moorline.errors import Busy, Failed, Uncertain
+from moorline.host import mounts
+from moorline.host.openers import openers
+from moorline.host.probe import Probe
+from moorline.model import Format
+from moorline.ports import Command, Mount, Output, Root
+from moorline.secret import Secret
+
+LOOK_DEADLINE = 2.0
+"""Seconds that a share has to answer a look at it."""
+MOST_OUTPUT = 1 << 20
+"""Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
+_MOST_SHOWN = 500
+_KILL_WAIT = 1.0
+_START_WAIT = 30.0
+
+
+class CommandFailed(Failed):
+    """A command ran and did not succeed."""
+
+    def __init__(self, program: str, status: int, stderr: str) -> None:
+        how = f"exited {status}" if status >= 0 else f"was killed by signal {-status}"
+        said = f": {_shown(stderr)}" if stderr.strip() else ""
+        super().__init__(f"{program} {how}{said}")
+        self.status = status
+        """The exit status; negative: the signal that ended it."""
+        self.stderr = stderr
+
+
+class Linux:
+    """Implements :class:`moorline.ports.Host`. Safe to use from several threads.
+
+    *look_deadline*: seconds that a share has to answer. *systemd*: whether
+    daemons get a scope of their own; None: if systemd runs (sd_booted(3)) and
+    we are root. Needs Linux 5.3 (pidfd_open).
+    """
+
+    def __init__(
+        self, *, look_deadline: float = LOOK_DEADLINE, systemd: bool | None = None
+    ) -> None:
+        if systemd is None:
+            # Others than root would need a session bus, which services have not.
+            systemd = Path("/run/systemd/system").is_dir() and os.geteuid() == 0
+        self._systemd = systemd
+        self._abandoned: list[subprocess.Popen[bytes]] = []
+        self._probe = Probe(_Looker, deadline=look_deadline, incarnation=_mounts_on)
+
+    def close(self) -> None:
+        """End the children that look at shares. What commands left behind stays."""
+        self._probe.close()
+
+    def run(self, command: Command) -> Output:
+        """See :meth:`moorline.ports.Host.run`; Failed is CommandFailed if it ran.
+
+        It gets files, not pipes, for its output: a daemon that it leaves
+        behind keeps nobody waiting, and writes into a sealed file later on.
+        """
+        self._abandoned = [child for child in self._abandoned if child.poll() is None]
+        program = command.argv[0]
+        with ExitStack() as stack:
+            held = [stack.enter_context(_locked(command.hold))] if command.hold else []
+            stdin = stack.enter_context(_stdin(command.stdin))
+            stdout, stderr = (stack.enter_context(_capture()) for _ in range(2))
+            child = _start(
+                self._argv(command),
+                program=program,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=held,
+                **({} if self._scoped(command) else _identity(command.user)),
+            )
+            if not _ended(child, command.deadline):
+                self._kill(child)
+                raise Uncertain(f"{program} did not end within {command.deadline:g} s")
+            output = Output(_text(stdout, command.stdin), _text(stderr, command.stdin))
+        if status := child.wait():
+            raise CommandFailed(program, status, output.stderr)
+        return output
+
+    def held(self, hold: Path) -> bool:
+        """See :meth:`moorline.ports.Host.held`."""
+        try:
+            file = os.open(hold, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+    def mounts(self) -> Sequence[Mount]:
+        """See :meth:`moorline.ports.Host.mounts`."""
+        return mounts.read()
+
+    def root(self, path: Path, *, list: bool = False) -> Root:
+        """See :meth:`moorline.ports.Host.root`."""
+        answer = self._probe.ask(str(path), {"ask": "root", "path": str(path), "list": list})
+        return Root(answer["size"], answer["device"], answer["empty"], Path(answer["path"]))
+
+    def openers(self, path: Path) -> Sequence[str]:
+        """See :meth:`moorline.ports.Host.openers`."""
+        return openers(path)
+
+    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+        """See :meth:`moorline.ports.Host.image`."""
+        question = {"share": str(share), "name": name, "format": format}
+        fence = {"within": str(within)} if within else {}
+        self._probe.ask(str(share), {"ask": "image", **question, **fence})
+
+    def _scoped(self, command: Command) -> bool:
+        return command.outlives and self._systemd
+
+    def _argv(self, command: Command) -> Sequence[str]:
+        if not self._scoped(command):
+            return command.argv
+        scope = ["systemd-run", "--scope", "--quiet", "--collect"]
+        if command.user:
+            user = _user(command.user)
+            scope += [f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"]
+        return [*scope, "--", *command.argv]
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        # It leads a session and is not reaped yet, so the group is still its own.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if _ended(child, _KILL_WAIT):
+            child.wait()
+        else:  # in a call that the kernel does not interrupt: it dies when that returns
+            self._abandoned.append(child)
+
+
+def _start(argv: Sequence[str], *, program: str, **how: Any) -> subprocess.Popen[bytes]:
+    """Start a process in its own session, so that it and its group can be killed."""
+    try:
+        return subprocess.Popen(argv, start_new_session=True, cwd="/", **how)
+    except FileNotFoundError as e:
+        raise Failed(f"there is no command {program}", hint="is its package installed?") from e
+    except (OSError, ValueError) as e:
+        raise Failed(f"{program} cannot be started: {e}") from e
+
+
+def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Wait for the end of a process, and leave its status to be asked for.
+
+    Not ``Popen.wait``, which sleeps up to 50 ms too long with a time-out.
+    """
+    file = os.pidfd_open(child.pid)
+    try:
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        return bool(poll.poll(deadline * 1000))
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _locked(hold: Path) -> Iterator[int]:
+    """Lock *hold*, for ourselves and for who inherits the descriptor. Raises Busy, Failed."""
+    try:
+        file = os.open(hold, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as e:
+        raise Failed(f"{hold} cannot be opened: {e.strerror}") from e
+    try:
+        _lock(file, hold)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, hold: Path) -> None:
+    for tries_left in reversed(range(5)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not tries_left:
+                raise Busy(f"a command that holds {hold} still runs") from None
+            time.sleep(0.002)  # a question whether it is held has it for a moment
+        else:
+            return
+
+
+@contextmanager
+def _capture() -> Iterator[int]:
+    """A file for a command's output, of a size that cannot grow."""
+    file = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(file, MOST_OUTPUT)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _text(file: int, secret: Secret[str] | None) -> str:
+    """What was written to *file*, without the secret."""
+    written = os.lseek(file, 0, os.SEEK_CUR)  # the position is shared with who wrote
+    text = os.pread(file, written, 0).decode(errors="replace")
+    for line in secret.reveal().splitlines() if secret else ():
+        if line:
+            text = text.replace(line, "***")
+    return text
+
+
+@contextmanager
+def _stdin(secret: Secret[str] | None) -> Iterator[int]:
+    """A descriptor from which the secret can be read once, and its end after it."""
+    if secret is None:
+        yield subprocess.DEVNULL
+        return
+    data = secret.reveal().encode()
+    if len(data) > select.PIPE_BUF:
+        raise Failed("the text for the command's standard input is too long")
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(ours, data)  # fits into the pipe, so nobody needs to read yet
+        os.close(ours)
+        yield theirs
+    finally:
+        os.close(theirs)
+
+
+class _Identity(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: Sequence[int]
+    env: dict[str, str]
+
+
+def _identity(name: str) -> _Identity:
+    """How to become a user; nothing if that is who we are."""
+    if not name:
+        return {}
+    user = _user(name)
+    if user.pw_uid == os.geteuid():
+        return {}
+    return {
+        "user": user.pw_uid,
+        "group": user.pw_gid,
+        "extra_groups": os.getgrouplist(name, user.pw_gid),
+        "env": {**os.environ, "HOME": user.pw_dir, "USER": name, "LOGNAME": name},
+    }
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise Failed(f"there is no user {name!r} on this host") from None
+
+
+def _mounts_on(share: str) -> tuple[int, ...]:
+    return tuple(mount.id for mount in mounts.read() if mount.target == share)
+
+
+def _shown(text: str) -> str:
+    """The last lines of what a command said, on one line of a person's screen."""
+    line = "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= _MOST_SHOWN else f"…{line[-_MOST_SHOWN:]}"
+
+
+class _Looker:
+    """A child that looks at shares (:mod:`moorline.host.look`)."""
+
+    def __init__(self) -> None:
+        self._child = _start(
+            # -P: what lies in the current directory is not imported.
+            [sys.executable, "-P", "-m", "moorline.host.look"],
+            program=sys.executable,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+        try:
+            # That Python starts slowly must not be held against a share.
+            self._line(_START_WAIT)
+        except (EOFError, TimeoutError) as e:
+            self.kill()
+            raise Failed("the process that looks at shares does not start") from e
+
+    def ask(self, question: bytes, deadline: float) -> bytes:
+        assert self._child.stdin
+        try:
+            self._child.stdin.write(question)
+        except BrokenPipeError as e:
+            raise EOFError from e
+        return self._line(deadline)
+
+    def kill(self) -> None:
+        self._child.kill()
+        for pipe in (self._child.stdin, self._child.stdout):
+            assert pipe
+            pipe.close()
+
+    def gone(self) -> bool:
+        return self._child.poll() is not None
+
+    def _line(self, patience: float) -> bytes:
+        assert self._child.stdout
+        until = time.monotonic() + patience
+        poll = select.poll()
+        poll.register(self._child.stdout, select.POLLIN)
+        line = b""
+        while not line.endswith(b"\n"):
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError
+            if not (more := self._child.stdout.read(4096)):
+                raise EOFError
+            line += more
+        return line

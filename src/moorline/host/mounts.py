@@ -1,0 +1,50 @@
+"""The mount table as values: /proc/self/mountinfo, see proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from moorline.ports import Mount
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def read(path: Path = MOUNTINFO) -> list[Mount]:
+    """Return the mount table in mount order. It asks no file system, so it never hangs."""
+    # Paths are bytes to the kernel: what is no UTF-8 must not hide the rest.
+    return parse(path.read_bytes().decode("utf-8", "surrogateescape"))
+
+
+def parse(text: str) -> list[Mount]:
+    """Parse the content of a mountinfo file.
+
+    The target of a mount point that was deleted ends in ``//deleted``.
+    """
+    return [_mount(line) for line in text.split("\n") if line]
+
+
+def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
+    """Return the topmost mount at exactly *path*: the last that was made there."""
+    return next((mount for mount in reversed(mounts) if mount.target == str(path)), None)
+
+
+def _mount(line: str) -> Mount:
+    before, _, after = line.partition(" - ")
+    number, _parent, device, _root, target, _options, *optional = before.split(" ")
+    # Split at single spaces: the source may be empty.
+    fstype, source, *_ = after.split(" ")
+    return Mount(
+        id=int(number),
+        source=_unescape(source),
+        target=_unescape(target),
+        fstype=_unescape(fstype),
+        device=device,
+        shared=any(field.startswith("shared:") for field in optional),
+    )
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,54 @@
+"""Who keeps a mount busy, for people to read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+MOST = 5
+"""Names beyond this many help nobody."""
+
+
+def openers(path: Path, proc: Path = PROC) -> list[str]:
+    """Processes that have something open at or beneath *path*, as ``name (pid)``.
+
+    Only links in the process table are read, which asks no file system. What
+    we may not see, and mounts of other mount namespaces, stay unnamed.
+    """
+    found: list[str] = []
+    for process in _processes(proc):
+        if _uses(process, str(path)):
+            found.append(f"{_name(process)} ({process.name})")
+            if len(found) == MOST:
+                break
+    return found
+
+
+def _processes(proc: Path) -> Iterator[Path]:
+    for name in os.listdir(proc):  # noqa: PTH208 - names alone, and no stat
+        if name.isdigit():
+            yield proc / name
+
+
+def _uses(process: Path, path: str) -> bool:
+    return any(link == path or link.startswith(f"{path}/") for link in _links(process))
+
+
+def _links(process: Path) -> Iterator[str]:
+    # Processes end while they are looked at, and some are not ours to look at.
+    for name in ("cwd", "root"):
+        with suppress(OSError):
+            yield str((process / name).readlink())
+    with suppress(OSError):
+        for name in os.listdir(process / "fd"):  # noqa: PTH208
+            with suppress(OSError):
+                yield str((process / "fd" / name).readlink())
+
+
+def _name(process: Path) -> str:
+    with suppress(OSError):
+        return (process / "comm").read_text(errors="replace").strip()
+    return "?"
