@@ -1,0 +1,67 @@
+# Moorline: everything from a fresh checkout. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+SYSTEM ?= quobyte
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PACKAGES := busybox-static e2fsprogs gcc iproute2 libvirt-clients libvirt-daemon-system \
+	libvirt-dev pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils util-linux
+# Only what runs in many processes at once; the lab has one libvirt for all its tests.
+PARALLEL := -n 2
+
+.PHONY: help demo test fast bench lint unit lab-test clean packages ready
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ready ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte
+	$(BIN)/python -m lab demo $(SYSTEM)
+
+test: lint unit lab-test ## everything: lint, types, unit, contract, crash, architecture, lab
+
+fast: ready lint ## the inner loop: lint, types, and the tests that need no lab
+	$(BIN)/pytest -q $(PARALLEL) tests/unit tests/architecture tests/contract/test_stores.py tests/crash/test_any_history.py
+
+lint: ready ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: ready ## unit, contract, crash and architecture tests
+	$(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab
+
+lab-test: ready ## the tests on a private host with real libvirt, QEMU and FUSE
+	$(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab
+
+bench: ready ## what is fast, beside raw libvirt and raw mount; writes docs/performance.md
+	$(BIN)/python -m lab run -- $(BIN)/python -m bench
+
+ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environment)
+
+# Distributions' packages are looked for each time, which takes no time, and
+# installed only if one is missing.
+packages:
+	@missing=(); for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
+			|| missing+=("$$package"); \
+	done; \
+	if (( $${#missing[@]} )); then \
+		echo "installing $${missing[*]}"; \
+		$(SUDO) apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends "$${missing[@]}" </dev/null; \
+	fi
+
+$(VENV)/.ready: pyproject.toml constraints.txt | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,test]'
+	@touch $@
+
+clean: ## remove what the targets above have made, except for system packages
+	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
