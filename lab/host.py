@@ -24,9 +24,10 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lab.images import CHECKOUT, build, cache
+from lab.images import CHECKOUT, Images, build, cache
 
 LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
@@ -121,7 +122,7 @@ def _wait_for(wanted: int) -> int:
 def _furnish(directory: Path, propagation: str) -> None:
     socket.sethostname("moorline-lab")
     _run("ip", "link", "set", "lo", "up")
-    images = build()
+    guest = build()
     capabilities = cache() / "libvirt"  # what QEMU can do: 5 s to find out, so kept
     capabilities.mkdir(exist_ok=True)
     capabilities.chmod(0o711)
@@ -140,8 +141,8 @@ def _furnish(directory: Path, propagation: str) -> None:
     _bind(directory / "state", Path("/var/lib/moorline"))
     _bind(capabilities, Path("/var/cache/libvirt"))
     _bind(directory / "lab", LAB)
-    _bind(images.kernel.parent, IMAGES)
-    if not images.kvm and Path("/dev/kvm").exists():
+    _bind(guest.kernel.parent, IMAGES)
+    if not guest.kvm and Path("/dev/kvm").exists():
         # libvirt forgets what it learnt about QEMU (15 s) each time it sees a
         # KVM that root can open and QEMU's user cannot.
         nothing = directory / "no-kvm"
@@ -161,7 +162,12 @@ def _run(*argv: str) -> None:
     subprocess.run(argv, check=True)
 
 
-# --- inside: for tests ------------------------------------------------------
+# --- inside: for tests and demos --------------------------------------------
+
+
+def images() -> Images:
+    """The guest's images, where QEMU's user can read them."""
+    return replace(build(), kernel=IMAGES / "kernel", initramfs=IMAGES / "initramfs")
 
 
 def start_libvirtd() -> None:
@@ -176,6 +182,16 @@ def kill_libvirtd() -> None:
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.005)
     LIBVIRT_PID.unlink(missing_ok=True)
+
+
+def conceal(directory: Path) -> None:
+    """Make mounts below *directory* invisible to guests that run, as on hosts without systemd.
+
+    libvirt runs QEMU in a mount namespace of its own, which learns of new mounts
+    only through shared parents.
+    """
+    _bind(directory, directory)
+    _run("mount", "--make-private", str(directory))
 
 
 def qemu_user() -> int:

@@ -85,6 +85,8 @@ class Passthrough:
     def __init__(self, backing: str) -> None:
         self.root = os.fsencode(backing)
         self.nodes = Nodes(self.root)
+        self._open: dict[int, list[int]] = {}
+        """The handles of each node: a file that is open outlives its name."""
 
     # -- what answers are made of
 
@@ -107,6 +109,14 @@ class Passthrough:
     def _made(self, r: Request, name: bytes) -> bytes:
         os.chown(self.nodes.path(r.node, name), r.uid, r.gid, follow_symlinks=False)
         return self._entry(r.node, name)
+
+    def _opened(self, node: int, handle: int) -> bytes:
+        self._open.setdefault(node, []).append(handle)
+        return struct.pack("<Q2I", handle, 0, 0)
+
+    def _stat(self, node: int) -> os.stat_result:
+        handles = self._open.get(node)
+        return os.fstat(handles[0]) if handles else os.lstat(self.nodes.path(node))
 
     @staticmethod
     def _name(body: memoryview | bytes, start: int = 0) -> bytes:
@@ -185,9 +195,7 @@ class Passthrough:
     # -- attributes
 
     def getattr(self, r: Request) -> bytes:
-        flags, _, handle = struct.unpack_from("<2IQ", r.body)
-        st = os.fstat(handle) if flags & 1 else os.lstat(self.nodes.path(r.node))
-        return struct.pack("<Q2I", 0, 0, 0) + self._attr(st, r.node)
+        return struct.pack("<Q2I", 0, 0, 0) + self._attr(self._stat(r.node), r.node)
 
     def setattr(self, r: Request) -> bytes:
         fields = struct.unpack_from("<2I6Q8I", r.body)
@@ -203,12 +211,12 @@ class Passthrough:
         if valid & 1 << 3:
             os.truncate(handle if valid & 1 << 6 else path, size)
         if valid & (1 << 4 | 1 << 5):
-            st, now = os.lstat(path), time.time_ns()
+            st, now = self._stat(r.node), time.time_ns()
             access = atime * 10**9 + atime_ns if valid & 1 << 4 else st.st_atime_ns
             change = mtime * 10**9 + mtime_ns if valid & 1 << 5 else st.st_mtime_ns
             times = now if valid & 1 << 7 else access, now if valid & 1 << 8 else change
             os.utime(path, ns=times, follow_symlinks=False)
-        return struct.pack("<Q2I", 0, 0, 0) + self._attr(os.lstat(path), r.node)
+        return struct.pack("<Q2I", 0, 0, 0) + self._attr(self._stat(r.node), r.node)
 
     def statfs(self, r: Request) -> bytes:
         v = os.statvfs(self.root)
@@ -221,14 +229,15 @@ class Passthrough:
         (flags,) = struct.unpack_from("<I", r.body)
         # The kernel did O_DIRECT's work; the backing store may be cached.
         handle = os.open(self.nodes.path(r.node), flags & ~(os.O_DIRECT | os.O_CREAT | os.O_EXCL))
-        return struct.pack("<Q2I", handle, 0, 0)
+        return self._opened(r.node, handle)
 
     def create(self, r: Request) -> bytes:
         flags, mode, umask, _ = struct.unpack_from("<4I", r.body)
         name = self._name(r.body, 16)
         path = self.nodes.path(r.node, name)
         handle = os.open(path, flags & ~os.O_DIRECT | os.O_CREAT, mode & ~umask)
-        return self._made(r, name) + struct.pack("<Q2I", handle, 0, 0)
+        entry = self._made(r, name)
+        return entry + self._opened(struct.unpack_from("<Q", entry)[0], handle)
 
     def read(self, r: Request) -> bytes:
         handle, offset, size = struct.unpack_from("<2QI", r.body)
@@ -253,7 +262,11 @@ class Passthrough:
         return b""
 
     def release(self, r: Request) -> bytes:
-        os.close(struct.unpack_from("<Q", r.body)[0])
+        (handle,) = struct.unpack_from("<Q", r.body)
+        self._open[r.node].remove(handle)
+        if not self._open[r.node]:
+            del self._open[r.node]
+        os.close(handle)
         return b""
 
     def flush(self, r: Request) -> bytes:

@@ -42,7 +42,7 @@ class Quobyte:
         return [json.loads(line) for line in (self.directory / "calls.jsonl").open()]
 
     def clear(self) -> None:
-        """Behave well again, and drop all volumes. Nothing may be mounted."""
+        """Behave well again, and drop all volumes and calls."""
         (self.directory / "control.json").unlink(missing_ok=True)
         for name in ("volumes", "fuse"):
             shutil.rmtree(self.directory / name)

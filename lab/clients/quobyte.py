@@ -30,7 +30,7 @@ import os
 from pathlib import Path
 
 from lab import fuse
-from lab.clients.standin import Failure, Product, Settings, act, mounted, run
+from lab.clients.standin import Failure, Product, Settings, act, mounted, run, source_at
 from lab.clients.standin import mount as mount_other
 from lab.clients.standin import umount as umount_any
 
@@ -127,13 +127,5 @@ def _umount(argv: list[str]) -> None:
                 raise Failure(1, f"{target}: not mounted") from e
             raise
 
-    act(product.control(_volume_at(target)).get("umount", {}), deed)
-
-
-def _volume_at(target: str) -> str:
-    with Path("/proc/self/mountinfo").open() as table:
-        for line in table:
-            fields = line.split()
-            if fields[4] == target:
-                return fields[fields.index("-") + 2].rpartition("/")[2]
-    return ""
+    volume = (source_at(target) or "").rpartition("/")[2]
+    act(product.control(volume).get("umount", {}), deed)

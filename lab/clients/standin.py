@@ -83,10 +83,19 @@ def _misbehave(control: Settings, when: str) -> None:
         raise Failure(fail.get("code", 1), fail.get("stderr", "failed"))
 
 
-def mounted(target: str) -> bool:
-    """Whether a mount is at exactly this path, by the mount table (never blocks)."""
+def source_at(target: str) -> str | None:
+    """The source of what is mounted at exactly this path, by the mount table (never blocks)."""
+    source = None
     with Path("/proc/self/mountinfo").open() as table:
-        return any(line.split()[4] == _escaped(target) for line in table)
+        for line in table:
+            fields = line.split()
+            if fields[4] == _escaped(target):
+                source = fields[fields.index("-") + 2]  # the last is on top
+    return source
+
+
+def mounted(target: str) -> bool:
+    return source_at(target) is not None
 
 
 def _escaped(path: str) -> str:

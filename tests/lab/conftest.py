@@ -1,0 +1,159 @@
+"""What the tests in the lab share. They run inside a private host: ``make test``, or
+``python -m lab run -- pytest tests/lab``; elsewhere they are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import guest as guests
+from lab import host, leftovers
+from lab.quobyte import Quobyte, QuobyteVolume
+
+GUESTS = ("moor1", "moor2")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Path:
+    """The lab's directory in this host."""
+    if not host.inside():
+        pytest.skip("not in a lab host: run `python -m lab run -- pytest tests/lab`")
+    return host.LAB
+
+
+@pytest.fixture
+def libvirt_conn(lab: Path) -> Iterator[Any]:
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("qemu:///system")
+    yield connection
+    connection.close()
+
+
+class Pool:
+    """Guests that stay booted between tests."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, guests.GuestAgent] = {}
+
+    def get(self, connection: Any, name: str) -> guests.Guest:
+        missing = [n for n in GUESTS if n not in self._agents]
+        if name in missing:
+            for each in guests.boot(connection, missing, host.images(), host.SOCKETS):
+                self._agents[each.name] = each.agent
+        return guests.Guest(connection.lookupByName(name), self._agents[name])
+
+    def drop(self, connection: Any) -> None:
+        """A test spoilt them: the next one gets new ones."""
+        for name, agent in self._agents.items():
+            guests.remove(guests.Guest(connection.lookupByName(name), agent))
+        self._agents.clear()
+
+
+@pytest.fixture(scope="session")
+def pool(lab: Path) -> Pool:
+    return Pool()
+
+
+@pytest.fixture
+def guest(pool: Pool, libvirt_conn: Any, leftovers_check: None) -> guests.Guest:
+    """A running guest without disks."""
+    return pool.get(libvirt_conn, GUESTS[0])
+
+
+@pytest.fixture
+def second_guest(pool: Pool, libvirt_conn: Any, leftovers_check: None) -> guests.Guest:
+    """Another running guest without disks."""
+    return pool.get(libvirt_conn, GUESTS[1])
+
+
+@pytest.fixture
+def quobyte(lab: Path) -> Iterator[Quobyte]:
+    """A Quobyte cluster without volumes, that behaves well."""
+    cluster = Quobyte(lab)
+    yield cluster
+    cluster.clear()
+
+
+@pytest.fixture
+def share(quobyte: Quobyte, request: pytest.FixtureRequest) -> QuobyteVolume:
+    """An empty Quobyte volume."""
+    return quobyte.volume("vol-" + "".join(c for c in request.node.name if c.isalnum())[:40])
+
+
+@dataclass
+class Moorline:
+    """The command, as a user starts it, with a state directory of its own."""
+
+    state: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *args: str, **options: Any) -> subprocess.Popen[str]:
+        """Start it, in a process group of its own, and return at once."""
+        environment = {**os.environ, "MOORLINE_STATE_DIR": str(self.state), **self.environment}
+        command = [str(Path(sys.executable).with_name("moorline")), *args]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {**pipes, "start_new_session": True, **options}
+        return subprocess.Popen(command, env=environment, **pipes)
+
+    def __call__(
+        self, *args: str, code: int | None = 0, stdin: str | None = None, deadline: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; *code* is what it must exit with (None: anything)."""
+        process = self.start(*args, stdin=subprocess.PIPE)
+        try:
+            out, err = process.communicate(stdin, deadline)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        if code is not None and process.returncode != code:
+            raise AssertionError(f"moorline {args} exited {process.returncode}\n{out}{err}")
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def json(self, *args: str, **options: Any) -> Any:
+        return json.loads(self(*args, "--output", "json", **options).stdout)
+
+
+@pytest.fixture
+def moorline(lab: Path, tmp_path: Path) -> Moorline:
+    return Moorline(tmp_path / "state")
+
+
+@pytest.fixture(autouse=True)
+def leftovers_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a mount, a process, a domain or a disk behind; clean up after it."""
+    if not host.inside():
+        yield
+        return
+    import libvirt
+
+    pool: Pool = request.getfixturevalue("pool")
+    connection = libvirt.open("qemu:///system")
+    before = leftovers.look(connection)
+    connection.close()
+    yield
+    connection = libvirt.open("qemu:///system")
+    try:
+        if left := leftovers.after(connection, before, GUESTS):
+            pool.drop(connection)
+            leftovers.clean(connection, before)
+            pytest.fail("left behind: " + "; ".join(left))
+    finally:
+        connection.close()
