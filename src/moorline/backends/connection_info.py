@@ -1,0 +1,113 @@
+"""Reads a connection, which is untrusted: what is missing or odd is refused, never guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from moorline.errors import Refused
+from moorline.model import Format, VolumeId
+
+LONGEST_NAME = 1024
+"""Bytes of a file's name within its share, directories included."""
+_LONGEST_PART = 255
+_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ConnectionInfo:
+    """Cinder's ``connection_info``: nested below ``data``, or flat as its attachments API has it.
+
+    Errors name fields, and never quote one that may hold a password.
+    """
+
+    def __init__(self, kind: str, connection: Mapping[str, Any]) -> None:
+        if not isinstance(connection, Mapping):
+            raise Refused("the connection is not a mapping")
+        if connection.get("driver_volume_type") != kind:
+            raise Refused(f"the connection's driver_volume_type is not {kind!r}")
+        data = connection.get("data", connection)
+        if not isinstance(data, Mapping):
+            raise Refused("the connection's data is not a mapping")
+        self._connection = connection
+        self._data = data
+
+    def text(self, field: str, longest: int = LONGEST_NAME) -> str:
+        """A field that must be there, and print."""
+        value = self._data.get(field)
+        if value is None or value == "":
+            raise Refused(f"the connection has no {field}")
+        if not isinstance(value, str):
+            raise Refused(f"the connection's {field} is not text")
+        if not value.isprintable():
+            raise Refused(f"the connection's {field} has characters that do not print")
+        if len(value.encode()) > longest:
+            raise Refused(f"the connection's {field} is longer than {longest} bytes")
+        return value
+
+    def format(self, known: Sequence[Format]) -> Format:
+        """The declared format, one of *known*."""
+        if self._data.get("format") in (None, ""):
+            raise Refused(
+                "the connection does not say the format of the image",
+                hint=f"formats are never probed; give one of {', '.join(known)}",
+            )
+        text = self.text("format")
+        if text not in known:
+            raise Refused(
+                f"the format {text[:32]!r} is not supported here", hint=f"known: {', '.join(known)}"
+            )
+        return cast("Format", text)
+
+    def file_name(self, field: str = "name") -> str:
+        """The name of a file beneath a share; it cannot leave the share."""
+        return file_name(self.text(field))
+
+    def refuse_options(self) -> None:
+        """Refuse mount options; ``null`` is what Cinder sends where there are none."""
+        if self._data.get("options"):
+            raise Refused(
+                "the connection has mount options, which this back end does not take",
+                hint="configure them on the host",
+            )
+
+    def volume_id(self) -> VolumeId | None:
+        """The volume's id, wherever it is told; None if there is none that is usable."""
+        for place in (self._data, self._connection):
+            for field in ("volume_id", "serial"):
+                value = place.get(field)
+                if isinstance(value, str) and _VOLUME_ID.fullmatch(value):
+                    return VolumeId(value)
+        return None
+
+
+def file_name(name: str) -> str:
+    """Return *name* if it can name a file beneath a share. Raises Refused."""
+    shown = repr(name if len(name) <= 80 else f"{name[:80]}…")
+    if name.startswith("/"):
+        raise Refused(f"the name {shown} is absolute: it must be a file on the share")
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            raise Refused(f"the name {shown} does not stay on its share")
+        if part.startswith("-"):
+            raise Refused(f"the name {shown} looks like an option")
+        if len(part.encode()) > _LONGEST_PART:
+            raise Refused(f"the name {shown} is too long for a file")
+    return name
+
+
+def typed(kind: str, data: Mapping[str, Any], format: Format | None) -> Mapping[str, Any]:
+    """A connection as if Cinder had sent it, for what a person typed. Raises Refused."""
+    if format is None:
+        raise Refused(
+            "the format of the image must be said", hint="formats are never probed: --format raw"
+        )
+    return {"driver_volume_type": kind, "data": {**data, "format": format}}
+
+
+def absolute_path(path: str) -> str:
+    """Return *path* if it is absolute and says plainly where it leads. Raises Refused."""
+    root, *parts = path.split("/")
+    if root or not parts or {"", ".", ".."} & set(parts):
+        raise Refused(f"{path[:80]!r} is not the plain absolute path of a file")
+    return path

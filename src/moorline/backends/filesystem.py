@@ -1,0 +1,259 @@
+"""The recipe for file systems that hold disk images and that we mount ourselves.
+
+A file system adds its facts: how its connections read, what its mounts look
+like in the mount table, the command that mounts, what a healthy root is.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from moorline.backends import mountpoint
+from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
+from moorline.model import (
+    Broken,
+    Caching,
+    Foreign,
+    Format,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports import Command, Host, Mount, Root
+
+_LAST_WAIT = 2.0
+"""Seconds that a daemon has to end after its mount is gone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileOnShare:
+    """A disk image on a share. File systems add what mounting needs."""
+
+    share: str
+    """The share, spelled the same however the connection spells it. No secret."""
+    name: str
+    format: Format
+    volume: VolumeId | None = None
+
+
+F = TypeVar("F", bound=FileOnShare)
+
+
+class MountedFileSystem(ABC, Generic[F]):
+    """Most of a :class:`moorline.ports.StorageBackend`: all but parsing and the facts.
+
+    *base*: the directory of the mount points, made if it is not there.
+    *mount_user*: who mounts ('' is us). *deadline*: seconds that a mount or
+    umount command has.
+    """
+
+    kind: ClassVar[str]
+    yields: ClassVar[frozenset[type]] = frozenset({ImageFile})
+    caching: ClassVar[Caching] = Caching.DEFAULT
+
+    def __init__(self, host: Host, base: Path, *, mount_user: str = "", deadline: float) -> None:
+        if not base.is_absolute():
+            raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
+        self._host = host
+        # The mount table tells real paths.
+        self._base = Path(os.path.realpath(base))
+        self._mount_user = mount_user
+        self._deadline = deadline
+
+    # --- the facts of a file system ---
+
+    @abstractmethod
+    def is_mount_of(self, c: F, mount: Mount) -> bool:
+        """Whether a line of the mount table may be the mount of *c*'s share."""
+
+    @abstractmethod
+    def mount_command(self, c: F, at: Path) -> tuple[str, ...]:
+        """The command that mounts *c*'s share at *at*."""
+
+    def ailment(self, root: Root) -> str:
+        """What the root of a mount shows to be wrong with it; '' if it is well."""
+        return ""
+
+    # --- StorageBackend ---
+
+    def link_name(self, c: F) -> LinkName:
+        """The mount point. It depends on the share alone."""
+        readable = re.sub(r"[^A-Za-z0-9_.]+", "-", c.share)[-40:].lstrip("-.")
+        digest = hashlib.sha256(f"{self.kind}\n{c.share}".encode()).hexdigest()[:16]
+        return LinkName(str(self._base / f"{readable}-{digest}"))
+
+    def inspect(self, c: F) -> Link:
+        """Tell what is at the mount point. Blocks for the look's deadline at most."""
+        at = self._at(c)
+        mount = self._mount(at)
+        if mount is None:
+            return self._look_beneath(at)
+        if not self.is_mount_of(c, mount):
+            return Foreign(
+                f"another file system ({mount.fstype}, {mount.source}) is mounted at {at}"
+            )
+        return self._look_at(c, at, mount)
+
+    def verify(self, c: F) -> None:
+        """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""
+        self._demand_link(c)
+        try:
+            self._host.image(self._at(c), c.name, c.format)
+        except OSError as e:
+            raise Failed(f"{self._at(c) / c.name} cannot be looked at: {e.strerror}") from e
+
+    def connect(self, c: F) -> None:
+        """Mount the share, and see that it is what was asked for; there already is success."""
+        link = self.inspect(c)
+        if isinstance(link, Unlinked):
+            self._connect(c)
+        else:
+            self._demand_link(c, link)
+
+    def disconnect(self, c: F) -> None:
+        """Unmount one layer (a crash may have left several). Not mounted is success.
+
+        Never lazily: a lazy umount hides a mount that guests still write through.
+        The mount point goes as well, so that nothing is left, and nothing can
+        be written where nothing is mounted.
+        """
+        at = self._at(c)
+        mount = self._mount(at)
+        if mount is not None:
+            if not self.is_mount_of(c, mount):
+                raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
+            self._umount(at, mount)
+        elif self._host.held(self._hold(at)):
+            raise Uncertain(f"a mount command for {at} still runs")
+        self._clear(at, time.monotonic() + _LAST_WAIT)
+
+    # --- how ---
+
+    def _at(self, c: F) -> Path:
+        return Path(self.link_name(c))
+
+    def _hold(self, at: Path) -> Path:
+        return at.with_name(f"{at.name}.lock")
+
+    def _mount(self, at: Path) -> Mount | None:
+        """The topmost mount at *at*."""
+        return next((m for m in reversed(self._host.mounts()) if m.target == str(at)), None)
+
+    def _look_at(self, c: F, at: Path, mount: Mount) -> Link:
+        try:
+            root = self._host.root(at)
+        except Uncertain:
+            return Unknown(f"the share at {at} does not answer")
+        except OSError as e:
+            return self._unless_changed(at, mount, Broken(f"the mount at {at} fails: {_why(e)}"))
+        if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
+            return Unknown(f"{at} does not lead to the mount that the mount table shows there")
+        if ailment := self.ailment(root):
+            return Broken(f"the mount at {at} is not sound: {ailment}")
+        return Linked(ImageFile(at / c.name, c.format, self.caching))
+
+    def _look_beneath(self, at: Path) -> Link:
+        if self._host.held(self._hold(at)):
+            return Unknown(f"a mount command for {at}, or the daemon that it left, still runs")
+        try:
+            empty = self._host.root(at, list=True).empty
+        except (FileNotFoundError, PermissionError):
+            return Unlinked()  # nothing there, or it is shut as we left it
+        except Uncertain as e:
+            return Unknown(f"it cannot be told whether {at} is empty: {e}")
+        except OSError as e:
+            return self._unless_changed(at, None, Foreign(f"{at} cannot be used: {_why(e)}"))
+        if empty:
+            return Unlinked()
+        # Data that was written beneath a mount point would vanish under the mount.
+        polluted = Foreign(
+            f"nothing is mounted at {at}, yet it is not empty: move its content away"
+        )
+        return self._unless_changed(at, None, polluted)
+
+    def _unless_changed(self, at: Path, mount: Mount | None, link: Link) -> Link:
+        """*link*, unless somebody mounted or unmounted while it was looked at."""
+        if self._mount(at) != mount or (mount is None and self._host.held(self._hold(at))):
+            return Unknown(f"{at} changed while it was looked at")
+        return link
+
+    def _demand_link(self, c: F, link: Link | None = None) -> None:
+        match link or self.inspect(c):
+            case Foreign(reason):
+                raise NotOurs(reason)
+            case Unknown(reason):
+                raise Uncertain(reason)
+            case Broken(reason):
+                raise Failed(reason)
+            case Unlinked():
+                raise Failed(f"nothing is mounted at {self._at(c)}")
+
+    def _connect(self, c: F) -> None:
+        at = self._at(c)
+        mountpoint.prepare(at, self._mount_user)
+        try:
+            self._host.run(
+                Command(
+                    self.mount_command(c, at),
+                    self._deadline,
+                    user=self._mount_user,
+                    outlives=True,
+                    hold=self._hold(at),
+                )
+            )
+            # A command that says that it worked proves nothing.
+            self._demand_link(c)
+        except MoorlineError:
+            self._clear(at)
+            raise
+
+    def _umount(self, at: Path, mount: Mount) -> None:
+        # -c: resolving the path would ask a file system that may be dead.
+        command = Command(("umount", "-c", str(at)), self._deadline)
+        try:
+            self._host.run(command)
+        except Failed as e:
+            now = self._mount(at)
+            if now is not None and now.id == mount.id:
+                raise self._busy(at, e) from e
+        else:
+            now = self._mount(at)
+            if now is not None and now.id == mount.id:
+                raise Failed(f"umount says that it unmounted {at}, which is still mounted")
+
+    def _busy(self, at: Path, error: MoorlineError) -> Failed:
+        users = ", ".join(self._host.openers(at))
+        return Failed(f"{at} is still mounted: {error}" + (f"; in use by {users}" if users else ""))
+
+    def _clear(self, at: Path, until: float = 0.0) -> None:
+        """Remove what :meth:`_connect` made, unless it is needed still or again."""
+        hold = self._hold(at)
+        if self._mount(at) is not None:
+            return
+        while self._host.held(hold):
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.01)
+        mountpoint.remove(at)
+        with suppress(OSError):
+            hold.unlink()
+
+
+def _why(error: OSError) -> str:
+    text = error.strerror or str(error)
+    if error.errno == errno.EACCES:
+        return f"{text} (a FUSE mount of another user needs allow_other to be seen by us)"
+    return text

@@ -1,0 +1,129 @@
+"""Disks that are on this host already: files and block devices, with nothing to mount."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
+from moorline.errors import Failed, Refused, Uncertain
+from moorline.model import BlockDevice, Format, ImageFile, Link, Linked, LinkName, VolumeId
+from moorline.ports import Host, Option, Values
+
+DEVICES = Path("/dev")
+FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+_SCHEME = "file://"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDisk:
+    """A file, or a device beneath the directory of devices."""
+
+    path: Path
+    format: Format
+    volume: VolumeId | None = None
+    name: str = ""
+    """The link is the volume."""
+
+
+class LocalFile:
+    """Files and block devices of the host, as an operator names them.
+
+    What lies beneath ``/dev`` is a device, all else a file. A file's path is its
+    real path: what a person types is resolved when it is typed, and a
+    connection that leads through a symbolic link is refused, because one disk
+    under two paths could be attached twice, and a link can be turned. Device
+    nodes may be links (``/dev/disk/by-id/…``): those names last, what they
+    lead to does not, and only root makes them.
+    """
+
+    kind: ClassVar[str] = "local"
+    yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    options: ClassVar[Sequence[Option]] = ()
+
+    def __init__(self, host: Host, *, devices: Path = DEVICES) -> None:
+        self._host = host
+        self._devices = devices
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> LocalFile:
+        return cls(host)
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """An absolute path, or ``file:///path``, to a connection. Raises Refused.
+
+        Symbolic links among its directories are resolved, if they answer.
+        """
+        path = Path(url.removeprefix(_SCHEME))
+        if not path.is_absolute() or not path.name or path.name == "..":
+            raise Refused(f"{url[:80]!r} is not the absolute path of a file")
+        if not path.is_relative_to(self._devices):
+            path = self._real_directory(path.parent) / path.name
+        return typed(self.kind, {"path": str(path)}, format)
+
+    def parse(self, connection: Mapping[str, Any]) -> LocalDisk:
+        """Validate a connection. Raises Refused."""
+        info = ConnectionInfo(self.kind, connection)
+        path = Path(absolute_path(info.text("path", 4096)))
+        info.refuse_options()
+        format = info.format(FORMATS)
+        if path.is_relative_to(self._devices) and format != "raw":
+            raise Refused(f"the device {path} can only be raw")
+        return LocalDisk(path, format, info.volume_id())
+
+    def link_name(self, c: LocalDisk) -> LinkName:
+        return LinkName(str(c.path))
+
+    def inspect(self, c: LocalDisk) -> Link:
+        """Always there, as far as we are concerned: :meth:`verify` looks closer."""
+        if c.path.is_relative_to(self._devices):
+            return Linked(BlockDevice(c.path), given=True)
+        return Linked(ImageFile(c.path, c.format), given=True)
+
+    def verify(self, c: LocalDisk) -> None:
+        """See :meth:`moorline.ports.StorageBackend.verify`.
+
+        Backing files must lie in the image's own directory or beneath it.
+        """
+        if c.path.is_relative_to(self._devices):
+            self._verify_device(c.path)
+            return
+        directory = c.path.parent
+        try:
+            real = self._host.root(directory).path
+            if real != directory:
+                raise Refused(
+                    f"{c.path} leads through a symbolic link", hint=f"use {real / c.path.name}"
+                )
+            self._host.image(directory, c.path.name, c.format)
+        except (FileNotFoundError, NotADirectoryError) as e:
+            raise Refused(f"there is no directory {directory}") from e
+        except OSError as e:
+            raise Failed(f"{c.path} cannot be looked at: {e.strerror}") from e
+
+    def connect(self, c: LocalDisk) -> None:
+        """There is nothing to make; the disk is only verified."""
+        self.verify(c)
+
+    def disconnect(self, c: LocalDisk) -> None:
+        """There is nothing to undo."""
+
+    def _real_directory(self, directory: Path) -> Path:
+        try:
+            return self._host.root(directory).path
+        except (OSError, Uncertain):
+            # To detach it, its directory need not be there.
+            return Path(*PurePosixPath(directory).parts)
+
+    def _verify_device(self, path: Path) -> None:
+        try:
+            st = path.stat()  # /dev does not hang
+        except FileNotFoundError:
+            raise Refused(f"there is no device {path}") from None
+        except OSError as e:
+            raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
+        if not stat.S_ISBLK(st.st_mode):
+            raise Refused(f"{path} is not a block device")

@@ -1,0 +1,162 @@
+"""Quobyte: ``mount.quobyte``, a FUSE mount for each Quobyte volume."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moorline.backends.connection_info import ConnectionInfo, file_name, typed
+from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.errors import Refused
+from moorline.model import Caching, Format
+from moorline.ports import Host, Mount, Option, Root, Values
+
+SCHEME = "quobyte://"
+FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+MOST_REGISTRIES = 32
+
+# DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_REGISTRY = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuobyteFile(FileOnShare):
+    """A disk image on a Quobyte volume."""
+
+    registries: tuple[str, ...]
+    """``host[:port]``, in the order of the connection."""
+    quobyte_volume: str
+
+
+class Quobyte(MountedFileSystem[QuobyteFile]):
+    """Mounts Quobyte volumes, as *mount_user* or as ourselves.
+
+    *client_cfg*: the client's configuration file (``-c``). *deadline*: seconds
+    that ``mount.quobyte`` and ``umount`` have. What the client's mounts look
+    like, and that the root of a live one has size 0, is as in Nova's driver
+    (nova/virt/libvirt/volume/quobyte.py). Exit codes are not documented, so
+    none is relied on: the mount is looked at instead.
+    """
+
+    kind: ClassVar[str] = "quobyte"
+    caching: ClassVar[Caching] = Caching.DIRECT
+    options: ClassVar[Sequence[Option]] = (
+        Option(
+            "quobyte_mount_point_base",
+            "${moorline.state_dir}/mnt",
+            "Directory of the mount points of Quobyte volumes.",
+        ),
+        Option("quobyte_client_cfg", "", "Path of a Quobyte client configuration file."),
+        Option(
+            "quobyte_mount_user",
+            "",
+            "Mount Quobyte volumes as this user, who needs user_allow_other in /etc/fuse.conf."
+            " Default: the user that moorline runs as.",
+        ),
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        mount_point_base: Path,
+        client_cfg: Path | None = None,
+        mount_user: str = "",
+        deadline: float = 30.0,
+    ) -> None:
+        super().__init__(host, mount_point_base, mount_user=mount_user, deadline=deadline)
+        if client_cfg is not None and not client_cfg.is_absolute():
+            raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
+        self._client_cfg = client_cfg
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Quobyte:
+        cfg = values["quobyte_client_cfg"]
+        return cls(
+            host,
+            mount_point_base=Path(values["quobyte_mount_point_base"]),
+            client_cfg=Path(cfg) if cfg else None,
+            mount_user=values["quobyte_mount_user"],
+        )
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """``quobyte://REGISTRY[,REGISTRY…]/VOLUME/FILE`` to a connection. Raises Refused."""
+        registries, _, rest = url.removeprefix(SCHEME).partition("/")
+        volume, _, name = rest.partition("/")
+        if not url.startswith(SCHEME) or not name:
+            raise Refused(
+                f"{url[:80]!r} does not name a file on Quobyte",
+                hint="quobyte://REGISTRY[,REGISTRY]/VOLUME/FILE",
+            )
+        _export(f"{registries}/{volume}")
+        connection = {"export": f"{registries}/{volume}", "name": file_name(name)}
+        return typed(self.kind, connection, format)
+
+    def parse(self, connection: Mapping[str, Any]) -> QuobyteFile:
+        """Validate Cinder's connection. Raises Refused.
+
+        Credentials in it are not read: the client has its own.
+        """
+        info = ConnectionInfo(self.kind, connection)
+        registries, volume = _export(info.text("export", 4096).removeprefix(SCHEME))
+        info.refuse_options()
+        return QuobyteFile(
+            share=f"{','.join(sorted(set(registries)))}/{volume}",
+            name=info.file_name(),
+            format=info.format(FORMATS),
+            volume=info.volume_id(),
+            registries=registries,
+            quobyte_volume=volume,
+        )
+
+    def is_mount_of(self, c: QuobyteFile, mount: Mount) -> bool:
+        """Judge by the type, and by the volume where the source tells it.
+
+        The registries in it are spelled by the client's version: ``a:7861`` or
+        ``a:7861|b:7861``, in any order.
+        """
+        ours = mount.source.startswith("quobyte@")
+        if mount.fstype != "fuse.quobyte" and not (mount.fstype == "fuse" and ours):
+            return False
+        volume = mount.source.partition("/")[2].strip("/")
+        return not volume or volume == c.quobyte_volume
+
+    def mount_command(self, c: QuobyteFile, at: Path) -> tuple[str, ...]:
+        # --disable-xattrs, as Nova has it: QEMU needs none, and asking costs.
+        share = f"{','.join(c.registries)}/{c.quobyte_volume}"
+        config = ("-c", str(self._client_cfg)) if self._client_cfg else ()
+        return ("mount.quobyte", "--disable-xattrs", share, str(at), *config)
+
+    def ailment(self, root: Root) -> str:
+        return f"its root has the size {root.size}, not 0" if root.size else ""
+
+
+def _export(export: str) -> tuple[tuple[str, ...], str]:
+    registries, _, volume = export.partition("/")
+    if not _VOLUME.fullmatch(volume):
+        raise Refused("the connection's export does not name a Quobyte volume")
+    names = registries.split(",")
+    if len(names) > MOST_REGISTRIES:
+        raise Refused(f"the connection's export has more than {MOST_REGISTRIES} registries")
+    return tuple(_registry(name) for name in names), volume
+
+
+def _registry(text: str) -> str:
+    match = _REGISTRY.fullmatch(text)
+    if match is None or len(text) > 260 or int(match["port"] or 1) not in range(1, 65536):
+        raise Refused("the connection's export does not name Quobyte registries (host[:port])")
+    host = match["host"].lower()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            raise Refused("the connection's export has an IPv6 address that is none") from None
+    return f"{host}:{int(match['port'])}" if match["port"] else host
