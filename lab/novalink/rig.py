@@ -1,0 +1,41 @@
+"""The product in front of the stand-in, as tests and benchmarks want it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.novalink import NovaLink as Lab
+from moorline.errors import Refused
+from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM, Slots
+from moorline.secret import Secret
+
+
+def logon(lab: Lab, *, password: str = Lab.password) -> Logon:
+    return Logon("localhost", lab.port, lab.user, Secret(password), lab.ca)
+
+
+def look(path: Path) -> None:
+    """The least of a look: the local disk does not hang."""
+    if not path.stat().st_mode & 0o100000:
+        raise Refused(f"{path} is not a regular file")
+
+
+def powervm(
+    lab: Lab,
+    *,
+    slots: Slots | None = None,
+    look: Callable[[Path], None] = look,
+    deadline: float = 10.0,
+) -> PowerVM:
+    return PowerVM(
+        NovaLink(logon(lab), deadline=deadline), MemorySlots() if slots is None else slots, look
+    )
+
+
+def image(directory: Path, name: str, *, mib: int = 1) -> Path:
+    """Make a raw image."""
+    path = directory / name
+    with path.open("wb") as file:
+        file.truncate(mib << 20)
+    return path
