@@ -34,7 +34,9 @@ import errno
 import json
 import os
 import select
+import socket
 import struct
+import subprocess
 import sys
 import time
 from typing import Any
@@ -162,15 +164,41 @@ class Daemon:
                 raise
 
 
+OPTIONS = f"allow_other,default_permissions,max_read={MAX_WRITE}"
+
+
 def mount(type_: str, source: str, mountpoint: str) -> int:
     """Mount, and return the descriptor on which the requests come. Raises OSError."""
+    if os.geteuid():
+        return mount_as_user(type_, source, mountpoint)
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    options = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
-    options += f",allow_other,default_permissions,max_read={MAX_WRITE}"
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,{OPTIONS}"
     texts = (os.fsencode(text) for text in (source, mountpoint, type_))
     if libc.mount(*texts, MS_NOSUID | MS_NODEV, options.encode()):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), mountpoint)
+    return device
+
+
+def mount_as_user(type_: str, source: str, mountpoint: str) -> int:
+    """The same by fusermount3(1), which may mount on what is the user's. Raises OSError."""
+    options = OPTIONS + ",fsname=" + source.replace("\\", "\\\\").replace(",", "\\,")
+    if "." in type_:
+        options += f",subtype={type_.partition('.')[2]}"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            ["fusermount3", "-o", options, "--", mountpoint],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise PermissionError(errno.EPERM, done.stderr.strip(), mountpoint)
+        (device,) = socket.recv_fds(ours, 1, 1)[1]
+    os.set_blocking(device, False)
     return device
 
 

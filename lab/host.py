@@ -19,6 +19,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -142,6 +143,13 @@ def _furnish(directory: Path, propagation: str) -> None:
     _bind(capabilities, Path("/var/cache/libvirt"))
     _bind(directory / "lab", LAB)
     _bind(guest.kernel.parent, IMAGES)
+    if Path("/etc/fuse.conf").exists():
+        (directory / "fuse.conf").write_text("user_allow_other\n")
+        _bind(directory / "fuse.conf", Path("/etc/fuse.conf"))
+    if Path("/dev/fuse").stat().st_mode & 0o666 != 0o666:  # as udev has it
+        os.mknod("/run/fuse", stat.S_IFCHR, Path("/dev/fuse").stat().st_rdev)
+        Path("/run/fuse").chmod(0o666)
+        _bind(Path("/run/fuse"), Path("/dev/fuse"))
     if not guest.kvm and Path("/dev/kvm").exists():
         # libvirt forgets what it learnt about QEMU (15 s) each time it sees a
         # KVM that root can open and QEMU's user cannot.

@@ -32,9 +32,14 @@ class Snapshot:
     def since(self, before: Snapshot) -> list[str]:
         """What is here and was not there *before*."""
         new = []
-        for kind in ("mounts", "processes", "domains", "disks"):
+        for kind, word in (
+            ("mounts", "mount"),
+            ("processes", "process"),
+            ("domains", "domain"),
+            ("disks", "disk"),
+        ):
             now, then = getattr(self, kind), getattr(before, kind)
-            new += [f"{kind[:-1]}: {now[key]}" for key in sorted(now.keys() - then.keys())]
+            new += [f"{word}: {now[key]}" for key in sorted(now.keys() - then.keys())]
         return new
 
 
@@ -50,10 +55,13 @@ def look(connection: libvirt.virConnect) -> Snapshot:
 
 
 def after(
-    connection: libvirt.virConnect, before: Snapshot, welcome: Collection[str] = ()
+    connection: libvirt.virConnect,
+    before: Snapshot,
+    welcome: Collection[str] = (),
+    patience: float = 3,
 ) -> list[str]:
     """What is left since *before*, once things had a moment to end; not the guests *welcome*."""
-    end = time.monotonic() + 3
+    end = time.monotonic() + patience
     fine = {f"domain: {name}" for name in welcome}
     while left := [it for it in look(connection).since(before) if it not in fine]:
         if time.monotonic() > end:
@@ -98,7 +106,7 @@ def _processes(guests: set[str]) -> dict[str, str]:
                 continue
             if any(word.startswith("guest=") and _guest(word) in guests for word in command):
                 continue
-            found[f"{directory.name} {stat[19]}"] = " ".join(command)
+            found[f"{directory.name} {stat[19]}"] = " ".join(command).strip()
     return found
 
 

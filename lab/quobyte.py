@@ -24,11 +24,16 @@ class Quobyte:
         calls.touch()
         calls.chmod(0o666)  # clients that run as other users note their calls too
 
-    def volume(self, name: str) -> QuobyteVolume:
-        """Create the volume if it does not exist."""
+    def volume(self, name: str, owner: str = "") -> QuobyteVolume:
+        """Create the volume if it does not exist. *owner*: the user who will mount it ('' is root).
+
+        A user's daemon can do only what that user may do to the volume's content.
+        """
         directory = self.directory / "volumes" / name
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
+        if owner:
+            shutil.chown(directory, owner)
         return QuobyteVolume(self, name, directory)
 
     def command(self, volume: str = "*", **control: Any) -> None:

@@ -21,8 +21,10 @@ These apply to mount commands; under a key ``umount`` the same apply to unmounti
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -112,7 +114,12 @@ def mount(source: str, target: str, type_: str) -> None:
 
 
 def umount(target: str) -> None:
-    """umount(2). Raises OSError."""
+    """umount(2), or fusermount3(1) for a user. Raises OSError."""
+    if os.geteuid():
+        done = subprocess.run(["fusermount3", "-u", "--", target], capture_output=True, check=False)
+        if done.returncode:
+            raise OSError(errno.EPERM, done.stderr.decode().strip(), target)
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(target), 0):
         raise _error(target)

@@ -46,6 +46,7 @@ class Service:
     mode: Literal["novalink", "traditional", "hmc"] = "novalink"
     tokens: set[str] = field(default_factory=set)
     logons: int = 0
+    connections: int = 0
     jobs: dict[str, Job] = field(default_factory=dict)
     queues: dict[str, int] = field(default_factory=dict)
     """What each client of the event queue has been told: the system's version."""
@@ -87,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         if self.server.tls:  # in this thread: a slow handshake stalls nobody else
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        self.server.service.connections += 1
         super().setup()
 
     def log_message(self, format: str, *args: object) -> None:

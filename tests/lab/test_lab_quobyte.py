@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -156,3 +157,35 @@ def test_calls_are_noted(quobyte: Quobyte, share: QuobyteVolume, at: Path) -> No
     call("umount.quobyte", at)
     assert [c["argv"][0] for c in quobyte.calls()] == ["mount.quobyte", "umount.quobyte"]
     assert quobyte.calls()[0]["argv"][1:] == [share.export, str(at)]
+
+
+def test_an_unprivileged_user_mounts_what_everybody_sees(quobyte: Quobyte, lab: Path) -> None:
+    if shutil.which("fusermount3") is None:
+        pytest.skip("needs fusermount3 (package fuse3)")
+    volume = quobyte.volume("users", owner="nobody")
+    at = lab / "at-user"
+    at.mkdir()
+    shutil.chown(at, "nobody")
+
+    def as_nobody(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv,
+            check=False,
+            capture_output=True,
+            text=True,
+            user="nobody",
+            group="nogroup",
+            extra_groups=[],
+            cwd="/",
+        )
+
+    done = as_nobody("mount.quobyte", "reg1/users", at)
+    assert done.returncode == 0, done.stderr
+    assert fields(at) == ["fuse.quobyte", "quobyte@reg1/users"]
+    assert at.stat().st_size == 0
+    as_nobody("touch", at / "file")
+    assert (volume.path / "file").owner() == "nobody"
+    assert as_nobody("mount.quobyte", "reg1/users", "/mnt").returncode == 1
+    assert as_nobody("umount.quobyte", at).returncode == 0
+    assert not standin.mounted(str(at))
+    at.rmdir()
