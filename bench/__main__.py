@@ -1,0 +1,42 @@
+"""``make bench``: measure, print the table, keep it in docs/performance.md."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import libvirt
+
+from bench import attach
+from bench.measure import HEAD, Result, machine
+
+PAGE = Path(__file__).parents[1] / "docs/performance.md"
+TEMPLATE = Path(__file__).with_name("page.md")
+
+
+def main() -> int:
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("qemu:///system")
+    results = attach.run(connection)
+    table = "\n".join([HEAD, *(result.row() for result in results)])
+    print(table)
+    PAGE.write_text(
+        TEMPLATE.read_text().format(
+            table=table,
+            date=datetime.now(UTC).date(),
+            machine=machine(),
+            libvirt=_version(connection.getLibVersion()),
+            qemu=_version(connection.getVersion()),
+        )
+    )
+    missed: list[Result] = [result for result in results if not result.met]
+    return 1 if missed else 0
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Attach and detach, against the raw libvirt call and the raw mount command."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Result, milliseconds, paired, slower
+from lab import guest as guests
+from lab import host
+from lab.quobyte import Quobyte, QuobyteVolume
+from moorline import wiring
+from moorline.api import Moorline
+from moorline.model import DiskOptions
+
+MNT = Path("/var/lib/moorline/raw")
+SCSI = DiskOptions(bus="scsi")
+BOTH = 3  # VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG
+
+
+class Bench:
+    """A guest, a share, and both ways to bring them together."""
+
+    def __init__(self, connection: Any, moorline: Moorline, share: QuobyteVolume) -> None:
+        self._connection = connection
+        self._moorline = moorline
+        self._share = share
+        self._count = itertools.count()
+        MNT.mkdir(parents=True, exist_ok=True)
+
+    def link_up(self, rounds: int = 20) -> Result:
+        """Attach to a running guest whose share is mounted already."""
+        (guest,) = guests.boot(self._connection, ["bench1"], host.images(), host.SOCKETS)
+        self._share.disk("held")
+        self._share.disk("disk")
+        self._moorline.attach(guest.name, self._share.connection("held"), options=SCSI)
+        self._mount()
+
+        def raw() -> float:
+            xml = disk_xml(MNT / "disk", "sdb", "bench-raw")
+            took = milliseconds(lambda: guest.domain.attachDeviceFlags(xml, BOTH))
+            detach(guest.domain, "ua-bench-raw")
+            return took
+
+        def ours() -> float:
+            connection = self._share.connection("disk", volume_id="bench-ours")
+            took = milliseconds(lambda: self._moorline.attach(guest.name, connection, options=SCSI))
+            self._moorline.detach(guest.name, "bench-ours")
+            return took
+
+        raw_ms, ours_ms = paired(rounds, raw, ours)
+        self._umount()
+        self._moorline.detach(guest.name, self._moorline.list()[0].volume)
+        guests.remove(guest)
+        return slower("attach, link up", raw_ms, ours_ms, 1.15)
+
+    def first(self, rounds: int = 10) -> Result:
+        """The first attach on a share: mount it, then attach."""
+        (guest,) = guests.boot(self._connection, ["bench1"], host.images(), host.SOCKETS)
+
+        def raw() -> float:
+            xml = disk_xml(MNT / "disk", "sdb", "bench-raw")
+
+            def do() -> None:
+                self._mount()
+                guest.domain.attachDeviceFlags(xml, BOTH)
+
+            took = milliseconds(do)
+            detach(guest.domain, "ua-bench-raw")
+            self._umount()
+            return took
+
+        def ours() -> float:
+            connection = self._share.connection("disk", volume_id="bench-ours")
+            took = milliseconds(lambda: self._moorline.attach(guest.name, connection, options=SCSI))
+            self._moorline.detach(guest.name, "bench-ours")
+            return took
+
+        raw_ms, ours_ms = paired(rounds, raw, ours)
+        guests.remove(guest)
+        return slower("first attach on a share (mount command and attach)", raw_ms, ours_ms, 1.25)
+
+    def many(self, volumes: int = 100, count: int = 20, threads: int = 4) -> Result:
+        """Many volumes on many guests over one share, with four threads."""
+        for number in range(volumes):
+            with suppress(FileExistsError):
+                self._share.disk(f"v{number}", 1 << 20)
+        places = [(f"paused{number % count}", number) for number in range(volumes)]
+        self._mount()
+
+        def raw(place: tuple[str, int]) -> None:
+            name, number = place
+            xml = disk_xml(MNT / f"v{number}", f"sd{chr(ord('a') + number // count)}", f"v{number}")
+            self._connection.lookupByName(name).attachDeviceFlags(xml, BOTH)
+
+        def ours(place: tuple[str, int]) -> None:
+            name, number = place
+            connection = self._share.connection(f"v{number}", volume_id=f"v{number}")
+            self._moorline.attach(name, connection, options=SCSI)
+
+        rates: tuple[list[float], list[float]] = ([], [])
+        for _ in range(2):
+            for which, attach in enumerate((raw, ours)):
+                domains = self._paused(count)
+                rates[which].append(_rate(attach, places, threads))
+                for domain in domains:
+                    domain.destroy()
+                    domain.undefine()
+        for view in self._moorline.list():
+            self._moorline.detach(view.guest, view.volume)
+        self._umount()
+        raw_rate, our_rate = (statistics.median(each) for each in rates)
+        what = f"{volumes} volumes on {count} guests, one share, {threads} threads"
+        ratio = our_rate / raw_rate
+        return Result(what, our_rate, raw_rate, "/s", ratio, "≥ 0.9×", ratio >= 0.9)
+
+    def start(self, runs: int = 10) -> Result:
+        """``moorline list`` from the shell, against a bare interpreter."""
+        command = [str(Path(sys.executable).with_name("moorline")), "list"]
+        ours = statistics.median(_command(command) for _ in range(runs))
+        raw = statistics.median(_command([sys.executable, "-c", "pass"]) for _ in range(runs))
+        return Result(
+            "`moorline list`, from the shell (raw: `python -c pass`)",
+            ours,
+            raw,
+            "ms",
+            ours / raw,
+            "≤ 250 ms",
+            ours <= 250,
+        )
+
+    def _mount(self) -> None:
+        subprocess.run(["mount.quobyte", self._share.export, str(MNT)], check=True)
+
+    def _umount(self) -> None:
+        subprocess.run(["umount", str(MNT)], check=True)
+        deadline = time.monotonic() + 5
+        while any(MNT.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _paused(self, count: int) -> list[Any]:
+        domains = []
+        for number in range(count):
+            xml = guests.domain_xml(f"paused{number}", host.images(), host.SOCKETS)
+            domain = self._connection.defineXML(xml)
+            domain.createWithFlags(1)  # VIR_DOMAIN_START_PAUSED: no CPU time of theirs is measured
+            domains.append(domain)
+        return domains
+
+
+def run(connection: Any) -> list[Result]:
+    """All comparisons, in a lab host."""
+    share = Quobyte(host.LAB).volume("bench")
+    with wiring.open_host(wiring.settings()) as moorline:
+        bench = Bench(connection, moorline, share)
+        results = [bench.link_up(), bench.first(), bench.many()]
+    return [*results, bench.start()]
+
+
+def disk_xml(path: Path, target: str, volume: str) -> str:
+    """What any tool would attach."""
+    return (
+        "<disk type='file' device='disk'>"
+        "<driver name='qemu' type='raw' cache='none' io='native'/>"
+        f"<source file='{path}'/><target dev='{target}' bus='scsi'/>"
+        f"<serial>{volume}</serial><alias name='ua-{volume}'/></disk>"
+    )
+
+
+def detach(domain: Any, alias: str) -> None:
+    """Detach, and wait until it is gone."""
+    domain.detachDeviceAlias(alias, BOTH)
+    while alias in domain.XMLDesc():
+        time.sleep(0.01)
+
+
+def _rate(
+    attach: Callable[[tuple[str, int]], None], places: Sequence[tuple[str, int]], threads: int
+) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        took = milliseconds(lambda: list(pool.map(attach, places)))
+    return len(places) / took * 1000
+
+
+def _command(argv: list[str]) -> float:
+    return milliseconds(lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL))
