@@ -1,12 +1,21 @@
-"""Runs a demo in a private host, and says whether it held."""
+"""Tells a story in a private host, and checks every claim of it."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lab import host
+
+T = TypeVar("T")
+
+
+class Untrue(Exception):
+    """A claim of the story does not hold."""
 
 
 def names() -> list[str]:
@@ -18,6 +27,36 @@ def run(name: str) -> int:
     """Tell the story; 0 if all of it was true."""
     if not host.inside():
         return host.enter([sys.executable, "-m", "lab", "demo", name])
-    importlib.import_module(f"lab.demos.{name}").main()
-    print("demo: ok")
+    start = time.monotonic()
+    try:
+        importlib.import_module(f"lab.demos.{name}").main()
+    except (Untrue, AssertionError) as e:
+        print(f"\ndemo: FAILED: {e}", flush=True)
+        return 1
+    print(f"\n{time.monotonic() - start:.0f} s\ndemo: ok", flush=True)
     return 0
+
+
+def chapter(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def say(text: str) -> None:
+    print(f"   {text}", flush=True)
+
+
+def claim(text: str, seen: Any, expected: Any = True) -> None:
+    """Print the claim if *seen* is what was expected; else the story ends. Raises Untrue."""
+    if seen != expected:
+        raise Untrue(f"{text}: expected {expected!r}, saw {seen!r}")
+    print(f"   ✓ {text}", flush=True)
+
+
+def until(question: Callable[[], T], what: str, deadline: float = 20) -> T:
+    """The first true answer to *question*, asked again and again. Raises Untrue."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if answer := question():
+            return answer
+        time.sleep(0.01)
+    raise Untrue(f"waited {deadline} s in vain: {what}")

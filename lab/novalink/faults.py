@@ -34,6 +34,8 @@ class Faults:
     """Reads answered 503."""
     slow: float = 0.0
     """Seconds that every call waits before anything is done."""
+    slow_update: float = 0.0
+    """Seconds that an update waits before anything is done."""
     job_polls: int = 0
     """How often a job says that it still runs (does not count down)."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

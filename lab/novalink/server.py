@@ -47,6 +47,8 @@ class Service:
     tokens: set[str] = field(default_factory=set)
     logons: int = 0
     connections: int = 0
+    updating: int = 0
+    """Updates under way."""
     jobs: dict[str, Job] = field(default_factory=dict)
     queues: dict[str, int] = field(default_factory=dict)
     """What each client of the event queue has been told: the system's version."""
@@ -125,7 +127,11 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "GET":
             self._get()
         elif self.command == "POST":
-            self._update()
+            self.service.updating += 1
+            try:
+                self._update()
+            finally:
+                self.service.updating -= 1
         elif self.command == "PUT" and self.parts[3:4] == ["do"]:
             self._start_job()
         elif self.command == "DELETE" and self.parts[1] == "jobs":
@@ -273,6 +279,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _update(self) -> None:
         kind, ident = self.parts[1:3]
+        time.sleep(self.faults.slow_update)
         if self.faults.take("drop"):
             raise Cut
         if self.faults.take("error"):

@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import pytest
 
 from lab import guest as guests
 from lab import host, leftovers
+from lab.command import Moorline
 from lab.quobyte import Quobyte, QuobyteVolume
 
 GUESTS = ("moor1", "moor2")
@@ -97,43 +94,13 @@ def share(quobyte: Quobyte, request: pytest.FixtureRequest) -> QuobyteVolume:
     return quobyte.volume("vol-" + "".join(c for c in request.node.name if c.isalnum())[:40])
 
 
-@dataclass
-class Moorline:
-    """The command, as a user starts it, with a state directory of its own."""
-
-    state: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *args: str, **options: Any) -> subprocess.Popen[str]:
-        """Start it, in a process group of its own, and return at once."""
-        environment = {**os.environ, "MOORLINE_STATE_DIR": str(self.state), **self.environment}
-        command = [str(Path(sys.executable).with_name("moorline")), *args]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        pipes = {**pipes, "start_new_session": True, **options}
-        return subprocess.Popen(command, env=environment, **pipes)
-
-    def __call__(
-        self, *args: str, code: int | None = 0, stdin: str | None = None, deadline: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        """Run it to its end; *code* is what it must exit with (None: anything)."""
-        process = self.start(*args, stdin=subprocess.PIPE)
-        try:
-            out, err = process.communicate(stdin, deadline)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
-        if code is not None and process.returncode != code:
-            raise AssertionError(f"moorline {args} exited {process.returncode}\n{out}{err}")
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def json(self, *args: str, **options: Any) -> Any:
-        return json.loads(self(*args, "--output", "json", **options).stdout)
-
-
 @pytest.fixture
-def moorline(lab: Path, tmp_path: Path) -> Moorline:
-    return Moorline(tmp_path / "state")
+def moorline(lab: Path) -> Iterator[Moorline]:
+    """The command, with a state directory that it makes itself, and its mounts below that."""
+    # Not tmp_path: QEMU's user could not reach the mounts below pytest's directories.
+    with tempfile.TemporaryDirectory(dir=lab, prefix="state-") as directory:
+        Path(directory).chmod(0o755)
+        yield Moorline(Path(directory) / "moorline")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,218 @@
+"""Quobyte volumes become disks of two guests, through two kills, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from lab import guest as guests
+from lab import host, leftovers
+from lab.command import Moorline
+from lab.demo import chapter, claim, say, until
+from lab.quobyte import Quobyte, QuobyteVolume
+
+KIB = 1 << 10
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A disk image on a share, as Cinder would hand it over."""
+
+    id: str
+    share: QuobyteVolume
+    file: Path
+    connection: Path
+
+
+class Demo:
+    def __init__(self, connection: Any) -> None:
+        self.libvirt = connection
+        self.quobyte = Quobyte(host.LAB)
+        self.fast = self.quobyte.volume("fast")
+        self.slow = self.quobyte.volume("slow")
+        self.web01, self.web02 = guests.boot(
+            connection, ["web01", "web02"], host.images(), host.SOCKETS
+        )
+        self._moorline = Moorline()
+
+    def volume(self, share: QuobyteVolume, number: int) -> Volume:
+        id = f"3f2a9c1e-5b7d-4e21-9a68-00000000000{number}"
+        name = f"volume-{id}"
+        file = share.disk(name)
+        connection = host.LAB / f"volume-{number}.json"
+        connection.write_text(json.dumps({**share.connection(name), "serial": id}))
+        return Volume(id, share, file, connection)
+
+    # -- what a user types
+
+    def moorline(self, *args: str) -> None:
+        """Type a command, and show what it prints."""
+        say(f"# moorline {' '.join(args)}")
+        for line in self._moorline(*args).stdout.splitlines():
+            say(f"  {line}")
+
+    def attach(self, guest: guests.Guest, volume: Volume) -> None:
+        self.moorline("attach", guest.name, "--connection", str(volume.connection))
+
+    def killed_attach(
+        self, guest: guests.Guest, volume: Volume, when: Callable[[], object], what: str
+    ) -> None:
+        """Start to attach; kill the command, and only it, as soon as *when* is true."""
+        args = ("attach", guest.name, "--connection", str(volume.connection))
+        process = self._moorline.start(*args)
+        say(f"# moorline {' '.join(args)}")
+        try:
+            until(lambda: when() or process.poll() is not None, what)
+        finally:
+            process.kill()
+            _, err = process.communicate()
+        code = process.returncode
+        claim(f"killed with SIGKILL {what}", (code, err), (-signal.SIGKILL, ""))
+
+    # -- what is true: told by the mount table, libvirt, the guest and the file
+
+    def mounts(self, share: QuobyteVolume) -> int:
+        table = Path("/proc/self/mountinfo").read_text().splitlines()
+        ends = [line.partition(" - ")[2].split()[:2] for line in table]
+        return ends.count(["fuse.quobyte", f"quobyte@reg1/{share.name}"])
+
+    def disk(self, guest: guests.Guest, volume: Volume, *, inactive: bool) -> ET.Element | None:
+        flags = 2 if inactive else 0  # VIR_DOMAIN_XML_INACTIVE
+        domain = ET.fromstring(guest.domain.XMLDesc(flags))
+        found = [
+            disk
+            for disk in domain.findall("devices/disk")
+            if (alias := disk.find("alias")) is not None and alias.get("name") == f"ua-{volume.id}"
+        ]
+        return found[0] if found else None
+
+    def check_attached(self, guest: guests.Guest, volume: Volume) -> None:
+        live = self.disk(guest, volume, inactive=False)
+        saved = self.disk(guest, volume, inactive=True)
+        both = (live is not None, saved is not None)
+        claim(f"libvirt: {guest.name} has it, running and after a reboot", both, (True, True))
+        assert live is not None
+        driver = live.find("driver")
+        assert driver is not None
+        how = (driver.get("type"), driver.get("cache"), driver.get("io"))
+        claim("libvirt: raw, cache none, native I/O", how, ("raw", "none", "native"))
+        claim("libvirt: its serial is the volume's id", live.findtext("serial"), volume.id)
+        device = guest.wait_for(volume.id)
+        alike = [s for s in guest.disks().values() if volume.id.startswith(s)]
+        claim(f"the guest: {guest.name} sees it once, as {device}", len(alike), 1)
+
+    def check_data(self, guest: guests.Guest, volume: Volume, text: str) -> None:
+        length = 256 * KIB
+        guest.write(volume.id, text, offset=64 * KIB, length=length)
+        with volume.file.open("rb") as file:
+            file.seek(64 * KIB)
+            behind = file.read(length)
+        pattern = guests.pattern(text, length)
+        claim(f"the file on the share holds what {guest.name} wrote", behind == pattern)
+        read = guest.digest(volume.id, offset=64 * KIB, length=length)
+        claim(f"{guest.name} reads the same", read, guests.digest(pattern))
+
+    def check_detached(self, guest: guests.Guest, volume: Volume) -> None:
+        places = [self.disk(guest, volume, inactive=inactive) for inactive in (False, True)]
+        claim(f"libvirt: {guest.name} has it no more", places, [None, None])
+        claim(f"the guest: {guest.name} sees it no more", guest.device(volume.id), None)
+
+
+def main() -> None:
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("qemu:///system")
+    before = leftovers.look(connection)
+    chapter("Two guests boot: Linux and busybox, under QEMU and libvirt")
+    demo = Demo(connection)
+    for guest in (demo.web01, demo.web02):
+        claim(f"{guest.name} answers and has no disk", guest.disks(), {})
+    tell(demo)
+    chapter("The guests go, and nothing is left")
+    for guest in (demo.web01, demo.web02):
+        guests.remove(guest)
+    claim("no mount, process or domain is left", leftovers.after(connection, before), [])
+    connection.close()
+
+
+def tell(demo: Demo) -> None:
+    one, two, three = (
+        demo.volume(demo.fast, 1),
+        demo.volume(demo.slow, 2),
+        demo.volume(demo.fast, 3),
+    )
+    attach_one(demo, one)
+    kill_while_mounting(demo, two)
+    kill_while_attaching(demo, three)
+    chapter("Detach: a share is unmounted when its last user goes")
+    demo.moorline("detach", "web01", one.id)
+    demo.check_detached(demo.web01, one)
+    claim("web02 still uses the share, so it stays mounted", demo.mounts(demo.fast), 1)
+    demo.check_data(demo.web02, three, "undisturbed")
+    demo.moorline("detach", "web02", three.id)
+    demo.check_detached(demo.web02, three)
+    claim("its last user is gone, and so is the mount", demo.mounts(demo.fast), 0)
+    demo.moorline("detach", "web01", two.id)
+    demo.check_detached(demo.web01, two)
+    claim("the other share is unmounted as well", demo.mounts(demo.slow), 0)
+    claim("nothing is wished any more", Moorline().json("list"), [])
+    data = one.file.read_bytes()[64 * KIB : 65 * KIB]
+    claim("the data stays where it was written", data, guests.pattern("first", KIB))
+
+
+def attach_one(demo: Demo, one: Volume) -> None:
+    chapter("A Quobyte volume becomes a disk of web01")
+    demo.attach(demo.web01, one)
+    claim("the share is mounted: fuse.quobyte, once", demo.mounts(demo.fast), 1)
+    demo.check_attached(demo.web01, one)
+    demo.check_data(demo.web01, one, "first")
+    calls = len(demo.quobyte.calls())
+    say("The same again is success, and does nothing:")
+    demo.attach(demo.web01, one)
+    claim("the client was not called again", len(demo.quobyte.calls()), calls)
+
+
+def kill_while_mounting(demo: Demo, two: Volume) -> None:
+    chapter("kill -9 while the client mounts another share")
+    two.share.command(slow=2)
+
+    def mounting() -> bool:
+        return any(two.share.export in call["argv"] for call in demo.quobyte.calls())
+
+    demo.killed_attach(demo.web01, two, mounting, "while mount.quobyte ran")
+    claim("the share is not mounted", demo.mounts(demo.slow), 0)
+    (row,) = (row for row in Moorline().json("list") if row["volume"] == two.id)
+    claim("the wish is kept", row["wanted"], "attached")
+    claim("and seen not to be so yet", row["seen"] != "attached")
+    say("The next command finds out what became of it, and goes on from there:")
+    demo.attach(demo.web01, two)
+    claim("the share is mounted once, not twice", demo.mounts(demo.slow), 1)
+    demo.check_attached(demo.web01, two)
+    demo.check_data(demo.web01, two, "second")
+
+
+def kill_while_attaching(demo: Demo, three: Volume) -> None:
+    chapter("kill -9 while libvirt plugs a disk of the first share into web02")
+    qemu = int(Path("/run/libvirt/qemu/web02.pid").read_text())
+    os.kill(qemu, signal.SIGSTOP)  # so that libvirt is surely in the middle of it
+
+    def plugging() -> bool:  # libvirt gives the file to QEMU's user, and waits for QEMU
+        return three.file.stat().st_uid == host.qemu_user()
+
+    try:
+        demo.killed_attach(demo.web02, three, plugging, "while libvirt attached")
+    finally:
+        os.kill(qemu, signal.SIGCONT)
+    say("The next command looks, and does what is missing:")
+    demo.attach(demo.web02, three)
+    claim("two guests share one mount", demo.mounts(demo.fast), 1)
+    demo.check_attached(demo.web02, three)
+    demo.check_data(demo.web02, three, "third")
+    demo.moorline("list")
