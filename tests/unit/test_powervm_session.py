@@ -1,0 +1,199 @@
+"""The session with NovaLink: what is verified, what the environment may say, what is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+from pypowervm import adapter
+
+from lab.novalink import NovaLink as Lab
+from lab.novalink.rig import image, logon, look, powervm
+from moorline.errors import Denied, Refused, Unavailable
+from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM
+from moorline.hypervisors.powervm.transport import Transport, session_class
+from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
+from moorline.secret import Secret
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+def test_a_server_that_nobody_vouches_for_is_not_talked_to(lab: Lab, tmp_path: Path) -> None:
+    with Lab() as other:
+        stranger = NovaLink(replace(logon(lab), ca=other.ca))
+        with pytest.raises(Unavailable, match="ca in"):
+            stranger.management()
+        assert lab.trace == []
+
+
+def test_every_call_is_verified_not_only_the_logon() -> None:
+    """The server is swapped behind a session that is logged on already."""
+    with Lab() as lab:
+        novalink = NovaLink(logon(lab), deadline=5)
+        server = novalink.management().uuid
+    with Lab(port=lab.port) as impostor:  # same address, another authority
+        with pytest.raises(Unavailable):
+            novalink.storage(server)
+        novalink.close()
+        assert impostor.trace == []
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_environment_cannot_choose_whom_to_trust(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with Lab() as other:
+        monkeypatch.setenv(name, str(other.ca))
+        stranger = NovaLink(replace(logon(lab), ca=other.ca))
+        with pytest.raises(Unavailable):
+            stranger.management()
+        novalink = NovaLink(logon(lab))
+        assert novalink.management().name == "novalink"
+        novalink.close()
+        monkeypatch.setenv(name, str(lab.ca))
+        untrusting = NovaLink(replace(logon(lab), ca=None))  # the system's authorities only
+        with pytest.raises(Unavailable):
+            untrusting.management()
+
+
+def test_the_environment_cannot_send_us_to_a_proxy(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    novalink = NovaLink(logon(lab), deadline=5)
+    assert novalink.management().serves
+    novalink.close()
+
+
+def test_connections_are_kept(lab: Lab) -> None:
+    vm = powervm(lab)
+    for _ in range(10):
+        vm.find("web01")
+    assert lab.service.connections == 1
+    vm.close()
+
+
+def test_pypowervm_itself_is_left_as_it_is() -> None:
+    before = adapter.Session.request
+    ours = session_class(Transport(None))
+    assert issubclass(ours, adapter.Session)
+    assert adapter.Session.request is before
+    assert adapter.requests is requests
+    assert ours.request.__code__ is before.__code__
+
+
+def test_a_wrong_password_is_denied_and_not_tried_again_at_once(lab: Lab) -> None:
+    vm = PowerVM(NovaLink(logon(lab, password="wrong")), MemorySlots(), look)
+    for _ in range(3):
+        with pytest.raises(Denied, match="does not let us log on"):
+            vm.find("web01")
+    assert lab.service.logons == 1
+    vm.close()
+
+
+def test_a_session_that_is_lost_is_renewed(lab: Lab, tmp_path: Path) -> None:
+    vm = powervm(lab)
+    guest = vm.find("web01").id
+    file = ImageFile(image(tmp_path, "f"), "raw")
+    lab.service.tokens.clear()
+    vm.attach(guest, VolumeId("v1"), file, DiskOptions())
+    for _ in range(3):
+        lab.faults.set(unauthorized=1)
+        assert vm.disks(guest).keys() == {"v1"}
+    vm.close()
+
+
+def test_a_session_that_is_lost_between_read_and_post_is_renewed(lab: Lab, tmp_path: Path) -> None:
+    vm = powervm(lab)
+    guest = vm.find("web01").id
+    file = ImageFile(image(tmp_path, "f"), "raw")
+
+    def loses(path: Path) -> None:
+        look(path)
+        lab.faults.set(unauthorized=1)
+
+    losing = PowerVM(vm._novalink, MemorySlots(), loses)
+    losing.attach(guest, VolumeId("v1"), file, DiskOptions())
+    assert lab.service.updates() == 1
+    vm.close()
+
+
+def test_where_even_the_new_token_is_refused_the_next_call_begins_anew(lab: Lab) -> None:
+    vm = powervm(lab)
+    vm.find("web01")
+    lab.faults.set(unauthorized=2)
+    with pytest.raises((Denied, Unavailable)):
+        vm.find("web01")
+    assert vm.find("web01").name == "web01"
+    vm.close()
+
+
+def test_closing_logs_off(lab: Lab) -> None:
+    vm = powervm(lab)
+    vm.find("web01")
+    assert len(lab.service.tokens) == 1
+    vm.close()
+    assert not lab.service.tokens
+    vm.close()
+
+
+def test_the_logon_by_file() -> None:
+    with Lab(tls=False) as lab:
+        vm = PowerVM(NovaLink(Logon(port=lab.port)), MemorySlots(), look)
+        assert vm.find("web01").name == "web01"
+        assert vm.disks(GuestId("x")) == {}
+        vm.close()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"host": "novalink.example"},
+        {"host": "novalink.example", "password": Secret("x")},
+        {"user": "a<b", "password": Secret("x")},
+    ],
+)
+def test_a_logon_that_cannot_work_is_refused(given: dict[str, object]) -> None:
+    with pytest.raises(Refused):
+        Logon(**given)  # type: ignore[arg-type]
+
+
+def test_the_password_is_told_to_nobody(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    secret = "s3cret-&-<quoted>"
+    given = Logon("localhost", lab.port, lab.user, Secret(secret), lab.ca)
+    lab.service.password = secret
+    vm = PowerVM(NovaLink(given), MemorySlots(), look)
+    vm.find("web01")
+    lab.service.tokens.clear()
+    lab.service.password = "changed"
+    with pytest.raises(Denied) as denied:
+        vm.find("web01")
+    told = caplog.text + repr(given) + str(denied.value) + repr(denied.value)
+    assert "s3cret" not in told
+    vm.close()
+
+
+def test_failures_print_nothing_where_no_logging_is_set_up(lab: Lab) -> None:
+    code = (
+        "from moorline.hypervisors.powervm import *\n"
+        "from moorline.secret import Secret\n"
+        f"n = NovaLink(Logon('localhost', {lab.port}, 'neo', Secret('wrong')))\n"
+        "try:\n    n.management()\n"
+        "except Exception as e:\n    print(type(e).__name__)\n"
+        "n.close()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (run.stdout, run.stderr) == ("Unavailable\n", "")
