@@ -265,14 +265,15 @@ class Handler(BaseHTTPRequestHandler):
             if any(known[3] != s.version for known in self.service.rendered):
                 self.service.rendered.clear()
             mappings = bool({"ViosSCSIMapping", "All"} & set(group.split(",")))
-            content = wire.partition(s, p, self.base, mappings=mappings)
-            etag = str(zlib.crc32(etree.tostring(content)))
+            content = wire.partition(p, mappings=mappings)
+            shape = wire.fill(etree.tostring(content), s, p, self.base)
+            etag = str(zlib.crc32(shape))
             # The link repeats the group: a client refreshes by it, and would
             # otherwise come back without the mappings.
             asked = f"?group={group}" if "group" in self.query else ""
             href = f"{self.base}/{p.kind}/{p.uuid}{asked}"
             body = etree.tostring(wire.entry(p.kind, p.uuid, href, content, etag))
-            self.service.rendered[key] = body, etag
+            self.service.rendered[key] = wire.fill(body, s, p, self.base), etag
         return self.service.rendered[key]
 
     # --- changing ------------------------------------------------------------

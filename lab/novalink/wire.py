@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from lxml import etree
@@ -63,8 +64,8 @@ def system(s: System) -> Element:
     return root
 
 
-def partition(s: System, p: Partition, base: str, *, mappings: bool) -> Element:
-    """A partition; *mappings*: with the group ViosSCSIMapping."""
+def partition(p: Partition, *, mappings: bool) -> Element:
+    """A partition; *mappings*: with the group ViosSCSIMapping, to be filled by :func:`fill`."""
     root = _object(UOM, p.kind, p.uuid)
     capabilities = _child(root, "PartitionCapabilities")
     _text(capabilities, UOM, "DynamicLogicalPartitionIOCapable", str(p.dlpar).lower())
@@ -78,21 +79,35 @@ def partition(s: System, p: Partition, base: str, *, mappings: bool) -> Element:
     _text(root, UOM, "IsManagementPartition", str(p.management).lower())
     if mappings and p.kind == "VirtualIOServer":
         group = _child(root, "VirtualSCSIMappings", group="ViosSCSIMapping")
-        for m in s.mappings[p.uuid]:
-            group.append(_mapping(s, p, m, base))
+        group.append(etree.ProcessingInstruction("mappings"))
     return root
 
 
-def _mapping(s: System, server: Partition, m: ScsiMapping, base: str) -> Element:
-    root = etree.Element(f"{{{UOM}}}VirtualSCSIMapping", schemaVersion="V1_0")
+def fill(document: bytes, s: System, p: Partition, base: str) -> bytes:
+    """Put the mappings of *p* where :func:`partition` left room for them.
+
+    Each is rendered once: this is a benchmark's server too.
+    """
+    client = f"{base}/ManagedSystem/{s.uuid}/LogicalPartition/"
+    rendered = b"".join(_rendered(p.id, m, client) for m in s.mappings.get(p.uuid, ()))
+    return document.replace(b"<?mappings ?>", rendered)
+
+
+@lru_cache(maxsize=10_000)
+def _rendered(server: int, m: ScsiMapping, client: str) -> bytes:
+    rendered: bytes = etree.tostring(_mapping(server, m, client + m.client))
+    return rendered
+
+
+def _mapping(server: int, m: ScsiMapping, href: str) -> Element:
+    root = etree.Element(f"{{{UOM}}}VirtualSCSIMapping", nsmap={None: UOM}, schemaVersion="V1_0")
     _metadata(root, UOM)
-    href = f"{base}/ManagedSystem/{s.uuid}/LogicalPartition/{m.client}"
     _child(root, "AssociatedLogicalPartition", rel="related", href=href)
     client = _child(root, "ClientAdapter")
-    _adapter(client, "Client", m.client_id, m.client_slot, server.id, m.server_slot)
+    _adapter(client, "Client", m.client_id, m.client_slot, server, m.server_slot)
     peer = _child(root, "ServerAdapter")
-    _adapter(peer, "Server", server.id, m.server_slot, m.client_id, m.client_slot)
-    _text(peer, UOM, "UniqueDeviceID", f"1e{server.id}-C{m.server_slot}")
+    _adapter(peer, "Server", server, m.server_slot, m.client_id, m.client_slot)
+    _text(peer, UOM, "UniqueDeviceID", f"1e{server}-C{m.server_slot}")
     if m.disk:
         disk = _child(_child(root, "Storage"), "VirtualDisk")
         if m.disk.tag:

@@ -112,7 +112,8 @@ class PowerVM:
         gone: list[ScsiMapping] = []
 
         def unplug(vios: Any) -> bool:
-            gone[:] = [m for m in mappings.read(vios) if marked(m, client, volume, known)]
+            found = mappings.read(vios, client=client)
+            gone[:] = [m for m in found if marked(m, client, volume, known)]
             for m in gone:
                 mappings.remove(m)
             return bool(gone)

@@ -18,6 +18,8 @@ _BUS_LIMIT = 32
 """Disks on one bus before another is made (pypowervm's own limit)."""
 
 _NS = {"u": const.UOM_NS}
+_LPAR = f"{{{const.UOM_NS}}}AssociatedLogicalPartition"
+_DISK_NAME = "{0}Storage/{0}VirtualDisk/{0}DiskName".format(f"{{{const.UOM_NS}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,24 @@ class ScsiMapping:
         return Slot(self.path, self.slot, self.lua)
 
 
-def read(vios: Any) -> list[ScsiMapping]:
-    """Return all mappings of *vios*, which was read with the group ViosSCSIMapping.
+def read(vios: Any, *, client: str = "", path: str = "") -> list[ScsiMapping]:
+    """Return the mappings of *vios*, which was read with the group ViosSCSIMapping.
 
-    It walks the XML tree: with hundreds of mappings, pypowervm's wrappers take
-    four times as long.
+    With *client*: only those of that LPAR, and those of the file *path*. It walks
+    the XML tree: with hundreds of mappings, pypowervm's wrappers take four times
+    as long.
     """
     tree = vios.element.element
-    return [_mapping(e) for e in tree.iterfind("u:VirtualSCSIMappings/u:VirtualSCSIMapping", _NS)]
+    return [
+        _mapping(e)
+        for e in tree.iterfind("u:VirtualSCSIMappings/u:VirtualSCSIMapping", _NS)
+        if not client or _client(e) == client or (path and e.findtext(_DISK_NAME) == path)
+    ]
+
+
+def _client(e: Any) -> str:
+    lpar = e.find(_LPAR)
+    return "" if lpar is None else lpar.get("href").rpartition("/")[2].upper()
 
 
 def _mapping(e: Any) -> ScsiMapping:
@@ -60,10 +72,9 @@ def _mapping(e: Any) -> ScsiMapping:
         return e.findtext(path, "", _NS) or ""
 
     storage = e.find("u:Storage", _NS)
-    client = e.find("u:AssociatedLogicalPartition", _NS)
-    name = text("u:Storage/u:VirtualDisk/u:DiskName")
+    name = text(_DISK_NAME)
     return ScsiMapping(
-        client="" if client is None else client.get("href").rpartition("/")[2].upper(),
+        client=_client(e),
         client_id=int(text("u:ServerAdapter/u:RemoteLogicalPartitionID") or 0),
         slot=int(text("u:ServerAdapter/u:RemoteSlotNumber") or 0),
         server_slot=int(text("u:ServerAdapter/u:VirtualSlotNumber") or 0),

@@ -50,7 +50,7 @@ class Plug:
 
         Raises Refused or NotOurs, nothing changed.
         """
-        found = mappings.read(vios)
+        found = mappings.read(vios, client=self.client, path=self.path)
         mine = [m for m in found if self._is_mine(m)]
         if any(m.path != self.path for m in mine):
             raise NotOurs(
@@ -71,7 +71,8 @@ class Plug:
     def made(self, vios: Any) -> list[ScsiMapping]:
         """Return the volume's mappings after the change."""
         asked = Slot(self.path)
-        return [m for m in mappings.read(vios) if marked(m, self.client, self.volume, asked)]
+        found = mappings.read(vios, client=self.client)
+        return [m for m in found if marked(m, self.client, self.volume, asked)]
 
     def refuse(self, found: Sequence[ScsiMapping]) -> None:
         """Raise Refused or NotOurs if the file must not be mapped now."""
