@@ -1,0 +1,169 @@
+"""One connection to libvirt, every call with a deadline, its errors in our families.
+
+A libvirt call can hang for ever (a disk on a hung FUSE mount holds its
+domain's lock), and nothing in the binding can cancel it. So calls run in
+threads of their own; one that misses its deadline is left alone, and its lane
+stays closed until it returns. Threads do not pile up: a lane has one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, TypeVar
+
+from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
+
+T = TypeVar("T")
+_DENIED = ("AUTH_FAILED", "AUTH_CANCELLED", "AUTH_UNAVAILABLE", "ACCESS_DENIED")
+_REFUSED = ("NO_SUPPORT", "NO_CONNECT", "INVALID_CONN")
+Do = Callable[[Any], T]
+
+
+class Connection:
+    """Opened when it is first used, and again when libvirtd went away.
+
+    Safe to use from several threads; libvirtd works on about five calls of a
+    connection at once (``max_client_requests``). *deadline*: seconds a call has.
+    """
+
+    def __init__(self, uri: str, deadline: float) -> None:
+        self.uri = uri
+        self._deadline = deadline
+        self._opening = threading.Lock()
+        self._guard = threading.Lock()
+        self._virt: Any = None
+        self._stuck: dict[str, threading.Thread] = {}
+
+    def look(self, lane: str, do: Do[T], *, deadline: float = 0.0) -> T:
+        """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
+        return self._run(lane, do, deadline, lost=Unavailable)
+
+    def change(self, lane: str, do: Do[T]) -> T:
+        """Run *do*, which changes something.
+
+        Raises as :meth:`look`, Failed (libvirt says that it did not work), and
+        Uncertain also if the connection broke, because libvirtd may have gone on.
+        """
+        return self._run(lane, do, 0.0, lost=Uncertain)
+
+    def stuck(self) -> str:
+        """The lane of a call that hangs, '' if none does."""
+        with self._guard:
+            self._stuck = {lane: t for lane, t in self._stuck.items() if t.is_alive()}
+            return next(iter(self._stuck), "")
+
+    def close(self) -> None:
+        """Close, unless a call hangs: closing would hang with it."""
+        if self._virt is not None and not self.stuck():
+            self._quietly_close()
+
+    def _run(self, lane: str, do: Do[T], deadline: float, lost: type[MoorlineError]) -> T:
+        deadline = deadline or self._deadline
+        self._refuse_stuck(lane)
+        answer: list[T] = []
+        error: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                answer.append(do(self._opened()))
+            except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
+                error.append(e)
+
+        thread = threading.Thread(target=work, name=f"libvirt {lane}", daemon=True)
+        thread.start()
+        thread.join(deadline)
+        if thread.is_alive():
+            with self._guard:
+                self._stuck[lane] = thread
+            raise Uncertain(f"libvirt did not answer within {deadline:g} s about {lane}")
+        if error:
+            raise self._translated(error[0], lost)
+        return answer[0]
+
+    def _refuse_stuck(self, lane: str) -> None:
+        with self._guard:
+            thread = self._stuck.get(lane)
+            if thread is None:
+                return
+            if not thread.is_alive():
+                del self._stuck[lane]
+                return
+        raise Uncertain(f"an earlier call to libvirt about {lane} still hangs")
+
+    def _opened(self) -> Any:
+        with self._opening:
+            if self._virt is None or not self._virt.isAlive():
+                if self._virt is not None:
+                    self._quietly_close()
+                self._virt = _open(self.uri)
+            return self._virt
+
+    def _quietly_close(self) -> None:
+        with suppress(module().libvirtError):  # it is gone already
+            self._virt.close()
+        self._virt = None
+
+    def _translated(self, error: BaseException, lost: type[MoorlineError]) -> BaseException:
+        virt = module()
+        if not isinstance(error, virt.libvirtError):
+            return error
+        text = str(error)
+        code = error.get_error_code()
+        if code == virt.VIR_ERR_NO_DOMAIN:
+            return NotFound(text)
+        if code in (
+            virt.VIR_ERR_AUTH_FAILED,
+            virt.VIR_ERR_AUTH_CANCELLED,
+            virt.VIR_ERR_ACCESS_DENIED,
+        ):
+            return Denied(text)
+        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT, virt.VIR_ERR_INVALID_CONN):
+            return Refused(f"{self.uri}: {text}")
+        if self._virt is None:
+            return Unavailable(f"{self.uri} cannot be reached: {text}")
+        if not self._virt.isAlive():
+            return lost(f"the connection to {self.uri} broke: {text}")
+        return Failed(text)
+
+
+def module() -> ModuleType:
+    """The libvirt binding. Raises Refused if it is not installed."""
+    try:
+        import libvirt
+    except ImportError as e:
+        raise Refused(
+            f"libvirt's Python binding cannot be imported: {e}",
+            hint="pip install 'moorline[libvirt]'",
+        ) from e
+    return libvirt  # type: ignore[no-any-return]
+
+
+_loop: threading.Thread | None = None
+_loop_guard = threading.Lock()
+
+
+def _open(uri: str) -> Any:
+    virt = module()
+    # It prints each error to stderr by default, beside raising it.
+    virt.registerErrorHandler(lambda *_: None, None)
+    if uri.startswith("qemu:///embed"):
+        _run_event_loop(virt)
+    return virt.open(uri)
+
+
+def _run_event_loop(virt: ModuleType) -> None:
+    """The embedded driver lives in this process, and needs its event loop run here."""
+    global _loop
+    with _loop_guard:
+        if _loop is None:
+            virt.virEventRegisterDefaultImpl()
+            _loop = threading.Thread(target=_events, args=(virt,), name="libvirt", daemon=True)
+            _loop.start()
+
+
+def _events(virt: ModuleType) -> None:
+    while True:
+        virt.virEventRunDefaultImpl()

@@ -1,0 +1,276 @@
+"""Disks of libvirt's guests."""
+
+from __future__ import annotations
+
+import difflib
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
+from moorline.hypervisors.libvirt.connection import Connection, module
+from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit
+from moorline.hypervisors.libvirt.domain import MARK, Domain, Half, parse
+from moorline.hypervisors.libvirt.propagation import hidden_from
+from moorline.model import (
+    BlockDevice,
+    Disk,
+    DiskOptions,
+    DiskSource,
+    Guest,
+    GuestId,
+    ImageFile,
+    VolumeId,
+)
+
+LIVE, CONFIG, INACTIVE = 1, 2, 2
+"""VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+ASK_AGAIN = 1.0
+"""Seconds to wait for a guest to let a disk go before returning: a request that it
+missed (while it boots, say) is then made anew."""
+FORMATS = ("raw", "qcow2")
+_LOOK = 0.02
+
+
+class Libvirt:
+    """See :class:`moorline.ports.Hypervisor`. Guests are known by their UUID.
+
+    *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
+    *deadline*: seconds that a libvirt call has.
+    """
+
+    kind: ClassVar[str] = "libvirt"
+    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+
+    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 30.0) -> None:
+        self._connection = Connection(uri, deadline)
+        self._qemu = 0
+
+    def find(self, guest: str) -> Guest:
+        return _guest(self._connection.look(guest, lambda virt: _found(virt, guest)))
+
+    def survey(self) -> Sequence[Guest]:
+        if stuck := self._connection.stuck():
+            raise Uncertain(f"libvirt does not answer about {stuck}")
+        return [_guest(domain) for domain in self._connection.look("all guests", _all)]
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        try:
+            return self._look(guest).disks()
+        except NotFound:
+            return {}
+
+    def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
+        _check(self._look(guest), source, options)
+
+    def attach(
+        self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
+    ) -> None:
+        domain = self._look(guest)
+        flags = _missing(domain, volume)
+        if not flags:
+            return
+        there = next((h.disks[volume] for h in domain.halves() if volume in h.disks), None)
+        if there is not None:
+            # Both halves must agree, or the disk moves when the guest reboots.
+            target, bus, unit = there.target, there.bus, there.unit
+        else:
+            _check(domain, source, options)
+            target, bus, unit = _place(domain, options)
+        controller = next((h.scsi_controller for h in domain.halves()), None)
+        xml = disk_xml(
+            volume,
+            source,
+            options,
+            target=target,
+            bus=bus,
+            controller=controller or 0,
+            unit=unit,
+            qemu=self._qemu_version(),
+        )
+        try:
+            self._connection.change(
+                guest, lambda virt: _lookup(virt, guest).attachDeviceFlags(xml, flags)
+            )
+        except Failed as e:
+            raise self._looked_again(domain, guest, volume, source, e) from e
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        try:
+            domain = self._look(guest)
+        except NotFound:
+            return
+        error: MoorlineError | None = None
+        # The definition first: a crash in between leaves the live half, which
+        # the next look finds. One call each, as a live request that is under
+        # way already would make the common call fail.
+        for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
+            if half is not None and volume in half.disks:
+                error = self._ask_to_go(guest, volume, flag) or error
+        end = time.monotonic() + ASK_AGAIN
+        while volume in self.disks(guest):
+            if time.monotonic() > end:
+                if error is not None:
+                    raise error
+                return
+            time.sleep(_LOOK)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask_to_go(self, guest: GuestId, volume: VolumeId, flag: int) -> MoorlineError | None:
+        alias = f"{MARK}{volume}"
+        try:
+            self._connection.change(
+                guest, lambda virt: _lookup(virt, guest).detachDeviceAlias(alias, flag)
+            )
+        except (Failed, NotFound) as e:
+            return e  # it may be gone, or going: a look decides, not the error
+        return None
+
+    def _look(self, guest: GuestId) -> Domain:
+        return self._connection.look(guest, lambda virt: _domain(_lookup(virt, guest)))
+
+    def _qemu_version(self) -> int:
+        if not self._qemu:
+            self._qemu = int(self._connection.look("QEMU's version", lambda v: v.getVersion()))
+        return self._qemu
+
+    def _looked_again(
+        self, domain: Domain, guest: GuestId, volume: VolumeId, source: DiskSource, error: Failed
+    ) -> MoorlineError:
+        """What an attach came to that libvirt calls failed."""
+        if volume in self.disks(guest):
+            return Uncertain(f"{error.message} (though the disk is there, at least in part)")
+        assert isinstance(source, ImageFile | BlockDevice), "check() lets nothing else through"
+        if domain.live is not None and hidden_from(domain.name, str(source.path)):
+            return _trap(domain.name, str(source.path))
+        return error
+
+
+def _lookup(virt: Any, guest: GuestId) -> Any:
+    return virt.lookupByUUIDString(guest)
+
+
+def _found(virt: Any, guest: str) -> Domain:
+    """Find a domain by name or UUID. Raises NotFound, Refused (it is both)."""
+    libvirt = module()
+    by_name = by_uuid = None
+    try:
+        by_name = virt.lookupByName(guest)
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+    if _is_uuid(guest):
+        try:
+            by_uuid = virt.lookupByUUIDString(guest)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    if by_name and by_uuid and by_name.UUID() != by_uuid.UUID():
+        raise Refused(f"{guest} is the name of one guest and the UUID of another")
+    found = by_name or by_uuid
+    if found is None:
+        names = [domain.name() for domain in virt.listAllDomains()]
+        close = ", ".join(difflib.get_close_matches(guest, names))
+        raise NotFound(f"there is no guest {guest}", hint=f"did you mean {close}?" if close else "")
+    return _domain(found)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _all(virt: Any) -> list[Domain]:
+    libvirt = module()
+    saved = virt.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+    extra = {each.UUID(): parse(each.managedSaveGetXMLDesc()).paths for each in saved}
+    domains = []
+    for each in virt.listAllDomains():
+        try:
+            domains.append(_domain(each, extra.get(each.UUID(), frozenset())))
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise  # gone since it was listed
+    return domains
+
+
+def _domain(virt: Any, saved_paths: frozenset[str] = frozenset()) -> Domain:
+    live = parse(virt.XMLDesc()) if virt.isActive() else None
+    defined = parse(virt.XMLDesc(INACTIVE)) if virt.isPersistent() else None
+    return Domain(virt.UUIDString(), virt.name(), live, defined, saved_paths)
+
+
+def _guest(domain: Domain) -> Guest:
+    return Guest(
+        GuestId(domain.uuid),
+        domain.name,
+        domain.live is not None,
+        domain.disks(),
+        domain.paths(),
+    )
+
+
+def _missing(domain: Domain, volume: VolumeId) -> int:
+    flags = 0
+    if domain.live is not None and volume not in domain.live.disks:
+        flags |= LIVE
+    if domain.defined is not None and volume not in domain.defined.disks:
+        flags |= CONFIG
+    return flags
+
+
+def _place(domain: Domain, options: DiskOptions) -> tuple[str, str, int | None]:
+    """Choose target, bus and unit, free in both halves."""
+    bus = bus_of(options)
+    taken = frozenset[str]().union(*(half.targets for half in domain.halves()))
+    unit = None
+    if bus == "scsi":
+        unit = next_unit(frozenset[int]().union(*(half.units for half in domain.halves())))
+    return options.target or next_target(bus, taken), bus, unit
+
+
+def _check(domain: Domain, source: DiskSource, options: DiskOptions) -> None:
+    """Refuse what cannot work, in words that say what to do."""
+    if not isinstance(source, ImageFile | BlockDevice):
+        raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
+    if isinstance(source, ImageFile) and source.format not in FORMATS:
+        raise Refused(f"QEMU has no driver for {source.format} files here")
+    if options.shared and isinstance(source, ImageFile) and source.format != "raw":
+        raise Refused(f"a {source.format} file cannot be written to by several guests")
+    bus = bus_of(options)
+    for half in domain.halves():
+        if options.target in half.targets:
+            raise Refused(f"{domain.name} has a disk {options.target} already")
+        if bus == "scsi" and half.scsi_controller is None:
+            raise Refused(
+                f"{domain.name} has no virtio-scsi controller",
+                hint="add one, or use the bus virtio",
+            )
+    if domain.live is not None:
+        _check_live(domain.name, domain.live, bus, str(source.path))
+
+
+def _check_live(name: str, live: Half, bus: str, path: str) -> None:
+    if bus == "virtio" and live.hotplug_ports is not None and not live.hotplug_ports[0]:
+        raise Refused(
+            f"{name} has no free PCI port for a virtio disk:"
+            f" all {live.hotplug_ports[1]} are in use",
+            hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
+        )
+    if hidden_from(name, path):
+        raise _trap(name, path)
+
+
+def _trap(name: str, path: str) -> Refused:
+    return Refused(
+        f"{name} cannot see {path}: it was mounted after the guest had started,"
+        " and mounts do not propagate into the guest's mount namespace",
+        hint="run `mount --make-rshared /` and restart the guest"
+        " (or set namespaces = [] in libvirt's qemu.conf)",
+    )

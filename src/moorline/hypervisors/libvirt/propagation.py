@@ -1,0 +1,46 @@
+"""The mount propagation trap: a mount that the host sees and a running guest does not.
+
+libvirt runs QEMU in a mount namespace of its own. A mount made after the guest
+started reaches it only if the mount above it is *shared* (mount_namespaces(7)),
+as systemd makes ``/``. Elsewhere the attach fails with "No such file".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PID_FILES = Path("/run/libvirt/qemu")
+
+
+def hidden_from(guest: str, path: str) -> bool:
+    """Whether the mount that holds *path* is missing in the running guest's namespace.
+
+    False if that cannot be told: not root, or not libvirt's system daemon.
+    """
+    try:
+        pid = int((PID_FILES / f"{guest}.pid").read_text())
+        theirs = _mounts(f"/proc/{pid}/mountinfo")
+        ours = _mounts("/proc/self/mountinfo")
+    except (OSError, ValueError):
+        return False
+    return _device(ours, path) != _device(theirs, path)
+
+
+def _mounts(file: str) -> dict[str, str]:
+    """Device by mount point; the topmost mount at a point wins."""
+    found = {}
+    for line in Path(file).read_text().splitlines():
+        fields = line.split(" ")
+        found[_unescaped(fields[4])] = fields[2]
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("unicode_escape") if "\\" in text else text
+
+
+def _device(mounts: dict[str, str], path: str) -> str:
+    while path not in mounts and path != "/":
+        path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
+    return mounts.get(path, "")
