@@ -20,6 +20,7 @@ READY = b"{}\n"
 
 
 def main() -> None:
+    """Answer each line of standard input with one on standard output."""
     os.write(1, READY)
     for line in sys.stdin.buffer:
         os.write(1, json.dumps(answer(json.loads(line))).encode() + b"\n")

@@ -32,17 +32,17 @@ def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
 
 
 def _mount(line: str) -> Mount:
-    before, _, after = line.partition(" - ")
-    number, _parent, device, _root, target, _options, *optional = before.split(" ")
-    # Split at single spaces: the source may be empty.
-    fstype, source, *_ = after.split(" ")
+    fields = line.split(" ")  # single spaces: the source may be empty
+    number, _parent, device, _root, target, _options = fields[:6]
+    dash = fields.index("-", 6)
+    fstype, source = fields[dash + 1 : dash + 3]
     return Mount(
         id=int(number),
         source=_unescape(source),
         target=_unescape(target),
         fstype=_unescape(fstype),
         device=device,
-        shared=any(field.startswith("shared:") for field in optional),
+        shared=any(field.startswith("shared:") for field in fields[6:dash]),
     )
 
 

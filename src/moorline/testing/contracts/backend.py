@@ -1,0 +1,293 @@
+"""What every storage back end keeps: subclass, and give the fixture ``rig``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from moorline.errors import NotOurs, Refused, Uncertain
+from moorline.model import Broken, Foreign, Link, Linked, Unknown, Unlinked
+from moorline.ports import StorageBackend
+
+Connection = Mapping[str, Any]
+
+
+class BackendRig:
+    """A back end, connections for it, and hands on the world that it works in.
+
+    Subclass it for a back end. What the back end cannot suffer stays as it is
+    here, and the tests that need it are skipped. ``tear_down`` is the owner's.
+    """
+
+    backend: StorageBackend[Any]
+    good: Connection
+    """Of a volume that exists."""
+    sibling: Connection | None = None
+    """Of another volume on the same link."""
+    respelled: Sequence[Connection] = ()
+    """Other spellings of *good*: the same link."""
+    other: Connection
+    """Of a volume on another link, which exists too."""
+    missing: Connection
+    """On the link of *good*, of a volume that does not exist."""
+    unfit: Mapping[str, Connection] = {}
+    """Connections on the link of *good* that :meth:`verify` refuses, each by its vice."""
+    hostile: Mapping[str, Connection] = {}
+    """Connections that :meth:`parse` refuses, each by its vice."""
+    secrets: Sequence[str] = ()
+    """Texts in *good* that no link name may bear."""
+    given: bool = False
+    """There is no link to make: it is always there."""
+    patience: float = 5.0
+    """Seconds within which a look at a share that hangs must be over."""
+
+    def world(self) -> object:
+        """All that the back end could have changed, as a value to compare."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Break the link of *good*: it is there, but does not work."""
+        pytest.skip("this back end's links do not break")
+
+    def hang(self) -> None:
+        """Make the link of *good* hang."""
+        pytest.skip("this back end's links do not hang")
+
+    def heal(self) -> None:
+        """Undo :meth:`hang`."""
+
+    def usurp(self) -> None:
+        """Put something foreign where the link of *good* would be."""
+        pytest.skip("nothing foreign can take this back end's place")
+
+    def remove(self) -> None:
+        """Take the link of *good* away behind the back end's back."""
+        pytest.skip("this back end's links cannot be removed")
+
+
+class BackendContract:
+    """The contract of :class:`moorline.ports.StorageBackend`."""
+
+    @pytest.fixture
+    def rig(self) -> BackendRig:
+        raise NotImplementedError
+
+    # --- connections, which are untrusted ---
+
+    def test_a_good_connection_tells_its_name_and_volume(self, rig: BackendRig) -> None:
+        parsed = rig.backend.parse(rig.good)
+        assert isinstance(parsed.name, str)
+        assert parsed.volume is None or 1 <= len(parsed.volume) <= 64
+
+    def test_hostile_connections_are_refused_and_touch_nothing(self, rig: BackendRig) -> None:
+        assert rig.hostile, "a contract that is not tried is not kept"
+        before = rig.world()
+        accepted = [vice for vice, connection in rig.hostile.items() if _parses(rig, connection)]
+        assert accepted == []
+        assert rig.world() == before
+
+    @pytest.mark.parametrize("value", [None, 7, "", "\0", [], {}, "../x", "x" * 100_000, {"a": 1}])
+    def test_odd_values_are_refused_not_crashed_on(self, rig: BackendRig, value: Any) -> None:
+        for field in (*rig.good, "data"):
+            _parses(rig, {**rig.good, field: value})
+        for field in rig.good["data"]:
+            _parses(rig, {**rig.good, "data": {**rig.good["data"], field: value}})
+
+    def test_the_connection_of_another_kind_is_refused(self, rig: BackendRig) -> None:
+        assert not _parses(rig, {**rig.good, "driver_volume_type": "no-such-kind"})
+
+    def test_an_unknown_format_is_refused(self, rig: BackendRig) -> None:
+        for format in ("vmdk", "RAW", "auto", ["raw"]):
+            data = {**rig.good["data"], "format": format}
+            assert not _parses(rig, {**rig.good, "data": data}), format
+
+    def test_null_options_are_normal(self, rig: BackendRig) -> None:
+        data = {**rig.good["data"], "options": None}
+        assert rig.backend.parse({**rig.good, "data": data}) == rig.backend.parse(rig.good)
+
+    # --- link names ---
+
+    def test_link_names_are_equal_for_the_same_link_and_else_differ(self, rig: BackendRig) -> None:
+        name = _link_name(rig, rig.good)
+        same = [rig.good, *rig.respelled, *([rig.sibling] if rig.sibling else [])]
+        assert {_link_name(rig, connection) for connection in same} == {name}
+        assert _link_name(rig, rig.other) != name
+
+    def test_link_names_do_not_depend_on_what_is_there(self, rig: BackendRig) -> None:
+        before = _link_name(rig, rig.good)
+        connect(rig, rig.good)
+        assert _link_name(rig, rig.good) == before
+        disconnect(rig, rig.good)
+
+    def test_link_names_are_absolute_paths_without_secrets(self, rig: BackendRig) -> None:
+        name = _link_name(rig, rig.good)
+        assert name.startswith("/")
+        assert ".." not in name.split("/")
+        assert not [secret for secret in rig.secrets if secret in name]
+
+    # --- links ---
+
+    def test_looking_changes_nothing(self, rig: BackendRig) -> None:
+        before = rig.world()
+        assert isinstance(look(rig, rig.good), Linked if rig.given else Unlinked)
+        assert rig.world() == before
+
+    def test_connecting_makes_a_link_of_the_declared_classes(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        link = look(rig, rig.good)
+        assert isinstance(link, Linked)
+        assert type(link.source) in rig.backend.yields
+        assert link.given is rig.given
+        disconnect(rig, rig.good)
+
+    def test_connecting_again_changes_nothing(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        before = rig.world()
+        connect(rig, rig.good)
+        assert rig.world() == before
+        disconnect(rig, rig.good)
+
+    def test_disconnecting_leaves_nothing_behind(self, rig: BackendRig) -> None:
+        before = rig.world()
+        connect(rig, rig.good)
+        disconnect(rig, rig.good)
+        assert isinstance(look(rig, rig.good), Linked if rig.given else Unlinked)
+        assert rig.world() == before
+
+    def test_disconnecting_what_is_not_there_is_success(self, rig: BackendRig) -> None:
+        before = rig.world()
+        disconnect(rig, rig.good)
+        disconnect(rig, rig.good)
+        assert rig.world() == before
+
+    def test_two_volumes_share_their_link(self, rig: BackendRig) -> None:
+        if rig.sibling is None:
+            pytest.skip("each volume of this back end has a link of its own")
+        connect(rig, rig.good)
+        before = rig.world()
+        connect(rig, rig.sibling)
+        assert rig.world() == before
+        first, second = look(rig, rig.good), look(rig, rig.sibling)
+        assert isinstance(first, Linked)
+        assert isinstance(second, Linked)
+        assert first.source != second.source
+        disconnect(rig, rig.good)
+
+    def test_one_link_does_not_touch_another(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        connect(rig, rig.other)
+        disconnect(rig, rig.good)
+        assert isinstance(look(rig, rig.other), Linked)
+        disconnect(rig, rig.other)
+
+    # --- volumes ---
+
+    def test_a_good_volume_is_verified(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        rig.backend.verify(rig.backend.parse(rig.good))
+        disconnect(rig, rig.good)
+
+    def test_a_missing_volume_is_refused(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        with pytest.raises(Refused):
+            rig.backend.verify(rig.backend.parse(rig.missing))
+        disconnect(rig, rig.good)
+
+    def test_unfit_volumes_are_refused(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        accepted = [vice for vice, connection in rig.unfit.items() if _verifies(rig, connection)]
+        assert accepted == []
+        disconnect(rig, rig.good)
+
+    # --- what goes wrong ---
+
+    def test_a_link_that_vanished_is_seen_and_made_again(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        rig.remove()
+        assert isinstance(look(rig, rig.good), Unlinked)
+        connect(rig, rig.good)
+        assert isinstance(look(rig, rig.good), Linked)
+        disconnect(rig, rig.good)
+
+    def test_a_broken_link_is_told_disconnected_and_made_again(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        rig.kill()
+        link = look(rig, rig.good)
+        assert isinstance(link, Broken)
+        assert link.reason
+        disconnect(rig, rig.good)
+        connect(rig, rig.good)
+        assert isinstance(look(rig, rig.good), Linked)
+        disconnect(rig, rig.good)
+
+    def test_what_is_foreign_is_told_and_left_alone(self, rig: BackendRig) -> None:
+        rig.usurp()
+        before = rig.world()
+        link = look(rig, rig.good)
+        assert isinstance(link, Foreign)
+        assert link.reason
+        with pytest.raises(NotOurs):
+            connect(rig, rig.good)
+        with pytest.raises(NotOurs):
+            disconnect(rig, rig.good)
+        assert rig.world() == before
+
+    def test_a_link_that_hangs_is_unknown_in_time_and_recovers(self, rig: BackendRig) -> None:
+        connect(rig, rig.good)
+        connect(rig, rig.other)
+        rig.hang()
+        started = time.monotonic()
+        assert isinstance(look(rig, rig.good), Unknown)
+        with pytest.raises(Uncertain):
+            rig.backend.verify(rig.backend.parse(rig.good))
+        assert time.monotonic() - started < rig.patience
+        assert isinstance(look(rig, rig.other), Linked), "the others are not touched by it"
+        rig.heal()
+        assert isinstance(_look_until_known(rig), Linked)
+        disconnect(rig, rig.good)
+        disconnect(rig, rig.other)
+
+
+def look(rig: BackendRig, connection: Connection) -> Link:
+    """Inspect an unparsed connection."""
+    return rig.backend.inspect(rig.backend.parse(connection))
+
+
+def connect(rig: BackendRig, connection: Connection) -> None:
+    """Connect an unparsed connection."""
+    rig.backend.connect(rig.backend.parse(connection))
+
+
+def disconnect(rig: BackendRig, connection: Connection) -> None:
+    """Disconnect an unparsed connection."""
+    rig.backend.disconnect(rig.backend.parse(connection))
+
+
+def _link_name(rig: BackendRig, connection: Connection) -> str:
+    return rig.backend.link_name(rig.backend.parse(connection))
+
+
+def _parses(rig: BackendRig, connection: Connection) -> bool:
+    try:
+        rig.backend.parse(connection)
+    except Refused:
+        return False
+    return True
+
+
+def _verifies(rig: BackendRig, connection: Connection) -> bool:
+    try:
+        rig.backend.verify(rig.backend.parse(connection))
+    except Refused:
+        return False
+    return True
+
+
+def _look_until_known(rig: BackendRig) -> Link:
+    until = time.monotonic() + 30
+    while isinstance(link := look(rig, rig.good), Unknown) and time.monotonic() < until:
+        time.sleep(0.05)
+    return link

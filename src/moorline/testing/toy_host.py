@@ -1,0 +1,125 @@
+"""A host in memory, to try back ends that mount without root and without mounting.
+
+Directories and files are real, so give it a temporary directory; mounts, and
+the commands that make them, are not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from moorline.errors import Busy, Failed, Refused, Uncertain
+from moorline.model import Format
+from moorline.ports import Command, Mount, Output, Root
+
+Program = Callable[["ToyHost", Command], Output | None]
+"""What a command does. Raises what :meth:`moorline.ports.Host.run` raises."""
+
+
+@dataclass
+class ToyShare:
+    """How the root of a toy mount looks."""
+
+    size: int = 0
+    error: int = 0
+    """The errno that a look at it meets."""
+    hangs: bool = False
+    files: frozenset[str] = frozenset()
+    """What :meth:`ToyHost.image` accepts."""
+
+
+@dataclass
+class ToyHost:
+    """Implements :class:`moorline.ports.Host`. *programs* by their name."""
+
+    programs: dict[str, Program] = field(default_factory=dict)
+    table: list[Mount] = field(default_factory=list)
+    shares: dict[int, ToyShare] = field(default_factory=dict)
+    """By the id of the mount."""
+    holds: set[Path] = field(default_factory=set)
+    """Held by commands that still run."""
+    ran: list[Command] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.programs.setdefault("umount", umount)
+
+    def mount(self, source: str, target: str, fstype: str, share: ToyShare) -> None:
+        """Add a mount, on top of what is there."""
+        number = max((mount.id for mount in self.table), default=0) + 1
+        self.table.append(Mount(number, source, target, fstype, f"0:{number}", True))
+        self.shares[number] = share
+
+    def unmount(self, target: str) -> None:
+        """Remove the topmost mount at *target*. Raises Failed."""
+        mount = self._at(target)
+        if mount is None:
+            raise Failed(f"{target}: not mounted")
+        self.table.remove(mount)
+
+    def share(self, target: str) -> ToyShare:
+        """The topmost mount's share at *target*."""
+        mount = self._at(target)
+        assert mount, f"nothing is mounted at {target}"
+        return self.shares[mount.id]
+
+    def run(self, command: Command) -> Output:
+        self.ran.append(command)
+        if command.hold in self.holds:
+            raise Busy(f"a command that holds {command.hold} still runs")
+        if command.hold:
+            command.hold.touch()
+        program = self.programs.get(command.argv[0])
+        if program is None:
+            raise Failed(f"there is no command {command.argv[0]}")
+        return program(self, command) or Output("", "")
+
+    def held(self, hold: Path) -> bool:
+        return hold in self.holds
+
+    def mounts(self) -> Sequence[Mount]:
+        return list(self.table)
+
+    def root(self, path: Path, *, list: bool = False) -> Root:
+        mount = self._at(str(path))
+        if mount is None:
+            found = os.stat(path)  # noqa: PTH116 - its size is that of a directory
+            empty = not any(path.iterdir()) if list else None
+            return Root(found.st_size, found.st_dev, empty, Path(os.path.realpath(path)))
+        share = self.shares[mount.id]
+        if share.hangs:
+            raise Uncertain(f"{path} does not answer")
+        if share.error:
+            raise OSError(share.error, os.strerror(share.error), str(path))
+        return Root(share.size, os.makedev(0, mount.id), None, path)
+
+    def openers(self, path: Path) -> Sequence[str]:
+        return self.users
+
+    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+        mount = self._at(str(share))
+        state = self.shares[mount.id] if mount else ToyShare(error=errno.ENOENT)
+        if state.hangs:
+            raise Uncertain(f"{share} does not answer")
+        if name not in state.files:
+            raise Refused(f"there is no file {name} on the share")
+
+    def change(self, target: str, *, source: str, fstype: str) -> None:
+        """Change what the mount table says of *target*."""
+        mount = self._at(target)
+        assert mount, f"nothing is mounted at {target}"
+        self.table[self.table.index(mount)] = replace(mount, source=source, fstype=fstype)
+
+    def _at(self, target: str) -> Mount | None:
+        return next((mount for mount in reversed(self.table) if mount.target == target), None)
+
+
+def umount(host: ToyHost, command: Command) -> None:
+    """The usual ``umount``: fails while somebody uses the mount."""
+    if host.users:
+        raise Failed("umount exited 32: target is busy")
+    host.unmount(command.argv[-1])

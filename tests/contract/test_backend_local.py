@@ -1,0 +1,128 @@
+"""Local files against the back end contract, and what is theirs alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.backends.local import LocalFile
+from moorline.errors import Refused
+from moorline.host.linux import Linux
+from moorline.model import BlockDevice, Linked
+from moorline.testing.contracts.backend import BackendContract, BackendRig, look
+
+
+def connection(path: Path | str, format: str = "raw", **more: Any) -> dict[str, Any]:
+    return {"driver_volume_type": "local", "data": {"path": str(path), "format": format, **more}}
+
+
+class LocalRig(BackendRig):
+    given = True
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = Linux(look_deadline=5)
+        self.backend = LocalFile(self.host)
+        for name in ("a.raw", "b.raw"):
+            with (directory / name).open("wb") as file:
+                file.truncate(1 << 20)
+        os.mkfifo(directory / "fifo")
+        (directory / "dir").mkdir()
+        (directory / "qcow2").write_bytes(b"QFI\xfb" + bytes(600))
+        (directory / "link.raw").symlink_to("a.raw")
+        (directory / "linked").symlink_to(".")
+        self.good = connection(directory / "a.raw")
+        self.other = connection(directory / "b.raw")
+        self.missing = connection(directory / "none.raw")
+        self.respelled = (
+            {**self.good, "serial": "abc"},
+            {"driver_volume_type": "local", **self.good["data"]},
+        )
+        self.unfit = {
+            "a FIFO": connection(directory / "fifo"),
+            "a directory": connection(directory / "dir"),
+            "no directory": connection(directory / "none/a.raw"),
+            "a file as directory": connection(directory / "a.raw/b"),
+            "a symbolic link": connection(directory / "link.raw"),
+            "a directory that is one": connection(directory / "linked/a.raw"),
+            "qcow2 declared raw": connection(directory / "qcow2"),
+            "raw declared qcow2": connection(directory / "a.raw", "qcow2"),
+            "a character device": connection("/dev/null"),
+            "no device": connection("/dev/moorline-none"),
+        }
+        self.hostile = {
+            repr(path): connection(path)
+            for path in (
+                "",
+                "a.raw",
+                "./a",
+                "/",
+                "/a/../b",
+                "/a/./b",
+                "/a//b",
+                "/a/",
+                "/a\n",
+                "~/a",
+            )
+        } | {"a device in qcow2": connection("/dev/vda", "qcow2")}
+
+    def world(self) -> object:
+        return {path.name: path.lstat().st_mtime_ns for path in self.directory.iterdir()}
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalRig]:
+    rig = LocalRig(Path(os.path.realpath(tmp_path)))
+    yield rig
+    rig.host.close()
+
+
+class TestLocalFiles(BackendContract):
+    @pytest.fixture
+    def rig(self, local: LocalRig) -> BackendRig:
+        return local
+
+
+def test_what_a_person_types_becomes_the_real_path(local: LocalRig) -> None:
+    for typed in ("linked/a.raw", "dir/../a.raw", "linked/linked/./a.raw"):
+        for scheme in ("", "file://"):
+            url = f"{scheme}{local.directory}/{typed}"
+            assert local.backend.from_url(url, "raw") == local.good
+
+
+def test_a_path_whose_directory_is_gone_can_still_be_named(local: LocalRig) -> None:
+    typed = local.backend.from_url("/no/such/directory/a.raw", "raw")
+    assert local.backend.link_name(local.backend.parse(typed)) == "/no/such/directory/a.raw"
+
+
+@pytest.mark.parametrize("url", ["a.raw", "", "/", "/..", "file://a.raw", "https://x/a.raw"])
+def test_what_is_no_absolute_path_is_refused(local: LocalRig, url: str) -> None:
+    with pytest.raises(Refused):
+        local.backend.from_url(url, "raw")
+
+
+def test_the_format_must_be_said(local: LocalRig) -> None:
+    with pytest.raises(Refused, match="format"):
+        local.backend.from_url(f"{local.directory}/a.raw", None)
+
+
+def test_devices_keep_the_name_that_lasts(local: LocalRig) -> None:
+    given = local.backend.from_url("/dev/disk/by-id/some-disk", "raw")
+    link = look(local, given)
+    assert link == Linked(BlockDevice(Path("/dev/disk/by-id/some-disk")), given=True)
+
+
+def test_a_block_device_is_verified(local: LocalRig) -> None:
+    devices = [p for p in Path("/dev").iterdir() if p.is_block_device()]
+    if not devices:
+        pytest.skip("this machine has no block device")
+    local.backend.verify(local.backend.parse(connection(devices[0])))
+
+
+def test_the_reason_names_the_real_path(local: LocalRig) -> None:
+    with pytest.raises(Refused, match=f"{local.directory}/a.raw"):
+        local.backend.verify(local.backend.parse(local.unfit["a directory that is one"]))
