@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab.novalink import NovaLink as Lab
+from lab.novalink.model import partition_uuid
 from moorline.errors import Refused
 from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM, Slots
+from moorline.model import GuestId
 from moorline.secret import Secret
+
+WEB, DB = GuestId(partition_uuid(100)), GuestId(partition_uuid(101))
+"""The two client partitions that there are by default."""
 
 
 def logon(lab: Lab, *, password: str = Lab.password) -> Logon:
@@ -31,6 +36,15 @@ def powervm(
     return PowerVM(
         NovaLink(logon(lab), deadline=deadline), MemorySlots() if slots is None else slots, look
     )
+
+
+def mapped(lab: Lab) -> list[tuple[str, str, int, str]]:
+    """What the management partition maps: client, tag, slot and LUA."""
+    return [
+        (m.client, m.disk.tag, m.client_slot, m.lua)
+        for m in lab.system.mappings[partition_uuid(1)]
+        if m.disk
+    ]
 
 
 def image(directory: Path, name: str, *, mib: int = 1) -> Path:

@@ -33,9 +33,26 @@ HOST = Option(
 CONNECTION_URI = Option(
     "connection_uri",
     "qemu:///system",
-    "The hypervisor: qemu:///system, qemu:///session, qemu:///embed?root=DIR.",
+    "The hypervisor: qemu:///system, qemu:///session, qemu:///embed?root=DIR,"
+    " powervm:/// (on the NovaLink partition), powervm://HOST[:PORT].",
 )
 OPTIONS = (STATE_DIR, HOST, CONNECTION_URI)
+POWERVM = (
+    Option("novalink_user", "", "Who logs on to NovaLink with a password.", group="powervm"),
+    Option(
+        "novalink_password_file",
+        "",
+        "The file with the password, for its owner alone. Without it the logon is by a file"
+        " that NovaLink writes for local users.",
+        group="powervm",
+    ),
+    Option(
+        "novalink_ca",
+        "",
+        "The authorities that may vouch for NovaLink (PEM). Default: those of the system.",
+        group="powervm",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from moorline import config
 from moorline.api import Moorline
-from moorline.errors import Denied, Unavailable
+from moorline.errors import Denied, Refused, Unavailable
 from moorline.lanes import Lanes
-from moorline.ports import Host, Hypervisor, Option, StorageBackend, Values
+from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values
 from moorline.reconciler import Reconciler
 from moorline.records import Records
 from moorline.settle import silent
@@ -46,7 +46,7 @@ def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
 ) -> config.Settings:
     """Read the configuration, with the options of all back ends. Raises Refused."""
-    options = backend_options()
+    options = [*backend_options(), *config.POWERVM]
     return config.load(files, options, state_dir=state_dir, hypervisor=hypervisor)
 
 
@@ -89,7 +89,7 @@ def open_host(
         codec = Codec.from_file(given.state_dir / "key")
         host = Linux()
         stack.callback(host.close)
-        hypervisor = open_hypervisor(given.hypervisor)
+        hypervisor = open_hypervisor(given, store, host, own=own)
         stack.callback(hypervisor.close)
         records = Records(store, codec, config.host_name(given))
         reconciler = Reconciler(records, Backends(host, given.values), hypervisor, Lanes())
@@ -97,11 +97,27 @@ def open_host(
     raise AssertionError("unreachable")
 
 
-def open_hypervisor(uri: str) -> Hypervisor:
-    """Return the hypervisor behind *uri*, not connected yet."""
+def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:
+    """Return the hypervisor that is set, not connected yet. Raises Refused, Denied."""
+    if given.hypervisor.startswith("powervm:"):
+        return _powervm(given, store, host, own=own)
     from moorline.hypervisors.libvirt import Libvirt
 
-    return Libvirt(uri)
+    return Libvirt(given.hypervisor)
+
+
+def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:
+    try:
+        from moorline.hypervisors.powervm import Logon, NovaLink, PowerVM, StoredSlots
+    except ModuleNotFoundError as e:
+        raise Refused(f"PowerVM cannot be used: {e}", hint="pip install 'moorline[powervm]'") from e
+    novalink = NovaLink(Logon.from_uri(given.hypervisor, given.values))
+    slots = StoredSlots(store, config.host_name(given), own=own)
+
+    def look(path: Path) -> None:
+        host.image(path.parent, path.name, "raw")
+
+    return PowerVM(novalink, slots, look)
 
 
 def _make_state_dir(path: Path) -> None:

@@ -82,7 +82,8 @@ def common(command: F) -> Callable[..., Any]:
         "-c",
         metavar="URI",
         envvar="MOORLINE_HYPERVISOR",
-        help="qemu:///system (default), qemu:///session, qemu:///embed?root=DIR.",
+        help="qemu:///system (default), qemu:///session, qemu:///embed?root=DIR, powervm:///,"
+        " powervm://HOST[:PORT].",
     )
     @click.option(
         "--config-file",

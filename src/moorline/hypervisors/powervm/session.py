@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pypowervm import adapter as pvm_adapter
 from pypowervm import const
@@ -20,6 +21,7 @@ from pypowervm.wrappers.virtual_io_server import VIOS
 from moorline.errors import Denied, Failed, Refused
 from moorline.hypervisors.powervm.failures import ERRORS, failure, told
 from moorline.hypervisors.powervm.transport import Transport, session_class
+from moorline.ports import Values
 from moorline.secret import Secret
 
 # It logs each failure with its traceback, which would reach the user's terminal
@@ -43,6 +45,29 @@ class Logon:
     ca: Path | None = None
     """The authorities that may vouch for the server; None: those of the system."""
 
+    @classmethod
+    def from_uri(cls, uri: str, values: Values) -> Logon:
+        """``powervm:///`` (by file, on this machine) or ``powervm://HOST[:PORT]``.
+
+        The user, the file with the password and the authorities are in *values*.
+        Raises Refused, Denied.
+        """
+        url = urlsplit(uri)
+        try:
+            port = url.port or 0
+        except ValueError as error:
+            raise Refused(f"{uri!r} names no port") from error
+        if url.username or url.path not in ("", "/") or url.query or url.fragment:
+            raise Refused(f"{uri!r} is neither powervm:/// nor powervm://HOST[:PORT]")
+        file, ca = values["novalink_password_file"], values["novalink_ca"]
+        return cls(
+            host=url.hostname or "localhost",
+            port=port,
+            user=values["novalink_user"],
+            password=_password(Path(file)) if file else None,
+            ca=Path(ca) if ca else None,
+        )
+
     def __post_init__(self) -> None:
         if self.password is None and self.host != "localhost":
             raise Refused(
@@ -57,6 +82,8 @@ class Logon:
 
 @dataclass(frozen=True, slots=True)
 class ManagementPartition:
+    """The partition that NovaLink runs on."""
+
     uuid: str
     name: str
     id: int
@@ -184,6 +211,15 @@ class NovaLink:
         with self._lock:
             if self._adapter is adapter:
                 self._adapter = None
+
+
+def _password(file: Path) -> Secret[str]:
+    try:
+        if file.stat().st_mode & 0o077:
+            raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
+        return Secret(file.read_text().rstrip("\n"))
+    except OSError as error:
+        raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
 
 
 def _management(adapter: Any) -> ManagementPartition:

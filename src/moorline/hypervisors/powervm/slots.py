@@ -65,8 +65,10 @@ class MemorySlots:
 class StoredSlots:
     """The record in a store, as JSON."""
 
-    def __init__(self, store: Store, host: str) -> None:
+    def __init__(self, store: Store, host: str, *, own: bool = True) -> None:
+        """*own* False: what is put or dropped is not written. Only the host's owner writes."""
         self._store = store
+        self._own = own
         self._prefix = f"/moorline/slots/{quote(host, safe='')}/"
 
     def of(self, guest: GuestId) -> Mapping[VolumeId, Slot]:
@@ -74,6 +76,8 @@ class StoredSlots:
         return {_volume(entry): Slot(**json.loads(entry.value)) for entry in entries}
 
     def put(self, guest: GuestId, volume: VolumeId, slot: Slot) -> None:
+        if not self._own:
+            return
         entries, _ = self._store.list(f"{self._prefix}{guest}/")
         at = f"{self._prefix}{guest}/{volume}"
         losers = [
@@ -87,7 +91,7 @@ class StoredSlots:
 
     def drop(self, guest: GuestId, volume: VolumeId) -> None:
         at = f"{self._prefix}{guest}/{volume}"
-        if self._store.get(at):
+        if self._own and self._store.get(at):
             self._store.commit([], [Delete(at)])
 
 

@@ -24,7 +24,7 @@ from moorline.testing.faults import Fault, Faults, Killed
 
 WEB, SERVER = GuestId(partition_uuid(100)), partition_uuid(1)
 V1 = VolumeId("v1")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class FaultySlots(MemorySlots):

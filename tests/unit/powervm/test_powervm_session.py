@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM
 from moorline.hypervisors.powervm.transport import Transport, session_class
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
 from moorline.secret import Secret
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
 
 
 def test_a_server_that_nobody_vouches_for_is_not_talked_to(lab: Lab, tmp_path: Path) -> None:

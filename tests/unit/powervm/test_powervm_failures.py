@@ -1,0 +1,162 @@
+"""Servers that fail, answer late or not at all, or do half of what they are told."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lab.novalink import NovaLink as Lab
+from lab.novalink.model import partition_uuid
+from lab.novalink.rig import WEB, mapped, powervm
+from moorline.errors import (
+    Failed,
+    MoorlineError,
+    NotFound,
+    Unavailable,
+    Uncertain,
+)
+from moorline.hypervisors.powervm import PowerVM
+from moorline.model import DiskOptions, DiskState, ImageFile, VolumeId
+
+V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")
+PLAIN = DiskOptions()
+
+
+@pytest.mark.parametrize("fault", ["error", "reject", "drop"])
+def test_what_did_not_happen_can_be_tried_again(
+    lab: Lab, vm: PowerVM, disk: ImageFile, fault: str
+) -> None:
+    lab.faults.set(**{fault: 1})
+    with pytest.raises(Failed if fault == "reject" else Uncertain):
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert mapped(lab) == []
+    vm.attach(WEB, V1, disk, PLAIN)
+    assert len(mapped(lab)) == 1
+
+
+@pytest.mark.parametrize("fault", ["error_after", "drop_after"])
+def test_what_happened_without_an_answer_is_uncertain_and_then_found(
+    lab: Lab, vm: PowerVM, disk: ImageFile, fault: str
+) -> None:
+    lab.faults.set(**{fault: 1})
+    with pytest.raises(Uncertain):
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert vm.disks(WEB)[V1].state is DiskState.WHOLE
+    vm.attach(WEB, V1, disk, PLAIN)
+    assert len(mapped(lab)) == 1
+    lab.faults.set(**{fault: 1})
+    with pytest.raises(Uncertain):
+        vm.detach(WEB, V1)
+    assert vm.disks(WEB) == {}
+
+
+def test_a_disk_without_a_target_device_is_partial_and_healed(
+    lab: Lab, vm: PowerVM, disk: ImageFile
+) -> None:
+    lab.faults.set(no_target=1)
+    with pytest.raises(Uncertain, match="target device"):
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert vm.disks(WEB)[V1].state is DiskState.PARTIAL
+    vm.attach(WEB, V1, disk, PLAIN)
+    assert vm.disks(WEB)[V1].state is DiskState.WHOLE
+    assert len(mapped(lab)) == 1
+
+
+def test_adapters_without_a_disk_are_not_success(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
+    lab.faults.set(no_disk=1)
+    with pytest.raises(Uncertain, match="has 0 mappings"):
+        vm.attach(WEB, V1, disk, PLAIN)
+    vm.attach(WEB, V1, disk, PLAIN)
+    assert len(lab.system.mappings[partition_uuid(1)]) == 2  # the disk went onto that bus
+
+
+def test_conflicts_are_retried(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
+    lab.faults.set(conflict=7)
+    vm.attach(WEB, V1, disk, PLAIN)
+    lab.faults.set(conflict=7)
+    vm.detach(WEB, V1)
+    assert [status for method, _, status in lab.trace if method == "POST"].count(412) == 14
+    assert mapped(lab) == []
+
+
+def test_conflicts_without_end_end_at_the_deadline(lab: Lab, disk: ImageFile) -> None:
+    vm = powervm(lab, deadline=1.0)
+    lab.faults.set(conflict=10_000)
+    begun = time.monotonic()
+    with pytest.raises(Failed, match="busy for 1 s"):
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert time.monotonic() - begun < 5
+    assert mapped(lab) == []
+    vm.close()
+
+
+def test_d8_the_mappings_are_read_within_the_change(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
+    """And only those of one server: each command reads them once, right before it posts."""
+    vm.attach(WEB, V1, disk, PLAIN)
+    del lab.trace[:]
+    vm.detach(WEB, V1)
+    calls = [(method, "ViosSCSIMapping" in path) for method, path, _ in lab.trace]
+    assert calls[:2] == [("GET", True), ("POST", True)]
+    assert sum(mappings for _, mappings in calls) == 2
+
+
+def test_d8_errors_say_what_is_not_done_and_why(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
+    lab.faults.set(reject=1)
+    with pytest.raises(Failed) as failed:
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert f"volume {V1} is not attached to web01" in str(failed.value)
+    assert "the server does not want to" in str(failed.value)
+    assert "HTTP 400" in str(failed.value)
+
+
+def test_a_server_that_is_slow_is_uncertain_at_the_deadline(lab: Lab, disk: ImageFile) -> None:
+    vm = powervm(lab, deadline=1.0)
+    vm.find("web01")
+    lab.faults.set(slow=1.5)
+    with pytest.raises(Unavailable):
+        vm.disks(WEB)
+    lab.faults.set(slow=0)
+    vm.close()
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "garbage"])
+def test_a_question_without_an_answer_is_unavailable(lab: Lab, vm: PowerVM, fault: str) -> None:
+    vm.find("web01")
+    for question in (lambda: vm.disks(WEB), vm.survey, lambda: vm.find("web01")):
+        lab.faults.set(**{fault: 1})
+        with pytest.raises(Unavailable):
+            question()
+        question()
+
+
+def test_a_survey_is_all_or_nothing(lab: Lab, vm: PowerVM) -> None:
+    vm.find("web01")
+    lab.faults.set(unavailable=2)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            vm.survey()
+    assert len(vm.survey()) == 2
+
+
+def test_extend_says_so_when_there_is_nothing_to_extend(
+    lab: Lab, vm: PowerVM, disk: ImageFile
+) -> None:
+    with pytest.raises(NotFound):
+        vm.extend(WEB, V1)
+    vm.attach(WEB, V1, disk, PLAIN)
+    lab.faults.set(error=1)
+    with pytest.raises(MoorlineError):
+        vm.extend(WEB, V1)
+    lab.faults.set(job_polls=1)
+    vm.extend(WEB, V1)
+    assert lab.service.jobs == {}
+
+
+def test_a_job_that_does_not_end_is_uncertain(lab: Lab, disk: ImageFile) -> None:
+    vm = powervm(lab, deadline=0.5)
+    vm.attach(WEB, V1, disk, PLAIN)
+    lab.faults.set(job_polls=1000)
+    with pytest.raises(Uncertain, match="still at it"):
+        vm.extend(WEB, V1)
+    vm.close()
