@@ -47,21 +47,10 @@ def test_qcow2_with_snapshots_and_bitmaps_is_well(share: Path) -> None:
     check(share, "image", "qcow2")
 
 
-@pytest.mark.parametrize("format", ["aes", "luks"])
-def test_encrypted_qcow2_is_refused_in_clear_words(share: Path, format: str) -> None:
-    if format == "luks":
-        secret = ("--object", "secret,id=s,data=geheim")
-        make(
-            share,
-            "image",
-            "qcow2",
-            *secret,
-            "-o",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-        )
-    else:
-        image = make(share, "image", "qcow2")
-        patch(image, 32, ">I", 1)
+@pytest.mark.parametrize("method", [1, 2], ids=["aes", "luks"])
+def test_encrypted_qcow2_is_refused_in_clear_words(share: Path, method: int) -> None:
+    # To make a real LUKS header, qemu-img needs seconds of an idle machine.
+    patch(make(share, "image", "qcow2"), 32, ">I", method)
     assert "encrypted" in refused(share, "image", "qcow2")
 
 
