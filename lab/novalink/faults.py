@@ -36,6 +36,8 @@ class Faults:
     """Seconds that every call waits before anything is done."""
     slow_update: float = 0.0
     """Seconds that an update waits before anything is done."""
+    slow_reply: float = 0.0
+    """Seconds between an update and its reply."""
     job_polls: int = 0
     """How often a job says that it still runs (does not count down)."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

@@ -293,6 +293,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise Rejected(412, "the ETag does not match")
             self._apply(p)
             body, etag = self._entry(p)
+        time.sleep(self.faults.slow_reply)
         if self.faults.take("drop_after"):
             raise Cut
         if self.faults.take("error_after"):
