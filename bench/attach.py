@@ -114,8 +114,8 @@ class Bench:
                 for domain in domains:
                     domain.destroy()
                     domain.undefine()
-        for view in self._moorline.list():
-            self._moorline.detach(view.guest, view.volume)
+                for view in self._moorline.list():
+                    self._moorline.detach(view.guest_id, view.volume)
         self._umount()
         raw_rate, our_rate = (statistics.median(each) for each in rates)
         what = f"{volumes} volumes on {count} guests, one share, {threads} threads"
@@ -141,9 +141,10 @@ class Bench:
         subprocess.run(["mount.quobyte", self._share.export, str(MNT)], check=True)
 
     def _umount(self) -> None:
-        subprocess.run(["umount", str(MNT)], check=True)
+        """Unmount as soon as QEMU has closed what it was made to let go."""
         deadline = time.monotonic() + 5
-        while any(MNT.iterdir()) and time.monotonic() < deadline:
+        while subprocess.run(["umount", str(MNT)], stderr=subprocess.DEVNULL).returncode:
+            assert time.monotonic() < deadline, "the raw mount stays busy"
             time.sleep(0.01)
 
     def _paused(self, count: int) -> list[Any]:

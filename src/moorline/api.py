@@ -237,7 +237,7 @@ class Moorline:
         """Take away a disk that bears our mark though no wish is recorded here."""
         id = VolumeId(volume)
         found = self._hypervisor.find(guest)
-        if id not in found.disks:
+        if id not in self._hypervisor.disks(found.id):
             return None
         end = time.monotonic() + timeout
         while not dry_run and id in self._hypervisor.disks(found.id):

@@ -194,6 +194,13 @@ class Attachment:
     """The store's revision of this entry; 0 if it was never stored."""
 
 
+class GuestName(NamedTuple):
+    """What a guest is called: by the hypervisor for good, and by people now."""
+
+    id: GuestId
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
     """A virtual machine as a survey of the hypervisor shows it."""

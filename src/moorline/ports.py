@@ -20,6 +20,7 @@ from moorline.model import (
     Format,
     Guest,
     GuestId,
+    GuestName,
     Link,
     LinkName,
     VolumeId,
@@ -122,7 +123,7 @@ class Hypervisor(Protocol):
     accepts: ClassVar[frozenset[type]]
     """The classes of disk source that :meth:`attach` takes."""
 
-    def find(self, guest: str) -> Guest:
+    def find(self, guest: str) -> GuestName:
         """Look a guest up by name or id. Raises NotFound, Unavailable, Uncertain."""
 
     def survey(self) -> Sequence[Guest]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from moorline.errors import Conflict
-from moorline.model import Attachment, Guest, Key, Level, LinkName, VolumeId
+from moorline.model import Attachment, GuestName, Key, Level, LinkName, VolumeId
 from moorline.ports import At, Delete, Entry, Put, Store
 from moorline.secret import Secret
 
@@ -42,15 +42,19 @@ class Records:
         self._store = store
         self._codec = codec
         self.host = host
+        self._decoded: dict[str, Attachment] = {}
+        """What was decoded already: the same revision is the same value."""
 
     def get(self, key: Key) -> Attachment | None:
         entry = self._store.get(_desired(key))
-        return self._codec.decode(entry) if entry else None
+        return self._decode(entry) if entry else None
 
     def all(self) -> list[Attachment]:
         """Every attachment of this host, in the order of guest and volume."""
         entries, _ = self._store.list(_prefix("desired", self.host))
-        return [self._codec.decode(entry) for entry in entries]
+        rows = [self._decode(entry) for entry in entries]
+        self._decoded = {entry.key: row for entry, row in zip(entries, rows, strict=True)}
+        return rows
 
     def put(self, attachment: Attachment) -> Attachment:
         """Write a wish. Raises Conflict if it changed since it was read."""
@@ -66,7 +70,7 @@ class Records:
             [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
         )
 
-    def unrecorded(self, guest: Guest, volume: VolumeId) -> Attachment:
+    def unrecorded(self, guest: GuestName, volume: VolumeId) -> Attachment:
         """Stand in for the wish of a disk that bears our mark but was never recorded here."""
         return Attachment(
             key=Key(self.host, volume, guest.id),
@@ -97,6 +101,12 @@ class Records:
         wish = At(_desired(attachment.key), attachment.revision)
         with suppress(Conflict):  # the wish changed: its old trouble is of no interest
             self._store.commit([wish], [Put(at, json.dumps(asdict(trouble)).encode())])
+
+    def _decode(self, entry: Entry) -> Attachment:
+        known = self._decoded.get(entry.key)
+        if known is not None and known.revision == entry.revision:
+            return known
+        return self._codec.decode(entry)
 
 
 def trouble_key(key: Key) -> str:

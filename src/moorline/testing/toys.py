@@ -25,6 +25,7 @@ from moorline.model import (
     Format,
     Guest,
     GuestId,
+    GuestName,
     ImageFile,
     Link,
     Linked,
@@ -187,10 +188,10 @@ class ToyHypervisor:
     def __init__(self, world: ToyWorld) -> None:
         self._world = world
 
-    def find(self, guest: str) -> Guest:
+    def find(self, guest: str) -> GuestName:
         for found in self.survey():
             if guest in (found.id, found.name):
-                return found
+                return GuestName(found.id, found.name)
         raise NotFound(f"there is no guest {guest}")
 
     def survey(self) -> Sequence[Guest]:

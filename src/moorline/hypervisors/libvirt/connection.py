@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -20,6 +21,40 @@ T = TypeVar("T")
 _DENIED = ("AUTH_FAILED", "AUTH_CANCELLED", "AUTH_UNAVAILABLE", "ACCESS_DENIED")
 _REFUSED = ("NO_SUPPORT", "NO_CONNECT", "INVALID_CONN")
 Do = Callable[[Any], T]
+
+
+class _Call:
+    """A call under way in a worker, and what came of it."""
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self._do = do
+        self.ended = threading.Event()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.answer = self._do()
+        except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
+            self.error = e
+        self.ended.set()
+
+
+class _Worker(threading.Thread):
+    """Makes one call at a time, and is idle again after it. Dies with the process."""
+
+    def __init__(self, idle: list[_Worker]) -> None:
+        super().__init__(name="libvirt call", daemon=True)
+        self.inbox: SimpleQueue[_Call] = SimpleQueue()
+        self._idle = idle
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            call = self.inbox.get()
+            call.run()
+            del call  # it holds what the caller gave it
+            self._idle.append(self)
 
 
 class Connection:
@@ -35,7 +70,8 @@ class Connection:
         self._opening = threading.Lock()
         self._guard = threading.Lock()
         self._virt: Any = None
-        self._stuck: dict[str, threading.Thread] = {}
+        self._stuck: dict[str, _Call] = {}
+        self._idle: list[_Worker] = []
 
     def look(self, lane: str, do: Do[T], *, deadline: float = 0.0) -> T:
         """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
@@ -52,7 +88,9 @@ class Connection:
     def stuck(self) -> str:
         """The lane of a call that hangs, '' if none does."""
         with self._guard:
-            self._stuck = {lane: t for lane, t in self._stuck.items() if t.is_alive()}
+            self._stuck = {
+                lane: call for lane, call in self._stuck.items() if not call.ended.is_set()
+            }
             return next(iter(self._stuck), "")
 
     def close(self) -> None:
@@ -63,32 +101,27 @@ class Connection:
     def _run(self, lane: str, do: Do[T], deadline: float, lost: type[MoorlineError]) -> T:
         deadline = deadline or self._deadline
         self._refuse_stuck(lane)
-        answer: list[T] = []
-        error: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                answer.append(do(self._opened()))
-            except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
-                error.append(e)
-
-        thread = threading.Thread(target=work, name=f"libvirt {lane}", daemon=True)
-        thread.start()
-        thread.join(deadline)
-        if thread.is_alive():
+        call = _Call(lambda: do(self._opened()))
+        self._worker().inbox.put(call)
+        if not call.ended.wait(deadline):
             with self._guard:
-                self._stuck[lane] = thread
+                self._stuck[lane] = call
             raise Uncertain(f"libvirt did not answer within {deadline:g} s about {lane}")
-        if error:
-            raise self._translated(error[0], lost)
-        return answer[0]
+        if call.error is not None:
+            raise self._translated(call.error, lost) from call.error
+        answer: T = call.answer
+        return answer
+
+    def _worker(self) -> _Worker:
+        with self._guard:
+            return self._idle.pop() if self._idle else _Worker(self._idle)
 
     def _refuse_stuck(self, lane: str) -> None:
         with self._guard:
-            thread = self._stuck.get(lane)
-            if thread is None:
+            call = self._stuck.get(lane)
+            if call is None:
                 return
-            if not thread.is_alive():
+            if call.ended.is_set():
                 del self._stuck[lane]
                 return
         raise Uncertain(f"an earlier call to libvirt about {lane} still hangs")

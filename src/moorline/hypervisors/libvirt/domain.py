@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from xml.etree import ElementTree as ET
 
 from moorline.model import Disk, DiskState, VolumeId
 
 MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
+_PLACES = {
+    "pcie-root-port": 1,
+    "pcie-switch-downstream-port": 1,
+    "pcie-to-pci-bridge": 31,
+    "pci-bridge": 31,
+    "pci-root": 31,
+}
+"""How many devices can be hot-plugged into a PCI controller, by its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +33,81 @@ class MarkedDisk:
     """Its unit on the SCSI controller."""
 
 
-@dataclass(frozen=True, slots=True)
 class Half:
-    """The running half of a domain, or its definition."""
+    """The running half of a domain, or its definition. What costs is read when it is asked."""
 
-    disks: Mapping[VolumeId, MarkedDisk]
-    targets: frozenset[str]
-    units: frozenset[int]
-    """Used units of the first virtio-scsi controller."""
-    paths: frozenset[str]
-    scsi_controller: int | None
-    """Index of the first virtio-scsi controller."""
-    hotplug_ports: tuple[int, int] | None
-    """Free and all places for a hot-plugged PCI device; None: not known."""
+    def __init__(self, xml: ET.Element) -> None:
+        self._xml = xml
+
+    @property
+    def running(self) -> bool:
+        """libvirt gives an id to what runs."""
+        return self._xml.get("id") is not None
+
+    @cached_property
+    def disks(self) -> Mapping[VolumeId, MarkedDisk]:
+        """The disks that bear our mark."""
+        return {
+            VolumeId(mark.removeprefix(MARK)): MarkedDisk(
+                _get(disk, "target", "dev"),
+                _get(disk, "target", "bus"),
+                _source(disk),
+                _unit(disk, self.scsi_controller),
+            )
+            for disk in self._xml.iterfind("devices/disk")
+            if (mark := _get(disk, "alias", "name")).startswith(MARK)
+        }
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """The device names of its disks."""
+        return frozenset(_get(disk, "target", "dev") for disk in self._xml.iterfind("devices/disk"))
+
+    @cached_property
+    def units(self) -> frozenset[int]:
+        """Used units of the first virtio-scsi controller."""
+        disks = self._xml.iterfind("devices/disk")
+        units = (_unit(disk, self.scsi_controller) for disk in disks)
+        return frozenset(unit for unit in units if unit is not None)
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Every absolute path that it names, in whatever place: more is safer than less."""
+        return frozenset(
+            os.path.normpath(text)
+            for each in self._xml.iter()
+            for text in (*each.attrib.values(), each.text or "")
+            if text.startswith("/")
+        )
+
+    @cached_property
+    def scsi_controller(self) -> int | None:
+        """Index of the first virtio-scsi controller."""
+        found = [
+            int(controller.get("index", "0"))
+            for controller in self._xml.iterfind("devices/controller[@type='scsi']")
+            if controller.get("model") == "virtio-scsi"
+        ]
+        return min(found, default=None)
+
+    @cached_property
+    def hotplug_ports(self) -> tuple[int, int] | None:
+        """Free and all places for a hot-plugged PCI device; None: not known.
+
+        q35: a root port takes one device, and the root bus none while running.
+        pc: the root bus and each bridge have 31 places, of which place 0 is not
+        for devices. https://libvirt.org/pci-hotplug.html
+        """
+        used: dict[int, set[str]] = {}
+        for address in self._xml.iterfind("devices/*/address[@type='pci']"):
+            bus = int(address.get("bus", "0"), 16)
+            used.setdefault(bus, set()).add(address.get("slot", "0x00"))
+        total = free = 0
+        for controller in self._xml.iterfind("devices/controller[@type='pci']"):
+            room = _PLACES.get(controller.get("model", ""), 0)
+            total += room
+            free += max(0, room - len(used.get(int(controller.get("index", "0")), ())))
+        return (free, total) if total else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +140,13 @@ class Domain:
 
 
 def parse(xml: str) -> Half:
-    """Read one half of a domain."""
-    domain = ET.fromstring(xml)  # noqa: S314 - libvirt's own output
-    controller = _scsi_controller(domain)
-    disks = {}
-    targets, units = set(), set()
-    for disk in domain.iterfind("devices/disk"):
-        target = disk.find("target")
-        name = "" if target is None else target.get("dev", "")
-        bus = "" if target is None else target.get("bus", "")
-        unit = _unit(disk, controller)
-        targets.add(name)
-        if unit is not None:
-            units.add(unit)
-        alias = disk.find("alias")
-        mark = "" if alias is None else alias.get("name", "")
-        if mark.startswith(MARK):
-            marked = MarkedDisk(name, bus, _source(disk), unit)
-            disks[VolumeId(mark.removeprefix(MARK))] = marked
-    return Half(
-        disks=disks,
-        targets=frozenset(targets),
-        units=frozenset(units),
-        paths=frozenset(paths(domain)),
-        scsi_controller=controller,
-        hotplug_ports=_hotplug_ports(domain),
-    )
+    """Read one half of a domain, as libvirt prints it."""
+    return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
 
 
-def paths(element: ET.Element) -> Iterator[str]:
-    """Every absolute path that the XML names, in whatever place: more is safer than less."""
-    for each in element.iter():
-        for text in (*each.attrib.values(), each.text or ""):
-            if text.startswith("/"):
-                yield os.path.normpath(text)
+def _get(element: ET.Element, child: str, attribute: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(attribute, "")
 
 
 def _source(disk: ET.Element) -> str:
@@ -112,43 +156,9 @@ def _source(disk: ET.Element) -> str:
     return source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
 
 
-def _scsi_controller(domain: ET.Element) -> int | None:
-    found = [
-        int(controller.get("index", "0"))
-        for controller in domain.iterfind("devices/controller[@type='scsi']")
-        if controller.get("model") == "virtio-scsi"
-    ]
-    return min(found, default=None)
-
-
 def _unit(disk: ET.Element, controller: int | None) -> int | None:
     address = disk.find("address[@type='drive']")
     target = disk.find("target[@bus='scsi']")
     if address is None or target is None or address.get("controller") != str(controller):
         return None
     return int(address.get("unit", "0"))
-
-
-def _hotplug_ports(domain: ET.Element) -> tuple[int, int] | None:
-    """Count the places where a PCI device can be hot-plugged.
-
-    q35: a root port takes one device, and the root bus none while running.
-    pc: the root bus and each bridge have 31 places, of which place 0 is not
-    for devices. https://libvirt.org/pci-hotplug.html
-    """
-    buses = {
-        int(controller.get("index", "0")): controller.get("model", "")
-        for controller in domain.iterfind("devices/controller[@type='pci']")
-    }
-    used: dict[int, set[str]] = {bus: set() for bus in buses}
-    for address in domain.iterfind("devices/*/address[@type='pci']"):
-        bus = int(address.get("bus", "0"), 16)
-        used.setdefault(bus, set()).add(address.get("slot", "0x00"))
-    places = {"pcie-root-port": 1, "pcie-switch-downstream-port": 1}
-    places |= {"pci-bridge": 31, "pcie-to-pci-bridge": 31, "pci-root": 31}
-    total = free = 0
-    for bus, model in buses.items():
-        room = places.get(model, 0)
-        total += room
-        free += max(0, room - len(used[bus]))
-    return (free, total) if total else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from moorline.model import (
     DiskSource,
     Guest,
     GuestId,
+    GuestName,
     ImageFile,
     VolumeId,
 )
@@ -46,9 +48,10 @@ class Libvirt:
     def __init__(self, uri: str = "qemu:///system", *, deadline: float = 30.0) -> None:
         self._connection = Connection(uri, deadline)
         self._qemu = 0
+        self._seen = threading.local()
 
-    def find(self, guest: str) -> Guest:
-        return _guest(self._connection.look(guest, lambda virt: _found(virt, guest)))
+    def find(self, guest: str) -> GuestName:
+        return self._connection.look(guest, lambda virt: _found(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
         if stuck := self._connection.stuck():
@@ -57,17 +60,22 @@ class Libvirt:
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:
-            return self._look(guest).disks()
+            domain = self._look(guest)
         except NotFound:
             return {}
+        self._seen.domain = domain
+        return domain.disks()
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
-        _check(self._look(guest), source, options)
+        domain = self._look(guest)
+        _check(domain, source, options)
+        if domain.live is not None and hidden_from(domain.name, _path(source)):
+            raise _trap(domain.name, _path(source))
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
-        domain = self._look(guest)
+        domain = self._just_seen(guest) or self._look(guest)
         flags = _missing(domain, volume)
         if not flags:
             return
@@ -132,6 +140,16 @@ class Libvirt:
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: _domain(_lookup(virt, guest)))
 
+    def _just_seen(self, guest: GuestId) -> Domain | None:
+        """What this thread's last question saw, once, if it was about this guest.
+
+        A pass asks for the disks and attaches then: a second look would see the
+        same, or what libvirt itself refuses (a target or an alias that is taken).
+        """
+        domain: Domain | None = getattr(self._seen, "domain", None)
+        self._seen.domain = None
+        return domain if domain is not None and domain.uuid == guest else None
+
     def _qemu_version(self) -> int:
         if not self._qemu:
             self._qemu = int(self._connection.look("QEMU's version", lambda v: v.getVersion()))
@@ -143,9 +161,8 @@ class Libvirt:
         """What an attach came to that libvirt calls failed."""
         if volume in self.disks(guest):
             return Uncertain(f"{error.message} (though the disk is there, at least in part)")
-        assert isinstance(source, ImageFile | BlockDevice), "check() lets nothing else through"
-        if domain.live is not None and hidden_from(domain.name, str(source.path)):
-            return _trap(domain.name, str(source.path))
+        if domain.live is not None and hidden_from(domain.name, _path(source)):
+            return _trap(domain.name, _path(source))
         return error
 
 
@@ -153,7 +170,7 @@ def _lookup(virt: Any, guest: GuestId) -> Any:
     return virt.lookupByUUIDString(guest)
 
 
-def _found(virt: Any, guest: str) -> Domain:
+def _found(virt: Any, guest: str) -> GuestName:
     """Find a domain by name or UUID. Raises NotFound, Refused (it is both)."""
     libvirt = module()
     by_name = by_uuid = None
@@ -175,7 +192,7 @@ def _found(virt: Any, guest: str) -> Domain:
         names = [domain.name() for domain in virt.listAllDomains()]
         close = ", ".join(difflib.get_close_matches(guest, names))
         raise NotFound(f"there is no guest {guest}", hint=f"did you mean {close}?" if close else "")
-    return _domain(found)
+    return GuestName(GuestId(found.UUIDString()), found.name())
 
 
 def _is_uuid(text: str) -> bool:
@@ -201,8 +218,11 @@ def _all(virt: Any) -> list[Domain]:
 
 
 def _domain(virt: Any, saved_paths: frozenset[str] = frozenset()) -> Domain:
-    live = parse(virt.XMLDesc()) if virt.isActive() else None
-    defined = parse(virt.XMLDesc(INACTIVE)) if virt.isPersistent() else None
+    """Look at both halves, in as few calls as tell them apart."""
+    now = parse(virt.XMLDesc())
+    persistent = virt.isPersistent()
+    defined = parse(virt.XMLDesc(INACTIVE)) if now.running and persistent else None
+    live, defined = (now, defined) if now.running else (None, now)
     return Domain(virt.UUIDString(), virt.name(), live, defined, saved_paths)
 
 
@@ -245,26 +265,29 @@ def _check(domain: Domain, source: DiskSource, options: DiskOptions) -> None:
         raise Refused(f"a {source.format} file cannot be written to by several guests")
     bus = bus_of(options)
     for half in domain.halves():
-        if options.target in half.targets:
+        if options.target and options.target in half.targets:
             raise Refused(f"{domain.name} has a disk {options.target} already")
         if bus == "scsi" and half.scsi_controller is None:
             raise Refused(
                 f"{domain.name} has no virtio-scsi controller",
                 hint="add one, or use the bus virtio",
             )
-    if domain.live is not None:
-        _check_live(domain.name, domain.live, bus, str(source.path))
+    if bus == "virtio" and domain.live is not None:
+        _check_ports(domain.name, domain.live)
 
 
-def _check_live(name: str, live: Half, bus: str, path: str) -> None:
-    if bus == "virtio" and live.hotplug_ports is not None and not live.hotplug_ports[0]:
+def _check_ports(name: str, live: Half) -> None:
+    if live.hotplug_ports is not None and not live.hotplug_ports[0]:
         raise Refused(
             f"{name} has no free PCI port for a virtio disk:"
             f" all {live.hotplug_ports[1]} are in use",
             hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
         )
-    if hidden_from(name, path):
-        raise _trap(name, path)
+
+
+def _path(source: DiskSource) -> str:
+    assert isinstance(source, ImageFile | BlockDevice), "_check() lets nothing else through"
+    return str(source.path)
 
 
 def _trap(name: str, path: str) -> Refused:

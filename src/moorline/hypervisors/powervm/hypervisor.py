@@ -27,6 +27,7 @@ from moorline.model import (
     DiskState,
     Guest,
     GuestId,
+    GuestName,
     ImageFile,
     VolumeId,
 )
@@ -57,9 +58,9 @@ class PowerVM:
 
     # --- questions -------------------------------------------------------------
 
-    def find(self, guest: str) -> Guest:
+    def find(self, guest: str) -> GuestName:
         lpar = self._lpar(guest)
-        return self._guest(lpar.uuid.upper(), lpar.name, _runs(lpar), self._mappings())
+        return GuestName(GuestId(lpar.uuid.upper()), lpar.name)
 
     def survey(self) -> Sequence[Guest]:
         """Every LPAR of the system, and whoever else holds a mapping.
