@@ -16,12 +16,12 @@ import argparse
 import contextlib
 import os
 import pwd
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -34,6 +34,7 @@ LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
 SOCKETS = LAB / "sockets"
 LIBVIRT_PID = Path("/run/libvirtd.pid")
+LIFELINE = "lifeline"
 INSIDE = "MOORLINE_LAB_INSIDE"
 KEPT = ("PATH", "HOME", "LANG", "TERM", "CI", "VIRTUAL_ENV")
 
@@ -64,30 +65,34 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     a mount made after a guest started does not reach that guest's QEMU.
     """
     build()  # before the network is gone
-    _sweep()
+    sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
+    for old in cache().glob("host-*"):  # of hosts that were killed
+        if not Path(f"/proc/{old.name.removeprefix('host-')}").exists():
+            _remove(old, sudo)
     here = cache() / f"host-{os.getpid()}"
     here.mkdir()
+    os.mkfifo(here / LIFELINE)
+    lifeline = os.open(here / LIFELINE, os.O_RDWR | os.O_CLOEXEC)
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     namespaces += ["--uts", "--net", "--propagation", "private"]
     inner = [sys.executable, "-m", "lab.host", str(here), "shared" if shared else "private"]
-    sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
     kept = [f"{key}={value}" for key, value in os.environ.items() if _is_kept(key)]
     kept += [f"PYTHONPATH={CHECKOUT}", f"MOORLINE_LAB_CACHE={cache().resolve()}"]
     try:
         return subprocess.call([*sudo, "env", *kept, *namespaces, *inner, "--", *command])
     finally:
-        subprocess.run([*sudo, "rm", "-rf", "--", str(here)], check=False)
+        os.close(lifeline)
+        _remove(here, sudo)
+
+
+def _remove(directory: Path, sudo: Sequence[str]) -> None:
+    # Mount points are immutable while nothing is mounted on them.
+    subprocess.run([*sudo, "chattr", "-R", "-f", "-i", str(directory)], check=False)
+    subprocess.run([*sudo, "rm", "-rf", "--", str(directory)], check=False)
 
 
 def _is_kept(key: str) -> bool:
     return key in KEPT or key.startswith(("MOORLINE_", "PYTEST", "HYPOTHESIS_"))
-
-
-def _sweep() -> None:
-    """Remove what hosts left behind that were killed before they could."""
-    for old in cache().glob("host-*"):
-        if not Path(f"/proc/{old.name.removeprefix('host-')}").exists():
-            shutil.rmtree(old, ignore_errors=True)
 
 
 # --- inside: process 1 of the host -----------------------------------------
@@ -100,12 +105,20 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     os.umask(0o022)
+    threading.Thread(target=_die_with, args=[args.directory / LIFELINE], daemon=True).start()
     _furnish(args.directory, args.propagation)
     start_libvirtd()
     os.environ[INSIDE] = args.propagation
     os.environ["MOORLINE_LAB"] = str(LAB)
     os.environ["PATH"] = f"{CHECKOUT / 'lab/clients'}:{os.environ['PATH']}"
-    return _wait_for(subprocess.Popen(args.command).pid)
+    command = subprocess.Popen(args.command)  # kept: one that is dropped reaps its process
+    return _wait_for(command.pid)
+
+
+def _die_with(lifeline: Path) -> None:
+    """End this host when who entered it is gone, even if killed."""
+    lifeline.read_bytes()
+    os._exit(1)
 
 
 def _wait_for(wanted: int) -> int:

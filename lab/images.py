@@ -6,6 +6,7 @@ The results are kept in ``.lab/`` below the checkout, or in ``$MOORLINE_LAB_CACH
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import lzma
@@ -71,16 +72,21 @@ def build() -> Images:
     """Make the images unless they are there; seconds to a minute, needs apt's network."""
     # Named for this file's content: another recipe is another guest.
     directory = cache() / f"guest-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]}"
-    if not (directory / "initramfs").exists():
-        with tempfile.TemporaryDirectory(dir=cache()) as work:
-            _build(Path(work))
-            # All or nothing: a build that was interrupted leaves no guest directory.
-            done = Path(work) / "guest"
-            done.chmod(0o755)
-            for old in cache().glob("guest-*"):
-                shutil.rmtree(old)
-            done.rename(directory)
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            _build_at(directory)
     return Images(directory / "kernel", directory / "initramfs", _kvm(directory))
+
+
+def _build_at(directory: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=cache()) as work:
+        _build(Path(work))
+        for old in cache().glob("guest-*"):
+            shutil.rmtree(old)
+        # All or nothing: a build that was interrupted leaves no such directory.
+        (Path(work) / "guest").chmod(0o755)
+        (Path(work) / "guest").rename(directory)
 
 
 def _build(work: Path) -> None:
