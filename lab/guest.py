@@ -122,10 +122,13 @@ class Guest:
 
     def device(self, serial: str) -> str | None:
         """The device with this serial. A virtio disk shows its first 20 bytes only."""
-        for name, seen in self.disks().items():
-            if seen == (serial[:20] if name.startswith("vd") else serial):
-                return f"/dev/{name}"
-        return None
+        found = [
+            name
+            for name, seen in self.disks().items()
+            if seen == (serial[:20] if name.startswith("vd") else serial)
+        ]
+        assert len(found) <= 1, f"{self.name}: {found} all look like {serial}"
+        return f"/dev/{found[0]}" if found else None
 
     def wait_for(self, serial: str, deadline: float = 20) -> str:
         """The device with this serial, as soon as the guest sees it. Raises Silent."""

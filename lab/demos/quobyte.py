@@ -42,7 +42,8 @@ class Demo:
         self._moorline = Moorline()
 
     def volume(self, share: QuobyteVolume, number: int) -> Volume:
-        id = f"3f2a9c1e-5b7d-4e21-9a68-00000000000{number}"
+        # Unlike in the first 20 bytes: no more of a serial fits into a virtio disk.
+        id = f"{number}f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
         name = f"volume-{id}"
         file = share.disk(name)
         connection = host.LAB / f"volume-{number}.json"

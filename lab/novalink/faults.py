@@ -29,7 +29,7 @@ class Faults:
     no_target: int = 0
     """Updates that leave the target device out."""
     garbage: int = 0
-    """Reads answered 200 with a body that is not XML."""
+    """Reads and logons answered 200 with a body that is not XML."""
     unavailable: int = 0
     """Reads answered 503."""
     slow: float = 0.0

@@ -47,6 +47,10 @@ class Service:
     tokens: set[str] = field(default_factory=set)
     logons: int = 0
     connections: int = 0
+    cookies: int = 0
+    """Calls that brought a cookie back."""
+    idle: float | None = None
+    """Seconds after which a silent connection is closed."""
     updating: int = 0
     """Updates under way."""
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -91,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.tls:  # in this thread: a slow handshake stalls nobody else
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         self.server.service.connections += 1
+        self.timeout = self.server.service.idle
         super().setup()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -105,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         self.parts = [unquote(part) for part in url.path.split("/") if part][2:]
         scheme = "https" if self.server.tls else "http"
         self.base = f"{scheme}://{self.headers['Host']}/rest/api/uom"
+        self.service.cookies += "Cookie" in self.headers
         time.sleep(self.faults.slow)
         try:
             self._dispatch(url.path)
@@ -147,6 +153,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if self.service.mode != "hmc":
             self.send_header("X-MC-Type", "PVM")
+        self.send_header("Set-Cookie", "JSESSIONID=lab; Path=/; Secure; HttpOnly")
         if body:
             self.send_header("Content-Type", kind)
         if etag:
@@ -172,6 +179,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             self.service.tokens.discard(self.headers.get("X-API-Session", ""))
             return self._send(204)
+        if self.faults.take("garbage"):
+            return self._send(200, b"<LogonResponse><not closed")
         request = wire.parse(self.body)
         token = secrets.token_urlsafe(48)
         self.service.logons += 1
