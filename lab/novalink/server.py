@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.tls:  # in this thread: a slow handshake stalls nobody else
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         self.server.service.connections += 1
-        self.timeout = self.server.service.idle
+        self.request.settimeout(self.server.service.idle)
         super().setup()
 
     def log_message(self, format: str, *args: object) -> None:

@@ -25,14 +25,21 @@ V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")
 PLAIN = DiskOptions()
 
 
+def paths(vm: PowerVM) -> frozenset[str]:
+    """The files that web01 uses."""
+    (web01,) = (guest for guest in vm.survey() if guest.id == WEB)
+    assert web01.running
+    return web01.paths
+
+
 def test_a_file_becomes_a_disk_and_goes_again(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
-    guest = vm.find("web01")
-    assert (guest.id, guest.name, guest.running, guest.paths) == (WEB, "web01", True, frozenset())
+    assert vm.find("web01") == vm.find(WEB.lower()) == (WEB, "web01")
+    assert paths(vm) == frozenset()
     vm.attach(WEB, V1, disk, PLAIN)
     seen = vm.disks(WEB)[V1]
     assert (seen.state, seen.source) == (DiskState.WHOLE, str(disk.path))
     assert seen.device == "C2-L8100000000000000"
-    assert vm.find(WEB.lower()).paths == {str(disk.path)}
+    assert paths(vm) == {str(disk.path)}
     assert mapped(lab) == [(WEB, V1, 2, "0x8100000000000000")]
     vm.detach(WEB, V1)
     assert vm.disks(WEB) == {}
@@ -85,7 +92,7 @@ def test_foreign_mappings_are_paths_but_not_our_disks(
     lab.system.tags = False
     powervm(lab).attach(WEB, V1, disk, PLAIN)  # made by another, with another's record
     assert vm.disks(WEB) == {}
-    assert vm.find("web01").paths == {str(disk.path)}
+    assert paths(vm) == {str(disk.path)}
     with pytest.raises(NotOurs):
         vm.attach(WEB, V2, disk, PLAIN)
     vm.detach(WEB, V1)

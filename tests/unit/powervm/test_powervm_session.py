@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,72 @@ def test_connections_are_kept(lab: Lab) -> None:
         vm.find("web01")
     assert lab.service.connections == 1
     vm.close()
+
+
+def test_a_connection_that_the_server_closed_is_made_anew(lab: Lab, disk: ImageFile) -> None:
+    lab.service.idle = 0.1
+    vm = powervm(lab)
+    guest = vm.find("web01").id
+    time.sleep(0.3)
+    vm.attach(guest, VolumeId("v1"), disk, DiskOptions())
+    assert lab.service.connections == 2
+    vm.close()
+
+
+def test_cookies_are_not_kept_as_pypowervm_does_not(lab: Lab) -> None:
+    vm = powervm(lab)
+    vm.find("web01")
+    vm.find("web01")
+    assert lab.service.cookies == 0
+    vm.close()
+
+
+def test_an_answer_to_the_logon_that_is_no_answer(lab: Lab) -> None:
+    vm = powervm(lab)
+    lab.faults.set(garbage=1)
+    with pytest.raises(Unavailable, match="does not let us log on"):
+        vm.find("web01")
+    assert vm.find("web01").name == "web01"
+    vm.close()
+
+
+def test_closing_does_not_wait_for_a_server_that_is_gone(lab: Lab) -> None:
+    vm = powervm(lab, deadline=60)
+    vm.find("web01")
+    lab.faults.set(slow=7)
+    begun = time.monotonic()
+    vm.close()
+    assert time.monotonic() - begun < 6.5
+
+
+def values(**given: str) -> dict[str, str]:
+    names = ("novalink_user", "novalink_password_file", "novalink_ca")
+    return {**dict.fromkeys(names, ""), **given}
+
+
+def test_a_logon_is_read_from_the_settings(tmp_path: Path) -> None:
+    assert Logon.from_uri("powervm:///", values()) == Logon()
+    file = tmp_path / "password"
+    file.touch(mode=0o600)
+    file.write_text("p w\n")
+    given = values(novalink_user="u", novalink_password_file=str(file), novalink_ca="/ca")
+    assert Logon.from_uri("powervm://nl:12", given) == Logon(
+        "nl", 12, "u", Secret("p w"), Path("/ca")
+    )
+    assert Logon.from_uri("powervm://[fd00::1]", given).host == "fd00::1"
+    file.chmod(0o640)
+    with pytest.raises(Denied, match="read by others"):
+        Logon.from_uri("powervm://nl", given)
+    file.unlink()
+    with pytest.raises(Denied, match="cannot be read"):
+        Logon.from_uri("powervm://nl", given)
+
+
+@pytest.mark.parametrize("uri", ["powervm://u:p@nl", "powervm://nl:port", "powervm://nl/x?y"])
+def test_an_address_that_is_none_is_refused_and_its_password_not_repeated(uri: str) -> None:
+    with pytest.raises(Refused) as refused:
+        Logon.from_uri(uri, values())
+    assert "u:p" not in str(refused.value)
 
 
 def test_pypowervm_itself_is_left_as_it_is() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lxml import etree
 from pypowervm import exceptions as pvm
 
 from moorline.errors import Denied, Failed, MoorlineError, Unavailable, Uncertain
 
-ERRORS = (pvm.Error, pvm.AbstractMsgFmtError)
-"""The two roots of pypowervm's exceptions."""
+ERRORS = (pvm.Error, pvm.AbstractMsgFmtError, etree.LxmlError)
+"""The two roots of pypowervm's exceptions, and what it lets through."""
 
 
 @dataclass

@@ -80,7 +80,11 @@ class PowerVM:
         ]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
-        return self._disks(guest.upper(), self._mappings())
+        client = GuestId(guest.upper())
+        ours = self._ours(client, self._mappings())
+        # An owner that was killed after a change had no time to note the place.
+        self._note(client, {volume: found[0].place for volume, found in ours.items()})
+        return {volume: _disk(found) for volume, found in ours.items()}
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         plug = self._plug(guest, VolumeId(""), source, options, "this volume")
@@ -214,22 +218,24 @@ class PowerVM:
 
     def _guest(self, id: str, name: str, running: bool, found: Sequence[ScsiMapping]) -> Guest:
         paths = frozenset(m.path for m in found if m.client == id and m.path)
-        return Guest(GuestId(id), name, running, self._disks(id, found), paths)
+        disks = {volume: _disk(ms) for volume, ms in self._ours(GuestId(id), found).items()}
+        return Guest(GuestId(id), name, running, disks, paths)
 
-    def _disks(self, client: str, found: Sequence[ScsiMapping]) -> dict[VolumeId, Disk]:
+    def _ours(
+        self, client: GuestId, found: Sequence[ScsiMapping]
+    ) -> dict[VolumeId, list[ScsiMapping]]:
+        """Those of the client's mappings that bear our mark, by volume."""
         mine = [m for m in found if m.client == client and m.path]
         if not mine:
             return {}
-        known = self._slots.of(GuestId(client))
+        known = self._slots.of(client)
         ours: dict[VolumeId, list[ScsiMapping]] = {}
         for m in mine:
             volumes = [VolumeId(m.tag)] if m.tag else known
             for volume in volumes:
                 if marked(m, client, volume, known.get(volume)):
                     ours.setdefault(volume, []).append(m)
-        # An owner that was killed after the change had no time to note the place.
-        self._note(GuestId(client), {v: ms[0].place for v, ms in ours.items()})
-        return {volume: _disk(ms) for volume, ms in ours.items()}
+        return ours
 
     def _note(self, guest: GuestId, places: Mapping[VolumeId, Slot]) -> None:
         with suppress(MoorlineError):  # the next look notes it

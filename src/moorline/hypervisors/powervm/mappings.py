@@ -64,7 +64,8 @@ def read(vios: Any, *, client: str = "", path: str = "") -> list[ScsiMapping]:
 
 def _client(e: Any) -> str:
     lpar = e.find(_LPAR)
-    return "" if lpar is None else lpar.get("href").rpartition("/")[2].upper()
+    href = "" if lpar is None else lpar.get("href", "")
+    return str(href.partition("?")[0].rpartition("/")[2].upper())
 
 
 def _mapping(e: Any) -> ScsiMapping:

@@ -36,6 +36,7 @@ class Plug:
     name: str
     """The client's name, for people."""
     volume: VolumeId
+    """'' while it is only asked whether any volume could be mapped."""
     path: str
     shared: bool
     obstacle: str
@@ -86,7 +87,7 @@ class Plug:
                     f"{self.path} is mapped to LPAR {m.client_id} already",
                     hint="detach it there, or say that the volume is shared",
                 )
-            if m.client == self.client and not self._is_mine(m):
+            if m.client == self.client and self.volume and not self._is_mine(m):
                 raise NotOurs(f"{self.path} is a disk of {self.name} that somebody else made")
 
     def _is_mine(self, m: ScsiMapping) -> bool:

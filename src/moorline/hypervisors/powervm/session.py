@@ -31,6 +31,9 @@ logging.getLogger("pypowervm").addHandler(logging.NullHandler())
 _AFTER_DENIAL = 300.0
 """Seconds for which a refused password is not tried again: repeated logons lock accounts."""
 
+_PARTING = 5.0
+"""Seconds that NovaLink has to hear that we log off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Logon:
@@ -55,10 +58,11 @@ class Logon:
         url = urlsplit(uri)
         try:
             port = url.port or 0
-        except ValueError as error:
-            raise Refused(f"{uri!r} names no port") from error
-        if url.username or url.path not in ("", "/") or url.query or url.fragment:
-            raise Refused(f"{uri!r} is neither powervm:/// nor powervm://HOST[:PORT]")
+        except ValueError:
+            port = -1
+        if port < 0 or url.username or url.path.strip("/") or url.query or url.fragment:
+            # Not repeated: people put passwords there.
+            raise Refused("NovaLink's address is neither powervm:/// nor powervm://HOST[:PORT]")
         file, ca = values["novalink_password_file"], values["novalink_ca"]
         return cls(
             host=url.hostname or "localhost",
@@ -163,10 +167,11 @@ class NovaLink:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Log off. May block up to the deadline."""
+        """Log off. May block for a few seconds."""
         with self._lock:
             if self._adapter is not None:
                 # pypowervm does it only when it is collected, which may be never.
+                self._adapter.session.timeout = _PARTING
                 self._adapter.session._logoff()
             self._adapter = self._management = None
         self._transport.close()

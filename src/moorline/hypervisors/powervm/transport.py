@@ -14,6 +14,7 @@ why a test watches the connections.
 
 from __future__ import annotations
 
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -29,6 +30,8 @@ class Transport:
         """*ca*: the authorities to trust; None: those of the system."""
         self._session = requests.Session()
         self._session.trust_env = False  # no proxies, no .netrc, no CA bundles from outside
+        # pypowervm's own sessions live for one call, and so do their cookies.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._verify: str | bool = True if ca is None else str(ca)
 
     def Session(self) -> _Call:
