@@ -33,7 +33,8 @@ from typing import Literal
 from lab.novalink import certificates
 from lab.novalink.faults import Faults
 from lab.novalink.model import System, build
-from lab.novalink.server import Server, Service
+from lab.novalink.server import Server
+from lab.novalink.service import Service
 
 Mode = Literal["novalink", "traditional", "hmc"]
 

@@ -12,59 +12,18 @@ import tempfile
 import time
 import uuid
 import zlib
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lxml import etree
 
 from lab.novalink import wire
-from lab.novalink.faults import Faults
-from lab.novalink.model import Partition, Rejected, System
+from lab.novalink.model import Partition, Rejected
+from lab.novalink.service import Job, Service
 
 _ATOM = "application/atom+xml"  # as captured: it names no charset
 _EVENTS_WAIT = 10.0
-
-
-@dataclass
-class Job:
-    ok: bool
-    polls: int
-    """How often it is still running when asked."""
-
-
-@dataclass
-class Service:
-    """What all connections share."""
-
-    system: System
-    faults: Faults
-    user: str
-    password: str
-    mode: Literal["novalink", "traditional", "hmc"] = "novalink"
-    tokens: set[str] = field(default_factory=set)
-    logons: int = 0
-    connections: int = 0
-    cookies: int = 0
-    """Calls that brought a cookie back."""
-    idle: float | None = None
-    """Seconds after which a silent connection is closed."""
-    updating: int = 0
-    """Updates under way."""
-    jobs: dict[str, Job] = field(default_factory=dict)
-    queues: dict[str, int] = field(default_factory=dict)
-    """What each client of the event queue has been told: the system's version."""
-    trace: list[tuple[str, str, int]] = field(default_factory=list)
-    """Method, path and status of every call."""
-    rendered: dict[tuple[Any, ...], tuple[bytes, str]] = field(default_factory=dict)
-    """Entries and their ETags, by object, group and the system's version."""
-    session_files: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
-
-    def updates(self) -> int:
-        """How many updates were answered 200."""
-        return sum(1 for method, _, status in self.trace if (method, status) == ("POST", 200))
 
 
 class Server(ThreadingHTTPServer):
@@ -128,6 +87,8 @@ class Handler(BaseHTTPRequestHandler):
             self._control()
         elif self.parts[:2] == ["web", "Logon"]:
             self._logon()
+        elif self.service.redirect:
+            self._send(307, location=self.service.redirect + self.path)
         elif self._unauthorized():
             raise Rejected(401, "the session is not valid")
         elif self.command == "GET":
@@ -148,7 +109,15 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- replies -------------------------------------------------------------
 
-    def _send(self, status: int, body: bytes = b"", kind: str = _ATOM, etag: str = "") -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes = b"",
+        kind: str = _ATOM,
+        *,
+        etag: str = "",
+        location: str = "",
+    ) -> None:
         self.service.trace.append((self.command, self.path, status))
         self.send_response(status)
         if self.service.mode != "hmc":
@@ -158,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", kind)
         if etag:
             self.send_header("ETag", etag)
+        if location:
+            self.send_header("Location", location)
         if status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -69,6 +69,17 @@ def test_the_environment_cannot_send_us_to_a_proxy(
     novalink.close()
 
 
+def test_nobody_can_send_us_elsewhere(lab: Lab) -> None:
+    vm = powervm(lab)
+    vm.find("web01")
+    with Lab(tls=False) as other:
+        lab.service.redirect = f"http://127.0.0.1:{other.port}"
+        with pytest.raises(Unavailable):
+            vm.find("web01")
+        assert other.trace == []
+    vm.close()
+
+
 def test_connections_are_kept(lab: Lab) -> None:
     vm = powervm(lab)
     for _ in range(10):

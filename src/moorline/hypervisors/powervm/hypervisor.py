@@ -81,14 +81,14 @@ class PowerVM:
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         client = GuestId(guest.upper())
-        ours = self._ours(client, self._mappings())
+        ours = self._ours(client, self._mappings(client=client))
         # An owner that was killed after a change had no time to note the place.
         self._note(client, {volume: found[0].place for volume, found in ours.items()})
         return {volume: _disk(found) for volume, found in ours.items()}
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         plug = self._plug(guest, VolumeId(""), source, options, "this volume")
-        plug.refuse(self._mappings())
+        plug.refuse(self._mappings(client=plug.client, path=plug.path))
 
     # --- commands --------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class PowerVM:
         """
         client = guest.upper()
         known = self._slots.of(GuestId(client)).get(volume)
-        found = [m for m in self._mappings() if marked(m, client, volume, known)]
+        found = [m for m in self._mappings(client=client) if marked(m, client, volume, known)]
         if not found:
             raise NotFound(f"volume {volume} is not attached to {client}")
         what = f"volume {volume} is not extended"
@@ -211,10 +211,11 @@ class PowerVM:
             )
         return lpar
 
-    def _mappings(self) -> list[ScsiMapping]:
+    def _mappings(self, *, client: str = "", path: str = "") -> list[ScsiMapping]:
         server = self._novalink.management()
-        # A partition that serves nothing has no files of ours in use.
-        return mappings.read(self._novalink.storage(server.uuid)) if server.serves else []
+        if not server.serves:
+            return []  # so it has no files of ours in use
+        return mappings.read(self._novalink.storage(server.uuid), client=client, path=path)
 
     def _guest(self, id: str, name: str, running: bool, found: Sequence[ScsiMapping]) -> Guest:
         paths = frozenset(m.path for m in found if m.client == id and m.path)
