@@ -28,6 +28,7 @@ from moorline.model import (
     LinkName,
     Seen,
     Unknown,
+    Unlinked,
     VolumeId,
 )
 from moorline.plan import Step, next_step
@@ -137,7 +138,7 @@ class Reconciler:
 
     def _act(self, step: Step, row: Attachment, seen: Seen) -> None:
         if step is Step.FORGET:
-            self._forget(row)
+            self._forget(row, seen)
         elif step is Step.DETACH:
             self._hypervisor.detach(row.key.guest, row.key.volume)
         elif step in (Step.CONNECT, Step.DISCONNECT, Step.ATTACH):
@@ -168,7 +169,11 @@ class Reconciler:
         backend.verify(connection)
         self._hypervisor.attach(row.key.guest, row.key.volume, seen.link.source, row.options)
 
-    def _forget(self, row: Attachment) -> None:
+    def _forget(self, row: Attachment, seen: Seen) -> None:
+        if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
+            # A crash before the mount may have left an empty mount point.
+            backend, connection = self._connection(row)
+            backend.disconnect(connection)
         with suppress(Conflict):  # a newer wish: the next pass serves it
             self._records.forget(row)
 

@@ -122,7 +122,8 @@ def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> 
 
 def _make_state_dir(path: Path) -> None:
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # QEMU's user must get through to the mount points; the files are for their owner alone.
+        path.mkdir(mode=0o711, parents=True, exist_ok=True)
     except PermissionError as e:
         raise Denied(
             f"the state directory {path} cannot be made: {e.strerror}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from moorline.ports import Mount
@@ -12,18 +13,19 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-def read(path: Path = MOUNTINFO) -> list[Mount]:
+def read(path: Path = MOUNTINFO) -> Sequence[Mount]:
     """Return the mount table in mount order. It asks no file system, so it never hangs."""
     # Paths are bytes to the kernel: what is no UTF-8 must not hide the rest.
     return parse(path.read_bytes().decode("utf-8", "surrogateescape"))
 
 
-def parse(text: str) -> list[Mount]:
+@lru_cache(maxsize=2)  # the table is read often and changes seldom
+def parse(text: str) -> Sequence[Mount]:
     """Parse the content of a mountinfo file.
 
     The target of a mount point that was deleted ends in ``//deleted``.
     """
-    return [_mount(line) for line in text.split("\n") if line]
+    return tuple(_mount(line) for line in text.split("\n") if line)
 
 
 def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
