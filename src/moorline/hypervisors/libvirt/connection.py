@@ -2,12 +2,13 @@
 
 A libvirt call can hang for ever (a disk on a hung FUSE mount holds its
 domain's lock), and nothing in the binding can cancel it. So calls run in
-threads of their own; one that misses its deadline is left alone, and its lane
-stays closed until it returns. Threads do not pile up: a lane has one.
+threads beside the caller's; one that misses its deadline is left alone, and its lane
+stays closed until it returns, so that threads do not pile up.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,26 +19,33 @@ from typing import Any, TypeVar
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 
 T = TypeVar("T")
-_DENIED = ("AUTH_FAILED", "AUTH_CANCELLED", "AUTH_UNAVAILABLE", "ACCESS_DENIED")
-_REFUSED = ("NO_SUPPORT", "NO_CONNECT", "INVALID_CONN")
 Do = Callable[[Any], T]
 
 
 class _Call:
     """A call under way in a worker, and what came of it."""
 
-    def __init__(self, do: Callable[[], Any]) -> None:
+    def __init__(self, lane: str, do: Do[Any], opened: Callable[[], Any]) -> None:
+        self.lane = lane
         self._do = do
+        self._opened = opened
         self.ended = threading.Event()
+        self.virt: Any = None
+        """The connection that it was made on; None if there was none to be had."""
         self.answer: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self.answer = self._do()
+            self.virt = self._opened()
+            self.answer = self._do(self.virt)
         except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
             self.error = e
         self.ended.set()
+
+
+class _Broke(Unavailable):
+    """The connection was lost while something was asked."""
 
 
 class _Worker(threading.Thread):
@@ -70,12 +78,16 @@ class Connection:
         self._opening = threading.Lock()
         self._guard = threading.Lock()
         self._virt: Any = None
-        self._stuck: dict[str, _Call] = {}
+        self._stuck: list[_Call] = []
         self._idle: list[_Worker] = []
 
-    def look(self, lane: str, do: Do[T], *, deadline: float = 0.0) -> T:
+    def look(self, lane: str, do: Do[T]) -> T:
         """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
-        return self._run(lane, do, deadline, lost=Unavailable)
+        try:
+            return self._run(lane, do, lost=_Broke, wrong=Unavailable)
+        except _Broke:
+            # A libvirtd that went away shows when it is next asked, not before.
+            return self._run(lane, do, lost=Unavailable, wrong=Unavailable)
 
     def change(self, lane: str, do: Do[T]) -> T:
         """Run *do*, which changes something.
@@ -83,32 +95,34 @@ class Connection:
         Raises as :meth:`look`, Failed (libvirt says that it did not work), and
         Uncertain also if the connection broke, because libvirtd may have gone on.
         """
-        return self._run(lane, do, 0.0, lost=Uncertain)
+        return self._run(lane, do, lost=Uncertain, wrong=Failed)
 
-    def stuck(self) -> str:
-        """The lane of a call that hangs, '' if none does."""
+    def stuck(self) -> frozenset[str]:
+        """The lanes of the calls that hang."""
         with self._guard:
-            self._stuck = {
-                lane: call for lane, call in self._stuck.items() if not call.ended.is_set()
-            }
-            return next(iter(self._stuck), "")
+            self._stuck = [call for call in self._stuck if not call.ended.is_set()]
+            return frozenset(call.lane for call in self._stuck)
 
     def close(self) -> None:
         """Close, unless a call hangs: closing would hang with it."""
         if self._virt is not None and not self.stuck():
-            self._quietly_close()
+            with suppress(module().libvirtError):  # it is gone already
+                self._virt.close()
+            self._virt = None
 
-    def _run(self, lane: str, do: Do[T], deadline: float, lost: type[MoorlineError]) -> T:
-        deadline = deadline or self._deadline
-        self._refuse_stuck(lane)
-        call = _Call(lambda: do(self._opened()))
+    def _run(
+        self, lane: str, do: Do[T], lost: type[MoorlineError], wrong: type[MoorlineError]
+    ) -> T:
+        if lane in self.stuck():
+            raise Uncertain(f"an earlier call to libvirt about {lane} still hangs")
+        call = _Call(lane, do, self._opened)
         self._worker().inbox.put(call)
-        if not call.ended.wait(deadline):
+        if not call.ended.wait(self._deadline):
             with self._guard:
-                self._stuck[lane] = call
-            raise Uncertain(f"libvirt did not answer within {deadline:g} s about {lane}")
+                self._stuck.append(call)
+            raise Uncertain(f"libvirt did not answer within {self._deadline:g} s about {lane}")
         if call.error is not None:
-            raise self._translated(call.error, lost) from call.error
+            raise self._translated(call.error, call.virt, lost, wrong) from call.error
         answer: T = call.answer
         return answer
 
@@ -116,30 +130,17 @@ class Connection:
         with self._guard:
             return self._idle.pop() if self._idle else _Worker(self._idle)
 
-    def _refuse_stuck(self, lane: str) -> None:
-        with self._guard:
-            call = self._stuck.get(lane)
-            if call is None:
-                return
-            if call.ended.is_set():
-                del self._stuck[lane]
-                return
-        raise Uncertain(f"an earlier call to libvirt about {lane} still hangs")
-
     def _opened(self) -> Any:
         with self._opening:
+            # One that broke is not closed here: other threads may be using it yet.
             if self._virt is None or not self._virt.isAlive():
-                if self._virt is not None:
-                    self._quietly_close()
+                self._virt = None
                 self._virt = _open(self.uri)
             return self._virt
 
-    def _quietly_close(self) -> None:
-        with suppress(module().libvirtError):  # it is gone already
-            self._virt.close()
-        self._virt = None
-
-    def _translated(self, error: BaseException, lost: type[MoorlineError]) -> BaseException:
+    def _translated(
+        self, error: BaseException, used: Any, lost: type[MoorlineError], wrong: type[MoorlineError]
+    ) -> BaseException:
         virt = module()
         if not isinstance(error, virt.libvirtError):
             return error
@@ -147,19 +148,28 @@ class Connection:
         code = error.get_error_code()
         if code == virt.VIR_ERR_NO_DOMAIN:
             return NotFound(text)
-        if code in (
-            virt.VIR_ERR_AUTH_FAILED,
-            virt.VIR_ERR_AUTH_CANCELLED,
-            virt.VIR_ERR_ACCESS_DENIED,
-        ):
-            return Denied(text)
-        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT, virt.VIR_ERR_INVALID_CONN):
+        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT):
             return Refused(f"{self.uri}: {text}")
-        if self._virt is None:
+        if _denied(error, used):
+            return Denied(f"{self.uri}: {text}")
+        if used is None:
             return Unavailable(f"{self.uri} cannot be reached: {text}")
-        if not self._virt.isAlive():
+        if not used.isAlive():
             return lost(f"the connection to {self.uri} broke: {text}")
-        return Failed(text)
+        return wrong(text)
+
+
+def _denied(error: Any, used: Any) -> bool:
+    virt = module()
+    code = error.get_error_code()
+    if used is None and code == virt.VIR_ERR_SYSTEM_ERROR:
+        return bool(error.get_int1() == errno.EACCES)  # libvirtd's socket
+    return code in (
+        virt.VIR_ERR_AUTH_FAILED,
+        virt.VIR_ERR_AUTH_CANCELLED,
+        virt.VIR_ERR_AUTH_UNAVAILABLE,
+        virt.VIR_ERR_ACCESS_DENIED,
+    )
 
 
 def module() -> ModuleType:

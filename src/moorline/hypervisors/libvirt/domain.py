@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from xml.etree import ElementTree as ET
@@ -12,6 +13,8 @@ from moorline.model import Disk, DiskState, VolumeId
 
 MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
+_PATH = re.compile(r"(?<![\w./-])/.*", re.DOTALL)
+_PATH_END = re.compile(r"[\s,;:'\"]")
 _PLACES = {
     "pcie-root-port": 1,
     "pcie-switch-downstream-port": 1,
@@ -65,19 +68,20 @@ class Half:
 
     @cached_property
     def units(self) -> frozenset[int]:
-        """Used units of the first virtio-scsi controller."""
-        disks = self._xml.iterfind("devices/disk")
-        units = (_unit(disk, self.scsi_controller) for disk in disks)
+        """Used units of the first virtio-scsi controller, whatever uses them."""
+        devices = self._xml.iterfind("devices/*")
+        units = (_unit(device, self.scsi_controller) for device in devices)
         return frozenset(unit for unit in units if unit is not None)
 
     @cached_property
     def paths(self) -> frozenset[str]:
         """Every absolute path that it names, in whatever place: more is safer than less."""
         return frozenset(
-            os.path.normpath(text)
+            path
             for each in self._xml.iter()
             for text in (*each.attrib.values(), each.text or "")
-            if text.startswith("/")
+            if "/" in text
+            for path in _paths(text)
         )
 
     @cached_property
@@ -92,7 +96,7 @@ class Half:
 
     @cached_property
     def hotplug_ports(self) -> tuple[int, int] | None:
-        """Free and all places for a hot-plugged PCI device; None: not known.
+        """Free and all places for a hot-plugged PCI device; None: it has no PCI.
 
         q35: a root port takes one device, and the root bus none while running.
         pc: the root bus and each bridge have 31 places, of which place 0 is not
@@ -102,12 +106,15 @@ class Half:
         for address in self._xml.iterfind("devices/*/address[@type='pci']"):
             bus = int(address.get("bus", "0"), 16)
             used.setdefault(bus, set()).add(address.get("slot", "0x00"))
+        controllers = self._xml.findall("devices/controller[@type='pci']")
         total = free = 0
-        for controller in self._xml.iterfind("devices/controller[@type='pci']"):
+        for controller in controllers:
+            if _get(controller, "target", "hotplug") == "off":
+                continue
             room = _PLACES.get(controller.get("model", ""), 0)
             total += room
             free += max(0, room - len(used.get(int(controller.get("index", "0")), ())))
-        return (free, total) if total else None
+        return (free, total) if controllers else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +163,29 @@ def _source(disk: ET.Element) -> str:
     return source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
 
 
-def _unit(disk: ET.Element, controller: int | None) -> int | None:
-    address = disk.find("address[@type='drive']")
-    target = disk.find("target[@bus='scsi']")
-    if address is None or target is None or address.get("controller") != str(controller):
+def _unit(device: ET.Element, controller: int | None) -> int | None:
+    """The unit of a disk or a passed-through device on the SCSI *controller*."""
+    address = device.find("address[@type='drive']")
+    scsi = device.get("type") == "scsi" or _get(device, "target", "bus") == "scsi"
+    if address is None or not scsi or address.get("controller") != str(controller):
         return None
     return int(address.get("unit", "0"))
+
+
+def _paths(text: str) -> Iterator[str]:
+    """The absolute path that *text* is, or all that begin in it (an argument for QEMU, say).
+
+    Where one of those ends cannot be told, as it may contain anything: both readings are given.
+    """
+    if text.startswith("/"):
+        yield _normal(text)
+        return
+    while found := _PATH.search(text):
+        yield _normal(found.group())
+        yield _normal(_PATH_END.split(found.group(), maxsplit=1)[0])
+        text = found.group().lstrip("/")
+
+
+def _normal(path: str) -> str:
+    # POSIX lets two leading slashes mean something else, so normpath keeps them.
+    return os.path.normpath("/" + path.lstrip("/"))

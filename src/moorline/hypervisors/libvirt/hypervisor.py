@@ -48,6 +48,7 @@ class Libvirt:
     def __init__(self, uri: str = "qemu:///system", *, deadline: float = 30.0) -> None:
         self._connection = Connection(uri, deadline)
         self._qemu = 0
+        self._handles: dict[GuestId, Any] = {}
         self._seen = threading.local()
 
     def find(self, guest: str) -> GuestName:
@@ -55,7 +56,7 @@ class Libvirt:
 
     def survey(self) -> Sequence[Guest]:
         if stuck := self._connection.stuck():
-            raise Uncertain(f"libvirt does not answer about {stuck}")
+            raise Uncertain(f"libvirt does not answer about {', '.join(sorted(stuck))}")
         return [_guest(domain) for domain in self._connection.look("all guests", _all)]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
@@ -99,7 +100,7 @@ class Libvirt:
         )
         try:
             self._connection.change(
-                guest, lambda virt: _lookup(virt, guest).attachDeviceFlags(xml, flags)
+                guest, lambda virt: self._handle(virt, guest).attachDeviceFlags(xml, flags)
             )
         except Failed as e:
             raise self._looked_again(domain, guest, volume, source, e) from e
@@ -131,14 +132,21 @@ class Libvirt:
         alias = f"{MARK}{volume}"
         try:
             self._connection.change(
-                guest, lambda virt: _lookup(virt, guest).detachDeviceAlias(alias, flag)
+                guest, lambda virt: self._handle(virt, guest).detachDeviceAlias(alias, flag)
             )
         except (Failed, NotFound) as e:
             return e  # it may be gone, or going: a look decides, not the error
         return None
 
     def _look(self, guest: GuestId) -> Domain:
-        return self._connection.look(guest, lambda virt: _domain(_lookup(virt, guest)))
+        return self._connection.look(guest, lambda virt: _domain(self._handle(virt, guest)))
+
+    def _handle(self, virt: Any, guest: GuestId) -> Any:
+        """A handle only names the domain: it says nothing of what the domain is now."""
+        handle = self._handles.get(guest)
+        if handle is None or handle.connect() is not virt:
+            handle = self._handles[guest] = virt.lookupByUUIDString(guest)
+        return handle
 
     def _just_seen(self, guest: GuestId) -> Domain | None:
         """What this thread's last question saw, once, if it was about this guest.
@@ -164,10 +172,6 @@ class Libvirt:
         if domain.live is not None and hidden_from(domain.name, _path(source)):
             return _trap(domain.name, _path(source))
         return error
-
-
-def _lookup(virt: Any, guest: GuestId) -> Any:
-    return virt.lookupByUUIDString(guest)
 
 
 def _found(virt: Any, guest: str) -> GuestName:

@@ -8,6 +8,7 @@ as systemd makes ``/``. Elsewhere the attach fails with "No such file".
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 PID_FILES = Path("/run/libvirt/qemu")
@@ -16,8 +17,11 @@ PID_FILES = Path("/run/libvirt/qemu")
 def hidden_from(guest: str, path: str) -> bool:
     """Whether the mount that holds *path* is missing in the running guest's namespace.
 
-    False if that cannot be told: not root, or not libvirt's system daemon.
+    False if that cannot be told: not root, or not libvirt's system daemon. Device
+    nodes are never hidden: libvirt makes them in the guest's own /dev.
     """
+    if path.startswith("/dev/"):
+        return False
     try:
         pid = int((PID_FILES / f"{guest}.pid").read_text())
         theirs = _mounts(f"/proc/{pid}/mountinfo")
@@ -30,14 +34,14 @@ def hidden_from(guest: str, path: str) -> bool:
 def _mounts(file: str) -> dict[str, str]:
     """Device by mount point; the topmost mount at a point wins."""
     found = {}
-    for line in Path(file).read_text().splitlines():
+    for line in Path(file).read_text(errors="surrogateescape").splitlines():
         fields = line.split(" ")
         found[_unescaped(fields[4])] = fields[2]
     return found
 
 
 def _unescaped(text: str) -> str:
-    return text.encode("latin-1", "replace").decode("unicode_escape") if "\\" in text else text
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
 def _device(mounts: dict[str, str], path: str) -> str:
