@@ -202,8 +202,8 @@ def boot(
     """Define and start guests, all at once, and wait until they answer."""
     guests = []
     for name in names:
-        domain = connection.defineXML(domain_xml(name, images, sockets))
-        domain.create()
+        domain = connection.createXML(domain_xml(name, images, sockets))
+        connection.defineXML(domain.XMLDesc(2))  # VIR_DOMAIN_XML_INACTIVE
         guests.append(Guest(domain, GuestAgent(sockets / f"{name}.agent")))
     for guest in guests:
         guest.agent.ready()

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import pwd
 import signal
 import socket
-import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lab import devices
 from lab.images import CHECKOUT, Images, build, cache
 
 LAB = Path("/run/moorline-lab")
@@ -66,13 +68,7 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     """
     build()  # before the network is gone
     sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
-    for old in cache().glob("host-*"):  # of hosts that were killed
-        if not Path(f"/proc/{old.name.removeprefix('host-')}").exists():
-            _remove(old, sudo)
-    here = cache() / f"host-{os.getpid()}"
-    here.mkdir()
-    os.mkfifo(here / LIFELINE)
-    lifeline = os.open(here / LIFELINE, os.O_RDWR | os.O_CLOEXEC)
+    here, lifeline = _directory(sudo)
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     namespaces += ["--uts", "--net", "--propagation", "private"]
     inner = [sys.executable, "-m", "lab.host", str(here), "shared" if shared else "private"]
@@ -83,6 +79,30 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     finally:
         os.close(lifeline)
         _remove(here, sudo)
+
+
+def _directory(sudo: Sequence[str]) -> tuple[Path, int]:
+    """A directory for a host, and the descriptor that keeps it: of a pipe, and locked."""
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for old in cache().glob("host-*"):
+            with contextlib.suppress(OSError):  # it is used
+                os.close(_keep(old))
+                _remove(old, sudo)
+        here = Path(tempfile.mkdtemp(dir=cache(), prefix="host-"))
+        here.chmod(0o755)
+        os.mkfifo(here / LIFELINE)
+        return here, _keep(here)
+
+
+def _keep(directory: Path) -> int:
+    lifeline = os.open(directory / LIFELINE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lifeline, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lifeline)
+        raise
+    return lifeline
 
 
 def _remove(directory: Path, sudo: Sequence[str]) -> None:
@@ -159,16 +179,8 @@ def _furnish(directory: Path, propagation: str) -> None:
     if Path("/etc/fuse.conf").exists():
         (directory / "fuse.conf").write_text("user_allow_other\n")
         _bind(directory / "fuse.conf", Path("/etc/fuse.conf"))
-    if Path("/dev/fuse").stat().st_mode & 0o666 != 0o666:  # as udev has it
-        os.mknod("/run/fuse", stat.S_IFCHR, Path("/dev/fuse").stat().st_rdev)
-        Path("/run/fuse").chmod(0o666)
-        _bind(Path("/run/fuse"), Path("/dev/fuse"))
-    if not guest.kvm and Path("/dev/kvm").exists():
-        # libvirt forgets what it learnt about QEMU (15 s) each time it sees a
-        # KVM that root can open and QEMU's user cannot.
-        nothing = directory / "no-kvm"
-        nothing.touch(mode=0)
-        _bind(nothing, Path("/dev/kvm"))
+    (directory / "dev").mkdir()
+    devices.furnish(directory / "dev", kvm=guest.kvm)
     fusectl = Path("/sys/fs/fuse/connections")
     if fusectl.exists() and not os.path.ismount(fusectl):
         _run("mount", "-t", "fusectl", "fusectl", str(fusectl))

@@ -1,0 +1,54 @@
+"""Run one change as the host's owner, and be killed by SIGKILL at its n-th effect.
+
+Used by test_every_real_effect.py. Everything is real; what can kill stands
+before the store's commits, the host's commands and the hypervisor's changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from moorline import config, wiring
+from moorline.api import Moorline
+from moorline.host.linux import Linux
+from moorline.host.lock import HostLock
+from moorline.hypervisors.libvirt import Libvirt
+from moorline.lanes import Lanes
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.stores.codec import Codec
+from moorline.stores.sqlite import SqliteStore
+from moorline.testing.faults import Fault, Faults, Faulty
+
+
+def main(action: str, guest: str, what: Any, state: Path, at: int, fault: Fault) -> int:
+    """Do it; return how many effects it has."""
+    faults = Faults(die=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    faults.plan((at, fault))
+    settings = wiring.settings(state_dir=state)
+    state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    HostLock(state / "lock").take(30, print)
+    host: Any = Faulty(Linux(), faults, {"run"})
+    hypervisor: Any = Faulty(Libvirt(), faults, {"attach", "detach"})
+    store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"})
+    records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
+    backends = wiring.Backends(host, settings.values)
+    reconciler = Reconciler(records, backends, hypervisor, Lanes())
+    moorline = Moorline(records, reconciler, hypervisor)
+    if action == "attach":
+        moorline.attach(guest, what, timeout=30)
+    else:
+        moorline.detach(guest, what, timeout=30)
+    return faults.count
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    given.update(state=Path(given["state"]), fault=Fault[given["fault"]])
+    print(main(**given), flush=True)
+    os._exit(0)
