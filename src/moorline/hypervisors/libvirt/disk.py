@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from itertools import count
 from xml.etree import ElementTree as ET
@@ -15,6 +16,9 @@ PREFIX = {"virtio": "vd", "scsi": "sd"}
 NATIVE_AIO = 2_000_000
 """QEMU 2.0.0: from here on, cache=none with native I/O is safe on Quobyte (Nova's
 quobyte driver, and the specification of it, draw the same line)."""
+_TARGET = re.compile(r"(vd|sd)[a-z]{1,3}")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What XML cannot carry, or libvirt changes on its way."""
 
 
 def next_target(bus: str, taken: Collection[str]) -> str:
@@ -32,15 +36,25 @@ def next_unit(taken: Collection[int]) -> int:
 
 def bus_of(options: DiskOptions) -> str:
     """The bus that is asked for, or follows from the target. Raises Refused."""
-    by_target = next((b for b, p in PREFIX.items() if options.target.startswith(p)), "")
-    if options.target and not by_target:
+    if options.target and not _TARGET.fullmatch(options.target):
         raise Refused(f"{options.target!r} is no name of a disk", hint="such as vdb or sdb")
+    by_target = next((b for b, p in PREFIX.items() if options.target.startswith(p)), "")
     bus = options.bus or by_target or "virtio"
     if bus not in PREFIX:
         raise Refused(f"disks cannot be plugged into the bus {bus!r}", hint="virtio or scsi")
     if by_target not in ("", bus):
         raise Refused(f"{options.target} is no name of a disk on the bus {bus}")
     return bus
+
+
+def path_of(source: DiskSource) -> str:
+    """The path that QEMU opens. Raises Refused if libvirt cannot be told it."""
+    if not isinstance(source, ImageFile | BlockDevice):
+        raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
+    path = str(source.path)
+    if _UNFIT.search(path) or not path.startswith("/"):
+        raise Refused(f"libvirt cannot be given the path {path!r}")
+    return path
 
 
 def disk_xml(
@@ -56,12 +70,12 @@ def disk_xml(
 ) -> str:
     """The ``<disk>`` that makes *source* a disk, marked with the volume's id.
 
-    *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0).
+    *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0). Raises as :func:`path_of`.
     """
     is_file = isinstance(source, ImageFile)
     disk = ET.Element("disk", type="file" if is_file else "block", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
-    place = ET.SubElement(disk, "source", {"file" if is_file else "dev": str(_path(source))})
+    place = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
     if isinstance(source, ImageFile) and not source.relabel:
         ET.SubElement(place, "seclabel", model="dac", relabel="no")
     ET.SubElement(disk, "target", dev=target, bus=bus)
@@ -91,11 +105,6 @@ def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, st
 
 def _caching(source: DiskSource) -> Caching:
     return source.caching if isinstance(source, ImageFile | BlockDevice) else Caching.DEFAULT
-
-
-def _path(source: DiskSource) -> object:
-    assert isinstance(source, ImageFile | BlockDevice), "check() lets nothing else through"
-    return source.path
 
 
 def _names(prefix: str) -> Iterator[str]:

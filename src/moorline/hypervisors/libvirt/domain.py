@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from xml.etree import ElementTree as ET
 
@@ -46,6 +46,11 @@ class Half:
     def running(self) -> bool:
         """libvirt gives an id to what runs."""
         return self._xml.get("id") is not None
+
+    @property
+    def name(self) -> str:
+        """The domain's name as it is now; a handle's is as old as the handle."""
+        return self._xml.findtext("name", "")
 
     @cached_property
     def disks(self) -> Mapping[VolumeId, MarkedDisk]:
@@ -125,17 +130,21 @@ class Domain:
     name: str
     live: Half | None
     defined: Half | None
-    saved_paths: frozenset[str] = field(default_factory=frozenset)
-    """Paths that its managed save image names."""
+    saved: Half | None = None
+    """What a stopped one will be when it is started, if it was saved (``virsh managedsave``)."""
 
     def halves(self) -> list[Half]:
+        """Those that an attach or a detach must change."""
         return [half for half in (self.live, self.defined) if half is not None]
 
     def disks(self) -> dict[VolumeId, Disk]:
-        """The marked disks: WHOLE if they are in every half that there is."""
+        """The marked disks: WHOLE if they are in every half that there is.
+
+        One that only a saved state has is PARTIAL, as it comes back with that.
+        """
         halves = self.halves()
         found: dict[VolumeId, Disk] = {}
-        for half in halves:
+        for half in (*halves, *self._saved()):
             for volume, disk in half.disks.items():
                 whole = all(volume in other.disks for other in halves)
                 state = DiskState.WHOLE if whole else DiskState.PARTIAL
@@ -143,7 +152,11 @@ class Domain:
         return found
 
     def paths(self) -> frozenset[str]:
-        return self.saved_paths.union(*(half.paths for half in self.halves()))
+        """Every path that any of its definitions names."""
+        return frozenset[str]().union(*(half.paths for half in (*self.halves(), *self._saved())))
+
+    def _saved(self) -> list[Half]:
+        return [self.saved] if self.saved is not None else []
 
 
 def parse(xml: str) -> Half:

@@ -6,12 +6,13 @@ import difflib
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
 from moorline.hypervisors.libvirt.connection import Connection, module
-from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit
+from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half, parse
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.model import (
@@ -69,32 +70,27 @@ class Libvirt:
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)
-        _check(domain, source, options)
-        if domain.live is not None and hidden_from(domain.name, _path(source)):
-            raise _trap(domain.name, _path(source))
+        _check(domain, domain.halves(), source, options)
+        if domain.live is not None and hidden_from(domain.name, path_of(source)):
+            raise _trap(domain.name, path_of(source))
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
-        domain = self._just_seen(guest) or self._look(guest)
+        domain = self._just_seen(guest)
+        if domain is None or not _missing(domain, volume):
+            domain = self._look(guest)  # "it is there already" is said of what is, not of what was
         flags = _missing(domain, volume)
         if not flags:
             return
-        there = next((h.disks[volume] for h in domain.halves() if volume in h.disks), None)
-        if there is not None:
-            # Both halves must agree, or the disk moves when the guest reboots.
-            target, bus, unit = there.target, there.bus, there.unit
-        else:
-            _check(domain, source, options)
-            target, bus, unit = _place(domain, options)
-        controller = next((h.scsi_controller for h in domain.halves()), None)
+        target, bus, unit = _place(domain, volume, source, options)
         xml = disk_xml(
             volume,
             source,
             options,
             target=target,
             bus=bus,
-            controller=controller or 0,
+            controller=next((h.scsi_controller for h in domain.halves()), None) or 0,
             unit=unit,
             qemu=self._qemu_version(),
         )
@@ -103,7 +99,7 @@ class Libvirt:
                 guest, lambda virt: self._handle(virt, guest).attachDeviceFlags(xml, flags)
             )
         except Failed as e:
-            raise self._looked_again(domain, guest, volume, source, e) from e
+            self._look_again(guest, volume, source, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
@@ -120,6 +116,8 @@ class Libvirt:
         end = time.monotonic() + ASK_AGAIN
         while volume in self.disks(guest):
             if time.monotonic() > end:
+                if error is None and domain.saved is not None:
+                    error = _saved(domain.name, volume)
                 if error is not None:
                     raise error
                 return
@@ -163,32 +161,25 @@ class Libvirt:
             self._qemu = int(self._connection.look("QEMU's version", lambda v: v.getVersion()))
         return self._qemu
 
-    def _looked_again(
-        self, domain: Domain, guest: GuestId, volume: VolumeId, source: DiskSource, error: Failed
-    ) -> MoorlineError:
-        """What an attach came to that libvirt calls failed."""
-        if volume in self.disks(guest):
-            return Uncertain(f"{error.message} (though the disk is there, at least in part)")
-        if domain.live is not None and hidden_from(domain.name, _path(source)):
-            return _trap(domain.name, _path(source))
-        return error
+    def _look_again(
+        self, guest: GuestId, volume: VolumeId, source: DiskSource, flags: int, error: Failed
+    ) -> None:
+        """Raise what an attach came to that libvirt calls failed; another may have made it."""
+        domain = self._look(guest)
+        missing = _missing(domain, volume)
+        if not missing:
+            return
+        if missing != flags:
+            raise Uncertain(f"{error.message} (though a part of it was done)") from error
+        if domain.live is not None and hidden_from(domain.name, path_of(source)):
+            raise _trap(domain.name, path_of(source)) from error
+        raise error
 
 
 def _found(virt: Any, guest: str) -> GuestName:
     """Find a domain by name or UUID. Raises NotFound, Refused (it is both)."""
-    libvirt = module()
-    by_name = by_uuid = None
-    try:
-        by_name = virt.lookupByName(guest)
-    except libvirt.libvirtError as e:
-        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-    if _is_uuid(guest):
-        try:
-            by_uuid = virt.lookupByUUIDString(guest)
-        except libvirt.libvirtError as e:
-            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
+    by_name = _lookup(virt.lookupByName, guest)
+    by_uuid = _lookup(virt.lookupByUUIDString, _as_uuid(guest))
     if by_name and by_uuid and by_name.UUID() != by_uuid.UUID():
         raise Refused(f"{guest} is the name of one guest and the UUID of another")
     found = by_name or by_uuid
@@ -199,35 +190,45 @@ def _found(virt: Any, guest: str) -> GuestName:
     return GuestName(GuestId(found.UUIDString()), found.name())
 
 
-def _is_uuid(text: str) -> bool:
+def _lookup(by: Callable[[str], Any], text: str) -> Any | None:
+    libvirt = module()
     try:
-        uuid.UUID(text)
+        return by(text) if text else None
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
     except ValueError:
-        return False
-    return True
+        pass  # no name has a NUL in it, or is no UTF-8
+    return None
+
+
+def _as_uuid(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return ""
 
 
 def _all(virt: Any) -> list[Domain]:
     libvirt = module()
-    saved = virt.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
-    extra = {each.UUID(): parse(each.managedSaveGetXMLDesc()).paths for each in saved}
     domains = []
     for each in virt.listAllDomains():
         try:
-            domains.append(_domain(each, extra.get(each.UUID(), frozenset())))
+            domains.append(_domain(each))
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise  # gone since it was listed
+                raise  # not only gone since it was listed
     return domains
 
 
-def _domain(virt: Any, saved_paths: frozenset[str] = frozenset()) -> Domain:
-    """Look at both halves, in as few calls as tell them apart."""
+def _domain(virt: Any) -> Domain:
+    """Look at all its definitions, in as few calls as tell them apart."""
     now = parse(virt.XMLDesc())
-    persistent = virt.isPersistent()
-    defined = parse(virt.XMLDesc(INACTIVE)) if now.running and persistent else None
-    live, defined = (now, defined) if now.running else (None, now)
-    return Domain(virt.UUIDString(), virt.name(), live, defined, saved_paths)
+    if now.running:
+        defined = parse(virt.XMLDesc(INACTIVE)) if virt.isPersistent() else None
+        return Domain(virt.UUIDString(), now.name, now, defined)
+    saved = parse(virt.managedSaveGetXMLDesc()) if virt.hasManagedSaveImage() else None
+    return Domain(virt.UUIDString(), now.name, None, now, saved)
 
 
 def _guest(domain: Domain) -> Guest:
@@ -249,49 +250,78 @@ def _missing(domain: Domain, volume: VolumeId) -> int:
     return flags
 
 
-def _place(domain: Domain, options: DiskOptions) -> tuple[str, str, int | None]:
-    """Choose target, bus and unit, free in both halves."""
+def _place(
+    domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions
+) -> tuple[str, str, int | None]:
+    """Choose target, bus and unit; free in both halves, or as one of them has it.
+
+    Raises Refused, NotOurs (that one's disk is another).
+    """
+    halves = domain.halves()
+    there = next((half.disks[volume] for half in halves if volume in half.disks), None)
+    if there is not None:
+        if there.source != path_of(source):
+            raise NotOurs(
+                f"{domain.name} has a disk marked as {volume} that is {there.source},"
+                f" not {path_of(source)}"
+            )
+        # Both halves must agree, or the disk moves when the guest reboots.
+        same = replace(options, target=there.target, bus=there.bus)
+        _check(domain, [half for half in halves if volume not in half.disks], source, same)
+        return there.target, there.bus, there.unit
+    _check(domain, halves, source, options)
     bus = bus_of(options)
-    taken = frozenset[str]().union(*(half.targets for half in domain.halves()))
-    unit = None
-    if bus == "scsi":
-        unit = next_unit(frozenset[int]().union(*(half.units for half in domain.halves())))
+    unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
+    taken = {target for half in halves for target in half.targets}
     return options.target or next_target(bus, taken), bus, unit
 
 
-def _check(domain: Domain, source: DiskSource, options: DiskOptions) -> None:
-    """Refuse what cannot work, in words that say what to do."""
-    if not isinstance(source, ImageFile | BlockDevice):
-        raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
+def _check(
+    domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions
+) -> None:
+    """Refuse what cannot work in *halves*, in words that say what to do."""
+    path_of(source)
     if isinstance(source, ImageFile) and source.format not in FORMATS:
         raise Refused(f"QEMU has no driver for {source.format} files here")
     if options.shared and isinstance(source, ImageFile) and source.format != "raw":
         raise Refused(f"a {source.format} file cannot be written to by several guests")
     bus = bus_of(options)
-    for half in domain.halves():
-        if options.target and options.target in half.targets:
-            raise Refused(f"{domain.name} has a disk {options.target} already")
-        if bus == "scsi" and half.scsi_controller is None:
-            raise Refused(
-                f"{domain.name} has no virtio-scsi controller",
-                hint="add one, or use the bus virtio",
-            )
-    if bus == "virtio" and domain.live is not None:
+    if any(options.target in half.targets for half in halves if options.target):
+        raise Refused(f"{domain.name} has a disk {options.target} already")
+    if bus == "scsi":
+        _check_controllers(domain)
+    elif domain.live in halves and domain.live is not None:
         _check_ports(domain.name, domain.live)
+
+
+def _check_controllers(domain: Domain) -> None:
+    controllers = {half.scsi_controller for half in domain.halves()}
+    if None in controllers:
+        raise Refused(
+            f"{domain.name} has no virtio-scsi controller",
+            hint="add one, or use the bus virtio",
+        )
+    if len(controllers) > 1:
+        raise Refused(
+            f"the virtio-scsi controllers of {domain.name} are not those of its definition",
+            hint="restart it, or use the bus virtio",
+        )
 
 
 def _check_ports(name: str, live: Half) -> None:
     if live.hotplug_ports is not None and not live.hotplug_ports[0]:
         raise Refused(
-            f"{name} has no free PCI port for a virtio disk:"
-            f" all {live.hotplug_ports[1]} are in use",
+            f"{name} has no free PCI port for a virtio disk"
+            f" ({live.hotplug_ports[1]} for hot-plugging, none of them free)",
             hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
         )
 
 
-def _path(source: DiskSource) -> str:
-    assert isinstance(source, ImageFile | BlockDevice), "_check() lets nothing else through"
-    return str(source.path)
+def _saved(name: str, volume: VolumeId) -> Failed:
+    return Failed(
+        f"the saved state of {name} has the disk {volume}, which comes back when it is started",
+        hint=f"start it, or drop that state: virsh managedsave-remove {name}",
+    )
 
 
 def _trap(name: str, path: str) -> Refused:
