@@ -256,7 +256,7 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
     live, defined = dict(guest.live), dict(guest.defined)  # time passes in other threads
     halves = ([live] if guest.running else []) + ([defined] if guest.persistent else [])
     return {
-        volume: Disk(_state(guest, volume, halves), "toy", path)
+        volume: Disk(_state(guest, volume, halves), f"toy-{volume}", path)
         for volume, path in {**defined, **live}.items()
     }
 
