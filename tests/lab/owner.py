@@ -26,8 +26,8 @@ from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Faulty
 
 
-def main(action: str, guest: str, what: Any, state: Path, at: int, fault: Fault) -> int:
-    """Do it; return how many effects it has."""
+def main(action: str, guest: str, what: Any, state: Path, at: int, fault: Fault) -> None:
+    """Do it, up to the effect number *at*."""
     faults = Faults(die=lambda: os.kill(os.getpid(), signal.SIGKILL))
     faults.plan((at, fault))
     settings = wiring.settings(state_dir=state)
@@ -44,11 +44,10 @@ def main(action: str, guest: str, what: Any, state: Path, at: int, fault: Fault)
         moorline.attach(guest, what, timeout=30)
     else:
         moorline.detach(guest, what, timeout=30)
-    return faults.count
 
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     given.update(state=Path(given["state"]), fault=Fault[given["fault"]])
-    print(main(**given), flush=True)
+    main(**given)
     os._exit(0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from moorline.errors import Failed, Uncertain
 
@@ -14,6 +15,10 @@ T = TypeVar("T")
 
 class Killed(BaseException):
     """The process is killed here. Not an Exception: nothing may handle it."""
+
+
+def _raise_killed() -> None:
+    raise Killed
 
 
 class Fault(Enum):
@@ -33,6 +38,8 @@ class Faults:
     at: dict[int, Fault] = field(default_factory=dict)
     count: int = 0
     struck: int = 0
+    die: Callable[[], None] = _raise_killed
+    """How to be killed: for a real process, SIGKILL to itself."""
 
     def plan(self, *faults: tuple[int, Fault]) -> None:
         """Start to count anew, with these faults to come."""
@@ -46,12 +53,27 @@ class Faults:
             return do()
         self.struck += 1
         if fault is Fault.KILL_BEFORE:
-            raise Killed
+            self.die()
         if fault is Fault.FAIL:
             raise Failed("a fault that was planned")
         if fault is Fault.UNDONE:
             raise Uncertain("a fault that was planned; it did not happen")
         do()
         if fault is Fault.KILL_AFTER:
-            raise Killed
+            self.die()
         raise Uncertain("a fault that was planned; it happened")
+
+
+class Faulty:
+    """Stands before an object of ours; the methods named in *effects* are effects."""
+
+    def __init__(self, inner: object, faults: Faults, effects: Collection[str]) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._effects = effects
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in self._effects:
+            return found
+        return lambda *args, **named: self._faults.effect(partial(found, *args, **named))
