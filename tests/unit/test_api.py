@@ -31,7 +31,7 @@ def rig() -> Rig:
 def test_attach_brings_it_all_the_way_and_says_how(rig: Rig) -> None:
     outcome = rig.owner().attach("g1", connection("a"))
     assert outcome.steps == ["connect", "attach"]
-    assert (outcome.view.seen, outcome.view.device) == ("attached", "toy")
+    assert (outcome.view.seen, outcome.view.device) == ("attached", f"toy-{outcome.view.volume}")
     rig.check({("a", "g1"): Level.ATTACHED})
 
 
