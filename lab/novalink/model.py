@@ -227,7 +227,7 @@ def _free(busy: set[int]) -> int:
 
 def partition_uuid(n: int) -> str:
     """A UUID as PowerVM makes them: upper case, its first bit clear."""
-    return str(uuid.UUID(int=(n << 64) | (0x4000_8000 << 32) | n)).upper()
+    return str(uuid.UUID(int=(0x0ABC_DEF0 << 96) | (n << 64) | (0x4000_8000 << 32) | n)).upper()
 
 
 def build(

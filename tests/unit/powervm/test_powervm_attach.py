@@ -5,6 +5,7 @@ In these tests, d1 to d9 are defects of nova-powervm that this driver must not h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_a_file_becomes_a_disk_and_goes_again(lab: Lab, vm: PowerVM, disk: Image
     seen = vm.disks(WEB)[V1]
     assert (seen.state, seen.source) == (DiskState.WHOLE, str(disk.path))
     assert seen.device == "C2-L8100000000000000"
+    assert vm.disks(GuestId(WEB.lower())) == vm.disks(WEB)
     assert paths(vm) == {str(disk.path)}
     assert mapped(lab) == [(WEB, V1, 2, "0x8100000000000000")]
     vm.detach(WEB, V1)
@@ -98,6 +100,19 @@ def test_foreign_mappings_are_paths_but_not_our_disks(
     vm.detach(WEB, V1)
     vm.detach(WEB, V2)
     assert len(mapped(lab)) == 1
+
+
+def test_a_disk_that_is_there_twice_is_never_whole(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
+    vm.attach(WEB, V1, disk, PLAIN)
+    (mapping,) = lab.system.mappings[partition_uuid(1)]
+    twin = replace(mapping, lua="0x8200000000000000")
+    lab.system.mappings[partition_uuid(1)] = (mapping, twin)
+    lab.system.touch()
+    assert vm.disks(WEB)[V1].state is DiskState.PARTIAL
+    with pytest.raises(Uncertain, match="2 mappings"):
+        vm.attach(WEB, V1, disk, PLAIN)
+    vm.detach(WEB, V1)
+    assert mapped(lab) == []
 
 
 def test_a_volume_that_comes_from_another_file_is_left_alone(
@@ -221,7 +236,9 @@ def test_an_hmc_is_refused() -> None:
         vm.close()
 
 
-@pytest.mark.parametrize("name", ["", "nobody", "x')||('", "a/b", partition_uuid(9), "WEB01"])
+@pytest.mark.parametrize(
+    "name", ["", "nobody", "x')||('", "a/b", partition_uuid(9), "WEB01", "a\0b", "\udcff"]
+)
 def test_a_guest_that_is_not_there(vm: PowerVM, name: str) -> None:
     with pytest.raises(NotFound):
         vm.find(name)

@@ -110,7 +110,19 @@ def test_d8_errors_say_what_is_not_done_and_why(lab: Lab, vm: PowerVM, disk: Ima
     assert "HTTP 400" in str(failed.value)
 
 
-def test_a_server_that_is_slow_is_uncertain_at_the_deadline(lab: Lab, disk: ImageFile) -> None:
+def test_a_change_that_is_not_answered_is_uncertain_at_the_deadline(
+    lab: Lab, disk: ImageFile
+) -> None:
+    vm = powervm(lab, deadline=1.0)
+    lab.faults.set(slow_update=2.0)
+    begun = time.monotonic()
+    with pytest.raises(Uncertain):
+        vm.attach(WEB, V1, disk, PLAIN)
+    assert time.monotonic() - begun < 1.9
+    vm.close()
+
+
+def test_a_server_that_is_slow_is_unavailable_at_the_deadline(lab: Lab, disk: ImageFile) -> None:
     vm = powervm(lab, deadline=1.0)
     vm.find("web01")
     lab.faults.set(slow=1.5)

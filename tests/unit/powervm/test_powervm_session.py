@@ -209,6 +209,19 @@ def test_where_even_the_new_token_is_refused_the_next_call_begins_anew(lab: Lab)
     vm.close()
 
 
+def test_a_password_that_is_right_again_is_tried_in_a_new_session(lab: Lab) -> None:
+    """pypowervm gives a session up for good when its new logon is refused."""
+    vm = powervm(lab)
+    vm.find("web01")
+    lab.service.tokens.clear()
+    lab.service.password = "changed"
+    with pytest.raises(Denied):
+        vm.find("web01")
+    lab.service.password = lab.password
+    assert vm.find("web01").name == "web01"
+    vm.close()
+
+
 def test_closing_logs_off(lab: Lab) -> None:
     vm = powervm(lab)
     vm.find("web01")

@@ -202,7 +202,7 @@ class PowerVM:
         lpar = None
         if _is_uuid(guest):
             lpar = self._novalink.ask(what, lambda a: _get(a, guest.upper()))
-        elif guest and not _NEVER_IN_NAMES & set(guest):
+        elif guest.isprintable() and guest and not _NEVER_IN_NAMES & set(guest):
             lpar = self._novalink.ask(what, lambda a: LPAR.search(a, name=guest, one_result=True))
         if lpar is None:
             raise NotFound(

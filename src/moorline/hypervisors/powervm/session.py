@@ -150,7 +150,6 @@ class NovaLink:
         with told(what) as change:
 
             def once(vios: Any) -> bool:
-                change.sent = False  # called again means: the last one was turned down
                 if time.monotonic() > end:
                     raise Failed(f"{what}: {vios.name} was busy for {self.deadline:.0f} s")
                 change.sent = edit(vios)
