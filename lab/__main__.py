@@ -1,11 +1,11 @@
-"""``python -m lab run -- COMMAND``, ``python -m lab demo NAME``, ``python -m lab fetch``."""
+"""``python -m lab demo NAME``, ``shell``, ``run -- COMMAND``, ``fetch``: see lab/README.md."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from lab import demo, host, images
+from lab import demo, host, images, shell
 
 
 def main() -> int:
@@ -17,12 +17,21 @@ def main() -> int:
     run.add_argument("command", nargs="+", metavar="COMMAND")
     show = verbs.add_parser("demo", help="show a story, every claim checked")
     show.add_argument("name", choices=demo.names())
+    prompt = verbs.add_parser("shell", help="a shell on a host with two guests and a share")
+    prompt.add_argument("command", nargs="*", metavar="COMMAND", help="instead of a shell")
+    ask = verbs.add_parser("guest", help="run a command inside a guest of the lab")
+    ask.add_argument("guest")
+    ask.add_argument("command")
     args = parser.parse_args()
     if args.verb == "fetch":
         print(images.build())
         return 0
     if args.verb == "demo":
         return demo.run(args.name)
+    if args.verb == "shell":
+        return shell.run(args.command)
+    if args.verb == "guest":
+        return shell.ask_guest(args.guest, args.command)
     return host.enter(args.command, shared=not args.private)
 
 

@@ -39,7 +39,9 @@ class Demo:
         self.web01, self.web02 = guests.boot(
             connection, ["web01", "web02"], host.images(), host.SOCKETS
         )
-        self._moorline = Moorline()
+        # A state directory that the command makes itself, as on a user's machine.
+        self._moorline = Moorline(host.LAB / "state")
+        self.json = self._moorline.json
 
     def volume(self, share: QuobyteVolume, number: int) -> Volume:
         # Unlike in the first 20 bytes: no more of a serial fits into a virtio disk.
@@ -163,7 +165,7 @@ def tell(demo: Demo) -> None:
     demo.moorline("detach", "web01", two.id)
     demo.check_detached(demo.web01, two)
     claim("the other share is unmounted as well", demo.mounts(demo.slow), 0)
-    claim("nothing is wished any more", Moorline().json("list"), [])
+    claim("nothing is wished any more", demo.json("list"), [])
     data = one.file.read_bytes()[64 * KIB : 65 * KIB]
     claim("the data stays where it was written", data, guests.pattern("first", KIB))
 
@@ -189,7 +191,7 @@ def kill_while_mounting(demo: Demo, two: Volume) -> None:
 
     demo.killed_attach(demo.web01, two, mounting, "while mount.quobyte ran")
     claim("the share is not mounted", demo.mounts(demo.slow), 0)
-    (row,) = (row for row in Moorline().json("list") if row["volume"] == two.id)
+    (row,) = (row for row in demo.json("list") if row["volume"] == two.id)
     claim("the wish is kept", row["wanted"], "attached")
     claim("and seen not to be so yet", row["seen"] != "attached")
     say("The next command finds out what became of it, and goes on from there:")

@@ -152,8 +152,8 @@ class Moorline:
         return Outcome([step.value for step in steps], view(absent, after))
 
     def list(self) -> Sequence[View]:
-        """Describe all attachments of this host. Changes nothing."""
-        rows = self._records.all()
+        """Describe all attachments of this host, by guest and volume. Changes nothing."""
+        rows = sorted(self._records.all(), key=lambda row: (row.guest_name, row.key))
         if not rows:
             return []
         troubles = self._records.troubles()
