@@ -1,0 +1,77 @@
+"""What the pages show can be typed, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from moorline import config, wiring
+from moorline.cli import main
+from moorline.cli.common import EXIT_CODES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"^(?:# |\$ )?(?:/\S+/)?moorline (.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def blocks(page: Path) -> str:
+    return "\n".join(re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+def documented() -> list[tuple[str, str]]:
+    return [(page.name, line) for page in PAGES for line in COMMAND.findall(blocks(page))]
+
+
+def helps() -> list[tuple[str, str]]:
+    """The examples in the commands' own help."""
+    found = []
+    for name, command in main.commands.items():
+        text = (command.help or "").replace("\b", "")
+        found += [
+            (name, line.strip()) for line in COMMAND.findall(re.sub(r"^ +", "", text, flags=re.M))
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), documented() + helps())
+def test_a_command_parses(page: str, line: str) -> None:
+    words = shlex.split(line.partition(" | ")[0].partition(" > ")[0], comments=True)
+    words = words[1:] if words[0].startswith("-") and words[0] not in ("--help",) else words
+    command = main.commands[words[0]]
+    try:
+        command.make_context(words[0], words[1:])
+    except click.exceptions.Exit:
+        pass  # --help
+    except click.BadParameter as e:
+        if "does not exist" not in e.message:  # a file of the example's
+            raise
+
+
+def test_the_pages_show_commands() -> None:
+    assert len(documented()) > 15
+    assert len(helps()) >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_option_is_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    for option in (*config.OPTIONS, *wiring.backend_options()):
+        assert f"`{option.name}`" in text, option.name
+
+
+def test_every_command_and_exit_code_is_in_the_reference() -> None:
+    text = (ROOT / "docs/reference.md").read_text()
+    for name in main.commands:
+        assert f"`{name}" in text, name
+    for code in EXIT_CODES.values():
+        assert f"| {code} |" in text, code
