@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libvirt_rig import LibvirtRig
 
 from lab import guest as guests
 from lab import host, leftovers
@@ -124,3 +125,37 @@ def leftovers_check(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail("left behind: " + "; ".join(left))
     finally:
         connection.close()
+
+
+@pytest.fixture(scope="session")
+def transient_guest(lab: Path, pool: Pool) -> Iterator[guests.Guest]:
+    """A guest that runs without a definition, booted once."""
+    import libvirt
+
+    connection = libvirt.open("qemu:///system")
+    xml = guests.domain_xml("passes", host.images(), host.SOCKETS)
+    agent = guests.GuestAgent(host.SOCKETS / "passes.agent")
+    guest = guests.Guest(connection.createXML(xml), agent)
+    pool.get(connection, GUESTS[0])  # they boot side by side
+    agent.ready()
+    connection.close()
+    yield guest
+    agent.close()
+    connection = libvirt.open("qemu:///system")  # a test may have killed libvirtd
+    connection.lookupByName("passes").destroy()
+    connection.close()
+
+
+@pytest.fixture
+def libvirt_rig(
+    transient_guest: guests.Guest, pool: Pool, libvirt_conn: Any, lab: Path, leftovers_check: None
+) -> Iterator[LibvirtRig]:
+    """Libvirt, with guests of each kind, for the hypervisor contract."""
+    # Not tmp_path: QEMU's user could not reach it.
+    with tempfile.TemporaryDirectory(dir=lab, prefix="disks-") as directory:
+        Path(directory).chmod(0o755)
+        transient = libvirt_conn.lookupByName(transient_guest.name)
+        running = pool.get(libvirt_conn, GUESTS[0]).domain
+        rig = LibvirtRig(libvirt_conn, running, transient, Path(directory))
+        yield rig
+        rig.tear_down()

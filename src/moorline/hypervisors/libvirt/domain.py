@@ -104,8 +104,8 @@ class Half:
         """Free and all places for a hot-plugged PCI device; None: it has no PCI.
 
         q35: a root port takes one device, and the root bus none while running.
-        pc: the root bus and each bridge have 31 places, of which place 0 is not
-        for devices. https://libvirt.org/pci-hotplug.html
+        pc: the root bus and each bridge have 31 places (0 is not for devices), and
+        the root bus's first is the chipset's. https://libvirt.org/pci-hotplug.html
         """
         used: dict[int, set[str]] = {}
         for address in self._xml.iterfind("devices/*/address[@type='pci']"):
@@ -116,9 +116,11 @@ class Half:
         for controller in controllers:
             if _get(controller, "target", "hotplug") == "off":
                 continue
-            room = _PLACES.get(controller.get("model", ""), 0)
+            model = controller.get("model", "")
+            room = _PLACES.get(model, 0)
+            chipset = {"0x01"} if model == "pci-root" else set()
             total += room
-            free += max(0, room - len(used.get(int(controller.get("index", "0")), ())))
+            free += max(0, room - len(used.get(int(controller.get("index", "0")), set()) | chipset))
         return (free, total) if controllers else None
 
 
