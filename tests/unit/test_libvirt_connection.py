@@ -1,0 +1,294 @@
+"""Calls that hang, break and fail, on libvirt's own test driver."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.errors import (
+    Denied,
+    Failed,
+    MoorlineError,
+    NotFound,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.connection import Connection
+from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
+
+libvirt = pytest.importorskip("libvirt")
+
+URI = "test:///default"
+DEADLINE = 0.3
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = Connection(URI, DEADLINE)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def stone() -> Iterator[threading.Event]:
+    """What hanging calls wait for."""
+    stone = threading.Event()
+    yield stone
+    stone.set()
+
+
+def hang(connection: Connection, lane: str, stone: threading.Event) -> None:
+    with pytest.raises(Uncertain, match=r"did not answer within 0\.3 s"):
+        connection.change(lane, lambda virt: stone.wait())
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# --- calls that hang ------------------------------------------------------------
+
+
+def test_an_answer_is_returned(connection: Connection) -> None:
+    assert connection.look("a", lambda virt: virt.getType()) == "TEST"
+    assert connection.change("a", lambda virt: 7) == 7
+    assert connection.stuck() == frozenset()
+
+
+def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_lane(
+    connection: Connection, stone: threading.Event
+) -> None:
+    hang(connection, "a", stone)
+    assert connection.stuck() == {"a"}
+    start = time.monotonic()
+    for call in (connection.look, connection.change):
+        with pytest.raises(Uncertain, match="still hangs"):
+            call("a", lambda virt: pytest.fail("the lane is closed"))
+    assert time.monotonic() - start < DEADLINE
+
+
+def test_other_lanes_are_not_affected(connection: Connection, stone: threading.Event) -> None:
+    hang(connection, "a", stone)
+    assert connection.look("b", lambda virt: "fine") == "fine"
+
+
+def test_the_lane_opens_when_the_call_returns(
+    connection: Connection, stone: threading.Event
+) -> None:
+    hang(connection, "a", stone)
+    stone.set()
+    until(lambda: not connection.stuck())
+    assert connection.look("a", lambda virt: "again") == "again"
+
+
+def test_the_lane_stays_closed_until_all_its_calls_return(
+    connection: Connection, stone: threading.Event
+) -> None:
+    """Two callers may have been in it at once."""
+    other = threading.Event()
+    both = threading.Barrier(2)
+
+    def ask(on: threading.Event) -> None:
+        def do(virt: Any) -> None:
+            both.wait()
+            on.wait()
+
+        with pytest.raises(Uncertain):
+            connection.look("a", do)
+
+    threads = [threading.Thread(target=ask, args=[on]) for on in (stone, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.set()
+    time.sleep(0.05)
+    assert connection.stuck() == {"a"}
+    stone.set()
+    until(lambda: not connection.stuck())
+
+
+def test_threads_do_not_pile_up(connection: Connection, stone: threading.Event) -> None:
+    connection.look("a", lambda virt: None)
+    hang(connection, "a", stone)
+    before = threading.active_count()
+    for _ in range(50):
+        with pytest.raises(Uncertain):
+            connection.look("a", lambda virt: None)
+        connection.look("b", lambda virt: None)
+    assert threading.active_count() <= before + 2
+
+
+def test_a_connection_that_hangs_is_not_closed(
+    connection: Connection, stone: threading.Event
+) -> None:
+    seen: list[Any] = []
+    connection.look("a", seen.append)
+    hang(connection, "a", stone)
+    connection.close()
+    assert seen[0].isAlive()
+
+
+def test_a_survey_is_refused_while_a_call_hangs(stone: threading.Event) -> None:
+    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    assert [guest.name for guest in hypervisor.survey()] == ["test"]
+    hang(hypervisor._connection, "web01", stone)
+    with pytest.raises(Uncertain, match="does not answer about web01"):
+        hypervisor.survey()
+    stone.set()
+    until(lambda: not hypervisor._connection.stuck())
+    assert hypervisor.survey()
+    hypervisor.close()
+
+
+# --- families of errors -----------------------------------------------------------
+
+
+def error(code: int, *, int1: int = -1) -> Exception:
+    """An error as the binding raises it."""
+    made: Exception = libvirt.libvirtError("it says so")
+    made.err = (code, 0, "it says so", 2, None, None, None, int1, -1)  # type: ignore[attr-defined]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("code", "looked", "changed"),
+    [
+        (libvirt.VIR_ERR_NO_DOMAIN, NotFound, NotFound),
+        (libvirt.VIR_ERR_NO_SUPPORT, Refused, Refused),
+        (libvirt.VIR_ERR_NO_CONNECT, Refused, Refused),
+        (libvirt.VIR_ERR_AUTH_FAILED, Denied, Denied),
+        (libvirt.VIR_ERR_AUTH_CANCELLED, Denied, Denied),
+        (libvirt.VIR_ERR_AUTH_UNAVAILABLE, Denied, Denied),
+        (libvirt.VIR_ERR_ACCESS_DENIED, Denied, Denied),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, Unavailable, Failed),
+        (libvirt.VIR_ERR_SYSTEM_ERROR, Unavailable, Failed),
+        (libvirt.VIR_ERR_OPERATION_INVALID, Unavailable, Failed),
+        (libvirt.VIR_ERR_OPERATION_TIMEOUT, Unavailable, Failed),
+        (libvirt.VIR_ERR_XML_ERROR, Unavailable, Failed),
+    ],
+)
+def test_the_family_follows_from_the_code(
+    connection: Connection, code: int, looked: type[MoorlineError], changed: type[MoorlineError]
+) -> None:
+    def fails(virt: Any) -> None:
+        raise error(code)
+
+    for call, family in ((connection.look, looked), (connection.change, changed)):
+        with pytest.raises(MoorlineError, match="it says so") as raised:
+            call("a", fails)
+        assert type(raised.value) is family
+        assert isinstance(raised.value.__cause__, libvirt.libvirtError)
+
+
+def test_what_the_driver_cannot_do_is_refused() -> None:
+    hypervisor = Libvirt(URI)
+    guest, source = hypervisor.find("test").id, ImageFile(Path("/a"), "raw")
+    with pytest.raises(Refused, match="not supported"):
+        hypervisor.attach(guest, VolumeId("one"), source, DiskOptions())
+    hypervisor.close()
+
+
+def test_our_own_errors_and_mistakes_pass_through(connection: Connection) -> None:
+    def mistaken(virt: Any) -> None:
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        connection.look("a", mistaken)
+
+
+@pytest.mark.parametrize(("call", "family"), [("look", Unavailable), ("change", Uncertain)])
+def test_a_broken_connection_leaves_a_change_uncertain(
+    call: str, family: type[MoorlineError]
+) -> None:
+    """Even if another thread has renewed it before the error is judged."""
+    connection = Connection(URI, DEADLINE)
+    tries = []
+
+    def breaks(virt: Any) -> None:
+        tries.append(virt)
+        virt.isAlive = lambda: 0
+        connection.look("another thread's lane", lambda renewed: tries.append(renewed))
+        raise error(libvirt.VIR_ERR_SYSTEM_ERROR)
+
+    with pytest.raises(family, match="broke"):
+        getattr(connection, call)("a", breaks)
+    assert tries[0] is not tries[1]
+    connection.close()
+
+
+def test_a_question_is_asked_again_on_a_new_connection(connection: Connection) -> None:
+    tries = []
+
+    def breaks_once(virt: Any) -> str:
+        tries.append(virt)
+        if len(tries) == 1:
+            virt.isAlive = lambda: 0
+            raise error(libvirt.VIR_ERR_SYSTEM_ERROR)
+        return "answer"
+
+    assert connection.look("a", breaks_once) == "answer"
+    assert tries[0] is not tries[1]
+
+
+@pytest.mark.parametrize("uri", ["qemu+unix:///system?socket=/nowhere/sock", "test:///no-such.xml"])
+def test_what_cannot_be_reached_is_unavailable(uri: str) -> None:
+    connection = Connection(uri, 5)
+    for call in (connection.look, connection.change):
+        with pytest.raises(Unavailable) as raised:
+            call("a", lambda virt: pytest.fail("there is no connection"))
+        assert uri in str(raised.value)
+    connection.close()
+
+
+def test_a_socket_that_we_may_not_use_is_denied(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    connection = Connection(f"qemu+unix:///system?socket={tmp_path}/closed/sock", 5)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(Denied):
+            connection.look("a", lambda virt: None)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+# --- questions --------------------------------------------------------------------
+
+
+def test_a_guest_is_found_by_any_spelling_of_its_uuid() -> None:
+    hypervisor = Libvirt(URI)
+    found = hypervisor.find("test")
+    for spelling in (found.id, found.id.upper(), found.id.replace("-", ""), f"{{{found.id}}}"):
+        assert hypervisor.find(spelling) == found
+    hypervisor.close()
+
+
+def test_a_name_that_is_nearly_right_gets_a_hint() -> None:
+    hypervisor = Libvirt(URI)
+    with pytest.raises(NotFound) as raised:
+        hypervisor.find("tets")
+    assert raised.value.hint == "did you mean test?"
+    hypervisor.close()
+
+
+def test_the_guests_of_a_driver_without_disks_have_none() -> None:
+    hypervisor = Libvirt(URI)
+    (guest,) = hypervisor.survey()
+    assert (guest.running, guest.disks) == (True, {})
+    assert hypervisor.disks(guest.id) == {}
+    assert hypervisor.disks(GuestId("00000000-0000-0000-0000-000000000000")) == {}
+    hypervisor.close()

@@ -1,0 +1,240 @@
+"""Values in, a <disk> out; whatever the values are, it says what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
+from moorline.hypervisors.libvirt.domain import parse
+from moorline.model import BlockDevice, Caching, DiskOptions, DiskSource, ImageFile, VolumeId
+
+RAW = ImageFile(Path("/srv/a.raw"), "raw")
+NEW = 7_002_000
+
+volumes = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).map(VolumeId)
+paths = st.text(min_size=1).map(lambda text: f"/{text}")
+
+
+def xml(
+    source: DiskSource = RAW,
+    options: DiskOptions | None = None,
+    volume: str = "one",
+    *,
+    bus: str = "virtio",
+    unit: int | None = None,
+    qemu: int = NEW,
+) -> str:
+    options = options or DiskOptions()
+    target = "vdb"
+    place = {"target": target, "bus": bus, "controller": 2, "unit": unit}
+    return disk_xml(VolumeId(volume), source, options, qemu=qemu, **place)  # type: ignore[arg-type]
+
+
+def driver(source: DiskSource, qemu: int = NEW, *, shared: bool = False) -> dict[str, str]:
+    found = ET.fromstring(xml(source, DiskOptions(shared=shared), qemu=qemu)).find("driver")
+    assert found is not None
+    return {key: found.attrib[key] for key in ("type", "cache", "io") if key in found.attrib}
+
+
+@given(volume=volumes, path=paths, readonly=st.booleans())
+def test_any_volume_and_path_come_through_unchanged(
+    volume: VolumeId, path: str, readonly: bool
+) -> None:
+    source = ImageFile(Path(path), "raw")
+    try:
+        text = xml(source, DiskOptions(readonly=readonly), volume)
+    except Refused:
+        assert not path.isprintable(), "what can be printed can be a disk's path"
+        return
+    text.encode()  # libvirt's binding does
+    (disk,) = ET.fromstring(f"<d>{text}</d>")
+    tags = ["driver", "source", "target", "serial", "alias"] + ["readonly"] * readonly
+    assert [each.tag for each in disk] == tags, "no value becomes an element"
+    seen = parse(f"<domain><devices>{text}</devices></domain>").disks
+    assert {v: d.source for v, d in seen.items()} == {volume: str(source.path)}
+    assert disk.findtext("serial") == volume
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "'/><evil/><x a='",
+        '"/><evil/><x a="',
+        "]]><evil/>",
+        "<!--",
+        "&amp;&lt;&#0;",
+        "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]>&e;",
+        "a,file=/etc/shadow",
+        "json:{}",
+        "%s${x}`y`",
+        "ä\u202e🙂",
+    ],
+)
+def test_hostile_paths_stay_where_they_are(hostile: str) -> None:
+    disk = ET.fromstring(xml(ImageFile(Path("/srv") / hostile, "raw")))
+    source = disk.find("source")
+    assert source is not None
+    assert source.attrib == {"file": str(Path("/srv") / hostile)}
+    assert disk.find(".//evil") is None
+
+
+@pytest.mark.parametrize(
+    "unfit", ["/a\nb", "/a\tb", "/a\x00b", "/a\x1b[2J", "/a\x7f", "/\udcff", "/\uffff", "a", ""]
+)
+def test_paths_that_libvirt_cannot_be_given_are_refused(unfit: str) -> None:
+    with pytest.raises(Refused, match="cannot be given the path"):
+        path_of(BlockDevice(Path(unfit)))
+
+
+def test_a_file_and_a_device_are_told_apart() -> None:
+    file, device = ET.fromstring(xml()), ET.fromstring(xml(BlockDevice(Path("/dev/x"))))
+    assert (file.get("type"), device.get("type")) == ("file", "block")
+    assert file.find("source[@file='/srv/a.raw']") is not None
+    assert device.find("source[@dev='/dev/x']") is not None
+
+
+def test_options_are_said() -> None:
+    plain, full = (
+        ET.fromstring(xml(options=options))
+        for options in (DiskOptions(), DiskOptions(readonly=True, shared=True))
+    )
+    assert [plain.find(tag) for tag in ("readonly", "shareable")] == [None, None]
+    assert all(full.find(tag) is not None for tag in ("readonly", "shareable"))
+
+
+def test_a_file_that_shall_keep_its_owner_says_so() -> None:
+    kept = ET.fromstring(xml(ImageFile(Path("/a"), "raw", relabel=False)))
+    assert kept.find("source/seclabel[@model='dac'][@relabel='no']") is not None
+    assert ET.fromstring(xml()).find("source/seclabel") is None
+
+
+def test_a_scsi_disk_has_its_address() -> None:
+    address = ET.fromstring(xml(bus="scsi", unit=7)).find("address")
+    assert address is not None
+    assert address.attrib == {
+        "type": "drive",
+        "controller": "2",
+        "bus": "0",
+        "target": "0",
+        "unit": "7",
+    }
+
+
+# --- cache and I/O ------------------------------------------------------------
+
+
+def image(caching: Caching, format: str = "raw") -> ImageFile:
+    return ImageFile(Path("/a"), format, caching)  # type: ignore[arg-type]
+
+
+NATIVE = {"type": "raw", "cache": "none", "io": "native"}
+
+
+@pytest.mark.parametrize(
+    ("source", "qemu", "expected"),
+    [
+        (image(Caching.DIRECT), 1_007_000, {"type": "raw", "cache": "writethrough"}),
+        (image(Caching.DIRECT), 1_999_999, {"type": "raw", "cache": "writethrough"}),
+        (image(Caching.DIRECT), 2_000_000, NATIVE),
+        (image(Caching.DIRECT), 7_002_000, NATIVE),
+        (image(Caching.DIRECT, "qcow2"), 7_002_000, {**NATIVE, "type": "qcow2"}),
+        (image(Caching.DEFAULT), 1_007_000, {"type": "raw"}),
+        (image(Caching.DEFAULT), 7_002_000, {"type": "raw"}),
+        (image(Caching.WRITEBACK), 1_007_000, {"type": "raw", "cache": "writeback"}),
+        (image(Caching.WRITEBACK), 7_002_000, {"type": "raw", "cache": "writeback"}),
+        (BlockDevice(Path("/dev/x")), 7_002_000, NATIVE),
+    ],
+)
+def test_the_cache_follows_the_storage_and_qemus_version(
+    source: DiskSource, qemu: int, expected: dict[str, str]
+) -> None:
+    assert driver(source, qemu) == expected
+
+
+@pytest.mark.parametrize("caching", Caching)
+def test_what_several_guests_write_to_is_never_cached(caching: Caching) -> None:
+    assert driver(image(caching), shared=True) == NATIVE
+
+
+# --- names and places -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [
+        (0, "vda"),
+        (1, "vdb"),
+        (25, "vdz"),
+        (26, "vdaa"),
+        (27, "vdab"),
+        (26 + 26 * 26 - 1, "vdzz"),
+        (26 + 26 * 26, "vdaaa"),
+    ],
+)
+def test_names_go_on_after_z(taken: int, name: str) -> None:
+    assert next_target("virtio", {_nth(number) for number in range(taken)}) == name
+
+
+def _nth(number: int) -> str:
+    """Counted another way than the product does: as libvirt's virIndexToDiskName."""
+    letters = ""
+    while number >= 0:
+        letters = chr(ord("a") + number % 26) + letters
+        number = number // 26 - 1
+    return f"vd{letters}"
+
+
+def test_the_first_gap_is_taken() -> None:
+    assert next_target("virtio", {"vda", "vdc", "sdb"}) == "vdb"
+    assert next_target("scsi", {"sda", "vdb"}) == "sdb"
+    assert next_unit({0, 1, 3}) == 2
+
+
+def test_a_full_controller_is_refused() -> None:
+    assert next_unit(set(range(16383))) == 16383
+    with pytest.raises(Refused, match="full"):
+        next_unit(set(range(16384)))
+
+
+@pytest.mark.parametrize(
+    ("bus", "target", "chosen"),
+    [
+        ("", "", "virtio"),
+        ("scsi", "", "scsi"),
+        ("", "sdb", "scsi"),
+        ("", "vdaa", "virtio"),
+        ("virtio", "vdb", "virtio"),
+    ],
+)
+def test_the_bus_follows_from_what_is_asked(bus: str, target: str, chosen: str) -> None:
+    assert bus_of(DiskOptions(bus=bus, target=target)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("bus", "target"),
+    [
+        *(("ide", ""), ("usb", ""), ("sata", "sdb"), ("virtio", "sdb"), ("scsi", "vdb")),
+        *(("", "hdb"), ("", "vd"), ("", "vdB"), ("", "vdb1"), ("", "vdb;x"), ("", "xvdb")),
+        *(("", "vd\n"), ("", "vdb\n"), ("", "vdabcd"), ("", "../vdb")),
+    ],
+)
+def test_what_cannot_be_plugged_is_refused(bus: str, target: str) -> None:
+    with pytest.raises(Refused):
+        bus_of(DiskOptions(bus=bus, target=target))
+
+
+@given(text=st.text())
+def test_no_target_but_a_plain_name_gets_through(text: str) -> None:
+    assume(text)
+    try:
+        bus_of(DiskOptions(target=text))
+    except Refused:
+        return
+    assert text.isascii()
+    assert text.isalpha()
