@@ -41,7 +41,7 @@ import sys
 import time
 from typing import Any
 
-from lab.passthrough import MAX_WRITE, Passthrough, Request, libc
+from lab.passthrough import MAX_WRITE, Owner, Passthrough, Request, libc
 
 # The kernel's list, in order from 0. "-": unused.
 REQUESTS = (
@@ -203,7 +203,12 @@ def mount_as_user(type_: str, source: str, mountpoint: str) -> int:
 
 
 def start(
-    type_: str, source: str, backing: str, mountpoint: str, control: str | None = None
+    type_: str,
+    source: str,
+    backing: str,
+    mountpoint: str,
+    control: str | None = None,
+    owner: Owner | None = None,
 ) -> None:
     """Mount, and return; a daemon serves until the mount is gone. Raises OSError."""
     os.stat(backing)
@@ -214,7 +219,7 @@ def start(
     code = 1
     try:
         detach()
-        Daemon(device, Passthrough(backing), Control(control)).serve()
+        Daemon(device, Passthrough(backing, owner), Control(control)).serve()
         code = 0
     finally:
         os._exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 import time
 from typing import NamedTuple
@@ -28,6 +29,12 @@ class Request(NamedTuple):
     uid: int
     gid: int
     body: memoryview | bytes
+
+
+class Owner(NamedTuple):
+    uid: int
+    gid: int
+    permissions: int
 
 
 class Nodes:
@@ -82,8 +89,10 @@ class Nodes:
 class Passthrough:
     """One method per request, named as the kernel names it; returns the answer's body."""
 
-    def __init__(self, backing: str) -> None:
+    def __init__(self, backing: str, owner: Owner | None = None) -> None:
         self.root = os.fsencode(backing)
+        self.owner = owner
+        """Whose everything seems to be; nobody can change that then."""
         self.nodes = Nodes(self.root)
         self._open: dict[int, list[int]] = {}
         """The handles of each node: a file that is open outlives its name."""
@@ -94,11 +103,15 @@ class Passthrough:
         # Quobyte's root has size 0: that is how its users tell a live mount.
         size = 0 if node == ROOT else st.st_size
         times = (st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns)
+        mode, uid, gid = st.st_mode, st.st_uid, st.st_gid
+        if self.owner:
+            uid, gid, permissions = self.owner
+            mode = stat.S_IFMT(mode) | permissions
         return struct.pack(
             "<6Q10I",
             *(st.st_ino, size, st.st_blocks, *(t // 10**9 for t in times)),
             *(t % 10**9 for t in times),
-            *(st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_blksize, 0),
+            *(mode, st.st_nlink, uid, gid, st.st_rdev, st.st_blksize, 0),
         )
 
     def _entry(self, parent: int, name: bytes) -> bytes:
@@ -107,7 +120,8 @@ class Passthrough:
         return struct.pack("<4Q2I", node, 0, 0, 0, 0, 0) + self._attr(st, node)
 
     def _made(self, r: Request, name: bytes) -> bytes:
-        os.chown(self.nodes.path(r.node, name), r.uid, r.gid, follow_symlinks=False)
+        if not self.owner:
+            os.chown(self.nodes.path(r.node, name), r.uid, r.gid, follow_symlinks=False)
         return self._entry(r.node, name)
 
     def _opened(self, node: int, handle: int) -> bytes:
@@ -203,6 +217,8 @@ class Passthrough:
             fields
         )
         path = self.nodes.path(r.node)
+        if self.owner and valid & (1 << 0 | 1 << 1 | 1 << 2):
+            raise OSError(errno.EPERM, "owner and permissions are the mount's")
         if valid & 1 << 0:
             os.chmod(path, mode & 0o7777)
         if valid & (1 << 1 | 1 << 2):

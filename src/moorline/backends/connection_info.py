@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from moorline.errors import Refused
@@ -45,6 +46,10 @@ class ConnectionInfo:
             raise Refused(f"the connection's {field} is longer than {longest} bytes")
         return value
 
+    def has(self, field: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._data.get(field) is not None
+
     def format(self, known: Sequence[Format]) -> Format:
         """The declared format, one of *known*."""
         if self._data.get("format") in (None, ""):
@@ -70,6 +75,25 @@ class ConnectionInfo:
                 "the connection has mount options, which this back end does not take",
                 hint="configure them on the host",
             )
+
+    def mount_options(self, known: Collection[str]) -> dict[str, str]:
+        """Mount options, ``-o a,b=c`` or ``a,b=c``; a name that is not *known* is refused.
+
+        Values may be credentials, so nothing of the options is quoted.
+        """
+        if not self._data.get("options"):
+            return {}
+        words = self.text("options", 4096).strip().removeprefix("-o").strip()
+        options = {}
+        for word in words.split(","):
+            name, _, value = word.partition("=")
+            if name.lower() not in known:
+                raise Refused(
+                    "the connection has a mount option that is not taken from connections",
+                    hint=f"configure it on the host; known: {', '.join(sorted(known))}",
+                )
+            options[name.lower()] = value
+        return options
 
     def volume_id(self) -> VolumeId | None:
         """The volume's id, wherever it is told; None if there is none that is usable."""
@@ -103,6 +127,17 @@ def typed(kind: str, data: Mapping[str, Any], format: Format | None) -> Mapping[
             "the format of the image must be said", hint="formats are never probed: --format raw"
         )
     return {"driver_volume_type": kind, "data": {**data, "format": format}}
+
+
+def given_mounts(option: str, text: str) -> dict[str, Path]:
+    """Where the operator mounts shares: ``SHARE=/path`` pairs, comma-separated. Raises Refused."""
+    pairs = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        share, equals, path = pair.rpartition("=")
+        if not equals or not share:
+            raise Refused(f"{option}: {pair[:80]!r} is not SHARE=/path")
+        pairs[share] = Path(absolute_path(path))
+    return pairs
 
 
 def absolute_path(path: str) -> str:

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Command, Host, Mount, Root
+from moorline.secret import Secret
 
 _LAST_WAIT = 2.0
 """Seconds that a daemon has to end after its mount is gone."""
@@ -57,14 +59,23 @@ class MountedFileSystem(ABC, Generic[F]):
 
     *base*: the directory of the mount points, made if it is not there.
     *mount_user*: who mounts ('' is us). *deadline*: seconds that a mount or
-    umount command has.
+    umount command has. *given*: where the operator mounts shares; those are
+    used as they are, and neither mounted nor unmounted.
     """
 
     kind: ClassVar[str]
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile})
     caching: ClassVar[Caching] = Caching.DEFAULT
 
-    def __init__(self, host: Host, base: Path, *, mount_user: str = "", deadline: float) -> None:
+    def __init__(
+        self,
+        host: Host,
+        base: Path,
+        *,
+        mount_user: str = "",
+        deadline: float,
+        given: Mapping[str, Path] | None = None,
+    ) -> None:
         if not base.is_absolute():
             raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
         self._host = host
@@ -72,6 +83,7 @@ class MountedFileSystem(ABC, Generic[F]):
         self._base = Path(os.path.realpath(base))
         self._mount_user = mount_user
         self._deadline = deadline
+        self._given = dict(given or {})
 
     # --- the facts of a file system ---
 
@@ -87,10 +99,23 @@ class MountedFileSystem(ABC, Generic[F]):
         """What the root of a mount shows to be wrong with it; '' if it is well."""
         return ""
 
+    def source(self, c: F, path: Path) -> ImageFile:
+        """What a guest is given."""
+        return ImageFile(path, c.format, self.caching)
+
+    def mount(self, c: F, at: Path) -> None:
+        """Mount *c*'s share at *at*, which is prepared. Raises as :meth:`connect`."""
+        self.run(at, self.mount_command(c, at), outlives=True)
+
+    def tidy(self, at: Path) -> None:
+        """Remove what :meth:`mount` may have left beside *at*."""
+
     # --- StorageBackend ---
 
     def link_name(self, c: F) -> LinkName:
         """The mount point. It depends on the share alone."""
+        if c.share in self._given:
+            return LinkName(str(self._given[c.share]))
         readable = re.sub(r"[^A-Za-z0-9_.]+", "-", c.share)[-40:].lstrip("-.")
         digest = hashlib.sha256(f"{self.kind}\n{c.share}".encode()).hexdigest()[:16]
         return LinkName(str(self._base / f"{readable}-{digest}"))
@@ -98,6 +123,8 @@ class MountedFileSystem(ABC, Generic[F]):
     def inspect(self, c: F) -> Link:
         """Tell what is at the mount point. Blocks for the look's deadline at most."""
         at = self._at(c)
+        if self.is_given(c):
+            return self._look_at_given(c, at)
         mount = self._mount(at)
         if mount is None:
             return self._look_beneath(at)
@@ -118,7 +145,7 @@ class MountedFileSystem(ABC, Generic[F]):
     def connect(self, c: F) -> None:
         """Mount the share, and see that it is what was asked for; there already is success."""
         link = self.inspect(c)
-        if isinstance(link, Unlinked):
+        if isinstance(link, Unlinked) and not self.is_given(c):
             self._connect(c)
         else:
             self._demand_link(c, link)
@@ -128,8 +155,11 @@ class MountedFileSystem(ABC, Generic[F]):
 
         Never lazily: a lazy umount hides a mount that guests still write through.
         The mount point goes as well, so that nothing is left, and nothing can
-        be written where nothing is mounted.
+        be written where nothing is mounted. What the operator mounted stays.
         """
+        if self.is_given(c):
+            self._leave_given(c)
+            return
         at = self._at(c)
         mount = self._mount(at)
         if mount is not None:
@@ -141,6 +171,30 @@ class MountedFileSystem(ABC, Generic[F]):
         self._clear(at, time.monotonic() + _LAST_WAIT)
 
     # --- how ---
+
+    def is_given(self, c: F) -> bool:
+        """Whether *c*'s share is the operator's to mount."""
+        return c.share in self._given
+
+    def run(
+        self,
+        at: Path,
+        argv: tuple[str, ...],
+        *,
+        stdin: Secret[str] | None = None,
+        outlives: bool = False,
+    ) -> None:
+        """Run a command that is part of mounting at *at*, one at a time even after a crash."""
+        self._host.run(
+            Command(
+                argv,
+                self._deadline,
+                stdin=stdin,
+                user=self._mount_user,
+                outlives=outlives,
+                hold=self._hold(at),
+            )
+        )
 
     def _at(self, c: F) -> Path:
         return Path(self.link_name(c))
@@ -159,11 +213,34 @@ class MountedFileSystem(ABC, Generic[F]):
             return Unknown(f"the share at {at} does not answer")
         except OSError as e:
             return self._unless_changed(at, mount, Broken(f"the mount at {at} fails: {_why(e)}"))
+        if root.path != at:
+            return Foreign(f"{at} leads through a symbolic link to {root.path}")
         if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
             return Unknown(f"{at} does not lead to the mount that the mount table shows there")
         if ailment := self.ailment(root):
             return Broken(f"the mount at {at} is not sound: {ailment}")
-        return Linked(ImageFile(at / c.name, c.format, self.caching))
+        return Linked(self.source(c, at / c.name), given=self.is_given(c))
+
+    def _look_at_given(self, c: F, at: Path) -> Link:
+        """Like :meth:`_look_at`; *at* may also be a directory of the file system."""
+        mount = self._covering(at)
+        if mount is None or not self.is_mount_of(c, mount):
+            if mount is not None and mount.target == str(at):
+                return Foreign(f"{at} is {mount.source} ({mount.fstype}), not the share")
+            return Unlinked()
+        return self._look_at(c, at, mount)
+
+    def _leave_given(self, c: F) -> None:
+        link = self.inspect(c)
+        if isinstance(link, Broken):
+            raise Failed(link.reason, hint="the operator mounted it, and must renew it")
+
+    def _covering(self, path: Path) -> Mount | None:
+        """The mount on which *path* lies, by the mount table."""
+        on_the_way = {str(path), *map(str, path.parents)}
+        mounts = [mount for mount in self._host.mounts() if mount.target in on_the_way]
+        # Of equally deep ones the last is on top.
+        return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
 
     def _look_beneath(self, at: Path) -> Link:
         if self._host.held(self._hold(at)):
@@ -205,15 +282,7 @@ class MountedFileSystem(ABC, Generic[F]):
         at = self._at(c)
         mountpoint.prepare(at, self._mount_user)
         try:
-            self._host.run(
-                Command(
-                    self.mount_command(c, at),
-                    self._deadline,
-                    user=self._mount_user,
-                    outlives=True,
-                    hold=self._hold(at),
-                )
-            )
+            self.mount(c, at)
             # A command that says that it worked proves nothing.
             self._demand_link(c)
         except MoorlineError:
@@ -247,6 +316,7 @@ class MountedFileSystem(ABC, Generic[F]):
             if time.monotonic() >= until:
                 return
             time.sleep(0.01)
+        self.tidy(at)
         mountpoint.remove(at)
         with suppress(OSError):
             hold.unlink()

@@ -1,0 +1,338 @@
+"""File systems that ``mount.TYPE`` mounts, or the operator: NFS, SMB, GlusterFS, GPFS.
+
+The recipe is :mod:`moorline.backends.filesystem`'s; here are the facts of each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Self
+
+from moorline.backends.connection_info import (
+    ConnectionInfo,
+    absolute_path,
+    file_name,
+    given_mounts,
+    typed,
+)
+from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.errors import Failed, Refused
+from moorline.model import Format
+from moorline.ports import Host, Mount, Option, Values
+from moorline.secret import Secret
+
+FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+
+_HOST = r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])"
+# What separates mount options, or escapes, is not for names.
+_PART = r"[^/,\\\s]+"
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _options(kind: str, more: str = "") -> tuple[Option, ...]:
+    return (
+        Option(
+            f"{kind}_mount_point_base",
+            "${moorline.state_dir}/mnt",
+            f"Directory of the mount points of {kind} shares.",
+        ),
+        Option(f"{kind}_mount_options", "", f"Options for mount.{more or kind} (-o), as they are."),
+        Option(
+            f"{kind}_mounted", "", "Shares that the operator mounts: SHARE=/path, comma-separated."
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MountedFile(FileOnShare):
+    """A disk image on a share, and how its connection wants the share mounted."""
+
+    mount_options: Mapping[str, str] = field(default_factory=dict)
+    credentials: Secret[Mapping[str, str]] | None = None
+
+
+class Mounted(MountedFileSystem[MountedFile]):
+    """A file system of which ``mount.TYPE SHARE DIRECTORY -o OPTIONS`` makes mounts.
+
+    *mount_options*: for every mount; a connection can add those that are in
+    ``taken``. *deadline*: seconds that a mount or umount command has.
+    """
+
+    taken: ClassVar[frozenset[str]] = frozenset()
+    """Mount options that a connection may bear."""
+    helper: ClassVar[str]
+    """The command that mounts."""
+    types: ClassVar[frozenset[str]]
+    """Its mounts' types in the mount table."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        mount_point_base: Path,
+        mount_options: str = "",
+        given: Mapping[str, Path] | None = None,
+        deadline: float = 60.0,
+    ) -> None:
+        named = {self.canonical(share): path for share, path in (given or {}).items()}
+        super().__init__(host, mount_point_base, deadline=deadline, given=named)
+        if mount_options.startswith("-") or not mount_options.isprintable():
+            raise Refused(
+                f"{self.kind}_mount_options is not a list like ro,vers=4.1", hint="without -o"
+            )
+        self._mount_options = mount_options
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Self:
+        return cls(
+            host,
+            mount_point_base=Path(values[f"{cls.kind}_mount_point_base"]),
+            mount_options=values[f"{cls.kind}_mount_options"],
+            given=given_mounts(f"{cls.kind}_mounted", values[f"{cls.kind}_mounted"]),
+        )
+
+    # --- the facts ---
+
+    @classmethod
+    @abstractmethod
+    def canonical(cls, share: str) -> str:
+        """A share as we write it. Raises Refused if it is none."""
+
+    def mounted_share(self, source: str) -> str:
+        """The share that a source in the mount table tells; '' if none."""
+        try:
+            return self.canonical(source)
+        except Refused:
+            return ""
+
+    # --- StorageBackend ---
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """``KIND://HOST/SHARE/FILE`` to a connection; FILE is what follows the last slash."""
+        share, _, name = url.removeprefix(f"{self.kind}://").rpartition("/")
+        host, _, path = share.partition("/")
+        if not url.startswith(f"{self.kind}://") or not path:
+            raise Refused(f"{url[:80]!r} is not {self.kind}://HOST/SHARE/FILE")
+        export = self.canonical(self.export(host, path))
+        return typed(self.kind, {"export": export, "name": file_name(name)}, format)
+
+    def export(self, host: str, path: str) -> str:
+        """A share by its host and its path, as a connection has it."""
+        return f"{host}:/{path}"
+
+    def parse(self, connection: Mapping[str, Any]) -> MountedFile:
+        """Validate Cinder's connection. Raises Refused."""
+        info = ConnectionInfo(self.kind, connection)
+        return MountedFile(
+            share=self.canonical(info.text("export", 4096)),
+            name=info.file_name(),
+            format=info.format(FORMATS),
+            volume=info.volume_id(),
+            mount_options=info.mount_options(self.taken),
+        )
+
+    def is_mount_of(self, c: MountedFile, mount: Mount) -> bool:
+        """Judge by the type and the source; what the operator mounts, by the type alone.
+
+        He may have mounted it by another of the server's names.
+        """
+        if mount.fstype not in self.types:
+            return False
+        return self.is_given(c) or self.mounted_share(mount.source) == c.share
+
+    def mount_command(self, c: MountedFile, at: Path) -> tuple[str, ...]:
+        words = [self._mount_options, *self.wanted(c, at)]
+        options = ",".join(word for word in words if word)
+        return (self.helper, c.share, str(at), *(("-o", options) if options else ()))
+
+    def wanted(self, c: MountedFile, at: Path) -> Sequence[str]:
+        """The mount options that *c*'s connection wants."""
+        return [f"{name}={value}" if value else name for name, value in c.mount_options.items()]
+
+
+class Nfs(Mounted):
+    """NFS, by mount.nfs(8), which finds out the version unless an option says it.
+
+    Cinder's driver hands on the options of its shares file (``-o vers=4.1``).
+    """
+
+    kind: ClassVar[str] = "nfs"
+    helper: ClassVar[str] = "mount.nfs"
+    types: ClassVar[frozenset[str]] = frozenset({"nfs", "nfs4"})
+    options: ClassVar[Sequence[Option]] = _options("nfs")
+    taken: ClassVar[frozenset[str]] = _names(
+        "vers nfsvers minorversion proto port mountport sec rsize wsize timeo retrans hard soft"
+        " softerr nconnect actimeo noac lookupcache lock nolock ro rw noatime nodiratime"
+    )
+
+    @classmethod
+    def canonical(cls, share: str) -> str:
+        match = re.fullmatch(rf"{_HOST}:(?P<path>(?:/{_PART})*/?)", share)
+        if match is None or not match["path"] or {".", ".."} & set(match["path"].split("/")):
+            raise Refused(f"the {cls.kind} share is not HOST:/PATH")
+        return f"{match['host'].lower()}:{match['path'].rstrip('/') or '/'}"
+
+
+class GlusterFs(Mounted):
+    """GlusterFS by its FUSE client, mount.glusterfs(8)."""
+
+    kind: ClassVar[str] = "glusterfs"
+    helper: ClassVar[str] = "mount.glusterfs"
+    types: ClassVar[frozenset[str]] = frozenset({"fuse.glusterfs"})
+    options: ClassVar[Sequence[Option]] = _options("glusterfs")
+    taken: ClassVar[frozenset[str]] = _names(
+        "backup-volfile-servers backupvolfile-server transport log-level"
+    )
+
+    @classmethod
+    def canonical(cls, share: str) -> str:
+        # Old clients show HOST:VOLUME.
+        match = re.fullmatch(rf"{_HOST}:/?(?P<path>[A-Za-z0-9_-]+(?:/{_PART})*)/?", share)
+        if match is None or {".", ".."} & set(match["path"].split("/")):
+            raise Refused("the glusterfs share is not HOST:/VOLUME")
+        return f"{match['host'].lower()}:/{match['path']}"
+
+
+class Smbfs(Mounted):
+    """SMB by mount.cifs(8). User and password go by a file that root alone can read."""
+
+    kind: ClassVar[str] = "smbfs"
+    helper: ClassVar[str] = "mount.cifs"
+    types: ClassVar[frozenset[str]] = frozenset({"cifs", "smb3"})
+    options: ClassVar[Sequence[Option]] = _options("smbfs", "cifs")
+    secret: ClassVar[Mapping[str, str]] = {
+        "username": "username",
+        "user": "username",
+        "password": "password",
+        "pass": "password",
+        "domain": "domain",
+        "dom": "domain",
+        "workgroup": "domain",
+    }
+    """Options that are credentials, and what the file calls them."""
+    taken: ClassVar[frozenset[str]] = frozenset(secret) | _names(
+        "vers sec seal port uid gid file_mode dir_mode noperm cache actimeo rsize wsize"
+        " ro rw hard soft guest"
+    )
+
+    @classmethod
+    def canonical(cls, share: str) -> str:
+        # Both names disregard case, the share's as the server's.
+        match = re.fullmatch(rf"//{_HOST}(?P<path>(?:/{_PART})+)/?", share.replace("\\", "/"))
+        if match is None or {".", ".."} & set(match["path"].split("/")):
+            raise Refused("the smbfs share is not //HOST/SHARE")
+        share, slash, directory = match["path"][1:].partition("/")
+        return f"//{match['host'].lower()}/{share.lower()}{slash}{directory}"
+
+    def export(self, host: str, path: str) -> str:
+        return f"//{host}/{path}"
+
+    def parse(self, connection: Mapping[str, Any]) -> MountedFile:
+        c = super().parse(connection)
+        plain = {k: v for k, v in c.mount_options.items() if k not in self.secret}
+        given = {self.secret[k]: v for k, v in c.mount_options.items() if k in self.secret}
+        return MountedFile(
+            share=c.share,
+            name=c.name,
+            format=c.format,
+            volume=c.volume,
+            mount_options=plain,
+            credentials=Secret(given) if given else None,
+        )
+
+    def wanted(self, c: MountedFile, at: Path) -> Sequence[str]:
+        named = [f"credentials={_credentials(at)}"] if c.credentials else []
+        return [*super().wanted(c, at), *named]
+
+    def mount(self, c: MountedFile, at: Path) -> None:
+        if c.credentials is None:
+            super().mount(c, at)
+            return
+        _write_credentials(_credentials(at), c.credentials)
+        try:
+            super().mount(c, at)
+        finally:
+            self.tidy(at)
+
+    def tidy(self, at: Path) -> None:
+        with suppress(OSError):
+            _credentials(at).unlink()
+
+
+def _credentials(at: Path) -> Path:
+    return at.with_name(f"{at.name}.credentials")
+
+
+def _write_credentials(path: Path, credentials: Secret[Mapping[str, str]]) -> None:
+    lines = "".join(f"{key}={value}\n" for key, value in credentials.reveal().items())
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()  # a crash left it
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "w") as stream:
+            stream.write(lines)
+    except OSError as e:
+        raise Failed(f"the credentials file {path} cannot be written: {e.strerror}") from e
+
+
+class Gpfs(Mounted):
+    """GPFS (IBM Storage Scale), which its own daemon mounts: nothing is mounted by us.
+
+    Cinder's driver tells the path of the image, not a share, and makes raw
+    images alone. The path must lie beneath one of ``gpfs_mount_point_base``.
+    """
+
+    kind: ClassVar[str] = "gpfs"
+    types: ClassVar[frozenset[str]] = frozenset({"gpfs"})
+    options: ClassVar[Sequence[Option]] = (
+        Option(
+            "gpfs_mount_point_base",
+            "",
+            "Directories on GPFS in which volumes lie, comma-separated (Cinder's option).",
+        ),
+    )
+
+    def __init__(self, host: Host, *, bases: Sequence[Path]) -> None:
+        super().__init__(
+            host, mount_point_base=Path("/"), given={str(base): base for base in bases}
+        )
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Self:
+        bases = filter(None, (b.strip() for b in values["gpfs_mount_point_base"].split(",")))
+        return cls(host, bases=[Path(absolute_path(base)) for base in bases])
+
+    @classmethod
+    def canonical(cls, share: str) -> str:
+        return absolute_path(share)
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """``gpfs:///PATH/FILE`` to a connection. Raises Refused."""
+        path = absolute_path(url.removeprefix("gpfs://"))
+        return typed(self.kind, {"name": PurePosixPath(path).name, "device_path": path}, format)
+
+    def parse(self, connection: Mapping[str, Any]) -> MountedFile:
+        info = ConnectionInfo(self.kind, connection)
+        path = PurePosixPath(absolute_path(info.text("device_path", 4096)))
+        info.refuse_options()
+        for base in sorted(self._given, key=len, reverse=True):
+            if path.is_relative_to(base) and path != PurePosixPath(base):
+                return MountedFile(
+                    share=base,
+                    name=file_name(str(path.relative_to(base))),
+                    format=info.format(FORMATS) if info.has("format") else "raw",
+                    volume=info.volume_id(),
+                )
+        raise Refused(
+            "the connection's device_path is not on GPFS",
+            hint="gpfs_mount_point_base names the directories that are",
+        )

@@ -1,0 +1,349 @@
+"""Virtuozzo Storage: ``vstorage-mount`` (``pstorage-mount`` of old), a FUSE mount per cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
+from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.errors import Busy, Failed, Refused
+from moorline.model import Caching, Format, ImageFile
+from moorline.ports import Host, Mount, Option, Values
+from moorline.secret import Secret
+
+SCHEME = "vzstorage://"
+FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+MOST_SERVERS = 32
+LONGEST_PASSWORD = 1024
+CLIENTS = ("vstorage", "pstorage")
+"""The names of the client, the newer first: commands, configuration, mounts."""
+RESERVED = frozenset("clCugm")
+"""Options of the mount command that have a setting of their own (as in Nova)."""
+
+_CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_SERVER = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_PLAIN = re.compile(rf"(?P<cluster>{_CLUSTER})(?::(?P<password>[^/].*))?")
+_SERVED = re.compile(rf"(?P<servers>[^/]+):/(?P<cluster>{_CLUSTER})(?::(?P<password>.+))?")
+_SOURCE = re.compile(rf"[vp]storage://(?P<cluster>{_CLUSTER})/?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_PERMISSIONS = re.compile(r"0?[0-7]{3}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VirtuozzoFile(FileOnShare):
+    """A disk image on a cluster. The share is the cluster's name: a host knows it by that."""
+
+    servers: tuple[str, ...]
+    """Metadata servers, ``host[:port]``; empty: the host finds them by itself."""
+    password: Secret[str] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MountSettings:
+    """How clusters are mounted. Raises Refused if a value is unusable.
+
+    Users and groups are names. The mount shows all files with this owner and
+    these permissions, so a guest's process must be let in by them.
+    """
+
+    user: str = "stack"
+    group: str = "qemu"
+    permissions: str = "0770"
+    log: str = "/var/log/vstorage/%(cluster_name)s/nova.log.gz"
+    cache: str = ""
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, value in (("user", self.user), ("group", self.group)):
+            if not _NAME.fullmatch(value):
+                raise Refused(f"vzstorage_mount_{option}: {value!r} is not a name")
+        if not _PERMISSIONS.fullmatch(self.permissions):
+            raise Refused(f"vzstorage_mount_perms: {self.permissions!r} is not like 0770")
+        for option, value in (("log", self.log), ("cache", self.cache)):
+            if value and not value.startswith("/"):
+                raise Refused(f"vzstorage_{option}_path: {value!r} is not an absolute path")
+        _refuse_reserved(self.options)
+
+    def arguments(self, cluster: str) -> tuple[str, ...]:
+        """The arguments for a cluster's mount command."""
+        owner = ("-u", self.user, "-g", self.group, "-m", self.permissions[-3:])
+        places = (("-l", self.log), ("-C", self.cache))
+        paths = [word for flag, path in places if path for word in (flag, _filled(path, cluster))]
+        return (*owner, *paths, *self.options)
+
+
+class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
+    """Mounts clusters of Virtuozzo Storage, as root.
+
+    *given*: clusters that are mounted already, by their names; a mount that
+    Nova made is used in its place so. *configuration*: the directory of the
+    clients' configuration. *has_command*: whether there is a command.
+    *deadline*: seconds that each of the client's commands has.
+
+    A cluster's password goes to ``vstorage auth-node`` on its standard input
+    (docs.virtuozzo.com, Virtuozzo Storage 2.7), once for a node: the client
+    keeps a digest. Exit codes other than 0 are not documented, so they are not
+    told apart.
+    """
+
+    kind: ClassVar[str] = "vzstorage"
+    options: ClassVar[Sequence[Option]] = (
+        Option(
+            "vzstorage_mount_point_base",
+            "${moorline.state_dir}/mnt",
+            "Directory of the mount points of Virtuozzo Storage clusters.",
+        ),
+        Option("vzstorage_mount_user", "stack", "Owner of what is mounted (a name)."),
+        Option("vzstorage_mount_group", "qemu", "Group of what is mounted (a name)."),
+        Option("vzstorage_mount_perms", "0770", "Permissions of what is mounted."),
+        Option(
+            "vzstorage_log_path",
+            "/var/log/vstorage/%(cluster_name)s/nova.log.gz",
+            "The client's log; %(cluster_name)s stands for the cluster.",
+        ),
+        Option(
+            "vzstorage_cache_path",
+            "",
+            "File on an SSD for the client's cache; %(cluster_name)s stands for the cluster.",
+        ),
+        Option(
+            "vzstorage_mount_opts",
+            "",
+            "More arguments for the mount command, such as ['-v', '-R', '500'];"
+            " not -c, -l, -C, -u, -g, -m.",
+        ),
+        Option("vzstorage_disk_cache", "writeback", "writeback, none or default."),
+        Option(
+            "vzstorage_mounted",
+            "",
+            "Clusters that the operator mounts: CLUSTER=/path, comma-separated.",
+        ),
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        mount_point_base: Path,
+        settings: MountSettings | None = None,
+        cache: Caching = Caching.WRITEBACK,
+        given: Mapping[str, Path] | None = None,
+        configuration: Path = Path("/etc"),
+        has_command: Callable[[str], object] = shutil.which,
+        deadline: float = 30.0,
+    ) -> None:
+        super().__init__(host, mount_point_base, deadline=deadline, given=given)
+        self._settings = settings or MountSettings()
+        self._cache = cache
+        self._configuration = configuration
+        self._has_command = has_command
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Virtuozzo:
+        return cls(
+            host,
+            mount_point_base=Path(values["vzstorage_mount_point_base"]),
+            settings=MountSettings(
+                user=values["vzstorage_mount_user"],
+                group=values["vzstorage_mount_group"],
+                permissions=values["vzstorage_mount_perms"],
+                log=values["vzstorage_log_path"],
+                cache=values["vzstorage_cache_path"],
+                options=_words(values["vzstorage_mount_opts"]),
+            ),
+            cache=_cache(values["vzstorage_disk_cache"]),
+            given=given_mounts("vzstorage_mounted", values["vzstorage_mounted"]),
+        )
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """``vzstorage://[MDS[,MDS…]:/]CLUSTER/FILE`` to a connection. Raises Refused.
+
+        There is no place for a password: what is typed can be seen by others.
+        """
+        match = re.fullmatch(r"vzstorage://((?:[^/]+:/)?[^/:]+)/(.+)", url)
+        if match is None:
+            raise Refused(
+                "that does not name a file on Virtuozzo Storage",
+                hint="vzstorage://[MDS[,MDS]:/]CLUSTER/FILE; a password only by --connection",
+            )
+        export, name = match.groups()
+        _share(export)
+        return typed(self.kind, {"export": export, "name": file_name(name)}, format)
+
+    def parse(self, connection: Mapping[str, Any]) -> VirtuozzoFile:
+        """Validate Cinder's connection. Raises Refused, and quotes nothing of the share."""
+        info = ConnectionInfo(self.kind, connection)
+        servers, cluster, password = _share(info.text("export", 8192))
+        info.refuse_options()
+        return VirtuozzoFile(
+            share=cluster,
+            name=info.file_name(),
+            format=info.format(FORMATS),
+            volume=info.volume_id(),
+            servers=servers,
+            password=password,
+        )
+
+    def is_mount_of(self, c: VirtuozzoFile, mount: Mount) -> bool:
+        source = _SOURCE.fullmatch(mount.source)
+        types = {f"fuse.{client}" for client in CLIENTS}
+        return mount.fstype in types and source is not None and source["cluster"] == c.share
+
+    def source(self, c: VirtuozzoFile, path: Path) -> ImageFile:
+        # libvirt does not know these file systems as shared: after a migration
+        # the host that is left would take the image from its running guest.
+        return ImageFile(path, c.format, self._cache, relabel=False)
+
+    def mount_command(self, c: VirtuozzoFile, at: Path) -> tuple[str, ...]:
+        arguments = self._settings.arguments(c.share)
+        return (f"{self._client()}-mount", "-c", c.share, str(at), *arguments)
+
+    def mount(self, c: VirtuozzoFile, at: Path) -> None:
+        client = self._client()
+        clusters = self._configuration / client / "clusters" / c.share
+        _tell_servers(clusters / "bs.list", c.servers)
+        known = (clusters / "auth_digest.key").exists()
+        if not known:
+            self._authenticate(client, c, at)
+        try:
+            super().mount(c, at)
+        except Busy:
+            raise
+        except Failed:
+            # The node may be known by a password that has been changed since.
+            if not known or c.password is None:
+                raise
+            self._authenticate(client, c, at)
+            super().mount(c, at)
+
+    def _authenticate(self, client: str, c: VirtuozzoFile, at: Path) -> None:
+        if c.password is not None:
+            line = Secret(f"{c.password.reveal()}\n")
+            self.run(at, (client, "-c", c.share, "auth-node", "-P"), stdin=line)
+
+    def _client(self) -> str:
+        """The client that is installed."""
+        for client in CLIENTS:
+            if self._has_command(f"{client}-mount"):
+                return client
+        raise Failed(
+            "there is no command vstorage-mount, nor pstorage-mount",
+            hint="is Virtuozzo Storage's client installed?",
+        )
+
+
+def _share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
+    """``[mds1[,mds2…]:/]cluster[:password]`` to its parts. Raises Refused.
+
+    Whatever follows the cluster's colon is the password. A share that can be
+    read both as ``host:port…:/cluster`` and as ``cluster:password`` is refused.
+    ``name:/…`` names a server: where none is named, no password begins with a slash.
+    """
+    plain = _PLAIN.fullmatch(text)
+    match = _SERVED.fullmatch(text)
+    servers = _servers(match["servers"]) if match else ()
+    if plain and servers:
+        raise Refused(
+            "the connection's export can be read in two ways: a server with its port, or a"
+            " cluster with its password",
+            hint="give metadata servers by their full names or addresses",
+        )
+    match = match if servers else plain
+    if match is None:
+        raise Refused("the connection's export is not [MDS[,MDS…]:/]CLUSTER[:PASSWORD]")
+    password = match["password"]
+    if password and len(password.encode()) > LONGEST_PASSWORD:
+        raise Refused(f"the cluster's password is longer than {LONGEST_PASSWORD} bytes")
+    return servers, match["cluster"], Secret(password) if password else None
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    """A list of metadata servers; empty if it is none."""
+    servers = tuple(_server(part) for part in text.split(","))
+    return servers if all(servers) and len(servers) <= MOST_SERVERS else ()
+
+
+def _server(text: str) -> str:
+    """``host[:port]`` as we write it; '' if it is none."""
+    match = _SERVER.fullmatch(text)
+    if match is None or len(text) > 260 or int(match["port"] or 1) not in range(1, 65536):
+        return ""
+    host = match["host"].lower()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return ""
+    return f"{host}:{int(match['port'])}" if match["port"] else host
+
+
+def _tell_servers(path: Path, servers: Sequence[str]) -> None:
+    """Write the list of metadata servers, one a line, if it names others than it should."""
+    if not servers:
+        return
+    temporary = path.with_name(f".{path.name}.moorline")
+    try:
+        with suppress(FileNotFoundError):
+            if set(path.read_text().split()) == set(servers):
+                return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.writelines(f"{server}\n" for server in servers)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise Failed(f"the list of metadata servers, {path}, cannot be written: {e}") from e
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Arguments, as words or as the list that Nova's documentation shows."""
+    return tuple(re.findall(r"[^\s,'\"\[\]]+", text))
+
+
+def _refuse_reserved(options: Sequence[str]) -> None:
+    """Refuse what has a setting of its own, and what could be the mount point."""
+    flagged = False
+    for word in options:
+        if not word.startswith("-"):
+            if not flagged:
+                raise Refused(f"vzstorage_mount_opts: {word!r} is not an option")
+            flagged = False
+            continue
+        flagged = True
+        if word[1:2] in RESERVED:
+            raise Refused(
+                f"vzstorage_mount_opts: {word} is not taken there",
+                hint="-c, -l, -C, -u, -g and -m have options of their own",
+            )
+        if len(word) != 2:
+            raise Refused(
+                f"vzstorage_mount_opts: {word!r} is not one option",
+                hint="write options one by one, apart from their values",
+            )
+
+
+def _filled(path: str, cluster: str) -> str:
+    return path.replace("%(cluster_name)s", cluster)
+
+
+def _cache(text: str) -> Caching:
+    known = {
+        "writeback": Caching.WRITEBACK,
+        "none": Caching.DIRECT,
+        "default": Caching.DEFAULT,
+    }
+    if text not in known:
+        raise Refused(f"vzstorage_disk_cache: {text!r} is not one of {', '.join(known)}")
+    return known[text]
