@@ -1,0 +1,240 @@
+package main
+
+import (
+	"path"
+	"strings"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const mebibyte = 1 << 20
+
+// refusal is the fault that a real vCenter would give and the stock simulator does not; nil: none.
+func refusal(body types.AnyType) types.BaseMethodFault {
+	switch req := body.(type) {
+	case *types.CreateVM_Task:
+		return refuseSpec(&req.Config, nil)
+	case *types.ImportVApp:
+		if spec, ok := req.Spec.(*types.VirtualMachineImportSpec); ok {
+			return refuseSpec(&spec.ConfigSpec, nil)
+		}
+	case *types.ReconfigVM_Task:
+		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
+			return refuseSpec(&req.Spec, vm)
+		}
+	case *types.CreateVirtualDisk_Task:
+		if spec, ok := req.Spec.(types.BaseFileBackedVirtualDiskSpec); ok {
+			return refuseSize(split(req.Name).Datastore, spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024, 0)
+		}
+	case *types.ExtendVirtualDisk_Task:
+		return refuseSize(split(req.Name).Datastore, req.NewCapacityKb*1024, disks.size(req.Name))
+	case *types.DeleteVirtualDisk_Task:
+		if holder(req.Name, nil) != nil {
+			return &types.FileLocked{FileFault: types.FileFault{File: req.Name}}
+		}
+	case *types.RelocateVM_Task:
+		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
+			return refuseRelocate(vm, req.Spec)
+		}
+	}
+	return nil
+}
+
+func refuseSpec(spec *types.VirtualMachineConfigSpec, vm *simulator.VirtualMachine) types.BaseMethodFault {
+	home := ""
+	if spec.Files != nil {
+		home = split(spec.Files.VmPathName).Datastore
+	} else if vm != nil {
+		home = split(vm.Config.Files.VmPathName).Datastore
+	}
+	for _, change := range spec.DeviceChange {
+		c := change.GetVirtualDeviceConfigSpec()
+		d, ok := c.Device.(*types.VirtualDisk)
+		if !ok || c.Operation == types.VirtualDeviceConfigSpecOperationRemove {
+			continue
+		}
+		file, store := backing(d)
+		if store == "" {
+			store = home
+		}
+		existing := c.Operation == types.VirtualDeviceConfigSpecOperationAdd && c.FileOperation == ""
+		if existing {
+			if other := holder(file, vm); other != nil && vm != nil && isOn(vm) && isOn(other) {
+				return &types.FileLocked{FileFault: types.FileFault{File: file}}
+			}
+		} else if fault := refuseSize(store, size(d), disks.size(file)); fault != nil {
+			return fault
+		}
+	}
+	return nil
+}
+
+// refuseSize knows that a disk of now bytes shall have wanted bytes.
+func refuseSize(store string, wanted, now int64) types.BaseMethodFault {
+	ds := named(store)
+	if ds == nil || wanted == 0 || wanted == now {
+		return nil
+	}
+	if ds.Summary.Type == "VVOL" && (wanted%mebibyte != 0 || wanted < mebibyte) {
+		return &types.InvalidArgument{InvalidProperty: "capacity"}
+	}
+	if wanted-now > disks.free(store) {
+		return &types.NoDiskSpace{FileFault: types.FileFault{File: "[" + store + "]"}, Datastore: store}
+	}
+	return nil
+}
+
+func refuseRelocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) types.BaseMethodFault {
+	for _, locator := range spec.Disk {
+		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
+		if d := deviceOf(vm, locator.DiskId); d != nil && ok {
+			if fault := refuseSize(target.Name, size(d), 0); fault != nil {
+				return fault
+			}
+		}
+	}
+	return nil
+}
+
+// settle does after a call what the stock simulator leaves undone.
+func settle(body types.AnyType) {
+	switch req := body.(type) {
+	case *types.CreateVirtualDisk_Task:
+		if spec, ok := req.Spec.(types.BaseFileBackedVirtualDiskSpec); ok {
+			disks.see(req.Name, spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024)
+		}
+	case *types.ReconfigVM_Task:
+		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
+			settleMachine(vm)
+		}
+	case *types.RelocateVM_Task:
+		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
+			relocate(vm, req.Spec)
+			settleMachine(vm)
+		}
+	case *types.CreateVM_Task, *types.ImportVApp:
+		for _, entity := range simulator.Map.All("VirtualMachine") {
+			settleMachine(entity.(*simulator.VirtualMachine))
+		}
+	case *types.ExtendVirtualDisk_Task, *types.DeleteVirtualDisk_Task, *types.MoveVirtualDisk_Task,
+		*types.CopyVirtualDisk_Task, *types.Destroy_Task, *types.DeleteDatastoreFile_Task:
+	default:
+		return
+	}
+	disks.settle()
+}
+
+func settleMachine(vm *simulator.VirtualMachine) {
+	simulator.Map.WithLock(vm, func() {
+		for _, device := range vm.Config.Hardware.Device {
+			if d, ok := device.(*types.VirtualDisk); ok {
+				settleDisk(d)
+			}
+		}
+		simulator.Map.Update(vm, []types.PropertyChange{
+			{Name: "config.hardware.device", Val: vm.Config.Hardware.Device},
+			{Name: "config.extraConfig", Val: options(vm.Config.ExtraConfig)},
+		})
+	})
+}
+
+// settleDisk: the size and the UUID are those of the file, unless a size was asked for.
+func settleDisk(d *types.VirtualDisk) {
+	file, _ := backing(d)
+	flat, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	known := disks.see(file, size(d))
+	if !ok || known == nil {
+		return
+	}
+	d.CapacityInBytes, d.CapacityInKB = known.size, known.size/1024
+	flat.Uuid = known.uuid
+}
+
+// options: of each key the last value, and none that is empty. The stock simulator keeps all.
+func options(all []types.BaseOptionValue) []types.BaseOptionValue {
+	last := map[string]int{}
+	for i, option := range all {
+		last[option.GetOptionValue().Key] = i
+	}
+	var kept []types.BaseOptionValue
+	for i, option := range all {
+		if o := option.GetOptionValue(); last[o.Key] == i && o.Value != "" {
+			kept = append(kept, option)
+		}
+	}
+	return kept
+}
+
+func relocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) {
+	for _, locator := range spec.Disk {
+		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
+		d := deviceOf(vm, locator.DiskId)
+		if d == nil || !ok {
+			continue
+		}
+		from, _ := backing(d)
+		to := "[" + target.Name + "] " + path.Join(vm.Name, path.Base(split(from).Path))
+		if from == to || disks.move(from, to) != nil {
+			continue
+		}
+		info := d.Backing.(types.BaseVirtualDeviceFileBackingInfo).GetVirtualDeviceFileBackingInfo()
+		info.FileName, info.Datastore = to, &target.Self
+	}
+}
+
+// holder is a machine other than this one that has the disk.
+func holder(file string, except *simulator.VirtualMachine) *simulator.VirtualMachine {
+	for _, entity := range simulator.Map.All("VirtualMachine") {
+		vm := entity.(*simulator.VirtualMachine)
+		if vm == except || vm.Config == nil {
+			continue
+		}
+		for _, device := range vm.Config.Hardware.Device {
+			if d, ok := device.(*types.VirtualDisk); ok {
+				if name, _ := backing(d); name == file {
+					return vm
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func deviceOf(vm *simulator.VirtualMachine, key int32) *types.VirtualDisk {
+	for _, device := range vm.Config.Hardware.Device {
+		if d, ok := device.(*types.VirtualDisk); ok && d.Key == key {
+			return d
+		}
+	}
+	return nil
+}
+
+// backing is a disk's path and its datastore, by name or by reference.
+func backing(d *types.VirtualDisk) (file, store string) {
+	b, ok := d.Backing.(types.BaseVirtualDeviceFileBackingInfo)
+	if !ok {
+		return "", ""
+	}
+	info := b.GetVirtualDeviceFileBackingInfo()
+	if info.Datastore != nil {
+		if ds, ok := simulator.Map.Get(*info.Datastore).(*simulator.Datastore); ok {
+			store = ds.Name
+		}
+	}
+	if name := split(info.FileName).Datastore; name != "" {
+		store = name
+	}
+	return strings.TrimSpace(info.FileName), store
+}
+
+func size(d *types.VirtualDisk) int64 {
+	if d.CapacityInBytes > 0 {
+		return d.CapacityInBytes
+	}
+	return d.CapacityInKB * 1024
+}
+
+func isOn(vm *simulator.VirtualMachine) bool {
+	return vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+}
