@@ -1,9 +1,13 @@
-"""One connection to libvirt, every call with a deadline, its errors in our families.
+"""Calls to libvirt: every one with a deadline, its errors in our families.
 
 A libvirt call can hang for ever (a disk on a hung FUSE mount holds its
 domain's lock), and nothing in the binding can cancel it. So calls run in
-threads beside the caller's; one that misses its deadline is left alone, and its lane
-stays closed until it returns, so that threads do not pile up.
+threads beside the caller's; one that misses its deadline is left alone, and its
+lane stays closed until it returns, so that threads do not pile up.
+
+Each of these threads has a connection of its own: in libvirt's client, calls
+that share one can wait for the call that hangs (libvirt 9.0: a second thread's
+request is not sent while the first waits for its answer, if it comes at a bad moment).
 """
 
 from __future__ import annotations
@@ -25,69 +29,76 @@ Do = Callable[[Any], T]
 class _Call:
     """A call under way in a worker, and what came of it."""
 
-    def __init__(self, lane: str, do: Do[Any], opened: Callable[[], Any]) -> None:
+    def __init__(self, lane: str, do: Do[Any], *, asks: bool) -> None:
         self.lane = lane
-        self._do = do
-        self._opened = opened
+        self.do = do
+        self.asks = asks
         self.ended = threading.Event()
         self.virt: Any = None
         """The connection that it was made on; None if there was none to be had."""
         self.answer: Any = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
-        try:
-            self.virt = self._opened()
-            self.answer = self._do(self.virt)
-        except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
-            self.error = e
-        self.ended.set()
-
-
-class _Broke(Unavailable):
-    """The connection was lost while something was asked."""
-
 
 class _Worker(threading.Thread):
-    """Makes one call at a time, and is idle again after it. Dies with the process."""
+    """Makes one call at a time, on its own connection. Dies with the process."""
 
-    def __init__(self, idle: list[_Worker]) -> None:
+    def __init__(self, uri: str, idle: list[_Worker]) -> None:
         super().__init__(name="libvirt call", daemon=True)
-        self.inbox: SimpleQueue[_Call] = SimpleQueue()
+        self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
+        self._uri = uri
         self._idle = idle
+        self._virt: Any = None
         self.start()
 
     def run(self) -> None:
-        while True:
-            call = self.inbox.get()
-            call.run()
+        while (call := self.inbox.get()) is not None:
+            self._make(call)
+            ended = call.ended
             del call  # it holds what the caller gave it
-            self._idle.append(self)
+            self._idle.append(self)  # before its caller goes on, who may call again
+            ended.set()
+        if self._virt is not None:
+            with suppress(module().libvirtError):  # it is gone already
+                self._virt.close()
+
+    def _make(self, call: _Call, *, again: bool = False) -> None:
+        try:
+            call.virt = None
+            call.virt = self._opened()
+            call.answer = call.do(call.virt)
+        except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
+            # A libvirtd that went away shows when it is next asked, not before.
+            if call.asks and not again and call.virt is not None and not call.virt.isAlive():
+                self._make(call, again=True)
+            else:
+                call.error = e
+
+    def _opened(self) -> Any:
+        if self._virt is None or not self._virt.isAlive():
+            self._virt = None
+            self._virt = _open(self._uri)
+        return self._virt
 
 
 class Connection:
     """Opened when it is first used, and again when libvirtd went away.
 
-    Safe to use from several threads; libvirtd works on about five calls of a
-    connection at once (``max_client_requests``). *deadline*: seconds a call has.
+    Safe to use from several threads; libvirt works well with about four calls
+    at once. *deadline*: seconds a call has.
     """
 
     def __init__(self, uri: str, deadline: float) -> None:
         self.uri = uri
         self._deadline = deadline
-        self._opening = threading.Lock()
         self._guard = threading.Lock()
-        self._virt: Any = None
         self._stuck: list[_Call] = []
         self._idle: list[_Worker] = []
 
     def look(self, lane: str, do: Do[T]) -> T:
         """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
-        try:
-            return self._run(lane, do, lost=_Broke, wrong=Unavailable)
-        except _Broke:
-            # A libvirtd that went away shows when it is next asked, not before.
-            return self._run(lane, do, lost=Unavailable, wrong=Unavailable)
+        answer: T = self._run(_Call(lane, do, asks=True), lost=Unavailable, wrong=Unavailable)
+        return answer
 
     def change(self, lane: str, do: Do[T]) -> T:
         """Run *do*, which changes something.
@@ -95,7 +106,8 @@ class Connection:
         Raises as :meth:`look`, Failed (libvirt says that it did not work), and
         Uncertain also if the connection broke, because libvirtd may have gone on.
         """
-        return self._run(lane, do, lost=Uncertain, wrong=Failed)
+        answer: T = self._run(_Call(lane, do, asks=False), lost=Uncertain, wrong=Failed)
+        return answer
 
     def stuck(self) -> frozenset[str]:
         """The lanes of the calls that hang."""
@@ -104,39 +116,29 @@ class Connection:
             return frozenset(call.lane for call in self._stuck)
 
     def close(self) -> None:
-        """Close, unless a call hangs: closing would hang with it."""
-        if self._virt is not None and not self.stuck():
-            with suppress(module().libvirtError):  # it is gone already
-                self._virt.close()
-            self._virt = None
+        """Close, except where a call hangs: closing would hang with it."""
+        with self._guard:
+            workers, self._idle[:] = list(self._idle), []
+        for worker in workers:
+            worker.inbox.put(None)
+        for worker in workers:
+            worker.join(self._deadline)
 
-    def _run(
-        self, lane: str, do: Do[T], lost: type[MoorlineError], wrong: type[MoorlineError]
-    ) -> T:
-        if lane in self.stuck():
-            raise Uncertain(f"an earlier call to libvirt about {lane} still hangs")
-        call = _Call(lane, do, self._opened)
+    def _run(self, call: _Call, lost: type[MoorlineError], wrong: type[MoorlineError]) -> Any:
+        if call.lane in self.stuck():
+            raise Uncertain(f"an earlier call to libvirt about {call.lane} still hangs")
         self._worker().inbox.put(call)
         if not call.ended.wait(self._deadline):
             with self._guard:
                 self._stuck.append(call)
-            raise Uncertain(f"libvirt did not answer within {self._deadline:g} s about {lane}")
+            raise Uncertain(f"libvirt did not answer within {self._deadline:g} s about {call.lane}")
         if call.error is not None:
             raise self._translated(call.error, call.virt, lost, wrong) from call.error
-        answer: T = call.answer
-        return answer
+        return call.answer
 
     def _worker(self) -> _Worker:
         with self._guard:
-            return self._idle.pop() if self._idle else _Worker(self._idle)
-
-    def _opened(self) -> Any:
-        with self._opening:
-            # One that broke is not closed here: other threads may be using it yet.
-            if self._virt is None or not self._virt.isAlive():
-                self._virt = None
-                self._virt = _open(self.uri)
-            return self._virt
+            return self._idle.pop() if self._idle else _Worker(self.uri, self._idle)
 
     def _translated(
         self, error: BaseException, used: Any, lost: type[MoorlineError], wrong: type[MoorlineError]
