@@ -154,14 +154,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         return cls(
             host,
             mount_point_base=Path(values["vzstorage_mount_point_base"]),
-            settings=MountSettings(
-                user=values["vzstorage_mount_user"],
-                group=values["vzstorage_mount_group"],
-                permissions=values["vzstorage_mount_perms"],
-                log=values["vzstorage_log_path"],
-                cache=values["vzstorage_cache_path"],
-                options=_words(values["vzstorage_mount_opts"]),
-            ),
+            settings=settings_of(values),
             cache=_cache(values["vzstorage_disk_cache"]),
             given=given_mounts("vzstorage_mounted", values["vzstorage_mounted"]),
         )
@@ -243,6 +236,18 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         )
 
 
+def settings_of(values: Values) -> MountSettings:
+    """Read the options that are the mount command's. Raises Refused."""
+    return MountSettings(
+        user=values["vzstorage_mount_user"],
+        group=values["vzstorage_mount_group"],
+        permissions=values["vzstorage_mount_perms"],
+        log=values["vzstorage_log_path"],
+        cache=values["vzstorage_cache_path"],
+        options=_words(values["vzstorage_mount_opts"]),
+    )
+
+
 def _share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
     """``[mds1[,mds2…]:/]cluster[:password]`` to its parts. Raises Refused.
 
@@ -275,10 +280,12 @@ def _servers(text: str) -> tuple[str, ...]:
 
 
 def _server(text: str) -> str:
-    """``host[:port]`` as we write it; '' if it is none."""
+    """``host[:port]`` as we write it; '' if it is none. Raises Refused if it is nearly one."""
     match = _SERVER.fullmatch(text)
-    if match is None or len(text) > 260 or int(match["port"] or 1) not in range(1, 65536):
+    if match is None or len(text) > 260:
         return ""
+    if int(match["port"] or 1) not in range(1, 65536):
+        raise Refused("the connection's export has a port that is none")
     host = match["host"].lower()
     if host.startswith("["):
         try:
@@ -314,24 +321,20 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _refuse_reserved(options: Sequence[str]) -> None:
     """Refuse what has a setting of its own, and what could be the mount point."""
-    flagged = False
+    before = ""
     for word in options:
-        if not word.startswith("-"):
-            if not flagged:
-                raise Refused(f"vzstorage_mount_opts: {word!r} is not an option")
-            flagged = False
-            continue
-        flagged = True
-        if word[1:2] in RESERVED:
+        flag = re.fullmatch(r"-([A-Za-z])", word)
+        if word[1:2] in RESERVED and word.startswith("-"):
             raise Refused(
                 f"vzstorage_mount_opts: {word} is not taken there",
                 hint="-c, -l, -C, -u, -g and -m have options of their own",
             )
-        if len(word) != 2:
+        if not flag and (word.startswith("-") or not before.startswith("-")):
             raise Refused(
-                f"vzstorage_mount_opts: {word!r} is not one option",
+                f"vzstorage_mount_opts: {word!r} is not an option with its value",
                 hint="write options one by one, apart from their values",
             )
+        before = word
 
 
 def _filled(path: str, cluster: str) -> str:
