@@ -60,4 +60,4 @@ def test_a_path_that_is_no_text_does_not_hide_the_others(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["", "\n"])
 def test_an_empty_table_has_no_mounts(text: str) -> None:
-    assert parse(text) == []
+    assert not parse(text)

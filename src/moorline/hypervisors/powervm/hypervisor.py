@@ -172,7 +172,7 @@ class PowerVM:
             path=str(path),
             shared=options.shared,
             obstacle="" if able else str(why),
-            known=self._slots.of(client).get(volume, Slot("")),
+            recall=lambda: self._slots.of(client).get(volume, Slot("")),
             claim=lambda slot: self._slots.put(client, volume, slot),
         )
 

@@ -41,10 +41,14 @@ class Plug:
     shared: bool
     obstacle: str
     """Why the client cannot be changed now; mostly empty."""
-    known: Slot
-    """The place on record."""
+    recall: Callable[[], Slot]
+    """Reads the place on record. After the mappings, or another's claim would be missed."""
     claim: Callable[[Slot], None]
     """Records that we ask for the file."""
+
+    @property
+    def known(self) -> Slot:
+        return self.recall()
 
     def __call__(self, vios: Any) -> bool:
         """Edit *vios*; return whether that was needed.
