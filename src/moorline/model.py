@@ -69,7 +69,20 @@ class BlockDevice:
     caching: Caching = Caching.DIRECT
 
 
-DiskSource = ImageFile | BlockDevice
+@dataclass(frozen=True, slots=True)
+class DatastoreDisk:
+    """A virtual disk on a datastore of a vCenter."""
+
+    datastore: str
+    path: str
+    """Of the VMDK beneath the datastore's root: ``folder/disk.vmdk``."""
+
+    def __str__(self) -> str:
+        """As vCenter spells it: ``[datastore] folder/disk.vmdk``."""
+        return f"[{self.datastore}] {self.path}"
+
+
+DiskSource = ImageFile | BlockDevice | DatastoreDisk
 
 
 @dataclass(frozen=True, slots=True)

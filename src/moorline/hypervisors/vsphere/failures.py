@@ -1,0 +1,111 @@
+"""What pyVmomi raises, in Moorline's terms: told by class, never by text."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from http.client import HTTPException
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+from pyVmomi import vim, vmodl
+
+from moorline.errors import (
+    Busy,
+    Conflict,
+    Denied,
+    Failed,
+    MoorlineError,
+    NotFound,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+
+FAULTS = (vmodl.MethodFault,)
+"""What vCenter answers."""
+BREAKS = (OSError, HTTPException, ExpatError)
+"""What becomes of an answer that never came."""
+ERRORS = FAULTS + BREAKS
+
+_FAMILIES: Sequence[tuple[type[MoorlineError], tuple[type[Exception], ...]]] = (
+    (Denied, (vim.fault.InvalidLogin, vim.fault.NotAuthenticated, vim.fault.NoPermission)),
+    # The task or the call was turned away at the door.
+    (Busy, (vim.fault.TaskInProgress, vim.fault.ResourceInUse, vim.fault.FileLocked)),
+    (Conflict, (vim.fault.ConcurrentAccess,)),
+    (NotFound, (vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound)),
+    # It may still go on behind the answer.
+    (
+        Uncertain,
+        (
+            vmodl.fault.HostCommunication,
+            vmodl.fault.RequestCanceled,
+            vmodl.fault.SystemError,
+            vim.fault.Timedout,
+            vim.fault.GenericVmConfigFault,
+        ),
+    ),
+    # Another moment may be better for the same request.
+    (
+        Failed,
+        (
+            vim.fault.InvalidState,
+            vim.fault.NoDiskSpace,
+            vim.fault.InsufficientResourcesFault,
+            vim.fault.CannotAccessFile,
+        ),
+    ),
+    (
+        Refused,
+        (
+            vmodl.fault.InvalidArgument,
+            vmodl.fault.NotSupported,
+            vmodl.fault.NotImplemented,
+            vim.fault.InvalidName,
+            vim.fault.DuplicateName,
+            vim.fault.InvalidDatastore,
+            vim.fault.VmConfigFault,
+            vim.fault.FileFault,
+        ),
+    ),
+)
+"""By the first that fits: a file that is missing is refused, one that is locked is busy."""
+
+
+def failure(what: str, error: BaseException, *, sent: bool) -> MoorlineError:
+    """Say whether it may have happened. *sent*: a change was on its way.
+
+    A fault of a class that is not known counts as Failed if nothing was asked
+    to change, and as Uncertain otherwise.
+    """
+    message = f"{what}: {words(error)}"
+    if isinstance(error, BREAKS) and not isinstance(error, FAULTS):
+        return _break(message, error, sent=sent)
+    for family, classes in _FAMILIES:
+        if isinstance(error, classes):
+            if family is Uncertain and not sent:
+                return Unavailable(message)
+            return family(message)
+    return Uncertain(message) if sent else Failed(message)
+
+
+def words(error: BaseException) -> str:
+    """What vCenter says, in its own words, the details included."""
+    if not isinstance(error, FAULTS):
+        return str(error) or type(error).__name__
+    fault: Any = error
+    said = [fault.msg or type(error).__name__.rpartition(".")[2]]
+    said += [detail.message for detail in fault.faultMessage or [] if detail.message]
+    cause = fault.faultCause
+    if cause is not None and getattr(cause, "localizedMessage", None):
+        said.append(cause.localizedMessage)
+    return "vCenter says: " + "; ".join(dict.fromkeys(said))
+
+
+def _break(message: str, error: BaseException, *, sent: bool) -> MoorlineError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # The connection ended before anything was said on it.
+        return Unavailable(message, hint="name vCenter's authority (ca) or thumbprint in [vsphere]")
+    if isinstance(error, ConnectionRefusedError):
+        return Unavailable(message)
+    return Uncertain(message) if sent else Unavailable(message)

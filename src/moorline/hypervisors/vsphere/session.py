@@ -1,0 +1,212 @@
+"""A session with vCenter that is logged in when it is needed, and again when it is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pyVmomi import vim, vmodl
+
+from moorline.errors import Denied, Refused
+from moorline.hypervisors.vsphere.failures import BREAKS, ERRORS, failure
+from moorline.hypervisors.vsphere.transport import Stub, Trust
+from moorline.ports import Values
+from moorline.secret import Secret
+
+T = TypeVar("T")
+
+VERSION = "vim.version.version11"
+"""vSphere API 6.5: the first with all that is used here, and spoken by every later vCenter."""
+PBM_VERSION = "pbm.version.version2"
+_AFTER_DENIAL = 300.0
+"""Seconds for which a refused password is not tried again: repeated logins lock accounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logon:
+    """Where vCenter is and who we are there."""
+
+    host: str
+    user: str
+    password: Secret[str]
+    port: int = 443
+    ca: Path | None = None
+    """The authorities that may vouch for the server; None: those of the system."""
+    thumbprint: str = ""
+    """The SHA-256 of the server's certificate, believed whoever signed it; '' for none."""
+
+    @classmethod
+    def from_uri(cls, uri: str, values: Values) -> Logon:
+        """``vsphere://HOST[:PORT]``; user, password's file, CA and thumbprint are in *values*.
+
+        Raises Refused, Denied.
+        """
+        url = urlsplit(uri)
+        try:
+            port = url.port or 443
+        except ValueError:
+            port = -1
+        odd = url.username or url.path.strip("/") or url.query or url.fragment
+        if port < 0 or odd or not url.hostname:
+            # Not repeated: people put passwords there.
+            raise Refused("vCenter's address is not vsphere://HOST[:PORT]")
+        if not values["vcenter_user"] or not values["vcenter_password_file"]:
+            raise Refused(
+                f"no user or no password is named for {url.hostname}",
+                hint="set vcenter_user and vcenter_password_file in [vsphere]",
+            )
+        ca = values["vcenter_ca"]
+        return cls(
+            host=url.hostname,
+            port=port,
+            user=values["vcenter_user"],
+            password=_password(Path(values["vcenter_password_file"])),
+            ca=Path(ca) if ca else None,
+            thumbprint=values["vcenter_thumbprint"],
+        )
+
+
+class Session:
+    """The one session with vCenter of this process. Threads may share it."""
+
+    def __init__(self, logon: Logon, *, deadline: float = 60.0) -> None:
+        """*deadline*: seconds that a call may take."""
+        self.host = logon.host
+        self.deadline = deadline
+        self.trust = Trust(logon.ca, logon.thumbprint)
+        self._logon = logon
+        self._lock = threading.Lock()
+        self._content: Any = None
+        self._policies: Any = None
+        self._denied: tuple[float, Denied] | None = None
+
+    @property
+    def content(self) -> Any:
+        """vCenter's service content; logs in if we are not. Raises as :meth:`ask` does."""
+        with self._lock:
+            if self._content is None:
+                self._content = self._log_in()
+            return self._content
+
+    def ask(self, what: str, question: Callable[[], T]) -> T:
+        """Return *question()*, which changes nothing; *what* begins the text of an error.
+
+        It is asked again after a login if the session was lost, and once more
+        over a fresh connection if an idle one had been cut.
+        Raises Unavailable, Denied, NotFound, Refused, Failed.
+        """
+        return self._call(what, question, sent=False)
+
+    def change(self, what: str, call: Callable[[], T]) -> T:
+        """Return *call()*, one call that changes something.
+
+        It is made again only if vCenter turned it away for want of a login.
+        Raises as :meth:`ask` does, and Uncertain.
+        """
+        return self._call(what, call, sent=True)
+
+    def policies(self) -> Any:
+        """The storage policy service's content, in the same session. Raises as :meth:`ask`."""
+        from pyVmomi import pbm
+
+        content = self.content
+        with self._lock:
+            if self._policies is None:
+                stub = Stub(
+                    self._logon.host,
+                    self._logon.port,
+                    trust=self.trust,
+                    deadline=self.deadline,
+                    path="/pbm/sdk",
+                    version=PBM_VERSION,
+                    context={"vcSessionCookie": _session_id(content._stub)},
+                )
+                self._policies = stub
+        instance = pbm.ServiceInstance("ServiceInstance", self._policies)
+        return self.ask("storage policies cannot be read", instance.RetrieveContent)
+
+    def close(self) -> None:
+        """Log out. May block for a call's deadline."""
+        with self._lock:
+            if self._content is not None:
+                with suppress(*ERRORS):  # it ends by itself, too
+                    self._content.sessionManager.Logout()
+                self._content._stub.DropConnections()
+            self._forget()
+
+    def _call(self, what: str, call: Callable[[], T], *, sent: bool) -> T:
+        before = self.content
+        try:
+            try:
+                return call()
+            except vim.fault.NotAuthenticated:
+                self._renew(before)
+            except BREAKS as error:
+                if sent or isinstance(error, TimeoutError):
+                    raise
+            return call()
+        except ERRORS as error:
+            raise failure(what, error, sent=sent) from error
+
+    def _renew(self, lost: Any) -> None:
+        """Log in again, unless another thread did so meanwhile."""
+        with self._lock:
+            if self._content is lost:
+                self._forget()
+                self._content = self._log_in(lost._stub)
+
+    def _forget(self) -> None:
+        if self._policies is not None:
+            self._policies.DropConnections()
+        self._content = self._policies = None
+
+    def _log_in(self, stub: Any = None) -> Any:
+        given = self._logon
+        if self._denied and time.monotonic() < self._denied[0] + _AFTER_DENIAL:
+            raise Denied(self._denied[1].message, hint=self._denied[1].hint)
+        if stub is None:
+            stub = Stub(
+                given.host,
+                given.port,
+                trust=self.trust,
+                deadline=self.deadline,
+                version=VERSION,
+            )
+        stub.cookie = ""
+        try:
+            content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+            content.sessionManager.Login(given.user, given.password.reveal())
+        except vim.fault.InvalidLogin as error:
+            denied = Denied(
+                f"{given.host} does not let {given.user} log in",
+                hint="check the user and the password",
+            )
+            self._denied = (time.monotonic(), denied)
+            raise denied from error
+        except ERRORS as error:
+            raise failure(f"{given.host} cannot be logged in to", error, sent=False) from error
+        return content
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether vCenter no longer knows the object that was asked."""
+    return isinstance(error, vmodl.fault.ManagedObjectNotFound)
+
+
+def _session_id(stub: Any) -> str:
+    return str(stub.cookie).partition("=")[2].partition(";")[0].strip('"')
+
+
+def _password(file: Path) -> Secret[str]:
+    try:
+        if file.stat().st_mode & 0o077:
+            raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
+        return Secret(file.read_text().rstrip("\n"))
+    except OSError as error:
+        raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
