@@ -35,6 +35,8 @@ from lab.images import CHECKOUT, Images, build, cache
 LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
 SOCKETS = LAB / "sockets"
+VSTORAGE = Path("/etc/vstorage")
+"""What this node knows of Virtuozzo Storage clusters."""
 LIBVIRT_PID = Path("/run/libvirtd.pid")
 LIFELINE = "lifeline"
 INSIDE = "MOORLINE_LAB_INSIDE"
@@ -160,16 +162,17 @@ def _furnish(directory: Path, propagation: str) -> None:
     capabilities = cache() / "libvirt"  # what QEMU can do: 5 s to find out, so kept
     capabilities.mkdir(exist_ok=True)
     capabilities.chmod(0o711)
-    for name in ("etc", "lib", "log", "state", "lab", "lab/images", "lab/sockets"):
+    for name in ("etc", "vstorage", "lib", "log", "state", "lab", "lab/images", "lab/sockets"):
         (directory / name).mkdir()
     (directory / "lab/sockets").chmod(0o777)
     (directory / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
     (directory / "etc/qemu.conf").write_text(QEMU_CONF)
     # /run hides systemd and D-Bus; what is mounted on it must not cover what follows.
     _run("mount", "-t", "tmpfs", "-o", "mode=755", "moorline-lab", "/run")
-    for path in (LAB, Path("/run/lock"), Path("/var/lib/moorline")):
+    for path in (LAB, Path("/run/lock"), Path("/var/lib/moorline"), VSTORAGE):
         path.mkdir(exist_ok=True)
     _bind(directory / "etc", Path("/etc/libvirt"))
+    _bind(directory / "vstorage", VSTORAGE)
     _bind(directory / "lib", Path("/var/lib/libvirt"))
     _bind(directory / "log", Path("/var/log/libvirt"))
     _bind(directory / "state", Path("/var/lib/moorline"))
