@@ -35,6 +35,7 @@ from lab.images import CHECKOUT, Images, build, cache
 LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
 SOCKETS = LAB / "sockets"
+SOFTWARE = LAB / "software/lab"
 VSTORAGE = Path("/etc/vstorage")
 """What this node knows of Virtuozzo Storage clusters."""
 LIBVIRT_PID = Path("/run/libvirtd.pid")
@@ -132,7 +133,7 @@ def main() -> int:
     start_libvirtd()
     os.environ[INSIDE] = args.propagation
     os.environ["MOORLINE_LAB"] = str(LAB)
-    os.environ["PATH"] = f"{CHECKOUT / 'lab/clients'}:{os.environ['PATH']}"
+    os.environ["PATH"] = f"{SOFTWARE / 'clients'}:{os.environ['PATH']}"
     command = subprocess.Popen(args.command)  # kept: one that is dropped reaps its process
     return _wait_for(command.pid)
 
@@ -162,7 +163,7 @@ def _furnish(directory: Path, propagation: str) -> None:
     capabilities = cache() / "libvirt"  # what QEMU can do: 5 s to find out, so kept
     capabilities.mkdir(exist_ok=True)
     capabilities.chmod(0o711)
-    for name in ("etc", "vstorage", "lib", "log", "state", "lab", "lab/images", "lab/sockets"):
+    for name in ("etc", "vstorage", "lib", "log", "state", "lab", "lab/images", "lab/software", "lab/software/lab", "lab/sockets"):
         (directory / name).mkdir()
     (directory / "lab/sockets").chmod(0o777)
     (directory / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
@@ -179,6 +180,8 @@ def _furnish(directory: Path, propagation: str) -> None:
     _bind(capabilities, Path("/var/cache/libvirt"))
     _bind(directory / "lab", LAB)
     _bind(guest.kernel.parent, IMAGES)
+    # Clients run as other users too, who may not get through to the checkout.
+    _bind(CHECKOUT / "lab", SOFTWARE)
     if Path("/etc/fuse.conf").exists():
         (directory / "fuse.conf").write_text("user_allow_other\n")
         _bind(directory / "fuse.conf", Path("/etc/fuse.conf"))
