@@ -163,7 +163,18 @@ def _furnish(directory: Path, propagation: str) -> None:
     capabilities = cache() / "libvirt"  # what QEMU can do: 5 s to find out, so kept
     capabilities.mkdir(exist_ok=True)
     capabilities.chmod(0o711)
-    for name in ("etc", "vstorage", "lib", "log", "state", "lab", "lab/images", "lab/software", "lab/software/lab", "lab/sockets"):
+    for name in (
+        "etc",
+        "vstorage",
+        "lib",
+        "log",
+        "state",
+        "lab",
+        "lab/images",
+        "lab/software",
+        "lab/software/lab",
+        "lab/sockets",
+    ):
         (directory / name).mkdir()
     (directory / "lab/sockets").chmod(0o777)
     (directory / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
