@@ -87,7 +87,7 @@ class ConnectionInfo:
         options = {}
         for word in words.split(","):
             name, _, value = word.partition("=")
-            if name.lower() not in known:
+            if name.lower() not in known or re.search(r"\s-", value):
                 raise Refused(
                     "the connection has a mount option that is not taken from connections",
                     hint=f"configure it on the host; known: {', '.join(sorted(known))}",
