@@ -188,15 +188,14 @@ class Moorline:
         ]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
-        views = []
-        for row in map(gone, mine):
-            seen = self._reconciler.observe(row)
+        looks = [(row, self._reconciler.observe(row)) for row in map(gone, mine)]
+        for row, seen in looks:
             _refuse_remains(row, seen)
-            views.append(view(row, seen))
         if not dry_run:
-            for row in mine:
+            for row, seen in looks:
+                self._reconciler.tidy(row, seen)
                 self._records.forget(row)
-        return views
+        return [view(row, seen) for row, seen in looks]
 
     def sweep(self, progress: Progress = silent) -> Sequence[View]:
         """Bring every attachment as far as it goes without waiting.

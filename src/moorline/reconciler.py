@@ -90,6 +90,14 @@ class Reconciler:
         held, by = self._held(row, link, disk)
         return Seen(link, disk, held, by, _elsewhere(link, disk.source))
 
+    def tidy(self, row: Attachment, seen: Seen) -> None:
+        """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
+
+        Raises as the back end's disconnect.
+        """
+        with self._lanes.hold(f"link {row.link}"):
+            self._tidy(row, seen)
+
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*. Raises Refused if there is none."""
         try:
@@ -170,12 +178,14 @@ class Reconciler:
         self._hypervisor.attach(row.key.guest, row.key.volume, seen.link.source, row.options)
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
-        if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
-            # A crash before the mount may have left an empty mount point.
-            backend, connection = self._connection(row)
-            backend.disconnect(connection)
+        self._tidy(row, seen)
         with suppress(Conflict):  # a newer wish: the next pass serves it
             self._records.forget(row)
+
+    def _tidy(self, row: Attachment, seen: Seen) -> None:
+        if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
+            backend, connection = self._connection(row)
+            backend.disconnect(connection)
 
 
 def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:

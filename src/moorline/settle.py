@@ -112,6 +112,9 @@ class Settler:
             self.note(attempt.row, e)
             attempt.pause(str(e), e)
             return None
+        except NotOurs as e:
+            self.note(attempt.row, e)
+            raise NotOurs(unfinished(attempt.row, e.message), hint=e.hint) from e
         except MoorlineError as e:
             self.note(attempt.row, e)
             raise

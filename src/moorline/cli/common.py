@@ -73,7 +73,8 @@ def common(command: F) -> Callable[..., Any]:
     )
     @click.option(
         "--state-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        # Not readable is for the store to say: it is Denied, not wrong usage.
+        type=click.Path(file_okay=False, readable=False, path_type=Path),
         envvar="MOORLINE_STATE_DIR",
         help="Where the wishes are kept.",
     )
