@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from libvirt_rig import LibvirtRig
+from scene import Scene, small_guest
 
 from lab import guest as guests
 from lab import host, leftovers
@@ -102,6 +103,21 @@ def moorline(lab: Path) -> Iterator[Moorline]:
     with tempfile.TemporaryDirectory(dir=lab, prefix="state-") as directory:
         Path(directory).chmod(0o755)
         yield Moorline(Path(directory) / "moorline")
+
+
+@pytest.fixture
+def scene(
+    moorline: Moorline, share: QuobyteVolume, libvirt_conn: Any, leftovers_check: None
+) -> Scene:
+    """A share, a state directory, and witnesses of what becomes of them."""
+    return Scene(moorline, share, libvirt_conn)
+
+
+@pytest.fixture
+def stopped(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
+    """A guest that is defined, has no system, and can be started in no time."""
+    with small_guest(libvirt_conn, "small1") as domain:
+        yield domain
 
 
 @pytest.fixture(autouse=True)
