@@ -74,12 +74,13 @@ class DatastoreDisk:
     """A virtual disk on a datastore of a vCenter."""
 
     datastore: str
-    path: str
-    """Of the VMDK beneath the datastore's root: ``folder/disk.vmdk``."""
+    file: str
+    """The VMDK's place beneath the datastore's root: ``folder/disk.vmdk``."""
 
-    def __str__(self) -> str:
+    @property
+    def path(self) -> str:
         """As vCenter spells it: ``[datastore] folder/disk.vmdk``."""
-        return f"[{self.datastore}] {self.path}"
+        return f"[{self.datastore}] {self.file}"
 
 
 DiskSource = ImageFile | BlockDevice | DatastoreDisk

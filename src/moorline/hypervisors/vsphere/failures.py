@@ -96,9 +96,8 @@ def words(error: BaseException) -> str:
     fault: Any = error
     said = [fault.msg or type(error).__name__.rpartition(".")[2]]
     said += [detail.message for detail in fault.faultMessage or [] if detail.message]
-    cause = fault.faultCause
-    if cause is not None and getattr(cause, "localizedMessage", None):
-        said.append(cause.localizedMessage)
+    if fault.faultCause is not None and fault.faultCause.msg:
+        said.append(fault.faultCause.msg)
     return "vCenter says: " + "; ".join(dict.fromkeys(said))
 
 

@@ -77,5 +77,5 @@ def _pages(session: Session, what: str, wanted: Any) -> Iterator[Any]:
 def _values(what: str, found: Any) -> tuple[Any, Values]:
     if found.missingSet:
         first = found.missingSet[0]
-        raise Uncertain(f"{what}: {first.path} cannot be read: {words(first.fault.fault)}")
+        raise Uncertain(f"{what}: {first.path} cannot be read: {words(first.fault)}")
     return found.obj, {each.name: each.val for each in found.propSet}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
 from moorline.errors import Denied, Refused
 from moorline.hypervisors.vsphere.failures import BREAKS, ERRORS, failure
@@ -81,9 +81,10 @@ class Session:
         self.deadline = deadline
         self.trust = Trust(logon.ca, logon.thumbprint)
         self._logon = logon
+        self._stub = self._new_stub("/sdk", VERSION)
+        self._pbm = self._new_stub("/pbm/sdk", PBM_VERSION)
         self._lock = threading.Lock()
         self._content: Any = None
-        self._policies: Any = None
         self._denied: tuple[float, Denied] | None = None
 
     @property
@@ -115,21 +116,12 @@ class Session:
         """The storage policy service's content, in the same session. Raises as :meth:`ask`."""
         from pyVmomi import pbm
 
-        content = self.content
-        with self._lock:
-            if self._policies is None:
-                stub = Stub(
-                    self._logon.host,
-                    self._logon.port,
-                    trust=self.trust,
-                    deadline=self.deadline,
-                    path="/pbm/sdk",
-                    version=PBM_VERSION,
-                    context={"vcSessionCookie": _session_id(content._stub)},
-                )
-                self._policies = stub
-        instance = pbm.ServiceInstance("ServiceInstance", self._policies)
-        return self.ask("storage policies cannot be read", instance.RetrieveContent)
+        def look() -> Any:
+            _ = self.content
+            self._pbm.requestContext = {"vcSessionCookie": _session_id(self._stub)}
+            return pbm.ServiceInstance("ServiceInstance", self._pbm).RetrieveContent()
+
+        return self.ask("storage policies cannot be read", look)
 
     def close(self) -> None:
         """Log out. May block for a call's deadline."""
@@ -137,8 +129,9 @@ class Session:
             if self._content is not None:
                 with suppress(*ERRORS):  # it ends by itself, too
                     self._content.sessionManager.Logout()
-                self._content._stub.DropConnections()
-            self._forget()
+            self._content = None
+            self._stub.DropConnections()
+            self._pbm.DropConnections()
 
     def _call(self, what: str, call: Callable[[], T], *, sent: bool) -> T:
         before = self.content
@@ -158,29 +151,27 @@ class Session:
         """Log in again, unless another thread did so meanwhile."""
         with self._lock:
             if self._content is lost:
-                self._forget()
-                self._content = self._log_in(lost._stub)
+                self._content = None
+                self._content = self._log_in()
 
-    def _forget(self) -> None:
-        if self._policies is not None:
-            self._policies.DropConnections()
-        self._content = self._policies = None
+    def _new_stub(self, path: str, version: str) -> Stub:
+        given = self._logon
+        return Stub(
+            given.host,
+            given.port,
+            trust=self.trust,
+            deadline=self.deadline,
+            path=path,
+            version=version,
+        )
 
-    def _log_in(self, stub: Any = None) -> Any:
+    def _log_in(self) -> Any:
         given = self._logon
         if self._denied and time.monotonic() < self._denied[0] + _AFTER_DENIAL:
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
-        if stub is None:
-            stub = Stub(
-                given.host,
-                given.port,
-                trust=self.trust,
-                deadline=self.deadline,
-                version=VERSION,
-            )
-        stub.cookie = ""
+        self._stub.cookie = ""
         try:
-            content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+            content: Any = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
             content.sessionManager.Login(given.user, given.password.reveal())
         except vim.fault.InvalidLogin as error:
             denied = Denied(
@@ -192,11 +183,6 @@ class Session:
         except ERRORS as error:
             raise failure(f"{given.host} cannot be logged in to", error, sent=False) from error
         return content
-
-
-def is_gone(error: BaseException) -> bool:
-    """Whether vCenter no longer knows the object that was asked."""
-    return isinstance(error, vmodl.fault.ManagedObjectNotFound)
 
 
 def _session_id(stub: Any) -> str:

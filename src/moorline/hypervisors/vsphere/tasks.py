@@ -56,9 +56,7 @@ def run(
         # The task was made: that we cannot ask about it does not undo it.
         raise Uncertain(error.message, hint=error.hint) from error
     if known["info.state"] == _STATES.error:
-        told = known["info.error"]
-        fault = told.fault
-        fault.msg = told.localizedMessage or fault.msg
+        fault = known["info.error"]
         raise failure(what, fault, sent=True) from fault
     return known.get("info.result")
 

@@ -119,9 +119,8 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
         *,
         trust: Trust,
         deadline: float,
-        path: str = "/sdk",
+        path: str,
         version: str,
-        context: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
             host=host,
@@ -129,7 +128,6 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
             path=path,
             version=version,
             connectionPoolTimeout=_IDLE,
-            requestContext=context,
         )
         self.scheme = Connection
         self.schemeArgs = {"trust": trust, "timeout": deadline}

@@ -1,0 +1,104 @@
+"""The product in front of the stand-in, and the hands of an operator, for tests and demos."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from pyVmomi import vim
+
+from lab.vcenter import VCenter
+from moorline.hypervisors.vsphere import Logon, Session, VSphere
+from moorline.model import DatastoreDisk, GuestId
+from moorline.secret import Secret
+
+_COUNT = itertools.count(1)
+MIB = 1 << 20
+
+
+def logon(lab: VCenter, *, password: str = VCenter.password, **more: Any) -> Logon:
+    given = {"ca": lab.ca, **more}
+    return Logon("localhost", lab.user, Secret(password), lab.port, **given)
+
+
+def vsphere(lab: VCenter, *, deadline: float = 20.0, task_deadline: float = 60.0) -> VSphere:
+    return VSphere(Session(logon(lab), deadline=deadline), task_deadline=task_deadline)
+
+
+class Operator:
+    """Does by plain pyVmomi calls what others do to a vCenter."""
+
+    def __init__(self, lab: VCenter) -> None:
+        self.session = Session(logon(lab))
+        self.content = self.session.content
+        self.datacenter = self.content.rootFolder.childEntity[0]
+        self.machines = {vm.name: vm for vm in self.datacenter.vmFolder.childEntity}
+
+    def id(self, name: str) -> GuestId:
+        return GuestId(self.machines[name].config.instanceUuid)
+
+    def done(self, task: Any) -> Any:
+        """The result of a task. Raises AssertionError if it failed."""
+        info = task.info
+        assert info.state == vim.TaskInfo.State.success, info.error
+        return info.result
+
+    def disk(self, datastore: str = "vvol1", *, mib: int = 8, name: str = "") -> DatastoreDisk:
+        """Make a disk that nobody uses."""
+        source = DatastoreDisk(datastore, f"volumes/{name or f'disk-{next(_COUNT)}'}.vmdk")
+        folder = f"[{datastore}] volumes"
+        self.content.fileManager.MakeDirectory(folder, self.datacenter, True)
+        spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
+            diskType="thin", adapterType="lsiLogic", capacityKb=mib * 1024
+        )
+        disks = self.content.virtualDiskManager
+        self.done(disks.CreateVirtualDisk_Task(source.path, self.datacenter, spec))
+        return source
+
+    def power(self, name: str, on: bool) -> None:
+        vm = self.machines[name]
+        self.done(vm.PowerOnVM_Task() if on else vm.PowerOffVM_Task())
+
+    def plug(self, name: str, source: DatastoreDisk, unit: int | None = None) -> None:
+        """Add a disk without any mark."""
+        vm = self.machines[name]
+        controllers = vim.vm.device.VirtualSCSIController
+        at = next(d for d in vm.config.hardware.device if isinstance(d, controllers))
+        taken = {d.unitNumber for d in vm.config.hardware.device if d.controllerKey == at.key}
+        free = next(n for n in (*range(7), *range(8, 16)) if n not in taken)
+        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
+            fileName=source.path, diskMode="persistent"
+        )
+        disk = vim.vm.device.VirtualDisk(
+            key=-1,
+            controllerKey=at.key,
+            unitNumber=free if unit is None else unit,
+            backing=backing,
+            capacityInKB=0,
+        )
+        change = vim.vm.device.VirtualDeviceSpec(operation="add", device=disk)
+        self.done(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+
+    def unplug(self, name: str, path: str) -> None:
+        """Remove a disk by hand; a mark stays."""
+        vm = self.machines[name]
+        disks: list[Any] = [
+            d for d in vm.config.hardware.device if isinstance(d, vim.vm.device.VirtualDisk)
+        ]
+        change = vim.vm.device.VirtualDeviceSpec(
+            operation="remove", device=next(d for d in disks if d.backing.fileName == path)
+        )
+        self.done(vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+
+    def options(self, name: str) -> list[tuple[str, str]]:
+        """A machine's extra configuration."""
+        return [(o.key, o.value) for o in self.machines[name].config.extraConfig]
+
+    def log_everybody_out(self) -> None:
+        """End all sessions but this one."""
+        manager = self.content.sessionManager
+        mine = manager.currentSession.key
+        manager.TerminateSession([s.key for s in manager.sessionList if s.key != mine])
+
+    def close(self) -> None:
+        self.session.close()

@@ -1,0 +1,271 @@
+"""The hypervisor ``vsphere``: VMDKs become disks of a vCenter's virtual machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pyVmomi import vim
+
+from moorline.errors import Conflict, Failed, NotFound, NotOurs, Refused
+from moorline.hypervisors.vsphere import specs, tasks
+from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.machine import Device, Machine
+from moorline.hypervisors.vsphere.properties import read
+from moorline.hypervisors.vsphere.session import Session
+from moorline.hypervisors.vsphere.sizes import size_on
+from moorline.hypervisors.vsphere.tasks import Progress, silent
+from moorline.model import (
+    DatastoreDisk,
+    Disk,
+    DiskOptions,
+    DiskSource,
+    Guest,
+    GuestId,
+    GuestName,
+    VolumeId,
+)
+
+
+class VSphere:
+    """See :class:`moorline.ports.Hypervisor`. Guests are known by their instance UUID.
+
+    A reconfiguration is live and persistent at once, so a disk is WHOLE or it
+    is not there. *task_deadline*: seconds that a task may take.
+    """
+
+    kind: ClassVar[str] = "vsphere"
+    accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk})
+
+    def __init__(self, session: Session, *, task_deadline: float = 300.0) -> None:
+        self._session = session
+        self._inventory = Inventory(session)
+        self._task_deadline = task_deadline
+
+    # --- questions -------------------------------------------------------------
+
+    def find(self, guest: str) -> GuestName:
+        return self._inventory.find(guest)
+
+    def survey(self) -> Sequence[Guest]:
+        return [machine.guest() for machine in self._inventory.machines()]
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        try:
+            return self._inventory.machine(guest).disks()
+        except NotFound:
+            return {}
+
+    def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
+        _check(source, options)
+        assert isinstance(source, DatastoreDisk)
+        machine = self._inventory.machine(guest)
+        _refuse_twice(machine, source)
+        machine.free_place()
+        self._uuid(machine, source)
+
+    # --- commands --------------------------------------------------------------
+
+    def attach(
+        self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
+    ) -> None:
+        _check(source, options)
+        assert isinstance(source, DatastoreDisk)
+        machine = self._inventory.machine(guest)
+        if _is_there(machine, volume, source):
+            return
+        _refuse_twice(machine, source)
+        uuid = self._uuid(machine, source)
+        spec, controller, unit = specs.plug(machine, volume, source, uuid, options)
+        try:
+            self._reconfigure(f"volume {volume} is not attached to {machine.name}", machine, spec)
+        except (Refused, Failed) as error:
+            # A task can fail after its effect, and somebody else can be faster.
+            now = self._inventory.machine(guest)
+            if _is_there(now, volume, source):
+                return
+            if (now.version, now.controllers) != (machine.version, machine.controllers):
+                raise Conflict(
+                    f"{error.message} ({machine.name} was changed meanwhile:"
+                    f" place {controller.bus}:{unit} was free)"
+                ) from error
+            raise
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        try:
+            machine = self._inventory.machine(guest)
+        except NotFound:
+            return
+        if volume not in machine.marks:
+            return
+        device = machine.device_of(volume)
+        _refuse_difference(machine, volume, device)
+        what = f"volume {volume} is not detached from {machine.name}"
+        try:
+            self._reconfigure(what, machine, specs.unplug(machine, volume, device))
+        except NotFound:
+            return  # the guest went meanwhile
+        except (Refused, Failed) as error:
+            now = self._inventory.machine(guest)
+            if volume not in now.marks:
+                return
+            raise error if isinstance(error, Failed) else Failed(error.message) from error
+
+    def extend(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        size: int,
+        *,
+        round_up: bool = False,
+        progress: Progress = silent,
+    ) -> int:
+        """Make an attached volume *size* bytes large, and return what it is then.
+
+        It must be what the datastore's type allows, or is rounded up to it.
+        A volume that is as large already is left alone. Raises NotFound (not
+        attached), Refused, Failed, Uncertain.
+        """
+        machine, device = self._attached(guest, volume)
+        _refuse_difference(machine, volume, device)
+        disk, values = self._disk(machine, device)
+        rounded = size_on(values["summary"].type, size, round_up=round_up, what=f"volume {volume}")
+        if rounded < device.size:
+            raise Refused(
+                f"volume {volume} has {device.size} bytes, and cannot shrink to {rounded}"
+            )
+        if rounded > device.size:
+            what = f"volume {volume} is not extended"
+            self._reconfigure(what, machine, specs.resize(machine, disk, rounded), progress)
+        return rounded
+
+    def relocate(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Progress = silent,
+    ) -> DatastoreDisk:
+        """Move an attached volume to another datastore; return where it is then.
+
+        A disk that the target's type does not allow is extended first if it may
+        be rounded up, as VMware advises. Raises NotFound, Refused, Failed, Uncertain.
+        """
+        machine, device = self._attached(guest, volume)
+        _refuse_difference(machine, volume, device)
+        within = self._inventory.datacenter(machine.ref)
+        target, facts = self._inventory.datastore(datastore, within)
+        if split(device.path).datastore == datastore:
+            return split(device.path)
+        whole = size_on(facts.type, device.size, round_up=round_up, what=f"volume {volume}")
+        if whole > device.size:
+            self.extend(guest, volume, whole)
+        locator = vim.vm.RelocateSpec.DiskLocator(diskId=device.key, datastore=target)
+        spec = vim.vm.RelocateSpec(disk=[locator])
+        tasks.run(
+            self._session,
+            f"volume {volume} is not moved to {datastore}",
+            lambda: machine.ref.RelocateVM_Task(spec),
+            deadline=self._task_deadline,
+            progress=progress,
+        )
+        return split(self._attached(guest, volume)[1].path)
+
+    def close(self) -> None:
+        self._session.close()
+
+    # --- parts -----------------------------------------------------------------
+
+    def _reconfigure(
+        self, what: str, machine: Machine, spec: Any, progress: Progress = silent
+    ) -> None:
+        tasks.run(
+            self._session,
+            what,
+            lambda: machine.ref.ReconfigVM_Task(spec),
+            deadline=self._task_deadline,
+            progress=progress,
+        )
+
+    def _uuid(self, machine: Machine, source: DatastoreDisk) -> str:
+        """The disk's UUID, which also proves that it is there. Raises Refused."""
+        session = self._session
+        within = self._inventory.datacenter(machine.ref)
+        return str(
+            session.ask(
+                f"{source.path} cannot be looked at",
+                lambda: session.content.virtualDiskManager.QueryVirtualDiskUuid(
+                    source.path, within
+                ),
+            )
+            or ""
+        )
+
+    def _attached(self, guest: GuestId, volume: VolumeId) -> tuple[Machine, Device]:
+        machine = self._inventory.machine(guest)
+        device = machine.device_of(volume)
+        if device is None:
+            raise NotFound(f"volume {volume} is not attached to {machine.name}")
+        return machine, device
+
+    def _disk(self, machine: Machine, device: Device) -> tuple[Any, Mapping[str, Any]]:
+        """The disk as vCenter has it, and its datastore."""
+        what = f"the disk {device.path} cannot be looked at"
+        path = "config.hardware.device"
+        rows = read(self._session, what, [machine.ref], vim.VirtualMachine, (path,))
+        disk = next(d for d in rows[0][1][path] if d.key == device.key)
+        found = read(
+            self._session, what, [disk.backing.datastore], vim.Datastore, ("name", "summary")
+        )
+        return disk, found[0][1]
+
+
+def split(path: str) -> DatastoreDisk:
+    """``[datastore] folder/disk.vmdk``, taken apart. Raises Refused."""
+    datastore, found, file = path.removeprefix("[").partition("] ")
+    if not path.startswith("[") or not found or not datastore or not file:
+        raise Refused(f"{path[:80]!r} is not the path of a disk on a datastore")
+    return DatastoreDisk(datastore, file)
+
+
+def _check(source: DiskSource, options: DiskOptions) -> None:
+    """Refuse what vSphere cannot do, before anything is asked of vCenter."""
+    if not isinstance(source, DatastoreDisk):
+        raise Refused("vSphere guests take disks on datastores, no files or devices of this host")
+    parts = source.file.split("/")
+    plain = source.path.isprintable() and not set("[]/\\") & set(source.datastore)
+    if not plain or not source.file.endswith(".vmdk") or {"", ".", ".."} & set(parts):
+        raise Refused(f"{source.path[:80]!r} is not the path of a disk on a datastore")
+    if options.bus not in ("", "scsi"):
+        raise Refused(f"vSphere disks are plugged into SCSI here, not {options.bus}")
+    if options.target:
+        raise Refused("vSphere's controllers and units are not chosen by hand")
+    if options.readonly:
+        raise Refused("vSphere has no read-only disks")
+
+
+def _is_there(machine: Machine, volume: VolumeId, source: DatastoreDisk) -> bool:
+    """Whether the volume is attached already. Raises NotOurs if its mark is on another disk."""
+    disk = machine.disks().get(volume)
+    if disk is not None and disk.source != source.path:
+        raise NotOurs(
+            f"{machine.name} has volume {volume} from {disk.source}, not from {source.path}"
+        )
+    return disk is not None
+
+
+def _refuse_twice(machine: Machine, source: DatastoreDisk) -> None:
+    if source.path in machine.guest().paths:
+        raise NotOurs(f"{source.path} is a disk of {machine.name} that bears another mark, or none")
+
+
+def _refuse_difference(machine: Machine, volume: VolumeId, device: Device | None) -> None:
+    if device is not None and device.chain:
+        # Its file alone would be what it was when the snapshot was taken.
+        raise Failed(
+            f"volume {volume} is part of a snapshot of {machine.name}: what was written since"
+            f" is in {device.path}",
+            hint=f"remove the snapshots of {machine.name} first",
+        )

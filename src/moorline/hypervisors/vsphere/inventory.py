@@ -1,0 +1,173 @@
+"""What there is in a vCenter: guests, datastores, clusters, and where they belong."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+from uuid import UUID
+
+from pyVmomi import vim
+
+from moorline.errors import NotFound, Refused, Uncertain
+from moorline.hypervisors.vsphere.datastores import Datastore
+from moorline.hypervisors.vsphere.machine import READS, Machine, parse
+from moorline.hypervisors.vsphere.properties import Values, collector, everywhere, fetch, read
+from moorline.hypervisors.vsphere.session import Session
+from moorline.model import GuestId, GuestName
+
+_LOST = ("orphaned", "invalid")
+"""Connection states of machines that no host has: they hold nothing."""
+_SUMMARY = ("name", "summary")
+
+
+class Inventory:
+    """Looks things up. References are kept, and looked up anew when they are gone."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._refs: dict[str, Any] = {}
+        self._datacenters: dict[str, Any] = {}
+
+    # --- guests ----------------------------------------------------------------
+
+    def find(self, guest: str) -> GuestName:
+        """A machine by name or instance UUID. Raises NotFound, Refused (it is several)."""
+        found = [
+            GuestName(GuestId(values["config.instanceUuid"]), values["name"])
+            for _, values in self._all(("name", "config.instanceUuid"))
+            if guest in (values["name"], values.get("config.instanceUuid"))
+            and "config.instanceUuid" in values
+        ]
+        if len(found) > 1:
+            raise Refused(
+                f"{len(found)} machines are called {guest}",
+                hint="give the instance UUID: " + ", ".join(sorted(each.id for each in found)),
+            )
+        if not found:
+            names = [values["name"] for _, values in self._all(("name",))]
+            close = ", ".join(difflib.get_close_matches(guest, names))
+            raise NotFound(
+                f"there is no guest {guest} in {self._session.host}",
+                hint=f"did you mean {close}?" if close else "",
+            )
+        return found[0]
+
+    def machine(self, guest: GuestId) -> Machine:
+        """Look at one machine. Raises NotFound, Unavailable, Uncertain."""
+        what = f"guest {guest} cannot be looked at"
+        ref = self._refs.get(guest)
+        if ref is not None:
+            try:
+                return _parse(what, *read(self._session, what, [ref], vim.VirtualMachine, READS)[0])
+            except NotFound:
+                del self._refs[guest]  # it was registered anew, or is gone
+        ref = self._ref(what, guest)
+        found = _parse(what, *read(self._session, what, [ref], vim.VirtualMachine, READS)[0])
+        self._refs[guest] = ref
+        return found
+
+    def machines(self) -> list[Machine]:
+        """Look at all machines. Raises Uncertain if there is one that cannot be."""
+        what = "the guests cannot be surveyed"
+        return [
+            _parse(what, ref, values)
+            for ref, values in self._all(READS, what)
+            if values["runtime.connectionState"] not in _LOST
+        ]
+
+    def datacenter(self, ref: Any) -> Any:
+        """The datacenter of *ref*: paths are read within it."""
+        if ref._moId not in self._datacenters:
+            self._datacenters[ref._moId] = self._above(ref, vim.Datacenter)
+        return self._datacenters[ref._moId]
+
+    # --- places ----------------------------------------------------------------
+
+    def named(self, kind: type, name: str) -> Any:
+        """The one cluster, folder, network … of that name. Raises NotFound, Refused."""
+        what = f"{kind.__name__.rpartition('.')[2]} {name} cannot be looked up"
+        found = [
+            ref
+            for ref, values in everywhere(self._session, what, kind, ("name",))
+            if name in (values["name"], ref._moId)
+        ]
+        if len(found) != 1:
+            how = "there is no" if not found else f"there are {len(found)} called"
+            kinds = kind.__name__.rpartition(".")[2]
+            raise (Refused if found else NotFound)(f"{how} {name} ({kinds})")
+        return found[0]
+
+    def datastores(self, cluster: Any) -> list[tuple[Any, Datastore]]:
+        """Those that the cluster's hosts reach, in one call."""
+        to_each = collector.TraversalSpec(type=vim.ComputeResource, path="datastore", skip=False)
+        source = collector.ObjectSpec(obj=cluster, skip=True, selectSet=[to_each])
+        what = "the datastores cannot be listed"
+        rows = fetch(self._session, what, [source], vim.Datastore, _SUMMARY)
+        return [(ref, _datastore(ref, values)) for ref, values in rows]
+
+    def datastore(self, name: str, within: Any) -> tuple[Any, Datastore]:
+        """The datastore *name* of the datacenter *within*. Raises NotFound."""
+        to_each = collector.TraversalSpec(type=vim.Datacenter, path="datastore", skip=False)
+        source = collector.ObjectSpec(obj=within, skip=True, selectSet=[to_each])
+        what = f"datastore {name} cannot be looked up"
+        for ref, values in fetch(self._session, what, [source], vim.Datastore, _SUMMARY):
+            if values["name"] == name:
+                return ref, _datastore(ref, values)
+        raise NotFound(f"there is no datastore {name} in the guest's datacenter")
+
+    # --- parts -----------------------------------------------------------------
+
+    def _all(self, paths: tuple[str, ...], what: str = "") -> list[tuple[Any, Values]]:
+        what = what or "the guests cannot be listed"
+        return everywhere(self._session, what, vim.VirtualMachine, paths)
+
+    def _ref(self, what: str, guest: GuestId) -> Any:
+        session = self._session
+        ref = None
+        if _is_uuid(guest):
+            ref = session.ask(
+                what, lambda: session.content.searchIndex.FindByUuid(None, guest, True, True)
+            )
+        if ref is None:
+            raise NotFound(f"there is no guest {guest} in {session.host}")
+        return ref
+
+    def _above(self, ref: Any, kind: type) -> Any:
+        up = collector.SelectionSpec(name="up")
+        steps = collector.TraversalSpec(
+            name="up", type=vim.ManagedEntity, path="parent", skip=False, selectSet=[up]
+        )
+        source = collector.ObjectSpec(obj=ref, skip=True, selectSet=[steps])
+        what = f"the datacenter of {ref._moId} cannot be looked up"
+        rows = fetch(self._session, what, [source], kind, ("name",))
+        if not rows:
+            raise NotFound(f"{ref._moId} is in no datacenter")
+        return rows[0][0]
+
+
+def _parse(what: str, ref: Any, values: Values) -> Machine:
+    if "config.instanceUuid" not in values:
+        state = values.get("runtime.connectionState")
+        raise Uncertain(f"{what}: {values.get('name', ref._moId)} is {state}")
+    return parse(ref, values)
+
+
+def _datastore(ref: Any, values: Values) -> Datastore:
+    summary = values["summary"]
+    return Datastore(
+        id=ref._moId,
+        name=values["name"],
+        type=summary.type,
+        capacity=summary.capacity,
+        free=summary.freeSpace,
+        accessible=summary.accessible,
+        maintenance=summary.maintenanceMode or "normal",
+        shared=bool(summary.multipleHostAccess),
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,199 @@
+"""A virtual machine as vCenter describes it: its disks, its controllers, our marks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyVmomi import vim
+
+from moorline.errors import Refused
+from moorline.model import Disk, DiskState, Guest, GuestId, VolumeId
+
+MARK = "moorline.volume."
+"""Begins the keys, in a machine's extra configuration, that say which disk is which volume.
+
+The value is the disk's UUID, which stays with it when it is moved, and its path.
+The key is written in the call that adds the disk, and cleared in the call that
+removes it. vCenter drops a key whose value becomes empty.
+"""
+NOBODY = "-"
+"""Stands for the UUID of a disk that has none."""
+READS = (
+    "name",
+    "runtime.powerState",
+    "runtime.connectionState",
+    "config.instanceUuid",
+    "config.changeVersion",
+    "config.extraConfig",
+    "config.hardware.device",
+)
+"""The properties that make a :class:`Machine`."""
+CONTROLLERS = 4
+UNITS = tuple(unit for unit in range(16) if unit != 7)
+"""Places on a SCSI controller; 7 is the controller's own. Some have more, none has fewer."""
+
+_device = vim.vm.device
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A virtual disk of a machine."""
+
+    key: int
+    place: str
+    """``scsi0:1``"""
+    path: str
+    uuid: str
+    size: int
+    chain: tuple[str, ...]
+    """The paths of the disks that it is a difference to: snapshots make such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """A SCSI controller."""
+
+    key: int
+    bus: int
+    kind: type
+    free: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A look at a machine."""
+
+    ref: Any
+    id: GuestId
+    name: str
+    running: bool
+    version: str
+    """Changes with the configuration; '' where vCenter does not say."""
+    devices: tuple[Device, ...]
+    controllers: tuple[Controller, ...]
+    marks: Mapping[VolumeId, tuple[str, str]]
+    """UUID and path of each volume's disk, as they were when it was attached."""
+    other_paths: tuple[str, ...] = ()
+    """Files of other devices, such as CD images."""
+
+    def device_of(self, volume: VolumeId) -> Device | None:
+        """The disk that bears the volume's mark, if it is there."""
+        if volume not in self.marks:
+            return None
+        uuid, path = self.marks[volume]
+        by_uuid = [d for d in self.devices if d.uuid == uuid != NOBODY]
+        by_path = [d for d in self.devices if path in (d.path, *d.chain)]
+        return next(iter(by_uuid or by_path), None)
+
+    def disks(self) -> dict[VolumeId, Disk]:
+        """The disks that bear our mark. A mark whose disk somebody removed is none."""
+        found = {volume: self.device_of(volume) for volume in self.marks}
+        return {
+            volume: Disk(DiskState.WHOLE, device.place, _origin(device, self.marks[volume][1]))
+            for volume, device in found.items()
+            if device is not None
+        }
+
+    def guest(self) -> Guest:
+        """What a survey tells of it."""
+        paths = {path for d in self.devices for path in (d.path, *d.chain)}
+        return Guest(
+            self.id, self.name, self.running, self.disks(), frozenset(paths | {*self.other_paths})
+        )
+
+    def free_place(self) -> tuple[Controller, int]:
+        """A controller and a unit on it; the controller's key is negative if it must be made.
+
+        Raises Refused if there is none left.
+        """
+        for controller in sorted(self.controllers, key=lambda c: c.bus):
+            if controller.free:
+                return controller, controller.free[0]
+        buses = {controller.bus for controller in self.controllers}
+        spare = [bus for bus in range(CONTROLLERS) if bus not in buses]
+        if not spare:
+            raise Refused(
+                f"{self.name} has no free place: {CONTROLLERS} SCSI controllers,"
+                f" each with {len(UNITS)} devices"
+            )
+        # The guest has the driver of what it has already.
+        kind = self.controllers[0].kind if self.controllers else _device.ParaVirtualSCSIController
+        return Controller(-101, spare[0], kind, UNITS), UNITS[0]
+
+
+def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
+    """Make a machine of what was read of it (:data:`READS`)."""
+    devices: Sequence[Any] = values.get("config.hardware.device", ())
+    return Machine(
+        ref=ref,
+        id=GuestId(values["config.instanceUuid"]),
+        name=values["name"],
+        running=values["runtime.powerState"] != vim.VirtualMachine.PowerState.poweredOff,
+        version=values.get("config.changeVersion", ""),
+        devices=tuple(_disks(devices)),
+        controllers=tuple(_controllers(devices)),
+        marks=dict(_marks(values.get("config.extraConfig", ()))),
+        other_paths=tuple(_other_paths(devices)),
+    )
+
+
+def mark(uuid: str, path: str) -> str:
+    """The value of a mark."""
+    return f"{uuid or NOBODY} {path}"
+
+
+def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]:
+    for option in options:
+        if option.key.startswith(MARK) and option.value:
+            uuid, _, path = str(option.value).partition(" ")
+            yield VolumeId(option.key.removeprefix(MARK)), (uuid, path)
+
+
+def _disks(devices: Sequence[Any]) -> Iterable[Device]:
+    controllers = (d for d in devices if isinstance(d, _device.VirtualController))
+    names: dict[Any, str] = {c.key: _name(c) for c in controllers}
+    for d in devices:
+        if isinstance(d, _device.VirtualDisk):
+            paths = tuple(_chain(d.backing))
+            place = f"{names.get(d.controllerKey, d.controllerKey)}:{d.unitNumber}"
+            size = d.capacityInBytes or d.capacityInKB * 1024
+            uuid = getattr(d.backing, "uuid", None) or ""
+            yield Device(d.key, place, paths[0] if paths else "", uuid, size, paths[1:])
+
+
+def _chain(backing: Any) -> Iterable[str]:
+    while backing is not None and getattr(backing, "fileName", None):
+        yield backing.fileName
+        backing = getattr(backing, "parent", None)
+
+
+def _origin(device: Device, path: str) -> str:
+    """The path to compare with what was wished: a snapshot's file is the same volume."""
+    return path if path in device.chain else device.path
+
+
+def _name(controller: Any) -> str:
+    kinds = {
+        _device.VirtualSCSIController: "scsi",
+        _device.VirtualSATAController: "sata",
+        _device.VirtualNVMEController: "nvme",
+        _device.VirtualIDEController: "ide",
+    }
+    name = next((name for kind, name in kinds.items() if isinstance(controller, kind)), "bus")
+    return f"{name}{controller.busNumber}"
+
+
+def _controllers(devices: Sequence[Any]) -> Iterable[Controller]:
+    for c in devices:
+        if isinstance(c, _device.VirtualSCSIController):
+            taken = {d.unitNumber for d in devices if d.controllerKey == c.key}
+            free = tuple(unit for unit in UNITS if unit not in taken)
+            yield Controller(c.key, c.busNumber, type(c), free)
+
+
+def _other_paths(devices: Sequence[Any]) -> Iterable[str]:
+    for d in devices:
+        if not isinstance(d, _device.VirtualDisk) and getattr(d.backing, "fileName", None):
+            yield d.backing.fileName
