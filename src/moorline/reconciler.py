@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -35,6 +35,7 @@ from moorline.plan import Step, next_step
 from moorline.ports import Backends, Hypervisor, StorageBackend
 from moorline.records import Records
 
+AboutTo = Callable[[Step], None]
 _ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
 
 
@@ -61,20 +62,20 @@ class Reconciler:
         self._hypervisor = hypervisor
         self._lanes = lanes
 
-    def advance(self, key: Key) -> Pass:
-        """Take the next step for *key*. Raises what the step raises.
+    def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
+        """Take the next step for *key*, and say so first. Raises what the step raises.
 
         Blocks as long as that step may: a client command's deadline, or the
         hypervisor's.
         """
         with self._lanes.hold(f"guest {key.guest}"):
-            done = self._pass(key, on_link=False)
+            done = self._pass(key, about_to, on_link=False)
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
         # lane. Never both lanes at once: their order would deadlock.
         with self._lanes.hold(f"link {done.row.link}"):
-            return self._pass(key, on_link=True)
+            return self._pass(key, about_to, on_link=True)
 
     def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
         """Look at one attachment; *disks* are the guest's if they are known already.
@@ -134,13 +135,14 @@ class Reconciler:
             if (other.backend, other.link) == (row.backend, row.link) and other.key != row.key
         )
 
-    def _pass(self, key: Key, *, on_link: bool) -> Pass:
+    def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool) -> Pass:
         row = self._records.get(key)
         if row is None:
             return Pass(Step.NOTHING, None, Seen(Unknown("there is no such wish")))
         seen = self.observe(row)
         step = next_step(row.want, seen)
         if (step in _ON_LINK) is on_link:
+            about_to(step)
             self._act(step, row, seen)
         return Pass(step, row, seen, reason(step, seen))
 

@@ -16,6 +16,12 @@ from moorline.records import Records, Trouble
 
 Progress = Callable[[str], None]
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
+_WORDS = {
+    Step.CONNECT: "connecting",
+    Step.ATTACH: "attaching",
+    Step.DETACH: "detaching",
+    Step.DISCONNECT: "disconnecting",
+}
 
 
 def silent(_: str) -> None:
@@ -35,7 +41,10 @@ class _Attempt:
     def took(self, step: Step) -> None:
         self.tries = 0
         self.steps.append(step)
-        self.progress(f"{step.value} {self.row.key.volume}")
+
+    def about_to(self, step: Step) -> None:
+        if step in _WORDS:
+            self.progress(f"{_WORDS[step]} volume {self.row.key.volume}")
 
     def pause(self, why: str, error: MoorlineError | None = None) -> None:
         """Wait before the next pass, or raise what became of this call."""
@@ -88,15 +97,15 @@ class Settler:
 
     def push(self, row: Attachment, progress: Progress = silent) -> Pass | MoorlineError:
         """Take steps as far as they go without waiting; errors are noted and returned."""
+        attempt = _Attempt(row, time.monotonic(), progress)
         for _ in range(len(Step)):
             try:
-                done = self._reconciler.advance(row.key)
+                done = self._reconciler.advance(row.key, attempt.about_to)
             except MoorlineError as e:
                 self.note(row, e)
                 return e
             if done.step in _DONE or done.step in (Step.WAIT, Step.PARK):
                 break
-            progress(f"{done.step.value} {row.key.volume}")
         return done
 
     def note(self, row: Attachment, error: MoorlineError, step: Step | None = None) -> None:
@@ -107,7 +116,7 @@ class Settler:
 
     def _advance(self, attempt: _Attempt) -> Pass | None:
         try:
-            return self._reconciler.advance(attempt.row.key)
+            return self._reconciler.advance(attempt.row.key, attempt.about_to)
         except (Failed, Uncertain) as e:
             self.note(attempt.row, e)
             attempt.pause(str(e), e)

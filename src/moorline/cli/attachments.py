@@ -94,7 +94,7 @@ def attach(
             level=Level[level.upper()],
             options=DiskOptions(bus, target, read_only, shared),
             timeout=timeout,
-            progress=given.progress(),
+            progress=given.progress,
             dry_run=dry_run,
         )
     _print(given, outcome, dry_run)
@@ -119,7 +119,7 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:
         outcome = moorline.detach(
-            guest, volume, timeout=timeout, progress=given.progress(), dry_run=dry_run
+            guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
     if outcome is not None:
         _print(given, outcome, dry_run)
@@ -167,7 +167,7 @@ def sweep(given: Common) -> None:
       moorline sweep --output json
     """
     with given.open(own=True, patience=10.0) as moorline:
-        left = moorline.sweep(given.progress())
+        left = moorline.sweep(given.progress)
     if given.output != "text":
         click.echo(dump([view.to_dict() for view in left], given.output))
     elif left:

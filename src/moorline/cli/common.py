@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ EXIT_CODES: dict[type[errors.MoorlineError], int] = {
     errors.Busy: 8,
     errors.Denied: 9,
 }
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Common:
     state_dir: Path | None
     hypervisor: str | None
     config_files: tuple[Path, ...]
-    quiet: bool
+    progress: Callable[[str], None]
 
     def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
         """Open the façade as the host's owner, or only to look."""
@@ -48,17 +49,32 @@ class Common:
         settings = wiring.settings(
             self.config_files, state_dir=self.state_dir, hypervisor=self.hypervisor
         )
-        return wiring.open_host(settings, own=own, patience=patience, waiting=self.progress())
+        return wiring.open_host(settings, own=own, patience=patience, waiting=self.progress)
 
-    def progress(self) -> Callable[[str], None]:
-        """Tell on stderr what goes on, once it has taken longer than a second."""
-        start = time.monotonic()
 
-        def tell(what: str) -> None:
-            if not self.quiet and time.monotonic() - start > 1.0:
-                click.echo(f"… {what}", err=True)
+class Progress:
+    """Tells on stderr what goes on, once a command has taken longer than a second."""
 
-        return tell
+    def __init__(self, quiet: bool, patience: float = 1.0) -> None:
+        self._latest = ""
+        self._loud = False
+        self._timer = threading.Timer(patience, self._grow_loud)
+        self._timer.daemon = True
+        if not quiet:
+            self._timer.start()
+
+    def __call__(self, what: str) -> None:
+        self._latest = what
+        if self._loud:
+            click.echo(f"… {what}", err=True)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _grow_loud(self) -> None:
+        self._loud = True
+        if self._latest:
+            click.echo(f"… {self._latest}", err=True)
 
 
 def common(command: F) -> Callable[..., Any]:
@@ -103,11 +119,17 @@ def common(command: F) -> Callable[..., Any]:
         quiet: bool,
         **arguments: Any,
     ) -> None:
-        given = Common(output, state_dir, hypervisor, config_files, quiet)
+        progress = Progress(quiet)
+        given = Common(output, state_dir, hypervisor, config_files, progress)
         try:
             command(given, **arguments)
         except errors.MoorlineError as e:
             _fail(e, output)
+        except KeyboardInterrupt:
+            click.echo("moorline: interrupted; a wish that was recorded is kept", err=True)
+            sys.exit(INTERRUPTED)
+        finally:
+            progress.end()
 
     return run
 

@@ -1,0 +1,164 @@
+"""The command line: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from moorline import errors
+from moorline.cli import main
+from moorline.cli.common import EXIT_CODES, Progress, exit_code
+from moorline.cli.output import age, details, dump, table
+from moorline.records import Trouble
+from moorline.views import View
+
+VIEW = View(
+    volume="v1",
+    guest="web01",
+    guest_id="g",
+    host="h",
+    backend="quobyte",
+    link="/mnt/x",
+    wanted="attached",
+    seen="attached",
+    device="vdb",
+    since=0.0,
+    next="nothing",
+    trouble=Trouble("", "Failed", "no route", 0.0),
+)
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> CliRunner:
+    return CliRunner(
+        env={"MOORLINE_STATE_DIR": str(tmp_path), "MOORLINE_HYPERVISOR": "test:///default"}
+    )
+
+
+def test_every_error_has_a_code_of_its_family() -> None:
+    assert exit_code(errors.Conflict("x")) == EXIT_CODES[errors.Failed]
+    assert exit_code(errors.NotFound("x")) == EXIT_CODES[errors.NotFound]
+    codes = list(EXIT_CODES.values())
+    assert len(set(codes)) == len(codes)
+    assert not {0, 1, 2} & set(codes)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["attach", "web01"], 2),
+        (["attach", "web01", "/x", "--connection", "f.json"], 2),
+        (["attach", "web01", "--connection", "/no/such/file"], 3),
+        (["attach", "web01", "nonsense://x", "--format", "raw"], 3),
+        (["attach", "web01", "relative.raw", "--format", "raw"], 3),
+        (["attach", "nobody", "/etc/hostname", "--format", "raw"], 4),
+        (["attach", "test", "/etc/hostname", "--format", "raw", "--timeout", "-1"], 2),
+        (["attach", "test", "/etc/hostname", "--format", "vmdk"], 2),
+        (["detach", "nobody", "v1"], 4),
+        (["show", "v1"], 4),
+        (["forget", "v1"], 4),
+        (["list"], 0),
+        (["sweep"], 0),
+    ],
+)
+def test_ends_with(runner: CliRunner, words: list[str], code: int) -> None:
+    done = runner.invoke(main, words)
+    assert done.exit_code == code, done.output
+    assert (code == 0) == (done.stderr == "")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "{'a': 1}"])
+def test_a_connection_that_is_none_is_refused(runner: CliRunner, text: str) -> None:
+    done = runner.invoke(main, ["attach", "test", "--connection", "-"], input=text)
+    assert done.exit_code == 3
+    assert text not in done.stderr or not text
+
+
+def test_errors_are_data_where_that_is_asked(runner: CliRunner) -> None:
+    done = runner.invoke(main, ["show", "v1", "--output", "json"])
+    told = json.loads(done.stderr)
+    assert told["error"] == "notfound"
+    assert told["code"] == done.exit_code == 4
+    assert done.stdout == ""
+    done = runner.invoke(main, ["show", "v1", "--output", "yaml"])
+    assert yaml.safe_load(done.stderr)["hint"] == "moorline list"
+
+
+def test_an_empty_list_is_a_list(runner: CliRunner) -> None:
+    assert json.loads(runner.invoke(main, ["list", "-o", "json"]).stdout) == []
+    assert runner.invoke(main, ["list"]).stdout.split() == list(table([]).split())
+
+
+def test_the_configuration_can_be_nova_s(runner: CliRunner, tmp_path: Path) -> None:
+    conf = tmp_path / "nova.conf"
+    conf.write_text("[DEFAULT]\nhost = kvm7\ndebug = true\n[libvirt]\nvirt_type = kvm\n")
+    done = runner.invoke(main, ["list", "--config-file", str(conf)])
+    assert done.exit_code == 0, done.output
+    conf.write_text("no section")
+    assert runner.invoke(main, ["list", "--config-file", str(conf)]).exit_code == 3
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(runner: CliRunner, shell: str) -> None:
+    done = runner.invoke(main, ["completion", shell])
+    assert done.exit_code == 0
+    assert "_MOORLINE_COMPLETE" in done.stdout
+
+
+def test_a_view_prints() -> None:
+    assert [line.split()[0] for line in table([VIEW]).splitlines()] == ["VOLUME", "v1"]
+    assert "last error:   no route" in details(VIEW)
+    assert json.loads(dump(VIEW.to_dict(), "json")) == yaml.safe_load(dump(VIEW.to_dict(), "yaml"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172800, "2d")]
+)
+def test_ages(seconds: int, text: str) -> None:
+    assert age(time.time() - seconds - 0.2) == text
+
+
+def test_progress_is_told_after_a_while_only(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(quiet=False, patience=0.05)
+    progress("first")
+    assert capsys.readouterr().err == ""
+    time.sleep(0.2)
+    assert capsys.readouterr().err == "… first\n"
+    progress("second")
+    progress.end()
+    assert capsys.readouterr().err == "… second\n"
+
+
+def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from moorline.host.lock import HostLock;"
+        f"l = HostLock(Path({str(tmp_path / 'lock')!r})); l.take(0, print);"
+        "print('locked', flush=True); import time; time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
+        waiting = subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("moorline")),
+                "sweep",
+                "--state-dir",
+                str(tmp_path),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        told = waiting.stderr.readline()
+        assert f"waiting for process {owner.pid}" in told
+        waiting.send_signal(2)
+        assert "interrupted" in waiting.communicate(timeout=10)[1]
+        assert waiting.returncode == 130
+        owner.kill()
