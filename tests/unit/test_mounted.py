@@ -180,3 +180,16 @@ def test_libvirt_may_label_what_it_knows_to_be_shared() -> None:
 def test_the_family_is_installed(kind: str) -> None:
     (entry,) = entry_points(group="moorline.backends", name=kind)
     assert entry.load().kind == kind
+
+
+def test_the_documented_diff_is_what_is_there() -> None:
+    root = Path(__file__).parents[2]
+    diff = (
+        (root / "docs/add-a-backend.md").read_text().partition("```diff\n")[2].partition("```")[0]
+    )
+    files = diff.split("--- ")[1:]
+    assert len(files) == 3
+    for part in files:
+        name, *lines = part.splitlines()
+        added = "\n".join(line[1:] for line in lines)
+        assert added in (root / name).read_text(), name
