@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from moorline.errors import Failed, MoorlineError, NotOurs, Uncertain
+from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.lanes import backoff
 from moorline.model import Attachment, Level
 from moorline.plan import Step
@@ -121,12 +121,9 @@ class Settler:
             self.note(attempt.row, e)
             attempt.pause(str(e), e)
             return None
-        except NotOurs as e:
+        except (Refused, NotOurs) as e:
             self.note(attempt.row, e)
-            raise NotOurs(unfinished(attempt.row, e.message), hint=e.hint) from e
-        except MoorlineError as e:
-            self.note(attempt.row, e)
-            raise
+            raise type(e)(unfinished(attempt.row, e.message), hint=e.hint) from e
 
     def _finish(self, attempt: _Attempt, done: Pass) -> tuple[list[Step], Pass]:
         if done.step is Step.FORGET:

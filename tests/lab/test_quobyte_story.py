@@ -303,7 +303,7 @@ def test_progress_is_told_on_stderr_alone(scene: Scene, guest: Guest) -> None:
     scene.share.command(slow=1.2)
     done = scene.attach(guest.name, volume, "--output", "json")
     json.loads(done.stdout)
-    assert f"… connect {volume.id}" in done.stderr
+    assert f"… connecting volume {volume.id}" in done.stderr
     scene.detach(guest.name, volume)
     quiet = scene.attach(guest.name, volume, "--quiet")
     assert quiet.stderr == ""
