@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
@@ -17,6 +18,8 @@ from moorline.records import Records
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
+LARGEST_CONNECTION = 64 << 10
+"""Bytes of a connection as JSON; Cinder's have one or two thousand."""
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -67,7 +70,7 @@ class Wishes:
             link=place.link,
             place=place.id,
             want=level,
-            options=options,
+            options=_options(options, place.connection),
             since=time.time(),
         )
         rows = self._records.all()
@@ -84,6 +87,7 @@ class Wishes:
             raise Refused("the connection has no driver_volume_type")
         backend = self._reconciler.backend(kind)
         parsed = backend.parse(connection)
+        _refuse_unstorable(connection)
         link = backend.link_name(parsed)
         id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
         return Place(kind, connection, link, parsed.volume, id)
@@ -124,6 +128,29 @@ class Wishes:
         scheme, colon, _ = text.partition("://")
         kind = scheme if colon and scheme != "file" else "local"
         return self._reconciler.backend(kind).from_url(text, format)
+
+
+def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
+    """Refuse what no back end reads and no store could keep."""
+    try:
+        size = len(json.dumps(connection))
+    except (TypeError, ValueError, RecursionError):
+        raise Refused("the connection cannot be written as JSON") from None
+    if size > LARGEST_CONNECTION:
+        raise Refused(f"the connection has more than {LARGEST_CONNECTION} bytes as JSON")
+
+
+def _options(asked: DiskOptions, connection: Mapping[str, Any]) -> DiskOptions:
+    """Heed what Cinder says of every volume, whatever its kind. Raises Refused."""
+    data = connection.get("data")
+    data = data if isinstance(data, Mapping) else connection
+    if data.get("encrypted"):
+        # The guest would get the cipher text for a blank disk, and format it.
+        raise Refused("encrypted volumes are not supported: the guest would see cipher text")
+    mode = data.get("access_mode")
+    if mode not in (None, "rw", "ro"):
+        raise Refused(f"the connection's access_mode is {mode!r}, not rw or ro")
+    return replace(asked, readonly=True) if mode == "ro" else asked
 
 
 def _volume_id(asked: str | None, place: Place) -> VolumeId:

@@ -97,6 +97,25 @@ def test_bad_connections_are_refused_and_change_nothing(
     assert (rig.world.faults.count, rig.records.all()) == (0, [])
 
 
+def test_cinder_s_access_mode_is_heeded(rig: Rig) -> None:
+    rig.owner().attach(
+        "g1", {**connection("a"), "data": {"share": "s1", "name": "a", "access_mode": "ro"}}
+    )
+    (row,) = rig.records.all()
+    assert row.options.readonly
+
+
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [({"access_mode": "wo"}, "access_mode"), ({"encrypted": True}, "cipher text")],
+)
+def test_what_cannot_be_heeded_is_refused(rig: Rig, field: dict[str, object], why: str) -> None:
+    bad = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a", **field}}
+    with pytest.raises(Refused, match=why):
+        rig.owner().attach("g1", bad)
+    assert (rig.world.faults.count, rig.records.all()) == (0, [])
+
+
 def test_an_unknown_guest_is_not_found(rig: Rig) -> None:
     with pytest.raises(NotFound):
         rig.owner().attach("nobody", connection("a"))
