@@ -159,6 +159,7 @@ var mandatory = map[string]string{
 	"NoDiskSpace":      "<file>[store]</file><datastore>store</datastore>",
 	"FileLocked":       "<file>[store] disk.vmdk</file>",
 	"FileNotFound":     "<file>[store] disk.vmdk</file>",
+	"SystemError":      "<reason>injected</reason>",
 	"TaskInProgress":   `<task type="Task">task-1</task>`,
 }
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pyVmomi import vim
 
-from moorline.errors import Conflict, Failed, NotFound, NotOurs, Refused
+from moorline.errors import (
+    Conflict,
+    Failed,
+    MoorlineError,
+    NotFound,
+    NotOurs,
+    Refused,
+    Uncertain,
+)
 from moorline.hypervisors.vsphere import specs, tasks
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import Device, Machine
@@ -81,7 +89,7 @@ class VSphere:
             self._reconfigure(f"volume {volume} is not attached to {machine.name}", machine, spec)
         except (Refused, Failed) as error:
             # A task can fail after its effect, and somebody else can be faster.
-            now = self._inventory.machine(guest)
+            now = self._look_again(guest, error)
             if _is_there(now, volume, source):
                 return
             if (now.version, now.controllers) != (machine.version, machine.controllers):
@@ -103,13 +111,9 @@ class VSphere:
         what = f"volume {volume} is not detached from {machine.name}"
         try:
             self._reconfigure(what, machine, specs.unplug(machine, volume, device))
-        except NotFound:
-            return  # the guest went meanwhile
         except (Refused, Failed) as error:
-            now = self._inventory.machine(guest)
-            if volume not in now.marks:
-                return
-            raise error if isinstance(error, Failed) else Failed(error.message) from error
+            if volume in self._look_again(guest, error).marks:
+                raise error if isinstance(error, Failed) else Failed(error.message) from error
 
     def extend(
         self,
@@ -136,7 +140,12 @@ class VSphere:
             )
         if rounded > device.size:
             what = f"volume {volume} is not extended"
-            self._reconfigure(what, machine, specs.resize(machine, disk, rounded), progress)
+            try:
+                self._reconfigure(what, machine, specs.resize(machine, disk, rounded), progress)
+            except (Refused, Failed) as error:
+                now = self._look_again(guest, error).device_of(volume)
+                if now is None or now.size < rounded:
+                    raise
         return rounded
 
     def relocate(
@@ -164,13 +173,13 @@ class VSphere:
             self.extend(guest, volume, whole)
         locator = vim.vm.RelocateSpec.DiskLocator(diskId=device.key, datastore=target)
         spec = vim.vm.RelocateSpec(disk=[locator])
-        tasks.run(
-            self._session,
-            f"volume {volume} is not moved to {datastore}",
-            lambda: machine.ref.RelocateVM_Task(spec),
-            deadline=self._task_deadline,
-            progress=progress,
-        )
+        what = f"volume {volume} is not moved to {datastore}"
+        try:
+            self._run(what, lambda: machine.ref.RelocateVM_Task(spec), progress)
+        except (Refused, Failed) as error:
+            now = self._look_again(guest, error).device_of(volume)
+            if now is None or split(now.path).datastore != datastore:
+                raise
         return split(self._attached(guest, volume)[1].path)
 
     def close(self) -> None:
@@ -181,13 +190,17 @@ class VSphere:
     def _reconfigure(
         self, what: str, machine: Machine, spec: Any, progress: Progress = silent
     ) -> None:
-        tasks.run(
-            self._session,
-            what,
-            lambda: machine.ref.ReconfigVM_Task(spec),
-            deadline=self._task_deadline,
-            progress=progress,
-        )
+        self._run(what, lambda: machine.ref.ReconfigVM_Task(spec), progress)
+
+    def _run(self, what: str, start: Callable[[], Any], progress: Progress) -> None:
+        tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
+
+    def _look_again(self, guest: GuestId, error: MoorlineError) -> Machine:
+        """Look at a machine after a change that vCenter calls failed."""
+        try:
+            return self._inventory.machine(guest)
+        except MoorlineError as blind:
+            raise Uncertain(f"{error.message}, and {blind.message}") from error
 
     def _uuid(self, machine: Machine, source: DatastoreDisk) -> str:
         """The disk's UUID, which also proves that it is there. Raises Refused."""

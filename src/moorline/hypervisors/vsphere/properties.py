@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from moorline.errors import MoorlineError, Uncertain
+from moorline.errors import Denied, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.failures import words
 from moorline.hypervisors.vsphere.session import Session
 
@@ -24,8 +24,8 @@ def read(
 ) -> list[tuple[Any, Values]]:
     """The properties *paths* of *objects*, which are of one *kind*; those unset are missing.
 
-    Raises as :meth:`Session.ask` does (NotFound: one is gone), and Uncertain
-    if a property may not be read.
+    Raises NotFound (one is gone), Denied, Unavailable, and Uncertain if a
+    property may not be read.
     """
     if not objects:
         return []
@@ -41,7 +41,13 @@ def fetch(
         objectSet=list(sources),
         propSet=[collector.PropertySpec(type=kind, pathSet=list(paths), all=False)],
     )
-    return [_values(what, each) for each in _pages(session, what, wanted)]
+    try:
+        found = session.ask(what, lambda: _all_pages(session, wanted))
+    except (NotFound, Denied):
+        raise
+    except Refused as error:  # a question cannot be wrong at one time and right at another
+        raise Unavailable(error.message, hint=error.hint) from error
+    return [_values(what, each) for each in found]
 
 
 def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) -> list[Any]:
@@ -60,18 +66,24 @@ def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) ->
             session.ask(what, view.DestroyView)
 
 
-def _pages(session: Session, what: str, wanted: Any) -> Iterator[Any]:
-    def ask(call: str, argument: Any, *more: Any) -> Any:
-        # The collector of the session that is now: a token is worth nothing in another.
-        return session.ask(
-            what, lambda: getattr(session.content.propertyCollector, call)(argument, *more)
-        )
-
-    options = collector.RetrieveOptions(maxObjects=_PAGE)
-    page = ask("RetrievePropertiesEx", [wanted], options)
+def _all_pages(session: Session, wanted: Any) -> list[Any]:
+    """From the first page, in one session: a page's token is worth nothing in another."""
+    reader = session.content.propertyCollector
+    page = reader.RetrievePropertiesEx([wanted], collector.RetrieveOptions(maxObjects=_PAGE))
+    found: list[Any] = []
     while page is not None:
-        yield from page.objects
-        page = ask("ContinueRetrievePropertiesEx", page.token) if page.token else None
+        _raise_if_logged_out(page)
+        found += page.objects
+        page = reader.ContinueRetrievePropertiesEx(page.token) if page.token else None
+    return found
+
+
+def _raise_if_logged_out(page: Any) -> None:
+    """A lost session can show as properties that may not be read, one by one."""
+    for found in page.objects:
+        for missing in found.missingSet:
+            if isinstance(missing.fault, vim.fault.NotAuthenticated):
+                raise missing.fault
 
 
 def _values(what: str, found: Any) -> tuple[Any, Values]:

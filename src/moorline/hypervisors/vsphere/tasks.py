@@ -9,7 +9,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from moorline.errors import Failed, MoorlineError, NotFound, Uncertain
+from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.failures import failure
 from moorline.hypervisors.vsphere.properties import collector, read
 from moorline.hypervisors.vsphere.session import Session
@@ -52,7 +52,7 @@ def run(
             if time.monotonic() > end:
                 raise Uncertain(f"{what}: its task has not ended after {deadline:.0f} s")
             _follow(session, what, task, known, end, progress)
-    except (Failed, NotFound) as error:
+    except (Refused, Failed) as error:
         # The task was made: that we cannot ask about it does not undo it.
         raise Uncertain(error.message, hint=error.hint) from error
     if known["info.state"] == _STATES.error:

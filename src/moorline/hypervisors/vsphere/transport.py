@@ -16,7 +16,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,13 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
     def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:
         with within(self._deadline) as watch:
             self._watch.now = watch
-            return super().InvokeMethod(mo, info, args, outerStub)
+            try:
+                return super().InvokeMethod(mo, info, args, outerStub)
+            except OSError:
+                raise  # a certificate that does not verify is a ValueError, too
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                # So pyVmomi meets what does not fit its types.
+                raise HTTPException(f"the answer cannot be understood ({error!r})") from error
 
     def GetConnection(self) -> Any:
         self._watch.now.connection = super().GetConnection()

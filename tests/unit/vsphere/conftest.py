@@ -1,0 +1,56 @@
+"""A vCenter stand-in for each file of tests, healed before each test, and the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.vcenter import Missing, VCenter
+from lab.vcenter.rig import Operator, vsphere
+from moorline.hypervisors.vsphere import VSphere
+from moorline.model import GuestId
+
+
+@pytest.fixture(scope="module")
+def vcenter() -> Iterator[VCenter]:
+    try:
+        lab = VCenter()
+    except Missing as e:
+        pytest.skip(str(e))
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(vcenter: VCenter) -> VCenter:
+    vcenter.heal()
+    return vcenter
+
+
+@pytest.fixture(scope="module")
+def operator(vcenter: VCenter) -> Iterator[Operator]:
+    operator = Operator(vcenter)
+    yield operator
+    operator.close()
+
+
+@pytest.fixture
+def vm(lab: VCenter) -> Iterator[VSphere]:
+    vm = vsphere(lab)
+    yield vm
+    lab.heal()
+    for guest in vm.survey():
+        for volume in guest.disks:
+            vm.detach(guest.id, volume)
+    vm.close()
+
+
+@pytest.fixture
+def web(operator: Operator) -> GuestId:
+    return operator.id(VCenter.guests[0])
+
+
+@pytest.fixture
+def db(operator: Operator) -> GuestId:
+    return operator.id(VCenter.guests[1])

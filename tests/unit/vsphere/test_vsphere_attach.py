@@ -1,0 +1,419 @@
+"""Disks of machines: where they go, what is refused, what is left, what goes wrong midway."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import MIB, Operator, vsphere
+from moorline.errors import Busy, Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.hypervisors.vsphere import VSphere
+from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
+from moorline.model import (
+    DatastoreDisk,
+    DiskOptions,
+    DiskState,
+    GuestId,
+    ImageFile,
+    VolumeId,
+)
+
+V1, V2 = VolumeId("v1"), VolumeId("3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b")
+PLAIN = DiskOptions()
+WEB, DB = VCenter.guests
+
+
+def marks(operator: Operator, name: str = WEB) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in operator.options(name) if key.startswith(MARK)]
+
+
+# --- marks -----------------------------------------------------------------------
+
+
+def test_the_mark_is_written_and_cleared_in_the_same_call(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    [(key, value)] = marks(operator)
+    assert key == f"{MARK}v1"
+    assert value.endswith(f" {source.path}")
+    vm.detach(web, V1)
+    assert marks(operator) == []
+    assert lab.calls()["ReconfigVM_Task"] == 2
+
+
+def test_marks_do_not_pile_up(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    before, source = operator.options(WEB), operator.disk()
+    for _ in range(3):
+        vm.attach(web, V1, source, PLAIN)
+        vm.detach(web, V1)
+    assert operator.options(WEB) == before
+
+
+def test_detaching_keeps_the_file(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    vm.detach(web, V1)
+    assert source.file in lab.files("vvol1")
+    assert lab.disks()[source.path] == 8 * MIB
+
+
+def test_a_disk_that_somebody_removed_is_none_and_can_come_back(
+    operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source, other = operator.disk(), operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    operator.unplug(WEB, source.path)
+    assert vm.disks(web) == {}
+    vm.attach(web, V1, other, PLAIN)  # the old mark gives way
+    assert vm.disks(web)[V1].source == other.path
+    assert len(marks(operator)) == 1
+
+
+def test_a_mark_without_a_disk_is_cleared(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    operator.unplug(WEB, source.path)
+    vm.detach(web, V1)
+    assert marks(operator) == []
+
+
+def test_the_mark_follows_a_disk_that_somebody_moved(
+    operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    moved = vm.relocate(web, V1, "nfs1")
+    assert vm.disks(web)[V1].source == moved.path
+    assert moved.datastore == "nfs1"
+    vm.detach(web, V1)
+    assert vm.disks(web) == {}
+
+
+def test_a_volume_from_another_file_is_not_ours(
+    operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    with pytest.raises(NotOurs, match="from"):
+        vm.attach(web, V1, operator.disk(), PLAIN)
+
+
+def test_one_file_under_two_marks_is_refused(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    with pytest.raises(NotOurs, match="another mark"):
+        vm.attach(web, V2, source, PLAIN)
+    with pytest.raises(NotOurs):
+        vm.check(web, source, PLAIN)
+
+
+# --- places ----------------------------------------------------------------------
+
+
+def test_a_second_controller_is_added_when_the_first_is_full(
+    operator: Operator, vm: VSphere, db: GuestId
+) -> None:
+    volumes = [VolumeId(f"many-{n}") for n in range(len(UNITS) + 2)]
+    for volume in volumes:
+        vm.attach(db, volume, operator.disk(mib=1), PLAIN)
+    disks = vm.disks(db)
+    places = [disk.device for disk in disks.values()]
+    assert set(disks) == set(volumes)
+    assert len(set(places)) == len(places)
+    assert {place.partition(":")[0] for place in places} == {"scsi0", "scsi1"}
+    assert "7" not in {place.partition(":")[2] for place in places}
+    first = next(v for v in volumes if disks[v].device.startswith("scsi0"))
+    vm.detach(db, first)  # its place is taken again before the second controller's
+    vm.attach(db, first, operator.disk(mib=1), PLAIN)
+    assert vm.disks(db)[first].device == disks[first].device
+
+
+def test_a_full_machine_is_refused() -> None:
+    full = tuple(Controller(1000 + n, n, object, ()) for n in range(4))
+    machine = Machine(None, GuestId("x"), "web01", True, "", (), full, {})
+    with pytest.raises(Refused, match="web01 has no free place"):
+        machine.free_place()
+
+
+# --- refusals --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["", "disk", "/disk.vmdk", "../disk.vmdk", "a/../../disk.vmdk", "a//disk.vmdk", "a\n/d.vmdk"],
+)
+def test_paths_that_lead_elsewhere_are_refused(vm: VSphere, web: GuestId, file: str) -> None:
+    with pytest.raises(Refused, match="path of a disk"):
+        vm.attach(web, V1, DatastoreDisk("vvol1", file), PLAIN)
+
+
+@pytest.mark.parametrize("datastore", ["", "a]", "[b", "vvol1] x [b"])
+def test_datastores_that_are_none_are_refused(vm: VSphere, web: GuestId, datastore: str) -> None:
+    with pytest.raises(Refused):
+        vm.check(web, DatastoreDisk(datastore, "a/disk.vmdk"), PLAIN)
+
+
+@pytest.mark.parametrize(
+    "options", [DiskOptions(bus="virtio"), DiskOptions(target="vdb"), DiskOptions(readonly=True)]
+)
+def test_options_that_vsphere_has_not_are_refused(
+    operator: Operator, vm: VSphere, web: GuestId, options: DiskOptions
+) -> None:
+    with pytest.raises(Refused):
+        vm.check(web, operator.disk(), options)
+
+
+def test_a_file_of_the_host_is_refused(vm: VSphere, web: GuestId) -> None:
+    with pytest.raises(Refused, match="datastores"):
+        vm.check(web, ImageFile(Path("/disk.vmdk"), "raw"), PLAIN)
+
+
+def test_a_disk_that_is_not_there_is_refused(lab: VCenter, vm: VSphere, web: GuestId) -> None:
+    for absent in (DatastoreDisk("vvol1", "a/absent.vmdk"), DatastoreDisk("absent", "a/b.vmdk")):
+        with pytest.raises(Refused, match="vCenter says"):
+            vm.check(web, absent, PLAIN)
+        with pytest.raises(Refused):
+            vm.attach(web, V1, absent, PLAIN)
+    assert "ReconfigVM_Task" not in lab.calls()
+
+
+def test_a_disk_that_another_running_machine_has_is_busy(
+    operator: Operator, vm: VSphere, web: GuestId, db: GuestId
+) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    with pytest.raises(Busy):
+        vm.attach(db, V1, source, PLAIN)
+    assert vm.disks(db) == {}
+
+
+# --- names -----------------------------------------------------------------------
+
+
+def test_a_misspelt_guest_is_guessed(vm: VSphere) -> None:
+    with pytest.raises(NotFound) as told:
+        vm.find("DC0_C0_RP0_VMO")
+    assert WEB in told.value.hint
+
+
+# --- sizes -----------------------------------------------------------------------
+
+
+def test_a_volume_grows_in_whole_mebibytes_on_vvol(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    vm.attach(web, V1, source, PLAIN)
+    with pytest.raises(Refused, match=str(10 * MIB)):
+        vm.extend(web, V1, 9 * MIB + 1024)
+    assert "ReconfigVM_Task" in lab.calls()
+    assert lab.disks()[source.path] == 8 * MIB
+    assert vm.extend(web, V1, 9 * MIB + 1024, round_up=True) == 10 * MIB
+    assert lab.disks()[source.path] == 10 * MIB
+    assert vm.disks(web)[V1].state is DiskState.WHOLE
+    calls = lab.calls()["ReconfigVM_Task"]
+    assert vm.extend(web, V1, 10 * MIB) == 10 * MIB
+    assert lab.calls()["ReconfigVM_Task"] == calls, "it was that large already"
+
+
+def test_a_volume_does_not_shrink(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    with pytest.raises(Refused, match="shrink"):
+        vm.extend(web, V1, 4 * MIB)
+
+
+def test_elsewhere_a_kibibyte_is_enough(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    vm.attach(web, V1, operator.disk("vmfs1"), PLAIN)
+    assert vm.extend(web, V1, 9 * MIB + 1024) == 9 * MIB + 1024
+    with pytest.raises(Refused, match="KiB"):
+        vm.extend(web, V1, 9 * MIB + 1025)
+
+
+def test_an_odd_disk_moves_to_vvol_only_if_it_may_grow(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk("vmfs1")
+    vm.attach(web, V1, source, PLAIN)
+    vm.extend(web, V1, 9 * MIB + 1024)
+    with pytest.raises(Refused, match="MiB"):
+        vm.relocate(web, V1, "vvol1")
+    assert lab.disks()[source.path] == 9 * MIB + 1024
+    assert "RelocateVM_Task" not in lab.calls()
+    moved = vm.relocate(web, V1, "vvol1", round_up=True)
+    assert lab.disks()[moved.path] == 10 * MIB
+    assert source.path not in lab.disks()
+    assert vm.relocate(web, V1, "vvol1") == moved
+    assert lab.calls()["RelocateVM_Task"] == 1
+
+
+def test_what_is_not_attached_is_not_found(vm: VSphere, web: GuestId) -> None:
+    with pytest.raises(NotFound):
+        vm.extend(web, V1, MIB)
+    with pytest.raises(NotFound):
+        vm.relocate(web, V1, "nfs1")
+
+
+def test_a_datastore_that_is_full(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.attach(web, V1, operator.disk("nfs41"), PLAIN)
+    with pytest.raises(Failed, match="vCenter says"):
+        vm.extend(web, V1, 300 << 30)
+
+
+# --- what goes wrong midway ------------------------------------------------------
+
+WAYS: list[dict[str, Any]] = [
+    {"Drop": True},
+    {"DropAfter": True},
+    {"Status": 503},
+    {"Fault": "InvalidArgument"},
+    {"Fault": "HostCommunication"},
+    {"Fault": "NotAuthenticated"},
+    {"TaskFault": "FileLocked"},
+    {"TaskFault": "InvalidArgument"},
+    {"TaskFault": "NoDiskSpace"},
+    {"TaskFault": "SystemError"},
+    {"TaskMs": 150},
+    {"TaskMs": 150, "TaskFault": "GenericVmConfigFault"},
+    {"ReplyMs": 150},
+]
+METHODS = ["ReconfigVM_Task", "RetrievePropertiesEx", "QueryVirtualDiskUuid", "*"]
+
+
+def bring(vm: VSphere, guest: GuestId, source: DatastoreDisk, wanted: bool) -> None:
+    """What the reconciler does: look, take the step, look again."""
+    for _ in range(10):
+        there = V1 in vm.disks(guest)
+        if there == wanted:
+            return
+        if wanted:
+            vm.attach(guest, V1, source, PLAIN)
+        else:
+            vm.detach(guest, V1)
+    raise AssertionError("it does not settle")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_call_of_a_history_goes_wrong_in_every_way(
+    lab: VCenter,
+    operator: Operator,
+    vm: VSphere,
+    web: GuestId,
+    method: str,
+    record_property: Any,
+) -> None:
+    source, points = operator.disk(), 0
+    bring(vm, web, source, False)
+    for way in WAYS:
+        for skip in range(8):
+            for wanted in (True, False):
+                lab.heal()
+                lab.fault(method, Skip=skip, **way)
+                for _ in range(3):
+                    with suppress(MoorlineError):
+                        bring(vm, web, source, wanted)
+                lab.heal()
+                bring(vm, web, source, wanted)
+                points += 1
+                disks = [p for g in vm.survey() for p in g.paths if p == source.path]
+                assert disks == [source.path] * wanted, (way, skip)
+                assert len(marks(operator)) == wanted, (way, skip)
+    record_property("crash_points", points)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("wanted", [True, False], ids=["attach", "detach"])
+def test_what_is_said_not_to_have_happened_has_not(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId, wanted: bool, way: dict[str, Any]
+) -> None:
+    source = operator.disk()
+    for skip in range(8):
+        bring(vm, web, source, not wanted)
+        lab.fault(Skip=skip, **way)
+        told: MoorlineError | None = None
+        try:
+            if wanted:
+                vm.attach(web, V1, source, PLAIN)
+            else:
+                vm.detach(web, V1)
+        except MoorlineError as error:
+            told = error
+        lab.heal()
+        done = (V1 in vm.disks(web)) is wanted
+        if told is None:
+            assert done, skip
+        elif isinstance(told, Refused | Failed):
+            assert not done, (skip, told)
+
+
+def test_a_task_that_fails_after_its_effect_is_success(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskFault="FileLocked")
+    vm.attach(web, V1, source, PLAIN)
+    assert vm.disks(web)[V1].state is DiskState.WHOLE
+    lab.fault("ReconfigVM_Task", TaskFault="InvalidArgument")
+    vm.detach(web, V1)
+    assert vm.disks(web) == {}
+
+
+def test_an_attach_that_is_still_under_way_is_not_made_twice(
+    lab: VCenter, operator: Operator, web: GuestId
+) -> None:
+    impatient = vsphere(lab, task_deadline=0.0)
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskMs=500)
+    with pytest.raises(Uncertain):
+        impatient.attach(web, V1, source, PLAIN)
+    impatient.attach(web, V1, source, PLAIN)
+    assert lab.calls()["ReconfigVM_Task"] == 1
+    time.sleep(0.6)
+    impatient.detach(web, V1)
+    impatient.close()
+
+
+def test_two_drivers_on_one_machine_lose_nothing(
+    lab: VCenter, operator: Operator, web: GuestId
+) -> None:
+    sources = {VolumeId(f"race-{n}"): operator.disk(mib=1) for n in range(8)}
+    drivers = [vsphere(lab) for _ in range(2)]
+    failed: list[BaseException] = []
+
+    def work(driver: VSphere, mine: list[VolumeId]) -> None:
+        try:
+            for volume in mine:
+                while volume not in driver.disks(web):
+                    try:
+                        driver.attach(web, volume, sources[volume], PLAIN)
+                    except (Failed, Uncertain):
+                        continue
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    volumes = list(sources)
+    threads = [
+        threading.Thread(target=work, args=(driver, volumes[n::2]))
+        for n, driver in enumerate(drivers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    disks = drivers[0].disks(web)
+    assert {v: d.source for v, d in disks.items()} == {v: s.path for v, s in sources.items()}
+    assert len({d.device for d in disks.values()}) == 8
+    for volume in volumes:
+        drivers[0].detach(web, volume)
+    for driver in drivers:
+        driver.close()

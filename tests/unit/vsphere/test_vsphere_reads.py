@@ -1,0 +1,188 @@
+"""Bulk reads page by page (the stand-in has but one page), and tasks followed by updates."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyVmomi import vim, vmodl
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import Operator, vsphere
+from moorline.errors import Busy, Failed, Refused, Uncertain
+from moorline.hypervisors.vsphere import VSphere, failures, tasks
+from moorline.hypervisors.vsphere.properties import read
+from moorline.model import DiskOptions, DiskState, GuestId, VolumeId
+
+V1 = VolumeId("v1")
+PLAIN = DiskOptions()
+
+
+# --- pages -----------------------------------------------------------------------
+
+
+class Pages:
+    """A property collector that gives one object a page, and loses its session once."""
+
+    def __init__(self, names: list[str], *, lose_at: int = -1) -> None:
+        self.names = names
+        self.lose_at = lose_at
+        self.calls = 0
+
+    def RetrievePropertiesEx(self, specs: Any, options: Any) -> Any:
+        assert options.maxObjects > 0
+        return self._page(0)
+
+    def ContinueRetrievePropertiesEx(self, token: str) -> Any:
+        return self._page(int(token))
+
+    def _page(self, number: int) -> Any:
+        self.calls += 1
+        if number == self.lose_at:
+            self.lose_at = -1
+            raise vim.fault.NotAuthenticated()
+        last = number == len(self.names) - 1
+        value = SimpleNamespace(name="name", val=self.names[number])
+        return SimpleNamespace(
+            objects=[SimpleNamespace(obj=number, propSet=[value], missingSet=[])],
+            token=None if last else str(number + 1),
+        )
+
+
+class OneSession:
+    """As much of a session as a read needs; logged in again at once."""
+
+    def __init__(self, pages: Any) -> None:
+        self.content = SimpleNamespace(propertyCollector=pages)
+
+    def ask(self, what: str, question: Any) -> Any:
+        try:
+            return question()
+        except vim.fault.NotAuthenticated:
+            return question()
+
+
+def names(session: Any) -> list[str]:
+    some = [vim.VirtualMachine("vm-1")]
+    return [v["name"] for _, v in read(session, "x", some, vim.VirtualMachine, ("name",))]
+
+
+def test_all_pages_are_read() -> None:
+    pages = Pages(["a", "b", "c"])
+    assert names(OneSession(pages)) == ["a", "b", "c"]
+    assert pages.calls == 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_session_lost_between_pages_begins_anew(at: int) -> None:
+    assert names(OneSession(Pages(["a", "b", "c"], lose_at=at))) == ["a", "b", "c"]
+
+
+def test_what_may_not_be_read_is_not_taken_for_absent() -> None:
+    denied = SimpleNamespace(path="name", fault=vim.fault.NoPermission(msg="no"))
+    page = SimpleNamespace(
+        objects=[SimpleNamespace(obj=1, propSet=[], missingSet=[denied])], token=None
+    )
+    pages = SimpleNamespace(RetrievePropertiesEx=lambda *_: page)
+    with pytest.raises(Uncertain, match="name cannot be read"):
+        names(OneSession(pages))
+
+
+def test_nothing_is_asked_about_nothing() -> None:
+    assert read(OneSession(None), "x", [], vim.VirtualMachine, ("name",)) == []  # type: ignore[arg-type]
+
+
+# --- tasks -----------------------------------------------------------------------
+
+
+def test_a_slow_task_is_followed_and_tells_how_far_it_is(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    lab.fault("ReconfigVM_Task", TaskMs=700)
+    told: list[int] = []
+    start = time.monotonic()
+    vm.extend(web, V1, 16 << 20, progress=told.append)
+    assert 0.6 < time.monotonic() - start < 5
+    assert 50 in told
+    assert lab.calls()["WaitForUpdatesEx"] < 6, "it was polled"
+
+
+def test_a_task_goes_on_when_the_session_is_lost(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskMs=1200)
+    lab.fault("WaitForUpdatesEx", Fault="NotAuthenticated")
+    vm.attach(web, V1, source, PLAIN)
+    assert vm.disks(web)[V1].state is DiskState.WHOLE
+    assert lab.calls()["ReconfigVM_Task"] == 1
+
+
+def test_a_task_that_does_not_end_is_uncertain(
+    lab: VCenter, operator: Operator, web: GuestId
+) -> None:
+    vm = vsphere(lab, task_deadline=1.0)
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskMs=4000)
+    start = time.monotonic()
+    with pytest.raises(Uncertain, match="has not ended"):
+        vm.attach(web, V1, source, PLAIN)
+    assert time.monotonic() - start < 3.5
+    assert V1 in vm.disks(web)
+    vm.detach(web, V1)
+    vm.close()
+
+
+def test_no_collector_is_left_behind(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    lab.fault("ReconfigVM_Task", TaskMs=300)
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    calls = lab.calls()
+    assert calls["CreatePropertyCollector"] == calls["DestroyPropertyCollector"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "family"),
+    [
+        ("InvalidArgument", Refused),
+        ("NotSupported", Refused),
+        ("ResourceInUse", Busy),
+        ("FileLocked", Busy),
+        ("InvalidState", Failed),
+        ("NoDiskSpace", Failed),
+        ("HostCommunication", Uncertain),
+        ("SystemError", Uncertain),
+        ("GenericVmConfigFault", Uncertain),
+    ],
+)
+@pytest.mark.parametrize("how", ["Fault", "TaskFault"])
+def test_faults_by_family_in_vcenters_own_words(
+    lab: VCenter, vm: VSphere, web: GuestId, fault: str, family: type, how: str
+) -> None:
+    session = vm._session
+    ref = vm._inventory.machine(web).ref
+    lab.fault("ReconfigVM_Task", **{how: fault})
+    with pytest.raises(family, match="injected") as told:
+        tasks.run(
+            session, "it is not done", lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec()), deadline=9
+        )
+    assert type(told.value) is family
+    assert told.value.message.startswith("it is not done: vCenter says: ")
+
+
+def test_an_answer_that_does_not_fit_its_type_is_uncertain(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskFault="InvalidPowerState")  # without its mandatory states
+    with pytest.raises(Uncertain, match="cannot be understood"):
+        vm.attach(web, V1, source, PLAIN)
+
+
+def test_every_known_fault_is_a_fault() -> None:
+    for _, classes in failures._FAMILIES:
+        assert all(issubclass(each, vmodl.MethodFault) for each in classes)

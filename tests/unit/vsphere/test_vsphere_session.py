@@ -1,0 +1,241 @@
+"""The session: whom it trusts, when it logs in again, and that no call lasts for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import Operator, logon, vsphere
+from moorline.errors import Denied, Refused, Unavailable, Uncertain
+from moorline.hypervisors.vsphere import Logon, Session, VSphere
+from moorline.model import DiskOptions, GuestId, VolumeId
+from moorline.secret import Secret
+
+
+def thumbprint(lab: VCenter) -> str:
+    der = ssl.PEM_cert_to_DER_cert(lab.certificate.read_text())
+    return hashlib.sha256(der).hexdigest()
+
+
+def looks(session: Session) -> bool:
+    try:
+        return session.content is not None
+    finally:
+        session.close()
+
+
+# --- trust -----------------------------------------------------------------------
+
+
+def test_the_authority_vouches_for_the_server(lab: VCenter) -> None:
+    assert looks(Session(logon(lab)))
+
+
+def test_an_unknown_authority_is_refused_before_anything_is_said(lab: VCenter) -> None:
+    with pytest.raises(Unavailable, match="certificate") as told:
+        looks(Session(logon(lab, ca=None)))
+    assert "thumbprint" in told.value.hint
+    assert lab.calls() == {}
+
+
+def test_a_certificate_for_another_name_is_refused(lab: VCenter) -> None:
+    given = Logon("ip6-localhost", lab.user, Secret(lab.password), lab.port, ca=lab.ca)
+    with pytest.raises(Unavailable):
+        looks(Session(given))
+    assert lab.calls() == {}
+
+
+def test_a_thumbprint_vouches_for_the_server_alone(lab: VCenter) -> None:
+    print = thumbprint(lab)
+    assert looks(Session(logon(lab, ca=None, thumbprint=print)))
+    spelled = ":".join(print.upper()[n : n + 2] for n in range(0, 64, 2))
+    assert looks(Session(logon(lab, ca=None, thumbprint=spelled)))
+
+
+def test_another_thumbprint_is_refused_on_every_connection(lab: VCenter) -> None:
+    session = Session(logon(lab, ca=None, thumbprint="00" * 32))
+    for _ in range(3):  # pyVmomi itself lets the second one pass
+        with pytest.raises(Unavailable, match="thumbprint"):
+            _ = session.content
+    assert lab.calls() == {}
+
+
+@pytest.mark.parametrize("print", ["00", "zz" * 32, "00" * 20])
+def test_what_is_no_sha256_is_refused(lab: VCenter, print: str) -> None:
+    with pytest.raises(Refused, match="SHA-256"):
+        Session(logon(lab, thumbprint=print))
+
+
+def test_authorities_that_cannot_be_read(lab: VCenter) -> None:
+    with pytest.raises(Denied):
+        Session(logon(lab, ca=Path("/nowhere/ca.pem")))
+
+
+# --- logins ----------------------------------------------------------------------
+
+
+def test_nothing_is_said_before_something_is_asked(lab: VCenter) -> None:
+    vsphere(lab).close()
+    assert lab.calls() == {}
+
+
+def test_a_wrong_password_is_not_tried_again(lab: VCenter) -> None:
+    session = Session(logon(lab, password="wrong"))
+    for _ in range(3):
+        with pytest.raises(Denied) as told:
+            _ = session.content
+        assert "wrong" not in str(told.value)
+    assert lab.calls()["Login"] == 1
+
+
+def test_a_session_that_ended_is_renewed(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.disks(web)
+    for _ in range(3):
+        operator.log_everybody_out()
+        assert vm.disks(web) == {}
+        assert vm.survey()
+    assert lab.calls()["Login"] == 4
+
+
+def test_many_threads_renew_it_once(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.disks(web)
+    operator.log_everybody_out()
+    failed: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            vm.disks(web)
+        except BaseException as error:  # noqa: BLE001 - told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert lab.calls()["Login"] == 2
+
+
+def test_who_is_never_authenticated_is_told_so(lab: VCenter, vm: VSphere, web: GuestId) -> None:
+    lab.fault("RetrievePropertiesEx", count=0, Fault="NotAuthenticated")
+    with pytest.raises(Denied, match="injected"):
+        vm.disks(web)
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
+    for uri in ("vsphere://me:hunter2@host", "vsphere://host/hunter2", "vsphere://host:hunter2"):
+        with pytest.raises(Refused) as told:
+            Logon.from_uri(uri, {})
+        assert "hunter2" not in str(told.value)
+
+
+def test_what_is_configured(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    file.chmod(0o600)
+    values = {
+        "vcenter_user": "moorline@vsphere.local",
+        "vcenter_password_file": str(file),
+        "vcenter_ca": "/etc/ca.pem",
+        "vcenter_thumbprint": "",
+    }
+    found = Logon.from_uri("vsphere://vc.example.org:8443", values)
+    assert (found.host, found.port, found.user) == ("vc.example.org", 8443, values["vcenter_user"])
+    assert found.password.reveal() == "secret"
+    assert "secret" not in repr(found)
+    file.chmod(0o644)
+    with pytest.raises(Denied, match="read by others"):
+        Logon.from_uri("vsphere://vc.example.org", values)
+    with pytest.raises(Refused, match="vcenter_user"):
+        Logon.from_uri("vsphere://vc.example.org", {**values, "vcenter_user": ""})
+
+
+# --- deadlines and lost connections ----------------------------------------------
+
+
+def test_a_question_that_is_not_answered_ends(lab: VCenter, web: GuestId) -> None:
+    vm = vsphere(lab, deadline=0.5)
+    vm.disks(web)
+    lab.fault("RetrievePropertiesEx", DelayMs=3000)
+    start = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer"):
+        vm.disks(web)
+    assert time.monotonic() - start < 2
+    assert vm.disks(web) == {}
+    vm.close()
+
+
+@pytest.fixture
+def dribbler(lab: VCenter) -> Iterator[int]:
+    """A server that sends a byte now and then, so that no time-out of a socket ends it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(lab.certificate, lab.directory / "server.key")
+    stop = threading.Event()
+    with socket.create_server(("localhost", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with context.wrap_socket(connection, server_side=True) as peer:
+                peer.recv(1 << 16)
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n<a")
+                while not stop.wait(0.05):
+                    try:
+                        peer.send(b" ")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        stop.set()
+        thread.join()
+
+
+def test_a_server_that_dribbles_is_left(lab: VCenter, dribbler: int) -> None:
+    session = Session(Logon("localhost", lab.user, Secret("x"), dribbler, ca=lab.ca), deadline=0.5)
+    start = time.monotonic()
+    with pytest.raises(Unavailable, match="no answer"):
+        _ = session.content
+    assert time.monotonic() - start < 2
+
+
+def test_a_question_is_asked_again_after_a_cut_connection(
+    lab: VCenter, vm: VSphere, web: GuestId
+) -> None:
+    vm.disks(web)
+    lab.fault("RetrievePropertiesEx", Drop=True)
+    assert vm.disks(web) == {}
+
+
+def test_a_server_that_is_not_there(lab: VCenter) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    given = Logon("localhost", lab.user, Secret("x"), port, ca=lab.ca)
+    with pytest.raises(Unavailable):
+        _ = Session(given).content
+
+
+def test_a_change_is_never_made_twice(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk()
+    for fault in ({"Drop": True}, {"DropAfter": True}, {"Status": 503}):
+        lab.heal()
+        lab.fault("ReconfigVM_Task", **fault)
+        with pytest.raises(Uncertain):
+            vm.attach(web, VolumeId("v1"), source, DiskOptions())
+        assert lab.calls()["ReconfigVM_Task"] == 1
+        vm.detach(web, VolumeId("v1"))
