@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,19 @@ from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Faulty
 
 
-def main(action: str, guest: str, what: Any, state: Path, at: int, fault: Fault) -> None:
-    """Do it, up to the effect number *at*."""
+def main(
+    action: str,
+    guest: str,
+    what: Any,
+    state: Path,
+    at: int,
+    fault: Fault,
+    files: Sequence[str] = (),
+) -> None:
+    """Do it, up to the effect number *at*. *files*: of the configuration."""
     faults = Faults(die=lambda: os.kill(os.getpid(), signal.SIGKILL))
     faults.plan((at, fault))
-    settings = wiring.settings(state_dir=state)
+    settings = wiring.settings([Path(file) for file in files], state_dir=state)
     state.mkdir(mode=0o711, parents=True, exist_ok=True)
     HostLock(state / "lock").take(30, print)
     host: Any = Faulty(Linux(), faults, {"run"})
