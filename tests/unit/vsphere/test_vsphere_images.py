@@ -79,6 +79,43 @@ def test_an_ova_may_count_in_other_units(tmp_path: Path) -> None:
     assert taken(image(tmp_path, ova(DISK, capacity=0, ovf=ovf, manifest=False))) == DISK
 
 
+@pytest.mark.parametrize("maker", ["qemu-img", "ours"])
+@pytest.mark.parametrize("size", [MIB - 65536, 3 * MIB + 65536, 32 * MIB + 512, 99 * MIB + 512])
+def test_a_stream_can_be_rounded_up(tmp_path: Path, size: int, maker: str) -> None:
+    """qemu-img reads the larger disk: the same bytes, and zeros behind them."""
+    raw, path, back = tmp_path / "raw", tmp_path / "disk.vmdk", tmp_path / "back"
+    data = bytearray(size)
+    data[:4], data[-3:] = b"boot", b"end"
+    raw.write_bytes(data)
+    if maker == "ours":
+        grains = {n: data[n * GRAIN : (n + 1) * GRAIN] for n in (0, (size - 1) // GRAIN)}
+        path.write_bytes(stream(size, {n: bytes(grain) for n, grain in grains.items()}))
+    else:
+        convert = ["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o"]
+        subprocess.run([*convert, "subformat=streamOptimized", str(raw), str(path)], check=True)
+    whole = -(-size // MIB) * MIB
+    found = inspect(path)
+    assert found.capacity == size
+    if maker == "qemu-img" and size % GRAIN:
+        # Its last grain is short, and what reads the larger disk would miss the rest of it.
+        with pytest.raises(Refused, match="short"):
+            list(found.pieces(whole))
+        return
+    grown = b"".join(found.pieces(whole))
+    assert len(grown) == found.length
+    path.write_bytes(grown)
+    assert inspect(path).capacity == whole
+    assert taken(path) == grown
+    subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", path, back], check=True)
+    assert back.read_bytes() == bytes(data).ljust(whole, b"\0")
+
+
+def test_a_stream_grows_to_the_next_mebibyte_and_no_further(tmp_path: Path) -> None:
+    for size in (2 * MIB, 4 * MIB):
+        with pytest.raises(ValueError, match="whole MiB"):
+            list(inspect(image(tmp_path, DISK)).pieces(size))
+
+
 # --- what is not an image --------------------------------------------------------
 
 

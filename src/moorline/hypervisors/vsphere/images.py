@@ -25,19 +25,37 @@ class Image:
     digest: tuple[str, str] | None = None
     """The algorithm and the hexadecimal digest of the stream, if it came with one."""
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self, capacity: int = 0) -> Iterator[bytes]:
         """The stream, each piece as it is found good. Raises Refused, Failed.
 
-        The last piece comes only if the whole was right.
+        The last piece comes only if the whole was right. *capacity*: see
+        :func:`moorline.hypervisors.vsphere.vmdk.checked`.
         """
+        algorithm, expected = self.digest or ("sha256", "")
+        found = hashlib.new(algorithm, usedforsecurity=False)
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                yield from _digested(vmdk.checked(file.read, self.length), self.digest)
+
+                def read(count: int) -> bytes:
+                    data = file.read(count)
+                    found.update(data)
+                    return data
+
+                held = b""
+                for piece in vmdk.checked(read, self.length, capacity=capacity):
+                    yield held
+                    held = piece
         except OSError as error:
             raise Failed(f"{self.path} cannot be read: {error.strerror}") from error
         except Refused as error:
             raise _about(self.path, error) from None
+        if expected and found.hexdigest() != expected:
+            raise Refused(
+                f"{self.path.name} is not taken: its disk is not the one that the manifest"
+                f" describes ({algorithm})"
+            )
+        yield held
 
 
 def inspect(path: Path) -> Image:
@@ -75,23 +93,6 @@ def _capacity(first: bytes) -> int:
     if not header.stream:
         raise Refused("this VMDK is not stream-optimised", hint=vmdk.CONVERT)
     return header.capacity
-
-
-def _digested(pieces: Iterator[bytes], digest: tuple[str, str] | None) -> Iterator[bytes]:
-    """Pass *pieces* on, the last one only if all together have that digest."""
-    if digest is None:
-        yield from pieces
-        return
-    algorithm, expected = digest
-    found = hashlib.new(algorithm, usedforsecurity=False)
-    held = b""
-    for piece in pieces:
-        yield held
-        found.update(piece)
-        held = piece
-    if found.hexdigest() != expected:
-        raise Refused(f"the disk is not the one that the manifest describes ({algorithm})")
-    yield held
 
 
 def _about(path: Path, error: Refused) -> Refused:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.sizes import LARGEST
+from moorline.hypervisors.vsphere.sizes import LARGEST, MIB
 
 SECTOR = 512
 MAGIC = b"KDMV"
@@ -154,11 +154,16 @@ def check_descriptor(text: bytes, header: Header) -> None:
         )
 
 
-def checked(read: Read, length: int) -> Iterator[bytes]:
+def checked(read: Read, length: int, *, capacity: int = 0) -> Iterator[bytes]:
     """Pass on a stream-optimised VMDK of *length* bytes, piece by piece as each is found good.
 
     Every grain is inflated, into no more than a grain. Raises Refused at the
     first thing that is wrong; the last piece is passed on only if all was right.
+
+    *capacity*: what the disk shall have instead, in bytes: its own, rounded up
+    to a whole MiB. The header, its copy at the end and the description are
+    changed in passing, and nothing else: a table of grains covers at least
+    2 MiB, so none is missing, and what has no grain is zero.
     """
     source = _Source(read, length)
     first = source.take(SECTOR)
@@ -167,14 +172,46 @@ def checked(read: Read, length: int) -> Iterator[bytes]:
         raise Refused("this VMDK is not stream-optimised", hint=CONVERT)
     _check_places(header)
     at, long = header.descriptor
-    head = first + source.take(at + long - SECTOR)
-    check_descriptor(head[at : at + long], header)
-    yield head
+    between = source.take(at - SECTOR)
+    text = source.take(long)
+    check_descriptor(text, header)
+    grown = Grown(header, capacity or header.capacity)
+    yield grown.header(first) + between + grown.descriptor(text)
     tables = _Tables(header)
     while piece := source.take(min(_PIECE, header.data - source.at)):
         tables.look(piece, source.at - len(piece))
         yield piece
-    yield from _grains(source, header, tables)
+    yield from _grains(source, header, tables, grown)
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """Writes another capacity where a stream tells its own."""
+
+    known: Header
+    capacity: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.capacity - self.known.capacity < MIB:
+            raise ValueError("a stream is rounded up to a whole MiB, nothing else")
+
+    def header(self, sector: bytes) -> bytes:
+        """The header, or its copy at the end."""
+        return sector[:12] + struct.pack("<Q", self.capacity // SECTOR) + sector[20:]
+
+    def descriptor(self, text: bytes) -> bytes:
+        """The description; as long as it was. Raises Refused if it has no room."""
+        if self.capacity == self.known.capacity:
+            return text
+        lines = text.rstrip(b"\0").splitlines(keepends=True)
+        old, new = (b"%d" % (size // SECTOR) for size in (self.known.capacity, self.capacity))
+        grown = b"".join(
+            line.replace(old, new, 1) if _EXTENT.match(line.decode().strip()) else line
+            for line in lines
+        )
+        if len(grown) > len(text):
+            raise Refused("the description of this VMDK has no room for a larger number")
+        return grown.ljust(len(text), b"\0")
 
 
 class _Tables:
@@ -196,7 +233,7 @@ class _Tables:
         self.grains += len(entries) - list(entries).count(0)
 
 
-def _grains(source: _Source, header: Header, tables: _Tables) -> Iterator[bytes]:
+def _grains(source: _Source, header: Header, tables: _Tables, grown: Grown) -> Iterator[bytes]:
     seen, whole = 0, False
     last = b""
     while source.left or header.directory is None:
@@ -207,7 +244,12 @@ def _grains(source: _Source, header: Header, tables: _Tables) -> Iterator[bytes]
             if seen > header.grains:
                 raise Refused("this VMDK has more grains than its disk")
             data = sector + source.take(_padded(_GRAIN_HEAD + size, header) - SECTOR)
-            _check_grain(data[_GRAIN_HEAD : _GRAIN_HEAD + size], place, header)
+            plain = _check_grain(data[_GRAIN_HEAD : _GRAIN_HEAD + size], place, header)
+            if plain < header.grain and grown.capacity != header.capacity:
+                raise Refused(
+                    "this VMDK cannot be rounded up: its last grain is a short one",
+                    hint="make it larger before it is converted: qemu-img resize",
+                )
             yield data
         elif type == _END:
             last = sector + source.rest()
@@ -216,6 +258,7 @@ def _grains(source: _Source, header: Header, tables: _Tables) -> Iterator[bytes]
             data = source.take(place * SECTOR)
             if type == _FOOTER:
                 whole = _is_footer(data, header)
+                data = grown.header(data)
             yield sector + data
         else:
             raise Refused(f"this VMDK has a marker that is not known ({type})")
@@ -241,7 +284,8 @@ def _padded(size: int, header: Header) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def _check_grain(data: bytes, place: int, header: Header) -> None:
+def _check_grain(data: bytes, place: int, header: Header) -> int:
+    """See that *data* is a grain of the disk; return how many bytes it holds."""
     start = place * SECTOR
     if start % header.grain or start >= header.capacity:
         raise Refused(f"a grain of this VMDK lies at sector {place}, where none can be")
@@ -252,6 +296,7 @@ def _check_grain(data: bytes, place: int, header: Header) -> None:
         raise Refused(f"the grain at sector {place} of this VMDK is damaged") from None
     if not 0 < len(plain) <= header.grain or not inflate.eof:
         raise Refused(f"the grain at sector {place} of this VMDK does not hold one grain")
+    return len(plain)
 
 
 class _Source:
