@@ -84,18 +84,21 @@ class Inventory:
     # --- places ----------------------------------------------------------------
 
     def named(self, kind: type, name: str) -> Any:
-        """The one cluster, folder, network … of that name. Raises NotFound, Refused."""
-        what = f"{kind.__name__.rpartition('.')[2]} {name} cannot be looked up"
-        found = [
-            ref
-            for ref, values in everywhere(self._session, what, kind, ("name",))
-            if name in (values["name"], ref._moId)
-        ]
-        if len(found) != 1:
-            how = "there is no" if not found else f"there are {len(found)} called"
-            kinds = kind.__name__.rpartition(".")[2]
-            raise (Refused if found else NotFound)(f"{how} {name} ({kinds})")
-        return found[0]
+        """The one cluster, folder … of that name; '': the only one. Raises NotFound, Refused."""
+        kinds = kind.__name__.rpartition(".")[2]
+        what = f"{kinds} {name} cannot be looked up"
+        found = {
+            ref: values["name"] for ref, values in everywhere(self._session, what, kind, ("name",))
+        }
+        some = [ref for ref, known in found.items() if name in ("", known, ref._moId)]
+        if not some:
+            raise NotFound(f"there is no {kinds} {name} in {self._session.host}")
+        if len(some) > 1:
+            raise Refused(
+                f"there are {len(some)} of the kind {kinds}" + (f" called {name}" if name else ""),
+                hint="name one: " + ", ".join(f"{found[ref]} ({ref._moId})" for ref in some[:9]),
+            )
+        return some[0]
 
     def datastores(self, cluster: Any) -> list[tuple[Any, Datastore]]:
         """Those that the cluster's hosts reach, in one call."""

@@ -132,7 +132,7 @@ def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
         name=values["name"],
         running=values["runtime.powerState"] != vim.VirtualMachine.PowerState.poweredOff,
         version=values.get("config.changeVersion", ""),
-        devices=tuple(_disks(devices)),
+        devices=tuple(disks_of(devices)),
         controllers=tuple(_controllers(devices)),
         marks=dict(_marks(values.get("config.extraConfig", ()))),
         other_paths=tuple(_other_paths(devices)),
@@ -151,7 +151,8 @@ def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]
             yield VolumeId(option.key.removeprefix(MARK)), (uuid, path)
 
 
-def _disks(devices: Sequence[Any]) -> Iterable[Device]:
+def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
+    """The virtual disks among a machine's devices."""
     controllers = (d for d in devices if isinstance(d, _device.VirtualController))
     names: dict[Any, str] = {c.key: _name(c) for c in controllers}
     for d in devices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,13 @@ class Logon:
     thumbprint: str = ""
     """The SHA-256 of the server's certificate, believed whoever signed it; '' for none."""
 
+    def __post_init__(self) -> None:
+        if self.thumbprint and not re.fullmatch(r"([0-9A-Fa-f]{2}:?){32}", self.thumbprint):
+            raise Refused(
+                "the thumbprint of vCenter is not a SHA-256 (64 hexadecimal digits)",
+                hint="openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE",
+            )
+
     @classmethod
     def from_uri(cls, uri: str, values: Values) -> Logon:
         """``vsphere://HOST[:PORT]``; user, password's file, CA and thumbprint are in *values*.
@@ -77,7 +85,7 @@ class Session:
 
     def __init__(self, logon: Logon, *, deadline: float = 60.0) -> None:
         """*deadline*: seconds that a call may take."""
-        self.host = logon.host
+        self.host, self.port = logon.host, logon.port
         self.deadline = deadline
         self.trust = Trust(logon.ca, logon.thumbprint)
         self._logon = logon

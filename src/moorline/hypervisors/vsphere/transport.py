@@ -10,7 +10,6 @@ sends a byte now and then never meets. So the connections are ours.
 from __future__ import annotations
 
 import hashlib
-import re
 import socket
 import ssl
 import threading
@@ -22,7 +21,7 @@ from typing import Any
 
 from pyVmomi import SoapStubAdapter
 
-from moorline.errors import Denied, Refused
+from moorline.errors import Denied
 
 _IDLE = 60
 """Seconds for which a connection is kept: less than servers do, which cut it unasked."""
@@ -31,18 +30,13 @@ _IDLE = 60
 class Trust:
     """Whose certificate is believed.
 
-    *ca*: the authorities (PEM); None: those of the system. *thumbprint*: the
-    SHA-256 of the one certificate that is believed instead, whoever signed it.
-    Raises Refused for what is no thumbprint, Denied if *ca* cannot be read.
+    *ca*: the authorities (PEM); None: those of the system. *thumbprint*: that of
+    the one certificate that is believed instead, whoever signed it (SHA-256, or
+    the SHA-1 that vCenter tells of its hosts). Raises Denied if *ca* cannot be read.
     """
 
     def __init__(self, ca: Path | None = None, thumbprint: str = "") -> None:
         self._thumbprint = thumbprint.replace(":", "").lower()
-        if thumbprint and not re.fullmatch(r"[0-9a-f]{64}", self._thumbprint):
-            raise Refused(
-                "the thumbprint of vCenter is not a SHA-256 (64 hexadecimal digits)",
-                hint="openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE",
-            )
         try:
             self.context = ssl.create_default_context(cafile=str(ca) if ca else None)
         except OSError as error:
@@ -55,7 +49,9 @@ class Trust:
         """Compare the peer's certificate with the thumbprint, if there is one."""
         if not self._thumbprint:
             return  # the context did it
-        found = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
+        algorithm = "sha1" if len(self._thumbprint) == 40 else "sha256"
+        certificate = sock.getpeercert(binary_form=True) or b""
+        found = hashlib.new(algorithm, certificate).hexdigest()
         if found != self._thumbprint:
             raise ssl.SSLCertVerificationError(f"the certificate's thumbprint is {found}")
 

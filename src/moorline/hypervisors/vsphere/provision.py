@@ -1,0 +1,286 @@
+"""Machines made to order: a disk from an image, on a datastore that was chosen for it.
+
+How far a machine came is read off the machine. Launching again finishes it, or
+removes a half-made one and begins anew; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pyVmomi import vim
+
+from moorline.errors import MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.hypervisors.vsphere import leases, tasks
+from moorline.hypervisors.vsphere.datastores import Choice, Wanted, choose
+from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.machine import MARK as VOLUME
+from moorline.hypervisors.vsphere.machine import disks_of
+from moorline.hypervisors.vsphere.orders import HALF, WHOLE, Order, machine_spec, marked
+from moorline.hypervisors.vsphere.policies import matching
+from moorline.hypervisors.vsphere.properties import collector, everywhere, fetch
+from moorline.hypervisors.vsphere.session import Session
+from moorline.hypervisors.vsphere.tasks import Progress, silent
+from moorline.model import GuestId, GuestName
+
+_READS = (
+    "name",
+    "runtime.powerState",
+    "config.extraConfig",
+    "config.instanceUuid",
+    "config.files.vmPathName",
+    "config.hardware.device",
+)
+_ON = vim.VirtualMachine.PowerState.poweredOn
+
+
+class Stage(Enum):
+    """How far a machine came."""
+
+    ABSENT = "absent"
+    HALF = "half"
+    """Its disk was not brought in wholly."""
+    OFF = "off"
+    ON = "on"
+    FOREIGN = "foreign"
+    """Somebody else made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A look at the machine of an order."""
+
+    stage: Stage
+    ref: Any = None
+    id: str = ""
+    """The machine's instance UUID."""
+    digest: str = ""
+    attached: tuple[str, ...] = ()
+    """Disks that are not its own: they would be destroyed with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an order goes."""
+
+    folder: Any
+    pool: Any
+    datastore: str
+    size: int
+    profile: str
+
+
+class Provisioner:
+    """Launches and removes machines. *task_deadline*: seconds that a task may take."""
+
+    def __init__(self, session: Session, *, task_deadline: float = 600.0) -> None:
+        self._session = session
+        self._inventory = Inventory(session)
+        self._task_deadline = task_deadline
+
+    def choose(self, order: Order) -> Choice:
+        """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
+        return self._choose(order, self._cluster(order))[0]
+
+    def look(self, name: str) -> Sight:
+        """See how far the machine called *name* came. Raises Refused if there are several."""
+        what = f"machine {name} cannot be looked at"
+        refs = [
+            ref
+            for ref, values in everywhere(self._session, what, vim.VirtualMachine, ("name",))
+            if values["name"] == name
+        ]
+        if len(refs) > 1:
+            raise Refused(f"there are {len(refs)} machines called {name}")
+        if not refs:
+            return Sight(Stage.ABSENT)
+        sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
+        try:
+            return _sight(*fetch(self._session, what, sources, vim.VirtualMachine, _READS)[0])
+        except NotFound:
+            return Sight(Stage.ABSENT)  # it went meanwhile
+
+    def launch(self, order: Order, progress: Progress = silent) -> GuestName:
+        """Bring the machine to run, from however far it came.
+
+        An import may take as long as its bytes need. Raises Refused (nothing of
+        it is left), Failed, Uncertain, NotOurs; launching again goes on.
+        """
+        for _ in range(len(Stage)):
+            seen = self.look(order.name)
+            if seen.stage is Stage.FOREIGN:
+                raise NotOurs(f"there is a machine {order.name} that Moorline did not make")
+            if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
+                raise Refused(
+                    f"there is a machine {order.name} that was ordered otherwise",
+                    hint="take another name, or remove it first",
+                )
+            if seen.stage is Stage.ON:
+                return GuestName(GuestId(seen.id), order.name)
+            if seen.stage is Stage.OFF:
+                self._power_on(order.name, seen)
+            elif seen.stage is Stage.HALF:
+                self._destroy(order.name, seen)
+            else:
+                self._make(order, progress)
+        raise Uncertain(f"machine {order.name} does not come to run")
+
+    def remove(self, name: str) -> None:
+        """Destroy a machine that was launched, with its disk. Its absence is success.
+
+        Raises Refused if volumes are attached to it: they would go with it.
+        NotOurs, Failed, Uncertain.
+        """
+        seen = self.look(name)
+        if seen.stage is Stage.FOREIGN:
+            raise NotOurs(f"Moorline did not make the machine {name}")
+        if seen.stage is not Stage.ABSENT:
+            self._destroy(name, seen)
+
+    # --- steps -----------------------------------------------------------------
+
+    def _make(self, order: Order, progress: Progress) -> None:
+        place = self._place(order)
+        spec = machine_spec(order, place.datastore, place.size, place.profile)
+        what = f"machine {order.name} is not made"
+        if order.image is None:
+            self._bring(
+                order.name,
+                Stage.OFF,
+                what,
+                lambda: place.folder.CreateVM_Task(spec, place.pool),
+                progress,
+            )
+            return
+        try:
+            self._import(what, order, spec, place, progress)
+        except MoorlineError as error:
+            self._clear(order.name, error)
+            raise
+        self._finish(order)
+
+    def _import(
+        self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
+    ) -> None:
+        assert order.image is not None
+        wanted = vim.vm.VmImportSpec(configSpec=spec)
+        with leases.held(
+            self._session,
+            what,
+            lambda: place.pool.ImportVApp(wanted, place.folder),
+            deadline=self._task_deadline,
+        ) as lease:
+            lease.upload(order.image.pieces(place.size), order.image.length, progress)
+
+    def _finish(self, order: Order) -> None:
+        seen = self.look(order.name)
+        if seen.stage is not Stage.HALF:
+            raise Uncertain(f"machine {order.name} was brought in, and is {seen.stage.value}")
+        whole = vim.vm.ConfigSpec(extraConfig=[order.mark(WHOLE)])
+        what = f"machine {order.name} is not finished"
+        self._bring(order.name, Stage.OFF, what, lambda: seen.ref.ReconfigVM_Task(whole))
+
+    def _power_on(self, name: str, seen: Sight) -> None:
+        what = f"machine {name} is not powered on"
+        self._bring(name, Stage.ON, what, seen.ref.PowerOnVM_Task)
+
+    def _clear(self, name: str, error: MoorlineError) -> None:
+        """Remove what an import left, which vCenter does by itself as a rule."""
+        try:
+            seen = self.look(name)
+            if seen.stage is Stage.HALF:
+                self._destroy(name, seen)
+        except MoorlineError as left:
+            raise Uncertain(
+                f"{error.message}; and what was made of it is left: {left.message}",
+                hint="launching or removing it again clears it up",
+            ) from error
+
+    def _destroy(self, name: str, seen: Sight) -> None:
+        if seen.attached:
+            raise Refused(
+                f"machine {name} has disks that would be destroyed with it:"
+                f" {', '.join(seen.attached)}",
+                hint="detach them first",
+            )
+        what = f"machine {name} is not removed"
+        if seen.stage is Stage.ON:
+            self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
+        self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
+
+    # --- where -----------------------------------------------------------------
+
+    def _place(self, order: Order) -> _Place:
+        cluster = self._cluster(order)
+        choice, profile = self._choose(order, cluster)
+        best = choice.best
+        pool, folder = order.resource_pool, order.folder
+        return _Place(
+            folder=self._inventory.named(vim.Folder, folder)
+            if folder
+            else self._get(self._inventory.datacenter(cluster), vim.Datacenter, "vmFolder"),
+            pool=self._inventory.named(vim.ResourcePool, pool)
+            if pool
+            else self._get(cluster, vim.ComputeResource, "resourcePool"),
+            datastore=best.datastore.name,
+            size=best.size,
+            profile=profile,
+        )
+
+    def _choose(self, order: Order, cluster: Any) -> tuple[Choice, str]:
+        profile, ids = matching(self._session, order.policy) if order.policy else ("", None)
+        wanted = Wanted(
+            size=order.size,
+            kind=order.kind,
+            names=order.datastores,
+            policy=order.policy,
+            matching=ids,
+            round_up=order.round_up,
+            reserve=order.reserve,
+        )
+        facts = [facts for _, facts in self._inventory.datastores(cluster)]
+        return choose(facts, wanted), profile
+
+    def _cluster(self, order: Order) -> Any:
+        return self._inventory.named(vim.ComputeResource, order.cluster)
+
+    def _get(self, ref: Any, kind: type, name: str) -> Any:
+        what = f"{ref._moId} cannot be looked at"
+        sources = [collector.ObjectSpec(obj=ref, skip=False)]
+        return fetch(self._session, what, sources, kind, (name,))[0][1][name]
+
+    def _bring(
+        self, name: str, stage: Stage, what: str, start: Any, progress: Progress = silent
+    ) -> None:
+        """Run a task that brings the machine to *stage*; what it came to is seen, not believed."""
+        try:
+            tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
+        except MoorlineError as error:
+            try:
+                now = self.look(name).stage
+            except MoorlineError as blind:
+                raise Uncertain(f"{error.message}, and {blind.message}") from error
+            if now is not stage:
+                raise
+
+
+def _sight(ref: Any, values: Any) -> Sight:
+    options = values.get("config.extraConfig", ())
+    state, digest = marked(options)
+    if state not in (HALF, WHOLE):
+        return Sight(Stage.FOREIGN, ref)
+    stage = Stage.HALF
+    if state == WHOLE:
+        stage = Stage.ON if values["runtime.powerState"] == _ON else Stage.OFF
+    home = values["config.files.vmPathName"].rpartition("/")[0]
+    volumes = {str(o.value).partition(" ")[2] for o in options if o.key.startswith(VOLUME)}
+    files = [device.path for device in disks_of(values["config.hardware.device"])]
+    return Sight(
+        stage=stage,
+        ref=ref,
+        id=values["config.instanceUuid"],
+        digest=digest,
+        attached=tuple(f for f in files if f in volumes or f.rpartition("/")[0] != home),
+    )

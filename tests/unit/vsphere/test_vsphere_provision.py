@@ -1,0 +1,343 @@
+"""Machines made to order: on which datastore, from which image, and after what went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.vcenter import VCenter
+from lab.vcenter.images import ova, stream
+from lab.vcenter.rig import MIB, Operator, logon
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.hypervisors.vsphere import Session, VSphere
+from moorline.hypervisors.vsphere.images import Image, inspect
+from moorline.hypervisors.vsphere.orders import Order
+from moorline.hypervisors.vsphere.provision import Provisioner, Stage
+from moorline.model import DiskOptions, GuestId, VolumeId
+
+GRAINS = {0: b"boot", 5: b"data" * 99, 9: b"more"}
+DISK = stream(8 * MIB, GRAINS)
+ODD = stream(8 * MIB + 65536, {**GRAINS, 128: b"end"})
+
+
+@pytest.fixture
+def makes(lab: VCenter) -> Iterator[Provisioner]:
+    session = Session(logon(lab), deadline=20)
+    makes = Provisioner(session, task_deadline=20)
+    yield makes
+    lab.heal()
+    for name in ("box", "box2"):
+        with suppress(NotOurs):
+            makes.remove(name)
+    session.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    return saved(tmp_path, DISK)
+
+
+def saved(directory: Path, data: bytes, name: str = "disk.vmdk") -> Image:
+    path = directory / name
+    path.write_bytes(data)
+    return inspect(path)
+
+
+def order(image: Image | None, **more: Any) -> Order:
+    return Order(**{"name": "box", "image": image, "memory": 64, **more})
+
+
+def left(lab: VCenter, name: str = "box") -> list[str]:
+    """What lies on any datastore beneath a folder of that name."""
+    stores = ("vvol1", "vmfs1", "nfs1", "nfs41", "vsan1", "vmfs-local")
+    found = [f"[{store}] {file}" for store in stores for file in lab.files(store)]
+    return [file for file in found if file.split("] ")[1].startswith(f"{name}/")]
+
+
+# --- where it lands --------------------------------------------------------------
+
+
+def test_an_image_lands_on_vvol_and_runs(lab: VCenter, makes: Provisioner, image: Image) -> None:
+    told: list[int] = []
+    made = makes.launch(order(image), told.append)
+    assert made.name == "box"
+    assert makes.look("box").stage is Stage.ON
+    [upload] = lab.uploads().values()
+    assert upload == {"Bytes": len(DISK), "Sha256": hashlib.sha256(DISK).hexdigest()}
+    assert told[-1] == 100
+    assert told == sorted(told)
+    [disk] = [d for d in lab.disks() if "box/" in d]
+    assert disk.startswith("[vvol1] ")
+    assert lab.disks()[disk] == 8 * MIB
+
+
+def test_an_empty_disk_needs_no_upload(lab: VCenter, makes: Provisioner) -> None:
+    makes.launch(order(None, empty=20 << 30))
+    assert makes.look("box").stage is Stage.ON
+    assert lab.uploads() == {}
+    assert (20 << 30) in lab.disks().values()
+
+
+def test_an_ova_is_taken(lab: VCenter, makes: Provisioner, tmp_path: Path) -> None:
+    makes.launch(order(saved(tmp_path, ova(DISK, capacity=8 * MIB), "box.ova")))
+    assert [u["Bytes"] for u in lab.uploads().values()] == [len(DISK)]
+
+
+def test_an_odd_image_goes_elsewhere_than_vvol(
+    lab: VCenter, makes: Provisioner, tmp_path: Path
+) -> None:
+    odd = saved(tmp_path, ODD)
+    makes.launch(order(odd))
+    assert any(d.startswith("[vmfs1] box/") for d in lab.disks())
+
+
+def test_an_odd_image_on_vvol_is_refused_with_the_numbers_or_rounded_up(
+    lab: VCenter, makes: Provisioner, tmp_path: Path
+) -> None:
+    odd = saved(tmp_path, ODD)
+    with pytest.raises(Refused, match=rf"{8 * MIB + 65536} bytes.*{9 * MIB} bytes"):
+        makes.launch(order(odd, datastores="vvol.*"))
+    assert makes.look("box").stage is Stage.ABSENT
+    assert "ImportVApp" not in lab.calls()
+    makes.launch(order(odd, datastores="vvol.*", round_up=True))
+    [disk] = [d for d in lab.disks() if "box/" in d]
+    assert disk.startswith("[vvol1] ")
+    assert lab.disks()[disk] == 9 * MIB
+    grown = b"".join(odd.pieces(9 * MIB))
+    assert [u["Sha256"] for u in lab.uploads().values()] == [hashlib.sha256(grown).hexdigest()]
+
+
+def test_a_policy_decides(lab: VCenter, makes: Provisioner, image: Image) -> None:
+    policy = "VVol No Requirements Policy"
+    choice = makes.choose(order(image, policy=policy))
+    assert choice.best.datastore.name == "vvol1"
+    assert sum("does not meet" in line for line in choice.explain()) == 5
+    with pytest.raises(NotFound) as told:
+        makes.launch(order(image, policy="VVol No Requirement Policy"))
+    assert policy in told.value.hint
+    makes.launch(order(image, policy=policy))
+    assert makes.look("box").stage is Stage.ON
+
+
+def test_the_choice_explains_itself(makes: Provisioner, image: Image) -> None:
+    lines = makes.choose(order(image)).explain()
+    assert lines[0].startswith("vvol1 (VVOL): is taken")
+    told = "\n".join(lines)
+    assert "vvol-maint (VVOL): is in maintenance" in told
+    assert "vvol-lost (VVOL): is not accessible" in told
+    assert "cifs (CIFS): its type" in told
+    assert "vmfs-local (VMFS): could be taken" in told
+
+
+def test_a_datastore_that_fills_up_is_passed_over(
+    lab: VCenter, makes: Provisioner, image: Image
+) -> None:
+    lab.datastore("vvol1", Capacity=1 << 40, Free=4 * MIB)
+    assert makes.choose(order(image)).best.datastore.name == "vmfs1"
+    lab.datastore("vvol1", Capacity=1 << 40, Free=800 << 30)
+
+
+def test_pools_folders_and_clusters_by_name(makes: Provisioner, image: Image) -> None:
+    made = order(image, folder="vm", resource_pool="Resources", cluster=VCenter.cluster)
+    makes.launch(made)
+    for wrong in ({"folder": "no"}, {"resource_pool": "no"}, {"cluster": "no"}):
+        with pytest.raises(NotFound):
+            makes.launch(order(image, **{"name": "box2", **wrong}))
+
+
+# --- what is refused -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"empty": 1},
+        {"image": None},
+        {"name": ""},
+        {"name": "a/b"},
+        {"name": "a\nb"},
+        {"adapter": "ide"},
+        {"cpus": 0},
+        {"memory": 3},
+    ],
+)
+def test_orders_that_cannot_be_met(image: Image, wrong: dict[str, Any]) -> None:
+    with pytest.raises(Refused):
+        order(**{"image": image, **wrong})
+
+
+def test_a_machine_of_somebody_else_is_left_alone(makes: Provisioner, image: Image) -> None:
+    name = VCenter.guests[0]
+    with pytest.raises(NotOurs):
+        makes.launch(order(image, name=name))
+    with pytest.raises(NotOurs):
+        makes.remove(name)
+
+
+def test_launching_twice_is_success(lab: VCenter, makes: Provisioner, image: Image) -> None:
+    first = makes.launch(order(image))
+    assert makes.launch(order(image)) == first
+    assert lab.calls()["ImportVApp"] == 1
+    with pytest.raises(Refused, match="ordered otherwise"):
+        makes.launch(order(image, cpus=2))
+
+
+def test_a_machine_with_volumes_is_not_removed(
+    lab: VCenter, operator: Operator, makes: Provisioner, vm: VSphere, image: Image
+) -> None:
+    made = makes.launch(order(image))
+    source = operator.disk()
+    vm.attach(made.id, VolumeId("v1"), source, DiskOptions())
+    with pytest.raises(Refused, match="volumes/"):
+        makes.remove("box")
+    vm.detach(made.id, VolumeId("v1"))
+    makes.remove("box")
+    assert makes.look("box").stage is Stage.ABSENT
+    assert source.file in lab.files("vvol1")
+    assert left(lab) == []
+    makes.remove("box")
+
+
+# --- hostile images --------------------------------------------------------------
+
+HOSTILE = {
+    "cut short": DISK[:-4096],
+    "cut in a grain": DISK[: len(DISK) // 2],
+    "with a swapped grain": DISK.replace(b"\x78\x9c", b"\x00\x00", 1),
+    "with an extent outside": DISK.replace(b'"disk.vmdk"', b'"/etc/pass"'),
+    "too large": stream(8 * MIB, header={"capacity": 2**50}),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_image_leaves_nothing(
+    lab: VCenter, makes: Provisioner, tmp_path: Path, what: str
+) -> None:
+    free = lab_free(makes)
+    with pytest.raises(Refused, match="is not taken"):
+        makes.launch(order(saved(tmp_path, HOSTILE[what])))
+    assert makes.look("box").stage is Stage.ABSENT
+    assert left(lab) == []
+    assert lab_free(makes) == free
+
+
+def lab_free(makes: Provisioner) -> dict[str, int]:
+    verdicts = makes.choose(order(None, empty=MIB)).verdicts
+    return {v.datastore.name: v.datastore.free for v in verdicts}
+
+
+# --- what goes wrong midway ------------------------------------------------------
+
+WAYS: list[dict[str, Any]] = [
+    {"Drop": True},
+    {"DropAfter": True},
+    {"Status": 503},
+    {"Fault": "HostCommunication"},
+    {"Fault": "NotAuthenticated"},
+    {"TaskFault": "InvalidArgument"},
+    {"TaskFault": "SystemError"},
+    {"TaskMs": 100},
+]
+METHODS = (
+    "ImportVApp",
+    "upload",
+    "HttpNfcLeaseProgress",
+    "HttpNfcLeaseComplete",
+    "ReconfigVM_Task",
+    "PowerOnVM_Task",
+    "CreateContainerView",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_goes_wrong_a_second_launch_ends_well(
+    lab: VCenter, makes: Provisioner, image: Image, method: str, record_property: Any
+) -> None:
+    points = 0
+    for way in WAYS:
+        for skip in (0, 1, 2) if method == "CreateContainerView" else (0,):
+            lab.heal()
+            lab.fault(method, Skip=skip, **way)
+            told: MoorlineError | None = None
+            try:
+                makes.launch(order(image))
+            except MoorlineError as error:
+                told = error
+            lab.heal()
+            seen = makes.look("box").stage
+            if told is None:
+                assert seen is Stage.ON, way
+            elif isinstance(told, Refused | Failed):
+                assert seen is not Stage.ON, (way, told)
+            makes.launch(order(image))
+            assert makes.look("box").stage is Stage.ON
+            assert len([d for d in lab.disks() if "box/" in d]) == 1, way
+            makes.remove("box")
+            assert left(lab) == [], way
+            points += 1
+    record_property("crash_points", points)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_launch_that_was_killed_is_finished_by_the_next(
+    lab: VCenter, makes: Provisioner, tmp_path: Path, at: int
+) -> None:
+    """Killed for good: in a process of its own, in the midst of the upload."""
+    path = saved(tmp_path, DISK).path
+    argv = [sys.executable, "-c", CHILD, str(lab.port), str(lab.ca), str(path), str(at)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(argv, cwd=root, check=False, timeout=60, capture_output=True)
+    assert done.returncode == -9, done.stderr
+    assert makes.look("box").stage is Stage.HALF
+    makes.launch(order(inspect(path)))
+    assert makes.look("box").stage is Stage.ON
+    assert len([d for d in lab.disks() if "box/" in d]) == 1
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from moorline.hypervisors.vsphere import Logon, Session
+from moorline.hypervisors.vsphere.images import Image, inspect
+from moorline.hypervisors.vsphere.orders import Order
+from moorline.hypervisors.vsphere.provision import Provisioner
+from moorline.secret import Secret
+
+port, ca, path, at = sys.argv[1:]
+session = Session(Logon("localhost", "lab", Secret("lab-secret"), int(port), Path(ca)))
+told = 0
+
+def progress(percent):
+    global told
+    if told == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    told += 1
+
+order = Order(name="box", image=inspect(Path(path)), memory=64)
+Provisioner(session).launch(order, progress)
+"""
+
+
+def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Provisioner, image: Image) -> None:
+    lab.fault("HttpNfcLeaseComplete", Drop=True)
+    lab.fault("Destroy_Task", Fault="HostCommunication")
+    with pytest.raises(Uncertain, match="is left") as told:
+        makes.launch(order(image))
+    assert "again" in told.value.hint
+    assert makes.look("box").stage is Stage.HALF
+    lab.heal()
+    makes.remove("box")
+    assert left(lab) == []
+
+
+def test_what_was_launched_is_a_guest(makes: Provisioner, vm: VSphere, image: Image) -> None:
+    made = makes.launch(order(image))
+    assert vm.find("box") == made
+    assert vm.disks(GuestId(made.id)) == {}
