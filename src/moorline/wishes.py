@@ -113,7 +113,8 @@ class Wishes:
             try:
                 place = self.place(volume, "raw").id
             except Refused as e:
-                raise NotFound(f"no volume is known as {volume}: {e.message}") from e
+                # Not quoted: who types a URL may put a password into it.
+                raise NotFound(f"no volume is known as what was typed: {e.message}") from e
             return [row for row in rows if row.place == place]
         exact = [row for row in rows if row.key.volume == volume]
         if exact or len(volume) < 4:

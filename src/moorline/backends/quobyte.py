@@ -93,7 +93,7 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
         volume, _, name = rest.partition("/")
         if not url.startswith(SCHEME) or not name:
             raise Refused(
-                f"{url[:80]!r} does not name a file on Quobyte",
+                "the URL does not name a file on Quobyte",  # not quoted: it may hold a password
                 hint="quobyte://REGISTRY[,REGISTRY]/VOLUME/FILE",
             )
         _export(f"{registries}/{volume}")

@@ -183,7 +183,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         connection = json.loads(text)
     except OSError as e:
         raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         # The text may hold credentials: say where, not what.
         where = f" at line {e.lineno}" if isinstance(e, json.JSONDecodeError) else ""
         raise Refused(f"the connection {path} is not JSON{where}") from None

@@ -112,7 +112,8 @@ class Probe:
             raise Uncertain(f"{share} does not answer")
 
     def _look(self, share: str, state: _Share, question: bytes) -> bytes:
-        child = self._take()
+        # A share that hung pays for a child of its own: the idle ones are for the others.
+        child = self._start() if state.stuck else self._take()
         try:
             answer = self._answer(share, state, child, question)
         except EOFError:
