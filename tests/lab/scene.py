@@ -43,6 +43,7 @@ class Volume:
     """Behind the back of every mount."""
     connection: Path
     """The connection_info, in a file."""
+    share: QuobyteVolume
 
     def bytes(self, offset: int = 0, length: int = 65536) -> bytes:
         with self.file.open("rb") as file:
@@ -68,7 +69,7 @@ class Scene:
         id = str(uuid.uuid4())
         path = share.disk(file or f"volume-{id}", 2 << 20)
         info = share.connection(**{"name": path.name, "volume_id": id, **data})
-        return Volume(id, path, self.write(f"{id}.json", info))
+        return Volume(id, path, self.write(f"{id}.json", info), share)
 
     def write(self, name: str, content: Any) -> Path:
         path = self.directory / name

@@ -1,0 +1,236 @@
+"""One share hangs: the others do not notice, it is told within its deadline, and it recovers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from libvirt_rig import until
+from scene import Scene, Volume, daemons, halves, small_guest
+
+from lab.guest import Guest, pattern
+from moorline import wiring
+from moorline.api import Moorline
+from moorline.errors import MoorlineError
+from moorline.host.linux import LOOK_DEADLINE
+
+SHARES = 3
+RUNS, ROUNDS = 2, 35
+TRIES = 3
+SLOWER = 1.2
+FLOOR = 0.020
+"""Seconds that a p99 may be worse without being a verdict: it is the fourth slowest of
+some 400 calls of 10 to 60 ms, on two cores that QEMU, libvirtd and the daemons share;
+one of them being scheduled late is that much. A call that waited for the hung share
+would be late by its look's deadline, which is 2 s."""
+MOST_LOOKERS = 5
+
+
+@pytest.fixture
+def stopped_guests(libvirt_conn: Any, leftovers_check: None) -> Iterator[list[Any]]:
+    """A guest for each share that is well. They are stopped: what varies is ours alone."""
+    with (
+        small_guest(libvirt_conn, "well0") as a,
+        small_guest(libvirt_conn, "well1") as b,
+        small_guest(libvirt_conn, "well2") as c,
+    ):
+        yield [a, b, c]
+
+
+def p99(samples: list[float]) -> float:
+    return statistics.quantiles(samples, n=100, method="inclusive")[98]
+
+
+def attach_and_detach(moorline: Moorline, guest: str, volume: Volume) -> list[float]:
+    """Do both again and again; return how long each took."""
+    connection = json.loads(volume.connection.read_text())
+    took = []
+    for _ in range(ROUNDS):
+        for change, what in ((moorline.attach, connection), (moorline.detach, volume.id)):
+            start = time.monotonic()
+            change(guest, what)
+            took.append(time.monotonic() - start)
+    return took
+
+
+def in_threads(moorline: Moorline, guests: list[Any], volumes: list[Volume]) -> list[float]:
+    with ThreadPoolExecutor(SHARES) as pool:
+        names = [guest.name() for guest in guests]
+        each = pool.map(
+            lambda at: attach_and_detach(moorline, *at), zip(names, volumes, strict=True)
+        )
+        return [sample for samples in each for sample in samples]
+
+
+def processes() -> int:
+    return len(list(Path("/proc").glob("[0-9]*")))
+
+
+def test_other_shares_are_not_slowed(
+    scene: Scene, stopped_guests: list[Any], guest: Guest, record_property: Any
+) -> None:
+    shares = [scene.share.cluster.volume(f"well{n}") for n in range(SHARES)]
+    volumes = [scene.volume(share=share) for share in shares]
+    keepers = [scene.volume(share=share) for share in shares]
+    hung = scene.volume()
+    settings = wiring.settings(state_dir=scene.moorline.state)
+    with wiring.open_host(settings) as moorline:
+        # The shares stay mounted: what is measured is attaching, not a client's start.
+        for keeper, domain in zip(keepers, stopped_guests, strict=True):
+            moorline.attach(domain.name(), json.loads(keeper.connection.read_text()))
+        moorline.attach(guest.name, json.loads(hung.connection.read_text()))
+        in_threads(moorline, stopped_guests, volumes)  # to warm up
+        for tries_left in reversed(range(TRIES)):
+            quiet, loud = measure(moorline, stopped_guests, volumes, guest.name, hung)
+            assert max(loud) < LOOK_DEADLINE / 2  # nobody ever waited for it
+            if p99(loud) <= p99(quiet) * SLOWER + FLOOR:
+                break
+            # What else this machine does comes and goes; what we do wrong stays.
+            assert tries_left, f"p99 {p99(quiet):.3f} s, beside a hung share {p99(loud):.3f} s"
+        figures = [round(p99(samples) * 1000, 1) for samples in (quiet, loud)]
+        record_property("hung_share_p99_ms", figures)
+        until(lambda: _detached(moorline, guest.name, hung), 20)
+        for keeper, domain in zip(keepers, stopped_guests, strict=True):
+            moorline.detach(domain.name(), keeper.id)
+    assert scene.is_clean()
+
+
+def measure(
+    moorline: Moorline, guests: list[Any], volumes: list[Volume], other: str, hung: Volume
+) -> tuple[list[float], list[float]]:
+    """Time the same work without and with a share that hangs, by turns."""
+    quiet: list[float] = []
+    loud: list[float] = []
+    for _ in range(RUNS):
+        quiet += in_threads(moorline, guests, volumes)
+        with insisting(moorline, other, hung) as heard:
+            loud += in_threads(moorline, guests, volumes)
+        assert heard
+    return quiet, loud
+
+
+@contextmanager
+def insisting(moorline: Moorline, guest: str, volume: Volume) -> Iterator[list[MoorlineError]]:
+    """The volume's share hangs, and somebody asks for it again and again; see what he hears."""
+    heard: list[MoorlineError] = []
+    stop = threading.Event()
+    connection = json.loads(volume.connection.read_text())
+
+    def insist() -> None:
+        while not stop.is_set():
+            try:
+                moorline.attach(guest, connection, timeout=0.3)
+            except MoorlineError as e:
+                heard.append(e)
+
+    share = volume.share
+    before = processes()
+    share.daemon(hang=True)
+    thread = threading.Thread(target=insist)
+    thread.start()
+    until(lambda: heard)
+    try:
+        yield heard
+    finally:
+        # The pool of lookers, and at most one that is stuck.
+        assert processes() <= before + MOST_LOOKERS
+        stop.set()
+        thread.join(30)
+        share.daemon()
+        until(lambda: _attached(moorline, guest, connection), 20)
+
+
+def _attached(moorline: Moorline, guest: str, connection: Any) -> bool:
+    try:
+        moorline.attach(guest, connection, timeout=1)
+    except MoorlineError:
+        return False
+    return True
+
+
+def _detached(moorline: Moorline, guest: str, volume: Volume) -> bool:
+    try:
+        moorline.detach(guest, volume.id, timeout=5)
+    except MoorlineError:
+        return False
+    return True
+
+
+def test_it_is_told_within_its_deadline_and_recovers(scene: Scene, guest: Guest) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    guest.write(volume.id, "before")
+    before = guest.domain.XMLDesc()
+    scene.share.daemon(hang=True)
+    for args in (["list"], ["show", volume.id]):
+        start = time.monotonic()
+        seen = scene.moorline(*args).stdout
+        assert time.monotonic() - start < LOOK_DEADLINE + 1.5
+        assert "does not answer" in seen or "attached" in seen
+    at = scene.mount_point()
+    for command, code in ((scene.attach, 5), (scene.detach, 5)):
+        start = time.monotonic()
+        failed = command(guest.name, volume, "--timeout", "1", code=code)
+        assert time.monotonic() - start < LOOK_DEADLINE + 2.5
+        assert f"the share at {at} does not answer" in failed.stderr
+        assert "the wish is kept" in failed.stderr
+        assert guest.domain.XMLDesc() == before  # no libvirt call that could hang was made
+    assert len(scene.mounts()) == 1
+    scene.share.daemon()
+    scene.moorline("sweep")  # nobody needs to repeat the command
+    assert halves(guest.domain, volume) == (False, False)
+    assert volume.bytes() == pattern("before")
+    assert scene.is_clean()
+
+
+def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> None:
+    first, second = scene.volume(), scene.volume()
+    scene.attach(guest.name, first)
+    scene.share.daemon(hang=True)
+    args = ("attach", guest.name, "--connection", str(second.connection), "--timeout", "30")
+    waits = scene.moorline.start(*args)
+    time.sleep(LOOK_DEADLINE + 0.5)
+    assert waits.poll() is None
+    assert halves(guest.domain, second) == (False, False)
+    scene.share.daemon()
+    _, err = waits.communicate(timeout=20)
+    assert waits.returncode == 0, err
+    assert "does not answer; looking again in" in err
+    guest.write(second.id, "went on")
+    assert second.bytes() == pattern("went on")
+    for volume in (first, second):
+        scene.detach(guest.name, volume)
+    assert scene.is_clean()
+
+
+def test_a_mount_command_that_hangs_is_killed_at_its_deadline(scene: Scene, guest: Guest) -> None:
+    from moorline.backends.quobyte import Quobyte
+    from moorline.errors import Uncertain
+    from moorline.host.linux import Linux
+
+    volume = scene.volume()
+    info = json.loads(volume.connection.read_text())
+    linux = Linux()
+    base = scene.directory / "moorline/mnt"
+    backend = Quobyte(linux, mount_point_base=base, deadline=1.0)
+    connection = backend.parse(info)
+    scene.share.command(hang=True)
+    start = time.monotonic()
+    with pytest.raises(Uncertain, match=r"mount\.quobyte did not end within 1 s"):
+        backend.connect(connection)
+    assert time.monotonic() - start < 2.5
+    until(lambda: not daemons(scene.share))  # neither the command nor what it started
+    scene.share.command()
+    backend.connect(connection)
+    assert len(scene.mounts()) == 1
+    backend.disconnect(connection)
+    linux.close()
+    assert scene.is_clean()
