@@ -7,6 +7,7 @@ A product's directory in the lab holds ``calls.jsonl`` (who called what, when) a
 key         value                           effect
 =========== =============================== =========================================
 slow        seconds                         waits before doing anything
+takes       seconds                         the same, less what starting the command took
 hang        true                            never returns; does nothing
 fail        {"code": n, "stderr": text}     fails so; does nothing
 lie         true                            says that it worked; does nothing
@@ -71,10 +72,17 @@ class Product:
 
 def act(control: Settings, deed: Callable[[], None]) -> None:
     """Do *deed*, with whatever *control* wants before, after or instead of it."""
+    time.sleep(max(0.0, control.get("takes", 0) - _age()))
     _misbehave(control, "")
     if not control.get("lie"):
         deed()
         _misbehave(control, "_after")
+
+
+def _age() -> float:
+    """Seconds since this process was started."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def _misbehave(control: Settings, when: str) -> None:
