@@ -8,8 +8,8 @@ SYSTEM ?= quobyte
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PACKAGES := busybox-static e2fsprogs gcc iproute2 libvirt-clients libvirt-daemon-system \
-	libvirt-dev pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils util-linux
+PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
+	pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils util-linux zstd
 # Only what runs in many processes at once; the lab has one libvirt for all its tests.
 PARALLEL := -n 2
 
@@ -59,7 +59,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,test]'
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages
