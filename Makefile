@@ -55,7 +55,7 @@ packages:
 		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends "$${missing[@]}" </dev/null; \
 	fi
 
-$(VENV)/.ready: pyproject.toml constraints.txt | packages
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
