@@ -25,7 +25,8 @@ class Inventory:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._refs: dict[str, Any] = {}
+        self._refs: dict[GuestId, Any] = {}
+        self._clusters: dict[str, Any] = {}
         self._datacenters: dict[str, Any] = {}
 
     # --- guests ----------------------------------------------------------------
@@ -100,20 +101,37 @@ class Inventory:
             )
         return some[0]
 
-    def datastores(self, cluster: Any) -> list[tuple[Any, Datastore]]:
-        """Those that the cluster's hosts reach, in one call."""
+    def datastores(self, cluster: str) -> tuple[Any, list[Datastore]]:
+        """The cluster of that name, and the datastores that its hosts reach, in one call.
+
+        Raises NotFound, Refused (there are several clusters, and none is named).
+        """
+        known = self._clusters.get(cluster) if cluster else None
+        if known is not None:
+            try:
+                name, found = self._beneath(known)
+            except NotFound:
+                name = ""
+            if name == cluster:
+                return known, found
+        ref = self._clusters[cluster] = self.named(vim.ComputeResource, cluster)
+        return ref, self._beneath(ref)[1]
+
+    def _beneath(self, cluster: Any) -> tuple[str, list[Datastore]]:
+        """A cluster's name now, and its datastores."""
         to_each = collector.TraversalSpec(type=vim.ComputeResource, path="datastore", skip=False)
-        source = collector.ObjectSpec(obj=cluster, skip=True, selectSet=[to_each])
-        what = "the datastores cannot be listed"
-        rows = fetch(self._session, what, [source], vim.Datastore, _SUMMARY)
-        return [(ref, _datastore(ref, values)) for ref, values in rows]
+        source = collector.ObjectSpec(obj=cluster, skip=False, selectSet=[to_each])
+        kinds = {vim.ComputeResource: ("name",), vim.Datastore: _SUMMARY}
+        rows = fetch(self._session, "the datastores cannot be listed", [source], kinds)
+        names = [values["name"] for ref, values in rows if ref == cluster]
+        return names[0], [_datastore(ref, values) for ref, values in rows if ref != cluster]
 
     def datastore(self, name: str, within: Any) -> tuple[Any, Datastore]:
         """The datastore *name* of the datacenter *within*. Raises NotFound."""
         to_each = collector.TraversalSpec(type=vim.Datacenter, path="datastore", skip=False)
         source = collector.ObjectSpec(obj=within, skip=True, selectSet=[to_each])
         what = f"datastore {name} cannot be looked up"
-        for ref, values in fetch(self._session, what, [source], vim.Datastore, _SUMMARY):
+        for ref, values in fetch(self._session, what, [source], {vim.Datastore: _SUMMARY}):
             if values["name"] == name:
                 return ref, _datastore(ref, values)
         raise NotFound(f"there is no datastore {name} in the guest's datacenter")
@@ -142,7 +160,7 @@ class Inventory:
         )
         source = collector.ObjectSpec(obj=ref, skip=True, selectSet=[steps])
         what = f"the datacenter of {ref._moId} cannot be looked up"
-        rows = fetch(self._session, what, [source], kind, ("name",))
+        rows = fetch(self._session, what, [source], {kind: ("name",)})
         if not rows:
             raise NotFound(f"{ref._moId} is in no datacenter")
         return rows[0][0]

@@ -30,16 +30,19 @@ def read(
     if not objects:
         return []
     sources = [collector.ObjectSpec(obj=each, skip=False) for each in objects]
-    return fetch(session, what, sources, kind, paths)
+    return fetch(session, what, sources, {kind: paths})
 
 
 def fetch(
-    session: Session, what: str, sources: Sequence[Any], kind: type, paths: Sequence[str]
+    session: Session, what: str, sources: Sequence[Any], kinds: Mapping[Any, Sequence[str]]
 ) -> list[tuple[Any, Values]]:
-    """The same, of what *sources* (ObjectSpec) lead to."""
+    """The same, of what *sources* (ObjectSpec) lead to, of several *kinds*."""
     wanted = collector.FilterSpec(
         objectSet=list(sources),
-        propSet=[collector.PropertySpec(type=kind, pathSet=list(paths), all=False)],
+        propSet=[
+            collector.PropertySpec(type=kind, pathSet=list(paths), all=False)
+            for kind, paths in kinds.items()
+        ],
     )
     try:
         found = session.ask(what, lambda: _all_pages(session, wanted))
@@ -60,7 +63,7 @@ def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) ->
     to_each = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
     source = collector.ObjectSpec(obj=view, skip=True, selectSet=[to_each])
     try:
-        return fetch(session, what, [source], kind, paths)
+        return fetch(session, what, [source], {kind: paths})
     finally:
         with suppress(MoorlineError):  # it ends with the session
             session.ask(what, view.DestroyView)

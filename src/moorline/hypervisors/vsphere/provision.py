@@ -82,7 +82,7 @@ class Provisioner:
 
     def choose(self, order: Order) -> Choice:
         """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
-        return self._choose(order, self._cluster(order))[0]
+        return self._choose(order)[0]
 
     def look(self, name: str) -> Sight:
         """See how far the machine called *name* came. Raises Refused if there are several."""
@@ -98,7 +98,7 @@ class Provisioner:
             return Sight(Stage.ABSENT)
         sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
         try:
-            return _sight(*fetch(self._session, what, sources, vim.VirtualMachine, _READS)[0])
+            return _sight(*fetch(self._session, what, sources, {vim.VirtualMachine: _READS})[0])
         except NotFound:
             return Sight(Stage.ABSENT)  # it went meanwhile
 
@@ -213,8 +213,7 @@ class Provisioner:
     # --- where -----------------------------------------------------------------
 
     def _place(self, order: Order) -> _Place:
-        cluster = self._cluster(order)
-        choice, profile = self._choose(order, cluster)
+        choice, cluster, profile = self._choose(order)
         best = choice.best
         pool, folder = order.resource_pool, order.folder
         return _Place(
@@ -229,7 +228,8 @@ class Provisioner:
             profile=profile,
         )
 
-    def _choose(self, order: Order, cluster: Any) -> tuple[Choice, str]:
+    def _choose(self, order: Order) -> tuple[Choice, Any, str]:
+        """The choice, the cluster that it was made in, and the policy's id."""
         profile, ids = matching(self._session, order.policy) if order.policy else ("", None)
         wanted = Wanted(
             size=order.size,
@@ -240,16 +240,13 @@ class Provisioner:
             round_up=order.round_up,
             reserve=order.reserve,
         )
-        facts = [facts for _, facts in self._inventory.datastores(cluster)]
-        return choose(facts, wanted), profile
-
-    def _cluster(self, order: Order) -> Any:
-        return self._inventory.named(vim.ComputeResource, order.cluster)
+        cluster, candidates = self._inventory.datastores(order.cluster)
+        return choose(candidates, wanted), cluster, profile
 
     def _get(self, ref: Any, kind: type, name: str) -> Any:
         what = f"{ref._moId} cannot be looked at"
         sources = [collector.ObjectSpec(obj=ref, skip=False)]
-        return fetch(self._session, what, sources, kind, (name,))[0][1][name]
+        return fetch(self._session, what, sources, {kind: (name,)})[0][1][name]
 
     def _bring(
         self, name: str, stage: Stage, what: str, start: Any, progress: Progress = silent
