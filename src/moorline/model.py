@@ -83,7 +83,18 @@ class DatastoreDisk:
         return f"[{self.datastore}] {self.file}"
 
 
-DiskSource = ImageFile | BlockDevice | DatastoreDisk
+@dataclass(frozen=True, slots=True)
+class ShadowDisk:
+    """The one disk of a machine that only holds it, as Cinder keeps volumes in a vCenter."""
+
+    machine: str
+    """vCenter's reference of the machine: ``vm-123``."""
+
+
+PathSource = ImageFile | BlockDevice | DatastoreDisk
+"""Disk sources whose path is known beforehand; the guest's disk bears it."""
+
+DiskSource = PathSource | ShadowDisk
 
 
 @dataclass(frozen=True, slots=True)

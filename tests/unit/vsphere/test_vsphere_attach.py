@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB, Operator
+from lab.vcenter.rig import MIB, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
-from moorline.hypervisors.vsphere import VSphere
+from moorline.hypervisors.vsphere import Session, VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
+from moorline.hypervisors.vsphere.orders import Order, machine_spec
+from moorline.hypervisors.vsphere.provision import Provisioner
 from moorline.model import (
     DatastoreDisk,
     DiskOptions,
     DiskState,
     GuestId,
     ImageFile,
+    ShadowDisk,
     VolumeId,
 )
 
@@ -263,3 +267,44 @@ def test_a_datastore_that_is_full(
     vm.attach(web, V1, operator.disk("nfs41"), PLAIN)
     with pytest.raises(Failed, match="vCenter says"):
         vm.extend(web, V1, 300 << 30)
+
+
+# --- Cinder's volumes ------------------------------------------------------------
+
+
+@pytest.fixture
+def shadow(lab: VCenter, operator: Operator) -> Iterator[ShadowDisk]:
+    """A volume as Cinder's driver makes one: a machine, never powered on, with one disk."""
+    session = Session(logon(lab))
+    made = Provisioner(session)
+    machine = Order(name="volume-1", empty=8 * MIB, memory=64)
+    place = made._place(machine)
+    spec = machine_spec(machine, "vvol1", 8 * MIB, "")
+    operator.done(place.folder.CreateVM_Task(spec, place.pool))
+    yield ShadowDisk(made.look("volume-1").ref._moId)
+    made.remove("volume-1")
+    session.close()
+
+
+def test_a_volume_of_cinders(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId, shadow: ShadowDisk
+) -> None:
+    vm.check(web, shadow, PLAIN)
+    vm.attach(web, V1, shadow, PLAIN)
+    calls = lab.calls()["ReconfigVM_Task"]
+    vm.attach(web, V1, shadow, PLAIN)
+    assert lab.calls()["ReconfigVM_Task"] == calls
+    assert vm.disks(web)[V1].source.startswith("[vvol1] volume-1/")
+    vm.detach(web, V1)
+    assert vm.disks(web) == {}
+    assert [d for d in lab.disks() if "volume-1/" in d], "it is Cinder's to delete"
+
+
+def test_a_machine_that_holds_more_than_a_volume_is_refused(
+    operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    running = ShadowDisk(operator.machines[DB]._moId)
+    with pytest.raises(Refused, match="only holds"):
+        vm.attach(web, V1, running, PLAIN)
+    with pytest.raises(NotFound):
+        vm.check(web, ShadowDisk("vm-99999"), PLAIN)

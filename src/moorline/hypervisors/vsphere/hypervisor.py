@@ -18,7 +18,7 @@ from moorline.errors import (
 )
 from moorline.hypervisors.vsphere import specs, tasks
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import Device, Machine
+from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of
 from moorline.hypervisors.vsphere.properties import read
 from moorline.hypervisors.vsphere.session import Session
 from moorline.hypervisors.vsphere.sizes import size_on
@@ -31,6 +31,7 @@ from moorline.model import (
     Guest,
     GuestId,
     GuestName,
+    ShadowDisk,
     VolumeId,
 )
 
@@ -43,7 +44,7 @@ class VSphere:
     """
 
     kind: ClassVar[str] = "vsphere"
-    accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk})
+    accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk, ShadowDisk})
 
     def __init__(self, session: Session, *, task_deadline: float = 300.0) -> None:
         self._session = session
@@ -66,11 +67,11 @@ class VSphere:
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         _check(source, options)
-        assert isinstance(source, DatastoreDisk)
         machine = self._inventory.machine(guest)
-        _refuse_twice(machine, source)
+        path = self._path(source)
+        _refuse_twice(machine, path)
         machine.free_place()
-        self._uuid(machine, source)
+        self._uuid(machine, path)
 
     # --- commands --------------------------------------------------------------
 
@@ -78,19 +79,19 @@ class VSphere:
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
         _check(source, options)
-        assert isinstance(source, DatastoreDisk)
         machine = self._inventory.machine(guest)
-        if _is_there(machine, volume, source):
+        path = self._path(source)
+        if _is_there(machine, volume, path):
             return
-        _refuse_twice(machine, source)
-        uuid = self._uuid(machine, source)
-        spec, controller, unit = specs.plug(machine, volume, source, uuid, options)
+        _refuse_twice(machine, path)
+        uuid = self._uuid(machine, path)
+        spec, controller, unit = specs.plug(machine, volume, path, uuid, options)
         try:
             self._reconfigure(f"volume {volume} is not attached to {machine.name}", machine, spec)
         except (Refused, Failed) as error:
             # A task can fail after its effect, and somebody else can be faster.
             now = self._look_again(guest, error)
-            if _is_there(now, volume, source):
+            if _is_there(now, volume, path):
                 return
             if (now.version, now.controllers) != (machine.version, machine.controllers):
                 raise Conflict(
@@ -202,19 +203,26 @@ class VSphere:
         except MoorlineError as blind:
             raise Uncertain(f"{error.message}, and {blind.message}") from error
 
-    def _uuid(self, machine: Machine, source: DatastoreDisk) -> str:
+    def _path(self, source: DiskSource) -> str:
+        """Where the disk is now. Raises Refused if its machine is not one that only holds it."""
+        if isinstance(source, DatastoreDisk):
+            return source.path
+        assert isinstance(source, ShadowDisk), "_check lets nothing else through"
+        what = f"the volume's machine {source.machine} cannot be looked at"
+        path = "config.hardware.device"
+        ref = self._session.reference(vim.VirtualMachine, source.machine)
+        rows = read(self._session, what, [ref], vim.VirtualMachine, (path, "runtime.powerState"))
+        disks = list(disks_of(rows[0][1].get(path, ())))
+        if len(disks) != 1 or rows[0][1]["runtime.powerState"] != "poweredOff":
+            raise Refused(f"{source.machine} is not a machine that only holds a volume")
+        return disks[0].path
+
+    def _uuid(self, machine: Machine, path: str) -> str:
         """The disk's UUID, which also proves that it is there. Raises Refused."""
-        session = self._session
+        disks = self._session.content.virtualDiskManager
         within = self._inventory.datacenter(machine.ref)
-        return str(
-            session.ask(
-                f"{source.path} cannot be looked at",
-                lambda: session.content.virtualDiskManager.QueryVirtualDiskUuid(
-                    source.path, within
-                ),
-            )
-            or ""
-        )
+        what = f"{path} cannot be looked at"
+        return str(self._session.ask(what, lambda: disks.QueryVirtualDiskUuid(path, within)) or "")
 
     def _attached(self, guest: GuestId, volume: VolumeId) -> tuple[Machine, Device]:
         machine = self._inventory.machine(guest)
@@ -245,12 +253,10 @@ def split(path: str) -> DatastoreDisk:
 
 def _check(source: DiskSource, options: DiskOptions) -> None:
     """Refuse what vSphere cannot do, before anything is asked of vCenter."""
-    if not isinstance(source, DatastoreDisk):
+    if isinstance(source, DatastoreDisk):
+        _check_path(source)
+    elif not isinstance(source, ShadowDisk):
         raise Refused("vSphere guests take disks on datastores, no files or devices of this host")
-    parts = source.file.split("/")
-    plain = source.path.isprintable() and not set("[]/\\") & set(source.datastore)
-    if not plain or not source.file.endswith(".vmdk") or {"", ".", ".."} & set(parts):
-        raise Refused(f"{source.path[:80]!r} is not the path of a disk on a datastore")
     if options.bus not in ("", "scsi"):
         raise Refused(f"vSphere disks are plugged into SCSI here, not {options.bus}")
     if options.target:
@@ -259,19 +265,24 @@ def _check(source: DiskSource, options: DiskOptions) -> None:
         raise Refused("vSphere has no read-only disks")
 
 
-def _is_there(machine: Machine, volume: VolumeId, source: DatastoreDisk) -> bool:
+def _check_path(source: DatastoreDisk) -> None:
+    parts = source.file.split("/")
+    plain = source.path.isprintable() and not set("[]/\\") & set(source.datastore)
+    if not plain or not source.file.endswith(".vmdk") or {"", ".", ".."} & set(parts):
+        raise Refused(f"{source.path[:80]!r} is not the path of a disk on a datastore")
+
+
+def _is_there(machine: Machine, volume: VolumeId, path: str) -> bool:
     """Whether the volume is attached already. Raises NotOurs if its mark is on another disk."""
     disk = machine.disks().get(volume)
-    if disk is not None and disk.source != source.path:
-        raise NotOurs(
-            f"{machine.name} has volume {volume} from {disk.source}, not from {source.path}"
-        )
+    if disk is not None and disk.source != path:
+        raise NotOurs(f"{machine.name} has volume {volume} from {disk.source}, not from {path}")
     return disk is not None
 
 
-def _refuse_twice(machine: Machine, source: DatastoreDisk) -> None:
-    if source.path in machine.guest().paths:
-        raise NotOurs(f"{source.path} is a disk of {machine.name} that bears another mark, or none")
+def _refuse_twice(machine: Machine, path: str) -> None:
+    if path in machine.guest().paths:
+        raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
 
 
 def _refuse_difference(machine: Machine, volume: VolumeId, device: Device | None) -> None:

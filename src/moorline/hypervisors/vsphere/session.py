@@ -131,6 +131,10 @@ class Session:
 
         return self.ask("storage policies cannot be read", look)
 
+    def reference(self, kind: Any, id: str) -> Any:
+        """Name the object of that *kind* that vCenter knows by *id*; asks nothing."""
+        return kind(id, self._stub)
+
     def close(self) -> None:
         """Log out. May block for a call's deadline."""
         with self._lock:

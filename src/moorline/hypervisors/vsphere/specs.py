@@ -7,14 +7,14 @@ from typing import Any
 from pyVmomi import vim
 
 from moorline.hypervisors.vsphere.machine import MARK, Controller, Device, Machine, mark
-from moorline.model import DatastoreDisk, DiskOptions, VolumeId
+from moorline.model import DiskOptions, VolumeId
 
 _device = vim.vm.device
 _Operation = _device.VirtualDeviceSpec.Operation
 
 
 def plug(
-    machine: Machine, volume: VolumeId, source: DatastoreDisk, uuid: str, options: DiskOptions
+    machine: Machine, volume: VolumeId, path: str, uuid: str, options: DiskOptions
 ) -> tuple[Any, Controller, int]:
     """Add the disk and its mark: the specification, and the place that it names.
 
@@ -25,7 +25,7 @@ def plug(
     controller, unit = machine.free_place()
     changes = [] if controller.key > 0 else [_add(_new_controller(controller))]
     backing = _device.VirtualDisk.FlatVer2BackingInfo(
-        fileName=source.path, diskMode="independent_persistent"
+        fileName=path, diskMode="independent_persistent"
     )
     if options.shared:
         backing.sharing = "sharingMultiWriter"
@@ -33,7 +33,7 @@ def plug(
         key=-1, controllerKey=controller.key, unitNumber=unit, backing=backing, capacityInKB=0
     )
     spec = _reconfigure(machine, [*changes, _add(disk)])
-    spec.extraConfig = [_option(volume, mark(uuid, source.path))]
+    spec.extraConfig = [_option(volume, mark(uuid, path))]
     return spec, controller, unit
 
 

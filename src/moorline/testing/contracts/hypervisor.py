@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from moorline.errors import Failed, NotFound, Refused, Uncertain
-from moorline.model import NO_DISK, Disk, DiskOptions, DiskSource, DiskState, GuestId, VolumeId
+from moorline.model import (
+    NO_DISK,
+    Disk,
+    DiskOptions,
+    DiskSource,
+    DiskState,
+    GuestId,
+    PathSource,
+    VolumeId,
+)
 from moorline.ports import Hypervisor
 
 VOLUME = VolumeId("3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b")
@@ -44,7 +53,7 @@ class HypervisorRig:
         """A guest that runs and has no definition, likewise."""
         return None
 
-    def new_source(self) -> DiskSource:
+    def new_source(self) -> PathSource:
         """A disk source of an accepted class that no guest uses."""
         raise NotImplementedError
 
@@ -324,7 +333,7 @@ def take_away(rig: HypervisorRig, guest: GuestId, volume: VolumeId) -> None:
         rig.hypervisor.detach(guest, volume)
 
 
-def paths_of(sources: Mapping[VolumeId, DiskSource]) -> Mapping[VolumeId, str]:
+def paths_of(sources: Mapping[VolumeId, PathSource]) -> Mapping[VolumeId, str]:
     """The path of each source."""
     return {volume: str(source.path) for volume, source in sources.items()}
 

@@ -1,0 +1,101 @@
+"""VMDKs on the datastores of a vCenter: nothing to connect, the hypervisor reaches them itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from moorline.backends.connection_info import ConnectionInfo
+from moorline.errors import Refused
+from moorline.model import DatastoreDisk, Format, Link, Linked, LinkName, ShadowDisk, VolumeId
+from moorline.ports import Host, Option, Values
+
+_SCHEME = "vmdk://"
+_MACHINE = re.compile(r"vm-[0-9]{1,20}")
+_LONGEST = 80
+"""Characters of a datastore's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vmdk:
+    """A disk by its path, or by the machine that Cinder keeps it in."""
+
+    source: DatastoreDisk | ShadowDisk
+    volume: VolumeId | None = None
+    name: str = ""
+    """The link is the volume."""
+
+
+class Datastore:
+    """VMDKs, by Cinder's connection or as an operator names them.
+
+    Cinder's VMware driver gives the reference of a machine whose one disk is
+    the volume (the "shadow VM", ``cinder/volume/drivers/vmware/vmdk.py``),
+    and what else it gives (path, datastore, its own password) is not used: the
+    path changes when the storage is rebalanced, the machine does not.
+
+    Whether the disk is there is known to vCenter alone: the hypervisor's check
+    and attach tell, not :meth:`verify`.
+    """
+
+    kind: ClassVar[str] = "vmdk"
+    yields: ClassVar[frozenset[type]] = frozenset({DatastoreDisk, ShadowDisk})
+    options: ClassVar[Sequence[Option]] = ()
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Datastore:
+        return cls()
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """``vmdk://DATASTORE/folder/disk.vmdk`` or ``[DATASTORE] folder/disk.vmdk``."""
+        if format is not None:
+            raise Refused("a VMDK has no other format", hint="leave the format out")
+        if url.startswith("["):
+            datastore, _, path = url[1:].partition("] ")
+        else:
+            datastore, _, path = url.removeprefix(_SCHEME).partition("/")
+        if not path:
+            raise Refused(f"{url[:80]!r} does not name a VMDK", hint=f"{_SCHEME}DATASTORE/d/x.vmdk")
+        return {"driver_volume_type": self.kind, "data": {"datastore": datastore, "path": path}}
+
+    def parse(self, connection: Mapping[str, Any]) -> Vmdk:
+        """Validate a connection. Raises Refused."""
+        info = ConnectionInfo(self.kind, connection)
+        info.refuse_options()
+        data = connection.get("data", connection)
+        if data.get("format"):
+            raise Refused("the connection has a format, and a VMDK has no other")
+        if "volume" in data:
+            return Vmdk(ShadowDisk(_machine(info.text("volume"))), info.volume_id())
+        datastore, path = info.text("datastore"), info.file_name("path")
+        if set("[]/\\") & set(datastore) or len(datastore) > _LONGEST or datastore[0] == ".":
+            raise Refused(f"{datastore[:80]!r} is not the name of a datastore")
+        if not path.endswith(".vmdk"):
+            raise Refused(f"{path[:80]!r} is not the name of a VMDK")
+        return Vmdk(DatastoreDisk(datastore, path), info.volume_id())
+
+    def link_name(self, c: Vmdk) -> LinkName:
+        """A name only: nothing appears on this host."""
+        if isinstance(c.source, ShadowDisk):
+            return LinkName(f"/vmdk/machine/{c.source.machine}")
+        return LinkName(f"/vmdk/datastore/{c.source.datastore}/{c.source.file}")
+
+    def inspect(self, c: Vmdk) -> Link:
+        return Linked(c.source, given=True)
+
+    def verify(self, c: Vmdk) -> None:
+        """There is nothing to look at on this host."""
+
+    def connect(self, c: Vmdk) -> None:
+        """There is nothing to make."""
+
+    def disconnect(self, c: Vmdk) -> None:
+        """There is nothing to undo."""
+
+
+def _machine(text: str) -> str:
+    if not _MACHINE.fullmatch(text):
+        raise Refused(f"{text[:80]!r} is not vCenter's reference of a machine")
+    return text
