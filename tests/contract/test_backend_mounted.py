@@ -230,3 +230,14 @@ def test_a_given_path_through_a_symbolic_link_is_refused(fuse_rig: FuseRig) -> N
     link = backend.inspect(backend.parse(fuse_rig.good))
     assert isinstance(link, Foreign)
     assert "symbolic link" in link.reason
+
+
+@pytest.mark.lab
+def test_a_given_directory_that_is_not_there_is_told(fuse_rig: FuseRig) -> None:
+    at = fuse_rig.base / "srv"
+    at.mkdir()
+    fuse.start("fuse.nfs4", "filer:/all", str(fuse_rig.lab), str(at))
+    backend = fuse_rig.make({NFS.share: at / "gone"})
+    link = backend.inspect(backend.parse(fuse_rig.good))
+    assert isinstance(link, Broken)
+    assert "No such file" in link.reason

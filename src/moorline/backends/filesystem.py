@@ -263,7 +263,8 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _unless_changed(self, at: Path, mount: Mount | None, link: Link) -> Link:
         """*link*, unless somebody mounted or unmounted while it was looked at."""
-        if self._mount(at) != mount or (mount is None and self._host.held(self._hold(at))):
+        now = self._covering(at) if mount else self._mount(at)
+        if now != mount or (mount is None and self._host.held(self._hold(at))):
             return Unknown(f"{at} changed while it was looked at")
         return link
 

@@ -121,7 +121,7 @@ class Mounted(MountedFileSystem[MountedFile]):
         share, _, name = url.removeprefix(f"{self.kind}://").rpartition("/")
         host, _, path = share.partition("/")
         if not url.startswith(f"{self.kind}://") or not path:
-            raise Refused(f"{url[:80]!r} is not {self.kind}://HOST/SHARE/FILE")
+            raise Refused(f"that is not {self.kind}://HOST/SHARE/FILE")
         export = self.canonical(self.export(host, path))
         return typed(self.kind, {"export": export, "name": file_name(name)}, format)
 
