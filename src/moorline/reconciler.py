@@ -197,11 +197,11 @@ def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
 def users(link: LinkName, guests: Iterable[Guest]) -> list[str]:
     """Name the guests that have a path on *link* in any of their definitions."""
     root = PurePath(link)
-    return [
+    return sorted(
         guest.name
         for guest in guests
         if any(path == link or root in PurePath(path).parents for path in guest.paths)
-    ]
+    )
 
 
 def reason(step: Step, seen: Seen) -> str:

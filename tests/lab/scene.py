@@ -31,7 +31,6 @@ class MountLine(NamedTuple):
     fstype: str
     source: str
     target: str
-    minor: int
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ def mount_table() -> list[MountLine]:
         left, _, right = line.partition(" - ")
         fields = left.split()
         fstype, source = right.split()[:2]
-        minor = int(fields[2].partition(":")[2])
-        lines.append(MountLine(fstype, source, fields[4], minor))
+        lines.append(MountLine(fstype, source, fields[4]))
     return lines
 
 
