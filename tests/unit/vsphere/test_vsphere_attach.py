@@ -12,7 +12,7 @@ from lab.vcenter.rig import MIB, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere import Session, VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
-from moorline.hypervisors.vsphere.orders import Order, machine_spec
+from moorline.hypervisors.vsphere.orders import Order
 from moorline.hypervisors.vsphere.provision import Provisioner
 from moorline.model import (
     DatastoreDisk,
@@ -273,15 +273,11 @@ def test_a_datastore_that_is_full(
 
 
 @pytest.fixture
-def shadow(lab: VCenter, operator: Operator) -> Iterator[ShadowDisk]:
+def shadow(lab: VCenter) -> Iterator[ShadowDisk]:
     """A volume as Cinder's driver makes one: a machine, never powered on, with one disk."""
     session = Session(logon(lab))
     made = Provisioner(session)
-    machine = Order(name="volume-1", empty=8 * MIB, memory=64)
-    place = made._place(machine)
-    spec = machine_spec(machine, "vvol1", 8 * MIB, "")
-    operator.done(place.folder.CreateVM_Task(spec, place.pool))
-    yield ShadowDisk(made.look("volume-1").ref._moId)
+    yield made.hold(Order(name="volume-1", empty=8 * MIB, memory=64, datastores="vvol1"))
     made.remove("volume-1")
     session.close()
 

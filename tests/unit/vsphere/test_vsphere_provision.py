@@ -205,6 +205,23 @@ def test_a_machine_with_volumes_is_not_removed(
     makes.remove("box")
 
 
+def test_a_volume_is_held_by_a_machine_that_never_runs(
+    lab: VCenter, makes: Provisioner, vm: VSphere, web: GuestId
+) -> None:
+    volume = order(None, empty=8 * MIB)
+    held = makes.hold(volume)
+    assert makes.hold(volume) == held
+    assert makes.look("box").stage is Stage.OFF
+    vm.attach(web, VolumeId("v1"), held, DiskOptions())
+    with pytest.raises(Refused, match=VCenter.guests[0]):
+        makes.remove("box")
+    assert any("box/" in disk for disk in lab.disks())
+    vm.detach(web, VolumeId("v1"))
+    makes.launch(volume)
+    with pytest.raises(Refused, match="powered on"):
+        makes.hold(volume)
+
+
 # --- hostile images --------------------------------------------------------------
 
 HOSTILE = {

@@ -23,7 +23,7 @@ from moorline.hypervisors.vsphere.policies import matching
 from moorline.hypervisors.vsphere.properties import collector, everywhere, fetch
 from moorline.hypervisors.vsphere.session import Session
 from moorline.hypervisors.vsphere.tasks import Progress, silent
-from moorline.model import GuestId, GuestName
+from moorline.model import GuestId, GuestName, ShadowDisk
 
 _READS = (
     "name",
@@ -57,8 +57,10 @@ class Sight:
     id: str = ""
     """The machine's instance UUID."""
     digest: str = ""
+    own: tuple[str, ...] = ()
+    """Its disks."""
     attached: tuple[str, ...] = ()
-    """Disks that are not its own: they would be destroyed with it."""
+    """Disks of it that are not its own: they would be destroyed with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +110,22 @@ class Provisioner:
         An import may take as long as its bytes need. Raises Refused (nothing of
         it is left), Failed, Uncertain, NotOurs; launching again goes on.
         """
-        for _ in range(len(Stage)):
-            seen = self.look(order.name)
-            if seen.stage is Stage.FOREIGN:
-                raise NotOurs(f"there is a machine {order.name} that Moorline did not make")
-            if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
-                raise Refused(
-                    f"there is a machine {order.name} that was ordered otherwise",
-                    hint="take another name, or remove it first",
-                )
-            if seen.stage is Stage.ON:
-                return GuestName(GuestId(seen.id), order.name)
-            if seen.stage is Stage.OFF:
-                self._power_on(order.name, seen)
-            elif seen.stage is Stage.HALF:
-                self._destroy(order.name, seen)
-            else:
-                self._make(order, progress)
-        raise Uncertain(f"machine {order.name} does not come to run")
+        seen = self._make_until(Stage.ON, order, progress)
+        return GuestName(GuestId(seen.id), order.name)
+
+    def hold(self, order: Order, progress: Progress = silent) -> ShadowDisk:
+        """Make a volume: a machine that only holds its disk, as Cinder does it, on VVOL too.
+
+        Raises as :meth:`launch` does, and Refused if the machine is powered on.
+        """
+        seen = self._make_until(Stage.OFF, order, progress)
+        return ShadowDisk(str(seen.ref._moId))
 
     def remove(self, name: str) -> None:
         """Destroy a machine that was launched, with its disk. Its absence is success.
 
-        Raises Refused if volumes are attached to it: they would go with it.
-        NotOurs, Failed, Uncertain.
+        Raises Refused if volumes are attached to it, which would go with it, or
+        if another machine has its disk; NotOurs, Failed, Uncertain.
         """
         seen = self.look(name)
         if seen.stage is Stage.FOREIGN:
@@ -140,6 +134,22 @@ class Provisioner:
             self._destroy(name, seen)
 
     # --- steps -----------------------------------------------------------------
+
+    def _make_until(self, goal: Stage, order: Order, progress: Progress) -> Sight:
+        for _ in range(len(Stage)):
+            seen = self.look(order.name)
+            _refuse_other(order, seen)
+            if seen.stage is goal:
+                return seen
+            if seen.stage is Stage.ON:
+                raise Refused(f"machine {order.name} only holds a volume, and is powered on")
+            if seen.stage is Stage.OFF:
+                self._power_on(order.name, seen)
+            elif seen.stage is Stage.HALF:
+                self._destroy(order.name, seen)
+            else:
+                self._make(order, progress)
+        raise Uncertain(f"machine {order.name} does not become {goal.value}")
 
     def _make(self, order: Order, progress: Progress) -> None:
         place = self._place(order)
@@ -205,10 +215,21 @@ class Provisioner:
                 f" {', '.join(seen.attached)}",
                 hint="detach them first",
             )
+        if seen.stage is not Stage.HALF:
+            self._refuse_used(name, seen)
         what = f"machine {name} is not removed"
         if seen.stage is Stage.ON:
             self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
         self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
+
+    def _refuse_used(self, name: str, seen: Sight) -> None:
+        """vCenter's locks protect a disk only while a machine that has it runs."""
+        others = [m for m in self._inventory.machines() if m.ref != seen.ref]
+        if users := [m.name for m in others if m.guest().paths & {*seen.own}]:
+            raise Refused(
+                f"the disk of machine {name} is a disk of {', '.join(users)}, too",
+                hint="detach it there first",
+            )
 
     # --- where -----------------------------------------------------------------
 
@@ -279,5 +300,16 @@ def _sight(ref: Any, values: Any) -> Sight:
         ref=ref,
         id=values["config.instanceUuid"],
         digest=digest,
+        own=tuple(files),
         attached=tuple(f for f in files if f in volumes or f.rpartition("/")[0] != home),
     )
+
+
+def _refuse_other(order: Order, seen: Sight) -> None:
+    if seen.stage is Stage.FOREIGN:
+        raise NotOurs(f"there is a machine {order.name} that Moorline did not make")
+    if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
+        raise Refused(
+            f"there is a machine {order.name} that was ordered otherwise",
+            hint="take another name, or remove it first",
+        )

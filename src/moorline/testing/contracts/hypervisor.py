@@ -12,16 +12,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from moorline.errors import Failed, NotFound, Refused, Uncertain
-from moorline.model import (
-    NO_DISK,
-    Disk,
-    DiskOptions,
-    DiskSource,
-    DiskState,
-    GuestId,
-    PathSource,
-    VolumeId,
-)
+from moorline.model import NO_DISK, Disk, DiskOptions, DiskState, GuestId, PathSource, VolumeId
 from moorline.ports import Hypervisor
 
 VOLUME = VolumeId("3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b")
@@ -339,7 +330,7 @@ def paths_of(sources: Mapping[VolumeId, PathSource]) -> Mapping[VolumeId, str]:
 
 
 def persistently(
-    rig: HypervisorRig, guest: GuestId, volume: VolumeId, source: DiskSource
+    rig: HypervisorRig, guest: GuestId, volume: VolumeId, source: PathSource
 ) -> Callable[[], None]:
     """An attach that is asked for again, as the core does, if it lost a race."""
 
