@@ -1,0 +1,159 @@
+"""The stand-in itself, with plain pyVmomi as its client: what was added to govmomi's simulator."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pyVmomi import vim, vmodl
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import MIB, Operator
+
+WEB, DB = VCenter.guests
+ODD = 3 * MIB + 65536
+device = vim.vm.device
+
+
+def datastores(operator: Operator) -> dict[str, Any]:
+    return {ds.name: ds.summary for ds in operator.datacenter.datastore}
+
+
+def add(size: int, *, by: str, datastore: str = "vvol1", ref: Any = None) -> Any:
+    """A new disk, its size set in one of the two ways, its datastore in one of three."""
+    backing = device.VirtualDisk.FlatVer2BackingInfo(diskMode="persistent", datastore=ref)
+    backing.fileName = "" if ref is not None or not datastore else f"[{datastore}]"
+    disk = device.VirtualDisk(
+        key=-1, controllerKey=0, unitNumber=9, backing=backing, capacityInKB=0
+    )
+    setattr(disk, by, size // 1024 if by == "capacityInKB" else size)
+    return device.VirtualDeviceSpec(operation="add", fileOperation="create", device=disk)
+
+
+def outcome(task: Any) -> Any:
+    return task.info.error and type(task.info.error)
+
+
+def controller(vm: Any) -> int:
+    scsi = device.VirtualSCSIController
+    return next(d.key for d in vm.config.hardware.device if isinstance(d, scsi))
+
+
+def reconfigure(vm: Any, change: Any) -> Any:
+    if change.operation == "add":
+        change.device.controllerKey = controller(vm)
+    return vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change]))
+
+
+def test_all_types_are_there_as_vsphere_spells_them(operator: Operator) -> None:
+    found = datastores(operator)
+    types = {summary.type for summary in found.values()}
+    assert types >= {"VVOL", "VMFS", "NFS", "NFS41", "vsan", "CIFS"}
+    assert not found["vvol-lost"].accessible
+    assert found["vvol-maint"].maintenanceMode == "inMaintenance"
+    assert found["vvol1"].multipleHostAccess
+    assert not found["vmfs-local"].multipleHostAccess
+
+
+@pytest.mark.parametrize("by", ["capacityInKB", "capacityInBytes"])
+@pytest.mark.parametrize("where", ["by name", "by reference"])
+def test_the_rule_holds_for_every_way_to_add_a_disk(
+    lab: VCenter, operator: Operator, by: str, where: str
+) -> None:
+    vm = operator.machines[WEB]
+    refs = {ds.name: ds for ds in operator.datacenter.datastore}
+    ref = refs["vvol1"] if where == "by reference" else None
+    before = lab.disks()
+    assert outcome(reconfigure(vm, add(ODD, by=by, ref=ref))) is vmodl.fault.InvalidArgument
+    assert lab.disks() == before
+
+
+@pytest.mark.parametrize("by", ["capacityInKB", "capacityInBytes"])
+def test_elsewhere_an_odd_disk_is_made(lab: VCenter, operator: Operator, by: str) -> None:
+    assert outcome(reconfigure(operator.machines[WEB], add(ODD, by=by, datastore="vmfs1"))) is None
+    made = [path for path in lab.disks() if path.startswith(f"[vmfs1] {WEB}/")]
+    assert [lab.disks()[path] for path in made] == [ODD]
+    operator.unplug(WEB, made[0])
+    disks = operator.content.virtualDiskManager
+    operator.done(disks.DeleteVirtualDisk_Task(made[0], operator.datacenter))
+
+
+def test_the_rule_holds_for_disks_made_and_extended_by_themselves(
+    lab: VCenter, operator: Operator
+) -> None:
+    disks, within = operator.content.virtualDiskManager, operator.datacenter
+    spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
+        diskType="thin", adapterType="lsiLogic", capacityKb=ODD // 1024
+    )
+    path = operator.disk().path
+    other = path.replace("disk-", "odd-")
+    assert outcome(disks.CreateVirtualDisk_Task(other, within, spec)) is not None
+    assert other not in lab.disks()
+    assert outcome(disks.ExtendVirtualDisk_Task(path, within, 9 * 1024 + 64, False)) is not None
+    assert outcome(disks.ExtendVirtualDisk_Task(path, within, 9 * 1024, False)) is None
+    assert lab.disks()[path] == 9 * MIB
+    assert outcome(disks.ExtendVirtualDisk_Task(path, within, 8 * 1024, False)) is not None
+
+
+def test_free_space_is_accounted_for(lab: VCenter, operator: Operator) -> None:
+    free = datastores(operator)["nfs1"].freeSpace
+    source = operator.disk("nfs1", mib=64)
+    assert datastores(operator)["nfs1"].freeSpace == free - 64 * MIB
+    operator.plug(WEB, source)
+    operator.unplug(WEB, source.path)
+    assert datastores(operator)["nfs1"].freeSpace == free - 64 * MIB
+    disks = operator.content.virtualDiskManager
+    operator.done(disks.DeleteVirtualDisk_Task(source.path, operator.datacenter))
+    assert datastores(operator)["nfs1"].freeSpace == free
+    spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
+        diskType="thin", adapterType="lsiLogic", capacityKb=1 << 40
+    )
+    task = disks.CreateVirtualDisk_Task("[nfs1] volumes/huge.vmdk", operator.datacenter, spec)
+    assert outcome(task) is vim.fault.NoDiskSpace
+
+
+def test_a_disk_of_a_running_machine_is_locked(operator: Operator) -> None:
+    source = operator.disk()
+    operator.plug(WEB, source)
+    with pytest.raises(AssertionError, match="FileLocked"):
+        operator.plug(DB, source)
+    disks = operator.content.virtualDiskManager
+    task = disks.DeleteVirtualDisk_Task(source.path, operator.datacenter)
+    assert outcome(task) is vim.fault.FileLocked
+    operator.power(DB, on=False)
+    operator.plug(DB, source)  # vCenter lets a stopped one have it
+    operator.unplug(DB, source.path)
+    operator.power(DB, on=True)
+    operator.unplug(WEB, source.path)
+
+
+def test_disks_know_their_size_and_uuid(operator: Operator) -> None:
+    source = operator.disk(mib=3)
+    operator.plug(WEB, source)
+    devices = operator.machines[WEB].config.hardware.device
+    disk = next(d for d in devices if getattr(d.backing, "fileName", "") == source.path)
+    assert disk.capacityInBytes == 3 * MIB
+    manager = operator.content.virtualDiskManager
+    assert disk.backing.uuid == manager.QueryVirtualDiskUuid(source.path, operator.datacenter)
+    operator.unplug(WEB, source.path)
+
+
+def test_options_are_replaced_and_cleared(operator: Operator) -> None:
+    vm = operator.machines[WEB]
+    before = operator.options(WEB)
+    for value in ("one", "two", ""):
+        option = vim.option.OptionValue(key="lab.test", value=value)
+        operator.done(vm.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[option])))
+        expected = [("lab.test", value)] if value else []
+        assert [o for o in operator.options(WEB) if o[0] == "lab.test"] == expected
+    assert operator.options(WEB) == before
+
+
+def test_a_session_may_not_be_silent_for_long() -> None:
+    with VCenter(idle=0.3) as lab:
+        operator = Operator(lab)
+        time.sleep(1)
+        with pytest.raises(vim.fault.NotAuthenticated):
+            operator.content.sessionManager.sessionList  # noqa: B018 - reading it asks
+        operator.close()
