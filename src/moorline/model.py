@@ -131,6 +131,8 @@ class Unknown:
     """It cannot be told now: the share hangs, or a command on it still runs."""
 
     reason: str
+    hangs: bool = True
+    """Whether a guest that is asked to let go of a disk on it might hang as well."""
 
 
 Link = Linked | Unlinked | Broken | Foreign | Unknown

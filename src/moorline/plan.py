@@ -37,11 +37,13 @@ class Step(Enum):
 
 def next_step(want: Level, seen: Seen) -> Step:
     """Return the one step that brings what is seen nearer to what is wanted."""
-    if isinstance(seen.link, Unknown) or seen.disk.state is DiskState.LEAVING:
-        return Step.WAIT
     has_disk = seen.disk.state is not DiskState.NONE
+    if seen.disk.state is DiskState.LEAVING or (isinstance(seen.link, Unknown) and seen.link.hangs):
+        return Step.WAIT
     if want < Level.ATTACHED and has_disk:
         return Step.DETACH
+    if isinstance(seen.link, Unknown):
+        return Step.WAIT
     if isinstance(seen.link, Foreign):
         return Step.PARK
     if want is Level.ABSENT:

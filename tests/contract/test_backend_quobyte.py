@@ -371,12 +371,10 @@ def test_a_client_that_did_it_and_failed_is_believed_by_its_mount(fuse_rig: Fuse
 
 @pytest.mark.lab
 def test_the_client_runs_as_the_mount_user(fuse_rig: FuseRig) -> None:
-    shut = [at for at in (CLIENTS, *CLIENTS.parents) if not at.stat().st_mode & stat.S_IXOTH]
-    if shut:
+    if shut := [at for at in CLIENTS.parents if not at.stat().st_mode & stat.S_IXOTH]:
         pytest.skip(f"nobody cannot reach the stand-in: {shut[-1]} is shut")
     backend = Quobyte(fuse_rig.host, mount_point_base=fuse_rig.base, mount_user="nobody")
-    # Without fusermount the stand-in cannot mount for him; it notes who it is first.
-    with pytest.raises(Failed):
+    with pytest.raises(Failed):  # without fusermount it cannot mount, but it notes who it is
         backend.connect(parsed(fuse_rig))
     assert [call["uid"] for call in fuse_rig.cluster.calls()] == [65534]
     assert fuse_rig.world() == ([], [])

@@ -144,22 +144,28 @@ def leftovers_check(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def transient_guest(lab: Path, pool: Pool) -> Iterator[guests.Guest]:
-    """A guest that runs without a definition, booted once."""
+def passing_agent(lab: Path, pool: Pool) -> Iterator[guests.GuestAgent]:
+    """The agent of a guest that runs without a definition, booted once."""
     import libvirt
 
     connection = libvirt.open("qemu:///system")
     xml = guests.domain_xml("passes", host.images(), host.SOCKETS)
     agent = guests.GuestAgent(host.SOCKETS / "passes.agent")
-    guest = guests.Guest(connection.createXML(xml), agent)
+    connection.createXML(xml)
     pool.get(connection, GUESTS[0])  # they boot side by side
     agent.ready()
     connection.close()
-    yield guest
+    yield agent
     agent.close()
     connection = libvirt.open("qemu:///system")  # a test may have killed libvirtd
     connection.lookupByName("passes").destroy()
     connection.close()
+
+
+@pytest.fixture
+def transient_guest(passing_agent: guests.GuestAgent, libvirt_conn: Any) -> guests.Guest:
+    """A running guest that has no definition."""
+    return guests.Guest(libvirt_conn.lookupByName("passes"), passing_agent)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -233,4 +234,14 @@ def test_a_mount_command_that_hangs_is_killed_at_its_deadline(scene: Scene, gues
     assert len(scene.mounts()) == 1
     backend.disconnect(connection)
     linux.close()
+    assert scene.is_clean()
+
+
+def test_a_disk_on_a_lazily_unmounted_share_can_be_detached(scene: Scene, guest: Guest) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    guest.wait_for(volume.id)
+    subprocess.run(["umount", "-l", scene.mount_point()], check=True)
+    scene.detach(guest.name, volume)
+    assert halves(guest.domain, volume) == (False, False)
     assert scene.is_clean()

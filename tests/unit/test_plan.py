@@ -27,7 +27,8 @@ SOURCE = ImageFile(Path("/mnt/share/disk"), "raw")
 LINKED, GIVEN = Linked(SOURCE), Linked(SOURCE, given=True)
 UNLINKED, BROKEN = Unlinked(), Broken("dead")
 FOREIGN, UNKNOWN = Foreign("theirs"), Unknown("hangs")
-LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, FOREIGN, UNKNOWN]
+BUSY = Unknown("a command still runs", hangs=False)
+LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, FOREIGN, UNKNOWN, BUSY]
 NONE, PARTIAL, WHOLE, LEAVING = DiskState
 FREE, HELD, DONT_KNOW = Held
 ABSENT, CONNECTED, ATTACHED = Level
@@ -37,6 +38,8 @@ CASES = [
     # Nothing is done to what cannot be looked at, or is on its way.
     (ATTACHED, UNKNOWN, NONE, FREE, Step.WAIT),
     (ABSENT, UNKNOWN, WHOLE, FREE, Step.WAIT),
+    (ATTACHED, BUSY, NONE, FREE, Step.WAIT),
+    (ABSENT, BUSY, NONE, FREE, Step.WAIT),
     (ABSENT, LINKED, LEAVING, FREE, Step.WAIT),
     (ATTACHED, LINKED, LEAVING, FREE, Step.WAIT),
     # A disk that is not wanted goes first, whatever became of the link.
@@ -45,6 +48,7 @@ CASES = [
     (CONNECTED, LINKED, WHOLE, FREE, Step.DETACH),
     (ABSENT, BROKEN, WHOLE, HELD, Step.DETACH),
     (ABSENT, FOREIGN, WHOLE, FREE, Step.DETACH),
+    (ABSENT, BUSY, WHOLE, FREE, Step.DETACH),
     (ABSENT, UNLINKED, PARTIAL, FREE, Step.DETACH),
     # What is someone else's is for a person.
     (ATTACHED, FOREIGN, NONE, FREE, Step.PARK),

@@ -244,7 +244,8 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _look_beneath(self, at: Path) -> Link:
         if self._host.held(self._hold(at)):
-            return Unknown(f"a mount command for {at}, or the daemon that it left, still runs")
+            why = f"a mount command for {at}, or the daemon that it left, still runs"
+            return Unknown(why, hangs=False)
         try:
             empty = self._host.root(at, list=True).empty
         except (FileNotFoundError, PermissionError):
