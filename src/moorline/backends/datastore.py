@@ -49,13 +49,13 @@ class Datastore:
         return cls()
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
-        """``vmdk://DATASTORE/folder/disk.vmdk`` or ``[DATASTORE] folder/disk.vmdk``."""
-        if format is not None:
-            raise Refused("a VMDK has no other format", hint="leave the format out")
-        if url.startswith("["):
-            datastore, _, path = url[1:].partition("] ")
-        else:
-            datastore, _, path = url.removeprefix(_SCHEME).partition("/")
+        """``vmdk://DATASTORE/folder/disk.vmdk`` to a connection. Raises Refused.
+
+        *format* is what a guest sees, if it is said: raw.
+        """
+        if format not in (None, "raw"):
+            raise Refused(f"a VMDK is not {format}", hint="leave the format out")
+        datastore, _, path = url.removeprefix(_SCHEME).partition("/")
         if not path:
             raise Refused(f"{url[:80]!r} does not name a VMDK", hint=f"{_SCHEME}DATASTORE/d/x.vmdk")
         return {"driver_volume_type": self.kind, "data": {"datastore": datastore, "path": path}}

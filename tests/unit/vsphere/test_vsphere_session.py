@@ -16,6 +16,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere import Logon, Session, VSphere
+from moorline.hypervisors.vsphere.leases import Lease
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
 
@@ -239,3 +240,25 @@ def test_a_change_is_never_made_twice(
             vm.attach(web, VolumeId("v1"), source, DiskOptions())
         assert lab.calls()["ReconfigVM_Task"] == 1
         vm.detach(web, VolumeId("v1"))
+
+
+# --- a host of the cluster, where images are uploaded to -------------------------
+
+
+def test_a_host_is_believed_by_the_thumbprint_that_vcenter_tells(lab: VCenter) -> None:
+    lease = Lease(Session(logon(lab)), "no upload", None)
+    der = ssl.PEM_cert_to_DER_cert(lab.certificate.read_text())
+    sha1 = hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
+    lease._connection("127.1", lab.port, sha1).connect()
+    with pytest.raises(ssl.SSLError, match="thumbprint"):
+        lease._connection("127.1", lab.port, "00" * 20).connect()
+    with pytest.raises(Refused, match="whose certificate"):
+        lease._connection("127.1", lab.port, None)
+
+
+def test_vcenter_itself_is_believed_as_ever(lab: VCenter) -> None:
+    for host in ("*", "localhost"):
+        Lease(Session(logon(lab)), "x", None)._connection(host, lab.port, "00" * 20).connect()
+        stranger = Lease(Session(logon(lab, ca=None)), "x", None)
+        with pytest.raises(ssl.SSLError, match="verify failed"):
+            stranger._connection(host, lab.port, None).connect()

@@ -1,0 +1,142 @@
+"""The whole library above vSphere: wishes, records, reconciler, back end, hypervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import MIB, Operator, logon, vsphere
+from moorline.api import Moorline
+from moorline.backends.datastore import Datastore
+from moorline.errors import MoorlineError, NotOurs, Refused
+from moorline.hypervisors.vsphere import Session, VSphere
+from moorline.hypervisors.vsphere.orders import Order
+from moorline.hypervisors.vsphere.provision import Provisioner
+from moorline.lanes import Lanes
+from moorline.model import DatastoreDisk
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.testing.faults import Fault, Faults, Killed
+from moorline.testing.toys import MemoryStore
+
+WEB, DB = VCenter.guests
+
+
+class Owner:
+    """A host whose owner can be killed at any write to its store, and begins anew."""
+
+    def __init__(self, lab: VCenter) -> None:
+        self.faults = Faults()
+        self._lab = lab
+        self._store = MemoryStore(self.faults)
+        self._records = Records(self._store, Codec(Secret(b"k" * 32)), "h1")
+
+    def __call__(self) -> Moorline:
+        driver = vsphere(self._lab)
+        reconciler = Reconciler(self._records, {"vmdk": Datastore()}, driver, Lanes())
+        return Moorline(self._records, reconciler, driver, close=driver.close)
+
+
+@pytest.fixture
+def owner(lab: VCenter) -> Iterator[Owner]:
+    owner = Owner(lab)
+    yield owner
+    lab.heal()
+    owner.faults.plan()
+    with owner() as moorline:
+        for view in moorline.list():
+            moorline.detach(view.guest, view.volume)
+
+
+def url(source: DatastoreDisk) -> str:
+    return f"vmdk://{source.datastore}/{source.file}"
+
+
+def test_attach_list_show_detach(owner: Owner, operator: Operator) -> None:
+    source = operator.disk()
+    with owner() as moorline:
+        done = moorline.attach(WEB, url(source), volume="data-1")
+        assert done.steps == ["attach"]
+        assert done.view.device.startswith("scsi0:")
+        assert moorline.attach(WEB, url(source), volume="data-1").steps == []
+        [seen] = moorline.list()
+        assert (seen.seen, seen.backend) == ("attached", "vmdk")
+        assert moorline.show("data-1")[0].next == "nothing"
+        gone = moorline.detach(WEB, url(source))
+        assert gone is not None
+        assert gone.steps == ["detach", "forget"]
+        assert moorline.list() == []
+
+
+def test_what_is_refused_leaves_no_wish(owner: Owner, operator: Operator) -> None:
+    with owner() as moorline:
+        for bad in ("vmdk://vvol1/absent/disk.vmdk", "vmdk://absent/a/disk.vmdk"):
+            with pytest.raises(Refused):
+                moorline.attach(WEB, bad)
+        with pytest.raises(Refused):
+            moorline.attach(WEB, url(operator.disk()), dry_run=True, volume="x" * 65)
+        assert moorline.list() == []
+
+
+def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
+    session = Session(logon(lab))
+    maker = Provisioner(session)
+    held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
+    data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
+    with owner() as moorline:
+        connection = {"driver_volume_type": "vmdk", "data": data}
+        assert moorline.attach(WEB, connection).steps == ["attach"]
+        assert moorline.attach(WEB, connection).steps == []
+        moorline.detach(WEB, "9")
+    maker.remove("volume-9")
+    session.close()
+
+
+def test_a_disk_of_another_mark_is_told(owner: Owner, operator: Operator) -> None:
+    source = operator.disk()
+    operator.plug(WEB, source)
+    with owner() as moorline:
+        with pytest.raises(NotOurs):
+            moorline.attach(WEB, url(source), timeout=2)
+        moorline.detach(WEB, url(source))
+    operator.unplug(WEB, source.path)
+
+
+@pytest.mark.parametrize(
+    "way", [None, {"Drop": True}, {"DropAfter": True}, {"TaskFault": "SystemError"}]
+)
+def test_killed_at_every_write(
+    vm: VSphere,
+    owner: Owner,
+    lab: VCenter,
+    operator: Operator,
+    way: dict[str, Any] | None,
+    record_property: Any,
+) -> None:
+    source, points = operator.disk(), 0
+    for fault in (Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.LOST, Fault.UNDONE):
+        for at in range(4):
+            lab.heal()
+            if way:
+                lab.fault("ReconfigVM_Task", **way)
+            owner.faults.plan((at, fault))
+            for _ in range(2):
+                with suppress(Killed, MoorlineError), owner() as moorline:
+                    moorline.attach(WEB, url(source), volume="data-1", timeout=3)
+                    moorline.detach(WEB, "data-1", timeout=3)
+            points += owner.faults.struck
+            owner.faults.plan()
+            lab.heal()
+            with owner() as moorline:
+                moorline.attach(WEB, url(source), volume="data-1")
+                assert [view.seen for view in moorline.list()] == ["attached"]
+                moorline.detach(WEB, "data-1")
+                assert moorline.list() == []
+            assert source.path not in {p for guest in vm.survey() for p in guest.paths}
+    record_property("crash_points", points)

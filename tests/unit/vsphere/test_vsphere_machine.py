@@ -1,0 +1,170 @@
+"""What is read off a machine, where the stand-in cannot show it: snapshots, moves, odd hardware."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+
+from moorline.errors import Failed, Refused, Uncertain
+from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
+from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, parse
+from moorline.model import DatastoreDisk, DiskState, VolumeId
+
+device = vim.vm.device
+V1 = VolumeId("v1")
+PATH = "[vvol1] volumes/data.vmdk"
+UUID = "6000C29a-0000-0000-0000-000000000001"
+
+
+def disk(
+    path: str, *, unit: int = 0, uuid: str | None = None, parent: str = "", at: int = 1000
+) -> Any:
+    backing = device.VirtualDisk.FlatVer2BackingInfo(
+        fileName=path, diskMode="persistent", uuid=uuid
+    )
+    if parent:
+        backing.parent = device.VirtualDisk.FlatVer2BackingInfo(
+            fileName=parent, diskMode="persistent"
+        )
+    return device.VirtualDisk(
+        key=2000 + unit, controllerKey=at, unitNumber=unit, backing=backing, capacityInKB=1024
+    )
+
+
+def scsi(bus: int = 0) -> Any:
+    kind = device.ParaVirtualSCSIController
+    return kind(key=1000 + bus, busNumber=bus, sharedBus="noSharing")
+
+
+def machine(*devices: Any, marks: dict[str, str] | None = None) -> Machine:
+    options = [
+        vim.option.OptionValue(key=f"{MARK}{volume}", value=value)
+        for volume, value in (marks or {}).items()
+    ]
+    return parse(
+        vim.VirtualMachine("vm-1"),
+        {
+            "name": "web01",
+            "config.instanceUuid": "5000",
+            "runtime.powerState": vim.VirtualMachine.PowerState.poweredOn,
+            "config.extraConfig": options,
+            "config.hardware.device": [scsi(), *devices],
+        },
+    )
+
+
+def test_a_disk_is_known_by_its_uuid_wherever_it_is() -> None:
+    moved = disk("[nfs1] web01/data.vmdk", uuid=UUID)
+    found = machine(moved, marks={V1: mark(UUID, PATH)}).disks()[V1]
+    assert (found.state, found.source) == (DiskState.WHOLE, "[nfs1] web01/data.vmdk")
+
+
+def test_a_disk_without_a_uuid_is_known_by_its_path() -> None:
+    other = disk("[vvol1] other.vmdk", unit=1)
+    found = machine(other, disk(PATH), marks={V1: mark("", PATH)})
+    assert found.disks()[V1].source == PATH
+    assert machine(other, marks={V1: mark("", PATH)}).disks() == {}
+
+
+def test_the_uuid_counts_more_than_a_path_that_another_disk_has_now() -> None:
+    here, other = disk("[nfs1] moved.vmdk", uuid=UUID), disk(PATH, unit=1, uuid="6000-2")
+    found = machine(other, here, marks={V1: mark(UUID, PATH)}).device_of(V1)
+    assert found is not None
+    assert found.path == "[nfs1] moved.vmdk"
+
+
+def test_a_snapshot_is_the_same_volume_and_must_not_be_detached() -> None:
+    snapshot = disk("[vvol1] volumes/data-000001.vmdk", parent=PATH)
+    found = machine(snapshot, marks={V1: mark("", PATH)})
+    assert found.disks()[V1].source == PATH
+    assert found.guest().paths == {PATH, "[vvol1] volumes/data-000001.vmdk"}
+    with pytest.raises(Failed, match="snapshot of web01") as told:
+        _refuse_difference(found, V1, found.device_of(V1))
+    assert "remove the snapshots" in told.value.hint
+
+
+def test_an_empty_mark_is_none() -> None:
+    assert machine(disk(PATH), marks={V1: ""}).marks == {}
+
+
+def test_places_are_free_where_nothing_is() -> None:
+    cd = device.VirtualCdrom(key=3000, controllerKey=1000, unitNumber=1)
+    cd.backing = device.VirtualCdrom.IsoBackingInfo(fileName="[nfs1] isos/boot.iso")
+    found = machine(disk(PATH), cd)
+    assert found.free_place()[1] == 2
+    assert "[nfs1] isos/boot.iso" in found.guest().paths
+
+
+def test_a_new_controller_is_of_the_type_that_the_guest_has() -> None:
+    full = [disk(f"[vvol1] {unit}.vmdk", unit=unit) for unit in UNITS]
+    controller, unit = machine(*full).free_place()
+    assert (controller.bus, unit) == (1, 0)
+    assert controller.kind is device.ParaVirtualSCSIController
+    assert controller.key < 0
+    bare = machine()
+    assert parse(bare.ref, {**_bare(), "config.hardware.device": []}).free_place()[0].bus == 0
+
+
+def _bare() -> dict[str, Any]:
+    return {"name": "x", "config.instanceUuid": "1", "runtime.powerState": "poweredOff"}
+
+
+@pytest.mark.parametrize("path", ["", "data.vmdk", "[vvol1]", "[vvol1] ", "[] data.vmdk", "/a/b"])
+def test_what_is_no_path_on_a_datastore(path: str) -> None:
+    with pytest.raises(Refused):
+        split(path)
+    assert split(PATH) == DatastoreDisk("vvol1", "volumes/data.vmdk")
+
+
+# --- machines that cannot be looked at -------------------------------------------
+
+
+class Silent:
+    """A stub whose calls return nothing."""
+
+    def InvokeMethod(self, *_: Any) -> None:
+        return None
+
+
+class Rows:
+    """As much of a session as a survey needs; the machines have these properties."""
+
+    host = "vc"
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        objects = [
+            SimpleNamespace(
+                obj=vim.VirtualMachine(f"vm-{n}"),
+                missingSet=[],
+                propSet=[SimpleNamespace(name=k, val=v) for k, v in row.items()],
+            )
+            for n, row in enumerate(rows)
+        ]
+        page = SimpleNamespace(objects=objects, token=None)
+        view = vim.view.ContainerView("view-1", Silent())
+        self.content = SimpleNamespace(
+            rootFolder=None,
+            viewManager=SimpleNamespace(CreateContainerView=lambda *_, **__: view),
+            propertyCollector=SimpleNamespace(RetrievePropertiesEx=lambda *_: page),
+        )
+
+    def ask(self, what: str, question: Any) -> Any:
+        return question()
+
+
+def test_a_machine_without_a_configuration_makes_a_survey_uncertain() -> None:
+    good = {**_bare(), "runtime.connectionState": "connected"}
+    lost = {"name": "lost", "runtime.connectionState": "inaccessible"}
+    with pytest.raises(Uncertain, match="lost is inaccessible"):
+        Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", ["orphaned", "invalid"])
+def test_a_machine_that_no_host_has_holds_nothing(state: str) -> None:
+    good = {**_bare(), "runtime.connectionState": "connected"}
+    lost = {"name": "lost", "runtime.connectionState": state}
+    assert [m.name for m in Inventory(Rows(good, lost)).machines()] == ["x"]  # type: ignore[arg-type]
