@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,12 +196,22 @@ def test_a_machine_with_volumes_is_not_removed(
     made = makes.launch(order(image))
     source = operator.disk()
     vm.attach(made.id, VolumeId("v1"), source, DiskOptions())
-    with pytest.raises(Refused, match="volumes/"):
+    with pytest.raises(Refused, match=r"volume v1, .*volumes/"):
+        makes.remove("box")
+    moved = vm.relocate(made.id, VolumeId("v1"), "nfs1")
+    assert moved.file.startswith("box/")
+    home = vm.relocate(made.id, VolumeId("v1"), "vvol1")
+    assert home.path.startswith("[vvol1] box/"), "it lies among the machine's own files now"
+    with pytest.raises(Refused, match="volume v1"):
         makes.remove("box")
     vm.detach(made.id, VolumeId("v1"))
+    with pytest.raises(Refused, match=re.escape(home.path)):
+        makes.remove("box")
+    assert home.file in lab.files("vvol1")
+    disks = operator.content.virtualDiskManager
+    operator.done(disks.DeleteVirtualDisk_Task(home.path, operator.datacenter))
     makes.remove("box")
     assert makes.look("box").stage is Stage.ABSENT
-    assert source.file in lab.files("vvol1")
     assert left(lab) == []
     makes.remove("box")
 

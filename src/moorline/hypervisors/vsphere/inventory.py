@@ -33,11 +33,12 @@ class Inventory:
 
     def find(self, guest: str) -> GuestName:
         """A machine by name or instance UUID. Raises NotFound, Refused (it is several)."""
+        all = dict(self._all(("name", "config.instanceUuid")))
         found = [
             GuestName(GuestId(values["config.instanceUuid"]), values["name"])
-            for _, values in self._all(("name", "config.instanceUuid"))
-            if guest in (values["name"], values.get("config.instanceUuid"))
-            and "config.instanceUuid" in values
+            for values in all.values()
+            if "config.instanceUuid" in values
+            and guest in (values["name"], values["config.instanceUuid"])
         ]
         if len(found) > 1:
             raise Refused(
@@ -45,7 +46,7 @@ class Inventory:
                 hint="give the instance UUID: " + ", ".join(sorted(each.id for each in found)),
             )
         if not found:
-            names = [values["name"] for _, values in self._all(("name",))]
+            names = [values["name"] for values in all.values()]
             close = ", ".join(difflib.get_close_matches(guest, names))
             raise NotFound(
                 f"there is no guest {guest} in {self._session.host}",
@@ -56,16 +57,17 @@ class Inventory:
     def machine(self, guest: GuestId) -> Machine:
         """Look at one machine. Raises NotFound, Unavailable, Uncertain."""
         what = f"guest {guest} cannot be looked at"
-        ref = self._refs.get(guest)
-        if ref is not None:
+        for ref in (self._refs.pop(guest, None), None):
             try:
-                return _parse(what, *read(self._session, what, [ref], vim.VirtualMachine, READS)[0])
+                ref = ref or self._ref(what, guest)
+                rows = read(self._session, what, [ref], vim.VirtualMachine, READS)
             except NotFound:
-                del self._refs[guest]  # it was registered anew, or is gone
-        ref = self._ref(what, guest)
-        found = _parse(what, *read(self._session, what, [ref], vim.VirtualMachine, READS)[0])
-        self._refs[guest] = ref
-        return found
+                continue  # it was registered anew, or is gone
+            found = _parse(what, *rows[0])
+            if found.id == guest:
+                self._refs[guest] = ref
+                return found
+        raise NotFound(f"there is no guest {guest} in {self._session.host}")
 
     def machines(self) -> list[Machine]:
         """Look at all machines. Raises Uncertain if there is one that cannot be."""

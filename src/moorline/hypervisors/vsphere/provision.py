@@ -16,8 +16,7 @@ from moorline.errors import MoorlineError, NotFound, NotOurs, Refused, Uncertain
 from moorline.hypervisors.vsphere import leases, tasks
 from moorline.hypervisors.vsphere.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import MARK as VOLUME
-from moorline.hypervisors.vsphere.machine import disks_of
+from moorline.hypervisors.vsphere.machine import READS, parse
 from moorline.hypervisors.vsphere.orders import HALF, WHOLE, Order, machine_spec, marked
 from moorline.hypervisors.vsphere.policies import matching
 from moorline.hypervisors.vsphere.properties import collector, everywhere, fetch
@@ -25,15 +24,7 @@ from moorline.hypervisors.vsphere.session import Session
 from moorline.hypervisors.vsphere.tasks import Progress, silent
 from moorline.model import GuestId, GuestName, ShadowDisk
 
-_READS = (
-    "name",
-    "runtime.powerState",
-    "config.extraConfig",
-    "config.instanceUuid",
-    "config.files.vmPathName",
-    "config.hardware.device",
-)
-_ON = vim.VirtualMachine.PowerState.poweredOn
+_READS = (*READS, "config.files.vmPathName")
 
 
 class Stage(Enum):
@@ -57,10 +48,12 @@ class Sight:
     id: str = ""
     """The machine's instance UUID."""
     digest: str = ""
-    own: tuple[str, ...] = ()
-    """Its disks."""
+    home: str = ""
+    """Its folder, as ``[datastore] folder``."""
+    disks: tuple[str, ...] = ()
+    """The paths of all its disks, snapshots' among them."""
     attached: tuple[str, ...] = ()
-    """Disks of it that are not its own: they would be destroyed with it."""
+    """What is not its own: it would be destroyed with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +204,12 @@ class Provisioner:
     def _destroy(self, name: str, seen: Sight) -> None:
         if seen.attached:
             raise Refused(
-                f"machine {name} has disks that would be destroyed with it:"
-                f" {', '.join(seen.attached)}",
+                f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
                 hint="detach them first",
             )
         if seen.stage is not Stage.HALF:
             self._refuse_used(name, seen)
+            self._refuse_strays(name, seen)
         what = f"machine {name} is not removed"
         if seen.stage is Stage.ON:
             self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
@@ -225,10 +218,33 @@ class Provisioner:
     def _refuse_used(self, name: str, seen: Sight) -> None:
         """vCenter's locks protect a disk only while a machine that has it runs."""
         others = [m for m in self._inventory.machines() if m.ref != seen.ref]
-        if users := [m.name for m in others if m.guest().paths & {*seen.own}]:
+        if users := [m.name for m in others if m.guest().paths & {*seen.disks}]:
             raise Refused(
                 f"the disk of machine {name} is a disk of {', '.join(users)}, too",
                 hint="detach it there first",
+            )
+
+    def _refuse_strays(self, name: str, seen: Sight) -> None:
+        """A machine's folder goes with it, on VVOL at least, whatever else lies in it."""
+        what = f"the folder of machine {name} cannot be looked at"
+        within = self._inventory.datacenter(seen.ref)
+        store, _ = self._inventory.datastore(seen.home[1:].partition("] ")[0], within)
+        browser = self._get(store, vim.Datastore, "browser")
+        wanted = vim.host.DatastoreBrowser.SearchSpec(
+            matchPattern=["*.vmdk"], query=[vim.host.DatastoreBrowser.VmDiskQuery()]
+        )
+        found = tasks.run(
+            self._session,
+            what,
+            lambda: browser.SearchDatastore_Task(seen.home, wanted),
+            deadline=self._task_deadline,
+        )
+        files = {f"{seen.home}/{file.path}" for file in found.file}
+        known = {part for disk in seen.disks for part in (disk, _flat(disk))}
+        if strays := sorted(f for f in files - known if _flat(f) != f):
+            raise Refused(
+                f"there are other disks in the folder of machine {name}: {', '.join(strays)}",
+                hint="move them elsewhere first",
             )
 
     # --- where -----------------------------------------------------------------
@@ -285,24 +301,32 @@ class Provisioner:
 
 
 def _sight(ref: Any, values: Any) -> Sight:
-    options = values.get("config.extraConfig", ())
-    state, digest = marked(options)
+    state, digest = marked(values.get("config.extraConfig", ()))
     if state not in (HALF, WHOLE):
         return Sight(Stage.FOREIGN, ref)
     stage = Stage.HALF
+    machine = parse(ref, values)
     if state == WHOLE:
-        stage = Stage.ON if values["runtime.powerState"] == _ON else Stage.OFF
+        stage = Stage.ON if machine.running else Stage.OFF
     home = values["config.files.vmPathName"].rpartition("/")[0]
-    volumes = {str(o.value).partition(" ")[2] for o in options if o.key.startswith(VOLUME)}
-    files = [device.path for device in disks_of(values["config.hardware.device"])]
+    files = [device.path for device in machine.devices]
+    chains = [path for device in machine.devices for path in device.chain]
+    # Any mark counts: a volume may have been moved into the machine's own folder.
+    volumes = [f"volume {volume}" for volume in machine.marks]
     return Sight(
         stage=stage,
         ref=ref,
-        id=values["config.instanceUuid"],
+        id=machine.id,
         digest=digest,
-        own=tuple(files),
-        attached=tuple(f for f in files if f in volumes or f.rpartition("/")[0] != home),
+        home=home,
+        disks=(*files, *chains),
+        attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
     )
+
+
+def _flat(disk: str) -> str:
+    """The file with the disk's bytes, beside its description."""
+    return disk if disk.endswith("-flat.vmdk") else disk.replace(".vmdk", "-flat.vmdk")
 
 
 def _refuse_other(order: Order, seen: Sight) -> None:
