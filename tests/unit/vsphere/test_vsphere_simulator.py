@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +160,17 @@ def test_a_session_may_not_be_silent_for_long() -> None:
         with pytest.raises(vim.fault.NotAuthenticated):
             operator.content.sessionManager.sessionList  # noqa: B018 - reading it asks
         operator.close()
+
+
+def test_without_go_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "from lab.vcenter.build import binary\nbinary()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        env={"PATH": "/nowhere", "MOORLINE_LAB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Missing: the vCenter simulator needs Debian's packages golang-go" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["vcenter-lock"]
