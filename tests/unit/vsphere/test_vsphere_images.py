@@ -163,6 +163,7 @@ def test_refused_at_the_first_look(tmp_path: Path, data: bytes, reason: str) -> 
         (describe(6144, extent='RW 6144 SPARSE "../other/disk.vmdk"'), "not within itself"),
         (describe(6144, extent=r'RW 6144 SPARSE "..\disk.vmdk"'), "not within itself"),
         (describe(6144, extent="RW 6144 SPARSE"), "not within itself"),
+        (describe(6144, extent='RW 6144 SPARSE "disk.vmdk" 128'), "not within itself"),
         (describe(6144, extent='RW 6144 VMFSRDM "disk.vmdk"'), "not within itself"),
         (describe(6144, extent='RW 1 SPARSE "a"\nRW 6143 SPARSE "b"'), "2 extents"),
         (describe(6144, extent=f'RW {"9" * 5000} SPARSE "a"'), "0 extents"),

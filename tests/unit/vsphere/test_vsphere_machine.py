@@ -12,7 +12,8 @@ from moorline.errors import Failed, Refused, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, parse
-from moorline.model import DatastoreDisk, DiskState, VolumeId
+from moorline.hypervisors.vsphere.specs import plug, unplug
+from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
 
 device = vim.vm.device
 V1 = VolumeId("v1")
@@ -107,6 +108,22 @@ def test_a_new_controller_is_of_the_type_that_the_guest_has() -> None:
     assert controller.key < 0
     bare = machine()
     assert parse(bare.ref, {**_bare(), "config.hardware.device": []}).free_place()[0].bus == 0
+
+
+def test_a_change_is_for_the_configuration_that_was_seen() -> None:
+    seen = {**_bare(), "config.changeVersion": "2026-11-21T00:00:00Z"}
+    now = parse(vim.VirtualMachine("vm-1"), seen)
+    for spec in (plug(now, V1, PATH, UUID, DiskOptions())[0], unplug(now, V1, None)):
+        assert spec.changeVersion == "2026-11-21T00:00:00Z"
+    assert unplug(machine(), V1, None).changeVersion is None
+
+
+def test_a_shared_volume_has_several_writers() -> None:
+    for shared in (True, False):
+        spec = plug(machine(), V1, PATH, UUID, DiskOptions(shared=shared))[0]
+        backing = spec.deviceChange[-1].device.backing
+        assert backing.sharing == ("sharingMultiWriter" if shared else None)
+        assert backing.diskMode == "independent_persistent"
 
 
 def _bare() -> dict[str, Any]:

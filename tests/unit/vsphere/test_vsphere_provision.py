@@ -254,6 +254,9 @@ def test_a_hostile_image_leaves_nothing(
     assert makes.look("box").stage is Stage.ABSENT
     assert left(lab) == []
     assert lab_free(makes) == free
+    calls = lab.calls()
+    assert calls.get("HttpNfcLeaseAbort", 0) == calls.get("ImportVApp", 0)
+    assert "HttpNfcLeaseComplete" not in calls
 
 
 def lab_free(makes: Provisioner) -> dict[str, int]:

@@ -136,6 +136,16 @@ def test_a_task_that_does_not_end_is_uncertain(
     vm.close()
 
 
+@pytest.mark.parametrize("fault", ["InvalidArgument", "NoPermission"])
+def test_a_task_that_cannot_be_asked_about_is_uncertain(
+    lab: VCenter, vm: VSphere, web: GuestId, fault: str
+) -> None:
+    ref = vm._inventory.machine(web).ref
+    lab.fault("RetrievePropertiesEx", Fault=fault)
+    with pytest.raises(Uncertain):
+        tasks.run(vm._session, "x", lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec()), deadline=9)
+
+
 def test_no_collector_is_left_behind(
     lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
 ) -> None:
