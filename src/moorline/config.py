@@ -53,6 +53,27 @@ POWERVM = (
         group="powervm",
     ),
 )
+VSPHERE = (
+    Option("vcenter_user", "", "Who logs on to vCenter.", group="vsphere"),
+    Option(
+        "vcenter_password_file",
+        "",
+        "The file with the password, for its owner alone.",
+        group="vsphere",
+    ),
+    Option(
+        "vcenter_ca",
+        "",
+        "The authorities that may vouch for vCenter (PEM). Default: those of the system.",
+        group="vsphere",
+    ),
+    Option(
+        "vcenter_thumbprint",
+        "",
+        "The fingerprint of vCenter's certificate, instead of an authority.",
+        group="vsphere",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

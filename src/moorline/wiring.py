@@ -46,7 +46,7 @@ def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
 ) -> config.Settings:
     """Read the configuration, with the options of all back ends. Raises Refused."""
-    options = [*backend_options(), *config.POWERVM]
+    options = [*backend_options(), *config.POWERVM, *config.VSPHERE]
     return config.load(files, options, state_dir=state_dir, hypervisor=hypervisor)
 
 
@@ -101,9 +101,19 @@ def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bo
     """Return the hypervisor that is set, not connected yet. Raises Refused, Denied."""
     if given.hypervisor.startswith("powervm:"):
         return _powervm(given, store, host, own=own)
+    if given.hypervisor.startswith("vsphere:"):
+        return _vsphere(given)
     from moorline.hypervisors.libvirt import Libvirt
 
     return Libvirt(given.hypervisor)
+
+
+def _vsphere(given: config.Settings) -> Hypervisor:
+    try:
+        from moorline.hypervisors.vsphere import Logon, Session, VSphere
+    except ModuleNotFoundError as e:
+        raise Refused(f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'") from e
+    return VSphere(Session(Logon.from_uri(given.hypervisor, given.values)))
 
 
 def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:

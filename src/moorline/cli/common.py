@@ -100,7 +100,7 @@ def common(command: F) -> Callable[..., Any]:
         metavar="URI",
         envvar="MOORLINE_HYPERVISOR",
         help="qemu:///system (default), qemu:///session, qemu:///embed?root=DIR, powervm:///,"
-        " powervm://HOST[:PORT].",
+        " powervm://HOST[:PORT], vsphere://HOST[:PORT].",
     )
     @click.option(
         "--config-file",

@@ -1,0 +1,60 @@
+"""``vsphere://`` is a hypervisor of the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lab.vcenter import VCenter
+from lab.vcenter.rig import Operator
+from moorline.cli import main
+
+
+class Prompt:
+    def __init__(self, lab: VCenter, directory: Path) -> None:
+        password = directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(lab.password)
+        self._config = directory / "moorline.conf"
+        self._config.write_text(
+            f"[libvirt]\nconnection_uri = vsphere://localhost:{lab.port}\n"
+            f"[vsphere]\nvcenter_user = {lab.user}\nvcenter_ca = {lab.ca}\n"
+            f"vcenter_password_file = {password}\n"
+        )
+        self._state = directory / "state"
+
+    def __call__(self, *words: str, code: int = 0) -> Result:
+        where = ["--config-file", str(self._config), "--state-dir", str(self._state)]
+        done = CliRunner().invoke(main, [*words, *where])
+        assert done.exit_code == code, done.output
+        return done
+
+
+@pytest.fixture
+def moorline(lab: VCenter, tmp_path: Path) -> Prompt:
+    return Prompt(lab, tmp_path)
+
+
+def test_a_disk_on_vvol_is_attached_and_detached(moorline: Prompt, operator: Operator) -> None:
+    source = operator.disk("vvol1")
+    url = f"vmdk://{source.datastore}/{source.file}"
+    guest = VCenter.guests[0]
+    moorline("attach", guest, url)
+    moorline("attach", guest, url)
+    (row,) = json.loads(moorline("list", "--output", "json").stdout)
+    assert (row["guest"], row["seen"], row["backend"]) == (guest, "attached", "vmdk")
+    moorline("detach", guest, url)
+    assert json.loads(moorline("list", "--output", "json").stdout) == []
+
+
+def test_what_is_not_there_is_refused_and_leaves_no_wish(moorline: Prompt) -> None:
+    moorline("attach", VCenter.guests[0], "vmdk://vvol1/volumes/none.vmdk", code=3)
+    assert json.loads(moorline("list", "--output", "json").stdout) == []
+
+
+def test_files_of_a_host_are_not_for_a_vcenter(moorline: Prompt) -> None:
+    refused = moorline("attach", VCenter.guests[0], "/etc/hostname", "--format", "raw", code=3)
+    assert "cannot use local volumes" in refused.stderr
