@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from moorline.ports import Backends, Hypervisor, StorageBackend
 from moorline.records import Records
 
 AboutTo = Callable[[Step], None]
+_IDLE = frozenset({Step.NOTHING, Step.WAIT, Step.PARK})
 _ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
 
 
@@ -51,16 +53,41 @@ class Pass:
     """Why nothing can be done now (WAIT, PARK)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """A step that was taken, for journals and metrics. Nothing is decided upon it."""
+
+    step: Step
+    row: Attachment
+    seconds: float
+    error: MoorlineError | None
+    """None: it was done."""
+
+
+Report = Callable[[Took], None]
+"""Told of every step after it was taken. Must neither block nor raise."""
+
+
+def unreported(took: Took) -> None:
+    """The report of somebody who does not want to know."""
+
+
 class Reconciler:
     """Brings one host's attachments from what is seen to what is wanted."""
 
     def __init__(
-        self, records: Records, backends: Backends, hypervisor: Hypervisor, lanes: Lanes
+        self,
+        records: Records,
+        backends: Backends,
+        hypervisor: Hypervisor,
+        lanes: Lanes,
+        report: Report = unreported,
     ) -> None:
         self._records = records
         self._backends = backends
         self._hypervisor = hypervisor
         self._lanes = lanes
+        self._report = report
 
     def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
         """Take the next step for *key*, and say so first. Raises what the step raises.
@@ -143,8 +170,20 @@ class Reconciler:
         step = next_step(row.want, seen)
         if (step in _ON_LINK) is on_link:
             about_to(step)
-            self._act(step, row, seen)
+            self._take(step, row, seen)
         return Pass(step, row, seen, reason(step, seen))
+
+    def _take(self, step: Step, row: Attachment, seen: Seen) -> None:
+        """Act, and report what came of it."""
+        if step in _IDLE:
+            return
+        begun = time.monotonic()
+        try:
+            self._act(step, row, seen)
+        except MoorlineError as e:
+            self._report(Took(step, row, time.monotonic() - begun, e))
+            raise
+        self._report(Took(step, row, time.monotonic() - begun, None))
 
     def _act(self, step: Step, row: Attachment, seen: Seen) -> None:
         if step is Step.FORGET:

@@ -13,7 +13,7 @@ from moorline.api import Moorline
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.lanes import Lanes
 from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values
-from moorline.reconciler import Reconciler
+from moorline.reconciler import Reconciler, Report, unreported
 from moorline.records import Records
 from moorline.settle import silent
 
@@ -66,12 +66,14 @@ def open_host(
     own: bool = True,
     patience: float = 60.0,
     waiting: Callable[[str], None] = silent,
+    report: Report = unreported,
 ) -> Moorline:
     """Open this host's state and hypervisor; close what is returned.
 
     *own*: be the host's owner, as all that changes something must; blocks up
     to *patience* seconds while another process is. Raises Busy, Denied,
     Unavailable. The hypervisor is connected when it is first asked something.
+    *report* is told of every step that is taken.
     """
     from moorline.host.linux import Linux
     from moorline.host.lock import HostLock
@@ -92,7 +94,7 @@ def open_host(
         hypervisor = open_hypervisor(given, store, host, own=own)
         stack.callback(hypervisor.close)
         records = Records(store, codec, config.host_name(given))
-        reconciler = Reconciler(records, Backends(host, given.values), hypervisor, Lanes())
+        reconciler = Reconciler(records, Backends(host, given.values), hypervisor, Lanes(), report)
         return Moorline(records, reconciler, hypervisor, close=stack.pop_all().close)
     raise AssertionError("unreachable")
 
