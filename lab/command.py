@@ -13,17 +13,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moorline:
-    """*state*: its state directory (None: the default). *before*: words in front of the command."""
+    """*state*: its state directory (None: the default). *before*, *after*: more words."""
 
     state: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     def start(self, *args: str, stdin: Any = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start it as the leader of its own process group, and return at once."""
         state = {} if self.state is None else {"MOORLINE_STATE_DIR": str(self.state)}
+        program = Path(sys.executable).with_name("moorline")
         return subprocess.Popen(
-            [*self.before, str(Path(sys.executable).with_name("moorline")), *args],
+            [*self.before, str(program), *args, *self.after],
             env={**os.environ, **state, **self.environment},
             stdin=stdin,
             stdout=subprocess.PIPE,

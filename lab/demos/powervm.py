@@ -1,73 +1,47 @@
 """Files become vSCSI disks of two LPARs through a NovaLink stand-in, through a kill and a rebuild.
 
-No PowerVM hardware is here: NovaLink is lab/novalink, driven by the real pypowervm.
+No PowerVM hardware is here: NovaLink is lab/novalink, driven by the real pypowervm. NFS and GPFS
+are FUSE mounts that the operator made; lab/mounttable.py gives them their types.
 """
 
 from __future__ import annotations
 
 import signal
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 
 from lab import host
-from lab.command import Moorline
 from lab.demo import chapter, claim, say, until
 from lab.novalink import NovaLink
-from lab.novalink.rig import image, mapped
-
-SHARES = host.LAB / "shares"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A raw image on a share that the operator mounted."""
-
-    id: str
-    file: Path
+from lab.novalink.partition import Shares, Volume, moorline, shares
+from lab.novalink.rig import mapped
 
 
 class Demo:
     """One NovaLink partition, and the commands that a user types on it."""
 
-    def __init__(self, novalink: NovaLink, name: str) -> None:
+    def __init__(self, novalink: NovaLink, name: str, at: Shares) -> None:
         self.novalink = novalink
         here = host.LAB / name
         here.mkdir()
-        password = here / "password"
-        password.touch(mode=0o600)
-        password.write_text(novalink.password)
-        self._config = here / "moorline.conf"
-        self._config.write_text(
-            "[libvirt]\n"
-            f"connection_uri = powervm://localhost:{novalink.port}\n"
-            "[powervm]\n"
-            f"novalink_user = {novalink.user}\n"
-            f"novalink_password_file = {password}\n"
-            f"novalink_ca = {novalink.ca}\n"
-        )
-        self._moorline = Moorline(here / "state")
-
-    def arguments(self, *args: str) -> list[str]:
-        return [*args, "--config-file", str(self._config)]
+        self._moorline = moorline(novalink, here, at)
 
     def moorline(self, *args: str, code: int = 0) -> str:
         """Type a command, and show what it prints."""
         say(f"# moorline {' '.join(args)}")
-        done = self._moorline(*self.arguments(*args), code=code)
+        done = self._moorline(*args, code=code)
         for line in (done.stdout + done.stderr).splitlines():
             say(f"  {line}")
         return done.stderr
 
-    def attach(self, lpar: str, volume: Volume, *more: str, code: int = 0) -> str:
-        return self.moorline("attach", lpar, *self._named(volume), *more, code=code)
+    def attach(self, lpar: str, volume: Volume, code: int = 0) -> str:
+        return self.moorline("attach", lpar, *_named(volume), code=code)
 
     def killed_attach(self, lpar: str, volume: Volume) -> None:
         """Kill the command after the mapping was made and before it knows."""
         mappings = len(mapped(self.novalink))
         self.novalink.faults.set(slow_reply=2)
-        args = ["attach", lpar, *self._named(volume)]
-        process = self._moorline.start(*self.arguments(*args))
+        args = ["attach", lpar, *_named(volume)]
+        process = self._moorline.start(*args)
         say(f"# moorline {' '.join(args)}")
         try:
             until(lambda: len(mapped(self.novalink)) > mappings, "for the mapping")
@@ -78,43 +52,37 @@ class Demo:
         claim("killed with SIGKILL before NovaLink answered", process.returncode, -signal.SIGKILL)
 
     def seen(self) -> dict[str, str]:
-        rows = self._moorline.json(*self.arguments("list"))
+        rows = self._moorline.json("list")
         return {row["volume"]: row["seen"] for row in rows}
 
     def posts(self) -> int:
         return self.novalink.service.updates()
 
-    def _named(self, volume: Volume) -> list[str]:
-        return [str(volume.file), "--format", "raw", "--volume", volume.id]
 
-
-def share(name: str) -> Path:
-    """A file system that somebody mounted, as NFS and GPFS are on a NovaLink partition."""
-    at = SHARES / name
-    at.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", f"server:/{name}", str(at)], check=True)
-    return at
+def _named(volume: Volume) -> list[str]:
+    return ["--connection", str(volume.connection)]
 
 
 def main() -> None:
-    nfs, gpfs = share("nfs"), share("gpfs")
-    one = Volume("3f2a9c1e-0001", image(nfs, "volume-1"))
-    two = Volume("3f2a9c1e-0002", image(gpfs, "volume-2"))
-    three = Volume("1b04d7f2-0003", image(nfs, "volume-3"))  # the first in order, the last to come
-    with NovaLink(["web01", "db01"]) as novalink:
-        demo = Demo(novalink, "novalink")
-        attach_two(demo, one, two)
-        refusals(demo, one, nfs)
-        kill(demo, three)
-        rebuild(demo)
-        detach(demo, one, two, three)
-    refused_systems(one)
-    for at in (nfs, gpfs):
-        subprocess.run(["umount", str(at)], check=True)  # nothing of ours holds them
+    with shares(host.LAB) as at:
+        one = at.on_nfs("3f2a9c1e-0001")
+        two = at.on_gpfs("3f2a9c1e-0002")
+        three = at.on_nfs("1b04d7f2-0003")  # the first in order, the last to come
+        with NovaLink(["web01", "db01"]) as novalink:
+            demo = Demo(novalink, "novalink", at)
+            attach_two(demo, one, two)
+            refusals(demo, one, at)
+            kill(demo, three)
+            rebuild(demo)
+            detach(demo, one, two, three)
+        refused_systems(one, at)
+    say("Both shares could be unmounted: nothing of ours holds them.")
 
 
 def attach_two(demo: Demo, one: Volume, two: Volume) -> None:
     chapter("A file on NFS becomes a disk of web01, one on GPFS a disk of db01")
+    say(f"Cinder says: {one.connection.read_text()}")
+    say(f"Cinder says: {two.connection.read_text()}")
     demo.attach("web01", one)
     demo.attach("db01", two)
     found = mapped(demo.novalink)
@@ -127,17 +95,20 @@ def attach_two(demo: Demo, one: Volume, two: Volume) -> None:
     claim("nothing was posted", demo.posts(), posts)
 
 
-def refusals(demo: Demo, one: Volume, nfs: Path) -> None:
+def refusals(demo: Demo, one: Volume, at: Shares) -> None:
     chapter("What must not be is refused before anything changes")
     posts = demo.posts()
     demo.attach("db01", one, code=3)
-    fresh = str(image(nfs, "fresh"))
-    demo.moorline("attach", "db01", str(nfs / "absent"), "--format", "raw", code=3)
-    qcow2 = nfs / "copy-on-write"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(qcow2), "1M"], check=True)
-    demo.moorline("attach", "db01", str(qcow2), "--format", "qcow2", code=3)
+    container = at.on_nfs("copy-on-write", format="qcow2")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(container.file), "1M"]
+    subprocess.run(command, check=True)
+    demo.attach("db01", container, code=3)
+    absent = at.on_nfs("absent")
+    absent.file.unlink()
+    demo.attach("db01", absent, code=3)
+    fresh = at.on_gpfs("fresh")
     demo.novalink.system.alter("db01", rmc="inactive")
-    demo.moorline("attach", "db01", fresh, "--format", "raw", code=3)
+    demo.attach("db01", fresh, code=3)
     demo.novalink.system.alter("db01", rmc="active")
     claim("nothing was posted", demo.posts(), posts)
 
@@ -173,14 +144,14 @@ def detach(demo: Demo, one: Volume, two: Volume, three: Volume) -> None:
     claim("a second detach does nothing", demo.posts(), posts)
 
 
-def refused_systems(one: Volume) -> None:
+def refused_systems(one: Volume, at: Shares) -> None:
     chapter("A traditional VIOS and an HMC are refused")
     with NovaLink(["web01"], mode="traditional") as novalink:
-        demo = Demo(novalink, "traditional")
+        demo = Demo(novalink, "traditional", at)
         told = demo.attach("web01", one, code=3)
         claim("it says why", "does not host virtual I/O (traditional VIOS)" in told)
         claim("nothing was posted", demo.posts(), 0)
     with NovaLink(["web01"], mode="hmc") as novalink:
-        demo = Demo(novalink, "hmc")
+        demo = Demo(novalink, "hmc", at)
         told = demo.attach("web01", one, code=3)
         claim("it says why", "is an HMC, not NovaLink" in told)

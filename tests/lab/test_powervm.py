@@ -1,0 +1,104 @@
+"""PowerVM with the file systems that it is for: NFS and GPFS, mounted by the operator.
+
+The command runs as a user starts it. NovaLink and the mounts are stand-ins; witnesses are
+what NovaLink maps, and what it was asked to change.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.command import Moorline
+from lab.novalink import NovaLink
+from lab.novalink.partition import EXPORT, Shares, Volume, moorline, shares
+from lab.novalink.rig import WEB, mapped
+
+ID = "3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
+
+
+@pytest.fixture
+def novalink(lab: Path) -> Iterator[NovaLink]:
+    with NovaLink() as novalink:
+        yield novalink
+
+
+@pytest.fixture
+def directory(lab: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=lab, prefix="powervm-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def at(directory: Path, leftovers_check: None) -> Iterator[Shares]:
+    with shares(directory) as at:
+        yield at
+
+
+@pytest.fixture
+def command(novalink: NovaLink, directory: Path, at: Shares) -> Moorline:
+    return moorline(novalink, directory, at)
+
+
+def attach(command: Moorline, volume: Volume, *more: str, code: int = 0) -> str:
+    connection = str(volume.connection)
+    return command("attach", "web01", "--connection", connection, *more, code=code).stderr
+
+
+@pytest.mark.parametrize("kind", ["nfs", "gpfs"])
+def test_d3_a_stock_connection_of_cinder_becomes_a_disk_and_goes(
+    novalink: NovaLink, command: Moorline, at: Shares, kind: str
+) -> None:
+    """Its ``export`` is no path here, or there is none; its ``data`` has no volume id."""
+    volume = at.on_nfs(ID) if kind == "nfs" else at.on_gpfs(ID)
+    told = json.loads(volume.connection.read_text())
+    assert told["data"].get("export", EXPORT) == EXPORT
+    assert not {"volume_id", "serial"} & set(told["data"])
+    attach(command, volume)
+    attach(command, volume)
+    assert [m[:2] for m in mapped(novalink)] == [(WEB, ID)]
+    paths = {m.disk.path for ms in novalink.system.mappings.values() for m in ms if m.disk}
+    assert paths == {str(volume.file)}
+    (view,) = command.json("show", ID)
+    assert (view["backend"], view["link"], view["seen"]) == (
+        kind,
+        str(volume.file.parent),
+        "attached",
+    )
+    assert novalink.service.updates() == 1
+    command("detach", "web01", ID)
+    command("detach", "web01", ID)
+    assert (mapped(novalink), command.json("list")) == ([], [])
+    assert novalink.service.updates() == 2
+    assert volume.file.stat().st_size == 1 << 20
+
+
+def test_d3_a_mount_at_the_path_that_is_no_nfs_is_not_taken_for_the_share(
+    novalink: NovaLink, command: Moorline, at: Shares
+) -> None:
+    """Without the lab's mount table it is what it is: FUSE."""
+    volume = at.on_nfs(ID)
+    told = attach(replace(command, before=()), volume, code=7)
+    assert "fuse.nfs4), not the share" in told
+    assert novalink.service.updates() == 0
+
+
+def test_d3_a_share_that_the_operator_has_not_mounted_is_waited_for(
+    novalink: NovaLink, command: Moorline, at: Shares
+) -> None:
+    volume = at.on_nfs(ID)
+    subprocess.run(["umount", at.nfs], check=True)
+    try:
+        told = attach(command, volume, "--timeout", "0", code=5)
+        assert f"nothing is mounted at {at.nfs}" in told
+        assert novalink.service.updates() == 0
+    finally:
+        at.mount("nfs")
+    command("sweep")
+    assert [m[1] for m in mapped(novalink)] == [ID]
