@@ -55,7 +55,7 @@ HOSTILE = {
         )
     },
     "no format": connection("clu", "volume-1", None),
-    "ploop": connection("clu", "volume-1", "ploop"),
+    "ploop with a space": connection("clu", "a volume", "ploop"),
     "options": connection("clu", "volume-1", options="-o allow_root"),
     "data is text": {"driver_volume_type": "vzstorage", "data": "clu"},
     "nothing": {},

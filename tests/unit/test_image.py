@@ -97,12 +97,6 @@ def test_devices_and_other_file_systems_are_refused(share: Path) -> None:
         standin.umount(str(share / "sub"))
 
 
-def test_ploop_is_a_directory(share: Path) -> None:
-    check(share, "sub", "ploop")
-    make(share, "a.raw", "raw")
-    assert "not a directory" in refused(share, "a.raw", "ploop")
-
-
 # --- what it is ---
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.backends.virtuozzo import Virtuozzo, settings_of
+from moorline.backends.virtuozzo import MountSettings, Virtuozzo, settings_of
 from moorline.errors import Refused
 from moorline.model import Caching, ImageFile
 from moorline.ports import Mount
@@ -107,9 +107,27 @@ def test_vz_defect_2_the_path_follows_from_the_cluster_alone() -> None:
     assert BACKEND.link_name(parse("clu2")) != BACKEND.link_name(parse("clu"))
 
 
-def test_ploop_is_refused_with_its_reason() -> None:
-    with pytest.raises(Refused, match="'ploop' is not supported"):
-        parse("clu", format="ploop")
+def test_a_ploop_image_has_a_device_and_a_mount_apart() -> None:
+    c, raw = parse("clu", format="ploop"), parse("clu")
+    assert BACKEND.link_name(c) != BACKEND.link_name(parse("clu", name="b", format="ploop"))
+    assert BACKEND.link_name(c).startswith("/dev/moorline/clu-")
+    assert BACKEND.mount_point(c) not in (BACKEND.mount_point(raw), Path(BACKEND.link_name(c)))
+
+
+def test_a_mount_apart_has_a_log_and_a_cache_of_its_own() -> None:
+    settings = MountSettings(log="/log/%(cluster_name)s/a.gz", cache="/ssd/c")
+    backend = Virtuozzo(
+        ToyHost(), mount_point_base=Path("/mnt"), settings=settings, has_command=str
+    )
+    words = backend.mount_command(parse("clu", format="ploop"), Path("/at"))
+    assert words[words.index("-l") + 1] == "/log/clu/ploop-a.gz"
+    assert words[words.index("-C") + 1] == "/ssd/ploop-c"
+
+
+def test_the_name_of_a_ploop_image_has_no_spaces() -> None:
+    with pytest.raises(Refused, match="spaces"):
+        parse("clu", name="a b", format="ploop")
+    assert parse("clu", name="a b").name == "a b"
 
 
 # --- mounts ---

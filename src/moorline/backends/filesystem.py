@@ -113,38 +113,25 @@ class MountedFileSystem(ABC, Generic[F]):
     # --- StorageBackend ---
 
     def link_name(self, c: F) -> LinkName:
-        """The mount point. It depends on the share alone."""
-        if c.share in self._given:
-            return LinkName(str(self._given[c.share]))
-        readable = re.sub(r"[^A-Za-z0-9_.]+", "-", c.share)[-40:].lstrip("-.")
-        digest = hashlib.sha256(f"{self.kind}\n{c.share}".encode()).hexdigest()[:16]
-        return LinkName(str(self._base / f"{readable}-{digest}"))
+        """The mount point."""
+        return LinkName(str(self.mount_point(c)))
 
     def inspect(self, c: F) -> Link:
         """Tell what is at the mount point. Blocks for the look's deadline at most."""
-        at = self._at(c)
-        if self.is_given(c):
-            return self._look_at_given(c, at)
-        mount = self._mount(at)
-        if mount is None:
-            return self._look_beneath(at)
-        if not self.is_mount_of(c, mount):
-            return Foreign(
-                f"another file system ({mount.fstype}, {mount.source}) is mounted at {at}"
-            )
-        return self._look_at(c, at, mount)
+        return self.share_link(c)
 
     def verify(self, c: F) -> None:
         """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""
         self._demand_link(c)
+        at = self.mount_point(c)
         try:
-            self._host.image(self._at(c), c.name, c.format)
+            self._host.image(at, c.name, c.format)
         except OSError as e:
-            raise Failed(f"{self._at(c) / c.name} cannot be looked at: {e.strerror}") from e
+            raise Failed(f"{at / c.name} cannot be looked at: {e.strerror}") from e
 
     def connect(self, c: F) -> None:
         """Mount the share, and see that it is what was asked for; there already is success."""
-        link = self.inspect(c)
+        link = self.share_link(c)
         if isinstance(link, Unlinked) and not self.is_given(c):
             self._connect(c)
         else:
@@ -160,7 +147,7 @@ class MountedFileSystem(ABC, Generic[F]):
         if self.is_given(c):
             self._leave_given(c)
             return
-        at = self._at(c)
+        at = self.mount_point(c)
         mount = self._mount(at)
         if mount is not None:
             if not self.is_mount_of(c, mount):
@@ -171,6 +158,26 @@ class MountedFileSystem(ABC, Generic[F]):
         self._clear(at, time.monotonic() + _LAST_WAIT)
 
     # --- how ---
+
+    def mount_point(self, c: F) -> Path:
+        """Where *c*'s share is mounted. It depends on the share alone."""
+        if c.share in self._given:
+            return self._given[c.share]
+        return self._base / digest_name(self.kind, c.share)
+
+    def share_link(self, c: F) -> Link:
+        """What is at the mount point of *c*'s share."""
+        at = self.mount_point(c)
+        if self.is_given(c):
+            return self._look_at_given(c, at)
+        mount = self._mount(at)
+        if mount is None:
+            return self._look_beneath(at)
+        if not self.is_mount_of(c, mount):
+            return Foreign(
+                f"another file system ({mount.fstype}, {mount.source}) is mounted at {at}"
+            )
+        return self._look_at(c, at, mount)
 
     def is_given(self, c: F) -> bool:
         """Whether *c*'s share is the operator's to mount."""
@@ -195,9 +202,6 @@ class MountedFileSystem(ABC, Generic[F]):
                 hold=self._hold(at),
             )
         )
-
-    def _at(self, c: F) -> Path:
-        return Path(self.link_name(c))
 
     def _hold(self, at: Path) -> Path:
         return at.with_name(f"{at.name}.lock")
@@ -231,7 +235,7 @@ class MountedFileSystem(ABC, Generic[F]):
         return self._look_at(c, at, mount)
 
     def _leave_given(self, c: F) -> None:
-        link = self.inspect(c)
+        link = self.share_link(c)
         if isinstance(link, Broken):
             raise Failed(link.reason, hint="the operator mounted it, and must renew it")
 
@@ -270,7 +274,7 @@ class MountedFileSystem(ABC, Generic[F]):
         return link
 
     def _demand_link(self, c: F, link: Link | None = None) -> None:
-        match link or self.inspect(c):
+        match link or self.share_link(c):
             case Foreign(reason):
                 raise NotOurs(reason)
             case Unknown(reason):
@@ -278,10 +282,10 @@ class MountedFileSystem(ABC, Generic[F]):
             case Broken(reason):
                 raise Failed(reason)
             case Unlinked():
-                raise Failed(f"nothing is mounted at {self._at(c)}")
+                raise Failed(f"nothing is mounted at {self.mount_point(c)}")
 
     def _connect(self, c: F) -> None:
-        at = self._at(c)
+        at = self.mount_point(c)
         mountpoint.prepare(at, self._mount_user)
         try:
             self.mount(c, at)
@@ -322,6 +326,13 @@ class MountedFileSystem(ABC, Generic[F]):
         mountpoint.remove(at)
         with suppress(OSError):
             hold.unlink()
+
+
+def digest_name(kind: str, what: str) -> str:
+    """A file's name for *what*: readable, short, and nobody else's."""
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", what)[-40:].lstrip("-.")
+    digest = hashlib.sha256(f"{kind}\n{what}".encode()).hexdigest()[:16]
+    return f"{readable}-{digest}"
 
 
 def _why(error: OSError) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,29 +13,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
-from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.backends.filesystem import FileOnShare, MountedFileSystem, digest_name
+from moorline.backends.ploop import Ploop
+from moorline.backends.virtuozzo_share import CLUSTER, read_share
 from moorline.errors import Busy, Failed, Refused
-from moorline.model import Caching, Format, ImageFile
+from moorline.model import BlockDevice, Caching, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.secret import Secret
 
 SCHEME = "vzstorage://"
-FORMATS: tuple[Format, ...] = ("raw", "qcow2")
-MOST_SERVERS = 32
-LONGEST_PASSWORD = 1024
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "ploop")
 CLIENTS = ("vstorage", "pstorage")
 """The names of the client, the newer first: commands, configuration, mounts."""
 RESERVED = frozenset("clCugm")
 """Options of the mount command that have a setting of their own (as in Nova)."""
 
-_CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_SERVER = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
-_PLAIN = re.compile(rf"(?P<cluster>{_CLUSTER})(?::(?P<password>[^/].*))?")
-_SERVED = re.compile(rf"(?P<servers>[^/]+):/(?P<cluster>{_CLUSTER})(?::(?P<password>.+))?")
-_SOURCE = re.compile(rf"[vp]storage://(?P<cluster>{_CLUSTER})/?")
+_SOURCE = re.compile(rf"[vp]storage://(?P<cluster>{CLUSTER})/?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _PERMISSIONS = re.compile(r"0?[0-7]{3}")
 
@@ -75,11 +68,16 @@ class MountSettings:
                 raise Refused(f"vzstorage_{option}_path: {value!r} is not an absolute path")
         _refuse_reserved(self.options)
 
-    def arguments(self, cluster: str) -> tuple[str, ...]:
-        """The arguments for a cluster's mount command."""
+    def arguments(self, cluster: str, prefix: str = "") -> tuple[str, ...]:
+        """The arguments for a cluster's mount command.
+
+        *prefix*: of the names of files that two mounts cannot share.
+        """
         owner = ("-u", self.user, "-g", self.group, "-m", self.permissions[-3:])
         places = (("-l", self.log), ("-C", self.cache))
-        paths = [word for flag, path in places if path for word in (flag, _filled(path, cluster))]
+        paths = [
+            word for flag, path in places if path for word in (flag, _filled(path, cluster, prefix))
+        ]
         return (*owner, *paths, *self.options)
 
 
@@ -98,6 +96,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
     """
 
     kind: ClassVar[str] = "vzstorage"
+    yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
     options: ClassVar[Sequence[Option]] = (
         Option(
             "vzstorage_mount_point_base",
@@ -141,6 +140,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         given: Mapping[str, Path] | None = None,
         configuration: Path = Path("/etc"),
         has_command: Callable[[str], object] = shutil.which,
+        ploop: Ploop | None = None,
         deadline: float = 30.0,
     ) -> None:
         super().__init__(host, mount_point_base, deadline=deadline, given=given)
@@ -148,6 +148,8 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         self._cache = cache
         self._configuration = configuration
         self._has_command = has_command
+        self._ploop = ploop or Ploop(host, has_command=has_command, deadline=deadline)
+        self._ploop_lanes: dict[Path, threading.Lock] = {}
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> Virtuozzo:
@@ -171,22 +173,75 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
                 hint="vzstorage://[MDS[,MDS]:/]CLUSTER/FILE; a password only by --connection",
             )
         export, name = match.groups()
-        _share(export)
+        read_share(export)
         return typed(self.kind, {"export": export, "name": file_name(name)}, format)
 
     def parse(self, connection: Mapping[str, Any]) -> VirtuozzoFile:
         """Validate Cinder's connection. Raises Refused, and quotes nothing of the share."""
         info = ConnectionInfo(self.kind, connection)
-        servers, cluster, password = _share(info.text("export", 8192))
+        servers, cluster, password = read_share(info.text("export", 8192))
         info.refuse_options()
+        format, name = info.format(FORMATS), info.file_name()
+        if format == "ploop" and re.search(r"\s", name):
+            raise Refused("the name of a ploop image must not have spaces in it")
         return VirtuozzoFile(
             share=cluster,
-            name=info.file_name(),
-            format=info.format(FORMATS),
+            name=name,
+            format=format,
             volume=info.volume_id(),
             servers=servers,
             password=password,
         )
+
+    # --- ploop images: a device on a mount that only such devices use ---
+
+    def mount_point(self, c: VirtuozzoFile) -> Path:
+        at = super().mount_point(c)
+        # Apart, so that the kernel's list of devices tells whether it is used.
+        apart = c.format == "ploop" and not self.is_given(c)
+        return at.with_name(f"{at.name}-ploop") if apart else at
+
+    def link_name(self, c: VirtuozzoFile) -> LinkName:
+        """The mount point; of a ploop image, the name of its device."""
+        return LinkName(str(self._device(c))) if c.format == "ploop" else super().link_name(c)
+
+    def inspect(self, c: VirtuozzoFile) -> Link:
+        link = super().inspect(c)
+        if c.format != "ploop":
+            return link
+        return self._ploop.link(self._device(c), self._directory(c), link, self._cache)
+
+    def connect(self, c: VirtuozzoFile) -> None:
+        if c.format != "ploop":
+            super().connect(c)
+            return
+        self._ploop.demand(self._device(c))
+        with self._lane(c):
+            super().connect(c)
+            # What the kernel opens is looked at before it does.
+            self.verify(c)
+            self._ploop.connect(self._device(c), self._directory(c))
+
+    def disconnect(self, c: VirtuozzoFile) -> None:
+        if c.format != "ploop":
+            super().disconnect(c)
+            return
+        with self._lane(c):
+            self._ploop.disconnect(self._device(c), self._directory(c))
+            if not self._ploop.used(self.mount_point(c)):
+                super().disconnect(c)
+
+    def _lane(self, c: VirtuozzoFile) -> threading.Lock:
+        """Volumes have links of their own here, but one mount."""
+        return self._ploop_lanes.setdefault(self.mount_point(c), threading.Lock())
+
+    def _device(self, c: VirtuozzoFile) -> Path:
+        return self._ploop.name(digest_name(self.kind, f"{c.share}/{c.name}"))
+
+    def _directory(self, c: VirtuozzoFile) -> Path:
+        return self.mount_point(c) / c.name
+
+    # --- the facts ---
 
     def is_mount_of(self, c: VirtuozzoFile, mount: Mount) -> bool:
         source = _SOURCE.fullmatch(mount.source)
@@ -199,7 +254,8 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         return ImageFile(path, c.format, self._cache, relabel=False)
 
     def mount_command(self, c: VirtuozzoFile, at: Path) -> tuple[str, ...]:
-        arguments = self._settings.arguments(c.share)
+        prefix = "ploop-" if c.format == "ploop" else ""
+        arguments = self._settings.arguments(c.share, prefix)
         return (f"{self._client()}-mount", "-c", c.share, str(at), *arguments)
 
     def mount(self, c: VirtuozzoFile, at: Path) -> None:
@@ -248,53 +304,6 @@ def settings_of(values: Values) -> MountSettings:
     )
 
 
-def _share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
-    """``[mds1[,mds2…]:/]cluster[:password]`` to its parts. Raises Refused.
-
-    Whatever follows the cluster's colon is the password. A share that can be
-    read both as ``host:port…:/cluster`` and as ``cluster:password`` is refused.
-    ``name:/…`` names a server: where none is named, no password begins with a slash.
-    """
-    plain = _PLAIN.fullmatch(text)
-    match = _SERVED.fullmatch(text)
-    servers = _servers(match["servers"]) if match else ()
-    if plain and servers:
-        raise Refused(
-            "the connection's export can be read in two ways: a server with its port, or a"
-            " cluster with its password",
-            hint="give metadata servers by their full names or addresses",
-        )
-    match = match if servers else plain
-    if match is None:
-        raise Refused("the connection's export is not [MDS[,MDS…]:/]CLUSTER[:PASSWORD]")
-    password = match["password"]
-    if password and len(password.encode()) > LONGEST_PASSWORD:
-        raise Refused(f"the cluster's password is longer than {LONGEST_PASSWORD} bytes")
-    return servers, match["cluster"], Secret(password) if password else None
-
-
-def _servers(text: str) -> tuple[str, ...]:
-    """A list of metadata servers; empty if it is none."""
-    servers = tuple(_server(part) for part in text.split(","))
-    return servers if all(servers) and len(servers) <= MOST_SERVERS else ()
-
-
-def _server(text: str) -> str:
-    """``host[:port]`` as we write it; '' if it is none. Raises Refused if it is nearly one."""
-    match = _SERVER.fullmatch(text)
-    if match is None or len(text) > 260:
-        return ""
-    if int(match["port"] or 1) not in range(1, 65536):
-        raise Refused("the connection's export has a port that is none")
-    host = match["host"].lower()
-    if host.startswith("["):
-        try:
-            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        except ValueError:
-            return ""
-    return f"{host}:{int(match['port'])}" if match["port"] else host
-
-
 def _tell_servers(path: Path, servers: Sequence[str]) -> None:
     """Write the list of metadata servers, one a line, if it names others than it should."""
     if not servers:
@@ -337,8 +346,9 @@ def _refuse_reserved(options: Sequence[str]) -> None:
         before = word
 
 
-def _filled(path: str, cluster: str) -> str:
-    return path.replace("%(cluster_name)s", cluster)
+def _filled(path: str, cluster: str, prefix: str) -> str:
+    directory, _, name = path.replace("%(cluster_name)s", cluster).rpartition("/")
+    return f"{directory}/{prefix}{name}"
 
 
 def _cache(text: str) -> Caching:

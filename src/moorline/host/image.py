@@ -16,7 +16,7 @@ from typing import NoReturn
 from oslo_utils.imageutils import format_inspector
 
 from moorline.errors import Refused
-from moorline.host import qcow2
+from moorline.host import ploop, qcow2
 
 LONGEST_CHAIN = 32
 _CONTAINERS = ["qcow2", "vhd", "vhdx", "vmdk", "vdi", "qed"]
@@ -35,7 +35,7 @@ def check_image(share: str, name: str, format: str, within: str | None = None) -
     fence = _fence(share, within or share)
     with _opened(share, os.O_PATH | os.O_DIRECTORY) as root:
         if format == "ploop":
-            _check_directory(root, _parts(name))
+            _check_ploop(root, share, _parts(name))
         else:
             _check_chain(root, share, fence, (_parts(name), format))
 
@@ -145,10 +145,19 @@ def _image(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
             yield file, st
 
 
-def _check_directory(root: int, parts: Parts) -> None:
+def _check_ploop(root: int, share: str, parts: Parts) -> None:
+    """All files that the directory's descriptor names are in it, and none is of a format."""
     with _walked(root, parts) as (_, st):
         if not stat.S_ISDIR(st.st_mode):
             raise Refused(f"{_name(parts)} is {_type(st)}, not a directory")
+    descriptor = (*parts, ploop.NAME)
+    with _image(root, descriptor) as (file, _):
+        names = ploop.files(os.pread(file, ploop.ENOUGH + 1, 0))
+    for name in names:
+        delta = _resolve(share, parts, descriptor, name)
+        with _image(root, delta) as (file, _):
+            # oslo.utils does not know ploop's own header.
+            _check_format(file, delta, "raw")
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""A share of Virtuozzo Storage as Cinder has it: ``[mds1[,mds2…]:/]cluster[:password]``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from moorline.errors import Refused
+from moorline.secret import Secret
+
+MOST_SERVERS = 32
+LONGEST_PASSWORD = 1024
+CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+"""A cluster's name, as a regular expression."""
+
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_SERVER = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
+_PLAIN = re.compile(rf"(?P<cluster>{CLUSTER})(?::(?P<password>[^/].*))?")
+_SERVED = re.compile(rf"(?P<servers>[^/]+):/(?P<cluster>{CLUSTER})(?::(?P<password>.+))?")
+
+
+def read_share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
+    """``[mds1[,mds2…]:/]cluster[:password]`` to its parts. Raises Refused.
+
+    Whatever follows the cluster's colon is the password. A share that can be
+    read both as ``host:port…:/cluster`` and as ``cluster:password`` is refused.
+    ``name:/…`` names a server: where none is named, no password begins with a slash.
+    """
+    plain = _PLAIN.fullmatch(text)
+    match = _SERVED.fullmatch(text)
+    servers = _servers(match["servers"]) if match else ()
+    if plain and servers:
+        raise Refused(
+            "the connection's export can be read in two ways: a server with its port, or a"
+            " cluster with its password",
+            hint="give metadata servers by their full names or addresses",
+        )
+    match = match if servers else plain
+    if match is None:
+        raise Refused("the connection's export is not [MDS[,MDS…]:/]CLUSTER[:PASSWORD]")
+    password = match["password"]
+    if password and len(password.encode()) > LONGEST_PASSWORD:
+        raise Refused(f"the cluster's password is longer than {LONGEST_PASSWORD} bytes")
+    return servers, match["cluster"], Secret(password) if password else None
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    """A list of metadata servers; empty if it is none."""
+    servers = tuple(_server(part) for part in text.split(","))
+    return servers if all(servers) and len(servers) <= MOST_SERVERS else ()
+
+
+def _server(text: str) -> str:
+    """``host[:port]`` as we write it; '' if it is none. Raises Refused if it is nearly one."""
+    match = _SERVER.fullmatch(text)
+    if match is None or len(text) > 260:
+        return ""
+    if int(match["port"] or 1) not in range(1, 65536):
+        raise Refused("the connection's export has a port that is none")
+    host = match["host"].lower()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return ""
+    return f"{host}:{int(match['port'])}" if match["port"] else host

@@ -1,0 +1,188 @@
+"""ploop images on Virtuozzo Storage against the back end contract, and what is theirs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+from ploop_rig import PloopRig
+from virtuozzo_rig import mutable
+
+from moorline.errors import Failed, NotOurs, Refused, Uncertain
+from moorline.model import BlockDevice, Broken, Caching, Foreign, Linked, Unknown, Unlinked
+from moorline.ports import Command, Output
+from moorline.testing.contracts.backend import (
+    BackendContract,
+    BackendRig,
+    connect,
+    disconnect,
+    look,
+)
+from moorline.testing.faults import Fault, Faults, Faulty, Killed
+from moorline.testing.toy_host import ToyHost, ToyShare
+
+
+@pytest.fixture
+def ploop_rig(tmp_path: Path) -> Iterator[PloopRig]:
+    rig = PloopRig(tmp_path)
+    yield rig
+    mutable(rig.base)
+
+
+class TestPloopOnAToyHost(BackendContract):
+    @pytest.fixture
+    def rig(self, ploop_rig: PloopRig) -> BackendRig:
+        return ploop_rig
+
+    def test_a_missing_volume_is_refused(self, rig: BackendRig) -> None:
+        """There is no link without the image, so it is refused earlier than a file is."""
+        assert isinstance(rig, PloopRig)
+        missing = {**rig.good, "data": {**rig.good["data"], "name": "disk-9"}}
+        with pytest.raises(Refused, match="no file disk-9"):
+            connect(rig, missing)
+        disconnect(rig, missing)
+        assert rig.world() == ([], [], {}, {})
+
+
+def test_the_guest_gets_a_device_by_a_name_that_lasts(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.good)
+    before = look(rig, rig.good)
+    assert before == Linked(BlockDevice(rig.name, Caching.WRITEBACK))
+    rig.remove()
+    connect(rig, rig.good)
+    assert look(rig, rig.good) == before
+    assert str(rig.name.readlink()) == f"/dev/{next(iter(rig.devices.values()))}"
+    disconnect(rig, rig.good)
+
+
+def test_the_device_goes_before_the_mount_and_the_mount_with_the_last_device(
+    ploop_rig: PloopRig,
+) -> None:
+    rig = ploop_rig
+    for each in (rig.good, rig.neighbour):
+        connect(rig, each)
+    assert len(rig.host.table) == 1
+    assert look(rig, rig.good) != look(rig, rig.neighbour)
+    rig.host.ran.clear()
+    disconnect(rig, rig.good)
+    assert rig.verbs() == ["ploop umount"]
+    assert isinstance(look(rig, rig.neighbour), Linked)
+    disconnect(rig, rig.neighbour)
+    assert rig.verbs() == ["ploop umount", "ploop umount", "umount"]
+    assert rig.world() == ([], [], {}, {})
+
+
+def test_a_device_that_is_busy_keeps_its_name_and_its_mount(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.good)
+    before = rig.world()
+
+    def busy(host: ToyHost, command: Command) -> Output | None:
+        if command.argv[1] == "umount":
+            raise Failed("busy")
+        return rig.ploop(host, command)
+
+    rig.host.programs["ploop"] = busy
+    with pytest.raises(Failed, match="busy"):
+        disconnect(rig, rig.good)
+    assert rig.world() == before
+    assert isinstance(look(rig, rig.good), Linked)
+
+
+def test_where_ploop_is_not_installed_it_is_refused_and_nothing_changes(
+    ploop_rig: PloopRig,
+) -> None:
+    rig = ploop_rig
+    del rig.host.programs["ploop"]
+    before = rig.world()
+    with pytest.raises(Refused, match="needs the command ploop"):
+        connect(rig, rig.good)
+    assert isinstance(look(rig, rig.good), Unlinked)
+    disconnect(rig, rig.good)
+    assert rig.world() == before
+    assert rig.host.ran == []
+
+
+def test_the_name_of_another_device_is_no_link(ploop_rig: PloopRig) -> None:
+    """A number can be another image's after the device was taken away behind our back."""
+    rig = ploop_rig
+    connect(rig, rig.good)
+    (descriptor,) = rig.devices
+    rig.devices["/elsewhere/DiskDescriptor.xml"] = rig.devices.pop(descriptor)
+    assert isinstance(look(rig, rig.good), Unlinked)
+    connect(rig, rig.good)
+    assert look(rig, rig.good) == Linked(BlockDevice(rig.name, Caching.WRITEBACK))
+    assert str(rig.name.readlink()) == f"/dev/{rig.devices[descriptor]}"
+    disconnect(rig, rig.good)
+    assert list(rig.devices) == ["/elsewhere/DiskDescriptor.xml"]
+
+
+def test_a_device_without_its_mount_is_broken_and_goes(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.good)
+    rig.host.unmount(rig.at)
+    assert isinstance(look(rig, rig.good), Broken)
+    disconnect(rig, rig.good)
+    assert rig.world() == ([], [], {}, {})
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["again", "opposite"])
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("first", [connect, disconnect])
+def test_whatever_strikes_at_any_command_it_is_gone_over(
+    ploop_rig: PloopRig, first: Callable[..., None], fault: Fault, again: bool
+) -> None:
+    rig = ploop_rig
+    sound, faults = rig.backend, Faults()
+    then = first if again else (disconnect if first is connect else connect)
+    for at in count():
+        rig.backend = sound
+        (connect if first is disconnect else disconnect)(rig, rig.good)
+        rig.backend = rig.make(Faulty(rig.host, faults, {"run"}))
+        faults.plan((at, fault))
+        with suppress(Killed, Failed, Uncertain):
+            first(rig, rig.good)
+        if not faults.struck:
+            break
+        faults.struck = 0
+        rig.backend = sound
+        then(rig, rig.good)
+        if then is connect:
+            assert isinstance(look(rig, rig.good), Linked)
+        else:
+            assert rig.world() == ([], [], {}, {})
+    assert at > 3
+
+
+def test_a_command_that_still_runs_is_waited_for(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    rig.host.holds.add(rig.name.with_name(f"{rig.name.name}.lock"))
+    link = look(rig, rig.good)
+    assert isinstance(link, Unknown)
+    assert not link.hangs
+
+
+def test_a_list_that_cannot_be_had_is_unknown(ploop_rig: PloopRig) -> None:
+    def hung(host: object, command: object) -> None:
+        raise Uncertain("no answer")
+
+    connect(ploop_rig, ploop_rig.good)
+    ploop_rig.host.programs["ploop"] = hung
+    assert isinstance(look(ploop_rig, ploop_rig.good), Unknown)
+    with pytest.raises(Uncertain):
+        disconnect(ploop_rig, ploop_rig.good)
+    assert len(ploop_rig.host.table) == 1
+
+
+def test_a_foreign_mount_is_left_alone(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    rig.host.mount("tmpfs", rig.at, "tmpfs", ToyShare())
+    assert isinstance(look(rig, rig.good), Foreign)
+    for act in (connect, disconnect):
+        with pytest.raises(NotOurs):
+            act(rig, rig.good)
+    assert len(rig.host.table) == 1
