@@ -111,6 +111,8 @@ def _keep(directory: Path) -> int:
 def _remove(directory: Path, sudo: Sequence[str]) -> None:
     # Mount points are immutable while nothing is mounted on them.
     subprocess.run([*sudo, "chattr", "-R", "-f", "-i", str(directory)], check=False)
+    # Loop devices are the kernel's: they would outlive the host.
+    subprocess.run([*sudo, sys.executable, "-m", "lab.clients.loops", str(directory)], check=False)
     subprocess.run([*sudo, "rm", "-rf", "--", str(directory)], check=False)
 
 

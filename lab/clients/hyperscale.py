@@ -15,11 +15,12 @@ Known, from the clients that OpenStack had until 2020 (os-brick
   ``/dev/8ee71c33-dcd0-4267-8f2b-e0742ec``: 31 characters of the GUID.
 
 Assumed, because nothing public says so: that the device is a node made last and removed
-first; that get_volume_path takes the name that connect_volume takes, and is an error for a
-volume that is not connected; that connecting what is connected is success, disconnecting
-what is not is error 1, and so is disconnecting what somebody has open; exit code 1 and a
-text on stderr for who is not root; and, as the worst that is possible, that of two volumes
-whose 31 characters are equal the second is "connected" with the first one's device in place.
+first; that both operations clear away the node of a device that has died; that
+get_volume_path takes the name that connect_volume takes, and is an error for a volume that
+is not connected; that connecting what is connected is success, disconnecting what is not
+is error 1, and so is disconnecting what somebody has open; exit code 1 and a text on stderr
+for who is not root; and, as the worst that is possible, that of two volumes whose 31
+characters are equal the second is "connected" with the first one's device in place.
 
 ``volumes/NAME`` in the lab's ``hyperscale`` directory is a volume, a file that becomes a
 loop device. ``control.json`` (see standin.py) maps the volume's name to the behaviour of
@@ -139,6 +140,7 @@ def _connect(product: Product, guid: str) -> dict[str, Any]:
     number = loops.of(volume)
     if number is None:
         number = loops.attach(volume)
+    _tidy(guid)
     if not device_of(guid).exists():
         loops.node(device_of(guid), number)
     return {"payload": _payload()}
@@ -146,6 +148,8 @@ def _connect(product: Product, guid: str) -> dict[str, Any]:
 
 def _disconnect(product: Product, guid: str) -> dict[str, Any]:
     number = loops.of(product.directory / "volumes" / guid)
+    if number is None and _tidy(guid):
+        return {}
     if number is None:
         raise Refusal(ERROR, f"volume {guid} is not connected")
     if loops.in_use(number):
@@ -154,6 +158,15 @@ def _disconnect(product: Product, guid: str) -> dict[str, Any]:
         device_of(guid).unlink()
     loops.detach(number)
     return {}
+
+
+def _tidy(guid: str) -> bool:
+    """Remove the node of a device that has died; say whether there was one."""
+    path = device_of(guid)
+    dead = path.is_block_device() and not loops.alive(os.minor(path.stat().st_rdev))
+    if dead:
+        path.unlink()
+    return dead
 
 
 def _path(product: Product, guid: str) -> dict[str, Any]:

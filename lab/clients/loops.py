@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,3 +112,14 @@ def _opened(number: int) -> Iterator[int]:
         yield device
     finally:
         os.close(device)
+
+
+def detach_below(directory: Path) -> None:
+    """Let go of every file of HyperScale's below a lab host's directory."""
+    for file in directory.glob("lab/hyperscale/volumes/*"):
+        if (number := of(file)) is not None:
+            detach(number)
+
+
+if __name__ == "__main__":
+    detach_below(Path(sys.argv[1]))

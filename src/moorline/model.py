@@ -67,6 +67,8 @@ class BlockDevice:
 
     path: Path
     caching: Caching = Caching.DIRECT
+    discard: bool = False
+    """Whether what a guest discards is given back to the storage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,22 @@ class Root:
     size: int
     device: int
     empty: bool | None
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function to call in a process of its own: slow to import, or it may hang."""
+
+    name: str
+    """Whose library it is, for people to read."""
+    module: str
+    """Has ``answer(question)``; it is imported once, and called in forks of that process."""
+    question: Secret[Mapping[str, Any]]
+    """What can be written as JSON; it goes through a socket."""
+    deadline: float
+    """Seconds after which it is killed with all that it started, and Uncertain is raised."""
+    hold: Path | None = None
+    """As a command's: kept locked until the process has ended, even if we are killed first."""
+
+
     """None: not asked."""
     path: Path
     """The directory's own path, after all symlinks."""
@@ -323,6 +339,14 @@ class Host(Protocol):
 
         It is a regular file (ploop: a directory) reached without a symlink and
         without leaving *share* or its file system, its header agrees with
+    def call(self, call: Call) -> Mapping[str, Any]:
+        """Return what the function answers. Several calls run at once; none delays another.
+
+        Raises what it raises of our errors, Refused (the module cannot be
+        imported), Failed (no process can be started), Busy (*hold* is locked),
+        Uncertain (deadline, or the process ended).
+        """
+
         *format*, and all that it refers to (backing and data files) lies
         within *within* (default: *share*) and passes the same check.
 

@@ -50,6 +50,10 @@ class ConnectionInfo:
         """Whether the field is there and not null."""
         return self._data.get(field) is not None
 
+    def value(self, field: str) -> object:
+        """A field that may be missing (None) or of any type."""
+        return self._data.get(field)
+
     def format(self, known: Sequence[Format]) -> Format:
         """The declared format, one of *known*."""
         if self._data.get("format") in (None, ""):

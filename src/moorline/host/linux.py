@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pwd
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 from moorline.errors import Busy, Failed, Uncertain
 from moorline.host import mounts
+from moorline.host.calls import Calls
 from moorline.host.openers import openers
 from moorline.host.probe import Probe
 from moorline.model import Format
-from moorline.ports import Command, Mount, Output, Root
+from moorline.ports import Call, Command, Mount, Output, Root
 from moorline.secret import Secret
 
 LOOK_DEADLINE = 2.0
@@ -29,6 +32,7 @@ MOST_OUTPUT = 1 << 20
 """Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
 _MOST_SHOWN = 500
 _KILL_WAIT = 1.0
+_PR_SET_PDEATHSIG = 1
 _START_WAIT = 30.0
 
 
@@ -61,9 +65,11 @@ class Linux:
         self._systemd = systemd
         self._abandoned: list[subprocess.Popen[bytes]] = []
         self._probe = Probe(_Looker, deadline=look_deadline, incarnation=_mounts_on)
+        self._calls = Calls(_warm)
 
     def close(self) -> None:
-        """End the children that look at shares. What commands left behind stays."""
+        """End our children. What commands left behind stays, and calls under way go on."""
+        self._calls.close()
         self._probe.close()
 
     def run(self, command: Command) -> Output:
@@ -108,6 +114,12 @@ class Linux:
         finally:
             os.close(file)
         return False
+
+    def call(self, call: Call) -> Mapping[str, Any]:
+        """See :meth:`moorline.ports.Host.call`."""
+        with ExitStack() as stack:
+            held = [stack.enter_context(_locked(call.hold))] if call.hold else []
+            return self._calls.call(call, held)
 
     def mounts(self) -> Sequence[Mount]:
         """See :meth:`moorline.ports.Host.mounts`."""

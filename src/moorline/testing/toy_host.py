@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from moorline.errors import Busy, Failed, Refused, Uncertain
 from moorline.model import Format
-from moorline.ports import Command, Mount, Output, Root
+from moorline.ports import Call, Command, Mount, Output, Root
 
 Program = Callable[["ToyHost", Command], Output | None]
 """What a command does. Raises what :meth:`moorline.ports.Host.run` raises."""
@@ -44,6 +45,8 @@ class ToyHost:
     """Held by commands that still run."""
     ran: list[Command] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
+    answers: Callable[[Call], Mapping[str, Any]] = lambda call: {}
+    """What calls come to. Raises what :meth:`moorline.ports.Host.call` raises."""
 
     def __post_init__(self) -> None:
         self.programs.setdefault("umount", umount)
@@ -80,6 +83,9 @@ class ToyHost:
 
     def held(self, hold: Path) -> bool:
         return hold in self.holds
+
+    def call(self, call: Call) -> Mapping[str, Any]:
+        return self.answers(call)
 
     def mounts(self) -> Sequence[Mount]:
         return list(self.table)

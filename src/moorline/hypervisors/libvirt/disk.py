@@ -93,6 +93,8 @@ def disk_xml(
 
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
     driver = {"name": "qemu", "type": source.format if isinstance(source, ImageFile) else "raw"}
+    if isinstance(source, BlockDevice) and source.discard:
+        driver["discard"] = "unmap"
     caching = Caching.DIRECT if options.shared else _caching(source)
     if caching is Caching.WRITEBACK:
         return {**driver, "cache": "writeback"}

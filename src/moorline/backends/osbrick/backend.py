@@ -1,0 +1,244 @@
+"""The recipe for block devices that os-brick connects. os-brick itself runs in ``child``."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from moorline.backends.osbrick.device import SYS, Device, look
+from moorline.errors import Failed, NotOurs, Refused, Uncertain
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Foreign,
+    Format,
+    Link,
+    Linked,
+    LinkName,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports import Call, Host, Option, Values
+from moorline.secret import Secret
+
+LOCK_PATH = Option(
+    "lock_path",
+    "${moorline.state_dir}/os-brick",
+    "Where os-brick and its bridge keep locks.",
+    group="os_brick",
+)
+HELPER = Option(
+    "helper_command",
+    "",
+    "How os-brick's privsep helper is started where Moorline is not root. Default: sudo.",
+    group="privsep_osbrick",
+)
+QUESTION_DEADLINE = 5.0
+_CHILD = "moorline.backends.osbrick.child"
+_APPEARS = 5.0
+"""Seconds that a device has to appear, or to go, after its command said so."""
+_LOOK = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockVolume:
+    """A volume that os-brick can connect."""
+
+    device: Path
+    """Where its device appears on this host: known beforehand, and this volume's alone."""
+    properties: Secret[Mapping[str, Any]]
+    """What os-brick is given; it may hold credentials."""
+    volume: VolumeId | None = None
+    name: str = ""
+    """The link is the volume."""
+    size: int = 0
+    """Bytes that it has at least; 0: not told."""
+    discard: bool = False
+
+
+V = TypeVar("V", bound=BlockVolume)
+
+
+class OsBrick(ABC, Generic[V]):
+    """Most of a :class:`moorline.ports.StorageBackend` for a protocol of os-brick.
+
+    *locks*: the directory of the locks, made if it is not there. *helper*: how
+    os-brick's privsep helper is started where we are not root. *deadline*:
+    seconds that connecting and disconnecting have.
+    """
+
+    kind: ClassVar[str]
+    protocol: ClassVar[str]
+    """os-brick's name of the protocol."""
+    yields: ClassVar[frozenset[type]] = frozenset({BlockDevice})
+    options: ClassVar[Sequence[Option]] = (LOCK_PATH, HELPER)
+    given: ClassVar[bool] = False
+    """There is nothing to connect."""
+
+    def __init__(
+        self,
+        host: Host,
+        locks: Path,
+        *,
+        helper: str = "",
+        deadline: float = 120.0,
+        sys: Path = SYS,
+    ) -> None:
+        self._host = host
+        self._locks = locks
+        self._helper = helper
+        self._deadline = deadline
+        self._sys = sys
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Self:
+        """Make one. Raises Refused."""
+        locks = Path(values[LOCK_PATH.name])
+        if not locks.is_absolute():
+            raise Refused(f"[os_brick] lock_path {locks} is not absolute")
+        return cls(host, locks, helper=values[HELPER.name])
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        raise Refused(
+            f"{self.kind} volumes cannot be typed", hint="give Cinder's with --connection FILE"
+        )
+
+    @abstractmethod
+    def parse(self, connection: Mapping[str, Any]) -> V:
+        """Validate a connection. Raises Refused."""
+
+    def link_name(self, c: V) -> LinkName:
+        """The device's path."""
+        return LinkName(str(c.device))
+
+    def inspect(self, c: V) -> Link:
+        """Tell what is at the device's path. Blocks on no storage."""
+        found = look(c.device, self._sys)
+        if isinstance(found, Foreign):
+            return found
+        if self._busy(c):
+            return Unknown(f"a command that (dis)connects {c.device} still runs", hangs=False)
+        if not isinstance(found, Device):
+            return found
+        return self._own(c) or Linked(BlockDevice(c.device, discard=c.discard), given=self.given)
+
+    def verify(self, c: V) -> None:
+        """See :meth:`moorline.ports.StorageBackend.verify`: it is the device that was asked for."""
+        device = self._demand_device(c)
+        if device.size < c.size:
+            raise Refused(f"{c.device} has {device.size} bytes, the volume has {c.size}")
+        self._identify(c, device)
+
+    def connect(self, c: V) -> None:
+        """Let os-brick connect it, and see that its device is there."""
+        link = self.inspect(c)
+        if isinstance(link, Unlinked):
+            self._ready()
+            self.change("connect", c)
+            if not self._becomes(c, Device):
+                raise Uncertain(f"os-brick says it is connected, yet there is no {c.device}")
+            link = self.inspect(c)
+        if isinstance(link, Foreign):
+            raise NotOurs(link.reason)
+        if isinstance(link, Unknown):
+            raise Uncertain(link.reason)
+        if isinstance(link, Broken):
+            raise Failed(link.reason)
+
+    def disconnect(self, c: V) -> None:
+        """Let os-brick disconnect it, and see that its device is gone. Not there is success."""
+        link = self.inspect(c)
+        if isinstance(link, Foreign):
+            raise NotOurs(link.reason)
+        if isinstance(link, Unknown):
+            raise Uncertain(link.reason)
+        if self.given or (isinstance(link, Unlinked) and not self._begun(c)):
+            return
+        self.change("disconnect", c)
+        if not self._becomes(c, Unlinked) and self._still_ours(c):
+            raise Uncertain(f"os-brick says it is disconnected, yet {c.device} is still there")
+        for hold in self._holds(c):
+            with suppress(OSError):
+                hold.unlink()
+
+    # --- what a protocol may add ---
+
+    def _own(self, c: V) -> Link | None:
+        """Why the device at the path is not taken for *c*'s; None if it is."""
+        return None
+
+    def _identify(self, c: V, device: Device) -> None:
+        """Check that *device* is the volume *c*. Raises Refused, Failed, Uncertain."""
+
+    def _still_ours(self, c: V) -> bool:
+        """Whether what stands at the path after disconnecting can be *c*'s."""
+        return True
+
+    # --- how ---
+
+    def ask(self, do: str, c: V) -> Mapping[str, Any]:
+        """Ask os-brick something that changes nothing."""
+        return self._call(do, c, QUESTION_DEADLINE, None, "")
+
+    def change(self, do: str, c: V) -> Mapping[str, Any]:
+        """Let os-brick connect or disconnect, one at a time even after a crash."""
+        call, command = self._holds(c)
+        return self._call(do, c, self._deadline, call, str(command))
+
+    def _call(
+        self, do: str, c: V, deadline: float, hold: Path | None, command_hold: str
+    ) -> Mapping[str, Any]:
+        question = {
+            "do": do,
+            "protocol": self.protocol,
+            "properties": dict(c.properties.reveal()),
+            "link": str(c.device),
+            "locks": str(self._locks),
+            "hold": command_hold,
+            "helper": self._helper,
+            "deadline": deadline,
+        }
+        return self._host.call(Call("os-brick", _CHILD, Secret(question), deadline, hold))
+
+    def _holds(self, c: V) -> tuple[Path, Path]:
+        """Locked by the process that calls os-brick, and by the command that it runs."""
+        name = f"moorline-{self.kind}-{c.device.name}"
+        return self._locks / f"{name}.call", self._locks / f"{name}.command"
+
+    def _busy(self, c: V) -> bool:
+        return any(self._host.held(hold) for hold in self._holds(c))
+
+    def _begun(self, c: V) -> bool:
+        """Whether connecting was begun, and is not known to be undone."""
+        return any(hold.exists() for hold in self._holds(c))
+
+    def _ready(self) -> None:
+        try:
+            self._locks.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as e:
+            raise Failed(f"the directory of locks {self._locks} cannot be made: {e}") from e
+
+    def _demand_device(self, c: V) -> Device:
+        found = look(c.device, self._sys)
+        if isinstance(found, Unlinked):
+            raise Refused(f"there is no device {c.device}")
+        if isinstance(found, Foreign):
+            raise Refused(found.reason)
+        if isinstance(found, Broken):
+            raise Failed(found.reason)
+        return found
+
+    def _becomes(self, c: V, what: type) -> bool:
+        """Wait until the device has come or gone."""
+        end = time.monotonic() + _APPEARS
+        while not isinstance(look(c.device, self._sys), what):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK)
+        return True

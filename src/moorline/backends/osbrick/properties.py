@@ -1,0 +1,40 @@
+"""Reads what connections to block devices have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from moorline.backends.connection_info import ConnectionInfo
+from moorline.errors import Refused
+
+_GIB = 1 << 30
+_LARGEST = 1 << 23
+"""GiB of a volume: 8 EiB is the most that a device can have."""
+
+
+class BlockFacts(TypedDict):
+    """Fields of a ``BlockVolume`` that every protocol reads alike."""
+
+    size: int
+    discard: bool
+
+
+def properties_of(connection: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What os-brick is given: the data, or of a flat connection all but its type."""
+    data = connection.get("data", connection)
+    return {key: value for key, value in data.items() if key != "driver_volume_type"}
+
+
+def block_facts(info: ConnectionInfo) -> BlockFacts:
+    """The volume's size, if it is told, and whether it takes discards. Raises Refused.
+
+    Cinder's ``size`` is in GiB.
+    """
+    info.refuse_options()
+    if info.has("format"):
+        info.format(("raw",))
+    size = info.value("size") or 0
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
+        raise Refused("the connection's size is not a number of GiB")
+    return {"size": size * _GIB, "discard": info.value("discard") is True}
