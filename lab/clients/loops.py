@@ -65,6 +65,11 @@ def of(file: Path) -> int | None:
     return None
 
 
+def alive(number: int) -> bool:
+    """Whether the device has a file."""
+    return Path(f"/sys/block/loop{number}/loop/backing_file").exists()
+
+
 def in_use(number: int) -> bool:
     """Whether a process has the device open, or it is mounted."""
     device = os.makedev(MAJOR, number)

@@ -162,6 +162,38 @@ class Linux:
             self._abandoned.append(child)
 
 
+def fork(do: Callable[[], None]) -> int:
+    """Run *do* in a fork that leads a session and is killed when we end; return its id.
+
+    Only for a process with one thread: what others of them had locked stays locked.
+    """
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    _be_fork(do, parent)
+
+
+def _be_fork(do: Callable[[], None], parent: int) -> NoReturn:
+    try:
+        os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == parent:  # it may have ended before we asked to end with it
+            do()
+    finally:
+        os._exit(0)
+
+
+def _warm(module: str, control: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a process that keeps *module* imported (:mod:`moorline.host.warm`)."""
+    return _start(
+        [sys.executable, "-P", "-m", "moorline.host.warm", module],
+        program=sys.executable,
+        stdin=control.fileno(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def _start(argv: Sequence[str], *, program: str, **how: Any) -> subprocess.Popen[bytes]:
     """Start a process in its own session, so that it and its group can be killed."""
     try:
