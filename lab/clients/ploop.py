@@ -21,19 +21,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
-import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from lab.clients import loops
 from lab.clients.standin import Failure, Product, act, run
-
-LOOP_MAJOR = 7
-_SET_FD, _CLEAR_FD, _GET_FREE = 0x4C00, 0x4C01, 0x4C82
-_TRIES = 20
 
 
 def command() -> None:
@@ -90,45 +84,18 @@ def _device_of(image: Path) -> Path:
 def _mount(image: Path) -> None:
     if image in dict(_devices()).values():
         raise Failure(1, f"image {image} is mounted already")
-    with image.open("r+b") as file:
-        device = _set_up(file.fileno())
+    number = loops.attach(image)
+    device = Path(f"/dev/ploop{number}")
+    device.unlink(missing_ok=True)  # of a device that is gone
+    loops.node(device, number)
     print(f"Adding delta dev={device} img={image} (rw)")
-
-
-def _set_up(file: int) -> Path:
-    for _ in range(_TRIES):  # loop devices are the whole machine's, and others take some
-        with Path("/dev/loop-control").open("rb") as control:
-            number = fcntl.ioctl(control, _GET_FREE)
-        node = Path(f"/dev/ploop{number}")
-        node.unlink(missing_ok=True)  # of a device that is gone
-        os.mknod(node, stat.S_IFBLK | 0o660, os.makedev(LOOP_MAJOR, number))
-        try:
-            with node.open("r+b", buffering=0) as device:
-                fcntl.ioctl(device, _SET_FD, file)
-        except OSError as e:
-            node.unlink()
-            if e.errno != errno.EBUSY:
-                raise
-        else:
-            return node
-    raise Failure(1, "no free device")
 
 
 def _umount(device: Path) -> None:
     if device not in dict(_devices()):
         raise Failure(1, f"{device} is not mounted")
-    if _open(device.stat().st_rdev):
+    number = os.minor(device.stat().st_rdev)
+    if loops.in_use(number):  # a loop device would go later, without an error
         raise Failure(1, f"{device}: Device or resource busy")
-    with device.open("rb", buffering=0) as file:
-        fcntl.ioctl(file, _CLEAR_FD)
+    loops.detach(number)
     device.unlink()
-
-
-def _open(number: int) -> bool:
-    """Whether a process has the device open. Loop devices would go later, without an error."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            st = link.stat()
-            if stat.S_ISBLK(st.st_mode) and st.st_rdev == number:
-                return True
-    return False

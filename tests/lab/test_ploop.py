@@ -1,0 +1,152 @@
+"""ploop images end to end, on the stand-in for ``ploop``, and the stand-in itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from virtuozzo_story import ID, Story
+
+from lab import host
+from lab.command import Moorline
+from lab.guest import Guest, digest, pattern
+from lab.ploop import BASE, DESCRIPTOR, Ploop, create
+from lab.virtuozzo import Virtuozzo
+from moorline.testing.faults import Fault
+
+KIB = 1 << 10
+
+
+class PloopStory(Story):
+    """The volume is a ploop image."""
+
+    def make(self) -> None:
+        self.ploop = Ploop(host.LAB)
+        self.file = create(self.cluster.path / ID)
+
+    def publish(self) -> None:
+        connection = self.cluster.connection(ID, "ploop", volume_id=ID)
+        self.connection.write_text(json.dumps(connection))
+
+
+@pytest.fixture
+def story(lab: Path, moorline: Moorline, guest: Guest) -> Iterator[PloopStory]:
+    virtuozzo = Virtuozzo(lab)
+    story = PloopStory(moorline, virtuozzo.cluster("vault", password="secret"), guest)
+    yield story
+    story.forget_node()
+    story.ploop.clear()
+    virtuozzo.clear()
+    assert list(Path("/dev").glob("ploop*")) == []
+
+
+def source(guest: Guest) -> str:
+    (line,) = [line for line in guest.domain.XMLDesc(2).splitlines() if "/dev/moorline" in line]
+    return line.split("'")[1]
+
+
+def test_the_guest_writes_to_a_ploop_image(story: PloopStory, second_guest: Guest) -> None:
+    story.run("attach")
+    story.check(True)
+    device = Path(source(story.guest))
+    assert device.readlink().name.startswith("ploop")
+    assert device.owner() == "root"  # libvirt gave away a node of its own, not the host's
+    story.guest.write(ID, "seed", offset=64 * KIB, length=256 * KIB)
+    with story.file.open("rb") as file:
+        file.seek(64 * KIB)
+        assert file.read(256 * KIB) == pattern("seed", 256 * KIB)
+    story.run("detach")
+    story.check(False)
+    assert [call[:2] for call in story.ploop.calls()] == [["ploop", "mount"], ["ploop", "umount"]]
+    assert not device.is_symlink()
+    story.guest = second_guest
+    story.run("attach")
+    read = second_guest.digest(ID, offset=64 * KIB, length=256 * KIB)
+    assert read == digest(pattern("seed", 256 * KIB))
+    story.run("detach")
+    story.check(False)
+
+
+def test_a_busy_device_keeps_the_mount(story: PloopStory) -> None:
+    story.run("attach")
+    device = Path(source(story.guest))
+    with device.open("rb"):
+        busy = story.run("detach", "--timeout", "0.5", code=5)
+        assert "busy" in busy.stderr
+        assert device.exists()
+        assert story.mounts() == 1
+    story.run("detach")
+    story.check(False)
+
+
+@pytest.mark.parametrize("action", ["attach", "detach"])
+def test_killed_after_each_of_the_last_effects(story: PloopStory, action: str) -> None:
+    """The toy host's test is of every point; here the device and the mount are real."""
+    if action == "detach":
+        story.run("attach")
+    for at in (6, 8, 10):
+        if story.killed(action, at, Fault.KILL_AFTER):
+            story.run("detach")
+            story.check(False)
+            if action == "detach":
+                story.run("attach")
+    story.run("detach")
+    story.check(False)
+
+
+def test_a_descriptor_that_leads_out_reaches_neither_kernel_nor_guest(story: PloopStory) -> None:
+    descriptor = story.file.with_name(DESCRIPTOR)
+    descriptor.write_text(descriptor.read_text().replace(BASE, "/etc/shadow"))
+    refused = story.run("attach", code=3)
+    assert "refers to '/etc/shadow'" in refused.stderr
+    assert story.ploop.calls() == []
+    story.check(False)
+
+
+def test_without_the_command_it_is_refused(story: PloopStory, tmp_path: Path) -> None:
+    clients = tmp_path / "clients"
+    shutil.copytree(host.SOFTWARE / "clients", clients, symlinks=True)
+    (clients / "ploop").unlink()
+    path = os.environ["PATH"].replace(str(host.SOFTWARE / "clients"), str(clients))
+    story.moorline = replace(story.moorline, environment={"PATH": path})
+    refused = story.run("attach", code=3)
+    assert "this host does not have" in refused.stderr
+    story.check(False)
+
+
+# --- the stand-in ---
+
+
+def call(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=20)
+
+
+def test_the_stand_in_makes_lists_and_takes_away_devices(lab: Path, tmp_path: Path) -> None:
+    ploop = Ploop(lab)
+    file = create(tmp_path / "disk", 1 << 20)
+    descriptor = tmp_path / "disk" / DESCRIPTOR
+    assert call("ploop", "list").stdout == ""
+    done = call("ploop", "mount", descriptor)
+    device = Path(done.stdout.split("dev=")[1].split()[0])
+    assert device.is_block_device()
+    assert call("ploop", "mount", descriptor).returncode == 1
+    (line,) = call("ploop", "list").stdout.splitlines()
+    assert line.split()[:2] == [device.name, str(file)]
+    with device.open("r+b", buffering=0) as disk:
+        disk.write(b"x" * 4096)
+        assert "busy" in call("ploop", "umount", "-d", device).stderr
+    assert file.read_bytes()[:4096] == b"x" * 4096
+    ploop.command(umount={"fail": {"code": 1, "stderr": "not today"}})
+    assert "not today" in call("ploop", "umount", "-d", device).stderr
+    ploop.command()
+    assert call("ploop", "umount", descriptor).returncode == 0
+    assert call("ploop", "list").stdout == ""
+    assert not device.exists()
+    assert call("ploop", "umount", "-d", device).returncode == 1
+    ploop.clear()
