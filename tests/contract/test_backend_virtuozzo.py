@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from virtuozzo_rig import CLIENTS, FuseRig, ToyRig, connection, mutable
 
 from moorline.errors import Failed, NotOurs, Uncertain
-from moorline.model import Caching, ImageFile, Linked, Unlinked
+from moorline.host.linux import Linux
+from moorline.hypervisors.libvirt.disk import disk_xml
+from moorline.model import Caching, DiskOptions, ImageFile, Linked, Unlinked, VolumeId
 from moorline.testing.contracts.backend import (
     BackendContract,
     BackendRig,
@@ -124,6 +128,66 @@ def test_vz_defect_5_the_last_user_unmounts(fuse_rig: FuseRig) -> None:
     assert fuse_rig.world() != ([], [])
     disconnect(fuse_rig, fuse_rig.good)
     assert fuse_rig.world() == ([], [])
+
+
+@pytest.mark.lab
+def test_nova_defect_4_a_connect_leaves_no_temporary_directory(
+    fuse_rig: FuseRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os-brick writes its list of servers into a directory of tempfile.mkdtemp(), and leaves it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for _ in range(2):
+        connect(fuse_rig, fuse_rig.good)
+        assert list(tmp_path.iterdir()) == []
+        disconnect(fuse_rig, fuse_rig.good)
+    assert {path.name for path in fuse_rig.kept.iterdir()} == {"bs.list", "auth_digest.key"}
+
+
+@pytest.mark.lab
+def test_nova_defect_4_the_daemon_is_in_no_cgroup_of_ours(
+    fuse_rig: FuseRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scope takes the daemon out of the service's cgroup, with which systemd would kill it."""
+    note = tmp_path / "note"
+    script = tmp_path / "systemd-run"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >> {note}\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    fuse_rig.host.close()
+    fuse_rig.host = Linux(systemd=True)
+    fuse_rig.backend = fuse_rig.make()
+    connect(fuse_rig, fuse_rig.good)
+    (scoped,) = note.read_text().splitlines()  # auth-node leaves nothing behind
+    assert scoped.startswith(f"--scope --quiet --collect -- vstorage-mount -c clu {fuse_rig.at} ")
+    disconnect(fuse_rig, fuse_rig.good)
+    assert note.read_text().splitlines() == [scoped]
+
+
+def test_nova_defect_4_the_connection_is_not_written_to(toy_rig: ToyRig) -> None:
+    """Nova puts its mount options into connection_info, where they are stored."""
+    before = deepcopy(toy_rig.good)
+    connect(toy_rig, toy_rig.good)
+    disconnect(toy_rig, toy_rig.good)
+    assert toy_rig.good == before
+
+
+@pytest.mark.parametrize("client", ["vstorage", "pstorage"])
+def test_libvirt_is_told_to_leave_the_images_owner(tmp_path: Path, client: str) -> None:
+    """It takes neither fuse.vstorage nor fuse.pstorage for shared (virfile.c, 9.0 to 12.0)."""
+    rig = ToyRig(tmp_path, client)
+    connect(rig, rig.good)
+    link = look(rig, rig.good)
+    assert isinstance(link, Linked)
+    where = {"target": "vdb", "bus": "virtio", "controller": 0, "unit": None}
+    xml = disk_xml(VolumeId("v"), link.source, DiskOptions(), **where, qemu=7_002_000)
+    label = ET.fromstring(xml).find("source/seclabel")
+    assert label is not None
+    assert label.attrib == {"model": "dac", "relabel": "no"}
+    disconnect(rig, rig.good)
+    mutable(rig.base)
 
 
 @pytest.mark.lab

@@ -193,3 +193,14 @@ def test_the_documented_diff_is_what_is_there() -> None:
         name, *lines = part.splitlines()
         added = "\n".join(line[1:] for line in lines)
         assert added in (root / name).read_text(), name
+
+
+def test_of_the_family_libvirt_knows_each_fuse_type_as_shared() -> None:
+    """Where it does not, a migration would take the image from its guest: the source must
+    then say so (relabel=False), as Virtuozzo's does. virFileSharedFsFUSE in virfile.c.
+    """
+    known = {"fuse.glusterfs", "fuse.quobyte"}
+    classes = [point.load() for point in entry_points(group="moorline.backends")]
+    mounted = [each for each in classes if issubclass(each, Mounted)]
+    assert {kind for each in mounted for kind in each.types if "fuse" in kind} <= known
+    assert len(mounted) > 3
