@@ -33,6 +33,9 @@ LOCK_PATH = Option(
     "Where os-brick and its bridge keep locks.",
     group="os_brick",
 )
+MULTIPATH = Option(
+    "volume_use_multipath", "false", "Use all paths to a volume, through the host's multipathd."
+)
 HELPER = Option(
     "helper_command",
     "",
@@ -69,17 +72,21 @@ class OsBrick(ABC, Generic[V]):
     """Most of a :class:`moorline.ports.StorageBackend` for a protocol of os-brick.
 
     *locks*: the directory of the locks, made if it is not there. *helper*: how
-    os-brick's privsep helper is started where we are not root. *deadline*:
-    seconds that connecting and disconnecting have.
+    os-brick's privsep helper is started where we are not root. *multipath*: use
+    all paths to a volume, which multipathd must join. *deadline*: seconds that
+    connecting and disconnecting have.
     """
 
     kind: ClassVar[str]
     protocol: ClassVar[str]
     """os-brick's name of the protocol."""
     yields: ClassVar[frozenset[type]] = frozenset({BlockDevice})
-    options: ClassVar[Sequence[Option]] = (LOCK_PATH, HELPER)
+    options: ClassVar[Sequence[Option]] = (LOCK_PATH, HELPER, MULTIPATH)
     given: ClassVar[bool] = False
     """There is nothing to connect."""
+    commands_hold: ClassVar[bool] = False
+    """Whether each command keeps the volume's lock as long as it lives. Not where
+    one leaves a daemon behind, as iscsiadm does."""
 
     def __init__(
         self,
@@ -87,12 +94,14 @@ class OsBrick(ABC, Generic[V]):
         locks: Path,
         *,
         helper: str = "",
+        multipath: bool = False,
         deadline: float = 120.0,
         sys: Path = SYS,
     ) -> None:
         self._host = host
         self._locks = locks
         self._helper = helper
+        self._multipath = multipath
         self._deadline = deadline
         self._sys = sys
 
@@ -102,7 +111,10 @@ class OsBrick(ABC, Generic[V]):
         locks = Path(values[LOCK_PATH.name])
         if not locks.is_absolute():
             raise Refused(f"[os_brick] lock_path {locks} is not absolute")
-        return cls(host, locks, helper=values[HELPER.name])
+        multipath = values[MULTIPATH.name].lower()
+        if multipath not in ("true", "false"):
+            raise Refused(f"{MULTIPATH.name} is {multipath[:80]!r}, not true or false")
+        return cls(host, locks, helper=values[HELPER.name], multipath=multipath == "true")
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         raise Refused(
@@ -126,7 +138,11 @@ class OsBrick(ABC, Generic[V]):
             return Unknown(f"a command that (dis)connects {c.device} still runs", hangs=False)
         if not isinstance(found, Device):
             return found
-        return self._own(c) or Linked(BlockDevice(c.device, discard=c.discard), given=self.given)
+        return self._own(c) or Linked(self.source(c), given=self.given)
+
+    def source(self, c: V) -> BlockDevice:
+        """What a guest is given."""
+        return BlockDevice(c.device, discard=c.discard)
 
     def verify(self, c: V) -> None:
         """See :meth:`moorline.ports.StorageBackend.verify`: it is the device that was asked for."""
@@ -139,7 +155,7 @@ class OsBrick(ABC, Generic[V]):
         """Let os-brick connect it, and see that its device is there."""
         link = self.inspect(c)
         if isinstance(link, Unlinked):
-            self._ready()
+            self._ready(c)
             self.change("connect", c)
             if not self._becomes(c, Device):
                 raise Uncertain(f"os-brick says it is connected, yet there is no {c.device}")
@@ -160,6 +176,7 @@ class OsBrick(ABC, Generic[V]):
             raise Uncertain(link.reason)
         if self.given or (isinstance(link, Unlinked) and not self._begun(c)):
             return
+        self._ready(c)
         self.change("disconnect", c)
         if not self._becomes(c, Unlinked) and self._still_ours(c):
             raise Uncertain(f"os-brick says it is disconnected, yet {c.device} is still there")
@@ -189,7 +206,7 @@ class OsBrick(ABC, Generic[V]):
     def change(self, do: str, c: V) -> Mapping[str, Any]:
         """Let os-brick connect or disconnect, one at a time even after a crash."""
         call, command = self._holds(c)
-        return self._call(do, c, self._deadline, call, str(command))
+        return self._call(do, c, self._deadline, call, str(command) if self.commands_hold else "")
 
     def _call(
         self, do: str, c: V, deadline: float, hold: Path | None, command_hold: str
@@ -202,6 +219,7 @@ class OsBrick(ABC, Generic[V]):
             "locks": str(self._locks),
             "hold": command_hold,
             "helper": self._helper,
+            "multipath": self._multipath,
             "deadline": deadline,
         }
         return self._host.call(Call("os-brick", _CHILD, Secret(question), deadline, hold))
@@ -218,11 +236,13 @@ class OsBrick(ABC, Generic[V]):
         """Whether connecting was begun, and is not known to be undone."""
         return any(hold.exists() for hold in self._holds(c))
 
-    def _ready(self) -> None:
+    def _ready(self, c: V) -> None:
         try:
             self._locks.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # Commands run as root, and we may not be: we could not open a file of theirs.
+            self._holds(c)[1].touch()
         except OSError as e:
-            raise Failed(f"the directory of locks {self._locks} cannot be made: {e}") from e
+            raise Failed(f"the directory of locks {self._locks} cannot be used: {e}") from e
 
     def _demand_device(self, c: V) -> Device:
         found = look(c.device, self._sys)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from os_brick import exception, privileged
@@ -22,12 +24,17 @@ from oslo_privsep import priv_context
 from oslo_utils import strutils
 
 from moorline.backends.osbrick import connector as hyperscale
+from moorline.backends.osbrick.protocols import LINKS
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
 
 HELD = 75
 """flock(1) exits so, as we ask it to, if the lock is held (EX_TEMPFAIL)."""
 NOT_STARTED = 69
 """flock(1) exits so if the command cannot be started (EX_UNAVAILABLE)."""
+BY_ID = Path("/dev/disk/by-id")
+_BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
+_UDEV = 10.0
+"""Seconds that udev has to name a device."""
 _REFUSED = (
     exception.Invalid,
     exception.InvalidConnectorProtocol,
@@ -50,14 +57,51 @@ def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
     properties = question["properties"]
     with _told_apart(properties):
         connector = InitiatorConnector.factory(
-            question["protocol"], "sudo", execute=_executor(question)
+            question["protocol"],
+            "sudo",
+            use_multipath=question["multipath"],
+            execute=_executor(question),
         )
+        link = Path(question["link"])
         if question["do"] == "connect":
-            return {"device": connector.connect_volume(properties)}
+            device = connector.connect_volume(properties)
+            _link(link, Path(device["path"]), question["deadline"])
+            return {"device": device}
         if question["do"] == "disconnect":
-            connector.disconnect_volume(properties, {"path": question["link"]})
+            connector.disconnect_volume(
+                properties, {"type": "block", "path": os.path.realpath(link)}
+            )
+            _unlink(link)
             return {}
         return {"paths": list(connector.get_volume_paths(properties))}
+
+
+def _link(link: Path, device: Path, patience: float) -> None:
+    """Make *link* lead to *device* by a name that never leads to another."""
+    if device == link:
+        return  # the protocol has a path of its own for each volume
+    end = time.monotonic() + min(patience / 2, _UDEV)
+    while not (lasting := _lasting_names(device)):
+        if time.monotonic() > end:
+            raise Uncertain(f"udev has made no name in {BY_ID} for {device}")
+        time.sleep(0.05)
+    rootwrap.execute("mkdir", "-p", "--", str(link.parent), run_as_root=True)
+    rootwrap.link_root(str(lasting[0]), str(link), force=True)
+
+
+def _unlink(link: Path) -> None:
+    if link.is_symlink() and link.parent == LINKS:
+        rootwrap.unlink_root(str(link))
+
+
+def _lasting_names(device: Path, directory: Path = BY_ID) -> list[Path]:
+    """The names that udev gives *device* by its identity; those of multipath first."""
+    real = device.resolve()
+    names = [name for name in directory.glob("*") if name.resolve() == real]
+    return sorted(
+        (name for name in names if name.name.startswith(_BY_IDENTITY)),
+        key=lambda name: (_BY_IDENTITY.index(name.name.partition("-")[0] + "-"), name.name),
+    )
 
 
 def _configure(question: Mapping[str, Any]) -> None:
@@ -115,8 +159,6 @@ def _told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
         raise Refused(says(e)) from None
     except _FAILED as e:
         raise Failed(says(e)) from None
-    except (KeyError, ValueError, TypeError) as e:
-        raise Refused(f"os-brick cannot use the connection: {type(e).__name__} {says(e)}") from None
     except processutils.ProcessExecutionError as e:
         family = Uncertain if isinstance(e.exit_code, int) else Failed
         raise family(says(e)) from None

@@ -31,6 +31,7 @@ class HyperScale(OsBrick[BlockVolume]):
 
     kind: ClassVar[str] = "veritas_hyperscale"
     protocol: ClassVar[str] = "VERITAS_HYPERSCALE"
+    commands_hold: ClassVar[bool] = True
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``veritas_hyperscale://GUID`` to a connection. Raises Refused."""
