@@ -95,6 +95,7 @@ class Moorline:
         volume: str | None = None,
         level: Level = Level.ATTACHED,
         options: DiskOptions = _AS_IT_COMES,
+        hands_off: bool = False,
         timeout: float = 60.0,
         progress: Progress = silent,
         dry_run: bool = False,
@@ -104,13 +105,17 @@ class Moorline:
         *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
         a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
         with *format*. *volume*: its id, where the connection bears none.
+        *hands_off*: somebody else (Nova) plugs the disk and defines the guest,
+        now or later: *guest* is its id, the level at most CONNECTED.
         *timeout*: seconds to go on trying. *dry_run*: change nothing, foresee.
 
         Success means that it was seen to be so. Refused: nothing is left of
         the wish. Failed, Uncertain, NotOurs: the wish stands, and repeating
         this call or a sweep goes on with it.
         """
-        before, wish = self._wishes.make(guest, connection, format, volume, level, options)
+        before, wish = self._wishes.make(
+            guest, connection, format, volume, level, options, hands_off=hands_off
+        )
         if dry_run:
             seen = self._reconciler.observe(wish)
             self._refuse_impossible(wish, seen)
@@ -118,6 +123,8 @@ class Moorline:
         row = wish if wish == before else self._records.put(wish)
         try:
             steps, done = self._settler.settle(row, timeout, progress)
+            if row.hands_off:
+                self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
             if before is None or before.want < row.want:
                 self._withdraw(row, before.want if before else Level.ABSENT)
@@ -147,9 +154,18 @@ class Moorline:
             return _foreseen(absent, self._reconciler.observe(absent))
         if row.want is not Level.ABSENT:
             absent = self._records.put(absent)
+        if row.hands_off:
+            return self._let_go(absent, progress)
         steps, done = self._settler.settle(absent, timeout, progress)
         after = replace(done.seen, disk=NO_DISK)
         return Outcome([step.value for step in steps], view(absent, after))
+
+    def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
+        """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
+        done = self._settler.push(absent, progress)
+        if isinstance(done, MoorlineError):
+            raise done
+        return Outcome([done.step.value], view(absent, done.seen))
 
     def list(self) -> Sequence[View]:
         """Describe all attachments of this host, by guest and volume. Changes nothing."""

@@ -219,6 +219,9 @@ class Attachment:
     options: DiskOptions = field(default_factory=DiskOptions)
     since: float = 0.0
     """When the wish was first made, seconds since the epoch."""
+    hands_off: bool = False
+    """The guest's disk is plugged and unplugged by somebody else (Nova): only the link is ours.
+    Never wanted above CONNECTED."""
     revision: int = 0
     """The store's revision of this entry; 0 if it was never stored."""
 

@@ -112,11 +112,18 @@ class Reconciler:
         """
         backend, connection = self._connection(row)
         link = backend.inspect(connection)
-        if disks is None:
+        if row.hands_off:
+            disks = {}
+        elif disks is None:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
         held, by = self._held(row, link, disk)
         return Seen(link, disk, held, by, _elsewhere(link, disk.source))
+
+    def verify(self, row: Attachment) -> None:
+        """Check that its volume may be given to a guest. Raises as the back end's verify."""
+        backend, connection = self._connection(row)
+        backend.verify(connection)
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
@@ -142,12 +149,17 @@ class Reconciler:
         leaving = row.want is Level.ABSENT
         if not leaving and not isinstance(link, Broken):
             return Held.UNKNOWN, ()
-        if leaving and self._wanted_by_others(row):
+        if leaving and not row.hands_off and self._wanted_by_others(row):
             return Held.HELD, ()
         try:
             guests = self._hypervisor.survey()
         except MoorlineError:
             return Held.UNKNOWN, ()
+        if leaving and row.hands_off:
+            # Forgotten while its own guest still names it, nobody would disconnect it later.
+            own = users(row.link, (guest for guest in guests if guest.id == row.key.guest))
+            if own or self._wanted_by_others(row):
+                return (Held.UNKNOWN if own else Held.HELD), tuple(own)
         if leaving:
             guests = [_without(disk, guest, row.key.guest) for guest in guests]
         else:
@@ -261,6 +273,8 @@ def _waits_for(seen: Seen) -> str:
         return seen.link.reason
     if seen.disk != NO_DISK:
         return "the guest has not let go of the disk yet"
+    if seen.users:
+        return f"{', '.join(seen.users)} still names a path on the link"
     return "it cannot be told whether a guest still uses the link"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from moorline.model import (
@@ -40,6 +42,9 @@ class View:
     since: float
     """When it was wished, seconds since the epoch."""
     next: str
+    source: dict[str, Any] | None = None
+    """What is there for a guest, if the volume is reachable: the disk source's class as
+    ``type``, and its fields."""
     trouble: Trouble | None = None
     also_wanted_by: list[str] = field(default_factory=list)
     """Other attachments that share the link, as ``volume on guest``."""
@@ -69,6 +74,7 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> V
         device=device,
         since=row.since,
         next=due,
+        source=_source(seen),
         trouble=trouble,
     )
 
@@ -87,6 +93,21 @@ def state_of(seen: Seen) -> str:
         case Unknown():
             return "unknown"
     return "absent"
+
+
+def _source(seen: Seen | str) -> dict[str, Any] | None:
+    if isinstance(seen, str) or not isinstance(seen.link, Linked):
+        return None
+    source = seen.link.source
+    plain = {field.name: _plain(getattr(source, field.name)) for field in fields(source)}
+    return {"type": type(source).__name__, **plain}
+
+
+def _plain(value: Any) -> Any:
+    """Turn *value* into what JSON and YAML can bear."""
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _due(row: Attachment, seen: Seen) -> str:

@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moorline.errors import NotFound, Refused
-from moorline.model import Attachment, DiskOptions, Format, Key, Level, LinkName, VolumeId
+from moorline.model import (
+    Attachment,
+    DiskOptions,
+    Format,
+    GuestId,
+    GuestName,
+    Key,
+    Level,
+    LinkName,
+    VolumeId,
+)
 from moorline.ports import Hypervisor
 from moorline.reconciler import Reconciler
 from moorline.records import Records
@@ -20,6 +30,7 @@ from moorline.secret import Secret
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 LARGEST_CONNECTION = 64 << 10
 """Bytes of a connection as JSON; Cinder's have one or two thousand."""
+_GUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -51,16 +62,19 @@ class Wishes:
         volume: str | None,
         level: Level,
         options: DiskOptions,
+        *,
+        hands_off: bool = False,
     ) -> tuple[Attachment | None, Attachment]:
         """Return the wish that stands for this guest and volume, if any, and the new one.
 
+        *hands_off*: *guest* is an id, and need not be defined yet.
         Raises Refused if it is malformed or clashes with another wish,
         NotFound if there is no such guest. Nothing is recorded.
         """
         place = self.place(connection, format)
         if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
-        machine = self._hypervisor.find(guest)
+        machine = _to_come(guest, level) if hands_off else self._hypervisor.find(guest)
         key = Key(self._records.host, _volume_id(volume, place), machine.id)
         wish = Attachment(
             key=key,
@@ -72,6 +86,7 @@ class Wishes:
             want=level,
             options=_options(options, place.connection),
             since=time.time(),
+            hands_off=hands_off,
         )
         rows = self._records.all()
         before = next((row for row in rows if row.key == key), None)
@@ -163,12 +178,27 @@ def _volume_id(asked: str | None, place: Place) -> VolumeId:
     return VolumeId(id)
 
 
+def _to_come(guest: str, level: Level) -> GuestName:
+    """Name a guest that its owner may define later. Raises Refused."""
+    if level > Level.CONNECTED:
+        raise Refused("with hands off the guest, a volume can only be connected")
+    if not _GUEST_ID.fullmatch(guest):
+        raise Refused(f"{guest!r} is no id of a guest: a UUID in lower case")
+    return GuestName(GuestId(guest), guest)
+
+
 def _merge(before: Attachment | None, wish: Attachment) -> Attachment:
     """Let a repeated wish raise the level of the one that stands, never lower it."""
     if before is None:
         return wish
     if before.want is Level.ABSENT:
         return replace(wish, revision=before.revision)
+    if before.hands_off != wish.hands_off:
+        raise Refused(
+            f"volume {wish.key.volume} is wanted on {wish.guest_name} already,"
+            " and somebody else plugs its disk",
+            hint="detach it where it was attached",
+        )
     if before.options != wish.options:
         raise Refused(
             f"volume {wish.key.volume} is wanted on {wish.guest_name} with other options",

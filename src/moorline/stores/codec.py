@@ -66,6 +66,7 @@ class Codec:
                 "want": attachment.want.name,
                 "options": asdict(attachment.options),
                 "since": attachment.since,
+                "hands_off": attachment.hands_off,
             }
         ).encode()
 
@@ -82,6 +83,7 @@ class Codec:
             want=Level[fields["want"]],
             options=DiskOptions(**fields["options"]),
             since=fields["since"],
+            hands_off=fields.get("hands_off", False),  # older rows have none
             revision=entry.revision,
         )
 
