@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from virtuozzo_story import ID, Story
 
 from lab import host
 from lab.command import Moorline
-from lab.guest import Guest
+from lab.guest import Guest, pattern
 from lab.virtuozzo import Virtuozzo
 from moorline.testing.faults import Fault
 
@@ -129,3 +131,33 @@ def test_defect_5_nobody_else_is_unmounted(story: Story) -> None:
     story.moorline("detach", story.guest.name, other, *config)
     story.check(False)
     assert not os.path.ismount(story.state / "mnt")
+
+
+NOVA = """\
+<disk type='file' device='disk'><driver name='qemu' type='raw' cache='writeback'/>
+<source file='{path}'/><target dev='vdb' bus='virtio'/><serial>{id}</serial>
+<alias name='ua-{id}'/></disk>
+"""
+
+
+def test_a_disk_that_nova_attached_is_taken_over_where_it_is(story: Story) -> None:
+    """Nova's mount point is a hash of the share; its disks bear the mark that ours do."""
+    story.run("attach")  # so that the node is authenticated, as it was for Nova
+    story.run("detach")
+    old = story.state.with_name(hashlib.md5(story.cluster.export.encode()).hexdigest())
+    old.mkdir()
+    owner = ("-u", story.user, "-g", story.group, "-m", "770")
+    subprocess.run(["vstorage-mount", "-c", "vault", old, *owner], check=True)
+    story.guest.domain.attachDeviceFlags(NOVA.format(path=old / ID, id=ID), 3)  # LIVE, CONFIG
+    before = story.guest.domain.XMLDesc(0), story.guest.domain.XMLDesc(2)
+    with story.config.open("a") as config:
+        config.write(f"vzstorage_mounted=vault={old}\n")
+    story.run("attach")
+    assert (story.guest.domain.XMLDesc(0), story.guest.domain.XMLDesc(2)) == before
+    story.check(True)
+    story.guest.write(ID, "seed")
+    assert story.file.read_bytes()[:65536] == pattern("seed")
+    story.run("detach")
+    assert story.mounts() == 1  # the operator's
+    subprocess.run(["umount", old], check=True)
+    story.check(False)

@@ -33,9 +33,9 @@ class Story:
         self.state = moorline.state
         self.config = self.state.with_name("nova.conf")
         qemu = pwd.getpwuid(host.qemu_user())
-        group = grp.getgrgid(qemu.pw_gid).gr_name
+        self.user, self.group = qemu.pw_name, grp.getgrgid(qemu.pw_gid).gr_name
         self.config.write_text(
-            f"[libvirt]\nvzstorage_mount_user={qemu.pw_name}\nvzstorage_mount_group={group}\n"
+            f"[libvirt]\nvzstorage_mount_user={self.user}\nvzstorage_mount_group={self.group}\n"
         )
         self.connection = self.state.with_name("connection.json")
         self.make()
