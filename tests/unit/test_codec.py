@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ ROW = Attachment(
     guest_name="web01",
     options=DiskOptions(bus="scsi", readonly=True),
     since=12.5,
+    hands_off=True,
     revision=7,
 )
 CODEC = Codec(Secret(b"k" * 32))
@@ -37,6 +39,12 @@ json_values = st.recursive(
 
 def test_an_attachment_comes_back() -> None:
     assert CODEC.decode(Entry("/k", CODEC.encode("/k", ROW), 7)) == ROW
+
+
+def test_a_row_of_an_older_version_is_read() -> None:
+    stored = json.loads(CODEC.encode("/k", replace(ROW, hands_off=False)))
+    del stored["hands_off"]
+    assert not CODEC.decode(Entry("/k", json.dumps(stored).encode(), 7)).hands_off
 
 
 @given(st.dictionaries(st.text(), json_values))
