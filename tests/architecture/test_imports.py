@@ -15,10 +15,10 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 
 VOCABULARY = {"model", "errors", "secret", "ports"}
-CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views"}
+CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 COMPOSITION = {"api", "wiring", "config"}
-EDGES = {"cli"}
+EDGES = {"cli", "agent", "local_api"}
 
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "api": VOCABULARY | CORE,
     "config": VOCABULARY,
     "wiring": VOCABULARY | CORE | ADAPTERS | COMPOSITION,
-    "cli": VOCABULARY | CORE | COMPOSITION | EDGES,
+    **{edge: VOCABULARY | CORE | COMPOSITION | EDGES for edge in EDGES},
     "testing": VOCABULARY | {"testing"},
 }
 # Nothing of these may be loaded by what only prints help.

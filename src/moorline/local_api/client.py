@@ -1,0 +1,164 @@
+"""The façade of an agent, over its Unix socket.
+
+Synchronous and light: it needs the standard library, no thread and no event
+loop, so it can live in a process such as nova-compute, patched by eventlet or
+not. One connection a call, so it is safe to use from several threads, and
+after a fork.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import socket
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from moorline.api import Moorline
+from moorline.errors import Denied, Refused, Unavailable, Uncertain
+from moorline.local_api import problem, shapes
+from moorline.local_api.routes import ROUTES, Route
+from moorline.settle import Progress, silent
+
+STREAM = "application/x-ndjson"
+"""An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
+
+
+class Client(Moorline):
+    """Has the methods of :class:`moorline.api.Moorline`, and does them in the agent.
+
+    *socket*: where the agent listens. *timeout*: seconds to wait for a sign of
+    life of it, on top of a call's own timeout.
+
+    The methods raise what the façade's do, and besides: Unavailable (no agent
+    answers there; nothing was changed), Denied (the agent does not let this
+    user), Uncertain (a change got no answer; the wish may be recorded: look,
+    or repeat the call).
+    """
+
+    def __init__(self, socket: Path | str, timeout: float = 60.0) -> None:
+        self._socket = str(socket)
+        self._timeout = timeout
+
+    def close(self) -> None:
+        """Nothing is kept open between calls."""
+
+    def about(self) -> dict[str, Any]:
+        """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
+        ``options`` (a digest). Raises Unavailable, Denied."""
+        answer: dict[str, Any] = self._exchange("GET", "/v1/about", None, self._timeout, silent)
+        return answer
+
+    def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
+        progress = arguments.pop("progress", silent)
+        own = route.fields["timeout"].default if "timeout" in route.fields else 0.0
+        patience = self._timeout + arguments.get("timeout", own)
+        path, body = _written(route, shapes.encode(arguments))
+        try:
+            answer = self._exchange(route.method, path, body, patience, progress)
+        except _Unanswered as e:
+            family = Uncertain if route.changes and not arguments.get("dry_run") else Unavailable
+            raise family(
+                f"the agent at {self._socket} did not answer to the end: {e}",
+                hint="moorline list tells what is wished now",
+            ) from e
+        return shapes.decode(route.returns, answer, answer=True)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, patience: float, progress: Progress
+    ) -> Any:
+        connection = _UnixConnection(self._socket, patience)
+        try:
+            connection.connect()
+            return _answer(connection, method, path, body, progress)
+        finally:
+            connection.close()
+
+
+def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
+    """The request's path and body. Raises Refused."""
+    try:
+        if route.changes:
+            return route.path, json.dumps(plain).encode()
+        query = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
+        return (f"{route.path}?{urlencode(query)}" if query else route.path), None
+    except (TypeError, ValueError):
+        raise Refused("what was given cannot be written as JSON") from None
+
+
+class _Unanswered(Exception):
+    """The agent was reached, and what became of the request is not known."""
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Raises Unavailable, Denied."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._path)
+        except PermissionError as e:
+            raise Denied(
+                f"the agent at {self._path} does not let this user in",
+                hint="root may, and members of the agent's group",
+            ) from e
+        except OSError as e:
+            raise Unavailable(
+                f"no agent answers at {self._path}: {e.strerror or e}", hint="moorline agent"
+            ) from e
+
+
+def _answer(
+    connection: _UnixConnection, method: str, path: str, body: bytes | None, progress: Progress
+) -> Any:
+    headers = {"Accept": STREAM}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    try:
+        connection.request(method, path, body, headers)
+        with connection.getresponse() as response:
+            if response.headers.get_content_type() == STREAM:
+                return _last_line(response, progress)
+            answer = json.loads(response.read())
+    except (OSError, HTTPException, ValueError) as e:
+        raise _Unanswered(str(e) or type(e).__name__) from e
+    if response.status != 200:
+        raise problem.from_problem(answer)
+    return answer
+
+
+def _last_line(response: HTTPResponse, progress: Progress) -> Any:
+    """Tell of the progress, and return the result. Raises the error that it ended in."""
+    while line := response.readline():
+        told = json.loads(line)
+        if "progress" in told:
+            progress(told["progress"])
+        elif "problem" in told:
+            raise problem.from_problem(told["problem"])
+        else:
+            return told["result"]
+    raise _Unanswered("the connection ended")
+
+
+def _remote(route: Route) -> Callable[..., Any]:
+    signature = inspect.signature(route.function)
+
+    @functools.wraps(route.function)
+    def method(self: Client, *args: Any, **named: Any) -> Any:
+        arguments = signature.bind(self, *args, **named).arguments
+        del arguments["self"]
+        return self._call(route, dict(arguments))
+
+    return method
+
+
+for _route in ROUTES:
+    setattr(Client, _route.name, _remote(_route))

@@ -1,0 +1,72 @@
+"""Errors to exit codes, HTTP statuses and JSON, and back to the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moorline import errors
+from moorline.errors import MoorlineError
+
+EXIT_CODES: dict[type[MoorlineError], int] = {
+    errors.Refused: 3,
+    errors.NotFound: 4,
+    errors.Failed: 5,
+    errors.Uncertain: 6,
+    errors.NotOurs: 7,
+    errors.Busy: 8,
+    errors.Denied: 9,
+}
+STATUSES: dict[type[MoorlineError], int] = {
+    errors.Refused: 422,
+    errors.NotFound: 404,
+    errors.Denied: 403,
+    errors.Failed: 503,
+    errors.Conflict: 409,
+    errors.Busy: 423,
+    errors.Compacted: 410,
+    errors.Uncertain: 504,
+    errors.NotOurs: 409,
+}
+_CLASSES: dict[str, type[MoorlineError]] = {
+    kind.__name__.lower(): kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, MoorlineError)
+}
+DEFECT = "defect"
+"""What is called an error that no class of ours stands for."""
+
+
+def exit_code(error: MoorlineError) -> int:
+    """The code of the nearest family that has one."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def family(error: MoorlineError) -> str:
+    """The name of the nearest family that has an exit code."""
+    return next(kind.__name__.lower() for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def status(error: MoorlineError) -> int:
+    """The HTTP status of the nearest family that has one."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def to_problem(error: MoorlineError) -> dict[str, Any]:
+    """What is told of an error; the keys are stable."""
+    kind = type(error).__name__.lower()
+    return {
+        "error": kind if kind in _CLASSES else family(error),
+        "code": exit_code(error),
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def from_problem(problem: Mapping[str, Any]) -> MoorlineError:
+    """The error that :func:`to_problem` told of. Of a defect nobody knows how far it came."""
+    message, hint = str(problem.get("message", "")), str(problem.get("hint", ""))
+    kind = _CLASSES.get(str(problem.get("error")), errors.Uncertain)
+    if issubclass(kind, errors.Conflict):
+        return kind(message)
+    return kind(message, hint=hint)

@@ -1,0 +1,140 @@
+"""What the API offers: the façade's methods, read off their own signatures.
+
+This one table is served, documented and called: a method of the façade becomes
+a route with a line in :data:`ROUTES`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from moorline.api import Moorline
+from moorline.errors import Refused
+from moorline.local_api import shapes
+
+LONGEST_TIMEOUT = 3600.0
+"""Seconds that one request may ask for."""
+BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"timeout": (0, LONGEST_TIMEOUT), "size": (1, shapes.LARGEST)}
+)
+"""The least and the most of fields that are numbers, by name."""
+_NOT_TOLD = frozenset({"self", "progress"})
+_REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Field:
+    """One argument of a method."""
+
+    name: str
+    kind: Any
+    default: Any = _REQUIRED
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+    def decode(self, value: Any) -> Any:
+        """Read it from parsed JSON. Raises Refused."""
+        decoded = shapes.decode(self.kind, value, self.name)
+        if self.name in BOUNDS and decoded is not None:
+            least, most = BOUNDS[self.name]
+            if not least <= decoded <= most:
+                raise Refused(f"{self.name} is not from {least:.0f} to {most:.0f}")
+        return decoded
+
+    def decode_text(self, text: str) -> Any:
+        """Read it from a query string: text as it stands, all else as JSON. Raises Refused."""
+        value = shapes.parse(text.encode(errors="surrogatepass")) if not self._is_text else text
+        return self.decode(value)
+
+    @property
+    def _is_text(self) -> bool:
+        return str in (self.kind, *typing.get_args(self.kind))
+
+    def schema(self, components: dict[str, shapes.Schema]) -> shapes.Schema:
+        """Describe it."""
+        found = shapes.schema(self.kind, components)
+        if self.name in BOUNDS:
+            least, most = BOUNDS[self.name]
+            for each in found.get("anyOf", [found]):
+                if each["type"] != "null":
+                    each.update(minimum=least, maximum=most)
+        return found
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method of the façade, as it is reached."""
+
+    name: str
+    function: Callable[..., Any]
+    changes: bool
+    """Whether it is for those who may change something; else looking is enough."""
+
+    @property
+    def method(self) -> str:
+        return "POST" if self.changes else "GET"
+
+    @property
+    def path(self) -> str:
+        return "/v1/" + self.name.replace(".", "/")
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        hints = typing.get_type_hints(self.function)
+        return {
+            name: Field(name, hints[name], parameter.default)
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if name not in _NOT_TOLD
+        }
+
+    @cached_property
+    def returns(self) -> Any:
+        return typing.get_type_hints(self.function)["return"]
+
+    @property
+    def tells_progress(self) -> bool:
+        return "progress" in inspect.signature(self.function).parameters
+
+    def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a request's fields into the method's arguments. Raises Refused."""
+        self._check_names(given)
+        return {name: self.fields[name].decode(value) for name, value in given.items()}
+
+    def bind_text(self, given: Mapping[str, str]) -> dict[str, Any]:
+        """The same for a query string."""
+        self._check_names(given)
+        return {name: self.fields[name].decode_text(text) for name, text in given.items()}
+
+    def call(self, facade: Moorline, arguments: Mapping[str, Any]) -> Any:
+        """Call the method. Raises what it raises."""
+        method: Any = facade
+        for name in self.name.split("."):
+            method = getattr(method, name)
+        return method(**arguments)
+
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        if not given.keys() <= self.fields.keys():
+            # The name of what is not known may be a misplaced value: it is not repeated.
+            known = ", ".join(self.fields) or "none"
+            raise Refused("the request has a field that is not known", hint=f"known: {known}")
+        missing = [name for name, f in self.fields.items() if f.required and name not in given]
+        if missing:
+            raise Refused(f"the request lacks {', '.join(missing)}")
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("attach", Moorline.attach, changes=True),
+    Route("detach", Moorline.detach, changes=True),
+    Route("forget", Moorline.forget, changes=True),
+    Route("sweep", Moorline.sweep, changes=True),
+    Route("list", Moorline.list, changes=False),
+    Route("show", Moorline.show, changes=False),
+)
