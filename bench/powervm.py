@@ -106,7 +106,9 @@ class Ours:
         logon = Logon(
             "localhost", where["port"], where["user"], Secret(where["password"]), Path(where["ca"])
         )
-        self.vm = PowerVM(NovaLink(logon), MemorySlots(), lambda path: path.stat() and None)
+        self.vm = PowerVM(
+            NovaLink(logon), MemorySlots(), lambda path: path.stat() and None, os.path.getsize
+        )
         self.guest = self.vm.find("web01").id
 
     def attach(self, path: Path) -> None:

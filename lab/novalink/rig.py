@@ -26,6 +26,10 @@ def look(path: Path) -> None:
         raise Refused(f"{path} is not a regular file")
 
 
+def measure(path: Path) -> int:
+    return path.stat().st_size
+
+
 def powervm(
     lab: Lab,
     *,
@@ -33,9 +37,8 @@ def powervm(
     look: Callable[[Path], None] = look,
     deadline: float = 10.0,
 ) -> PowerVM:
-    return PowerVM(
-        NovaLink(logon(lab), deadline=deadline), MemorySlots() if slots is None else slots, look
-    )
+    slots = MemorySlots() if slots is None else slots
+    return PowerVM(NovaLink(logon(lab), deadline=deadline), slots, look, measure)
 
 
 def mapped(lab: Lab) -> list[tuple[str, str, int, str]]:

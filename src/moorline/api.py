@@ -1,4 +1,4 @@
-"""The façade: attach, detach, list, show, forget, sweep."""
+"""The façade: attach, detach, extend, list, show, forget, sweep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
+from moorline.extending import Extender
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -48,6 +49,15 @@ class Outcome:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Extended(Outcome):
+    """What extending came to: also the volume's size for the guest, in bytes."""
+
+    before: int
+    size: int
+    """What it is now, or with a dry run what it would be."""
+
+
 class Moorline:
     """Attaches volumes to the guests of this host, and keeps them attached.
 
@@ -69,6 +79,7 @@ class Moorline:
         self._hypervisor = hypervisor
         self._wishes = Wishes(records, reconciler, hypervisor)
         self._settler = Settler(records, reconciler)
+        self._extender = Extender(reconciler, hypervisor)
         self._close = close
 
     def __enter__(self) -> Moorline:
@@ -166,6 +177,36 @@ class Moorline:
         if isinstance(done, MoorlineError):
             raise done
         return Outcome([done.step.value], view(absent, done.seen))
+
+    def extend(
+        self,
+        guest: str,
+        volume: str,
+        size: int | None = None,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Extended:
+        """Let *guest* see, while it runs, that a volume of its became larger.
+
+        *size*: in bytes. Without it, as large as the storage has it now. Where
+        files and block devices are the storage (libvirt, PowerVM), those must
+        have been extended already, and are left as they are; vSphere's disks
+        are made larger. As large already is success, and nothing is done.
+
+        Raises NotFound (not attached), Refused (it would shrink, or this cannot
+        be done while the guest runs), Failed (the storage is not as large yet,
+        say), Uncertain. Nothing is recorded: repeat the call to go on.
+        """
+        row = self._wishes.find(volume, guest)
+        if row is None:
+            raise NotFound(f"volume {volume} is not known on {guest}", hint="moorline list")
+        before, after = self._extender.extend(
+            row, size, timeout=timeout, progress=progress, dry_run=dry_run
+        )
+        steps = ["extend"] if after != before else []
+        return Extended(steps, view(row, self._reconciler.observe(row)), before, after)
 
     def list(self) -> Sequence[View]:
         """Describe all attachments of this host, by guest and volume. Changes nothing."""

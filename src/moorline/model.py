@@ -165,6 +165,16 @@ class Disk:
 NO_DISK = Disk(DiskState.NONE)
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large an attached volume is, in bytes: two may differ about it."""
+
+    guest: int
+    """What the guest was told."""
+    storage: int | None
+    """What the storage has now. None: the hypervisor makes the storage larger itself."""
+
+
 class Held(Enum):
     """Whether a link must stay as it is.
 

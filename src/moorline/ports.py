@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from moorline.model import (
     Disk,
@@ -23,6 +23,7 @@ from moorline.model import (
     GuestName,
     Link,
     LinkName,
+    Sizes,
     VolumeId,
 )
 from moorline.secret import Secret
@@ -164,6 +165,26 @@ class Hypervisor(Protocol):
         """Drop the connection to the hypervisor."""
 
 
+@runtime_checkable
+class ExtendingHypervisor(Hypervisor, Protocol):
+    """A hypervisor that can let a guest see that its disk became larger."""
+
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        """How large the disk that bears the volume's mark is. Bounded in time.
+
+        Raises NotFound (the guest has no such disk), Refused (it cannot be
+        extended), Failed, Unavailable, Uncertain.
+        """
+
+    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
+        """Let the guest see *size* bytes, and return how many it was told of.
+
+        *size* is what :meth:`sizes` says of the storage, if it says anything:
+        then nothing of the storage is changed, least of all made shorter. As
+        large already is success. Raises as :meth:`sizes`.
+        """
+
+
 # --- store -----------------------------------------------------------------
 
 
@@ -264,6 +285,22 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function to call in a process of its own: slow to import, or it may hang."""
+
+    name: str
+    """Whose library it is, for people to read."""
+    module: str
+    """Has ``answer(question)``; it is imported once, and called in forks of that process."""
+    question: Secret[Mapping[str, Any]]
+    """What can be written as JSON; it goes through a socket."""
+    deadline: float
+    """Seconds after which it is killed with all that it started, and Uncertain is raised."""
+    hold: Path | None = None
+    """As a command's: kept locked until the process has ended, even if we are killed first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     """A line of /proc/self/mountinfo."""
 
@@ -284,22 +321,6 @@ class Root:
     size: int
     device: int
     empty: bool | None
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function to call in a process of its own: slow to import, or it may hang."""
-
-    name: str
-    """Whose library it is, for people to read."""
-    module: str
-    """Has ``answer(question)``; it is imported once, and called in forks of that process."""
-    question: Secret[Mapping[str, Any]]
-    """What can be written as JSON; it goes through a socket."""
-    deadline: float
-    """Seconds after which it is killed with all that it started, and Uncertain is raised."""
-    hold: Path | None = None
-    """As a command's: kept locked until the process has ended, even if we are killed first."""
-
-
     """None: not asked."""
     path: Path
     """The directory's own path, after all symlinks."""
@@ -318,6 +339,14 @@ class Host(Protocol):
     def held(self, hold: Path) -> bool:
         """Whether a command that was run with this *hold* is still alive, whoever ran it."""
 
+    def call(self, call: Call) -> Mapping[str, Any]:
+        """Return what the function answers. Several calls run at once; none delays another.
+
+        Raises what it raises of our errors, Refused (the module cannot be
+        imported), Failed (no process can be started), Busy (*hold* is locked),
+        Uncertain (deadline, or the process ended).
+        """
+
     def mounts(self) -> Sequence[Mount]:
         """The mount table, in mount order. Never blocks on a hung share."""
 
@@ -326,6 +355,12 @@ class Host(Protocol):
 
         Raises Uncertain (no answer within the deadline, or the share is in
         quarantine) and OSError as the child met it (ENOTCONN, ENOENT …).
+        """
+
+    def size(self, path: Path) -> int:
+        """The bytes of a file or a block device, looked at in a killable child.
+
+        Raises Uncertain (no answer in time), OSError.
         """
 
     def openers(self, path: Path) -> Sequence[str]:
@@ -339,14 +374,6 @@ class Host(Protocol):
 
         It is a regular file (ploop: a directory) reached without a symlink and
         without leaving *share* or its file system, its header agrees with
-    def call(self, call: Call) -> Mapping[str, Any]:
-        """Return what the function answers. Several calls run at once; none delays another.
-
-        Raises what it raises of our errors, Refused (the module cannot be
-        imported), Failed (no process can be started), Busy (*hold* is locked),
-        Uncertain (deadline, or the process ended).
-        """
-
         *format*, and all that it refers to (backing and data files) lies
         within *within* (default: *share*) and passes the same check.
 

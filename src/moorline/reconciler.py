@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -95,7 +95,7 @@ class Reconciler:
         Blocks as long as that step may: a client command's deadline, or the
         hypervisor's.
         """
-        with self._lanes.hold(f"guest {key.guest}"):
+        with self.with_guest(key.guest):
             done = self._pass(key, about_to, on_link=False)
         if done.row is None or done.step not in _ON_LINK:
             return done
@@ -124,6 +124,10 @@ class Reconciler:
         """Check that its volume may be given to a guest. Raises as the back end's verify."""
         backend, connection = self._connection(row)
         backend.verify(connection)
+
+    def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
+        """Be the only one who changes *guest*, as in each pass. Raises Busy."""
+        return self._lanes.hold(f"guest {guest}")
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.

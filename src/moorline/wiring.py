@@ -107,7 +107,7 @@ def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bo
         return _vsphere(given)
     from moorline.hypervisors.libvirt import Libvirt
 
-    return Libvirt(given.hypervisor)
+    return Libvirt(given.hypervisor, measure=host.size)
 
 
 def _vsphere(given: config.Settings) -> Hypervisor:
@@ -129,7 +129,7 @@ def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> 
     def look(path: Path) -> None:
         host.image(path.parent, path.name, "raw")
 
-    return PowerVM(novalink, slots, look)
+    return PowerVM(novalink, slots, look, host.size)
 
 
 def _make_state_dir(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -12,14 +13,14 @@ from lab.novalink import NovaLink
 from lab.novalink.model import Disk, Mapping, System, partition_uuid
 from lab.novalink.rig import DB, WEB, image, powervm
 from moorline.hypervisors.powervm import StoredSlots
-from moorline.model import DiskSource, GuestId, ImageFile
-from moorline.testing.contracts.hypervisor import HypervisorContract, HypervisorRig
+from moorline.model import DiskSource, GuestId, ImageFile, PathSource
+from moorline.testing.contracts.extending import ExtendingContract, ExtendingRig
 from moorline.testing.toys import MemoryStore
 
 SERVER = partition_uuid(1)
 
 
-class PowerVMRig(HypervisorRig):
+class PowerVMRig(ExtendingRig):
     def __init__(self, lab: NovaLink, directory: Path) -> None:
         self._lab = lab
         self._directory = directory
@@ -36,6 +37,10 @@ class PowerVMRig(HypervisorRig):
     def new_source(self) -> DiskSource:
         return ImageFile(image(self._directory, f"{next(self._numbers)}.raw"), "raw")
 
+    def grow(self, source: PathSource) -> int:
+        os.truncate(source.path, 3 << 20)
+        return 3 << 20
+
     def foreign_disk(self, guest: GuestId) -> str:
         number = next(self._numbers)
         path = f"/srv/foreign-{number}.raw"
@@ -49,7 +54,7 @@ class PowerVMRig(HypervisorRig):
         return path
 
 
-class TestPowerVM(HypervisorContract):
+class TestPowerVM(ExtendingContract):
     tags = True
 
     @pytest.fixture

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from moorline.model import DiskSource, GuestId, ImageFile, VolumeId
-from moorline.testing.contracts.hypervisor import Half, HypervisorContract, HypervisorRig
-from moorline.testing.toys import ToyGuest, ToyHypervisor, ToyWorld
+from moorline.model import DiskSource, GuestId, ImageFile, PathSource, VolumeId
+from moorline.testing.contracts.extending import ExtendingContract, ExtendingRig
+from moorline.testing.contracts.hypervisor import Half
+from moorline.testing.toys import SIZE, ToyGuest, ToyHypervisor, ToyWorld
 
 
-class ToyRig(HypervisorRig):
+class ToyRig(ExtendingRig):
     def __init__(self) -> None:
         self._world = ToyWorld()
         self._numbers = count()
@@ -38,6 +39,10 @@ class ToyRig(HypervisorRig):
     def settle(self) -> None:
         self._world.tick()
 
+    def grow(self, source: PathSource) -> int:
+        self._world.sizes[str(source.path)] = 3 * SIZE
+        return 3 * SIZE
+
     def foreign_disk(self, guest: GuestId) -> str:
         path = f"/srv/foreign-{next(self._numbers)}.raw"
         self._world.guests[guest].foreign.add(path)
@@ -48,7 +53,7 @@ class ToyRig(HypervisorRig):
         (found.defined if keep == "live" else found.live).pop(volume)
 
 
-class TestToy(HypervisorContract):
+class TestToy(ExtendingContract):
     @pytest.fixture
     def rig(self) -> ToyRig:
         return ToyRig()

@@ -8,13 +8,13 @@ import pytest
 
 from lab.vcenter import Missing, VCenter
 from lab.vcenter.rig import Operator, vsphere
-from moorline.model import DiskSource, GuestId
-from moorline.testing.contracts.hypervisor import HypervisorContract, HypervisorRig
+from moorline.model import DiskSource, GuestId, PathSource
+from moorline.testing.contracts.extending import ExtendingContract, ExtendingRig
 
 RUNNING, STOPPED = VCenter.guests
 
 
-class VSphereRig(HypervisorRig):
+class VSphereRig(ExtendingRig):
     def __init__(self, lab: VCenter, operator: Operator) -> None:
         self.hypervisor = vsphere(lab)
         self._operator = operator
@@ -27,6 +27,9 @@ class VSphereRig(HypervisorRig):
 
     def new_source(self) -> DiskSource:
         return self._operator.disk()
+
+    def grow(self, source: PathSource) -> int:
+        return 10 << 20
 
     def foreign_disk(self, guest: GuestId) -> str:
         source = self._operator.disk("vmfs1")
@@ -53,9 +56,9 @@ def operator(lab: VCenter) -> Iterator[Operator]:
     operator.close()
 
 
-class TestVSphere(HypervisorContract):
+class TestVSphere(ExtendingContract):
     @pytest.fixture
-    def rig(self, lab: VCenter, operator: Operator) -> Iterator[HypervisorRig]:
+    def rig(self, lab: VCenter, operator: Operator) -> Iterator[ExtendingRig]:
         rig = VSphereRig(lab, operator)
         yield rig
         for guest in rig.hypervisor.survey():

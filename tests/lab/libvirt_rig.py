@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +17,15 @@ from lab.clients import standin
 from lab.quobyte import QuobyteVolume
 from moorline.errors import Uncertain
 from moorline.hypervisors.libvirt import Libvirt
-from moorline.model import GuestId, ImageFile, VolumeId
-from moorline.testing.contracts.hypervisor import Half, HypervisorRig, take_away
+from moorline.model import GuestId, ImageFile, PathSource, VolumeId
+from moorline.testing.contracts.extending import ExtendingRig
+from moorline.testing.contracts.hypervisor import Half, take_away
 
 LIVE, CONFIG = 1, 2
 DISK = 1 << 20
 
 
-class LibvirtRig(HypervisorRig):
+class LibvirtRig(ExtendingRig):
     """A hypervisor for guests that are booted, and one that is only defined."""
 
     patience = 20.0
@@ -54,6 +56,10 @@ class LibvirtRig(HypervisorRig):
         with path.open("wb") as file:
             file.truncate(DISK)
         return ImageFile(path, "raw")
+
+    def grow(self, source: PathSource) -> int:
+        os.truncate(source.path, 3 * DISK)
+        return 3 * DISK
 
     def foreign_disk(self, guest: GuestId) -> str:
         domain, source = self.domain(guest), self.new_source()

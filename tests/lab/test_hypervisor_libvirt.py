@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from libvirt_rig import LibvirtRig
 
-from moorline.testing.contracts.hypervisor import HypervisorContract
+from moorline.testing.contracts.extending import ExtendingContract
 
 
-class TestLibvirt(HypervisorContract):
+class TestLibvirt(ExtendingContract):
     @pytest.fixture
     def rig(self, libvirt_rig: LibvirtRig) -> LibvirtRig:
         return libvirt_rig

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from moorline import errors
 from moorline.cli import main
 from moorline.cli.common import EXIT_CODES, Progress, exit_code
+from moorline.cli.extend import extend
 from moorline.cli.output import age, details, dump, table
 from moorline.records import Trouble
 from moorline.views import View
@@ -62,6 +63,12 @@ def test_every_error_has_a_code_of_its_family() -> None:
         (["attach", "test", "/etc/hostname", "--format", "raw", "--timeout", "-1"], 2),
         (["attach", "test", "/etc/hostname", "--format", "vmdk"], 2),
         (["detach", "nobody", "v1"], 4),
+        (["extend", "test", "v1"], 4),
+        (["extend", "nobody", "v1", "20G"], 4),
+        (["extend", "test", "v1", "0"], 2),
+        (["extend", "test", "v1", "1.5G"], 2),
+        (["extend", "test", "v1", "20GB"], 2),
+        (["extend", "test", "v1", "--", "-1"], 2),
         (["show", "v1"], 4),
         (["forget", "v1"], 4),
         (["list"], 0),
@@ -72,6 +79,16 @@ def test_ends_with(runner: CliRunner, words: list[str], code: int) -> None:
     done = runner.invoke(main, words)
     assert done.exit_code == code, done.output
     assert (code == 0) == (done.stderr == "")
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes"),
+    [("512", 512), ("3k", 3 << 10), ("20G", 20 << 30), ("20GiB", 20 << 30), ("1PiB", 1 << 50)],
+)
+def test_a_size_is_bytes_or_has_a_unit(text: str, bytes: int) -> None:
+    given = extend.make_context("extend", ["web01", "v1", text])
+    assert given.params["size"] == bytes
+    assert extend.make_context("extend", ["web01", "v1"]).params["size"] is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "{'a': 1}"])

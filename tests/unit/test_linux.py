@@ -271,3 +271,13 @@ def test_nothing_is_leaked(tmp_path: Path) -> None:
         linux.close()
         gc.collect()
         assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_the_size_of_a_file_and_of_what_is_none(linux: Linux, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    assert linux.size(tmp_path / "a") == 1000
+    with pytest.raises(FileNotFoundError):
+        linux.size(tmp_path / "none")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="seek"):
+        linux.size(tmp_path / "fifo")

@@ -6,6 +6,7 @@ import click
 
 from moorline.cli.attachments import attach, detach, forget, sweep
 from moorline.cli.completion import completion
+from moorline.cli.extend import extend
 from moorline.cli.look import list_, show
 
 EPILOG = """
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (attach, detach, list_, show, forget, sweep, completion):
+for command in (attach, detach, extend, list_, show, forget, sweep, completion):
     main.add_command(command)

@@ -11,20 +11,10 @@ from typing import Any
 import click
 
 from moorline.api import Outcome
-from moorline.cli.common import Common, common
+from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.output import dump, table
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
-
-_timeout = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to go on trying.",
-)
-_dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
 
 
 @click.command()
@@ -54,8 +44,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Change nothing; say wha
     show_default=True,
     help="connected: make it reachable on the host only.",
 )
-@_timeout
-@_dry_run
+@timeout_option
+@dry_run_option
 @common
 def attach(
     given: Common,
@@ -103,8 +93,8 @@ def attach(
 @click.command()
 @click.argument("guest")
 @click.argument("volume")
-@_timeout
-@_dry_run
+@timeout_option
+@dry_run_option
 @common
 def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool) -> None:
     """Take a volume away from GUEST; its link goes with the last user.
@@ -132,7 +122,7 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
 @click.command()
 @click.argument("volume")
 @click.option("--guest", metavar="GUEST", help="Only the wish for this guest.")
-@_dry_run
+@dry_run_option
 @common
 def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None:
     """Drop a wish whose disk and link are provably gone.

@@ -31,6 +31,18 @@ EXIT_CODES: dict[type[errors.MoorlineError], int] = {
 }
 INTERRUPTED = 130
 
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to go on trying.",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Change nothing; say what would be done."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Common:

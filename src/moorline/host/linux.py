@@ -140,6 +140,10 @@ class Linux:
         fence = {"within": str(within)} if within else {}
         self._probe.ask(str(share), {"ask": "image", **question, **fence})
 
+    def size(self, path: Path) -> int:
+        """See :meth:`moorline.ports.Host.size`."""
+        return int(self._probe.ask(str(path.parent), {"ask": "size", "path": str(path)})["size"])
+
     def _scoped(self, command: Command) -> bool:
         return command.outlives and self._systemd
 

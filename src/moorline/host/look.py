@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from moorline.errors import Refused
@@ -27,10 +28,10 @@ def main() -> None:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer a question: ``{"ask": "root" or "image", …its arguments}``."""
-    look = root if question.pop("ask") == "root" else image
+    """Answer a question: ``{"ask": "root", "image" or "size", …its arguments}``."""
+    looks: dict[str, Callable[..., dict[str, Any]]] = {"root": root, "image": image, "size": size}
     try:
-        return look(**question)
+        return looks[question.pop("ask")](**question)
     except Refused as e:
         return {"refused": e.message, "hint": e.hint}
     except OSError as e:
@@ -60,6 +61,15 @@ def image(**question: Any) -> dict[str, Any]:
 
     check_image(**question)
     return {}
+
+
+def size(path: str) -> dict[str, Any]:
+    """The bytes of a file or a block device."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return {"size": os.lseek(file, 0, os.SEEK_END)}
+    finally:
+        os.close(file)
 
 
 if __name__ == "__main__":

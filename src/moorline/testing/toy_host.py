@@ -114,6 +114,12 @@ class ToyHost:
         if name not in state.files:
             raise Refused(f"there is no file {name} on the share")
 
+    def size(self, path: Path) -> int:
+        mount = self._at(str(path.parent))
+        if mount is None or path.name not in self.shares[mount.id].files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self.shares[mount.id].size
+
     def change(self, target: str, *, source: str, fstype: str) -> None:
         """Change what the mount table says of *target*."""
         mount = self._at(target)

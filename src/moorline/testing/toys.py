@@ -30,6 +30,7 @@ from moorline.model import (
     Link,
     Linked,
     LinkName,
+    Sizes,
     Unknown,
     Unlinked,
     VolumeId,
@@ -38,6 +39,8 @@ from moorline.ports import At, Delete, Entry, Event, Host, Option, Put, Values
 from moorline.testing.faults import Faults
 
 BASE = Path("/toy")
+SIZE = 1 << 20
+"""Bytes of a file of which nothing else is said."""
 
 
 @dataclass
@@ -55,6 +58,8 @@ class ToyGuest:
     """Paths of disks without our mark."""
     leaving: dict[VolumeId, int] = field(default_factory=dict)
     """Ticks until a disk that was asked to go is gone."""
+    told: dict[VolumeId, int] = field(default_factory=dict)
+    """The sizes of which it was told, where that was not at the attach."""
 
     def paths(self) -> frozenset[str]:
         return frozenset(self.live.values()) | frozenset(self.defined.values()) | self.foreign
@@ -71,6 +76,8 @@ class ToyWorld:
     hung: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     """Paths of files that are not on their share."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of files that somebody made larger, by path."""
     guests: dict[GuestId, ToyGuest] = field(default_factory=dict)
     blind: bool = False
     """The hypervisor does not answer."""
@@ -197,9 +204,10 @@ class ToyHypervisor:
     def survey(self) -> Sequence[Guest]:
         if self._world.blind:
             raise Unavailable("the hypervisor does not answer")
+        # The paths first: what is attached meanwhile is then marked already, as with real ones.
+        looks = [(id, guest, guest.paths()) for id, guest in self._world.guests.items()]
         return [
-            Guest(id, guest.name, guest.running, _disks(guest), guest.paths())
-            for id, guest in self._world.guests.items()
+            Guest(id, guest.name, guest.running, _disks(guest), paths) for id, guest, paths in looks
         ]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
@@ -237,6 +245,22 @@ class ToyHypervisor:
             self._world.faults.effect(lambda: found.defined.pop(volume))
         if volume in found.live and not found.deaf:
             self._world.faults.effect(lambda: found.leaving.setdefault(volume, 2))
+
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        disk = self.disks(guest).get(volume)
+        if disk is None:
+            raise NotFound(f"volume {volume} is not attached to {guest}")
+        told = self._world.guests[guest].told.get(volume, SIZE)
+        return Sizes(guest=told, storage=self._world.sizes.get(disk.source, SIZE))
+
+    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
+        seen = self.sizes(guest, volume)
+        if size != seen.storage:
+            raise Failed(f"the file has {seen.storage} bytes, not {size}")
+        if size != seen.guest:
+            told = self._world.guests[guest].told
+            self._world.faults.effect(partial(told.__setitem__, volume, size))
+        return size
 
     def close(self) -> None:
         pass

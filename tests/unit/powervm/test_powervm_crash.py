@@ -69,7 +69,7 @@ def test_every_effect_of_a_history(tags: bool, tmp_path: Path, record_property) 
                 try:
                     bring(vm, file, wanted)
                 except (Killed, MoorlineError):
-                    vm = PowerVM(vm._novalink, slots, vm._look)  # the next owner
+                    vm = PowerVM(vm._novalink, slots, vm._look, vm._measure)  # the next owner
             struck += slots.faults.struck
             slots.faults.plan()
             lab.faults.set(**dict.fromkeys(server_faults[1:], 0))
@@ -103,7 +103,7 @@ class Slots(StoredSlots):
         super().put(guest, volume, slot)
 
 logon = Logon("localhost", int(port), "neo", Secret("lab-secret"), Path(ca))
-vm = PowerVM(NovaLink(logon), Slots(SqliteStore(Path(db)), "h1"), os.stat)
+vm = PowerVM(NovaLink(logon), Slots(SqliteStore(Path(db)), "h1"), os.stat, os.path.getsize)
 print("ready", flush=True)
 vm.attach(guest, "v1", ImageFile(Path(path), "raw"), DiskOptions())
 """
@@ -158,14 +158,14 @@ def test_an_owner_killed_while_its_post_is_under_way(tmp_path: Path) -> None:
 RACER = """
 import json, sys
 from pathlib import Path
-from lab.novalink.rig import look
+from lab.novalink.rig import look, measure
 from moorline.hypervisors.powervm import *
 from moorline.model import DiskOptions, ImageFile
 from moorline.secret import Secret
 
 port, ca, guest, *paths = sys.argv[1:]
 logon = Logon("localhost", int(port), "neo", Secret("lab-secret"), Path(ca))
-vm = PowerVM(NovaLink(logon), MemorySlots(), look)
+vm = PowerVM(NovaLink(logon), MemorySlots(), look, measure)
 id = vm.find(guest).id
 print("ready", flush=True)
 sys.stdin.readline()

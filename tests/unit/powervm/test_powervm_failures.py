@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -12,12 +13,11 @@ from lab.novalink.rig import WEB, mapped, powervm
 from moorline.errors import (
     Failed,
     MoorlineError,
-    NotFound,
     Unavailable,
     Uncertain,
 )
 from moorline.hypervisors.powervm import PowerVM
-from moorline.model import DiskOptions, DiskState, ImageFile, VolumeId
+from moorline.model import DiskOptions, DiskState, ImageFile, Sizes, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")
 PLAIN = DiskOptions()
@@ -151,18 +151,43 @@ def test_a_survey_is_all_or_nothing(lab: Lab, vm: PowerVM) -> None:
     assert len(vm.survey()) == 2
 
 
-def test_extend_says_so_when_there_is_nothing_to_extend(
+def grown(disk: ImageFile) -> int:
+    os.truncate(disk.path, 3 << 20)
+    return 3 << 20
+
+
+def test_a_rescan_that_failed_can_be_asked_for_again(
     lab: Lab, vm: PowerVM, disk: ImageFile
 ) -> None:
-    with pytest.raises(NotFound):
-        vm.extend(WEB, V1)
     vm.attach(WEB, V1, disk, PLAIN)
+    size = grown(disk)
     lab.faults.set(error=1)
     with pytest.raises(MoorlineError):
-        vm.extend(WEB, V1)
+        vm.extend(WEB, V1, size)
+    assert vm.sizes(WEB, V1) == Sizes(guest=1 << 20, storage=size)
     lab.faults.set(job_polls=1)
-    vm.extend(WEB, V1)
+    vm.extend(WEB, V1, size)
+    assert vm.sizes(WEB, V1) == Sizes(guest=size, storage=size)
     assert lab.service.jobs == {}
+
+
+def test_a_guest_that_saw_it_already_needs_no_rescan(
+    lab: Lab, vm: PowerVM, disk: ImageFile
+) -> None:
+    vm.attach(WEB, V1, disk, PLAIN)
+    before = len(lab.trace)
+    vm.extend(WEB, V1, 1 << 20)
+    assert [call for call in lab.trace[before:] if call[0] != "GET"] == []
+
+
+def test_a_file_of_another_size_is_told_before_anything_is_asked(
+    lab: Lab, vm: PowerVM, disk: ImageFile
+) -> None:
+    vm.attach(WEB, V1, disk, PLAIN)
+    before = len(lab.trace)
+    with pytest.raises(Failed, match="has 1048576 bytes, not 2097152"):
+        vm.extend(WEB, V1, 2 << 20)
+    assert [call for call in lab.trace[before:] if call[0] != "GET"] == []
 
 
 def test_a_job_that_does_not_end_is_uncertain(lab: Lab, disk: ImageFile) -> None:
@@ -170,5 +195,5 @@ def test_a_job_that_does_not_end_is_uncertain(lab: Lab, disk: ImageFile) -> None
     vm.attach(WEB, V1, disk, PLAIN)
     lab.faults.set(job_polls=1000)
     with pytest.raises(Uncertain, match="still at it"):
-        vm.extend(WEB, V1)
+        vm.extend(WEB, V1, grown(disk))
     vm.close()

@@ -32,7 +32,7 @@ def test_d1_places_are_recorded_and_rescans_work_in_every_style(
         assert slots.of(WEB) == {V1: Slot(str(disk.path), 2, lua)}
         with disk.path.open("r+b") as file:
             file.truncate(512 << 20)
-        vm.extend(WEB, V1)
+        vm.extend(WEB, V1, 512 << 20)
         found = lab.system.mappings[partition_uuid(1)][0].disk
         assert found is not None
         assert found.capacity == "0.500000"

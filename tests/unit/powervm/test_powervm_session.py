@@ -13,7 +13,7 @@ import requests
 from pypowervm import adapter
 
 from lab.novalink import NovaLink as Lab
-from lab.novalink.rig import image, logon, look, powervm
+from lab.novalink.rig import image, logon, look, measure, powervm
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM
 from moorline.hypervisors.powervm.transport import Transport, session_class
@@ -164,7 +164,7 @@ def test_pypowervm_itself_is_left_as_it_is() -> None:
 
 
 def test_a_wrong_password_is_denied_and_not_tried_again_at_once(lab: Lab) -> None:
-    vm = PowerVM(NovaLink(logon(lab, password="wrong")), MemorySlots(), look)
+    vm = PowerVM(NovaLink(logon(lab, password="wrong")), MemorySlots(), look, measure)
     for _ in range(3):
         with pytest.raises(Denied, match="does not let us log on"):
             vm.find("web01")
@@ -193,7 +193,7 @@ def test_a_session_that_is_lost_between_read_and_post_is_renewed(lab: Lab, tmp_p
         look(path)
         lab.faults.set(unauthorized=1)
 
-    losing = PowerVM(vm._novalink, MemorySlots(), loses)
+    losing = PowerVM(vm._novalink, MemorySlots(), loses, measure)
     losing.attach(guest, VolumeId("v1"), file, DiskOptions())
     assert lab.service.updates() == 1
     vm.close()
@@ -233,7 +233,7 @@ def test_closing_logs_off(lab: Lab) -> None:
 
 def test_the_logon_by_file() -> None:
     with Lab(tls=False) as lab:
-        vm = PowerVM(NovaLink(Logon(port=lab.port)), MemorySlots(), look)
+        vm = PowerVM(NovaLink(Logon(port=lab.port)), MemorySlots(), look, measure)
         assert vm.find("web01").name == "web01"
         assert vm.disks(GuestId("x")) == {}
         vm.close()
@@ -257,7 +257,7 @@ def test_the_password_is_told_to_nobody(lab: Lab, caplog: pytest.LogCaptureFixtu
     secret = "s3cret-&-<quoted>"
     given = Logon("localhost", lab.port, lab.user, Secret(secret), lab.ca)
     lab.service.password = secret
-    vm = PowerVM(NovaLink(given), MemorySlots(), look)
+    vm = PowerVM(NovaLink(given), MemorySlots(), look, measure)
     vm.find("web01")
     lab.service.tokens.clear()
     lab.service.password = "changed"

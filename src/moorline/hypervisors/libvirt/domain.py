@@ -34,6 +34,8 @@ class MarkedDisk:
     source: str
     unit: int | None
     """Its unit on the SCSI controller."""
+    format: str = "raw"
+    readonly: bool = False
 
 
 class Half:
@@ -61,6 +63,8 @@ class Half:
                 _get(disk, "target", "bus"),
                 _source(disk),
                 _unit(disk, self.scsi_controller),
+                _get(disk, "driver", "type") or "raw",
+                disk.find("readonly") is not None,
             )
             for disk in self._xml.iterfind("devices/disk")
             if (mark := _get(disk, "alias", "name")).startswith(MARK)

@@ -14,6 +14,7 @@ from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, U
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half, parse
+from moorline.hypervisors.libvirt.extending import Measure, extensible, measure_here, stored
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.model import (
     BlockDevice,
@@ -24,11 +25,17 @@ from moorline.model import (
     GuestId,
     GuestName,
     ImageFile,
+    Sizes,
     VolumeId,
 )
 
 LIVE, CONFIG, INACTIVE = 1, 2, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+BYTES = 1
+"""VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
+CAPACITY = 0
+"""Where virDomainBlockInfo has the size that the guest sees. It says nothing of use about the
+storage: of a file that QEMU has written to, its "physical" size is what is allocated."""
 ASK_AGAIN = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
@@ -40,13 +47,21 @@ class Libvirt:
     """See :class:`moorline.ports.Hypervisor`. Guests are known by their UUID.
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
-    *deadline*: seconds that a libvirt call has.
+    *deadline*: seconds that a libvirt call has. *measure* tells the bytes of a file or block
+    device, and raises Uncertain or OSError, as ``Host.size`` does.
     """
 
     kind: ClassVar[str] = "libvirt"
     accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
 
-    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 30.0) -> None:
+    def __init__(
+        self,
+        uri: str = "qemu:///system",
+        *,
+        deadline: float = 30.0,
+        measure: Measure = measure_here,
+    ) -> None:
+        self._measure = measure
         self._connection = Connection(uri, deadline)
         self._qemu = 0
         self._handles: dict[GuestId, Any] = {}
@@ -123,8 +138,33 @@ class Libvirt:
                 return
             time.sleep(_LOOK)
 
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        return self._sizes(guest, volume)[1]
+
+    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
+        target, sizes = self._sizes(guest, volume)
+        if size != sizes.storage:
+            # QEMU would make a file as long or as short as it is told.
+            raise Failed(f"the storage of volume {volume} has {sizes.storage} bytes, not {size}")
+        if size != sizes.guest:
+            self._connection.change(
+                guest, lambda virt: self._handle(virt, guest).blockResize(target, size, BYTES)
+            )
+        return size
+
     def close(self) -> None:
         self._connection.close()
+
+    def _sizes(self, guest: GuestId, volume: VolumeId) -> tuple[str, Sizes]:
+        """The disk's target and sizes."""
+        domain = self._look(guest)
+        disk = extensible(domain, volume)
+        told = self._connection.look(
+            guest, lambda virt: self._handle(virt, guest).blockInfo(disk.target)[CAPACITY]
+        )
+        # What a stopped guest will see is read from the image already.
+        storage = told if domain.live is None else stored(disk, self._measure)
+        return disk.target, Sizes(guest=told, storage=storage)
 
     def _ask_to_go(self, guest: GuestId, volume: VolumeId, flag: int) -> MoorlineError | None:
         alias = f"{MARK}{volume}"

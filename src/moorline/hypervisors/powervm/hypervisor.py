@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from moorline.model import (
     GuestId,
     GuestName,
     ImageFile,
+    Sizes,
     VolumeId,
 )
 
@@ -47,14 +48,21 @@ class PowerVM:
     kind: ClassVar[str] = "powervm"
     accepts: ClassVar[frozenset[type]] = frozenset({ImageFile})
 
-    def __init__(self, novalink: NovaLink, slots: Slots, look: Callable[[Path], None]) -> None:
-        """*look* checks a raw image file on this machine, within a deadline.
+    def __init__(
+        self,
+        novalink: NovaLink,
+        slots: Slots,
+        look: Callable[[Path], None],
+        measure: Callable[[Path], int],
+    ) -> None:
+        """*look* checks a raw image file on this machine, *measure* tells its bytes.
 
-        It raises Refused, Uncertain or OSError, as ``Host.image`` does.
+        Both have a deadline. They raise Refused, Uncertain or OSError, as ``Host.image`` does.
         """
         self._novalink = novalink
         self._slots = slots
         self._look = look
+        self._measure = measure
 
     # --- questions -------------------------------------------------------------
 
@@ -89,6 +97,9 @@ class PowerVM:
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         plug = self._plug(guest, VolumeId(""), source, options, "this volume")
         plug.refuse(self._mappings(client=plug.client, path=plug.path))
+
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        return self._sizes(self._attached(guest, volume))
 
     # --- commands --------------------------------------------------------------
 
@@ -126,24 +137,25 @@ class PowerVM:
         self._novalink.change(f"volume {volume} is not detached from {client}", server.uuid, unplug)
         self._keep_place(GuestId(client), volume, gone[0].place if gone else known)
 
-    def extend(self, guest: GuestId, volume: VolumeId) -> None:
-        """Let the guest see how large the volume's file is now.
+    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
+        """Let the guest see how large the volume's file is now, by a rescan.
 
         Raises NotFound if the volume is not attached, Failed, Uncertain (the
         job did not end within the deadline; it can simply be asked for again).
         """
-        client = guest.upper()
-        known = self._slots.of(GuestId(client)).get(volume)
-        found = [m for m in self._mappings(client=client) if marked(m, client, volume, known)]
-        if not found:
-            raise NotFound(f"volume {volume} is not attached to {client}")
+        found = self._attached(guest, volume)
+        sizes = self._sizes(found)
         what = f"volume {volume} is not extended"
-        server = self._novalink.management()
-        # The id is the server's: it is a UUID on some systems, never to be
-        # taken for the path.
-        self._novalink.ask(
-            what, lambda a: rescan(a, server.uuid, found[0].udid, what, self._novalink.deadline)
-        )
+        if size != sizes.storage:
+            raise Failed(f"{what}: {found.path} has {sizes.storage} bytes, not {size}")
+        if size != sizes.guest:
+            server = self._novalink.management().uuid
+            # The id is the server's: it is a UUID on some systems, never to be
+            # taken for the path.
+            self._novalink.ask(
+                what, lambda a: rescan(a, server, found.udid, what, self._novalink.deadline)
+            )
+        return size
 
     def close(self) -> None:
         self._novalink.close()
@@ -189,13 +201,26 @@ class PowerVM:
                 # Without the path: a name proves something only while we ask for it.
                 self._slots.put(guest, volume, replace(slot, path=""))
 
+    def _attached(self, guest: GuestId, volume: VolumeId) -> ScsiMapping:
+        client = guest.upper()
+        known = self._slots.of(GuestId(client)).get(volume)
+        for found in self._mappings(client=client):
+            if marked(found, client, volume, known):
+                return found
+        raise NotFound(f"volume {volume} is not attached to {client}")
+
+    def _sizes(self, found: ScsiMapping) -> Sizes:
+        path = Path(found.path)
+        with _told(path):
+            file = self._measure(path)
+        told = float(found.gib or 0)
+        # GiB with six places are exact to a KiB, which is less than a block of any file system.
+        alike = f"{file / 2**30:.6f}" == f"{told:.6f}"
+        return Sizes(guest=file if alike else round(told * 2**18) * 4096, storage=file)
+
     def _look_at(self, path: Path) -> None:
-        try:
+        with _told(path):
             self._look(path)
-        except FileNotFoundError as error:
-            raise Refused(f"there is no {path} on the NovaLink partition") from error
-        except OSError as error:
-            raise Failed(f"{path} cannot be looked at: {error.strerror}") from error
 
     def _lpar(self, guest: str) -> Any:
         what = f"LPAR {guest} cannot be looked at"
@@ -244,6 +269,17 @@ class PowerVM:
             for volume, slot in places.items():
                 if slot.lua and known.get(volume) != slot:
                     self._slots.put(guest, volume, slot)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in our words why *path* could not be looked at."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Refused(f"there is no {path} on the NovaLink partition") from error
+    except OSError as error:
+        raise Failed(f"{path} cannot be looked at: {error.strerror}") from error
 
 
 def _get(adapter: Any, uuid: str) -> Any:

@@ -41,6 +41,8 @@ class ScsiMapping:
     lua: str
     """'' while there is no target device: the client cannot see the disk."""
     element: Any = field(compare=False, repr=False)
+    gib: str = ""
+    """The disk's size as the server tells it: a decimal, with six places."""
 
     @property
     def place(self) -> Slot:
@@ -85,6 +87,7 @@ def _mapping(e: Any) -> ScsiMapping:
         udid=text("u:Storage/*/u:UniqueDeviceID"),
         lua=text("u:TargetDevice/*/u:LogicalUnitAddress"),
         element=e,
+        gib=text("u:Storage/*/u:DiskCapacity"),
     )
 
 

@@ -32,6 +32,7 @@ from moorline.model import (
     GuestId,
     GuestName,
     ShadowDisk,
+    Sizes,
     VolumeId,
 )
 
@@ -72,6 +73,10 @@ class VSphere:
         _refuse_twice(machine, path)
         machine.free_place()
         self._uuid(machine, path)
+
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        _, device = self._attached(guest, volume)
+        return Sizes(guest=device.size, storage=None)
 
     # --- commands --------------------------------------------------------------
 

@@ -1,0 +1,115 @@
+"""Volumes that grow under a guest that runs: real QEMU, and a kernel in it that sees the size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from libvirt_rig import LibvirtRig, id_of, loop_device, until
+
+from lab import guest as guests
+from lab.command import Moorline
+from moorline.errors import Failed, NotFound, Refused
+from moorline.model import BlockDevice, DiskOptions, ImageFile, Sizes
+from moorline.testing.contracts.hypervisor import PLAIN, VOLUME, take_away
+
+MIB = 1 << 20
+
+
+def size_in(guest: guests.Guest) -> int:
+    device = Path(guest.wait_for(VOLUME)).name
+    (sectors,) = guest.agent.check(f"cat /sys/block/{device}/size")
+    return int(sectors) * 512
+
+
+def test_the_guest_sees_a_file_that_grew_and_writes_to_its_end(
+    moorline: Moorline, guest: guests.Guest, libvirt_rig: LibvirtRig
+) -> None:
+    path = libvirt_rig.new_source().path
+    moorline("attach", guest.name, str(path), "--format", "raw", "--volume", VOLUME)
+    guest.write(VOLUME, "before")
+    assert size_in(guest) == MIB
+    waited = moorline("extend", guest.name, VOLUME, "3M", "--timeout", "0", code=5)
+    assert f"only {MIB} of {3 * MIB} bytes" in waited.stderr
+    os.truncate(path, 3 * MIB)
+    foreseen = moorline.json("extend", guest.name, VOLUME, "--dry-run")
+    assert (foreseen["steps"], foreseen["size"], size_in(guest)) == (["extend"], 3 * MIB, MIB)
+    done = moorline.json("extend", guest.name, VOLUME)
+    assert (done["steps"], done["before"], done["size"]) == (["extend"], MIB, 3 * MIB)
+    until(lambda: size_in(guest) == 3 * MIB)
+    again = moorline("extend", guest.name, VOLUME, "3MiB")
+    assert again.stdout == f"volume {VOLUME} has {3 * MIB} bytes on {guest.name} already\n"
+    guest.write(VOLUME, "behind", offset=2 * MIB)
+    for size in ("2M", str(MIB)):
+        assert "cannot shrink" in moorline("extend", guest.name, VOLUME, size, code=3).stderr
+    data = path.read_bytes()
+    assert data[:65536] == guests.pattern("before")
+    assert data[2 * MIB : 2 * MIB + 65536] == guests.pattern("behind")
+    assert len(data) == 3 * MIB
+    moorline("detach", guest.name, VOLUME)
+
+
+def test_a_file_is_never_made_shorter_or_longer(
+    libvirt_rig: LibvirtRig, guest: guests.Guest
+) -> None:
+    """QEMU would do that to a file when it is told of another size than it has."""
+    me, source = id_of(guest.domain), libvirt_rig.new_source()
+    libvirt_rig.hypervisor.attach(me, VOLUME, source, PLAIN)
+    os.truncate(source.path, 3 * MIB)
+    for size in (2 * MIB, 4 * MIB):
+        with pytest.raises(Failed, match=f"has {3 * MIB} bytes"):
+            libvirt_rig.hypervisor.extend(me, VOLUME, size)
+    assert (source.path.stat().st_size, size_in(guest)) == (3 * MIB, MIB)
+    take_away(libvirt_rig, me, VOLUME)
+
+
+def test_a_file_of_half_a_sector_more(libvirt_rig: LibvirtRig, guest: guests.Guest) -> None:
+    me, source = id_of(guest.domain), libvirt_rig.new_source()
+    libvirt_rig.hypervisor.attach(me, VOLUME, source, PLAIN)
+    os.truncate(source.path, 2 * MIB + 100)
+    sizes = libvirt_rig.hypervisor.sizes(me, VOLUME)
+    assert sizes == Sizes(guest=MIB, storage=2 * MIB + 512)
+    libvirt_rig.hypervisor.extend(me, VOLUME, 2 * MIB + 512)
+    until(lambda: size_in(guest) == 2 * MIB + 512)
+    take_away(libvirt_rig, me, VOLUME)
+
+
+def test_a_block_device_that_grew(libvirt_rig: LibvirtRig, guest: guests.Guest) -> None:
+    me, file = id_of(guest.domain), libvirt_rig.new_source().path
+    with loop_device(file) as device:
+        libvirt_rig.hypervisor.attach(me, VOLUME, BlockDevice(device), DiskOptions(bus="scsi"))
+        os.truncate(file, 3 * MIB)
+        subprocess.run(["losetup", "--set-capacity", device], check=True)
+        assert libvirt_rig.hypervisor.sizes(me, VOLUME) == Sizes(guest=MIB, storage=3 * MIB)
+        libvirt_rig.hypervisor.extend(me, VOLUME, 3 * MIB)
+        until(lambda: size_in(guest) == 3 * MIB)
+        take_away(libvirt_rig, me, VOLUME)
+
+
+def test_what_qemu_cannot_show_while_the_guest_runs_is_refused(
+    libvirt_rig: LibvirtRig, guest: guests.Guest
+) -> None:
+    me, path = id_of(guest.domain), libvirt_rig.directory / "a.qcow2"
+    hypervisor = libvirt_rig.hypervisor
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    hypervisor.attach(me, VOLUME, ImageFile(path, "qcow2"), PLAIN)
+    with pytest.raises(Refused, match="is qcow2"):
+        hypervisor.sizes(me, VOLUME)
+    take_away(libvirt_rig, me, VOLUME)
+    hypervisor.attach(me, VOLUME, libvirt_rig.new_source(), DiskOptions(readonly=True))
+    with pytest.raises(Refused, match="is read-only"):
+        hypervisor.extend(me, VOLUME, 3 * MIB)
+    take_away(libvirt_rig, me, VOLUME)
+    with pytest.raises(NotFound):
+        hypervisor.sizes(me, VOLUME)
+
+
+def test_a_stopped_guest_sees_the_size_that_there_is(libvirt_rig: LibvirtRig) -> None:
+    me, path = libvirt_rig.stopped_guest(), libvirt_rig.directory / "a.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    libvirt_rig.hypervisor.attach(me, VOLUME, ImageFile(path, "qcow2"), PLAIN)
+    subprocess.run(["qemu-img", "resize", "-q", path, "3M"], check=True)
+    assert libvirt_rig.hypervisor.sizes(me, VOLUME) == Sizes(guest=3 * MIB, storage=3 * MIB)
+    libvirt_rig.hypervisor.extend(me, VOLUME, 3 * MIB)
