@@ -23,9 +23,10 @@ from lab.guest import Guest, digest, pattern
 
 STAND_INS = str(host.SOFTWARE / "clients")
 REAL = os.pathsep.join(d for d in os.environ["PATH"].split(os.pathsep) if d != STAND_INS)
+# Version 4 alone, over TCP: then it needs neither rpcbind nor idmapd.
 GANESHA = """\
-NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Bind_addr = 127.0.0.1; }}
-NFSv4 {{ Graceless = true; Minor_Versions = 1, 2; }}
+NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Enable_UDP = false; Enable_RQUOTA = false; }}
+NFSv4 {{ Graceless = true; Minor_Versions = 1, 2; UseGetpwnam = true; RecoveryRoot = "{recovery}"; }}
 EXPORT {{
     Export_Id = 1; Path = "{path}"; Pseudo = "/export";
     Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
@@ -49,9 +50,10 @@ def export(lab: Path, tmp_path: Path, leftovers_check: None) -> Iterator[Path]:
     """A directory that is exported as 127.0.0.1:/export."""
     if reason := missing():
         pytest.skip(reason)
-    directory, conf = tmp_path / "export", tmp_path / "ganesha.conf"
-    directory.mkdir()
-    conf.write_text(GANESHA.format(path=directory))
+    directory, recovery, conf = (tmp_path / name for name in ("export", "recovery", "conf"))
+    for each in (directory, recovery, Path("/run/ganesha")):
+        each.mkdir(exist_ok=True)
+    conf.write_text(GANESHA.format(path=directory, recovery=recovery))
     files = ("-f", conf, "-L", tmp_path / "log", "-p", tmp_path / "pid")
     server = subprocess.Popen(["ganesha.nfsd", "-F", *files], env={**os.environ, "PATH": REAL})
     end = time.monotonic() + 30
