@@ -147,6 +147,7 @@ class Moorline:
         guest: str,
         volume: str,
         *,
+        hands_off: bool = False,
         timeout: float = 60.0,
         progress: Progress = silent,
         dry_run: bool = False,
@@ -156,8 +157,12 @@ class Moorline:
         *volume*: its id, the beginning of its id, or what was typed to attach
         it. Returns None if there was nothing to do. The link goes when nobody
         else needs it. Failed: the guest has not let go; the wish stands.
+        *hands_off*: only what was attached so is meant, by its ids; returns
+        before the link is gone where the guest still names it.
         """
-        row = self._wishes.find(volume, guest)
+        row = self._wishes.find(volume, guest, hands_off=hands_off)
+        if row is None and hands_off:
+            return None
         if row is None:
             return self._detach_unrecorded(guest, volume, timeout, dry_run)
         absent = gone(row)

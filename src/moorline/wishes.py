@@ -107,8 +107,14 @@ class Wishes:
         id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
         return Place(kind, connection, link, parsed.volume, id)
 
-    def find(self, volume: str, guest: str) -> Attachment | None:
-        """Return the recorded wish for *volume* on *guest* (name or id), if there is one."""
+    def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
+        """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
+
+        *hands_off*: both are ids, and the hypervisor need not know the guest.
+        """
+        if hands_off:
+            row = self._records.get(Key(self._records.host, VolumeId(volume), GuestId(guest)))
+            return row if row is None or row.hands_off else None
         mine = self.of(volume)
         named = [row for row in mine if guest in (row.key.guest, row.guest_name)]
         if mine and not named:
