@@ -53,7 +53,7 @@ def test_its_disks_are_never_ours_to_unplug(rig: Rig) -> None:
 def test_what_its_guest_still_names_is_disconnected_later(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
-    outcome = rig.owner().detach(GUEST, "a")
+    outcome = rig.owner().detach(GUEST, "a", hands_off=True)
     assert outcome is not None
     assert "inst still names" in outcome.view.next
     assert SHARE in rig.world.mounts
@@ -67,8 +67,8 @@ def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
     connect(rig, "a")
     connect(rig, "b")
     define(rig, "a", "b")
-    rig.owner().detach(GUEST, "a")
-    rig.owner().detach(GUEST, "b")
+    rig.owner().detach(GUEST, "a", hands_off=True)
+    rig.owner().detach(GUEST, "b", hands_off=True)
     del rig.world.guests[GuestId(GUEST)]
     rig.owner().sweep()
     assert rig.owner().list() == []
@@ -78,7 +78,7 @@ def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
 def test_asked_again_before_it_was_disconnected_it_stays(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
-    rig.owner().detach(GUEST, "a")
+    rig.owner().detach(GUEST, "a", hands_off=True)
     connect(rig)
     del rig.world.guests[GuestId(GUEST)]
     assert rig.owner().sweep() == []
@@ -88,7 +88,7 @@ def test_asked_again_before_it_was_disconnected_it_stays(rig: Rig) -> None:
 def test_another_guest_on_the_link_lets_it_be_forgotten(rig: Rig) -> None:
     connect(rig)
     rig.owner().attach("g1", connection("b"))
-    assert rig.owner().detach(GUEST, "a") is not None
+    assert rig.owner().detach(GUEST, "a", hands_off=True) is not None
     assert [view.volume for view in rig.owner().list()] == ["b"]
     assert SHARE in rig.world.mounts
 
@@ -113,3 +113,12 @@ def test_what_may_not_be_given_to_a_guest_is_refused_and_leaves_nothing(rig: Rig
         connect(rig)
     assert rig.owner().list() == []
     assert SHARE not in rig.world.mounts
+
+
+def test_letting_go_of_what_was_never_asked_does_nothing(rig: Rig) -> None:
+    define(rig, "a")
+    assert rig.owner().detach(GUEST, "a", hands_off=True) is None
+    assert "a" in rig.world.guests[GuestId(GUEST)].live
+    rig.owner().attach(GUEST, connection("b"))
+    assert rig.owner().detach(GUEST, "b", hands_off=True) is None
+    assert "b" in rig.world.guests[GuestId(GUEST)].live
