@@ -49,7 +49,7 @@ class PloopRig(BackendRig):
         self.at = str(self.backend.mount_point(self.c))
         self.name = Path(self.backend.link_name(self.c))
 
-    def make(self, host: Any = None) -> Virtuozzo:
+    def make(self, host: Any = None, **more: Any) -> Virtuozzo:
         commands = self.host.programs.get
         return Virtuozzo(
             host or self.host,
@@ -58,6 +58,7 @@ class PloopRig(BackendRig):
             configuration=self.configuration,
             has_command=commands,
             ploop=Ploop(host or self.host, names=self.names, has_command=commands, deadline=9),
+            **more,
         )
 
     def mount(self, host: ToyHost, command: Command) -> None:

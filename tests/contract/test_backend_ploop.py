@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from ploop_rig import PloopRig
+from ploop_rig import FILES, PloopRig
 from virtuozzo_rig import mutable
 
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
@@ -176,6 +176,21 @@ def test_a_list_that_cannot_be_had_is_unknown(ploop_rig: PloopRig) -> None:
     with pytest.raises(Uncertain):
         disconnect(ploop_rig, ploop_rig.good)
     assert len(ploop_rig.host.table) == 1
+
+
+def test_on_a_mount_of_the_operators_only_the_device_is_ours(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    at = rig.base / "theirs"
+    at.mkdir()
+    rig.host.mount("vstorage://clu", str(at), "fuse.vstorage", ToyShare(files=FILES))
+    name, rig.backend = rig.backend.link_name(rig.c), rig.make(given={"clu": at})
+    assert rig.backend.link_name(rig.c) == name
+    connect(rig, rig.good)
+    assert list(rig.devices) == [f"{at}/disk-1/DiskDescriptor.xml"]
+    assert look(rig, rig.good) == Linked(BlockDevice(rig.name, Caching.WRITEBACK))
+    disconnect(rig, rig.good)
+    assert (rig.devices, [mount.target for mount in rig.host.table]) == ({}, [str(at)])
+    assert rig.verbs() == ["ploop mount", "ploop umount"]
 
 
 def test_a_foreign_mount_is_left_alone(ploop_rig: PloopRig) -> None:

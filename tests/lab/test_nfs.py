@@ -26,7 +26,7 @@ REAL = os.pathsep.join(d for d in os.environ["PATH"].split(os.pathsep) if d != S
 # Version 4 alone, over TCP: then it needs neither rpcbind nor idmapd.
 GANESHA = """\
 NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Enable_UDP = false; Enable_RQUOTA = false; }}
-NFSv4 {{ Graceless = true; Minor_Versions = 1, 2; UseGetpwnam = true; RecoveryRoot = "{recovery}"; }}
+NFSv4 {{ Graceless = true; UseGetpwnam = true; RecoveryRoot = "{recovery}"; }}
 EXPORT {{
     Export_Id = 1; Path = "{path}"; Pseudo = "/export";
     Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
