@@ -6,6 +6,7 @@ are FUSE mounts that the operator made; lab/mounttable.py gives them their types
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 
@@ -74,6 +75,7 @@ def main() -> None:
             refusals(demo, one, at)
             kill(demo, three)
             rebuild(demo)
+            grow(demo, two)
             detach(demo, one, two, three)
         refused_systems(one, at)
     say("Both shares could be unmounted: nothing of ours holds them.")
@@ -131,6 +133,14 @@ def rebuild(demo: Demo) -> None:
     claim("its mappings are gone", len(mapped(demo.novalink)), 1)
     demo.moorline("sweep")
     claim("all are back where they were", sorted(mapped(demo.novalink)), before)
+
+
+def grow(demo: Demo, two: Volume) -> None:
+    chapter("The file on GPFS grows, and db01 sees it")
+    os.truncate(two.file, 3 << 20)
+    posts = demo.posts()
+    demo.moorline("extend", "db01", two.id)
+    claim("by a rescan: no mapping was touched", demo.posts(), posts)
 
 
 def detach(demo: Demo, one: Volume, two: Volume, three: Volume) -> None:

@@ -7,6 +7,7 @@ what NovaLink maps, and what it was asked to change.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -102,3 +103,18 @@ def test_d3_a_share_that_the_operator_has_not_mounted_is_waited_for(
         at.mount("nfs")
     command("sweep")
     assert [m[1] for m in mapped(novalink)] == [ID]
+
+
+def test_a_file_that_grew_on_the_share_is_seen_after_a_rescan(
+    novalink: NovaLink, command: Moorline, at: Shares
+) -> None:
+    volume = at.on_nfs(ID)
+    attach(command, volume)
+    os.truncate(volume.file, 3 << 20)
+    done = command.json("extend", "web01", ID, "3M")
+    assert (done["steps"], done["before"], done["size"]) == (["extend"], 1 << 20, 3 << 20)
+    rescans = [call for call in novalink.trace if "RescanVirtualDisk" in call[1]]
+    assert [call[0] for call in rescans] == ["GET", "PUT"]
+    assert command.json("extend", "web01", ID)["steps"] == []
+    assert [call for call in novalink.trace if "RescanVirtualDisk" in call[1]] == rescans
+    assert novalink.service.updates() == 1
