@@ -22,6 +22,12 @@ class Lanes:
         self._guard = threading.Lock()
         self._lanes: dict[str, tuple[threading.Lock, int]] = {}
 
+    def impatient(self) -> Lanes:
+        """The same lanes, for somebody who rather comes back later than waits."""
+        same = Lanes(patience=0.0)
+        same._guard, same._lanes = self._guard, self._lanes
+        return same
+
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
         """Be the one worker on *name*. Blocks up to the patience, then raises Busy."""

@@ -8,7 +8,7 @@ error family means is said once, in :mod:`moorline.errors`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -182,6 +182,22 @@ class ExtendingHypervisor(Hypervisor, Protocol):
         *size* is what :meth:`sizes` says of the storage, if it says anything:
         then nothing of the storage is changed, least of all made shorter. As
         large already is success. Raises as :meth:`sizes`.
+        """
+
+
+Wake = Callable[[GuestId | None], None]
+"""Told that something changed: with a guest, or with anything (None). Never blocks."""
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """What can tell that the world changed, so that nobody needs to look all the time."""
+
+    def watch(self, wake: Wake, stop: threading.Event) -> None:
+        """Tell each change until *stop* is set. Blocks until then, and raises nothing.
+
+        Changes may be told late, twice, or lost: whoever must know looks now
+        and then. After a time in which it was blind it wakes all.
         """
 
 

@@ -104,6 +104,21 @@ class Reconciler:
         with self._lanes.hold(f"link {done.row.link}"):
             return self._pass(key, about_to, on_link=True)
 
+    def connect(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
+        """Take the next step for the link of *row* alone. The hypervisor is not asked.
+
+        For whoever must not ask it (a hook of libvirt's), so a broken link is
+        waited for: it cannot be told whether a guest has it open.
+        """
+        with self._lanes.hold(f"link {row.link}"):
+            seen = Seen(self.link(row))
+            step = next_step(Level.CONNECTED, seen)
+            about_to(step)
+            self._take(step, row, seen)
+        if isinstance(seen.link, Broken):
+            return Pass(step, row, seen, f"{seen.link.reason}; `moorline start` can renew it")
+        return Pass(step, row, seen, reason(step, seen))
+
     def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
         """Look at one attachment; *disks* are the guest's if they are known already.
 
@@ -118,16 +133,21 @@ class Reconciler:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
         held, by = self._held(row, link, disk)
-        return Seen(link, disk, held, by, _elsewhere(link, disk.source))
+        return Seen(link, disk, held, by, elsewhere(link, disk.source))
+
+    def link(self, row: Attachment) -> Link:
+        """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
+        backend, connection = self._connection(row)
+        return backend.inspect(connection)
+
+    def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
+        """Be the only one who changes *guest*, as in each pass. Raises Busy."""
+        return self._lanes.hold(f"guest {guest}")
 
     def verify(self, row: Attachment) -> None:
         """Check that its volume may be given to a guest. Raises as the back end's verify."""
         backend, connection = self._connection(row)
         backend.verify(connection)
-
-    def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
-        """Be the only one who changes *guest*, as in each pass. Raises Busy."""
-        return self._lanes.hold(f"guest {guest}")
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
@@ -282,7 +302,8 @@ def _waits_for(seen: Seen) -> str:
     return "it cannot be told whether a guest still uses the link"
 
 
-def _elsewhere(link: Link, path: str) -> str:
+def elsewhere(link: Link, path: str) -> str:
+    """Say why the disk that is *path* is not the volume that *link* leads to; mostly ''."""
     if not path or not isinstance(link, Linked):
         return ""
     if not isinstance(link.source, ImageFile | BlockDevice) or str(link.source.path) == path:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 from urllib.parse import quote
 
-from moorline.errors import Conflict
-from moorline.model import Attachment, GuestName, Key, Level, LinkName, VolumeId
+from moorline.errors import Compacted, Conflict
+from moorline.model import Attachment, GuestId, GuestName, Key, Level, LinkName, VolumeId
 from moorline.ports import At, Delete, Entry, Put, Store
 from moorline.secret import Secret
 
@@ -55,6 +56,26 @@ class Records:
         rows = [self._decode(entry) for entry in entries]
         self._decoded = {entry.key: row for entry, row in zip(entries, rows, strict=True)}
         return rows
+
+    def of(self, guest: GuestId) -> list[Attachment]:
+        """The attachments of one guest."""
+        entries, _ = self._store.list(f"{_prefix('desired', self.host)}{guest}/")
+        return [self._decode(entry) for entry in entries]
+
+    def changes(self, stop: threading.Event) -> Iterator[Attachment | None]:
+        """Tell each wish that is made or changed from now on, until *stop* is set.
+
+        None: what was before is not told (at first, and after a gap), so list.
+        May block for the store's poll time. Raises Unavailable.
+        """
+        prefix = _prefix("desired", self.host)
+        while not stop.is_set():
+            _, after = self._store.list(prefix)
+            yield None
+            with suppress(Compacted):
+                for event in self._store.watch(prefix, after, stop):
+                    if event.entry is not None:
+                        yield self._decode(event.entry)
 
     def put(self, attachment: Attachment) -> Attachment:
         """Write a wish. Raises Conflict if it changed since it was read."""

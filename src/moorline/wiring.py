@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moorline import config
 from moorline.api import Moorline
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.lanes import Lanes
-from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values
+from moorline.looker import Looker
+from moorline.machines import Machines
+from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values, Watching
 from moorline.reconciler import Reconciler, Report, unreported
 from moorline.records import Records
 from moorline.settle import silent
+from moorline.upkeep import EVERY, Upkeep
+from moorline.worker import Worker
 
 GROUP = "moorline.backends"
 
@@ -60,6 +64,17 @@ def backend_options() -> list[Option]:
     return [found[name] for name in sorted(found)]
 
 
+class _Opened(NamedTuple):
+    """What an owner is made of; *close* lets go of all of it."""
+
+    moorline: Moorline
+    records: Records
+    host: Host
+    backends: Backends
+    hypervisor: Hypervisor
+    lanes: Lanes
+
+
 def open_host(
     given: config.Settings,
     *,
@@ -75,6 +90,51 @@ def open_host(
     Unavailable. The hypervisor is connected when it is first asked something.
     *report* is told of every step that is taken.
     """
+    return _open(given, own, patience, waiting, report).moorline
+
+
+def open_agent(
+    given: config.Settings,
+    *,
+    patience: float = 60.0,
+    waiting: Callable[[str], None] = silent,
+    report: Report = unreported,
+    every: float = EVERY,
+) -> tuple[Moorline, Upkeep]:
+    """Open the host as its owner, with the loop that keeps its attachments as wished.
+
+    Start the loop; stop it before closing. *every*: seconds between its sweeps.
+    Raises as :func:`open_host`.
+    """
+    from moorline.host.mountwatch import MountTable
+    from moorline.host.snapshot import Snapshot
+
+    opened = _open(given, True, patience, waiting, report)
+    records, hypervisor = opened.records, opened.hypervisor
+    lanes = opened.lanes.impatient()  # workers have other things to do than wait
+    hurried = Reconciler(records, opened.backends, hypervisor, lanes, report)
+    snapshot = Snapshot(opened.host)
+    looking = Reconciler(records, Backends(snapshot, given.values), hypervisor, Lanes())
+    watchers: list[Watching] = [MountTable()]
+    if isinstance(hypervisor, Watching):
+        watchers.append(hypervisor)
+    upkeep = Upkeep(
+        records,
+        Worker(records, hurried),
+        Looker(records, looking, hypervisor, snapshot.renew),
+        watchers=watchers,
+        every=every,
+    )
+    return opened.moorline, upkeep
+
+
+def _open(
+    given: config.Settings,
+    own: bool,
+    patience: float,
+    waiting: Callable[[str], None],
+    report: Report,
+) -> _Opened:
     from moorline.host.linux import Linux
     from moorline.host.lock import HostLock
     from moorline.stores.codec import Codec
@@ -93,9 +153,15 @@ def open_host(
         stack.callback(host.close)
         hypervisor = open_hypervisor(given, store, host, own=own)
         stack.callback(hypervisor.close)
+        machines = open_machines(given)
+        if machines is not None:
+            stack.callback(machines.close)
+        lanes = Lanes()
         records = Records(store, codec, config.host_name(given))
-        reconciler = Reconciler(records, Backends(host, given.values), hypervisor, Lanes(), report)
-        return Moorline(records, reconciler, hypervisor, close=stack.pop_all().close)
+        backends = Backends(host, given.values)
+        reconciler = Reconciler(records, backends, hypervisor, lanes, report)
+        moorline = Moorline(records, reconciler, hypervisor, machines, close=stack.pop_all().close)
+        return _Opened(moorline, records, host, backends, hypervisor, lanes)
     raise AssertionError("unreachable")
 
 
@@ -108,6 +174,15 @@ def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bo
     from moorline.hypervisors.libvirt import Libvirt
 
     return Libvirt(given.hypervisor, measure=host.size)
+
+
+def open_machines(given: config.Settings) -> Machines | None:
+    """Return what makes and removes guests, not connected yet; None: nothing here does."""
+    if given.hypervisor.startswith(("powervm:", "vsphere:")):
+        return None
+    from moorline.hypervisors.libvirt import LibvirtMachines
+
+    return LibvirtMachines(given.hypervisor)
 
 
 def _vsphere(given: config.Settings) -> Hypervisor:

@@ -15,7 +15,12 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 
 VOCABULARY = {"model", "errors", "secret", "ports"}
-CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"}
+CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"} | {
+    "backlog",
+    "looker",
+    "worker",
+    "upkeep",
+}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 COMPOSITION = {"api", "wiring", "config"}
 EDGES = {"cli", "agent", "local_api"}

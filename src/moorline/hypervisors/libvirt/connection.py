@@ -199,8 +199,14 @@ def _open(uri: str) -> Any:
     return virt.open(uri)
 
 
+def open_with_events(uri: str) -> Any:
+    """A connection that can tell of events. Raises libvirt's errors, Refused."""
+    _run_event_loop(module())
+    return _open(uri)
+
+
 def _run_event_loop(virt: ModuleType) -> None:
-    """The embedded driver lives in this process, and needs its event loop run here."""
+    """For events, and for the embedded driver, which lives in this process."""
     global _loop
     with _loop_guard:
         if _loop is None:

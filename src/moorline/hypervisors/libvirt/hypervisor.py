@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half, parse
@@ -28,6 +29,7 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
+from moorline.ports import Wake
 
 LIVE, CONFIG, INACTIVE = 1, 2, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
@@ -152,6 +154,9 @@ class Libvirt:
             )
         return size
 
+    def watch(self, wake: Wake, stop: threading.Event) -> None:
+        events.watch(self._connection.uri, wake, stop)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -159,12 +164,13 @@ class Libvirt:
         """The disk's target and sizes."""
         domain = self._look(guest)
         disk = extensible(domain, volume)
+        # First, because libvirt looks at the storage too, and would hang with it.
+        storage = stored(disk, self._measure)
         told = self._connection.look(
             guest, lambda virt: self._handle(virt, guest).blockInfo(disk.target)[CAPACITY]
         )
         # What a stopped guest will see is read from the image already.
-        storage = told if domain.live is None else stored(disk, self._measure)
-        return disk.target, Sizes(guest=told, storage=storage)
+        return disk.target, Sizes(guest=told, storage=storage if domain.live else told)
 
     def _ask_to_go(self, guest: GuestId, volume: VolumeId, flag: int) -> MoorlineError | None:
         alias = f"{MARK}{volume}"

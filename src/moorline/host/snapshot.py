@@ -1,0 +1,63 @@
+"""A host that is asked each thing once: for a look at very many links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moorline.errors import Uncertain
+from moorline.model import Format
+from moorline.ports import Call, Command, Host, Mount, Output, Root
+
+
+class Snapshot:
+    """A :class:`moorline.ports.Host` that remembers what it saw until :meth:`renew`.
+
+    It is for looking alone. What it says may be out of date: who acts looks for
+    himself. Not for several threads.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._seen: dict[object, Any] = {}
+
+    def renew(self) -> None:
+        """Forget what was seen."""
+        self._seen.clear()
+
+    def run(self, command: Command) -> Output:
+        return self._host.run(command)
+
+    def held(self, hold: Path) -> bool:
+        return bool(self._once(("held", hold), lambda: self._host.held(hold)))
+
+    def call(self, call: Call) -> Mapping[str, Any]:
+        return self._host.call(call)
+
+    def mounts(self) -> Sequence[Mount]:
+        found: Sequence[Mount] = self._once("mounts", self._host.mounts)
+        return found
+
+    def root(self, path: Path, *, list: bool = False) -> Root:
+        found: Root = self._once((path, list), lambda: self._host.root(path, list=list))
+        return found
+
+    def size(self, path: Path) -> int:
+        return self._host.size(path)
+
+    def openers(self, path: Path) -> Sequence[str]:
+        return self._host.openers(path)
+
+    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> Any:
+        return self._host.image(share, name, format, within=within)
+
+    def _once(self, what: object, ask: Callable[[], Any]) -> Any:
+        if what not in self._seen:
+            try:
+                self._seen[what] = ask()
+            except (Uncertain, OSError) as e:
+                self._seen[what] = e
+        if isinstance(found := self._seen[what], Exception):
+            raise found
+        return found

@@ -1,0 +1,98 @@
+"""Who needs a pass: a look at everything that costs little, and decides nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from moorline.errors import MoorlineError
+from moorline.model import NO_DISK, Attachment, Disk, GuestId, Level, Seen, VolumeId
+from moorline.plan import Step, next_step
+from moorline.ports import Hypervisor
+from moorline.reconciler import Reconciler, elsewhere
+from moorline.records import Records, trouble_key
+
+_Disks = Mapping[GuestId, Mapping[VolumeId, Disk]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a look at every wish found."""
+
+    rows: int
+    """How many wishes there are."""
+    due: Sequence[Attachment]
+    """Those that need a pass."""
+    seconds: float
+    """How long the look took."""
+    error: str = ""
+    """Why the guests could not be looked at; the links were."""
+
+
+class Looker:
+    """Tells which wishes need a pass, with one survey of the hypervisor.
+
+    *reconciler*: over back ends whose host remembers what it saw, so that each
+    link is asked once, until *renew* is called. What is told may be out of date
+    a moment later: the pass itself looks afresh. Not for several threads.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self._renew = renew
+
+    def everywhere(self) -> Sweep:
+        """Look at every wish. Raises Unavailable (the store)."""
+        begun = time.monotonic()
+        self._renew()
+        rows = self._records.all()
+        troubled = self._records.troubles()
+        disks: _Disks | None = None
+        error = ""
+        try:
+            disks = {guest.id: guest.disks for guest in self._hypervisor.survey()} if rows else {}
+        except MoorlineError as e:
+            error = str(e)
+        due = [
+            row
+            for row in rows
+            # One that has come true by itself still has its trouble to be cleared.
+            if trouble_key(row.key) in troubled or self._is_due(row, disks)
+        ]
+        return Sweep(len(rows), due, time.monotonic() - begun, error)
+
+    def at(self, guest: GuestId) -> Sequence[Attachment]:
+        """Those wishes for *guest* that need a pass. Raises Unavailable (the store)."""
+        rows = self._records.of(guest)
+        if not rows:
+            return []
+        self._renew()
+        disks: _Disks | None = None
+        with suppress(MoorlineError):
+            disks = {guest: self._hypervisor.disks(guest)}
+        return [row for row in rows if self._is_due(row, disks)]
+
+    def _is_due(self, row: Attachment, disks: _Disks | None) -> bool:
+        """*disks* None: the guests cannot be looked at."""
+        if row.want is Level.ABSENT:
+            return True
+        try:
+            link = self._reconciler.link(row)
+        except MoorlineError:
+            return True
+        if disks is None:
+            # A link is made without asking guests, so that it is there when they come.
+            return next_step(Level.CONNECTED, Seen(link)) is not Step.NOTHING
+        disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
+        seen = Seen(link, disk, elsewhere=elsewhere(link, disk.source))
+        return next_step(row.want, seen) is not Step.NOTHING
