@@ -1,0 +1,49 @@
+"""Nova's libvirt driver, with Moorline for the kinds of volumes that are configured.
+
+Nova looks a volume's driver up in a module-level table at each call, so adding
+to the table is all that it takes; nothing of Nova is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nova.conf
+from nova.virt.libvirt import driver
+
+from moorline_nova import options
+from moorline_nova.volume import MoorlineVolumeDriver
+
+CONF = nova.conf.CONF
+
+
+def install() -> list[str]:
+    """Hand the configured kinds of volumes to Moorline; return them. Repeating it is harmless."""
+    options.register(CONF)
+    kinds: list[str] = CONF.moorline.volume_types
+    path = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
+    driver.VOLUME_DRIVERS.update(dict.fromkeys(kinds, path))
+    return kinds
+
+
+class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
+    """Nova's own in all but the volumes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        install()
+        super().__init__(*args, **kwargs)
+
+    def _should_disconnect_target(
+        self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str
+    ) -> bool:
+        """Tell of every disconnect.
+
+        Nova keeps back all but the last of a multi-attached volume on this host,
+        counted by an unlocked read of Cinder; the agent knows each instance's wish.
+        """
+        if isinstance(vol_driver, MoorlineVolumeDriver):
+            return True
+        needed: bool = super()._should_disconnect_target(
+            context, instance, multiattach, vol_driver, volume_id
+        )
+        return needed

@@ -1,0 +1,137 @@
+"""One volume driver for Nova, for all kinds: it asks the agent, and hands on what it says.
+
+Nothing here mounts, waits without a deadline, or needs a privilege.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nova.conf
+from nova import exception
+from nova.virt.block_device import get_volume_id
+from nova.virt.libvirt.volume import volume
+from oslo_log import log
+
+from moorline.errors import MoorlineError, Refused
+from moorline.local_api.client import Client
+from moorline.model import DiskOptions, Level
+from moorline_nova import options
+from moorline_nova.guest_disk import GuestDisk, describe
+
+CONF = nova.conf.CONF
+LOG = log.getLogger(__name__)
+
+SOURCE = "moorline"
+"""Under this key of a connection's data Nova keeps what the agent said the volume is on this
+host. Nova sends it to the source of a live migration, which writes the destination's XML."""
+_SECTOR = 512
+
+
+class MoorlineVolumeDriver(volume.LibvirtBaseVolumeDriver):  # type: ignore[misc]
+    """Connects a volume for an instance: the agent mounts, checks, and cleans up."""
+
+    def __init__(self, host: Any) -> None:
+        super().__init__(host, is_block_dev=False)
+        options.register(CONF)
+
+    def connect_volume(self, connection_info: dict[str, Any], instance: Any) -> None:
+        """Make the volume reachable on this host.
+
+        Raises InvalidVolume (it is refused; trying again is no use) or
+        VolumeAttachFailed. After either nothing of it is wished any more.
+        """
+        id = get_volume_id(connection_info)
+        try:
+            outcome = self._agent().attach(
+                instance.uuid,
+                as_given(connection_info),
+                volume=id,
+                level=Level.CONNECTED,
+                options=DiskOptions(shared=bool(connection_info.get("multiattach"))),
+                hands_off=True,
+                timeout=CONF.moorline.timeout,
+            )
+        except MoorlineError as e:
+            self._give_up(id, instance)
+            raise _as_nova_says(e, id) from e
+        connection_info["data"][SOURCE] = outcome.view.source
+
+    def disconnect_volume(
+        self, connection_info: dict[str, Any], instance: Any, force: bool = False
+    ) -> None:
+        """Need the volume no more. The agent takes the link away once nothing names it.
+
+        That may be after this returns: Nova disconnects before it undefines a
+        guest. Raises VolumeDetachFailed if the agent cannot be told, unless forced.
+        """
+        id = get_volume_id(connection_info)
+        try:
+            self._let_go(id, instance)
+        except MoorlineError as e:
+            if not force:
+                raise exception.VolumeDetachFailed(volume_id=id, reason=str(e)) from e
+            LOG.warning("Forced: volume %s is not disconnected: %s", id, e, instance=instance)
+        connection_info.get("data", {}).pop(SOURCE, None)
+
+    def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:
+        """The guest's disk: Nova's own, with the agent's source, format, cache and label policy."""
+        source = connection_info["data"].get(SOURCE)
+        if source is None:
+            raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
+        conf = super().get_config(connection_info, disk_info)
+        disk = GuestDisk()
+        vars(disk).update(vars(conf))
+        describe(disk, source)
+        return disk
+
+    def extend_volume(
+        self, connection_info: dict[str, Any], instance: Any, requested_size: int
+    ) -> int:
+        """The volume's size now, in bytes; Nova tells the guest.
+
+        A file was extended by Cinder; a device must have grown already, or
+        VolumeExtendFailed is raised.
+        """
+        source = connection_info["data"].get(SOURCE) or {}
+        if source.get("type") != "BlockDevice":
+            return requested_size
+        size = _size_of(Path(source["path"]))
+        if size < requested_size:
+            raise exception.VolumeExtendFailed(
+                volume_id=get_volume_id(connection_info),
+                reason=f"the device has {size} bytes, not {requested_size}",
+            )
+        return size
+
+    def _agent(self) -> Client:
+        return Client(CONF.moorline.socket)
+
+    def _give_up(self, id: str, instance: Any) -> None:
+        """Nova takes a failed connect as never done, and will not disconnect it."""
+        with suppress(MoorlineError):  # the first error is what counts; the agent is likely gone
+            self._let_go(id, instance)
+
+    def _let_go(self, id: str, instance: Any) -> None:
+        self._agent().detach(instance.uuid, id, hands_off=True)
+
+
+def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:
+    """Cinder's connection, without what Nova and this driver have added to it."""
+    data = {key: value for key, value in connection_info["data"].items() if key != SOURCE}
+    return {"driver_volume_type": connection_info["driver_volume_type"], "data": data}
+
+
+def _as_nova_says(error: MoorlineError, id: str) -> Exception:
+    if isinstance(error, Refused):
+        return exception.InvalidVolume(reason=str(error))
+    return exception.VolumeAttachFailed(volume_id=id, reason=str(error))
+
+
+def _size_of(device: Path) -> int:
+    """Bytes of a block device, as the kernel knows it; the device itself is not opened."""
+    name = device.resolve().name
+    return int(Path(f"/sys/class/block/{name}/size").read_text()) * _SECTOR
