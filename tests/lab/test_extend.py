@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from libvirt_rig import LibvirtRig, id_of, loop_device, until
+from libvirt_rig import LibvirtRig, id_of, loop_device, mounted, until
 
 from lab import guest as guests
 from lab.command import Moorline
-from moorline.errors import Failed, NotFound, Refused
+from lab.quobyte import QuobyteVolume
+from moorline.errors import Failed, NotFound, Refused, Uncertain
+from moorline.host.linux import Linux
+from moorline.hypervisors.libvirt import Libvirt
 from moorline.model import BlockDevice, DiskOptions, ImageFile, Sizes
 from moorline.testing.contracts.hypervisor import PLAIN, VOLUME, take_away
 
@@ -113,3 +117,23 @@ def test_a_stopped_guest_sees_the_size_that_there_is(libvirt_rig: LibvirtRig) ->
     subprocess.run(["qemu-img", "resize", "-q", path, "3M"], check=True)
     assert libvirt_rig.hypervisor.sizes(me, VOLUME) == Sizes(guest=3 * MIB, storage=3 * MIB)
     libvirt_rig.hypervisor.extend(me, VOLUME, 3 * MIB)
+
+
+def test_a_hung_share_is_uncertain_at_once_and_libvirt_is_not_asked(
+    libvirt_rig: LibvirtRig, share: QuobyteVolume, guest: guests.Guest, lab: Path
+) -> None:
+    me, linux = id_of(guest.domain), Linux(look_deadline=0.5)
+    hypervisor = Libvirt(deadline=20, measure=linux.size)
+    share.disk("disk.raw")
+    with mounted(share, lab / "hung") as at:
+        hypervisor.attach(me, VOLUME, ImageFile(at / "disk.raw", "raw"), PLAIN)
+        share.daemon(hang=True)
+        start = time.monotonic()
+        with pytest.raises(Uncertain, match=r"did not answer within 0\.5 s"):
+            hypervisor.extend(me, VOLUME, 3 * MIB)
+        assert time.monotonic() - start < 3
+        assert me in {seen.id for seen in hypervisor.survey()}, "no call to libvirt hangs"
+        share.daemon()
+        take_away(libvirt_rig, me, VOLUME)
+    hypervisor.close()
+    linux.close()
