@@ -14,8 +14,14 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "secret", "ports"}
+VOCABULARY = {"model", "errors", "secret", "ports", "discovery"}
 CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"} | {
+    "adopting",
+    "care",
+    "doctor",
+    "explaining",
+    "journal",
+    "repair",
     "backlog",
     "looker",
     "worker",

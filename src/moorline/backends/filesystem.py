@@ -7,18 +7,18 @@ like in the mount table, the command that mounts, what a healthy root is.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import re
+import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from moorline.backends import mountpoint
+from moorline.discovery import Finding, Found
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
@@ -52,6 +52,7 @@ class FileOnShare:
 
 
 F = TypeVar("F", bound=FileOnShare)
+L = TypeVar("L", bound=Link)
 
 
 class MountedFileSystem(ABC, Generic[F]):
@@ -66,6 +67,8 @@ class MountedFileSystem(ABC, Generic[F]):
     kind: ClassVar[str]
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile})
     caching: ClassVar[Caching] = Caching.DEFAULT
+    clients: Sequence[str] = ()
+    """Commands that mount it, of which one is needed."""
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class MountedFileSystem(ABC, Generic[F]):
         self._given = dict(given or {})
 
     # --- the facts of a file system ---
+
+    @abstractmethod
+    def claims(self, mount: Mount) -> bool:
+        """Whether a line of the mount table is a mount of this kind of file system."""
 
     @abstractmethod
     def is_mount_of(self, c: F, mount: Mount) -> bool:
@@ -147,15 +154,54 @@ class MountedFileSystem(ABC, Generic[F]):
         if self.is_given(c):
             self._leave_given(c)
             return
-        at = self.mount_point(c)
-        mount = self._mount(at)
-        if mount is not None:
-            if not self.is_mount_of(c, mount):
-                raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
-            self._umount(at, mount)
-        elif self._host.held(self._hold(at)):
-            raise Uncertain(f"a mount command for {at} still runs")
-        self._clear(at, time.monotonic() + _LAST_WAIT)
+        self._take_away(self.mount_point(c), lambda mount: self.is_mount_of(c, mount))
+
+    # --- Discovering, Diagnosing ---
+
+    def places(self) -> Sequence[Path]:
+        """The directory of the mount points."""
+        return [self._base]
+
+    def links(self) -> Sequence[Found]:
+        """Mounts of this kind at mount points of ours, and mount points without a mount.
+
+        Whose kind the latter were cannot be told any more.
+        """
+        mounted = {Path(m.target).name: m for m in self._host.mounts() if self._is_ours(m.target)}
+        try:
+            names = os.listdir(self._base)  # noqa: PTH208 - no stat: one of them may hang
+        except OSError:
+            names = []
+        bare = [n for n in names if n not in mounted and self._is_ours(str(self._base / n))]
+        found = [
+            Found(LinkName(mount.target), self._ill(Path(mount.target), mount))
+            for mount in mounted.values()
+            if self.claims(mount)
+        ]
+        for at in (self._base / name for name in bare):
+            found.append(Found(LinkName(str(at)), self._look_beneath(at)))
+        return found
+
+    def clear(self, link: LinkName) -> None:
+        """Unmount one layer and remove the mount point; as :meth:`disconnect`."""
+        if not self._is_ours(link):
+            raise Refused(f"{link} is no mount point of ours")
+        self._take_away(Path(link), self.claims)
+
+    def diagnose(self) -> Sequence[Finding]:
+        """Whether the client is installed."""
+        if not self.clients or any(map(shutil.which, self.clients)):
+            return []
+        names = " or ".join(self.clients)
+        return [
+            Finding(
+                "missing-client",
+                self.kind,
+                f"there is no command {names}",
+                f"{self.kind} volumes are wanted here, and cannot be connected without it",
+                f"command -v {self.clients[0]}",
+            )
+        ]
 
     # --- how ---
 
@@ -163,7 +209,7 @@ class MountedFileSystem(ABC, Generic[F]):
         """Where *c*'s share is mounted. It depends on the share alone."""
         if c.share in self._given:
             return self._given[c.share]
-        return self._base / digest_name(self.kind, c.share)
+        return self._base / mountpoint.name(self.kind, c.share)
 
     def share_link(self, c: F) -> Link:
         """What is at the mount point of *c*'s share."""
@@ -203,6 +249,19 @@ class MountedFileSystem(ABC, Generic[F]):
             )
         )
 
+    def _is_ours(self, target: str) -> bool:
+        return Path(target).parent == self._base and mountpoint.is_name(Path(target).name)
+
+    def _take_away(self, at: Path, is_ours: Callable[[Mount], bool]) -> None:
+        mount = self._mount(at)
+        if mount is not None:
+            if not is_ours(mount):
+                raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
+            self._umount(at, mount)
+        elif self._host.held(self._hold(at)):
+            raise Uncertain(f"a mount command for {at} still runs")
+        self._clear(at, time.monotonic() + _LAST_WAIT)
+
     def _hold(self, at: Path) -> Path:
         return at.with_name(f"{at.name}.lock")
 
@@ -211,6 +270,11 @@ class MountedFileSystem(ABC, Generic[F]):
         return next((m for m in reversed(self._host.mounts()) if m.target == str(at)), None)
 
     def _look_at(self, c: F, at: Path, mount: Mount) -> Link:
+        ill = self._ill(at, mount)
+        return ill or Linked(self.source(c, at / c.name), given=self.is_given(c))
+
+    def _ill(self, at: Path, mount: Mount) -> Broken | Foreign | Unknown | None:
+        """What is wrong with a mount; None: it works."""
         try:
             root = self._host.root(at)
         except Uncertain:
@@ -223,7 +287,7 @@ class MountedFileSystem(ABC, Generic[F]):
             return Unknown(f"{at} does not lead to the mount that the mount table shows there")
         if ailment := self.ailment(root):
             return Broken(f"the mount at {at} is not sound: {ailment}")
-        return Linked(self.source(c, at / c.name), given=self.is_given(c))
+        return None
 
     def _look_at_given(self, c: F, at: Path) -> Link:
         """Like :meth:`_look_at`; *at* may also be a directory of the file system."""
@@ -246,7 +310,7 @@ class MountedFileSystem(ABC, Generic[F]):
         # Of equally deep ones the last is on top.
         return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
 
-    def _look_beneath(self, at: Path) -> Link:
+    def _look_beneath(self, at: Path) -> Foreign | Unknown | Unlinked:
         if self._host.held(self._hold(at)):
             why = f"a mount command for {at}, or the daemon that it left, still runs"
             return Unknown(why, hangs=False)
@@ -266,7 +330,7 @@ class MountedFileSystem(ABC, Generic[F]):
         )
         return self._unless_changed(at, None, polluted)
 
-    def _unless_changed(self, at: Path, mount: Mount | None, link: Link) -> Link:
+    def _unless_changed(self, at: Path, mount: Mount | None, link: L) -> L | Unknown:
         """*link*, unless somebody mounted or unmounted while it was looked at."""
         now = self._covering(at) if mount else self._mount(at)
         if now != mount or (mount is None and self._host.held(self._hold(at))):
@@ -326,13 +390,6 @@ class MountedFileSystem(ABC, Generic[F]):
         mountpoint.remove(at)
         with suppress(OSError):
             hold.unlink()
-
-
-def digest_name(kind: str, what: str) -> str:
-    """A file's name for *what*: readable, short, and nobody else's."""
-    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", what)[-40:].lstrip("-.")
-    digest = hashlib.sha256(f"{kind}\n{what}".encode()).hexdigest()[:16]
-    return f"{readable}-{digest}"
 
 
 def _why(error: OSError) -> str:

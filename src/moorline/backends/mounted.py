@@ -22,6 +22,7 @@ from moorline.backends.connection_info import (
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.discovery import Finding
 from moorline.errors import Failed, Refused
 from moorline.model import Format
 from moorline.ports import Host, Mount, Option, Values
@@ -69,7 +70,7 @@ class Mounted(MountedFileSystem[MountedFile]):
 
     taken: ClassVar[frozenset[str]] = frozenset()
     """Mount options that a connection may bear."""
-    helper: ClassVar[str]
+    helper: ClassVar[str] = ""
     """The command that mounts."""
     types: ClassVar[frozenset[str]]
     """Its mounts' types in the mount table."""
@@ -90,6 +91,7 @@ class Mounted(MountedFileSystem[MountedFile]):
                 f"{self.kind}_mount_options is not a list like ro,vers=4.1", hint="without -o"
             )
         self._mount_options = mount_options
+        self.clients = [self.helper] if self.helper else []
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> Self:
@@ -140,12 +142,19 @@ class Mounted(MountedFileSystem[MountedFile]):
             mount_options=info.mount_options(self.taken),
         )
 
+    def claims(self, mount: Mount) -> bool:
+        return mount.fstype in self.types
+
+    def diagnose(self) -> Sequence[Finding]:
+        # What the operator mounts needs no command of ours.
+        return [] if self._given else super().diagnose()
+
     def is_mount_of(self, c: MountedFile, mount: Mount) -> bool:
         """Judge by the type and the source; what the operator mounts, by the type alone.
 
         He may have mounted it by another of the server's names.
         """
-        if mount.fstype not in self.types:
+        if not self.claims(mount):
             return False
         return self.is_given(c) or self.mounted_share(mount.source) == c.share
 
@@ -305,6 +314,9 @@ class Gpfs(Mounted):
         super().__init__(
             host, mount_point_base=Path("/"), given={str(base): base for base in bases}
         )
+
+    def places(self) -> Sequence[Path]:
+        return []  # its own daemon mounts it
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> Self:

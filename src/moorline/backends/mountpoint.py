@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import array
 import fcntl
+import hashlib
 import os
 import pwd
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,19 @@ from moorline.errors import Failed
 
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 _IMMUTABLE = 0x10
+_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*)?-[0-9a-f]{16}")
+
+
+def name(kind: str, what: str) -> str:
+    """A file's name for *what*: readable, short, and nobody else's."""
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", what)[-40:].lstrip("-.")
+    digest = hashlib.sha256(f"{kind}\n{what}".encode()).hexdigest()[:16]
+    return f"{readable}-{digest}"
+
+
+def is_name(text: str) -> bool:
+    """Whether :func:`name` may have made it."""
+    return bool(_NAME.fullmatch(text))
 
 
 def prepare(path: Path, user: str = "") -> None:

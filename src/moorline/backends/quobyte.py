@@ -48,6 +48,7 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
 
     kind: ClassVar[str] = "quobyte"
     caching: ClassVar[Caching] = Caching.DIRECT
+    clients: Sequence[str] = ("mount.quobyte",)
     options: ClassVar[Sequence[Option]] = (
         Option(
             "quobyte_mount_point_base",
@@ -117,14 +118,17 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             quobyte_volume=volume,
         )
 
+    def claims(self, mount: Mount) -> bool:
+        ours = mount.source.startswith("quobyte@")
+        return mount.fstype == "fuse.quobyte" or (mount.fstype == "fuse" and ours)
+
     def is_mount_of(self, c: QuobyteFile, mount: Mount) -> bool:
         """Judge by the type, and by the volume where the source tells it.
 
         The registries in it are spelled by the client's version: ``a:7861`` or
         ``a:7861|b:7861``, in any order.
         """
-        ours = mount.source.startswith("quobyte@")
-        if mount.fstype != "fuse.quobyte" and not (mount.fstype == "fuse" and ours):
+        if not self.claims(mount):
             return False
         volume = mount.source.partition("/")[2].strip("/")
         return not volume or volume == c.quobyte_volume

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from moorline.backends import mountpoint
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
-from moorline.backends.filesystem import FileOnShare, MountedFileSystem, digest_name
+from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_share import CLUSTER, read_share
 from moorline.errors import Busy, Failed, Refused
@@ -97,6 +98,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
 
     kind: ClassVar[str] = "vzstorage"
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    clients: Sequence[str] = tuple(f"{client}-mount" for client in CLIENTS)
     options: ClassVar[Sequence[Option]] = (
         Option(
             "vzstorage_mount_point_base",
@@ -236,17 +238,19 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         return self._ploop_lanes.setdefault(self.mount_point(c), threading.Lock())
 
     def _device(self, c: VirtuozzoFile) -> Path:
-        return self._ploop.name(digest_name(self.kind, f"{c.share}/{c.name}"))
+        return self._ploop.name(mountpoint.name(self.kind, f"{c.share}/{c.name}"))
 
     def _directory(self, c: VirtuozzoFile) -> Path:
         return self.mount_point(c) / c.name
 
     # --- the facts ---
 
+    def claims(self, mount: Mount) -> bool:
+        return mount.fstype in {f"fuse.{client}" for client in CLIENTS}
+
     def is_mount_of(self, c: VirtuozzoFile, mount: Mount) -> bool:
         source = _SOURCE.fullmatch(mount.source)
-        types = {f"fuse.{client}" for client in CLIENTS}
-        return mount.fstype in types and source is not None and source["cluster"] == c.share
+        return self.claims(mount) and source is not None and source["cluster"] == c.share
 
     def source(self, c: VirtuozzoFile, path: Path) -> ImageFile:
         # libvirt does not know these file systems as shared: after a migration

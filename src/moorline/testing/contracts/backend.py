@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moorline.discovery import Discovering, Found
 from moorline.errors import NotOurs, Refused, Uncertain
-from moorline.model import Broken, Foreign, Link, Linked, Unknown, Unlinked
+from moorline.model import Broken, Foreign, Link, Linked, LinkName, Unknown, Unlinked
 from moorline.ports import StorageBackend
 
 Connection = Mapping[str, Any]
@@ -183,6 +185,36 @@ class BackendContract:
         assert isinstance(look(rig, rig.other), Linked)
         disconnect(rig, rig.other)
 
+    # --- links that nobody asked for ---
+
+    def test_a_link_is_found_whoever_made_it(self, rig: BackendRig) -> None:
+        backend = _discovering(rig)
+        connect(rig, rig.good)
+        name = LinkName(_link_name(rig, rig.good))
+        assert Found(name, None) in backend.links()
+        rig.kill()
+        assert [type(found.ill) for found in backend.links() if found.link == name] == [Broken]
+        backend.clear(name)
+        assert isinstance(look(rig, rig.good), Unlinked)
+
+    def test_a_found_link_is_cleared_without_a_trace(self, rig: BackendRig) -> None:
+        backend = _discovering(rig)
+        before = rig.world()
+        connect(rig, rig.good)
+        connect(rig, rig.other)
+        name = LinkName(_link_name(rig, rig.good))
+        backend.clear(name)
+        assert isinstance(look(rig, rig.other), Linked)
+        disconnect(rig, rig.other)
+        assert rig.world() == before
+        backend.clear(name)
+
+    def test_what_is_no_link_of_its_own_is_not_cleared(self, rig: BackendRig) -> None:
+        backend = _discovering(rig)
+        for path in ("/", "/etc", f"{_link_name(rig, rig.good)}/beneath"):
+            with pytest.raises(Refused):
+                backend.clear(LinkName(path))
+
     # --- volumes ---
 
     def test_a_good_volume_is_verified(self, rig: BackendRig) -> None:
@@ -249,6 +281,14 @@ class BackendContract:
         assert isinstance(_look_until_known(rig), Linked)
         disconnect(rig, rig.good)
         disconnect(rig, rig.other)
+
+
+def _discovering(rig: BackendRig) -> Discovering:
+    if rig.given or not isinstance(rig.backend, Discovering):
+        pytest.skip("this back end makes no links that can be found")
+    if not any(Path(_link_name(rig, rig.good)).parent == at for at in rig.backend.places()):
+        pytest.skip("its links are not where it looks for some")
+    return rig.backend
 
 
 def look(rig: BackendRig, connection: Connection) -> Link:
