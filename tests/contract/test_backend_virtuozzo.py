@@ -191,6 +191,23 @@ def test_libvirt_is_told_to_leave_the_images_owner(tmp_path: Path, client: str) 
 
 
 @pytest.mark.lab
+def test_the_name_is_the_active_snapshots(fuse_rig: FuseRig) -> None:
+    """Cinder's driver names the file that is written to; it may stand on others."""
+    active = fuse_rig.cluster.path / "volume-1.snapshot"
+    base = ("-b", "volume-1", "-F", "raw")
+    subprocess.run(["qemu-img", "create", "-qf", "qcow2", *base, active], check=True)
+    snapshot = fuse_rig.cluster.connection(active.name, "qcow2")
+    connect(fuse_rig, snapshot)
+    fuse_rig.backend.verify(fuse_rig.backend.parse(snapshot))
+    link = look(fuse_rig, snapshot)
+    assert isinstance(link, Linked)
+    assert link.source == ImageFile(
+        Path(fuse_rig.at, active.name), "qcow2", Caching.WRITEBACK, relabel=False
+    )
+    disconnect(fuse_rig, snapshot)
+
+
+@pytest.mark.lab
 def test_a_wrong_password_is_told_and_not_quoted(fuse_rig: FuseRig) -> None:
     fuse_rig.cluster.rotate("right")
     with pytest.raises(Failed, match=r"vstorage exited 1: .*authentication failed") as failure:
