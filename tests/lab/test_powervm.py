@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ import pytest
 from lab.command import Moorline
 from lab.novalink import NovaLink
 from lab.novalink.partition import EXPORT, Shares, Volume, moorline, shares
-from lab.novalink.rig import WEB, mapped
+from lab.novalink.rig import WEB, image, mapped
+from moorline.host.mounts import read
 
 ID = "3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
 
@@ -118,3 +120,24 @@ def test_a_file_that_grew_on_the_share_is_seen_after_a_rescan(
     assert command.json("extend", "web01", ID)["steps"] == []
     assert [call for call in novalink.trace if "RescanVirtualDisk" in call[1]] == rescans
     assert novalink.service.updates() == 1
+
+
+def test_a_share_that_moorline_mounts_itself_goes_with_its_last_volume(
+    novalink: NovaLink, command: Moorline, lab: Path
+) -> None:
+    """GlusterFS, whose mounts are FUSE in life as well: no table of the lab's is needed."""
+    filer = lab / "mounted"
+    (filer / "one").mkdir(parents=True)
+    (filer / "shares.json").write_text(json.dumps({"g1:/one": {"directory": "one"}}))
+    (filer / "calls.jsonl").touch()
+    image(filer / "one", "volume-1")
+    command = replace(command, before=())
+    url = "glusterfs://g1/one/volume-1"
+    command("attach", "web01", url, "--format", "raw", "--volume", ID)
+    (mount,) = [mount for mount in read() if mount.fstype == "fuse.glusterfs"]
+    paths = {m.disk.path for ms in novalink.system.mappings.values() for m in ms if m.disk}
+    assert paths == {f"{mount.target}/volume-1"}
+    command("detach", "web01", ID)
+    assert mapped(novalink) == []
+    assert [mount for mount in read() if mount.fstype == "fuse.glusterfs"] == []
+    shutil.rmtree(filer)
