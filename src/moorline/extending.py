@@ -18,13 +18,12 @@ def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
     Raises Refused (it would shrink, or hide a part), Failed (the storage is
     not as large yet).
     """
-    if asked is None and seen.storage is None:
+    size = seen.storage if asked is None else asked
+    if size is None:
         raise Refused(
             f"how large volume {volume} shall be is not said, and nobody else knows it",
             hint=f"it has {seen.guest} bytes now: give a size",
         )
-    size = asked if asked is not None else seen.storage
-    assert size is not None
     if size < seen.guest:
         raise Refused(f"volume {volume} has {seen.guest} bytes, and cannot shrink to {size}")
     if seen.storage is not None and size > seen.storage:
