@@ -21,11 +21,8 @@ from urllib.parse import urlencode
 from moorline.api import Moorline
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.local_api import problem, shapes
-from moorline.local_api.routes import ROUTES, Route
+from moorline.local_api.routes import ROUTES, STREAM, Route
 from moorline.settle import Progress, silent
-
-STREAM = "application/x-ndjson"
-"""An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
 
 
 class Client(Moorline):
@@ -143,7 +140,7 @@ def _last_line(response: HTTPResponse, progress: Progress) -> Any:
             progress(told["progress"])
         elif "problem" in told:
             raise problem.from_problem(told["problem"])
-        else:
+        elif "result" in told:
             return told["result"]
     raise _Unanswered("the connection ended")
 

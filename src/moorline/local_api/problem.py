@@ -33,6 +33,7 @@ _CLASSES: dict[str, type[MoorlineError]] = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, MoorlineError)
 }
+KIND = "application/problem+json"
 DEFECT = "defect"
 """What is called an error that no class of ours stands for."""
 

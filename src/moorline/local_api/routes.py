@@ -17,7 +17,10 @@ from typing import Any
 from moorline.api import Moorline
 from moorline.errors import Refused
 from moorline.local_api import shapes
+from moorline.settle import Progress
 
+STREAM = "application/x-ndjson"
+"""An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
 LONGEST_TIMEOUT = 3600.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -99,7 +102,7 @@ class Route:
     def returns(self) -> Any:
         return typing.get_type_hints(self.function)["return"]
 
-    @property
+    @cached_property
     def tells_progress(self) -> bool:
         return "progress" in inspect.signature(self.function).parameters
 
@@ -113,8 +116,10 @@ class Route:
         self._check_names(given)
         return {name: self.fields[name].decode_text(text) for name, text in given.items()}
 
-    def call(self, facade: Moorline, arguments: Mapping[str, Any]) -> Any:
+    def call(self, facade: Moorline, arguments: Mapping[str, Any], progress: Progress) -> Any:
         """Call the method. Raises what it raises."""
+        if self.tells_progress:
+            arguments = {**arguments, "progress": progress}
         method: Any = facade
         for name in self.name.split("."):
             method = getattr(method, name)
@@ -133,6 +138,7 @@ class Route:
 ROUTES: tuple[Route, ...] = (
     Route("attach", Moorline.attach, changes=True),
     Route("detach", Moorline.detach, changes=True),
+    Route("extend", Moorline.extend, changes=True),
     Route("forget", Moorline.forget, changes=True),
     Route("sweep", Moorline.sweep, changes=True),
     Route("list", Moorline.list, changes=False),

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum, IntEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -150,7 +151,7 @@ def _reference(kind: Any, components: dict[str, Schema], answer: bool) -> Schema
     name = kind.__name__
     if name not in components:
         components[name] = {}  # so that it may refer to itself
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         components[name] = {
             "type": "object",
             "properties": {
@@ -173,10 +174,15 @@ def _object(kind: Any, value: Any, at: str, answer: bool) -> Any:
     missing = [f.name for f in known.values() if _is_required(f) and f.name not in value]
     if missing:
         raise Refused(f"{at} lacks {_listed(missing)}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     return kind(
         **{name: decode(hints[name], item, name, answer=answer) for name, item in value.items()}
     )
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _is_required(field: Field[Any]) -> bool:

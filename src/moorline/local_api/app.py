@@ -1,0 +1,240 @@
+"""From a request to its answer; knows nothing of sockets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from moorline.api import Moorline
+from moorline.errors import Denied, MoorlineError, NotFound, Refused
+from moorline.local_api import problem, shapes
+from moorline.local_api.calls import Calls, Done
+from moorline.local_api.openapi import document
+from moorline.local_api.peer import Peer, Rights
+from moorline.local_api.routes import LONGEST_TIMEOUT, ROUTES, STREAM, Route
+
+LOOK_DEADLINE = 60.0
+"""Seconds that a look may take."""
+GRACE = 120.0
+"""Seconds that a change may overrun its own timeout: the step in hand is finished."""
+Page = tuple[str, Callable[[], bytes]]
+"""The kind of its content, and what makes it."""
+_LOG = logging.getLogger("moorline.request")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asked."""
+
+    method: str
+    target: str
+    body: bytes
+    peer: Peer
+    streams: bool = False
+    """Whether the answer shall come in lines, progress first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What they are told; the body may come in parts that take their time."""
+
+    status: int
+    body: Iterator[bytes]
+    kind: str = "application/json"
+
+
+class BadRequest(Exception):
+    """A request that is none; it never came to the façade."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.hint = hint
+
+
+class App:
+    """Answers requests with a façade. *about*: what the agent says of itself.
+
+    *pages*: further things to look at, by path, each with the kind of its
+    content. *rights* may be replaced while it serves.
+    """
+
+    def __init__(
+        self,
+        facade: Moorline,
+        rights: Rights,
+        about: Mapping[str, Any],
+        pages: Mapping[str, Page],
+    ) -> None:
+        self.rights = rights
+        self._facade = facade
+        self._changes = Calls(256)
+        self._looks = Calls(32)  # of their own, so that one can look while many changes wait
+        self._routes = {route.path: route for route in ROUTES}
+        self._pages: dict[str, Page] = {
+            "/openapi.json": ("application/json", lambda: json_bytes(document())),
+            "/v1/about": ("application/json", lambda: json_bytes(dict(about))),
+            **pages,
+        }
+
+    def stop(self, patience: float) -> bool:
+        """End what waits, let each finish the step in hand; tell whether all did in time."""
+        end = time.monotonic() + patience
+        changed = self._changes.stop(patience)
+        return self._looks.stop(end - time.monotonic()) and changed
+
+    def answer(self, request: Request) -> Answer:
+        """Answer it, and write a line about it to the log. Never raises."""
+        facts = {"operation": "none", "uid": request.peer.uid, "pid": request.peer.pid}
+        begun = time.monotonic()
+        try:
+            answer = self._answer(request, facts)
+        except BadRequest as e:
+            answer = _problem(e.status, bad(e), facts)
+        except MoorlineError as e:
+            answer = _problem(problem.status(e), problem.to_problem(e), facts)
+        except Exception as e:  # noqa: BLE001 - a defect: whoever asked must hear of it
+            answer = _problem(500, _defect(e), facts)
+        return Answer(answer.status, _logged(answer, facts, begun), answer.kind)
+
+    def _answer(self, request: Request, facts: dict[str, Any]) -> Answer:
+        url = _split(request.target)
+        route = self._routes.get(url.path)
+        if route is None:
+            return self._page(request, url.path, facts)
+        facts["operation"] = route.name
+        return self._call(route, request, url.query, facts)
+
+    def _page(self, request: Request, path: str, facts: dict[str, Any]) -> Answer:
+        if path not in self._pages:
+            raise NotFound("there is no such path", hint="see /openapi.json")
+        if request.method != "GET":
+            raise BadRequest(405, "this path takes GET")
+        if not self.rights.may_look(request.peer):
+            raise _denied()
+        facts["operation"] = path
+        kind, make = self._pages[path]
+        return Answer(200, iter([make()]), kind)
+
+    def _call(self, route: Route, request: Request, query: str, facts: dict[str, Any]) -> Answer:
+        if request.method != route.method:
+            raise BadRequest(405, f"this path takes {route.method}")
+        if not self._may(request.peer, route):
+            raise _denied()
+        try:
+            arguments = _arguments(route, request.body, query)
+        except Refused as e:
+            raise BadRequest(400, e.message, e.hint) from None
+        told = self._begin(route, arguments)
+        if request.streams:
+            return Answer(200, (_line(item, facts) for item in told), STREAM)
+        *_, done = told
+        assert isinstance(done, Done), "a call tells its end last"
+        if done.error is not None:
+            raise done.error
+        return Answer(200, iter([json_bytes(shapes.encode(done.result))]))
+
+    def _may(self, peer: Peer, route: Route) -> bool:
+        return self.rights.may_change(peer) if route.changes else self.rights.may_look(peer)
+
+    def _begin(self, route: Route, arguments: dict[str, Any]) -> Iterator[str | Done]:
+        calls = self._changes if route.changes else self._looks
+        if not route.changes:
+            deadline = LOOK_DEADLINE
+        elif "timeout" in route.fields:
+            deadline = arguments.get("timeout", route.fields["timeout"].default) + GRACE
+        else:
+            deadline = LONGEST_TIMEOUT
+        return calls.run(lambda progress: route.call(self._facade, arguments, progress), deadline)
+
+
+def _split(target: str) -> SplitResult:
+    try:
+        return urlsplit(target)
+    except ValueError:
+        raise BadRequest(400, "the request's target is no path") from None
+
+
+def _arguments(route: Route, body: bytes, query: str) -> dict[str, Any]:
+    if route.changes:
+        if query:
+            raise Refused("a change has its fields in its body, not in the query")
+        given = shapes.parse(body or b"{}")
+        if not isinstance(given, dict):
+            raise Refused("the body is no JSON object")
+        return route.bind(given)
+    if body:
+        raise Refused("a look has its fields in the query, not in a body")
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"
+        )
+    except ValueError:
+        raise Refused("the query is not of the form a=b&c=d, in UTF-8") from None
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise Refused("the query names a field twice")
+    return route.bind_text(given)
+
+
+def _denied() -> Denied:
+    return Denied("this user may not ask the agent for that", hint="root may, and its group")
+
+
+def _line(item: str | Done, facts: dict[str, Any]) -> bytes:
+    if isinstance(item, str):
+        return json_bytes({"progress": item} if item else {})
+    if item.error is None:
+        return json_bytes({"result": shapes.encode(item.result)})
+    if isinstance(item.error, MoorlineError):
+        told = problem.to_problem(item.error)
+    else:
+        told = _defect(item.error)
+    facts["error"] = told["error"]
+    return json_bytes({"problem": told})
+
+
+def json_bytes(value: Any) -> bytes:
+    """A line of JSON."""
+    return json.dumps(value).encode() + b"\n"
+
+
+def _problem(status: int, told: dict[str, Any], facts: dict[str, Any]) -> Answer:
+    facts["error"] = told["error"]
+    return Answer(status, iter([json_bytes(told)]), problem.KIND)
+
+
+def bad(error: BadRequest) -> dict[str, Any]:
+    """What is told of a request that is none."""
+    code = problem.EXIT_CODES[Refused]
+    return {"error": "refused", "code": code, "message": error.message, "hint": error.hint}
+
+
+def _defect(error: Exception) -> dict[str, Any]:
+    # Its text may bear what was given, a password too: only where it happened is written down.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("a defect: %s\n%s", type(error).__name__, frames)
+    return {
+        "error": problem.DEFECT,
+        "code": 1,
+        "message": f"a defect of the agent ({type(error).__name__})",
+        "hint": "its log has more under this request's id: please report it",
+    }
+
+
+def _logged(answer: Answer, facts: dict[str, Any], begun: float) -> Iterator[bytes]:
+    try:
+        yield from answer.body
+    finally:
+        facts["status"] = answer.status
+        facts["seconds"] = round(time.monotonic() - begun, 6)
+        facts.setdefault("error", "")
+        text = "%(operation)s %(status)s %(error)s uid=%(uid)s pid=%(pid)s %(seconds).3f s"
+        _LOG.info(text, facts)

@@ -1,0 +1,258 @@
+"""HTTP on a listening socket: bounded in size, in time and in connections a user.
+
+The standard library's server, because a request may take as long as a mount
+does: each has a thread of its own, nobody waits for a worker, and whoever has
+too many is turned away. HTTP/1.0: a connection a request.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import socketserver
+import stat
+import threading
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+from moorline.errors import Busy, Denied, MoorlineError, Refused, Unavailable
+from moorline.local_api import problem
+from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
+from moorline.local_api.peer import Peer, peer
+from moorline.local_api.request_id import request_id
+from moorline.local_api.routes import STREAM
+
+LARGEST_BODY = 256 << 10
+"""Bytes; no wish that the store takes is larger."""
+READ_DEADLINE = 10.0
+"""Seconds in which a whole request must have come."""
+WRITE_DEADLINE = 10.0
+"""Seconds in which each part of an answer must be taken."""
+CONNECTIONS = 128
+"""That one user may have at once."""
+NOBODY = Peer(pid=0, uid=-1, groups=frozenset())
+"""Who asks over TCP."""
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def listen(path: Path, mode: int, group: int | None) -> socket.socket:
+    """Listen on a Unix socket that only those whom *mode* and *group* let in can open.
+
+    A socket file that nobody serves is replaced. Raises Busy (somebody serves
+    it), Refused (the path is too long, or something else is there), Denied.
+    """
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        found.bind(str(path))  # nobody can connect before listen()
+        if group is not None:
+            with suppress(PermissionError):  # not our group: then only we may change
+                os.chown(path, -1, group)
+        path.chmod(mode)
+        found.listen(CONNECTIONS)
+    except PermissionError as e:
+        found.close()
+        raise Denied(f"the socket {path} cannot be made: {e.strerror}") from e
+    except OSError as e:
+        found.close()
+        raise Refused(f"the socket {path} cannot be made: {e.strerror or e}") from e
+    except MoorlineError:
+        found.close()
+        raise
+    return found
+
+
+def _clear(path: Path) -> None:
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(there.st_mode):
+        raise Refused(f"{path} is there and is no socket", hint="give another --socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()  # left by an agent that was killed
+            return
+        except TimeoutError:
+            pass
+    raise Busy(f"another agent serves {path}", hint="stop it, or give another --socket")
+
+
+def loopback(address: str) -> socket.socket:
+    """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``. Raises Refused, Unavailable."""
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "[::1]") or not port.isdigit() or int(port) > 65535:
+        raise Refused(f"{address} is no loopback address", hint="127.0.0.1:9877, or [::1]:9877")
+    family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family)
+    except OSError as e:
+        raise Unavailable(f"{address} cannot be listened on: {e.strerror}") from e
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Serves *app* on a socket that listens already, in a thread of its own."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listening: socket.socket, app: App) -> None:
+        super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.app = app
+        self._guard = threading.Lock()
+        self._connections: Counter[int] = Counter()
+        self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Accept no more; requests that are under way go on."""
+        self.shutdown()
+        self.server_close()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, unless its user has too many."""
+        asker = peer(request) if request.family == socket.AF_UNIX else NOBODY
+        with self._guard:
+            self._connections[asker.uid] += 1
+            crowded = self._connections[asker.uid] > CONNECTIONS
+        try:
+            if crowded:
+                self.shutdown_request(request)
+            else:
+                super().process_request_thread(request, asker)
+        finally:
+            with self._guard:
+                self._connections[asker.uid] -= 1
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked went away, or was cut; there is nobody to tell."""
+
+
+class _Patient(io.RawIOBase):
+    """What a connection sends, until the deadline: a slow sender is cut, however it drips."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request. *client_address* is who asks."""
+
+    server: Server
+    client_address: Any
+
+    def setup(self) -> None:
+        self.connection = self.request
+        self.rfile = io.BufferedReader(_Patient(self.connection, READ_DEADLINE))
+        self.wfile: Any = _Writer(self.connection)
+
+    def finish(self) -> None:
+        self.rfile.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The app logs, and never what was asked: it may bear a password."""
+
+    def version_string(self) -> str:
+        return "moorline"
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Say that the request is none. It is not repeated, as the library would."""
+        told = bad(BadRequest(code, "this is no request that the agent understands"))
+        self.close_connection = True
+        status = {501: 405, 505: 400}.get(code, code)  # it is the request that is wrong, not we
+        self._send(Answer(status, iter([json_bytes(told)]), problem.KIND), "")
+
+    def _handle(self) -> None:
+        given = self.headers.get("X-Request-Id", "")
+        id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        with request_id(id):
+            try:
+                body = self._body()
+            except BadRequest as e:
+                answer = Answer(e.status, iter([json_bytes(bad(e))]), problem.KIND)
+            else:
+                streams = STREAM in self.headers.get("Accept", "")
+                asked = Request(self.command, self.path, body, self.client_address, streams)
+                answer = self.server.app.answer(asked)
+            self._send(answer, id)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_TRACE = _handle
+
+    def _body(self) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            raise BadRequest(411, "the request must say its Content-Length")
+        said = self.headers.get("Content-Length", "0")
+        if not (said.isascii() and said.isdigit() and len(said) < 16):
+            raise BadRequest(400, "the Content-Length is no number")
+        length = int(said)
+        if length > LARGEST_BODY:
+            # Read what was sent, or they would never see the answer.
+            with suppress(OSError):
+                self.rfile.read(min(length, 16 * LARGEST_BODY))
+            raise BadRequest(413, f"a request may have {LARGEST_BODY} bytes")
+        try:
+            body = self.rfile.read(length)
+        except OSError:
+            raise BadRequest(408, "the request did not come in time") from None
+        if len(body) < length:
+            raise BadRequest(400, "the request is shorter than its Content-Length")
+        return body
+
+    def _send(self, answer: Answer, id: str) -> None:
+        self.send_response_only(answer.status)
+        self.send_header("Content-Type", answer.kind)
+        if id:
+            self.send_header("X-Request-Id", id)
+        if self.command == "HEAD":
+            self.end_headers()
+            for _ in answer.body:
+                pass
+            return
+        self.end_headers()
+        for part in answer.body:
+            self.wfile.write(part)
+
+
+class _Writer(io.RawIOBase):
+    """What is sent to a connection, each part with a deadline of its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._connection.settimeout(WRITE_DEADLINE)
+        self._connection.sendall(data)
+        return len(data)
