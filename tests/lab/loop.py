@@ -1,0 +1,62 @@
+"""The owner's loop, run in the test's own process: it heals while the test only watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libvirt_rig import until
+from scene import Scene, Volume
+
+from moorline import wiring
+from moorline.api import Moorline
+from moorline.model import Level
+from moorline.upkeep import Upkeep
+
+HEALED = 20.0
+"""Seconds that healing may take: the longest pause between two tries is 15 s."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The façade of the owner, and its loop."""
+
+    moorline: Moorline
+    upkeep: Upkeep
+
+    def attach(
+        self, domain: Any, volume: Volume, level: Level = Level.ATTACHED, **how: Any
+    ) -> None:
+        connection = json.loads(volume.connection.read_text())
+        self.moorline.attach(domain.name(), connection, level=level, **how)
+
+    def detach(self, domain: Any, volume: Volume, **how: Any) -> None:
+        self.moorline.detach(domain.name(), volume.id, **how)
+
+    def trouble(self, volume: Volume) -> str:
+        """What went wrong with it last, as `moorline show` tells."""
+        (view,) = self.moorline.show(volume.id)
+        return view.trouble.message if view.trouble else ""
+
+    def settles(self, deadline: float = HEALED) -> None:
+        """Wait until nothing is pending."""
+        until(lambda: self.upkeep.swept and not self.upkeep.pending(), deadline)
+
+
+@contextmanager
+def running_loop(state: Path | Scene, *, every: float = 60.0) -> Iterator[Loop]:
+    """Own the host until the end of the block."""
+    directory = state.moorline.state if isinstance(state, Scene) else state
+    settings = wiring.settings(state_dir=directory)
+    moorline, upkeep = wiring.open_agent(settings, every=every)
+    with moorline:
+        upkeep.start()
+        try:
+            yield Loop(moorline, upkeep)
+            assert upkeep.alive()
+        finally:
+            assert upkeep.stop(), "a step is still under way"
