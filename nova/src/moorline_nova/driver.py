@@ -15,23 +15,19 @@ from moorline_nova import options
 from moorline_nova.volume import MoorlineVolumeDriver
 
 CONF = nova.conf.CONF
-
-
-def install() -> list[str]:
-    """Hand the configured kinds of volumes to Moorline; return them. Repeating it is harmless."""
-    options.register(CONF)
-    kinds: list[str] = CONF.moorline.volume_types
-    path = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
-    driver.VOLUME_DRIVERS.update(dict.fromkeys(kinds, path))
-    return kinds
+_OURS = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
 
 
 class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
     """Nova's own in all but the volumes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        install()
         super().__init__(*args, **kwargs)
+        options.register(CONF)
+        ours = MoorlineVolumeDriver(self._host)
+        # Nova asks the table whether a kind is known, and then finds it made already.
+        driver.VOLUME_DRIVERS.update(dict.fromkeys(CONF.moorline.volume_types, _OURS))
+        self.volume_drivers.update(dict.fromkeys(CONF.moorline.volume_types, ours))
 
     def _should_disconnect_target(
         self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str

@@ -19,7 +19,6 @@ from oslo_log import log
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api.client import Client
 from moorline.model import DiskOptions, Level
-from moorline_nova import options
 from moorline_nova.guest_disk import GuestDisk, describe
 
 CONF = nova.conf.CONF
@@ -36,7 +35,7 @@ class MoorlineVolumeDriver(volume.LibvirtBaseVolumeDriver):  # type: ignore[misc
 
     def __init__(self, host: Any) -> None:
         super().__init__(host, is_block_dev=False)
-        options.register(CONF)
+        self._agent = Client(CONF.moorline.socket)
 
     def connect_volume(self, connection_info: dict[str, Any], instance: Any) -> None:
         """Make the volume reachable on this host.
@@ -46,7 +45,7 @@ class MoorlineVolumeDriver(volume.LibvirtBaseVolumeDriver):  # type: ignore[misc
         """
         id = get_volume_id(connection_info)
         try:
-            outcome = self._agent().attach(
+            outcome = self._agent.attach(
                 instance.uuid,
                 as_given(connection_info),
                 volume=id,
@@ -107,16 +106,13 @@ class MoorlineVolumeDriver(volume.LibvirtBaseVolumeDriver):  # type: ignore[misc
             )
         return size
 
-    def _agent(self) -> Client:
-        return Client(CONF.moorline.socket)
-
     def _give_up(self, id: str, instance: Any) -> None:
         """Nova takes a failed connect as never done, and will not disconnect it."""
         with suppress(MoorlineError):  # the first error is what counts; the agent is likely gone
             self._let_go(id, instance)
 
     def _let_go(self, id: str, instance: Any) -> None:
-        self._agent().detach(instance.uuid, id, hands_off=True)
+        self._agent.detach(instance.uuid, id, hands_off=True)
 
 
 def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:

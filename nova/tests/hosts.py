@@ -1,0 +1,92 @@
+"""Compute hosts of a test: each has an agent of its own, real, on the lab's machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moorline.errors import Unavailable
+from moorline.local_api.client import Client
+
+MOORLINE = os.environ.get("MOORLINE", "moorline")
+"""The command; the agent lives in another virtual environment than Nova."""
+
+
+class ComputeHost:
+    """An agent with a state directory and mount points of its own."""
+
+    def __init__(self, base: Path, name: str) -> None:
+        self.name = name
+        self.base = base
+        self.state = base / f"{name}.state"
+        self.socket = base / f"{name}.sock"
+        self.mounts = base / f"{name}.mnt"
+        self.mounts.mkdir(mode=0o755)
+        self.config = base / f"{name}.conf"
+        self.config.write_text(
+            "[libvirt]\n"
+            f"quobyte_mount_point_base = {self.mounts}\n"
+            f"vzstorage_mount_point_base = {self.mounts}\n"
+            f"nfs_mount_point_base = {self.mounts}\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = Client(self.socket, timeout=30)
+
+    def start(self) -> None:
+        """Start the agent, and wait until it answers."""
+        log = (self.base / f"{self.name}.log").open("ab")
+        self._process = subprocess.Popen(
+            [MOORLINE, "agent", "--socket", str(self.socket), "--config-file", str(self.config)],
+            env={**os.environ, "MOORLINE_STATE_DIR": str(self.state)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        end = time.monotonic() + 30
+        while True:
+            try:
+                self.client.about()
+                return
+            except Unavailable:
+                if time.monotonic() > end or self._process.poll() is not None:
+                    raise AssertionError(self.log()) from None
+                time.sleep(0.1)
+
+    def log(self) -> str:
+        return (self.base / f"{self.name}.log").read_text()
+
+    def kill(self) -> None:
+        """SIGKILL: it has no time to tidy up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(30)
+
+    def wishes(self) -> Mapping[tuple[str, str], str]:
+        """What is wanted, by volume and instance."""
+        return {(view.volume, view.guest_id): view.wanted for view in self.client.list()}
+
+    def mounted(self) -> list[str]:
+        """The mounts of this host, by the mount table."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line.split()[4] for line in lines if line.split()[4].startswith(f"{self.mounts}/")]
+
+
+def until(true: Any, seconds: float = 20.0) -> None:
+    """Wait for what the agent does by itself."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.1)
+
+

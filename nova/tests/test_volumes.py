@@ -1,0 +1,115 @@
+"""What operators do with volumes, driven through Nova's own API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scene import BOOT, SHARED, Scene, until
+
+
+class TestVolumes(Scene):
+    def test_boot_from_volume_attach_and_detach(self) -> None:
+        boot, data = self.volume(BOOT), self.volume()
+        server = self.server(boot)
+        assert len(self.one().mounted()) == 1
+        self._attach_volume(server, data)
+        disk = self.disks(server)[data]
+        source = disk.find("source")
+        assert source is not None
+        path = Path(source.get("file", ""))
+        assert path.parent == Path(self.one().mounted()[0])
+        assert path.exists()
+        driver = disk.find("driver")
+        assert driver is not None
+        assert (driver.get("type"), driver.get("cache"), driver.get("io")) == (
+            "raw",
+            "none",
+            "native",
+        )
+        self.detach(server, data)
+        assert set(self.one().wishes()) == {(boot, server["id"])}
+        assert len(self.one().mounted()) == 1
+        self._delete_server(server)
+        until(lambda: not self.one().wishes())
+        assert self.one().mounted() == []
+
+    def test_two_instances_on_one_share_do_not_disturb_each_other(self) -> None:
+        first = self.server(self.volume(BOOT))
+        data = self.volume()
+        second = self.server(data)
+        self._delete_server(first)
+        until(lambda: set(self.one().wishes()) == {(data, second["id"])})
+        assert len(self.one().mounted()) == 1
+
+    def test_multi_attach_is_let_go_one_by_one(self) -> None:
+        self.volume(SHARED)
+        first, second = self.server(self.volume()), self.server(self.volume())
+        self._attach_volume(first, SHARED)
+        self._attach_volume(second, SHARED)
+        disk = self.disks(second)[SHARED]
+        assert disk.find("shareable") is not None
+        assert disk.find("driver").get("cache") == "none"  # type: ignore[union-attr]
+        self.detach(first, SHARED)
+        assert (SHARED, second["id"]) in self.one().wishes()
+        assert (SHARED, first["id"]) not in self.one().wishes()
+        self.detach(second, SHARED)
+        assert SHARED not in {volume for volume, _ in self.one().wishes()}
+
+    def test_a_refused_volume_is_rolled_back(self) -> None:
+        server = self.server(self.volume(BOOT))
+        bad = self.volume()
+        self.connections[bad]["data"]["name"] = "../../../etc/shadow"
+        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": bad}})
+        until(lambda: bad not in [v["volumeId"] for v in self._volumes(server)])
+        assert bad not in {volume for volume, _ in self.one().wishes()}
+        assert bad not in self.disks(server)
+
+    def test_a_mount_that_fails_is_rolled_back_and_leaves_no_wish(self) -> None:
+        server = self.server(self.volume(BOOT))
+        sick = self.storage.volume("sick")
+        self.storage.command("sick", exit=1)
+        bad = self.volume(share=sick)
+        self.flags(timeout=2, group="moorline")
+        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": bad}})
+        until(lambda: bad not in [v["volumeId"] for v in self._volumes(server)])
+        until(lambda: bad not in {volume for volume, _ in self.one().wishes()})
+
+    def test_stop_start_and_hard_reboot_keep_the_volume(self) -> None:
+        boot = self.volume(BOOT)
+        server = self.server(boot)
+        self._stop_server(server)
+        self._start_server(server)
+        self.api.post_server_action(server["id"], {"reboot": {"type": "HARD"}})
+        until(lambda: self.api.get_server(server["id"])["status"] == "ACTIVE")
+        assert self.one().wishes() == {(boot, server["id"]): "connected"}
+        assert len(self.one().mounted()) == 1
+
+    def test_shelve_and_unshelve(self) -> None:
+        boot = self.volume(BOOT)
+        server = self.server(boot)
+        self._shelve_server(server)
+        until(lambda: not self.one().wishes())
+        assert self.one().mounted() == []
+        self._unshelve_server(server)
+        assert (boot, server["id"]) in self.one().wishes()
+
+    def test_the_agent_dies_and_comes_back(self) -> None:
+        boot, data = self.volume(BOOT), self.volume()
+        server = self.server(boot)
+        self.one().kill()
+        self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": data}})
+        until(lambda: data not in [v["volumeId"] for v in self._volumes(server)])
+        self.one().start()
+        assert set(self.one().wishes()) == {(boot, server["id"])}
+        self._attach_volume(server, data)
+        self.detach(server, data)
+
+    def test_nova_compute_restarts_between_attach_and_detach(self) -> None:
+        boot, data = self.volume(BOOT), self.volume()
+        server = self.server(boot)
+        self._attach_volume(server, data)
+        self.restart_compute_service("one")
+        self.detach(server, data)
+        self._delete_server(server)
+        until(lambda: not self.one().wishes())
+        assert self.one().mounted() == []
