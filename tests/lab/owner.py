@@ -35,16 +35,20 @@ def main(
     at: int,
     fault: Fault,
     files: Sequence[str] = (),
+    effects: Sequence[str] = ("run", "call", "attach", "detach", "commit"),
 ) -> None:
-    """Do it, up to the effect number *at*. *files*: of the configuration."""
+    """Do it, up to the effect number *at*.
+
+    *files*: of the configuration. *effects*: which kinds of them count.
+    """
     faults = Faults(die=lambda: os.kill(os.getpid(), signal.SIGKILL))
     faults.plan((at, fault))
     settings = wiring.settings([Path(file) for file in files], state_dir=state)
     state.mkdir(mode=0o711, parents=True, exist_ok=True)
     HostLock(state / "lock").take(30, print)
-    host: Any = Faulty(Linux(), faults, {"run"})
-    hypervisor: Any = Faulty(Libvirt(), faults, {"attach", "detach"})
-    store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"})
+    host: Any = Faulty(Linux(), faults, {"run", "call"} & {*effects})
+    hypervisor: Any = Faulty(Libvirt(), faults, {"attach", "detach"} & {*effects})
+    store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"} & {*effects})
     records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
     backends = wiring.Backends(host, settings.values)
     reconciler = Reconciler(records, backends, hypervisor, Lanes())

@@ -94,8 +94,23 @@ def without(*fields: str, **other: Any) -> str:
     return said({k: v for k, v in {**PAYLOAD, **other}.items() if k not in fields})
 
 
+def not_run(error: OSError) -> ProcessExecutionError:
+    """What os-brick's own executor makes of an OSError."""
+    try:
+        try:
+            raise error
+        except OSError as e:
+            raise ProcessExecutionError(cmd="hscli", description=str(e))  # noqa: B904
+    except ProcessExecutionError as e:
+        return e
+
+
 CONNECT_FAILURES = {
-    "not installed": (ProcessExecutionError(description="No such file"), "CannotRun"),
+    "not installed": (not_run(FileNotFoundError("hscli")), "CannotRun"),
+    "not allowed": (not_run(PermissionError("hscli")), "CannotRun"),
+    "the helper died": (not_run(OSError("Premature eof")), "Lost"),
+    "nobody knows": (ProcessExecutionError(), "Lost"),
+    "time-out": (exception.ExecutionTimeout(stderr="Time out on proc 7"), "TimedOut"),
     "exit code": (ProcessExecutionError(exit_code=3, stderr="broken"), "CommandFailed"),
     "killed": (ProcessExecutionError(exit_code=-9), "CommandFailed"),
     "stderr": ((said(PAYLOAD), "a warning"), "Complained"),

@@ -44,8 +44,6 @@ HELPER = Option(
 )
 QUESTION_DEADLINE = 5.0
 _CHILD = "moorline.backends.osbrick.child"
-_APPEARS = 5.0
-"""Seconds that a device has to appear, or to go, after its command said so."""
 _LOOK = 0.02
 
 
@@ -74,7 +72,8 @@ class OsBrick(ABC, Generic[V]):
     *locks*: the directory of the locks, made if it is not there. *helper*: how
     os-brick's privsep helper is started where we are not root. *multipath*: use
     all paths to a volume, which multipathd must join. *deadline*: seconds that
-    connecting and disconnecting have.
+    connecting and disconnecting have. *patience*: seconds that a device has to
+    appear, or to go, after os-brick said that it did it.
     """
 
     kind: ClassVar[str]
@@ -96,6 +95,7 @@ class OsBrick(ABC, Generic[V]):
         helper: str = "",
         multipath: bool = False,
         deadline: float = 120.0,
+        patience: float = 5.0,
         sys: Path = SYS,
     ) -> None:
         self._host = host
@@ -103,6 +103,7 @@ class OsBrick(ABC, Generic[V]):
         self._helper = helper
         self._multipath = multipath
         self._deadline = deadline
+        self._patience = patience
         self._sys = sys
 
     @classmethod
@@ -256,7 +257,7 @@ class OsBrick(ABC, Generic[V]):
 
     def _becomes(self, c: V, what: type) -> bool:
         """Wait until the device has come or gone."""
-        end = time.monotonic() + _APPEARS
+        end = time.monotonic() + self._patience
         while not isinstance(look(c.device, self._sys), what):
             if time.monotonic() >= end:
                 return False

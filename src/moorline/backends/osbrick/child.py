@@ -6,6 +6,7 @@ oslo.privsep's helper, which sudo starts.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -14,6 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import os_brick  # noqa: F401 - only to say how it is installed
+except ModuleNotFoundError as e:
+    raise ModuleNotFoundError(f"{e} (pip install 'moorline[osbrick]')") from e
 
 from os_brick import exception, privileged
 from os_brick.initiator.connector import InitiatorConnector
@@ -125,7 +131,8 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
     held = ("flock", "--no-fork", "--nonblock", "--conflict-exit-code", str(HELD), hold)
 
     def execute(*command: str, **options: Any) -> Any:
-        options["timeout"] = min(options.get("timeout", deadline), deadline)
+        # We are killed at the deadline; a command of the helper's outlives us, but not for long.
+        options["timeout"] = min(options.get("timeout", math.inf), deadline + 1)
         options.setdefault("signal", signal.SIGKILL)
         if not hold:
             return rootwrap.execute(*command, **options)
@@ -135,7 +142,8 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
             if e.exit_code == HELD:
                 raise Busy(f"a command that holds {hold} still runs") from e
             if e.exit_code == NOT_STARTED:
-                e.exit_code = "-"  # os-brick's own sign of a command that is not there
+                e = processutils.ProcessExecutionError(description=e.stderr)
+                raise e from FileNotFoundError(command[0])
             raise
 
     return execute
@@ -159,8 +167,12 @@ def _told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
         raise Refused(says(e)) from None
     except _FAILED as e:
         raise Failed(says(e)) from None
+    except hyperscale.HyperScaleError as e:
+        raise Uncertain(says(e)) from None
+    except exception.ExecutionTimeout as e:
+        raise Uncertain(says(e)) from None
     except processutils.ProcessExecutionError as e:
-        family = Uncertain if isinstance(e.exit_code, int) else Failed
+        family = Failed if hyperscale.not_started(e) else Uncertain
         raise family(says(e)) from None
     except Exception as e:  # noqa: BLE001 - whatever os-brick raises, it may have happened
         raise Uncertain(f"{type(e).__name__}: {says(e)}") from None

@@ -47,6 +47,14 @@ class CannotRun(HyperScaleError):
     """hscli could not be started. Nothing was done."""
 
 
+class Lost(HyperScaleError):
+    """What runs commands for us (the privsep helper) ended: hscli may have run, or run still."""
+
+
+class TimedOut(HyperScaleError):
+    """hscli did not end within os-brick's deadline (600 s unless said otherwise)."""
+
+
 class CommandFailed(HyperScaleError):
     """hscli did not exit 0."""
 
@@ -195,6 +203,11 @@ class HyperScaleConnector(base.BaseLinuxConnector):
         return _answer(operation, out)
 
 
+def not_started(e: processutils.ProcessExecutionError) -> bool:
+    """Whether the command was not even started: os-brick's executor keeps that as the context."""
+    return isinstance(e.__cause__ or e.__context__, FileNotFoundError | PermissionError)
+
+
 def _volume(properties: Mapping[str, Any]) -> tuple[str, str]:
     """The volume's name and its device's path. Raises BadVolume."""
     name = properties.get("name")
@@ -212,8 +225,12 @@ def _locked(name: str) -> AbstractContextManager[Any]:
 
 
 def _failure(operation: str, e: processutils.ProcessExecutionError) -> HyperScaleError:
-    if not isinstance(e.exit_code, int):  # os-brick's executor: it could not be started
+    if isinstance(e, exception.ExecutionTimeout):
+        return TimedOut(f"hscli {operation} did not end in time")
+    if not_started(e):
         return CannotRun(f"hscli cannot be run: {_shown(e.description or str(e))}")
+    if not isinstance(e.exit_code, int):
+        return Lost(f"hscli {operation} came to no end: {_shown(e.description or str(e))}")
     said = f": {_shown(e.stderr)}" if e.stderr else ""
     return CommandFailed(f"hscli {operation} exited {e.exit_code}{said}")
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
-from moorline.backends.osbrick.properties import block_facts, properties_of
+from moorline.backends.osbrick.properties import block_facts
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Foreign, Format, Link, Unknown, VolumeId
 from moorline.secret import Secret
@@ -48,7 +48,7 @@ class HyperScale(OsBrick[BlockVolume]):
         device = device_path(name)
         return BlockVolume(
             device=device,
-            properties=Secret(properties_of(connection)),
+            properties=Secret({"name": name}),
             volume=info.volume_id() or VolumeId(name[1:-1]),
             **block_facts(info),
         )

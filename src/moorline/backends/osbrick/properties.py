@@ -11,6 +11,7 @@ from moorline.errors import Refused
 _GIB = 1 << 30
 _LARGEST = 1 << 23
 """GiB of a volume: 8 EiB is the most that a device can have."""
+_FOR_OTHERS = frozenset({"driver_volume_type", "options"})
 
 
 class BlockFacts(TypedDict):
@@ -21,9 +22,9 @@ class BlockFacts(TypedDict):
 
 
 def properties_of(connection: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What os-brick is given: the data, or of a flat connection all but its type."""
+    """What os-brick is given: the data, without what is for others."""
     data = connection.get("data", connection)
-    return {key: value for key, value in data.items() if key != "driver_volume_type"}
+    return {key: value for key, value in data.items() if key not in _FOR_OTHERS}
 
 
 def block_facts(info: ConnectionInfo) -> BlockFacts:
