@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moorline.errors import MoorlineError
-from moorline.model import NO_DISK, Attachment, Disk, GuestId, Level, Seen, VolumeId
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    Disk,
+    GuestId,
+    Key,
+    Level,
+    Link,
+    LinkName,
+    Seen,
+    Unknown,
+    VolumeId,
+)
 from moorline.plan import Step, next_step
 from moorline.ports import Hypervisor
 from moorline.reconciler import Reconciler, elsewhere
@@ -29,6 +42,10 @@ class Sweep:
     """How long the look took."""
     error: str = ""
     """Why the guests could not be looked at; the links were."""
+    links: Mapping[str, int] = field(default_factory=dict)
+    """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
+    parked: int = 0
+    """How many wishes only a person can help: another mount, or another disk, is in the way."""
 
 
 class Looker:
@@ -50,11 +67,14 @@ class Looker:
         self._reconciler = reconciler
         self._hypervisor = hypervisor
         self._renew = renew
+        self._links: dict[LinkName, str] = {}
+        self._parked: set[Key] = set()
 
     def everywhere(self) -> Sweep:
         """Look at every wish. Raises Unavailable (the store)."""
         begun = time.monotonic()
         self._renew()
+        self._links, self._parked = {}, set()
         rows = self._records.all()
         troubled = self._records.troubles()
         disks: _Disks | None = None
@@ -69,7 +89,10 @@ class Looker:
             # One that has come true by itself still has its trouble to be cleared.
             if trouble_key(row.key) in troubled or self._is_due(row, disks)
         ]
-        return Sweep(len(rows), due, time.monotonic() - begun, error)
+        seconds = time.monotonic() - begun
+        return Sweep(
+            len(rows), due, seconds, error, Counter(self._links.values()), len(self._parked)
+        )
 
     def at(self, guest: GuestId) -> Sequence[Attachment]:
         """Those wishes for *guest* that need a pass. Raises Unavailable (the store)."""
@@ -89,10 +112,18 @@ class Looker:
         try:
             link = self._reconciler.link(row)
         except MoorlineError:
+            self._links[row.link] = "unknown"
             return True
+        self._links[row.link] = _called(link)
         if disks is None:
             # A link is made without asking guests, so that it is there when they come.
             return next_step(Level.CONNECTED, Seen(link)) is not Step.NOTHING
         disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
-        seen = Seen(link, disk, elsewhere=elsewhere(link, disk.source))
-        return next_step(row.want, seen) is not Step.NOTHING
+        step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(link, disk.source)))
+        if step is Step.PARK:
+            self._parked.add(row.key)
+        return step is not Step.NOTHING
+
+
+def _called(link: Link) -> str:
+    return "hung" if isinstance(link, Unknown) and link.hangs else type(link).__name__.lower()
