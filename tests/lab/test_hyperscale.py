@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyperscale_rig import HyperScaleRig
+from hyperscale_rig import HyperScaleRig, hscli
 
 from lab.hyperscale import HyperScale
+from moorline.backends.osbrick import hyperscale as hyperscales
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.host.linux import Linux
 from moorline.model import Foreign, Linked, Unknown, Unlinked
@@ -136,18 +137,49 @@ def test_a_volume_whose_guid_begins_alike_is_foreign(hyperscale: HyperScaleRig) 
     connect(hyperscale, hyperscale.good)
     alike = hyperscale.alike.connection()
     assert hyperscale.alike.device == hyperscale.volume.device
-    # Moorline began to connect the path, so it takes it for its own; the volume tells.
+    assert isinstance(look(hyperscale, alike), Foreign)
     with pytest.raises(Refused, match="may begin alike"):
         hyperscale.backend.verify(hyperscale.backend.parse(alike))
-    for hold in hyperscale.locks.iterdir():
-        hold.unlink()  # as if another tool had connected it
-    assert isinstance(look(hyperscale, alike), Foreign)
-    assert isinstance(look(hyperscale, hyperscale.good), Linked)
     for change in (connect, disconnect):
         with pytest.raises(NotOurs):
             change(hyperscale, alike)
     assert hyperscale.alike.loop is None
-    assert hyperscale.volume.loop is not None
+    assert isinstance(look(hyperscale, hyperscale.good), Linked)
+    disconnect(hyperscale, hyperscale.good)
+
+
+def test_the_others_device_is_not_taken_for_one_that_was_begun(hyperscale: HyperScaleRig) -> None:
+    """Both were begun, and now the path is the other's: nothing of it is touched."""
+    alike = hyperscale.alike.connection()
+    connect(hyperscale, alike)
+    hscli("disconnect_volume", volume_guid=hyperscale.alike.name)
+    connect(hyperscale, hyperscale.good)
+    with pytest.raises(Refused, match="may begin alike"):
+        hyperscale.backend.verify(hyperscale.backend.parse(alike))
+    disconnect(hyperscale, alike)
+    assert isinstance(look(hyperscale, alike), Foreign)
+    assert isinstance(look(hyperscale, hyperscale.good), Linked)
+    disconnect(hyperscale, hyperscale.good)
+
+
+def test_what_was_begun_is_found_and_can_be_cleared(hyperscale: HyperScaleRig) -> None:
+    backend = hyperscale.backend
+    assert isinstance(backend, hyperscales.HyperScale)
+    assert backend.links() == []
+    connect(hyperscale, hyperscale.good)
+    connect(hyperscale, hyperscale.other)
+    hyperscale.second.device.unlink()
+    told = {found.link: found.ill for found in backend.links()}
+    assert told == {
+        str(hyperscale.volume.device): None,
+        str(hyperscale.second.device): Unlinked(),
+    }
+    for link in told:
+        backend.clear(link)
+    assert backend.links() == []
+    assert [volume.loop for volume in hyperscale.volumes()] == [None] * 3
+    with pytest.raises(Refused):
+        backend.clear(next(iter(told)))
 
 
 def test_what_another_tool_connected_is_recognised(hyperscale: HyperScaleRig) -> None:

@@ -55,6 +55,8 @@ class BlockVolume:
     """Where its device appears on this host: known beforehand, and this volume's alone."""
     properties: Secret[Mapping[str, Any]]
     """What os-brick is given; it may hold credentials."""
+    id: str
+    """Tells it from all others of its kind, in names of files."""
     volume: VolumeId | None = None
     name: str = ""
     """The link is the volume."""
@@ -227,8 +229,11 @@ class OsBrick(ABC, Generic[V]):
 
     def _holds(self, c: V) -> tuple[Path, Path]:
         """Locked by the process that calls os-brick, and by the command that it runs."""
-        name = f"moorline-{self.kind}-{c.device.name}"
+        name = f"{self._hold_prefix()}{c.id}"
         return self._locks / f"{name}.call", self._locks / f"{name}.command"
+
+    def _hold_prefix(self) -> str:
+        return f"moorline-{self.kind}-"
 
     def _busy(self, c: V) -> bool:
         return any(self._host.held(hold) for hold in self._holds(c))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +13,10 @@ from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts
+from moorline.discovery import Finding, Found
 from moorline.errors import MoorlineError, Refused
-from moorline.model import Foreign, Format, Link, Unknown, VolumeId
+from moorline.model import Foreign, Format, Link, Linked, LinkName, Unknown, VolumeId
+from moorline.ports import Mount
 from moorline.secret import Secret
 
 DEVICES = Path("/dev")
@@ -48,10 +52,58 @@ class HyperScale(OsBrick[BlockVolume]):
         device = device_path(name)
         return BlockVolume(
             device=device,
+            id=name[1:-1],
             properties=Secret({"name": name}),
             volume=info.volume_id() or VolumeId(name[1:-1]),
             **block_facts(info),
         )
+
+    # --- Discovering, Diagnosing ---
+
+    def places(self) -> Sequence[Path]:
+        """None of its own: libvirt makes device nodes in each guest's /dev itself."""
+        return []
+
+    def links(self) -> Sequence[Found]:
+        """Volumes that we began to connect and have not disconnected."""
+        found = []
+        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
+            with suppress(Refused):
+                c = self._of(f"{{{hold.stem.removeprefix(self._hold_prefix())}}}")
+                link = self.inspect(c)
+                found.append(Found(self.link_name(c), None if isinstance(link, Linked) else link))
+        return found
+
+    def claims(self, mount: Mount) -> bool:
+        return False
+
+    def clear(self, link: LinkName) -> None:
+        """Disconnect a volume that :meth:`links` told; as :meth:`disconnect`."""
+        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
+            name = f"{{{hold.stem.removeprefix(self._hold_prefix())}}}"
+            if str(DEVICES / name[1:32]) == link:
+                self.disconnect(self._of(name))
+                return
+        raise Refused(f"{link} is no HyperScale volume that was connected here")
+
+    def diagnose(self) -> Sequence[Finding]:
+        """Whether hscli is installed."""
+        if shutil.which("hscli"):
+            return []
+        return [
+            Finding(
+                "missing-client",
+                self.kind,
+                "there is no command hscli",
+                f"{self.kind} volumes are wanted here, and cannot be connected without it",
+                "command -v hscli",
+            )
+        ]
+
+    # --- how ---
+
+    def _of(self, name: str) -> BlockVolume:
+        return self.parse({"driver_volume_type": self.kind, "data": {"name": name}})
 
     def _own(self, c: BlockVolume) -> Link | None:
         """A device that we did not begin to connect may be of a volume with a like GUID."""

@@ -45,6 +45,7 @@ class Fabric(OsBrick[BlockVolume]):
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return BlockVolume(
             device=LINKS / f"{self.kind}-{digest}",
+            id=digest,
             properties=Secret(properties_of(connection)),
             volume=info.volume_id(),
             **block_facts(info),
@@ -117,6 +118,7 @@ class Local(OsBrick[BlockVolume]):
             raise Refused(f"{str(path)[:80]!r} is not beneath /dev")
         return BlockVolume(
             device=path,
+            id=path.name,
             properties=Secret(properties_of(connection)),
             volume=info.volume_id(),
             **block_facts(info),
