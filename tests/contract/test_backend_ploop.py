@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -74,6 +76,23 @@ def test_the_device_goes_before_the_mount_and_the_mount_with_the_last_device(
     disconnect(rig, rig.neighbour)
     assert rig.verbs() == ["ploop umount", "ploop umount", "umount"]
     assert rig.world() == ([], [], {}, {})
+
+
+def test_images_that_come_and_go_at_once_share_one_mount(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+
+    def slow(host: ToyHost, command: Command) -> None:
+        time.sleep(0.05)
+        rig.mount(host, command)
+
+    rig.host.programs["vstorage-mount"] = slow
+    with ThreadPoolExecutor() as pool:
+        for act, kind, mounts in ((connect, Linked, 1), (disconnect, Unlinked, 0)):
+            list(pool.map(lambda each, act=act: act(rig, each), (rig.good, rig.neighbour)))
+            assert len(rig.host.table) == mounts
+            assert isinstance(look(rig, rig.good), kind)
+            assert isinstance(look(rig, rig.neighbour), kind)
+    assert rig.verbs().count("vstorage-mount") == 1
 
 
 def test_a_device_that_is_busy_keeps_its_name_and_its_mount(ploop_rig: PloopRig) -> None:
