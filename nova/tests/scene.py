@@ -9,6 +9,7 @@ functional tests.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import tempfile
 import uuid
@@ -18,6 +19,7 @@ from xml.etree import ElementTree as ET
 
 from nova.tests import functional  # isort: skip  # it must be the first of Nova's
 from hosts import ComputeHost, until
+from nova import context, objects
 from nova.tests.fixtures import CinderFixture
 from nova.tests.functional.libvirt import base
 
@@ -45,12 +47,12 @@ class Scene(base.ServersTestBase):
         super().setUp()
         self.cinder = self.useFixture(CinderFixture(self))
         self.cinder.VOLUME_CONNECTION_INFO = self.connections
-        self.compute("one")
+        self.compute_host("one")
 
     def _setup_compute_service(self) -> None:
         self.flags(compute_driver="moorline.LibvirtDriver")
 
-    def compute(self, name: str) -> ComputeHost:
+    def compute_host(self, name: str) -> ComputeHost:
         """Start a compute host: its agent, then its nova-compute."""
         host = self.hosts[name] = ComputeHost(self.base, name)
         host.start()
@@ -99,12 +101,24 @@ class Scene(base.ServersTestBase):
         found: dict[str, Any] = self._wait_for_state_change(created, state)
         return found
 
-    def disks(self, server: dict[str, Any], host: str = "one") -> dict[str, ET.Element]:
-        """The disks that libvirt was told of, by serial."""
+    def disks(self, server: dict[str, Any], host: str = "one") -> dict[str, str]:
+        """Paths of the server's disks by volume, as libvirt was told."""
         connection = self.computes[host].driver._host.get_connection()
         domain = connection.lookupByUUIDString(server["id"])
-        devices = ET.fromstring(domain.XMLDesc(0)).iterfind("devices/disk")
-        return {disk.findtext("serial", ""): disk for disk in devices}
+        sources = ET.fromstring(domain.XMLDesc(0)).iterfind("devices/disk/source")
+        paths = [source.get("file", "") for source in sources]
+        return {Path(path).name.removeprefix("volume-"): path for path in paths}
+
+    def config(self, server: dict[str, Any], volume: str, host: str = "one") -> ET.Element:
+        """The disk as Nova writes it now; ``fakelibvirt`` keeps only half of what it is told."""
+        found = objects.BlockDeviceMappingList.get_by_instance_uuid(
+            context.get_admin_context(), server["id"]
+        )
+        mapping = next(each for each in found if each.volume_id == volume)
+        driver = self.computes[host].driver
+        disk = {"bus": "virtio", "dev": "vdb", "type": "disk"}
+        written = driver._get_volume_config(json.loads(mapping.connection_info), disk)
+        return ET.fromstring(written.to_xml())
 
     def detach(self, server: dict[str, Any], volume: str) -> None:
         self.api.delete_server_volume(server["id"], volume)

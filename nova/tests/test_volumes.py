@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from scene import BOOT, SHARED, Scene, until
+
+
+def make_qcow2(path: Path) -> None:
+    path.unlink()
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), "16M"]
+    subprocess.run(command, check=True)
 
 
 class TestVolumes(Scene):
@@ -13,25 +20,28 @@ class TestVolumes(Scene):
         server = self.server(boot)
         assert len(self.one().mounted()) == 1
         self._attach_volume(server, data)
-        disk = self.disks(server)[data]
-        source = disk.find("source")
-        assert source is not None
-        path = Path(source.get("file", ""))
+        path = Path(self.disks(server)[data])
         assert path.parent == Path(self.one().mounted()[0])
         assert path.exists()
-        driver = disk.find("driver")
-        assert driver is not None
-        assert (driver.get("type"), driver.get("cache"), driver.get("io")) == (
-            "raw",
-            "none",
-            "native",
-        )
         self.detach(server, data)
         assert set(self.one().wishes()) == {(boot, server["id"])}
         assert len(self.one().mounted()) == 1
         self._delete_server(server)
         until(lambda: not self.one().wishes())
         assert self.one().mounted() == []
+
+    def test_the_disk_is_as_moorline_says_and_keeps_what_nova_adds(self) -> None:
+        data = self.volume(format="qcow2", qos_specs={"total_iops_sec": 100}, access_mode="ro")
+        make_qcow2(self.share.path / f"volume-{data}")
+        server = self.server(self.volume(BOOT))
+        self._attach_volume(server, data)
+        disk = self.config(server, data)
+        assert disk.find("driver[@type='qcow2'][@cache='none'][@io='native']") is not None
+        assert disk.find("source/seclabel[@model='dac'][@relabel='no']") is not None
+        assert disk.findtext("iotune/total_iops_sec") == "100"
+        assert disk.findtext("serial") == data
+        assert disk.find("alias").get("name") == f"ua-{data}"  # type: ignore[union-attr]
+        assert disk.find("readonly") is not None
 
     def test_two_instances_on_one_share_do_not_disturb_each_other(self) -> None:
         first = self.server(self.volume(BOOT))
@@ -46,9 +56,9 @@ class TestVolumes(Scene):
         first, second = self.server(self.volume()), self.server(self.volume())
         self._attach_volume(first, SHARED)
         self._attach_volume(second, SHARED)
-        disk = self.disks(second)[SHARED]
+        disk = self.config(second, SHARED)
         assert disk.find("shareable") is not None
-        assert disk.find("driver").get("cache") == "none"  # type: ignore[union-attr]
+        assert disk.find("driver[@cache='none']") is not None
         self.detach(first, SHARED)
         assert (SHARED, second["id"]) in self.one().wishes()
         assert (SHARED, first["id"]) not in self.one().wishes()
