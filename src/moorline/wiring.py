@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
@@ -195,7 +196,10 @@ def _vsphere(given: config.Settings) -> Hypervisor:
 
 def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:
     try:
-        from moorline.hypervisors.powervm import Logon, NovaLink, PowerVM, StoredSlots
+        with warnings.catch_warnings():
+            # oslo.utils tries to import eventlet, which warns wherever it is installed.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from moorline.hypervisors.powervm import Logon, NovaLink, PowerVM, StoredSlots
     except ModuleNotFoundError as e:
         raise Refused(f"PowerVM cannot be used: {e}", hint="pip install 'moorline[powervm]'") from e
     novalink = NovaLink(Logon.from_uri(given.hypervisor, given.values))
