@@ -14,9 +14,10 @@ from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, U
 from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
-from moorline.hypervisors.libvirt.domain import MARK, Domain, Half, parse
+from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
 from moorline.hypervisors.libvirt.extending import Measure, extensible, measure_here, stored
 from moorline.hypervisors.libvirt.propagation import hidden_from
+from moorline.hypervisors.libvirt.survey import Survey, look
 from moorline.model import (
     BlockDevice,
     Disk,
@@ -31,8 +32,8 @@ from moorline.model import (
 )
 from moorline.ports import Wake
 
-LIVE, CONFIG, INACTIVE = 1, 2, 2
-"""VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+LIVE, CONFIG = 1, 2
+"""VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
 BYTES = 1
 """VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
 CAPACITY = 0
@@ -65,6 +66,7 @@ class Libvirt:
     ) -> None:
         self._measure = measure
         self._connection = Connection(uri, deadline)
+        self._survey = Survey()
         self._qemu = 0
         self._handles: dict[GuestId, Any] = {}
         self._seen = threading.local()
@@ -75,7 +77,7 @@ class Libvirt:
     def survey(self) -> Sequence[Guest]:
         if stuck := self._connection.stuck():
             raise Uncertain(f"libvirt does not answer about {', '.join(sorted(stuck))}")
-        return [_guest(domain) for domain in self._connection.look("all guests", _all)]
+        return self._connection.look("all guests", self._survey.guests)
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:
@@ -183,7 +185,7 @@ class Libvirt:
         return None
 
     def _look(self, guest: GuestId) -> Domain:
-        return self._connection.look(guest, lambda virt: _domain(self._handle(virt, guest)))
+        return self._connection.look(guest, lambda virt: look(self._handle(virt, guest)))
 
     def _handle(self, virt: Any, guest: GuestId) -> Any:
         """A handle only names the domain: it says nothing of what the domain is now."""
@@ -253,38 +255,6 @@ def _as_uuid(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         return ""
-
-
-def _all(virt: Any) -> list[Domain]:
-    libvirt = module()
-    domains = []
-    for each in virt.listAllDomains():
-        try:
-            domains.append(_domain(each))
-        except libvirt.libvirtError as e:
-            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise  # not only gone since it was listed
-    return domains
-
-
-def _domain(virt: Any) -> Domain:
-    """Look at all its definitions, in as few calls as tell them apart."""
-    now = parse(virt.XMLDesc())
-    if now.running:
-        defined = parse(virt.XMLDesc(INACTIVE)) if virt.isPersistent() else None
-        return Domain(virt.UUIDString(), now.name, now, defined)
-    saved = parse(virt.managedSaveGetXMLDesc()) if virt.hasManagedSaveImage() else None
-    return Domain(virt.UUIDString(), now.name, None, now, saved)
-
-
-def _guest(domain: Domain) -> Guest:
-    return Guest(
-        GuestId(domain.uuid),
-        domain.name,
-        domain.live is not None,
-        domain.disks(),
-        domain.paths(),
-    )
 
 
 def _missing(domain: Domain, volume: VolumeId) -> int:

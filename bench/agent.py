@@ -1,0 +1,228 @@
+"""The owner's loop with a thousand attachments: how soon it is done, and what a sweep costs.
+
+The restart is on a toy hypervisor and toy shares, with the real store: what is measured is
+the loop. The sweep is over real guests, which are defined and do not run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from bench.measure import Result, milliseconds, paired
+from lab import guest as guests
+from lab import host
+from lab.quobyte import Quobyte, QuobyteVolume
+from moorline import wiring
+from moorline.host.linux import Linux
+from moorline.host.snapshot import Snapshot
+from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.disk import disk_xml
+from moorline.lanes import Lanes
+from moorline.looker import Looker
+from moorline.model import Attachment, GuestId, ImageFile, Key, Level, VolumeId
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.stores.sqlite import SqliteStore
+from moorline.testing.toys import ToyGuest, ToyHypervisor, ToyShare, ToyWorld
+from moorline.upkeep import Upkeep
+from moorline.worker import Worker
+
+ATTACHMENTS, GUESTS, SHARES = 1000, 500, 10
+RESTART, SWEEP = 5.0, 2.0
+ROUNDS = 7
+
+
+def run(connection: Any) -> list[Result]:
+    """All comparisons, in a lab host."""
+    return [*restarts(), sweep(connection)]
+
+
+# --- restart -----------------------------------------------------------------------
+
+
+def restarts() -> list[Result]:
+    """The owner is started when nothing is as wished, and when all of it is."""
+    world = ToyWorld()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "db"
+        _wish(world, _records(path))
+        raw = milliseconds(lambda: _records(path).all()) / 1000
+        nothing = _converge(world, path)
+        all_there = _converge(world, path)
+        world.mounts.clear()  # a reboot: the definitions of the guests are left
+        for guest in world.guests.values():
+            guest.running = False
+            guest.live.clear()
+        rebooted = _converge(world, path)
+    assert not world.violations
+    whats = ("nothing attached yet", "all of it there", "after a reboot: no mounts, no guest runs")
+    return [
+        Result(
+            f"restart to converged, {ATTACHMENTS} attachments, {what} (raw: reading the wishes)",
+            took,
+            raw,
+            "s",
+            took / raw,
+            f"≤ {RESTART:g} s",
+            took <= RESTART,
+        )
+        for what, took in zip(whats, (nothing, all_there, rebooted), strict=True)
+    ]
+
+
+def _records(path: Path) -> Records:
+    return Records(SqliteStore(path), Codec(Secret(b"k" * 32)), "bench")
+
+
+def _wish(world: ToyWorld, records: Records) -> None:
+    backend = ToyShare(world)
+    for n in range(ATTACHMENTS):
+        guest, volume = GuestId(f"g{n % GUESTS}"), VolumeId(f"v{n}")
+        world.guests[guest] = ToyGuest(guest)
+        data = {"share": f"s{n % SHARES}", "name": volume, "volume_id": volume}
+        info = {"driver_volume_type": "toy", "data": data}
+        records.put(
+            Attachment(
+                key=Key(records.host, volume, guest),
+                backend="toy",
+                connection=Secret(info),
+                link=backend.link_name(backend.parse(info)),
+                place=volume,
+                want=Level.ATTACHED,
+                guest_name=guest,
+            )
+        )
+
+
+def _converge(world: ToyWorld, path: Path) -> float:
+    """Seconds until an owner that starts now has nothing left to do."""
+    begun = time.monotonic()
+    records, lanes = _records(path), Lanes()
+    backends, hypervisor = {"toy": ToyShare(world)}, ToyHypervisor(world)
+    worker = Worker(records, Reconciler(records, backends, hypervisor, lanes.impatient()))
+    looker = Looker(records, Reconciler(records, backends, hypervisor, lanes), hypervisor)
+    upkeep = Upkeep(records, worker, looker)
+    upkeep.start()
+    while upkeep.swept is None or upkeep.pending():
+        time.sleep(0.01)
+    took = time.monotonic() - begun
+    upkeep.stop()
+    assert not looker.everywhere().due
+    return took
+
+
+# --- sweep -------------------------------------------------------------------------
+
+
+def sweep(connection: Any) -> Result:
+    """A look at everything that finds nothing to do; raw: XMLDesc of each guest."""
+    before = _memory()
+    with _everything_attached(connection) as looker:
+
+        def raw() -> None:
+            for domain in connection.listAllDomains():
+                domain.XMLDesc()
+
+        theirs, ours = paired(
+            ROUNDS, lambda: milliseconds(raw), lambda: milliseconds(lambda: _quiet(looker))
+        )
+    return Result(
+        f"sweep with nothing to do, {ATTACHMENTS} attachments on {GUESTS} guests,"
+        f" {_memory() - before} MiB (raw: XMLDesc of all guests)",
+        ours,
+        theirs,
+        "ms",
+        ours / theirs,
+        f"≤ {SWEEP:g}×",
+        ours / theirs <= SWEEP,
+    )
+
+
+def _quiet(looker: Looker) -> None:
+    found = looker.everywhere()
+    assert (found.rows, list(found.due), found.error) == (ATTACHMENTS, [], "")
+
+
+@contextmanager
+def _everything_attached(connection: Any) -> Iterator[Looker]:
+    """Two volumes for each guest, on mounted shares, wished and in the definitions."""
+    quobyte = Quobyte(host.LAB)
+    shares = [quobyte.volume(f"sweep{n}") for n in range(SHARES)]
+    with tempfile.TemporaryDirectory(dir=host.LAB) as directory:
+        settings = wiring.settings(state_dir=Path(directory))
+        linux, hypervisor = Linux(), Libvirt()
+        records = _records(Path(directory) / "db")
+        backends = wiring.Backends(linux, settings.values)
+        snapshot = Snapshot(linux)
+        looking = wiring.Backends(snapshot, settings.values)
+        rows = [_row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
+        making = Reconciler(records, backends, hypervisor, Lanes())
+        for row in rows[:SHARES]:
+            making.connect(row)
+        domains = [connection.defineXML(_guest(rows[n::GUESTS])) for n in range(GUESTS)]
+        for row in rows:
+            records.put(row)
+        try:
+            looking_on = Reconciler(records, looking, hypervisor, Lanes())
+            yield Looker(records, looking_on, hypervisor, snapshot.renew)
+        finally:
+            for domain in domains:
+                domain.undefine()
+            for row in rows[:SHARES]:
+                backends["quobyte"].disconnect(backends["quobyte"].parse(row.connection.reveal()))
+            hypervisor.close()
+            linux.close()
+    quobyte.clear()
+
+
+def _row(backend: Any, share: QuobyteVolume, n: int) -> Attachment:
+    volume = VolumeId(f"volume-{n}")
+    info = share.connection(volume, volume_id=volume)
+    return Attachment(
+        key=Key("bench", volume, GuestId(str(uuid.UUID(int=n % GUESTS + 1)))),
+        backend="quobyte",
+        connection=Secret(info),
+        link=backend.link_name(backend.parse(info)),
+        place=volume,
+        want=Level.ATTACHED,
+        guest_name=f"sweep{n % GUESTS}",
+    )
+
+
+def _guest(rows: Sequence[Attachment]) -> str:
+    """A guest that has the disks already."""
+    domain = ET.fromstring(guests.domain_xml(rows[0].guest_name, host.images(), host.SOCKETS))
+    ET.SubElement(domain, "uuid").text = rows[0].key.guest
+    for row, target in zip(rows, ("vda", "vdb"), strict=True):
+        source = ImageFile(Path(row.link) / row.key.volume, "raw")
+        where = {"target": target, "bus": "virtio", "controller": 0, "unit": None}
+        disk = disk_xml(row.key.volume, source, row.options, qemu=7_000_000, **where)  # type: ignore[arg-type]
+        domain.find("devices").append(ET.fromstring(disk))  # type: ignore[union-attr]
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _memory() -> int:
+    """MiB that this process has resident now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def main() -> None:
+    import libvirt
+
+    for result in run(libvirt.open("qemu:///system")):
+        print(result.row())
+
+
+if __name__ == "__main__":
+    main()
