@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
+from moorline.care import Care
+from moorline.doctor import Surroundings
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.extending import Extender
 from moorline.model import (
@@ -58,7 +60,7 @@ class Extended(Outcome):
     """What it is now, or with a dry run what it would be."""
 
 
-class Moorline:
+class Moorline(Care):
     """Attaches volumes to the guests of this host, and keeps them attached.
 
     Made by :func:`moorline.wiring.open_host`, which also takes the host lock.
@@ -72,11 +74,13 @@ class Moorline:
         reconciler: Reconciler,
         hypervisor: Hypervisor,
         *,
+        around: Surroundings | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._hypervisor = hypervisor
+        self._around = around
         self._wishes = Wishes(records, reconciler, hypervisor)
         self._settler = Settler(records, reconciler)
         self._extender = Extender(reconciler, hypervisor)

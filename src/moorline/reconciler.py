@@ -144,6 +144,10 @@ class Reconciler:
         """Be the only one who changes *guest*, as in each pass. Raises Busy."""
         return self._lanes.hold(f"guest {guest}")
 
+    def with_link(self, link: LinkName) -> AbstractContextManager[None]:
+        """Be the only one who changes *link*, as in each pass. Raises Busy."""
+        return self._lanes.hold(f"link {link}")
+
     def verify(self, row: Attachment) -> None:
         """Check that its volume may be given to a guest. Raises as the back end's verify."""
         backend, connection = self._connection(row)

@@ -7,20 +7,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
 from moorline.api import Moorline
+from moorline.doctor import Surroundings
 from moorline.errors import Denied, Refused, Unavailable
+from moorline.journal import Journal
 from moorline.lanes import Lanes
 from moorline.looker import Looker
 from moorline.machines import Machines
 from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values, Watching
-from moorline.reconciler import Reconciler, Report, unreported
+from moorline.reconciler import Reconciler, Report, Took, unreported
 from moorline.records import Records
 from moorline.settle import silent
 from moorline.upkeep import EVERY, Upkeep
 from moorline.worker import Worker
+
+if TYPE_CHECKING:
+    from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 
 GROUP = "moorline.backends"
 
@@ -74,6 +79,7 @@ class _Opened(NamedTuple):
     backends: Backends
     hypervisor: Hypervisor
     lanes: Lanes
+    report: Report
 
 
 def open_host(
@@ -113,7 +119,7 @@ def open_agent(
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
     lanes = opened.lanes.impatient()  # workers have other things to do than wait
-    hurried = Reconciler(records, opened.backends, hypervisor, lanes, report)
+    hurried = Reconciler(records, opened.backends, hypervisor, lanes, opened.report)
     snapshot = Snapshot(opened.host)
     looking = Reconciler(records, Backends(snapshot, given.values), hypervisor, Lanes())
     watchers: list[Watching] = [MountTable()]
@@ -126,6 +132,7 @@ def open_agent(
         watchers=watchers,
         every=every,
     )
+    opened.moorline.pending = upkeep.pending
     return opened.moorline, upkeep
 
 
@@ -160,10 +167,45 @@ def _open(
         lanes = Lanes()
         records = Records(store, codec, config.host_name(given))
         backends = Backends(host, given.values)
-        reconciler = Reconciler(records, backends, hypervisor, lanes, report)
-        moorline = Moorline(records, reconciler, hypervisor, machines, close=stack.pop_all().close)
-        return _Opened(moorline, records, host, backends, hypervisor, lanes)
+        around, inventory = _surroundings(given, host, backends)
+        if inventory is not None:
+            stack.callback(inventory.close)
+        told = _both(around.journal.took, report)
+        reconciler = Reconciler(records, backends, hypervisor, lanes, told)
+        close = stack.pop_all().close
+        moorline = Moorline(
+            records, reconciler, hypervisor, machines, around=around, close=close
+        )
+        return _Opened(moorline, records, host, backends, hypervisor, lanes, told)
     raise AssertionError("unreachable")
+
+
+def _surroundings(
+    given: config.Settings, host: Host, backends: Backends
+) -> tuple[Surroundings, LibvirtInventory | None]:
+    from moorline.host.fuse import FuseConnections
+    from moorline.host.state import examine
+    from moorline.hypervisors.libvirt.inventory import LibvirtInventory
+
+    elsewhere = given.hypervisor.startswith(("powervm:", "vsphere:"))
+    inventory = None if elsewhere else LibvirtInventory(given.hypervisor)
+    around = Surroundings(
+        backends,
+        host.mounts,
+        FuseConnections(),
+        inventory,
+        Journal(given.state_dir),
+        lambda: examine(given.state_dir),
+    )
+    return around, inventory
+
+
+def _both(journal: Report, report: Report) -> Report:
+    def told(took: Took) -> None:
+        journal(took)
+        report(took)
+
+    return told
 
 
 def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:

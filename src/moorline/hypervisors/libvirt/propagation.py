@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 PID_FILES = Path("/run/libvirt/qemu")
@@ -48,3 +49,42 @@ def _device(mounts: dict[str, str], path: str) -> str:
     while path not in mounts and path != "/":
         path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
     return mounts.get(path, "")
+
+
+def private_mount(path: str) -> str:
+    """The mount that keeps mounts made beneath *path* from guests that run; '' if none does.
+
+    Nor does one where all guests that run share our namespace (``namespaces = []``).
+    """
+    try:
+        covering, shared = _covering("/proc/self/mountinfo", path)
+    except OSError:
+        return ""
+    if shared or _namespaces_of_guests() == {_namespace("self")}:
+        return ""
+    return covering
+
+
+def _namespaces_of_guests() -> set[int]:
+    found = set()
+    for file in PID_FILES.glob("*.pid"):
+        if file.stem != "driver":  # libvirtd's own
+            with suppress(OSError):  # it has ended
+                found.add(_namespace(file.read_text().strip()))
+    return found
+
+
+def _namespace(pid: str) -> int:
+    return os.stat(f"/proc/{pid}/ns/mnt").st_ino  # noqa: PTH116
+
+
+def _covering(file: str, path: str) -> tuple[str, bool]:
+    """The mount on which *path* lies, and whether it is shared."""
+    found = {}
+    for line in Path(file).read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        optional = fields[6 : fields.index("-", 6)]
+        found[_unescaped(fields[4])] = any(field.startswith("shared:") for field in optional)
+    while path not in found and path != "/":
+        path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
+    return path, found.get(path, True)

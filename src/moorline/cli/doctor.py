@@ -1,0 +1,156 @@
+"""doctor, explain, repair, abort: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from moorline.cli.common import Common, common, dry_run_option
+from moorline.cli.events import line
+from moorline.cli.output import age, dump
+from moorline.discovery import Finding
+from moorline.errors import Failed
+from moorline.explaining import Explanation
+from moorline.repair import Repair
+
+FOUND = 10
+"""The exit code of a doctor who found something."""
+
+
+@click.command()
+@common
+def doctor(given: Common) -> None:
+    """Find what is not as it should be on this host, with the next command for each.
+
+    Changes nothing. Exits 0 if nothing is found, 10 if something is.
+
+    \b
+    Examples:
+      moorline doctor
+      moorline doctor --output json | jq -r '.findings[].next'
+    """
+    with given.open(own=False) as moorline:
+        diagnosis = moorline.doctor()
+    if given.output != "text":
+        click.echo(dump(diagnosis.to_dict(), given.output))
+    else:
+        for finding in diagnosis.findings:
+            click.echo(_told(finding))
+        versions = ", ".join(f"{name} {text}" for name, text in diagnosis.facts.items())
+        count = len(diagnosis.findings) or "nothing"
+        click.echo(f"{count} found ({versions})")
+    if diagnosis.findings:
+        sys.stdout.flush()
+        sys.exit(FOUND)
+
+
+@click.command()
+@click.argument("volume")
+@common
+def explain(given: Common, volume: str) -> None:
+    """Say how a volume stands: which step waits, for what, for how long, what to do.
+
+    \b
+    Example:
+      moorline explain 3f2a
+    """
+    with given.open(own=False) as moorline:
+        explained = moorline.explain(volume)
+    if given.output == "text":
+        click.echo("\n\n".join(_sentences(each) for each in explained))
+    else:
+        click.echo(dump([each.to_dict() for each in explained], given.output))
+
+
+@click.command()
+@click.option("--disks", is_flag=True, help="Also detach disks of ours that nobody wished.")
+@dry_run_option
+@common
+def repair(given: Common, disks: bool, dry_run: bool) -> None:
+    """Take away links that no wish and no guest needs, and empty mount points.
+
+    Says what it is about to do before it does anything. Whatever cannot be
+    told is left alone. Exits 5 if something was not done.
+
+    \b
+    Examples:
+      moorline repair --dry-run
+      moorline repair --disks
+    """
+    with given.open(own=not dry_run, patience=10.0) as moorline:
+        due = moorline.repair(disks=disks, dry_run=True)
+        if not dry_run:
+            for each in due if given.output == "text" else ():
+                click.echo(f"will {each.action} {each.subject}")
+            due = moorline.repair(disks=disks) if due else []
+    if given.output != "text":
+        click.echo(dump([each.to_dict() for each in due], given.output))
+    else:
+        _print_repairs(due, dry_run)
+    if left := [each for each in due if each.problem]:
+        raise Failed(f"{len(left)} of {len(due)} repairs were not done")
+
+
+@click.command()
+@click.argument("mount_point", type=click.Path())
+@click.option("--force", is_flag=True, help="Even if guests that run lose what they write.")
+@dry_run_option
+@common
+def abort(given: Common, mount_point: str, force: bool, dry_run: bool) -> None:
+    """End the FUSE connection of a share that hangs, so that it can be mounted anew.
+
+    All who wait for it get an error, for good; its data is not touched.
+    Refused if it answers, or while a guest that runs is on it.
+
+    \b
+    Example:
+      moorline abort /var/lib/moorline/mnt/reg-vol-0123456789abcdef
+    """
+    with given.open(own=not dry_run, patience=10.0) as moorline:
+        made = moorline.abort(mount_point, force=force, dry_run=dry_run)
+    if given.output != "text":
+        click.echo(dump(made.to_dict(), given.output))
+    else:
+        _print_repairs([made], dry_run)
+        if made.done:
+            click.echo("  next: moorline sweep")
+
+
+def _print_repairs(repairs: Sequence[Repair], dry_run: bool) -> None:
+    for each in repairs:
+        if dry_run:
+            click.echo(f"would {each.action} {each.subject}")
+        else:
+            click.echo(f"{each.action} {each.subject}: {each.problem or 'done'}")
+    if not repairs:
+        click.echo("nothing to repair")
+
+
+def _told(finding: Finding) -> str:
+    return f"{finding.check}: {finding.what}\n  why:  {finding.why}\n  next: {finding.next}\n"
+
+
+def _sentences(it: Explanation) -> str:
+    """An explanation as a person would give it."""
+    told = [f"Volume {it.volume} is wanted {it.wanted} on {it.guest}, and is seen {it.seen}."]
+    if it.step == "nothing":
+        told.append("It is as wished: nothing waits.")
+    else:
+        told.append(f"The next step is to {it.step}." if not it.waits_for else _waits(it))
+    held = ", ".join(it.held_by)
+    told.append(f"Its link is {it.link}, " + (f"held by {held}." if held else "held by nobody."))
+    if it.tried:
+        told += ["What was done last:", *(f"  {line(entry)}" for entry in it.tried)]
+    if it.next:
+        told += [f"{it.why[:1].upper()}{it.why[1:]}.", f"Next: {it.next}"]
+    return "\n".join(told)
+
+
+def _waits(it: Explanation) -> str:
+    tries = f" after {it.tries} tries" if it.tries > 1 else ""
+    soon = f"; the agent looks again in {it.due:.0f} s" if it.due is not None else ""
+    since = f", for {age(it.since)}" if it.since and it.since < time.time() else ""
+    return f"It waits to {it.step}{since}{tries}: {it.waits_for}{soon}."

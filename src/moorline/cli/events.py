@@ -1,0 +1,77 @@
+"""events: what was done and seen."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime
+
+import click
+
+from moorline.cli.common import Common, common
+from moorline.cli.output import dump
+from moorline.journal import JournalEntry
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_POLL = 0.5
+
+
+def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
+    """Seconds since the epoch, from an age (``10m``) or a date."""
+    if text is None:
+        return 0.0
+    if age := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
+        return time.time() - int(age[1]) * _UNITS[age[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither like 10m nor like 2026-01-31") from None
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
+@click.option("--since", callback=_since, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
+@click.option("--volume", default="", metavar="ID", help="Of this volume, or what begins so.")
+@common
+def events(given: Common, follow: bool, since: float, volume: str) -> None:
+    """Tell what was done and seen on this host, the latest last.
+
+    The journal is bounded; what is older than some thousand entries is gone.
+    With --follow, JSON is one object a line.
+
+    \b
+    Examples:
+      moorline events --since 2h
+      moorline events --follow --volume 3f2a
+      moorline events --output json | jq '.[] | select(.outcome != "done")'
+    """
+    with given.open(own=False) as moorline:
+        told = moorline.events(since=since, volume=volume)
+        if given.output != "text" and not follow:
+            click.echo(dump([entry.to_dict() for entry in told], given.output))
+            return
+        last = 0
+        while True:
+            for entry in told:
+                click.echo(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
+                last = entry.id
+            if not follow:
+                return
+            time.sleep(_POLL)
+            told = moorline.events(after=last, since=since, volume=volume)
+
+
+def line(entry: JournalEntry) -> str:
+    """An entry on one line of a person's screen."""
+    when = datetime.fromtimestamp(entry.at).strftime("%Y-%m-%d %H:%M:%S")
+    what = [when, f"{entry.step or '-':<10}", entry.outcome]
+    if entry.volume:
+        what.append(f"volume {entry.volume} on {entry.guest}")
+    if entry.seconds:
+        what.append(f"({entry.seconds:.2f} s)")
+    if entry.message:
+        what.append(f"{entry.message}")
+    if entry.times > 1:
+        what.append(f"(the {entry.times}th time)")
+    return "  ".join(what)

@@ -1,0 +1,171 @@
+"""A closer look at libvirt's guests and at libvirt itself: for doctor and adopt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.discovery import Finding, GuestDisk
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt import propagation
+from moorline.hypervisors.libvirt.connection import Connection
+from moorline.hypervisors.libvirt.domain import MARK
+from moorline.model import GuestId, VolumeId
+
+CONFIG, INACTIVE = 2, 2
+"""VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+_KINDS = ("disk", "lun")
+
+
+class LibvirtInventory:
+    """See :class:`moorline.discovery.Inventory`. *uri*, *deadline* as of ``Libvirt``."""
+
+    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 10.0) -> None:
+        self._connection = Connection(uri, deadline)
+        self._system = uri.endswith("/system")
+
+    def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
+        live, defined = self._connection.look(guest, lambda virt: _halves(virt, guest))
+        found = {device: _disk(xml, running=True) for device, xml in live.items()}
+        for device, xml in defined.items():
+            both = found.get(device)
+            same = both is not None and both.path == _path(xml)
+            found[device] = _disk(xml, running=same, defined=True)
+            if both is not None and not same:  # the same name for two disks: both are told
+                found[f"{device} (running)"] = both
+        return [found[device] for device in sorted(found)]
+
+    def mark(self, guest: GuestId, device: str, volume: VolumeId) -> None:
+        live, defined = self._connection.look(guest, lambda virt: _halves(virt, guest))
+        if live:
+            # libvirt: "cannot modify field 'alias' of the disk".
+            raise Refused("a running guest's disk cannot be given a mark", hint="stop the guest")
+        disk = defined.get(device)
+        if disk is None:
+            raise Refused(f"the guest has no disk {device}")
+        for alias in disk.findall("alias"):
+            disk.remove(alias)
+        ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
+        xml = ET.tostring(disk, encoding="unicode")
+        self._connection.change(
+            guest, lambda virt: virt.lookupByUUIDString(guest).updateDeviceFlags(xml, CONFIG)
+        )
+
+    def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
+        if not self._system:
+            return []  # QEMU runs as we do, in our namespace
+        capabilities = self._connection.look("capabilities", lambda virt: virt.getCapabilities())
+        ids = _qemu_ids(capabilities)
+        found = [*_traps(places)]
+        return [*found, *_unreachable(places, *ids)] if ids else found
+
+    def facts(self) -> Mapping[str, str]:
+        libvirt, qemu = self._connection.look(
+            "versions", lambda virt: (virt.getLibVersion(), virt.getVersion())
+        )
+        return {"libvirt": _version(libvirt), "QEMU": _version(qemu)}
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._connection.close()
+
+
+def _halves(virt: Any, guest: GuestId) -> tuple[dict[str, ET.Element], dict[str, ET.Element]]:
+    """The disks of the running guest and of its definition, by their device."""
+    domain = virt.lookupByUUIDString(guest)
+    live = _disks(domain.XMLDesc()) if domain.isActive() else {}
+    return live, _disks(domain.XMLDesc(INACTIVE)) if domain.isPersistent() else {}
+
+
+def _disks(xml: str) -> dict[str, ET.Element]:
+    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output
+    return {
+        _get(disk, "target", "dev"): disk
+        for disk in root.iterfind("devices/disk")
+        if disk.get("device", "disk") in _KINDS
+    }
+
+
+def _disk(disk: ET.Element, *, running: bool, defined: bool = False) -> GuestDisk:
+    alias = _get(disk, "alias", "name")
+    return GuestDisk(
+        device=_get(disk, "target", "dev"),
+        path=_path(disk),
+        format=_get(disk, "driver", "type") or "raw",
+        bus=_get(disk, "target", "bus"),
+        mark=alias.removeprefix(MARK) if alias.startswith(MARK) else "",
+        serial=disk.findtext("serial", ""),
+        readonly=disk.find("readonly") is not None,
+        shared=disk.find("shareable") is not None,
+        running=running,
+        defined=defined,
+    )
+
+
+def _path(disk: ET.Element) -> str:
+    source = disk.find("source")
+    return "" if source is None else source.get("file") or source.get("dev") or ""
+
+
+def _get(element: ET.Element, child: str, attribute: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(attribute, "")
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _qemu_ids(capabilities: str) -> tuple[int, int] | None:
+    """QEMU's user and group, as libvirt tells it; None: it runs as libvirt does."""
+    root = ET.fromstring(capabilities)  # noqa: S314 - libvirt's own output
+    for model in root.iterfind("host/secmodel"):
+        label = re.fullmatch(r"\+?(\d+):\+?(\d+)", model.findtext("baselabel", ""))
+        if model.findtext("model") == "dac" and label:
+            return int(label[1]), int(label[2])
+    return None
+
+
+def _traps(places: Sequence[Path]) -> Iterator[Finding]:
+    for place in places:
+        trap = propagation.private_mount(str(place))
+        if trap:
+            yield Finding(
+                "propagation",
+                str(place),
+                f"mounts made in {place} do not reach guests that run: {trap} is a private mount",
+                "a share that is mounted after a guest has started is not there for its QEMU",
+                f"mount --make-rshared {trap}",
+            )
+
+
+def _unreachable(places: Sequence[Path], user: int, group: int) -> Iterator[Finding]:
+    if user == 0:
+        return
+    for at in sorted({at for place in places for at in (place, *place.parents)}):
+        with suppress(OSError):  # it is made when it is needed
+            found = at.stat()
+            may = (found.st_uid, user, 0o100), (found.st_gid, group, 0o010)
+            own = next((bit for owner, who, bit in may if owner == who), 0o001)
+            if not found.st_mode & own:
+                name = _user_name(user)
+                yield Finding(
+                    "unreachable",
+                    str(at),
+                    f"QEMU's user {name} may not pass {at} (mode {found.st_mode & 0o7777:04o})",
+                    "guests cannot open disks on links beneath it",
+                    f"chmod o+x {at}",
+                )
+
+
+def _user_name(user: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
