@@ -59,7 +59,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,agent,test]'
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages

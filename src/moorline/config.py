@@ -6,10 +6,12 @@ read from the same sections.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorline.errors import Refused
@@ -36,7 +38,31 @@ CONNECTION_URI = Option(
     "The hypervisor: qemu:///system, qemu:///session, qemu:///embed?root=DIR,"
     " powervm:/// (on the NovaLink partition), powervm://HOST[:PORT].",
 )
-OPTIONS = (STATE_DIR, HOST, CONNECTION_URI)
+AGENT = (
+    Option(
+        "agent_socket",
+        "${moorline.state_dir}/agent.sock",
+        "Where the agent listens, and where commands look for it.",
+        group="moorline",
+    ),
+    Option(
+        "agent_group",
+        "moorline",
+        "Members of this group may change what the agent keeps, as root may.",
+        group="moorline",
+    ),
+    Option("agent_anyone_may_look", "false", "Whether others may look.", group="moorline"),
+    Option(
+        "agent_metrics",
+        "",
+        "Where Prometheus may collect: 127.0.0.1:PORT. Default: on the socket alone.",
+        group="moorline",
+    ),
+    Option("agent_sweep_every", "60", "Seconds between two sweeps.", group="moorline"),
+    Option("agent_log_format", "text", "text or json.", group="moorline"),
+    Option("agent_log_level", "info", "debug, info, warning or error.", group="moorline"),
+)
+OPTIONS = (STATE_DIR, HOST, CONNECTION_URI, *AGENT)
 POWERVM = (
     Option("novalink_user", "", "Who logs on to NovaLink with a password.", group="powervm"),
     Option(
@@ -86,6 +112,8 @@ class Settings:
     hypervisor: str
     values: Values
     """The values of the adapters' options."""
+    agent: Values = field(default_factory=dict)
+    """The values of the agent's own."""
 
 
 def load(
@@ -121,7 +149,14 @@ def load(
         host=conf.host,
         hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
         values={option.name: conf[option.group][option.name] for option in options},
+        agent={option.name: conf[option.group][option.name] for option in AGENT},
     )
+
+
+def digest(settings: Settings) -> str:
+    """Equal for settings that name the same host and treat its storage alike."""
+    told = json.dumps([settings.host, dict(settings.values)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def host_name(settings: Settings) -> str:

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from moorline import errors
 from moorline.cli import main
-from moorline.cli.common import EXIT_CODES, Progress, exit_code
+from moorline.cli.common import Progress
 from moorline.cli.extend import extend
 from moorline.cli.output import age, details, dump, table
+from moorline.local_api.problem import EXIT_CODES, exit_code
 from moorline.records import Trouble
 from moorline.views import View
 

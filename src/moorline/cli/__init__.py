@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from moorline.cli.agent import agent
 from moorline.cli.attachments import attach, detach, forget, sweep
 from moorline.cli.completion import completion
 from moorline.cli.extend import extend
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (attach, detach, extend, list_, show, forget, sweep, completion):
+for command in (attach, detach, extend, list_, show, forget, sweep, agent, completion):
     main.add_command(command)

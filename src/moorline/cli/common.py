@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +15,17 @@ import click
 
 from moorline import errors
 from moorline.cli.output import FORMATS, dump
+from moorline.local_api.problem import exit_code, to_problem
 
 if TYPE_CHECKING:
     from moorline.api import Moorline
+    from moorline.config import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_CODES: dict[type[errors.MoorlineError], int] = {
-    errors.Refused: 3,
-    errors.NotFound: 4,
-    errors.Failed: 5,
-    errors.Uncertain: 6,
-    errors.NotOurs: 7,
-    errors.Busy: 8,
-    errors.Denied: 9,
-}
 INTERRUPTED = 130
+_GLANCE = 0.5
+"""Seconds to wait for whoever has the host before looking for an agent again."""
 
 timeout_option = click.option(
     "--timeout",
@@ -44,6 +40,10 @@ dry_run_option = click.option(
 )
 
 
+def _said(_: str) -> None:
+    """Who is waited for was told already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
     """The values of the options that every command has."""
@@ -54,14 +54,57 @@ class Common:
     config_files: tuple[Path, ...]
     progress: Callable[[str], None]
 
-    def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
-        """Open the façade as the host's owner, or only to look."""
+    def settings(self) -> Settings:
+        """Read the configuration. Raises Refused."""
         from moorline import wiring
 
-        settings = wiring.settings(
+        return wiring.settings(
             self.config_files, state_dir=self.state_dir, hypervisor=self.hypervisor
         )
-        return wiring.open_host(settings, own=own, patience=patience, waiting=self.progress)
+
+    def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
+        """Open the façade: the agent's if one runs, else as the host's owner, or only to look."""
+        from moorline import wiring
+
+        settings = self.settings()
+        end = time.monotonic() + patience
+        waiting = self.progress
+        while (agent := self._agent(settings)) is None:
+            left = end - time.monotonic()
+            try:
+                return wiring.open_host(
+                    settings, own=own, patience=min(_GLANCE, max(0.0, left)), waiting=waiting
+                )
+            except errors.Busy:
+                # Whoever has the host may be an agent that is about to open its socket.
+                if left <= 0:
+                    raise
+            waiting = _said
+        return agent
+
+    def _agent(self, settings: Settings) -> Moorline | None:
+        """The agent that owns this state, if one runs. Raises Refused if it does otherwise
+        than it was asked here."""
+        from moorline.config import digest
+        from moorline.local_api.client import Client
+
+        client = Client(settings.agent["agent_socket"])
+        try:
+            about = client.about()
+        except errors.Unavailable:
+            return None
+        asked = bool(self.hypervisor or self.config_files)
+        if asked and about["hypervisor"] != settings.hypervisor:
+            raise errors.Refused(
+                f"this host's agent uses {about['hypervisor']}, not {settings.hypervisor}",
+                hint="leave --hypervisor and --config-file out, or give another --state-dir",
+            )
+        if self.config_files and about["options"] != digest(settings):
+            raise errors.Refused(
+                "this host's agent runs with other options than these",
+                hint="restart it with this --config-file, or leave it out here",
+            )
+        return client
 
 
 class Progress:
@@ -146,11 +189,6 @@ def common(command: F) -> Callable[..., Any]:
     return run
 
 
-def exit_code(error: errors.MoorlineError) -> int:
-    """The code of the nearest family that has one."""
-    return next(EXIT_CODES[family] for family in type(error).__mro__ if family in EXIT_CODES)
-
-
 def _fail(error: errors.MoorlineError, output: str) -> None:
     code = exit_code(error)
     if output == "text":
@@ -158,8 +196,7 @@ def _fail(error: errors.MoorlineError, output: str) -> None:
         if error.hint:
             click.echo(f"  hint: {error.hint}", err=True)
     else:
-        family = next(f.__name__.lower() for f in type(error).__mro__ if f in EXIT_CODES)
-        told = {"error": family, "code": code, "message": error.message, "hint": error.hint}
+        told = to_problem(error)
         click.echo(dump(told, output), err=True)
     sys.stdout.flush()
     sys.exit(code)

@@ -63,7 +63,7 @@ class App:
     """Answers requests with a façade. *about*: what the agent says of itself.
 
     *pages*: further things to look at, by path, each with the kind of its
-    content. *rights* may be replaced while it serves.
+    content; *only_pages*: and nothing else. *rights* may be replaced while it serves.
     """
 
     def __init__(
@@ -72,17 +72,19 @@ class App:
         rights: Rights,
         about: Mapping[str, Any],
         pages: Mapping[str, Page],
+        *,
+        only_pages: bool = False,
     ) -> None:
         self.rights = rights
         self._facade = facade
         self._changes = Calls(256)
         self._looks = Calls(32)  # of their own, so that one can look while many changes wait
-        self._routes = {route.path: route for route in ROUTES}
-        self._pages: dict[str, Page] = {
+        self._routes = {} if only_pages else {route.path: route for route in ROUTES}
+        own: dict[str, Page] = {
             "/openapi.json": ("application/json", lambda: json_bytes(document())),
             "/v1/about": ("application/json", lambda: json_bytes(dict(about))),
-            **pages,
         }
+        self._pages = dict(pages) if only_pages else {**own, **pages}
 
     def stop(self, patience: float) -> bool:
         """End what waits, let each finish the step in hand; tell whether all did in time."""
@@ -92,7 +94,8 @@ class App:
 
     def answer(self, request: Request) -> Answer:
         """Answer it, and write a line about it to the log. Never raises."""
-        facts = {"operation": "none", "uid": request.peer.uid, "pid": request.peer.pid}
+        facts: dict[str, Any] = {"operation": "none", "outcome": "done"}
+        facts |= {"uid": request.peer.uid, "pid": request.peer.pid}
         begun = time.monotonic()
         try:
             answer = self._answer(request, facts)
@@ -109,7 +112,7 @@ class App:
         route = self._routes.get(url.path)
         if route is None:
             return self._page(request, url.path, facts)
-        facts["operation"] = route.name
+        facts |= {"operation": route.name, "changes": route.changes}
         return self._call(route, request, url.query, facts)
 
     def _page(self, request: Request, path: str, facts: dict[str, Any]) -> Answer:
@@ -197,7 +200,7 @@ def _line(item: str | Done, facts: dict[str, Any]) -> bytes:
         told = problem.to_problem(item.error)
     else:
         told = _defect(item.error)
-    facts["error"] = told["error"]
+    facts["outcome"] = told["error"]
     return json_bytes({"problem": told})
 
 
@@ -207,7 +210,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _problem(status: int, told: dict[str, Any], facts: dict[str, Any]) -> Answer:
-    facts["error"] = told["error"]
+    facts["outcome"] = told["error"]
     return Answer(status, iter([json_bytes(told)]), problem.KIND)
 
 
@@ -233,8 +236,8 @@ def _logged(answer: Answer, facts: dict[str, Any], begun: float) -> Iterator[byt
     try:
         yield from answer.body
     finally:
-        facts["status"] = answer.status
         facts["seconds"] = round(time.monotonic() - begun, 6)
-        facts.setdefault("error", "")
-        text = "%(operation)s %(status)s %(error)s uid=%(uid)s pid=%(pid)s %(seconds).3f s"
-        _LOG.info(text, facts)
+        # Looks are many, and change nothing.
+        looked = facts["outcome"] == "done" and not facts.get("changes")
+        text = "%(operation)s %(outcome)s uid=%(uid)s pid=%(pid)s %(seconds).3f s"
+        _LOG.log(logging.DEBUG if looked else logging.INFO, text, facts)

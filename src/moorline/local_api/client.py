@@ -47,7 +47,11 @@ class Client(Moorline):
     def about(self) -> dict[str, Any]:
         """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
         ``options`` (a digest). Raises Unavailable, Denied."""
-        answer: dict[str, Any] = self._exchange("GET", "/v1/about", None, self._timeout, silent)
+        try:
+            answer = self._exchange("GET", "/v1/about", None, self._timeout, silent)
+        except _Unanswered as e:
+            raise Unavailable(f"the agent at {self._socket} did not answer: {e}") from e
+        assert isinstance(answer, dict), "as the document says"
         return answer
 
     def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
@@ -104,8 +108,8 @@ class _UnixConnection(HTTPConnection):
             self.sock.connect(self._path)
         except PermissionError as e:
             raise Denied(
-                f"the agent at {self._path} does not let this user in",
-                hint="root may, and members of the agent's group",
+                f"the agent's socket {self._path} cannot be opened: {e.strerror}",
+                hint="run as root or as a member of the agent's group, or give --state-dir",
             ) from e
         except OSError as e:
             raise Unavailable(

@@ -43,21 +43,19 @@ def exit_code(error: MoorlineError) -> int:
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 
-def family(error: MoorlineError) -> str:
-    """The name of the nearest family that has an exit code."""
-    return next(kind.__name__.lower() for kind in type(error).__mro__ if kind in EXIT_CODES)
-
-
 def status(error: MoorlineError) -> int:
     """The HTTP status of the nearest family that has one."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+def _known(error: MoorlineError) -> type[MoorlineError]:
+    return next(kind for kind in type(error).__mro__ if kind in _CLASSES.values())
+
+
 def to_problem(error: MoorlineError) -> dict[str, Any]:
     """What is told of an error; the keys are stable."""
-    kind = type(error).__name__.lower()
     return {
-        "error": kind if kind in _CLASSES else family(error),
+        "error": _known(error).__name__.lower(),
         "code": exit_code(error),
         "message": error.message,
         "hint": error.hint,

@@ -50,7 +50,8 @@ def listen(path: Path, mode: int, group: int | None) -> socket.socket:
     """
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _clear(path)
+        refuse_served(path)
+        path.unlink(missing_ok=True)  # left by an agent that was killed
         found.bind(str(path))  # nobody can connect before listen()
         if group is not None:
             with suppress(PermissionError):  # not our group: then only we may change
@@ -69,7 +70,8 @@ def listen(path: Path, mode: int, group: int | None) -> socket.socket:
     return found
 
 
-def _clear(path: Path) -> None:
+def refuse_served(path: Path) -> None:
+    """Raise Busy if somebody serves *path*, Refused if it is no socket; Denied."""
     try:
         there = path.lstat()
     except FileNotFoundError:
@@ -81,8 +83,9 @@ def _clear(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()  # left by an agent that was killed
             return
+        except PermissionError as e:
+            raise Denied(f"{path} is another user's") from e
         except TimeoutError:
             pass
     raise Busy(f"another agent serves {path}", hint="stop it, or give another --socket")

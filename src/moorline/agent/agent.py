@@ -1,0 +1,214 @@
+"""The daemon: takes the host lock, opens the socket, keeps up, ends well."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from moorline import config, wiring
+from moorline.agent import logs
+from moorline.agent.metrics import KIND, Metrics
+from moorline.agent.systemd import Notifier
+from moorline.api import Moorline
+from moorline.errors import MoorlineError, Refused
+from moorline.local_api.app import App
+from moorline.local_api.peer import Rights
+from moorline.local_api.server import Server, listen, loopback, refuse_served
+from moorline.upkeep import Upkeep
+
+PATIENCE = 10.0
+"""Seconds to wait for a command that owns the host."""
+LAST_STEPS = 60.0
+"""Seconds that the steps in hand have to end when we are told to stop."""
+_ALIVE = 5.0
+"""Seconds between two looks at whether all that should run does."""
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
+_LOG = logging.getLogger("moorline.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The agent's own settings, checked."""
+
+    socket: Path
+    group: str
+    anyone_may_look: bool
+    metrics: str
+    sweep_every: float
+    log_format: str
+    log_level: str
+
+    @classmethod
+    def of(cls, settings: config.Settings) -> Options:
+        """Raises Refused, naming the option."""
+        given = settings.agent
+        look = given["agent_anyone_may_look"].lower()
+        _check("agent_anyone_may_look", look in _TRUE + _FALSE, "is neither true nor false")
+        _check("agent_log_format", given["agent_log_format"] in logs.FORMATS, "is no format")
+        _check("agent_log_level", given["agent_log_level"] in logs.LEVELS, "is no level")
+        return cls(
+            Path(given["agent_socket"]),
+            given["agent_group"],
+            look in _TRUE,
+            given["agent_metrics"],
+            _seconds("agent_sweep_every", given["agent_sweep_every"]),
+            given["agent_log_format"],
+            given["agent_log_level"],
+        )
+
+    @property
+    def rights(self) -> Rights:
+        return Rights.of(self.group, anyone_may_look=self.anyone_may_look)
+
+
+def _check(name: str, good: bool, why: str) -> None:
+    if not good:
+        raise Refused(f"the option {name} {why}", hint="see docs/reference.md")
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    _check(name, 1 <= seconds <= 86400, "is no number of seconds from 1 to 86400")
+    return seconds
+
+
+class Agent:
+    """One host's agent. *read*: reads the settings, now and again on SIGHUP."""
+
+    def __init__(self, read: Callable[[], config.Settings]) -> None:
+        self._read = read
+        self._settings = read()
+        self._options = Options.of(self._settings)
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._servers: list[Server] = []
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit code.
+
+        Blocks. Raises Busy (another agent, or a command that takes its time),
+        Refused, Denied, Unavailable.
+        """
+        logs.set_up(self._options.log_format, self._options.log_level)
+        systemd = Notifier()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._signals.put(number))
+        refuse_served(self._options.socket)
+        metrics = Metrics()
+        moorline, upkeep = wiring.open_agent(
+            self._settings,
+            patience=PATIENCE,
+            waiting=_LOG.info,
+            report=metrics.took,
+            every=self._options.sweep_every,
+        )
+        metrics.watch(upkeep.pending, lambda: upkeep.swept)
+        app = self._serve(moorline, metrics)
+        upkeep.start()
+        systemd.tell("READY=1", f"STATUS=serving {self._options.socket}")
+        _LOG.info("serving %s", self._options.socket)
+        healthy = self._watch(systemd, upkeep)
+        systemd.tell("STOPPING=1")
+        self._end(moorline, upkeep, app)
+        return 0 if healthy else 1
+
+    def _serve(self, moorline: Moorline, metrics: Metrics) -> App:
+        options, rights = self._options, self._options.rights
+        if rights.group is None:
+            _LOG.warning("there is no group %s: only root may change anything", options.group)
+        pages = {"/metrics": (KIND, metrics.page)}
+        app = App(moorline, rights, self._about(), pages)
+        listening = listen(options.socket, rights.mode, rights.group)
+        self._servers.append(Server(listening, app))
+        if options.metrics:
+            only = App(moorline, Rights(None, anyone_may_look=True), {}, pages, only_pages=True)
+            self._servers.append(Server(loopback(options.metrics), only))
+        for server in self._servers:
+            server.start()
+        return app
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "version": version("moorline"),
+            "host": config.host_name(self._settings),
+            "hypervisor": self._settings.hypervisor,
+            "state_dir": str(self._settings.state_dir),
+            "options": config.digest(self._settings),
+        }
+
+    def _watch(self, systemd: Notifier, upkeep: Upkeep) -> bool:
+        """Heed signals until one says stop; False if a part of us died before that."""
+        pause = min(_ALIVE, systemd.watchdog / 3) if systemd.watchdog else _ALIVE
+        while True:
+            number = None
+            with suppress(queue.Empty):
+                number = self._signals.get(timeout=pause)
+            if number == signal.SIGHUP:
+                systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                self._reload()
+                systemd.tell("READY=1")
+            elif number is not None:
+                _LOG.info("stopping: %s", signal.Signals(number).name)
+                return True
+            if not (upkeep.alive() and all(server.alive for server in self._servers)):
+                _LOG.error("a loop of the agent has ended: starting anew is the cure")
+                return False
+            systemd.tell("WATCHDOG=1", f"STATUS={len(upkeep.pending())} not as wished yet")
+
+    def _reload(self) -> None:
+        """Take over what can change while we run; say what cannot."""
+        try:
+            settings = self._read()
+            options = Options.of(settings)
+        except MoorlineError as e:
+            _LOG.error("the options stay as they were: %s", e)
+            return
+        logs.set_up(options.log_format, options.log_level)
+        self._servers[0].app.rights = options.rights
+        with suppress(OSError):
+            if options.rights.group is not None:
+                os.chown(self._options.socket, -1, options.rights.group)
+            self._options.socket.chmod(options.rights.mode)
+        fixed = [
+            name
+            for name in ("socket", "metrics", "sweep_every")
+            if getattr(options, name) != getattr(self._options, name)
+        ]
+        if settings.state_dir != self._settings.state_dir:
+            fixed.append("state_dir")
+        if settings.hypervisor != self._settings.hypervisor:
+            fixed.append("the hypervisor")
+        if config.digest(settings) != config.digest(self._settings):
+            fixed.append("those of the host and the storage")
+        _LOG.info("the options of rights and log were read again")
+        if fixed:
+            _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
+
+    def _end(self, moorline: Moorline, upkeep: Upkeep, app: App) -> None:
+        """Finish the steps in hand, take no others, let go of the host."""
+        for server in self._servers:
+            server.stop()
+        with suppress(OSError):
+            self._options.socket.unlink()
+        end = time.monotonic() + LAST_STEPS
+        app.stop(0)
+        finished = upkeep.stop(LAST_STEPS)
+        if app.stop(max(0.0, end - time.monotonic())) and finished:
+            moorline.close()
+            _LOG.info("stopped")
+            return
+        # Steps hang. The kernel takes the lock from us; the next owner finds what came of them.
+        _LOG.warning("stopped with a step under way")
+        logging.shutdown()
+        os._exit(0)

@@ -1,0 +1,54 @@
+"""agent: the command that is a daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import click
+
+from moorline.cli.common import Common, common
+from moorline.config import Settings
+from moorline.errors import Refused
+
+
+@click.command()
+@click.option("--socket", metavar="PATH", help="Where to listen; default: STATE_DIR/agent.sock.")
+@click.option(
+    "--metrics", metavar="127.0.0.1:PORT", help="Where Prometheus may collect, besides the socket."
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text.")
+@click.option("--openapi", is_flag=True, help="Print the API's OpenAPI document, and end.")
+@common
+def agent(
+    given: Common, socket: str | None, metrics: str | None, log_format: str | None, openapi: bool
+) -> None:
+    """Own this host's state, and keep its attachments true until stopped.
+
+    Commands find the agent by its socket and go through it. SIGTERM and SIGINT
+    finish the step in hand; SIGHUP reads the options of rights and log again.
+
+    \b
+    Examples:
+      moorline agent
+      moorline agent --metrics 127.0.0.1:9877 --log-format json
+      moorline agent --openapi > openapi.json
+    """
+    if openapi:
+        from moorline.local_api.openapi import document
+
+        click.echo(json.dumps(document(), indent=2))
+        return
+    try:
+        from moorline.agent.agent import Agent
+    except ModuleNotFoundError as e:
+        raise Refused(f"the agent cannot run: {e}", hint="pip install 'moorline[agent]'") from e
+    chosen = {"agent_socket": socket, "agent_metrics": metrics, "agent_log_format": log_format}
+
+    def read() -> Settings:
+        settings = given.settings()
+        typed = {name: value for name, value in chosen.items() if value is not None}
+        return replace(settings, agent={**settings.agent, **typed})
+
+    sys.exit(Agent(read).run())
