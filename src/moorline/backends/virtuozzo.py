@@ -199,7 +199,8 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
 
     def mount_point(self, c: VirtuozzoFile) -> Path:
         at = super().mount_point(c)
-        # Apart, so that the kernel's list of devices tells whether it is used.
+        # Apart, so that the kernel's list of devices tells whether it is used. It is no
+        # link (those are the devices), so its name is none that links() takes for one.
         apart = c.format == "ploop" and not self.is_given(c)
         return at.with_name(f"{at.name}-ploop") if apart else at
 
