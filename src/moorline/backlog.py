@@ -114,15 +114,17 @@ class Backlog:
                 if soonest < known.due:
                     self._queue(key, known, soonest)
 
-    def take(self) -> Turn | None:
-        """Block until it is somebody's turn. None: it is closed."""
+    def take(self, *, wait: bool = True) -> Turn | None:
+        """Block until it is somebody's turn. None: it is closed, or nobody's turn and no *wait*."""
         with self._changed:
             while not self._closed:
-                key, wait = self._next(self._clock())
+                key, pause = self._next(self._clock())
                 if key is not None:
                     known = self._waiting[key]
                     return Turn(key, known.tries, known.why)
-                self._changed.wait(wait)
+                if not wait:
+                    break
+                self._changed.wait(pause)
         return None
 
     def settled(self, turn: Turn) -> None:

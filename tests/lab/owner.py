@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from moorline.host.linux import Linux
 from moorline.host.lock import HostLock
 from moorline.hypervisors.libvirt import Libvirt
 from moorline.lanes import Lanes
+from moorline.looker import Looker
+from moorline.ports import Backends, Hypervisor
 from moorline.reconciler import Reconciler
 from moorline.records import Records
 from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Faulty
+from moorline.upkeep import Upkeep
+from moorline.worker import Worker
 
 
 def main(
@@ -53,10 +58,21 @@ def main(
     backends = wiring.Backends(host, settings.values)
     reconciler = Reconciler(records, backends, hypervisor, Lanes())
     moorline = Moorline(records, reconciler, hypervisor)
-    if action == "attach":
+    if action == "keep":
+        _keep(records, backends, hypervisor)
+    elif action == "attach":
         moorline.attach(guest, what, timeout=30)
     else:
         moorline.detach(guest, what, timeout=30)
+
+
+def _keep(records: Records, backends: Backends, hypervisor: Hypervisor) -> None:
+    """Run the loop until everything is as wished."""
+    hurried = Reconciler(records, backends, hypervisor, Lanes(patience=0))
+    upkeep = Upkeep(records, Worker(records, hurried), Looker(records, hurried, hypervisor))
+    upkeep.start()
+    while upkeep.swept is None or upkeep.pending():
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":
