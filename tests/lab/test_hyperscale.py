@@ -60,15 +60,12 @@ class TestHyperScale(BackendContract):
         return hyperscale
 
 
-PAYLOAD = {"vsa_ip": None}
 FAILURES: dict[str, tuple[dict[str, Any], type[MoorlineError], str]] = {
     "exit code": ({"fail": {"code": 3, "stderr": "no way"}}, Failed, "exited 3: hscli: no way"),
     "stderr": ({"answer": {"stdout": "{}", "stderr": "hm"}}, Uncertain, "exited 0, and said: hm"),
-    "empty": ({"answer": {}}, Uncertain, "answered nothing"),
     "no JSON": ({"answer": {"stdout": "ok!"}}, Uncertain, "answered no JSON: ok!"),
     "error 1": ({"answer": {"stdout": '{"err_code": 1, "err_msg": "dn down"}'}}, Failed, "dn down"),
     "error 10": ({"answer": {"stdout": '{"err_code": 10}'}}, Refused, "error 10"),
-    "no vsa_ip": ({"payload": PAYLOAD}, Uncertain, "no vsa_ip"),
     "no refl_targets": ({"payload": {"refl_targets": None}}, Uncertain, "no refl_targets"),
     "a lie": ({"lie": True}, Uncertain, "yet there is no /dev/8ee71c33"),
 }
@@ -249,8 +246,15 @@ def apart(lab: Path, tmp_path: Path) -> Iterator[HyperScaleRig]:
     host.close()
 
 
-@pytest.mark.parametrize("change", ["connect", "disconnect"])
-@pytest.mark.parametrize("victim", ["warm process", "fork", "hscli"])
+@pytest.mark.parametrize(
+    ("victim", "change"),
+    [
+        ("warm process", "connect"),
+        ("warm process", "disconnect"),
+        ("fork", "connect"),
+        ("hscli", "disconnect"),
+    ],
+)
 def test_whichever_process_is_killed_the_next_look_finds_the_truth(
     apart: HyperScaleRig, change: str, victim: str
 ) -> None:

@@ -114,7 +114,7 @@ class Local(OsBrick[BlockVolume]):
         """Validate a connection. Raises Refused."""
         info = ConnectionInfo(self.kind, connection)
         path = Path(absolute_path(info.text("device_path", 4096)))
-        if not path.is_relative_to("/dev"):
+        if not path.parent.is_relative_to("/dev"):
             raise Refused(f"{str(path)[:80]!r} is not beneath /dev")
         return BlockVolume(
             device=path,
