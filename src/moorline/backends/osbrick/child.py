@@ -61,7 +61,7 @@ def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
     """Answer ``{"do": "connect", "disconnect" or "paths", …}``; see ``OsBrick._call``."""
     _configure(question)
     properties = question["properties"]
-    with _told_apart(properties):
+    with told_apart(properties):
         connector = InitiatorConnector.factory(
             question["protocol"],
             "sudo",
@@ -87,7 +87,7 @@ def _link(link: Path, device: Path, patience: float) -> None:
     if device == link:
         return  # the protocol has a path of its own for each volume
     end = time.monotonic() + min(patience / 2, _UDEV)
-    while not (lasting := _lasting_names(device)):
+    while not (lasting := lasting_names(device)):
         if time.monotonic() > end:
             raise Uncertain(f"udev has made no name in {BY_ID} for {device}")
         time.sleep(0.05)
@@ -100,7 +100,7 @@ def _unlink(link: Path) -> None:
         rootwrap.unlink_root(str(link))
 
 
-def _lasting_names(device: Path, directory: Path = BY_ID) -> list[Path]:
+def lasting_names(device: Path, directory: Path = BY_ID) -> list[Path]:
     """The names that udev gives *device* by its identity; those of multipath first."""
     real = device.resolve()
     names = [name for name in directory.glob("*") if name.resolve() == real]
@@ -150,7 +150,7 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
+def told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
     """Turn os-brick's errors into ours, without the secrets of the connection."""
 
     def says(e: Exception) -> str:

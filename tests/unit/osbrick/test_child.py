@@ -1,0 +1,77 @@
+"""What runs os-brick in a process of its own: names that last, and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from os_brick import exception
+from oslo_concurrency.processutils import ProcessExecutionError
+
+from moorline.backends.osbrick import connector
+from moorline.backends.osbrick.child import lasting_names, told_apart
+from moorline.errors import Busy, Failed, Refused, Uncertain
+
+
+def started(error: OSError | None = None) -> ProcessExecutionError:
+    wrapped = ProcessExecutionError(cmd="iscsiadm", description="d")
+    wrapped.__context__ = error
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("error", "family"),
+    [
+        (connector.BadVolume("x"), Refused),
+        (connector.Collision("x"), Refused),
+        (connector.Rejected("connect_volume", 10, "x"), Refused),
+        (connector.Rejected("connect_volume", 106, "x"), Refused),
+        (connector.Rejected("connect_volume", 1, "x"), Failed),
+        (connector.CannotRun("x"), Failed),
+        (connector.CommandFailed("x"), Failed),
+        (connector.Complained("x"), Uncertain),
+        (connector.NoAnswer("x"), Uncertain),
+        (connector.BadAnswer("x"), Uncertain),
+        (connector.Incomplete("x"), Uncertain),
+        (connector.TimedOut("x"), Uncertain),
+        (connector.Lost("x"), Uncertain),
+        (exception.InvalidConnectorProtocol("x"), Refused),
+        (exception.NoFibreChannelHostsFound(), Failed),
+        (exception.VolumeDeviceNotFound(device="x"), Uncertain),
+        (exception.ExecutionTimeout(stderr="x"), Uncertain),
+        (started(FileNotFoundError("iscsiadm")), Failed),
+        (started(OSError("Premature eof")), Uncertain),
+        (ProcessExecutionError(exit_code=5), Uncertain),
+        (KeyError("target_iqn"), Uncertain),
+        (Busy("x"), Busy),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
+)
+def test_each_error_says_whether_it_may_have_happened(error: Exception, family: Any) -> None:
+    with pytest.raises(family) as raised, told_apart({}):
+        raise error
+    assert type(raised.value) is family
+
+
+def test_secrets_of_the_connection_are_in_no_error() -> None:
+    properties = {"auth_password": "sesame-1", "secrets": ["sesame-2"], "target_lun": 1}
+    with pytest.raises(Uncertain) as raised, told_apart(properties):
+        raise ProcessExecutionError(cmd="iscsiadm -v sesame-1", stderr="sesame-2?", exit_code=1)
+    assert "sesame" not in str(raised.value)
+    assert "iscsiadm" in str(raised.value)
+
+
+def test_a_device_is_named_by_its_identity(tmp_path: Path) -> None:
+    device, other, by_id = tmp_path / "sdb", tmp_path / "sdc", tmp_path / "by-id"
+    device.touch()
+    other.touch()
+    by_id.mkdir()
+    assert lasting_names(device, by_id) == []
+    (by_id / "lvm-pv-x").symlink_to(device)
+    (by_id / "wwn-0x2").symlink_to(other)
+    assert lasting_names(device, by_id) == []
+    for name in ("wwn-0x1", "scsi-31", "dm-uuid-mpath-31"):
+        (by_id / name).symlink_to(device)
+    names = [path.name for path in lasting_names(device, by_id)]
+    assert names == ["dm-uuid-mpath-31", "wwn-0x1", "scsi-31"]
