@@ -240,7 +240,7 @@ def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> 
     try:
         with warnings.catch_warnings():
             # oslo.utils tries to import eventlet, which warns wherever it is installed.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
             from moorline.hypervisors.powervm import Logon, NovaLink, PowerVM, StoredSlots
     except ModuleNotFoundError as e:
         raise Refused(f"PowerVM cannot be used: {e}", hint="pip install 'moorline[powervm]'") from e
