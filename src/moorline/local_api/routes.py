@@ -54,8 +54,10 @@ class Field:
 
     def decode_text(self, text: str) -> Any:
         """Read it from a query string: text as it stands, all else as JSON. Raises Refused."""
-        value = shapes.parse(text.encode(errors="surrogatepass")) if not self._is_text else text
-        return self.decode(value)
+        if self._is_text:
+            shapes.check_text(text)
+            return self.decode(text)
+        return self.decode(shapes.parse(text.encode(errors="surrogatepass")))
 
     @property
     def _is_text(self) -> bool:

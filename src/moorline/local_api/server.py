@@ -32,7 +32,6 @@ from moorline.local_api.routes import STREAM
 LARGEST_BODY = 256 << 10
 """Bytes; no wish that the store takes is larger."""
 READ_DEADLINE = 10.0
-"""Seconds in which a whole request must have come."""
 WRITE_DEADLINE = 10.0
 """Seconds in which each part of an answer must be taken."""
 CONNECTIONS = 128
@@ -104,16 +103,22 @@ def loopback(address: str) -> socket.socket:
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves *app* on a socket that listens already, in a thread of its own."""
+    """Serves *app* on a socket that listens already, in a thread of its own.
+
+    *read_deadline*: seconds in which a whole request must have come.
+    """
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listening: socket.socket, app: App) -> None:
+    def __init__(
+        self, listening: socket.socket, app: App, *, read_deadline: float = READ_DEADLINE
+    ) -> None:
         super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
         self.app = app
+        self.read_deadline = read_deadline
         self._guard = threading.Lock()
         self._connections: Counter[int] = Counter()
         self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
@@ -128,6 +133,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def stop(self) -> None:
         """Accept no more; requests that are under way go on."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # or it would take half a second
         self.shutdown()
         self.server_close()
 
@@ -176,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         self.connection = self.request
-        self.rfile = io.BufferedReader(_Patient(self.connection, READ_DEADLINE))
+        self.rfile = io.BufferedReader(_Patient(self.connection, self.server.read_deadline))
         self.wfile: Any = _Writer(self.connection)
 
     def finish(self) -> None:
@@ -232,6 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _send(self, answer: Answer, id: str) -> None:
+        self.request_version = self.protocol_version  # to HTTP/0.9 the library sends no headers
         self.send_response_only(answer.status)
         self.send_header("Content-Type", answer.kind)
         if id:

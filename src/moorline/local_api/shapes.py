@@ -67,10 +67,10 @@ def _check_plain(value: Any, depth: int) -> None:
     if depth == 0:
         raise Refused(f"this JSON is nested deeper than {DEEPEST} levels")
     if isinstance(value, str):
-        _check_text(value)
+        check_text(value)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_text(key)
+            check_text(key)
             _check_plain(item, depth - 1)
     elif isinstance(value, list):
         for item in value:
@@ -81,7 +81,8 @@ def _check_plain(value: Any, depth: int) -> None:
         raise Refused("a number is too large")
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Refuse what is no text to the store and the system."""
     if "\0" in text:
         raise Refused("a text has a NUL in it")
     try:

@@ -1,0 +1,256 @@
+"""The façade through the socket is the façade."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import socket as sockets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rig import Rig
+
+from moorline import errors
+from moorline.api import Moorline
+from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
+from moorline.local_api.app import App
+from moorline.local_api.calls import Calls, Done
+from moorline.local_api.client import Client
+from moorline.local_api.problem import EXIT_CODES, exit_code, from_problem, status, to_problem
+from moorline.local_api.routes import ROUTES
+from moorline.model import DiskOptions, Level
+from moorline.testing.faults import Fault
+
+
+def connection(name: str = "a", **more: Any) -> dict[str, Any]:
+    data = {"share": "s1", "name": name, "volume_id": name}
+    return {"driver_volume_type": "toy", "data": {**data, **more}}
+
+
+def test_the_same_values_come_back(rig: Rig, client: Client) -> None:
+    told: list[str] = []
+    outcome = client.attach("g1", connection(), progress=told.append)
+    assert outcome.steps == ["connect", "attach"]
+    assert told == ["connecting volume a", "attaching volume a"]
+    assert client.attach("g1", connection()).steps == []
+    assert client.list() == rig.owner().list()
+    assert client.show("a") == rig.owner().show("a")
+    assert client.show("toy://s1/a")[0].volume == "a"
+    assert client.sweep() == []
+    foreseen = client.detach("g1", "a", dry_run=True)
+    assert foreseen == rig.owner().detach("g1", "a", dry_run=True)
+    gone = client.detach("g1", "a", progress=lambda _: rig.world.tick())
+    assert gone is not None
+    assert gone.steps[-2:] == ["disconnect", "forget"]
+    assert client.detach("g1", "a") is None
+
+
+def test_arguments_arrive_as_they_were_given(rig: Rig, client: Client) -> None:
+    options = DiskOptions(readonly=True, shared=True)
+    client.attach("g1", connection(), level=Level.CONNECTED, options=options, timeout=5.5)
+    (row,) = rig.records.all()
+    assert (row.want, row.options) == (Level.CONNECTED, options)
+    assert row.connection.reveal() == connection()
+    client.attach("g2", "toy://s1/url", format="raw", volume="by-url")
+    assert {row.key.volume for row in rig.records.all()} == {"a", "by-url"}
+    rig.world.sizes["/toy/s1/url"] = 2 << 20
+    assert client.extend("g2", "by-url").size == 2 << 20
+
+
+def test_every_route_has_the_signature_of_the_facade() -> None:
+    for route in ROUTES:
+        if "." not in route.name:
+            ours = inspect.signature(getattr(Client, route.name))
+            assert ours == inspect.signature(getattr(Moorline, route.name))
+
+
+def test_every_method_of_the_facade_is_a_route() -> None:
+    methods = {n for n, f in vars(Moorline).items() if callable(f) and not n.startswith("_")}
+    assert methods - {"close"} == {route.name for route in ROUTES if "." not in route.name}
+
+
+def test_errors_keep_their_class(rig: Rig, client: Client) -> None:
+    with pytest.raises(NotFound, match="no guest nobody"):
+        client.attach("nobody", connection())
+    with pytest.raises(Refused, match="is no name") as refused:
+        client.attach("g1", connection("../x"))
+    assert type(refused.value) is Refused
+    rig.world.hung.add("s1")
+    with pytest.raises(Failed, match="does not answer") as failed:
+        client.attach("g1", connection(), timeout=0)
+    assert "the wish is kept" in failed.value.hint
+    rig.world.hung.clear()
+    rig.world.faults.plan((1, Fault.UNDONE))
+    with pytest.raises(Uncertain):
+        client.attach("g1", connection(), timeout=0)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)],
+)
+def test_every_error_survives_the_way(kind: Any) -> None:
+    if kind is errors.MoorlineError:
+        return
+    back = from_problem(to_problem(kind("why")))
+    assert (type(back), back.message) == (kind, "why")
+    assert 400 <= status(back) < 600
+    assert status(back) != 500
+    assert exit_code(back) in EXIT_CODES.values()
+
+
+def test_what_is_no_json_is_refused_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(Refused, match="cannot be written as JSON"):
+        client.attach("g1", {"data": object()})
+
+
+def test_without_an_agent_nothing_was_changed(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no agent answers"):
+        Client(tmp_path / "none").attach("g1", connection())
+    stale = sockets.socket(sockets.AF_UNIX)
+    stale.bind(str(tmp_path / "stale"))
+    stale.close()
+    with pytest.raises(Unavailable):
+        Client(tmp_path / "stale").list()
+    with pytest.raises(Unavailable):
+        Client(tmp_path / ("long" * 50)).list()
+
+
+@contextmanager
+def stub(path: Path, answer: bytes, *, pause: float = 0) -> Iterator[None]:
+    """Somebody who takes a request, says *answer*, and hangs up after *pause* seconds."""
+    with sockets.socket(sockets.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+                time.sleep(pause)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join()
+
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP", HEAD, HEAD + b'{"progress": "x"}\n', HEAD + b"{nonsense\n"]
+)
+def test_an_unanswered_change_is_uncertain(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "s"
+    with stub(path, answer), pytest.raises(Uncertain, match="did not answer to the end"):
+        Client(path, timeout=5).attach("g1", connection())
+    path.unlink()
+    with stub(path, answer), pytest.raises(Unavailable):
+        Client(path, timeout=5).list()
+    path.unlink()
+    with stub(path, answer), pytest.raises(Unavailable):
+        Client(path, timeout=5).detach("g1", "a", dry_run=True)
+
+
+def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with stub(tmp_path / "s", b"", pause=0.8), pytest.raises(Uncertain):
+        Client(tmp_path / "s", timeout=0.2).detach("g1", "a", timeout=0.1)
+    assert time.monotonic() - begun < 2
+
+
+def test_a_newer_agent_may_tell_more(rig: Rig, tmp_path: Path) -> None:
+    rig.owner().attach("g1", connection())
+    (view,) = rig.owner().list()
+    line = json.dumps({"result": [{**view.to_dict(), "colour": "red"}], "mood": 1}).encode()
+    with stub(tmp_path / "s", HEAD + b"{}\n" + line + b"\n"):
+        assert Client(tmp_path / "s").list() == [view]
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = "import sys, moorline.local_api.client; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    heavy = {"click", "oslo_config", "oslo_utils", "libvirt", "sqlite3", "asyncio", "yaml"}
+    assert not loaded & (heavy | {"cryptography", "prometheus_client", "eventlet", "subprocess"})
+
+
+def test_it_works_under_eventlet(rig: Rig, socket: Path) -> None:
+    pytest.importorskip("eventlet")
+    code = f"""if True:
+        import eventlet
+        eventlet.monkey_patch()
+        from moorline.local_api.client import Client
+        client = Client({str(socket)!r}, timeout=10)
+        beats = []
+        eventlet.spawn(lambda: [(beats.append(1), eventlet.sleep(0.01)) for _ in range(20)])
+        data = {{"share": "s1", "name": "a", "volume_id": "a"}}
+        made = client.attach("g1", {{"driver_volume_type": "toy", "data": data}}, timeout=5)
+        pool = eventlet.GreenPool()
+        seen = list(pool.imap(lambda _: len(client.list()), range(8)))
+        print(made.view.seen, seen, bool(beats))
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == f"attached {[1] * 8} True\n", run.stderr
+
+
+def test_as_many_calls_as_there_is_room_for() -> None:
+    calls = Calls(1)
+    go = threading.Event()
+    told = calls.run(lambda progress: go.wait(10), deadline=10)
+    with pytest.raises(errors.Busy):
+        calls.run(lambda progress: None, deadline=1)
+    go.set()
+    *_, done = told
+    assert done == Done(result=True)
+    assert calls.stop(1)
+    with pytest.raises(Unavailable):
+        calls.run(lambda progress: None, deadline=1)
+
+
+def test_a_call_that_misses_its_deadline_is_uncertain() -> None:
+    calls = Calls(1)
+    go = threading.Event()
+    *_, done = calls.run(lambda progress: go.wait(10), deadline=0.1)
+    assert isinstance(done, Done)
+    assert isinstance(done.error, Uncertain)
+    assert not calls.stop(0)
+    go.set()
+    assert calls.stop(5)
+
+
+def test_stopping_ends_what_waits_and_lets_the_step_in_hand_finish(
+    rig: Rig, app: App, client: Client
+) -> None:
+    rig.world.hung.add("s1")
+    caught: list[errors.MoorlineError] = []
+
+    def attach() -> None:
+        try:
+            client.attach("g1", connection(), timeout=600)
+        except errors.MoorlineError as e:
+            caught.append(e)
+
+    thread = threading.Thread(target=attach)
+    thread.start()
+    while not rig.records.all():
+        time.sleep(0.01)
+    begun = time.monotonic()
+    assert app.stop(20)
+    thread.join(5)
+    assert time.monotonic() - begun < 20
+    (error,) = caught
+    assert isinstance(error, Failed)
+    assert "the agent stops" in error.message
+    assert rig.records.all()  # the wish is kept
