@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -47,16 +47,19 @@ class Answer:
     status: int
     body: Iterator[bytes]
     kind: str = "application/json"
+    allow: str = ""
+    """The method that the path takes, if it was another."""
 
 
 class BadRequest(Exception):
     """A request that is none; it never came to the façade."""
 
-    def __init__(self, status: int, message: str, hint: str = "") -> None:
+    def __init__(self, status: int, message: str, hint: str = "", *, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.hint = hint
+        self.allow = allow
 
 
 class App:
@@ -100,12 +103,12 @@ class App:
         try:
             answer = self._answer(request, facts)
         except BadRequest as e:
-            answer = _problem(e.status, bad(e), facts)
+            answer = replace(_problem(e.status, bad(e), facts), allow=e.allow)
         except MoorlineError as e:
             answer = _problem(problem.status(e), problem.to_problem(e), facts)
         except Exception as e:  # noqa: BLE001 - a defect: whoever asked must hear of it
             answer = _problem(500, _defect(e), facts)
-        return Answer(answer.status, _logged(answer, facts, begun), answer.kind)
+        return replace(answer, body=_logged(answer, facts, begun))
 
     def _answer(self, request: Request, facts: dict[str, Any]) -> Answer:
         url = _split(request.target)
@@ -119,7 +122,7 @@ class App:
         if path not in self._pages:
             raise NotFound("there is no such path", hint="see /openapi.json")
         if request.method != "GET":
-            raise BadRequest(405, "this path takes GET")
+            raise BadRequest(405, "this path takes GET", allow="GET")
         if not self.rights.may_look(request.peer):
             raise _denied()
         facts["operation"] = path
@@ -128,7 +131,7 @@ class App:
 
     def _call(self, route: Route, request: Request, query: str, facts: dict[str, Any]) -> Answer:
         if request.method != route.method:
-            raise BadRequest(405, f"this path takes {route.method}")
+            raise BadRequest(405, f"this path takes {route.method}", allow=route.method)
         if not self._may(request.peer, route):
             raise _denied()
         try:

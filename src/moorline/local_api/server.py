@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = bad(BadRequest(code, "this is no request that the agent understands"))
         self.close_connection = True
         status = {501: 405, 505: 400}.get(code, code)  # it is the request that is wrong, not we
-        self._send(Answer(status, iter([json_bytes(told)]), problem.KIND), "")
+        self._send(Answer(status, iter([json_bytes(told)]), problem.KIND, "GET, POST"), "")
 
     def _handle(self) -> None:
         given = self.headers.get("X-Request-Id", "")
@@ -244,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.kind)
         if id:
             self.send_header("X-Request-Id", id)
+        if answer.status == 405:
+            self.send_header("Allow", answer.allow)
         if self.command == "HEAD":
             self.end_headers()
             for _ in answer.body:

@@ -21,7 +21,7 @@ import pytest
 from rig import Rig
 
 from moorline.agent.logs import Json, Text
-from moorline.errors import Busy, Denied, Refused
+from moorline.errors import Busy, Refused
 from moorline.local_api import server as server_module
 from moorline.local_api.app import App
 from moorline.local_api.client import Client
@@ -426,10 +426,3 @@ def test_a_log_line_for_people() -> None:
     with request_id("4f1c"):
         assert Text().format(record).endswith("INFO moorline [4f1c] well")
         assert json.loads(Json().format(record))["request"] == "4f1c"
-
-
-def test_denied_is_raised_where_a_socket_is_not_ours(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may everywhere")
-    with pytest.raises(Denied):
-        listen(Path("/agent.sock"), 0o600, None)

@@ -1,0 +1,121 @@
+"""The API, fuzzed from its own document: no 500, no hang, nothing that it does not say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from requests.adapters import HTTPAdapter
+from rig import Rig
+from schemathesis.checks import load_all_checks
+from schemathesis.specs.openapi import checks
+from urllib3 import HTTPConnectionPool
+
+from moorline.local_api.app import App
+from moorline.local_api.client import _UnixConnection
+from moorline.local_api.openapi import document
+from moorline.local_api.peer import Rights
+from moorline.local_api.server import Server, listen
+
+SCHEMA = schemathesis.openapi.from_dict(document())
+CHECKS = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+    checks.unsupported_method,
+]
+load_all_checks()
+LONGEST = 10.0
+"""Seconds within which everything is answered."""
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def _new_conn(self) -> Any:
+        from urllib3.connection import HTTPConnection
+
+        connection = HTTPConnection("localhost", timeout=LONGEST)
+        unix = _UnixConnection(self._path, LONGEST)
+        unix.connect()
+        connection.sock = unix.sock
+        return connection
+
+
+class _Unix(HTTPAdapter):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = str(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
+        return _Pool(self._path)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[requests.Session]:
+    rig = Rig("g1", "g2")
+    app = App(rig.owner(), Rights(None), dict.fromkeys(ABOUT, ""), {"/metrics": METRICS})
+    path = tmp_path_factory.mktemp("fuzz") / "s"
+    server = Server(listen(path, 0o600, None), app)
+    server.start()
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.01):
+            rig.world.tick()  # guests let go of what they are asked for
+
+    threading.Thread(target=tick, daemon=True).start()
+    with requests.Session() as made:
+        made.mount("http://", _Unix(path))
+        yield made
+    over.set()
+    server.stop()
+    assert app.stop(LONGEST)
+    assert not rig.world.violations
+
+
+ABOUT = ("version", "host", "hypervisor", "state_dir", "options")
+METRICS = ("text/plain", lambda: b"up 1\n")
+
+
+@SCHEMA.hook
+def map_body(context: Any, body: Any) -> Any:
+    """Now and then something that exists, and nothing that takes long."""
+    if not isinstance(body, dict):
+        return body
+    if isinstance(guest := body.get("guest"), str) and len(guest) in (1, 3, 5):
+        body["guest"] = "g1"
+    if isinstance(volume := body.get("volume"), str) and len(volume) in (1, 3, 5):
+        body["volume"] = "known"
+    if isinstance(given := body.get("connection"), dict) and len(given) % 2:
+        data = {"share": "s1", "name": "known", "volume_id": "known"}
+        body["connection"] = {"driver_volume_type": "toy", "data": data}
+    timeout = body.get("timeout")
+    if isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0.1 < timeout <= 3600:
+        body["timeout"] = 0.1
+    return body
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_it_does_what_the_document_says(case: Any, session: requests.Session) -> None:
+    begun = time.monotonic()
+    response = case.call(base_url="http://localhost", session=session, timeout=LONGEST)
+    assert time.monotonic() - begun < LONGEST
+    assert response.status_code != 500, response.text
+    case.validate_response(response, checks=CHECKS)
