@@ -134,13 +134,20 @@ def typed(kind: str, data: Mapping[str, Any], format: Format | None) -> Mapping[
 
 
 def given_mounts(option: str, text: str) -> dict[str, Path]:
-    """Where the operator mounts shares: ``SHARE=/path`` pairs, comma-separated. Raises Refused."""
+    """Where the operator mounts shares: ``SHARE=/path`` pairs, comma-separated. Raises Refused.
+
+    A share may have commas in it, a path may not.
+    """
     pairs = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        share, equals, path = pair.rpartition("=")
-        if not equals or not share:
-            raise Refused(f"{option}: {pair[:80]!r} is not SHARE=/path")
-        pairs[share] = Path(absolute_path(path))
+    share = ""
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        share = f"{share},{part}" if share else part
+        if "=/" in part:
+            name, _, path = share.rpartition("=")
+            pairs[name] = Path(absolute_path(path))
+            share = ""
+    if share or "" in pairs:
+        raise Refused(f"{option}: {share[:80]!r} is not SHARE=/path")
     return pairs
 
 

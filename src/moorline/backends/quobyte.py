@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moorline.backends.connection_info import ConnectionInfo, file_name, typed
+from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.errors import Refused
 from moorline.model import Caching, Format
@@ -39,7 +39,8 @@ class QuobyteFile(FileOnShare):
 class Quobyte(MountedFileSystem[QuobyteFile]):
     """Mounts Quobyte volumes, as *mount_user* or as ourselves.
 
-    *client_cfg*: the client's configuration file (``-c``). *deadline*: seconds
+    *client_cfg*: the client's configuration file (``-c``). *given*: volumes that
+    the operator, or Nova, mounts, as a connection's export. *deadline*: seconds
     that ``mount.quobyte`` and ``umount`` have. What the client's mounts look
     like, and that the root of a live one has size 0, is as in Nova's driver
     (nova/virt/libvirt/volume/quobyte.py). Exit codes are not documented, so
@@ -62,6 +63,11 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             "Mount Quobyte volumes as this user, who needs user_allow_other in /etc/fuse.conf."
             " Default: the user that moorline runs as.",
         ),
+        Option(
+            "quobyte_mounted",
+            "",
+            "Volumes that the operator mounts: REGISTRY[,REGISTRY]/VOLUME=/path, comma-separated.",
+        ),
     )
 
     def __init__(
@@ -71,9 +77,13 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
         mount_point_base: Path,
         client_cfg: Path | None = None,
         mount_user: str = "",
+        given: Mapping[str, Path] | None = None,
         deadline: float = 30.0,
     ) -> None:
-        super().__init__(host, mount_point_base, mount_user=mount_user, deadline=deadline)
+        named = {_share(*_export(share)): path for share, path in (given or {}).items()}
+        super().__init__(
+            host, mount_point_base, mount_user=mount_user, deadline=deadline, given=named
+        )
         if client_cfg is not None and not client_cfg.is_absolute():
             raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
         self._client_cfg = client_cfg
@@ -86,6 +96,7 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             mount_point_base=Path(values["quobyte_mount_point_base"]),
             client_cfg=Path(cfg) if cfg else None,
             mount_user=values["quobyte_mount_user"],
+            given=given_mounts("quobyte_mounted", values["quobyte_mounted"]),
         )
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
@@ -110,7 +121,7 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
         registries, volume = _export(info.text("export", 4096).removeprefix(SCHEME))
         info.refuse_options()
         return QuobyteFile(
-            share=f"{','.join(sorted(set(registries)))}/{volume}",
+            share=_share(registries, volume),
             name=info.file_name(),
             format=info.format(FORMATS),
             volume=info.volume_id(),
@@ -151,6 +162,11 @@ def _export(export: str) -> tuple[tuple[str, ...], str]:
     if len(names) > MOST_REGISTRIES:
         raise Refused(f"the connection's export has more than {MOST_REGISTRIES} registries")
     return tuple(_registry(name) for name in names), volume
+
+
+def _share(registries: Sequence[str], volume: str) -> str:
+    """A share as we write it, whatever the order of its registries."""
+    return f"{','.join(sorted(set(registries)))}/{volume}"
 
 
 def _registry(text: str) -> str:

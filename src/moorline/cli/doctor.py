@@ -95,7 +95,7 @@ def repair(given: Common, disks: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("mount_point", type=click.Path())
+@click.argument("mount_point")  # not click.Path, which would ask the share that hangs
 @click.option("--force", is_flag=True, help="Even if guests that run lose what they write.")
 @dry_run_option
 @common

@@ -1,0 +1,294 @@
+"""Every finding is provoked once on the real thing, and its advice followed to a clean doctor."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from libvirt_rig import CONFIG
+from scene import Scene, Volume, disk, halves, kill_daemon, small_guest, start_paused
+
+from moorline import wiring
+from moorline.host.fuse import CONNECTIONS
+
+RUNNING = "small2"
+FOUND = 10
+
+
+@pytest.fixture
+def running(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
+    """A guest that holds its disks open and lets none go: it has no system."""
+    with small_guest(libvirt_conn, RUNNING, running=True) as domain:
+        yield domain
+
+
+@pytest.fixture
+def fusectl(leftovers_check: None) -> Iterator[None]:
+    """The kernel's control of FUSE connections, as systemd mounts it."""
+    if CONNECTIONS.is_mount():
+        yield
+        return
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=True)
+    yield
+    subprocess.run(["umount", CONNECTIONS], check=True)
+
+
+@pytest.fixture
+def hang(scene: Scene) -> Iterator[Callable[[bool], None]]:
+    """Let the share's daemon hang, or go on; in the end it goes on."""
+    yield lambda wanted: scene.share.daemon(**({"hang": True} if wanted else {}))
+    scene.share.daemon()
+
+
+def findings(scene: Scene) -> dict[str, dict[str, str]]:
+    """What the doctor finds, by check."""
+    state = scene.directory / "moorline"
+    with wiring.open_host(wiring.settings(state_dir=state), own=False) as moorline:
+        return {each.check: each.to_dict() for each in moorline.doctor().findings}
+
+
+def follow(
+    scene: Scene, finding: dict[str, str], code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run the command that a finding tells, and no other."""
+    program, *words = shlex.split(finding["next"])
+    if program == "moorline":
+        return scene.moorline(*words, code=code)
+    return subprocess.run([program, *words], check=True, capture_output=True, text=True)
+
+
+def only(scene: Scene, check: str) -> dict[str, str]:
+    """The one finding there is."""
+    found = findings(scene)
+    assert list(found) == [check], found
+    assert all(found[check].values())
+    return found[check]
+
+
+def base(scene: Scene) -> Path:
+    return scene.directory / "moorline/mnt"
+
+
+def test_links_that_nobody_needs(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume, "--level", "connected")
+    assert findings(scene) == {}
+    at = scene.mount_point()
+    scene.moorline("release", stopped.name(), volume.id)
+    assert scene.mounts(), "what is released stays"
+    assert scene.moorline("doctor", code=FOUND).stdout.startswith("leaked-link: ")
+    leaked = only(scene, "leaked-link")
+    assert leaked["subject"] == str(at)
+    dry = scene.moorline("repair", "--dry-run")
+    assert dry.stdout == f"would disconnect {at}\n"
+    assert scene.mounts()
+    follow(scene, leaked)
+    assert findings(scene) == {}
+    assert scene.is_clean()
+    at.mkdir()
+    follow(scene, only(scene, "leftover"))
+    assert findings(scene) == {}
+    assert scene.is_clean()
+
+
+def test_a_disk_that_nobody_wished(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    scene.moorline("release", stopped.name(), volume.id)
+    found = findings(scene)
+    assert "unwished-disk" in found
+    assert scene.moorline("repair").stdout == "nothing to repair\n"
+    assert halves(stopped, volume) == (False, True), "never without being told"
+    assert f"detach {stopped.name()}/{volume.id}" in scene.moorline("repair", "--disks").stdout
+    assert halves(stopped, volume) == (False, False)
+    assert findings(scene) == {}
+    assert scene.is_clean()
+
+
+def test_wishes_that_cannot_come_true(scene: Scene, libvirt_conn: Any, stopped: Any) -> None:
+    lost, refused = scene.volume(), scene.volume()
+    with small_guest(libvirt_conn, "small3") as domain:
+        scene.attach(domain.name(), lost)
+    follow(scene, only(scene, "lost-guest"))
+    assert findings(scene) == {}
+    scene.attach(stopped.name(), refused)
+    refused.file.unlink()
+    stopped.detachDeviceAlias(f"ua-{refused.id}", CONFIG)
+    scene.moorline("sweep", code=5)
+    finding = only(scene, "refused-wish")
+    assert "no file" in finding["what"] or "no such file" in finding["what"].lower()
+    follow(scene, finding)
+    explained = scene.moorline.json("explain", refused.id)[0]
+    assert explained["step"] == "attach"
+    assert explained["waits_for"]
+    assert [entry["outcome"] for entry in explained["tried"]][-1] == "Refused"
+    follow(scene, explained)
+    assert findings(scene) == {}
+    assert scene.is_clean()
+
+
+def test_something_else_in_the_way(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    at = scene.mount_point()
+    subprocess.run(["mount", "-t", "tmpfs", "somebodys", at], check=True)
+    follow(scene, only(scene, "wrong-mount"))
+    assert findings(scene) == {}
+    subprocess.run(["umount", at], check=True)
+    follow(scene, only(scene, "not-as-wished"))
+    subprocess.run(["umount", at], check=True)
+    subprocess.run(["chattr", "-i", at], check=False, capture_output=True)
+    (at / "precious").write_text("data")
+    follow(scene, only(scene, "written-beneath"))
+    assert (at.with_name(f"{at.name}.found") / "precious").read_text() == "data"
+    follow(scene, only(scene, "not-as-wished"))
+    assert findings(scene) == {}
+    shutil.rmtree(at.with_name(f"{at.name}.found"))
+    scene.detach(stopped.name(), volume)
+    assert scene.is_clean()
+
+
+def test_a_dead_share_under_a_running_guest(scene: Scene, running: Any) -> None:
+    volume = scene.volume()
+    scene.attach(RUNNING, volume)
+    kill_daemon(scene.share)
+    finding = only(scene, "dead-share")
+    assert finding["next"] == f"virsh shutdown {RUNNING}"
+    running.destroy()  # it has no system that would hear a shutdown
+    follow(scene, only(scene, "not-as-wished"))
+    assert findings(scene) == {}
+    scene.detach(RUNNING, volume)
+    assert scene.is_clean()
+
+
+def test_a_hung_share_is_aborted_only_when_told(
+    scene: Scene, running: Any, fusectl: None, hang: Callable[[bool], None]
+) -> None:
+    volume = scene.volume()
+    scene.attach(RUNNING, volume)
+    at = scene.mount_point()
+    answers = scene.moorline("abort", str(at), code=3)
+    assert "does not hang" in answers.stderr
+    hang(True)
+    finding = only(scene, "hung-share")
+    refused = follow(scene, finding, code=3)
+    assert f"{RUNNING} runs on {at}" in refused.stderr
+    explained = scene.moorline.json("explain", volume.id)[0]
+    assert (explained["step"], explained["held_by"]) == ("wait", [RUNNING])
+    scene.moorline("abort", str(at), "--force")
+    dead = only(scene, "dead-share")
+    assert RUNNING in dead["what"]
+    hang(False)
+    running.destroy()
+    follow(scene, only(scene, "not-as-wished"))
+    assert findings(scene) == {}
+    aborted = scene.moorline("events").stdout
+    assert f"the FUSE connection of {at} was aborted" in aborted
+    scene.detach(RUNNING, volume)
+    assert scene.is_clean()
+
+
+def test_the_host_s_own_ailments(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume, "--level", "connected")
+    state = scene.directory / "moorline"
+    (state / "key").chmod(0o644)
+    follow(scene, only(scene, "open-state"))
+    state.chmod(0o700)
+    finding = only(scene, "unreachable")
+    assert "libvirt-qemu" in finding["what"]
+    follow(scene, finding)
+    assert findings(scene) == {}
+    scene.detach(stopped.name(), volume)
+    subprocess.run(["mount", "--bind", state, state], check=True)
+    subprocess.run(["mount", "--make-private", state], check=True)
+    try:
+        scene.attach(stopped.name(), volume, "--level", "connected")
+        follow(scene, only(scene, "propagation"))
+        assert findings(scene) == {}
+        scene.detach(stopped.name(), volume)
+    finally:
+        subprocess.run(["umount", state], check=True)
+    away = scene.moorline.json("doctor", "-c", "qemu+unix:///system?socket=/none", code=FOUND)
+    assert away["findings"][0]["check"] == "no-hypervisor"
+    facts = scene.moorline.json("doctor")["facts"]
+    assert facts["libvirt"].count(".") == facts["QEMU"].count(".") == 2
+    assert scene.is_clean()
+
+
+# --- adopt ---------------------------------------------------------------------------
+
+
+def plug(domain: Any, path: str, volume: Volume, *, alias: bool) -> None:
+    """As Nova does: serial and, since 2023, an alias."""
+    mark = f"<alias name='ua-{volume.id}'/>" if alias else ""
+    domain.attachDeviceFlags(
+        f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>"
+        f"<source file='{path}'/><target dev='vdc' bus='virtio'/>"
+        f"<serial>{volume.id}</serial>{mark}</disk>",
+        CONFIG,
+    )
+
+
+@pytest.mark.parametrize("alias", [True, False], ids=["marked", "unmarked"])
+def test_a_disk_on_our_mount_is_adopted_and_released(
+    scene: Scene, stopped: Any, alias: bool
+) -> None:
+    first, volume = scene.volume(), scene.volume()
+    guest = stopped.name()
+    scene.attach(guest, first, "--level", "connected")
+    plug(stopped, f"{scene.mount_point()}/{volume.file.name}", volume, alias=alias)
+    before = disk(stopped, volume, inactive=True)
+    listed = scene.moorline("adopt", guest).stdout
+    assert f"{scene.mount_point()}/{volume.file.name}  quobyte" in listed
+    words = ["adopt", guest, "--connection", str(volume.connection)]
+    assert "adopt" in scene.moorline(*words, "--dry-run").stdout
+    assert volume.id not in scene.wishes()
+    scene.moorline(*words, "--target", "vdb", code=3)
+    scene.moorline(*words, "--target", "vdc")
+    scene.moorline(*words)
+    assert scene.wishes()[volume.id] == ("attached", "attached")
+    after = disk(stopped, volume, inactive=True)
+    assert after is not None
+    assert after.find("target").attrib["dev"] == "vdc"  # type: ignore[union-attr]
+    assert (before is not None) is alias
+    assert findings(scene) == {}
+    scene.moorline("release", guest, volume.id)
+    assert halves(stopped, volume) == (False, True)
+    scene.moorline(*words)
+    start_paused(stopped)
+    assert findings(scene) == {}
+    stopped.destroy()
+    scene.detach(guest, volume)
+    assert halves(stopped, volume) == (False, False)
+    scene.detach(guest, first)
+    assert scene.is_clean()
+
+
+def test_a_disk_on_nova_s_mount_is_adopted_where_it_is(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    guest = stopped.name()
+    at = scene.directory / "nova/mnt/0123456789abcdef0123456789abcdef"
+    at.mkdir(parents=True)
+    scene.directory.joinpath("nova").chmod(0o755)
+    subprocess.run(["mount.quobyte", scene.share.export, at], check=True)
+    try:
+        plug(stopped, f"{at}/{volume.file.name}", volume, alias=True)
+        words = ["adopt", guest, "--connection", str(volume.connection)]
+        refused = scene.moorline(*words, code=3)
+        setting = refused.stderr.rpartition(", and set ")[2].strip()
+        assert setting.startswith("quobyte_mounted = ")
+        config = scene.write("moorline.conf", f"[libvirt]\n{setting}\n")
+        scene.moorline(*words, "--config-file", str(config))
+        told = scene.moorline.json("show", volume.id, "--config-file", str(config))[0]
+        assert (told["seen"], told["link"]) == ("attached", str(at))
+        scene.moorline("detach", guest, volume.id, "--config-file", str(config))
+        assert len(scene.mounts()) == 1, "what Nova mounted is Nova's"
+    finally:
+        subprocess.run(["umount", at], check=True)
+    assert scene.is_clean()
