@@ -1,24 +1,27 @@
-"""The loop on a toy host: it heals what nobody asks it to heal."""
+"""The loop on a toy host: it heals what nobody asks it to heal, and hangs with nobody."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from rig import Rig
 
-from moorline.backlog import Backlog
+from moorline.api import Moorline
+from moorline.errors import Failed
 from moorline.lanes import Lanes
 from moorline.looker import Looker
-from moorline.model import GuestId, Level, VolumeId
+from moorline.model import GuestId, Key, Level, VolumeId
+from moorline.ports import Wake
 from moorline.reconciler import Reconciler
-from moorline.testing.toys import ToyHypervisor, ToyShare
+from moorline.records import Trouble
+from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
 from moorline.upkeep import Upkeep
 from moorline.worker import Worker
 
-G = GuestId("g1")
-V = VolumeId("v1")
+G1, G2 = GuestId("g1"), GuestId("g2")
 
 
 def until(true: Callable[[], object], deadline: float = 5.0) -> None:
@@ -28,32 +31,77 @@ def until(true: Callable[[], object], deadline: float = 5.0) -> None:
         time.sleep(0.005)
 
 
+class Share(ToyShare):
+    """Its mount command can be stopped, and it can have a defect."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig.world)
+        self.open = threading.Event()
+        self.open.set()
+        self.defect = ""
+        self.connecting = 0
+
+    def connect(self, c: ToyExport) -> None:
+        self.connecting += 1
+        self.open.wait(10)
+        super().connect(c)
+
+    def verify(self, c: ToyExport) -> None:
+        if c.name == self.defect:
+            raise AssertionError("a defect")
+        super().verify(c)
+
+
+class Hand:
+    """A watcher by which a test tells news."""
+
+    def __init__(self) -> None:
+        self.wake: Wake = lambda guest: None
+
+    def watch(self, wake: Wake, stop: threading.Event) -> None:
+        self.wake = wake
+        stop.wait()
+
+
 class Loop:
     """An upkeep of a toy host, and the parts that tests look into."""
 
-    def __init__(self, rig: Rig, *, every: float = 60.0, grace: float = 0.0) -> None:
+    def __init__(self, rig: Rig, *, every: float = 60.0, wall: Callable[[], float] = time.time):
         self.rig = rig
-        self.lanes = Lanes()
-        backends = {"toy": ToyShare(rig.world)}
+        self.world = rig.world
+        self.share = Share(rig)
+        self.hand = Hand()
+        lanes = Lanes(patience=5.0)
+        backends = {"toy": self.share}
         hypervisor = ToyHypervisor(rig.world)
-        hurried = Reconciler(rig.records, backends, hypervisor, self.lanes.impatient())
-        looking = Reconciler(rig.records, backends, hypervisor, Lanes())
+        waits = Reconciler(rig.records, backends, hypervisor, lanes)
+        self.facade = Moorline(rig.records, waits, hypervisor)
+        hurried = Reconciler(rig.records, backends, hypervisor, lanes.impatient())
         self.upkeep = Upkeep(
             rig.records,
-            Worker(rig.records, hurried),
-            Looker(rig.records, looking, hypervisor),
+            Worker(rig.records, hurried, wall),
+            Looker(rig.records, waits, hypervisor),
+            watchers=[self.hand],
             every=every,
-            grace=grace,
-            backlog=Backlog(),
+            grace=0.0,
         )
 
-    def has(self, guest: GuestId, volume: VolumeId) -> bool:
-        toy = self.rig.world.guests[guest]
+    def start(self) -> None:
+        self.upkeep.start()
+        until(lambda: self.upkeep.swept)
+
+    def has(self, guest: GuestId, volume: str) -> bool:
+        toy = self.world.guests[guest]
         return volume in toy.live and volume in toy.defined
 
-    def quiet(self) -> bool:
-        swept = self.upkeep.swept
-        return swept is not None and not self.upkeep.pending()
+    def settles(self) -> None:
+        until(lambda: not self.upkeep.pending())
+
+    def whys(self) -> Sequence[str]:
+        return [each.why for each in self.upkeep.pending()]
+
+    def trouble(self, volume: str, guest: str = "g1") -> Trouble | None:
+        return self.rig.records.trouble(Key("h1", VolumeId(volume), GuestId(guest)))
 
 
 @pytest.fixture
@@ -65,18 +113,195 @@ def rig() -> Rig:
 def loop(rig: Rig) -> Iterator[Loop]:
     loop = Loop(rig)
     yield loop
+    loop.share.open.set()
     assert loop.upkeep.stop(5)
     assert not rig.world.violations
 
 
+# --- what it heals -------------------------------------------------------------
+
+
 def test_a_wish_that_is_there_at_the_start_comes_true(rig: Rig, loop: Loop) -> None:
     rig.wish("v1", "g1", Level.ATTACHED)
-    loop.upkeep.start()
-    until(lambda: loop.has(G, V) and loop.quiet())
+    loop.start()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
 
 
 def test_a_wish_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
-    loop.upkeep.start()
-    until(loop.quiet)
+    loop.start()
     rig.wish("v1", "g1", Level.ATTACHED)
-    until(lambda: loop.has(G, V))
+    until(lambda: loop.has(G1, "v1"))
+    rig.wish("v1", "g1", Level.ABSENT)
+    until(lambda: rig.world.guests[G1].leaving)
+    rig.world.tick()
+    rig.world.tick()
+    until(lambda: not rig.records.all() and not rig.world.mounts)
+
+
+def test_what_no_event_told_is_found_by_the_sweep(rig: Rig) -> None:
+    loop = Loop(rig, every=0.1)
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
+    del rig.world.guests[G1].live[VolumeId("v1")]
+    until(lambda: loop.has(G1, "v1"))
+    assert loop.upkeep.stop(5)
+
+
+def test_news_of_a_guest_is_heeded_at_once(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
+    del rig.world.guests[G1].defined[VolumeId("v1")]
+    loop.hand.wake(G1)
+    until(lambda: loop.has(G1, "v1"))
+
+
+def test_a_call_that_gave_up_is_gone_on_with(rig: Rig, loop: Loop) -> None:
+    loop.start()
+    rig.world.hung.add("s1")
+    with pytest.raises(Failed):
+        loop.facade.attach("g1", "toy://s1/f", volume="v1", timeout=0)
+    assert loop.trouble("v1")
+    rig.world.hung.clear()
+    loop.upkeep.wake()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
+    assert loop.trouble("v1") is None
+
+
+def test_a_trouble_that_passed_by_itself_is_forgotten(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.CONNECTED)
+    (row,) = rig.records.all()
+    rig.records.note(row, Trouble("", "Failed", "no route", 0.0))
+    rig.world.mounts[row.link] = "s1"
+    loop.start()
+    until(lambda: loop.trouble("v1") is None)
+
+
+def test_links_do_not_wait_for_a_blind_hypervisor(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.world.blind = True
+    loop.start()
+    until(lambda: rig.world.mounts)
+    assert loop.upkeep.swept
+    assert loop.upkeep.swept.error == "the hypervisor does not answer"
+    assert not loop.has(G1, "v1")
+    rig.world.blind = False
+    until(lambda: loop.has(G1, "v1"))
+
+
+# --- what it leaves alone, and says --------------------------------------------
+
+
+def test_a_refused_wish_is_kept_and_tried_slowly(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "gone", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.trouble("v1", "gone"))
+    until(loop.whys)
+    (pending,) = loop.upkeep.pending()
+    assert pending.why == "there is no guest gone"
+    assert pending.due > 5
+    rig.world.guests[GuestId("gone")] = ToyGuest("gone")
+    loop.hand.wake(GuestId("gone"))
+    until(lambda: loop.has(GuestId("gone"), "v1"))
+    loop.settles()
+    assert loop.trouble("v1", "gone") is None
+
+
+def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
+    rig.world.dead.add("s1")
+    loop.upkeep.wake()
+    until(lambda: loop.whys() == ["/toy/s1 is dead; stop its users first: g1"])
+    trouble = loop.trouble("v1")
+    assert trouble
+    assert trouble.error == "NotOurs"
+    rig.world.guests[G1].running = False
+    rig.world.guests[G1].live.clear()
+    loop.hand.wake(G1)
+    until(lambda: not rig.world.dead)
+    loop.settles()
+
+
+def test_the_same_trouble_is_written_once(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.world.missing.add(str(BASE / "s1" / "v1"))
+    loop.start()
+    until(lambda: loop.trouble("v1"))
+    first = loop.trouble("v1")
+    for _ in range(3):
+        tries = loop.upkeep.pending()[0].tries
+        until(lambda tries=tries: loop.upkeep.pending()[0].tries > tries or loop.upkeep.wake(G1))
+    assert loop.trouble("v1") == first
+
+
+# --- time, threads, defects ----------------------------------------------------
+
+
+def test_a_clock_that_jumps_changes_nothing(rig: Rig) -> None:
+    times = iter([4e9, 0.0, -1.0, 2e9])
+    loop = Loop(rig, wall=lambda: next(times))
+    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.world.hung.add("s1")
+    loop.start()
+    until(lambda: loop.upkeep.pending()[0].tries >= 3)
+    assert loop.upkeep.pending()[0].due < 2
+    rig.world.hung.clear()
+    until(lambda: loop.has(G1, "v1"))
+    assert loop.upkeep.stop(5)
+
+
+def test_a_mount_that_hangs_collects_no_workers(rig: Rig, loop: Loop) -> None:
+    for n in range(20):
+        rig.wish(f"v{n}", "g1", Level.CONNECTED)
+    rig.wish("other", "g2", Level.ATTACHED, share="s2")
+    loop.share.open.clear()
+    before = threading.active_count()
+    loop.start()
+    until(lambda: loop.share.connecting == 2)  # one on each share
+    time.sleep(0.3)
+    workers = [thread for thread in threading.enumerate() if thread.name == "worker"]
+    assert len(workers) <= 4
+    assert threading.active_count() - before <= 8
+    loop.share.open.set()
+    until(lambda: loop.has(G2, "other"))
+    loop.settles()
+    assert loop.share.connecting == 2
+
+
+def test_stopping_finishes_the_step_in_hand(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.share.open.clear()
+    loop.start()
+    until(lambda: loop.share.connecting)
+    assert not loop.upkeep.stop(0.1)
+    loop.share.open.set()
+    assert loop.upkeep.stop(5)
+    assert rig.world.mounts  # the mount that was under way was finished
+    assert not loop.has(G1, "v1")  # and nothing new was begun
+
+
+def test_a_defect_met_by_one_wish_stops_no_other(rig: Rig, loop: Loop) -> None:
+    loop.share.defect = "v1"
+    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.wish("v2", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.has(G1, "v2"))
+    until(lambda: loop.whys() == ["a defect of Moorline's; the log tells more"])
+    assert loop.upkeep.alive()
+
+
+def test_it_is_not_alive_before_it_starts_and_after_it_stops(rig: Rig) -> None:
+    loop = Loop(rig)
+    assert not loop.upkeep.alive()
+    loop.start()
+    assert loop.upkeep.alive()
+    assert loop.upkeep.stop(5)
+    assert not loop.upkeep.alive()
