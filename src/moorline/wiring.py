@@ -173,9 +173,7 @@ def _open(
         told = _both(around.journal.took, report)
         reconciler = Reconciler(records, backends, hypervisor, lanes, told)
         close = stack.pop_all().close
-        moorline = Moorline(
-            records, reconciler, hypervisor, machines, around=around, close=close
-        )
+        moorline = Moorline(records, reconciler, hypervisor, machines, around=around, close=close)
         return _Opened(moorline, records, host, backends, hypervisor, lanes, told)
     raise AssertionError("unreachable")
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from moorline.cli.adopt import adopt, release
 from moorline.cli.agent import agent
 from moorline.cli.attachments import attach, detach, forget, sweep
 from moorline.cli.completion import completion
+from moorline.cli.doctor import abort, doctor, explain, repair
+from moorline.cli.events import events
 from moorline.cli.extend import extend
 from moorline.cli.look import list_, show
 
@@ -18,6 +21,7 @@ Exit codes:
   2  wrong usage               7  not ours: a person must decide
   3  refused; nothing changed  8  busy: another command owns this host's state
   4  no such guest or volume   9  denied: permission is missing
+                              10  doctor found something
 """
 
 
@@ -30,5 +34,22 @@ def main() -> None:
     """
 
 
-for command in (attach, detach, extend, list_, show, forget, sweep, agent, completion):
+for command in (
+    attach,
+    detach,
+    extend,
+    list_,
+    show,
+    forget,
+    sweep,
+    agent,
+    events,
+    explain,
+    doctor,
+    repair,
+    abort,
+    adopt,
+    release,
+    completion,
+):
     main.add_command(command)

@@ -78,7 +78,7 @@ def attach(
     with given.open(own=not dry_run, patience=timeout) as moorline:
         outcome = moorline.attach(
             guest,
-            _read(connection) if connection else str(volume_url),
+            read_connection(connection) if connection else str(volume_url),
             format=format_,
             volume=volume,
             level=Level[level.upper()],
@@ -167,7 +167,8 @@ def sweep(given: Common) -> None:
         raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wished yet")
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_connection(path: Path) -> Mapping[str, Any]:
+    """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text()
         connection = json.loads(text)
