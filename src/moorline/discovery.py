@@ -13,7 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 from moorline.model import (
     Broken,
     Foreign,
-    Format,
     GuestId,
     LinkName,
     Unknown,
@@ -81,7 +80,7 @@ class GuestDisk:
 
     device: str
     path: str
-    format: Format | str
+    format: str
     bus: str
     mark: str
     """The volume whose mark it bears; ''."""

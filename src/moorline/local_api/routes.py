@@ -24,7 +24,13 @@ STREAM = "application/x-ndjson"
 LONGEST_TIMEOUT = 3600.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"timeout": (0, LONGEST_TIMEOUT), "size": (1, shapes.LARGEST)}
+    {
+        "timeout": (0, LONGEST_TIMEOUT),
+        "size": (1, shapes.LARGEST),
+        "after": (0, shapes.LARGEST),
+        "since": (0, shapes.LARGEST),
+        "most": (1, 10_000),
+    }
 )
 """The least and the most of fields that are numbers, by name."""
 _NOT_TOLD = frozenset({"self", "progress"})
@@ -145,4 +151,12 @@ ROUTES: tuple[Route, ...] = (
     Route("sweep", Moorline.sweep, changes=True),
     Route("list", Moorline.list, changes=False),
     Route("show", Moorline.show, changes=False),
+    Route("events", Moorline.events, changes=False),
+    Route("explain", Moorline.explain, changes=False),
+    Route("doctor", Moorline.doctor, changes=False),
+    Route("disks", Moorline.disks, changes=False),
+    Route("repair", Moorline.repair, changes=True),
+    Route("abort", Moorline.abort, changes=True),
+    Route("adopt", Moorline.adopt, changes=True),
+    Route("release", Moorline.release, changes=True),
 )

@@ -20,6 +20,7 @@ from rig import Rig
 
 from moorline import errors
 from moorline.api import Moorline
+from moorline.care import Care
 from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
@@ -73,7 +74,8 @@ def test_every_route_has_the_signature_of_the_facade() -> None:
 
 
 def test_every_method_of_the_facade_is_a_route() -> None:
-    methods = {n for n, f in vars(Moorline).items() if callable(f) and not n.startswith("_")}
+    facade = {**vars(Care), **vars(Moorline)}
+    methods = {n for n, f in facade.items() if inspect.isfunction(f) and not n.startswith("_")}
     assert methods - {"close"} == {route.name for route in ROUTES if "." not in route.name}
 
 
