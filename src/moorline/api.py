@@ -32,6 +32,7 @@ from moorline.plan import Step, foresee
 from moorline.ports import Hypervisor
 from moorline.reconciler import Reconciler, users
 from moorline.records import Records, trouble_key
+from moorline.relocating import Relocator
 from moorline.settle import Progress, Settler, gone, silent
 from moorline.views import View, view
 from moorline.wishes import Wishes
@@ -84,6 +85,7 @@ class Moorline(Care):
         self._wishes = Wishes(records, reconciler, hypervisor)
         self._settler = Settler(records, reconciler)
         self._extender = Extender(reconciler, hypervisor)
+        self._relocator = Relocator(records, reconciler, self._wishes, hypervisor)
         self._close = close
 
     def __enter__(self) -> Moorline:
@@ -216,6 +218,27 @@ class Moorline(Care):
         )
         steps = ["extend"] if after != before else []
         return Extended(steps, view(row, self._reconciler.observe(row)), before, after)
+
+    def relocate(
+        self,
+        guest: str,
+        volume: str,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Progress = silent,
+    ) -> View:
+        """Move a volume of *guest* to another datastore while the guest has it (vSphere).
+
+        *round_up*: it may become larger where the datastore wants whole MiB.
+        There already is success. Blocks as long as the data takes to move.
+        Raises NotFound (not attached), Refused, Failed, Uncertain: repeat the
+        call to go on.
+        """
+        row = self._relocator.relocate(
+            guest, volume, datastore, round_up=round_up, progress=progress
+        )
+        return view(row, self._reconciler.observe(row))
 
     def list(self) -> Sequence[View]:
         """Describe all attachments of this host, by guest and volume. Changes nothing."""

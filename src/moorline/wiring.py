@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from moorline import config
 from moorline.api import Moorline
@@ -25,6 +27,7 @@ from moorline.upkeep import EVERY, Upkeep
 from moorline.worker import Worker
 
 if TYPE_CHECKING:
+    from moorline.hypervisors.vsphere import Provisioner
     from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 
 GROUP = "moorline.backends"
@@ -227,11 +230,44 @@ def open_machines(given: config.Settings) -> Machines | None:
 
 
 def _vsphere(given: config.Settings) -> Hypervisor:
+    vsphere = _vsphere_parts()
+    session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))
+    hypervisor: Hypervisor = vsphere.VSphere(session)
+    return hypervisor
+
+
+@contextmanager
+def open_provisioner(
+    given: config.Settings, name: str, waiting: Callable[[str], None] = silent
+) -> Iterator[Provisioner]:
+    """Open what makes and removes machines on vSphere, for the machine *name* ('': only to look).
+
+    Nothing of a machine is in this host's state, so neither the owner's lock nor
+    an agent is needed; two on this host who make the same machine wait for each
+    other. Raises Refused, Denied, Busy.
+    """
+    from moorline.host.lock import HostLock
+
+    if not given.hypervisor.startswith("vsphere:"):
+        raise Refused(f"{given.hypervisor} is no vCenter", hint="--hypervisor vsphere://HOST")
+    vsphere = _vsphere_parts()
+    with ExitStack() as stack:
+        if name:
+            _make_state_dir(given.state_dir)
+            lock = HostLock(given.state_dir / f"launch-{quote(name, safe='')}.lock")
+            lock.take(60.0, waiting)
+            stack.callback(lock.release)
+        session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))
+        stack.callback(session.close)
+        yield vsphere.Provisioner(session)
+
+
+def _vsphere_parts() -> ModuleType:
     try:
-        from moorline.hypervisors.vsphere import Logon, Session, VSphere
+        from moorline.hypervisors import vsphere
     except ModuleNotFoundError as e:
         raise Refused(f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'") from e
-    return VSphere(Session(Logon.from_uri(given.hypervisor, given.values)))
+    return vsphere
 
 
 def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:

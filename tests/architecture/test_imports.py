@@ -21,6 +21,7 @@ CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "
     "doctor",
     "explaining",
     "journal",
+    "relocating",
     "repair",
     "backlog",
     "looker",

@@ -12,6 +12,7 @@ from moorline.cli.doctor import abort, doctor, explain, repair
 from moorline.cli.events import events
 from moorline.cli.extend import extend
 from moorline.cli.look import list_, show
+from moorline.cli.vsphere import datastores, relocate
 
 EPILOG = """
 \b
@@ -38,6 +39,7 @@ for command in (
     attach,
     detach,
     extend,
+    relocate,
     list_,
     show,
     forget,
@@ -50,6 +52,7 @@ for command in (
     abort,
     adopt,
     release,
+    datastores,
     completion,
 ):
     main.add_command(command)

@@ -52,7 +52,7 @@ class Common:
     state_dir: Path | None
     hypervisor: str | None
     config_files: tuple[Path, ...]
-    progress: Callable[[str], None]
+    progress: Progress
 
     def settings(self) -> Settings:
         """Read the configuration. Raises Refused."""
@@ -68,7 +68,7 @@ class Common:
 
         settings = self.settings()
         end = time.monotonic() + patience
-        waiting = self.progress
+        waiting: Callable[[str], None] = self.progress
         while (agent := self._agent(settings)) is None:
             left = end - time.monotonic()
             try:
@@ -122,6 +122,14 @@ class Progress:
         self._latest = what
         if self._loud:
             click.echo(f"… {what}", err=True)
+
+    def percent(self, what: str, done: int) -> None:
+        """Tell how much of *what* is done: in one line on a terminal, else each tenth."""
+        if self._loud and sys.stderr.isatty():
+            bar = "#" * (done // 4)
+            click.echo(f"\r… {what} [{bar:<25}] {done:3} %", err=True, nl=done == 100)
+        elif done % 10 == 0:
+            self(f"{what}: {done} %")
 
     def end(self) -> None:
         self._timer.cancel()

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.output import dump
-
-_UNITS = "KMGTP"
-
-
-def _bytes(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    """Bytes, or a whole number of KiB, MiB, GiB …: ``20G`` or ``20GiB``."""
-    if text is None:
-        return None
-    match = re.fullmatch(rf"([1-9][0-9]{{0,18}})(?:([{_UNITS}])(?:iB)?)?", text, re.IGNORECASE)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no size, such as 20G or 21474836480")
-    power = _UNITS.index(match[2].upper()) + 1 if match[2] else 0
-    return int(match[1]) << (10 * power)
+from moorline.cli.sizes import size as size_
 
 
 @click.command()
 @click.argument("guest")
 @click.argument("volume")
-@click.argument("size", required=False, callback=_bytes)
+@click.argument("size", required=False, callback=size_)
 @timeout_option
 @dry_run_option
 @common

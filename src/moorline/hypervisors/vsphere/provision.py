@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from pyVmomi import vim
 
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused, Uncertain
-from moorline.hypervisors.vsphere import leases, tasks
+from moorline.hypervisors.vsphere import images, leases, tasks
 from moorline.hypervisors.vsphere.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import READS, parse
@@ -75,6 +76,13 @@ class Provisioner:
         self._inventory = Inventory(session)
         self._task_deadline = task_deadline
 
+    def order(self, name: str, image: Path | None = None, **asked: Any) -> Order:
+        """Make an order, looking at the *image* first; *asked*: more of :class:`Order`'s fields.
+
+        Raises Refused, Failed (the image cannot be read).
+        """
+        return Order(name, image=images.inspect(image) if image else None, **asked)
+
     def choose(self, order: Order) -> Choice:
         """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
         return self._choose(order)[0]
@@ -105,6 +113,21 @@ class Provisioner:
         """
         seen = self._make_until(Stage.ON, order, progress)
         return GuestName(GuestId(seen.id), order.name)
+
+    def start(self, name: str) -> None:
+        """Power on a machine that was launched; that it runs already is success.
+
+        Raises NotFound, NotOurs, Refused (it is half made), Failed, Uncertain.
+        """
+        seen = self.look(name)
+        if seen.stage is Stage.ABSENT:
+            raise NotFound(f"there is no machine {name}")
+        if seen.stage is Stage.FOREIGN:
+            raise NotOurs(f"Moorline did not make the machine {name}")
+        if seen.stage is Stage.HALF:
+            raise Refused(f"machine {name} is half made", hint="launch it again, or remove it")
+        if seen.stage is Stage.OFF:
+            self._power_on(name, seen)
 
     def hold(self, order: Order, progress: Progress = silent) -> ShadowDisk:
         """Make a volume: a machine that only holds its disk, as Cinder does it, on VVOL too.

@@ -1,0 +1,20 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_UNITS = "KMGTP"
+
+
+def size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Bytes, or a whole number of KiB, MiB, GiB …: ``20G`` or ``20GiB``."""
+    if text is None:
+        return None
+    match = re.fullmatch(rf"([1-9][0-9]{{0,18}})(?:([{_UNITS}])(?:iB)?)?", text, re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no size, such as 20G or 21474836480")
+    power = _UNITS.index(match[2].upper()) + 1 if match[2] else 0
+    return int(match[1]) << (10 * power)
