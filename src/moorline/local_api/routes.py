@@ -147,6 +147,7 @@ ROUTES: tuple[Route, ...] = (
     Route("attach", Moorline.attach, changes=True),
     Route("detach", Moorline.detach, changes=True),
     Route("extend", Moorline.extend, changes=True),
+    Route("relocate", Moorline.relocate, changes=True),
     Route("forget", Moorline.forget, changes=True),
     Route("sweep", Moorline.sweep, changes=True),
     Route("list", Moorline.list, changes=False),
