@@ -199,8 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say that the request is none. It is not repeated, as the library would."""
         told = bad(BadRequest(code, "this is no request that the agent understands"))
         self.close_connection = True
-        status = {501: 405, 505: 400}.get(code, code)  # it is the request that is wrong, not we
-        self._send(Answer(status, iter([json_bytes(told)]), problem.KIND, "GET, POST"), "")
+        status = 400 if code >= 500 else code  # it is the request that is wrong, not we
+        self._send(Answer(status, iter([json_bytes(told)]), problem.KIND), "")
 
     def _handle(self) -> None:
         given = self.headers.get("X-Request-Id", "")
@@ -216,7 +216,11 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = self.server.app.answer(asked)
             self._send(answer, id)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_TRACE = _handle
+    def __getattr__(self, name: str) -> Any:
+        """Every method, whatever it is called: the app says which ones a path takes."""
+        if name.startswith("do_"):
+            return self._handle
+        raise AttributeError(name)
 
     def _body(self) -> bytes:
         if "Transfer-Encoding" in self.headers:
