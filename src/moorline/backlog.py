@@ -101,6 +101,12 @@ class Backlog:
             elif known.begun is not None:
                 known.again = True
 
+    def knows(self, row: Attachment) -> bool:
+        """Whether this very wish waits already, or is under way."""
+        with self._changed:
+            known = self._waiting.get(row.key)
+            return known is not None and known.revision == row.revision
+
     def hasten(self, guest: GuestId | None) -> None:
         """Shorten what waits, as something changed: with *guest*, or with anything (None)."""
         with self._changed:

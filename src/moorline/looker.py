@@ -48,6 +48,14 @@ class Sweep:
     """How many wishes only a person can help: another mount, or another disk, is in the way."""
 
 
+Known = Callable[[Attachment], bool]
+
+
+def nobody(row: Attachment) -> bool:
+    """Nothing is known of any wish."""
+    return False
+
+
 class Looker:
     """Tells which wishes need a pass, with one survey of the hypervisor.
 
@@ -94,9 +102,9 @@ class Looker:
             len(rows), due, seconds, error, Counter(self._links.values()), len(self._parked)
         )
 
-    def at(self, guest: GuestId) -> Sequence[Attachment]:
-        """Those wishes for *guest* that need a pass. Raises Unavailable (the store)."""
-        rows = self._records.of(guest)
+    def at(self, guest: GuestId, known: Known = nobody) -> Sequence[Attachment]:
+        """Those wishes for *guest* that need a pass, and are not *known* to. Raises Unavailable."""
+        rows = [row for row in self._records.of(guest) if not known(row)]
         if not rows:
             return []
         self._renew()
@@ -104,6 +112,19 @@ class Looker:
         with suppress(MoorlineError):
             disks = {guest: self._hypervisor.disks(guest)}
         return [row for row in rows if self._is_due(row, disks)]
+
+    def links(self, known: Known = nobody) -> Sequence[Attachment]:
+        """Those wishes whose link is not there or not well; no guest is looked at.
+
+        A share that hangs is not waited for again where that is *known*. Raises Unavailable.
+        """
+        self._renew()
+        rows = self._records.all()
+        return [
+            row
+            for row in rows
+            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None)
+        ]
 
     def _is_due(self, row: Attachment, disks: _Disks | None) -> bool:
         """*disks* None: the guests cannot be looked at."""

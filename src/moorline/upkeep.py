@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
 
@@ -27,9 +27,11 @@ EVERY = 60.0
 """Seconds between two sweeps."""
 GRACE = 1.0
 """Seconds that whoever makes a wish has to see to it himself."""
+OFTEN = 6
+"""Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
 RARELY = 4
 """A look is followed by a rest of so many times its own length."""
-_REST = 0.1
+_LEAST_REST, _MOST_REST = 0.1, 2.0
 _DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
 _log = logging.getLogger(__name__)
 
@@ -111,41 +113,47 @@ class Upkeep:
     def _look_around(self) -> None:
         sweep_at, failures = 0.0, 0
         while not self._stop.is_set():
-            news = self._news.wait(sweep_at - time.monotonic())
+            news = self._news.wait(min(sweep_at - time.monotonic(), self._every / OFTEN))
             begun = time.monotonic()
             for guest in news:
                 self._backlog.hasten(guest)
-            if None in news or begun >= sweep_at:
-                failures = 0 if self._sweep() else failures + 1
-                pause = backoff(failures, first=0.25) if failures else self._every
-                sweep_at = time.monotonic() + pause
-            else:
-                self._look_at([guest for guest in news if guest is not None])
+            if begun >= sweep_at:
+                news.add(None)
+            failures = 0 if self._look(news) else failures + 1
+            if failures:
+                sweep_at = time.monotonic() + backoff(failures, first=0.25)
+            elif None in news:
+                sweep_at = time.monotonic() + self._every
             # However much happens, most of the time is left to others.
-            self._stop.wait(_REST + RARELY * (time.monotonic() - begun))
+            rest = _LEAST_REST + RARELY * (time.monotonic() - begun)
+            self._stop.wait(min(rest, _MOST_REST))
 
-    def _sweep(self) -> bool:
-        """Look at every wish; False if that was not possible."""
+    def _look(self, news: Set[GuestId | None]) -> bool:
+        """Find who needs a turn, near what the news is of; False if that was not possible."""
         try:
-            found = self._looker.everywhere()
+            if None in news:
+                return self._sweep()
+            known = self._backlog.knows
+            guests = [partial(self._looker.at, guest, known) for guest in news if guest]
+            for look in guests or [partial(self._looker.links, known)]:
+                for row in look():
+                    self._backlog.offer(row)
         except MoorlineError as e:
             _log.warning("the wishes cannot be read: %s", e)
             return False
         except Exception:  # noqa: BLE001 - a defect of a back end must not end the loop
-            _log.exception("a defect, met by a sweep")
+            _log.exception("a defect, met by a look")
             return False
+        return True
+
+    def _sweep(self) -> bool:
+        found = self._looker.everywhere()
         for row in found.due:
             self._backlog.offer(row)
         if found.error:
             _log.warning("the guests cannot be looked at: %s", found.error)
         self.swept = found
         return not found.error
-
-    def _look_at(self, guests: Sequence[GuestId]) -> None:
-        with suppress(MoorlineError):  # a sweep says what is wrong with the store
-            for guest in guests:
-                for row in self._looker.at(guest):
-                    self._backlog.offer(row)
 
     def _watch_wishes(self) -> None:
         failures = 0

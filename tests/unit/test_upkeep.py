@@ -150,6 +150,20 @@ def test_what_no_event_told_is_found_by_the_sweep(rig: Rig) -> None:
     assert loop.upkeep.stop(5)
 
 
+def test_a_link_that_died_is_found_between_the_sweeps(rig: Rig) -> None:
+    loop = Loop(rig, every=6.0)
+    rig.wish("v1", "g1", Level.CONNECTED)
+    loop.start()
+    until(lambda: rig.world.mounts)
+    loop.settles()
+    time.sleep(0.5)  # the sweeps of the start are over
+    swept = loop.upkeep.swept
+    rig.world.dead.add("s1")
+    until(lambda: not rig.world.dead, 3.0)
+    assert loop.upkeep.swept is swept
+    assert loop.upkeep.stop(5)
+
+
 def test_news_of_a_guest_is_heeded_at_once(rig: Rig, loop: Loop) -> None:
     rig.wish("v1", "g1", Level.ATTACHED)
     loop.start()
