@@ -58,3 +58,44 @@ def test_what_is_not_there_is_refused_and_leaves_no_wish(moorline: Prompt) -> No
 def test_files_of_a_host_are_not_for_a_vcenter(moorline: Prompt) -> None:
     refused = moorline("attach", VCenter.guests[0], "/etc/hostname", "--format", "raw", code=3)
     assert "cannot use local volumes" in refused.stderr
+
+
+def test_datastores_are_chosen_and_explained(moorline: Prompt) -> None:
+    text = moorline("datastores", "--for", "20G", "--explain").stdout
+    assert text.startswith("vvol1 (VVOL): is taken")
+    assert "vvol-lost (VVOL): is not accessible" in text
+    assert "cifs (CIFS): its type is not one" in text
+    facts = json.loads(moorline("datastores", "--for", "20G", "--output", "json").stdout)
+    assert [row["against"] for row in facts] == [""] * len(facts)
+    assert (facts[0]["name"], facts[0]["size"]) == ("vvol1", 20 << 30)
+    none = moorline("datastores", "--for", "20G", "--datastore-regex", "none", code=3)
+    assert "no datastore will do" in none.stderr
+    assert "does not match 'none'" in none.stderr
+    moorline("datastores", code=2)
+    moorline("datastores", "--for", "much", code=2)
+
+
+def test_a_volume_moves_and_its_wish_with_it(moorline: Prompt, operator: Operator) -> None:
+    source = operator.disk("vvol1")
+    guest = VCenter.guests[0]
+    moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")
+    (row,) = json.loads(moorline("list", "--output", "json").stdout)
+    moorline("relocate", guest, row["volume"], "nfs1")
+    moorline("relocate", guest, row["volume"], "nfs1")
+    (moved,) = json.loads(moorline("list", "--output", "json").stdout)
+    assert (moved["volume"], moved["seen"]) == (row["volume"], "attached")
+    assert moved["link"] != row["link"]
+    assert moved["source"]["datastore"] == "nfs1"
+    moorline("sweep")
+    moorline("detach", guest, f"vmdk://nfs1/{moved['source']['file']}")
+    assert json.loads(moorline("list", "--output", "json").stdout) == []
+
+
+def test_what_cannot_move_is_refused(moorline: Prompt, operator: Operator) -> None:
+    moorline("relocate", VCenter.guests[0], "nothing", "nfs1", code=4)
+    source = operator.disk("vvol1")
+    guest = VCenter.guests[0]
+    moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")
+    (row,) = json.loads(moorline("list", "--output", "json").stdout)
+    moorline("relocate", guest, row["volume"], "nowhere", code=4)
+    moorline("detach", guest, row["volume"])
