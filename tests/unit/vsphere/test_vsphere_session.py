@@ -262,3 +262,15 @@ def test_vcenter_itself_is_believed_as_ever(lab: VCenter) -> None:
         stranger = Lease(Session(logon(lab, ca=None)), "x", None)
         with pytest.raises(ssl.SSLError, match="verify failed"):
             stranger._connection(host, lab.port, None).connect()
+
+
+def test_a_silent_session_is_kept_alive(vcenter: VCenter) -> None:
+    with VCenter(idle=1) as lab:
+        for every, logins in ((60.0, 2), (0.3, 1)):
+            lab.heal()
+            session = Session(logon(lab), keep_alive=every)
+            VSphere(session).survey()
+            time.sleep(2.5)
+            VSphere(session).survey()
+            session.close()
+            assert lab.calls()["Login"] == logins

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pyVmomi import vim
 
-from moorline.errors import Denied, Refused
+from moorline.errors import Denied, MoorlineError, Refused
 from moorline.hypervisors.vsphere.failures import BREAKS, ERRORS, failure
 from moorline.hypervisors.vsphere.transport import Stub, Trust
 from moorline.ports import Values
@@ -25,6 +25,8 @@ T = TypeVar("T")
 VERSION = "vim.version.version11"
 """vSphere API 6.5: the first with all that is used here, and spoken by every later vCenter."""
 PBM_VERSION = "pbm.version.version2"
+KEEP_ALIVE = 600.0
+"""Seconds between two signs of life; vCenter ends a session that is silent for 30 minutes."""
 _AFTER_DENIAL = 300.0
 """Seconds for which a refused password is not tried again: repeated logins lock accounts."""
 
@@ -83,8 +85,10 @@ class Logon:
 class Session:
     """The one session with vCenter of this process. Threads may share it."""
 
-    def __init__(self, logon: Logon, *, deadline: float = 60.0) -> None:
-        """*deadline*: seconds that a call may take."""
+    def __init__(
+        self, logon: Logon, *, deadline: float = 60.0, keep_alive: float = KEEP_ALIVE
+    ) -> None:
+        """*deadline*: seconds that a call may take. *keep_alive*: between two signs of life."""
         self.host, self.port = logon.host, logon.port
         self.deadline = deadline
         self.trust = Trust(logon.ca, logon.thumbprint)
@@ -94,6 +98,9 @@ class Session:
         self._lock = threading.Lock()
         self._content: Any = None
         self._denied: tuple[float, Denied] | None = None
+        self._keep_alive = keep_alive
+        self._closed = threading.Event()
+        self._pulse: threading.Thread | None = None
 
     @property
     def content(self) -> Any:
@@ -101,6 +108,7 @@ class Session:
         with self._lock:
             if self._content is None:
                 self._content = self._log_in()
+                self._keep()
             return self._content
 
     def ask(self, what: str, question: Callable[[], T]) -> T:
@@ -137,6 +145,7 @@ class Session:
 
     def close(self) -> None:
         """Log out. May block for a call's deadline."""
+        self._closed.set()
         with self._lock:
             if self._content is not None:
                 with suppress(*ERRORS):  # it ends by itself, too
@@ -165,6 +174,18 @@ class Session:
             if self._content is lost:
                 self._content = None
                 self._content = self._log_in()
+
+    def _keep(self) -> None:
+        """Keep the session alive from now on: a lost one costs the next caller a login."""
+        if self._pulse is None and not self._closed.is_set():
+            self._pulse = threading.Thread(target=self._beat, name="vCenter pulse", daemon=True)
+            self._pulse.start()
+
+    def _beat(self) -> None:
+        alive = vim.ServiceInstance("ServiceInstance", self._stub)
+        while not self._closed.wait(self._keep_alive):
+            with suppress(MoorlineError):  # whoever asks next is told
+                self.ask("vCenter gives no sign of life", alive.CurrentTime)
 
     def _new_stub(self, path: str, version: str) -> Stub:
         given = self._logon
