@@ -125,15 +125,16 @@ class Agent:
 
     def _serve(self, moorline: Moorline, metrics: Metrics) -> App:
         options, rights = self._options, self._options.rights
+        collecting = loopback(options.metrics) if options.metrics else None
         if rights.group is None:
             _LOG.warning("there is no group %s: only root may change anything", options.group)
         pages = {"/metrics": (KIND, metrics.page)}
         app = App(moorline, rights, self._about(), pages)
         listening = listen(options.socket, rights.mode, rights.group)
         self._servers.append(Server(listening, app))
-        if options.metrics:
+        if collecting is not None:
             only = App(moorline, Rights(None, anyone_may_look=True), {}, pages, only_pages=True)
-            self._servers.append(Server(loopback(options.metrics), only))
+            self._servers.append(Server(collecting, only))
         for server in self._servers:
             server.start()
         return app
