@@ -10,6 +10,12 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
 	pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils util-linux zstd
+# The vCenter simulator's compiler and library, half a gigabyte: for `make demo SYSTEM=vvol`, and
+# for `make test VCENTER=1`. Without them its tests are skipped, with a message.
+VCENTER ?=
+ifneq ($(filter vvol,$(SYSTEM))$(VCENTER),)
+PACKAGES += golang-go golang-github-vmware-govmomi-dev
+endif
 # Only what runs in many processes at once; the lab has one libvirt for all its tests.
 PARALLEL := -n 2
 
