@@ -143,7 +143,13 @@ class Doctor:
         return _wrong_mount(link, why) if mounted else polluted(link, why)
 
     def _links(self, rows: Sequence[Attachment], guests: Sequence[Guest]) -> Iterator[Finding]:
-        for _, found in strays(self._around.backends, rows, guests):
+        wished = {row.link for row in rows}
+        for _, found in links(self._around.backends):
+            if found.link in wished:
+                continue  # its wishes tell of it
+            if names := users(found.link, guests):
+                yield from (_unmanaged(found.link, name) for name in names)
+                continue
             match found.ill:
                 case Unlinked():
                     yield _leftover(found)
@@ -153,10 +159,6 @@ class Doctor:
                     yield hung(found.link, reason)
                 case None | Broken():
                     yield _leaked(found)
-        wished = {row.link for row in rows}
-        for link in {found.link for _, found in links(self._around.backends)} - wished:
-            for name in users(link, guests):
-                yield _unmanaged(link, name)
 
     def _hosts(self, rows: Sequence[Attachment]) -> Iterator[Finding]:
         kinds = sorted({row.backend for row in rows})
@@ -196,11 +198,18 @@ def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:
         except (MoorlineError, ImportError):
             continue  # not usable here, so it made none
         if isinstance(backend, Discovering):
-            for found in backend.links():
+            for found in _told(backend):
                 # Back ends can share a directory; an empty place is told by all of them.
                 if found.link not in told:
                     told.add(found.link)
                     yield backend, found
+
+
+def _told(backend: Discovering) -> Sequence[Found]:
+    try:
+        return backend.links()
+    except MoorlineError:
+        return []  # what cannot be told is left alone
 
 
 def strays(
@@ -334,7 +343,7 @@ def _leaked(found: Found) -> Finding:
     return Finding(
         "leaked-link",
         found.link,
-        f"{found.link} is mounted, and no wish and no guest needs it",
+        f"{found.link} is connected, and no wish and no guest needs it",
         "it keeps a client running, and the share busy",
         "moorline repair",
     )
@@ -344,7 +353,7 @@ def _leftover(found: Found) -> Finding:
     return Finding(
         "leftover",
         found.link,
-        f"the mount point {found.link} is left, with nothing mounted on it",
+        f"the place of a link, {found.link}, is left, with nothing connected there",
         "it does no harm, but whoever looks may take it for a volume's",
         "moorline repair",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 from moorline.backlog import Pending
@@ -12,6 +14,7 @@ from moorline.journal import Journal, JournalEntry
 from moorline.model import Attachment
 from moorline.views import View
 
+_WELL = ("done", "seen")
 LATEST = 5
 """Entries of the journal that are told."""
 
@@ -28,7 +31,7 @@ class Explanation:
     """The next step; ``nothing`` if it is as wished."""
     waits_for: str
     since: float
-    """When the wait began, seconds since the epoch; 0: nothing waits."""
+    """Since when, seconds since the epoch; 0: nothing waits, or it is not known."""
     tries: int
     due: float | None
     """Seconds until the agent's next try; None: no agent has it in hand."""
@@ -69,7 +72,7 @@ class Explainer:
             seen=view.seen,
             step=step,
             waits_for=waits_for,
-            since=_since(view, step, tried),
+            since=_since(view, step, tried, mine),
             tries=mine.tries if mine else _failures(tried),
             due=mine.due if mine else None,
             link=view.link,
@@ -84,21 +87,20 @@ def _is_of(entry: JournalEntry, row: Attachment) -> bool:
     return entry.volume == row.key.volume and entry.guest in (row.guest_name, row.key.guest)
 
 
-def _since(view: View, step: str, tried: Sequence[JournalEntry]) -> float:
-    """The first of the failures that nothing has ended yet."""
+def _since(view: View, step: str, tried: Sequence[JournalEntry], pending: Pending | None) -> float:
+    """When the agent found that it waits; else the first failure that nothing has ended yet."""
     if step == "nothing":
         return 0.0
-    begun = view.trouble.at if view.trouble else view.since
-    for entry in reversed(tried):
-        if entry.outcome == "done":
-            break
-        begun = min(begun, entry.at)
-    return begun
+    if pending is not None:
+        return time.time() - pending.age
+    known = [view.trouble.at] if view.trouble else []
+    failed = takewhile(lambda entry: entry.outcome not in _WELL, reversed(tried))
+    return min([*known, *(entry.at for entry in failed)], default=0.0)
 
 
 def _failures(tried: Sequence[JournalEntry]) -> int:
     """How often the last step failed, at least."""
-    return tried[-1].times if tried and tried[-1].outcome != "done" else 0
+    return tried[-1].times if tried and tried[-1].outcome not in _WELL else 0
 
 
 def _command(finding: Finding, row: Attachment) -> str:

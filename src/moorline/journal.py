@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from moorline.errors import Denied, MoorlineError
+from moorline.model import Attachment
 from moorline.reconciler import Took
+from moorline.records import Trouble
 
 LIMIT = 2 << 20
 """Bytes of a file of the journal; there are two."""
@@ -31,7 +33,7 @@ class JournalEntry:
     at: float
     """Seconds since the epoch."""
     step: str
-    """As in the planner; '' if something was only seen."""
+    """As in the planner; '' if something was only seen, or kept a step from being taken."""
     outcome: str
     """``done``, ``seen``, or the class of the error."""
     volume: str = ""
@@ -87,10 +89,21 @@ class Journal:
         """Note what was seen; as :meth:`took`."""
         self._note("", _SEEN, message, volume=volume, guest=guest, link=link, seconds=0.0)
 
-    def erred(self, error: MoorlineError, *, volume: str, guest: str, link: str = "") -> None:
-        """Note what kept a step from being chosen; as :meth:`took`."""
-        outcome = type(error).__name__
-        self._note("", outcome, str(error), volume=volume, guest=guest, link=link, seconds=0.0)
+    def noted(self, row: Attachment, trouble: Trouble) -> None:
+        """Note what keeps a wish waiting, unless a step has just told it; as :meth:`took`."""
+        guest = row.guest_name or row.key.guest
+        told = (row.key.volume, guest, row.link)
+        if any(key[1:] == told and key[0] for key in self._repeating(trouble.message)):
+            return
+        self._note(
+            "",
+            trouble.error,
+            trouble.message,
+            volume=row.key.volume,
+            guest=guest,
+            link=row.link,
+            seconds=0.0,
+        )
 
     def read(
         self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
@@ -139,6 +152,10 @@ class Journal:
         times = times + 1 if before == message else 1
         self._repeats[key] = message, times
         return times
+
+    def _repeating(self, message: str) -> list[tuple[str, ...]]:
+        with self._guard:
+            return [key for key, (what, _) in self._repeats.items() if what == message]
 
     def _append(self, line: bytes) -> None:
         file = self._opened()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
@@ -36,11 +36,22 @@ class Trouble:
     """Seconds since the epoch."""
 
 
+Noted = Callable[[Attachment, Trouble], None]
+"""Told of each trouble that is noted. Must neither block nor raise."""
+
+
+def unnoted(attachment: Attachment, trouble: Trouble) -> None:
+    """For whoever does not want to know."""
+
+
 class Records:
     """The attachments of one host. Writes compare-and-swap on the revision."""
 
-    def __init__(self, store: Store, codec: AttachmentCodec, host: str) -> None:
+    def __init__(
+        self, store: Store, codec: AttachmentCodec, host: str, noted: Noted = unnoted
+    ) -> None:
         self._store = store
+        self._noted = noted
         self._codec = codec
         self.host = host
         self._decoded: dict[str, Attachment] = {}
@@ -119,6 +130,7 @@ class Records:
             if self._store.get(at):
                 self._store.commit([], [Delete(at)])
             return
+        self._noted(attachment, trouble)
         wish = At(_desired(attachment.key), attachment.revision)
         with suppress(Conflict):  # the wish changed: its old trouble is of no interest
             self._store.commit([wish], [Put(at, json.dumps(asdict(trouble)).encode())])

@@ -168,9 +168,10 @@ def _open(
         if machines is not None:
             stack.callback(machines.close)
         lanes = Lanes()
-        records = Records(store, codec, config.host_name(given))
         backends = Backends(host, given.values)
         around, inventory = _surroundings(given, host, backends)
+        noted = around.journal.noted
+        records = Records(store, codec, config.host_name(given), noted)
         if inventory is not None:
             stack.callback(inventory.close)
         told = _both(around.journal.took, report)

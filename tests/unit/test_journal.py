@@ -12,6 +12,7 @@ from moorline.journal import Journal
 from moorline.model import Level
 from moorline.plan import Step
 from moorline.reconciler import Took
+from moorline.records import Trouble
 
 
 def took(error: str = "", step: Step = Step.CONNECT, volume: str = "v1") -> Took:
@@ -79,6 +80,17 @@ def test_a_failure_that_repeats_does_not_wash_out_the_rest(journal: Journal) -> 
     journal.took(took())
     journal.took(took("no route"))
     assert [e.times for e in journal.read()][-2:] == [1, 1]
+
+
+def test_what_keeps_a_wish_waiting_is_told_once(journal: Journal) -> None:
+    failed = took("no route")
+    journal.took(failed)
+    journal.noted(failed.row, Trouble("", "Failed", "no route", 0.0))
+    journal.noted(failed.row, Trouble("park", "NotOurs", "a tmpfs is there", 0.0))
+    assert [(e.step, e.outcome, e.message) for e in journal.read()] == [
+        ("connect", "Failed", "no route"),
+        ("", "NotOurs", "a tmpfs is there"),
+    ]
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
