@@ -6,7 +6,8 @@ Known, from the clients that OpenStack had until 2020 (os-brick
 
 - One argument, a JSON object, as root: ``{"operation": "connect_volume", "volume_guid":
   "{GUID}"}``, ``disconnect_volume`` alike; ``{"operation": "version"}``, payload ``1.0.0``;
-  ``{"operation": "get_volume_path", "image_id": ID}``, whose payload is a path.
+  ``{"operation": "get_volume_path", "image_id": ID}``, whose payload is a path; Cinder
+  gave it the id of an image.
 - Connecting has succeeded if it exits 0, stderr is empty and stdout is
   ``{"payload": {"vsa_ip": …, "refl_factor": …, "refl_targets": "IP,IP"}}``, all texts.
 - Errors: ``{"err_code": N, "err_msg": …, "token": OPERATION}`` on stdout; 1 is an error, 10 a
@@ -16,11 +17,12 @@ Known, from the clients that OpenStack had until 2020 (os-brick
 
 Assumed, because nothing public says so: that the device is a node made last and removed
 first; that both operations clear away the node of a device that has died; that
-get_volume_path takes the name that connect_volume takes, and is an error for a volume that
-is not connected; that connecting what is connected is success, disconnecting what is not
-is error 1, and so is disconnecting what somebody has open; exit code 1 and a text on stderr
-for who is not root; and, as the worst that is possible, that of two volumes whose 31
-characters are equal the second is "connected" with the first one's device in place.
+get_volume_path takes the name that connect_volume takes as well, answers the device, and is
+an error for a volume that is not connected; that connecting what is connected is success,
+disconnecting what is not is error 1, and so is disconnecting what somebody has open; exit
+code 1 and a text on stderr for who is not root; and, as the worst that is possible, that of
+two volumes whose 31 characters are equal the second is "connected" with the first one's
+device in place.
 
 ``volumes/NAME`` in the lab's ``hyperscale`` directory is a volume, a file that becomes a
 loop device. ``control.json`` (see standin.py) maps the volume's name to the behaviour of

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from libvirt_rig import until
 
 from lab.command import Moorline
 from lab.hyperscale import HyperScale, HyperScaleVolume
@@ -106,8 +106,7 @@ def test_killed_while_hscli_is_at_it(story: Story, action: str, record_property:
     story.volume.command(**(slow if action == "attach" else {"disconnect_volume": slow}))
     before = len(story.product.calls())
     command = story.start(action)
-    while len(story.product.calls()) == before:
-        time.sleep(0.01)
+    until(lambda: len(story.product.calls()) > before)
     command.kill()
     command.communicate()
     story.volume.command()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hyperscale_rig import hscli
+from libvirt_rig import until
 
 from lab.command import Moorline
 from lab.guest import Guest
@@ -100,8 +100,7 @@ def test_a_hung_hscli_ends_in_an_honest_answer_and_then_in_success(
     volume.command(hang=True)
     attach = ("attach", "small1", "--connection", str(file))
     command = moorline.start(*attach)
-    while not product.calls():
-        time.sleep(0.01)
+    until(lambda: bool(product.calls()))
     command.kill()
     command.communicate()
     said = moorline("detach", "small1", volume.id, "--timeout", "1", code=None)

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from libvirt_rig import until
 
 from lab import host
 from lab.hyperscale import HyperScale, HyperScaleVolume
@@ -138,17 +138,15 @@ def test_the_helper_is_killed_and_what_it_began_is_taken_over(
 ) -> None:
     volume.command(slow_after=1.5)
     process = start(BRIDGE, json.dumps(volume.connection()), str(locks), "connect", "inspect")
-    while not (calls := volume.product.calls()):
-        time.sleep(0.01)
-    hscli = calls[0]["pid"]
+    until(lambda: bool(volume.product.calls()))
+    hscli = volume.product.calls()[0]["pid"]
     helper = int(Path(f"/proc/{hscli}/stat").read_text().rpartition(")")[2].split()[1])
     assert "privsep-helper" in Path(f"/proc/{helper}/cmdline").read_text()
     os.kill(helper, signal.SIGKILL)
     (error, link) = told(process)
     assert error.startswith("Uncertain")
     assert link == "Unknown", "hscli is still at it, and its hold says so"
-    while Path(f"/proc/{hscli}").exists():
-        time.sleep(0.01)
+    until(lambda: not Path(f"/proc/{hscli}").exists())
     volume.command()
     assert bridge(volume, locks, "inspect", "disconnect", "inspect")[::2] == ["Linked", "Unlinked"]
     assert volume.loop is None

@@ -141,7 +141,7 @@ class OsBrick(ABC, Generic[V]):
             return Unknown(f"a command that (dis)connects {c.device} still runs", hangs=False)
         if not isinstance(found, Device):
             return found
-        return self._own(c) or Linked(self.source(c), given=self.given)
+        return self._usurper(c) or Linked(self.source(c), given=self.given)
 
     def source(self, c: V) -> BlockDevice:
         """What a guest is given."""
@@ -181,7 +181,7 @@ class OsBrick(ABC, Generic[V]):
             return
         self._ready(c)
         self.change("disconnect", c)
-        if not self._becomes(c, Unlinked) and self._still_ours(c):
+        if not self._becomes(c, Unlinked):
             raise Uncertain(f"os-brick says it is disconnected, yet {c.device} is still there")
         for hold in self._holds(c):
             with suppress(OSError):
@@ -189,16 +189,12 @@ class OsBrick(ABC, Generic[V]):
 
     # --- what a protocol may add ---
 
-    def _own(self, c: V) -> Link | None:
-        """Why the device at the path is not taken for *c*'s; None if it is."""
+    def _usurper(self, c: V) -> Foreign | None:
+        """Whose the device at *c*'s path is, if that is known to be another volume."""
         return None
 
     def _identify(self, c: V, device: Device) -> None:
         """Check that *device* is the volume *c*. Raises Refused, Failed, Uncertain."""
-
-    def _still_ours(self, c: V) -> bool:
-        """Whether what stands at the path after disconnecting can be *c*'s."""
-        return True
 
     # --- how ---
 

@@ -30,8 +30,8 @@ from moorline.backends.osbrick.hyperscale import HyperScale, device_path
 from moorline.errors import Refused
 
 LOG = logging.getLogger(__name__)
-ERROR, BAD_PARAMETER, BAD_MESSAGE = 1, 10, 106
-"""hscli's codes (Cinder's ``veritas/hs_constants.py`` of 2020)."""
+BAD_PARAMETER, BAD_MESSAGE = 10, 106
+"""hscli's codes; 1 is any other error (Cinder's ``veritas/hs_constants.py`` of 2020)."""
 _ARCHITECTURES = ("x86_64", "ppc64le", "s390x")
 
 
@@ -106,9 +106,9 @@ class HyperScaleConnector(base.BaseLinuxConnector):
         """There is no directory of its volumes alone."""
 
     def get_volume_paths(self, connection_properties: Mapping[str, Any]) -> list[str]:
-        """The device's path if hscli says that it is this volume's, and it is there."""
+        """The device's path if it is there, and hscli does not have another for the volume."""
         name, path = _volume(connection_properties)
-        return [path] if Path(path).exists() and self._told(name) == path else []
+        return [path] if Path(path).exists() and self._told(name) in ("", path) else []
 
     def get_all_available_volumes(
         self, connection_properties: Mapping[str, Any] | None = None
@@ -125,8 +125,8 @@ class HyperScaleConnector(base.BaseLinuxConnector):
         """
         name, path = _volume(connection_properties)
         with _locked(name):
-            if Path(path).exists() and self._told(name) != path:
-                raise Collision(f"{path} is there, and hscli does not say that it is {name}")
+            if Path(path).exists() and self._told(name) not in ("", path):
+                raise Collision(f"{path} is there, and hscli says that it is not {name}")
             payload = _reflection(self._hscli("connect_volume", volume_guid=name))
         return {"type": "block", "path": path, **payload}
 
@@ -138,7 +138,9 @@ class HyperScaleConnector(base.BaseLinuxConnector):
         force: bool = False,
         ignore_errors: bool = False,
     ) -> None:
-        """Flush and disconnect it. An error of what turns out not to be connected is none.
+        """Flush and disconnect it.
+
+        hscli's own error is none where neither /dev nor hscli has a device of it.
 
         *force*: disconnect even if flushing failed. *ignore_errors*: with
         *force*, do not raise in the end what went wrong. Raises HyperScaleError,
@@ -150,7 +152,7 @@ class HyperScaleConnector(base.BaseLinuxConnector):
             with errors.context(force, "Flushing %s failed", path):
                 self._linuxscsi.flush_device_io(path)
             with errors.context(force, "Disconnecting %s failed", path):
-                self._disconnect(name)
+                self._disconnect(name, path)
         if errors and not ignore_errors:
             raise errors
 
@@ -163,31 +165,26 @@ class HyperScaleConnector(base.BaseLinuxConnector):
         size: int | None = utils.get_device_size(self, path)
         return size
 
-    def _disconnect(self, name: str) -> None:
+    def _disconnect(self, name: str, path: str) -> None:
         try:
             self._hscli("disconnect_volume", volume_guid=name)
-        except HyperScaleError as e:
-            if self._connected(name, otherwise=e):
+        except Rejected as e:
+            if Path(path).exists() or self._told(name) == path:
                 raise
             LOG.warning("%s was not connected: %s", name, e)
 
-    def _connected(self, name: str, *, otherwise: HyperScaleError) -> bool:
-        try:
-            return bool(self._told(name))
-        except HyperScaleError:
-            raise otherwise from None  # what went wrong first says more
-
     def _told(self, name: str) -> str:
-        """The path that hscli has for a volume; '' if it is not connected."""
+        """The path that hscli has for a volume; '' if it does not tell.
+
+        That get_volume_path takes a volume's name is an assumption (Cinder gave it
+        the id of an image), so what it does not answer proves nothing.
+        """
         try:
-            payload = self._hscli("get_volume_path", image_id=name).get("payload")
-        except Rejected as e:
-            if e.code != ERROR:
-                raise
+            payload = self._hscli("get_volume_path", image_id=name)["payload"]
+        except HyperScaleError as e:
+            LOG.debug("hscli does not tell the path of %s: %s", name, e)
             return ""
-        if not isinstance(payload, str):
-            raise Incomplete("hscli get_volume_path answered no path")
-        return payload
+        return payload if isinstance(payload, str) else ""
 
     def _hscli(self, operation: str, **fields: str) -> Mapping[str, Any]:
         """What hscli answers to *operation*. Raises HyperScaleError."""

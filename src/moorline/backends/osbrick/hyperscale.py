@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +14,8 @@ from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts
 from moorline.discovery import Finding, Found
-from moorline.errors import MoorlineError, Refused
-from moorline.model import Foreign, Format, Link, Linked, LinkName, Unknown, VolumeId
+from moorline.errors import Refused
+from moorline.model import Foreign, Format, Linked, LinkName, VolumeId
 from moorline.ports import Mount
 from moorline.secret import Secret
 
@@ -28,9 +28,9 @@ class HyperScale(OsBrick[BlockVolume]):
     """HyperScale volumes.
 
     Their device is ``/dev/`` and the first 31 characters of the GUID, as the
-    protocol has it (os-brick's vrtshyperscale.py of 2020), so two volumes can
-    share a path: the device there is given to a guest only if hscli says that it
-    is this volume's.
+    protocol has it (os-brick's vrtshyperscale.py of 2020). So the path identifies
+    the volume but for one whose GUID begins alike, which is told by what was begun
+    here, and for a stale node, whose device another volume has by now.
     """
 
     kind: ClassVar[str] = "veritas_hyperscale"
@@ -67,11 +67,9 @@ class HyperScale(OsBrick[BlockVolume]):
     def links(self) -> Sequence[Found]:
         """Volumes that we began to connect and have not disconnected."""
         found = []
-        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
-            with suppress(Refused):
-                c = self._of(f"{{{hold.stem.removeprefix(self._hold_prefix())}}}")
-                link = self.inspect(c)
-                found.append(Found(self.link_name(c), None if isinstance(link, Linked) else link))
+        for volume in self._begun_volumes():
+            link = self.inspect(volume)
+            found.append(Found(self.link_name(volume), None if isinstance(link, Linked) else link))
         return found
 
     def claims(self, mount: Mount) -> bool:
@@ -79,10 +77,9 @@ class HyperScale(OsBrick[BlockVolume]):
 
     def clear(self, link: LinkName) -> None:
         """Disconnect a volume that :meth:`links` told; as :meth:`disconnect`."""
-        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
-            name = f"{{{hold.stem.removeprefix(self._hold_prefix())}}}"
-            if str(DEVICES / name[1:32]) == link:
-                self.disconnect(self._of(name))
+        for volume in self._begun_volumes():
+            if self.link_name(volume) == link:
+                self.disconnect(volume)
                 return
         raise Refused(f"{link} is no HyperScale volume that was connected here")
 
@@ -105,28 +102,32 @@ class HyperScale(OsBrick[BlockVolume]):
     def _of(self, name: str) -> BlockVolume:
         return self.parse({"driver_volume_type": self.kind, "data": {"name": name}})
 
-    def _own(self, c: BlockVolume) -> Link | None:
-        """A device that we did not begin to connect may be of a volume with a like GUID."""
-        if self._begun(c):
-            return None
-        try:
-            told = self._told(c)
-        except MoorlineError as e:
-            return Unknown(f"it cannot be told whose {c.device} is: {e}", hangs=False)
-        return None if told else Foreign(f"{c.device} is the device of another volume")
+    def _begun_volumes(self) -> Iterator[BlockVolume]:
+        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
+            with suppress(Refused):  # it is not ours
+                yield self._of(f"{{{hold.stem.removeprefix(self._hold_prefix())}}}")
+
+    def _usurper(self, c: BlockVolume) -> Foreign | None:
+        """Another volume, whose GUID begins alike, was connected here and this one was not."""
+        if not self._begun(c):
+            for other in self._begun_volumes():
+                if other.device == c.device:
+                    return Foreign(f"{c.device} is the device of volume {other.id}")
+        return None
 
     def _identify(self, c: BlockVolume, device: Device) -> None:
-        if not self._told(c):
-            raise Refused(
-                f"hscli does not say that {c.device} is this volume",
-                hint="the GUIDs of two volumes may begin alike: disconnect the other one",
-            )
-
-    def _still_ours(self, c: BlockVolume) -> bool:
-        return self._told(c)
-
-    def _told(self, c: BlockVolume) -> bool:
-        return str(c.device) in self.ask("paths", c)["paths"]
+        if usurper := self._usurper(c):
+            raise Refused(usurper.reason, hint="their GUIDs begin alike: disconnect that one first")
+        number = c.device.stat().st_rdev
+        for other in self._begun_volumes():
+            with suppress(OSError):
+                if other.device != c.device and other.device.stat().st_rdev == number:
+                    raise Refused(
+                        f"{c.device} and {other.device} are the same device",
+                        hint="one of the nodes is stale: detach both volumes",
+                    )
+        if not self.ask("paths", c)["paths"]:
+            raise Refused(f"hscli says that {c.device} is not this volume")
 
 
 def device_path(name: str) -> Path:
