@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def restarts() -> list[Result]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "db"
         _wish(world, _records(path))
-        raw = milliseconds(lambda: _records(path).all()) / 1000
+        raw = milliseconds(lambda: _records(path).all())
         nothing = _converge(world, path)
         all_there = _converge(world, path)
         world.mounts.clear()  # a reboot: the definitions of the guests are left
@@ -71,10 +72,10 @@ def restarts() -> list[Result]:
             f"restart to converged, {ATTACHMENTS} attachments, {what} (raw: reading the wishes)",
             took,
             raw,
-            "s",
+            "ms",
             took / raw,
             f"≤ {RESTART:g} s",
-            took <= RESTART,
+            took <= RESTART * 1000,
         )
         for what, took in zip(whats, (nothing, all_there, rebooted), strict=True)
     ]
@@ -105,7 +106,7 @@ def _wish(world: ToyWorld, records: Records) -> None:
 
 
 def _converge(world: ToyWorld, path: Path) -> float:
-    """Seconds until an owner that starts now has nothing left to do."""
+    """Milliseconds until an owner that starts now has nothing left to do."""
     begun = time.monotonic()
     records, lanes = _records(path), Lanes()
     backends, hypervisor = {"toy": ToyShare(world)}, ToyHypervisor(world)
@@ -115,7 +116,7 @@ def _converge(world: ToyWorld, path: Path) -> float:
     upkeep.start()
     while upkeep.swept is None or upkeep.pending():
         time.sleep(0.01)
-    took = time.monotonic() - begun
+    took = (time.monotonic() - begun) * 1000
     upkeep.stop()
     assert not looker.everywhere().due
     return took
@@ -172,10 +173,15 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         domains = [connection.defineXML(_guest(rows[n::GUESTS])) for n in range(GUESTS)]
         for row in rows:
             records.put(row)
+        stop = threading.Event()  # an agent listens to events as well, which costs calls a little
+        events = threading.Thread(target=hypervisor.watch, args=[lambda guest: None, stop])
+        events.start()
         try:
             looking_on = Reconciler(records, looking, hypervisor, Lanes())
             yield Looker(records, looking_on, hypervisor, snapshot.renew)
         finally:
+            stop.set()
+            events.join()
             for domain in domains:
                 domain.undefine()
             for row in rows[:SHARES]:
