@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
-	pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils util-linux zstd
+	pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: for `make demo SYSTEM=vvol`, and
 # for `make test VCENTER=1`. Without them its tests are skipped, with a message.
 VCENTER ?=
