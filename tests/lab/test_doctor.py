@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from libvirt_rig import CONFIG
-from scene import Scene, Volume, disk, halves, kill_daemon, small_guest, start_paused
+from scene import Scene, Volume, attribute, disk, halves, kill_daemon, small_guest, start_paused
 
 from moorline import wiring
 from moorline.host.fuse import CONNECTIONS
@@ -235,28 +235,21 @@ def plug(domain: Any, path: str, volume: Volume, *, alias: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("alias", [True, False], ids=["marked", "unmarked"])
-def test_a_disk_on_our_mount_is_adopted_and_released(
-    scene: Scene, stopped: Any, alias: bool
-) -> None:
+def test_a_disk_without_a_mark_is_adopted_and_released(scene: Scene, stopped: Any) -> None:
     first, volume = scene.volume(), scene.volume()
     guest = stopped.name()
     scene.attach(guest, first, "--level", "connected")
-    plug(stopped, f"{scene.mount_point()}/{volume.file.name}", volume, alias=alias)
-    before = disk(stopped, volume, inactive=True)
-    listed = scene.moorline("adopt", guest).stdout
-    assert f"{scene.mount_point()}/{volume.file.name}  quobyte" in listed
-    words = ["adopt", guest, "--connection", str(volume.connection)]
-    assert "adopt" in scene.moorline(*words, "--dry-run").stdout
-    assert volume.id not in scene.wishes()
-    scene.moorline(*words, "--target", "vdb", code=3)
-    scene.moorline(*words, "--target", "vdc")
+    plug(stopped, f"{scene.mount_point()}/{volume.file.name}", volume, alias=False)
+    assert f"{scene.mount_point()}/{volume.file.name}  quobyte" in (
+        scene.moorline("adopt", guest).stdout
+    )
+    words = ["adopt", guest, "--connection", str(volume.connection), "--target", "vdc"]
     scene.moorline(*words)
-    assert scene.wishes()[volume.id] == ("attached", "attached")
+    assert scene.moorline.json(*words)["steps"] == []
     after = disk(stopped, volume, inactive=True)
     assert after is not None
-    assert after.find("target").attrib["dev"] == "vdc"  # type: ignore[union-attr]
-    assert (before is not None) is alias
+    assert after.findtext("serial") == volume.id
+    assert attribute(after, "target", "dev") == "vdc"
     assert findings(scene) == {}
     scene.moorline("release", guest, volume.id)
     assert halves(stopped, volume) == (False, True)
