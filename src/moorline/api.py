@@ -12,6 +12,8 @@ from moorline.care import Care
 from moorline.doctor import Surroundings
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.extending import Extender
+from moorline.guests import Guests
+from moorline.machines import Machines
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -74,6 +76,7 @@ class Moorline(Care):
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
+        machines: Machines | None = None,
         *,
         around: Surroundings | None = None,
         close: Callable[[], None] = lambda: None,
@@ -86,6 +89,8 @@ class Moorline(Care):
         self._settler = Settler(records, reconciler)
         self._extender = Extender(reconciler, hypervisor)
         self._relocator = Relocator(records, reconciler, self._wishes, hypervisor)
+        self.guests = Guests(records, reconciler, self._wishes, self._settler, hypervisor, machines)
+        """Guests themselves: launch, start, remove."""
         self._close = close
 
     def __enter__(self) -> Moorline:
@@ -144,7 +149,7 @@ class Moorline(Care):
                 self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
             if before is None or before.want < row.want:
-                self._withdraw(row, before.want if before else Level.ABSENT)
+                self._settler.withdraw(row, before.want if before else Level.ABSENT)
             raise
         return Outcome([step.value for step in steps], view(row, done.seen))
 
@@ -182,13 +187,6 @@ class Moorline(Care):
         after = replace(done.seen, disk=NO_DISK)
         return Outcome([step.value for step in steps], view(absent, after))
 
-    def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
-        """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
-        done = self._settler.push(absent, progress)
-        if isinstance(done, MoorlineError):
-            raise done
-        return Outcome([done.step.value], view(absent, done.seen))
-
     def extend(
         self,
         guest: str,
@@ -218,6 +216,13 @@ class Moorline(Care):
         )
         steps = ["extend"] if after != before else []
         return Extended(steps, view(row, self._reconciler.observe(row)), before, after)
+
+    def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
+        """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
+        done = self._settler.push(absent, progress)
+        if isinstance(done, MoorlineError):
+            raise done
+        return Outcome([done.step.value], view(absent, done.seen))
 
     def relocate(
         self,
@@ -309,15 +314,6 @@ class Moorline(Care):
         backend.verify(backend.parse(wish.connection.reveal()))
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(wish.key.guest, seen.link.source, wish.options)
-
-    def _withdraw(self, row: Attachment, want: Level) -> None:
-        """Take a refused wish back, so that it leaves nothing behind."""
-        row = replace(row, want=want)
-        try:
-            self._settler.settle(self._records.put(row), timeout=10.0)
-        except MoorlineError as e:
-            # The refusal is what the caller must hear; `show` tells of this.
-            self._settler.note(row, e)
 
     def _detach_unrecorded(
         self, guest: str, volume: str, timeout: float, dry_run: bool

@@ -211,6 +211,8 @@ class DiskOptions:
     readonly: bool = False
     shared: bool = False
     """Several guests write to it at once, and its users know how to do that."""
+    boot: int = 0
+    """Its place in the order of devices to boot from, 1 being the first; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class _Attempt:
     row: Attachment
     end: float
     progress: Progress
+    link_only: bool = False
     tries: int = 0
     steps: list[Step] = field(default_factory=list)
 
@@ -77,7 +78,27 @@ class Settler:
         Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
         seconds are over. The wish stands in each case, its trouble noted.
         """
-        attempt = _Attempt(row, time.monotonic() + timeout, progress)
+        return self._drive(_Attempt(row, time.monotonic() + timeout, progress))
+
+    def connect(self, row: Attachment, timeout: float, progress: Progress = silent) -> list[Step]:
+        """Make the link of *row* without asking the hypervisor anything; return the steps.
+
+        Raises as :meth:`settle`.
+        """
+        attempt = _Attempt(row, time.monotonic() + timeout, progress, link_only=True)
+        return self._drive(attempt)[0]
+
+    def withdraw(self, row: Attachment, want: Level) -> None:
+        """Take a refused wish back to *want*, so that it leaves nothing behind."""
+        row = replace(row, want=want)
+        try:
+            self.settle(self._records.put(row), timeout=10.0)
+        except MoorlineError as e:
+            # The refusal is what the caller must hear; `show` tells of this.
+            self.note(row, e)
+
+    def _drive(self, attempt: _Attempt) -> tuple[list[Step], Pass]:
+        row = attempt.row
         while True:
             done = self._advance(attempt)
             if done is None:
@@ -116,6 +137,8 @@ class Settler:
 
     def _advance(self, attempt: _Attempt) -> Pass | None:
         try:
+            if attempt.link_only:
+                return self._reconciler.connect(attempt.row, attempt.about_to)
             return self._reconciler.advance(attempt.row.key, attempt.about_to)
         except (Failed, Uncertain) as e:
             self.note(attempt.row, e)
@@ -128,7 +151,7 @@ class Settler:
     def _finish(self, attempt: _Attempt, done: Pass) -> tuple[list[Step], Pass]:
         if done.step is Step.FORGET:
             attempt.took(done.step)
-        elif done.row is not None:
+        elif done.row is not None and not attempt.link_only:
             self._records.note(done.row, None)
         return attempt.steps, done
 

@@ -27,8 +27,8 @@ from moorline.upkeep import EVERY, Upkeep
 from moorline.worker import Worker
 
 if TYPE_CHECKING:
-    from moorline.hypervisors.vsphere import Provisioner
     from moorline.hypervisors.libvirt.inventory import LibvirtInventory
+    from moorline.hypervisors.vsphere import Provisioner
 
 GROUP = "moorline.backends"
 

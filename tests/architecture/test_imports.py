@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "secret", "ports", "discovery"}
+VOCABULARY = {"model", "errors", "secret", "ports", "discovery", "machines"}
 CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"} | {
     "adopting",
     "care",
     "doctor",
     "explaining",
+    "guests",
     "journal",
     "relocating",
     "repair",

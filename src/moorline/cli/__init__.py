@@ -11,6 +11,8 @@ from moorline.cli.completion import completion
 from moorline.cli.doctor import abort, doctor, explain, repair
 from moorline.cli.events import events
 from moorline.cli.extend import extend
+from moorline.cli.guests import launch, remove, start
+from moorline.cli.hook import hook
 from moorline.cli.look import list_, show
 from moorline.cli.vsphere import datastores, relocate
 
@@ -44,6 +46,10 @@ for command in (
     show,
     forget,
     sweep,
+    launch,
+    start,
+    remove,
+    hook,
     agent,
     events,
     explain,

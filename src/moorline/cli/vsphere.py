@@ -64,8 +64,6 @@ _FIELDS = {
     "round_up": "round_up",
 }
 """Options, and the fields of an order that they become."""
-OPTIONS = frozenset({*_FIELDS, "thin", "eager"}) - {"memory"}
-"""The options of `launch` that only vSphere has."""
 
 
 def launch_options(command: F) -> F:

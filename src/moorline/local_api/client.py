@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 from moorline.api import Moorline
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
+from moorline.guests import Guests
 from moorline.local_api import problem, shapes
 from moorline.local_api.routes import ROUTES, STREAM, Route
 from moorline.settle import Progress, silent
@@ -40,6 +41,7 @@ class Client(Moorline):
     def __init__(self, socket: Path | str, timeout: float = 60.0) -> None:
         self._socket = str(socket)
         self._timeout = timeout
+        self.guests = _Guests(self)
 
     def close(self) -> None:
         """Nothing is kept open between calls."""
@@ -149,11 +151,18 @@ def _last_line(response: HTTPResponse, progress: Progress) -> Any:
     raise _Unanswered("the connection ended")
 
 
+class _Guests(Guests):
+    """The façade's ``guests``, of the agent."""
+
+    def __init__(self, client: Client) -> None:
+        self._call = client._call
+
+
 def _remote(route: Route) -> Callable[..., Any]:
     signature = inspect.signature(route.function)
 
     @functools.wraps(route.function)
-    def method(self: Client, *args: Any, **named: Any) -> Any:
+    def method(self: Client | _Guests, *args: Any, **named: Any) -> Any:
         arguments = signature.bind(self, *args, **named).arguments
         del arguments["self"]
         return self._call(route, dict(arguments))
@@ -162,4 +171,5 @@ def _remote(route: Route) -> Callable[..., Any]:
 
 
 for _route in ROUTES:
-    setattr(Client, _route.name, _remote(_route))
+    _part, _, _name = _route.name.rpartition(".")
+    setattr(_Guests if _part else Client, _name, _remote(_route))

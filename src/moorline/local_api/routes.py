@@ -16,6 +16,7 @@ from typing import Any
 
 from moorline.api import Moorline
 from moorline.errors import Refused
+from moorline.guests import Guests
 from moorline.local_api import shapes
 from moorline.settle import Progress
 
@@ -150,6 +151,11 @@ ROUTES: tuple[Route, ...] = (
     Route("relocate", Moorline.relocate, changes=True),
     Route("forget", Moorline.forget, changes=True),
     Route("sweep", Moorline.sweep, changes=True),
+    Route("guests.launch", Guests.launch, changes=True),
+    Route("guests.start", Guests.start, changes=True),
+    Route("guests.remove", Guests.remove, changes=True),
+    Route("guests.ready", Guests.ready, changes=True),
+    Route("guests.unready", Guests.unready, changes=False),
     Route("list", Moorline.list, changes=False),
     Route("show", Moorline.show, changes=False),
     Route("events", Moorline.events, changes=False),

@@ -23,8 +23,8 @@ from moorline.errors import Refused
 
 DEEPEST = 16
 """Levels of objects and lists within each other, of what is read."""
-LONGEST = 4096
-"""Characters of a text, of what is read."""
+LONGEST = 64 << 10
+"""Characters of a text, of what is read; a description of a guest has some thousand."""
 LARGEST = 2**63 - 1
 
 Schema = dict[str, Any]

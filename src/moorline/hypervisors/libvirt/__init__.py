@@ -1,5 +1,6 @@
 """libvirt's QEMU guests."""
 
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
+from moorline.hypervisors.libvirt.machines import LibvirtMachines
 
-__all__ = ["Libvirt"]
+__all__ = ["Libvirt", "LibvirtMachines"]

@@ -81,6 +81,8 @@ def disk_xml(
     ET.SubElement(disk, "target", dev=target, bus=bus)
     ET.SubElement(disk, "serial").text = volume
     ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
+    if options.boot:
+        ET.SubElement(disk, "boot", order=str(options.boot))
     if options.readonly:
         ET.SubElement(disk, "readonly")
     if options.shared:

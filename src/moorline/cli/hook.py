@@ -1,0 +1,127 @@
+"""hook: what libvirt runs before it starts a guest (https://libvirt.org/hooks.html)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import click
+
+from moorline.cli.common import Common, common, timeout_option
+from moorline.errors import Denied, NotOurs, Refused, Unavailable
+
+DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
+"""Where libvirt 6.5 and newer look for hooks beside /etc/libvirt/hooks/qemu."""
+NAME = "moorline"
+_SIGN = "# Written by `moorline hook install`."
+SCRIPT = """\
+#!/bin/sh
+{sign} Makes the links ready that a guest needs, before it starts.
+# libvirt waits for this: nothing in it may ask libvirt. https://libvirt.org/hooks.html
+[ "$2/$3" = prepare/begin ] || exit 0
+exec {command}
+"""
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DIRECTORY,
+    show_default=True,
+    help="Where libvirt looks for hooks of QEMU's guests.",
+)
+
+
+@click.group()
+def hook() -> None:
+    """Have libvirt make a guest's links ready whenever it starts the guest.
+
+    Without it, a guest whose share is not mounted does not start with
+    `virsh start` or at boot; `moorline start` needs no hook.
+
+    \b
+    Examples:
+      moorline hook install
+      moorline hook uninstall
+    """
+
+
+@hook.command()
+@_directory
+@common
+def install(given: Common, directory: Path) -> None:
+    """Write the hook, with the options given here. Restart libvirtd if it had no hooks before."""
+    path = directory / NAME
+    script = SCRIPT.format(sign=_SIGN, command=shlex.join(_command(given)))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _refuse_other(path)
+        fresh = path.with_name(f".{NAME}.{os.getpid()}")
+        fresh.write_text(script)
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+    click.echo(f"{path} is installed")
+    click.echo("restart libvirtd (virtqemud) if it had no hooks for QEMU when it started")
+
+
+@hook.command()
+@_directory
+@common
+def uninstall(given: Common, directory: Path) -> None:
+    """Remove the hook."""
+    path = directory / NAME
+    try:
+        _refuse_other(path)
+        path.unlink(missing_ok=True)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+    click.echo(f"{path} is not there any more")
+
+
+@hook.command()
+@timeout_option
+@common
+def run(given: Common, timeout: float) -> None:
+    """What the hook runs: make the links ready of the guest whose XML is on standard input."""
+    guest = _guest(sys.stdin.read())
+    with given.open(own=False) as moorline:
+        # Whoever starts a guest with us is the owner of this host now, waits
+        # for libvirt, which waits for us, and has made the links before.
+        if not moorline.guests.unready(guest):
+            return
+    with given.open(own=True, patience=timeout) as moorline:
+        moorline.guests.ready(guest, timeout=timeout, progress=given.progress)
+
+
+def _guest(xml: str) -> str:
+    """The guest's UUID: its name may have changed since its volumes were attached."""
+    try:
+        guest = ET.fromstring(xml).findtext("uuid")  # noqa: S314 - libvirt's own output
+    except ET.ParseError as e:
+        raise Refused(f"standard input is not a <domain> of libvirt's: {e}") from e
+    if not guest:
+        raise Refused("standard input is a <domain> without a UUID")
+    return guest
+
+
+def _command(given: Common) -> list[str]:
+    words = [sys.executable, "-m", "moorline.cli", "hook", "run", "--quiet"]
+    if given.state_dir:
+        words += ["--state-dir", str(given.state_dir.absolute())]
+    for file in given.config_files:
+        words += ["--config-file", str(file.absolute())]
+    return words
+
+
+def _refuse_other(path: Path) -> None:
+    if path.exists() and _SIGN not in path.read_text(errors="replace"):
+        raise NotOurs(f"{path} was not written by `moorline hook install`")
+
+
+def _unwritable(path: Path, error: OSError) -> Denied | Unavailable:
+    family = Denied if isinstance(error, PermissionError) else Unavailable
+    return family(f"{path} cannot be changed: {error.strerror}")

@@ -1,0 +1,200 @@
+"""A guest's definition, from a template or from scratch. Pure.
+
+https://libvirt.org/formatdomain.html, https://libvirt.org/formatdomaincaps.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt.domain import MARK as DISK_MARK
+from moorline.machines import Hardware
+
+MARK = "urn:moorline:launched:1"
+"""The XML namespace of the element in a domain's metadata that says that we made it."""
+MEMORY, VCPUS = 2048, 2
+"""Of a guest for which nothing is said. MiB."""
+ROOT_PORTS = 20
+"""PCIe places of a q35 machine. The devices below take five, each virtio disk one, and a
+device can be plugged into a running q35 machine only where a port is spare."""
+_ELEMENT = f"{{{MARK}}}launched"
+_HARD_DISKS = ("disk", "lun")
+
+ET.register_namespace("moorline", MARK)
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What QEMU can be on this host."""
+
+    type: str
+    """``kvm``, or ``qemu`` where it emulates."""
+    arch: str
+    machine: str
+    host_model: bool
+
+
+def platform(capabilities: str) -> Platform:
+    """Read what libvirt says of a domain's capabilities."""
+    root = ET.fromstring(capabilities)  # noqa: S314 - libvirt's own output
+    mode = root.find("cpu/mode[@name='host-model']")
+    return Platform(
+        root.findtext("domain", "qemu"),
+        root.findtext("arch", ""),
+        root.findtext("machine", ""),
+        mode is not None and mode.get("supported") == "yes",
+    )
+
+
+def from_scratch(name: str, hardware: Hardware, platform: Platform) -> str:
+    """A server without a screen: serial console, virtio, and room for more disks.
+
+    *hardware*: its network is the name of a libvirt network, or ''.
+    """
+    domain = ET.Element("domain", type=platform.type)
+    _text(domain, "name", name)
+    _text(domain, "memory", str(hardware.memory or MEMORY), unit="MiB")
+    _text(domain, "vcpu", str(hardware.vcpus or VCPUS))
+    system = ET.SubElement(domain, "os")
+    _text(system, "type", "hvm", arch=platform.arch, machine=platform.machine)
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    if platform.type == "kvm" and platform.host_model:
+        ET.SubElement(domain, "cpu", mode="host-model")
+    _devices(ET.SubElement(domain, "devices"), hardware, q35="q35" in platform.machine)
+    _mark(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def from_template(name: str, hardware: Hardware) -> str:
+    """The template, with our name and mark and without its disks. Raises Refused."""
+    domain = _parsed(hardware.template)
+    for tag in ("name", "uuid"):
+        for element in domain.findall(tag):
+            domain.remove(element)
+    domain.attrib.pop("id", None)
+    _text(domain, "name", name)
+    _take_disks(domain)
+    _size(domain, hardware)
+    _mark(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def launched(domain: ET.Element) -> bool:
+    """Whether a definition bears our mark."""
+    return domain.find(f"metadata/{_ELEMENT}") is not None
+
+
+def boot_place(domain: ET.Element) -> int:
+    """The first place in the boot order that no device but a volume of ours has.
+
+    0: the order is one of kinds of devices, with which libvirt allows no other.
+    """
+    if domain.find("os/boot") is not None:
+        return 0
+    taken = {
+        boot.get("order")
+        for device in domain.iterfind("devices/*")
+        if not _is_ours(device)
+        for boot in device.iterfind("boot")
+    }
+    return next(place for place in count(1) if str(place) not in taken)
+
+
+def difference(domain: ET.Element, hardware: Hardware) -> str:
+    """How a definition differs from what is asked for; mostly ''."""
+    memory = int(domain.findtext("memory", "0")) // 1024  # libvirt says KiB
+    vcpus = int(domain.findtext("vcpu", "0"))
+    if hardware.memory not in (None, memory):
+        return f"has {memory} MiB of memory, not {hardware.memory}"
+    if hardware.vcpus not in (None, vcpus):
+        return f"has {vcpus} vCPUs, not {hardware.vcpus}"
+    return ""
+
+
+def _devices(devices: ET.Element, hardware: Hardware, *, q35: bool) -> None:
+    if q35:
+        ET.SubElement(devices, "controller", type="pci", model="pcie-root")
+        for _ in range(ROOT_PORTS):
+            ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
+    ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    # Empty, for a rescue disc. It also keeps libvirt from ordering by kinds of
+    # devices, which it does where no device has a place in the boot order.
+    drive = ET.SubElement(devices, "disk", type="file", device="cdrom")
+    bus, target = ("sata", "sda") if q35 else ("ide", "hda")
+    ET.SubElement(drive, "target", dev=target, bus=bus)
+    ET.SubElement(drive, "readonly")
+    ET.SubElement(drive, "boot", order="2")
+    if hardware.network:
+        interface = ET.SubElement(devices, "interface", type="network")
+        ET.SubElement(interface, "source", network=hardware.network)
+        ET.SubElement(interface, "model", type="virtio")
+    ET.SubElement(devices, "serial", type="pty")
+    ET.SubElement(devices, "console", type="pty")
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    random = ET.SubElement(devices, "rng", model="virtio")
+    _text(random, "backend", "/dev/urandom", model="random")
+
+
+def _parsed(template: str) -> ET.Element:
+    try:
+        domain = ET.fromstring(template)  # noqa: S314 - the operator's own, as what virsh is given
+    except ET.ParseError as e:
+        raise Refused(f"the template is not XML: {e}") from e
+    if domain.tag != "domain":
+        raise Refused(f"the template is a <{domain.tag}>, not a <domain>")
+    return domain
+
+
+def _take_disks(domain: ET.Element) -> None:
+    """Drop what two guests must not share: hard disks, and the file of the firmware's variables."""
+    for devices in domain.findall("devices"):
+        for disk in devices.findall("disk"):
+            if disk.get("device", "disk") in _HARD_DISKS:
+                devices.remove(disk)
+    for nvram in domain.findall("os/nvram"):
+        origin = nvram.get("template")
+        nvram.clear()  # libvirt names a new file after the guest
+        if origin is not None:
+            nvram.set("template", origin)
+
+
+def _size(domain: ET.Element, hardware: Hardware) -> None:
+    asked = (hardware.memory, hardware.vcpus) != (None, None)
+    if asked and domain.find("cpu/numa") is not None:
+        raise Refused("the template divides its memory into NUMA cells, and cannot be resized")
+    if hardware.memory is not None:
+        _replace(domain, ("memory", "currentMemory"), str(hardware.memory), unit="MiB")
+    if hardware.vcpus is not None:
+        _replace(domain, ("vcpu", "vcpus"), str(hardware.vcpus))
+
+
+def _replace(domain: ET.Element, tags: tuple[str, str], text: str, **attributes: str) -> None:
+    """Put *text* into the first of *tags*; the other one would contradict it."""
+    for tag in tags:
+        for element in domain.findall(tag):
+            domain.remove(element)
+    _text(domain, tags[0], text, **attributes)
+
+
+def _mark(domain: ET.Element) -> None:
+    metadata = domain.find("metadata")
+    if metadata is None:
+        metadata = ET.SubElement(domain, "metadata")
+    for element in metadata.findall(_ELEMENT):
+        metadata.remove(element)
+    ET.SubElement(metadata, _ELEMENT)
+
+
+def _is_ours(device: ET.Element) -> bool:
+    alias = device.find("alias")
+    return alias is not None and alias.get("name", "").startswith(DISK_MARK)
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

@@ -1,0 +1,201 @@
+"""libvirt's guests themselves: defined, started, stopped, undefined."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.hypervisors.libvirt.connection import Connection, Do, T, module
+from moorline.hypervisors.libvirt.definition import (
+    Platform,
+    boot_place,
+    difference,
+    from_scratch,
+    from_template,
+    launched,
+    platform,
+)
+from moorline.machines import Hardware, Machine
+from moorline.model import GuestId, GuestName
+
+INACTIVE = 2
+"""VIR_DOMAIN_XML_INACTIVE."""
+_NAME = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
+"""What libvirt takes for a name, without white space."""
+_LONGEST = 64
+"""Bytes of a name. libvirt makes file names of it, some of them longer by a suffix."""
+
+
+class LibvirtMachines:
+    """See :class:`moorline.machines.Machines`. Guests are known by their UUID.
+
+    *uri* and *deadline* as of :class:`moorline.hypervisors.libvirt.Libvirt`.
+    """
+
+    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 60.0) -> None:
+        # A start includes hooks, and QEMU's own: it takes longer than a disk.
+        self._connection = Connection(uri, deadline)
+
+    def look(self, guest: GuestId) -> Machine:
+        return self._connection.look(guest, lambda virt: _machine(virt.lookupByUUIDString(guest)))
+
+    def check(self, name: str, hardware: Hardware) -> None:
+        self._refuse_other(name, hardware)
+        self._definition(name, hardware)
+
+    def define(self, name: str, hardware: Hardware) -> None:
+        if self._refuse_other(name, hardware):
+            return
+        xml = self._definition(name, hardware)
+        validate: int = module().VIR_DOMAIN_DEFINE_VALIDATE  # a slip in a template is told
+        try:
+            # Without a UUID, libvirt never takes it for a guest that is there already.
+            self._connection.change(name, lambda virt: virt.defineXMLFlags(xml, validate))
+        except Failed as e:
+            if self._refuse_other(name, hardware):  # somebody was faster
+                return
+            if _code(e) in _unusable():
+                raise Refused(f"libvirt refuses the definition of {name}: {e.message}") from e
+            raise
+
+    def start(self, guest: GuestId) -> None:
+        self._settled(guest, lambda virt: virt.lookupByUUIDString(guest).create(), running=True)
+
+    def stop(self, guest: GuestId, *, force: bool) -> None:
+        try:
+            machine = self.look(guest)
+        except NotFound:
+            return
+        if machine.running:
+            self._settled(guest, lambda virt: _stop(virt, guest, force), running=False)
+        elif machine.saved and not force:
+            raise Refused(
+                f"{machine.guest.name} was saved with its memory, which would be lost",
+                hint="start it, or say --force",
+            )
+        elif machine.saved:
+            self._on(guest, lambda domain: domain.managedSaveRemove())
+
+    def remove(self, guest: GuestId) -> None:
+        virt = module()
+        # Metadata only: a snapshot inside of a volume's file is the volume's.
+        flags = virt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        flags |= virt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | virt.VIR_DOMAIN_UNDEFINE_NVRAM
+        with suppress(NotFound):
+            if self.look(guest).running:
+                raise Failed(f"guest {guest} runs again, and is not removed")
+            self._on(guest, lambda domain: domain.undefineFlags(flags))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _on(self, guest: GuestId, do: Do[T]) -> T:
+        return self._connection.change(guest, lambda virt: do(virt.lookupByUUIDString(guest)))
+
+    def _settled(self, guest: GuestId, do: Do[Any], *, running: bool) -> None:
+        """Change its state; that it was so already is success."""
+        try:
+            self._connection.change(guest, do)
+        except Failed:
+            if self.look(guest).running is not running:
+                raise
+
+    def _refuse_other(self, name: str, hardware: Hardware) -> bool:
+        """Whether the guest is there already, and is what is asked for. Raises NotOurs, Refused."""
+        _refuse_name(name)
+        try:
+            there = self._connection.look(name, lambda virt: _definition(virt.lookupByName(name)))
+        except NotFound:
+            return False
+        if not launched(there):
+            raise NotOurs(f"there is a guest {name} already, which was not launched by Moorline")
+        if found := difference(there, hardware):
+            raise Refused(f"{name} is there already, and {found}", hint=f"moorline remove {name}")
+        return True
+
+    def _definition(self, name: str, hardware: Hardware) -> str:
+        if hardware.template:
+            if hardware.network:
+                raise Refused("a template says itself what networks the guest has")
+            return from_template(name, hardware)
+        network = self._connection.look("networks", lambda v: _network(v, hardware.network))
+        asked = Hardware(hardware.memory, hardware.vcpus, network)
+        return from_scratch(name, asked, self._connection.look("QEMU", _platform))
+
+
+def _refuse_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST or name in (".", ".."):
+        raise Refused(
+            f"{name!r} is no name for a guest",
+            hint=f"1 to {_LONGEST} bytes, without slashes and white space",
+        )
+
+
+def _definition(domain: Any) -> ET.Element:
+    return ET.fromstring(domain.XMLDesc(INACTIVE))  # noqa: S314 - libvirt's own output
+
+
+def _machine(domain: Any) -> Machine:
+    xml = _definition(domain)
+    running = bool(domain.isActive())
+    return Machine(
+        GuestName(GuestId(domain.UUIDString()), xml.findtext("name", "")),
+        running,
+        launched(xml),
+        not running and bool(domain.hasManagedSaveImage()),
+        boot_place(xml),
+    )
+
+
+def _stop(virt: Any, guest: GuestId, force: bool) -> None:
+    domain = virt.lookupByUUIDString(guest)
+    if force:
+        domain.destroy()
+    else:
+        domain.shutdown()
+
+
+def _platform(virt: Any) -> Platform:
+    """q35 where QEMU has it, else what it is by default; KVM wherever libvirt can use it."""
+    libvirt = module()
+    try:
+        return platform(virt.getDomainCapabilities(None, None, "q35", None))
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+            raise
+    return platform(virt.getDomainCapabilities(None, None, None, None))
+
+
+def _network(virt: Any, asked: str) -> str:
+    """The network that is asked for, or libvirt's ``default`` if that is up. Raises Refused."""
+    if asked == "none":
+        return ""
+    up = {network.name() for network in virt.listAllNetworks() if network.isActive()}
+    if asked and asked not in up:
+        raise Refused(
+            f"there is no network {asked} that is up", hint=", ".join(sorted(up)) or "none is up"
+        )
+    return asked or ("default" if "default" in up else "")
+
+
+def _code(error: Failed) -> int | None:
+    cause = error.__cause__
+    code: int | None = cause.get_error_code() if isinstance(cause, module().libvirtError) else None
+    return code
+
+
+def _unusable() -> frozenset[int]:
+    """libvirt's codes for a definition that it will never take."""
+    virt = module()
+    return frozenset(
+        {
+            virt.VIR_ERR_XML_ERROR,
+            virt.VIR_ERR_XML_DETAIL,
+            virt.VIR_ERR_XML_INVALID_SCHEMA,
+            virt.VIR_ERR_CONFIG_UNSUPPORTED,
+            virt.VIR_ERR_INVALID_ARG,
+        }
+    )
