@@ -11,7 +11,11 @@ from oslo_concurrency.processutils import ProcessExecutionError
 
 from moorline.backends.osbrick import connector
 from moorline.backends.osbrick.child import lasting_names, told_apart
+from moorline.backends.osbrick.hyperscale import HyperScale
 from moorline.errors import Busy, Failed, Refused, Uncertain
+from moorline.host.linux import Linux
+
+GUID = "8ee71c33-dcd0-4267-8f2b-e0742ecabe9f"
 
 
 def started(error: OSError | None = None) -> ProcessExecutionError:
@@ -55,9 +59,11 @@ def test_each_error_says_whether_it_may_have_happened(error: Exception, family: 
 
 
 def test_secrets_of_the_connection_are_in_no_error() -> None:
-    properties = {"auth_password": "sesame-1", "secrets": ["sesame-2"], "target_lun": 1}
+    properties = {"auth_password": "sesame-1", "secrets": ["sesame-2"], "dhchap_key": "sesame-3"}
     with pytest.raises(Uncertain) as raised, told_apart(properties):
-        raise ProcessExecutionError(cmd="iscsiadm -v sesame-1", stderr="sesame-2?", exit_code=1)
+        raise ProcessExecutionError(
+            cmd="iscsiadm -v sesame-1", stderr="sesame-2? sesame-3", exit_code=1
+        )
     assert "sesame" not in str(raised.value)
     assert "iscsiadm" in str(raised.value)
 
@@ -75,3 +81,17 @@ def test_a_device_is_named_by_its_identity(tmp_path: Path) -> None:
         (by_id / name).symlink_to(device)
     names = [path.name for path in lasting_names(device, by_id)]
     assert names == ["dm-uuid-mpath-31", "wwn-0x1", "scsi-31"]
+
+
+def test_without_os_brick_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "os_brick.py"
+    missing.write_text("raise ModuleNotFoundError(\"No module named 'os_brick'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    host = Linux()
+    backend = HyperScale(host, tmp_path / "locks")
+    volume = backend.parse(backend.from_url(f"veritas_hyperscale://{GUID}", None))
+    with pytest.raises(Refused, match=r"pip install 'moorline\[osbrick\]'"):
+        backend.ask("paths", volume)
+    host.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import signal
 import time
@@ -37,6 +38,7 @@ HELD = 75
 """flock(1) exits so, as we ask it to, if the lock is held (EX_TEMPFAIL)."""
 NOT_STARTED = 69
 """flock(1) exits so if the command cannot be started (EX_UNAVAILABLE)."""
+_SECRET = re.compile(r"passw|secret|token|_key\b")
 BY_ID = Path("/dev/disk/by-id")
 _BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
 _UDEV = 10.0
@@ -181,7 +183,7 @@ def told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
 def _masked(text: str, properties: Mapping[str, Any]) -> str:
     masked: str = strutils.mask_password(text)
     for key, value in properties.items():
-        if "password" in key or "secret" in key:
+        if _SECRET.search(key):
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, str) and part:
                     masked = masked.replace(part, "***")
