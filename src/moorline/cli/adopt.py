@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from moorline.adopting import Candidate
-from moorline.cli.attachments import read_connection
+from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.output import dump
 from moorline.model import Format
@@ -16,20 +16,7 @@ from moorline.model import Format
 
 @click.command()
 @click.argument("guest")
-@click.argument("volume_url", required=False, metavar="[URL|PATH]")
-@click.option(
-    "--connection",
-    type=click.Path(allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Cinder's connection_info as JSON, - for standard input.",
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["raw", "qcow2", "ploop"]),
-    help="Format of the file at URL or PATH; it is never guessed.",
-)
-@click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
+@volume_options
 @click.option("--target", default="", metavar="DEV", help="The disk that it must be, such as vdb.")
 @dry_run_option
 @common
@@ -54,18 +41,15 @@ def adopt(
       moorline adopt web01 --connection cinder.json --target vdb
       moorline adopt web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
     """
-    if volume_url is not None and connection is not None:
-        raise click.UsageError("give either URL|PATH or --connection FILE")
-    if connection is not None and format_ is not None:
-        raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
-    if volume_url is None and connection is None:
+    what = named(volume_url, connection, format_)
+    if what is None:
         with given.open(own=False) as moorline:
             _print(given, moorline.disks(guest))
         return
     with given.open(own=not dry_run, patience=10.0) as moorline:
         adoption = moorline.adopt(
             guest,
-            read_connection(connection) if connection else str(volume_url),
+            what,
             format=format_,
             volume=volume,
             target=target,

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moorline.api import Outcome
-from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
 from moorline.cli.output import dump, table
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
 
+_VOLUME: tuple[Callable[..., Any], ...] = (
+    click.argument("volume_url", required=False, metavar="[URL|PATH]"),
+    click.option(
+        "--connection",
+        type=click.Path(allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Cinder's connection_info as JSON, - for standard input.",
+    ),
+    click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["raw", "qcow2", "ploop"]),
+        help="Format of the file at URL or PATH; it is never guessed.",
+    ),
+    click.option("--volume", metavar="ID", help="The volume's id, where the connection has none."),
+)
+
+
+def volume_options(command: F) -> F:
+    """Give *command* the ways to name a volume; :func:`named` reads them."""
+    for option in reversed(_VOLUME):
+        command = option(command)
+    return command
+
+
+def named(
+    volume_url: str | None, connection: Path | None, format_: Format | None
+) -> Mapping[str, Any] | str | None:
+    """The connection, or what was typed for one; None: neither. Raises UsageError, Refused."""
+    if volume_url is not None and connection is not None:
+        raise click.UsageError("give either URL|PATH or --connection FILE")
+    if connection is not None and format_ is not None:
+        raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
+    return volume_url if connection is None else read_connection(connection)
+
 
 @click.command()
 @click.argument("guest")
-@click.argument("volume_url", required=False, metavar="[URL|PATH]")
-@click.option(
-    "--connection",
-    type=click.Path(allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Cinder's connection_info as JSON, - for standard input.",
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["raw", "qcow2", "ploop"]),
-    help="Format of the file at URL or PATH; it is never guessed.",
-)
-@click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
+@volume_options
 @click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
 @click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
 @click.option("--read-only", is_flag=True, help="The guest may only read.")
@@ -71,14 +93,13 @@ def attach(
       moorline attach web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
       moorline attach web01 /srv/disks/data.raw --format raw --bus scsi
     """
-    if (volume_url is None) == (connection is None):
+    what = named(volume_url, connection, format_)
+    if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    if connection is not None and format_ is not None:
-        raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     with given.open(own=not dry_run, patience=timeout) as moorline:
         outcome = moorline.attach(
             guest,
-            read_connection(connection) if connection else str(volume_url),
+            what,
             format=format_,
             volume=volume,
             level=Level[level.upper()],
