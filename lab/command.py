@@ -20,7 +20,9 @@ class Moorline:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
-    def start(self, *args: str, stdin: Any = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, stdin: Any = subprocess.DEVNULL, stderr: Any = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start it as the leader of its own process group, and return at once."""
         state = {} if self.state is None else {"MOORLINE_STATE_DIR": str(self.state)}
         program = Path(sys.executable).with_name("moorline")
@@ -29,7 +31,7 @@ class Moorline:
             env={**os.environ, **state, **self.environment},
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )

@@ -1,0 +1,71 @@
+"""The same stories with an agent: no command, output, exit code or secret is any different."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from libvirt_rig import until
+from scene import Scene
+from test_quobyte_story import (  # noqa: F401 - run here once more
+    test_attach_use_repeat_detach,
+    test_dry_runs_change_nothing,
+    test_guests_share_a_mount_until_the_last_is_gone,
+    test_output_for_programs,
+    test_progress_is_told_on_stderr_alone,
+    test_usage_unknown_guest_and_unknown_volume,
+)
+from test_secrets import (  # noqa: F401
+    test_a_password_in_a_connection,
+    test_a_password_in_what_is_refused,
+)
+
+from lab.agent import Agent
+from lab.command import Moorline
+from lab.guest import Guest, pattern
+
+
+@pytest.fixture
+def agent(lab: Path) -> Iterator[Agent]:
+    """An agent that logs all it can beside its state, where the search for secrets finds it."""
+    with tempfile.TemporaryDirectory(dir=lab, prefix="state-") as directory:
+        Path(directory).chmod(0o755)
+        conf = Path(directory) / "agent.conf"
+        conf.write_text("[moorline]\nagent_log_level = debug\nagent_log_format = json\n")
+        command = Moorline(Path(directory) / "moorline")
+        started = Agent(command, Path(directory) / "log", "--config-file", str(conf))
+        yield started
+        started.stop()
+
+
+@pytest.fixture
+def moorline(agent: Agent) -> Moorline:
+    """Instead of the other stories' command: this one's state is the agent's."""
+    return Moorline(Path(str(agent.client.about()["state_dir"])))
+
+
+def test_the_agent_dies_and_the_next_one_goes_on(
+    scene: Scene, guest: Guest, agent: Agent, tmp_path: Path
+) -> None:
+    volume = scene.volume()
+    scene.share.command(slow=1.5)
+    asked = scene.moorline.start("attach", guest.name, "--connection", str(volume.connection))
+    until(scene.mount_calls)
+    agent.kill()
+    _, error = asked.communicate(timeout=20)
+    assert asked.returncode == 6  # nobody knows how far it came, and what was wished stands
+    assert "did not answer to the end" in error
+    assert scene.wishes()[volume.id][0] == "attached"
+    scene.share.command()
+    again = Agent(scene.moorline, tmp_path / "log")
+    try:
+        until(lambda: scene.wishes() == {volume.id: ("attached", "attached")})
+        assert len(scene.mounts()) == 1
+        guest.write(volume.id, "after")
+        assert volume.bytes() == pattern("after")
+        scene.detach(guest.name, volume)
+        assert scene.is_clean()
+    finally:
+        again.stop()
