@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NewType, Protocol
 
 from moorline.model import GuestId, GuestName
+
+Document = NewType("Document", str)
+"""A text of some length, such as the XML of a guest."""
+NO_DOCUMENT = Document("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Hardware:
     vcpus: int | None = None
     network: str = ""
     """The hypervisor's name for it, or ``none``."""
-    template: str = ""
+    template: Document = NO_DOCUMENT
     """The hypervisor's own description of a guest (libvirt: a ``<domain>``). Its name,
     its id and its hard disks are not taken from there; everything else is."""
 

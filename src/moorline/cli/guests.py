@@ -13,7 +13,7 @@ from moorline.cli.attachments import read_connection
 from moorline.cli.common import Common, common, timeout_option
 from moorline.cli.output import dump
 from moorline.errors import Refused
-from moorline.machines import Hardware
+from moorline.machines import NO_DOCUMENT, Document, Hardware
 from moorline.model import Format
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def launch(
     in_file = boot == "-" or boot.endswith(".json")
     if in_file and format_ is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
-    hardware = Hardware(memory, vcpus, network, _text(template) if template else "")
+    hardware = Hardware(memory, vcpus, network, _text(template) if template else NO_DOCUMENT)
     with given.open(own=True, patience=timeout) as moorline:
         outcome = moorline.guests.launch(
             name,
@@ -201,9 +201,9 @@ def _state(outcome: GuestOutcome) -> str:
     return "runs" if outcome.running else "is defined"
 
 
-def _text(path: Path) -> str:
+def _text(path: Path) -> Document:
     try:
-        return path.read_text()
+        return Document(path.read_text())
     except OSError as e:
         raise Refused(f"the template {path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:

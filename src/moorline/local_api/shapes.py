@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from moorline.errors import Refused
+from moorline.machines import Document
 
 DEEPEST = 16
 """Levels of objects and lists within each other, of what is read."""
-LONGEST = 64 << 10
-"""Characters of a text, of what is read; a description of a guest has some thousand."""
+LONGEST = 4096
+"""Characters of a text, of what is read."""
+LONGEST_DOCUMENT = 64 << 10
+"""Characters of a description of a guest."""
 LARGEST = 2**63 - 1
 
 Schema = dict[str, Any]
@@ -93,6 +96,8 @@ def check_text(text: str) -> None:
 
 def decode(kind: Any, value: Any, at: str = "the value", *, answer: bool = False) -> Any:
     """Make a value of *kind* from parsed JSON. *at* names it in the refusal."""
+    if kind is Document:
+        return Document(_plain(str, value, at, answer, LONGEST_DOCUMENT))
     kind = _bare(kind)
     if kind is Any:
         return value
@@ -129,6 +134,8 @@ def encode(value: Any) -> Any:
 
 def schema(kind: Any, components: dict[str, Schema], *, answer: bool = False) -> Schema:
     """Describe *kind*; its data classes are added to *components* and referred to."""
+    if kind is Document and not answer:
+        return {"type": "string", "maxLength": LONGEST_DOCUMENT}
     kind = _bare(kind)
     if kind is Any:
         return {}
@@ -201,11 +208,11 @@ def _one_of(kinds: Sequence[Any], value: Any, at: str, answer: bool) -> Any:
     raise [r for r, kind in zip(refusals, kinds, strict=True) if kind is not type(None)][-1]
 
 
-def _plain(kind: Any, value: Any, at: str, answer: bool) -> Any:
+def _plain(kind: Any, value: Any, at: str, answer: bool, longest: int = LONGEST) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (str, Path) and isinstance(value, str):
-        if len(value) > LONGEST and not answer:
-            raise Refused(f"{at} is longer than {LONGEST} characters")
+        if len(value) > longest and not answer:
+            raise Refused(f"{at} is longer than {longest} characters")
         return kind(value)
     if kind is bool and isinstance(value, bool):
         return value
