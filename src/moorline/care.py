@@ -11,7 +11,7 @@ from moorline.doctor import Diagnosis, Doctor, Surroundings
 from moorline.errors import Refused
 from moorline.explaining import Explainer, Explanation
 from moorline.journal import JournalEntry
-from moorline.model import Attachment, Format
+from moorline.model import Attachment, Format, Key
 from moorline.ports import Hypervisor
 from moorline.reconciler import Reconciler
 from moorline.records import Records
@@ -116,8 +116,11 @@ class Care:
         return self._around
 
     def _doctor(self) -> Doctor:
-        survey, around = self._hypervisor.survey, self._surroundings()
-        return Doctor(self._records, self._reconciler, survey, around)
+        around = self._surroundings()
+        return Doctor(self._records, self._reconciler, self._hypervisor, around, self._in_hand)
+
+    def _in_hand(self) -> set[Key]:
+        return {each.key for each in self.pending() if not each.tries}
 
     def _repairer(self) -> Repairer:
         survey, around = self._hypervisor.survey, self._surroundings()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from moorline.discovery import (
     Diagnosing,
@@ -23,6 +23,7 @@ from moorline.model import (
     Broken,
     Foreign,
     Guest,
+    Key,
     Level,
     Seen,
     Unknown,
@@ -30,7 +31,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.plan import Step, next_step
-from moorline.ports import Backends, Mount
+from moorline.ports import Backends, Hypervisor, Mount
 from moorline.reconciler import Reconciler, reason, users
 from moorline.records import Records, Trouble, trouble_key
 
@@ -61,20 +62,37 @@ class Diagnosis:
         return asdict(self)
 
 
+class _Commands(NamedTuple):
+    """What a person types to look at a hypervisor, and to stop a guest of it."""
+
+    look: str
+    stop: str
+
+
+_ANY = _Commands("moorline list", "moorline list")
+_COMMANDS = {"libvirt": _Commands("virsh list --all", "virsh shutdown {guest}")}
+
+
 class Doctor:
-    """Looks at everything once. Blocks for a look's deadline for each share that hangs."""
+    """Looks at everything once. Blocks for a look's deadline for each share that hangs.
+
+    *in_hand*: wishes that an agent has just begun with, which are no finding yet.
+    """
 
     def __init__(
         self,
         records: Records,
         reconciler: Reconciler,
-        survey: Callable[[], Sequence[Guest]],
+        hypervisor: Hypervisor,
         around: Surroundings,
+        in_hand: Callable[[], Collection[Key]],
     ) -> None:
         self._records = records
         self._reconciler = reconciler
-        self._survey = survey
+        self._survey = hypervisor.survey
+        self._commands = _COMMANDS.get(hypervisor.kind, _ANY)
         self._around = around
+        self._in_hand = in_hand
 
     def examine(self) -> Diagnosis:
         """See the class. Raises what the store raises."""
@@ -84,7 +102,7 @@ class Doctor:
         try:
             guests = self._survey()
         except MoorlineError as e:
-            found.append(_no_hypervisor(e))
+            found.append(self._no_hypervisor(e))
         found += self._wishes(rows, guests)
         if guests is not None:
             found += [_unwished_disk(guest, volume) for guest, volume in unwished(rows, guests)]
@@ -98,7 +116,7 @@ class Doctor:
         try:
             guests: Sequence[Guest] | None = self._survey()
         except MoorlineError as e:
-            return [_no_hypervisor(e)]
+            return [self._no_hypervisor(e)]
         return list(self._wishes([row], guests))
 
     def _wishes(
@@ -129,12 +147,13 @@ class Doctor:
         elif isinstance(seen.link, Foreign):
             yield self._wrong(row.link, seen.link.reason)
         elif step is Step.PARK and isinstance(seen.link, Broken):
-            yield _dead(row, seen)
+            stop = self._commands.stop.format(guest=(*seen.users, row.guest_name)[0])
+            yield _dead(row, seen, stop)
         elif step is Step.PARK:
             yield _other_disk(row, seen)
         elif step is not Step.NOTHING and trouble is not None and trouble.error in _REFUSALS:
             yield _refused(row, trouble.message)
-        elif step is not Step.NOTHING:
+        elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
             yield _behind(row, waits or f"the next step is to {step.value}")
 
@@ -176,7 +195,16 @@ class Doctor:
             try:
                 yield from self._around.inventory.diagnose(sorted(places))
             except MoorlineError as e:
-                yield _no_hypervisor(e)
+                yield self._no_hypervisor(e)
+
+    def _no_hypervisor(self, error: MoorlineError) -> Finding:
+        return Finding(
+            "no-hypervisor",
+            "hypervisor",
+            str(error),
+            "what guests use cannot be told, so nothing is disconnected, and nothing attached",
+            self._commands.look,
+        )
 
     def _facts(self) -> dict[str, str]:
         facts = {"kernel": platform.release(), "Python": platform.python_version()}
@@ -258,16 +286,6 @@ def polluted(link: str, why: str) -> Finding:
     )
 
 
-def _no_hypervisor(error: MoorlineError) -> Finding:
-    return Finding(
-        "no-hypervisor",
-        "hypervisor",
-        str(error),
-        "what guests use cannot be told, so nothing is disconnected, and nothing attached",
-        "virsh -c qemu:///system list --all",
-    )
-
-
 def _lost_guest(row: Attachment) -> Finding:
     return Finding(
         "lost-guest",
@@ -298,13 +316,13 @@ def _behind(row: Attachment, why: str) -> Finding:
     )
 
 
-def _dead(row: Attachment, seen: Seen) -> Finding:
+def _dead(row: Attachment, seen: Seen, stop: str) -> Finding:
     return Finding(
         "dead-share",
         row.link,
         reason(Step.PARK, seen),
         "its client has ended; it is mounted anew as soon as no running guest has it open",
-        f"virsh shutdown {seen.users[0] if seen.users else row.guest_name}",
+        stop,
     )
 
 

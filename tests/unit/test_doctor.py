@@ -26,6 +26,7 @@ from moorline.model import Attachment, DiskOptions, GuestId, Level, VolumeId
 from moorline.ports import Command, Mount
 from moorline.reconciler import Reconciler
 from moorline.records import Records
+from moorline.testing.faults import Fault, Faults, Killed
 from moorline.testing.toy_host import ToyHost, ToyShare
 from moorline.testing.toys import MemoryStore, ToyGuest, ToyHypervisor, ToyWorld
 
@@ -67,13 +68,14 @@ class Scene:
         (directory / "mnt").mkdir()
         self.base = directory / "mnt"
         self.host = ToyHost({"mount.quobyte": mount_quobyte})
+        self.faults = Faults()
         self.world = ToyWorld()
         self.world.guests = {GuestId(name): ToyGuest(name) for name in ("g1", "g2")}
         self.inventory = ToyInventory()
         self.connections = directory / "fuse"
         backends = {"quobyte": Quobyte(self.host, mount_point_base=self.base)}
         journal = Journal(directory)
-        self.records = records = Records(MemoryStore(), _CODEC, "h1", journal.noted)
+        self.records = records = Records(MemoryStore(self.faults), _CODEC, "h1", journal.noted)
         hypervisor = ToyHypervisor(self.world)
         self.moorline = Moorline(
             records,
@@ -227,6 +229,18 @@ def test_a_guest_that_somebody_else_will_define_is_not_lost(scene: Scene) -> Non
     assert scene.found() == []
 
 
+def test_what_an_agent_has_just_begun_with_is_no_finding(scene: Scene) -> None:
+    scene.host.programs["mount.quobyte"] = lambda host, command: None
+    with pytest.raises(Failed):
+        scene.moorline.attach("g1", scene.connection(), timeout=0)
+    assert scene.found() == ["not-as-wished"]
+    (row,) = scene.rows("vol-a")
+    for tries, found in ((0, []), (1, ["not-as-wished"])):
+        pending = Pending(row.key, row.want, 0.0, tries, "", 1.0, True)
+        scene.moorline.pending = lambda pending=pending: [pending]
+        assert scene.found() == found
+
+
 # --- shares that are dead or hang
 
 
@@ -234,7 +248,8 @@ def test_a_dead_share_names_who_must_stop(scene: Scene) -> None:
     link = scene.attach(level=Level.ATTACHED)
     scene.host.share(link).error = errno.ENOTCONN
     (finding,) = scene.moorline.doctor().findings
-    assert (finding.check, finding.next) == ("dead-share", "virsh shutdown g1")
+    assert finding.check == "dead-share"
+    assert "stop its users first: g1" in finding.what
     scene.world.guests[GuestId("g1")].running = False
     assert scene.found() == ["not-as-wished"]
 
@@ -381,6 +396,16 @@ def test_a_disk_without_a_mark_gets_it_while_the_guest_is_stopped(scene: Scene, 
     plug(scene, f"{link}/a")
     assert scene.moorline.adopt("g1", scene.connection()).steps == ["mark", "adopt"]
     assert scene.inventory.all["g1"][0].mark == "vol-a"
+
+
+def test_an_adoption_that_is_cut_short_can_be_repeated(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a")
+    scene.faults.plan((0, Fault.KILL_BEFORE))
+    with pytest.raises(Killed):
+        scene.moorline.adopt("g1", scene.connection())
+    assert scene.inventory.all["g1"][0].mark == "vol-a"
+    assert scene.rows("vol-a") == []
+    assert scene.moorline.adopt("g1", scene.connection()).steps == ["adopt"]
 
 
 @pytest.mark.parametrize(
