@@ -112,7 +112,8 @@ def _remove(directory: Path, sudo: Sequence[str]) -> None:
     # Mount points are immutable while nothing is mounted on them.
     subprocess.run([*sudo, "chattr", "-R", "-f", "-i", str(directory)], check=False)
     # Loop devices are the kernel's: they would outlive the host.
-    subprocess.run([*sudo, sys.executable, "-m", "lab.clients.loops", str(directory)], check=False)
+    detach = [sys.executable, "-m", "lab.clients.loops", str(directory)]
+    subprocess.run([*sudo, *detach], cwd=CHECKOUT, check=False)
     subprocess.run([*sudo, "rm", "-rf", "--", str(directory)], check=False)
 
 

@@ -7,7 +7,10 @@ os-brick's own connector is reached in the child, and what its errors become.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ import pytest
 
 from lab.clients import loops
 from moorline.backends.osbrick import protocols
+from moorline.backends.osbrick.backend import BlockVolume
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.host.linux import Linux
-from moorline.model import Linked, Unlinked
+from moorline.model import BlockDevice, Broken, Linked, Unlinked
+from moorline.ports import Host
+from moorline.secret import Secret
 from moorline.testing.contracts.backend import BackendContract, BackendRig
 
 IQN = "iqn.2010-10.org.openstack:volume-1"
@@ -95,6 +101,54 @@ def test_local_is_verified_by_os_bricks_own_connector(local: LocalRig) -> None:
     link = local.backend.inspect(parsed)
     assert isinstance(link, Linked)
     assert link.given
+
+
+class IscsiByLocal(protocols.Iscsi):
+    """All of iSCSI's way but the connector: os-brick's ``local`` names the device instead."""
+
+    protocol = "LOCAL"
+
+    def __init__(self, host: Host, locks: Path, device: Path) -> None:
+        super().__init__(host, locks, patience=0.5, deadline=4)
+        self.device = device
+
+    def parse(self, connection: Mapping[str, Any]) -> BlockVolume:
+        properties = Secret({"device_path": str(self.device)})
+        return replace(super().parse(connection), properties=properties)
+
+
+@pytest.fixture
+def by_id() -> Iterator[Path]:
+    """udev's directory, which the lab's /dev lacks."""
+    directory = Path("/dev/disk/by-id")
+    directory.mkdir(parents=True)
+    yield directory
+    shutil.rmtree("/dev/disk")
+    shutil.rmtree("/dev/moorline", ignore_errors=True)
+
+
+def test_a_guest_gets_a_link_to_the_name_that_lasts(
+    local: LocalRig, linux: Linux, tmp_path: Path, by_id: Path
+) -> None:
+    device = Path(f"/dev/loop{local.numbers[0]}")
+    bridge = IscsiByLocal(linux, tmp_path / "locks", device)
+    volume = bridge.parse({"driver_volume_type": "iscsi", "data": ISCSI})
+    with pytest.raises(Uncertain, match="udev has made no name"):
+        bridge.connect(volume)
+    name = by_id / "wwn-0x6001405"
+    name.symlink_to(device)
+    bridge.connect(volume)
+    assert bridge.inspect(volume) == Linked(BlockDevice(volume.device))
+    assert volume.device.readlink() == name
+    bridge.verify(volume)
+    name.unlink()  # the volume went away, and its kernel name may be another's by now
+    (by_id / "wwn-0x7777777").symlink_to(device)
+    assert isinstance(bridge.inspect(volume), Broken)
+    with pytest.raises(Failed, match="a device that is gone"):
+        bridge.verify(volume)
+    bridge.disconnect(volume)
+    assert not os.path.lexists(volume.device)
+    assert list((tmp_path / "locks").iterdir()) == []
 
 
 ISCSI = {"target_portal": "127.0.0.1:3260", "target_iqn": IQN, "target_lun": 1}

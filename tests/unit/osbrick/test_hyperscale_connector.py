@@ -112,7 +112,7 @@ CONNECT_FAILURES = {
     "nobody knows": (ProcessExecutionError(), "Lost"),
     "time-out": (exception.ExecutionTimeout(stderr="Time out on proc 7"), "TimedOut"),
     "exit code": (ProcessExecutionError(exit_code=3, stderr="broken"), "CommandFailed"),
-    "killed": (ProcessExecutionError(exit_code=-9), "CommandFailed"),
+    "killed": (ProcessExecutionError(exit_code=-9), "Lost"),
     "stderr": ((said(PAYLOAD), "a warning"), "Complained"),
     "empty": ("", "NoAnswer"),
     "blank": (" \n", "NoAnswer"),

@@ -42,7 +42,8 @@ HELPER = Option(
     "How os-brick's privsep helper is started where Moorline is not root. Default: sudo.",
     group="privsep_osbrick",
 )
-QUESTION_DEADLINE = 5.0
+QUESTION_DEADLINE = 10.0
+"""Seconds; starting the privsep helper is part of it where we are not root."""
 _CHILD = "moorline.backends.osbrick.child"
 _LOOK = 0.02
 

@@ -143,10 +143,9 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
         except processutils.ProcessExecutionError as e:
             if e.exit_code == HELD:
                 raise Busy(f"a command that holds {hold} still runs") from e
-            if e.exit_code == NOT_STARTED:
-                e = processutils.ProcessExecutionError(description=e.stderr)
-                raise e from FileNotFoundError(command[0])
-            raise
+            if e.exit_code != NOT_STARTED:
+                raise
+            raise processutils.ProcessExecutionError(description=e.stderr) from FileNotFoundError()
 
     return execute
 

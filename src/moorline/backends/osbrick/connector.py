@@ -48,7 +48,7 @@ class CannotRun(HyperScaleError):
 
 
 class Lost(HyperScaleError):
-    """What runs commands for us (the privsep helper) ended: hscli may have run, or run still."""
+    """hscli was killed, or what runs it for us (the privsep helper): it may have done its work."""
 
 
 class TimedOut(HyperScaleError):
@@ -56,7 +56,7 @@ class TimedOut(HyperScaleError):
 
 
 class CommandFailed(HyperScaleError):
-    """hscli did not exit 0."""
+    """hscli exited, and not with 0."""
 
 
 class Complained(HyperScaleError):
@@ -226,7 +226,7 @@ def _failure(operation: str, e: processutils.ProcessExecutionError) -> HyperScal
         return TimedOut(f"hscli {operation} did not end in time")
     if not_started(e):
         return CannotRun(f"hscli cannot be run: {_shown(e.description or str(e))}")
-    if not isinstance(e.exit_code, int):
+    if not isinstance(e.exit_code, int) or e.exit_code < 0:
         return Lost(f"hscli {operation} came to no end: {_shown(e.description or str(e))}")
     said = f": {_shown(e.stderr)}" if e.stderr else ""
     return CommandFailed(f"hscli {operation} exited {e.exit_code}{said}")
