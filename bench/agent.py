@@ -40,7 +40,7 @@ from moorline.worker import Worker
 
 ATTACHMENTS, GUESTS, SHARES = 1000, 500, 10
 RESTART, SWEEP = 5.0, 2.0
-ROUNDS = 7
+ROUNDS = 15
 
 
 def run(connection: Any) -> list[Result]:

@@ -37,6 +37,7 @@ from moorline.ports import Backends, Hypervisor, StorageBackend
 from moorline.records import Records
 
 AboutTo = Callable[[Step], None]
+_MOST_PARSED = 4096
 _IDLE = frozenset({Step.NOTHING, Step.WAIT, Step.PARK})
 _ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
 
@@ -88,6 +89,8 @@ class Reconciler:
         self._hypervisor = hypervisor
         self._lanes = lanes
         self._report = report
+        self._parsed: dict[Key, tuple[Attachment, StorageBackend[Any], Any]] = {}
+        """Connections that were parsed already: the same wish reads the same."""
 
     def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
         """Take the next step for *key*, and say so first. Raises what the step raises.
@@ -240,6 +243,14 @@ class Reconciler:
                 self._attach(row, seen, backend, connection)
 
     def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        known = self._parsed.get(row.key)
+        if known is None or known[0] is not row:
+            if len(self._parsed) >= _MOST_PARSED:
+                self._parsed.clear()
+            known = self._parsed[row.key] = (row, *self._parse(row))
+        return known[1:]
+
+    def _parse(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
         backend = self.backend(row.backend)
         connection = backend.parse(row.connection.reveal())
         if (now := backend.link_name(connection)) != row.link:

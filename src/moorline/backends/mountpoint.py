@@ -15,6 +15,7 @@ import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from moorline.errors import Failed
@@ -24,6 +25,7 @@ _IMMUTABLE = 0x10
 _NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*)?-[0-9a-f]{16}")
 
 
+@lru_cache(maxsize=1024)
 def name(kind: str, what: str) -> str:
     """A file's name for *what*: readable, short, and nobody else's."""
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", what)[-40:].lstrip("-.")
