@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 from lab import guest as guests
 from lab import host, leftovers
+from lab.agent import Agent
 from lab.command import Moorline
 from lab.demo import chapter, claim, say, until
 from lab.quobyte import Quobyte, QuobyteVolume
@@ -36,12 +38,14 @@ class Demo:
         self.quobyte = Quobyte(host.LAB)
         self.fast = self.quobyte.volume("fast")
         self.slow = self.quobyte.volume("slow")
+        self.lone = self.quobyte.volume("lone")
         self.web01, self.web02 = guests.boot(
             connection, ["web01", "web02"], host.images(), host.SOCKETS
         )
         # A state directory that the command makes itself, as on a user's machine.
         self._moorline = Moorline(host.LAB / "state")
         self.json = self._moorline.json
+        self.log = host.LAB / "agent.log"
 
     def volume(self, share: QuobyteVolume, number: int) -> Volume:
         # Unlike in the first 20 bytes: no more of a serial fits into a virtio disk.
@@ -60,16 +64,25 @@ class Demo:
         for line in self._moorline(*args).stdout.splitlines():
             say(f"  {line}")
 
+    def agent(self) -> Agent:
+        """Start the agent, and leave it running."""
+        say("# moorline agent &")
+        return Agent(self._moorline, self.log)
+
     def attach(self, guest: guests.Guest, volume: Volume) -> None:
         self.moorline("attach", guest.name, "--connection", str(volume.connection))
+
+    def begin_attach(self, guest: guests.Guest, volume: Volume) -> subprocess.Popen[str]:
+        """Type the command, and do not wait for its end."""
+        args = ("attach", guest.name, "--connection", str(volume.connection))
+        say(f"# moorline {' '.join(args)} &")
+        return self._moorline.start(*args)
 
     def killed_attach(
         self, guest: guests.Guest, volume: Volume, when: Callable[[], object], what: str
     ) -> None:
         """Start to attach; kill the command, and only it, as soon as *when* is true."""
-        args = ("attach", guest.name, "--connection", str(volume.connection))
-        process = self._moorline.start(*args)
-        say(f"# moorline {' '.join(args)}")
+        process = self.begin_attach(guest, volume)
         try:
             until(lambda: when() or process.poll() is not None, what)
         finally:
@@ -146,14 +159,16 @@ def main() -> None:
 
 
 def tell(demo: Demo) -> None:
-    one, two, three = (
+    one, two, three, four = (
         demo.volume(demo.fast, 1),
         demo.volume(demo.slow, 2),
         demo.volume(demo.fast, 3),
+        demo.volume(demo.lone, 4),
     )
     attach_one(demo, one)
     kill_while_mounting(demo, two)
     kill_while_attaching(demo, three)
+    kill_the_agent(demo, four)
     chapter("Detach: a share is unmounted when its last user goes")
     demo.moorline("detach", "web01", one.id)
     demo.check_detached(demo.web01, one)
@@ -219,3 +234,56 @@ def kill_while_attaching(demo: Demo, three: Volume) -> None:
     demo.check_attached(demo.web02, three)
     demo.check_data(demo.web02, three, "third")
     demo.moorline("list")
+
+
+def kill_the_agent(demo: Demo, four: Volume) -> None:
+    chapter("An agent keeps it all true; it is killed as well")
+    agent = demo.agent()
+    say("The commands find it, and go through it:")
+    demo.moorline("list")
+    four.share.command(slow=2)
+
+    def mounting() -> bool:
+        return any(four.share.export in call["argv"] for call in demo.quobyte.calls())
+
+    asked = demo.begin_attach(demo.web02, four)
+    until(mounting, "the client mounts")
+    agent.kill()
+    _, err = asked.communicate(timeout=30)
+    claim("killed with SIGKILL while mount.quobyte ran; the command exits 6", asked.returncode, 6)
+    say(f"  {err.splitlines()[0]}")
+    four.share.command()
+    say("Another agent is started, and nobody repeats the command:")
+    agent = demo.agent()
+
+    def there() -> bool:
+        return ("attached", "attached") in [
+            (row["wanted"], row["seen"]) for row in demo.json("list") if row["volume"] == four.id
+        ]
+
+    until(there, "the agent attaches what was wished", 30)
+    claim("the share is mounted once", demo.mounts(demo.lone), 1)
+    demo.check_attached(demo.web02, four)
+    demo.check_data(demo.web02, four, "fourth")
+    pull_by_hand(demo, four)
+    demo.moorline("detach", "web02", four.id)
+    demo.check_detached(demo.web02, four)
+    claim("its share is unmounted", demo.mounts(demo.lone), 0)
+    agent.stop()
+    claim("told to stop, the agent ends well, and what it kept stays", demo.mounts(demo.fast), 1)
+
+
+def pull_by_hand(demo: Demo, volume: Volume) -> None:
+    live = demo.disk(demo.web02, volume, inactive=False)
+    assert live is not None
+    say("Somebody pulls the disk out of the running guest by hand; the agent notices:")
+
+    def plugged_in() -> int:
+        told = demo.json("events", "--volume", volume.id)
+        return [(entry["step"], entry["outcome"]) for entry in told].count(("attach", "done"))
+
+    before = plugged_in()
+    demo.web02.domain.detachDeviceFlags(ET.tostring(live, encoding="unicode"), 1)  # AFFECT_LIVE
+    until(lambda: plugged_in() > before, "the agent plugs it in again")
+    demo.check_attached(demo.web02, volume)
+    demo.check_data(demo.web02, volume, "again")
