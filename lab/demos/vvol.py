@@ -67,9 +67,8 @@ class Demo:
 
     def of(self, machine: str) -> dict[str, int]:
         """The disks in the machine's own folder."""
-        return {
-            path: size for path, size in self.vcenter.disks().items() if f"] {machine}/" in path
-        }
+        home = f"[vvol1] {machine}/"
+        return {path: size for path, size in self.vcenter.disks().items() if path.startswith(home)}
 
 
 def main() -> None:

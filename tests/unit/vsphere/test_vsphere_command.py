@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lab.vcenter import VCenter
+from lab.vcenter.images import stream
 from lab.vcenter.rig import Operator
 from moorline.cli import main
 
@@ -99,3 +100,59 @@ def test_what_cannot_move_is_refused(moorline: Prompt, operator: Operator) -> No
     (row,) = json.loads(moorline("list", "--output", "json").stdout)
     moorline("relocate", guest, row["volume"], "nowhere", code=4)
     moorline("detach", guest, row["volume"])
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(stream(8 << 20, {0: b"data"}))
+    return path
+
+
+def test_a_machine_is_launched_started_and_removed(
+    moorline: Prompt, lab: VCenter, operator: Operator, image: Path
+) -> None:
+    launch = ("launch", "made", "--image", str(image), "--datastore-regex", "vvol.*")
+    told = json.loads(moorline(*launch, "--memory", "64M", "--output", "json").stdout)
+    assert (told["guest"], told["place"]) == ("made", "[vvol1] made")
+    moorline(*launch, "--memory", "64M")
+    moorline(*launch, "--memory", "128M", code=3)
+    moorline("start", "made")
+    moorline("remove", "made")
+    moorline("remove", "made")
+    moorline("start", "made", code=4)
+    assert [path for path in lab.disks() if "] made/" in path] == []
+
+
+def test_an_odd_size_is_refused_or_rounded_up(moorline: Prompt, lab: VCenter) -> None:
+    odd = ("launch", "odd", "--empty", str((8 << 20) + 1024), "--datastore-regex", "vvol.*")
+    refused = moorline(*odd, code=3)
+    assert str(9 << 20) in refused.stderr
+    moorline(*odd, "--round-up", "--thin")
+    assert lab.disks()["[vvol1] odd/odd.vmdk"] == 9 << 20
+    moorline("remove", "odd")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--image", "a", "--empty", "1G"),
+        ("--empty", "1G", "--thin", "--eager"),
+        ("--empty", "1G", "--boot", "x.json"),
+        ("--empty", "1G", "--vcpus", "2"),
+        ("--empty", "1G", "--no-start"),
+    ],
+)
+def test_options_that_do_not_fit_are_wrong_usage(moorline: Prompt, words: tuple[str, ...]) -> None:
+    moorline("launch", "made", *words, code=2)
+    moorline("remove", "made", "--force", code=2)
+
+
+def test_what_only_vsphere_has_is_wrong_usage_elsewhere(tmp_path: Path) -> None:
+    words = ["launch", "made", "--empty", "1G", "--state-dir", str(tmp_path)]
+    done = CliRunner().invoke(main, [*words, "--hypervisor", "qemu:///system"])
+    assert done.exit_code == 2
+    assert "is for vSphere" in done.stderr
+    done = CliRunner().invoke(main, ["datastores", "--for", "1G", "--hypervisor", "qemu:///system"])
+    assert done.exit_code == 3
