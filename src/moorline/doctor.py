@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from moorline import findings
 from moorline.discovery import (
     Diagnosing,
     Discovering,
@@ -25,6 +27,7 @@ from moorline.model import (
     Guest,
     Key,
     Level,
+    Link,
     Seen,
     Unknown,
     Unlinked,
@@ -70,7 +73,7 @@ class _Commands(NamedTuple):
 
 
 _ANY = _Commands("moorline list", "moorline list")
-_COMMANDS = {"libvirt": _Commands("virsh list --all", "virsh shutdown {guest}")}
+_COMMANDS = {"libvirt": _Commands("virsh list --all", "virsh shutdown {}")}
 
 
 class Doctor:
@@ -105,9 +108,10 @@ class Doctor:
             found.append(self._no_hypervisor(e))
         found += self._wishes(rows, guests)
         if guests is not None:
-            found += [_unwished_disk(guest, volume) for guest, volume in unwished(rows, guests)]
+            found += [findings.unwished_disk(*each) for each in unwished(rows, guests)]
             found += self._links(rows, guests)
         found += self._hosts(rows)
+        # Volumes that share a link find the same.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
         return Diagnosis(list(reversed(once.values())), self._facts())
 
@@ -116,50 +120,58 @@ class Doctor:
         try:
             guests: Sequence[Guest] | None = self._survey()
         except MoorlineError as e:
-            return [self._no_hypervisor(e)]
+            return [*self._wishes([row], None), self._no_hypervisor(e)]
         return list(self._wishes([row], guests))
 
     def _wishes(
         self, rows: Sequence[Attachment], guests: Sequence[Guest] | None
     ) -> Iterator[Finding]:
+        """What is wrong with wishes; with their links alone if *guests* cannot be looked at."""
         troubles = self._records.troubles()
         known = {guest.id: guest for guest in guests or ()}
         for row in rows:
             guest = known.get(row.key.guest)
-            if guests is not None and guest is None and row.want > Level.ABSENT:
-                if not row.hands_off:
-                    yield _lost_guest(row)
-                continue
             try:
-                seen = self._reconciler.observe(row, guest.disks if guest else {})
+                if guests is None:
+                    yield from self._ill(row.link, self._reconciler.link(row))
+                elif guest is None and row.want > Level.ABSENT and not row.hands_off:
+                    yield findings.lost_guest(row)
+                else:
+                    seen = self._reconciler.observe(row, guest.disks if guest else {})
+                    yield from self._wish(row, seen, troubles.get(trouble_key(row.key)))
             except Refused as e:
-                yield _refused(row, str(e))
-                continue
+                yield findings.refused_wish(row, str(e))
             except MoorlineError as e:
-                yield _behind(row, str(e))
-                continue
-            yield from self._wish(row, seen, troubles.get(trouble_key(row.key)))
+                yield findings.not_as_wished(row, str(e))
 
     def _wish(self, row: Attachment, seen: Seen, trouble: Trouble | None) -> Iterator[Finding]:
         step = next_step(row.want, seen)
-        if isinstance(seen.link, Unknown) and seen.link.hangs:
-            yield hung(row.link, seen.link.reason)
-        elif isinstance(seen.link, Foreign):
-            yield self._wrong(row.link, seen.link.reason)
+        if ill := list(self._ill(row.link, seen.link)):
+            yield from ill
         elif step is Step.PARK and isinstance(seen.link, Broken):
-            stop = self._commands.stop.format(guest=(*seen.users, row.guest_name)[0])
-            yield _dead(row, seen, stop)
+            stop = self._commands.stop.format(shlex.quote((*seen.users, row.guest_name)[0]))
+            yield findings.dead_share(row, seen, stop)
         elif step is Step.PARK:
-            yield _other_disk(row, seen)
+            yield findings.other_disk(row, seen)
         elif step is not Step.NOTHING and trouble is not None and trouble.error in _REFUSALS:
-            yield _refused(row, trouble.message)
+            yield findings.refused_wish(row, trouble.message)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
-            yield _behind(row, waits or f"the next step is to {step.value}")
+            yield findings.not_as_wished(row, waits or f"the next step is to {step.value}")
 
-    def _wrong(self, link: str, why: str) -> Finding:
-        mounted = any(mount.target == link for mount in self._around.mounts())
-        return _wrong_mount(link, why) if mounted else polluted(link, why)
+    def _ill(self, link: str, ill: Link | None) -> Iterator[Finding]:
+        """What no step of ours can cure."""
+        mount = next((m for m in self._around.mounts() if m.target == link), None)
+        match ill:
+            case Unknown(reason, hangs=True):
+                fuse = mount is not None and mount.fstype.startswith("fuse")
+                yield findings.hung_share(link, reason, fuse=fuse)
+            case Foreign(reason) if mount is not None:
+                yield findings.wrong_mount(link, reason)
+            case Foreign(reason) if link.startswith("/dev/"):
+                yield findings.wrong_device(link, reason)
+            case Foreign(reason):
+                yield findings.written_beneath(link, reason)
 
     def _links(self, rows: Sequence[Attachment], guests: Sequence[Guest]) -> Iterator[Finding]:
         wished = {row.link for row in rows}
@@ -167,17 +179,15 @@ class Doctor:
             if found.link in wished:
                 continue  # its wishes tell of it
             if names := users(found.link, guests):
-                yield from (_unmanaged(found.link, name) for name in names)
+                yield from (findings.unmanaged_disk(found.link, name) for name in names)
                 continue
             match found.ill:
                 case Unlinked():
-                    yield _leftover(found)
-                case Foreign(reason):
-                    yield polluted(found.link, reason)
-                case Unknown(reason, hangs=True):
-                    yield hung(found.link, reason)
+                    yield findings.leftover(found)
                 case None | Broken():
-                    yield _leaked(found)
+                    yield findings.leaked_link(found)
+                case ill:
+                    yield from self._ill(found.link, ill)
 
     def _hosts(self, rows: Sequence[Attachment]) -> Iterator[Finding]:
         kinds = sorted({row.backend for row in rows})
@@ -261,127 +271,3 @@ def unwished(
         for volume in guest.disks:
             if (guest.id, volume) not in wished:
                 yield guest, volume
-
-
-def hung(link: str, why: str) -> Finding:
-    """A share that does not answer."""
-    return Finding(
-        "hung-share",
-        link,
-        why,
-        "its volumes cannot be attached or detached, and guests on it may stand still;"
-        " other shares are not affected",
-        f"moorline abort {link} --dry-run",
-    )
-
-
-def polluted(link: str, why: str) -> Finding:
-    """Somebody wrote beneath a mount point."""
-    return Finding(
-        "written-beneath",
-        link,
-        why,
-        "what was written there lies on the host's own disk, and would vanish under a mount",
-        f"mv {link} {link}.found",
-    )
-
-
-def _lost_guest(row: Attachment) -> Finding:
-    return Finding(
-        "lost-guest",
-        row.key.volume,
-        f"volume {row.key.volume} is wanted on {row.guest_name}, which is not there any more",
-        "the wish cannot come true, and keeps its link",
-        f"moorline detach {row.guest_name or row.key.guest} {row.key.volume}",
-    )
-
-
-def _refused(row: Attachment, why: str) -> Finding:
-    return Finding(
-        "refused-wish",
-        row.key.volume,
-        f"volume {row.key.volume} on {row.guest_name}: {why}",
-        "the wish cannot come true as things are: cure what is said, or take the wish back",
-        f"moorline explain {row.key.volume}",
-    )
-
-
-def _behind(row: Attachment, why: str) -> Finding:
-    return Finding(
-        "not-as-wished",
-        row.key.volume,
-        f"volume {row.key.volume} is not yet {row.want} on {row.guest_name}: {why}",
-        "an agent goes on with it by itself; without one, a command must",
-        "moorline sweep",
-    )
-
-
-def _dead(row: Attachment, seen: Seen, stop: str) -> Finding:
-    return Finding(
-        "dead-share",
-        row.link,
-        reason(Step.PARK, seen),
-        "its client has ended; it is mounted anew as soon as no running guest has it open",
-        stop,
-    )
-
-
-def _other_disk(row: Attachment, seen: Seen) -> Finding:
-    return Finding(
-        "other-disk",
-        row.key.volume,
-        seen.elsewhere,
-        "the guest works on another file than the one that is wished",
-        f"moorline detach {row.guest_name} {row.key.volume}",
-    )
-
-
-def _wrong_mount(link: str, why: str) -> Finding:
-    return Finding(
-        "wrong-mount",
-        link,
-        why,
-        "it is somebody else's, so it is never unmounted for you; the volumes wait for its end",
-        f"umount {link}",
-    )
-
-
-def _unwished_disk(guest: Guest, volume: VolumeId) -> Finding:
-    return Finding(
-        "unwished-disk",
-        f"{guest.name}/{volume}",
-        f"{guest.name} has a disk that bears the mark of volume {volume}, which nobody wished",
-        "nobody keeps its link, and nobody takes it away; Nova marks its disks alike:"
-        " `moorline adopt` takes such over",
-        f"moorline detach {guest.name} {volume}",
-    )
-
-
-def _leaked(found: Found) -> Finding:
-    return Finding(
-        "leaked-link",
-        found.link,
-        f"{found.link} is connected, and no wish and no guest needs it",
-        "it keeps a client running, and the share busy",
-        "moorline repair",
-    )
-
-
-def _leftover(found: Found) -> Finding:
-    return Finding(
-        "leftover",
-        found.link,
-        f"the place of a link, {found.link}, is left, with nothing connected there",
-        "it does no harm, but whoever looks may take it for a volume's",
-        "moorline repair",
-    )
-
-
-def _unmanaged(link: str, guest: str) -> Finding:
-    return Finding(
-        "unmanaged-disk",
-        f"{guest} on {link}",
-        f"{guest} has a disk on {link}, which nobody wished",
-        "the link is left alone for the guest's sake, but nobody mounts it after a reboot",
-        f"moorline adopt {guest}",
-    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from moorline.backlog import Pending
 from moorline.discovery import Finding
+from moorline.findings import command
 from moorline.journal import Journal, JournalEntry
 from moorline.model import Attachment
 from moorline.views import View
@@ -63,8 +64,8 @@ class Explainer:
         tried = [e for e in self._journal.read(volume=row.key.volume) if _is_of(e, row)]
         mine = next((p for p in pending if p.key == row.key), None)
         finding = next(iter(self._about(row)), None)
-        if not waits_for and step != "nothing" and view.trouble is not None:
-            waits_for = view.trouble.message
+        if not waits_for and step != "nothing":
+            waits_for = view.trouble.message if view.trouble else mine.why if mine else ""
         return Explanation(
             volume=view.volume,
             guest=view.guest,
@@ -105,5 +106,5 @@ def _failures(tried: Sequence[JournalEntry]) -> int:
 
 def _command(finding: Finding, row: Attachment) -> str:
     if finding.check == "refused-wish":  # what is to be cured is said: else take it back
-        return f"moorline detach {row.guest_name or row.key.guest} {row.key.volume}"
+        return command("moorline", "detach", row.guest_name or row.key.guest, row.key.volume)
     return finding.next

@@ -20,6 +20,7 @@ CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "
     "care",
     "doctor",
     "explaining",
+    "findings",
     "guests",
     "journal",
     "relocating",

@@ -151,6 +151,21 @@ def test_a_link_is_leaked_only_if_nobody_needs_it(scene: Scene) -> None:
     assert not Path(link).exists()
 
 
+def test_a_share_that_hangs_is_told_even_if_the_guests_cannot_be_asked(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    scene.world.blind = True
+    assert scene.found() == ["no-hypervisor"]
+    scene.host.share(link).hangs = True
+    assert scene.found() == ["no-hypervisor", "hung-share"]
+
+
+def test_only_fuse_is_said_to_have_a_way_out(scene: Scene) -> None:
+    link = scene.attach()
+    scene.host.share(link).hangs = True
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.next == f"moorline abort {link} --dry-run"
+
+
 def test_unknown_means_in_use(scene: Scene) -> None:
     scene.attach()
     scene.moorline.release("g1", "vol-a")
