@@ -52,7 +52,7 @@ def _serve(control: socket.socket, answer: Answer) -> None:
     while listening or running:
         patience = _LOOK * 1000 if running else None
         if listening and poll.poll(patience):
-            packet, files, _, _ = socket.recv_fds(control, 64, 2)
+            packet, files, _, _ = socket.recv_fds(control, 64, 2, socket.MSG_CMSG_CLOEXEC)
             if packet:
                 running[_call(answer, *files)] = time.monotonic() + float(packet)
             else:
