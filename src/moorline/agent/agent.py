@@ -29,6 +29,9 @@ PATIENCE = 10.0
 """Seconds to wait for a command that owns the host."""
 LAST_STEPS = 60.0
 """Seconds that the steps in hand have to end when we are told to stop."""
+FIRST_TRIES = 30.0
+"""Seconds that the first try at every wish may keep what is to start after us."""
+_SOON = 0.05
 _ALIVE = 5.0
 """Seconds between two looks at whether all that should run does."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
@@ -84,6 +87,11 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+def tried(upkeep: Upkeep) -> bool:
+    """Whether each wish was looked at, and tried once if it was not as wished."""
+    return upkeep.swept is not None and all(each.why for each in upkeep.pending())
+
+
 class Agent:
     """One host's agent. *read*: reads the settings, now and again on SIGHUP."""
 
@@ -116,7 +124,6 @@ class Agent:
         metrics.watch(upkeep.pending, lambda: upkeep.swept)
         app = self._serve(moorline, metrics)
         upkeep.start()
-        systemd.tell("READY=1", f"STATUS=serving {self._options.socket}")
         _LOG.info("serving %s", self._options.socket)
         healthy = self._watch(systemd, upkeep)
         systemd.tell("STOPPING=1")
@@ -151,10 +158,14 @@ class Agent:
     def _watch(self, systemd: Notifier, upkeep: Upkeep) -> bool:
         """Heed signals until one says stop; False if a part of us died before that."""
         pause = min(_ALIVE, systemd.watchdog / 3) if systemd.watchdog else _ALIVE
+        ready, late = False, time.monotonic() + FIRST_TRIES
         while True:
             number = None
             with suppress(queue.Empty):
-                number = self._signals.get(timeout=pause)
+                number = self._signals.get(timeout=pause if ready else _SOON)
+            if not ready and (tried(upkeep) or time.monotonic() > late):
+                ready = True
+                systemd.tell("READY=1")
             if number == signal.SIGHUP:
                 systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
                 self._reload()

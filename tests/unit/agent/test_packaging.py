@@ -1,0 +1,83 @@
+"""What operators install beside the package agrees with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moorline.agent.metrics import Metrics
+from moorline.looker import Sweep
+
+PACKAGING = Path(__file__).parents[3] / "packaging"
+UNIT = (PACKAGING / "moorline-agent.service").read_text()
+# systemd.exec(5): each of these gives the service a mount namespace of its own.
+NAMESPACES = {
+    *("PrivateMounts", "PrivateTmp", "PrivateDevices", "PrivateUsers", "PrivateIPC"),
+    *("PrivateNetwork", "ProtectSystem", "ProtectHome", "ProtectProc", "ProcSubset"),
+    *("ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectClock"),
+    *("ProtectControlGroups", "ProtectHostname", "ReadWritePaths", "ReadOnlyPaths"),
+    *("InaccessiblePaths", "ExecPaths", "NoExecPaths", "TemporaryFileSystem", "BindPaths"),
+    *("BindReadOnlyPaths", "MountFlags", "MountAPIVFS", "RootDirectory", "RootImage"),
+    *("DynamicUser", "MountImages", "ExtensionImages", "ExtensionDirectories"),
+}
+
+
+def settings() -> dict[str, str]:
+    lines = [line for line in UNIT.splitlines() if "=" in line and not line.startswith("#")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_its_mounts_are_everybody_s() -> None:
+    assert not NAMESPACES & settings().keys()
+
+
+def test_what_it_started_outlives_it_and_guests_come_after_it() -> None:
+    found = settings()
+    assert found["KillMode"] == "process"
+    assert found["Type"] == "notify"
+    assert "libvirt-guests.service" in found["Before"]
+    assert "libvirtd.service" in found["After"]
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    program = Path(sys.executable).with_name("moorline")
+    unit = tmp_path / "moorline-agent.service"
+    unit.write_text(UNIT.replace("/opt/moorline/bin/moorline", str(program)))
+    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    about_it = [line for line in done.stderr.splitlines() if "moorline" in line]
+    assert (done.returncode, about_it) == (0, []), done.stderr
+
+
+def told() -> set[str]:
+    """The names that an agent's page has."""
+    metrics = Metrics()
+    metrics.watch(list, lambda: Sweep(0, [], 0.0))
+    return set(re.findall(r"^(moorline_\w+)", metrics.page().decode(), re.MULTILINE))
+
+
+def test_alerts_and_dashboard_ask_for_what_there_is() -> None:
+    alerts = yaml.safe_load((PACKAGING / "moorline-alerts.yaml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert all({"alert", "expr", "annotations"} <= rule.keys() for rule in rules)
+    dashboard = json.loads((PACKAGING / "moorline-dashboard.json").read_text())
+    asked = [rule["expr"] for rule in rules]
+    asked += [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    names = {name for expr in asked for name in re.findall(r"moorline_\w+", expr)}
+    assert len(names) > 8
+    assert names <= told()
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    text = (PACKAGING.parent / "docs/reference.md").read_text()
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in told()}
+    assert {name for name in families if f"`{name}" not in text} == set()
