@@ -114,6 +114,13 @@ def test_a_file_that_shall_keep_its_owner_says_so() -> None:
     assert ET.fromstring(xml()).find("source/seclabel") is None
 
 
+@pytest.mark.parametrize(("discard", "said"), [(True, "unmap"), (False, None)])
+def test_a_device_takes_discards_if_its_storage_does(discard: bool, said: str | None) -> None:
+    found = ET.fromstring(xml(BlockDevice(Path("/dev/x"), discard=discard))).find("driver")
+    assert found is not None
+    assert found.get("discard") == said
+
+
 def test_a_scsi_disk_has_its_address() -> None:
     address = ET.fromstring(xml(bus="scsi", unit=7)).find("address")
     assert address is not None
