@@ -68,8 +68,9 @@ class Worker:
             return Verdict()
         tries = 0 if taken else turn.tries
         why = done.reason or "the guest has not let go of the disk yet"
-        if done.step is Step.PARK:
-            self._note(turn, NotOurs(why), done.step)
+        if done.step in _WAITS:
+            family = NotOurs if done.step is Step.PARK else Uncertain
+            self._note(turn, family(why), done.step)
         return Verdict(why, backoff(tries), tries + 1)
 
     def _bring(self, key: Key, taken: list[Step], stopping: Callable[[], bool]) -> Pass:
