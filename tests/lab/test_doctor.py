@@ -5,15 +5,18 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from libvirt_rig import CONFIG
+from libvirt_rig import CONFIG, until
+from loop import running_loop
 from scene import Scene, Volume, attribute, disk, halves, kill_daemon, small_guest, start_paused
 
 from moorline import wiring
+from moorline.errors import Refused
 from moorline.host.fuse import CONNECTIONS
 
 RUNNING = "small2"
@@ -170,26 +173,32 @@ def test_a_hung_share_is_aborted_only_when_told(
     scene: Scene, running: Any, fusectl: None, hang: Callable[[bool], None]
 ) -> None:
     volume = scene.volume()
-    scene.attach(RUNNING, volume)
-    at = scene.mount_point()
-    answers = scene.moorline("abort", str(at), code=3)
-    assert "does not hang" in answers.stderr
-    hang(True)
-    finding = only(scene, "hung-share")
-    refused = follow(scene, finding, code=3)
-    assert f"{RUNNING} runs on {at}" in refused.stderr
-    explained = scene.moorline.json("explain", volume.id)[0]
-    assert (explained["step"], explained["held_by"]) == ("wait", [RUNNING])
-    scene.moorline("abort", str(at), "--force")
-    dead = only(scene, "dead-share")
-    assert RUNNING in dead["what"]
-    hang(False)
-    running.destroy()
-    follow(scene, only(scene, "not-as-wished"))
-    assert findings(scene) == {}
-    aborted = scene.moorline("events").stdout
-    assert f"the FUSE connection of {at} was aborted" in aborted
-    scene.detach(RUNNING, volume)
+    with running_loop(scene) as loop:
+        moorline = loop.moorline
+        loop.attach(running, volume)
+        at = scene.mount_point()
+        with pytest.raises(Refused, match="does not hang"):
+            moorline.abort(str(at))
+        hang(True)
+        (hung,) = moorline.doctor().findings
+        assert hung.check == "hung-share"
+        refused = follow(scene, hung.to_dict(), code=3)
+        assert f"{RUNNING} runs on {at}" in refused.stderr
+        loop.upkeep.wake()
+        until(lambda: moorline.explain(volume.id)[0].due is not None, 10)
+        (told,) = moorline.explain(volume.id)
+        assert (told.step, told.held_by) == ("wait", [RUNNING])
+        assert told.since > time.time() - 30
+        moorline.abort(str(at), force=True)
+        until(lambda: [f.check for f in moorline.doctor().findings] == ["dead-share"], 20)
+        hang(False)
+        running.destroy()
+        loop.settles()
+        assert moorline.doctor().findings == []
+        seen = [entry.message for entry in moorline.events() if entry.outcome != "done"]
+        assert seen[0].endswith("does not answer")
+        assert f"the FUSE connection of {at} was aborted" in seen
+        loop.detach(running, volume)
     assert scene.is_clean()
 
 
