@@ -1,0 +1,95 @@
+"""Who may do what: the kernel says who asks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket as sockets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from moorline.local_api.app import App
+from moorline.local_api.client import Client
+from moorline.local_api.peer import Rights, peer
+from moorline.local_api.server import Server, listen
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+NOBODY, OURS = 65534, 54321
+
+
+@contextmanager
+def reachable(app: App, rights: Rights) -> Iterator[Path]:
+    """A socket where others can get at it."""
+    app.rights = rights
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "agent.sock"
+        server = Server(listen(path, rights.mode, rights.group), app)
+        server.start()
+        yield path
+        server.stop()
+
+
+def as_nobody(groups: list[int], do: Callable[[], object]) -> str:
+    """What *do* comes to when user nobody does it: the error's class, or the result's."""
+    here, there = multiprocessing.Pipe()
+
+    def child() -> None:
+        os.setgroups(groups)
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        try:
+            there.send(type(do()).__name__)
+        except Exception as e:  # noqa: BLE001 - whatever it is is the answer
+            there.send(type(e).__name__)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    assert here.poll(20)
+    process.join()
+    return str(here.recv())
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("groups", "rights", "look", "change"),
+    [
+        ([], Rights(OURS), "Denied", "Denied"),
+        ([], Rights(None), "Denied", "Denied"),
+        ([OURS], Rights(OURS), "list", "list"),
+        ([7, OURS, 8], Rights(OURS), "list", "list"),
+        ([], Rights(OURS, anyone_may_look=True), "list", "Denied"),
+        ([], Rights(None, anyone_may_look=True), "list", "Denied"),
+    ],
+)
+def test_others(app: App, groups: list[int], rights: Rights, look: str, change: str) -> None:
+    with reachable(app, rights) as path:
+        client = Client(path, timeout=10)
+        assert as_nobody(groups, client.list) == look
+        assert as_nobody(groups, client.sweep) == change
+        assert client.list() == []  # root may, always
+
+
+@needs_root
+def test_the_kernel_s_word_counts_not_only_the_file_s_mode(app: App) -> None:
+    with reachable(app, Rights(OURS)) as path:
+        path.chmod(0o666)
+        assert as_nobody([], Client(path).list) == "Denied"
+        assert as_nobody([], Client(path).sweep) == "Denied"
+        assert as_nobody([], Client(path).about) == "Denied"
+
+
+def test_a_peer_is_who_connected() -> None:
+    one, other = sockets.socketpair()
+    with one, other:
+        seen = peer(one)
+    assert (seen.pid, seen.uid) == (os.getpid(), os.geteuid())
+    assert seen.groups == {os.getegid(), *os.getgroups()}
+
+
+def test_rights_of_a_group_that_is_not_there() -> None:
+    assert Rights.of("no-such-group-here", anyone_may_look=False) == Rights(None)
