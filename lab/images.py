@@ -16,7 +16,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,19 +92,20 @@ def _build_at(directory: Path) -> None:
 def _build(work: Path) -> None:
     guest, root = work / "guest", work / "root"
     guest.mkdir()
-    _unpack(work, root)
+    unpack(work, root, ["busybox-static"])
     kernel = next(iter(sorted((root / "boot").glob("vmlinuz-*"))))
     shutil.copyfile(kernel, guest / "kernel")
     busybox = next(p for p in (root / "bin/busybox", root / "usr/bin/busybox") if p.exists())
-    archive = _newc(_content(busybox.read_bytes(), _modules(root)))
+    archive = newc(content(busybox.read_bytes(), modules(root)))
     (guest / "initramfs").write_bytes(gzip.compress(archive, 6, mtime=0))
     for file in guest.iterdir():
         file.chmod(0o644)  # QEMU runs as another user, whatever our umask
 
 
-def _unpack(work: Path, root: Path) -> None:
+def unpack(work: Path, root: Path, packages: Sequence[str]) -> None:
+    """Fetch the guest's kernel and *packages*, and unpack them below *root*."""
     work.chmod(0o755)
-    packages = [*_kernel_packages(), "busybox-static"]
+    packages = [*_kernel_packages(), *packages]
     subprocess.run(["apt-get", "-q", "download", *packages], cwd=work, check=True)
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
@@ -125,7 +126,7 @@ def _depends(package: str, pattern: str) -> list[str]:
     return re.findall(rf"^\s*\|?Depends: ({pattern})$", found.stdout, re.MULTILINE)[:1]
 
 
-def _modules(root: Path) -> dict[str, bytes]:
+def modules(root: Path, names: Sequence[str] = MODULES) -> dict[str, bytes]:
     """The modules that the guest needs, in the order in which they can be loaded."""
     files: dict[str, Path] = {}
     for path in (root / "lib/modules").rglob("*.ko*"):
@@ -141,7 +142,7 @@ def _modules(root: Path) -> dict[str, bytes]:
             add(other.replace("-", "_"))
         order[name] = code
 
-    for name in MODULES:
+    for name in names:
         add(name)
     return order
 
@@ -159,21 +160,22 @@ def _module(path: Path) -> bytes:
 Member = tuple[str, int, bytes, tuple[int, int]]
 
 
-def _content(busybox: bytes, modules: dict[str, bytes]) -> Iterator[Member]:
+def content(busybox: bytes, modules: dict[str, bytes], init: str = INIT) -> Iterator[Member]:
+    """What is in an initramfs."""
     none = (0, 0)
     for directory in ("bin", "dev", "proc", "sys", "modules", "tmp", "mnt"):
         yield directory, stat.S_IFDIR | 0o755, b"", none
     yield "dev/console", stat.S_IFCHR | 0o600, b"", (5, 1)
     yield "bin/busybox", stat.S_IFREG | 0o755, busybox, none
     yield "bin/sh", stat.S_IFLNK | 0o777, b"busybox", none
-    yield "init", stat.S_IFREG | 0o755, INIT.encode(), none
+    yield "init", stat.S_IFREG | 0o755, init.encode(), none
     for name, code in modules.items():
         yield f"modules/{name}", stat.S_IFREG | 0o644, code, none
     yield "modules/order", stat.S_IFREG | 0o644, "\n".join(modules).encode(), none
     yield "TRAILER!!!", 0, b"", none
 
 
-def _newc(members: Iterator[Member]) -> bytes:
+def newc(members: Iterator[Member]) -> bytes:
     """A cpio archive as Documentation/driver-api/early-userspace/buffer-format.rst wants it."""
     archive = bytearray()
     for inode, (name, mode, data, device) in enumerate(members, 1):
