@@ -25,7 +25,7 @@ from moorline.ports import Hypervisor, Mount
 from moorline.reconciler import Reconciler
 from moorline.records import Records
 from moorline.views import View, view
-from moorline.wishes import Wishes
+from moorline.wishes import Place, Wishes
 
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -91,49 +91,39 @@ class Adopter:
         format: Format | None,
         volume: str | None,
         target: str,
+        hands_off: bool,
         dry_run: bool,
     ) -> Adoption:
         """Wish what is there already: the disk of *guest* that is the connection's volume.
 
         The disk stays as it is; one without a mark gets it, which needs a
-        stopped guest. Raises Refused (no such disk, or it is another), NotFound.
+        stopped guest. *hands_off*: somebody else (Nova) goes on plugging it,
+        so it needs no mark, and only its link is wished. Raises Refused (no
+        such disk, or it is another), NotFound.
         """
         found = self._hypervisor.find(guest)
         place = self._wishes.place(connection, format)
-        backend = self._reconciler.backend(place.backend)
-        parsed = backend.parse(place.connection)
-        link = backend.inspect(parsed)
-        disks = self._disks(found)
-        source = link.source if isinstance(link, Linked) else None
-        if not isinstance(source, ImageFile | BlockDevice):
-            raise self._elsewhere(found, disks, place.backend, parsed, str(place.link))
-        disk = next((d for d in disks if d.path == str(source.path)), None)
-        if disk is None:
-            raise self._elsewhere(found, disks, place.backend, parsed, str(source.path))
-        _refuse_other(disk, source, target)
-        backend.verify(parsed)
+        disk = self._disk_of(found, place)
+        if target not in ("", disk.device):
+            raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")
         id = volume or place.volume or disk.mark or _usable(disk.serial)
-        options = DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared)
         before, wish = self._wishes.make(
-            found.id, connection, format, id or None, Level.ATTACHED, options
+            found.id,
+            connection,
+            format,
+            id or None,
+            Level.CONNECTED if hands_off else Level.ATTACHED,
+            _options(disk, hands_off),
+            hands_off=hands_off,
         )
-        if disk.mark not in ("", wish.key.volume):
-            raise Refused(
-                f"{disk.device} of {found.name} bears the mark of volume {disk.mark}",
-                hint=f"--volume {disk.mark}",
-            )
-        if not disk.mark and disk.running:
-            raise Refused(
-                f"{disk.device} of {found.name} bears no mark, and a running guest's disk"
-                " cannot be given one",
-                hint="stop the guest first",
-            )
-        steps = [] if disk.mark else ["mark"]
+        steps = [] if hands_off or _is_marked(disk, wish) else ["mark"]
         if wish == before:
-            return Adoption([], view(wish, self._reconciler.observe(wish)))
-        if not dry_run:
-            wish = self._take(wish, disk)
-        return Adoption([*steps, "adopt"], view(wish, self._reconciler.observe(wish)))
+            steps = []
+        else:
+            if not dry_run:
+                wish = self._take(wish, disk.device if steps else "")
+            steps.append("adopt")
+        return Adoption(steps, view(wish, self._reconciler.observe(wish)))
 
     def release(self, guest: str, volume: str, *, dry_run: bool) -> Adoption:
         """Drop a wish and leave its disk and its link as they are. Raises NotFound, Refused."""
@@ -142,18 +132,21 @@ class Adopter:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
         if row.want is Level.ABSENT:
             raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
-        told = view(row, self._reconciler.observe(row))
+        try:
+            told = view(row, self._reconciler.observe(row))
+        except MoorlineError as e:
+            told = view(row, str(e))  # to forget it, nothing needs to be seen
         if not dry_run:
             with self._reconciler.with_guest(row.key.guest):
                 self._records.forget(row)
             self._note("released", row)
         return Adoption(["release"], told)
 
-    def _take(self, wish: Attachment, disk: GuestDisk) -> Attachment:
+    def _take(self, wish: Attachment, device: str) -> Attachment:
         """Mark, then wish: a wish for a disk without a mark would plug it a second time."""
         with self._reconciler.with_guest(wish.key.guest):
-            if not disk.mark and self._around.inventory is not None:
-                self._around.inventory.mark(wish.key.guest, disk.device, wish.key.volume)
+            if device and self._around.inventory is not None:
+                self._around.inventory.mark(wish.key.guest, device, wish.key.volume)
             row = self._records.put(wish)
         self._note("adopted", row)
         return row
@@ -178,28 +171,67 @@ class Adopter:
                 return kind
         return ""
 
+    def _disk_of(self, guest: GuestName, place: Place) -> GuestDisk:
+        """The guest's disk that is this volume, where this host has it. Raises Refused."""
+        backend = self._reconciler.backend(place.backend)
+        parsed = backend.parse(place.connection)
+        link = backend.inspect(parsed)
+        source = link.source if isinstance(link, Linked) else None
+        disks = self._disks(guest)
+        if isinstance(source, ImageFile | BlockDevice):
+            disk = next((disk for disk in disks if disk.path == str(source.path)), None)
+            if disk is not None:
+                _refuse_other_format(disk, source)
+                backend.verify(parsed)
+                return disk
+        raise self._elsewhere(guest, disks, place, parsed)
+
     def _elsewhere(
-        self, guest: GuestName, disks: Sequence[GuestDisk], kind: str, parsed: Any, expected: str
+        self, guest: GuestName, disks: Sequence[GuestDisk], place: Place, parsed: Any
     ) -> Refused:
         """Say why the disk is not found, and where the operator's option should point."""
         same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
         mount = _covering(same.path, self._around.mounts()) if same else None
-        if same is None or mount is None or self._kind(same.path, [mount]) != kind:
+        if same is None or mount is None or self._kind(same.path, [mount]) != place.backend:
             known = ", ".join(f"{d.device}={d.path}" for d in disks)
-            return Refused(f"{guest.name} has no disk {expected}", hint=f"its disks: {known}")
+            return Refused(
+                f"{guest.name} has no disk that is this volume on {place.link}",
+                hint=f"its disks: {known}",
+            )
         share = getattr(parsed, "share", "SHARE")
         return Refused(
             f"{same.device} of {guest.name} is {same.path}, on a mount that is not ours",
-            hint=f"leave it mounted, and set {kind}_mounted = {share}={mount.target}",
+            hint=f"leave it mounted, and set {place.backend}_mounted = {share}={mount.target}",
         )
 
 
-def _refuse_other(disk: GuestDisk, source: ImageFile | BlockDevice, target: str) -> None:
-    if target and target != disk.device:
-        raise Refused(f"{source.path} is {disk.device}, not {target}")
+def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice) -> None:
     format = source.format if isinstance(source, ImageFile) else "raw"
     if format != disk.format:
         raise Refused(f"{disk.device} is used as {disk.format}, and the connection says {format}")
+
+
+def _is_marked(disk: GuestDisk, wish: Attachment) -> bool:
+    """Whether the disk bears the mark of the wish. Raises Refused if it cannot."""
+    if disk.mark not in ("", wish.key.volume):
+        raise Refused(
+            f"{disk.device} of {wish.guest_name} bears the mark of volume {disk.mark}",
+            hint=f"--volume {disk.mark}",
+        )
+    if not disk.mark and disk.running:
+        raise Refused(
+            f"{disk.device} of {wish.guest_name} bears no mark, and a running guest's disk"
+            " cannot be given one",
+            hint="stop the guest first",
+        )
+    return bool(disk.mark)
+
+
+def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
+    """How the disk is plugged, where that is ours to do again."""
+    if hands_off:
+        return DiskOptions(shared=disk.shared)
+    return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared)
 
 
 def _usable(serial: str) -> str:

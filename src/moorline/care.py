@@ -92,15 +92,22 @@ class Care:
         format: Format | None = None,
         volume: str | None = None,
         target: str = "",
+        hands_off: bool = False,
         dry_run: bool = False,
     ) -> Adoption:
         """Take over a disk that somebody else plugged; see :meth:`Adopter.adopt`.
 
-        *connection*, *format*, *volume*: as of ``attach``. *target*: the disk
-        that it must be.
+        *connection*, *format*, *volume*, *hands_off*: as of ``attach``.
+        *target*: the disk that it must be.
         """
         return self._adopter().adopt(
-            guest, connection, format=format, volume=volume, target=target, dry_run=dry_run
+            guest,
+            connection,
+            format=format,
+            volume=volume,
+            target=target,
+            hands_off=hands_off,
+            dry_run=dry_run,
         )
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:

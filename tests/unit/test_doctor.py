@@ -413,6 +413,19 @@ def test_a_disk_without_a_mark_gets_it_while_the_guest_is_stopped(scene: Scene, 
     assert scene.inventory.all["g1"][0].mark == "vol-a"
 
 
+def test_what_nova_goes_on_plugging_needs_no_mark(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", running=True, readonly=True)
+    guest = "01234567-89ab-cdef-0123-456789abcdef"
+    scene.inventory.all[guest] = scene.inventory.all.pop("g1")
+    scene.world.guests[GuestId(guest)] = scene.world.guests.pop(GuestId("g1"))
+    adoption = scene.moorline.adopt("g1", scene.connection(), hands_off=True)
+    assert (adoption.steps, adoption.view.wanted) == (["adopt"], "connected")
+    # What Nova's driver asks for later is the same wish.
+    again = scene.moorline.attach(guest, scene.connection(), level=Level.CONNECTED, hands_off=True)
+    assert again.steps == []
+    assert scene.found() == []
+
+
 def test_an_adoption_that_is_cut_short_can_be_repeated(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a")
     scene.faults.plan((0, Fault.KILL_BEFORE))
@@ -456,6 +469,12 @@ def test_the_serial_is_the_volume_s_id_where_nothing_else_is(scene: Scene, link:
     connection = scene.connection()
     del connection["data"]["volume_id"]
     assert scene.moorline.adopt("g1", connection).view.volume == "vol-a"
+
+
+def test_what_cannot_be_looked_at_can_be_released(scene: Scene, link: str) -> None:
+    scene.world.blind = True
+    assert scene.moorline.release("g2", "vol-b").view.seen == "unknown"
+    assert scene.rows("vol-b") == []
 
 
 def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:

@@ -17,6 +17,7 @@ from moorline.model import Format
 @click.command()
 @click.argument("guest")
 @volume_options
+@click.option("--hands-off", is_flag=True, help="Nova goes on plugging it; keep its link alone.")
 @click.option("--target", default="", metavar="DEV", help="The disk that it must be, such as vdb.")
 @dry_run_option
 @common
@@ -28,6 +29,7 @@ def adopt(
     format_: Format | None,
     volume: str | None,
     target: str,
+    hands_off: bool,
     dry_run: bool,
 ) -> None:
     """Take over a disk of GUEST that somebody else plugged, Nova for example.
@@ -53,6 +55,7 @@ def adopt(
             format=format_,
             volume=volume,
             target=target,
+            hands_off=hands_off,
             dry_run=dry_run,
         )
     if given.output != "text":
@@ -61,7 +64,7 @@ def adopt(
         click.echo(f"would {', '.join(adoption.steps)}" if adoption.steps else "nothing to do")
     else:
         view = adoption.view
-        click.echo(f"volume {view.volume} is adopted, {view.seen} to {view.guest} as {view.device}")
+        click.echo(f"volume {view.volume} of {view.guest} is adopted, and seen {view.seen}")
 
 
 @click.command()
