@@ -1,0 +1,154 @@
+"""Guests that boot from a volume: launched, killed in between, started, removed; the hook."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scene import Scene, Volume
+
+from lab import bootable, host
+from lab.guest import Guest, GuestAgent
+
+NAME = "boot1"
+HOOKS = Path("/etc/libvirt/hooks/qemu.d")
+
+
+class Stage(Scene):
+    """A scene with a volume to boot from, and a template that the lab can talk to."""
+
+    def boot_volume(self) -> Volume:
+        volume = self.volume()
+        os.truncate(volume.file, bootable.SIZE)
+        bootable.copy_to(volume.file)
+        return volume
+
+    def launch(self, boot: Volume, *words: str) -> list[str]:
+        return ["launch", NAME, "--boot", str(boot.connection), *self.template(), *words]
+
+    def template(self) -> list[str]:
+        xml = bootable.template(NAME, host.images(), host.SOCKETS)
+        return ["--template", str(self.write("template.xml", xml))]
+
+    def domain(self) -> Any:
+        return self.libvirt.lookupByName(NAME)
+
+    def is_there(self) -> bool:
+        return NAME in [domain.name() for domain in self.libvirt.listAllDomains()]
+
+    def guest(self) -> Guest:
+        agent = GuestAgent(host.SOCKETS / f"{NAME}.agent")
+        agent.ready()
+        return Guest(self.domain(), agent)
+
+
+@pytest.fixture
+def stage(scene: Scene) -> Iterator[Stage]:
+    stage = Stage(scene.moorline, scene.share, scene.libvirt)
+    yield stage
+    stage.moorline("remove", NAME, "--force", code=None)
+
+
+def test_it_boots_from_the_volume_and_writes_to_it(stage: Stage) -> None:
+    boot, data = stage.boot_volume(), stage.volume()
+    stage.moorline(*stage.launch(boot, "--connection", str(data.connection)), deadline=120)
+    guest = stage.guest()
+    (root,) = guest.agent.check("mount | grep ' on / '")
+    assert root.startswith("/dev/vda2 on / type ext4 (rw")
+    guest.agent.check("echo kept > /kept; sync")
+    guest.write(data.id, "data")
+    again = stage.moorline.json(*stage.launch(boot, "--connection", str(data.connection)))
+    assert (again["steps"], again["running"]) == ([], True)
+    guest.agent.close()
+
+    stage.domain().destroy()
+    stage.moorline("start", NAME)
+    guest = stage.guest()
+    assert guest.agent.check("cat /kept") == ["kept"]
+    guest.agent.close()
+    stage.moorline("remove", NAME, "--force")
+    assert not stage.is_there()
+    assert stage.is_clean()
+    assert data.bytes(length=4) == b"data"
+    assert boot.file.stat().st_size == bootable.SIZE
+
+
+def test_without_a_template_it_has_room_for_disks(stage: Stage) -> None:
+    boot = stage.boot_volume()
+    told = stage.moorline.json("launch", NAME, "--boot", str(boot.connection), "--memory", "96M")
+    assert told["running"]
+    for _ in range(3):
+        stage.attach(NAME, stage.volume())
+    stage.moorline("launch", NAME, "--boot", str(boot.connection), "--memory", "1G", code=3)
+    stage.moorline("remove", NAME, "--force")
+    assert stage.is_clean()
+
+
+def test_a_guest_of_somebody_else_is_left_alone(stage: Stage, stopped: Any) -> None:
+    boot = stage.boot_volume()
+    words = ["launch", stopped.name(), "--boot", str(boot.connection)]
+    stage.moorline(*words, code=7)
+    stage.moorline("remove", stopped.name(), code=7)
+    assert stage.is_clean()
+
+
+def test_what_is_refused_leaves_nothing(stage: Stage) -> None:
+    boot = stage.boot_volume()
+    boot.file.unlink()
+    stage.moorline(*stage.launch(boot), code=3)
+    assert not stage.is_there()
+    assert stage.is_clean()
+    bad = stage.write("bad.xml", "<domain")
+    stage.moorline("launch", NAME, "--boot", str(boot.connection), "--template", str(bad), code=3)
+    assert not stage.is_there()
+
+
+@pytest.mark.parametrize("after", ["the definition", "the mount", "the disk"])
+def test_killed_on_the_way_the_same_command_goes_on(stage: Stage, after: str) -> None:
+    boot = stage.boot_volume()
+    seen = {
+        "the definition": stage.is_there,
+        "the mount": lambda: bool(stage.mounts()),
+        "the disk": lambda: stage.is_there() and boot.id in stage.domain().XMLDesc(2),
+    }[after]
+    process = stage.moorline.start(*stage.launch(boot))
+    while process.poll() is None and not seen():
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    stage.moorline(*stage.launch(boot))
+    assert stage.domain().isActive()
+    assert len(stage.mounts()) == 1
+    assert stage.wishes() == {boot.id: ("attached", "attached")}
+    stage.moorline("remove", NAME, "--force")
+    assert stage.is_clean()
+
+
+@pytest.fixture
+def hook(stage: Stage) -> Iterator[Path]:
+    stage.moorline("hook", "install")
+    yield HOOKS / "moorline"
+    with suppress(FileNotFoundError):
+        stage.moorline("hook", "uninstall")
+
+
+def test_the_hook_makes_the_links_ready(stage: Stage, hook: Path) -> None:
+    """What libvirt would run: the script itself, with the guest's XML, as libvirt calls it."""
+    boot = stage.boot_volume()
+    stage.moorline(*stage.launch(boot, "--no-start"))
+    subprocess.run(["umount", str(stage.mount_point())], check=True)
+    assert stage.mounts() == []
+    xml = stage.domain().XMLDesc(0)
+    for operation in ("prepare", "release"):
+        subprocess.run(
+            [str(hook), NAME, operation, "begin", "-"], input=xml.encode(), check=True, timeout=60
+        )
+        assert len(stage.mounts()) == 1
+    stage.domain().create()
+    assert stage.domain().isActive()
