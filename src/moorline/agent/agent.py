@@ -32,6 +32,8 @@ LAST_STEPS = 60.0
 FIRST_TRIES = 30.0
 """Seconds that the first try at every wish may keep what is to start after us."""
 _SOON = 0.05
+_LAST_WORDS = 2.0
+"""Seconds in which whoever waits for an answer may still take it."""
 _ALIVE = 5.0
 """Seconds between two looks at whether all that should run does."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
@@ -217,6 +219,7 @@ class Agent:
         app.stop(0)
         finished = upkeep.stop(LAST_STEPS)
         if app.stop(max(0.0, end - time.monotonic())) and finished:
+            self._servers[0].drain(_LAST_WORDS)
             moorline.close()
             _LOG.info("stopped")
             return

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
+LONGEST_TIMEOUT = 86400.0
+"""Seconds; an agent takes no longer one either."""
 _GLANCE = 0.5
 """Seconds to wait for whoever has the host before looking for an agent again."""
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -63,13 +63,13 @@ class Client(Moorline):
         path, body = _written(route, shapes.encode(arguments))
         try:
             answer = self._exchange(route.method, path, body, patience, progress)
+            return _read(route, answer)
         except _Unanswered as e:
             family = Uncertain if route.changes and not arguments.get("dry_run") else Unavailable
             raise family(
                 f"the agent at {self._socket} did not answer to the end: {e}",
                 hint="moorline list tells what is wished now",
             ) from e
-        return shapes.decode(route.returns, answer, answer=True)
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, patience: float, progress: Progress
@@ -91,6 +91,13 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
         return (f"{route.path}?{urlencode(query)}" if query else route.path), None
     except (TypeError, ValueError):
         raise Refused("what was given cannot be written as JSON") from None
+
+
+def _read(route: Route, answer: Any) -> Any:
+    try:
+        return shapes.decode(route.returns, answer, answer=True)
+    except Refused as e:  # an agent of another version: it was answered, but with what?
+        raise _Unanswered(e.message) from e
 
 
 class _Unanswered(Exception):

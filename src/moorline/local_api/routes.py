@@ -22,7 +22,7 @@ from moorline.settle import Progress
 
 STREAM = "application/x-ndjson"
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
-LONGEST_TIMEOUT = 3600.0
+LONGEST_TIMEOUT = 86400.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {

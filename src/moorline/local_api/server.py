@@ -119,7 +119,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.socket = listening
         self.app = app
         self.read_deadline = read_deadline
-        self._guard = threading.Lock()
+        self._changed = threading.Condition()
         self._connections: Counter[int] = Counter()
         self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
 
@@ -138,10 +138,15 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.shutdown()
         self.server_close()
 
+    def drain(self, patience: float) -> bool:
+        """Wait until the last answer is given; False if *patience* seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._connections.total(), patience)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection, unless its user has too many."""
         asker = peer(request) if request.family == socket.AF_UNIX else NOBODY
-        with self._guard:
+        with self._changed:
             self._connections[asker.uid] += 1
             crowded = self._connections[asker.uid] > CONNECTIONS
         try:
@@ -150,8 +155,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             else:
                 super().process_request_thread(request, asker)
         finally:
-            with self._guard:
+            with self._changed:
                 self._connections[asker.uid] -= 1
+                self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked went away, or was cut; there is nobody to tell."""

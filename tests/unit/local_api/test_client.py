@@ -21,7 +21,9 @@ from rig import Rig
 from moorline import errors
 from moorline.api import Moorline
 from moorline.care import Care
+from moorline.cli import common
 from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
+from moorline.local_api import routes
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.client import Client
@@ -77,6 +79,10 @@ def test_every_method_of_the_facade_is_a_route() -> None:
     facade = {**vars(Care), **vars(Moorline)}
     methods = {n for n, f in facade.items() if inspect.isfunction(f) and not n.startswith("_")}
     assert methods - {"close"} == {route.name for route in ROUTES if "." not in route.name}
+
+
+def test_commands_and_agent_are_equally_patient() -> None:
+    assert common.LONGEST_TIMEOUT == routes.LONGEST_TIMEOUT
 
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:
@@ -150,7 +156,15 @@ HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP", HEAD, HEAD + b'{"progress": "x"}\n', HEAD + b"{nonsense\n"]
+    "answer",
+    [
+        b"",
+        b"HTTP",
+        HEAD,
+        HEAD + b'{"progress": "x"}\n',
+        HEAD + b"{nonsense\n",
+        HEAD + b'{"result": {"colour": "red"}}\n',
+    ],
 )
 def test_an_unanswered_change_is_uncertain(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "s"

@@ -101,7 +101,11 @@ def map_body(context: Any, body: Any) -> Any:
         data = {"share": "s1", "name": "known", "volume_id": "known"}
         body["connection"] = {"driver_volume_type": "toy", "data": data}
     timeout = body.get("timeout")
-    if isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0.1 < timeout <= 3600:
+    if (
+        isinstance(timeout, int | float)
+        and not isinstance(timeout, bool)
+        and 0.1 < timeout <= 86400
+    ):
         body["timeout"] = 0.1
     return body
 

@@ -85,7 +85,7 @@ def test_any_request_is_bound_or_refused(given_: dict[str, Any]) -> None:
     except Refused:
         return
     assert {"guest", "connection"} <= bound.keys() <= ATTACH.fields.keys()
-    assert 0 <= bound.get("timeout", 0) <= 3600
+    assert 0 <= bound.get("timeout", 0) <= 86400
 
 
 def test_no_refusal_repeats_what_was_given() -> None:
