@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from moorline.model import Attachment, GuestId, Key, Level
 
 SOONEST = 1.0
-"""Seconds between two tries that no news can shorten: some news is our own doing."""
+"""Seconds between two tries that no news can shorten."""
 LATE = 1.0
 """Seconds after which a pass no longer counts against the budget: what it waits for is not us."""
 
@@ -115,8 +115,9 @@ class Backlog:
                 if known.begun is not None:
                     known.again = known.again or guest in (key.guest, None)
                     continue
-                least = SOONEST if key.guest == guest else (known.due - known.ended) / 4
-                soonest = max(now, known.not_before, known.ended + max(SOONEST, least))
+                pause = known.due - known.ended
+                least = SOONEST if key.guest == guest else _shortened(pause)
+                soonest = max(now, known.not_before, known.ended + least)
                 if soonest < known.due:
                     self._queue(key, known, soonest)
 
@@ -149,7 +150,7 @@ class Backlog:
             known = self._ended(turn)
             known.tries, known.why = tries, why
             if known.again:
-                known.again, delay = False, min(delay, SOONEST)
+                known.again, delay = False, min(delay, _shortened(delay))
             self._queue(turn.key, known, known.ended + delay)
 
     def pending(self) -> list[Pending]:
@@ -238,3 +239,8 @@ class Backlog:
         known.begun, known.ended = None, self._clock()
         self._changed.notify_all()
         return known
+
+
+def _shortened(pause: float) -> float:
+    """A pause that news cuts short: not to nothing, as some news is our own doing."""
+    return max(SOONEST, pause / 4)

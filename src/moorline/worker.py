@@ -66,7 +66,8 @@ class Worker:
         if done.row is None or done.step in _DONE:
             self._clear(done)
             return Verdict()
-        tries = 0 if taken else turn.tries
+        # A guest that is asked again and again to let go is no step forward.
+        tries = 0 if set(taken) - {done.step} else turn.tries
         why = done.reason or "the guest has not let go of the disk yet"
         if done.step in _WAITS:
             family = NotOurs if done.step is Step.PARK else Uncertain

@@ -143,6 +143,15 @@ def test_news_while_it_is_under_way_is_not_lost(backlog: Backlog, clock: Clock) 
     assert backlog.pending() == []
 
 
+def test_news_while_it_fails_is_heeded_soon_but_not_at_once(backlog: Backlog) -> None:
+    backlog.offer(wish("a"))
+    turn = take(backlog)
+    assert turn is not None
+    backlog.hasten(None)  # its own mount, say, which failed after all
+    backlog.later(turn, 12.0, "it failed", tries=6)
+    assert backlog.pending()[0].due == 3.0
+
+
 def test_who_makes_a_wish_has_a_moment_to_see_to_it(backlog: Backlog, clock: Clock) -> None:
     backlog.offer(wish("a"), grace=1.0)
     backlog.hasten(GuestId("g"))

@@ -256,6 +256,23 @@ def test_the_same_trouble_is_written_once(rig: Rig, loop: Loop) -> None:
     assert loop.trouble("v1") == first
 
 
+def test_a_guest_that_does_not_let_go_is_asked_less_and_less(rig: Rig, loop: Loop) -> None:
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.has(G1, "v1"))
+    loop.settles()
+    rig.world.guests[G1].deaf = True
+    rig.wish("v1", "g1", Level.ABSENT)
+    until(lambda: [each for each in loop.upkeep.pending() if each.tries >= 4])
+    assert loop.whys() == ["the guest has not let go of the disk yet"]
+    rig.world.guests[G1].deaf = False
+    loop.hand.wake(G1)
+    until(lambda: rig.world.guests[G1].leaving)
+    rig.world.tick()
+    rig.world.tick()
+    until(lambda: not rig.records.all())
+
+
 # --- time, threads, defects ----------------------------------------------------
 
 
