@@ -21,13 +21,13 @@ NODES = {
     "random": (1, 8, 0o666),
     "urandom": (1, 9, 0o666),
     "tty": (5, 0, 0o666),
+    "ptmx": (5, 2, 0o666),
     "fuse": (10, 229, 0o666),
     "kvm": (10, 232, 0o666),
     "loop-control": (10, 237, 0o600),
     "net/tun": (10, 200, 0o666),
 }
 LINKS = {
-    "ptmx": "pts/ptmx",
     "fd": "/proc/self/fd",
     "stdin": "fd/0",
     "stdout": "fd/1",

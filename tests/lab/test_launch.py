@@ -138,17 +138,33 @@ def hook(stage: Stage) -> Iterator[Path]:
         stage.moorline("hook", "uninstall")
 
 
-def test_the_hook_makes_the_links_ready(stage: Stage, hook: Path) -> None:
-    """What libvirt would run: the script itself, with the guest's XML, as libvirt calls it."""
+def test_libvirt_makes_the_links_ready_before_it_starts_the_guest(stage: Stage, hook: Path) -> None:
+    host.kill_libvirtd()  # it looks for hooks when it starts
+    host.start_libvirtd()
     boot = stage.boot_volume()
     stage.moorline(*stage.launch(boot, "--no-start"))
     subprocess.run(["umount", str(stage.mount_point())], check=True)
     assert stage.mounts() == []
-    xml = stage.domain().XMLDesc(0)
-    for operation in ("prepare", "release"):
-        subprocess.run(
-            [str(hook), NAME, operation, "begin", "-"], input=xml.encode(), check=True, timeout=60
-        )
-        assert len(stage.mounts()) == 1
-    stage.domain().create()
-    assert stage.domain().isActive()
+    subprocess.run(["virsh", "-q", "start", NAME], check=True, timeout=60)
+    assert len(stage.mounts()) == 1
+    agent = GuestAgent(host.SOCKETS / f"{NAME}.agent")
+    agent.ready()
+    agent.close()
+
+
+def test_a_guest_whose_links_cannot_be_made_does_not_start(stage: Stage, hook: Path) -> None:
+    host.kill_libvirtd()
+    host.start_libvirtd()
+    boot = stage.boot_volume()
+    stage.moorline(*stage.launch(boot, "--no-start"))
+    subprocess.run(["umount", str(stage.mount_point())], check=True)
+    no_route = {"code": 1, "stderr": "no route to registry"}
+    stage.share.cluster.command(stage.share.name, fail=no_route)
+    script = hook.read_text()
+    hook.write_text(script.replace("--quiet", "--quiet --timeout 2"))
+    refused = subprocess.run(
+        ["virsh", "-q", "start", NAME], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    assert "no route to registry" in refused.stderr
+    stage.share.cluster.command(stage.share.name)
