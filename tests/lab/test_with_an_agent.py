@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from libvirt_rig import until
-from scene import Scene, Volume
+from scene import Scene
 from test_quobyte_story import (  # noqa: F401 - run here once more
     test_attach_use_repeat_detach,
     test_dry_runs_change_nothing,
@@ -59,9 +58,6 @@ def test_the_agent_dies_and_the_next_one_goes_on(
     assert asked.returncode == 6  # nobody knows how far it came, and what was wished stands
     assert "did not answer to the end" in error
     assert scene.wishes()[volume.id][0] == "attached"
-    scene.share.command(fail={"code": 1, "stderr": "no route"})
-    again = Agent(scene.moorline, tmp_path / "log")
-    told_to_stop_while_a_command_waits(scene, again, guest, volume)
     scene.share.command()
     again = Agent(scene.moorline, tmp_path / "log")
     try:
@@ -75,16 +71,18 @@ def test_the_agent_dies_and_the_next_one_goes_on(
         again.stop()
 
 
-def told_to_stop_while_a_command_waits(
-    scene: Scene, agent: Agent, guest: Guest, volume: Volume
-) -> None:
+def test_told_to_stop_it_tells_who_waits(scene: Scene, guest: Guest, agent: Agent) -> None:
+    volume = scene.volume()
+    scene.share.command(fail={"code": 1, "stderr": "no route"})
     asked = scene.moorline.start(
         "attach", guest.name, "--connection", str(volume.connection), "--timeout", "600"
     )
-    time.sleep(2)
-    assert asked.poll() is None
+    until(scene.mount_calls)
     agent.stop()
     _, error = asked.communicate(timeout=20)
     assert asked.returncode == 5, error
     assert "the agent stops before this was done" in error
-    assert scene.wishes()[volume.id][0] == "attached"
+    assert scene.wishes() == {volume.id: ("attached", "absent")}
+    scene.share.command()
+    scene.detach(guest.name, volume)  # without an agent
+    assert scene.is_clean()
