@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 PID_FILES = Path("/run/libvirt/qemu")
 
@@ -25,19 +27,27 @@ def hidden_from(guest: str, path: str) -> bool:
         return False
     try:
         pid = int((PID_FILES / f"{guest}.pid").read_text())
-        theirs = _mounts(f"/proc/{pid}/mountinfo")
-        ours = _mounts("/proc/self/mountinfo")
+        theirs, ours = _mounts(str(pid)), _mounts("self")
     except (OSError, ValueError):
         return False
-    return _device(ours, path) != _device(theirs, path)
+    return _covering(ours, path).device != _covering(theirs, path).device
 
 
-def _mounts(file: str) -> dict[str, str]:
-    """Device by mount point; the topmost mount at a point wins."""
+class _Mount(NamedTuple):
+    target: str
+    device: str
+    shared: bool
+
+
+def _mounts(process: str) -> dict[str, _Mount]:
+    """The mounts that a process sees; the topmost at a point wins."""
     found = {}
-    for line in Path(file).read_text(errors="surrogateescape").splitlines():
+    table = Path(f"/proc/{process}/mountinfo").read_text(errors="surrogateescape")
+    for line in table.splitlines():
         fields = line.split(" ")
-        found[_unescaped(fields[4])] = fields[2]
+        target, optional = _unescaped(fields[4]), fields[6 : fields.index("-", 6)]
+        shared = any(field.startswith("shared:") for field in optional)
+        found[target] = _Mount(target, fields[2], shared)
     return found
 
 
@@ -45,10 +55,11 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
-def _device(mounts: dict[str, str], path: str) -> str:
+def _covering(mounts: Mapping[str, _Mount], path: str) -> _Mount:
+    """The mount on which *path* lies."""
     while path not in mounts and path != "/":
         path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
-    return mounts.get(path, "")
+    return mounts.get(path, _Mount("/", "", True))
 
 
 def private_mount(path: str) -> str:
@@ -57,12 +68,12 @@ def private_mount(path: str) -> str:
     Nor does one where all guests that run share our namespace (``namespaces = []``).
     """
     try:
-        covering, shared = _covering("/proc/self/mountinfo", path)
+        covering = _covering(_mounts("self"), path)
     except OSError:
         return ""
-    if shared or _namespaces_of_guests() == {_namespace("self")}:
+    if covering.shared or _namespaces_of_guests() == {_namespace("self")}:
         return ""
-    return covering
+    return covering.target
 
 
 def _namespaces_of_guests() -> set[int]:
@@ -76,15 +87,3 @@ def _namespaces_of_guests() -> set[int]:
 
 def _namespace(pid: str) -> int:
     return os.stat(f"/proc/{pid}/ns/mnt").st_ino  # noqa: PTH116
-
-
-def _covering(file: str, path: str) -> tuple[str, bool]:
-    """The mount on which *path* lies, and whether it is shared."""
-    found = {}
-    for line in Path(file).read_text(errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        optional = fields[6 : fields.index("-", 6)]
-        found[_unescaped(fields[4])] = any(field.startswith("shared:") for field in optional)
-    while path not in found and path != "/":
-        path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
-    return path, found.get(path, True)
