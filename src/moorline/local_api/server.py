@@ -151,6 +151,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             crowded = self._connections[asker.uid] > CONNECTIONS
         try:
             if crowded:
+                _turn_away(request)
                 self.shutdown_request(request)
             else:
                 super().process_request_thread(request, asker)
@@ -161,6 +162,19 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked went away, or was cut; there is nobody to tell."""
+
+
+def _turn_away(connection: socket.socket) -> None:
+    """Say busy without having read anything, so that whoever asks knows that nothing was done."""
+    error = Busy(f"this user has {CONNECTIONS} requests under way", hint="try again later")
+    told = json_bytes(problem.to_problem(error))
+    head = (
+        f"HTTP/1.0 {problem.status(error)} Busy\r\nContent-Type: {problem.KIND}\r\n"
+        f"Content-Length: {len(told)}\r\n\r\n"
+    )
+    connection.settimeout(1)
+    with suppress(OSError):
+        connection.sendall(head.encode() + told)
 
 
 class _Patient(io.RawIOBase):
