@@ -1,0 +1,120 @@
+"""A toy host with Quobyte, for those who look after one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.backends.quobyte import Quobyte
+from moorline.discovery import Finding, GuestDisk
+from moorline.doctor import Surroundings
+from moorline.host.fuse import FuseConnections
+from moorline.journal import Journal
+from moorline.lanes import Lanes
+from moorline.model import Attachment, GuestId, Level, VolumeId
+from moorline.ports import Command, Mount
+from moorline.reconciler import Reconciler
+from moorline.records import Records
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.testing.faults import Faults
+from moorline.testing.toy_host import ToyHost, ToyShare
+from moorline.testing.toys import MemoryStore, ToyGuest, ToyHypervisor, ToyWorld
+
+FILES = frozenset({"a", "b"})
+
+
+def mount_quobyte(host: ToyHost, command: Command) -> None:
+    share, at = command.argv[2:4]
+    host.mount(f"quobyte@{share}", at, "fuse.quobyte", ToyShare(files=FILES))
+
+
+class ToyInventory:
+    """What the toy's guests show, and what they were marked with."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, list[GuestDisk]] = {}
+
+    def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
+        return self.all.get(guest, [])
+
+    def mark(self, guest: GuestId, device: str, volume: VolumeId) -> None:
+        self.all[guest] = [
+            replace(disk, mark=volume) if disk.device == device else disk
+            for disk in self.all[guest]
+        ]
+
+    def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
+        return []
+
+    def facts(self) -> Mapping[str, str]:
+        return {"toy": "1.0"}
+
+
+class Scene:
+    def __init__(self, directory: Path) -> None:
+        (directory / "mnt").mkdir()
+        self.base = directory / "mnt"
+        self.host = ToyHost({"mount.quobyte": mount_quobyte})
+        self.faults = Faults()
+        self.world = ToyWorld()
+        self.world.guests = {GuestId(name): ToyGuest(name) for name in ("g1", "g2")}
+        self.inventory = ToyInventory()
+        self.connections = directory / "fuse"
+        backends = {"quobyte": Quobyte(self.host, mount_point_base=self.base)}
+        journal = Journal(directory)
+        self.records = records = Records(
+            MemoryStore(self.faults), Codec(Secret(b"k" * 32)), "h1", journal.noted
+        )
+        hypervisor = ToyHypervisor(self.world)
+        self.moorline = Moorline(
+            records,
+            Reconciler(records, backends, hypervisor, Lanes(), journal.took),
+            hypervisor,
+            around=Surroundings(
+                backends,
+                self.host.mounts,
+                FuseConnections(self.connections),
+                self.inventory,
+                journal,
+                list,
+            ),
+        )
+
+    def connection(self, name: str = "a") -> dict[str, Any]:
+        data = {"export": "reg/vol", "name": name, "format": "raw", "volume_id": f"vol-{name}"}
+        return {"driver_volume_type": "quobyte", "data": data}
+
+    def attach(self, name: str = "a", guest: str = "g1", level: Level = Level.CONNECTED) -> str:
+        self.moorline.attach(guest, self.connection(name), level=level)
+        return self.link()
+
+    def rows(self, volume: str) -> list[Attachment]:
+        return [row for row in self.records.all() if row.key.volume == volume]
+
+    def link(self) -> str:
+        return self.host.table[-1].target
+
+    def found(self) -> list[str]:
+        return [finding.check for finding in self.moorline.doctor().findings]
+
+    def connection_of(self, mount: Mount) -> Path:
+        """The kernel's control of a mount's connection."""
+        file = self.connections / mount.device.partition(":")[2] / "abort"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        return file
+
+
+def prepared(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A host that has Quobyte's client, as far as anybody looks."""
+    client = directory / "bin/mount.quobyte"
+    client.parent.mkdir()
+    client.touch(0o755)
+    monkeypatch.setenv("PATH", str(client.parent))
+    return Scene(directory)

@@ -1,0 +1,154 @@
+"""Disks that somebody else plugged are taken over and given back, on a toy host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from care_rig import FILES, Scene, prepared
+
+from moorline.discovery import GuestDisk
+from moorline.errors import NotFound, Refused
+from moorline.model import DiskOptions, GuestId, Level, VolumeId
+from moorline.testing.faults import Fault, Killed
+from moorline.testing.toy_host import ToyShare
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return prepared(tmp_path, monkeypatch)
+
+
+# --- adopt
+
+
+def disk(path: str, **more: Any) -> GuestDisk:
+    values = {
+        "device": "vdc",
+        "path": path,
+        "format": "raw",
+        "bus": "virtio",
+        "mark": "",
+        "serial": "",
+        "readonly": False,
+        "shared": False,
+        "running": False,
+        "defined": True,
+    }
+    return GuestDisk(**{**values, **more})
+
+
+@pytest.fixture
+def link(scene: Scene) -> str:
+    """A link that is there for another volume's sake."""
+    return scene.attach("b", "g2")
+
+
+def plug(scene: Scene, path: str, **more: Any) -> None:
+    scene.inventory.all["g1"] = [disk(path, **more)]
+    guest = scene.world.guests[GuestId("g1")]
+    guest.running = bool(more.get("running"))
+    for half in (guest.live, guest.defined) if guest.running else (guest.defined,):
+        half[VolumeId("vol-a")] = path
+
+
+def test_a_marked_disk_is_adopted_as_it_is(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", mark="vol-a", running=True, readonly=True)
+    effects = scene.world.faults.count
+    assert scene.moorline.adopt("g1", scene.connection(), dry_run=True).steps == ["adopt"]
+    assert "unwished-disk" in scene.found()
+    adoption = scene.moorline.adopt("g1", scene.connection(), target="vdc")
+    assert (adoption.steps, adoption.view.seen) == (["adopt"], "attached")
+    (row,) = scene.rows("vol-a")
+    assert row.options == DiskOptions("virtio", "vdc", readonly=True)
+    assert scene.moorline.adopt("g1", scene.connection()).steps == []
+    assert scene.found() == []
+    assert scene.world.faults.count == effects, "neither disk nor mount was touched"
+
+
+def test_a_disk_without_a_mark_gets_it_while_the_guest_is_stopped(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", running=True)
+    with pytest.raises(Refused, match="running guest's disk cannot"):
+        scene.moorline.adopt("g1", scene.connection())
+    plug(scene, f"{link}/a")
+    assert scene.moorline.adopt("g1", scene.connection()).steps == ["mark", "adopt"]
+    assert scene.inventory.all["g1"][0].mark == "vol-a"
+
+
+def test_what_nova_goes_on_plugging_needs_no_mark(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", running=True, readonly=True)
+    guest = "01234567-89ab-cdef-0123-456789abcdef"
+    scene.inventory.all[guest] = scene.inventory.all.pop("g1")
+    scene.world.guests[GuestId(guest)] = scene.world.guests.pop(GuestId("g1"))
+    adoption = scene.moorline.adopt("g1", scene.connection(), hands_off=True)
+    assert (adoption.steps, adoption.view.wanted) == (["adopt"], "connected")
+    # What Nova's driver asks for later is the same wish.
+    again = scene.moorline.attach(guest, scene.connection(), level=Level.CONNECTED, hands_off=True)
+    assert again.steps == []
+    assert scene.found() == []
+
+
+def test_an_adoption_that_is_cut_short_can_be_repeated(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a")
+    scene.faults.plan((0, Fault.KILL_BEFORE))
+    with pytest.raises(Killed):
+        scene.moorline.adopt("g1", scene.connection())
+    assert scene.inventory.all["g1"][0].mark == "vol-a"
+    assert scene.rows("vol-a") == []
+    assert scene.moorline.adopt("g1", scene.connection()).steps == ["adopt"]
+
+
+@pytest.mark.parametrize(
+    ("more", "target", "why"),
+    [
+        ({"format": "qcow2"}, "", "is used as qcow2"),
+        ({"mark": "another"}, "", "bears the mark of volume another"),
+        ({}, "vdb", "is vdc, not vdb"),
+        ({"path": "/elsewhere/z"}, "", "has no disk"),
+        ({"path": "/elsewhere/a"}, "", "has no disk"),
+    ],
+)
+def test_what_is_not_that_disk_is_refused(
+    scene: Scene, link: str, more: dict[str, Any], target: str, why: str
+) -> None:
+    plug(scene, **{"path": f"{link}/a", **more})
+    with pytest.raises(Refused, match=why):
+        scene.moorline.adopt("g1", scene.connection(), target=target)
+    assert scene.rows("vol-a") == []
+
+
+def test_on_a_mount_that_is_not_ours_the_option_is_told(scene: Scene, link: str) -> None:
+    scene.host.mount("quobyte@reg/vol", "/nova/mnt/5c37", "fuse.quobyte", ToyShare(files=FILES))
+    plug(scene, "/nova/mnt/5c37/a", mark="vol-a")
+    with pytest.raises(Refused, match="set quobyte_mounted = reg/vol=/nova/mnt/5c37"):
+        scene.moorline.adopt("g1", scene.connection())
+    (candidate,) = scene.moorline.disks("g1")
+    assert (candidate.backend, candidate.wished) == ("quobyte", False)
+
+
+def test_the_serial_is_the_volume_s_id_where_nothing_else_is(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", serial="vol-a")
+    connection = scene.connection()
+    del connection["data"]["volume_id"]
+    assert scene.moorline.adopt("g1", connection).view.volume == "vol-a"
+
+
+def test_what_cannot_be_looked_at_can_be_released(scene: Scene, link: str) -> None:
+    scene.world.blind = True
+    assert scene.moorline.release("g2", "vol-b").view.seen == "unknown"
+    assert scene.rows("vol-b") == []
+
+
+def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a", mark="vol-a")
+    scene.moorline.adopt("g1", scene.connection())
+    assert scene.moorline.release("g1", "vol-a", dry_run=True).steps == ["release"]
+    assert scene.rows("vol-a")
+    scene.moorline.release("g1", "vol-a")
+    assert scene.world.guests[GuestId("g1")].defined
+    assert scene.link() == link
+    with pytest.raises(NotFound):
+        scene.moorline.release("g1", "vol-a")
+    told = [(e.message, e.outcome) for e in scene.moorline.events(volume="vol-a")]
+    assert told == [("adopted", "seen"), ("released", "seen")]

@@ -1,0 +1,121 @@
+"""A share that is dead or hangs, and what is told of a volume that waits, on a toy host."""
+
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+
+import pytest
+from care_rig import Scene, prepared
+
+from moorline.backlog import Pending
+from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.model import GuestId, Level
+from moorline.testing.toy_host import ToyShare
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return prepared(tmp_path, monkeypatch)
+
+
+# --- shares that are dead or hang
+
+
+def test_a_dead_share_names_who_must_stop(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    scene.host.share(link).error = errno.ENOTCONN
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.check == "dead-share"
+    assert "stop its users first: g1" in finding.what
+    scene.world.guests[GuestId("g1")].running = False
+    assert scene.found() == ["not-as-wished"]
+
+
+@pytest.mark.parametrize("wished", [True, False])
+def test_a_share_that_hangs_can_be_aborted(scene: Scene, wished: bool) -> None:
+    link = scene.attach()
+    if not wished:
+        scene.moorline.release("g1", "vol-a")
+    control = scene.connection_of(scene.host.table[-1])
+    with pytest.raises(Refused, match="does not hang"):
+        scene.moorline.abort(link)
+    scene.host.share(link).hangs = True
+    assert scene.found() == ["hung-share"]
+    assert scene.moorline.repair() == []
+    assert not scene.moorline.abort(link, dry_run=True).done
+    assert control.read_text() == ""
+    assert scene.moorline.abort(link).done
+    assert control.read_text() == "1"
+
+
+def test_a_share_is_not_aborted_under_a_running_guest(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    control = scene.connection_of(scene.host.table[-1])
+    scene.host.share(link).hangs = True
+    with pytest.raises(Refused, match="g1 runs on"):
+        scene.moorline.abort(link)
+    scene.world.blind = True
+    with pytest.raises(Refused, match="cannot be told which guests run"):
+        scene.moorline.abort(link)
+    assert control.read_text() == ""
+    assert scene.moorline.abort(link, force=True).done
+
+
+def test_only_links_of_ours_that_are_fuse_are_aborted(scene: Scene) -> None:
+    with pytest.raises(NotFound):
+        scene.moorline.abort("/nothing/here")
+    scene.host.mount("server:/x", "/nfs", "nfs4", ToyShare(hangs=True))
+    with pytest.raises(Refused, match="only FUSE"):
+        scene.moorline.abort("/nfs")
+    scene.host.mount("sshfs", "/home/me/there", "fuse.sshfs", ToyShare(hangs=True))
+    with pytest.raises(NotOurs):
+        scene.moorline.abort("/home/me/there", force=True)
+    link = scene.attach()
+    scene.host.share(link).hangs = True
+    with pytest.raises(Refused, match="mount -t fusectl"):
+        scene.moorline.abort(link)
+
+
+# --- explain
+
+
+def test_what_is_as_wished_needs_no_explanation(scene: Scene) -> None:
+    scene.attach()
+    (told,) = scene.moorline.explain("vol-a")
+    assert (told.step, told.next, told.since, told.due) == ("nothing", "", 0.0, None)
+    assert [(e.step, e.outcome) for e in told.tried] == [("connect", "done")]
+
+
+def test_explain_tells_what_waits_since_when_and_what_the_agent_does(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    scene.attach("b", "g2")
+    scene.host.share(link).hangs = True
+    (row,) = scene.rows("vol-a")
+    scene.moorline.pending = lambda: [Pending(row.key, row.want, 8.0, 3, "it hangs", 60.0, False)]
+    (told,) = scene.moorline.explain("vol-a")
+    assert (told.step, told.tries, told.due) == ("wait", 3, 8.0)
+    assert "does not answer" in told.waits_for
+    assert told.held_by == ["g1", "vol-b on g2"]
+    assert told.next == f"moorline abort {link} --dry-run"
+    assert 59 < time.time() - told.since < 70
+
+
+def test_without_an_agent_the_journal_tells_since_when(scene: Scene) -> None:
+    link = scene.attach()
+    scene.moorline.release("g1", "vol-a")
+    scene.moorline.repair()
+    scene.host.programs["mount.quobyte"] = lambda host, command: None
+    for _ in range(2):
+        with pytest.raises(Failed):
+            scene.moorline.attach("g1", scene.connection(), level=Level.CONNECTED, timeout=0)
+    (told,) = scene.moorline.explain("vol-a")
+    first, _ = scene.moorline.events(volume="vol-a")[-2:]
+    assert (told.step, told.tries, told.since) == ("connect", 2, first.at)
+    assert f"nothing is mounted at {link}" in told.waits_for
+
+
+def test_explain_of_what_is_not_known(scene: Scene) -> None:
+    with pytest.raises(NotFound):
+        scene.moorline.explain("nope")
