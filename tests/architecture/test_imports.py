@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "api": VOCABULARY | CORE,
     "config": VOCABULARY,
     "wiring": VOCABULARY | CORE | ADAPTERS | COMPOSITION,
-    **{edge: VOCABULARY | CORE | COMPOSITION | EDGES for edge in EDGES},
+    **dict.fromkeys(EDGES, VOCABULARY | CORE | COMPOSITION | EDGES),
     "testing": VOCABULARY | {"testing"},
 }
 # Nothing of these may be loaded by what only prints help.
