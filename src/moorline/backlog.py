@@ -225,14 +225,15 @@ class Backlog:
         )
 
     def _full(self, going: bool, now: float) -> float:
-        """Seconds until the budget has room; 0: it has."""
+        """Seconds until the budget has room; not more than 0: it has."""
         begun = [
             k.begun for k in self._running.values() if k.going is going and k.begun is not None
         ]
         if len(begun) >= self._most:
             return math.inf
-        counted = sorted(at for at in begun if now - at < LATE)
-        return counted[-self._each] + LATE - now if len(counted) >= self._each else 0.0
+        if len(begun) < self._each:
+            return 0.0
+        return sorted(begun)[-self._each] + LATE - now
 
     def _ended(self, turn: Turn) -> _Waiting:
         known = self._running.pop(turn.key)

@@ -56,9 +56,12 @@ def test_who_came_first_is_first(backlog: Backlog, clock: Clock) -> None:
 
 def test_a_wish_under_way_is_not_given_out_twice(backlog: Backlog) -> None:
     backlog.offer(wish("a"))
-    assert take(backlog)
-    backlog.offer(wish("a"))
+    turn = take(backlog)
+    assert turn is not None
+    backlog.offer(wish("a"))  # found by a look, perhaps after the pass looked
     assert take(backlog) is None
+    backlog.settled(turn)
+    assert take(backlog)
 
 
 def test_those_that_go_and_those_that_come_have_budgets_of_their_own(backlog: Backlog) -> None:

@@ -1,0 +1,80 @@
+"""What a look tells: who needs a pass, for little."""
+
+from __future__ import annotations
+
+from rig import Rig
+
+from moorline.lanes import Lanes
+from moorline.looker import Looker
+from moorline.model import GuestId, Level, Link, VolumeId
+from moorline.reconciler import Reconciler
+from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
+
+
+class Share(ToyShare):
+    looks = 0
+
+    def inspect(self, c: ToyExport) -> Link:
+        self.looks += 1
+        return super().inspect(c)
+
+
+def look(rig: Rig) -> tuple[Looker, Share]:
+    share, hypervisor = Share(rig.world), ToyHypervisor(rig.world)
+    reconciler = Reconciler(rig.records, {"toy": share}, hypervisor, Lanes())
+    return Looker(rig.records, reconciler, hypervisor), share
+
+
+def volumes(rows: object) -> list[str]:
+    return [row.key.volume for row in rows]  # type: ignore[attr-defined]
+
+
+def test_whoever_is_as_wished_needs_no_pass() -> None:
+    rig = Rig("g1", "g2")
+    rig.wish("whole", "g1", Level.ATTACHED)
+    rig.wish("half", "g1", Level.ATTACHED)
+    rig.wish("none", "g2", Level.ATTACHED)
+    rig.wish("linked", "g2", Level.CONNECTED)
+    rig.wish("going", "g2", Level.ATTACHED)
+    rig.wish("going", "g2", Level.ABSENT)
+    rig.world.mounts["/toy/s1"] = "s1"
+    toy = rig.world.guests[GuestId("g1")]
+    toy.live = {VolumeId("whole"): "/toy/s1/whole", VolumeId("half"): "/toy/s1/half"}
+    toy.defined = {VolumeId("whole"): "/toy/s1/whole"}
+    looker, _ = look(rig)
+    found = looker.everywhere()
+    assert (found.rows, volumes(found.due)) == (5, ["half", "going", "none"])
+    assert volumes(looker.at(GuestId("g1"))) == ["half"]
+    assert volumes(looker.links()) == []
+
+
+def test_a_disk_that_is_another_is_no_disk_of_ours() -> None:
+    rig = Rig("g1")
+    rig.wish("v", "g1", Level.ATTACHED)
+    rig.world.mounts["/toy/s1"] = "s1"
+    other = {VolumeId("v"): "/toy/s1/other"}
+    rig.world.guests[GuestId("g1")] = ToyGuest("g1", live=dict(other), defined=dict(other))
+    found = look(rig)[0].everywhere()
+    assert (volumes(found.due), found.parked) == (["v"], 1)
+
+
+def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:
+    rig = Rig("g1")
+    rig.wish("v", "g1", Level.CONNECTED)
+    looker, share = look(rig)
+    assert volumes(looker.links()) == ["v"]
+    assert share.looks == 1
+    assert looker.links(lambda row: True) == []
+    assert looker.at(GuestId("g1"), lambda row: True) == []
+    assert share.looks == 1
+
+
+def test_where_guests_cannot_be_looked_at_links_are() -> None:
+    rig = Rig("g1")
+    rig.wish("v", "g1", Level.ATTACHED)
+    rig.wish("w", "g1", Level.ATTACHED, share="s2")
+    rig.world.mounts["/toy/s1"] = "s1"
+    rig.world.blind = True
+    found = look(rig)[0].everywhere()
+    assert volumes(found.due) == ["w"]
+    assert found.error == "the hypervisor does not answer"
