@@ -20,6 +20,8 @@ from moorline.records import Trouble
 LIMIT = 2 << 20
 """Bytes of a file of the journal; there are two."""
 _LONGEST = 1000
+_TAIL = 64 << 10
+"""Bytes at the end of a file that surely have a whole line in them."""
 _MOST_KEYS = 1000
 _DONE, _SEEN = "done", "seen"
 
@@ -127,7 +129,7 @@ class Journal:
             if times & (times - 1):
                 return  # what fails again and again would wash out all else: 1, 2, 4, 8 …
             if self._last < 0:
-                self._last = next((entry.id for entry in self._backwards()), 0)
+                self._last = self._last_id()
             entry = JournalEntry(
                 self._last + 1,
                 self._clock(),
@@ -152,6 +154,14 @@ class Journal:
         times = times + 1 if before == message else 1
         self._repeats[key] = message, times
         return times
+
+    def _last_id(self) -> int:
+        for file in (self._file, self._older):
+            with suppress(FileNotFoundError), file.open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+                if entry := next(_entries(stream.read()), None):
+                    return entry.id
+        return 0
 
     def _repeating(self, message: str) -> list[tuple[str, ...]]:
         with self._guard:
@@ -178,12 +188,17 @@ class Journal:
     def _backwards(self) -> Iterator[JournalEntry]:
         for file in (self._file, self._older):
             try:
-                lines = file.read_bytes().splitlines()
+                content = file.read_bytes()
             except FileNotFoundError:
                 continue
             except PermissionError as e:
                 raise Denied(f"{file} cannot be read: {e.strerror}", hint="run as root") from e
-            yield from filter(None, map(_entry, reversed(lines)))
+            yield from _entries(content)
+
+
+def _entries(content: bytes) -> Iterator[JournalEntry]:
+    """The entries of some lines, the last one first."""
+    return filter(None, map(_entry, reversed(content.splitlines())))
 
 
 def _entry(line: bytes) -> JournalEntry | None:

@@ -219,3 +219,30 @@ def test_unusable_options_are_refused(name: str) -> None:
     values |= {"quobyte_mount_point_base": "/srv/mnt", name: "not/absolute"}
     with pytest.raises(Refused, match="not/absolute"):
         Quobyte.from_options(ToyHost(), values)
+
+
+def mounted(text: str) -> Quobyte:
+    """A back end whose operator mounts volumes as *text* says."""
+    values = {option.name: option.default for option in Quobyte.options}
+    values |= {"quobyte_mount_point_base": "/srv/mnt", "quobyte_mounted": text}
+    return Quobyte.from_options(ToyHost(), values)
+
+
+def test_what_the_operator_mounts_is_used_where_it_is() -> None:
+    quobyte = mounted("reg2, reg1/vol=/nova/mnt/5c37, reg3/other=/srv/other")
+    for export, at in (
+        ("reg1,reg2/vol", "/nova/mnt/5c37"),
+        ("quobyte://reg2,reg1/vol", "/nova/mnt/5c37"),
+        ("reg3/other", "/srv/other"),
+    ):
+        assert quobyte.link_name(quobyte.parse(connection(export=export))) == at
+    elsewhere = quobyte.link_name(quobyte.parse(connection(export="reg1/vol")))
+    assert elsewhere.startswith("/srv/mnt/")
+
+
+@pytest.mark.parametrize(
+    "text", ["reg1/vol", "=/srv/x", "reg1/vol=srv", "reg1/vol=/a/../b", "reg1=/srv/x", "a,b"]
+)
+def test_what_the_operator_mounts_is_said_plainly(text: str) -> None:
+    with pytest.raises(Refused):
+        mounted(text)
