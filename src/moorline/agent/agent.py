@@ -129,8 +129,14 @@ class Agent:
         _LOG.info("serving %s", self._options.socket)
         healthy = self._watch(systemd, upkeep)
         systemd.tell("STOPPING=1")
-        self._end(moorline, upkeep, app)
-        return 0 if healthy else 1
+        code = 0 if healthy else 1
+        if not self._end(moorline, upkeep, app):
+            # Steps hang. The kernel takes the lock from us; the next owner finds what came of them.
+            _LOG.warning("stopped with a step under way")
+            logging.shutdown()
+            os._exit(code)
+        _LOG.info("stopped")
+        return code
 
     def _serve(self, moorline: Moorline, metrics: Metrics) -> App:
         options, rights = self._options, self._options.rights
@@ -209,8 +215,8 @@ class Agent:
         if fixed:
             _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
 
-    def _end(self, moorline: Moorline, upkeep: Upkeep, app: App) -> None:
-        """Finish the steps in hand, take no others, let go of the host."""
+    def _end(self, moorline: Moorline, upkeep: Upkeep, app: App) -> bool:
+        """Finish the steps in hand, take no others, let go of the host; False if a step hangs."""
         for server in self._servers:
             server.stop()
         with suppress(OSError):
@@ -218,12 +224,8 @@ class Agent:
         end = time.monotonic() + LAST_STEPS
         app.stop(0)
         finished = upkeep.stop(LAST_STEPS)
-        if app.stop(max(0.0, end - time.monotonic())) and finished:
-            self._servers[0].drain(_LAST_WORDS)
-            moorline.close()
-            _LOG.info("stopped")
-            return
-        # Steps hang. The kernel takes the lock from us; the next owner finds what came of them.
-        _LOG.warning("stopped with a step under way")
-        logging.shutdown()
-        os._exit(0)
+        if not (app.stop(max(0.0, end - time.monotonic())) and finished):
+            return False
+        self._servers[0].drain(_LAST_WORDS)
+        moorline.close()
+        return True

@@ -17,6 +17,7 @@ from moorline.local_api import problem, shapes
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
+from moorline.local_api.request_id import current
 from moorline.local_api.routes import LONGEST_TIMEOUT, ROUTES, STREAM, Route
 
 LOOK_DEADLINE = 60.0
@@ -230,8 +231,8 @@ def _defect(error: Exception) -> dict[str, Any]:
     return {
         "error": problem.DEFECT,
         "code": 1,
-        "message": f"a defect of the agent ({type(error).__name__})",
-        "hint": "its log has more under this request's id: please report it",
+        "message": f"a defect of the agent ({type(error).__name__}, request {current()})",
+        "hint": "its log has more: please report it",
     }
 
 

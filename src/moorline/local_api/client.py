@@ -13,6 +13,7 @@ import inspect
 import json
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def _answer(
     if body is not None:
         headers["Content-Type"] = "application/json"
     try:
-        connection.request(method, path, body, headers)
+        with suppress(BrokenPipeError):  # it may have answered before it was told all
+            connection.request(method, path, body, headers)
         with connection.getresponse() as response:
             if response.headers.get_content_type() == STREAM:
                 return _last_line(response, progress)

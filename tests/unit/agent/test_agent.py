@@ -18,6 +18,7 @@ import pytest
 
 from lab.command import Moorline
 from moorline import config
+from moorline.agent.agent import Agent as Daemon
 from moorline.agent.agent import Options
 from moorline.agent.systemd import Notifier
 from moorline.errors import Denied, Refused, Unavailable
@@ -168,6 +169,24 @@ def test_systemd_is_told(start: Callable[..., Agent], tmp_path: Path) -> None:
         while "STOPPING=1" not in seen:
             seen += manager.recv(4096).decode() + "\n"
         assert agent.process.wait(20) == 0
+
+
+class Dead:
+    """An upkeep that a defect has ended."""
+
+    swept = None
+
+    def alive(self) -> bool:
+        return False
+
+    def pending(self) -> list[Any]:
+        return []
+
+
+def test_it_ends_when_a_part_of_it_has_died(tmp_path: Path) -> None:
+    upkeep: Any = Dead()
+    daemon = Daemon(lambda: config.load([], [], state_dir=tmp_path))
+    assert daemon._watch(Notifier(), upkeep) is False  # and systemd starts another
 
 
 def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
