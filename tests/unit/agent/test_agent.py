@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -294,6 +297,27 @@ def test_no_password_in_log_or_answer(start: Callable[..., Agent], tmp_path: Pat
     assert agent.end() == 0
     assert "attach" in agent.log.read_text()
     assert PASSWORD not in agent.log.read_text() + printed
+
+
+def test_the_state_is_backed_up_and_restored(start: Callable[..., Agent], tmp_path: Path) -> None:
+    """As docs/operations.md says."""
+    agent = start().ready()
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    connected = ("attach", "test", str(disk), "--format", "raw", "--level", "connected")
+    agent.command(*connected)
+    state, safe = tmp_path / "state", tmp_path / "safe"
+    safe.mkdir()
+    running, backup = (sqlite3.connect(where / "moorline.db") for where in (state, safe))
+    with closing(running), closing(backup):
+        running.backup(backup)
+    for name in ("key", "host"):
+        shutil.copy(state / name, safe / name)
+    assert agent.end() == 0
+    shutil.rmtree(state)
+    shutil.copytree(safe, state)
+    (view,) = start().ready().client.list()
+    assert (view.wanted, view.seen) == ("connected", "connected")
 
 
 def _debug(directory: Path) -> Path:
