@@ -116,16 +116,17 @@ class Journal:
         the epoch), of volumes whose id begins with *volume*. Raises Denied.
         """
         found: list[JournalEntry] = []
-        for entry in self._backwards():
+        about = f'"volume": {json.dumps(volume)[:-1]}'.encode()
+        for entry in self._backwards(about):
             if entry.id <= after or entry.at < since or len(found) == most:
                 break
-            if entry.volume.startswith(volume):
-                found.append(entry)
+            found.append(entry)
         return found[::-1]
 
     def _note(self, step: str, outcome: str, message: str, **what: Any) -> None:
         with self._guard, suppress(OSError, MoorlineError):
-            times = self._times((step, what["volume"], what["guest"], what["link"]), message)
+            key = (step, what["volume"], what["guest"], what["link"])
+            times = 1 if outcome == _SEEN else self._times(key, message)
             if times & (times - 1):
                 return  # what fails again and again would wash out all else: 1, 2, 4, 8 …
             if self._last < 0:
@@ -168,24 +169,21 @@ class Journal:
             return [key for key, (what, _) in self._repeats.items() if what == message]
 
     def _append(self, line: bytes) -> None:
-        file = self._opened()
+        with suppress(FileNotFoundError):
+            if self._file.stat().st_size > self._limit:
+                self._file.replace(self._older)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        file = os.open(self._file, flags, 0o600)
         try:
             size = os.fstat(file).st_size
-            if size > self._limit:
-                self._file.replace(self._older)
-                os.close(file)
-                file = self._opened()
-                size = 0
             if size and os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a crash, or a full disk, cut the last one short
             os.write(file, line)
         finally:
             os.close(file)
 
-    def _opened(self) -> int:
-        return os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def _backwards(self) -> Iterator[JournalEntry]:
+    def _backwards(self, about: bytes) -> Iterator[JournalEntry]:
+        """The entries with *about* in their lines, the last one first. Raises Denied."""
         for file in (self._file, self._older):
             try:
                 content = file.read_bytes()
@@ -193,12 +191,12 @@ class Journal:
                 continue
             except PermissionError as e:
                 raise Denied(f"{file} cannot be read: {e.strerror}", hint="run as root") from e
-            yield from _entries(content)
+            yield from _entries(content, about)
 
 
-def _entries(content: bytes) -> Iterator[JournalEntry]:
-    """The entries of some lines, the last one first."""
-    return filter(None, map(_entry, reversed(content.splitlines())))
+def _entries(content: bytes, about: bytes = b"") -> Iterator[JournalEntry]:
+    lines = (line for line in reversed(content.splitlines()) if about in line)
+    return filter(None, map(_entry, lines))
 
 
 def _entry(line: bytes) -> JournalEntry | None:

@@ -82,6 +82,12 @@ def test_a_failure_that_repeats_does_not_wash_out_the_rest(journal: Journal) -> 
     assert [e.times for e in journal.read()][-2:] == [1, 1]
 
 
+def test_what_is_seen_is_told_each_time(journal: Journal) -> None:
+    for _ in range(3):
+        journal.saw("adopted", volume="v1")
+    assert [e.times for e in journal.read()] == [1, 1, 1]
+
+
 def test_what_keeps_a_wish_waiting_is_told_once(journal: Journal) -> None:
     failed = took("no route")
     journal.took(failed)
