@@ -143,8 +143,7 @@ class Guests:
         or does not let go), Uncertain. Repeat the call to go on.
         """
         machine = self._seen(guest)
-        id = machine.guest.id if machine else None
-        rows = [r for r in self._records.all() if id == r.key.guest or (not id and _is(guest, r))]
+        rows = self._left_by(guest) if machine is None else self._of(machine.guest.id)
         if machine is None and not rows:
             return None
         if machine is not None and not (machine.launched or any):
@@ -210,9 +209,16 @@ class Guests:
         except NotFound:
             return None
 
+    def _of(self, guest: str) -> list[Attachment]:
+        """The wishes for the guest that has, or had when they were made, this name or id."""
+        return [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
+
+    def _left_by(self, guest: str) -> list[Attachment]:
+        """Those for a guest that is gone; one that was renamed since is not."""
+        return [row for row in self._of(guest) if self._seen(row.key.guest) is None]
+
     def _wanted_by(self, guest: str) -> list[Attachment]:
-        rows = self._records.all()
-        return [row for row in rows if _is(guest, row) and row.want > Level.ABSENT]
+        return [row for row in self._of(guest) if row.want > Level.ABSENT]
 
     def _wish(
         self,
@@ -279,7 +285,3 @@ class Guests:
                 machine = self._able().look(id)
             except NotFound:
                 return  # it had no definition
-
-
-def _is(guest: str, row: Attachment) -> bool:
-    return guest in (row.key.guest, row.guest_name)

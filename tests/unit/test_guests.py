@@ -1,0 +1,288 @@
+"""Guests themselves, on a toy host: launched, started, removed, and killed at each effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from rig import Rig
+
+from moorline.api import Moorline
+from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.guests import GuestOutcome
+from moorline.machines import Hardware, Machine
+from moorline.model import DiskState, GuestId, GuestName, Level, VolumeId
+from moorline.testing.faults import Fault
+from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor, ToyWorld
+
+S1 = str(BASE / "s1")
+A, B = VolumeId("a"), VolumeId("b")
+
+
+def connection(name: str) -> dict[str, object]:
+    data = {"share": "s1", "name": name, "volume_id": name}
+    return {"driver_volume_type": "toy", "data": data}
+
+
+@dataclass
+class ToyMachines:
+    """Makes, starts and stops a toy world's guests; a guest's id is ``id-NAME``."""
+
+    world: ToyWorld
+    launched: set[GuestId] = field(default_factory=set)
+    saved: set[GuestId] = field(default_factory=set)
+    stubborn: set[GuestId] = field(default_factory=set)
+    """They do not hear that they are asked to shut down."""
+
+    def look(self, guest: GuestId) -> Machine:
+        toy = self._toy(guest)
+        return Machine(
+            GuestName(guest, toy.name),
+            toy.running,
+            guest in self.launched,
+            guest in self.saved,
+            boot=1,
+        )
+
+    def check(self, name: str, hardware: Hardware) -> None:
+        if hardware.vcpus == 99:
+            raise Refused("a toy has no 99 vCPUs")
+        if self._other(name):
+            raise NotOurs(f"there is a guest {name} already")
+
+    def define(self, name: str, hardware: Hardware) -> None:
+        self.check(name, hardware)
+        id = GuestId(f"id-{name}")
+        if id not in self.world.guests:
+            self.world.faults.effect(lambda: self._define(id, name))
+
+    def start(self, guest: GuestId) -> None:
+        toy = self._toy(guest)
+        if lost := [path for path in toy.paths() if path.rpartition("/")[0] not in self._mounted()]:
+            raise Failed(f"{lost[0]} cannot be opened")
+        self.world.faults.effect(lambda: self._start(toy))
+
+    def stop(self, guest: GuestId, *, force: bool) -> None:
+        if guest in self.saved and not force:
+            raise Refused("its memory was saved")
+        self.saved.discard(guest)
+        if force or guest not in self.stubborn:
+            self.world.faults.effect(lambda: self._stop(self._toy(guest)))
+
+    def remove(self, guest: GuestId) -> None:
+        if guest in self.world.guests:
+            self.world.faults.effect(lambda: self.world.guests.pop(guest))
+
+    def close(self) -> None:
+        pass
+
+    def _toy(self, guest: GuestId) -> ToyGuest:
+        try:
+            return self.world.guests[guest]
+        except KeyError:
+            raise NotFound(f"there is no guest {guest}") from None
+
+    def _other(self, name: str) -> bool:
+        named = {id for id, toy in self.world.guests.items() if toy.name == name}
+        return bool(named - self.launched)
+
+    def _mounted(self) -> set[str]:
+        return set(self.world.mounts)
+
+    def _define(self, id: GuestId, name: str) -> None:
+        self.world.guests[id] = ToyGuest(name, running=False)
+        self.launched.add(id)
+
+    def _start(self, toy: ToyGuest) -> None:
+        toy.running, toy.live = True, dict(toy.defined)
+
+    def _stop(self, toy: ToyGuest) -> None:
+        toy.running, toy.live = False, {}
+
+
+class Stage(Rig):
+    """A host on which guests can be made."""
+
+    def __init__(self, *guests: str) -> None:
+        super().__init__(*guests)
+        self.machines = ToyMachines(self.world)
+
+    def owner(self) -> Moorline:
+        hypervisor = ToyHypervisor(self.world)
+        return Moorline(self.records, self.reconciler(), hypervisor, self.machines)
+
+    def launch(self, *, timeout: float = 5.0, vcpus: int | None = None) -> GuestOutcome:
+        return self.owner().guests.launch(
+            "web01",
+            connection("a"),
+            connections=[connection("b")],
+            hardware=Hardware(vcpus=vcpus),
+            timeout=timeout,
+        )
+
+    def remove(self, guest: str = "web01", **how: bool) -> GuestOutcome | None:
+        return self.owner().guests.remove(guest, timeout=0.3, **how)
+
+    def guest(self) -> ToyGuest:
+        return self.world.guests[GuestId("id-web01")]
+
+    def is_launched(self) -> bool:
+        toy = self.guest()
+        disks = ToyHypervisor(self.world).disks(GuestId("id-web01"))
+        whole = {volume: disk.state is DiskState.WHOLE for volume, disk in disks.items()}
+        return toy.running and whole == {A: True, B: True} and S1 in self.world.mounts
+
+    def is_empty(self) -> bool:
+        nothing = (self.world.guests, self.world.mounts, self.records.all())
+        return not any(nothing) and not self.world.violations
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def test_it_is_defined_gets_its_disks_and_starts(stage: Stage) -> None:
+    outcome = stage.launch()
+    assert outcome.steps == ["define", "connect", "attach", "attach", "start"]
+    assert stage.is_launched()
+    boots = {row.key.volume: row.options.boot for row in stage.records.all()}
+    assert boots == {A: 1, B: 0}
+
+
+def test_again_is_success_and_does_nothing(stage: Stage) -> None:
+    stage.launch()
+    effects = stage.world.faults.count
+    assert stage.launch().steps == []
+    assert stage.world.faults.count == effects
+
+
+@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
+def test_struck_at_any_effect_the_same_command_goes_on(fault: Fault) -> None:
+    """Launched and then removed, with one fault at each effect in turn; repeated until done."""
+    for at in range(60):
+        stage = Stage()
+        stage.world.faults.plan((at, fault))
+        for _ in range(3):
+            stage.survive(stage.launch)
+        assert stage.is_launched(), at
+        for _ in range(3):
+            stage.survive(lambda stage=stage: stage.remove(force=True))
+        assert stage.is_empty(), at
+        if not stage.world.faults.struck:
+            break
+    assert not stage.world.faults.struck, "there are more effects than were tried"
+    assert at > 10
+
+
+@pytest.mark.parametrize("what", ["the boot volume", "the other volume", "the hardware"])
+def test_what_is_refused_leaves_nothing(stage: Stage, what: str) -> None:
+    stage.world.missing = {"the boot volume": {f"{S1}/a"}, "the other volume": {f"{S1}/b"}}.get(
+        what, set()
+    )
+    with pytest.raises(Refused):
+        stage.launch(vcpus=99 if what == "the hardware" else None)
+    assert stage.is_empty()
+
+
+def test_what_is_refused_later_leaves_the_guest_as_it_was(stage: Stage) -> None:
+    stage.launch()
+    stage.world.missing = {f"{S1}/c"}
+    with pytest.raises(Refused):
+        stage.owner().guests.launch("web01", connection("a"), connections=[connection("c")])
+    assert stage.is_launched()
+    with pytest.raises(Refused, match="boots from volume a already"):
+        stage.owner().guests.launch("web01", connection("c"))
+    assert stage.is_launched()
+
+
+def test_a_volume_that_cannot_be_had_is_waited_for_and_the_guest_not_started(stage: Stage) -> None:
+    stage.world.hung = {"s1"}
+    with pytest.raises(Failed):
+        stage.launch(timeout=0.2)
+    assert not stage.guest().running
+    stage.world.hung = set()
+    assert stage.launch().steps == ["connect", "attach", "attach", "start"]
+
+
+def test_a_guest_of_somebody_else_is_left_alone() -> None:
+    stage = Stage("web01")
+    with pytest.raises(NotOurs):
+        stage.launch()
+    with pytest.raises(NotOurs):
+        stage.remove()
+    assert stage.world.guests[GuestId("web01")].running
+    assert stage.records.all() == []
+    assert stage.remove(any=True)
+    assert stage.is_empty()
+
+
+def test_start_brings_the_volumes_back_first(stage: Stage) -> None:
+    stage.launch()
+    stage.machines.stop(GuestId("id-web01"), force=True)
+    del stage.world.mounts[S1]
+    assert stage.owner().guests.start("web01").steps == ["connect", "start"]
+    assert stage.is_launched()
+    assert stage.owner().guests.start("web01").steps == []
+
+
+def test_links_are_made_ready_without_the_hypervisor(stage: Stage) -> None:
+    stage.launch()
+    stage.machines.stop(GuestId("id-web01"), force=True)
+    del stage.world.mounts[S1]
+    stage.world.blind = True
+    guests = stage.owner().guests
+    assert guests.unready("id-web01") == ["a", "b"]
+    assert guests.ready("id-web01", timeout=1) == ["a"]
+    assert (guests.unready("id-web01"), guests.ready("id-web01")) == ([], [])
+    assert guests.ready("id-of-nobody") == []
+    stage.world.dead = {"s1"}
+    with pytest.raises(Failed, match="moorline start"):
+        guests.ready("id-web01", timeout=0.1)
+
+
+def test_a_guest_that_does_not_shut_down_is_not_removed(stage: Stage) -> None:
+    stage.launch()
+    stage.machines.stubborn = {GuestId("id-web01")}
+    with pytest.raises(Failed, match="still runs"):
+        stage.remove()
+    assert stage.is_launched()
+    assert stage.remove(force=True)
+    assert stage.is_empty()
+
+
+def test_saved_memory_is_not_lost_unasked(stage: Stage) -> None:
+    stage.launch()
+    stage.machines.stop(GuestId("id-web01"), force=True)
+    stage.machines.saved = {GuestId("id-web01")}
+    with pytest.raises(Refused, match="saved"):
+        stage.remove()
+    assert len(stage.records.all()) == 2
+    assert stage.remove(force=True)
+
+
+def test_a_guest_that_is_gone_already_leaves_its_volumes_to_be_taken_away(stage: Stage) -> None:
+    stage.launch()
+    del stage.world.guests[GuestId("id-web01")]
+    assert stage.remove()
+    assert stage.is_empty()
+    assert stage.remove() is None
+
+
+def test_a_guest_that_was_renamed_is_not_meant_by_its_old_name(stage: Stage) -> None:
+    stage.launch()
+    stage.guest().name = "db01"
+    assert stage.remove() is None
+    assert stage.is_launched()
+    assert stage.remove("db01", force=True)
+    assert stage.is_empty()
+
+
+def test_a_hypervisor_without_machines_is_refused_plainly() -> None:
+    rig = Rig("g1")
+    with pytest.raises(Refused, match="does not make, start or remove toy guests"):
+        rig.owner().guests.launch("web01", connection("a"))
+    rig.wish("a", "g1", Level.ATTACHED)
+    with pytest.raises(Refused):
+        rig.owner().guests.remove("g1", any=True)
+    assert len(rig.records.all()) == 1
