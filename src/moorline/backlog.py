@@ -44,6 +44,8 @@ class Turn:
     """A wish whose turn it is. It goes back by :meth:`Backlog.settled` or :meth:`Backlog.later`."""
 
     key: Key
+    revision: int
+    """Of the wish, as far as it is known."""
     tries: int
     why: str
 
@@ -55,11 +57,12 @@ class _Waiting:
     want: Level
     revision: int
     since: float
+    ended: float
+    """When its last try ended; before that, when it was found."""
+    not_before: float
+    due: float = 0.0
     tries: int = 0
     why: str = ""
-    due: float = 0.0
-    ended: float = -math.inf
-    not_before: float = -math.inf
     begun: float | None = None
     going: bool = False
     """Which budget the pass under way is on."""
@@ -128,7 +131,7 @@ class Backlog:
                 key, pause = self._next(self._clock())
                 if key is not None:
                     known = self._waiting[key]
-                    return Turn(key, known.tries, known.why)
+                    return Turn(key, known.revision, known.tries, known.why)
                 if not wait:
                     break
                 self._changed.wait(pause)
@@ -138,7 +141,7 @@ class Backlog:
         """It is as wished, or there is no such wish any more."""
         with self._changed:
             known = self._ended(turn)
-            if known.again:
+            if known.again or known.revision != turn.revision:
                 known.again, known.tries, known.why = False, 0, ""
                 self._queue(turn.key, known, self._clock())
             else:
@@ -148,6 +151,8 @@ class Backlog:
         """Try again after *delay* seconds, or sooner if there was news meanwhile."""
         with self._changed:
             known = self._ended(turn)
+            if known.revision != turn.revision:  # what it came to says nothing of the new wish
+                delay, why, tries = 0.0, "", 0
             known.tries, known.why = tries, why
             if known.again:
                 known.again, delay = False, min(delay, _shortened(delay))
@@ -185,9 +190,9 @@ class Backlog:
     def _begin(self, row: Attachment, known: _Waiting | None, now: float, grace: float) -> None:
         """A wish that is new to us starts afresh, whatever its predecessor waited for."""
         if known is not None and known.begun is not None:
-            known.want, known.revision, known.again = row.want, row.revision, True
+            known.want, known.revision = row.want, row.revision
             return
-        fresh = _Waiting(row.want, row.revision, now, not_before=now + grace)
+        fresh = _Waiting(row.want, row.revision, since=now, ended=now, not_before=now + grace)
         self._waiting[row.key] = fresh
         self._queue(row.key, fresh, now + grace)
 

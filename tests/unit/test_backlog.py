@@ -118,6 +118,21 @@ def test_another_wish_starts_afresh(backlog: Backlog) -> None:
     assert (again.tries, again.why) == (0, "")
 
 
+def test_another_wish_does_not_wait_for_what_became_of_the_last(backlog: Backlog) -> None:
+    backlog.offer(wish("a"))
+    turn = take(backlog)
+    assert turn is not None
+    backlog.offer(wish("a", GOING, revision=2))
+    assert take(backlog) is None  # the last one's pass is still under way
+    backlog.later(turn, 300.0, "refused", tries=9)
+    again = take(backlog)
+    assert again is not None
+    assert (again.tries, again.why) == (0, "")
+    backlog.offer(wish("a", revision=3))
+    backlog.settled(again)
+    assert take(backlog)
+
+
 @pytest.mark.parametrize(("guest", "soonest"), [("g", 1.0), ("other", 2.0), (None, 2.0)])
 def test_news_shortens_a_pause_but_not_to_nothing(
     backlog: Backlog, clock: Clock, guest: str | None, soonest: float
