@@ -24,7 +24,7 @@ PARALLEL := -n 2
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ready ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte
+demo: ready ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol
 	$(BIN)/python -m lab demo $(SYSTEM)
 
 test: lint unit lab-test ## everything: lint, types, unit, contract, crash, architecture, lab

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import click
 
 from moorline.cli.common import Common, common, timeout_option
-from moorline.errors import Denied, NotOurs, Refused, Unavailable
+from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 
 DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
 """Where libvirt 6.5 and newer look for hooks beside /etc/libvirt/hooks/qemu."""
@@ -22,6 +23,7 @@ SCRIPT = """\
 {sign} Makes the links ready that a guest needs, before it starts.
 # libvirt waits for this: nothing in it may ask libvirt. https://libvirt.org/hooks.html
 [ "$2/$3" = prepare/begin ] || exit 0
+[ -x {python} ] || exit 0  # Moorline was removed: it holds no guest up
 exec {command}
 """
 
@@ -54,7 +56,8 @@ def hook() -> None:
 def install(given: Common, directory: Path) -> None:
     """Write the hook, with the options given here. Restart libvirtd if it had no hooks before."""
     path = directory / NAME
-    script = SCRIPT.format(sign=_SIGN, command=shlex.join(_command(given)))
+    command = _command(given)
+    script = SCRIPT.format(sign=_SIGN, python=shlex.quote(command[0]), command=shlex.join(command))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _refuse_other(path)
@@ -87,22 +90,41 @@ def uninstall(given: Common, directory: Path) -> None:
 @common
 def run(given: Common, timeout: float) -> None:
     """What the hook runs: make the links ready of the guest whose XML is on standard input."""
-    guest = _guest(sys.stdin.read())
-    with given.open(own=False) as moorline:
-        # Whoever starts a guest with us is the owner of this host now, waits
-        # for libvirt, which waits for us, and has made the links before.
-        if not moorline.guests.unready(guest):
-            return
-    with given.open(own=True, patience=timeout) as moorline:
-        moorline.guests.ready(guest, timeout=timeout, progress=given.progress)
-
-
-def _guest(xml: str) -> str:
-    """The guest's UUID: its name may have changed since its volumes were attached."""
+    end = time.monotonic() + timeout
+    domain = _domain(sys.stdin.read())
+    guest = _guest(domain)
     try:
-        guest = ET.fromstring(xml).findtext("uuid")  # noqa: S314 - libvirt's own output
+        with given.open(own=False) as moorline:
+            # Whoever starts a guest with us is the owner of this host now, waits
+            # for libvirt, which waits for us, and has made the links before.
+            if not moorline.guests.unready(guest):
+                return
+    except MoorlineError as e:
+        if _may_need_us(domain):
+            raise
+        click.echo(f"moorline: {e}; the guest has no disk of Moorline's, and starts", err=True)
+        return
+    with given.open(own=True, patience=timeout) as moorline:
+        left = max(0.0, end - time.monotonic())
+        moorline.guests.ready(guest, timeout=left, progress=given.progress)
+
+
+def _domain(xml: str) -> ET.Element:
+    try:
+        return ET.fromstring(xml)  # noqa: S314 - libvirt's own output
     except ET.ParseError as e:
         raise Refused(f"standard input is not a <domain> of libvirt's: {e}") from e
+
+
+def _may_need_us(domain: ET.Element) -> bool:
+    """Whether a disk bears a mark such as ours. What is broken here is no other guest's trouble."""
+    marks = [alias.get("name", "") for alias in domain.iterfind("devices/disk/alias")]
+    return any(mark.startswith("ua-") for mark in marks)
+
+
+def _guest(domain: ET.Element) -> str:
+    """The guest's UUID: its name may have changed since its volumes were attached."""
+    guest = domain.findtext("uuid")
     if not guest:
         raise Refused("standard input is a <domain> without a UUID")
     return guest
