@@ -26,6 +26,9 @@ from moorline.local_api import problem, shapes
 from moorline.local_api.routes import ROUTES, STREAM, Route
 from moorline.settle import Progress, silent
 
+GREETING = 10.0
+"""Seconds that an agent may take to say what it is: it looks at nothing for that."""
+
 
 class Client(Moorline):
     """Has the methods of :class:`moorline.api.Moorline`, and does them in the agent.
@@ -51,7 +54,8 @@ class Client(Moorline):
         """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
         ``options`` (a digest). Raises Unavailable, Denied."""
         try:
-            answer = self._exchange("GET", "/v1/about", None, self._timeout, silent)
+            patience = min(self._timeout, GREETING)
+            answer = self._exchange("GET", "/v1/about", None, patience, silent)
         except _Unanswered as e:
             raise Unavailable(f"the agent at {self._socket} did not answer: {e}") from e
         assert isinstance(answer, dict), "as the document says"

@@ -271,6 +271,16 @@ def test_metrics_stay_on_this_host(start: Callable[..., Agent]) -> None:
     assert not agent.socket.exists()
 
 
+def test_without_its_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['prometheus_client'] = None;"
+        f"from moorline.cli import main; main(['agent', '--state-dir', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "pip install 'moorline[agent]'" in done.stderr
+
+
 def test_the_document_is_printed(tmp_path: Path) -> None:
     assert Moorline(tmp_path).json("agent", "--openapi") == document()
 
