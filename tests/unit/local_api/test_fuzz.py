@@ -110,9 +110,14 @@ def map_body(context: Any, body: Any) -> Any:
     return body
 
 
+def test_the_document_is_one() -> None:
+    SCHEMA.validate()
+    assert SCHEMA.raw_schema["openapi"] == "3.1.0"
+
+
 @SCHEMA.parametrize()
 @settings(
-    max_examples=100,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
