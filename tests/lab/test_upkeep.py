@@ -73,7 +73,7 @@ def test_a_guest_that_is_redefined_without_its_disk_gets_it_again(
     volume = scene.volume()
     loop.attach(stopped, volume)
     stopped.undefine()
-    healed(lambda: "there is no guest" in loop.trouble(volume) or loop.upkeep.pending())
+    healed(lambda: loop.trouble(volume) and loop.upkeep.pending()[0].due > 3)  # refused: slowly
     assert len(scene.mounts()) == 1
     again = scene.libvirt.defineXML(without)
     healed(lambda: halves(again, volume) == (False, True))
@@ -85,8 +85,7 @@ def test_stops_and_starts_of_a_guest_change_nothing(scene: Scene, loop: Loop, ru
     volume = scene.volume()
     loop.attach(running, volume)
     for change in (running.destroy, lambda: start_paused(running), running.reset, running.destroy):
-        with suppress(AttributeError):
-            change()
+        change()
         loop.settles()
         assert halves(running, volume) == (bool(running.isActive()), True)
     assert len(scene.mount_calls()) == 1

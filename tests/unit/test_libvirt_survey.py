@@ -1,0 +1,101 @@
+"""A survey of libvirt's domains: what it asks, and what it need not read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+libvirt = pytest.importorskip("libvirt")
+
+from moorline.hypervisors.libvirt.survey import Survey, look  # noqa: E402
+
+DISK = (
+    "<disk><alias name='ua-{0}'/><source file='/mnt/{0}'/><target dev='vda' bus='virtio'/></disk>"
+)
+
+
+def xml(name: str, *volumes: str, id: str = "") -> str:
+    disks = "".join(DISK.format(volume) for volume in volumes)
+    mark = f" id='{id}'" if id else ""
+    return f"<domain type='qemu'{mark}><name>{name}</name><devices>{disks}</devices></domain>"
+
+
+def error(code: int) -> Exception:
+    found = libvirt.libvirtError("it is so")
+    found.err = (code, 0, "it is so", 0, "", "", "", 0, 0)
+    return found
+
+
+@dataclass(eq=False)
+class Virt:
+    """A domain, and the questions that it was asked."""
+
+    uuid: str
+    now: str
+    defined: str = ""
+    saved: str = ""
+    fails: int = 0
+    asked: list[str] = field(default_factory=list)
+
+    def UUIDString(self) -> str:
+        return self.uuid
+
+    def XMLDesc(self, flags: int = 0) -> str:
+        self.asked.append(f"xml {flags}")
+        if self.fails:
+            raise error(self.fails)
+        return self.defined if flags else self.now
+
+    def isPersistent(self) -> bool:
+        return bool(self.defined)
+
+    def hasManagedSaveImage(self) -> bool:
+        self.asked.append("saved?")
+        return bool(self.saved)
+
+    def managedSaveGetXMLDesc(self) -> str:
+        return self.saved
+
+
+@dataclass
+class Host:
+    domains: list[Virt]
+
+    def listAllDomains(self, flags: int = 0) -> list[Virt]:
+        return [each for each in self.domains if each.saved or not flags]
+
+
+def test_a_stopped_guest_is_one_question() -> None:
+    one = Virt("1", xml("one", "v"))
+    (guest,) = Survey().guests(Host([one]))
+    assert (guest.name, guest.running, set(guest.disks)) == ("one", False, {"v"})
+    assert one.asked == ["xml 0"]
+
+
+def test_what_is_printed_as_before_is_not_read_again() -> None:
+    one, survey = Virt("1", xml("one", "v")), Survey()
+    host = Host([one])
+    (first,) = survey.guests(host)
+    assert survey.guests(host)[0] is first
+    one.now = xml("one", "w")
+    (second,) = survey.guests(host)
+    assert set(second.disks) == {"w"}
+
+
+def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:
+    runs = Virt("1", xml("runs", "live", id="7"), defined=xml("runs", "config"))
+    saved = Virt("2", xml("saved"), saved=xml("saved", "kept"))
+    one, two = Survey().guests(Host([runs, saved]))
+    assert (one.running, one.paths) == (True, {"/mnt/live", "/mnt/config"})
+    assert (two.running, two.paths) == (False, {"/mnt/kept"})
+    assert look(saved).disks().keys() == {"kept"}
+
+
+def test_a_guest_that_is_gone_meanwhile_is_left_out_and_nothing_else_is() -> None:
+    gone = Virt("1", "", fails=libvirt.VIR_ERR_NO_DOMAIN)
+    there = Virt("2", xml("there"))
+    assert [guest.name for guest in Survey().guests(Host([gone, there]))] == ["there"]
+    gone.fails = libvirt.VIR_ERR_INTERNAL_ERROR
+    with pytest.raises(libvirt.libvirtError):
+        Survey().guests(Host([gone, there]))
