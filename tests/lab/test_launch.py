@@ -14,6 +14,7 @@ import pytest
 from scene import Scene, Volume
 
 from lab import bootable, host
+from lab.agent import Agent
 from lab.guest import Guest, GuestAgent
 
 NAME = "boot1"
@@ -46,6 +47,13 @@ class Stage(Scene):
         agent = GuestAgent(host.SOCKETS / f"{NAME}.agent")
         agent.ready()
         return Guest(self.domain(), agent)
+
+
+def virsh(*words: str) -> str:
+    """Ask a libvirtd that was started anew, which the tests' connection does not reach."""
+    command = ["virsh", "-q", *words]
+    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -145,7 +153,7 @@ def test_libvirt_makes_the_links_ready_before_it_starts_the_guest(stage: Stage, 
     stage.moorline(*stage.launch(boot, "--no-start"))
     subprocess.run(["umount", str(stage.mount_point())], check=True)
     assert stage.mounts() == []
-    subprocess.run(["virsh", "-q", "start", NAME], check=True, timeout=60)
+    virsh("start", NAME)
     assert len(stage.mounts()) == 1
     agent = GuestAgent(host.SOCKETS / f"{NAME}.agent")
     agent.ready()
@@ -168,3 +176,28 @@ def test_a_guest_whose_links_cannot_be_made_does_not_start(stage: Stage, hook: P
     assert refused.returncode != 0
     assert "no route to registry" in refused.stderr
     stage.share.cluster.command(stage.share.name)
+
+
+def test_the_hook_asks_the_agent_also_while_that_starts_the_guest(
+    stage: Stage, hook: Path, tmp_path: Path
+) -> None:
+    host.kill_libvirtd()
+    host.start_libvirtd()
+    boot = stage.boot_volume()
+    agent = Agent(stage.moorline, tmp_path / "log")
+    try:
+        launched = stage.moorline.json(*stage.launch(boot))
+        assert launched["steps"] == ["define", "connect", "attach", "start"]
+        virsh("destroy", NAME)
+        subprocess.run(["umount", str(stage.mount_point())], check=True)
+        virsh("start", NAME)
+        assert len(stage.mounts()) == 1
+        virsh("destroy", NAME)
+        subprocess.run(["umount", str(stage.mount_point())], check=True)
+        stage.moorline("start", NAME)
+        assert len(stage.mounts()) == 1
+        assert virsh("domstate", NAME) == "running"
+        stage.moorline("remove", NAME, "--force")
+        assert stage.is_clean()
+    finally:
+        agent.stop()
