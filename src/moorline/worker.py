@@ -54,10 +54,11 @@ class Worker:
         acknowledged, and may fit again (its guest comes back, say).
         """
         taken: list[Step] = []
+        begun: list[Step] = []
         try:
-            done = self._bring(turn.key, taken, stopping)
+            done = self._bring(turn.key, taken, begun, stopping)
         except MoorlineError as e:
-            if isinstance(e, Unavailable | Uncertain):
+            if not begun and isinstance(e, Unavailable | Uncertain):
                 self._connect(turn.key)
             tries = 0 if taken else turn.tries
             if not isinstance(e, Busy):
@@ -74,9 +75,13 @@ class Worker:
             self._note(turn, family(why), done.step)
         return Verdict(why, backoff(tries), tries + 1)
 
-    def _bring(self, key: Key, taken: list[Step], stopping: Callable[[], bool]) -> Pass:
+    def _bring(
+        self, key: Key, taken: list[Step], begun: list[Step], stopping: Callable[[], bool]
+    ) -> Pass:
+        """Tell the steps that were *taken*, and the one that was *begun* if it raises."""
         while True:
-            done = self._reconciler.advance(key)
+            done = self._reconciler.advance(key, begun.append)
+            begun.clear()
             if done.row is None or done.step in _DONE or done.step in _WAITS:
                 return done
             if done.step in taken or stopping():

@@ -10,7 +10,7 @@ import pytest
 from rig import Rig
 
 from moorline.api import Moorline
-from moorline.errors import Failed
+from moorline.errors import Failed, Uncertain
 from moorline.lanes import Lanes
 from moorline.looker import Looker
 from moorline.model import GuestId, Key, Level, VolumeId
@@ -39,11 +39,14 @@ class Share(ToyShare):
         self.open = threading.Event()
         self.open.set()
         self.defect = ""
+        self.late = False
         self.connecting = 0
 
     def connect(self, c: ToyExport) -> None:
         self.connecting += 1
         self.open.wait(10)
+        if self.late:
+            raise Uncertain("the mount command did not end")
         super().connect(c)
 
     def verify(self, c: ToyExport) -> None:
@@ -205,6 +208,16 @@ def test_links_do_not_wait_for_a_blind_hypervisor(rig: Rig, loop: Loop) -> None:
     assert loop.upkeep.swept.error == "the hypervisor does not answer"
     assert not loop.has(G1, "v1")
     rig.world.blind = False
+    until(lambda: loop.has(G1, "v1"))
+
+
+def test_a_mount_that_is_late_is_not_tried_again_in_the_same_turn(rig: Rig, loop: Loop) -> None:
+    loop.share.late = True
+    rig.wish("v1", "g1", Level.ATTACHED)
+    loop.start()
+    until(lambda: loop.upkeep.pending()[0].tries == 3)
+    assert loop.share.connecting == 3
+    loop.share.late = False
     until(lambda: loop.has(G1, "v1"))
 
 
