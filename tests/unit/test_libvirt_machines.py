@@ -1,0 +1,108 @@
+"""libvirt's guests themselves, on libvirt's own test driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.hypervisors.libvirt.machines import LibvirtMachines
+from moorline.machines import Document, Hardware
+from moorline.model import GuestId
+
+GOLDEN = Hardware(
+    template=Document(
+        "<domain type='test'><name>golden</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
+        "<os><type>hvm</type></os></domain>"
+    )
+)
+THEIRS = GuestId("6695eb01-f6a4-8304-79aa-97f2502e193f")
+NODE = f"""
+<node><domain type='test'><name>test</name><uuid>{THEIRS}</uuid><memory>65536</memory>
+<os><type>hvm</type></os></domain></node>
+"""
+
+
+class Seen(LibvirtMachines):
+    """Also tells a guest's id by its name, which is the hypervisor's part elsewhere."""
+
+    def id(self, name: str) -> GuestId:
+        found = self._connection.look(name, lambda virt: virt.lookupByName(name).UUIDString())
+        return GuestId(found)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Seen]:
+    node = tmp_path / "node.xml"  # unlike that of test:///default, it ends with its connection
+    node.write_text(NODE)
+    machines = Seen(f"test://{node}")
+    yield machines
+    machines.close()
+
+
+def test_defined_started_stopped_each_twice(machines: Seen) -> None:
+    for _ in range(2):
+        machines.define("web01", GOLDEN)
+        id = machines.id("web01")
+    seen = machines.look(id)
+    assert (seen.guest.name, seen.launched) == ("web01", True)
+    assert (seen.running, seen.saved) == (False, False)
+    for _ in range(2):
+        machines.start(id)
+        assert machines.look(id).running
+    for _ in range(2):
+        machines.stop(id, force=True)
+        assert not machines.look(id).running
+
+
+def test_a_guest_that_is_gone(machines: Seen) -> None:
+    gone = GuestId("7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f")
+    for ask in (machines.look, machines.start):
+        with pytest.raises(NotFound):
+            ask(gone)
+    machines.stop(gone, force=False)
+    machines.remove(gone)
+
+
+def test_a_guest_that_runs_is_not_removed(machines: Seen) -> None:
+    with pytest.raises(Failed, match="runs again"):
+        machines.remove(THEIRS)
+
+
+def test_two_of_one_template_are_two(machines: Seen) -> None:
+    machines.define("web01", GOLDEN)
+    machines.define("web02", GOLDEN)
+    assert machines.id("web01") != machines.id("web02")
+
+
+def test_what_is_there_is_not_changed(machines: Seen) -> None:
+    with pytest.raises(NotOurs):
+        machines.define("test", GOLDEN)
+    assert not machines.look(THEIRS).launched
+    machines.define("web01", GOLDEN)
+    for asked in (Hardware(memory=128, template=GOLDEN.template), Hardware(vcpus=2)):
+        with pytest.raises(Refused, match="is there already, and has"):
+            machines.define("web01", asked)
+        with pytest.raises(Refused, match="is there already, and has"):
+            machines.check("web01", asked)
+    machines.check("web01", Hardware(memory=64, vcpus=1, template=GOLDEN.template))
+
+
+def test_checking_defines_nothing(machines: Seen) -> None:
+    machines.check("web01", GOLDEN)
+    with pytest.raises(NotFound):
+        machines.id("web01")
+
+
+def test_saved_memory_is_dropped_by_force_alone(machines: Seen) -> None:
+    machines.define("web01", GOLDEN)
+    id = machines.id("web01")
+    machines.start(id)
+    machines._connection.change("web01", lambda virt: virt.lookupByUUIDString(id).managedSave())
+    assert machines.look(id).saved
+    with pytest.raises(Refused, match="would be lost"):
+        machines.stop(id, force=False)
+    machines.stop(id, force=True)
+    assert not machines.look(id).saved
