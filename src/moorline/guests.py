@@ -143,7 +143,7 @@ class Guests:
         or does not let go), Uncertain. Repeat the call to go on.
         """
         machine = self._seen(guest)
-        rows = self._left_by(guest) if machine is None else self._of(machine.guest.id)
+        rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
         if machine is None and not rows:
             return None
         if machine is not None and not (machine.launched or any):
@@ -212,6 +212,10 @@ class Guests:
     def _of(self, guest: str) -> list[Attachment]:
         """The wishes for the guest that has, or had when they were made, this name or id."""
         return [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
+
+    def _held_by(self, id: GuestId) -> list[Attachment]:
+        """Those for this guest alone: another one's name may be this one's id."""
+        return [row for row in self._records.all() if row.key.guest == id]
 
     def _left_by(self, guest: str) -> list[Attachment]:
         """Those for a guest that is gone; one that was renamed since is not."""

@@ -278,6 +278,15 @@ def test_a_guest_that_was_renamed_is_not_meant_by_its_old_name(stage: Stage) -> 
     assert stage.is_empty()
 
 
+def test_a_guest_that_is_named_as_the_id_of_another_is_not_meant_by_that(stage: Stage) -> None:
+    stage.launch()
+    stage.world.guests[GuestId("g2")] = ToyGuest("id-web01")
+    stage.owner().attach("g2", connection("c"))
+    assert stage.remove("web01", force=True)
+    assert [row.key.guest for row in stage.records.all()] == ["g2"]
+    assert VolumeId("c") in stage.world.guests[GuestId("g2")].live
+
+
 def test_a_hypervisor_without_machines_is_refused_plainly() -> None:
     rig = Rig("g1")
     with pytest.raises(Refused, match="does not make, start or remove toy guests"):
