@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -88,5 +87,3 @@ def until(true: Any, seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come to be"
         time.sleep(0.1)
-
-

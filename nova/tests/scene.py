@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from nova.tests import functional  # isort: skip  # it must be the first of Nova's
 from hosts import ComputeHost, until
 from nova import context, objects
 from nova.tests.fixtures import CinderFixture
+from nova.tests.functional.api.client import OpenStackApiException
 from nova.tests.functional.libvirt import base
 
 from lab.quobyte import Quobyte, QuobyteVolume
@@ -119,6 +122,11 @@ class Scene(base.ServersTestBase):
         disk = {"bus": "virtio", "dev": "vdb", "type": "disk"}
         written = driver._get_volume_config(json.loads(mapping.connection_info), disk)
         return ET.fromstring(written.to_xml())
+
+    def attach_fails(self, server: dict[str, Any], volume: str) -> None:
+        """In this harness the API waits for the compute host, and tells its error."""
+        with pytest.raises(OpenStackApiException):
+            self._attach_volume(server, volume)
 
     def detach(self, server: dict[str, Any], volume: str) -> None:
         self.api.delete_server_volume(server["id"], volume)
