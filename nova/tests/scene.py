@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
 import tempfile
 import uuid
 from pathlib import Path
@@ -76,7 +77,7 @@ class Scene(base.ServersTestBase):
     def _stop(self, host: ComputeHost) -> None:
         host.stop()
         for mount in host.mounted():
-            os.system(f"umount -l {mount}")
+            subprocess.run(["umount", "-l", mount], check=False)
 
     def volume(self, id: str = "", share: QuobyteVolume | None = None, **data: Any) -> str:
         """Make a volume; return its id."""
