@@ -10,13 +10,18 @@ from lab.vcenter import VCenter
 
 def moorline(lab: VCenter, directory: Path) -> Moorline:
     """Its state directory and settings lie in *directory*."""
+    return Moorline(directory / "state", after=("--config-file", str(settings(lab, directory))))
+
+
+def settings(lab: VCenter, directory: Path) -> Path:
+    """A configuration file for the stand-in, and the password's."""
     password = directory / "password"
     password.touch(mode=0o600)
     password.write_text(lab.password)
-    settings = directory / "moorline.conf"
-    settings.write_text(
+    written = directory / "moorline.conf"
+    written.write_text(
         f"[libvirt]\nconnection_uri = vsphere://localhost:{lab.port}\n"
         f"[vsphere]\nvcenter_user = {lab.user}\nvcenter_ca = {lab.ca}\n"
         f"vcenter_password_file = {password}\n"
     )
-    return Moorline(directory / "state", after=("--config-file", str(settings)))
+    return written

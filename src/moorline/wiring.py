@@ -239,13 +239,17 @@ def _vsphere(given: config.Settings) -> Hypervisor:
 
 @contextmanager
 def open_provisioner(
-    given: config.Settings, name: str, waiting: Callable[[str], None] = silent
+    given: config.Settings,
+    name: str,
+    *,
+    patience: float = 60.0,
+    waiting: Callable[[str], None] = silent,
 ) -> Iterator[Provisioner]:
     """Open what makes and removes machines on vSphere, for the machine *name* ('': only to look).
 
     Nothing of a machine is in this host's state, so neither the owner's lock nor
     an agent is needed; two on this host who make the same machine wait for each
-    other. Raises Refused, Denied, Busy.
+    other, up to *patience* seconds. Raises Refused, Denied, Busy.
     """
     from moorline.host.lock import HostLock
 
@@ -256,7 +260,7 @@ def open_provisioner(
         if name:
             _make_state_dir(given.state_dir)
             lock = HostLock(given.state_dir / f"launch-{quote(name, safe='')}.lock")
-            lock.take(60.0, waiting)
+            lock.take(patience, waiting)
             stack.callback(lock.release)
         session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))
         stack.callback(session.close)

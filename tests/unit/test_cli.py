@@ -150,8 +150,10 @@ def test_progress_is_told_after_a_while_only(capsys: pytest.CaptureFixture[str])
     time.sleep(0.2)
     assert capsys.readouterr().err == "… first\n"
     progress("second")
+    for done in (9, 10, 11):
+        progress.percent("third", done)
     progress.end()
-    assert capsys.readouterr().err == "… second\n"
+    assert capsys.readouterr().err == "… second\n… third: 10 %\n"
 
 
 def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:

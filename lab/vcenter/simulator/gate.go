@@ -62,12 +62,7 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 	}
 	decoded := decode(method, body)
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
-	if fault := refusal(decoded); fault != nil {
-		rec.refuse(method, decoded, fault)
-	} else {
-		g.next.ServeHTTP(rec, req)
-		settle(decoded)
-	}
+	g.carryOut(rec, req, method, decoded)
 	if m := taskID.FindSubmatch(rec.Bytes()); m != nil {
 		hold(string(m[1]), r)
 	}
@@ -77,6 +72,19 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	rec.replay(w)
+}
+
+func (g *gate) carryOut(rec *recorder, req *http.Request, method string, decoded types.AnyType) {
+	if newName(decoded) != "" { // one at a time: names are taken once
+		naming.Lock()
+		defer naming.Unlock()
+	}
+	if fault := refusal(decoded); fault != nil {
+		rec.refuse(method, decoded, fault)
+		return
+	}
+	g.next.ServeHTTP(rec, req)
+	settle(decoded)
 }
 
 // decode returns the typed request of the calls that are looked into; nil for the others.
@@ -157,6 +165,7 @@ var mandatory = map[string]string{
 	"NotAuthenticated": `<object type="ServiceInstance">ServiceInstance</object><privilegeId>System.View</privilegeId>`,
 	"NoPermission":     `<object type="ServiceInstance">ServiceInstance</object><privilegeId>System.View</privilegeId>`,
 	"NoDiskSpace":      "<file>[store]</file><datastore>store</datastore>",
+	"DuplicateName":    `<name>taken</name><object type="VirtualMachine">vm-1</object>`,
 	"FileLocked":       "<file>[store] disk.vmdk</file>",
 	"FileNotFound":     "<file>[store] disk.vmdk</file>",
 	"SystemError":      "<reason>injected</reason>",

@@ -3,6 +3,7 @@ package main
 import (
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -10,8 +11,30 @@ import (
 
 const mebibyte = 1 << 20
 
+var naming sync.Mutex
+
+// newName is the name of the machine that the call makes; "": none.
+func newName(body types.AnyType) string {
+	switch req := body.(type) {
+	case *types.CreateVM_Task:
+		return req.Config.Name
+	case *types.ImportVApp:
+		if spec, ok := req.Spec.(*types.VirtualMachineImportSpec); ok {
+			return spec.ConfigSpec.Name
+		}
+	}
+	return ""
+}
+
 // refusal is the fault that a real vCenter would give and the stock simulator does not; nil: none.
 func refusal(body types.AnyType) types.BaseMethodFault {
+	if name := newName(body); name != "" {
+		for _, entity := range simulator.Map.All("VirtualMachine") {
+			if vm := entity.(*simulator.VirtualMachine); vm.Name == name {
+				return &types.DuplicateName{Name: name, Object: vm.Self}
+			}
+		}
+	}
 	switch req := body.(type) {
 	case *types.CreateVM_Task:
 		return refuseSpec(&req.Config, nil)

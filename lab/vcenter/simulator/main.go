@@ -2,8 +2,8 @@
 //
 // Added here: datastores of any type from a JSON file, VVOL among them; the 1 MiB rule for every
 // way to set a disk's size; the sizes, UUIDs, locks and places of disks; free space; extending and
-// relocating disks; the bytes that are uploaded through a lease; storage policies; slow tasks and
-// faults on demand, through /lab.
+// relocating disks; names that are taken once; the bytes that are uploaded through a lease; storage
+// policies; slow tasks and faults on demand, through /lab.
 //
 // Known: the calls, their types and most faults (govmomi's simulator follows vCenter's API); that
 // VVOL datastores refuse disks that are no whole number of MiB (VMware's pages on Virtual Volumes).
@@ -14,7 +14,8 @@
 // Not like a real vCenter: no network latency; tasks run within the call that makes them, and only
 // look slow; all disks count with their full size; VVOLs are files; a snapshot makes no delta
 // disks; storage policies match by datastore type; an encrypted or shared disk is not known;
-// permissions are not checked; uploads are measured and thrown away.
+// permissions are not checked; a name is taken in all folders, not in its own; uploads are measured
+// and thrown away.
 package main
 
 import (

@@ -115,6 +115,7 @@ class Progress:
     def __init__(self, quiet: bool, patience: float = 1.0) -> None:
         self._latest = ""
         self._loud = False
+        self._in_line = False
         self._timer = threading.Timer(patience, self._grow_loud)
         self._timer.daemon = True
         if not quiet:
@@ -130,11 +131,15 @@ class Progress:
         if self._loud and sys.stderr.isatty():
             bar = "#" * (done // 4)
             click.echo(f"\r… {what} [{bar:<25}] {done:3} %", err=True, nl=done == 100)
+            self._in_line = done < 100
         elif done % 10 == 0:
             self(f"{what}: {done} %")
 
     def end(self) -> None:
         self._timer.cancel()
+        if self._in_line:
+            self._in_line = False
+            click.echo(err=True)
 
     def _grow_loud(self) -> None:
         self._loud = True
@@ -189,6 +194,7 @@ def common(command: F) -> Callable[..., Any]:
         try:
             command(given, **arguments)
         except errors.MoorlineError as e:
+            progress.end()
             _fail(e, output)
         except KeyboardInterrupt:
             click.echo("moorline: interrupted; a wish that was recorded is kept", err=True)

@@ -114,9 +114,10 @@ def launch(
             vcpus=vcpus,
             network=network,
             template=template,
-            no_start=no_start,
         )
-        vsphere.launch(given, name, memory=memory, **on_vsphere)
+        vsphere.launch(
+            given, name, start=not no_start, timeout=timeout, memory=memory, **on_vsphere
+        )
         return
     _refuse_misplaced("vSphere", **on_vsphere)
     if boot is None:
@@ -151,7 +152,7 @@ def start(given: Common, guest: str, timeout: float) -> None:
       moorline start web01
     """
     if _on_vsphere(given):
-        vsphere.start(given, guest)
+        vsphere.start(given, guest, timeout=timeout)
         return
     with given.open(own=True, patience=timeout) as moorline:
         outcome = moorline.guests.start(guest, timeout=timeout, progress=given.progress)
@@ -176,7 +177,7 @@ def remove(given: Common, guest: str, force: bool, any_: bool, timeout: float) -
     """
     if _on_vsphere(given):
         _refuse_misplaced("libvirt's guests", force=force, any=any_)
-        vsphere.remove(given, guest)
+        vsphere.remove(given, guest, timeout=timeout)
         return
     with given.open(own=True, patience=timeout) as moorline:
         outcome = moorline.guests.remove(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -15,7 +16,6 @@ from moorline.cli.output import dump
 from moorline.cli.sizes import size
 
 F = TypeVar("F", bound=Callable[..., Any])
-_MIB = 1 << 20
 
 _where = (
     click.option(
@@ -71,38 +71,49 @@ def launch_options(command: F) -> F:
     return _with(command, *_machine, *_where)
 
 
-def launch(given: Common, name: str, **asked: Any) -> None:
-    """Make the machine on the datastore that suits it best, and power it on."""
-    from moorline import wiring
+def launch(given: Common, name: str, *, start: bool, timeout: float, **asked: Any) -> None:
+    """Make the machine on the datastore that suits it best, and power it on.
 
+    Without *start*, it only holds its disk: a volume to attach to other machines.
+    """
     if bool(asked.get("image")) == bool(asked.get("empty")):
         raise click.UsageError("give either --image FILE or --empty SIZE")
     if asked.get("thin") and asked.get("eager"):
         raise click.UsageError("a disk is either --thin or --eager")
     what = f"bringing in {asked['image']}" if asked.get("image") else f"making {name}"
-    with wiring.open_provisioner(given.settings(), name, given.progress) as provisioner:
+    with _provisioner(given, name, timeout) as provisioner:
         order = provisioner.order(name, **_order(asked))
-        made = provisioner.launch(order, lambda done: given.progress.percent(what, done))
-        home = provisioner.look(name).home
-    _tell(given, {"guest": made.name, "id": made.id, "place": home}, f"{name} runs, in {home}")
+        make = provisioner.launch if start else provisioner.hold
+        make(order, lambda done: given.progress.percent(what, done))
+        made = provisioner.look(name)
+    facts = {"guest": name, "guest_id": made.id, "running": start, "disks": [*made.disks]}
+    _tell(given, facts, f"{name} {'runs' if start else 'is made'}, with {', '.join(made.disks)}")
 
 
-def start(given: Common, name: str) -> None:
+def start(given: Common, name: str, *, timeout: float) -> None:
     """Power a machine on that was launched."""
-    from moorline import wiring
-
-    with wiring.open_provisioner(given.settings(), name, given.progress) as provisioner:
+    with _provisioner(given, name, timeout) as provisioner:
         provisioner.start(name)
-    _tell(given, {"guest": name}, f"{name} runs")
+    _tell(given, {"guest": name, "running": True}, f"{name} runs")
 
 
-def remove(given: Common, name: str) -> None:
+def remove(given: Common, name: str, *, timeout: float) -> None:
     """Destroy a machine that was launched, with its own disk; volumes must be detached before."""
+    with _provisioner(given, name, timeout) as provisioner:
+        provisioner.remove(name)
+    _tell(given, {"guest": name, "running": False}, f"{name} is gone")
+
+
+def _provisioner(
+    given: Common, name: str = "", timeout: float = 0.0
+) -> AbstractContextManager[Any]:
+    """Open vSphere's provisioner.
+
+    *timeout*: seconds to wait for another command of this host that makes the same machine.
+    """
     from moorline import wiring
 
-    with wiring.open_provisioner(given.settings(), name, given.progress) as provisioner:
-        provisioner.remove(name)
-    _tell(given, {"guest": name}, f"{name} is gone")
+    return wiring.open_provisioner(given.settings(), name, patience=timeout, waiting=given.progress)
 
 
 def _with(command: F, *options: Callable[[F], F]) -> F:
@@ -129,11 +140,9 @@ def datastores(
       moorline datastores --for 20G --explain --hypervisor vsphere://vcenter.example
       moorline datastores --image disk.vmdk --datastore-regex 'vvol.*' --output json
     """
-    from moorline import wiring
-
     if (for_ is None) == (image is None):
         raise click.UsageError("give either --for SIZE or --image FILE")
-    with wiring.open_provisioner(given.settings(), "", given.progress) as provisioner:
+    with _provisioner(given) as provisioner:
         order = provisioner.order("none", **_order({**asked, "empty": for_, "image": image}))
         choice = provisioner.choose(order)
     told = [verdict for verdict in choice.verdicts if explain or not verdict.against]

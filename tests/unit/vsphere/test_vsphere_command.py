@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from lab.command import Moorline
+from lab.demo import until
 from lab.vcenter import VCenter
 from lab.vcenter.images import stream
+from lab.vcenter.prompt import moorline as prompt
+from lab.vcenter.prompt import settings
 from lab.vcenter.rig import Operator
 from moorline.cli import main
+from moorline.hypervisors.vsphere import VSphere
 
 
 class Prompt:
     def __init__(self, lab: VCenter, directory: Path) -> None:
-        password = directory / "password"
-        password.touch(mode=0o600)
-        password.write_text(lab.password)
-        self._config = directory / "moorline.conf"
-        self._config.write_text(
-            f"[libvirt]\nconnection_uri = vsphere://localhost:{lab.port}\n"
-            f"[vsphere]\nvcenter_user = {lab.user}\nvcenter_ca = {lab.ca}\n"
-            f"vcenter_password_file = {password}\n"
-        )
+        self._config = settings(lab, directory)
         self._state = directory / "state"
 
     def __call__(self, *words: str, code: int = 0) -> Result:
@@ -110,18 +110,83 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_a_machine_is_launched_started_and_removed(
-    moorline: Prompt, lab: VCenter, operator: Operator, image: Path
+    moorline: Prompt, lab: VCenter, operator: Operator, vm: VSphere, image: Path
 ) -> None:
     launch = ("launch", "made", "--image", str(image), "--datastore-regex", "vvol.*")
     told = json.loads(moorline(*launch, "--memory", "64M", "--output", "json").stdout)
-    assert (told["guest"], told["place"]) == ("made", "[vvol1] made")
-    moorline(*launch, "--memory", "64M")
+    assert (told["running"], told["disks"]) == (True, ["[vvol1] made/made.vmdk"])
+    assert told["guest_id"] == vm.find("made").id
+    volume = operator.disk()
+    moorline("attach", "made", f"vmdk://{volume.datastore}/{volume.file}")
+    assert volume.path in moorline(*launch, "--memory", "64M").stdout
+    moorline("detach", "made", f"vmdk://{volume.datastore}/{volume.file}")
     moorline(*launch, "--memory", "128M", code=3)
     moorline("start", "made")
     moorline("remove", "made")
     moorline("remove", "made")
     moorline("start", "made", code=4)
     assert [path for path in lab.disks() if "] made/" in path] == []
+
+
+def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter) -> None:
+    launch = ("launch", "data", "--empty", "8M", "--datastore-regex", "vvol.*", "--no-start")
+    told = json.loads(moorline(*launch, "--output", "json").stdout)
+    assert (told["running"], told["disks"]) == (False, ["[vvol1] data/data.vmdk"])
+    guest, url = VCenter.guests[0], "vmdk://vvol1/data/data.vmdk"
+    moorline("attach", guest, url)
+    (row,) = json.loads(moorline("list", "--output", "json").stdout)
+    refused = moorline("relocate", guest, row["volume"], "nfs1", code=3)
+    assert "is a disk of data, too" in refused.stderr
+    assert guest in moorline("remove", "data", code=3).stderr
+    moorline("detach", guest, url)
+    moorline("remove", "data")
+    assert told["disks"][0] not in lab.disks()
+
+
+def test_one_of_two_that_make_the_same_waits_no_longer_than_it_was_told(
+    moorline: Prompt, lab: VCenter, tmp_path: Path
+) -> None:
+    launch = ("launch", "made", "--empty", "8M")
+    lab.fault("CreateVM_Task", TaskMs=3000)
+    first = prompt(lab, tmp_path).start(*launch)
+    until(lambda: lab.calls().get("CreateVM_Task"), "for the machine")
+    moorline(*launch, "--timeout", "0", code=8)
+    moorline(*launch, "--timeout", "20")
+    first.communicate()
+    assert first.returncode == 0
+    assert lab.calls()["CreateVM_Task"] == 1
+    moorline("remove", "made")
+
+
+def bring_in(moorline: Moorline, lab: VCenter, image: Path, *more: str) -> str:
+    """What stderr, a terminal, shows while an image is brought in slowly."""
+    lab.fault("upload", DelayMs=1500)
+    ours, theirs = os.openpty()
+    process = moorline.start("launch", "made", "--image", str(image), *more, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # so a terminal ends
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    process.communicate()
+    moorline("remove", "made")
+    return shown.decode()
+
+
+def test_a_bar_grows_while_an_image_is_brought_in(lab: VCenter, tmp_path: Path) -> None:
+    moorline = prompt(lab, tmp_path)
+    image = tmp_path / "large.vmdk"
+    image.write_bytes(stream(32 << 20, {n: os.urandom(1 << 16) for n in range(400)}))
+    shown = bring_in(moorline, lab, image)
+    told = [int(percent) for percent in re.findall(r"\[#* *\] +(\d+) %", shown)]
+    assert told == sorted(set(told))
+    assert told[-1] == 100
+    assert shown.endswith("] 100 %\r\n")
+    assert bring_in(moorline, lab, image, "--quiet") == ""
+    image.write_bytes(image.read_bytes()[:-4096])
+    refused = bring_in(moorline, lab, image)
+    assert re.search(r"\d %\r\nmoorline: large.vmdk is not taken", refused), refused
 
 
 def test_an_odd_size_is_refused_or_rounded_up(moorline: Prompt, lab: VCenter) -> None:
@@ -141,7 +206,6 @@ def test_an_odd_size_is_refused_or_rounded_up(moorline: Prompt, lab: VCenter) ->
         ("--empty", "1G", "--thin", "--eager"),
         ("--empty", "1G", "--boot", "x.json"),
         ("--empty", "1G", "--vcpus", "2"),
-        ("--empty", "1G", "--no-start"),
     ],
 )
 def test_options_that_do_not_fit_are_wrong_usage(moorline: Prompt, words: tuple[str, ...]) -> None:

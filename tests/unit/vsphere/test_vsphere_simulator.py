@@ -153,6 +153,14 @@ def test_options_are_replaced_and_cleared(operator: Operator) -> None:
     assert operator.options(WEB) == before
 
 
+def test_a_name_is_taken_once(operator: Operator) -> None:
+    folder = operator.datacenter.vmFolder
+    pool = operator.datacenter.hostFolder.childEntity[0].resourcePool
+    files = vim.vm.FileInfo(vmPathName="[vvol1]")
+    spec = vim.vm.ConfigSpec(name=VCenter.guests[0], files=files)
+    assert isinstance(folder.CreateVM_Task(spec, pool).info.error, vim.fault.DuplicateName)
+
+
 def test_a_session_may_not_be_silent_for_long() -> None:
     with VCenter(idle=0.3) as lab:
         operator = Operator(lab)

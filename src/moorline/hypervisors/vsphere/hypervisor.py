@@ -166,7 +166,8 @@ class VSphere:
         """Move an attached volume to another datastore; return where it is then.
 
         A disk that the target's type does not allow is extended first if it may
-        be rounded up, as VMware advises. Raises NotFound, Refused, Failed, Uncertain.
+        be rounded up, as VMware advises. One that another machine has, too, is
+        refused: its path there would be wrong. Raises NotFound, Refused, Failed, Uncertain.
         """
         machine, device = self._attached(guest, volume)
         _refuse_difference(machine, volume, device)
@@ -174,6 +175,11 @@ class VSphere:
         target, facts = self._inventory.datastore(datastore, within)
         if split(device.path).datastore == datastore:
             return split(device.path)
+        if users := self._inventory.users([device.path], besides=machine.ref):
+            raise Refused(
+                f"volume {volume} is a disk of {', '.join(users)}, too, who would not find it",
+                hint="detach it there first",
+            )
         whole = size_on(facts.type, device.size, round_up=round_up, what=f"volume {volume}")
         if whole > device.size:
             self.extend(guest, volume, whole)

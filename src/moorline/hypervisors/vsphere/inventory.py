@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +78,15 @@ class Inventory:
             for ref, values in self._all(READS, what)
             if values["runtime.connectionState"] not in _LOST
         ]
+
+    def users(self, disks: Iterable[str], besides: Any) -> list[str]:
+        """The names of the machines that have one of *disks*, but for the machine *besides*.
+
+        Running or not; vCenter's own locks heed running ones only. Raises as :meth:`machines`.
+        """
+        wanted = {*disks}
+        others = (machine for machine in self.machines() if machine.ref != besides)
+        return [machine.name for machine in others if machine.guest().paths & wanted]
 
     def datacenter(self, ref: Any) -> Any:
         """The datacenter of *ref*: paths are read within it."""

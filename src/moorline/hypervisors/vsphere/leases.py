@@ -50,6 +50,7 @@ class Lease:
         self.ref = ref
         self._session = session
         self._what = what
+        self._percent = -1
         self._told = 0.0
 
     def wait(self, deadline: float) -> None:
@@ -106,7 +107,9 @@ class Lease:
         return Connection(host, port or 443, trust=trust, timeout=session.deadline)
 
     def _tell(self, percent: int, progress: Progress) -> None:
-        progress(percent)
+        if percent != self._percent:
+            self._percent = percent
+            progress(percent)
         if time.monotonic() - self._told > _TELL:
             self._told = time.monotonic()
             self._session.change(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))

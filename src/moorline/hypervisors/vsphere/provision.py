@@ -146,8 +146,13 @@ class Provisioner:
         seen = self.look(name)
         if seen.stage is Stage.FOREIGN:
             raise NotOurs(f"Moorline did not make the machine {name}")
-        if seen.stage is not Stage.ABSENT:
+        if seen.stage is Stage.ABSENT:
+            return
+        try:
             self._destroy(name, seen)
+        except NotFound:  # somebody, such as a command that was killed, removes it, too
+            if self.look(name).stage is not Stage.ABSENT:
+                raise
 
     # --- steps -----------------------------------------------------------------
 
@@ -239,9 +244,7 @@ class Provisioner:
         self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
 
     def _refuse_used(self, name: str, seen: Sight) -> None:
-        """vCenter's locks protect a disk only while a machine that has it runs."""
-        others = [m for m in self._inventory.machines() if m.ref != seen.ref]
-        if users := [m.name for m in others if m.guest().paths & {*seen.disks}]:
+        if users := self._inventory.users(seen.disks, besides=seen.ref):
             raise Refused(
                 f"the disk of machine {name} is a disk of {', '.join(users)}, too",
                 hint="detach it there first",

@@ -146,6 +146,8 @@ class Session:
     def close(self) -> None:
         """Log out. May block for a call's deadline."""
         self._closed.set()
+        if self._pulse is not None:
+            self._pulse.join()  # it would log in again
         with self._lock:
             if self._content is not None:
                 with suppress(*ERRORS):  # it ends by itself, too

@@ -1,0 +1,121 @@
+"""The ``moorline`` command is killed with SIGKILL, and typed again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.command import Moorline
+from lab.demo import until
+from lab.vcenter import VCenter
+from lab.vcenter.images import stream
+from lab.vcenter.prompt import moorline as prompt
+from lab.vcenter.rig import MIB, Operator
+
+BEFORE, AFTER = {"DelayMs": 400}, {"ReplyMs": 1000}
+"""The call is on its way and is carried out later, while the command is typed again; or it
+was carried out, and nobody heard the answer."""
+STORES = ("vvol1", "vmfs1", "nfs1", "nfs41", "vsan1", "vmfs-local")
+DISK = "[vvol1] made/made.vmdk"
+
+
+@pytest.fixture
+def moorline(lab: VCenter, tmp_path: Path) -> Moorline:
+    return prompt(lab, tmp_path)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(stream(8 * MIB, {n: os.urandom(1 << 16) for n in range(9)}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(lab: VCenter) -> Iterator[None]:
+    yield
+    lab.heal()
+    assert [file for store in STORES for file in lab.files(store) if "made" in file] == []
+
+
+def kill(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any], *words: str) -> None:
+    """Type *words*, and kill it once *call* is under way."""
+    lab.heal()
+    lab.fault(call, **way)
+    process = moorline.start(*words)
+    until(lambda: lab.calls().get(call), f"for {call} of {words}")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+LAUNCH = ("launch", "made", "--datastore-regex", "vvol.*", "--memory", "64M")
+EMPTY, IMAGE = (*LAUNCH, "--empty", "8M"), (*LAUNCH, "--image")
+LAUNCHES = {
+    "--image": [
+        "ImportVApp",
+        "upload",
+        "HttpNfcLeaseComplete",
+        "ReconfigVM_Task",
+        "PowerOnVM_Task",
+    ],
+    "--empty": ["CreateVM_Task", "PowerOnVM_Task"],
+}
+
+
+@pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("kind", "call"), [(kind, call) for kind, calls in LAUNCHES.items() for call in calls]
+)
+def test_launch(
+    moorline: Moorline, lab: VCenter, image: Path, kind: str, call: str, way: dict[str, Any]
+) -> None:
+    words = (*IMAGE, str(image)) if kind == "--image" else EMPTY
+    kill(moorline, lab, call, way, *words)
+    told = moorline.json(*words)
+    assert (told["running"], told["disks"]) == (True, [DISK])
+    assert {path: size for path, size in lab.disks().items() if "made" in path} == {DISK: 8 * MIB}
+    moorline("remove", "made")
+
+
+@pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
+@pytest.mark.parametrize("call", ["SearchDatastore_Task", "PowerOffVM_Task", "Destroy_Task"])
+def test_remove(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any]) -> None:
+    moorline(*EMPTY)
+    kill(moorline, lab, call, way, "remove", "made")
+    moorline("remove", "made")
+    assert DISK not in lab.disks()
+
+
+@pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
+def test_start(moorline: Moorline, lab: VCenter, way: dict[str, Any]) -> None:
+    moorline(*EMPTY, "--no-start")
+    kill(moorline, lab, "PowerOnVM_Task", way, "start", "made")
+    moorline("start", "made")
+    assert moorline.json(*EMPTY)["running"]
+    moorline("remove", "made")
+
+
+@pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
+def test_a_volume_grows_and_moves(
+    moorline: Moorline, lab: VCenter, operator: Operator, way: dict[str, Any]
+) -> None:
+    source, guest = operator.disk(), VCenter.guests[0]
+    moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")
+    (row,) = moorline.json("list")
+    extend = ("extend", guest, row["volume"], "16M")
+    kill(moorline, lab, "ReconfigVM_Task", way, *extend)
+    moorline(*extend)
+    assert lab.disks()[source.path] == 16 * MIB
+    relocate = ("relocate", guest, row["volume"], "nfs1")
+    kill(moorline, lab, "RelocateVM_Task", way, *relocate)
+    moorline(*relocate)
+    (moved,) = moorline.json("list")
+    assert (moved["seen"], moved["source"]["datastore"]) == ("attached", "nfs1")
+    moorline("detach", guest, row["volume"])
+    assert lab.disks()[f"[nfs1] {moved['source']['file']}"] == 16 * MIB
