@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 
 from lab import host
 from lab.demo import chapter, claim, say, until
@@ -37,6 +38,7 @@ DATASTORES = (
 )
 ODD = 8 * MIB + 64 * 1024
 """Bytes of a disk that is no whole number of MiB."""
+ATTACHED = [("box", "attached")]
 
 
 class Demo:
@@ -53,11 +55,19 @@ class Demo:
 
     def moorline(self, *args: str, code: int = 0) -> str:
         """Type a command, and show what it prints."""
-        say(f"# moorline {' '.join(args).replace(f'{self.here}/', '')}")
+        self._show(args)
         done = self.command(*args, code=code)
         for line in (done.stdout + done.stderr).splitlines():
             say(f"  {line}")
         return done.stdout + done.stderr
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Type a command, and do not wait for it."""
+        self._show(args)
+        return self.command.start(*args)
+
+    def _show(self, args: tuple[str, ...]) -> None:
+        say(f"# moorline {' '.join(args).replace(f'{self.here}/', '')}")
 
     def size(self, path: str) -> int:
         return self.vcenter.disks()[path]
@@ -109,8 +119,7 @@ def launch(demo: Demo) -> None:
     chapter("With --round-up it lands on VVOL; kill -9 in the midst of bringing it in")
     args = ["launch", "box", "--image", str(demo.odd), "--round-up", "--memory", "512M"]
     demo.vcenter.fault("HttpNfcLeaseComplete", DelayMs=3000)
-    process = demo.command.start(*args)
-    say(f"# moorline {' '.join(args).replace(f'{demo.here}/', '')}")
+    process = demo.start(*args)
     until(lambda: demo.vcenter.calls().get("ImportVApp"), "for the import to begin")
     until(demo.vcenter.uploads, "for the upload")
     process.kill()
@@ -128,9 +137,14 @@ def volume(demo: Demo) -> None:
     chapter("A data disk is attached, extended, moved and detached; vCenter ends our session")
     disk = demo.operator.disk("vvol1", mib=8)
     url = f"vmdk://{disk.datastore}/{disk.file}"
-    demo.vcenter.fault("ReconfigVM_Task", Fault="NotAuthenticated")
-    demo.moorline("attach", "box", url)
-    claim("the session was ended in between, and renewed", demo.seen(), [("box", "attached")])
+    demo.vcenter.heal()
+    demo.vcenter.fault("ReconfigVM_Task", DelayMs=1500)
+    process = demo.start("attach", "box", url)
+    until(lambda: demo.vcenter.calls().get("ReconfigVM_Task"), "for the disk to be plugged")
+    demo.operator.log_everybody_out()
+    process.communicate()
+    claim("its session was ended while it plugged the disk", demo.vcenter.calls()["Login"], 2)
+    claim("it logged in again and went on", (process.returncode, demo.seen()), (0, ATTACHED))
     demo.moorline("extend", "box", url, "16M")
     claim("it is larger", demo.size(disk.path), 16 * MIB)
     text = demo.moorline("extend", "box", url, str(17 * MIB + 512 * 1024), code=3)
