@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lab import demo, host, images, shell
+from lab import bootable, demo, host, images, shell
 
 
 def main() -> int:
@@ -25,6 +25,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.verb == "fetch":
         print(images.build())
+        print(bootable.disk())
         return 0
     if args.verb == "demo":
         return demo.run(args.name)

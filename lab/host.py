@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lab import devices
+from lab import bootable, devices
 from lab.images import CHECKOUT, Images, build, cache
 
 LAB = Path("/run/moorline-lab")
@@ -70,6 +70,7 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     a mount made after a guest started does not reach that guest's QEMU.
     """
     build()  # before the network is gone
+    bootable.disk()
     sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
     here, lifeline = _directory(sudo)
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,6 +133,7 @@ def test_killed_on_the_way_the_same_command_goes_on(stage: Stage, after: str) ->
         time.sleep(0.001)
     process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was faster"
     stage.moorline(*stage.launch(boot))
     assert stage.domain().isActive()
     assert len(stage.mounts()) == 1
