@@ -40,6 +40,12 @@ def stream(
     return out.getvalue()
 
 
+def with_grain(disk: bytes, packed: bytes) -> bytes:
+    """*disk* with one more grain at its beginning, which holds *packed*."""
+    grain = struct.pack("<QI", 0, len(packed)) + packed
+    return disk[:GRAIN] + grain + bytes(-len(grain) % SECTOR) + disk[GRAIN:]
+
+
 def describe(sectors: int, *, kind: str = "streamOptimized", extent: str | None = None) -> str:
     """The text in it."""
     extent = extent or f'RW {sectors} SPARSE "disk.vmdk"'

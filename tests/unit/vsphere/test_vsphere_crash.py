@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import Operator, vsphere
+from lab.vcenter.rig import MIB, Operator, vsphere
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere import VSphere
 from moorline.hypervisors.vsphere.machine import MARK
@@ -119,6 +119,53 @@ def test_a_task_that_fails_after_its_effect_is_success(
     lab.fault("ReconfigVM_Task", TaskFault="InvalidArgument")
     vm.detach(web, V1)
     assert vm.disks(web) == {}
+
+
+GROWN = 16 * MIB
+
+
+@pytest.mark.parametrize("call", ["ReconfigVM_Task", "RelocateVM_Task", "*"])
+def test_a_volume_that_grows_or_moves_ends_right_whatever_goes_wrong(
+    lab: VCenter,
+    operator: Operator,
+    vm: VSphere,
+    web: GuestId,
+    call: str,
+    record_property: Any,
+) -> None:
+    points = 0
+    for way in WAYS:
+        for skip in range(8 if call == "*" else 1):
+            source = operator.disk()
+            vm.attach(web, V1, source, PLAIN)
+            for deed, is_done in (
+                (lambda: vm.extend(web, V1, GROWN), lambda: _size(lab, vm, web) == GROWN),
+                (lambda: vm.relocate(web, V1, "nfs1"), lambda: _path(vm, web).startswith("[nfs1]")),
+            ):
+                lab.heal()
+                lab.fault(call, Skip=skip, **way)
+                told: MoorlineError | None = None
+                try:
+                    deed()
+                except MoorlineError as error:
+                    told = error
+                lab.heal()
+                if told is None or isinstance(told, Refused | Failed):
+                    assert is_done() is (told is None), (way, skip, told)
+                deed()
+                assert is_done(), (way, skip)
+                points += 1
+            vm.detach(web, V1)
+            assert source.path not in lab.disks()
+    record_property("crash_points", points)
+
+
+def _path(vm: VSphere, guest: GuestId) -> str:
+    return vm.disks(guest)[V1].source
+
+
+def _size(lab: VCenter, vm: VSphere, guest: GuestId) -> int:
+    return lab.disks()[_path(vm, guest)]
 
 
 def test_an_attach_that_is_still_under_way_is_not_made_twice(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import subprocess
 import tarfile
 import zlib
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.vcenter.images import GRAIN, SECTOR, describe, envelope, ova, stream
+from lab.vcenter.images import GRAIN, SECTOR, describe, envelope, ova, stream, with_grain
 from moorline.errors import Failed, Refused
 from moorline.hypervisors.vsphere import vmdk
 from moorline.hypervisors.vsphere.images import Image, inspect
@@ -186,13 +185,13 @@ def test_a_grain_that_inflates_to_more_than_a_grain_is_refused() -> None:
     bomb = zlib.compress(bytes(64 * MIB), 9)
     assert len(bomb) < 2 * GRAIN
     with pytest.raises(Refused, match="does not hold one grain"):
-        sent(_with_grain(bomb))
+        sent(with_grain(stream(3 * MIB), bomb))
 
 
 @pytest.mark.parametrize("packed", [b"\0" * 100, zlib.compress(b""), zlib.compress(b"x" * 900)[:9]])
 def test_a_damaged_grain_is_refused(packed: bytes) -> None:
     with pytest.raises(Refused, match="grain at sector 0"):
-        sent(_with_grain(packed))
+        sent(with_grain(stream(3 * MIB), packed))
 
 
 def test_a_grain_outside_the_disk_is_refused() -> None:
@@ -358,11 +357,3 @@ def test_no_change_of_a_package_does_worse_than_a_refusal(
     path.write_bytes(changed)
     with suppress(Refused):
         assert taken(path) == DISK
-
-
-def _with_grain(packed: bytes) -> bytes:
-    """A stream whose one grain holds *packed*."""
-    grain = struct.pack("<QI", 0, len(packed)) + packed
-    grain += bytes(-len(grain) % SECTOR)
-    good = stream(3 * MIB)
-    return good[:GRAIN] + grain + good[GRAIN:]

@@ -6,6 +6,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.images import ova, stream
+from lab.vcenter.images import ova, stream, with_grain
 from lab.vcenter.rig import MIB, Operator, logon
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
 from moorline.hypervisors.vsphere import Session, VSphere
@@ -235,12 +236,19 @@ def test_a_volume_is_held_by_a_machine_that_never_runs(
 
 # --- hostile images --------------------------------------------------------------
 
+OTHER = stream(8 * MIB, {**GRAINS, 0: b"bomb"})
+BOMB = with_grain(DISK, zlib.compress(bytes(64 * MIB), 9))
 HOSTILE = {
     "cut short": DISK[:-4096],
     "cut in a grain": DISK[: len(DISK) // 2],
     "with a swapped grain": DISK.replace(b"\x78\x9c", b"\x00\x00", 1),
     "with an extent outside": DISK.replace(b'"disk.vmdk"', b'"/etc/pass"'),
     "too large": stream(8 * MIB, header={"capacity": 2**50}),
+    "with a bomb": BOMB,
+    "a package with a bomb": ova(BOMB, capacity=8 * MIB),
+    "a package with another disk": ova(DISK, capacity=8 * MIB).replace(DISK, OTHER),
+    "a package cut short": ova(DISK, capacity=8 * MIB)[:-8192],
+    "a package that lies": ova(DISK, capacity=9 * MIB),
 }
 
 
@@ -314,6 +322,32 @@ def test_whatever_goes_wrong_a_second_launch_ends_well(
             assert left(lab) == [], way
             points += 1
     record_property("crash_points", points)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    "method", ["CreateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"]
+)
+def test_an_empty_machine_comes_and_goes_whatever_goes_wrong(
+    lab: VCenter, makes: Provisioner, method: str, way: dict[str, Any]
+) -> None:
+    empty = order(None, empty=8 * MIB)
+    lab.fault(method, **way)
+    for goal, deed in (
+        (Stage.ON, lambda: makes.launch(empty)),
+        (Stage.ABSENT, lambda: makes.remove("box")),
+    ):
+        told: MoorlineError | None = None
+        try:
+            deed()
+        except MoorlineError as error:
+            told = error
+        seen = makes.look("box").stage
+        if told is None or isinstance(told, Refused | Failed):
+            assert (seen is goal) is (told is None), told
+        deed()
+        assert makes.look("box").stage is goal
+    assert left(lab) == []
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])

@@ -186,13 +186,15 @@ class VSphere:
         locator = vim.vm.RelocateSpec.DiskLocator(diskId=device.key, datastore=target)
         spec = vim.vm.RelocateSpec(disk=[locator])
         what = f"volume {volume} is not moved to {datastore}"
+        told: MoorlineError = Uncertain(f"vCenter says that volume {volume} moved to {datastore}")
         try:
             self._run(what, lambda: machine.ref.RelocateVM_Task(spec), progress)
         except (Refused, Failed) as error:
-            now = self._look_again(guest, error).device_of(volume)
-            if now is None or split(now.path).datastore != datastore:
-                raise
-        return split(self._attached(guest, volume)[1].path)
+            told = error
+        now = self._look_again(guest, told).device_of(volume)
+        if now is None or split(now.path).datastore != datastore:
+            raise told
+        return split(now.path)
 
     def close(self) -> None:
         self._session.close()
@@ -208,7 +210,7 @@ class VSphere:
         tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
 
     def _look_again(self, guest: GuestId, error: MoorlineError) -> Machine:
-        """Look at a machine after a change that vCenter calls failed."""
+        """Look at a machine after a change, of which *error* is what is known so far."""
         try:
             return self._inventory.machine(guest)
         except MoorlineError as blind:
