@@ -13,7 +13,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from moorline.errors import MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
 from moorline.hypervisors.vsphere import images, leases, tasks
 from moorline.hypervisors.vsphere.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.inventory import Inventory
@@ -157,8 +157,8 @@ class Provisioner:
     # --- steps -----------------------------------------------------------------
 
     def _make_until(self, goal: Stage, order: Order, progress: Progress) -> Sight:
-        for _ in range(len(Stage)):
-            seen = self.look(order.name)
+        for turn in range(len(Stage)):
+            seen = self.look(order.name) if turn == 0 else self._look_again(order.name)
             _refuse_other(order, seen)
             if seen.stage is goal:
                 return seen
@@ -171,6 +171,13 @@ class Provisioner:
             else:
                 self._make(order, progress)
         raise Uncertain(f"machine {order.name} does not become {goal.value}")
+
+    def _look_again(self, name: str) -> Sight:
+        """Look after a change, which has happened even if nothing can be seen."""
+        try:
+            return self.look(name)
+        except (Refused, Failed) as blind:
+            raise Uncertain(f"machine {name} was changed, and {blind.message}") from blind
 
     def _make(self, order: Order, progress: Progress) -> None:
         place = self._place(order)
