@@ -39,7 +39,7 @@ class Demo:
 
     def killed_attach(self, lpar: str, volume: Volume) -> None:
         """Kill the command after the mapping was made and before it knows."""
-        mappings = len(mapped(self.novalink))
+        mappings, posts = len(mapped(self.novalink)), self.posts()
         self.novalink.faults.set(slow_reply=2)
         args = ["attach", lpar, *_named(volume)]
         process = self._moorline.start(*args)
@@ -50,6 +50,9 @@ class Demo:
             process.kill()
             process.communicate()
             self.novalink.faults.set(slow_reply=0)
+        until(
+            lambda: self.posts() > posts, "for NovaLink to count the request, once it has answered"
+        )
         claim("killed with SIGKILL before NovaLink answered", process.returncode, -signal.SIGKILL)
 
     def seen(self) -> dict[str, str]:
