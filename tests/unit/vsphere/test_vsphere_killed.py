@@ -21,7 +21,7 @@ BEFORE, AFTER = {"DelayMs": 400}, {"ReplyMs": 1000}
 """The call is on its way and is carried out later, while the command is typed again; or it
 was carried out, and nobody heard the answer."""
 STORES = ("vvol1", "vmfs1", "nfs1", "nfs41", "vsan1", "vmfs-local")
-DISK = "[vvol1] made/made.vmdk"
+DISK, SIZE = "[vvol1] made/made.vmdk", 32 * MIB
 
 
 @pytest.fixture
@@ -29,10 +29,11 @@ def moorline(lab: VCenter, tmp_path: Path) -> Moorline:
     return prompt(lab, tmp_path)
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.vmdk"
-    path.write_bytes(stream(8 * MIB, {n: os.urandom(1 << 16) for n in range(9)}))
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Larger than what is sent before anybody reads."""
+    path = tmp_path_factory.mktemp("images") / "disk.vmdk"
+    path.write_bytes(stream(SIZE, {n: os.urandom(1 << 16) for n in range(400)}))
     return path
 
 
@@ -55,7 +56,7 @@ def kill(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any], *word
 
 
 LAUNCH = ("launch", "made", "--datastore-regex", "vvol.*", "--memory", "64M")
-EMPTY, IMAGE = (*LAUNCH, "--empty", "8M"), (*LAUNCH, "--image")
+EMPTY, IMAGE = (*LAUNCH, "--empty", "32M"), (*LAUNCH, "--image")
 LAUNCHES = {
     "--image": [
         "ImportVApp",
@@ -79,7 +80,7 @@ def test_launch(
     kill(moorline, lab, call, way, *words)
     told = moorline.json(*words)
     assert (told["running"], told["disks"]) == (True, [DISK])
-    assert {path: size for path, size in lab.disks().items() if "made" in path} == {DISK: 8 * MIB}
+    assert {path: size for path, size in lab.disks().items() if "made" in path} == {DISK: SIZE}
     moorline("remove", "made")
 
 

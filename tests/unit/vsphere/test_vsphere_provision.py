@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -348,46 +346,6 @@ def test_an_empty_machine_comes_and_goes_whatever_goes_wrong(
         deed()
         assert makes.look("box").stage is goal
     assert left(lab) == []
-
-
-@pytest.mark.parametrize("at", [0, 1, 3])
-def test_a_launch_that_was_killed_is_finished_by_the_next(
-    lab: VCenter, makes: Provisioner, tmp_path: Path, at: int
-) -> None:
-    """Killed for good: in a process of its own, in the midst of the upload."""
-    path = saved(tmp_path, DISK).path
-    argv = [sys.executable, "-c", CHILD, str(lab.port), str(lab.ca), str(path), str(at)]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(argv, cwd=root, check=False, timeout=60, capture_output=True)
-    assert done.returncode == -9, done.stderr
-    assert makes.look("box").stage is Stage.HALF
-    makes.launch(order(inspect(path)))
-    assert makes.look("box").stage is Stage.ON
-    assert len([d for d in lab.disks() if "box/" in d]) == 1
-
-
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from moorline.hypervisors.vsphere import Logon, Session
-from moorline.hypervisors.vsphere.images import Image, inspect
-from moorline.hypervisors.vsphere.orders import Order
-from moorline.hypervisors.vsphere.provision import Provisioner
-from moorline.secret import Secret
-
-port, ca, path, at = sys.argv[1:]
-session = Session(Logon("localhost", "lab", Secret("lab-secret"), int(port), Path(ca)))
-told = 0
-
-def progress(percent):
-    global told
-    if told == int(at):
-        os.kill(os.getpid(), signal.SIGKILL)
-    told += 1
-
-order = Order(name="box", image=inspect(Path(path)), memory=64)
-Provisioner(session).launch(order, progress)
-"""
 
 
 def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Provisioner, image: Image) -> None:
