@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +11,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from moorline import config
 from moorline.api import Moorline
@@ -259,7 +260,8 @@ def open_provisioner(
     with ExitStack() as stack:
         if name:
             _make_state_dir(given.state_dir)
-            lock = HostLock(given.state_dir / f"launch-{quote(name, safe='')}.lock")
+            id = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # a name may be no file's
+            lock = HostLock(given.state_dir / f"launch-{id}.lock", f"is at work on {name}")
             lock.take(patience, waiting)
             stack.callback(lock.release)
         session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))

@@ -15,10 +15,12 @@ class HostLock:
     """An exclusive lock on *path* that the kernel drops when its holder dies.
 
     The file bears the holder's pid, for people. Children do not inherit it.
+    *does*: what its holder does, for people.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, does: str = "owns this host's state") -> None:
         self._path = path
+        self._does = does
         self._fd = -1
 
     def take(self, patience: float, waiting: Callable[[str], None]) -> None:
@@ -34,9 +36,9 @@ class HostLock:
             if time.monotonic() >= end:
                 holder = self._holder()
                 self.release()
-                raise Busy(f"{holder} owns this host's state", hint="try again when it is done")
+                raise Busy(f"{holder} {self._does}", hint="try again when it is done")
             if not told:
-                waiting(f"waiting for {self._holder()}, which owns this host's state")
+                waiting(f"waiting for {self._holder()}, which {self._does}")
                 told = True
             time.sleep(0.02)
         os.truncate(self._fd, 0)

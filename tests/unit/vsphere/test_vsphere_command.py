@@ -7,9 +7,11 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pyVmomi import vim
 
 from lab.command import Moorline
 from lab.demo import until
@@ -128,6 +130,29 @@ def test_a_machine_is_launched_started_and_removed(
     assert [path for path in lab.disks() if "] made/" in path] == []
 
 
+def machine(operator: Operator, name: str) -> Any:
+    return next(vm for vm in operator.datacenter.vmFolder.childEntity if vm.name == name)
+
+
+def test_a_machine_is_as_it_was_asked_for(moorline: Prompt, operator: Operator) -> None:
+    where = ("--cluster", VCenter.cluster, "--folder", "vm", "--resource-pool", "Resources")
+    hardware = ("--cpus", "3", "--memory", "96M", "--adapter", "lsisas")
+    policy = ("--storage-policy", "VVol No Requirements Policy", "--reserve", "1G")
+    for kind in ("--thin", "--eager"):
+        moorline("launch", "made", "--empty", "8M", kind, *where, *hardware, *policy)
+        config = machine(operator, "made").config
+        assert (config.hardware.numCPU, config.hardware.memoryMB) == (3, 96)
+        devices = config.hardware.device
+        assert any(isinstance(d, vim.vm.device.VirtualLsiLogicSASController) for d in devices)
+        (disk,) = (d for d in devices if isinstance(d, vim.vm.device.VirtualDisk))
+        assert disk.backing.thinProvisioned is (kind == "--thin")
+        assert disk.backing.eagerlyScrub is (kind == "--eager")
+        assert disk.backing.fileName == "[vvol1] made/made.vmdk"
+        moorline("remove", "made")
+    for wrong in (("--reserve", "1000T"), ("--adapter", "buslogic", "--datastore-regex", "none")):
+        moorline("launch", "made", "--empty", "8M", *wrong, code=3)
+
+
 def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter) -> None:
     launch = ("launch", "data", "--empty", "8M", "--datastore-regex", "vvol.*", "--no-start")
     told = json.loads(moorline(*launch, "--output", "json").stdout)
@@ -150,7 +175,7 @@ def test_one_of_two_that_make_the_same_waits_no_longer_than_it_was_told(
     lab.fault("CreateVM_Task", TaskMs=3000)
     first = prompt(lab, tmp_path).start(*launch)
     until(lambda: lab.calls().get("CreateVM_Task"), "for the machine")
-    moorline(*launch, "--timeout", "0", code=8)
+    assert "is at work on made" in moorline(*launch, "--timeout", "0", code=8).stderr
     moorline(*launch, "--timeout", "20")
     first.communicate()
     assert first.returncode == 0
@@ -187,6 +212,15 @@ def test_a_bar_grows_while_an_image_is_brought_in(lab: VCenter, tmp_path: Path) 
     image.write_bytes(image.read_bytes()[:-4096])
     refused = bring_in(moorline, lab, image)
     assert re.search(r"\d %\r\nmoorline: large.vmdk is not taken", refused), refused
+
+
+@pytest.mark.parametrize("name", ["ü" * 80, "x" * 300, "a/b", ".."])
+def test_odd_names(moorline: Prompt, name: str) -> None:
+    moorline("remove", name)
+    if name != "ü" * 80:
+        moorline(
+            "launch", name, "--empty", "8M", "--cluster", "none", code=3 if name != ".." else 4
+        )
 
 
 def test_an_odd_size_is_refused_or_rounded_up(moorline: Prompt, lab: VCenter) -> None:
