@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from libvirt_rig import CONFIG, until
 from loop import running_loop
-from scene import Scene, Volume, attribute, disk, halves, kill_daemon, small_guest, start_paused
+from scene import (
+    Scene,
+    Volume,
+    attribute,
+    disk,
+    halves,
+    kill_daemon,
+    small_guest,
+    start_paused,
+    umount,
+)
 
 from moorline import wiring
 from moorline.errors import Refused
@@ -38,7 +48,7 @@ def fusectl(leftovers_check: None) -> Iterator[None]:
         return
     subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=True)
     yield
-    subprocess.run(["umount", CONNECTIONS], check=True)
+    umount(CONNECTIONS)
 
 
 @pytest.fixture
@@ -142,9 +152,9 @@ def test_something_else_in_the_way(scene: Scene, stopped: Any) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "somebodys", at], check=True)
     follow(scene, only(scene, "wrong-mount"))
     assert findings(scene) == {}
-    subprocess.run(["umount", at], check=True)
+    umount(at)
     follow(scene, only(scene, "not-as-wished"))
-    subprocess.run(["umount", at], check=True)
+    umount(at)
     subprocess.run(["chattr", "-i", at], check=False, capture_output=True)
     (at / "precious").write_text("data")
     follow(scene, only(scene, "written-beneath"))
@@ -222,7 +232,7 @@ def test_the_host_s_own_ailments(scene: Scene, stopped: Any) -> None:
         assert findings(scene) == {}
         scene.detach(stopped.name(), volume)
     finally:
-        subprocess.run(["umount", state], check=True)
+        umount(state)
     away = scene.moorline.json("doctor", "-c", "qemu+unix:///system?socket=/none", code=FOUND)
     assert away["findings"][0]["check"] == "no-hypervisor"
     facts = scene.moorline.json("doctor")["facts"]
@@ -292,5 +302,5 @@ def test_a_disk_on_nova_s_mount_is_adopted_where_it_is(scene: Scene, stopped: An
         scene.moorline("detach", guest, volume.id, "--config-file", str(config))
         assert len(scene.mounts()) == 1, "what Nova mounted is Nova's"
     finally:
-        subprocess.run(["umount", at], check=True)
+        umount(at)
     assert scene.is_clean()

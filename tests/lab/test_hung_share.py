@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from libvirt_rig import until
-from scene import Scene, Volume, daemons, halves, small_guest
+from scene import Scene, Volume, daemons, halves, small_guest, umount
 
 from lab.guest import Guest, pattern
 from moorline import wiring
@@ -241,7 +240,7 @@ def test_a_disk_on_a_lazily_unmounted_share_can_be_detached(scene: Scene, guest:
     volume = scene.volume()
     scene.attach(guest.name, volume)
     guest.wait_for(volume.id)
-    subprocess.run(["umount", "-l", scene.mount_point()], check=True)
+    umount(scene.mount_point(), "-l")
     scene.detach(guest.name, volume)
     assert halves(guest.domain, volume) == (False, False)
     assert scene.is_clean()

@@ -8,12 +8,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from libvirt_rig import CONFIG, LIVE, pull, until
-from scene import Scene, daemons, disk, halves, kill_daemon, small_guest, start_paused
+from scene import Scene, daemons, disk, halves, kill_daemon, small_guest, start_paused, umount
 
 from lab import host
 from lab.guest import Guest, pattern
@@ -27,10 +26,6 @@ def running(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
     """A guest that holds its disks open and lets none go: it has no system."""
     with small_guest(libvirt_conn, RUNNING, running=True) as domain:
         yield domain
-
-
-def umount(at: Path) -> None:
-    subprocess.run(["umount", at], check=True)
 
 
 # --- the share ---------------------------------------------------------------------
@@ -187,7 +182,7 @@ def test_a_lazy_umount_under_a_running_guest(scene: Scene, running: Any) -> None
     """It writes on through a mount that nobody sees: no second one is put in its place."""
     volume = scene.volume()
     scene.attach(RUNNING, volume)
-    subprocess.run(["umount", "-l", scene.mount_point()], check=True)
+    umount(scene.mount_point(), "-l")
     failed = scene.attach(RUNNING, volume, "--timeout", "0.5", code=5)
     assert "or the daemon that it left, still runs" in failed.stderr
     assert scene.mounts() == []

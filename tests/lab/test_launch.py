@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scene import Scene, Volume
+from scene import Scene, Volume, umount
 
 from lab import bootable, host
 from lab.agent import Agent
@@ -77,7 +77,7 @@ def test_it_boots_from_the_volume_and_writes_to_it(stage: Stage) -> None:
     guest.agent.close()
 
     stage.domain().destroy()
-    subprocess.run(["umount", str(stage.mount_point())], check=True)
+    umount(stage.mount_point())
     told = stage.moorline.json("start", NAME)
     assert told["steps"] == ["connect", "start"]
     guest = stage.guest()
@@ -155,7 +155,7 @@ def test_libvirt_makes_the_links_ready_before_it_starts_the_guest(stage: Stage, 
     host.start_libvirtd()
     boot = stage.boot_volume()
     stage.moorline(*stage.launch(boot, "--no-start"))
-    subprocess.run(["umount", str(stage.mount_point())], check=True)
+    umount(stage.mount_point())
     assert stage.mounts() == []
     virsh("start", NAME)
     assert len(stage.mounts()) == 1
@@ -167,7 +167,7 @@ def test_a_guest_whose_links_cannot_be_made_does_not_start(stage: Stage, hook: P
     host.start_libvirtd()
     boot = stage.boot_volume()
     stage.moorline(*stage.launch(boot, "--no-start"))
-    subprocess.run(["umount", str(stage.mount_point())], check=True)
+    umount(stage.mount_point())
     no_route = {"code": 1, "stderr": "no route to registry"}
     stage.share.cluster.command(stage.share.name, fail=no_route)
     script = hook.read_text()
@@ -191,11 +191,11 @@ def test_the_hook_asks_the_agent_also_while_that_starts_the_guest(
         launched = stage.moorline.json(*stage.launch(boot))
         assert launched["steps"] == ["define", "connect", "attach", "start"]
         virsh("destroy", NAME)
-        subprocess.run(["umount", str(stage.mount_point())], check=True)
+        umount(stage.mount_point())
         virsh("start", NAME)
         assert len(stage.mounts()) == 1
         virsh("destroy", NAME)
-        subprocess.run(["umount", str(stage.mount_point())], check=True)
+        umount(stage.mount_point())
         stage.moorline("start", NAME)
         assert len(stage.mounts()) == 1
         assert virsh("domstate", NAME) == "running"

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from libvirt_rig import CONFIG, LIVE, pull, small_xml, until
 from loop import HEALED, Loop, running_loop
-from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused
+from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused, umount
 
 from lab import host
 from lab.guest import Guest, pattern
@@ -37,10 +37,6 @@ def loop(scene: Scene) -> Iterator[Loop]:
     # What no event tells (a daemon that died) is found by the looks between the sweeps.
     with running_loop(scene, every=12) as loop:
         yield loop
-
-
-def umount(at: Path, *how: str) -> None:
-    subprocess.run(["umount", *how, at], check=True)
 
 
 def healed(true: Callable[[], object]) -> None:

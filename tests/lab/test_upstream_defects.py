@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from libvirt_rig import until
-from scene import Scene, halves
+from scene import Scene, halves, umount
 
 from lab.guest import Guest, pattern
 from moorline import wiring
@@ -44,7 +44,7 @@ def test_a_mount_that_is_not_valid_is_not_success(
     if "lie" not in misbehaviour:  # what is not ours a person takes away
         view = scene.moorline.json("show", volume.id)[0]
         assert view["seen"] == "foreign"
-        subprocess.run(["umount", view["link"]], check=True)
+        umount(view["link"])
     scene.attach(guest.name, volume)
     guest.write(volume.id, "on the share")
     assert volume.bytes() == pattern("on the share")
