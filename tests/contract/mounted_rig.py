@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from mounts_rig import OnFuse, OnToyHost
 
-from lab.clients import standin
 from lab.quobyte import replace
 from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, Nfs, Smbfs
 from moorline.host.linux import Linux
-from moorline.host.mounts import read
 from moorline.ports import Command
 from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 
-CLIENTS = Path(__file__).parents[2] / "lab/clients"
 FILES = frozenset({"volume-1", "dir/volume-2", "volume-3"})
 NAMES = ("/etc/shadow", "../../etc/shadow", "a/../b", "..", ".", "", "a//b", "-o", "a\n")
 
@@ -113,7 +108,9 @@ class Rig(BackendRig):
         return self.backend.link_name(self.backend.parse(self.good))
 
 
-class ToyRig(Rig):
+class ToyRig(Rig, OnToyHost):
+    dead = 116  # ESTALE
+
     def __init__(self, case: Case, base: Path) -> None:
         super().__init__(case, base)
         self.host = ToyHost({case.helper: self.helper})
@@ -122,24 +119,6 @@ class ToyRig(Rig):
     def helper(self, host: ToyHost, command: Command) -> None:
         (fstype, *_) = sorted(self.case.backend.types)
         host.mount(command.argv[1], command.argv[2], fstype, ToyShare(size=4096, files=FILES))
-
-    def world(self) -> object:
-        return list(self.host.table), tree(self.base)
-
-    def kill(self) -> None:
-        self.host.share(self.at).error = 116  # ESTALE
-
-    def hang(self) -> None:
-        self.host.share(self.at).hangs = True
-
-    def heal(self) -> None:
-        self.host.share(self.at).hangs = False
-
-    def usurp(self) -> None:
-        self.host.mount("tmpfs", self.at, "tmpfs", ToyShare())
-
-    def remove(self) -> None:
-        self.host.unmount(self.at)
 
 
 class GivenRig(ToyRig):
@@ -196,15 +175,8 @@ class GpfsRig(GivenRig):
         return {"driver_volume_type": "gpfs", "data": data}
 
 
-def tree(base: Path) -> list[str]:
-    """The mount points and holds, without looking into what is mounted."""
-    return sorted(path.name for path in base.iterdir())
-
-
-class FuseRig(Rig):
+class FuseRig(Rig, OnFuse):
     """The stand-in helper and a real FUSE mount, beneath a temporary directory."""
-
-    patience = 4.0
 
     def __init__(self, case: Case, directory: Path) -> None:
         base = directory / "mnt"
@@ -230,10 +202,10 @@ class FuseRig(Rig):
         self.backend = self.make()
 
     def make(self, given: Mapping[str, Path] | None = None) -> Mounted:
-        class OnFuse(self.case.backend):  # type: ignore[misc, name-defined]
+        class AsFuse(self.case.backend):  # type: ignore[misc, name-defined]
             types: ClassVar[frozenset[str]] = frozenset({self.case.fuse_type})
 
-        made: Mounted = OnFuse(self.host, mount_point_base=self.base, given=given, deadline=10)
+        made: Mounted = AsFuse(self.host, mount_point_base=self.base, given=given, deadline=10)
         return made
 
     def protect(self, username: str, password: str) -> None:
@@ -245,42 +217,6 @@ class FuseRig(Rig):
 
     def daemon(self, **control: Any) -> None:
         replace(self.lab / "one.json", control)
-
-    def world(self) -> object:
-        return [m.target for m in read() if m.target.startswith(str(self.base))], tree(self.base)
-
-    def kill(self) -> None:
-        self.daemon(die=True)
-        with suppress(OSError):
-            while os.statvfs(self.at):  # its next request is its last
-                pass
-        self.daemon()
-
-    def hang(self) -> None:
-        self.daemon(hang=True)
-
-    def heal(self) -> None:
-        self.daemon()
-
-    def usurp(self) -> None:
-        Path(self.at).mkdir()
-        standin.mount("none", self.at, "tmpfs")
-
-    def remove(self) -> None:
-        standin.umount(self.at)
-        # As after a reboot: neither mount nor daemon.
-        until = time.monotonic() + 5
-        while self.host.held(Path(f"{self.at}.lock")) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def tear_down(self) -> None:
-        self.daemon()
-        self.host.close()
-        for mount in reversed(read()):
-            if mount.target.startswith(str(self.base)):
-                standin.umount(mount.target)
-        for left in self.base.iterdir():
-            subprocess.run(["chattr", "-i", left], check=False, capture_output=True)
 
 
 def image(path: Path) -> None:

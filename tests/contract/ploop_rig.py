@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from virtuozzo_rig import SETTINGS, connection, tree
+from mounts_rig import OnToyHost, tree
+from virtuozzo_rig import SETTINGS, connection
 
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo import Virtuozzo
 from moorline.errors import Failed
 from moorline.ports import Command, Output
-from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 
 FILES = frozenset({"disk-1", "dir/disk-2", "disk-3"})
 
 
-class PloopRig(BackendRig):
+class PloopRig(OnToyHost):
     """Each image has a device of its own; those of a cluster share a mount."""
 
     good = connection("mds1:/clu:geh:/eim", "disk-1", "ploop")
@@ -90,15 +90,6 @@ class PloopRig(BackendRig):
 
     def found(self) -> list[Path]:
         return sorted(self.names.iterdir()) if self.names.exists() else []
-
-    def kill(self) -> None:
-        self.host.share(self.at).error = 107
-
-    def hang(self) -> None:
-        self.host.share(self.at).hangs = True
-
-    def heal(self) -> None:
-        self.host.share(self.at).hangs = False
 
     def usurp(self) -> None:
         self.names.mkdir()

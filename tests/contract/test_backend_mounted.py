@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from mounted_rig import (
     CASES,
-    CLIENTS,
     FAMILY,
     NFS,
     SMB,
@@ -22,8 +20,8 @@ from mounted_rig import (
     GivenRig,
     GpfsRig,
     ToyRig,
-    tree,
 )
+from mounts_rig import CLIENTS, mutable, tree
 
 from lab import fuse
 from moorline.errors import Failed, NotOurs
@@ -42,8 +40,7 @@ from moorline.testing.toy_host import ToyHost, ToyShare
 @pytest.fixture
 def base(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    for left in tmp_path.iterdir():  # immutable directories would stay for ever
-        subprocess.run(["chattr", "-i", left], check=False, capture_output=True)
+    mutable(tmp_path)
 
 
 class TestMountedOnAToyHost(BackendContract):

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from mounts_rig import mutable
 from ploop_rig import FILES, PloopRig
-from virtuozzo_rig import mutable
 
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import BlockDevice, Broken, Caching, Foreign, Linked, Unknown, Unlinked

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mounts_rig import CLIENTS, OnFuse, OnToyHost, mutable
 
 from lab import fuse
 from lab.clients import standin
@@ -32,8 +31,6 @@ from moorline.testing.contracts.backend import (
     look,
 )
 from moorline.testing.toy_host import ToyHost, ToyShare
-
-CLIENTS = Path(__file__).parents[2] / "lab/clients"
 
 
 def connection(export: str, name: str, format: str | None = "raw", **more: Any) -> dict[str, Any]:
@@ -68,7 +65,7 @@ HOSTILE = {
 }
 
 
-class ToyRig(BackendRig):
+class ToyRig(OnToyHost):
     good = GOOD
     sibling = connection("reg1,reg2/vol", "dir/volume-2", "qcow2")
     other = connection("reg1,reg2/vol2", "volume-3")
@@ -94,43 +91,18 @@ class ToyRig(BackendRig):
         source = f"quobyte@{registries.replace(',', '|')}/{volume}"
         host.mount(source, command.argv[3], "fuse.quobyte", ToyShare(files=files))
 
-    def world(self) -> object:
-        return list(self.host.table), tree(self.base)
-
-    def kill(self) -> None:
-        self.host.share(self.at).error = 107
-
-    def hang(self) -> None:
-        self.host.share(self.at).hangs = True
-
-    def heal(self) -> None:
-        self.host.share(self.at).hangs = False
-
-    def usurp(self) -> None:
-        self.host.mount("tmpfs", self.at, "tmpfs", ToyShare())
-
-    def remove(self) -> None:
-        self.host.unmount(self.at)
-
-
-def tree(base: Path) -> list[str]:
-    """The mount points and holds, without looking into what is mounted."""
-    return sorted(path.name for path in base.iterdir()) if base.exists() else []
-
 
 class TestQuobyteOnAToyHost(BackendContract):
     @pytest.fixture
     def rig(self, tmp_path: Path) -> Iterator[BackendRig]:
         rig = ToyRig(tmp_path)
         yield rig
-        for left in tmp_path.iterdir():  # immutable directories would stay for ever
-            subprocess.run(["chattr", "-i", left], check=False, capture_output=True)
+        mutable(tmp_path)
 
 
-class FuseRig(BackendRig):
+class FuseRig(OnFuse):
     """The stand-in client and a real FUSE mount, beneath a temporary directory."""
 
-    patience = 4.0
     hostile = HOSTILE
 
     def __init__(self, directory: Path) -> None:
@@ -159,41 +131,8 @@ class FuseRig(BackendRig):
         self.backend = Quobyte(self.host, mount_point_base=self.base, deadline=10)
         self.at = self.backend.link_name(self.backend.parse(self.good))
 
-    def world(self) -> object:
-        return [m.target for m in read() if m.target.startswith(str(self.base))], tree(self.base)
-
-    def kill(self) -> None:
-        self.volume.daemon(die=True)
-        with suppress(OSError):
-            while os.statvfs(self.at):  # its next request is its last
-                pass
-        self.volume.daemon()
-
-    def hang(self) -> None:
-        self.volume.daemon(hang=True)
-
-    def heal(self) -> None:
-        self.volume.daemon()
-
-    def usurp(self) -> None:
-        Path(self.at).mkdir()
-        standin.mount("none", self.at, "tmpfs")
-
-    def remove(self) -> None:
-        standin.umount(self.at)
-        # As after a reboot: neither mount nor daemon.
-        until = time.monotonic() + 5
-        while self.host.held(Path(f"{self.at}.lock")) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def tear_down(self) -> None:
-        self.volume.daemon()
-        self.host.close()
-        for mount in reversed(read()):
-            if mount.target.startswith(str(self.base)):
-                standin.umount(mount.target)
-        for left in self.base.iterdir():
-            subprocess.run(["chattr", "-i", left], check=False, capture_output=True)
+    def daemon(self, **control: Any) -> None:
+        self.volume.daemon(**control)
 
 
 @pytest.fixture

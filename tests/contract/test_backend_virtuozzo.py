@@ -12,7 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from virtuozzo_rig import CLIENTS, FuseRig, ToyRig, connection, mutable
+from mounts_rig import CLIENTS, mutable
+from virtuozzo_rig import FuseRig, ToyRig, connection
 
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lab.clients import standin
+from mounts_rig import OnFuse, OnToyHost
+
 from lab.virtuozzo import Virtuozzo as Lab
 from moorline.backends.virtuozzo import MountSettings, Virtuozzo
 from moorline.errors import Failed
 from moorline.host.linux import Linux
-from moorline.host.mounts import read
 from moorline.ports import Command
-from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 
-CLIENTS = Path(__file__).parents[2] / "lab/clients"
 SETTINGS = MountSettings(user="nobody", group="root", permissions="0777", log="")
 
 
@@ -62,7 +57,7 @@ HOSTILE = {
 }
 
 
-class ToyRig(BackendRig):
+class ToyRig(OnToyHost):
     good = connection("mds1,mds2:/clu:geh:/eim", "volume-1")
     sibling = connection("mds1,mds2:/clu:geh:/eim", "dir/volume-2", "qcow2")
     other = connection("other", "volume-3")
@@ -115,46 +110,13 @@ class ToyRig(BackendRig):
         source = f"{self.client}://{cluster}"
         host.mount(source, at, f"fuse.{self.client}", ToyShare(files=files))
 
-    def world(self) -> object:
-        return list(self.host.table), tree(self.base)
-
-    def kill(self) -> None:
-        self.host.share(self.at).error = 107
-
-    def hang(self) -> None:
-        self.host.share(self.at).hangs = True
-
-    def heal(self) -> None:
-        self.host.share(self.at).hangs = False
-
-    def usurp(self) -> None:
-        self.host.mount("tmpfs", self.at, "tmpfs", ToyShare())
-
-    def remove(self) -> None:
-        self.host.unmount(self.at)
-
     def argvs(self) -> list[tuple[str, ...]]:
         return [command.argv for command in self.host.ran]
 
 
-def tree(base: Path) -> list[str]:
-    """The mount points and holds, without looking into what is mounted.
-
-    The node's configuration is not looked at: a node stays authenticated.
-    """
-    return sorted(path.name for path in base.iterdir()) if base.exists() else []
-
-
-def mutable(base: Path) -> None:
-    """Immutable directories would stay for ever."""
-    for left in base.iterdir():
-        subprocess.run(["chattr", "-i", left], check=False, capture_output=True)
-
-
-class FuseRig(BackendRig):
+class FuseRig(OnFuse):
     """The stand-in client and a real FUSE mount, beneath a temporary directory."""
 
-    patience = 4.0
     hostile = HOSTILE
     secrets = ("geh", "eim")
 
@@ -199,37 +161,5 @@ class FuseRig(BackendRig):
     def kept(self) -> Path:
         return self.etc / "vstorage/clusters/clu"
 
-    def world(self) -> object:
-        return [m.target for m in read() if m.target.startswith(str(self.base))], tree(self.base)
-
-    def kill(self) -> None:
-        self.cluster.daemon(die=True)
-        with suppress(OSError):
-            while os.statvfs(self.at):  # its next request is its last
-                pass
-        self.cluster.daemon()
-
-    def hang(self) -> None:
-        self.cluster.daemon(hang=True)
-
-    def heal(self) -> None:
-        self.cluster.daemon()
-
-    def usurp(self) -> None:
-        Path(self.at).mkdir()
-        standin.mount("none", self.at, "tmpfs")
-
-    def remove(self) -> None:
-        standin.umount(self.at)
-        # As after a reboot: neither mount nor daemon.
-        until = time.monotonic() + 5
-        while self.host.held(Path(f"{self.at}.lock")) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def tear_down(self) -> None:
-        self.cluster.daemon()
-        self.host.close()
-        for mount in reversed(read()):
-            if mount.target.startswith(str(self.base)):
-                standin.umount(mount.target)
-        mutable(self.base)
+    def daemon(self, **control: Any) -> None:
+        self.cluster.daemon(**control)
