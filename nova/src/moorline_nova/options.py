@@ -13,7 +13,7 @@ BY_OPTION = ("nfs", "smbfs", "gpfs", "glusterfs")
 OPTIONS = [
     cfg.StrOpt(
         "socket",
-        default="/run/moorline/agent.sock",
+        default="/var/lib/moorline/agent.sock",
         help="Where Moorline's agent of this host listens.",
     ),
     cfg.ListOpt(
