@@ -198,7 +198,7 @@ class FuseRig(Rig, OnFuse):
         self.unfit = {
             name: case.connection(case.share, name) for name in ("fifo", "dir", "link")
         } | {"raw as qcow2": case.connection(case.share, "volume-1", "qcow2")}
-        self.host = Linux(look_deadline=0.5)
+        self.host = Linux(look_deadline=1.5)
         self.backend = self.make()
 
     def make(self, given: Mapping[str, Path] | None = None) -> Mounted:

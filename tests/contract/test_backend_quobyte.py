@@ -127,7 +127,7 @@ class FuseRig(OnFuse):
             "raw declared qcow2": self.volume.connection("volume-1", "qcow2"),
             "an unsound qcow2": self.volume.connection("qcow2", "qcow2"),
         }
-        self.host = Linux(look_deadline=0.5)
+        self.host = Linux(look_deadline=1.5)
         self.backend = Quobyte(self.host, mount_point_base=self.base, deadline=10)
         self.at = self.backend.link_name(self.backend.parse(self.good))
 

@@ -142,7 +142,7 @@ class FuseRig(OnFuse):
             "a way out": self.cluster.connection("link"),
             "raw declared qcow2": self.cluster.connection("volume-1", "qcow2"),
         }
-        self.host = Linux(look_deadline=0.5)
+        self.host = Linux(look_deadline=1.5)
         self.etc = etc
         self.backend = self.make()
         self.at = self.backend.link_name(self.backend.parse(self.good))

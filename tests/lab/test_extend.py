@@ -122,16 +122,16 @@ def test_a_stopped_guest_sees_the_size_that_there_is(libvirt_rig: LibvirtRig) ->
 def test_a_hung_share_is_uncertain_at_once_and_libvirt_is_not_asked(
     libvirt_rig: LibvirtRig, share: QuobyteVolume, guest: guests.Guest, lab: Path
 ) -> None:
-    me, linux = id_of(guest.domain), Linux(look_deadline=0.5)
+    me, linux = id_of(guest.domain), Linux(look_deadline=1.5)
     hypervisor = Libvirt(deadline=20, measure=linux.size)
     share.disk("disk.raw")
     with mounted(share, lab / "hung") as at:
         hypervisor.attach(me, VOLUME, ImageFile(at / "disk.raw", "raw"), PLAIN)
         share.daemon(hang=True)
         start = time.monotonic()
-        with pytest.raises(Uncertain, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(Uncertain, match=r"did not answer within 1\.5 s"):
             hypervisor.extend(me, VOLUME, 3 * MIB)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 6
         assert me in {seen.id for seen in hypervisor.survey()}, "no call to libvirt hangs"
         share.daemon()
         take_away(libvirt_rig, me, VOLUME)
