@@ -13,9 +13,13 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moorline.errors import Refused
 from moorline.ports import Option, Values
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
 
 SYSTEM_FILE = Path("/etc/moorline/moorline.conf")
 
@@ -148,9 +152,20 @@ def load(
         state_dir=chosen,
         host=conf.host,
         hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
-        values={option.name: conf[option.group][option.name] for option in options},
-        agent={option.name: conf[option.group][option.name] for option in AGENT},
+        values={option.name: _value(conf, option) for option in options},
+        agent={option.name: _value(conf, option) for option in AGENT},
     )
+
+
+def _value(conf: cfg.ConfigOpts, option: Option) -> str:
+    """Raises Refused if it refers to an option that only another program has (Nova)."""
+    try:
+        return str(conf[option.group][option.name])
+    except AttributeError as e:  # oslo.config's NoSuchOptError is one
+        raise Refused(
+            f"the option {option.name} in [{option.group}] cannot be used: {e}",
+            hint="write out what its $ stands for",
+        ) from e
 
 
 def digest(settings: Settings) -> str:

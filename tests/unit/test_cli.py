@@ -121,6 +121,11 @@ def test_the_configuration_can_be_nova_s(runner: CliRunner, tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     conf.write_text("no section")
     assert runner.invoke(main, ["list", "--config-file", str(conf)]).exit_code == 3
+    conf.write_text("[libvirt]\nquobyte_mount_point_base = $state_path/mnt\n")
+    refused = runner.invoke(main, ["list", "--config-file", str(conf)])
+    assert refused.exit_code == 3
+    assert "quobyte_mount_point_base" in refused.stderr
+    assert "state_path" in refused.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
