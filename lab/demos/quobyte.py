@@ -13,13 +13,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from lab import guest as guests
-from lab import host, leftovers
+from lab import host
 from lab.agent import Agent
+from lab.cast import KIB, Cast, play
 from lab.command import Moorline
 from lab.demo import chapter, claim, say, until
 from lab.quobyte import Quobyte, QuobyteVolume
-
-KIB = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,14 @@ class Volume:
     connection: Path
 
 
-class Demo:
+class Demo(Cast):
     def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
         self.libvirt = connection
         self.quobyte = Quobyte(host.LAB)
         self.fast = self.quobyte.volume("fast")
         self.slow = self.quobyte.volume("slow")
         self.lone = self.quobyte.volume("lone")
-        self.web01, self.web02 = guests.boot(
-            connection, ["web01", "web02"], host.images(), host.SOCKETS
-        )
         # A state directory that the command makes itself, as on a user's machine.
         self._moorline = Moorline(host.LAB / "state")
         self.json = self._moorline.json
@@ -98,16 +95,6 @@ class Demo:
         ends = [line.partition(" - ")[2].split()[:2] for line in table]
         return ends.count(["fuse.quobyte", f"quobyte@reg1/{share.name}"])
 
-    def disk(self, guest: guests.Guest, volume: Volume, *, inactive: bool) -> ET.Element | None:
-        flags = 2 if inactive else 0  # VIR_DOMAIN_XML_INACTIVE
-        domain = ET.fromstring(guest.domain.XMLDesc(flags))
-        found = [
-            disk
-            for disk in domain.findall("devices/disk")
-            if (alias := disk.find("alias")) is not None and alias.get("name") == f"ua-{volume.id}"
-        ]
-        return found[0] if found else None
-
     def check_attached(self, guest: guests.Guest, volume: Volume) -> None:
         live = self.disk(guest, volume, inactive=False)
         saved = self.disk(guest, volume, inactive=True)
@@ -123,17 +110,6 @@ class Demo:
         alike = [s for s in guest.disks().values() if volume.id.startswith(s)]
         claim(f"the guest: {guest.name} sees it once, as {device}", len(alike), 1)
 
-    def check_data(self, guest: guests.Guest, volume: Volume, text: str) -> None:
-        length = 256 * KIB
-        guest.write(volume.id, text, offset=64 * KIB, length=length)
-        with volume.file.open("rb") as file:
-            file.seek(64 * KIB)
-            behind = file.read(length)
-        pattern = guests.pattern(text, length)
-        claim(f"the file on the share holds what {guest.name} wrote", behind == pattern)
-        read = guest.digest(volume.id, offset=64 * KIB, length=length)
-        claim(f"{guest.name} reads the same", read, guests.digest(pattern))
-
     def check_detached(self, guest: guests.Guest, volume: Volume) -> None:
         places = [self.disk(guest, volume, inactive=inactive) for inactive in (False, True)]
         claim(f"libvirt: {guest.name} has it no more", places, [None, None])
@@ -141,21 +117,7 @@ class Demo:
 
 
 def main() -> None:
-    import libvirt
-
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = libvirt.open("qemu:///system")
-    before = leftovers.look(connection)
-    chapter("Two guests boot: Linux and busybox, under QEMU and libvirt")
-    demo = Demo(connection)
-    for guest in (demo.web01, demo.web02):
-        claim(f"{guest.name} answers and has no disk", guest.disks(), {})
-    tell(demo)
-    chapter("The guests go, and nothing is left")
-    for guest in (demo.web01, demo.web02):
-        guests.remove(guest)
-    claim("no mount, process or domain is left", leftovers.after(connection, before), [])
-    connection.close()
+    play(Demo, tell)
 
 
 def tell(demo: Demo) -> None:

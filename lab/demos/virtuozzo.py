@@ -8,15 +8,14 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from lab import guest as guests
-from lab import host, leftovers
+from lab import host
+from lab.cast import KIB, Cast, play
 from lab.command import Moorline
 from lab.demo import chapter, claim, say
 from lab.virtuozzo import Cluster, Virtuozzo
 
-KIB = 1 << 10
 FIRST, SECOND = "first:/pass word", "second, longer"
 
 
@@ -35,14 +34,12 @@ class Volume:
         self.connection.write_text(json.dumps(connection))
 
 
-class Demo:
+class Demo(Cast):
     def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
         self.virtuozzo = Virtuozzo(host.LAB)
         self.vault = self.virtuozzo.cluster("vault", password=FIRST)
         self.open = self.virtuozzo.cluster("open", servers=())
-        self.web01, self.web02 = guests.boot(
-            connection, ["web01", "web02"], host.images(), host.SOCKETS
-        )
         self.state = host.LAB / "state"
         self._moorline = Moorline(self.state)
         self._config = host.LAB / "moorline.conf"
@@ -92,14 +89,6 @@ class Demo:
     def calls(self, *command: str) -> int:
         return [call[: len(command)] for call in self.virtuozzo.calls()].count([*command])
 
-    def disk(self, guest: guests.Guest, volume: Volume, *, inactive: bool) -> ET.Element | None:
-        flags = 2 if inactive else 0  # VIR_DOMAIN_XML_INACTIVE
-        for disk in ET.fromstring(guest.domain.XMLDesc(flags)).findall("devices/disk"):
-            alias = disk.find("alias")
-            if alias is not None and alias.get("name") == f"ua-{volume.id}":
-                return disk
-        return None
-
     def check_attached(self, guest: guests.Guest, volume: Volume) -> None:
         both = [self.disk(guest, volume, inactive=inactive) for inactive in (False, True)]
         there = [disk is not None for disk in both]
@@ -113,17 +102,6 @@ class Demo:
         claim("libvirt: must not change the file's owner", fixed)
         claim(f"the guest: {guest.name} sees it", bool(guest.wait_for(volume.id)))
 
-    def check_data(self, guest: guests.Guest, volume: Volume, text: str) -> None:
-        length = 256 * KIB
-        guest.write(volume.id, text, offset=64 * KIB, length=length)
-        with volume.file.open("rb") as file:
-            file.seek(64 * KIB)
-            behind = file.read(length)
-        pattern = guests.pattern(text, length)
-        claim(f"the file on the cluster holds what {guest.name} wrote", behind == pattern)
-        read = guest.digest(volume.id, offset=64 * KIB, length=length)
-        claim(f"{guest.name} reads the same", read, guests.digest(pattern))
-
     def source(self, guest: guests.Guest, volume: Volume) -> str:
         disk = self.disk(guest, volume, inactive=True)
         assert disk is not None
@@ -133,21 +111,7 @@ class Demo:
 
 
 def main() -> None:
-    import libvirt
-
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = libvirt.open("qemu:///system")
-    before = leftovers.look(connection)
-    chapter("Two guests boot: Linux and busybox, under QEMU and libvirt")
-    demo = Demo(connection)
-    for guest in (demo.web01, demo.web02):
-        claim(f"{guest.name} answers and has no disk", guest.disks(), {})
-    tell(demo)
-    chapter("The guests go, and nothing is left")
-    for guest in (demo.web01, demo.web02):
-        guests.remove(guest)
-    claim("no mount, process or domain is left", leftovers.after(connection, before), [])
-    connection.close()
+    play(Demo, tell)
 
 
 def tell(demo: Demo) -> None:
