@@ -11,11 +11,12 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorline.errors import Refused
+from moorline.errors import Refused, Unavailable
 from moorline.ports import Option, Values
 
 if TYPE_CHECKING:
@@ -178,16 +179,32 @@ def host_name(settings: Settings) -> str:
     """The name that this host's records go by: set, remembered, or the host name now.
 
     It is remembered because a host that is renamed still has its attachments.
+    Raises Unavailable.
     """
     file = settings.state_dir / "host"
     if settings.host:
         return settings.host
     try:
-        return file.read_text().strip()
-    except FileNotFoundError:
-        name = socket.gethostname()
-        file.write_text(f"{name}\n")
-        return name
+        with suppress(FileNotFoundError):
+            if name := file.read_text().strip():
+                return name
+        return _remember(file, socket.gethostname())
+    except OSError as e:
+        raise Unavailable(f"{file} cannot be read or written: {e.strerror}") from e
+
+
+def _remember(file: Path, name: str) -> str:
+    """Write it whole or not at all: under half a name no record would be found again."""
+    fresh = file.with_name(f"host.{os.getpid()}")
+    try:
+        with fresh.open("w") as stream:
+            stream.write(f"{name}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return name
 
 
 def _default_state_dir() -> Path:

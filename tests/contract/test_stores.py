@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from moorline.errors import Refused, Unavailable
-from moorline.ports import Delete, Put, Store
+from moorline.ports import Delete, Entry, Put, Store
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.contracts.store import StoreContract
 from moorline.testing.toys import MemoryStore
@@ -60,8 +62,9 @@ def test_a_database_of_a_newer_moorline_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="not a database") as told:
         SqliteStore(tmp_path / "db")
+    assert "restore a backup" in told.value.hint
 
 
 def test_a_directory_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
@@ -83,3 +86,31 @@ def test_an_oversized_value_is_a_mistake(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db")
     with pytest.raises(ValueError, match="larger"):
         store.commit([], [Put("/a/x", b"0" * (256 * 1024 + 1))])
+
+
+def test_on_a_full_disk_what_was_closed_well_can_be_read(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db")
+    before = store.commit([], [Put("/a/x", b"1")])
+    store.close()
+    with full_disk():
+        store = SqliteStore(tmp_path / "db")
+        assert store.get("/a/x") == Entry("/a/x", b"1", before)
+        with pytest.raises(Unavailable):
+            store.commit([], [Put("/a/y", b"2")])
+        assert [entry.key for entry in store.list("/a/")[0]] == ["/a/x"]
+    store.commit([], [Put("/a/y", b"2")])  # there is room again
+    assert [entry.key for entry in store.list("/a/")[0]] == ["/a/x", "/a/y"]
+    store.close()
+    assert SqliteStore(tmp_path / "db").get("/a/y")
+
+
+def test_on_a_full_disk_nothing_that_was_committed_is_left_out(tmp_path: Path) -> None:
+    """What a crash left beside the database is no part of a database that is only read."""
+    store = SqliteStore(tmp_path / "db")
+    store.commit([], [Put("/a/x", b"1")])
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{tmp_path}/db{suffix}", f"{tmp_path}/copy{suffix}")
+    assert (tmp_path / "copy-wal").stat().st_size
+    with full_disk(), pytest.raises(Unavailable):
+        SqliteStore(tmp_path / "copy")
+    assert SqliteStore(tmp_path / "copy").get("/a/x")

@@ -275,6 +275,13 @@ def test_a_full_state_disk_stops_no_healing(scene: Scene, stopped: Any) -> None:
             healed(lambda: halves(stopped, volume) == (False, True))
             umount(scene.mount_point())
             healed(scene.mounts)
+        umount(scene.mount_point())
+        with running_loop(scene) as loop:  # as after a reboot: the next one can begin at all
+            healed(scene.mounts)
+            told = scene.moorline("doctor", code=10).stdout
+            assert "full-state-disk" in told
+            with pytest.raises(MoorlineError, match="its disk is full"):
+                loop.detach(stopped, volume, timeout=0.2)
             (state / "ballast").unlink()
             loop.detach(stopped, volume)
             loop.settles()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,9 @@ def test_a_damaged_key_file_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"short")
     with pytest.raises(Unavailable, match="not a key file"):
         Codec.from_file(tmp_path / "key")
+
+
+def test_on_a_full_disk_no_half_key_is_left(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(Unavailable, match="cannot be read"):
+        Codec.from_file(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from moorline.errors import Busy, Denied, Unavailable
 from moorline.host.lock import HostLock
@@ -51,6 +52,14 @@ def test_children_do_not_inherit_it(tmp_path: Path) -> None:
         lock.release()
         HostLock(tmp_path / "lock").take(0, print)
         child.kill()
+
+
+def test_a_full_disk_keeps_nobody_from_being_the_owner(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with full_disk():
+        HostLock(tmp_path / "lock").take(0, print)
+        with pytest.raises(Busy, match="another process owns"):  # its id could not be noted
+            HostLock(tmp_path / "lock").take(0, print)
 
 
 def test_no_directory_is_unavailable(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from moorline.errors import Busy, Denied, Unavailable
@@ -41,8 +42,9 @@ class HostLock:
                 waiting(f"waiting for {self._holder()}, which {self._does}")
                 told = True
             time.sleep(0.02)
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # a full disk keeps nobody from being the owner
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Let go; without effect if it is not held."""

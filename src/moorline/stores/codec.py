@@ -111,11 +111,9 @@ def _make_key(path: Path) -> None:
     try:
         os.write(fd, os.urandom(32))
         os.fsync(fd)
-    finally:
-        os.close(fd)
-    try:
         os.link(fresh, path)  # fails, rather than replaces, if someone was faster
     except FileExistsError:
         pass
     finally:
+        os.close(fd)
         fresh.unlink()

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable
@@ -16,6 +16,7 @@ from moorline.ports import At, Delete, Entry, Event, Put
 
 MAX_VALUE = 256 * 1024
 MAX_OPERATIONS = 100
+_A_FEW_PAGES = 64 << 10
 
 # One tuple of statements a schema version; append, never edit. `gone` rows are
 # tombstones: a watcher that was away learns of a deletion from them.
@@ -37,32 +38,30 @@ class SqliteStore:
     *busy*: seconds to wait for another process's write lock.
     *poll*: seconds between looks for another process's commits while watching.
 
-    Opening raises Unavailable (cannot be read, disk full) or Refused (written
-    by a newer Moorline). SQLite never leaves a commit in doubt, so Uncertain is
-    not raised here.
+    A disk that is full or read-only still lets a database be read that was closed
+    well; a commit then raises Unavailable until there is room again.
+
+    Opening raises Unavailable (cannot be read) or Refused (written by a newer
+    Moorline). SQLite never leaves a commit in doubt, so Uncertain is not raised here.
     """
 
     def __init__(self, path: Path, *, busy: float = 10.0, poll: float = 0.25) -> None:
         self._path = path
+        self._busy = busy
         self._poll = poll
         # One connection for all threads: SQLite has one writer anyway.
         self._lock = threading.RLock()
         self._committed = threading.Condition()
         self._closed = False
-        with self._unavailable("opened"):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._db = sqlite3.connect(
-                path, isolation_level=None, timeout=busy, check_same_thread=False
-            )
-            # FULL: an acknowledged wish must survive a power cut.
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = full")
+        self._frozen = False
+        """Opened on a disk that takes nothing: to read only."""
         try:
-            self._migrate()
-            self._drop_tombstones()
-        except BaseException:
-            self._db.close()
-            raise
+            self._db = self._open()
+        except Unavailable:
+            if not self._closed_well():
+                raise
+            self._db = self._open_frozen()
+            self._frozen = True
 
     def get(self, key: str) -> Entry | None:
         with self._lock, self._unavailable("read"):
@@ -80,6 +79,7 @@ class SqliteStore:
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
         _validate(then)
+        self._thaw()
         # Never deferred: an upgrade from read to write fails at once when busy.
         with self._transaction("immediate"):
             current = {at.key: self._get(at.key) for at in when}
@@ -114,6 +114,57 @@ class SqliteStore:
             self._db.close()
         with self._committed:
             self._committed.notify_all()
+
+    def _open(self) -> sqlite3.Connection:
+        with self._unavailable("opened"):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            db = self._connect(str(self._path))
+        try:
+            with self._unavailable("opened"):
+                # FULL: an acknowledged wish must survive a power cut.
+                db.execute("pragma journal_mode = wal")
+                db.execute("pragma synchronous = full")
+            with self._transaction("immediate", db):
+                self._migrate(db)
+                _drop_tombstones(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open_frozen(self) -> sqlite3.Connection:
+        """As a file that nobody writes, so that SQLite needs no files of its own beside it."""
+        with self._unavailable("opened"):
+            db = self._connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            with self._unavailable("read"):
+                done = _version(db)
+            if done != len(MIGRATIONS):
+                raise Unavailable(f"the state {self._path} cannot be brought up to date")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _closed_well(self) -> bool:
+        """Whether all that was ever committed is in the database file itself."""
+        with suppress(OSError):
+            wal = self._path.with_name(f"{self._path.name}-wal")
+            return self._path.stat().st_size > 0 and not (wal.exists() and wal.stat().st_size)
+        return False
+
+    def _connect(self, name: str, *, uri: bool = False) -> sqlite3.Connection:
+        return sqlite3.connect(
+            name, isolation_level=None, timeout=self._busy, check_same_thread=False, uri=uri
+        )
+
+    def _thaw(self) -> None:
+        """Open it to be written as soon as the disk takes that. Raises Unavailable."""
+        with self._lock:
+            if self._frozen:
+                fresh = self._open()
+                self._db.close()
+                self._db, self._frozen = fresh, False
 
     def _since(self, below: tuple[str, str], after: int) -> tuple[builtins.list[Event], int]:
         with self._transaction("deferred"):
@@ -158,43 +209,31 @@ class SqliteStore:
                 (revision, operation.key),
             )
 
-    def _migrate(self) -> None:
-        with self._transaction("immediate"):
-            self._db.execute(
-                "create table if not exists migration (version integer primary key, at real)"
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        db.execute("create table if not exists migration (version integer primary key, at real)")
+        done = _version(db)
+        if done > len(MIGRATIONS):
+            raise Refused(
+                f"{self._path} was written by a newer Moorline (schema {done},"
+                f" this one knows {len(MIGRATIONS)})",
+                hint="upgrade Moorline, or restore a backup of the state directory",
             )
-            done = self._db.execute("select coalesce(max(version), 0) from migration").fetchone()[0]
-            if done > len(MIGRATIONS):
-                raise Refused(
-                    f"{self._path} was written by a newer Moorline (schema {done},"
-                    f" this one knows {len(MIGRATIONS)})",
-                    hint="upgrade Moorline, or restore a backup of the state directory",
-                )
-            for version, statements in enumerate(MIGRATIONS[done:], done + 1):
-                for statement in statements:
-                    self._db.execute(statement)
-                self._db.execute("insert into migration values (?, ?)", (version, time.time()))
-
-    def _drop_tombstones(self) -> None:
-        """An owner that starts lists first, so nobody needs older deletions."""
-        with self._transaction("immediate"):
-            if self._db.execute("delete from entry where gone").rowcount:
-                self._db.execute(
-                    "update counter set value ="
-                    " (select value from counter where name = 'revision')"
-                    " where name = 'compacted'"
-                )
+        for version, statements in enumerate(MIGRATIONS[done:], done + 1):
+            for statement in statements:
+                db.execute(statement)
+            db.execute("insert into migration values (?, ?)", (version, time.time()))
 
     @contextmanager
-    def _transaction(self, kind: str) -> Iterator[None]:
+    def _transaction(self, kind: str, db: sqlite3.Connection | None = None) -> Iterator[None]:
         with self._lock, self._unavailable("read or written"):
-            self._db.execute(f"begin {kind}")
+            db = db or self._db
+            db.execute(f"begin {kind}")
             try:
                 yield
-                self._db.execute("commit")
+                db.execute("commit")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
+                if db.in_transaction:
+                    db.execute("rollback")
                 raise
 
     @contextmanager
@@ -203,8 +242,39 @@ class SqliteStore:
             yield
         except PermissionError as e:
             raise Denied(f"the state {self._path} cannot be {what}: {e.strerror}") from e
-        except (sqlite3.Error, OSError) as e:
-            raise Unavailable(f"the state {self._path} cannot be {what}: {e}") from e
+        except OSError as e:
+            raise Unavailable(f"the state {self._path} cannot be {what}: {e.strerror}") from e
+        except sqlite3.Error as e:
+            code = getattr(e, "sqlite_errorcode", 0) & 0xFF
+            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            raise Unavailable(
+                f"the state {self._path} cannot be {what}: {self._why(e)}",
+                hint="restore a backup of the state directory" if damaged else "",
+            ) from e
+
+    def _why(self, error: sqlite3.Error) -> str:
+        """SQLite calls a disk that is full an I/O error where its smaller files are concerned."""
+        with suppress(OSError):
+            disk = os.statvfs(self._path.parent)
+            if disk.f_flag & os.ST_RDONLY:
+                return f"{error}: its disk is read-only"
+            if disk.f_bavail * disk.f_frsize < _A_FEW_PAGES:
+                return f"{error}: its disk is full"
+        return str(error)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("select coalesce(max(version), 0) from migration").fetchone()[0])
+
+
+def _drop_tombstones(db: sqlite3.Connection) -> None:
+    """An owner that starts lists first, so nobody needs older deletions."""
+    if db.execute("delete from entry where gone").rowcount:
+        db.execute(
+            "update counter set value ="
+            " (select value from counter where name = 'revision')"
+            " where name = 'compacted'"
+        )
 
 
 def _revision(entry: Entry | None) -> int:
