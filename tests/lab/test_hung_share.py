@@ -196,14 +196,15 @@ def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> N
     scene.attach(guest.name, first)
     scene.share.daemon(hang=True)
     args = ("attach", guest.name, "--connection", str(second.connection), "--timeout", "30")
-    waits = scene.moorline.start(*args)
-    time.sleep(LOOK_DEADLINE + 0.5)
+    told = scene.directory / "told"
+    with told.open("w") as stderr:
+        waits = scene.moorline.start(*args, stderr=stderr)
+    until(lambda: "does not answer; looking again in" in told.read_text(), 20)
     assert waits.poll() is None
     assert halves(guest.domain, second) == (False, False)
     scene.share.daemon()
-    _, err = waits.communicate(timeout=20)
-    assert waits.returncode == 0, err
-    assert "does not answer; looking again in" in err
+    waits.communicate(timeout=20)
+    assert waits.returncode == 0, told.read_text()
     guest.write(second.id, "went on")
     assert second.bytes() == pattern("went on")
     for volume in (first, second):
