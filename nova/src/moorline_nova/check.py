@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from moorline.errors import MoorlineError
+from moorline.errors import Denied, MoorlineError
 from moorline.local_api.client import Client
 
-_CONF = Path("/etc/nova/nova.conf")
 SUPPORTED = (32, 33, 34)
 """Nova's versions that this has been run on."""
+_DRIVER = "moorline.LibvirtDriver"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. *advice*: what to do if it is not well."""
+    """One thing looked at. *topic* is stable; *advice*: what to do if it is not well."""
 
+    topic: str
     well: bool
     what: str
     advice: str = ""
@@ -39,94 +44,149 @@ def main() -> None:
     "files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="nova.conf, as nova-compute is given it; can be repeated. Default: /etc/nova/nova.conf.",
+    help="nova.conf, as nova-compute is given it; can be repeated. Default: where Nova looks.",
 )
-def check(files: tuple[Path, ...]) -> None:
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text")
+def check(files: tuple[Path, ...], output: str) -> None:
     """Look whether Nova, this plug-in and the agent fit. Exits 1 if something does not.
+
+    Run it as the user that nova-compute runs as.
 
     \b
     Example:
-      moorline-nova check --config-file /etc/nova/nova.conf
+      sudo -u nova moorline-nova check --config-file /etc/nova/nova.conf
     """
-    findings = list(look(files or tuple(file for file in [_CONF] if file.exists())))
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.what}")
-        if finding.advice and not finding.well:
-            click.echo(f"     {finding.advice}")
-    if not all(finding.well for finding in findings):
-        sys.exit(1)
+    findings = []
+    for finding in look(files):
+        findings.append(finding)
+        if output == "text":
+            click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.what}")
+            if finding.advice and not finding.well:
+                click.echo(f"     {finding.advice}")
+    well = all(finding.well for finding in findings)
+    if output == "json":
+        told = {"well": well, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(told, indent=2))
+    sys.exit(0 if well else 1)
 
 
 def look(files: Sequence[Path]) -> Iterator[Finding]:
-    """Look at one thing after the other. Nothing is changed."""
-    version = _nova_version()
-    if version is None:
-        yield Finding(False, "Nova cannot be imported here", "install the plug-in beside Nova")
+    """Look at one thing after the other, as far as that makes sense. Nothing is changed."""
+    if importlib.util.find_spec("nova.conf") is None:
+        yield Finding(
+            "nova",
+            False,
+            f"Nova cannot be imported by {sys.executable}",
+            "install moorline-nova into the Python environment that nova-compute runs in",
+        )
         return
+    yield _nova()
+    yield _plugin()
+    from oslo_config import cfg
+
+    try:
+        conf = _configuration(files)
+        yield from _configured(conf)
+        yield from _agent(conf.moorline.socket, [Path(file) for file in conf.config_file])
+    except cfg.Error as e:
+        yield Finding("configuration", False, f"Nova's configuration cannot be used: {e}")
+
+
+def _nova() -> Finding:
+    version = importlib.metadata.version("nova")
     known = version.partition(".")[0] in map(str, SUPPORTED)
-    yield Finding(known, f"Nova {version}", f"this was run on {', '.join(map(str, SUPPORTED))}")
+    tried = ", ".join(map(str, SUPPORTED))
+    return Finding("nova", known, f"Nova {version}", f"the plug-in was tried with Nova {tried}")
+
+
+def _plugin() -> Finding:
+    """Whether Nova can load the plug-in, and finds it by itself."""
+    warnings.simplefilter("ignore")  # Nova's libraries warn of each other
+    try:
+        importlib.import_module("moorline_nova.driver")
+    except Exception as e:  # noqa: BLE001 - Nova's own modules may raise anything
+        return Finding("plugin", False, f"this Nova cannot load the plug-in: {e!r}")
+    if importlib.util.find_spec("nova.virt.moorline") is not None:
+        return Finding("plugin", True, "the plug-in lies beside Nova's drivers: start nova-compute")
+    what = "the plug-in lies elsewhere than Nova: start moorline-nova-compute instead"
+    return Finding("plugin", True, what)
+
+
+def _configuration(files: Sequence[Path]) -> Any:
     import nova.conf
 
     from moorline_nova import options
 
-    options.register(nova.conf.CONF)
-    nova.conf.CONF([], project="nova", default_config_files=[str(file) for file in files])
-    yield _way(nova.conf.CONF.compute_driver)
-    yield Finding(True, f"volume types: {', '.join(nova.conf.CONF.moorline.volume_types)}")
-    yield from _options(files)
-    yield from _agent(nova.conf.CONF.moorline.socket)
+    conf = nova.conf.CONF
+    options.register(conf)
+    given = [word for file in files for word in ("--config-file", str(file))]
+    conf(given, project="nova", prog="nova-compute")
+    return conf
 
 
-def _nova_version() -> str | None:
-    try:
-        return importlib.metadata.version("nova")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _configured(conf: Any) -> Iterator[Finding]:
+    found = ", ".join(conf.config_file)
+    advice = "say where nova.conf is: --config-file"
+    yield Finding("configuration", bool(found), f"configuration: {found or 'none'}", advice)
+    advice = f"set compute_driver = {_DRIVER} in [DEFAULT]"
+    what = f"compute_driver = {conf.compute_driver}"
+    yield Finding("compute_driver", conf.compute_driver == _DRIVER, what, advice)
+    yield Finding("volume_types", True, f"volume types: {', '.join(conf.moorline.volume_types)}")
 
 
-def _way(compute_driver: str) -> Finding:
-    """Which of the two ways this Nova can be told of us, and whether it was."""
-    beside = importlib.util.find_spec("nova.virt.moorline") is not None
-    if compute_driver == "moorline.LibvirtDriver":
-        return Finding(
-            beside,
-            "compute_driver = moorline.LibvirtDriver",
-            "Nova is in another site-packages than the plug-in: set libvirt.LibvirtDriver"
-            " and start moorline-nova-compute in the place of nova-compute",
-        )
-    advice = (
-        "set compute_driver = moorline.LibvirtDriver in [DEFAULT]"
-        if beside
-        else "start moorline-nova-compute in the place of nova-compute"
-    )
-    started = compute_driver == "libvirt.LibvirtDriver" and not beside
-    return Finding(started, f"compute_driver = {compute_driver}", advice)
-
-
-def _options(files: Sequence[Path]) -> Iterator[Finding]:
-    from moorline import wiring
-
-    names = {option.name for option in wiring.backend_options() if option.group == "libvirt"}
-    found = {
-        name
-        for file in files
-        for line in file.read_text().splitlines()
-        if (name := line.partition("=")[0].strip()) in names
-    }
-    what = f"options for the agent in nova.conf: {', '.join(sorted(found)) or 'none'}"
-    yield Finding(True, what)
-
-
-def _agent(socket: str) -> Iterator[Finding]:
+def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     client = Client(socket, timeout=5.0)
     try:
         about = client.about()
-        client.list()
-    except MoorlineError as e:
-        yield Finding(False, f"agent at {socket}: {e}", e.hint or "systemctl status moorline-agent")
+        # Only who may change may ask this; there is no such volume.
+        client.detach("moorline-nova", "check", hands_off=True, dry_run=True)
+    except Denied as e:
+        advice = "add nova-compute's user to the agent's group (moorline) and restart nova-compute"
+        yield Finding("agent", False, e.message, advice)
         return
-    yield Finding(True, f"agent at {socket}: version {about['version']}, {about['hypervisor']}")
-    ours = importlib.metadata.version("moorline")
-    yield Finding(
-        about["version"] == ours, f"the client beside Nova has version {ours}", "install the same"
+    except MoorlineError as e:
+        advice = "is it running (systemctl status moorline-agent), and is that its socket?"
+        yield Finding("agent", False, e.message, advice)
+        return
+    who = "root: run this as nova-compute's user, too" if os.geteuid() == 0 else "this user"
+    yield Finding("agent", True, f"agent at {socket}, {about['hypervisor']}; open to {who}")
+    ours, its = importlib.metadata.version("moorline"), about["version"]
+    what = f"moorline {its} is the agent, {ours} is beside Nova"
+    yield Finding("version", ours == its, what, "install the same version in both places")
+    yield _options(about, files)
+
+
+def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
+    """Whether the agent heeds what nova.conf says of the storage."""
+    from moorline import config, wiring
+
+    at = Path(about["state_dir"])
+    readings = [files, [config.SYSTEM_FILE, *files]] if config.SYSTEM_FILE.exists() else [files]
+    try:
+        read = [wiring.settings(reading, state_dir=at) for reading in readings]
+    except MoorlineError as e:
+        return Finding("options", False, e.message, e.hint)
+    names = ", ".join(_set_in(files, wiring.backend_options())) or "none"
+    heeded = about["options"] in map(config.digest, read)
+    return Finding(
+        "options",
+        heeded,
+        f"options for storage in Nova's configuration: {names}"
+        + ("" if heeded else "; the agent goes by others"),
+        "start the agent with " + " ".join(f"--config-file {file}" for file in files),
     )
+
+
+def _set_in(files: Sequence[Path], options: Sequence[Any]) -> list[str]:
+    """The names of those of *options* that *files* set."""
+    from oslo_config import cfg
+
+    conf = cfg.ConfigOpts()
+    for option in options:
+        conf.register_opt(cfg.StrOpt(option.name), group=option.group)
+    conf([], default_config_files=[str(file) for file in files])
+    return [option.name for option in options if conf.get_location(option.name, option.group)]
+
+
+if __name__ == "__main__":
+    main()

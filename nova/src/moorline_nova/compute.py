@@ -1,8 +1,8 @@
-"""``moorline-nova-compute``: nova-compute with Moorline, where no file can land beside Nova's.
+"""``moorline-nova-compute``: nova-compute, where no file can land beside Nova's own drivers.
 
-For a distribution's Nova, or an editable one: ``compute_driver`` stays
-``libvirt.LibvirtDriver``, and this command is started in nova-compute's place,
-with the same arguments.
+For a distribution's Nova, or an editable one: with the same ``compute_driver =
+moorline.LibvirtDriver``, this command is started in nova-compute's place, with
+the same arguments. Started without it, Nova says that it finds no such driver.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ import sys
 
 
 def main() -> int | None:
-    """Run nova-compute with our driver in the place of Nova's. Blocks until it ends."""
-    # Nova patches the process as its options say, before anything else of it is imported.
-    from nova.cmd import compute
-    from nova.virt.libvirt import driver as libvirt_driver
+    """Run nova-compute with our driver where it looks for drivers. Blocks until it ends."""
+    sys.argv[0] = "nova-compute"  # Nova finds its configuration and names its logs by this
+    try:
+        # It patches the process, or forbids that, before anything else is imported.
+        from nova.cmd import compute
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] != "nova":
+            raise
+        sys.exit(
+            f"moorline-nova-compute: Nova cannot be imported by {sys.executable}:"
+            " install moorline-nova into the Python environment that nova-compute runs in"
+        )
+    from moorline_nova import driver
 
-    from moorline_nova.driver import LibvirtDriver
-
-    libvirt_driver.LibvirtDriver = LibvirtDriver
-    sys.argv[0] = "nova-compute"  # Nova's logs and options are named for it
+    sys.modules.setdefault("nova.virt.moorline", driver)
     ended: int | None = compute.main()
     return ended
 
