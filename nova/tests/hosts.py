@@ -26,12 +26,16 @@ class ComputeHost:
         self.state = base / f"{name}.state"
         self.socket = base / f"{name}.sock"
         self.mounts = base / f"{name}.mnt"
-        self.mounts.mkdir(mode=0o755)
+        self.temporary = base / f"{name}.tmp"
+        for directory in (self.mounts, self.temporary):
+            directory.mkdir(mode=0o755)
         self.config = base / f"{name}.conf"
         self.config.write_text(
             "[libvirt]\n"
             f"quobyte_mount_point_base = {self.mounts}\n"
             f"vzstorage_mount_point_base = {self.mounts}\n"
+            "vzstorage_mount_user = root\n"
+            "vzstorage_mount_group = root\n"
             f"nfs_mount_point_base = {self.mounts}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,7 +46,11 @@ class ComputeHost:
         log = (self.base / f"{self.name}.log").open("ab")
         self._process = subprocess.Popen(
             [MOORLINE, "agent", "--socket", str(self.socket), "--config-file", str(self.config)],
-            env={**os.environ, "MOORLINE_STATE_DIR": str(self.state)},
+            env={
+                **os.environ,
+                "MOORLINE_STATE_DIR": str(self.state),
+                "TMPDIR": str(self.temporary),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -75,10 +83,19 @@ class ComputeHost:
         """What is wanted, by volume and instance."""
         return {(view.volume, view.guest_id): view.wanted for view in self.client.list()}
 
+    def wished(self) -> set[str]:
+        """The volumes that somebody wants, or wants to be gone."""
+        return {volume for volume, _ in self.wishes()}
+
     def mounted(self) -> list[str]:
         """The mounts of this host, by the mount table."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        return [line.split()[4] for line in lines if line.split()[4].startswith(f"{self.mounts}/")]
+        return mounted_beneath(self.mounts)
+
+
+def mounted_beneath(directory: Path) -> list[str]:
+    """The mount points beneath *directory*, by the mount table."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(f"{directory}/")]
 
 
 def until(true: Any, seconds: float = 20.0) -> None:

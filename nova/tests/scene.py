@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,18 +23,23 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from nova.tests import functional  # isort: skip  # it must be the first of Nova's
-from hosts import ComputeHost, until
+import fixtures
+from hosts import ComputeHost, mounted_beneath, until
 from nova import context, objects
 from nova.tests.fixtures import CinderFixture
+from nova.tests.fixtures import libvirt as domains
 from nova.tests.functional.api.client import OpenStackApiException
 from nova.tests.functional.libvirt import base
 
+from lab.hyperscale import HyperScale
 from lab.quobyte import Quobyte, QuobyteVolume
+from lab.virtuozzo import Cluster, Virtuozzo
 
 __all__ = ["Scene", "functional", "until"]
 
 BOOT = CinderFixture.IMAGE_BACKED_VOL
 SHARED = CinderFixture.MULTIATTACH_VOL
+PASSWORD = "geh:/eim, really"
 
 
 class Scene(base.ServersTestBase):
@@ -42,25 +49,45 @@ class Scene(base.ServersTestBase):
     ADMIN_API = True
 
     def setUp(self) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="moorline-nova-"))
+        lab = Path(os.environ["MOORLINE_LAB"])
+        self.base = Path(tempfile.mkdtemp(prefix="nova-", dir=lab))
         self.base.chmod(0o755)
         self.hosts: dict[str, ComputeHost] = {}
         self.connections = copy.deepcopy(CinderFixture.VOLUME_CONNECTION_INFO)
-        self.storage = Quobyte(Path(os.environ["MOORLINE_LAB"]))
-        self.share = self.storage.volume(f"share-{uuid.uuid4().hex[:8]}")
+        self.storage, self.virtuozzo, self.hyperscale = (
+            Quobyte(lab),
+            Virtuozzo(lab),
+            HyperScale(lab),
+        )
+        products = (self.storage, self.virtuozzo, self.hyperscale)
+        self.addCleanup(clear, self.base, products)  # Nova has taken our attributes by then
+        self.share = self.storage.volume("share")
         super().setUp()
+        told = domains.Domain.XMLDesc
+        self.domains_do("XMLDesc", lambda domain, flags: with_serials(told(domain, flags)))
+        self.resized: list[tuple[str, int]] = []
+        self.domains_do(
+            "blockResize", lambda _, disk, size, flags: self.resized.append((disk, size))
+        )
         self.cinder = self.useFixture(CinderFixture(self))
         self.cinder.VOLUME_CONNECTION_INFO = self.connections
         self.compute_host("one")
 
+    def domains_do(self, method: str, instead: Callable[..., Any]) -> None:
+        """Teach ``fakelibvirt`` what it does not know."""
+        at = f"nova.tests.fixtures.libvirt.Domain.{method}"
+        self.useFixture(fixtures.MonkeyPatch(at, instead))
+
     def _setup_compute_service(self) -> None:
         self.flags(compute_driver="moorline.LibvirtDriver")
+        # ``fakelibvirt`` does not tell that a disk is gone; Nova looks when it has waited so long.
+        self.flags(device_detach_timeout=1, group="libvirt")
 
     def compute_host(self, name: str) -> ComputeHost:
         """Start a compute host: its agent, then its nova-compute."""
         host = self.hosts[name] = ComputeHost(self.base, name)
         host.start()
-        self.addCleanup(self._stop, host)
+        self.addCleanup(host.stop)
         self.plug(host)
         self.start_compute(name)
         return host
@@ -74,17 +101,23 @@ class Scene(base.ServersTestBase):
         self.flags(socket=str(host.socket), timeout=20, group="moorline")
         self.flags(volume_types=["veritas_hyperscale", "vzstorage", "quobyte"], group="moorline")
 
-    def _stop(self, host: ComputeHost) -> None:
-        host.stop()
-        for mount in host.mounted():
-            subprocess.run(["umount", "-l", mount], check=False)
+    def cluster(self) -> Cluster:
+        """A Virtuozzo cluster with a password."""
+        return self.virtuozzo.cluster("vault", password=PASSWORD)
 
-    def volume(self, id: str = "", share: QuobyteVolume | None = None, **data: Any) -> str:
-        """Make a volume; return its id."""
+    def volume(
+        self, id: str = "", share: QuobyteVolume | Cluster | None = None, **data: Any
+    ) -> str:
+        """Make a volume that is a file on *share*; return its id."""
         id = id or str(uuid.uuid4())
         share = share or self.share
         share.disk(f"volume-{id}")
-        self.connections[id] = share.connection(f"volume-{id}", **data)
+        name = data.pop("name", f"volume-{id}")
+        return self.cinder_has(id, share.connection(name, **data))
+
+    def cinder_has(self, id: str, connection: dict[str, Any]) -> str:
+        """Let Cinder know the volume; return its id."""
+        self.connections[id] = connection
         return id
 
     def server(self, *volumes: str, host: str = "one", state: str = "ACTIVE") -> dict[str, Any]:
@@ -115,14 +148,20 @@ class Scene(base.ServersTestBase):
 
     def config(self, server: dict[str, Any], volume: str, host: str = "one") -> ET.Element:
         """The disk as Nova writes it now; ``fakelibvirt`` keeps only half of what it is told."""
+        driver = self.computes[host].driver
+        disk = {"bus": "virtio", "dev": "vdb", "type": "disk"}
+        written = driver._get_volume_config(self.kept(server, volume), disk)
+        return ET.fromstring(written.to_xml())
+
+    def kept(self, server: dict[str, Any], volume: str) -> dict[str, Any]:
+        """The connection as Nova keeps it in its database."""
         found = objects.BlockDeviceMappingList.get_by_instance_uuid(
             context.get_admin_context(), server["id"]
         )
-        mapping = next(each for each in found if each.volume_id == volume)
-        driver = self.computes[host].driver
-        disk = {"bus": "virtio", "dev": "vdb", "type": "disk"}
-        written = driver._get_volume_config(json.loads(mapping.connection_info), disk)
-        return ET.fromstring(written.to_xml())
+        connection: dict[str, Any] = json.loads(
+            next(each for each in found if each.volume_id == volume).connection_info
+        )
+        return connection
 
     def attach_fails(self, server: dict[str, Any], volume: str) -> None:
         """In this harness the API waits for the compute host, and tells its error."""
@@ -131,11 +170,40 @@ class Scene(base.ServersTestBase):
 
     def detach(self, server: dict[str, Any], volume: str) -> None:
         self.api.delete_server_volume(server["id"], volume)
-        until(lambda: volume not in [v["volumeId"] for v in self._volumes(server)])
+        until(lambda: volume not in self.attached(server))
 
-    def _volumes(self, server: dict[str, Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.api.get_server_volumes(server["id"])
-        return found
+    def extend(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
+        """Cinder has extended it, and tells Nova."""
+        self.cinder.volumes[volume] = {"id": volume, "size": gibibytes, "multiattach": False}
+        event = {"name": "volume-extended", "server_uuid": server["id"], "tag": volume}
+        before = len(self.resized)
+        self.api.create_server_external_events([event])
+        until(lambda: len(self.resized) > before)
+
+    def attached(self, server: dict[str, Any]) -> list[str]:
+        """The server's volumes, as Nova tells them."""
+        return [each["volumeId"] for each in self.api.get_server_volumes(server["id"])]
 
     def one(self) -> ComputeHost:
         return self.hosts["one"]
+
+
+def clear(base: Path, products: Iterable[Quobyte | Virtuozzo | HyperScale]) -> None:
+    """Leave nothing behind: no mount, no device, no immutable mount point."""
+    for mount in mounted_beneath(base):
+        subprocess.run(["umount", "-l", mount], check=False)
+    subprocess.run(["chattr", "-R", "-f", "-i", base], check=False)
+    shutil.rmtree(base)
+    for product in products:
+        product.clear()
+
+
+def with_serials(xml: str) -> str:
+    """A domain's XML with the serials that ``fakelibvirt`` forgets; Nova's aliases tell them."""
+    domain = ET.fromstring(xml)
+    for disk in domain.iterfind("devices/disk"):
+        alias = disk.find("alias")
+        name = "" if alias is None else alias.get("name", "")
+        if name.startswith("ua-") and disk.find("serial") is None:
+            ET.SubElement(disk, "serial").text = name.removeprefix("ua-")
+    return ET.tostring(domain, encoding="unicode")

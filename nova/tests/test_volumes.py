@@ -63,15 +63,15 @@ class TestVolumes(Scene):
         assert (SHARED, second["id"]) in self.one().wishes()
         assert (SHARED, first["id"]) not in self.one().wishes()
         self.detach(second, SHARED)
-        assert SHARED not in {volume for volume, _ in self.one().wishes()}
+        assert SHARED not in self.one().wished()
 
     def test_a_refused_volume_is_rolled_back(self) -> None:
         server = self.server(self.volume(BOOT))
         bad = self.volume()
         self.connections[bad]["data"]["name"] = "../../../etc/shadow"
         self.attach_fails(server, bad)
-        until(lambda: bad not in [v["volumeId"] for v in self._volumes(server)])
-        assert bad not in {volume for volume, _ in self.one().wishes()}
+        until(lambda: bad not in self.attached(server))
+        assert bad not in self.one().wished()
         assert bad not in self.disks(server)
 
     def test_a_mount_that_fails_is_rolled_back_and_leaves_no_wish(self) -> None:
@@ -81,8 +81,8 @@ class TestVolumes(Scene):
         bad = self.volume(share=sick)
         self.flags(timeout=2, group="moorline")
         self.attach_fails(server, bad)
-        until(lambda: bad not in [v["volumeId"] for v in self._volumes(server)])
-        until(lambda: bad not in {volume for volume, _ in self.one().wishes()})
+        until(lambda: bad not in self.attached(server))
+        until(lambda: bad not in self.one().wished())
 
     def test_stop_start_and_hard_reboot_keep_the_volume(self) -> None:
         boot = self.volume(BOOT)
@@ -108,7 +108,7 @@ class TestVolumes(Scene):
         server = self.server(boot)
         self.one().kill()
         self.attach_fails(server, data)
-        until(lambda: data not in [v["volumeId"] for v in self._volumes(server)])
+        until(lambda: data not in self.attached(server))
         self.one().start()
         assert set(self.one().wishes()) == {(boot, server["id"])}
         self._attach_volume(server, data)
