@@ -220,17 +220,16 @@ def test_twenty_at_once_take_little_longer_than_one(
 
 def test_a_hung_hscli_delays_no_other_volume(hyperscale: HyperScaleRig, linux: Linux) -> None:
     hyperscale.volume.command(hang=True)
-    impatient = type(hyperscale.backend)(linux, hyperscale.locks, deadline=1.5)
+    impatient = type(hyperscale.backend)(linux, hyperscale.locks, deadline=5)
     with ThreadPoolExecutor(1) as pool:
         hung = pool.submit(impatient.connect, impatient.parse(hyperscale.good))
         calls = hyperscale.product.directory / "calls.jsonl"
         until(lambda: hyperscale.volume.name in calls.read_text())
-        began = time.monotonic()
         connect(hyperscale, hyperscale.other)
         disconnect(hyperscale, hyperscale.other)
-        assert time.monotonic() - began < 1
         assert isinstance(look(hyperscale, hyperscale.good), Unknown)
-        with pytest.raises(Uncertain, match=r"os-brick did not answer within 1\.5 s"):
+        assert not hung.done()
+        with pytest.raises(Uncertain, match="os-brick did not answer within 5 s"):
             hung.result()
     hyperscale.volume.command()
     until_known(hyperscale)
