@@ -250,7 +250,7 @@ def test_a_hung_share_costs_its_own_guest_only(
         for asks in (lambda: hasty.disks(me), lambda: hasty.detach(me, VOLUME), hasty.survey):
             with pytest.raises(Uncertain):
                 asks()
-        assert time.monotonic() - start < 0.5, "what hangs is not asked again"
+        assert time.monotonic() - start < 1.5, "what hangs is not asked again"
         hasty.attach(id_of(second_guest.domain), OTHER, rig.new_source(), PLAIN)
         assert hasty.find(second_guest.name)
         share.daemon()
@@ -307,7 +307,7 @@ def test_a_stopped_libvirtd_is_not_waited_for_twice(rig: LibvirtRig, me: GuestId
         start = time.monotonic()
         with pytest.raises(Uncertain, match="still hangs"):
             hasty.disks(me)
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 0.5
     finally:
         os.kill(pid, signal.SIGCONT)
     until(lambda: answers(hasty))
