@@ -25,7 +25,8 @@ NOVA_PYTHON := $(CURDIR)/$(NOVA_VENV)/bin/python -W ignore
 # What Nova's own tests need, and do not say; and ours.
 NOVA_NEEDS := ddt fixtures gabbi openstack-placement oslotest osprofiler psycopg2-binary PyMySQL \
 	pytest python-barbicanclient requests-mock stestr testresources testscenarios testtools wsgi-intercept
-# How nova-compute can run: Nova 33 calls its native threads experimental, and 32 has none.
+# How nova-compute can run, the usual way first: Nova 33 calls its native threads experimental,
+# and 32 has none.
 NOVA_MODES_32 := eventlet
 NOVA_MODES_33 := eventlet threads
 NOVA_MODES_34 := threads eventlet
@@ -63,7 +64,8 @@ test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) ## the plug-in in Nova's own 
 nova-own: ready $(NOVA_VENV)/.ready
 	@echo "Nova $(NOVA)'s own tests of its volume drivers, with the plug-in loaded:"
 	$(NOVA_VENV)/bin/pip check
-	OS_NOVA_DISABLE_EVENTLET_PATCHING=true $(NOVA_PYTHON) -m unittest -b nova.tests.unit nova.virt.moorline \
+	OS_NOVA_DISABLE_EVENTLET_PATCHING=$(NOVA_THREADS_$(firstword $(NOVA_MODES_$(NOVA)))) $(NOVA_PYTHON) \
+		-m unittest -b nova.tests.unit nova.virt.moorline \
 		$(addprefix nova.tests.unit.virt.libvirt.volume.test_,mount nfs quobyte remotefs smbfs volume vzstorage)
 
 nova-%: ready $(NOVA_VENV)/.ready

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libvirt
 
-from bench import agent, attach, mounts
+from bench import agent, attach, mounts, nova
 from bench.measure import HEAD, Result, machine
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
@@ -18,7 +18,12 @@ TEMPLATE = Path(__file__).with_name("page.md")
 def main() -> int:
     libvirt.registerErrorHandler(lambda *_: None, None)
     connection = libvirt.open("qemu:///system")
-    results = [*attach.run(connection), *mounts.run(connection), *agent.run(connection)]
+    results = [
+        *attach.run(connection),
+        *mounts.run(connection),
+        *agent.run(connection),
+        *nova.run(),
+    ]
     table = "\n".join([HEAD, *(result.row() for result in results)])
     print(table)
     PAGE.write_text(

@@ -1,19 +1,14 @@
 """Many shares at once, each slow to mount, against the slowest of those mounts by itself.
 
 What ours is compared with are the same commands, started at once by nothing but threads.
-``MOORLINE_BENCH_NOVA=PYTHON``, a Python that has Nova (34 is what was tried), adds Nova's own
-drivers (see nova_drivers.py).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from bench.measure import Result, milliseconds
@@ -95,9 +90,6 @@ def _compare(farm: Farm) -> list[Result]:
         farm.at_once(f"{SHARES} Quobyte shares at once", q[1:], mount[1:]),
         farm.at_once(f"{SHARES} Virtuozzo clusters at once", v[1:], vstorage[1:]),
     ]
-    if nova := os.environ.get("MOORLINE_BENCH_NOVA"):
-        results.append(_against_nova(results[0], nova, "quobyte", q))
-        results.append(_against_nova(results[1], nova, "vzstorage", v))
     volumes[0].command(hang=True)
     results.append(farm.beside_a_hung_one(q, mount))
     quobyte.clear()
@@ -134,28 +126,6 @@ def _fails(future: Future[None]) -> bool:
     except MoorlineError:
         return True
     return False
-
-
-def _against_nova(
-    ours: Result, python: str, kind: str, connections: Sequence[Connection]
-) -> Result:
-    """Nova's driver for *kind*, connecting the same shares after the first one."""
-    with tempfile.TemporaryDirectory(dir=host.LAB) as directory:
-        done = subprocess.run(
-            [python, "-m", "bench.nova_drivers", kind, directory],
-            input=json.dumps(connections),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        seconds = float(done.stdout)
-        for at in Path(directory).iterdir():
-            subprocess.run(["umount", at], check=False, stderr=subprocess.DEVNULL)
-    ratio = seconds / ours.ours
-    what = f"the same {kind} shares (raw: Nova's driver)"
-    # Nova's privileged calls are as many at once as there are processors: half of what that costs.
-    goal = 10 if kind == "quobyte" else 0.5 * SHARES / (os.cpu_count() or 1)
-    return Result(what, ours.ours, seconds, "s", ratio, f"≥ {goal:g}× faster", ratio >= goal)
 
 
 def _result(what: str, took: float, single: float) -> Result:
