@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 ALWAYS = ("veritas_hyperscale", "vzstorage", "quobyte")
 """The kinds that Nova has dropped, or will drop."""
@@ -19,7 +19,7 @@ OPTIONS = [
     cfg.ListOpt(
         "volume_types",
         default=list(ALWAYS),
-        item_type=cfg.types.String(choices=[*ALWAYS, *BY_OPTION]),
+        item_type=types.String(choices=[*ALWAYS, *BY_OPTION]),
         help="The types of volumes (driver_volume_type) that Moorline connects.",
     ),
     cfg.IntOpt(
