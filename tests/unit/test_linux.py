@@ -155,8 +155,10 @@ def test_a_hold_lasts_as_long_as_what_the_command_left(linux: Linux, tmp_path: P
     assert not linux.held(hold)
     linux.run(sh(f"sleep 60 >/dev/null 2>&1 & echo $! > {pid}", hold=hold))
     assert linux.held(hold)
+    begun = time.monotonic()
     with pytest.raises(Busy):
         linux.run(sh("true", hold=hold))
+    assert time.monotonic() - begun < 2  # it is told at once
     os.kill(int(pid.read_text()), signal.SIGKILL)
     assert gone(int(pid.read_text()))
     assert not linux.held(hold)
@@ -195,9 +197,10 @@ def test_asking_who_holds_does_not_disturb_a_command(linux: Linux, tmp_path: Pat
     hold.touch()
     with hold.open() as asker:
         fcntl.flock(asker, fcntl.LOCK_SH)
-        releaser = subprocess.Popen(["sh", "-c", "sleep 0.004"], stdin=asker)
+        slow = subprocess.Popen(["sleep", "0.2"], stdin=asker)  # ours is closed, its is not
+    assert not linux.held(hold)
     linux.run(sh("true", hold=hold))
-    releaser.wait()
+    assert slow.wait() == 0
 
 
 def test_under_systemd_daemons_get_a_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

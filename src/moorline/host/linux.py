@@ -34,6 +34,8 @@ _MOST_SHOWN = 500
 _KILL_WAIT = 1.0
 _PR_SET_PDEATHSIG = 1
 _START_WAIT = 30.0
+_ASKING = 5.0
+"""Seconds that those may take who only ask whether a hold is held, on a machine that is busy."""
 
 
 class CommandFailed(Failed):
@@ -108,12 +110,9 @@ class Linux:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not _flock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
-        return False
 
     def call(self, call: Call) -> Mapping[str, Any]:
         """See :meth:`moorline.ports.Host.call`."""
@@ -237,15 +236,21 @@ def _locked(hold: Path) -> Iterator[int]:
 
 
 def _lock(file: int, hold: Path) -> None:
-    for tries_left in reversed(range(5)):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not tries_left:
-                raise Busy(f"a command that holds {hold} still runs") from None
-            time.sleep(0.002)  # a question whether it is held has it for a moment
-        else:
-            return
+    end = time.monotonic() + _ASKING
+    while not _flock(file, fcntl.LOCK_EX):
+        # Who only asks whether it is held has it shared, for a moment; a command has it alone.
+        if not _flock(file, fcntl.LOCK_SH) or time.monotonic() > end:
+            raise Busy(f"a command that holds {hold} still runs")
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(0.002)
+
+
+def _flock(file: int, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
