@@ -81,6 +81,12 @@ class HyperScaleVolume:
         fields = {"export": "hyperscale-sv:/hyperscale", "name": self.name}
         return {"driver_volume_type": "veritas_hyperscale", "data": {**fields, **data}}
 
+    def grow(self, size: int) -> None:
+        """Make it larger; its device, if it is connected, shows that at once."""
+        os.truncate(self.file, size)
+        if (number := self.loop) is not None:
+            loops.grow(number)
+
     def command(self, **control: Any) -> None:
         """Set how hscli behaves for this volume; nothing: well."""
         self.product.command(self.name, **control)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 MAJOR = 7
 _SET_FD, _CLR_FD, _GET_STATUS64, _SET_DIRECT_IO = 0x4C00, 0x4C01, 0x4C05, 0x4C08
+_SET_CAPACITY = 0x4C07
 _CTL_GET_FREE = 0x4C82
 _STATUS_SIZE = 232
 _TRIES = 20
@@ -47,6 +48,12 @@ def detach(number: int) -> None:
     """Let go of the file; who has the device open keeps it until he closes it."""
     with _opened(number) as device:
         fcntl.ioctl(device, _CLR_FD)
+
+
+def grow(number: int) -> None:
+    """Make the device as large as its file is by now."""
+    with _opened(number) as device:
+        fcntl.ioctl(device, _SET_CAPACITY)
 
 
 def of(file: Path) -> int | None:

@@ -142,9 +142,12 @@ class Scene(base.ServersTestBase):
         """Paths of the server's disks by volume, as libvirt was told."""
         connection = self.computes[host].driver._host.get_connection()
         domain = connection.lookupByUUIDString(server["id"])
-        sources = ET.fromstring(domain.XMLDesc(0)).iterfind("devices/disk/source")
-        paths = [source.get("file", "") for source in sources]
-        return {Path(path).name.removeprefix("volume-"): path for path in paths}
+        domain = ET.fromstring(domain.XMLDesc(0))
+        return {
+            disk.findtext("serial", ""): source.get("file") or source.get("dev", "")
+            for disk in domain.iterfind("devices/disk")
+            for source in disk.iterfind("source")
+        }
 
     def config(self, server: dict[str, Any], volume: str, host: str = "one") -> ET.Element:
         """The disk as Nova writes it now; ``fakelibvirt`` keeps only half of what it is told."""
@@ -173,12 +176,20 @@ class Scene(base.ServersTestBase):
         until(lambda: volume not in self.attached(server))
 
     def extend(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
-        """Cinder has extended it, and tells Nova."""
+        """Cinder has extended it, and tells Nova; wait until the guest was told."""
+        before = len(self.resized)
+        self._extended(server, volume, gibibytes)
+        until(lambda: len(self.resized) > before)
+
+    def extension_fails(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
+        """Cinder says that it has extended it, and that cannot be told the guest."""
+        with pytest.raises(OpenStackApiException):
+            self._extended(server, volume, gibibytes)
+
+    def _extended(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
         self.cinder.volumes[volume] = {"id": volume, "size": gibibytes, "multiattach": False}
         event = {"name": "volume-extended", "server_uuid": server["id"], "tag": volume}
-        before = len(self.resized)
         self.api.create_server_external_events([event])
-        until(lambda: len(self.resized) > before)
 
     def attached(self, server: dict[str, Any]) -> list[str]:
         """The server's volumes, as Nova tells them."""

@@ -5,6 +5,7 @@ Nothing here mounts, waits without a deadline, or needs a privilege.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -87,7 +88,7 @@ class MoorlineVolumeDriver:
             raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
         conf = self._base.get_config(connection_info, disk_info)
         disk = GuestDisk()
-        vars(disk).update(vars(conf))
+        disk.__dict__.update(conf.__dict__)
         describe(disk, source)
         return disk
 
@@ -133,5 +134,6 @@ def _as_nova_says(error: MoorlineError, id: str) -> Exception:
 
 def _size_of(device: Path) -> int:
     """Bytes of a block device, as the kernel knows it; the device itself is not opened."""
-    name = device.resolve().name
-    return int(Path(f"/sys/class/block/{name}/size").read_text()) * _SECTOR
+    number = device.stat().st_rdev  # the node may have any name
+    kernel = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    return int((kernel / "size").read_text()) * _SECTOR
