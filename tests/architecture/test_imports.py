@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
+PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
 VOCABULARY = {"model", "errors", "secret", "ports", "discovery", "machines"}
 CORE = {"records", "reconciler", "lanes", "plan", "settle", "wishes", "views", "extending"} | {
@@ -44,17 +45,25 @@ MAY_IMPORT = {
     **dict.fromkeys(EDGES, VOCABULARY | CORE | COMPOSITION | EDGES),
     "testing": VOCABULARY | {"testing"},
 }
+# What of us lives in nova-compute; `moorline-nova check` is a command of its own.
+IN_NOVA = {"moorline.errors", "moorline.model", "moorline.local_api.client"}
+BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.wiring"}}
 # Nothing of these may be loaded by what only prints help.
 HEAVY = {"libvirt", "oslo_config", "oslo_utils", "cryptography", "yaml", "sqlite3", "asyncio"}
 
 
 def imported(file: Path) -> Iterator[str]:
+    for modules in statements(file):
+        yield from modules
+
+
+def statements(file: Path) -> Iterator[list[str]]:
+    """What each import statement may name, the module itself first."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ([alias.name] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
 def part(name: str) -> str:
@@ -70,6 +79,16 @@ def test_imports_point_down(file: Path) -> None:
         if name.startswith("moorline") and part(name) in known:
             assert part(name) in allowed, f"{mine} imports {name}"
         assert not name.startswith("lab"), "the product never imports the lab"
+
+
+@pytest.mark.parametrize("file", PLUGIN, ids=lambda f: str(f.relative_to(ROOT)))
+def test_the_plugin_for_nova_has_but_the_client(file: Path) -> None:
+    allowed = BESIDE_NOVA.get(file.name, IN_NOVA)
+    for names in statements(file):
+        top = names[0].partition(".")[0]
+        assert top not in {"lab", "eventlet", "asyncio", "oslo_privsep", "oslo_concurrency"}
+        if top == "moorline":
+            assert names[0] in allowed or set(names[1:]) <= allowed, f"{file.name}: {names}"
 
 
 def test_one_hypervisor_does_not_import_another() -> None:
