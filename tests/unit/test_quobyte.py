@@ -221,6 +221,24 @@ def test_unusable_options_are_refused(name: str) -> None:
         Quobyte.from_options(ToyHost(), values)
 
 
+def test_a_mount_that_nova_made_is_ours_to_unmount(tmp_path: Path) -> None:
+    host, at = ToyHost(), str(tmp_path / "5c37")
+    host.mount("quobyte@reg1/vol", at, "fuse.quobyte", ToyShare(files=frozenset({"volume-1"})))
+    values = {option.name: option.default for option in Quobyte.options}
+    values |= {
+        "quobyte_mount_point_base": str(tmp_path / "mnt"),
+        "quobyte_mount_points": f"reg2,reg1/vol={at}",
+    }
+    quobyte = Quobyte.from_options(host, values)
+    volume = quobyte.parse(connection())
+    assert quobyte.link_name(volume) == at
+    assert isinstance(link := quobyte.inspect(volume), Linked)
+    assert not link.given
+    assert [(found.link, found.ill) for found in quobyte.links()] == [(at, None)]
+    quobyte.disconnect(volume)
+    assert host.mounts() == []
+
+
 def mounted(text: str) -> Quobyte:
     """A back end whose operator mounts volumes as *text* says."""
     values = {option.name: option.default for option in Quobyte.options}

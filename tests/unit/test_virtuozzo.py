@@ -244,6 +244,7 @@ def test_extra_options_are_read_in_every_spelling(opts: str) -> None:
         {"vzstorage_mounted": "clu"},
         {"vzstorage_mounted": "clu=mnt"},
         {"vzstorage_mounted": "clu=/mnt/../etc"},
+        {"vzstorage_mount_points": "clu"},
         {"vzstorage_mount_point_base": "mnt"},
     ],
 )
@@ -259,6 +260,12 @@ def test_unusable_settings_are_refused(values: dict[str, str]) -> None:
 def test_the_cache_policy_is_an_option(value: str, cache: Caching) -> None:
     source = from_options(vzstorage_disk_cache=value).source(parse("clu"), Path("/mnt/x"))
     assert source.caching is cache
+
+
+def test_a_cluster_that_nova_mounted_is_mounted_there() -> None:
+    backend = from_options(vzstorage_mount_points="clu=/nova/mnt/5c37")
+    assert backend.link_name(parse("clu:pw")) == "/nova/mnt/5c37"
+    assert not backend.is_given(parse("clu"))
 
 
 def test_clusters_that_the_operator_mounts() -> None:

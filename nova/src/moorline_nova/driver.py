@@ -15,6 +15,8 @@ from moorline_nova import options
 from moorline_nova.volume import MoorlineVolumeDriver
 
 CONF = nova.conf.CONF
+NOVAS = dict(driver.VOLUME_DRIVERS)
+"""What Nova itself has for each kind."""
 _OURS = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
 
 
@@ -24,7 +26,7 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         options.register(CONF)
-        ours = MoorlineVolumeDriver(self._host)
+        ours = MoorlineVolumeDriver(self._host, NOVAS)
         # Nova asks the table whether a kind is known, and then finds it made already.
         driver.VOLUME_DRIVERS.update(dict.fromkeys(CONF.moorline.volume_types, _OURS))
         self.volume_drivers.update(dict.fromkeys(CONF.moorline.volume_types, ours))

@@ -16,6 +16,7 @@ from nova import exception
 from nova.virt.block_device import get_volume_id
 from nova.virt.libvirt.volume import volume
 from oslo_log import log
+from oslo_utils import importutils
 
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api.client import Client
@@ -82,10 +83,14 @@ class MoorlineVolumeDriver:
         connection_info.get("data", {}).pop(SOURCE, None)
 
     def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:
-        """The guest's disk: Nova's own, with the agent's source, format, cache and label policy."""
+        """The guest's disk: Nova's own, with the agent's source, format, cache and label policy.
+
+        A volume that Nova's driver connected, on a live migration's destination
+        that knows no Moorline, is what Nova's driver says. Raises InvalidVolume.
+        """
         source = connection_info["data"].get(SOURCE)
         if source is None:
-            raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
+            return self._as_nova(connection_info).get_config(connection_info, disk_info)
         conf = self._base.get_config(connection_info, disk_info)
         disk = GuestDisk()
         disk.__dict__.update(conf.__dict__)
@@ -110,6 +115,13 @@ class MoorlineVolumeDriver:
                 reason=f"the device has {size} bytes, not {requested_size}",
             )
         return size
+
+    def _as_nova(self, connection_info: Mapping[str, Any]) -> Any:
+        """Nova's own driver for a volume. Raises InvalidVolume if it has none."""
+        kind = connection_info["driver_volume_type"]
+        if kind not in self._novas:
+            raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
+        return importutils.import_object(self._novas[kind], self.host)
 
     def _give_up(self, id: str, instance: Any) -> None:
         """Nova takes a failed connect as never done, and will not disconnect it."""

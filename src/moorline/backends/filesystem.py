@@ -61,7 +61,8 @@ class MountedFileSystem(ABC, Generic[F]):
     *base*: the directory of the mount points, made if it is not there.
     *mount_user*: who mounts ('' is us). *deadline*: seconds that a mount or
     umount command has. *given*: where the operator mounts shares; those are
-    used as they are, and neither mounted nor unmounted.
+    used as they are, and neither mounted nor unmounted. *places*: where shares
+    are mounted instead of beneath *base*: there Nova did it, and guests name it.
     """
 
     kind: ClassVar[str]
@@ -78,6 +79,7 @@ class MountedFileSystem(ABC, Generic[F]):
         mount_user: str = "",
         deadline: float,
         given: Mapping[str, Path] | None = None,
+        places: Mapping[str, Path] | None = None,
     ) -> None:
         if not base.is_absolute():
             raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
@@ -87,6 +89,7 @@ class MountedFileSystem(ABC, Generic[F]):
         self._mount_user = mount_user
         self._deadline = deadline
         self._given = dict(given or {})
+        self._places = dict(places or {})
 
     # --- the facts of a file system ---
 
@@ -178,9 +181,8 @@ class MountedFileSystem(ABC, Generic[F]):
             for mount in mounted.values()
             if self.claims(mount)
         ]
-        for at in (self._base / name for name in bare):
-            found.append(Found(LinkName(str(at)), self._look_beneath(at)))
-        return found
+        empty = [self._base / name for name in bare]
+        return found + [Found(LinkName(str(at)), self._look_beneath(at)) for at in empty]
 
     def clear(self, link: LinkName) -> None:
         """Unmount one layer and remove the mount point; as :meth:`disconnect`."""
@@ -207,9 +209,8 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def mount_point(self, c: F) -> Path:
         """Where *c*'s share is mounted. It depends on the share alone."""
-        if c.share in self._given:
-            return self._given[c.share]
-        return self._base / mountpoint.name(self.kind, c.share)
+        named = self._given.get(c.share) or self._places.get(c.share)
+        return named or self._base / mountpoint.name(self.kind, c.share)
 
     def share_link(self, c: F) -> Link:
         """What is at the mount point of *c*'s share."""
@@ -250,7 +251,9 @@ class MountedFileSystem(ABC, Generic[F]):
         )
 
     def _is_ours(self, target: str) -> bool:
-        return Path(target).parent == self._base and mountpoint.is_name(Path(target).name)
+        at = Path(target)
+        ours = at.parent == self._base and mountpoint.is_name(at.name)
+        return ours or at in self._places.values()
 
     def _take_away(self, at: Path, is_ours: Callable[[Mount], bool]) -> None:
         mount = self._mount(at)
@@ -270,8 +273,7 @@ class MountedFileSystem(ABC, Generic[F]):
         return next((m for m in reversed(self._host.mounts()) if m.target == str(at)), None)
 
     def _look_at(self, c: F, at: Path, mount: Mount) -> Link:
-        ill = self._ill(at, mount)
-        return ill or Linked(self.source(c, at / c.name), given=self.is_given(c))
+        return self._ill(at, mount) or Linked(self.source(c, at / c.name), given=self.is_given(c))
 
     def _ill(self, at: Path, mount: Mount) -> Broken | Foreign | Unknown | None:
         """What is wrong with a mount; None: it works."""
@@ -361,9 +363,8 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _umount(self, at: Path, mount: Mount) -> None:
         # -c: resolving the path would ask a file system that may be dead.
-        command = Command(("umount", "-c", str(at)), self._deadline)
         try:
-            self._host.run(command)
+            self._host.run(Command(("umount", "-c", str(at)), self._deadline))
         except Failed as e:
             now = self._mount(at)
             if now is not None and now.id == mount.id:

@@ -40,8 +40,9 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
     """Mounts Quobyte volumes, as *mount_user* or as ourselves.
 
     *client_cfg*: the client's configuration file (``-c``). *given*: volumes that
-    the operator, or Nova, mounts, as a connection's export. *deadline*: seconds
-    that ``mount.quobyte`` and ``umount`` have. What the client's mounts look
+    the operator mounts, as a connection's export. *places*: where volumes are
+    mounted instead of a place of our choice. *deadline*: seconds that
+    ``mount.quobyte`` and ``umount`` have. What the client's mounts look
     like, and that the root of a live one has size 0, is as in Nova's driver
     (nova/virt/libvirt/volume/quobyte.py). Exit codes are not documented, so
     none is relied on: the mount is looked at instead.
@@ -68,6 +69,11 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             "",
             "Volumes that the operator mounts: REGISTRY[,REGISTRY]/VOLUME=/path, comma-separated.",
         ),
+        Option(
+            "quobyte_mount_points",
+            "",
+            "Where volumes are mounted instead, as quobyte_mounted: for mounts that Nova made.",
+        ),
     )
 
     def __init__(
@@ -78,11 +84,16 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
         client_cfg: Path | None = None,
         mount_user: str = "",
         given: Mapping[str, Path] | None = None,
+        places: Mapping[str, Path] | None = None,
         deadline: float = 30.0,
     ) -> None:
-        named = {_share(*_export(share)): path for share, path in (given or {}).items()}
         super().__init__(
-            host, mount_point_base, mount_user=mount_user, deadline=deadline, given=named
+            host,
+            mount_point_base,
+            mount_user=mount_user,
+            deadline=deadline,
+            given={_share(*_export(share)): path for share, path in (given or {}).items()},
+            places={_share(*_export(share)): path for share, path in (places or {}).items()},
         )
         if client_cfg is not None and not client_cfg.is_absolute():
             raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
@@ -97,6 +108,7 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             client_cfg=Path(cfg) if cfg else None,
             mount_user=values["quobyte_mount_user"],
             given=given_mounts("quobyte_mounted", values["quobyte_mounted"]),
+            places=given_mounts("quobyte_mount_points", values["quobyte_mount_points"]),
         )
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:

@@ -85,9 +85,9 @@ class MountSettings:
 class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
     """Mounts clusters of Virtuozzo Storage, as root.
 
-    *given*: clusters that are mounted already, by their names; a mount that
-    Nova made is used in its place so. *configuration*: the directory of the
-    clients' configuration. *has_command*: whether there is a command.
+    *given*: clusters that the operator mounts, by their names. *places*: where
+    clusters are mounted instead of a place of our choice. *configuration*: the
+    directory of the clients' configuration. *has_command*: whether there is a command.
     *deadline*: seconds that each of the client's commands has.
 
     A cluster's password goes to ``vstorage auth-node`` on its standard input
@@ -130,6 +130,11 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             "",
             "Clusters that the operator mounts: CLUSTER=/path, comma-separated.",
         ),
+        Option(
+            "vzstorage_mount_points",
+            "",
+            "Where clusters are mounted instead, as vzstorage_mounted: for mounts that Nova made.",
+        ),
     )
 
     def __init__(
@@ -140,12 +145,13 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         settings: MountSettings | None = None,
         cache: Caching = Caching.WRITEBACK,
         given: Mapping[str, Path] | None = None,
+        places: Mapping[str, Path] | None = None,
         configuration: Path = Path("/etc"),
         has_command: Callable[[str], object] = shutil.which,
         ploop: Ploop | None = None,
         deadline: float = 30.0,
     ) -> None:
-        super().__init__(host, mount_point_base, deadline=deadline, given=given)
+        super().__init__(host, mount_point_base, deadline=deadline, given=given, places=places)
         self._settings = settings or MountSettings()
         self._cache = cache
         self._configuration = configuration
@@ -161,6 +167,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             settings=settings_of(values),
             cache=_cache(values["vzstorage_disk_cache"]),
             given=given_mounts("vzstorage_mounted", values["vzstorage_mounted"]),
+            places=given_mounts("vzstorage_mount_points", values["vzstorage_mount_points"]),
         )
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
