@@ -36,12 +36,15 @@ class MoorlineVolumeDriver:
     """Connects a volume for an instance: the agent mounts, checks, and cleans up.
 
     It has Nova's base class and is none of its subclasses: those, a test of Nova's own
-    says, have its signatures to the letter, so without types.
+    says, have its signatures to the letter, so without types. *novas*: the dotted paths
+    of the classes that Nova itself has, by kind.
     """
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any, novas: Mapping[str, str]) -> None:
         self._base = volume.LibvirtBaseVolumeDriver(host, is_block_dev=False)
         self._agent = Client(CONF.moorline.socket)
+        self._host = host
+        self._novas = novas
 
     def connect_volume(self, connection_info: dict[str, Any], instance: Any) -> None:
         """Make the volume reachable on this host.
@@ -121,7 +124,7 @@ class MoorlineVolumeDriver:
         kind = connection_info["driver_volume_type"]
         if kind not in self._novas:
             raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
-        return importutils.import_object(self._novas[kind], self.host)
+        return importutils.import_object(self._novas[kind], self._host)
 
     def _give_up(self, id: str, instance: Any) -> None:
         """Nova takes a failed connect as never done, and will not disconnect it."""
