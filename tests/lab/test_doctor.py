@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hyperscale_rig import hscli
 from libvirt_rig import CONFIG, until
 from loop import running_loop
 from scene import (
@@ -25,6 +27,7 @@ from scene import (
     umount,
 )
 
+from lab.hyperscale import HyperScale
 from moorline import wiring
 from moorline.errors import Refused
 from moorline.host.fuse import CONNECTIONS
@@ -83,8 +86,11 @@ def only(scene: Scene, check: str) -> dict[str, str]:
     return found[check]
 
 
-def base(scene: Scene) -> Path:
-    return scene.directory / "moorline/mnt"
+@pytest.fixture
+def hyperscale(lab: Path, leftovers_check: None) -> Iterator[HyperScale]:
+    product = HyperScale(lab)
+    yield product
+    product.clear()
 
 
 def test_links_that_nobody_needs(scene: Scene, stopped: Any) -> None:
@@ -166,6 +172,43 @@ def test_something_else_in_the_way(scene: Scene, stopped: Any) -> None:
     assert scene.is_clean()
 
 
+def test_another_file_is_the_volume_s_disk(scene: Scene, stopped: Any) -> None:
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(stopped.name(), volume)
+    stopped.detachDeviceAlias(f"ua-{volume.id}", CONFIG)
+    plug(stopped, f"{scene.mount_point()}/{other.file.name}", volume, alias=True)
+    finding = only(scene, "other-disk")
+    assert str(other.file.name) in finding["what"]
+    scene.moorline("sweep", code=5)
+    assert halves(stopped, volume) == (False, True), "it is somebody's work, and stays"
+    follow(scene, finding)
+    assert halves(stopped, volume) == (False, False)
+    assert findings(scene) == {}
+    assert scene.is_clean()
+
+
+def test_something_else_has_the_name_of_the_device(
+    scene: Scene, stopped: Any, hyperscale: HyperScale
+) -> None:
+    volume = hyperscale.volume()
+    given = scene.write("hyperscale.json", volume.connection())
+    scene.moorline("attach", stopped.name(), "--connection", str(given), "--level", "connected")
+    hscli("disconnect_volume", volume_guid=volume.name)
+    volume.device.write_text("somebody's notes")
+    try:
+        finding = only(scene, "wrong-device")
+        scene.moorline("sweep", code=5)
+        assert volume.device.read_text() == "somebody's notes"
+        assert str(volume.device) in follow(scene, finding).stdout
+    finally:
+        volume.device.unlink()
+    follow(scene, only(scene, "not-as-wished"))
+    assert findings(scene) == {}
+    scene.moorline("detach", stopped.name(), volume.id)
+    assert not volume.device.exists()
+    assert findings(scene) == {}
+
+
 def test_a_dead_share_under_a_running_guest(scene: Scene, running: Any) -> None:
     volume = scene.volume()
     scene.attach(RUNNING, volume)
@@ -216,8 +259,15 @@ def test_the_host_s_own_ailments(scene: Scene, stopped: Any) -> None:
     volume = scene.volume()
     scene.attach(stopped.name(), volume, "--level", "connected")
     state = scene.directory / "moorline"
-    (state / "key").chmod(0o644)
-    follow(scene, only(scene, "open-state"))
+    for spoil in (
+        lambda: (state / "key").chmod(0o644),
+        lambda: os.chown(state / "moorline.db", 12345, -1),
+        lambda: state.chmod(0o777),
+        lambda: os.chown(state, 12345, -1),
+    ):
+        spoil()
+        follow(scene, only(scene, "open-state"))
+        assert findings(scene) == {}
     state.chmod(0o700)
     finding = only(scene, "unreachable")
     assert "libvirt-qemu" in finding["what"]
@@ -238,6 +288,25 @@ def test_the_host_s_own_ailments(scene: Scene, stopped: Any) -> None:
     facts = scene.moorline.json("doctor")["facts"]
     assert facts["libvirt"].count(".") == facts["QEMU"].count(".") == 2
     assert scene.is_clean()
+
+
+def test_a_disk_of_the_state_that_takes_nothing(scene: Scene) -> None:
+    state = scene.directory / "moorline"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=711", "state", state], check=True)
+    try:
+        assert findings(scene) == {}
+        ballast = state / "ballast"
+        ballast.write_bytes(bytes(20 << 20))
+        assert "state" in follow(scene, only(scene, "full-state-disk")).stdout
+        ballast.unlink()
+        assert findings(scene) == {}
+        subprocess.run(["mount", "-o", "remount,ro", state], check=True)
+        told = scene.moorline("doctor", code=FOUND).stdout
+        assert f"the disk of {state} is read-only" in told
+        follow(scene, only(scene, "full-state-disk"))
+    finally:
+        umount(state)
 
 
 # --- adopt ---------------------------------------------------------------------------

@@ -11,7 +11,13 @@ from moorline.discovery import Finding
 
 LEAST_FREE = 16 << 20
 """Bytes below which the state's disk is nearly full: a wish takes a few thousand."""
-_PRIVATE = ("key", "moorline.db", "events.jsonl")
+_PRIVATE = {
+    "key": "it opens the connections, and the credentials in them",
+    "moorline.db": "it says what is attached to which guest, and holds the sealed connections",
+    "events.jsonl": "it tells of every guest and volume of this host",
+    "events.1.jsonl": "it tells of every guest and volume of this host",
+}
+"""What is for its owner alone, and why."""
 
 
 def examine(state_dir: Path) -> list[Finding]:
@@ -20,37 +26,59 @@ def examine(state_dir: Path) -> list[Finding]:
 
 
 def _permissions(state_dir: Path) -> Iterator[Finding]:
-    for name in _PRIVATE:
+    yield from _of_directory(state_dir)
+    for name, why in _PRIVATE.items():
         file = state_dir / name
         try:
             found = file.stat()
         except OSError:
             continue  # it is made when it is needed
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            yield Finding(
-                "open-state",
-                str(file),
-                f"others than its owner may use {file} (mode {stat.S_IMODE(found.st_mode):04o})",
-                "it guards the credentials in the connections",
-                f"chmod 0600 {file}",
-            )
-        if found.st_uid not in (0, os.geteuid()):
-            yield Finding(
-                "open-state",
-                str(file),
-                f"{file} belongs to user {found.st_uid}, who is neither root nor we",
-                "who owns it can read the connections, and change what is wished",
-                f"chown {os.geteuid()} {file}",
-            )
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077:
+            what = f"others than its owner may use {file} (mode {mode:04o})"
+            yield _open(file, what, why, f"chmod 0600 {file}")
+        if _is_strangers(found):
+            what = f"{file} belongs to user {found.st_uid}, who is neither root nor we"
+            yield _open(file, what, why, f"chown {os.geteuid()} {file}")
+
+
+def _of_directory(state_dir: Path) -> Iterator[Finding]:
+    found = state_dir.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    why = (
+        "whoever may write there can put another state, or other mount points, in the place of ours"
+    )
+    if mode & 0o022:
+        what = f"others than its owner may write to {state_dir} (mode {mode:04o})"
+        yield _open(state_dir, what, why, f"chmod go-w {state_dir}")
+    if _is_strangers(found):
+        what = f"{state_dir} belongs to user {found.st_uid}, who is neither root nor we"
+        yield _open(state_dir, what, why, f"chown {os.geteuid()} {state_dir}")
+
+
+def _is_strangers(found: os.stat_result) -> bool:
+    return found.st_uid not in (0, os.geteuid())
+
+
+def _open(path: Path, what: str, why: str, next: str) -> Finding:
+    return Finding("open-state", str(path), what, why, next)
 
 
 def _room(state_dir: Path) -> Iterator[Finding]:
     room = os.statvfs(state_dir)
-    if room.f_bavail * room.f_frsize < LEAST_FREE:
+    if room.f_flag & os.ST_RDONLY:
+        yield Finding(
+            "full-state-disk",
+            str(state_dir),
+            f"the disk of {state_dir} is read-only",
+            "nothing can be recorded: no agent and no command can own this host",
+            f"findmnt -T {state_dir}",
+        )
+    elif room.f_bavail * room.f_frsize < LEAST_FREE:
         yield Finding(
             "full-state-disk",
             str(state_dir),
             f"the disk of {state_dir} has less than {LEAST_FREE >> 20} MiB left",
-            "wishes cannot be recorded once it is full",
+            "wishes cannot be recorded once it is full; what was wished is kept true all the same",
             f"df -h {state_dir}",
         )
