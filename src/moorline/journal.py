@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -24,6 +25,8 @@ _TAIL = 64 << 10
 """Bytes at the end of a file that surely have a whole line in them."""
 _MOST_KEYS = 1000
 _DONE, _SEEN = "done", "seen"
+_LOG = logging.getLogger("moorline.events")
+_LOG.addHandler(logging.NullHandler())  # where nobody set a log up, commands speak for themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,9 @@ _FIELDS = frozenset(field.name for field in fields(JournalEntry))
 class Journal:
     """Two files of JSON lines in *directory*; the older one goes when the newer is full.
 
-    Only the host's owner writes, so there is one writer. A line that a crash
-    cut short is skipped. What cannot be written is lost, and stops nothing.
-    Safe to use from several threads.
+    What is noted goes to the log as well. Only the host's owner writes, so there is
+    one writer. A line that a crash cut short is skipped. What cannot be written is
+    lost, and stops nothing. Safe to use from several threads.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class Journal:
                 times=times,
                 **what,
             )
+            _log(entry)
             self._append(json.dumps(asdict(entry)).encode() + b"\n")
             self._last += 1
 
@@ -192,6 +196,15 @@ class Journal:
             except PermissionError as e:
                 raise Denied(f"{file} cannot be read: {e.strerror}", hint="run as root") from e
             yield from _entries(content, about)
+
+
+def _log(entry: JournalEntry) -> None:
+    facts = asdict(entry)
+    del facts["id"], facts["at"], facts["message"]
+    on = f"volume {entry.volume} on {entry.guest}" if entry.volume else ""
+    text = " ".join(filter(None, (entry.step, entry.outcome, on, entry.message)))
+    level = logging.INFO if entry.outcome in (_DONE, _SEEN) else logging.WARNING
+    _LOG.log(level, text.replace("%", "%%"), facts)
 
 
 def _entries(content: bytes, about: bytes = b"") -> Iterator[JournalEntry]:

@@ -125,6 +125,21 @@ def test_commands_go_through_it(start: Callable[..., Agent]) -> None:
     assert asked["sweep"]["request"]
 
 
+def test_steps_are_in_the_log_with_the_request_that_they_were_taken_for(
+    start: Callable[..., Agent], tmp_path: Path
+) -> None:
+    agent = start("--log-format", "json").ready()
+    disk = tmp_path / "100%s"  # no format of ours
+    disk.write_bytes(bytes(1 << 20))
+    agent.command("attach", "test", str(disk), "--format", "raw", "--volume", "vol-1", code=3)
+    told = [json.loads(line) for line in agent.log.read_text().splitlines()]
+    (asked,) = [line for line in told if line.get("operation") == "attach"]
+    (step,) = [line for line in told if line.get("step") == "attach"]
+    assert step["request"] == asked["request"]
+    assert (step["level"], step["outcome"]) == ("warning", "Refused")
+    assert step["message"].startswith("attach Refused volume vol-1 on test ")
+
+
 def test_a_command_that_asks_for_something_else_is_refused(
     start: Callable[..., Agent], tmp_path: Path
 ) -> None:
