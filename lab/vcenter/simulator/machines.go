@@ -83,7 +83,8 @@ func refuseSpec(spec *types.VirtualMachineConfigSpec, vm *simulator.VirtualMachi
 		}
 		existing := c.Operation == types.VirtualDeviceConfigSpecOperationAdd && c.FileOperation == ""
 		if existing {
-			if other := holder(file, vm); other != nil && vm != nil && isOn(vm) && isOn(other) {
+			if other := holder(file, vm); other != nil && vm != nil && isOn(vm) && isOn(other) &&
+				!(isShared(d) && isShared(diskOf(other, file))) {
 				return &types.FileLocked{FileFault: types.FileFault{File: file}}
 			}
 		} else if fault := refuseSize(store, size(d), disks.size(file)); fault != nil {
@@ -213,15 +214,28 @@ func holder(file string, except *simulator.VirtualMachine) *simulator.VirtualMac
 		if vm == except || vm.Config == nil {
 			continue
 		}
-		for _, device := range vm.Config.Hardware.Device {
-			if d, ok := device.(*types.VirtualDisk); ok {
-				if name, _ := backing(d); name == file {
-					return vm
-				}
+		if diskOf(vm, file) != nil {
+			return vm
+		}
+	}
+	return nil
+}
+
+func diskOf(vm *simulator.VirtualMachine, file string) *types.VirtualDisk {
+	for _, device := range vm.Config.Hardware.Device {
+		if d, ok := device.(*types.VirtualDisk); ok {
+			if name, _ := backing(d); name == file {
+				return d
 			}
 		}
 	}
 	return nil
+}
+
+// isShared: several machines may write to the disk.
+func isShared(d *types.VirtualDisk) bool {
+	flat, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	return ok && flat.Sharing == string(types.VirtualDiskSharingSharingMultiWriter)
 }
 
 func deviceOf(vm *simulator.VirtualMachine, key int32) *types.VirtualDisk {

@@ -13,7 +13,7 @@
 //
 // Not like a real vCenter: no network latency; tasks run within the call that makes them, and only
 // look slow; all disks count with their full size; VVOLs are files; a snapshot makes no delta
-// disks; storage policies match by datastore type; an encrypted or shared disk is not known;
+// disks; storage policies match by datastore type; an encrypted disk is not known;
 // permissions are not checked; a name is taken in all folders, not in its own; the 1 MiB rule does not
 // hold for clones, copies and first-class disks; uploads are measured and thrown away.
 package main

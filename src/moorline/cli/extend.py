@@ -29,6 +29,7 @@ def extend(
     Examples:
       moorline extend web01 3f2a
       moorline extend web01 3f2a 20G --timeout 300
+      moorline extend web01 vmdk://vvol1/volumes/data.vmdk 40G
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:
         outcome = moorline.extend(

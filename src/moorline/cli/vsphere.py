@@ -100,8 +100,9 @@ def start(given: Common, name: str, *, timeout: float) -> None:
 def remove(given: Common, name: str, *, timeout: float) -> None:
     """Destroy a machine that was launched, with its own disk; volumes must be detached before."""
     with _provisioner(given, name, timeout) as provisioner:
-        provisioner.remove(name)
-    _tell(given, {"guest": name, "running": False}, f"{name} is gone")
+        there = provisioner.remove(name)
+    told = f"{name} is gone" if there else f"there is no machine {name}"
+    _tell(given, {"guest": name, "running": False}, told)
 
 
 def _provisioner(
@@ -168,11 +169,13 @@ def relocate(given: Common, guest: str, volume: str, datastore: str, round_up: b
     """Move a volume of GUEST to another DATASTORE while the guest has it.
 
     For disks on the datastores of a vCenter. A volume that Cinder keeps is
-    for Cinder to move.
+    for Cinder to move. It takes as long as vCenter needs. If it is interrupted,
+    vCenter goes on: the same command, typed once it is done, records the new place.
 
     \b
-    Example:
+    Examples:
       moorline relocate web01 3f2a vvol2 --hypervisor vsphere://vcenter.example
+      moorline relocate web01 vmdk://nfs1/volumes/odd.vmdk vvol1 --round-up
     """
     with given.open(own=True, patience=10.0) as moorline:
         view = moorline.relocate(

@@ -195,6 +195,17 @@ def test_a_disk_that_another_running_machine_has_is_busy(
     assert vm.disks(db) == {}
 
 
+def test_a_shared_disk_is_of_two_running_machines(
+    operator: Operator, vm: VSphere, web: GuestId, db: GuestId
+) -> None:
+    source, shared = operator.disk(), DiskOptions(shared=True)
+    vm.attach(web, V1, source, shared)
+    with pytest.raises(Busy):
+        vm.attach(db, V1, source, PLAIN)
+    vm.attach(db, V1, source, shared)
+    assert vm.disks(web)[V1].source == vm.disks(db)[V1].source == source.path
+
+
 # --- names -----------------------------------------------------------------------
 
 

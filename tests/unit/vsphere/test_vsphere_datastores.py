@@ -86,8 +86,15 @@ def test_a_size_that_vvol_refuses_goes_elsewhere_first() -> None:
 
 
 def test_nothing_but_vvol_and_an_odd_size_is_refused_with_the_numbers() -> None:
-    with pytest.raises(Refused, match=str(3 * MIB + 65536)):
-        _ = choose([datastore("vvol")], Wanted(3 * MIB + 65536)).best
+    lost = [datastore(f"lost{n}", accessible=False) for n in range(2)]
+    with pytest.raises(Refused) as told:
+        _ = choose([*lost, datastore("vvol")], Wanted(3 * MIB + 65536)).best
+    assert told.value.message == (
+        f"no datastore will do: vvol (VVOL): a disk of {3 * MIB + 65536} bytes is not a whole"
+        f" number of MiB, which VVOL asks for: the next is {4 * MIB} bytes (4 MiB);"
+        " lost0 (VVOL), lost1 (VVOL): is not accessible"
+    )
+    assert told.value.hint == f"round it up, which adds {MIB - 65536} bytes at its end: --round-up"
 
 
 def test_names_match_as_a_whole() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from moorline.errors import Failed, Refused, Uncertain
+from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, parse
+from moorline.hypervisors.vsphere.provision import Provisioner
 from moorline.hypervisors.vsphere.specs import plug, unplug
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
 
@@ -178,6 +179,12 @@ def test_a_machine_without_a_configuration_makes_a_survey_uncertain() -> None:
     lost = {"name": "lost", "runtime.connectionState": "inaccessible"}
     with pytest.raises(Uncertain, match="lost is inaccessible"):
         Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
+
+
+def test_a_launched_machine_without_a_configuration_is_not_taken_for_somebody_elses() -> None:
+    lost = {"name": "lost", "runtime.connectionState": "inaccessible"}
+    with pytest.raises(Unavailable, match="it is inaccessible"):
+        Provisioner(Rows(lost)).remove("lost")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", ["orphaned", "invalid"])

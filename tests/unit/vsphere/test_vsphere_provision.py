@@ -147,9 +147,14 @@ def test_a_datastore_that_fills_up_is_passed_over(
 def test_pools_folders_and_clusters_by_name(makes: Provisioner, image: Image) -> None:
     made = order(image, folder="vm", resource_pool="Resources", cluster=VCenter.cluster)
     makes.launch(made)
-    for wrong in ({"folder": "no"}, {"resource_pool": "no"}, {"cluster": "no"}):
-        with pytest.raises(NotFound):
-            makes.launch(order(image, **{"name": "box2", **wrong}))
+    for option, word, there in (
+        ("folder", "folder", "vm"),
+        ("resource_pool", "resource pool", "Resources"),
+        ("cluster", "cluster", VCenter.cluster),
+    ):
+        with pytest.raises(NotFound, match=f"there is no {word} no in localhost") as told:
+            makes.launch(order(image, **{"name": "box2", option: "no"}))
+        assert there in told.value.hint
 
 
 # --- what is refused -------------------------------------------------------------
@@ -209,10 +214,10 @@ def test_a_machine_with_volumes_is_not_removed(
     assert home.file in lab.files("vvol1")
     disks = operator.content.virtualDiskManager
     operator.done(disks.DeleteVirtualDisk_Task(home.path, operator.datacenter))
-    makes.remove("box")
+    assert makes.remove("box")
     assert makes.look("box").stage is Stage.ABSENT
     assert left(lab) == []
-    makes.remove("box")
+    assert not makes.remove("box")
 
 
 def test_a_volume_is_held_by_a_machine_that_never_runs(
@@ -320,6 +325,16 @@ def test_whatever_goes_wrong_a_second_launch_ends_well(
             assert left(lab) == [], way
             points += 1
     record_property("crash_points", points)
+
+
+@pytest.mark.parametrize("cut", [{"Drop": True}, {"DropAfter": True}, {"Status": 503}], ids=str)
+def test_a_sign_of_life_that_is_lost_does_not_end_an_upload(
+    lab: VCenter, makes: Provisioner, image: Image, cut: dict[str, Any]
+) -> None:
+    lab.fault("HttpNfcLeaseProgress", **cut)
+    makes.launch(order(image))
+    calls = lab.calls()
+    assert (calls["ImportVApp"], calls["HttpNfcLeaseProgress"]) == (1, 2)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

@@ -121,6 +121,31 @@ def test_a_task_goes_on_when_the_session_is_lost(
     assert lab.calls()["ReconfigVM_Task"] == 1
 
 
+@pytest.mark.parametrize("cut", [{"Status": 503}, {"Drop": True}, {"DropAfter": True}], ids=str)
+def test_a_task_goes_on_when_its_follower_is_cut_off(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId, cut: dict[str, Any]
+) -> None:
+    source = operator.disk()
+    lab.fault("ReconfigVM_Task", TaskMs=1200)
+    lab.fault("WaitForUpdatesEx", **cut)
+    vm.attach(web, V1, source, PLAIN)
+    assert vm.disks(web)[V1].state is DiskState.WHOLE
+    assert lab.calls()["ReconfigVM_Task"] == 1
+
+
+def test_a_move_has_more_time_than_other_tasks(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    vm.attach(web, V1, operator.disk(), PLAIN)
+    hasty = vsphere(lab, task_deadline=0.2)
+    for call in ("ReconfigVM_Task", "RelocateVM_Task"):
+        lab.fault(call, TaskMs=1500)
+    with pytest.raises(Uncertain, match="has not ended"):
+        hasty.extend(web, V1, 16 << 20)
+    assert hasty.relocate(web, V1, "nfs1").datastore == "nfs1"
+    hasty.close()
+
+
 def test_a_task_that_does_not_end_is_uncertain(
     lab: VCenter, operator: Operator, web: GuestId
 ) -> None:

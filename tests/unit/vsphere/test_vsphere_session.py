@@ -17,6 +17,8 @@ from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere import Logon, Session, VSphere
 from moorline.hypervisors.vsphere.leases import Lease
+from moorline.hypervisors.vsphere.orders import Order
+from moorline.hypervisors.vsphere.provision import Provisioner
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
 
@@ -64,8 +66,9 @@ def test_a_thumbprint_vouches_for_the_server_alone(lab: VCenter) -> None:
 def test_another_thumbprint_is_refused_on_every_connection(lab: VCenter) -> None:
     session = Session(logon(lab, ca=None, thumbprint="00" * 32))
     for _ in range(3):  # pyVmomi itself lets the second one pass
-        with pytest.raises(Unavailable, match="thumbprint"):
+        with pytest.raises(Unavailable) as told:
             _ = session.content
+        assert told.value.message.endswith(f": the certificate's thumbprint is {thumbprint(lab)}")
     assert lab.calls() == {}
 
 
@@ -106,6 +109,16 @@ def test_a_session_that_ended_is_renewed(
         assert vm.disks(web) == {}
         assert vm.survey()
     assert lab.calls()["Login"] == 4
+
+
+def test_a_session_that_ended_is_renewed_for_policies(lab: VCenter, operator: Operator) -> None:
+    session = Session(logon(lab))
+    made = Provisioner(session)
+    wanted = Order("box", empty=1 << 20, policy="VVol No Requirements Policy")
+    for _ in range(2):
+        assert made.choose(wanted).best.datastore.name == "vvol1"
+        operator.log_everybody_out()
+    session.close()
 
 
 def test_many_threads_renew_it_once(

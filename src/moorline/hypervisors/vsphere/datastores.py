@@ -79,7 +79,9 @@ class Verdict:
     against: str
     """Why it was passed over; '' if it would do."""
     size: int = 0
-    """Bytes of the disk there."""
+    """Bytes of the disk there; 0 if its size was not looked at, as more speaks against it."""
+    hint: str = ""
+    """What would make it do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,13 @@ class Choice:
         """The one to take. Raises Refused, which says why each was passed over."""
         if self.verdicts and not self.verdicts[0].against:
             return self.verdicts[0]
+        names: dict[str, list[str]] = {}
+        for v in self.verdicts:
+            names.setdefault(v.against, []).append(f"{v.datastore.name} ({v.datastore.type})")
+        reasons = [f"{', '.join(some)}: {against}" for against, some in names.items()]
         raise Refused(
-            "no datastore will do: " + ("; ".join(self.explain()) or "there is none"),
-            hint="moorline datastores --explain",
+            "no datastore will do: " + ("; ".join(reasons) or "there is none"),
+            hint=next((v.hint for v in self.verdicts if v.hint), ""),
         )
 
     def explain(self) -> list[str]:
@@ -112,8 +118,9 @@ def choose(candidates: Sequence[Datastore], wanted: Wanted) -> Choice:
 
     First those that several hosts reach, then those with the most free space,
     then by name, so that the same facts give the same answer. A candidate whose
-    size rule the disk does not meet is passed over while others remain. Raises
-    Refused if the expression for names is none.
+    size rule the disk does not meet is passed over while others remain; it and
+    those that lack only room come before those that can never do. Raises Refused
+    if the expression for names is none.
     """
     try:
         names = re.compile(wanted.names)
@@ -126,6 +133,7 @@ def choose(candidates: Sequence[Datastore], wanted: Wanted) -> Choice:
                 verdicts,
                 key=lambda v: (
                     bool(v.against),
+                    not v.size,
                     not v.datastore.shared,
                     -v.datastore.free,
                     v.datastore.name,
@@ -142,7 +150,8 @@ def _judge(candidate: Datastore, wanted: Wanted, names: re.Pattern[str]) -> Verd
     try:
         size = size_on(candidate.type, wanted.size, round_up=wanted.round_up)
     except Refused as error:
-        return Verdict(candidate, error.message)
+        hint = f"{error.hint}: --round-up" if error.hint else ""
+        return Verdict(candidate, error.message, wanted.size, hint)
     needed = size + wanted.reserve
     if candidate.free < needed:
         return Verdict(

@@ -104,7 +104,7 @@ def words(error: BaseException) -> str:
 def _break(message: str, error: BaseException, *, sent: bool) -> MoorlineError:
     if isinstance(error, ssl.SSLCertVerificationError):
         # The connection ended before anything was said on it.
-        return Unavailable(message, hint="name vCenter's authority (ca) or thumbprint in [vsphere]")
+        return Unavailable(message, hint="set vcenter_ca or vcenter_thumbprint in [vsphere]")
     if isinstance(error, ConnectionRefusedError):
         return Unavailable(message)
     return Uncertain(message) if sent else Unavailable(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pyVmomi import vim
@@ -41,16 +41,20 @@ class VSphere:
     """See :class:`moorline.ports.Hypervisor`. Guests are known by their instance UUID.
 
     A reconfiguration is live and persistent at once, so a disk is WHOLE or it
-    is not there. *task_deadline*: seconds that a task may take.
+    is not there. *task_deadline*: seconds that a task may take; *move_deadline*: one
+    that moves a disk, which takes as long as its bytes need.
     """
 
     kind: ClassVar[str] = "vsphere"
     accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk, ShadowDisk})
 
-    def __init__(self, session: Session, *, task_deadline: float = 300.0) -> None:
+    def __init__(
+        self, session: Session, *, task_deadline: float = 300.0, move_deadline: float = 86_400.0
+    ) -> None:
         self._session = session
         self._inventory = Inventory(session)
         self._task_deadline = task_deadline
+        self._move_deadline = move_deadline
 
     # --- questions -------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class VSphere:
         uuid = self._uuid(machine, path)
         spec, controller, unit = specs.plug(machine, volume, path, uuid, options)
         try:
-            self._reconfigure(f"volume {volume} is not attached to {machine.name}", machine, spec)
+            self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
         except (Refused, Failed) as error:
             # A task can fail after its effect, and somebody else can be faster.
             now = self._look_again(guest, error)
@@ -114,7 +118,7 @@ class VSphere:
             return
         device = machine.device_of(volume)
         _refuse_difference(machine, volume, device)
-        what = f"volume {volume} is not detached from {machine.name}"
+        what = f"unplugging it from {machine.name}"
         try:
             self._reconfigure(what, machine, specs.unplug(machine, volume, device))
         except (Refused, Failed) as error:
@@ -188,7 +192,13 @@ class VSphere:
         what = f"volume {volume} is not moved to {datastore}"
         told: MoorlineError = Uncertain(f"vCenter says that volume {volume} moved to {datastore}")
         try:
-            self._run(what, lambda: machine.ref.RelocateVM_Task(spec), progress)
+            tasks.run(
+                self._session,
+                what,
+                lambda: machine.ref.RelocateVM_Task(spec),
+                deadline=self._move_deadline,
+                progress=progress,
+            )
         except (Refused, Failed) as error:
             told = error
         now = self._look_again(guest, told).device_of(volume)
@@ -204,10 +214,13 @@ class VSphere:
     def _reconfigure(
         self, what: str, machine: Machine, spec: Any, progress: Progress = silent
     ) -> None:
-        self._run(what, lambda: machine.ref.ReconfigVM_Task(spec), progress)
-
-    def _run(self, what: str, start: Callable[[], Any], progress: Progress) -> None:
-        tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
+        tasks.run(
+            self._session,
+            what,
+            lambda: machine.ref.ReconfigVM_Task(spec),
+            deadline=self._task_deadline,
+            progress=progress,
+        )
 
     def _look_again(self, guest: GuestId, error: MoorlineError) -> Machine:
         """Look at a machine after a change, of which *error* is what is known so far."""

@@ -19,6 +19,11 @@ from moorline.model import GuestId, GuestName
 _LOST = ("orphaned", "invalid")
 """Connection states of machines that no host has: they hold nothing."""
 _SUMMARY = ("name", "summary")
+_WORDS: dict[type, str] = {
+    vim.ComputeResource: "cluster",
+    vim.Folder: "folder",
+    vim.ResourcePool: "resource pool",
+}
 
 
 class Inventory:
@@ -98,17 +103,20 @@ class Inventory:
 
     def named(self, kind: type, name: str) -> Any:
         """The one cluster, folder … of that name; '': the only one. Raises NotFound, Refused."""
-        kinds = kind.__name__.rpartition(".")[2]
-        what = f"{kinds} {name} cannot be looked up"
+        word = _WORDS[kind]
+        what = f"{word} {name} cannot be looked up"
         found = {
             ref: values["name"] for ref, values in everywhere(self._session, what, kind, ("name",))
         }
         some = [ref for ref, known in found.items() if name in ("", known, ref._moId)]
         if not some:
-            raise NotFound(f"there is no {kinds} {name} in {self._session.host}")
+            raise NotFound(
+                f"there is no {word} {name} in {self._session.host}",
+                hint="there is " + ", ".join(sorted({*found.values()})[:9]) if found else "",
+            )
         if len(some) > 1:
             raise Refused(
-                f"there are {len(some)} of the kind {kinds}" + (f" called {name}" if name else ""),
+                f"there are {len(some)} {word}s" + (f" called {name}" if name else ""),
                 hint="name one: " + ", ".join(f"{found[ref]} ({ref._moId})" for ref in some[:9]),
             )
         return some[0]

@@ -112,7 +112,8 @@ class Lease:
             progress(percent)
         if time.monotonic() - self._told > _TELL:
             self._told = time.monotonic()
-            self._session.change(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))
+            # A sign of life may be given twice, which spares an upload a cut connection.
+            self._session.ask(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))
 
     def _read(self, name: str) -> Any:
         rows = read(self._session, self._what, [self.ref], vim.HttpNfcLease, (name,))

@@ -36,7 +36,7 @@ class Order:
     empty: int = 0
     round_up: bool = False
     cpus: int = 1
-    memory: int = 1024
+    memory: int = 2048
     """MiB"""
     adapter: str = "pvscsi"
     thin: bool | None = None
@@ -65,7 +65,10 @@ class Order:
         if self.adapter not in ADAPTERS:
             raise Refused(f"there is no adapter {self.adapter}", hint=", ".join(ADAPTERS))
         if self.cpus < 1 or self.memory < 4 or self.memory % 4:
-            raise Refused(f"{self.name}: {self.cpus} CPUs with {self.memory} MiB cannot be had")
+            raise Refused(
+                f"{self.name}: {self.cpus} CPUs with {self.memory} MiB cannot be had",
+                hint="memory is a whole multiple of 4 MiB",
+            )
 
     @property
     def size(self) -> int:

@@ -13,7 +13,15 @@ from typing import Any
 
 from pyVmomi import vim
 
-from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.errors import (
+    Failed,
+    MoorlineError,
+    NotFound,
+    NotOurs,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
 from moorline.hypervisors.vsphere import images, leases, tasks
 from moorline.hypervisors.vsphere.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.inventory import Inventory
@@ -88,7 +96,10 @@ class Provisioner:
         return self._choose(order)[0]
 
     def look(self, name: str) -> Sight:
-        """See how far the machine called *name* came. Raises Refused if there are several."""
+        """See how far the machine called *name* came.
+
+        Raises Refused if there are several, Unavailable if vCenter cannot tell of it.
+        """
         what = f"machine {name} cannot be looked at"
         refs = [
             ref
@@ -101,9 +112,12 @@ class Provisioner:
             return Sight(Stage.ABSENT)
         sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
         try:
-            return _sight(*fetch(self._session, what, sources, {vim.VirtualMachine: _READS})[0])
+            ref, values = fetch(self._session, what, sources, {vim.VirtualMachine: _READS})[0]
         except NotFound:
             return Sight(Stage.ABSENT)  # it went meanwhile
+        if "config.instanceUuid" not in values:
+            raise Unavailable(f"{what}: it is {values.get('runtime.connectionState')}")
+        return _sight(ref, values)
 
     def launch(self, order: Order, progress: Progress = silent) -> GuestName:
         """Bring the machine to run, from however far it came.
@@ -137,8 +151,8 @@ class Provisioner:
         seen = self._make_until(Stage.OFF, order, progress)
         return ShadowDisk(str(seen.ref._moId))
 
-    def remove(self, name: str) -> None:
-        """Destroy a machine that was launched, with its disk. Its absence is success.
+    def remove(self, name: str) -> bool:
+        """Destroy a machine that was launched, with its disk; return whether there was one.
 
         Raises Refused if volumes are attached to it, which would go with it, or
         if another machine has its disk; NotOurs, Failed, Uncertain.
@@ -147,12 +161,13 @@ class Provisioner:
         if seen.stage is Stage.FOREIGN:
             raise NotOurs(f"Moorline did not make the machine {name}")
         if seen.stage is Stage.ABSENT:
-            return
+            return False
         try:
             self._destroy(name, seen)
         except NotFound:  # somebody, such as a command that was killed, removes it, too
             if self.look(name).stage is not Stage.ABSENT:
                 raise
+        return True
 
     # --- steps -----------------------------------------------------------------
 
@@ -368,5 +383,6 @@ def _refuse_other(order: Order, seen: Sight) -> None:
     if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
         raise Refused(
             f"there is a machine {order.name} that was ordered otherwise",
-            hint="take another name, or remove it first",
+            hint="image, size of the disk, CPUs, memory and adapter must be the same; take another"
+            " name, or remove it first",
         )

@@ -132,8 +132,10 @@ class Session:
         """The storage policy service's content, in the same session. Raises as :meth:`ask`."""
         from pyVmomi import pbm
 
+        alive = vim.ServiceInstance("ServiceInstance", self._stub)
+
         def look() -> Any:
-            _ = self.content
+            alive.CurrentTime()  # the policies' own service would not say that we are logged out
             self._pbm.requestContext = {"vcSessionCookie": _session_id(self._stub)}
             return pbm.ServiceInstance("ServiceInstance", self._pbm).RetrieveContent()
 
@@ -211,7 +213,7 @@ class Session:
         except vim.fault.InvalidLogin as error:
             denied = Denied(
                 f"{given.host} does not let {given.user} log in",
-                hint="check the user and the password",
+                hint="check vcenter_user and vcenter_password_file in [vsphere]",
             )
             self._denied = (time.monotonic(), denied)
             raise denied from error

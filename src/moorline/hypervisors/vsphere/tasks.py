@@ -10,7 +10,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
-from moorline.hypervisors.vsphere.failures import failure
+from moorline.hypervisors.vsphere.failures import BREAKS, failure
 from moorline.hypervisors.vsphere.properties import collector, read
 from moorline.hypervisors.vsphere.session import Session
 
@@ -22,6 +22,8 @@ _LEAVES = ("info.state", "info.progress", "info.error", "info.result")
 ``entity`` is not what the schema says (https://github.com/vmware/govmomi/issues/1357)."""
 _SLICE = 10
 """Seconds that vCenter may keep a question open, well below a call's deadline."""
+_PAUSE = 1.0
+"""Seconds between a broken connection and the next try to follow a task."""
 _STATES = vim.TaskInfo.State
 
 
@@ -69,7 +71,7 @@ def _follow(
     end: float,
     progress: Progress,
 ) -> None:
-    """Take updates into *known* until the task or the session ends."""
+    """Take updates into *known* until the task, the session or the connection ends."""
     mine = session.ask(what, lambda: session.content.propertyCollector.CreatePropertyCollector())
     wanted = collector.FilterSpec(
         objectSet=[collector.ObjectSpec(obj=task, skip=False)],
@@ -91,7 +93,11 @@ def _follow(
     except (vim.fault.NotAuthenticated, vmodl.fault.ManagedObjectNotFound):
         # The collector went with its session. What it missed is read anew.
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
-    except (OSError, vmodl.MethodFault) as error:
+    except BREAKS:
+        # Nor does a cut connection end the task. It is asked about anew, in peace.
+        time.sleep(_PAUSE)
+        known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
+    except vmodl.MethodFault as error:
         raise failure(what, error, sent=True) from error
     finally:
         with suppress(MoorlineError):

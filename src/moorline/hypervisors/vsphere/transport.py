@@ -53,7 +53,7 @@ class Trust:
         certificate = sock.getpeercert(binary_form=True) or b""
         found = hashlib.new(algorithm, certificate).hexdigest()
         if found != self._thumbprint:
-            raise ssl.SSLCertVerificationError(f"the certificate's thumbprint is {found}")
+            raise ssl.SSLCertVerificationError(1, f"the certificate's thumbprint is {found}")
 
 
 class Connection(HTTPSConnection):
