@@ -105,7 +105,7 @@ def test_d8_errors_say_what_is_not_done_and_why(lab: Lab, vm: PowerVM, disk: Ima
     lab.faults.set(reject=1)
     with pytest.raises(Failed) as failed:
         vm.attach(WEB, V1, disk, PLAIN)
-    assert f"volume {V1} is not attached to web01" in str(failed.value)
+    assert f"mapping {disk.path} to web01" in str(failed.value)
     assert "the server does not want to" in str(failed.value)
     assert "HTTP 400" in str(failed.value)
 

@@ -24,9 +24,30 @@ from moorline.secret import Secret
 def test_a_server_that_nobody_vouches_for_is_not_talked_to(lab: Lab, tmp_path: Path) -> None:
     with Lab() as other:
         stranger = NovaLink(replace(logon(lab), ca=other.ca))
-        with pytest.raises(Unavailable, match="ca in"):
+        with pytest.raises(Unavailable) as told:
             stranger.management()
+        assert told.value.message.startswith(
+            "NovaLink at localhost cannot be logged on to: [SSL: CERTIFICATE_VERIFY_FAILED]"
+        )
+        assert "novalink_ca" in told.value.hint
         assert lab.trace == []
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_cannot_be_read(lab: Lab, tmp_path: Path, content: str | None) -> None:
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_text(content)
+    with pytest.raises(Denied, match=r"ca\.pem cannot be read"):
+        NovaLink(replace(logon(lab), ca=ca))
+
+
+def test_a_server_that_is_not_there(lab: Lab) -> None:
+    with Lab() as gone:
+        given = replace(logon(lab), port=gone.port)
+    with pytest.raises(Unavailable) as told:
+        NovaLink(given).management()
+    assert told.value.message == "NovaLink at localhost cannot be logged on to: Connection refused"
 
 
 def test_every_call_is_verified_not_only_the_logon() -> None:
@@ -109,7 +130,7 @@ def test_cookies_are_not_kept_as_pypowervm_does_not(lab: Lab) -> None:
 def test_an_answer_to_the_logon_that_is_no_answer(lab: Lab) -> None:
     vm = powervm(lab)
     lab.faults.set(garbage=1)
-    with pytest.raises(Unavailable, match="does not let us log on"):
+    with pytest.raises(Unavailable, match="cannot be logged on to"):
         vm.find("web01")
     assert vm.find("web01").name == "web01"
     vm.close()
@@ -166,8 +187,9 @@ def test_pypowervm_itself_is_left_as_it_is() -> None:
 def test_a_wrong_password_is_denied_and_not_tried_again_at_once(lab: Lab) -> None:
     vm = PowerVM(NovaLink(logon(lab, password="wrong")), MemorySlots(), look, measure)
     for _ in range(3):
-        with pytest.raises(Denied, match="does not let us log on"):
+        with pytest.raises(Denied, match="cannot be logged on to: NovaLink says") as told:
             vm.find("web01")
+        assert "novalink_password_file" in told.value.hint
     assert lab.service.logons == 1
     vm.close()
 

@@ -36,13 +36,17 @@ def failure(what: str, error: Exception, *, sent: bool) -> MoorlineError:
     """Say whether it may have happened. *sent*: a change was on its way."""
     status = getattr(getattr(error, "response", None), "status", 0)
     message = f"{what}: {_reason(error)}"
-    if status in (401, 403) or isinstance(error, pvm.AuthFileReadError):
-        return Denied(message, hint="check the user and the password of the NovaLink session")
+    if isinstance(error, pvm.AuthFileReadError):
+        return Denied(message, hint="run as a user who may read NovaLink's session files")
+    if status == 401:
+        return Denied(message, hint="check novalink_user and novalink_password_file in [powervm]")
+    if status == 403:
+        return Denied(message, hint="the session's user may not do that")
     if 400 <= status < 500:
         return Failed(message)
     if sent:
         return Uncertain(message)
-    hint = "check the option ca in [powervm]" if isinstance(error, pvm.SSLError) else ""
+    hint = "check novalink_ca in [powervm]" if isinstance(error, pvm.SSLError) else ""
     return Unavailable(message, hint=hint)
 
 
@@ -50,4 +54,13 @@ def _reason(error: Exception) -> str:
     said = getattr(error, "her_wrap", None)
     if said is not None and said.message:
         return f"NovaLink says {said.message!r} (HTTP {said.status})"
+    if isinstance(error, (pvm.SSLError, pvm.ConnectionError, pvm.TimeoutError)):
+        return _cause(error)
     return str(error)
+
+
+def _cause(error: BaseException) -> str:
+    """What the socket said, beneath the words of the libraries above it."""
+    while beneath := error.__cause__ or error.__context__:
+        error = beneath
+    return str(getattr(error, "strerror", None) or error)

@@ -108,8 +108,7 @@ class PowerVM:
     ) -> None:
         plug = self._plug(guest, volume, source, options, f"volume {volume}")
         server = self._novalink.management()
-        what = f"volume {volume} is not attached to {plug.name}"
-        vios = self._novalink.change(what, server.uuid, plug)
+        vios = self._novalink.change(f"mapping {plug.path} to {plug.name}", server.uuid, plug)
         after = plug.made(vios)
         if len(after) != 1 or not after[0].lua:
             raise Uncertain(
@@ -134,7 +133,7 @@ class PowerVM:
                 mappings.remove(m)
             return bool(gone)
 
-        self._novalink.change(f"volume {volume} is not detached from {client}", server.uuid, unplug)
+        self._novalink.change(f"unmapping it from {client}", server.uuid, unplug)
         self._keep_place(GuestId(client), volume, gone[0].place if gone else known)
 
     def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:

@@ -186,7 +186,7 @@ class NovaLink:
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         given = self._logon
         try:
-            with told(f"{given.host} does not let us log on"):
+            with told(f"NovaLink at {given.host} cannot be logged on to"):
                 session = self._session_class(
                     host=given.host,
                     username=given.user or None,

@@ -14,6 +14,7 @@ why a test watches the connections.
 
 from __future__ import annotations
 
+import ssl
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import FunctionType
@@ -22,12 +23,21 @@ from typing import Any
 import requests
 from pypowervm import adapter
 
+from moorline.errors import Denied
+
 
 class Transport:
     """Stands where the module ``requests`` was: one verified session for all calls."""
 
     def __init__(self, ca: Path | None) -> None:
-        """*ca*: the authorities to trust; None: those of the system."""
+        """*ca*: the authorities to trust; None: those of the system.
+
+        Raises Denied if they cannot be read.
+        """
+        try:
+            ssl.create_default_context(cafile=None if ca is None else str(ca))
+        except OSError as error:
+            raise Denied(f"the authorities in {ca} cannot be read: {error}") from error
         self._session = requests.Session()
         self._session.trust_env = False  # no proxies, no .netrc, no CA bundles from outside
         # pypowervm's own sessions live for one call, and so do their cookies.
