@@ -82,14 +82,15 @@ class Guests:
         *boot*, *format*: as of ``attach``. *timeout*: seconds to go on trying
         with the volumes.
 
-        Refused: nothing is left of it. NotOurs: another guest has the name.
+        Refused: nothing is left of what this call made. NotOurs: another guest
+        has the name.
         Failed, Uncertain: it stands as far as it came; repeat the call to go on.
         """
         machines = self._able()
         for connection, its in ((boot, format), *((c, None) for c in connections)):
             self._wishes.place(connection, its)  # refused before anything is made
         machines.check(name, hardware)
-        steps = [] if self._is_there(name) else ["define"]
+        steps = ["define"] if self._seen(name) is None else []
         machines.define(name, hardware)
         machine = self._named(name)
         end = time.monotonic() + timeout
@@ -100,7 +101,7 @@ class Guests:
             made += [self._wish(id, connection, None, 0) for connection in connections]
             views = [self._settle(row, end, progress, steps) for _, row in made]
         except Refused:
-            self._withdraw(id, made)
+            self._withdraw(id, made, defined="define" in steps)
             raise
         if start and not machine.running:
             self._start(machine, progress, steps)
@@ -114,15 +115,14 @@ class Guests:
         *timeout*: seconds to go on trying with the volumes. Raises NotFound,
         Refused, Failed, Uncertain, NotOurs; the guest is not started then.
         """
-        machine = self._able().look(self._hypervisor.find(guest).id)
+        machine = self._named(guest)
+        id = machine.guest.id
         end = time.monotonic() + timeout
         steps: list[str] = []
-        views = [
-            self._settle(row, end, progress, steps) for row in self._wanted_by(machine.guest.id)
-        ]
+        views = [self._settle(row, end, progress, steps) for row in self._wanted_by(id)]
         if not machine.running:
             self._start(machine, progress, steps)
-        return GuestOutcome(machine.guest.name, machine.guest.id, True, steps, views)
+        return GuestOutcome(machine.guest.name, id, True, steps, views)
 
     def remove(
         self,
@@ -165,24 +165,24 @@ class Guests:
         return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
 
     def unready(self, guest: str) -> list[str]:
-        """The volumes wanted by *guest* whose links are not there. Asks no hypervisor."""
+        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
         return [
             row.key.volume
-            for row in self._wanted_by(guest)
+            for row in self._wanted_by(GuestId(guest))
             if not isinstance(self._reconciler.link(row), Linked)
         ]
 
     def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
-        """Make the links that *guest* (name or id) needs; return the volumes that needed it.
+        """Make the links that *guest* (its id) needs; return the volumes that needed it.
 
         Asks no hypervisor, so it may be called from a hook that a hypervisor
-        waits for. A guest that is not known here needs none. *timeout*: seconds
-        for all of them. Raises Refused, Failed, Uncertain, NotOurs.
+        waits for; hence no names, which change. A guest that is not known here
+        needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
         """
         end = time.monotonic() + timeout
         return [
             row.key.volume
-            for row in self._wanted_by(guest)
+            for row in self._wanted_by(GuestId(guest))
             if self._settler.connect(row, max(0.0, end - time.monotonic()), progress)
         ]
 
@@ -194,12 +194,6 @@ class Guests:
             )
         return self._machines
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            return bool(self._named(name))
-        except NotFound:
-            return False
-
     def _named(self, name: str) -> Machine:
         return self._able().look(self._hypervisor.find(name).id)
 
@@ -209,20 +203,18 @@ class Guests:
         except NotFound:
             return None
 
-    def _of(self, guest: str) -> list[Attachment]:
-        """The wishes for the guest that has, or had when they were made, this name or id."""
-        return [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
-
     def _held_by(self, id: GuestId) -> list[Attachment]:
-        """Those for this guest alone: another one's name may be this one's id."""
+        """The wishes for this guest alone: another one's name may be this one's id."""
         return [row for row in self._records.all() if row.key.guest == id]
 
-    def _left_by(self, guest: str) -> list[Attachment]:
-        """Those for a guest that is gone; one that was renamed since is not."""
-        return [row for row in self._of(guest) if self._seen(row.key.guest) is None]
+    def _wanted_by(self, id: GuestId) -> list[Attachment]:
+        return [row for row in self._held_by(id) if row.want > Level.ABSENT]
 
-    def _wanted_by(self, guest: str) -> list[Attachment]:
-        return [row for row in self._of(guest) if row.want > Level.ABSENT]
+    def _left_by(self, guest: str) -> list[Attachment]:
+        """Those for a guest that is gone, by its id or the name it had when they were made."""
+        rows = [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
+        # One that was renamed since is not gone.
+        return [row for row in rows if self._seen(row.key.guest) is None]
 
     def _wish(
         self,
@@ -247,11 +239,13 @@ class Guests:
         steps += [step.value for step in taken]
         return view(row, done.seen)
 
-    def _withdraw(self, guest: GuestId, made: Sequence[_Made]) -> None:
-        """Take back what a refused launch has made, and the guest if it is left empty."""
+    def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
+        """Take back what a refused launch has made; *defined*: the guest as well."""
         for before, row in made:
             if before is None or before.want < row.want:
                 self._settler.withdraw(row, before.want if before else Level.ABSENT)
+        if not defined:
+            return
         with suppress(MoorlineError):  # the refusal is what the caller must hear
             machine = self._able().look(guest)
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):

@@ -26,7 +26,8 @@ class Hardware:
     """The hypervisor's name for it, or ``none``."""
     template: Document = NO_DOCUMENT
     """The hypervisor's own description of a guest (libvirt: a ``<domain>``). Its name,
-    its id and its hard disks are not taken from there; everything else is."""
+    its id and its hard disks are not taken from there; everything else is. What only
+    one guest can have (a MAC address) is refused if another one has it."""
 
 
 @dataclass(frozen=True, slots=True)

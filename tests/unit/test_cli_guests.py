@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from moorline.cli import main
 
+UUID = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
 DOMAIN = """
 <domain type='test'>
   <name>golden</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
@@ -78,7 +79,7 @@ def test_what_cannot_be_launched(typed: Typed, words: list[str], code: int, why:
     assert json.loads(typed("list", "--output", "json").stdout) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "a/b", "a b", "a\nb", "x" * 65])
+@pytest.mark.parametrize("name", ["", ".", "a/b", "a b", "a\nb", "x" * 65, UUID])
 def test_names_that_no_guest_has(typed: Typed, name: str) -> None:
     done = typed("launch", "--boot", typed.boot, "--template", typed.template, "--", name)
     assert (done.exit_code, "no name for a guest" in done.stderr) == (3, True), done.stderr

@@ -196,6 +196,23 @@ def test_what_is_refused_later_leaves_the_guest_as_it_was(stage: Stage) -> None:
     assert stage.is_launched()
 
 
+@pytest.mark.parametrize("state", ["empty", "unfinished"])
+def test_a_guest_that_an_earlier_call_made_survives_a_refusal(stage: Stage, state: str) -> None:
+    stage.world.hung = {"s1"}
+    with pytest.raises(Failed):
+        stage.launch(timeout=0.1)
+    stage.world.hung = set()
+    if state == "empty":
+        for volume in "ab":
+            stage.owner().detach("web01", volume)
+    before = stage.records.all()
+    stage.world.missing = {f"{S1}/c"}
+    with pytest.raises(Refused):
+        stage.owner().guests.launch("web01", connection("c"))
+    assert stage.guest().name == "web01"
+    assert stage.records.all() == before
+
+
 def test_a_volume_that_cannot_be_had_is_waited_for_and_the_guest_not_started(stage: Stage) -> None:
     stage.world.hung = {"s1"}
     with pytest.raises(Failed):
@@ -281,6 +298,13 @@ def test_a_guest_that_was_renamed_is_not_meant_by_its_old_name(stage: Stage) -> 
 def test_a_guest_that_is_named_as_the_id_of_another_is_not_meant_by_that(stage: Stage) -> None:
     stage.launch()
     stage.world.guests[GuestId("g2")] = ToyGuest("id-web01")
+    stage.owner().attach("g2", connection("c"))
+    stage.machines.stop(GuestId("id-web01"), force=True)
+    stage.world.guests[GuestId("g2")].live = {}
+    stage.world.mounts.clear()
+    guests = stage.owner().guests
+    assert guests.unready("id-web01") == ["a", "b"]
+    assert [view.guest_id for view in guests.start("web01").attachments] == ["id-web01"] * 2
     stage.owner().attach("g2", connection("c"))
     assert stage.remove("web01", force=True)
     assert [row.key.guest for row in stage.records.all()] == ["g2"]

@@ -128,6 +128,12 @@ def test_a_guest_that_differs_from_what_is_asked() -> None:
     assert difference(xml, Hardware(512, 2)) == ""
     assert difference(xml, Hardware(1024)) == "has 512 MiB of memory, not 1024"
     assert difference(xml, Hardware(vcpus=4)) == "has 2 vCPUs, not 4"
+    assert difference(xml, Hardware(network="none")) == ""
+    assert difference(xml, Hardware(network="lan")) == "is not on the network lan"
+    on_lan = ET.fromstring(from_scratch("web01", Hardware(512, 2, "lan"), KVM))
+    assert difference(on_lan, Hardware(network="lan")) == ""
+    assert difference(on_lan, Hardware(network="dmz")) == "is not on the network dmz"
+    assert difference(on_lan, Hardware(network="none")) == "has a network"
 
 
 def test_what_qemu_can_be_here() -> None:

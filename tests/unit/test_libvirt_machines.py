@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,42 @@ def test_two_of_one_template_are_two(machines: Seen) -> None:
     machines.define("web01", GOLDEN)
     machines.define("web02", GOLDEN)
     assert machines.id("web01") != machines.id("web02")
+
+
+MAC = "52:54:00:AB:cd:01"
+
+
+def with_card(mac: str) -> Hardware:
+    card = f"<interface type='user'>{mac}</interface>"
+    xml = GOLDEN.template.replace("</os>", f"</os><devices>{card}</devices>")
+    return Hardware(template=Document(xml))
+
+
+def test_two_guests_do_not_get_one_mac_address(machines: Seen) -> None:
+    golden = with_card(f"<mac address='{MAC}'/>")
+    machines.define("web01", golden)
+    for ask in (machines.check, machines.define):
+        ask("web01", golden)  # it is its own
+        with pytest.raises(Refused, match="52:54:00:ab:cd:01, which web01 has"):
+            ask("web02", golden)
+    with pytest.raises(NotFound):
+        machines.id("web02")
+    for name in ("web02", "web03"):
+        machines.define(name, with_card(""))
+
+
+def test_of_two_at_once_one_gets_the_mac_address(machines: Seen) -> None:
+    golden = with_card(f"<mac address='{MAC}'/>")
+
+    def define(name: str) -> bool:
+        try:
+            machines.define(name, golden)
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(define, ["web01", "web02", "web03", "web04"])) == 1
 
 
 def test_what_is_there_is_not_changed(machines: Seen) -> None:

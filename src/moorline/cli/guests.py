@@ -70,7 +70,8 @@ class Memory(click.ParamType):  # type: ignore[type-arg]
     "--template",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A <domain> of libvirt's that says all but the name, the UUID and the hard disks.",
+    help="A <domain> of libvirt's that says all but the name, the UUID and the hard disks."
+    " Without <mac> in it, it is good for many guests.",
 )
 @click.option("--no-start", is_flag=True, help="Only make the guest and its disks.")
 @vsphere.launch_options
@@ -172,8 +173,9 @@ def remove(given: Common, guest: str, force: bool, any_: bool, timeout: float) -
     and the machine's own disk goes with it.
 
     \b
-    Example:
+    Examples:
       moorline remove web01 --timeout 120
+      moorline remove web01 --force
     """
     if _on_vsphere(given):
         _refuse_misplaced("libvirt's guests", force=force, any=any_)

@@ -54,7 +54,15 @@ def hook() -> None:
 @_directory
 @common
 def install(given: Common, directory: Path) -> None:
-    """Write the hook, with the options given here. Restart libvirtd if it had no hooks before."""
+    """Write the hook. Restart libvirtd if it had no hooks before.
+
+    It keeps --state-dir and --config-file, if they are given.
+
+    \b
+    Examples:
+      moorline hook install
+      moorline hook install --config-file /etc/nova/nova.conf
+    """
     path = directory / NAME
     command = _command(given)
     script = SCRIPT.format(sign=_SIGN, python=shlex.quote(command[0]), command=shlex.join(command))

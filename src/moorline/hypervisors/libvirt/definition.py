@@ -105,14 +105,25 @@ def boot_place(domain: ET.Element) -> int:
 
 
 def difference(domain: ET.Element, hardware: Hardware) -> str:
-    """How a definition differs from what is asked for; mostly ''."""
+    """How a definition differs from what is asked for; mostly ''. A template is not compared."""
     memory = int(domain.findtext("memory", "0")) // 1024  # libvirt says KiB
     vcpus = int(domain.findtext("vcpu", "0"))
     if hardware.memory not in (None, memory):
         return f"has {memory} MiB of memory, not {hardware.memory}"
     if hardware.vcpus not in (None, vcpus):
         return f"has {vcpus} vCPUs, not {hardware.vcpus}"
+    if hardware.network == "none" and domain.find("devices/interface") is not None:
+        return "has a network"
+    networks = [source.get("network") for source in domain.iterfind("devices/interface/source")]
+    if hardware.network not in ("", "none", *networks):
+        return f"is not on the network {hardware.network}"
     return ""
+
+
+def addresses(domain: ET.Element) -> frozenset[str]:
+    """The MAC addresses of a definition's network interfaces."""
+    macs = domain.iterfind("devices/interface/mac")
+    return frozenset(mac.get("address", "").lower() for mac in macs)
 
 
 def _devices(devices: ET.Element, hardware: Hardware, *, q35: bool) -> None:

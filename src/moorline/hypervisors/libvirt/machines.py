@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import uuid
 from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,6 +13,7 @@ from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.libvirt.connection import Connection, Do, T, module
 from moorline.hypervisors.libvirt.definition import (
     Platform,
+    addresses,
     boot_place,
     difference,
     from_scratch,
@@ -38,6 +41,7 @@ class LibvirtMachines:
     def __init__(self, uri: str = "qemu:///system", *, deadline: float = 60.0) -> None:
         # A start includes hooks, and QEMU's own: it takes longer than a disk.
         self._connection = Connection(uri, deadline)
+        self._defining = threading.Lock()
 
     def look(self, guest: GuestId) -> Machine:
         return self._connection.look(guest, lambda virt: _machine(virt.lookupByUUIDString(guest)))
@@ -47,6 +51,10 @@ class LibvirtMachines:
         self._definition(name, hardware)
 
     def define(self, name: str, hardware: Hardware) -> None:
+        with self._defining:  # two of one template must see each other
+            self._define(name, hardware)
+
+    def _define(self, name: str, hardware: Hardware) -> None:
         if self._refuse_other(name, hardware):
             return
         xml = self._definition(name, hardware)
@@ -120,10 +128,20 @@ class LibvirtMachines:
         if hardware.template:
             if hardware.network:
                 raise Refused("a template says itself what networks the guest has")
-            return from_template(name, hardware)
+            xml = from_template(name, hardware)
+            self._refuse_twins(name, addresses(ET.fromstring(xml)))  # noqa: S314 - made above
+            return xml
         network = self._connection.look("networks", lambda v: _network(v, hardware.network))
         asked = Hardware(hardware.memory, hardware.vcpus, network)
         return from_scratch(name, asked, self._connection.look("QEMU", _platform))
+
+    def _refuse_twins(self, name: str, macs: frozenset[str]) -> None:
+        if macs and (twins := self._connection.look("guests", lambda v: _twins(v, name, macs))):
+            mac, other = twins[0]
+            raise Refused(
+                f"the template gives {name} the MAC address {mac}, which {other} has",
+                hint="without <mac> in the template, libvirt makes one for each guest",
+            )
 
 
 def _refuse_name(name: str) -> None:
@@ -132,10 +150,36 @@ def _refuse_name(name: str) -> None:
             f"{name!r} is no name for a guest",
             hint=f"1 to {_LONGEST} bytes, without slashes and white space",
         )
+    if _is_uuid(name):
+        raise Refused(f"{name} is no name for a guest: it could be taken for another one's UUID")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _definition(domain: Any) -> ET.Element:
     return ET.fromstring(domain.XMLDesc(INACTIVE))  # noqa: S314 - libvirt's own output
+
+
+def _twins(virt: Any, name: str, macs: frozenset[str]) -> list[tuple[str, str]]:
+    """Which of *macs* other guests have, and who."""
+    others = [domain for domain in virt.listAllDomains() if domain.name() != name]
+    return [(mac, each.name()) for each in others for mac in _addresses(each) & macs]
+
+
+def _addresses(domain: Any) -> frozenset[str]:
+    libvirt = module()
+    try:
+        return addresses(ET.fromstring(domain.XMLDesc()))  # noqa: S314 - libvirt's own output
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return frozenset()  # it is gone since it was listed
 
 
 def _machine(domain: Any) -> Machine:
