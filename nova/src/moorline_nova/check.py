@@ -86,8 +86,12 @@ def look(files: Sequence[Path]) -> Iterator[Finding]:
 
     try:
         conf = _configuration(files)
-        yield from _configured(conf)
-        yield from _agent(conf.moorline.socket, [Path(file) for file in conf.config_file])
+        found = [Path(file).absolute() for file in conf.config_file]
+        if not found:
+            yield Finding("configuration", False, "no nova.conf is found", "give --config-file")
+            return
+        yield from _configured(conf, found)
+        yield from _agent(conf.moorline.socket, found)
     except cfg.Error as e:
         yield Finding("configuration", False, f"Nova's configuration cannot be used: {e}")
 
@@ -124,10 +128,8 @@ def _configuration(files: Sequence[Path]) -> Any:
     return conf
 
 
-def _configured(conf: Any) -> Iterator[Finding]:
-    found = ", ".join(conf.config_file)
-    advice = "say where nova.conf is: --config-file"
-    yield Finding("configuration", bool(found), f"configuration: {found or 'none'}", advice)
+def _configured(conf: Any, files: Sequence[Path]) -> Iterator[Finding]:
+    yield Finding("configuration", True, f"configuration: {', '.join(map(str, files))}")
     advice = f"set compute_driver = {_DRIVER} in [DEFAULT]"
     what = f"compute_driver = {conf.compute_driver}"
     yield Finding("compute_driver", conf.compute_driver == _DRIVER, what, advice)
@@ -153,7 +155,8 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     ours, its = importlib.metadata.version("moorline"), about["version"]
     what = f"moorline {its} is the agent, {ours} is beside Nova"
     yield Finding("version", ours == its, what, "install the same version in both places")
-    yield _options(about, files)
+    if ours == its:  # else what they know of options differs anyway
+        yield _options(about, files)
 
 
 def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
