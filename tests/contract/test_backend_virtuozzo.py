@@ -8,13 +8,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from mounts_rig import CLIENTS, mutable
-from virtuozzo_rig import FuseRig, ToyRig, connection
+from virtuozzo_rig import SETTINGS, FuseRig, ToyRig, connection
 
+from moorline.backends.virtuozzo import MountSettings
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux
 from moorline.hypervisors.libvirt.disk import disk_xml
@@ -337,6 +339,36 @@ def test_a_known_node_with_a_stale_password_tries_once_more(toy_rig: ToyRig) -> 
     with pytest.raises(Failed):
         connect(toy_rig, toy_rig.good)
     assert isinstance(look(toy_rig, toy_rig.good), Unlinked)
+
+
+@pytest.mark.lab
+def test_a_mount_that_was_made_is_not_made_again_for_its_exit_code(fuse_rig: FuseRig) -> None:
+    connect(fuse_rig, fuse_rig.good)
+    disconnect(fuse_rig, fuse_rig.good)  # the node is authenticated from now on
+    fuse_rig.cluster.command(fail_after={"code": 1, "stderr": "warning"})
+    calls = len(fuse_rig.lab.calls())
+    with pytest.raises(Failed, match="warning"):
+        connect(fuse_rig, fuse_rig.good)
+    assert [call[0] for call in fuse_rig.lab.calls()[calls:]] == ["vstorage-mount"]
+    assert isinstance(look(fuse_rig, fuse_rig.good), Linked)
+    disconnect(fuse_rig, fuse_rig.good)
+    assert fuse_rig.world() == ([], [])
+
+
+UNKNOWN = {
+    "user": replace(SETTINGS, user="nobody-here"),
+    "group": replace(SETTINGS, group="nobody-here"),
+}
+
+
+@pytest.mark.parametrize(("what", "settings"), UNKNOWN.items(), ids=UNKNOWN)
+def test_a_name_that_the_host_does_not_know_is_told_with_its_option(
+    toy_rig: ToyRig, what: str, settings: MountSettings
+) -> None:
+    toy_rig.backend = toy_rig.make(settings=settings)
+    toy_rig.refusals = 1
+    with pytest.raises(Failed, match=f"exited 1; there is no {what} .* .vzstorage_mount_{what}.$"):
+        connect(toy_rig, toy_rig.good)
 
 
 def test_a_mount_command_that_still_runs_is_no_reason_to_authenticate(toy_rig: ToyRig) -> None:

@@ -83,12 +83,13 @@ class ToyRig(OnToyHost):
         self.refusals = 0
 
     def make(self, **more: Any) -> Virtuozzo:
+        how = {"settings": SETTINGS, **more}
         return Virtuozzo(
             self.host,
             mount_point_base=self.base,
             configuration=self.configuration,
             has_command=self.host.programs.get,
-            **more,
+            **how,
         )
 
     @property

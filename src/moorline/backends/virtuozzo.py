@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import shutil
 import threading
@@ -68,6 +70,16 @@ class MountSettings:
             if value and not value.startswith("/"):
                 raise Refused(f"vzstorage_{option}_path: {value!r} is not an absolute path")
         _refuse_reserved(self.options)
+
+    def missing(self) -> str:
+        """Which of the names this host does not know; '' if it knows both."""
+        names = (("user", self.user, pwd.getpwnam), ("group", self.group, grp.getgrnam))
+        for what, name, look in names:
+            try:
+                look(name)
+            except KeyError:
+                return f"there is no {what} {name!r} on this host (vzstorage_mount_{what})"
+        return ""
 
     def arguments(self, cluster: str, prefix: str = "") -> tuple[str, ...]:
         """The arguments for a cluster's mount command.
@@ -273,7 +285,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
     def mount(self, c: VirtuozzoFile, at: Path) -> None:
         client = self._client()
         clusters = self._configuration / client / "clusters" / c.share
-        _tell_servers(clusters / "bs.list", c.servers)
+        _tell_servers(clusters / "bs.list", c.servers, at.name)
         known = (clusters / "auth_digest.key").exists()
         if not known:
             self._authenticate(client, c, at)
@@ -281,9 +293,11 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             super().mount(c, at)
         except Busy:
             raise
-        except Failed:
+        except Failed as e:
+            if missing := self._settings.missing():
+                raise Failed(f"{e.message}; {missing}") from e
             # The node may be known by a password that has been changed since.
-            if not known or c.password is None:
+            if not known or c.password is None or self._mount(at) is not None:
                 raise
             self._authenticate(client, c, at)
             super().mount(c, at)
@@ -316,11 +330,14 @@ def settings_of(values: Values) -> MountSettings:
     )
 
 
-def _tell_servers(path: Path, servers: Sequence[str]) -> None:
-    """Write the list of metadata servers, one a line, if it names others than it should."""
+def _tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:
+    """Write the list of metadata servers, one a line, if it names others than it should.
+
+    *mount* tells this writer from another one: a cluster can have two mounts.
+    """
     if not servers:
         return
-    temporary = path.with_name(f".{path.name}.moorline")
+    temporary = path.with_name(f".{path.name}.{mount}")
     try:
         with suppress(FileNotFoundError):
             if set(path.read_text().split()) == set(servers):
