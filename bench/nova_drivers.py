@@ -77,7 +77,7 @@ def _ours(conf: Any, directory: str) -> Any:
 
     options.register(conf)
     conf.set_override("socket", f"{directory}/agent.sock", group="moorline")
-    return MoorlineVolumeDriver(None)
+    return MoorlineVolumeDriver(None, {})
 
 
 def _nova_s(conf: Any, kind: str, directory: str) -> Any:
