@@ -9,7 +9,7 @@ from typing import Any
 from moorline.discovery import Discovering, Found
 from moorline.doctor import Surroundings, links, strays, unwished
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
-from moorline.model import Foreign, Guest, Link, LinkName, Unknown, Unlinked
+from moorline.model import Foreign, Guest, GuestId, Link, LinkName, Unknown, Unlinked, VolumeId
 from moorline.ports import Mount
 from moorline.reconciler import Reconciler, users
 from moorline.records import Records
@@ -57,11 +57,12 @@ class Repairer:
         rows, guests = self._records.all(), self._survey()
         made = []
         if disks:
-            for guest, volume in unwished(rows, guests):
+            due_disks = list(unwished(rows, guests))
+            for guest, volume in due_disks:
                 due = Repair("detach", f"{guest.name}/{volume}")
                 made.append(due if dry_run else self._try_detach(due, guest.name, volume))
-            if not dry_run:
-                guests = self._survey()  # their links may be free now
+            # Their links may be free then.
+            guests = _without(guests, due_disks) if dry_run else self._survey()
         for backend, found in strays(self._around.backends, rows, guests):
             if not isinstance(found.ill, Foreign | Unknown):
                 action = "remove" if isinstance(found.ill, Unlinked) else "disconnect"
@@ -140,3 +141,11 @@ class Repairer:
         except MoorlineError as e:
             return f"it cannot be told which guests run ({e})"
         return f"{', '.join(names)} run" if len(names) > 1 else f"{names[0]} runs" if names else ""
+
+
+def _without(guests: Sequence[Guest], disks: Sequence[tuple[Guest, VolumeId]]) -> list[Guest]:
+    """The guests as they will be when *disks* are gone."""
+    gone: dict[GuestId, set[str]] = {}
+    for guest, volume in disks:
+        gone.setdefault(guest.id, set()).add(guest.disks[volume].source)
+    return [replace(guest, paths=guest.paths - gone.get(guest.id, set())) for guest in guests]

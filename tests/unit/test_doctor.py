@@ -123,6 +123,20 @@ def test_a_disk_that_nobody_wished_goes_only_when_told(scene: Scene) -> None:
     assert scene.found() == []
 
 
+def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    guest = scene.world.guests[GuestId("g1")]
+    guest.running = False
+    guest.live.clear()
+    scene.moorline.release("g1", "vol-a")
+    told = [
+        [(each.action, each.subject) for each in scene.moorline.repair(disks=True, dry_run=dry)]
+        for dry in (True, False)
+    ]
+    assert told[0] == told[1] == [("detach", "g1/vol-a"), ("disconnect", link)]
+    assert scene.found() == []
+
+
 def test_a_wish_for_a_guest_that_is_gone(scene: Scene) -> None:
     scene.attach()
     del scene.world.guests[GuestId("g1")]

@@ -57,9 +57,9 @@ class Options:
         """Raises Refused, naming the option."""
         given = settings.agent
         look = given["agent_anyone_may_look"].lower()
-        _check("agent_anyone_may_look", look in _TRUE + _FALSE, "is neither true nor false")
-        _check("agent_log_format", given["agent_log_format"] in logs.FORMATS, "is no format")
-        _check("agent_log_level", given["agent_log_level"] in logs.LEVELS, "is no level")
+        _check("agent_anyone_may_look", look, look in _TRUE + _FALSE, "neither true nor false")
+        for name, known in (("agent_log_format", logs.FORMATS), ("agent_log_level", logs.LEVELS)):
+            _check(name, given[name], given[name] in known, f"none of {', '.join(known)}")
         return cls(
             Path(given["agent_socket"]),
             given["agent_group"],
@@ -75,9 +75,9 @@ class Options:
         return Rights.of(self.group, anyone_may_look=self.anyone_may_look)
 
 
-def _check(name: str, good: bool, why: str) -> None:
+def _check(name: str, value: str, good: bool, why: str) -> None:
     if not good:
-        raise Refused(f"the option {name} {why}", hint="see docs/reference.md")
+        raise Refused(f"the option {name} is {value[:80]!r}, {why}", hint="see docs/reference.md")
 
 
 def _seconds(name: str, text: str) -> float:
@@ -85,7 +85,7 @@ def _seconds(name: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1
-    _check(name, 1 <= seconds <= 86400, "is no number of seconds from 1 to 86400")
+    _check(name, text, 1 <= seconds <= 86400, "not a number of seconds from 1 to 86400")
     return seconds
 
 

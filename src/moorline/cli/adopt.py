@@ -10,8 +10,10 @@ import click
 from moorline.adopting import Candidate
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
-from moorline.cli.output import dump
+from moorline.cli.output import aligned, dump
 from moorline.model import Format
+
+_COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 
 
 @click.command()
@@ -95,8 +97,11 @@ def _print(given: Common, candidates: Sequence[Candidate]) -> None:
     if given.output != "text":
         click.echo(dump([each.to_dict() for each in candidates], given.output))
         return
-    for each in candidates:
-        disk = each.disk
-        whose = "wished" if each.wished else f"marked {disk.mark}" if disk.mark else "no mark"
-        lies_on = each.backend or "no mount of ours"
-        click.echo(f"{disk.device}  {disk.format}  {disk.path}  {lies_on}  {whose}")
+    click.echo(aligned([_COLUMNS, *map(_row, candidates)]))
+
+
+def _row(candidate: Candidate) -> tuple[str, ...]:
+    disk = candidate.disk
+    whose = "wished" if candidate.wished else f"marked {disk.mark}" if disk.mark else "no mark"
+    lies_on = candidate.backend or "no mount of ours"
+    return disk.device, disk.format, disk.path, lies_on, whose

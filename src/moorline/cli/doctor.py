@@ -16,6 +16,7 @@ from moorline.errors import Failed
 from moorline.explaining import Explanation
 from moorline.repair import Repair
 
+_WAITS = {"wait": "It waits", "park": "It waits for a person"}
 FOUND = 10
 """The exit code of a doctor who found something."""
 
@@ -139,7 +140,7 @@ def _sentences(it: Explanation) -> str:
     if it.step == "nothing":
         told.append("It is as wished: nothing waits.")
     else:
-        told.append(f"The next step is to {it.step}." if not it.waits_for else _waits(it))
+        told.append(_waits(it) if it.waits_for else f"The next step is to {it.step}.")
     held = ", ".join(it.held_by)
     told.append(f"Its link is {it.link}, " + (f"held by {held}." if held else "held by nobody."))
     if it.tried:
@@ -153,4 +154,5 @@ def _waits(it: Explanation) -> str:
     tries = f" after {it.tries} tries" if it.tries > 1 else ""
     soon = f"; the agent looks again in {it.due:.0f} s" if it.due is not None else ""
     since = f", for {age(it.since)}" if it.since and it.since < time.time() else ""
-    return f"It waits to {it.step}{since}{tries}: {it.waits_for}{soon}."
+    to = _WAITS.get(it.step, f"It waits to {it.step}")
+    return f"{to}{since}{tries}: {it.waits_for}{soon}."

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import click
 
 from moorline.cli.common import Common, common
 from moorline.cli.output import dump
+from moorline.errors import Unavailable
 from moorline.journal import JournalEntry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -46,20 +49,30 @@ def events(given: Common, follow: bool, since: float, volume: str) -> None:
       moorline events --follow --volume 3f2a
       moorline events --output json | jq '.[] | select(.outcome != "done")'
     """
-    with given.open(own=False) as moorline:
-        told = moorline.events(since=since, volume=volume)
+    for told in _told(given, follow, since, volume):
         if given.output != "text" and not follow:
             click.echo(dump([entry.to_dict() for entry in told], given.output))
             return
-        last = 0
-        while True:
-            for entry in told:
-                click.echo(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
-                last = entry.id
-            if not follow:
-                return
-            time.sleep(_POLL)
-            told = moorline.events(after=last, since=since, volume=volume)
+        for entry in told:
+            click.echo(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
+
+
+def _told(
+    given: Common, follow: bool, since: float, volume: str
+) -> Iterator[Sequence[JournalEntry]]:
+    # Who tells may be an agent that ends: the next one, or the file, goes on.
+    ends = (Unavailable,) if follow else ()
+    last = 0
+    while True:
+        with given.open(own=False) as moorline, suppress(*ends):
+            while True:
+                told = moorline.events(after=last, since=since, volume=volume)
+                yield told
+                if not follow:
+                    return
+                last = told[-1].id if told else last
+                time.sleep(_POLL)
+        time.sleep(_POLL)
 
 
 def line(entry: JournalEntry) -> str:
@@ -73,5 +86,5 @@ def line(entry: JournalEntry) -> str:
     if entry.message:
         what.append(f"{entry.message}")
     if entry.times > 1:
-        what.append(f"(the {entry.times}th time)")
+        what.append(f"({entry.times} times by now)")
     return "  ".join(what)

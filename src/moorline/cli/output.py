@@ -24,8 +24,12 @@ def dump(value: Any, output: str) -> str:
 
 def table(views: Sequence[View]) -> str:
     """One line an attachment, under a heading."""
-    rows = [_COLUMNS, *(_row(view) for view in views)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    return aligned([_COLUMNS, *map(_row, views)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """One line a row, in columns; all rows have as many cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

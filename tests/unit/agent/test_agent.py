@@ -140,6 +140,36 @@ def test_steps_are_in_the_log_with_the_request_that_they_were_taken_for(
     assert step["message"].startswith("attach Refused volume vol-1 on test ")
 
 
+def test_who_follows_the_events_outlives_the_agent(
+    start: Callable[..., Agent], tmp_path: Path
+) -> None:
+    agent = start().ready()
+    told = tmp_path / "told"
+    with told.open("w") as stderr:
+        follower = agent.command.start("events", "--follow", "--output", "json", stderr=stderr)
+    assert follower.stdout is not None
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    args = ("attach", "test", str(disk), "--format", "raw", "--volume")
+    ids = []
+    try:
+        for number in (0, signal.SIGKILL, signal.SIGTERM):
+            if number:
+                agent.end(number)
+                agent = start().ready()
+            agent.command(*args, f"vol-{number:d}", code=3)
+            for line in follower.stdout:
+                entry = json.loads(line)
+                ids.append(entry["id"])
+                if entry["volume"] == f"vol-{number:d}":
+                    break
+    finally:
+        follower.kill()
+        follower.communicate()
+    assert ids == list(range(1, len(ids) + 1))  # nothing twice, and nothing left out
+    assert told.read_text() == ""
+
+
 def test_a_command_that_asks_for_something_else_is_refused(
     start: Callable[..., Agent], tmp_path: Path
 ) -> None:
