@@ -30,7 +30,7 @@ class Demo:
         """Type a command, and show what it prints."""
         say(f"# moorline {' '.join(args)}")
         done = self._moorline(*args, code=code)
-        for line in (done.stdout + done.stderr).splitlines():
+        for line in (done.stderr + done.stdout).splitlines():
             say(f"  {line}")
         return done.stderr
 

@@ -57,7 +57,7 @@ class Demo:
         """Type a command, and show what it prints."""
         self._show(args)
         done = self.command(*args, code=code)
-        for line in (done.stdout + done.stderr).splitlines():
+        for line in (done.stderr + done.stdout).splitlines():
             say(f"  {line}")
         return done.stdout + done.stderr
 

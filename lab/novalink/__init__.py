@@ -25,6 +25,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,9 @@ from lab.novalink.faults import Faults
 from lab.novalink.model import System, build
 from lab.novalink.server import Server
 from lab.novalink.service import Service
+
+# oslo.utils, beneath pypowervm, imports eventlet, which warns wherever it is installed.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 Mode = Literal["novalink", "traditional", "hmc"]
 

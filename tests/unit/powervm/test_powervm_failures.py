@@ -6,17 +6,21 @@ import os
 import time
 
 import pytest
+from pypowervm import exceptions as pvm
+from pypowervm.adapter import Response
 
 from lab.novalink import NovaLink as Lab
 from lab.novalink.model import partition_uuid
 from lab.novalink.rig import WEB, mapped, powervm
 from moorline.errors import (
+    Denied,
     Failed,
     MoorlineError,
     Unavailable,
     Uncertain,
 )
 from moorline.hypervisors.powervm import PowerVM
+from moorline.hypervisors.powervm.failures import failure
 from moorline.model import DiskOptions, DiskState, ImageFile, Sizes, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")
@@ -108,6 +112,16 @@ def test_d8_errors_say_what_is_not_done_and_why(lab: Lab, vm: PowerVM, disk: Ima
     assert f"mapping {disk.path} to web01" in str(failed.value)
     assert "the server does not want to" in str(failed.value)
     assert "HTTP 400" in str(failed.value)
+
+
+def test_who_may_not_is_told_what_to_look_at() -> None:
+    forbidden = pvm.HttpError(Response("GET", "/", 403, "Forbidden", {}))
+    unreadable = pvm.AuthFileReadError(access_file="/run/session")
+    for error, hint in ((forbidden, "may not do that"), (unreadable, "may read")):
+        told = failure("it is not done", error, sent=True)
+        assert type(told) is Denied
+        assert told.message.startswith("it is not done: ")
+        assert hint in told.hint
 
 
 def test_a_change_that_is_not_answered_is_uncertain_at_the_deadline(

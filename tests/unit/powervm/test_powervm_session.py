@@ -114,8 +114,9 @@ def test_a_connection_that_the_server_closed_is_made_anew(lab: Lab, disk: ImageF
     vm = powervm(lab)
     guest = vm.find("web01").id
     time.sleep(0.3)
+    before = lab.service.connections
     vm.attach(guest, VolumeId("v1"), disk, DiskOptions())
-    assert lab.service.connections == 2
+    assert lab.service.connections > before
     vm.close()
 
 

@@ -181,13 +181,13 @@ def test_what_is_configured(tmp_path: Path) -> None:
 
 
 def test_a_question_that_is_not_answered_ends(lab: VCenter, web: GuestId) -> None:
-    vm = vsphere(lab, deadline=0.5)
+    vm = vsphere(lab, deadline=1.5)
     vm.disks(web)
-    lab.fault("RetrievePropertiesEx", DelayMs=3000)
+    lab.fault("RetrievePropertiesEx", DelayMs=6000)
     start = time.monotonic()
     with pytest.raises(Unavailable, match="no answer"):
         vm.disks(web)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
     assert vm.disks(web) == {}
     vm.close()
 
@@ -278,12 +278,12 @@ def test_vcenter_itself_is_believed_as_ever(lab: VCenter) -> None:
 
 
 def test_a_silent_session_is_kept_alive(vcenter: VCenter) -> None:
-    with VCenter(idle=1) as lab:
+    with VCenter(idle=1.5) as lab:
         for every, logins in ((60.0, 2), (0.3, 1)):
             lab.heal()
             session = Session(logon(lab), keep_alive=every)
             VSphere(session).survey()
-            time.sleep(2.5)
+            time.sleep(3.4)  # it looks once in that time
             VSphere(session).survey()
             session.close()
             assert lab.calls()["Login"] == logins

@@ -162,9 +162,9 @@ def test_a_name_is_taken_once(operator: Operator) -> None:
 
 
 def test_a_session_may_not_be_silent_for_long() -> None:
-    with VCenter(idle=0.3) as lab:
+    with VCenter(idle=0.8) as lab:
         operator = Operator(lab)
-        time.sleep(1)
+        time.sleep(2)
         with pytest.raises(vim.fault.NotAuthenticated):
             operator.content.sessionManager.sessionList  # noqa: B018 - reading it asks
         operator.close()
