@@ -30,27 +30,32 @@ class ComputeHost:
         for directory in (self.mounts, self.temporary):
             directory.mkdir(mode=0o755)
         self.config = base / f"{name}.conf"
+        self.environment = {
+            **os.environ,
+            "MOORLINE_STATE_DIR": str(self.state),
+            "TMPDIR": str(self.temporary),
+        }
+        self.configure()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = Client(self.socket, timeout=30)
+
+    def configure(self, *lines: str) -> None:
+        """Write the agent's configuration, with more *lines* beneath ``[libvirt]``."""
         self.config.write_text(
+            f"[moorline]\nagent_socket = {self.socket}\n"
             "[libvirt]\n"
             f"quobyte_mount_point_base = {self.mounts}\n"
             f"vzstorage_mount_point_base = {self.mounts}\n"
             "vzstorage_mount_user = root\n"
-            "vzstorage_mount_group = root\n"
-            f"nfs_mount_point_base = {self.mounts}\n"
+            "vzstorage_mount_group = root\n" + "\n".join(lines)
         )
-        self._process: subprocess.Popen[bytes] | None = None
-        self.client = Client(self.socket, timeout=30)
 
     def start(self) -> None:
         """Start the agent, and wait until it answers."""
         log = (self.base / f"{self.name}.log").open("ab")
         self._process = subprocess.Popen(
-            [MOORLINE, "agent", "--socket", str(self.socket), "--config-file", str(self.config)],
-            env={
-                **os.environ,
-                "MOORLINE_STATE_DIR": str(self.state),
-                "TMPDIR": str(self.temporary),
-            },
+            [MOORLINE, "agent", "--config-file", str(self.config)],
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

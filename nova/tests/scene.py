@@ -45,6 +45,7 @@ PASSWORD = "geh:/eim, really"
 class Scene(base.ServersTestBase):
     """A cloud with one compute host, *one*; a test may start a second, *two*."""
 
+    compute_driver = "moorline.LibvirtDriver"
     microversion = "latest"
     ADMIN_API = True
 
@@ -79,7 +80,7 @@ class Scene(base.ServersTestBase):
         self.useFixture(fixtures.MonkeyPatch(at, instead))
 
     def _setup_compute_service(self) -> None:
-        self.flags(compute_driver="moorline.LibvirtDriver")
+        self.flags(compute_driver=self.compute_driver)
         # ``fakelibvirt`` does not tell that a disk is gone; Nova looks when it has waited so long.
         self.flags(device_detach_timeout=1, group="libvirt")
 
@@ -93,12 +94,13 @@ class Scene(base.ServersTestBase):
         return host
 
     def plug(self, host: ComputeHost) -> None:
-        """Let the nova-compute that is made next use the agent of *host*."""
+        """Let the nova-compute that is made next be that of *host*."""
         from moorline_nova import options
         from nova.conf import CONF
 
         options.register(CONF)
         self.flags(socket=str(host.socket), timeout=20, group="moorline")
+        self.flags(quobyte_mount_point_base=str(host.mounts), group="libvirt")
         self.flags(volume_types=["veritas_hyperscale", "vzstorage", "quobyte"], group="moorline")
 
     def cluster(self) -> Cluster:

@@ -188,8 +188,11 @@ class Reconciler:
             return Held.UNKNOWN, ()
         if leaving and row.hands_off:
             # Forgotten while its own guest still names it, nobody would disconnect it later.
-            own = users(row.link, (guest for guest in guests if guest.id == row.key.guest))
-            if own or self._wanted_by_others(row):
+            # Where another wish keeps the link, only its own path matters.
+            others = self._wanted_by_others(row)
+            what = _path(link) or row.link if others else row.link
+            own = users(what, (guest for guest in guests if guest.id == row.key.guest))
+            if own or others:
                 return (Held.UNKNOWN if own else Held.HELD), tuple(own)
         if leaving:
             guests = [_without(disk, guest, row.key.guest) for guest in guests]
@@ -284,7 +287,13 @@ def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
     return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
 
 
-def users(link: LinkName, guests: Iterable[Guest]) -> list[str]:
+def _path(link: Link) -> str:
+    """Of the volume alone, where its link tells it; else ''."""
+    source = link.source if isinstance(link, Linked) else None
+    return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
+
+
+def users(link: str, guests: Iterable[Guest]) -> list[str]:
     """Name the guests that have a path on *link* in any of their definitions."""
     root = PurePath(link)
     return sorted(
@@ -319,8 +328,7 @@ def _waits_for(seen: Seen) -> str:
 
 def elsewhere(link: Link, path: str) -> str:
     """Say why the disk that is *path* is not the volume that *link* leads to; mostly ''."""
-    if not path or not isinstance(link, Linked):
+    there = _path(link)
+    if not path or there in ("", path):
         return ""
-    if not isinstance(link.source, ImageFile | BlockDevice) or str(link.source.path) == path:
-        return ""
-    return f"the guest's disk of this volume is {path}, not {link.source.path}"
+    return f"the guest's disk of this volume is {path}, not {there}"

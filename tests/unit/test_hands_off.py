@@ -75,6 +75,15 @@ def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
     assert SHARE not in rig.world.mounts
 
 
+def test_another_disk_of_its_guest_on_the_same_link_does_not_keep_the_wish(rig: Rig) -> None:
+    connect(rig, "a")
+    connect(rig, "b")
+    define(rig, "b")  # the other was unplugged first, as Nova does it
+    rig.owner().detach(GUEST, "a", hands_off=True)
+    assert [view.volume for view in rig.owner().list()] == ["b"]
+    assert SHARE in rig.world.mounts
+
+
 def test_asked_again_before_it_was_disconnected_it_stays(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
