@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -26,7 +27,8 @@ _FAT = (1 * MIB, 40 * MIB)
 _ROOT = (41 * MIB, 20 * MIB)
 """Where each partition begins, and its size."""
 _PACKAGES = ("syslinux", "syslinux-common", "mtools", "dosfstools", "busybox-static")
-_MODULES = (*images.MODULES, "ext4")
+_MODULES = (*images.MODULES, "ext4", "button", "evdev")
+"""The last two, so that it hears the power button."""
 
 _INITRAMFS = """#!/bin/sh
 /bin/busybox --install -s /bin
@@ -52,7 +54,10 @@ def disk() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             with tempfile.TemporaryDirectory(dir=images.cache()) as work:
-                _build(Path(work)).replace(made)
+                built = _build(Path(work))
+                for old in images.cache().glob("boot-*.raw"):
+                    old.unlink()
+                built.replace(made)
     return made
 
 
@@ -113,7 +118,7 @@ def _fat(work: Path, root: Path, kernel: Path) -> Path:
     environment = {**os.environ, "PATH": ":".join(map(str, tools)) + ":" + os.environ["PATH"]}
 
     def run(*command: str | Path) -> None:
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        _run(command, environment)
 
     run("mkfs.fat", "-F", "16", "-h", str(_FAT[0] // 512), path)
     run("mcopy", "-i", path, kernel, "::kernel")
@@ -134,5 +139,11 @@ def _file_system(work: Path, busybox: Path) -> Path:
     (tree / "init").chmod(0o755)
     path = work / "root.img"
     command = ["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(path), f"{_ROOT[1] >> 10}k"]
-    subprocess.run(command, check=True)
+    _run(command, os.environ)
     return path
+
+
+def _run(command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"lab: the disk to boot from cannot be made: {command[0]}: {done.stderr}")

@@ -105,19 +105,30 @@ def _build(work: Path) -> None:
 def unpack(work: Path, root: Path, packages: Sequence[str]) -> None:
     """Fetch the guest's kernel and *packages*, and unpack them below *root*."""
     work.chmod(0o755)
-    packages = [*_kernel_packages(), *packages]
-    subprocess.run(["apt-get", "-q", "download", *packages], cwd=work, check=True)
+    if not _fetched(work, packages):
+        # The lists may be older than the archive, which drops what was superseded.
+        update = [] if os.geteuid() == 0 else ["sudo", "--"]
+        subprocess.run([*update, "apt-get", "-q", "update"], check=False)
+        if not _fetched(work, packages):
+            wanted = ", ".join([" or ".join(KERNELS), *packages])
+            raise SystemExit(f"lab: apt-get cannot fetch {wanted}: see above")
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
 
 
+def _fetched(work: Path, packages: Sequence[str]) -> bool:
+    kernel = _kernel_packages()
+    command = ["apt-get", "-q", "-o", "Acquire::Retries=3", "download", *kernel, *packages]
+    return bool(kernel) and not subprocess.run(command, cwd=work, check=False).returncode
+
+
 def _kernel_packages() -> list[str]:
-    """The kernel and, where they are a package of their own, its modules."""
+    """The kernel and, where they are a package of their own, its modules; none: apt knows none."""
     for meta in KERNELS:
         image = _depends(meta, r"linux-image-\d\S*")
         if image:
             return image + _depends(image[0], r"linux-modules-\d\S*")
-    raise SystemExit(f"lab: none of {', '.join(KERNELS)} is known to apt; try: apt-get update")
+    return []
 
 
 def _depends(package: str, pattern: str) -> list[str]:

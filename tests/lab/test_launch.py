@@ -90,6 +90,28 @@ def test_it_boots_from_the_volume_and_writes_to_it(stage: Stage) -> None:
     assert boot.file.stat().st_size == bootable.SIZE
 
 
+SHUTDOWN = "echo asked | dd of=/dev/vdb conv=notrunc,sync; umount -a; poweroff -f"
+
+
+def test_removing_it_lets_it_shut_down_by_itself(stage: Stage) -> None:
+    boot, data = stage.boot_volume(), stage.volume()
+    stage.moorline(*stage.launch(boot, "--connection", str(data.connection)), deadline=120)
+    guest = stage.guest()
+    stage.moorline("remove", NAME, "--timeout", "1", code=5)  # nothing in it hears the button
+    assert guest.domain.isActive()
+    assert stage.wishes().keys() == {boot.id, data.id}
+    script = "/etc/acpi/PWRF/00000080"
+    guest.agent.check(f"mkdir -p {Path(script).parent}; echo '#!/bin/sh' > {script}")
+    guest.agent.check(f"echo '{SHUTDOWN}' >> {script}; chmod +x {script}")
+    guest.agent.check("acpid -d >/dev/null 2>&1 &")
+    guest.agent.close()
+    told = stage.moorline.json("remove", NAME)
+    assert told["steps"][0] == "stop"
+    assert not stage.is_there()
+    assert stage.is_clean()
+    assert data.bytes(length=5) == b"asked"
+
+
 def test_without_a_template_it_has_room_for_disks(stage: Stage) -> None:
     boot = stage.boot_volume()
     told = stage.moorline.json("launch", NAME, "--boot", str(boot.connection), "--memory", "96M")
