@@ -152,6 +152,13 @@ def test_d4_a_format_other_than_raw_is_refused(lab: Lab, vm: PowerVM, disk: Imag
     assert lab.trace == []
 
 
+@pytest.mark.parametrize("path", ["volume-1", "/mnt/volume\n1"])
+def test_a_path_that_cannot_be_told_is_refused(lab: Lab, vm: PowerVM, path: str) -> None:
+    with pytest.raises(Refused, match="not a path"):
+        vm.attach(WEB, V1, ImageFile(Path(path), "raw"), PLAIN)
+    assert lab.trace == []
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [({"rmc": "inactive"}, "RMC"), ({"dlpar": False}, "DLPAR")],

@@ -45,6 +45,7 @@ def test_the_mark_is_written_and_cleared_in_the_same_call(
     assert key == f"{MARK}v1"
     assert value.endswith(f" {source.path}")
     vm.detach(web, V1)
+    vm.detach(web, V1)
     assert marks(operator) == []
     assert lab.calls()["ReconfigVM_Task"] == 2
 

@@ -287,6 +287,7 @@ WAYS: list[dict[str, Any]] = [
     {"TaskFault": "SystemError"},
     {"TaskMs": 100},
 ]
+FAULTS = ("HostCommunication", "NotAuthenticated", "NoPermission")
 METHODS = (
     "ImportVApp",
     "upload",
@@ -324,6 +325,47 @@ def test_whatever_goes_wrong_a_second_launch_ends_well(
             makes.remove("box")
             assert left(lab) == [], way
             points += 1
+    record_property("crash_points", points)
+
+
+@pytest.mark.parametrize("way", [{"DropAfter": True}, *({"Fault": f} for f in FAULTS)], ids=str)
+@pytest.mark.parametrize("goal", [Stage.ON, Stage.ABSENT], ids=["launch", "remove"])
+def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(
+    lab: VCenter,
+    makes: Provisioner,
+    image: Image,
+    goal: Stage,
+    way: dict[str, Any],
+    record_property: Any,
+) -> None:
+    """What is said not to have happened has not, and has left nothing behind."""
+    wanted = order(image, policy="VVol No Requirements Policy")
+    deed = (lambda: makes.launch(wanted)) if goal is Stage.ON else (lambda: makes.remove("box"))
+    points = 0
+    while True:
+        if goal is Stage.ABSENT:
+            makes.launch(wanted)
+        lab.heal()
+        lab.fault(Skip=points, **way)
+        told: MoorlineError | None = None
+        try:
+            deed()
+        except MoorlineError as error:
+            told = error
+        calls = sum(lab.calls().values())
+        lab.heal()
+        seen = makes.look("box").stage
+        assert (seen is goal) if told is None else (seen is not goal or type(told) is Uncertain)
+        if goal is Stage.ON and isinstance(told, Refused | Failed):
+            assert seen is not Stage.HALF, (points, told)
+        deed()
+        assert makes.look("box").stage is goal
+        makes.remove("box")
+        assert left(lab) == []
+        if calls <= points:
+            break
+        points += 1
+    assert points > 12
     record_property("crash_points", points)
 
 

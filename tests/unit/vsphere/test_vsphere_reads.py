@@ -11,7 +11,7 @@ from pyVmomi import vim, vmodl
 
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
-from moorline.errors import Busy, Failed, Refused, Uncertain
+from moorline.errors import Busy, Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere import VSphere, failures, tasks
 from moorline.hypervisors.vsphere.properties import read
 from moorline.model import DiskOptions, DiskState, GuestId, VolumeId
@@ -207,6 +207,15 @@ def test_faults_by_family_in_vcenters_own_words(
         )
     assert type(told.value) is family
     assert told.value.message.startswith("it is not done: vCenter says: ")
+
+
+@pytest.mark.parametrize("fault", ["HostCommunication", "SystemError", "InvalidArgument"])
+def test_a_question_that_fails_changed_nothing(
+    lab: VCenter, vm: VSphere, web: GuestId, fault: str
+) -> None:
+    lab.fault("RetrievePropertiesEx", Fault=fault)
+    with pytest.raises(Unavailable, match="injected"):
+        vm.disks(web)
 
 
 def test_an_answer_that_does_not_fit_its_type_is_uncertain(

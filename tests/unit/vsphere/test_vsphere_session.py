@@ -111,6 +111,18 @@ def test_a_session_that_ended_is_renewed(
     assert lab.calls()["Login"] == 4
 
 
+def test_a_session_that_ends_while_all_are_looked_at_is_renewed(
+    lab: VCenter, vm: VSphere, web: GuestId
+) -> None:
+    for look in (vm.survey, lambda: vm.find(web)):
+        lab.fault("RetrievePropertiesEx", Fault="NotAuthenticated")
+        assert look()
+    assert lab.calls()["Login"] == 3
+    lab.fault("RetrievePropertiesEx", count=0, Fault="ManagedObjectNotFound")
+    with pytest.raises(Unavailable):  # not: there is no such guest
+        vm.find(web)
+
+
 def test_a_session_that_ended_is_renewed_for_policies(lab: VCenter, operator: Operator) -> None:
     session = Session(logon(lab))
     made = Provisioner(session)

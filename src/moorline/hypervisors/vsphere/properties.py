@@ -55,6 +55,17 @@ def fetch(
 
 def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) -> list[Any]:
     """The same, of all objects of *kind* that there are."""
+    try:
+        return _in_view(session, what, kind, paths)
+    except NotFound:  # the view went with its session
+        pass
+    try:
+        return _in_view(session, what, kind, paths)
+    except NotFound as error:
+        raise Unavailable(error.message, hint=error.hint) from error
+
+
+def _in_view(session: Session, what: str, kind: type, paths: Sequence[str]) -> list[Any]:
     content = session.content
     view = session.ask(
         what,

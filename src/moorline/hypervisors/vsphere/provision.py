@@ -209,10 +209,10 @@ class Provisioner:
             return
         try:
             self._import(what, order, spec, place, progress)
+            self._finish(order)
         except MoorlineError as error:
             self._clear(order.name, error)
             raise
-        self._finish(order)
 
     def _import(
         self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
@@ -228,7 +228,7 @@ class Provisioner:
             lease.upload(order.image.pieces(place.size), order.image.length, progress)
 
     def _finish(self, order: Order) -> None:
-        seen = self.look(order.name)
+        seen = self._look_again(order.name)
         if seen.stage is not Stage.HALF:
             raise Uncertain(f"machine {order.name} was brought in, and is {seen.stage.value}")
         whole = vim.vm.ConfigSpec(extraConfig=[order.mark(WHOLE)])
