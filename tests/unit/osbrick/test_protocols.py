@@ -171,7 +171,7 @@ def test_a_device_is_told_from_all_else(sys: Path, tmp_path: Path) -> None:
     describe(sys, disk, size=0)
     assert isinstance(look(disk, sys), Broken), "no medium"
     describe(sys, disk, size=8, wwid="naa.6001405")
-    assert look(disk, sys) == Device(4096, frozenset({"naa.6001405"}))
+    assert look(disk, sys) == Device(4096, disk.stat().st_rdev, frozenset({"naa.6001405"}))
     link = tmp_path / "link"
     assert isinstance(look(link, sys), Unlinked)
     link.symlink_to(disk)

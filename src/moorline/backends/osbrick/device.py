@@ -21,6 +21,8 @@ class Device:
 
     size: int
     """Bytes."""
+    number: int
+    """The kernel's, as of stat(2): two nodes of one number are one device."""
     wwids: frozenset[str]
     """Its identities as sysfs spells them: ``naa.…``, ``eui.…``, ``uuid.…``, ``mpath-…``."""
 
@@ -44,7 +46,7 @@ def look(path: Path, sys: Path = SYS) -> Device | Unlinked | Broken | Foreign:
         return Broken(f"there is no device behind {path}")
     if not size:
         return Broken(f"the device {path} has no medium")
-    return Device(size, frozenset(_wwids(facts)))
+    return Device(size, found.st_rdev, frozenset(_wwids(facts)))
 
 
 def _wwids(facts: Path) -> set[str]:

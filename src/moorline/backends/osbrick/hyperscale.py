@@ -118,10 +118,9 @@ class HyperScale(OsBrick[BlockVolume]):
     def _identify(self, c: BlockVolume, device: Device) -> None:
         if usurper := self._usurper(c):
             raise Refused(usurper.reason, hint="their GUIDs begin alike: disconnect that one first")
-        number = c.device.stat().st_rdev
         for other in self._begun_volumes():
             with suppress(OSError):
-                if other.device != c.device and other.device.stat().st_rdev == number:
+                if other.device != c.device and other.device.stat().st_rdev == device.number:
                     raise Refused(
                         f"{c.device} and {other.device} are the same device",
                         hint="one of the nodes is stale: detach both volumes",
