@@ -132,7 +132,7 @@ def test_the_name_of_another_device_is_no_link(ploop_rig: PloopRig) -> None:
     connect(rig, rig.good)
     (descriptor,) = rig.devices
     rig.devices["/elsewhere/DiskDescriptor.xml"] = rig.devices.pop(descriptor)
-    assert isinstance(look(rig, rig.good), Unlinked)
+    assert isinstance(look(rig, rig.good), Broken)
     connect(rig, rig.good)
     assert look(rig, rig.good) == Linked(BlockDevice(rig.name, Caching.WRITEBACK))
     assert str(rig.name.readlink()) == f"/dev/{rig.devices[descriptor]}"
@@ -175,6 +175,69 @@ def test_whatever_strikes_at_any_command_it_is_gone_over(
         else:
             assert rig.world() == ([], [], {}, {})
     assert at > 3
+
+
+@pytest.mark.parametrize("fault", [Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.FAIL])
+def test_what_is_half_made_is_never_seen_as_nothing(ploop_rig: PloopRig, fault: Fault) -> None:
+    """A wish that goes is forgotten where there is nothing: what is there would be leaked."""
+    rig, sound, faults = ploop_rig, ploop_rig.backend, Faults()
+    seen = set()
+    for at in count():
+        rig.backend = rig.make(Faulty(rig.host, faults, {"run"}))
+        faults.plan((at, fault))
+        with suppress(Killed, Failed, Uncertain):
+            connect(rig, rig.good)
+        rig.backend = sound
+        link = look(rig, rig.good)
+        seen.add(type(link))
+        if isinstance(link, Unlinked):
+            assert (rig.host.table, rig.devices) == ([], {})
+        disconnect(rig, rig.good)
+        if not faults.struck:
+            break
+        faults.struck = 0
+    assert seen == {Unlinked, Broken, Linked}
+
+
+def test_a_mount_that_a_neighbour_needs_is_not_half_made(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.neighbour)
+    assert isinstance(look(rig, rig.good), Unlinked)
+    with pytest.raises(Refused):
+        connect(rig, {**rig.good, "data": {**rig.good["data"], "name": "disk-9"}})
+    disconnect(rig, rig.neighbour)
+    assert rig.world() == ([], [], {}, {})
+
+
+def test_devices_that_nobody_wishes_are_found_and_cleared(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.good)
+    connect(rig, rig.neighbour)
+    rig.devices["/elsewhere/DiskDescriptor.xml"] = "ploop77"  # somebody's own
+    found = rig.backend.links()
+    assert [each.ill for each in found] == [None, None]
+    assert rig.backend.link_name(rig.c) in {each.link for each in found}
+    for each in found:
+        assert len(rig.host.table) == 1
+        rig.backend.clear(each.link)
+    assert rig.backend.links() == []
+    assert list(rig.devices) == ["/elsewhere/DiskDescriptor.xml"]
+    assert rig.world()[:3] == ([], [], {})  # type: ignore[index]
+    with pytest.raises(Refused):
+        rig.backend.clear(found[0].link)
+
+
+def test_a_list_that_cannot_be_had_hides_no_mount(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    at = rig.base / "clu-0123456789abcdef"
+    at.mkdir()
+    rig.host.mount("vstorage://clu", str(at), "fuse.vstorage", ToyShare())
+
+    def hung(host: object, command: object) -> None:
+        raise Uncertain("no answer")
+
+    rig.host.programs["ploop"] = hung
+    assert [each.link for each in rig.backend.links()] == [str(at)]
 
 
 def test_a_command_that_still_runs_is_waited_for(ploop_rig: PloopRig) -> None:

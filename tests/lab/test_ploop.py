@@ -83,6 +83,32 @@ def test_the_guest_writes_to_a_ploop_image(story: PloopStory, second_guest: Gues
     story.check(False)
 
 
+def test_what_was_refused_or_stopped_halfway_leaves_nothing(story: PloopStory) -> None:
+    story.file.rename(story.file.with_name("hidden"))
+    assert "no file" in story.run("attach", code=3).stderr
+    story.check(False)
+    story.file.with_name("hidden").rename(story.file)
+    story.kill_after("attach", "mount")  # the device has no name yet
+    assert story.mounts() == 1
+    story.run("detach")
+    story.check(False)
+    assert story.verbs() == ["mount", "umount"]
+
+
+def test_a_device_that_nobody_wishes_is_found_and_taken_away(story: PloopStory) -> None:
+    options = ("--config-file", str(story.config))
+    story.run("attach", "--level", "connected")
+    story.moorline("release", story.guest.name, ID, *options)
+    assert story.mounts() == 1
+    (leaked,) = story.moorline.json("doctor", *options, code=10)["findings"]
+    assert (leaked["check"], leaked["next"]) == ("leaked-link", "moorline repair")
+    assert Path(leaked["subject"]).is_symlink()
+    story.moorline("repair", *options)
+    story.check(False)
+    assert story.verbs() == ["mount", "umount"]
+    assert story.moorline.json("doctor", *options)["findings"] == []
+
+
 def test_a_busy_device_keeps_the_mount(story: PloopStory) -> None:
     story.run("attach")
     device = Path(source(story.guest))

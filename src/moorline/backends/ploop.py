@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,8 +55,14 @@ class Ploop:
             )
         _demand_ours(name)
 
-    def link(self, name: Path, directory: Path, share: Link, caching: Caching) -> Link:
-        """What is there of the image in *directory*, on a share that is as *share* says."""
+    def link(
+        self, name: Path, directory: Path, share: Link, caching: Caching, mount: Path | None
+    ) -> Link:
+        """What is there of the image in *directory*, on a share that is as *share* says.
+
+        *mount*: the share's, if it is there for such images alone. What is half made
+        is Broken, for what is Unlinked is forgotten.
+        """
         if isinstance(share, Foreign | Unknown):
             return share
         if not _is_ours(name):
@@ -65,14 +71,17 @@ class Ploop:
             return Unknown(f"a ploop command for {directory} still runs", hangs=False)
         try:
             device = self._device(directory)
+            idle = isinstance(share, Linked) and mount is not None and not self.used(mount)
         except MoorlineError as e:
             return Unknown(f"the ploop devices cannot be listed: {e}", hangs=False)
         if isinstance(share, Unlinked) and device:
             return Broken(f"{device} is there, but the share of its image is not mounted")
         if isinstance(share, Broken):
             return share
+        if device is None and not name.is_symlink():
+            return Broken(f"{mount} is mounted for no device yet") if idle else Unlinked()
         if device is None or not _leads(name, device):
-            return Unlinked()
+            return Broken(f"{name} does not lead to the device of {directory}, {device}")
         return Linked(BlockDevice(name, caching))
 
     def connect(self, name: Path, directory: Path) -> None:
@@ -99,9 +108,27 @@ class Ploop:
         with suppress(OSError):
             _hold(name).unlink()
 
+    def found(self, base: Path) -> Mapping[Path, Path]:
+        """The names that lead to a device, and what has a device beneath *base* without one.
+
+        Each with its image's directory. Raises Failed, Uncertain.
+        """
+        names = {name.readlink(): name for name in self._links()}
+        return {
+            names.get(device, device): image.parent
+            for image, device in self._devices()
+            if device in names or image.is_relative_to(base)
+        }
+
     def used(self, share: Path) -> bool:
         """Whether an image beneath *share* has a device. Raises Failed, Uncertain."""
         return any(image.is_relative_to(share) for image, _ in self._devices())
+
+    def _links(self) -> Sequence[Path]:
+        try:
+            return [path for path in self._names.iterdir() if path.is_symlink()]
+        except OSError:
+            return []  # no name was given yet
 
     def _device(self, directory: Path) -> Path | None:
         """The device of the image in *directory*, as the kernel tells it. Never asks the share."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import os
 import pwd
 import re
 import shutil
@@ -18,8 +17,9 @@ from moorline.backends import mountpoint
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.backends.ploop import Ploop
-from moorline.backends.virtuozzo_share import CLUSTER, read_share
-from moorline.errors import Busy, Failed, Refused
+from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
+from moorline.discovery import Found
+from moorline.errors import Busy, Failed, MoorlineError, Refused
 from moorline.model import BlockDevice, Caching, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.secret import Secret
@@ -231,14 +231,15 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         link = super().inspect(c)
         if c.format != "ploop":
             return link
-        return self._ploop.link(self._device(c), self._directory(c), link, self._cache)
+        mount = None if self.is_given(c) else self.mount_point(c)
+        return self._ploop.link(self._device(c), self._directory(c), link, self._cache, mount)
 
     def connect(self, c: VirtuozzoFile) -> None:
         if c.format != "ploop":
             super().connect(c)
             return
         self._ploop.demand(self._device(c))
-        with self._lane(c):
+        with self._lane(self.mount_point(c)):
             super().connect(c)
             # What the kernel opens is looked at before it does.
             self.verify(c)
@@ -248,14 +249,34 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         if c.format != "ploop":
             super().disconnect(c)
             return
-        with self._lane(c):
+        with self._lane(self.mount_point(c)):
             self._ploop.disconnect(self._device(c), self._directory(c))
             if not self._ploop.used(self.mount_point(c)):
                 super().disconnect(c)
 
-    def _lane(self, c: VirtuozzoFile) -> threading.Lock:
+    def links(self) -> Sequence[Found]:
+        """Mounts and mount points, and the devices of ploop images."""
+        found = [*super().links()]
+        with suppress(MoorlineError):  # what cannot be told is left alone
+            found += [Found(LinkName(str(name)), None) for name in self._ploop.found(self._base)]
+        return found
+
+    def clear(self, link: LinkName) -> None:
+        """Also the device of a ploop image, and with the last one their mount."""
+        directory = self._ploop.found(self._base).get(Path(link))
+        if directory is None:
+            super().clear(link)
+            return
+        ours = directory.is_relative_to(self._base)  # else the operator mounted it
+        at = self._base / directory.relative_to(self._base).parts[0] if ours else directory
+        with self._lane(at):
+            self._ploop.disconnect(Path(link), directory)
+            if ours and not self._ploop.used(at):
+                self._take_away(at, self.claims)
+
+    def _lane(self, mount_point: Path) -> threading.Lock:
         """Volumes have links of their own here, but one mount."""
-        return self._ploop_lanes.setdefault(self.mount_point(c), threading.Lock())
+        return self._ploop_lanes.setdefault(mount_point, threading.Lock())
 
     def _device(self, c: VirtuozzoFile) -> Path:
         return self._ploop.name(mountpoint.name(self.kind, f"{c.share}/{c.name}"))
@@ -285,7 +306,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
     def mount(self, c: VirtuozzoFile, at: Path) -> None:
         client = self._client()
         clusters = self._configuration / client / "clusters" / c.share
-        _tell_servers(clusters / "bs.list", c.servers, at.name)
+        tell_servers(clusters / "bs.list", c.servers, at.name)
         known = (clusters / "auth_digest.key").exists()
         if not known:
             self._authenticate(client, c, at)
@@ -328,28 +349,6 @@ def settings_of(values: Values) -> MountSettings:
         cache=values["vzstorage_cache_path"],
         options=_words(values["vzstorage_mount_opts"]),
     )
-
-
-def _tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:
-    """Write the list of metadata servers, one a line, if it names others than it should.
-
-    *mount* tells this writer from another one: a cluster can have two mounts.
-    """
-    if not servers:
-        return
-    temporary = path.with_name(f".{path.name}.{mount}")
-    try:
-        with suppress(FileNotFoundError):
-            if set(path.read_text().split()) == set(servers):
-                return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            file.writelines(f"{server}\n" for server in servers)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, UnicodeDecodeError) as e:
-        raise Failed(f"the list of metadata servers, {path}, cannot be written: {e}") from e
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,11 +1,18 @@
-"""A share of Virtuozzo Storage as Cinder has it: ``[mds1[,mds2…]:/]cluster[:password]``."""
+"""A share of Virtuozzo Storage as Cinder has it: ``[mds1[,mds2…]:/]cluster[:password]``.
+
+And where its client is told of the metadata servers.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
-from moorline.errors import Refused
+from moorline.errors import Failed, Refused
 from moorline.secret import Secret
 
 MOST_SERVERS = 32
@@ -66,3 +73,25 @@ def _server(text: str) -> str:
         except ValueError:
             return ""
     return f"{host}:{int(match['port'])}" if match["port"] else host
+
+
+def tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:
+    """Write the list of metadata servers, one a line, if it names others than it should.
+
+    *mount* tells this writer from another one: a cluster can have two mounts. Raises Failed.
+    """
+    if not servers:
+        return
+    temporary = path.with_name(f".{path.name}.{mount}")
+    try:
+        with suppress(FileNotFoundError):
+            if set(path.read_text().split()) == set(servers):
+                return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w") as file:
+            file.writelines(f"{server}\n" for server in servers)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise Failed(f"the list of metadata servers, {path}, cannot be written: {e}") from e

@@ -14,8 +14,9 @@ from moorline.backends.osbrick.backend import HELPER, LOCK_PATH, MULTIPATH, Bloc
 from moorline.backends.osbrick.device import Device, look
 from moorline.backends.osbrick.hyperscale import HyperScale
 from moorline.backends.osbrick.protocols import FibreChannel, Iscsi, Local, NvmeOf
+from moorline.discovery import Found
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
-from moorline.model import BlockDevice, Broken, Foreign, Linked, Unknown, Unlinked
+from moorline.model import BlockDevice, Broken, Foreign, Linked, LinkName, Unknown, Unlinked
 from moorline.ports import Call
 from moorline.testing.toy_host import ToyHost
 
@@ -252,6 +253,21 @@ def test_os_brick_is_not_believed(bench: Bench) -> None:
     bench.volume.device.symlink_to(bench.disk)
     with pytest.raises(Uncertain, match="is still there"):
         bench.backend.disconnect(bench.volume)
+
+
+def test_what_was_begun_is_found_and_left_to_who_has_the_connection(bench: Bench) -> None:
+    assert bench.backend.links() == []
+    bench.backend.connect(bench.volume)
+    (found,) = bench.backend.links()
+    link = LinkName(str(parse(Iscsi, ISCSI).device))
+    assert found == Found(link, Unlinked()), "its link is elsewhere here"
+    with pytest.raises(Refused, match="attach its volume with its connection"):
+        bench.backend.clear(found.link)
+    assert len(bench.calls) == 1
+    (bench.calls[0].hold.parent / "moorline-iscsi-x.command").touch()  # type: ignore[union-attr]
+    assert bench.backend.links() == [found]
+    bench.backend.disconnect(bench.volume)
+    assert bench.backend.links() == []
 
 
 def test_while_a_command_runs_nothing_else_is_done(bench: Bench, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from moorline.backends.osbrick.device import SYS, Device, look
+from moorline.discovery import Found
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -24,7 +25,7 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.ports import Call, Host, Option, Values
+from moorline.ports import Call, Host, Mount, Option, Values
 from moorline.secret import Secret
 
 LOCK_PATH = Option(
@@ -188,7 +189,35 @@ class OsBrick(ABC, Generic[V]):
             with suppress(OSError):
                 hold.unlink()
 
+    # --- Discovering ---
+
+    def places(self) -> Sequence[Path]:
+        """None of its own: libvirt makes device nodes in each guest's /dev itself."""
+        return []
+
+    def links(self) -> Sequence[Found]:
+        """Volumes that we began to connect and have not disconnected."""
+        found = []
+        for volume in self._begun_volumes():
+            link = self.inspect(volume)
+            found.append(Found(self.link_name(volume), None if isinstance(link, Linked) else link))
+        return found
+
+    def claims(self, mount: Mount) -> bool:
+        return False
+
+    def clear(self, link: LinkName) -> None:
+        """Refused: os-brick needs the connection to disconnect, and that went with the wish."""
+        raise Refused(
+            f"how {link} was connected is not known any more",
+            hint="attach its volume with its connection, and detach it",
+        )
+
     # --- what a protocol may add ---
+
+    def _of(self, id: str) -> V:
+        """The volume *id*, as far as its links tell. Raises Refused."""
+        raise Refused(f"{id} is not known")
 
     def _usurper(self, c: V) -> Foreign | None:
         """Whose the device at *c*'s path is, if that is known to be another volume."""
@@ -238,6 +267,11 @@ class OsBrick(ABC, Generic[V]):
     def _begun(self, c: V) -> bool:
         """Whether connecting was begun, and is not known to be undone."""
         return any(hold.exists() for hold in self._holds(c))
+
+    def _begun_volumes(self) -> Iterator[V]:
+        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
+            with suppress(Refused):  # it is not ours
+                yield self._of(hold.stem.removeprefix(self._hold_prefix()))
 
     def _ready(self, c: V) -> None:
         try:

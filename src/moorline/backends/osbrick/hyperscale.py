@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +13,9 @@ from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts
-from moorline.discovery import Finding, Found
+from moorline.discovery import Finding
 from moorline.errors import Refused
-from moorline.model import Foreign, Format, Linked, LinkName, VolumeId
-from moorline.ports import Mount
+from moorline.model import Foreign, Format, LinkName, VolumeId
 from moorline.secret import Secret
 
 DEVICES = Path("/dev")
@@ -60,21 +59,6 @@ class HyperScale(OsBrick[BlockVolume]):
 
     # --- Discovering, Diagnosing ---
 
-    def places(self) -> Sequence[Path]:
-        """None of its own: libvirt makes device nodes in each guest's /dev itself."""
-        return []
-
-    def links(self) -> Sequence[Found]:
-        """Volumes that we began to connect and have not disconnected."""
-        found = []
-        for volume in self._begun_volumes():
-            link = self.inspect(volume)
-            found.append(Found(self.link_name(volume), None if isinstance(link, Linked) else link))
-        return found
-
-    def claims(self, mount: Mount) -> bool:
-        return False
-
     def clear(self, link: LinkName) -> None:
         """Disconnect a volume that :meth:`links` told; as :meth:`disconnect`."""
         for volume in self._begun_volumes():
@@ -99,13 +83,8 @@ class HyperScale(OsBrick[BlockVolume]):
 
     # --- how ---
 
-    def _of(self, name: str) -> BlockVolume:
-        return self.parse({"driver_volume_type": self.kind, "data": {"name": name}})
-
-    def _begun_volumes(self) -> Iterator[BlockVolume]:
-        for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
-            with suppress(Refused):  # it is not ours
-                yield self._of(f"{{{hold.stem.removeprefix(self._hold_prefix())}}}")
+    def _of(self, id: str) -> BlockVolume:
+        return self.parse({"driver_volume_type": self.kind, "data": {"name": f"{{{id}}}"}})
 
     def _usurper(self, c: BlockVolume) -> Foreign | None:
         """Another volume, whose GUID begins alike, was connected here and this one was not."""

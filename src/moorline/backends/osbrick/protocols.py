@@ -28,6 +28,7 @@ LINKS = Path("/dev/moorline")
 MOST_PATHS = 64
 _PLAIN = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:_\[\]-]{0,222}")
 """What the commands of os-brick can be given: no option, no separator."""
+_DIGEST = re.compile(r"[0-9a-f]{16}")
 _WWN = re.compile(r"[0-9A-Fa-f]{16}")
 
 
@@ -44,12 +45,20 @@ class Fabric(OsBrick[BlockVolume]):
         identity = json.dumps([self.kind, self.identity(info)])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return BlockVolume(
-            device=LINKS / f"{self.kind}-{digest}",
+            device=self._device(digest),
             id=digest,
             properties=Secret(properties_of(connection)),
             volume=info.volume_id(),
             **block_facts(info),
         )
+
+    def _of(self, id: str) -> BlockVolume:
+        if not _DIGEST.fullmatch(id):
+            raise Refused(f"{id[:80]!r} is no volume of ours")
+        return BlockVolume(device=self._device(id), id=id, properties=Secret({}))
+
+    def _device(self, id: str) -> Path:
+        return LINKS / f"{self.kind}-{id}"
 
 
 class Iscsi(Fabric):
