@@ -27,6 +27,8 @@ TEMPLATE = """
   <metadata><theirs xmlns='urn:theirs'/></metadata>
   <memory unit='GiB'>4</memory><currentMemory unit='GiB'>3</currentMemory>
   <vcpu placement='static'>8</vcpu>
+  <sysinfo type='smbios'><system><entry name='product'>OpenStack</entry>
+    <entry name='uuid'>7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f</entry></system></sysinfo>
   <os><type arch='x86_64' machine='pc-q35-6.0'>hvm</type>
     <nvram template='/usr/share/vars.fd'>/var/lib/golden_vars.fd</nvram></os>
   <devices>
@@ -68,6 +70,7 @@ def test_a_template_is_respected_in_all_that_it_says() -> None:
     xml = template()
     assert xml.findtext("name") == "web01"
     assert xml.find("uuid") is None
+    assert [entry.text for entry in xml.iterfind("sysinfo/system/entry")] == ["OpenStack"]
     assert xml.get("id") is None
     assert [disk.get("device") for disk in xml.iterfind("devices/disk")] == ["cdrom"]
     assert (xml.findtext("memory"), xml.findtext("currentMemory")) == ("4", "3")
@@ -75,6 +78,12 @@ def test_a_template_is_respected_in_all_that_it_says() -> None:
     assert xml.find("devices/interface/source[@bridge='br0']") is not None
     assert xml.find("metadata/{urn:theirs}theirs") is not None
     assert launched(xml)
+
+
+def test_a_uuid_alone_in_what_the_firmware_tells_leaves_nothing_of_it() -> None:
+    alone = TEMPLATE.replace("<entry name='product'>OpenStack</entry>", "")
+    xml = ET.fromstring(from_template("web01", Hardware(template=Document(alone))))
+    assert [list(sysinfo) for sysinfo in xml.findall("sysinfo")] == [[]]
 
 
 def test_its_firmware_gets_variables_of_its_own() -> None:

@@ -77,6 +77,7 @@ def from_template(name: str, hardware: Hardware) -> str:
             domain.remove(element)
     domain.attrib.pop("id", None)
     _text(domain, "name", name)
+    _take_firmware_uuid(domain)
     _take_disks(domain)
     _size(domain, hardware)
     _mark(domain)
@@ -173,6 +174,16 @@ def _take_disks(domain: ET.Element) -> None:
         nvram.clear()  # libvirt names a new file after the guest
         if origin is not None:
             nvram.set("template", origin)
+
+
+def _take_firmware_uuid(domain: ET.Element) -> None:
+    """Drop the UUID that the firmware tells: libvirt would take it for the guest's."""
+    for sysinfo in domain.findall("sysinfo"):
+        for system in sysinfo.findall("system"):
+            for entry in system.findall("entry[@name='uuid']"):
+                system.remove(entry)
+            if not len(system):
+                sysinfo.remove(system)  # its schema wants an entry
 
 
 def _size(domain: ET.Element, hardware: Hardware) -> None:
