@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from pypowervm import exceptions as pvm
@@ -11,7 +12,7 @@ from pypowervm.adapter import Response
 
 from lab.novalink import NovaLink as Lab
 from lab.novalink.model import partition_uuid
-from lab.novalink.rig import WEB, mapped, powervm
+from lab.novalink.rig import WEB, look, mapped, powervm
 from moorline.errors import (
     Denied,
     Failed,
@@ -19,7 +20,7 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
-from moorline.hypervisors.powervm import PowerVM
+from moorline.hypervisors.powervm import MemorySlots, PowerVM
 from moorline.hypervisors.powervm.failures import failure
 from moorline.model import DiskOptions, DiskState, ImageFile, Sizes, VolumeId
 
@@ -202,6 +203,21 @@ def test_a_file_of_another_size_is_told_before_anything_is_asked(
     with pytest.raises(Failed, match="has 1048576 bytes, not 2097152"):
         vm.extend(WEB, V1, 2 << 20)
     assert [call for call in lab.trace[before:] if call[0] != "GET"] == []
+
+
+def test_a_rescan_of_a_disk_that_somebody_took_away_fails_in_the_servers_words(
+    lab: Lab, vm: PowerVM, disk: ImageFile
+) -> None:
+    vm.attach(WEB, V1, disk, PLAIN)
+
+    def measure(path: Path) -> int:
+        lab.system.unplug("web01")
+        return 3 << 20
+
+    other = PowerVM(vm._novalink, MemorySlots(), look, measure)
+    with pytest.raises(Failed, match=r"volume .* is not extended: no such virtual disk"):
+        other.extend(WEB, V1, 3 << 20)
+    assert lab.service.jobs == {}
 
 
 def test_a_job_that_does_not_end_is_uncertain(lab: Lab, disk: ImageFile) -> None:

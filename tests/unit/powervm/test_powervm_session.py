@@ -170,9 +170,13 @@ def test_a_logon_is_read_from_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["powervm://u:p@nl", "powervm://nl:port", "powervm://nl/x?y"])
-def test_an_address_that_is_none_is_refused_and_its_password_not_repeated(uri: str) -> None:
-    with pytest.raises(Refused) as refused:
-        Logon.from_uri(uri, values())
+def test_an_address_that_is_none_is_refused_and_its_password_not_repeated(
+    tmp_path: Path, uri: str
+) -> None:
+    file = tmp_path / "password"
+    file.touch(mode=0o600)
+    with pytest.raises(Refused, match="neither powervm:/// nor") as refused:
+        Logon.from_uri(uri, values(novalink_user="u", novalink_password_file=str(file)))
     assert "u:p" not in str(refused.value)
 
 

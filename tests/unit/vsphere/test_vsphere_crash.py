@@ -134,8 +134,9 @@ def test_a_volume_that_grows_or_moves_ends_right_whatever_goes_wrong(
     record_property: Any,
 ) -> None:
     points = 0
-    for way in WAYS:
-        for skip in range(8 if call == "*" else 1):
+    of_tasks = {"TaskMs", "TaskFault"}
+    for way in (way for way in WAYS if call != "*" or not of_tasks & {*way}):
+        for skip in range(14 if call == "*" else 1):
             source = operator.disk()
             vm.attach(web, V1, source, PLAIN)
             for deed, is_done in (

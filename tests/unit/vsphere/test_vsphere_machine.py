@@ -181,6 +181,24 @@ def test_a_machine_without_a_configuration_makes_a_survey_uncertain() -> None:
         Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
 
 
+def test_a_name_that_several_machines_have_is_refused_with_their_ids() -> None:
+    both = Inventory(Rows(_bare(), {**_bare(), "config.instanceUuid": "2"}))  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="2 machines are called x") as told:
+        both.find("x")
+    assert told.value.hint == "give the instance UUID: 1, 2"
+    assert both.find("2") == ("2", "x")
+
+
+def test_a_cluster_must_be_named_where_there_are_several() -> None:
+    both = Inventory(Rows({"name": "old"}, {"name": "new"}))  # type: ignore[arg-type]
+    with pytest.raises(Refused) as told:
+        both.named(vim.ComputeResource, "")
+    assert told.value.message == "there are 2 clusters"
+    assert told.value.hint == "name one: old (vm-0), new (vm-1)"
+    assert both.named(vim.ComputeResource, "new")._moId == "vm-1"
+    assert both.named(vim.ComputeResource, "vm-0")._moId == "vm-0"
+
+
 def test_a_launched_machine_without_a_configuration_is_not_taken_for_somebody_elses() -> None:
     lost = {"name": "lost", "runtime.connectionState": "inaccessible"}
     with pytest.raises(Unavailable, match="it is inaccessible"):
