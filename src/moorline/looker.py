@@ -95,7 +95,7 @@ class Looker:
             row
             for row in rows
             # One that has come true by itself still has its trouble to be cleared.
-            if trouble_key(row.key) in troubled or self._is_due(row, disks)
+            if self._is_due(row, disks) or trouble_key(row.key) in troubled
         ]
         seconds = time.monotonic() - begun
         return Sweep(
@@ -127,9 +127,7 @@ class Looker:
         ]
 
     def _is_due(self, row: Attachment, disks: _Disks | None) -> bool:
-        """*disks* None: the guests cannot be looked at."""
-        if row.want is Level.ABSENT:
-            return True
+        """*disks* None: the guests cannot be looked at. Notes how the link is, due or not."""
         try:
             link = self._reconciler.link(row)
         except MoorlineError:
@@ -138,7 +136,8 @@ class Looker:
         self._links[row.link] = _called(link)
         if disks is None:
             # A link is made without asking guests, so that it is there when they come.
-            return next_step(Level.CONNECTED, Seen(link)) is not Step.NOTHING
+            want = min(row.want, Level.CONNECTED)
+            return next_step(want, Seen(link)) is not Step.NOTHING
         disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
         step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(link, disk.source)))
         if step is Step.PARK:

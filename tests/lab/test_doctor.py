@@ -242,6 +242,12 @@ def test_a_hung_share_is_aborted_only_when_told(
         (told,) = moorline.explain(volume.id)
         assert (told.step, told.held_by) == ("wait", [RUNNING])
         assert told.since > time.time() - 30
+        until(lambda: loop.trouble(volume))
+        before = loop.upkeep.swept
+        loop.upkeep.wake()
+        until(lambda: loop.upkeep.swept is not before)
+        assert loop.upkeep.swept
+        assert loop.upkeep.swept.links == {"hung": 1}, "the alert lasts as long as it hangs"
         moorline.abort(str(at), force=True)
         until(lambda: [f.check for f in moorline.doctor().findings] == ["dead-share"], 20)
         hang(False)

@@ -8,6 +8,7 @@ from moorline.lanes import Lanes
 from moorline.looker import Looker
 from moorline.model import GuestId, Level, Link, VolumeId
 from moorline.reconciler import Reconciler
+from moorline.records import Trouble
 from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
 
 
@@ -56,6 +57,24 @@ def test_a_disk_that_is_another_is_no_disk_of_ours() -> None:
     rig.world.guests[GuestId("g1")] = ToyGuest("g1", live=dict(other), defined=dict(other))
     found = look(rig)[0].everywhere()
     assert (volumes(found.due), found.parked) == (["v"], 1)
+
+
+def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
+    """Also where it was noted as a wish's trouble before, and where the wish goes."""
+    rig = Rig("g1")
+    rig.wish("hangs", "g1", Level.ATTACHED)
+    rig.wish("going", "g1", Level.ATTACHED, share="s2")
+    rig.wish("going", "g1", Level.ABSENT, share="s2")
+    rig.wish("theirs", "g1", Level.CONNECTED, share="s3")
+    rig.world.mounts.update({"/toy/s1": "s1", "/toy/s2": "s2", "/toy/s3": "theirs"})
+    rig.world.hung.update({"s1", "s2"})
+    looker, _ = look(rig)
+    for _ in range(2):
+        found = looker.everywhere()
+        assert (found.links, found.parked) == ({"hung": 2, "foreign": 1}, 1)
+        assert sorted(volumes(found.due)) == ["going", "hangs", "theirs"]
+        for row in rig.records.all():
+            rig.records.note(row, Trouble("", "Uncertain", "it does not answer", 0.0))
 
 
 def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from moorline.agent.metrics import Metrics
+from moorline.backlog import Pending
 from moorline.looker import Sweep
+from moorline.model import GuestId, Key, Level, VolumeId
 
 PACKAGING = Path(__file__).parents[3] / "packaging"
 UNIT = (PACKAGING / "moorline-agent.service").read_text()
@@ -63,6 +65,33 @@ def told() -> set[str]:
     metrics = Metrics()
     metrics.watch(list, lambda: Sweep(0, [], 0.0))
     return set(re.findall(r"^(moorline_\w+)", metrics.page().decode(), re.MULTILINE))
+
+
+def test_alerts_rest_on_what_was_found() -> None:
+    key = Key("h1", VolumeId("v1"), GuestId("g1"))
+    waits = [
+        Pending(key, Level.ATTACHED, 3.0, 2, "it does not answer", age, running)
+        for age, running in ((7.0, False), (301.0, True))
+    ]
+    links = {"linked": 3, "hung": 2, "broken": 1}
+    sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4)
+    metrics = Metrics()
+    metrics.watch(lambda: waits, lambda: sweep)
+    page = metrics.page().decode().splitlines()
+    for line in (
+        'moorline_queue_depth{want="attached"} 2.0',
+        'moorline_queue_oldest_seconds{want="attached"} 301.0',
+        'moorline_queue_running{want="attached"} 1.0',
+        'moorline_queue_depth{want="absent"} 0.0',
+        'moorline_links{state="broken"} 1.0',
+        'moorline_links{state="foreign"} 0.0',
+        "moorline_hung_links 2.0",
+        "moorline_attachments 9.0",
+        "moorline_attachments_parked 4.0",
+        "moorline_sweep_seconds 0.25",
+        "moorline_hypervisor_up 0.0",
+    ):
+        assert line in page
 
 
 def test_alerts_and_dashboard_ask_for_what_there_is() -> None:
