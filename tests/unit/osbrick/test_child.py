@@ -41,6 +41,7 @@ def started(error: OSError | None = None) -> ProcessExecutionError:
         (connector.TimedOut("x"), Uncertain),
         (connector.Lost("x"), Uncertain),
         (exception.InvalidConnectorProtocol("x"), Refused),
+        (exception.InvalidParameterValue("an addressing mode, after a login"), Uncertain),
         (exception.NoFibreChannelHostsFound(), Failed),
         (exception.VolumeDeviceNotFound(device="x"), Uncertain),
         (exception.ExecutionTimeout(stderr="x"), Uncertain),

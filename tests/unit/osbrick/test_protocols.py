@@ -236,7 +236,7 @@ def test_connecting_and_disconnecting_by_os_brick(bench: Bench, tmp_path: Path) 
     assert list((tmp_path / "locks").iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [Failed("no"), Uncertain("perhaps"), Refused("never")])
+@pytest.mark.parametrize("error", [Failed("no"), Uncertain("perhaps")])
 def test_after_an_error_it_is_tried_again_or_undone(bench: Bench, error: MoorlineError) -> None:
     bench.raises(error)
     with pytest.raises(type(error)):
@@ -244,6 +244,26 @@ def test_after_an_error_it_is_tried_again_or_undone(bench: Bench, error: Moorlin
     bench.does = lambda do: None
     bench.backend.disconnect(bench.volume)  # it may have happened: os-brick is asked to undo it
     assert [call.question.reveal()["do"] for call in bench.calls] == ["connect", "disconnect"]
+
+
+def test_after_a_refusal_there_is_nothing_to_undo(bench: Bench, tmp_path: Path) -> None:
+    """os-brick is not installed, say: then it could not undo anything either."""
+    bench.raises(Refused("never"))
+    with pytest.raises(Refused):
+        bench.backend.connect(bench.volume)
+    assert list((tmp_path / "locks").iterdir()) == []
+    bench.backend.disconnect(bench.volume)
+    assert len(bench.calls) == 1
+
+
+def test_a_refusal_does_not_excuse_what_was_begun_before(bench: Bench) -> None:
+    for error in (Uncertain("perhaps"), Refused("never")):
+        bench.raises(error)
+        with pytest.raises(type(error)):
+            bench.backend.connect(bench.volume)
+    bench.does = lambda do: None
+    bench.backend.disconnect(bench.volume)
+    assert bench.calls[-1].question.reveal()["do"] == "disconnect"
 
 
 def test_os_brick_is_not_believed(bench: Bench) -> None:

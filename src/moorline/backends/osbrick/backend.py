@@ -160,8 +160,14 @@ class OsBrick(ABC, Generic[V]):
         """Let os-brick connect it, and see that its device is there."""
         link = self.inspect(c)
         if isinstance(link, Unlinked):
+            begun = self._begun(c)
             self._ready(c)
-            self.change("connect", c)
+            try:
+                self.change("connect", c)
+            except Refused:
+                if not begun:
+                    self._drop_holds(c)  # nothing changed, so there is nothing to undo
+                raise
             if not self._becomes(c, Device):
                 raise Uncertain(f"os-brick says it is connected, yet there is no {c.device}")
             link = self.inspect(c)
@@ -185,9 +191,7 @@ class OsBrick(ABC, Generic[V]):
         self.change("disconnect", c)
         if not self._becomes(c, Unlinked):
             raise Uncertain(f"os-brick says it is disconnected, yet {c.device} is still there")
-        for hold in self._holds(c):
-            with suppress(OSError):
-                hold.unlink()
+        self._drop_holds(c)
 
     # --- Discovering ---
 
@@ -272,6 +276,11 @@ class OsBrick(ABC, Generic[V]):
         for hold in self._locks.glob(f"{self._hold_prefix()}*.command"):
             with suppress(Refused):  # it is not ours
                 yield self._of(hold.stem.removeprefix(self._hold_prefix()))
+
+    def _drop_holds(self, c: V) -> None:
+        for hold in self._holds(c):
+            with suppress(OSError):
+                hold.unlink()
 
     def _ready(self, c: V) -> None:
         try:

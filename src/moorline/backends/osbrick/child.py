@@ -43,8 +43,8 @@ BY_ID = Path("/dev/disk/by-id")
 _BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
 _UDEV = 10.0
 """Seconds that udev has to name a device."""
+# Not exception.Invalid: os-brick raises it for an addressing mode, after an iSCSI login.
 _REFUSED = (
-    exception.Invalid,
     exception.InvalidConnectorProtocol,
     exception.ProtocolNotSupported,
     hyperscale.BadVolume,
