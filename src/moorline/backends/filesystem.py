@@ -37,7 +37,7 @@ from moorline.ports import Command, Host, Mount, Root
 from moorline.secret import Secret
 
 _LAST_WAIT = 2.0
-"""Seconds that a daemon has to end after its mount is gone."""
+"""Seconds that a daemon has to end after its mount is gone, or a command that was killed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,7 +263,7 @@ class MountedFileSystem(ABC, Generic[F]):
             self._umount(at, mount)
         elif self._host.held(self._hold(at)):
             raise Uncertain(f"a mount command for {at} still runs")
-        self._clear(at, time.monotonic() + _LAST_WAIT)
+        self._clear(at)
 
     def _hold(self, at: Path) -> Path:
         return at.with_name(f"{at.name}.lock")
@@ -378,9 +378,10 @@ class MountedFileSystem(ABC, Generic[F]):
         users = ", ".join(self._host.openers(at))
         return Failed(f"{at} is still mounted: {error}" + (f"; in use by {users}" if users else ""))
 
-    def _clear(self, at: Path, until: float = 0.0) -> None:
+    def _clear(self, at: Path) -> None:
         """Remove what :meth:`_connect` made, unless it is needed still or again."""
         hold = self._hold(at)
+        until = time.monotonic() + _LAST_WAIT
         if self._mount(at) is not None:
             return
         while self._host.held(hold):
