@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import pytest
-
 from nova.tests import functional  # isort: skip  # it must be the first of Nova's
 import fixtures
 from hosts import ComputeHost, mounted_beneath, until
 from nova import context, objects
+from nova.conf import CONF
 from nova.tests.fixtures import CinderFixture
 from nova.tests.fixtures import libvirt as domains
 from nova.tests.functional.api.client import OpenStackApiException
@@ -39,6 +38,7 @@ __all__ = ["Scene", "functional", "until"]
 
 BOOT = CinderFixture.IMAGE_BACKED_VOL
 SHARED = CinderFixture.MULTIATTACH_VOL
+SWAPPED, SWAPPED_FOR = CinderFixture.SWAP_OLD_VOL, CinderFixture.SWAP_NEW_VOL
 PASSWORD = "geh:/eim, really"
 
 
@@ -96,7 +96,6 @@ class Scene(base.ServersTestBase):
     def plug(self, host: ComputeHost) -> None:
         """Let the nova-compute that is made next be that of *host*."""
         from moorline_nova import options
-        from nova.conf import CONF
 
         options.register(CONF)
         self.flags(socket=str(host.socket), timeout=20, group="moorline")
@@ -158,6 +157,10 @@ class Scene(base.ServersTestBase):
         written = driver._get_volume_config(self.kept(server, volume), disk)
         return ET.fromstring(written.to_xml())
 
+    def make_directory(self, server: dict[str, Any]) -> None:
+        """Nova's fixtures make none for an instance."""
+        (Path(CONF.instances_path) / server["id"]).mkdir(exist_ok=True)
+
     def kept(self, server: dict[str, Any], volume: str) -> dict[str, Any]:
         """The connection as Nova keeps it in its database."""
         found = objects.BlockDeviceMappingList.get_by_instance_uuid(
@@ -170,7 +173,7 @@ class Scene(base.ServersTestBase):
 
     def attach_fails(self, server: dict[str, Any], volume: str) -> None:
         """In this harness the API waits for the compute host, and tells its error."""
-        with pytest.raises(OpenStackApiException):
+        with self.assertRaises(OpenStackApiException):
             self._attach_volume(server, volume)
 
     def detach(self, server: dict[str, Any], volume: str) -> None:
@@ -185,7 +188,7 @@ class Scene(base.ServersTestBase):
 
     def extension_fails(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
         """Cinder says that it has extended it, and that cannot be told the guest."""
-        with pytest.raises(OpenStackApiException):
+        with self.assertRaises(OpenStackApiException):
             self._extended(server, volume, gibibytes)
 
     def _extended(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import nova.conf
+from nova import context, exception, objects
 from nova.virt.libvirt import driver
 
 from moorline_nova import options
@@ -30,6 +31,11 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
         # Nova asks the table whether a kind is known, and then finds it made already.
         driver.VOLUME_DRIVERS.update(dict.fromkeys(CONF.moorline.volume_types, _OURS))
         self.volume_drivers.update(dict.fromkeys(CONF.moorline.volume_types, ours))
+        self._moorline = ours
+
+    def init_host(self, host: str) -> None:
+        super().init_host(host)
+        self._moorline.forget(_knows)
 
     def _should_disconnect_target(
         self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str
@@ -45,3 +51,14 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
             context, instance, multiattach, vol_driver, volume_id
         )
         return needed
+
+
+def _knows(volume: str, instance: str) -> bool:
+    """Whether the instance, wherever it is, has the volume or is to have it."""
+    try:
+        objects.BlockDeviceMapping.get_by_volume_and_instance(
+            context.get_admin_context(), volume, instance
+        )
+    except exception.NotFound:
+        return False
+    return True

@@ -6,10 +6,11 @@ Nothing here mounts, waits without a deadline, or needs a privilege.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nova.conf
 from nova import exception
@@ -18,7 +19,15 @@ from nova.virt.libvirt.volume import volume
 from oslo_log import log
 from oslo_utils import importutils
 
-from moorline.errors import MoorlineError, Refused
+from moorline.errors import (
+    Conflict,
+    Failed,
+    MoorlineError,
+    NotOurs,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
 from moorline.local_api.client import Client
 from moorline.model import DiskOptions, Level
 from moorline_nova.guest_disk import GuestDisk, describe
@@ -30,6 +39,12 @@ SOURCE = "moorline"
 """Under this key of a connection's data Nova keeps what the agent said the volume is on this
 host. Nova sends it to the source of a live migration, which writes the destination's XML."""
 _SECTOR = 512
+_PAUSE = 0.5
+"""Seconds between two looks whether the agent is back."""
+_RESTART = 5.0
+"""Seconds that an agent takes to be restarted."""
+_MOST_LOSSES = 3
+T = TypeVar("T")
 
 
 class MoorlineVolumeDriver:
@@ -54,14 +69,16 @@ class MoorlineVolumeDriver:
         """
         id = get_volume_id(connection_info)
         try:
-            outcome = self._agent.attach(
-                instance.uuid,
-                as_given(connection_info),
-                volume=id,
-                level=Level.CONNECTED,
-                options=DiskOptions(shared=bool(connection_info.get("multiattach"))),
-                hands_off=True,
-                timeout=CONF.moorline.timeout,
+            outcome = _persist(
+                lambda left: self._agent.attach(
+                    instance.uuid,
+                    as_given(connection_info),
+                    volume=id,
+                    level=Level.CONNECTED,
+                    options=DiskOptions(shared=bool(connection_info.get("multiattach"))),
+                    hands_off=True,
+                    timeout=left,
+                )
             )
         except MoorlineError as e:
             self._give_up(id, instance)
@@ -74,15 +91,16 @@ class MoorlineVolumeDriver:
         """Need the volume no more. The agent takes the link away once nothing names it.
 
         That may be after this returns: Nova disconnects before it undefines a
-        guest. Raises VolumeDetachFailed if the agent cannot be told, unless forced.
+        guest, and a share may be busy with others. Raises VolumeDetachFailed if the agent
+        cannot be told, or a device of the volume alone stays; unless forced.
         """
         id = get_volume_id(connection_info)
         try:
-            self._let_go(id, instance)
+            self._let_go(id, instance.uuid)
         except MoorlineError as e:
-            if not force:
+            if not (force or (_is_told(e) and _is_on_share(connection_info))):
                 raise exception.VolumeDetachFailed(volume_id=id, reason=str(e)) from e
-            LOG.warning("Forced: volume %s is not disconnected: %s", id, e, instance=instance)
+            LOG.warning("Volume %s is not disconnected yet: %s", id, e, instance=instance)
         connection_info.get("data", {}).pop(SOURCE, None)
 
     def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:
@@ -119,6 +137,20 @@ class MoorlineVolumeDriver:
             )
         return size
 
+    def forget(self, knows: Callable[[str, str], bool]) -> None:
+        """Let go of each volume that Nova, asked by volume and instance, does not know.
+
+        Of an attach that failed while the agent was gone, or that nova-compute did not live
+        to undo, only the agent knows.
+        """
+        try:
+            for view in self._agent.list():
+                if not knows(view.volume, view.guest_id):
+                    LOG.warning("Volume %s is not of %s any more", view.volume, view.guest_id)
+                    self._let_go(view.volume, view.guest_id)
+        except MoorlineError as e:
+            LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
+
     def _as_nova(self, connection_info: Mapping[str, Any]) -> Any:
         """Nova's own driver for a volume. Raises InvalidVolume if it has none."""
         kind = connection_info["driver_volume_type"]
@@ -129,16 +161,50 @@ class MoorlineVolumeDriver:
     def _give_up(self, id: str, instance: Any) -> None:
         """Nova takes a failed connect as never done, and will not disconnect it."""
         with suppress(MoorlineError):  # the first error is what counts; the agent is likely gone
-            self._let_go(id, instance)
+            self._let_go(id, instance.uuid)
 
-    def _let_go(self, id: str, instance: Any) -> None:
-        self._agent.detach(instance.uuid, id, hands_off=True)
+    def _let_go(self, id: str, instance: str) -> None:
+        _persist(lambda left: self._agent.detach(instance, id, hands_off=True))
+
+
+def _persist(ask: Callable[[float], T]) -> T:
+    """Ask the agent; if it is lost in the midst of that, wait for it and ask again.
+
+    What was asked may be recorded by then, and Nova would not know. *ask* is told the
+    seconds that are left. For an agent that is not there at all, a restart's time is waited.
+    """
+    begun = time.monotonic()
+    end = begun + CONF.moorline.timeout
+    losses = 0
+    while True:
+        left = end - time.monotonic()
+        try:
+            return ask(max(left, 1.0))
+        except Uncertain:
+            losses += 1
+            if losses > _MOST_LOSSES or left < _PAUSE:
+                raise
+        except Unavailable:
+            if left < _PAUSE or (not losses and time.monotonic() - begun > _RESTART):
+                raise
+        time.sleep(_PAUSE)
 
 
 def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:
     """Cinder's connection, without what Nova and this driver have added to it."""
     data = {key: value for key, value in connection_info["data"].items() if key != SOURCE}
     return {"driver_volume_type": connection_info["driver_volume_type"], "data": data}
+
+
+def _is_told(error: MoorlineError) -> bool:
+    """Whether the agent knows what is wanted, and goes on by itself."""
+    return isinstance(error, Failed | NotOurs) and not isinstance(error, Unavailable | Conflict)
+
+
+def _is_on_share(connection_info: Mapping[str, Any]) -> bool:
+    """Whether others may use the volume's link, so that Cinder waits for nothing of it."""
+    source = connection_info.get("data", {}).get(SOURCE) or {}
+    return source.get("type") == "ImageFile"
 
 
 def _as_nova_says(error: MoorlineError, id: str) -> Exception:
