@@ -194,12 +194,11 @@ class MountedFileSystem(ABC, Generic[F]):
         """Whether the client is installed."""
         if not self.clients or any(map(shutil.which, self.clients)):
             return []
-        names = " or ".join(self.clients)
         return [
             Finding(
                 "missing-client",
                 self.kind,
-                f"there is no command {names}",
+                f"there is no command {' or '.join(self.clients)}",
                 f"{self.kind} volumes are wanted here, and cannot be connected without it",
                 f"command -v {self.clients[0]}",
             )
