@@ -155,12 +155,17 @@ def test_a_logon_is_read_from_the_settings(tmp_path: Path) -> None:
     assert Logon.from_uri("powervm:///", values()) == Logon()
     file = tmp_path / "password"
     file.touch(mode=0o600)
-    file.write_text("p w\n")
+    file.write_text("p w\r\n")
     given = values(novalink_user="u", novalink_password_file=str(file), novalink_ca="/ca")
     assert Logon.from_uri("powervm://nl:12", given) == Logon(
         "nl", 12, "u", Secret("p w"), Path("/ca")
     )
     assert Logon.from_uri("powervm://[fd00::1]", given).host == "fd00::1"
+    for nothing in (b"", b"\r\n", b"\xff secret"):
+        file.write_bytes(nothing)
+        with pytest.raises(Denied, match="there is no password in") as told:
+            Logon.from_uri("powervm://nl", given)
+        assert told.value.__cause__ is told.value.__context__ is None
     file.chmod(0o640)
     with pytest.raises(Denied, match="read by others"):
         Logon.from_uri("powervm://nl", given)

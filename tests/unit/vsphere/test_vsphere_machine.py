@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyVmomi import vim
+from rows import Rows
 
 from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
@@ -139,39 +139,6 @@ def test_what_is_no_path_on_a_datastore(path: str) -> None:
 
 
 # --- machines that cannot be looked at -------------------------------------------
-
-
-class Silent:
-    """A stub whose calls return nothing."""
-
-    def InvokeMethod(self, *_: Any) -> None:
-        return None
-
-
-class Rows:
-    """As much of a session as a survey needs; the machines have these properties."""
-
-    host = "vc"
-
-    def __init__(self, *rows: dict[str, Any]) -> None:
-        objects = [
-            SimpleNamespace(
-                obj=vim.VirtualMachine(f"vm-{n}"),
-                missingSet=[],
-                propSet=[SimpleNamespace(name=k, val=v) for k, v in row.items()],
-            )
-            for n, row in enumerate(rows)
-        ]
-        page = SimpleNamespace(objects=objects, token=None)
-        view = vim.view.ContainerView("view-1", Silent())
-        self.content = SimpleNamespace(
-            rootFolder=None,
-            viewManager=SimpleNamespace(CreateContainerView=lambda *_, **__: view),
-            propertyCollector=SimpleNamespace(RetrievePropertiesEx=lambda *_: page),
-        )
-
-    def ask(self, what: str, question: Any) -> Any:
-        return question()
 
 
 def test_a_machine_without_a_configuration_makes_a_survey_uncertain() -> None:

@@ -326,6 +326,16 @@ def test_whatever_goes_wrong_a_second_launch_ends_well(
     record_property("crash_points", points)
 
 
+def test_an_upload_that_is_turned_away_is_not_completed(
+    lab: VCenter, makes: Provisioner, image: Image
+) -> None:
+    lab.fault("upload", Status=507)
+    with pytest.raises(Uncertain, match="the upload was answered 507"):
+        makes.launch(order(image))
+    assert "HttpNfcLeaseComplete" not in lab.calls()
+    assert left(lab) == []
+
+
 @pytest.mark.parametrize("way", [{"DropAfter": True}, *({"Fault": f} for f in FAULTS)], ids=str)
 @pytest.mark.parametrize("goal", [Stage.ON, Stage.ABSENT], ids=["launch", "remove"])
 def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(

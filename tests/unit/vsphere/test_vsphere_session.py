@@ -185,6 +185,12 @@ def test_what_is_configured(tmp_path: Path) -> None:
     file.chmod(0o644)
     with pytest.raises(Denied, match="read by others"):
         Logon.from_uri("vsphere://vc.example.org", values)
+    file.chmod(0o600)
+    for nothing in (b"", b"\r\n", b"\xff secret"):
+        file.write_bytes(nothing)
+        with pytest.raises(Denied, match="there is no password in") as told:
+            Logon.from_uri("vsphere://vc.example.org", values)
+        assert told.value.__cause__ is told.value.__context__ is None
     with pytest.raises(Refused, match="vcenter_user"):
         Logon.from_uri("vsphere://vc.example.org", {**values, "vcenter_user": ""})
 
@@ -250,8 +256,9 @@ def test_a_server_that_is_not_there(lab: VCenter) -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     given = Logon("localhost", lab.user, Secret("x"), port, ca=lab.ca)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as told:
         _ = Session(given).content
+    assert told.value.message == "localhost cannot be logged in to: Connection refused"
 
 
 def test_a_change_is_never_made_twice(

@@ -221,9 +221,14 @@ def _password(file: Path) -> Secret[str]:
     try:
         if file.stat().st_mode & 0o077:
             raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
-        return Secret(file.read_text().rstrip("\n"))
+        password = file.read_text().rstrip("\r\n")
     except OSError as error:
         raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        password = ""  # its bytes would be in the error
+    if not password:
+        raise Denied(f"there is no password in {file}")
+    return Secret(password)
 
 
 def _management(adapter: Any) -> ManagementPartition:

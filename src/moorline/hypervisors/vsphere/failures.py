@@ -92,7 +92,7 @@ def failure(what: str, error: BaseException, *, sent: bool) -> MoorlineError:
 def words(error: BaseException) -> str:
     """What vCenter says, in its own words, the details included."""
     if not isinstance(error, FAULTS):
-        return str(error) or type(error).__name__
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
     fault: Any = error
     said = [fault.msg or type(error).__name__.rpartition(".")[2]]
     said += [detail.message for detail in fault.faultMessage or [] if detail.message]
