@@ -6,6 +6,7 @@ read from the same sections.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -145,6 +146,8 @@ def load(
         )
     try:
         conf([], project="moorline", default_config_files=[str(file) for file in files])
+        for file in files:
+            _refuse_unknown(cfg.ConfigParser(str(file), {}))
     except cfg.Error as e:
         raise Refused(f"the configuration cannot be used: {e}") from e
     chosen = state_dir or Path(conf.moorline.state_dir or _default_state_dir())
@@ -156,6 +159,19 @@ def load(
         values={option.name: _value(conf, option) for option in options},
         agent={option.name: _value(conf, option) for option in AGENT},
     )
+
+
+def _refuse_unknown(parser: cfg.ConfigParser) -> None:
+    """Refuse what looks like an option of the agent's. All else may be another program's."""
+    parser.parse()
+    known = {option.name for option in AGENT}
+    for name in parser.sections.get("moorline", {}):
+        if name.startswith("agent_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise Refused(
+                f"there is no option {name[:80]} in [moorline]",
+                hint=f"did you mean {near[0]}?" if near else "see docs/reference.md",
+            )
 
 
 def _value(conf: cfg.ConfigOpts, option: Option) -> str:

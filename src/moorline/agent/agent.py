@@ -89,6 +89,13 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = file.lstat()
+        return found.st_dev, found.st_ino
+    return None
+
+
 def tried(upkeep: Upkeep) -> bool:
     """Whether each wish was looked at, and tried once if it was not as wished."""
     return upkeep.swept is not None and all(each.why for each in upkeep.pending())
@@ -103,6 +110,8 @@ class Agent:
         self._options = Options.of(self._settings)
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._servers: list[Server] = []
+        self._file: tuple[int, int] | None = None
+        """Which file is our socket."""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code.
@@ -146,6 +155,7 @@ class Agent:
         pages = {"/metrics": (KIND, metrics.page)}
         app = App(moorline, rights, self._about(), pages)
         listening = listen(options.socket, rights.mode, rights.group)
+        self._file = _identity(options.socket)
         self._servers.append(Server(listening, app))
         if collecting is not None:
             only = App(moorline, Rights(None, anyone_may_look=True), {}, pages, only_pages=True)
@@ -184,6 +194,9 @@ class Agent:
             if not (upkeep.alive() and all(server.alive for server in self._servers)):
                 _LOG.error("a loop of the agent has ended: starting anew is the cure")
                 return False
+            if self._file != _identity(self._options.socket):
+                _LOG.error("somebody removed %s: starting anew is the cure", self._options.socket)
+                return False
             systemd.tell("WATCHDOG=1", f"STATUS={len(upkeep.pending())} not as wished yet")
 
     def _reload(self) -> None:
@@ -220,7 +233,8 @@ class Agent:
         for server in self._servers:
             server.stop()
         with suppress(OSError):
-            self._options.socket.unlink()
+            if self._file == _identity(self._options.socket):
+                self._options.socket.unlink()
         end = time.monotonic() + LAST_STEPS
         app.stop(0)
         finished = upkeep.stop(LAST_STEPS)

@@ -187,10 +187,11 @@ def test_a_command_that_asks_for_something_else_is_refused(
 
 
 def test_a_command_that_meets_an_agent_being_started_waits_for_it(
-    start: Callable[..., Agent],
+    start: Callable[..., Agent], tmp_path: Path
 ) -> None:
-    agent = start().ready()
-    agent.socket.unlink()  # as it is before an agent has opened it
+    # Its socket is where nobody looks for it, as if it had not opened it yet.
+    agent = start("--socket", str(tmp_path / "elsewhere"))
+    until(lambda: "serving" in agent.log.read_text())
     sweep = agent.command.start("sweep")
     time.sleep(1)
     assert sweep.poll() is None
@@ -235,6 +236,14 @@ def test_it_ends_when_a_part_of_it_has_died(tmp_path: Path) -> None:
     upkeep: Any = Dead()
     daemon = Daemon(lambda: config.load([], [], state_dir=tmp_path))
     assert daemon._watch(Notifier(), upkeep) is False  # and systemd starts another
+
+
+def test_it_ends_when_nobody_can_reach_it_any_more(start: Callable[..., Agent]) -> None:
+    agent = start().ready()
+    agent.socket.unlink()
+    assert agent.process.wait(20) == 1  # and systemd starts another
+    assert "somebody removed" in agent.log.read_text()
+    assert start().ready().client.list() == []
 
 
 def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +294,16 @@ def test_options_are_checked(name: str, value: str, tmp_path: Path) -> None:
     assert Options.of(settings).socket == tmp_path / "agent.sock"
     with pytest.raises(Refused, match=name):
         Options.of(config.Settings(tmp_path, "", "", {}, {**settings.agent, name: value}))
+
+
+def test_a_misspelled_option_is_told(tmp_path: Path) -> None:
+    conf = tmp_path / "a.conf"
+    conf.write_text("[moorline]\nagent_grup = storage\n")
+    with pytest.raises(Refused, match="no option agent_grup") as told:
+        config.load([conf], [], state_dir=tmp_path)
+    assert told.value.hint == "did you mean agent_group?"
+    conf.write_text("[moorline]\nsocket = /run/x\n[nova]\nagent_grup = 1\n")  # the plug-in's
+    config.load([conf], [], state_dir=tmp_path)
 
 
 def test_metrics(start: Callable[..., Agent], tmp_path: Path) -> None:
