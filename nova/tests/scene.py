@@ -65,19 +65,20 @@ class Scene(base.ServersTestBase):
         self.share = self.storage.volume("share")
         super().setUp()
         told = domains.Domain.XMLDesc
-        self.domains_do("XMLDesc", lambda domain, flags: with_serials(told(domain, flags)))
+        self.libvirt_does("Domain.XMLDesc", lambda domain, flags: with_serials(told(domain, flags)))
+        define = domains.Connection.secretDefineXML
+        self.libvirt_does("Connection.secretDefineXML", lambda it, xml: define(it, with_id(xml)))
         self.resized: list[tuple[str, int]] = []
-        self.domains_do(
-            "blockResize", lambda _, disk, size, flags: self.resized.append((disk, size))
+        self.libvirt_does(
+            "Domain.blockResize", lambda _, disk, size, flags: self.resized.append((disk, size))
         )
         self.cinder = self.useFixture(CinderFixture(self))
         self.cinder.VOLUME_CONNECTION_INFO = self.connections
         self.compute_host("one")
 
-    def domains_do(self, method: str, instead: Callable[..., Any]) -> None:
+    def libvirt_does(self, method: str, instead: Callable[..., Any]) -> None:
         """Teach ``fakelibvirt`` what it does not know."""
-        at = f"nova.tests.fixtures.libvirt.Domain.{method}"
-        self.useFixture(fixtures.MonkeyPatch(at, instead))
+        self.useFixture(fixtures.MonkeyPatch(f"nova.tests.fixtures.libvirt.{method}", instead))
 
     def _setup_compute_service(self) -> None:
         self.flags(compute_driver=self.compute_driver)
@@ -154,7 +155,9 @@ class Scene(base.ServersTestBase):
         """The disk as Nova writes it now; ``fakelibvirt`` keeps only half of what it is told."""
         driver = self.computes[host].driver
         disk = {"bus": "virtio", "dev": "vdb", "type": "disk"}
-        written = driver._get_volume_config(self.kept(server, volume), disk)
+        info = self.kept(server, volume)
+        written = driver._get_volume_driver(info).get_config(info, disk)
+        driver._set_cache_mode(written)
         return ET.fromstring(written.to_xml())
 
     def make_directory(self, server: dict[str, Any]) -> None:
@@ -223,3 +226,11 @@ def with_serials(xml: str) -> str:
         if name.startswith("ua-") and disk.find("serial") is None:
             ET.SubElement(disk, "serial").text = name.removeprefix("ua-")
     return ET.tostring(domain, encoding="unicode")
+
+
+def with_id(xml: str) -> str:
+    """A secret's XML with an id, as libvirt gives it one."""
+    secret = ET.fromstring(xml)
+    if secret.find("uuid") is None:
+        ET.SubElement(secret, "uuid").text = str(uuid.uuid4())
+    return ET.tostring(secret, encoding="unicode")

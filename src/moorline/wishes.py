@@ -84,7 +84,7 @@ class Wishes:
             link=place.link,
             place=place.id,
             want=level,
-            options=_options(options, place.connection),
+            options=_options(options, place.connection, hands_off=hands_off),
             since=time.time(),
             hands_off=hands_off,
         )
@@ -162,11 +162,11 @@ def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
         raise Refused(f"the connection has more than {LARGEST_CONNECTION} bytes as JSON")
 
 
-def _options(asked: DiskOptions, connection: Mapping[str, Any]) -> DiskOptions:
+def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:
     """Heed what Cinder says of every volume, whatever its kind. Raises Refused."""
     data = connection.get("data")
     data = data if isinstance(data, Mapping) else connection
-    if data.get("encrypted"):
+    if data.get("encrypted") and not hands_off:  # Nova has the keys, and QEMU deciphers
         # The guest would get the cipher text for a blank disk, and format it.
         raise Refused("encrypted volumes are not supported: the guest would see cipher text")
     mode = data.get("access_mode")

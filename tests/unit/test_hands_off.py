@@ -124,6 +124,15 @@ def test_what_may_not_be_given_to_a_guest_is_refused_and_leaves_nothing(rig: Rig
     assert SHARE not in rig.world.mounts
 
 
+def test_an_encrypted_volume_is_for_its_owner_to_decipher(rig: Rig) -> None:
+    data = {"share": "s1", "name": "a", "volume_id": "a", "encrypted": True}
+    encrypted = {"driver_volume_type": "toy", "data": data}
+    with pytest.raises(Refused, match="cipher text"):
+        rig.owner().attach("g1", encrypted)
+    rig.owner().attach(GUEST, encrypted, level=Level.CONNECTED, hands_off=True)
+    assert SHARE in rig.world.mounts
+
+
 def test_letting_go_of_what_was_never_asked_does_nothing(rig: Rig) -> None:
     define(rig, "a")
     assert rig.owner().detach(GUEST, "a", hands_off=True) is None
