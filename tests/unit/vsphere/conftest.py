@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from lab.vcenter import Missing, VCenter
-from lab.vcenter.rig import Operator, vsphere
-from moorline.hypervisors.vsphere import VSphere
+from lab.vcenter.rig import Operator, logon, vsphere
+from moorline.errors import NotOurs
+from moorline.hypervisors.vsphere import Provisioner, Session, VSphere
 from moorline.model import GuestId
 
 
@@ -54,3 +56,15 @@ def web(operator: Operator) -> GuestId:
 @pytest.fixture
 def db(operator: Operator) -> GuestId:
     return operator.id(VCenter.guests[1])
+
+
+@pytest.fixture
+def makes(lab: VCenter) -> Iterator[Provisioner]:
+    session = Session(logon(lab), deadline=20)
+    makes = Provisioner(session, task_deadline=20)
+    yield makes
+    lab.heal()
+    for name in ("box", "box2"):
+        with suppress(NotOurs):
+            makes.remove(name)
+    session.close()

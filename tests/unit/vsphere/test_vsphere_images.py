@@ -301,10 +301,22 @@ def extended(info: tarfile.TarInfo) -> None:
     info.type = tarfile.XHDTYPE
 
 
+def huge() -> bytes:
+    info = tarfile.TarInfo("box.ovf")
+    info.size = 2**80
+    return info.tobuf(tarfile.GNU_FORMAT).ljust(4096, b"\0")
+
+
+def without_end() -> bytes:
+    whole = ova(DISK, capacity=3 * MIB, more=[("note", b"x")]).rstrip(b"\0")
+    return whole.ljust(-(-len(whole) // SECTOR) * SECTOR, b"\0")
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (package(BOMB), "document type"),
+        (package(" " * (5 << 20)), "a description in this OVA has 5242880 bytes"),
         (package("<a"), "not XML"),
         (package("<a/>"), "not an OVF"),
         (package("\udcff"), "not UTF-8"),
@@ -329,6 +341,8 @@ def extended(info: tarfile.TarInfo) -> None:
         (with_member(extended), "not a plain file"),
         (ova(DISK, capacity=3 * MIB)[:20000], "cut short"),
         (ova(DISK, capacity=3 * MIB)[:2048], "cut short"),
+        (without_end(), "cut short"),
+        (huge(), "cut short"),
     ],
 )
 def test_a_hostile_package_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:

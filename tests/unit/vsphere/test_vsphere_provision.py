@@ -1,64 +1,31 @@
-"""Machines made to order: on which datastore, from which image, and after what went wrong."""
+"""Machines made to order: on which datastore, from which image, and what is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from boxes import DISK, GRAINS, left, order, saved
 
 from lab.vcenter import VCenter
 from lab.vcenter.images import ova, stream, with_grain
-from lab.vcenter.rig import MIB, Operator, logon
-from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
-from moorline.hypervisors.vsphere import Session, VSphere
-from moorline.hypervisors.vsphere.images import Image, inspect
-from moorline.hypervisors.vsphere.orders import Order
-from moorline.hypervisors.vsphere.provision import Provisioner, Stage
+from lab.vcenter.rig import MIB, Operator
+from moorline.errors import NotFound, NotOurs, Refused
+from moorline.hypervisors.vsphere import Provisioner, VSphere
+from moorline.hypervisors.vsphere.images import Image
+from moorline.hypervisors.vsphere.provision import Stage
 from moorline.model import DiskOptions, GuestId, VolumeId
 
-GRAINS = {0: b"boot", 5: b"data" * 99, 9: b"more"}
-DISK = stream(8 * MIB, GRAINS)
 ODD = stream(8 * MIB + 65536, {**GRAINS, 128: b"end"})
-
-
-@pytest.fixture
-def makes(lab: VCenter) -> Iterator[Provisioner]:
-    session = Session(logon(lab), deadline=20)
-    makes = Provisioner(session, task_deadline=20)
-    yield makes
-    lab.heal()
-    for name in ("box", "box2"):
-        with suppress(NotOurs):
-            makes.remove(name)
-    session.close()
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
     return saved(tmp_path, DISK)
-
-
-def saved(directory: Path, data: bytes, name: str = "disk.vmdk") -> Image:
-    path = directory / name
-    path.write_bytes(data)
-    return inspect(path)
-
-
-def order(image: Image | None, **more: Any) -> Order:
-    return Order(**{"name": "box", "image": image, "memory": 64, **more})
-
-
-def left(lab: VCenter, name: str = "box") -> list[str]:
-    """What lies on any datastore beneath a folder of that name."""
-    stores = ("vvol1", "vmfs1", "nfs1", "nfs41", "vsan1", "vmfs-local")
-    found = [f"[{store}] {file}" for store in stores for file in lab.files(store)]
-    return [file for file in found if file.split("] ")[1].startswith(f"{name}/")]
 
 
 # --- where it lands --------------------------------------------------------------
@@ -237,6 +204,12 @@ def test_a_volume_is_held_by_a_machine_that_never_runs(
         makes.hold(volume)
 
 
+def test_what_was_launched_is_a_guest(makes: Provisioner, vm: VSphere, image: Image) -> None:
+    made = makes.launch(order(image))
+    assert vm.find("box") == made
+    assert vm.disks(GuestId(made.id)) == {}
+
+
 # --- hostile images --------------------------------------------------------------
 
 OTHER = stream(8 * MIB, {**GRAINS, 0: b"bomb"})
@@ -273,159 +246,3 @@ def test_a_hostile_image_leaves_nothing(
 def lab_free(makes: Provisioner) -> dict[str, int]:
     verdicts = makes.choose(order(None, empty=MIB)).verdicts
     return {v.datastore.name: v.datastore.free for v in verdicts}
-
-
-# --- what goes wrong midway ------------------------------------------------------
-
-WAYS: list[dict[str, Any]] = [
-    {"Drop": True},
-    {"DropAfter": True},
-    {"Status": 503},
-    {"Fault": "HostCommunication"},
-    {"Fault": "NotAuthenticated"},
-    {"TaskFault": "InvalidArgument"},
-    {"TaskFault": "SystemError"},
-    {"TaskMs": 100},
-]
-FAULTS = ("HostCommunication", "NotAuthenticated", "NoPermission")
-METHODS = (
-    "ImportVApp",
-    "upload",
-    "HttpNfcLeaseProgress",
-    "HttpNfcLeaseComplete",
-    "ReconfigVM_Task",
-    "PowerOnVM_Task",
-)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_whatever_goes_wrong_a_second_launch_ends_well(
-    lab: VCenter, makes: Provisioner, image: Image, method: str, record_property: Any
-) -> None:
-    points = 0
-    for way in WAYS:
-        lab.heal()
-        lab.fault(method, **way)
-        told: MoorlineError | None = None
-        try:
-            makes.launch(order(image))
-        except MoorlineError as error:
-            told = error
-        lab.heal()
-        seen = makes.look("box").stage
-        if told is None:
-            assert seen is Stage.ON, way
-        elif isinstance(told, Refused | Failed):
-            assert seen is not Stage.ON, (way, told)
-        makes.launch(order(image))
-        assert makes.look("box").stage is Stage.ON
-        assert len([d for d in lab.disks() if "box/" in d]) == 1, way
-        makes.remove("box")
-        assert left(lab) == [], way
-        points += 1
-    record_property("crash_points", points)
-
-
-def test_an_upload_that_is_turned_away_is_not_completed(
-    lab: VCenter, makes: Provisioner, image: Image
-) -> None:
-    lab.fault("upload", Status=507)
-    with pytest.raises(Uncertain, match="the upload was answered 507"):
-        makes.launch(order(image))
-    assert "HttpNfcLeaseComplete" not in lab.calls()
-    assert left(lab) == []
-
-
-@pytest.mark.parametrize("way", [{"DropAfter": True}, *({"Fault": f} for f in FAULTS)], ids=str)
-@pytest.mark.parametrize("goal", [Stage.ON, Stage.ABSENT], ids=["launch", "remove"])
-def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(
-    lab: VCenter,
-    makes: Provisioner,
-    image: Image,
-    goal: Stage,
-    way: dict[str, Any],
-    record_property: Any,
-) -> None:
-    """What is said not to have happened has not, and has left nothing behind."""
-    wanted = order(image, policy="VVol No Requirements Policy")
-    deed = (lambda: makes.launch(wanted)) if goal is Stage.ON else (lambda: makes.remove("box"))
-    points = 0
-    while True:
-        if goal is Stage.ABSENT:
-            makes.launch(wanted)
-        lab.heal()
-        lab.fault(Skip=points, **way)
-        told: MoorlineError | None = None
-        try:
-            deed()
-        except MoorlineError as error:
-            told = error
-        calls = sum(lab.calls().values())
-        lab.heal()
-        seen = makes.look("box").stage
-        assert (seen is goal) if told is None else (seen is not goal or type(told) is Uncertain)
-        if goal is Stage.ON and isinstance(told, Refused | Failed):
-            assert seen is not Stage.HALF, (points, told)
-        deed()
-        assert makes.look("box").stage is goal
-        makes.remove("box")
-        assert left(lab) == []
-        if calls <= points:
-            break
-        points += 1
-    assert points > 12
-    record_property("crash_points", points)
-
-
-@pytest.mark.parametrize("cut", [{"Drop": True}, {"DropAfter": True}, {"Status": 503}], ids=str)
-def test_a_sign_of_life_that_is_lost_does_not_end_an_upload(
-    lab: VCenter, makes: Provisioner, image: Image, cut: dict[str, Any]
-) -> None:
-    lab.fault("HttpNfcLeaseProgress", **cut)
-    makes.launch(order(image))
-    calls = lab.calls()
-    assert (calls["ImportVApp"], calls["HttpNfcLeaseProgress"]) == (1, 2)
-
-
-@pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize(
-    "method", ["CreateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"]
-)
-def test_an_empty_machine_comes_and_goes_whatever_goes_wrong(
-    lab: VCenter, makes: Provisioner, method: str, way: dict[str, Any]
-) -> None:
-    empty = order(None, empty=8 * MIB)
-    lab.fault(method, **way)
-    for goal, deed in (
-        (Stage.ON, lambda: makes.launch(empty)),
-        (Stage.ABSENT, lambda: makes.remove("box")),
-    ):
-        told: MoorlineError | None = None
-        try:
-            deed()
-        except MoorlineError as error:
-            told = error
-        seen = makes.look("box").stage
-        if told is None or isinstance(told, Refused | Failed):
-            assert (seen is goal) is (told is None), told
-        deed()
-        assert makes.look("box").stage is goal
-    assert left(lab) == []
-
-
-def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Provisioner, image: Image) -> None:
-    lab.fault("HttpNfcLeaseComplete", Drop=True)
-    lab.fault("Destroy_Task", Fault="HostCommunication")
-    with pytest.raises(Uncertain, match="is left") as told:
-        makes.launch(order(image))
-    assert "again" in told.value.hint
-    assert makes.look("box").stage is Stage.HALF
-    lab.heal()
-    makes.remove("box")
-    assert left(lab) == []
-
-
-def test_what_was_launched_is_a_guest(makes: Provisioner, vm: VSphere, image: Image) -> None:
-    made = makes.launch(order(image))
-    assert vm.find("box") == made
-    assert vm.disks(GuestId(made.id)) == {}
