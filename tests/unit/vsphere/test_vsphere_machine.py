@@ -156,6 +156,13 @@ def test_a_name_that_several_machines_have_is_refused_with_their_ids() -> None:
     assert both.find("2") == ("2", "x")
 
 
+def test_which_of_two_machines_shall_go_is_not_guessed() -> None:
+    both = Provisioner(Rows({"name": "x"}, {"name": "x"}))  # type: ignore[arg-type]
+    for look in (both.look, both.remove, both.start):
+        with pytest.raises(Refused, match="2 machines called x"):
+            look("x")
+
+
 def test_a_cluster_must_be_named_where_there_are_several() -> None:
     both = Inventory(Rows({"name": "old"}, {"name": "new"}))  # type: ignore[arg-type]
     with pytest.raises(Refused) as told:
