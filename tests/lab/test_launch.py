@@ -64,7 +64,18 @@ def stage(scene: Scene) -> Iterator[Stage]:
     stage.moorline("remove", NAME, "--force", code=None)
 
 
-def test_it_boots_from_the_volume_and_writes_to_it(stage: Stage) -> None:
+POWER_BUTTON = Path("/etc/acpi/PWRF/00000080")
+SHUTDOWN = "echo asked | dd of=/dev/vdb conv=notrunc,sync; umount -a; poweroff -f"
+
+
+def hear_the_power_button(guest: Guest) -> None:
+    """Have the guest do what a distribution's does when it is asked to shut down."""
+    guest.agent.check(f"mkdir -p {POWER_BUTTON.parent}; echo '#!/bin/sh' > {POWER_BUTTON}")
+    guest.agent.check(f"echo '{SHUTDOWN}' >> {POWER_BUTTON}; chmod +x {POWER_BUTTON}")
+    guest.agent.check("acpid -d >/dev/null 2>&1 &")
+
+
+def test_it_boots_from_the_volume_writes_to_it_and_shuts_down(stage: Stage) -> None:
     boot, data = stage.boot_volume(), stage.volume()
     stage.moorline(*stage.launch(boot, "--connection", str(data.connection)), deadline=120)
     guest = stage.guest()
@@ -82,34 +93,18 @@ def test_it_boots_from_the_volume_and_writes_to_it(stage: Stage) -> None:
     assert told["steps"] == ["connect", "start"]
     guest = stage.guest()
     assert guest.agent.check("cat /kept") == ["kept"]
-    guest.agent.close()
-    stage.moorline("remove", NAME, "--force")
-    assert not stage.is_there()
-    assert stage.is_clean()
     assert data.bytes(length=4) == b"data"
-    assert boot.file.stat().st_size == bootable.SIZE
 
-
-SHUTDOWN = "echo asked | dd of=/dev/vdb conv=notrunc,sync; umount -a; poweroff -f"
-
-
-def test_removing_it_lets_it_shut_down_by_itself(stage: Stage) -> None:
-    boot, data = stage.boot_volume(), stage.volume()
-    stage.moorline(*stage.launch(boot, "--connection", str(data.connection)), deadline=120)
-    guest = stage.guest()
     stage.moorline("remove", NAME, "--timeout", "1", code=5)  # nothing in it hears the button
     assert guest.domain.isActive()
     assert stage.wishes().keys() == {boot.id, data.id}
-    script = "/etc/acpi/PWRF/00000080"
-    guest.agent.check(f"mkdir -p {Path(script).parent}; echo '#!/bin/sh' > {script}")
-    guest.agent.check(f"echo '{SHUTDOWN}' >> {script}; chmod +x {script}")
-    guest.agent.check("acpid -d >/dev/null 2>&1 &")
+    hear_the_power_button(guest)
     guest.agent.close()
-    told = stage.moorline.json("remove", NAME)
-    assert told["steps"][0] == "stop"
+    assert stage.moorline.json("remove", NAME)["steps"][0] == "stop"
     assert not stage.is_there()
     assert stage.is_clean()
     assert data.bytes(length=5) == b"asked"
+    assert boot.file.stat().st_size == bootable.SIZE
 
 
 def test_without_a_template_it_has_room_for_disks(stage: Stage) -> None:
