@@ -181,6 +181,14 @@ def test_a_description_names_nothing_but_the_disk(text: str, reason: str) -> Non
         sent(bytes(lying))
 
 
+@pytest.mark.parametrize(
+    "header", [{"overhead": 0}, {"overhead": 20}, {"overhead": 2**50}, {"directory": 2}], ids=str
+)
+def test_grains_begin_behind_what_describes_them(header: dict[str, int]) -> None:
+    with pytest.raises(Refused, match="begin where none can"):
+        sent(stream(3 * MIB, {0: b"boot"}, header=header))
+
+
 def test_a_grain_that_inflates_to_more_than_a_grain_is_refused() -> None:
     bomb = zlib.compress(bytes(64 * MIB), 9)
     assert len(bomb) < 2 * GRAIN

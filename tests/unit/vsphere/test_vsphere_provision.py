@@ -151,6 +151,8 @@ def test_a_machine_of_somebody_else_is_left_alone(makes: Provisioner, image: Ima
         makes.launch(order(image, name=name))
     with pytest.raises(NotOurs):
         makes.remove(name)
+    with pytest.raises(NotOurs):
+        makes.start(name)
 
 
 def test_launching_twice_is_success(lab: VCenter, makes: Provisioner, image: Image) -> None:

@@ -165,5 +165,7 @@ def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Provisioner, im
     assert "again" in told.value.hint
     assert makes.look("box").stage is Stage.HALF
     lab.heal()
+    with pytest.raises(Refused, match="half made"):
+        makes.start("box")
     makes.remove("box")
     assert left(lab) == []
