@@ -20,6 +20,7 @@ from moorline.wishes import Wishes
 
 ASK_AGAIN = 5.0
 """Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
+_ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment]
 """The wish that stood before, if any, and the one that was made."""
 _AS_THE_TEMPLATE_SAYS = Hardware()
@@ -275,8 +276,8 @@ class Guests:
                 ask += ASK_AGAIN
             if time.monotonic() > end:
                 raise Failed(
-                    f"{name} was asked to shut down and still runs; it is not removed",
-                    hint="--force cuts its power",
+                    f"{name} {_ASKED[force]} and still runs; it is not removed",
+                    hint="" if force else "--force cuts its power",
                 )
             time.sleep(_LOOK)
             try:

@@ -33,6 +33,8 @@ class ToyMachines:
     saved: set[GuestId] = field(default_factory=set)
     stubborn: set[GuestId] = field(default_factory=set)
     """They do not hear that they are asked to shut down."""
+    undying: set[GuestId] = field(default_factory=set)
+    """They run on without power: QEMU hangs in the kernel."""
 
     def look(self, guest: GuestId) -> Machine:
         toy = self._toy(guest)
@@ -66,7 +68,7 @@ class ToyMachines:
         if guest in self.saved and not force:
             raise Refused("its memory was saved")
         self.saved.discard(guest)
-        if force or guest not in self.stubborn:
+        if guest not in self.undying and (force or guest not in self.stubborn):
             self.world.faults.effect(lambda: self._stop(self._toy(guest)))
 
     def remove(self, guest: GuestId) -> None:
@@ -266,6 +268,15 @@ def test_a_guest_that_does_not_shut_down_is_not_removed(stage: Stage) -> None:
     assert stage.is_launched()
     assert stage.remove(force=True)
     assert stage.is_empty()
+
+
+def test_a_guest_that_outlives_its_power_is_not_removed_either(stage: Stage) -> None:
+    stage.launch()
+    stage.machines.undying = {GuestId("id-web01")}
+    with pytest.raises(Failed, match="had its power cut and still runs") as failure:
+        stage.remove(force=True)
+    assert "--force" not in str(failure.value)
+    assert stage.is_launched()
 
 
 def test_saved_memory_is_not_lost_unasked(stage: Stage) -> None:
