@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from test_secrets import (  # noqa: F401
     test_a_password_in_what_is_refused,
 )
 
+from lab import host
 from lab.agent import Agent
 from lab.command import Moorline
 from lab.guest import Guest, pattern
@@ -86,3 +90,16 @@ def test_told_to_stop_it_tells_who_waits(scene: Scene, guest: Guest, agent: Agen
     scene.share.command()
     scene.detach(guest.name, volume)  # without an agent
     assert scene.is_clean()
+
+
+def test_a_libvirtd_that_hangs_does_not_keep_it_from_stopping(agent: Agent) -> None:
+    """The next one could not begin: what stops owns the host until it has ended."""
+    libvirtd = int(host.LIBVIRT_PID.read_text())
+    until(lambda: agent.client.list() == [])
+    os.kill(libvirtd, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        agent.stop()
+        assert time.monotonic() - begun < 20
+    finally:
+        os.kill(libvirtd, signal.SIGCONT)

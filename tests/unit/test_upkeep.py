@@ -332,6 +332,16 @@ def test_stopping_finishes_the_step_in_hand(rig: Rig, loop: Loop) -> None:
     assert not loop.has(G1, "v1")  # and nothing new was begun
 
 
+def test_stopping_does_not_wait_for_a_watcher_that_hangs(rig: Rig) -> None:
+    """As one does whose libvirtd does not answer: it has no step in hand."""
+    loop = Loop(rig)
+    loop.hand.watch = lambda wake, stop: threading.Event().wait()  # type: ignore[method-assign]
+    loop.start()
+    begun = time.monotonic()
+    assert loop.upkeep.stop(60)
+    assert time.monotonic() - begun < 10
+
+
 def test_a_defect_met_by_one_wish_stops_no_other(rig: Rig, loop: Loop) -> None:
     loop.share.defect = "v1"
     rig.wish("v1", "g1", Level.ATTACHED)

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +34,7 @@ FIRST_TRIES = 30.0
 """Seconds that the first try at every wish may keep what is to start after us."""
 _SOON = 0.05
 _LAST_WORDS = 2.0
-"""Seconds in which whoever waits for an answer may still take it."""
+"""Seconds in which whoever waits for an answer may still take it, and libvirt let us go."""
 _ALIVE = 5.0
 """Seconds between two looks at whether all that should run does."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
@@ -140,8 +141,8 @@ class Agent:
         systemd.tell("STOPPING=1")
         code = 0 if healthy else 1
         if not self._end(moorline, upkeep, app):
-            # Steps hang. The kernel takes the lock from us; the next owner finds what came of them.
-            _LOG.warning("stopped with a step under way")
+            # It hangs. The kernel takes the lock from us; the next owner finds what came of it.
+            _LOG.warning("stopped, with a step or a call to the hypervisor under way")
             logging.shutdown()
             os._exit(code)
         _LOG.info("stopped")
@@ -229,7 +230,7 @@ class Agent:
             _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
 
     def _end(self, moorline: Moorline, upkeep: Upkeep, app: App) -> bool:
-        """Finish the steps in hand, take no others, let go of the host; False if a step hangs."""
+        """Finish the steps in hand, take no others, let go of the host; False if that hangs."""
         for server in self._servers:
             server.stop()
         with suppress(OSError):
@@ -241,5 +242,7 @@ class Agent:
         if not (app.stop(max(0.0, end - time.monotonic())) and finished):
             return False
         self._servers[0].drain(_LAST_WORDS)
-        moorline.close()
-        return True
+        closing = threading.Thread(target=moorline.close, name="closing", daemon=True)
+        closing.start()
+        closing.join(_LAST_WORDS)
+        return not closing.is_alive()
