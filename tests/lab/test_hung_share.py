@@ -51,6 +51,16 @@ def p99(samples: list[float]) -> float:
     return statistics.quantiles(samples, n=100, method="inclusive")[98]
 
 
+def unhindered(quiet: list[float], loud: list[float]) -> bool:
+    """Whether nobody ever waited for the share that hangs, and few were slower beside it."""
+    return max(loud) < LOOK_DEADLINE / 2 and p99(loud) <= p99(quiet) * SLOWER + FLOOR
+
+
+def told(quiet: list[float], loud: list[float]) -> str:
+    figures = [f"p99 {p99(samples):.3f} s, most {max(samples):.3f} s" for samples in (quiet, loud)]
+    return f"{figures[0]}; beside a hung share {figures[1]}"
+
+
 def attach_and_detach(moorline: Moorline, guest: str, volume: Volume) -> list[float]:
     """Do both again and again; return how long each took."""
     connection = json.loads(volume.connection.read_text())
@@ -92,11 +102,10 @@ def test_other_shares_are_not_slowed(
         in_threads(moorline, stopped_guests, volumes)  # to warm up
         for tries_left in reversed(range(TRIES)):
             quiet, loud = measure(moorline, stopped_guests, volumes, guest.name, hung)
-            assert max(loud) < LOOK_DEADLINE / 2  # nobody ever waited for it
-            if p99(loud) <= p99(quiet) * SLOWER + FLOOR:
+            if unhindered(quiet, loud):
                 break
             # What else this machine does comes and goes; what we do wrong stays.
-            assert tries_left, f"p99 {p99(quiet):.3f} s, beside a hung share {p99(loud):.3f} s"
+            assert tries_left, told(quiet, loud)
         figures = [round(p99(samples) * 1000, 1) for samples in (quiet, loud)]
         record_property("hung_share_p99_ms", figures)
         until(lambda: _detached(moorline, guest.name, hung), 20)
@@ -207,15 +216,15 @@ def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> N
     scene.attach(guest.name, first)
     scene.share.daemon(hang=True)
     args = ("attach", guest.name, "--connection", str(second.connection), "--timeout", "30")
-    told = scene.directory / "told"
-    with told.open("w") as stderr:
+    heard = scene.directory / "heard"
+    with heard.open("w") as stderr:
         waits = scene.moorline.start(*args, stderr=stderr)
-    until(lambda: "does not answer; looking again in" in told.read_text(), 20)
+    until(lambda: "does not answer; looking again in" in heard.read_text(), 20)
     assert waits.poll() is None
     assert halves(guest.domain, second) == (False, False)
     scene.share.daemon()
     waits.communicate(timeout=20)
-    assert waits.returncode == 0, told.read_text()
+    assert waits.returncode == 0, heard.read_text()
     guest.write(second.id, "went on")
     assert second.bytes() == pattern("went on")
     for volume in (first, second):

@@ -15,10 +15,9 @@ import pytest
 from libvirt_rig import until
 from loop import Loop, running_loop
 from scene import Scene, Volume, halves, small_guest
-from test_hung_share import FLOOR, SLOWER, TRIES, p99
+from test_hung_share import TRIES, p99, told, unhindered
 
 from moorline.errors import MoorlineError
-from moorline.host.linux import LOOK_DEADLINE
 
 WELL = 6
 HUNG = 8
@@ -130,10 +129,9 @@ def test_the_other_six_go_on_at_full_speed(farm: Farm, record_property: Any) -> 
             with farm.hanging():
                 loud += farm.work()
                 assert farm.heal() < HEALED
-        assert max(loud) < LOOK_DEADLINE / 2  # nobody ever waited for it
-        if p99(loud) <= p99(quiet) * SLOWER + FLOOR:
+        if unhindered(quiet, loud):
             break
         # What else this machine does comes and goes; what we do wrong stays.
-        assert tries_left, f"p99 {p99(quiet):.3f} s, beside a hung share {p99(loud):.3f} s"
+        assert tries_left, told(quiet, loud)
     figures = [round(p99(samples) * 1000, 1) for samples in (quiet, loud)]
     record_property("loop_hung_share_p99_ms", figures)
