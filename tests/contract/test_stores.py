@@ -82,6 +82,16 @@ def test_a_busy_database_is_unavailable_after_its_time(tmp_path: Path) -> None:
     store.commit([], [Put("/a/x", b"1")])
 
 
+def test_what_another_process_has_locked_is_not_read_behind_its_back(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "db").close()
+    other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+    other.execute("begin exclusive")
+    with pytest.raises(Unavailable, match="locked"):
+        SqliteStore(tmp_path / "db", busy=0.1)
+    other.execute("rollback")
+    other.close()
+
+
 def test_an_oversized_value_is_a_mistake(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db")
     with pytest.raises(ValueError, match="larger"):

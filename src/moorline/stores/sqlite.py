@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import sqlite3
 import threading
@@ -17,6 +18,9 @@ from moorline.ports import At, Delete, Entry, Event, Put
 MAX_VALUE = 256 * 1024
 MAX_OPERATIONS = 100
 _A_FEW_PAGES = 64 << 10
+_TAKES_NOTHING = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
 
 # One tuple of statements a schema version; append, never edit. `gone` rows are
 # tombstones: a watcher that was away learns of a deletion from them.
@@ -57,8 +61,8 @@ class SqliteStore:
         """Opened on a disk that takes nothing: to read only."""
         try:
             self._db = self._open()
-        except Unavailable:
-            if not self._closed_well():
+        except Unavailable as e:
+            if not (_takes_nothing(e.__cause__) and self._closed_well()):
                 raise
             self._db = self._open_frozen()
             self._frozen = True
@@ -261,6 +265,13 @@ class SqliteStore:
             if disk.f_bavail * disk.f_frsize < _A_FEW_PAGES:
                 return f"{error}: its disk is full"
         return str(error)
+
+
+def _takes_nothing(error: BaseException | None) -> bool:
+    """Whether that is how a disk that is full or read-only shows. It is no other's lock."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _TAKES_NOTHING
 
 
 def _version(db: sqlite3.Connection) -> int:

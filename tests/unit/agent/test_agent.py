@@ -23,9 +23,8 @@ import pytest
 from lab.command import Moorline
 from moorline import config
 from moorline.agent.agent import Agent as Daemon
-from moorline.agent.agent import Options
 from moorline.agent.systemd import Notifier
-from moorline.errors import Denied, Refused, Unavailable
+from moorline.errors import Denied, Unavailable
 from moorline.local_api.client import Client
 from moorline.local_api.openapi import document
 
@@ -277,34 +276,6 @@ def test_reload(start: Callable[..., Agent], tmp_path: Path) -> None:
     agent.process.send_signal(signal.SIGHUP)
     until(lambda: "the options stay as they were" in agent.log.read_text())
     assert agent.client.list() == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("agent_anyone_may_look", "perhaps"),
-        ("agent_log_format", "xml"),
-        ("agent_log_level", "shouting"),
-        ("agent_sweep_every", "0"),
-        ("agent_sweep_every", "nan"),
-        ("agent_sweep_every", "often"),
-    ],
-)
-def test_options_are_checked(name: str, value: str, tmp_path: Path) -> None:
-    settings = config.load([], [], state_dir=tmp_path)
-    assert Options.of(settings).socket == tmp_path / "agent.sock"
-    with pytest.raises(Refused, match=name):
-        Options.of(config.Settings(tmp_path, "", "", {}, {**settings.agent, name: value}))
-
-
-def test_a_misspelled_option_is_told(tmp_path: Path) -> None:
-    conf = tmp_path / "a.conf"
-    conf.write_text("[moorline]\nagent_grup = storage\n")
-    with pytest.raises(Refused, match="no option agent_grup") as told:
-        config.load([conf], [], state_dir=tmp_path)
-    assert told.value.hint == "did you mean agent_group?"
-    conf.write_text("[moorline]\nsocket = /run/x\n[nova]\nagent_grup = 1\n")  # the plug-in's
-    config.load([conf], [], state_dir=tmp_path)
 
 
 def test_metrics(start: Callable[..., Agent], tmp_path: Path) -> None:
