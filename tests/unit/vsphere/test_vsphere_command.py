@@ -153,10 +153,11 @@ def test_a_machine_is_as_it_was_asked_for(moorline: Prompt, operator: Operator) 
         moorline("launch", "made", "--empty", "8M", *wrong, code=3)
 
 
-def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter) -> None:
+def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter, operator: Operator) -> None:
     launch = ("launch", "data", "--empty", "8M", "--datastore-regex", "vvol.*", "--no-start")
     told = json.loads(moorline(*launch, "--output", "json").stdout)
     assert (told["running"], told["disks"]) == (False, ["[vvol1] data/data.vmdk"])
+    assert machine(operator, "data").config.hardware.memoryMB == 2048, "as the help says"
     guest, url = VCenter.guests[0], "vmdk://vvol1/data/data.vmdk"
     moorline("attach", guest, url)
     (row,) = json.loads(moorline("list", "--output", "json").stdout)
