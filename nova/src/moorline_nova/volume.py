@@ -81,7 +81,8 @@ class MoorlineVolumeDriver:
                 )
             )
         except MoorlineError as e:
-            self._give_up(id, instance)
+            # Nova takes it as never done, and will not disconnect it.
+            self._try_to_let_go(id, instance.uuid)
             raise _as_nova_says(e, id) from e
         connection_info["data"][SOURCE] = outcome.view.source
 
@@ -144,12 +145,14 @@ class MoorlineVolumeDriver:
         to undo, only the agent knows.
         """
         try:
-            for view in self._agent.list():
-                if not knows(view.volume, view.guest_id):
-                    LOG.warning("Volume %s is not of %s any more", view.volume, view.guest_id)
-                    self._let_go(view.volume, view.guest_id)
+            views = self._agent.list()
         except MoorlineError as e:
             LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
+            return
+        for view in views:
+            if not knows(view.volume, view.guest_id):
+                LOG.warning("Volume %s is not of %s any more", view.volume, view.guest_id)
+                self._try_to_let_go(view.volume, view.guest_id)
 
     def _as_nova(self, connection_info: Mapping[str, Any]) -> Any:
         """Nova's own driver for a volume. Raises InvalidVolume if it has none."""
@@ -158,10 +161,10 @@ class MoorlineVolumeDriver:
             raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
         return importutils.import_object(self._novas[kind], self._host)
 
-    def _give_up(self, id: str, instance: Any) -> None:
-        """Nova takes a failed connect as never done, and will not disconnect it."""
-        with suppress(MoorlineError):  # the first error is what counts; the agent is likely gone
-            self._let_go(id, instance.uuid)
+    def _try_to_let_go(self, id: str, instance: str) -> None:
+        """What fails here is tried again when nova-compute starts."""
+        with suppress(MoorlineError):
+            self._let_go(id, instance)
 
     def _let_go(self, id: str, instance: str) -> None:
         _persist(lambda left: self._agent.detach(instance, id, hands_off=True))
