@@ -64,8 +64,9 @@ class Scene(base.ServersTestBase):
         self.addCleanup(clear, self.base, products)  # Nova has taken our attributes by then
         self.share = self.storage.volume("share")
         super().setUp()
-        told = domains.Domain.XMLDesc
-        self.libvirt_does("Domain.XMLDesc", lambda domain, flags: with_serials(told(domain, flags)))
+        parse, told = domains._parse_disk_info, domains.Domain.XMLDesc
+        self.libvirt_does("_parse_disk_info", lambda disk: {**parse(disk), **serial_of(disk)})
+        self.libvirt_does("Domain.XMLDesc", lambda it, flags: with_serials(it, told(it, flags)))
         define = domains.Connection.secretDefineXML
         self.libvirt_does("Connection.secretDefineXML", lambda it, xml: define(it, with_id(xml)))
         self.resized: list[tuple[str, int]] = []
@@ -179,6 +180,15 @@ class Scene(base.ServersTestBase):
         self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
         until(lambda: volume in self.disks(server))
 
+    def _live_migrate(
+        self, server: dict[str, Any], host: str, migration_expected_state: str = "completed"
+    ) -> None:
+        """Nova 32's harness chooses the host."""
+        how = {"os-migrateLive": {"host": host, "block_migration": "auto"}}
+        self.api.post_server_action(server["id"], how)
+        self._wait_for_migration_status(server, [migration_expected_state])
+        self._wait_for_state_change(server, "ACTIVE")
+
     def attach_fails(self, server: dict[str, Any], volume: str) -> None:
         """In this harness the API waits for the compute host, and tells its error."""
         with self.assertRaises(OpenStackApiException):
@@ -222,15 +232,19 @@ def clear(base: Path, products: Iterable[Quobyte | Virtuozzo | HyperScale]) -> N
         product.clear()
 
 
-def with_serials(xml: str) -> str:
-    """A domain's XML with the serials that ``fakelibvirt`` forgets; Nova's aliases tell them."""
-    domain = ET.fromstring(xml)
-    for disk in domain.iterfind("devices/disk"):
-        alias = disk.find("alias")
-        name = "" if alias is None else alias.get("name", "")
-        if name.startswith("ua-") and disk.find("serial") is None:
-            ET.SubElement(disk, "serial").text = name.removeprefix("ua-")
-    return ET.tostring(domain, encoding="unicode")
+def serial_of(disk: Any) -> dict[str, str]:
+    """What ``fakelibvirt`` forgets of a disk."""
+    return {"serial": disk.findtext("serial") or ""}
+
+
+def with_serials(domain: Any, xml: str) -> str:
+    """The domain's XML with the serials of its disks."""
+    written = ET.fromstring(xml)
+    known = domain._def["devices"]["disks"]
+    for disk, info in zip(written.iterfind("devices/disk"), known, strict=True):
+        if info["serial"]:
+            ET.SubElement(disk, "serial").text = info["serial"]
+    return ET.tostring(written, encoding="unicode")
 
 
 def with_id(xml: str) -> str:
