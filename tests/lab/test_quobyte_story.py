@@ -195,11 +195,19 @@ def test_dry_runs_change_nothing(scene: Scene, guest: Guest) -> None:
     scene.detach(guest.name, volume)
 
 
+def took(scene: Scene, done: Any, *steps: str) -> bool:
+    """Whether a call took these steps; an agent's loop helps one that takes more than a second."""
+    if not (scene.directory / "moorline/agent.sock").exists():
+        return bool(done["steps"] == list(steps))
+    left = iter(steps)
+    return all(step in left for step in done["steps"])
+
+
 @pytest.mark.parametrize(("output", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_output_for_programs(scene: Scene, guest: Guest, output: str, parse: Any) -> None:
     volume = scene.volume()
     done = parse(scene.attach(guest.name, volume, "-o", output).stdout)
-    assert done["steps"] == ["connect", "attach"]
+    assert took(scene, done, "connect", "attach")
     assert done["view"]["device"] == attribute(disk(guest.domain, volume), "target", "dev")
     (row,) = parse(scene.moorline("list", "-o", output).stdout)
     assert (row["volume"], row["guest_id"]) == (volume.id, guest.domain.UUIDString())
@@ -210,7 +218,7 @@ def test_output_for_programs(scene: Scene, guest: Guest, output: str, parse: Any
     assert parse(refused.stderr)["error"] == "notfound"
     assert refused.stdout == ""
     done = parse(scene.detach(guest.name, volume, "-o", output).stdout)
-    assert done["steps"] == ["detach", "disconnect", "forget"]
+    assert took(scene, done, "detach", "disconnect", "forget")
     assert parse(scene.detach(guest.name, volume, "-o", output).stdout) is None
 
 
