@@ -6,6 +6,7 @@ from unittest import mock
 
 from nova.tests.functional.api.client import OpenStackApiException
 from scene import BOOT, SWAPPED, SWAPPED_FOR, Scene, until
+from testtools import ExpectedException
 
 KEYS = "nova.virt.libvirt.driver.key_manager.API"
 ENCRYPTION = "nova.volume.cinder.API.get_volume_encryption_metadata"
@@ -36,7 +37,7 @@ class TestChanges(Scene):
         old = self.volume(SWAPPED)
         new = self.volume(SWAPPED_FOR, name="../secret")
         self._attach_volume(self.mine, old)
-        with self.assertRaises(OpenStackApiException):
+        with ExpectedException(OpenStackApiException):
             self.api.put_server_volume(self.mine["id"], old, new)
         assert old in self.attached(self.mine)
         assert self.one().wished() == {self.boot, old}
