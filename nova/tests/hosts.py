@@ -103,7 +103,7 @@ def mounted_beneath(directory: Path) -> list[str]:
     return [line.split()[4] for line in lines if line.split()[4].startswith(f"{directory}/")]
 
 
-def until(true: Any, seconds: float = 20.0) -> None:
+def until(true: Any, seconds: float = 60.0) -> None:
     """Wait for what the agent does by itself."""
     end = time.monotonic() + seconds
     while not true():

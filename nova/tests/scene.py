@@ -29,6 +29,7 @@ from nova.tests.fixtures import CinderFixture
 from nova.tests.fixtures import libvirt as domains
 from nova.tests.functional.api.client import OpenStackApiException
 from nova.tests.functional.libvirt import base
+from testtools import ExpectedException
 
 from lab.hyperscale import HyperScale
 from lab.quobyte import Quobyte, QuobyteVolume
@@ -178,7 +179,7 @@ class Scene(base.ServersTestBase):
     def _attach_volume(self, server: dict[str, Any], volume: str) -> None:
         """Nova 32's harness has none."""
         self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
-        until(lambda: volume in self.disks(server))
+        until(lambda: volume in self.attached(server))
 
     def _live_migrate(
         self, server: dict[str, Any], host: str, migration_expected_state: str = "completed"
@@ -189,9 +190,19 @@ class Scene(base.ServersTestBase):
         self._wait_for_migration_status(server, [migration_expected_state])
         self._wait_for_state_change(server, "ACTIVE")
 
+    def _wait_for_migration_status(self, server: dict[str, Any], expected: list[str]) -> None:
+        """More patient than Nova's: mounts and agents take their time here."""
+
+        def reached() -> bool:
+            migrations = self.api.api_get("/os-migrations").body["migrations"]
+            mine = [each for each in migrations if each["instance_uuid"] == server["id"]]
+            return any(each["status"].lower() in expected for each in mine)
+
+        until(reached)
+
     def attach_fails(self, server: dict[str, Any], volume: str) -> None:
         """In this harness the API waits for the compute host, and tells its error."""
-        with self.assertRaises(OpenStackApiException):
+        with ExpectedException(OpenStackApiException):
             self._attach_volume(server, volume)
 
     def detach(self, server: dict[str, Any], volume: str) -> None:
@@ -206,7 +217,7 @@ class Scene(base.ServersTestBase):
 
     def extension_fails(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:
         """Cinder says that it has extended it, and that cannot be told the guest."""
-        with self.assertRaises(OpenStackApiException):
+        with ExpectedException(OpenStackApiException):
             self._extended(server, volume, gibibytes)
 
     def _extended(self, server: dict[str, Any], volume: str, gibibytes: int) -> None:

@@ -45,7 +45,6 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Scene):
         assert self.hosts["one"].mounted() == []
         (mount,) = self.hosts["two"].mounted()
         # It is the source that writes the destination's XML, from what the destination said.
-        # (fakelibvirt forgets serials, by which Nova finds the disk to rewrite: asked directly.)
         source = self.config(self.server, self.boot, host="one").find("source")
         assert source is not None
         assert source.get("file", "").startswith(f"{mount}/")

@@ -81,8 +81,9 @@ class MoorlineVolumeDriver:
                 )
             )
         except MoorlineError as e:
-            # Nova takes it as never done, and will not disconnect it.
-            self._try_to_let_go(id, instance.uuid)
+            if not isinstance(e, Unavailable):
+                # Nova takes it as never done, and will not disconnect it.
+                self._try_to_let_go(id, instance.uuid)
             raise _as_nova_says(e, id) from e
         connection_info["data"][SOURCE] = outcome.view.source
 
