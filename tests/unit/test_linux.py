@@ -167,19 +167,19 @@ def test_a_hold_lasts_as_long_as_what_the_command_left(linux: Linux, tmp_path: P
 
 
 def test_a_hold_outlasts_its_killed_owner(linux: Linux, tmp_path: Path) -> None:
-    hold = tmp_path / "hold"
+    hold, runs = tmp_path / "hold", tmp_path / "runs"
     owner = os.fork()
     if not owner:
         with suppress(BaseException):
-            Linux().run(sh("sleep 1", hold=hold))
+            Linux().run(sh(f"touch {runs}; sleep 2", hold=hold))
         os._exit(0)
-    until = time.monotonic() + 5
-    while not linux.held(hold) and time.monotonic() < until:
+    until = time.monotonic() + 20
+    while not runs.exists() and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(owner, signal.SIGKILL)
     os.waitpid(owner, 0)
     assert linux.held(hold)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while linux.held(hold) and time.monotonic() < until:
         time.sleep(0.05)
     assert not linux.held(hold)
