@@ -24,7 +24,7 @@ NOVA_VENV := .venv-nova$(NOVA)
 NOVA_PYTHON := $(CURDIR)/$(NOVA_VENV)/bin/python -W ignore
 # What Nova's own tests need, and do not say; and ours.
 NOVA_NEEDS := ddt fixtures gabbi openstack-placement oslotest osprofiler psycopg2-binary PyMySQL \
-	pytest python-barbicanclient requests-mock stestr testresources testscenarios testtools wsgi-intercept
+	python-barbicanclient requests-mock stestr testresources testscenarios testtools wsgi-intercept
 # How nova-compute can run, the usual way first. Nova 32 has no native threads for it; 33 has, but
 # the harness of 33 looks for the greenlet of each message.
 NOVA_MODES_32 := eventlet

@@ -152,7 +152,8 @@ class MoorlineVolumeDriver:
             return
         for view in views:
             if not knows(view.volume, view.guest_id):
-                LOG.warning("Volume %s is not of %s any more", view.volume, view.guest_id)
+                # One that was attached by hand is none of Nova's, and the agent keeps it.
+                LOG.info("Nova knows no volume %s of %s", view.volume, view.guest_id)
                 self._try_to_let_go(view.volume, view.guest_id)
 
     def _as_nova(self, connection_info: Mapping[str, Any]) -> Any:
