@@ -98,7 +98,7 @@ def within(seconds: float) -> Iterator[Watch]:
     try:
         yield watch
     except Exception as error:
-        if watch.over:
+        if watch.over or isinstance(error, TimeoutError):  # the socket's own may be the first
             raise TimeoutError(f"no answer within {seconds:.0f} s") from error
         raise
     finally:
