@@ -248,6 +248,21 @@ def conceal(directory: Path) -> None:
     _run("mount", "--make-private", str(directory))
 
 
+def umount(at: Path | str, *how: str, deadline: float = 20) -> None:
+    """Unmount by hand, and once more while it is busy: a look holds a share for a moment.
+
+    Raises CalledProcessError.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        done = subprocess.run(["umount", *how, at], check=False, capture_output=True, text=True)
+        if "busy" not in done.stderr or time.monotonic() > end:
+            sys.stderr.write(done.stderr)
+            done.check_returncode()
+            return
+        time.sleep(0.02)
+
+
 def qemu_user() -> int:
     """The id of the user whom libvirt runs QEMU as."""
     for name in ("libvirt-qemu", "qemu"):

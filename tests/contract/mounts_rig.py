@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lab import host
 from lab.clients import standin
 from moorline.host.linux import Linux
 from moorline.host.mounts import read
@@ -90,7 +91,7 @@ class OnFuse(BackendRig):
         self.host.close()
         for mount in reversed(read()):
             if mount.target.startswith(str(self.base)):
-                standin.umount(mount.target)
+                host.umount(mount.target)
         mutable(self.base)
 
 

@@ -13,7 +13,6 @@ from xml.etree import ElementTree as ET
 
 from lab import guest as guests
 from lab import host
-from lab.clients import standin
 from lab.quobyte import QuobyteVolume
 from moorline.errors import Uncertain
 from moorline.hypervisors.libvirt import Libvirt
@@ -171,7 +170,7 @@ def mounted(share: QuobyteVolume, at: Path) -> Iterator[Path]:
         yield at
     finally:
         share.daemon()
-        standin.umount(str(at))
+        host.umount(at)
         at.rmdir()
 
 

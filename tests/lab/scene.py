@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -123,18 +122,6 @@ def mount_table() -> list[MountLine]:
         fstype, source = right.split()[:2]
         lines.append(MountLine(fstype, source, fields[4]))
     return lines
-
-
-def umount(at: Path | str, *how: str, deadline: float = 20) -> None:
-    """Unmount by hand, and once more while it is busy: a look holds a share for a moment."""
-    end = time.monotonic() + deadline
-    while True:
-        done = subprocess.run(["umount", *how, at], check=False, capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-        assert "busy" in done.stderr, done.stderr
-        assert time.monotonic() < end, done.stderr
-        time.sleep(0.02)
 
 
 def disk(domain: Any, volume: Volume | str, *, inactive: bool = False) -> ET.Element | None:

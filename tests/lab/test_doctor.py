@@ -24,9 +24,9 @@ from scene import (
     kill_daemon,
     small_guest,
     start_paused,
-    umount,
 )
 
+from lab.host import umount
 from lab.hyperscale import HyperScale
 from moorline import wiring
 from moorline.errors import Refused

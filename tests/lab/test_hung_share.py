@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import pytest
 from libvirt_rig import until
-from scene import Scene, Volume, daemons, halves, small_guest, umount
+from scene import Scene, Volume, daemons, halves, small_guest
 
 from lab.guest import Guest, pattern
+from lab.host import umount
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.errors import MoorlineError

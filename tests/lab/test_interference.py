@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from libvirt_rig import CONFIG, LIVE, pull, until
-from scene import Scene, daemons, disk, halves, kill_daemon, small_guest, start_paused, umount
+from scene import Scene, daemons, disk, halves, kill_daemon, small_guest, start_paused
 
 from lab import host
 from lab.guest import Guest, pattern
+from lab.host import umount
 from moorline.model import VolumeId
 
 RUNNING = "small2"

@@ -48,7 +48,7 @@ def mounted(share: QuobyteVolume, lab: Path) -> Any:
     at.mkdir(exist_ok=True)
     subprocess.run(["mount.quobyte", share.export, at], check=True)
     yield at
-    standin.umount(str(at))
+    host.umount(at)
 
 
 def test_the_guest_runs_commands(guest: guests.Guest) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scene import Scene, Volume, umount
+from scene import Scene, Volume
 
 from lab import bootable, host
 from lab.agent import Agent
 from lab.guest import Guest, GuestAgent
+from lab.host import umount
 
 NAME = "boot1"
 HOOKS = Path("/etc/libvirt/hooks/qemu.d")

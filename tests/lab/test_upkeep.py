@@ -15,10 +15,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from libvirt_rig import CONFIG, LIVE, pull, small_xml, until
 from loop import HEALED, Loop, running_loop
-from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused, umount
+from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused
 
 from lab import host
 from lab.guest import Guest, pattern
+from lab.host import umount
 from moorline.errors import MoorlineError
 from moorline.model import Level, VolumeId
 

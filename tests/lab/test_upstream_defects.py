@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from libvirt_rig import until
-from scene import Scene, halves, umount
+from scene import Scene, halves
 
 from lab.guest import Guest, pattern
+from lab.host import umount
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.model import Level
