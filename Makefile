@@ -46,10 +46,11 @@ test: lint unit lab-test ## everything: lint, types, unit, contract, crash, arch
 
 # Left out of the inner loop: every crash point of the large hypervisors, and the slowest with a vCenter.
 SLOW := $(wildcard tests/unit/*/*_crash.py tests/unit/*/*_killed.py) \
-	$(addprefix tests/unit/vsphere/test_vsphere_,command.py core.py provision.py)
+	$(addprefix tests/unit/vsphere/test_vsphere_,command.py core.py provision.py reads.py session.py)
 
+# Four processes on two cores: much of it waits for deadlines.
 fast: ready lint ## the inner loop, a minute: lint, types, and most tests that need no lab
-	MOORLINE_HISTORIES=300 $(BIN)/pytest -q $(PARALLEL) $(addprefix --ignore=,$(SLOW)) \
+	MOORLINE_HISTORIES=300 $(BIN)/pytest -q -n 4 $(addprefix --ignore=,$(SLOW)) \
 		tests/unit tests/architecture tests/contract/test_stores.py tests/crash/test_any_history.py
 
 lint: ready ## ruff and mypy
