@@ -96,6 +96,13 @@ class Scene(base.ServersTestBase):
         self.start_compute(name)
         return host
 
+    def second_host(self) -> None:
+        """Start *two*, and a server on *one*; named as Nova's own migration tests expect."""
+        self.compute_host("two")
+        self.boot = self.volume(BOOT)
+        self.server = Scene.server(self, self.boot)
+        self.src, self.dest = self.computes["one"], self.computes["two"]
+
     def plug(self, host: ComputeHost) -> None:
         """Let the nova-compute that is made next be that of *host*."""
         from moorline_nova import options

@@ -129,10 +129,7 @@ class TestOneHost(Restarting):
 class TestTwoHosts(base.LibvirtMigrationMixin, Restarting):
     def setUp(self) -> None:
         super().setUp()
-        self.compute_host("two")
-        self.boot = self.volume(BOOT)
-        self.server = Scene.server(self, self.boot)
-        self.src, self.dest = self.computes["one"], self.computes["two"]
+        self.second_host()
         self.share.command(slow=SLOW)
 
     def settled_on_two(self) -> None:

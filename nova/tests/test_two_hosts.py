@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 from nova.tests.functional.libvirt import base
-from scene import BOOT, Scene, until
+from scene import Scene, until
 
 
 def moved(driver: Any, context: Any, instance: Any, *args: Any, **named: Any) -> str:
@@ -23,10 +23,7 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Scene):
 
     def setUp(self) -> None:
         super().setUp()
-        self.compute_host("two")
-        self.boot = self.volume(BOOT)
-        self.server = Scene.server(self, self.boot)
-        self.src, self.dest = self.computes["one"], self.computes["two"]
+        self.second_host()
 
     def _migrate_stub(self, domain: Any, destination: str, params: Any, flags: int) -> None:
         if not self.libvirt_refuses:

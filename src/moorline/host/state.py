@@ -37,9 +37,7 @@ def _permissions(state_dir: Path) -> Iterator[Finding]:
         if mode & 0o077:
             what = f"others than its owner may use {file} (mode {mode:04o})"
             yield _open(file, what, why, f"chmod 0600 {file}")
-        if _is_strangers(found):
-            what = f"{file} belongs to user {found.st_uid}, who is neither root nor we"
-            yield _open(file, what, why, f"chown {os.geteuid()} {file}")
+        yield from _of_strangers(file, found, why)
 
 
 def _of_directory(state_dir: Path) -> Iterator[Finding]:
@@ -51,13 +49,13 @@ def _of_directory(state_dir: Path) -> Iterator[Finding]:
     if mode & 0o022:
         what = f"others than its owner may write to {state_dir} (mode {mode:04o})"
         yield _open(state_dir, what, why, f"chmod go-w {state_dir}")
-    if _is_strangers(found):
-        what = f"{state_dir} belongs to user {found.st_uid}, who is neither root nor we"
-        yield _open(state_dir, what, why, f"chown {os.geteuid()} {state_dir}")
+    yield from _of_strangers(state_dir, found, why)
 
 
-def _is_strangers(found: os.stat_result) -> bool:
-    return found.st_uid not in (0, os.geteuid())
+def _of_strangers(path: Path, found: os.stat_result, why: str) -> Iterator[Finding]:
+    if found.st_uid not in (0, os.geteuid()):
+        what = f"{path} belongs to user {found.st_uid}, who is neither root nor we"
+        yield _open(path, what, why, f"chown {os.geteuid()} {path}")
 
 
 def _open(path: Path, what: str, why: str, next: str) -> Finding:
