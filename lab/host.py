@@ -263,6 +263,17 @@ def umount(at: Path | str, *how: str, deadline: float = 20) -> None:
         time.sleep(0.02)
 
 
+def command_lines() -> str:
+    """What any user may read of every process, and its environment."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            lines.append((process / "cmdline").read_text() + (process / "environ").read_text())
+        except OSError:
+            continue  # it has ended
+    return "".join(lines)
+
+
 def qemu_user() -> int:
     """The id of the user whom libvirt runs QEMU as."""
     for name in ("libvirt-qemu", "qemu"):

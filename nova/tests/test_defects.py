@@ -12,6 +12,8 @@ from typing import Any
 from nova.tests.functional.libvirt import base
 from scene import BOOT, PASSWORD, Scene, until
 
+from lab import host
+
 
 class TestDefects(Scene):
     def test_d1_a_mount_that_is_not_valid_is_no_success(self) -> None:
@@ -28,7 +30,7 @@ class TestDefects(Scene):
                 assert bad not in self.attached(server)
                 assert bad not in self.disks(server)
                 for foreign in self.one().mounted()[1:]:
-                    subprocess.run(["umount", foreign], check=True)  # the operator's to do
+                    host.umount(foreign)  # the operator's to do
                 until(lambda bad=bad: bad not in self.one().wished())
 
     def test_d2_what_is_connected_and_not_opened_yet_stays(self) -> None:
@@ -88,7 +90,7 @@ class TestDefects(Scene):
         kept = self.kept(server, data)
         assert set(kept["data"]) == {*self.connections[data]["data"], *ADDED}
         assert kept["data"].pop("export") == cluster.export  # Cinder's: it must be there
-        said = json.dumps(kept) + "".join(heard.told) + self.one().log() + command_lines()
+        said = json.dumps(kept) + "".join(heard.told) + self.one().log() + host.command_lines()
         said += json.dumps(cluster.owner.calls()) + json.dumps(self.disks(server))
         cluster.command(auth={"fail": {"code": 1, "stderr": f"wrong: {PASSWORD}"}})
         self.detach(server, data)
@@ -217,13 +219,3 @@ class Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.told.append(self.format(record))
-
-
-def command_lines() -> str:
-    lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines.append((process / "cmdline").read_text() + (process / "environ").read_text())
-        except OSError:
-            continue
-    return "".join(lines)

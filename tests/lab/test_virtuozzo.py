@@ -99,23 +99,13 @@ def test_defect_1_the_password_is_nowhere(story: Story) -> None:
     done = story.run("attach")
     printed += done.stdout + done.stderr + json.dumps(story.views())
     printed += story.guest.domain.XMLDesc(0) + Path("/proc/self/mountinfo").read_text()
-    printed += json.dumps(story.cluster.owner.calls()) + _command_lines()
+    printed += json.dumps(story.cluster.owner.calls()) + host.command_lines()
     assert PASSWORD not in printed
     places = [host.VSTORAGE, story.state, Path("/var/log/libvirt")]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(files) > 4
     assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
     story.run("detach")
-
-
-def _command_lines() -> str:
-    lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines.append((process / "cmdline").read_text() + (process / "environ").read_text())
-        except OSError:
-            continue
-    return "".join(lines)
 
 
 def test_defect_5_nobody_else_is_unmounted(story: Story) -> None:
