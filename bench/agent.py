@@ -22,21 +22,21 @@ from lab import guest as guests
 from lab import host
 from lab.quobyte import Quobyte, QuobyteVolume
 from moorline import wiring
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.snapshot import Snapshot
 from moorline.hypervisors.libvirt import Libvirt
 from moorline.hypervisors.libvirt.disk import disk_xml
-from moorline.lanes import Lanes
-from moorline.looker import Looker
+from moorline.loop.controller import Upkeep
+from moorline.loop.drift import Looker
+from moorline.loop.worker import Worker
 from moorline.model import Attachment, GuestId, ImageFile, Key, Level, VolumeId
-from moorline.reconciler import Reconciler
-from moorline.records import Records
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.toys import ToyGuest, ToyHypervisor, ToyShare, ToyWorld
-from moorline.upkeep import Upkeep
-from moorline.worker import Worker
 
 ATTACHMENTS, GUESTS, SHARES = 1000, 500, 10
 RESTART, SWEEP = 5.0, 2.0

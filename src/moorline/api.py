@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from moorline.care import Care
-from moorline.doctor import Surroundings
+from moorline.care.doctor import Surroundings
+from moorline.care.maintenance import Care
+from moorline.core.admission import Wishes
+from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.plan import Step, foresee
+from moorline.core.reconciler import Reconciler, users
+from moorline.core.records import Records, trouble_key
+from moorline.core.views import View, view
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
-from moorline.extending import Extender
-from moorline.guests import Guests
-from moorline.machines import Machines
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -30,14 +33,11 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.plan import Step, foresee
+from moorline.operations.extend import Extender
+from moorline.operations.guests import Guests
+from moorline.operations.relocate import Relocator
 from moorline.ports import Hypervisor
-from moorline.reconciler import Reconciler, users
-from moorline.records import Records, trouble_key
-from moorline.relocating import Relocator
-from moorline.settle import Progress, Settler, gone, silent
-from moorline.views import View, view
-from moorline.wishes import Wishes
+from moorline.ports.guests import Machines
 
 _AS_IT_COMES = DiskOptions()
 

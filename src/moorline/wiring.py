@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
 from moorline.api import Moorline
-from moorline.doctor import Surroundings
+from moorline.care.doctor import Surroundings
+from moorline.care.eventlog import Journal
+from moorline.core.driver import silent
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler, Report, Took, unreported
+from moorline.core.records import Records
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.journal import Journal
-from moorline.lanes import Lanes
-from moorline.looker import Looker
-from moorline.machines import Machines
+from moorline.loop.controller import EVERY, Upkeep
+from moorline.loop.drift import Looker
+from moorline.loop.worker import Worker
 from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values, Watching
-from moorline.reconciler import Reconciler, Report, Took, unreported
-from moorline.records import Records
-from moorline.settle import silent
-from moorline.upkeep import EVERY, Upkeep
-from moorline.worker import Worker
+from moorline.ports.guests import Machines
 
 if TYPE_CHECKING:
     from moorline.hypervisors.libvirt.inventory import LibvirtInventory
@@ -117,7 +117,7 @@ def open_agent(
     Start the loop; stop it before closing. *every*: seconds between its sweeps.
     Raises as :func:`open_host`.
     """
-    from moorline.host.mountwatch import MountTable
+    from moorline.host.mount.watch import MountTable
     from moorline.host.snapshot import Snapshot
 
     opened = _open(given, True, patience, waiting, report)
@@ -186,7 +186,7 @@ def _open(
 def _surroundings(
     given: config.Settings, host: Host, backends: Backends
 ) -> tuple[Surroundings, LibvirtInventory | None]:
-    from moorline.host.fuse import FuseConnections
+    from moorline.host.mount.fuse import FuseConnections
     from moorline.host.state import examine
     from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 

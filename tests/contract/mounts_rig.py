@@ -12,7 +12,7 @@ from typing import Any
 from lab import host
 from lab.clients import standin
 from moorline.host.linux import Linux
-from moorline.host.mounts import read
+from moorline.host.mount.table import read
 from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 

@@ -20,7 +20,7 @@ from lab.quobyte import Quobyte as Cluster
 from moorline.backends.quobyte import Quobyte
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux
-from moorline.host.mounts import mount_at, read
+from moorline.host.mount.table import mount_at, read
 from moorline.model import Foreign, Linked, Unknown, Unlinked
 from moorline.ports import Command
 from moorline.testing.contracts.backend import (

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 from moorline.api import Moorline
+from moorline.core.locks import Lanes
+from moorline.core.plan import Step
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
 from moorline.errors import MoorlineError
-from moorline.lanes import Lanes
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
-from moorline.plan import Step
-from moorline.reconciler import Reconciler
-from moorline.records import Records
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Killed

@@ -14,8 +14,8 @@ from scene import Scene, Volume
 
 from moorline import wiring
 from moorline.api import Moorline
+from moorline.loop.controller import Upkeep
 from moorline.model import Level
-from moorline.upkeep import Upkeep
 
 HEALED = 20.0
 """Seconds that healing may take: the longest pause between two tries is 15 s."""

@@ -17,19 +17,19 @@ from typing import Any
 
 from moorline import config, wiring
 from moorline.api import Moorline
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.lock import HostLock
 from moorline.hypervisors.libvirt import Libvirt
-from moorline.lanes import Lanes
-from moorline.looker import Looker
+from moorline.loop.controller import Upkeep
+from moorline.loop.drift import Looker
+from moorline.loop.worker import Worker
 from moorline.ports import Backends, Hypervisor
-from moorline.reconciler import Reconciler
-from moorline.records import Records
 from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Faulty
-from moorline.upkeep import Upkeep
-from moorline.worker import Worker
 
 
 def main(

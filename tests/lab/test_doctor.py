@@ -30,7 +30,7 @@ from lab.host import umount
 from lab.hyperscale import HyperScale
 from moorline import wiring
 from moorline.errors import Refused
-from moorline.host.fuse import CONNECTIONS
+from moorline.host.mount.fuse import CONNECTIONS
 
 RUNNING = "small2"
 FOUND = 10

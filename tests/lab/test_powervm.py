@@ -21,7 +21,7 @@ from lab.command import Moorline
 from lab.novalink import NovaLink
 from lab.novalink.partition import EXPORT, Shares, Volume, moorline, shares
 from lab.novalink.rig import WEB, image, mapped
-from moorline.host.mounts import read
+from moorline.host.mount.table import read
 
 ID = "3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
 

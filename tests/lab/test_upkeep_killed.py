@@ -16,8 +16,8 @@ from loop import running_loop
 from scene import Scene, Volume, halves, small_guest
 
 from moorline import config, wiring
+from moorline.core.records import Records
 from moorline.model import Attachment, Level
-from moorline.records import Records
 from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault

@@ -11,15 +11,15 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.backends.quobyte import Quobyte
-from moorline.discovery import Finding, GuestDisk
-from moorline.doctor import Surroundings
-from moorline.host.fuse import FuseConnections
-from moorline.journal import Journal
-from moorline.lanes import Lanes
+from moorline.care.doctor import Surroundings
+from moorline.care.eventlog import Journal
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.host.mount.fuse import FuseConnections
 from moorline.model import Attachment, GuestId, Level, VolumeId
 from moorline.ports import Command, Mount
-from moorline.reconciler import Reconciler
-from moorline.records import Records
+from moorline.ports.inspection import Finding, GuestDisk
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Faults

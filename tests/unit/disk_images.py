@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Refused
-from moorline.host.image import check_image
+from moorline.host.image.check import check_image
 
 if shutil.which("qemu-img") is None:
     pytest.skip("needs qemu-img", allow_module_level=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from care_rig import FILES, Scene, prepared
 
-from moorline.discovery import GuestDisk
 from moorline.errors import NotFound, Refused
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
+from moorline.ports.inspection import GuestDisk
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
 

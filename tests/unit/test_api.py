@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rig import Rig
 
+from moorline.core.locks import Lanes
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
-from moorline.lanes import Lanes
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE

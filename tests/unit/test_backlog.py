@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moorline.backlog import LATE, Backlog, Turn
+from moorline.loop.workqueue import LATE, Backlog, Turn
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.secret import Secret
 

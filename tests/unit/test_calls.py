@@ -67,7 +67,7 @@ def mine() -> list[int]:
     """The warm processes that are our children."""
     return [
         pid
-        for pid in processes("moorline.host.warm called")
+        for pid in processes("moorline.host.forkserver.server called")
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
     ]
 

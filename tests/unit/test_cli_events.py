@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from moorline.care.eventlog import Journal
 from moorline.cli import main
-from moorline.journal import Journal
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from care_rig import Scene, prepared
 
-from moorline.backlog import Pending
+from moorline.core.pace import Pending
 from moorline.errors import Failed, Unavailable
 from moorline.host.state import examine
 from moorline.model import GuestId, Level, VolumeId

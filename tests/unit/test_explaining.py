@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from care_rig import Scene, prepared
 
-from moorline.backlog import Pending
+from moorline.core.pace import Pending
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, Level
 from moorline.testing.toy_host import ToyShare

@@ -7,8 +7,8 @@ from rig import Rig
 
 from moorline.api import Moorline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
-from moorline.extending import size_to_come
 from moorline.model import GuestId, Level, Sizes, VolumeId
+from moorline.operations.extend import size_to_come
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, SIZE, ToyHypervisor
 

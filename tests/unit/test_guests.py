@@ -9,9 +9,9 @@ from rig import Rig
 
 from moorline.api import Moorline
 from moorline.errors import Failed, NotFound, NotOurs, Refused
-from moorline.guests import GuestOutcome
-from moorline.machines import Hardware, Machine
 from moorline.model import DiskState, GuestId, GuestName, Level, VolumeId
+from moorline.operations.guests import GuestOutcome
+from moorline.ports.guests import Hardware, Machine
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor, ToyWorld
 

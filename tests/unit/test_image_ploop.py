@@ -11,7 +11,7 @@ from disk_images import check, make, refused, share
 
 from lab.ploop import BASE, DESCRIPTOR, create, describe
 from moorline.errors import Refused
-from moorline.host import ploop
+from moorline.host.image import ploop
 
 __all__ = ["share"]  # the fixture
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.host import qcow2
-from moorline.host.image import LONGEST_CHAIN, check_image
+from moorline.host.image import qcow2
+from moorline.host.image.check import LONGEST_CHAIN, check_image
 
 __all__ = ["share"]  # the fixture
 

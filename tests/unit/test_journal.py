@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rig import Rig
 
+from moorline.care.eventlog import Journal
+from moorline.core.plan import Step
+from moorline.core.reconciler import Took
+from moorline.core.records import Trouble
 from moorline.errors import Failed
-from moorline.journal import Journal
 from moorline.model import Level
-from moorline.plan import Step
-from moorline.reconciler import Took
-from moorline.records import Trouble
 
 
 def took(error: str = "", step: Step = Step.CONNECT, volume: str = "v1") -> Took:

@@ -17,7 +17,7 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.machines import Document, Hardware
+from moorline.ports.guests import Document, Hardware
 
 KVM = Platform("kvm", "x86_64", "pc-q35-7.2", host_model=True)
 TCG = Platform("qemu", "x86_64", "pc-i440fx-7.2", host_model=False)

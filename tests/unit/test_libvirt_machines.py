@@ -10,8 +10,8 @@ import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
-from moorline.machines import Document, Hardware
 from moorline.model import GuestId
+from moorline.ports.guests import Document, Hardware
 
 GOLDEN = Hardware(
     template=Document(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rig import Rig
 
-from moorline.lanes import Lanes
-from moorline.looker import Looker
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Trouble
+from moorline.loop.drift import Looker
 from moorline.model import GuestId, Level, Link, VolumeId
-from moorline.reconciler import Reconciler
-from moorline.records import Trouble
 from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
 
 

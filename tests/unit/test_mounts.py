@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.host.mounts import mount_at, parse, read
+from moorline.host.mount.table import mount_at, parse, read
 from moorline.ports import Mount
 
 TABLE = """\

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moorline.core.plan import Step, foresee, next_step
 from moorline.model import (
     Broken,
     Disk,
@@ -21,7 +22,6 @@ from moorline.model import (
     Unknown,
     Unlinked,
 )
-from moorline.plan import Step, foresee, next_step
 
 SOURCE = ImageFile(Path("/mnt/share/disk"), "raw")
 LINKED, GIVEN = Linked(SOURCE), Linked(SOURCE, given=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moorline.errors import Refused, Uncertain
-from moorline.host.probe import LONGEST_PAUSE, Probe
+from moorline.host.probe.pool import LONGEST_PAUSE, Probe
 
 
 class World:

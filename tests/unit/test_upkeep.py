@@ -10,16 +10,16 @@ import pytest
 from rig import Rig
 
 from moorline.api import Moorline
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Trouble
 from moorline.errors import Failed, Uncertain
-from moorline.lanes import Lanes
-from moorline.looker import Looker
+from moorline.loop.controller import Upkeep
+from moorline.loop.drift import Looker
+from moorline.loop.worker import Worker
 from moorline.model import GuestId, Key, Level, VolumeId
 from moorline.ports import Wake
-from moorline.reconciler import Reconciler
-from moorline.records import Trouble
 from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
-from moorline.upkeep import Upkeep
-from moorline.worker import Worker
 
 G1, G2 = GuestId("g1"), GuestId("g2")
 

@@ -24,7 +24,7 @@ from moorline.errors import MoorlineError, Refused
 from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen, loopback, refuse_served
-from moorline.upkeep import Upkeep
+from moorline.loop.controller import Upkeep
 
 PATIENCE = 10.0
 """Seconds to wait for a command that owns the host."""

@@ -17,11 +17,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from moorline.backlog import Pending
-from moorline.looker import Sweep
+from moorline.core.pace import Pending
+from moorline.core.plan import Step
+from moorline.core.reconciler import Took
+from moorline.loop.drift import Sweep
 from moorline.model import Level
-from moorline.plan import Step
-from moorline.reconciler import Took
 
 KIND = CONTENT_TYPE_PLAIN_0_0_4
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from moorline.backends import mountpoint
-from moorline.discovery import Finding, Found
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
@@ -34,6 +33,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Command, Host, Mount, Root
+from moorline.ports.inspection import Finding, Found
 from moorline.secret import Secret
 
 _LAST_WAIT = 2.0

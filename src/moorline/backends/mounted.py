@@ -22,10 +22,10 @@ from moorline.backends.connection_info import (
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
-from moorline.discovery import Finding
 from moorline.errors import Failed, Refused
 from moorline.model import Format
 from moorline.ports import Host, Mount, Option, Values
+from moorline.ports.inspection import Finding
 from moorline.secret import Secret
 
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")

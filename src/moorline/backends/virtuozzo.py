@@ -18,10 +18,10 @@ from moorline.backends.connection_info import ConnectionInfo, file_name, given_m
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
-from moorline.discovery import Found
 from moorline.errors import Busy, Failed, MoorlineError, Refused
 from moorline.model import BlockDevice, Caching, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
+from moorline.ports.inspection import Found
 from moorline.secret import Secret
 
 SCHEME = "vzstorage://"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from moorline.adopting import Candidate
+from moorline.care.adopt import Candidate
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.output import aligned, dump

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import click
 
+from moorline.care.explain import Explanation
+from moorline.care.repair import Repair
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.events import line
 from moorline.cli.output import age, dump
-from moorline.discovery import Finding
 from moorline.errors import Failed
-from moorline.explaining import Explanation
-from moorline.repair import Repair
+from moorline.ports.inspection import Finding
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
 FOUND = 10

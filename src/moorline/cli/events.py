@@ -11,10 +11,10 @@ from datetime import datetime
 
 import click
 
+from moorline.care.eventlog import JournalEntry
 from moorline.cli.common import Common, common
 from moorline.cli.output import dump
 from moorline.errors import Unavailable
-from moorline.journal import JournalEntry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POLL = 0.5

@@ -13,11 +13,11 @@ from moorline.cli.attachments import read_connection
 from moorline.cli.common import Common, common, timeout_option
 from moorline.cli.output import dump
 from moorline.errors import Refused
-from moorline.machines import NO_DOCUMENT, Document, Hardware
 from moorline.model import Format
+from moorline.ports.guests import NO_DOCUMENT, Document, Hardware
 
 if TYPE_CHECKING:
-    from moorline.guests import GuestOutcome
+    from moorline.operations.guests import GuestOutcome
 
 _UNITS = {"M": 1, "G": 1 << 10, "T": 1 << 20}
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from moorline.views import View
+from moorline.core.views import View
 
 FORMATS = ("text", "json", "yaml")
 _COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")

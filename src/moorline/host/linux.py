@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
 from moorline.errors import Busy, Failed, Uncertain
-from moorline.host import mounts
-from moorline.host.calls import Calls
-from moorline.host.openers import openers
-from moorline.host.probe import Probe
+from moorline.host.forkserver.client import Calls
+from moorline.host.mount import table as mounts
+from moorline.host.mount.users import openers
+from moorline.host.probe.pool import Probe
 from moorline.model import Format
 from moorline.ports import Call, Command, Mount, Output, Root
 from moorline.secret import Secret
@@ -187,9 +187,9 @@ def _be_fork(do: Callable[[], None], parent: int) -> NoReturn:
 
 
 def _warm(module: str, control: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a process that keeps *module* imported (:mod:`moorline.host.warm`)."""
+    """Start a process that keeps *module* imported (:mod:`moorline.host.forkserver.server`)."""
     return _start(
-        [sys.executable, "-P", "-m", "moorline.host.warm", module],
+        [sys.executable, "-P", "-m", "moorline.host.forkserver.server", module],
         program=sys.executable,
         stdin=control.fileno(),
         stdout=subprocess.DEVNULL,
@@ -334,12 +334,12 @@ def _shown(text: str) -> str:
 
 
 class _Looker:
-    """A child that looks at shares (:mod:`moorline.host.look`)."""
+    """A child that looks at shares (:mod:`moorline.host.probe.child`)."""
 
     def __init__(self) -> None:
         self._child = _start(
             # -P: what lies in the current directory is not imported.
-            [sys.executable, "-P", "-m", "moorline.host.look"],
+            [sys.executable, "-P", "-m", "moorline.host.probe.child"],
             program=sys.executable,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

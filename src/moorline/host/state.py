@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from moorline.discovery import Finding
+from moorline.ports.inspection import Finding
 
 LEAST_FREE = 16 << 20
 """Bytes below which the state's disk is nearly full: a wish takes a few thousand."""

@@ -20,11 +20,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from moorline.api import Moorline
+from moorline.core.driver import Progress, silent
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
-from moorline.guests import Guests
 from moorline.local_api import problem, shapes
 from moorline.local_api.routes import ROUTES, STREAM, Route
-from moorline.settle import Progress, silent
+from moorline.operations.guests import Guests
 
 GREETING = 10.0
 """Seconds that an agent may take to say what it is: it looks at nothing for that."""

@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 from moorline.api import Moorline
+from moorline.core.driver import Progress
 from moorline.errors import Refused
-from moorline.guests import Guests
 from moorline.local_api import shapes
-from moorline.settle import Progress
+from moorline.operations.guests import Guests
 
 STREAM = "application/x-ndjson"
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from moorline.errors import Refused
-from moorline.machines import Document
+from moorline.ports.guests import Document
 
 DEEPEST = 16
 """Levels of objects and lists within each other, of what is read."""

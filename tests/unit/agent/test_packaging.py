@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from moorline.agent.metrics import Metrics
-from moorline.backlog import Pending
-from moorline.looker import Sweep
+from moorline.core.pace import Pending
+from moorline.loop.drift import Sweep
 from moorline.model import GuestId, Key, Level, VolumeId
 
 PACKAGING = Path(__file__).parents[3] / "packaging"

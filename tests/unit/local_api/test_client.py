@@ -20,7 +20,7 @@ from rig import Rig
 
 from moorline import errors
 from moorline.api import Moorline
-from moorline.care import Care
+from moorline.care.maintenance import Care
 from moorline.cli import common
 from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.local_api import routes

@@ -14,10 +14,10 @@ from moorline.backends.osbrick.backend import HELPER, LOCK_PATH, MULTIPATH, Bloc
 from moorline.backends.osbrick.device import Device, look
 from moorline.backends.osbrick.hyperscale import HyperScale
 from moorline.backends.osbrick.protocols import FibreChannel, Iscsi, Local, NvmeOf
-from moorline.discovery import Found
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import BlockDevice, Broken, Foreign, Linked, LinkName, Unknown, Unlinked
 from moorline.ports import Call
+from moorline.ports.inspection import Found
 from moorline.testing.toy_host import ToyHost
 
 IQN = "iqn.2010-10.org.openstack:volume-1"

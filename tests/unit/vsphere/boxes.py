@@ -8,8 +8,8 @@ from typing import Any
 from lab.vcenter import VCenter
 from lab.vcenter.images import stream
 from lab.vcenter.rig import MIB
-from moorline.hypervisors.vsphere.images import Image, inspect
-from moorline.hypervisors.vsphere.orders import Order
+from moorline.hypervisors.vsphere.provision.images import Image, inspect
+from moorline.hypervisors.vsphere.provision.orders import Order
 
 GRAINS = {0: b"boot", 5: b"data" * 99, 9: b"more"}
 DISK = stream(8 * MIB, GRAINS)

@@ -12,8 +12,8 @@ from lab.vcenter.rig import MIB, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere import Session, VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
-from moorline.hypervisors.vsphere.orders import Order
-from moorline.hypervisors.vsphere.provision import Provisioner
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import (
     DatastoreDisk,
     DiskOptions,

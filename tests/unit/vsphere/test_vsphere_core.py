@@ -12,14 +12,14 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Operator, logon, vsphere
 from moorline.api import Moorline
 from moorline.backends.datastore import Datastore
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotOurs, Refused
 from moorline.hypervisors.vsphere import Session, VSphere
-from moorline.hypervisors.vsphere.orders import Order
-from moorline.hypervisors.vsphere.provision import Provisioner
-from moorline.lanes import Lanes
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk
-from moorline.reconciler import Reconciler
-from moorline.records import Records
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Fault, Faults, Killed

@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.datastores import TYPES, Datastore, DiskKind, Wanted, choose
-from moorline.hypervisors.vsphere.sizes import MIB
+from moorline.hypervisors.vsphere.provision.datastores import (
+    TYPES,
+    Datastore,
+    DiskKind,
+    Wanted,
+    choose,
+)
+from moorline.hypervisors.vsphere.provision.sizes import MIB
 
 GIB = 1 << 30
 

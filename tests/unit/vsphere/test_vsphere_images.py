@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lab.vcenter.images import GRAIN, SECTOR, describe, envelope, ova, stream, with_grain
 from moorline.errors import Failed, Refused
-from moorline.hypervisors.vsphere import vmdk
-from moorline.hypervisors.vsphere.images import inspect
+from moorline.hypervisors.vsphere.provision import vmdk
+from moorline.hypervisors.vsphere.provision.images import inspect
 
 MIB = 1 << 20
 DISK = stream(3 * MIB, {0: b"boot", 17: b"data" * 1000})

@@ -10,8 +10,8 @@ from pyVmomi import vim
 from rows import Rows
 
 from moorline.errors import Failed, Uncertain
-from moorline.hypervisors.vsphere.leases import Lease
-from moorline.hypervisors.vsphere.tasks import silent
+from moorline.hypervisors.vsphere.client.tasks import silent
+from moorline.hypervisors.vsphere.provision.leases import Lease
 
 State = vim.HttpNfcLease.State
 

@@ -12,7 +12,7 @@ from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, parse
-from moorline.hypervisors.vsphere.provision import Provisioner
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.hypervisors.vsphere.specs import plug, unplug
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab.vcenter.images import SECTOR, envelope, ova, stream
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.images import Image, inspect
+from moorline.hypervisors.vsphere.provision.images import Image, inspect
 
 MIB = 1 << 20
 DISK = stream(3 * MIB, {0: b"boot", 17: b"data" * 1000})

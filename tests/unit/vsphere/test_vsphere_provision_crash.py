@@ -12,8 +12,8 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere import Provisioner
-from moorline.hypervisors.vsphere.images import Image
-from moorline.hypervisors.vsphere.provision import Stage
+from moorline.hypervisors.vsphere.provision.images import Image
+from moorline.hypervisors.vsphere.provision.provisioner import Stage
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere import Logon, Session, VSphere
-from moorline.hypervisors.vsphere.leases import Lease
-from moorline.hypervisors.vsphere.orders import Order
-from moorline.hypervisors.vsphere.provision import Provisioner
+from moorline.hypervisors.vsphere.provision.leases import Lease
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from moorline.backends.osbrick.device import SYS, Device, look
-from moorline.discovery import Found
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -26,6 +25,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Call, Host, Mount, Option, Values
+from moorline.ports.inspection import Found
 from moorline.secret import Secret
 
 LOCK_PATH = Option(

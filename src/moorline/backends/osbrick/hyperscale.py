@@ -13,9 +13,9 @@ from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts
-from moorline.discovery import Finding
 from moorline.errors import Refused
 from moorline.model import Foreign, Format, LinkName, VolumeId
+from moorline.ports.inspection import Finding
 from moorline.secret import Secret
 
 DEVICES = Path("/dev")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.domain import MARK as DISK_MARK
-from moorline.machines import Hardware
+from moorline.ports.guests import Hardware
 
 MARK = "urn:moorline:launched:1"
 """The XML namespace of the element in a domain's metadata that says that we made it."""

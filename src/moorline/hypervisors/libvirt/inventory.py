@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from moorline.discovery import Finding, GuestDisk
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt import propagation
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain import MARK
 from moorline.model import GuestId, VolumeId
+from moorline.ports.inspection import Finding, GuestDisk
 
 CONFIG, INACTIVE = 2, 2
 """VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
@@ -22,7 +22,7 @@ _KINDS = ("disk", "lun")
 
 
 class LibvirtInventory:
-    """See :class:`moorline.discovery.Inventory`. *uri*, *deadline* as of ``Libvirt``."""
+    """See :class:`moorline.ports.inspection.Inventory`. *uri*, *deadline* as of ``Libvirt``."""
 
     def __init__(self, uri: str = "qemu:///system", *, deadline: float = 10.0) -> None:
         self._connection = Connection(uri, deadline)

@@ -21,8 +21,8 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.machines import Hardware, Machine
 from moorline.model import GuestId, GuestName
+from moorline.ports.guests import Hardware, Machine
 
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE."""
@@ -33,7 +33,7 @@ _LONGEST = 64
 
 
 class LibvirtMachines:
-    """See :class:`moorline.machines.Machines`. Guests are known by their UUID.
+    """See :class:`moorline.ports.guests.Machines`. Guests are known by their UUID.
 
     *uri* and *deadline* as of :class:`moorline.hypervisors.libvirt.Libvirt`.
     """

@@ -16,13 +16,14 @@ from moorline.errors import (
     Refused,
     Uncertain,
 )
-from moorline.hypervisors.vsphere import specs, tasks
+from moorline.hypervisors.vsphere import specs
+from moorline.hypervisors.vsphere.client import tasks
+from moorline.hypervisors.vsphere.client.properties import read
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of
-from moorline.hypervisors.vsphere.properties import read
-from moorline.hypervisors.vsphere.session import Session
-from moorline.hypervisors.vsphere.sizes import size_on
-from moorline.hypervisors.vsphere.tasks import Progress, silent
+from moorline.hypervisors.vsphere.provision.sizes import size_on
 from moorline.model import (
     DatastoreDisk,
     Disk,

@@ -10,10 +10,16 @@ from uuid import UUID
 from pyVmomi import vim
 
 from moorline.errors import NotFound, Refused, Uncertain
-from moorline.hypervisors.vsphere.datastores import Datastore
+from moorline.hypervisors.vsphere.client.properties import (
+    Values,
+    collector,
+    everywhere,
+    fetch,
+    read,
+)
+from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.machine import READS, Machine, parse
-from moorline.hypervisors.vsphere.properties import Values, collector, everywhere, fetch, read
-from moorline.hypervisors.vsphere.session import Session
+from moorline.hypervisors.vsphere.provision.datastores import Datastore
 from moorline.model import GuestId, GuestName
 
 _LOST = ("orphaned", "invalid")

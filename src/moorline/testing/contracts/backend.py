@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from moorline.discovery import Discovering, Found
 from moorline.errors import NotOurs, Refused, Uncertain
 from moorline.model import Broken, Foreign, Link, Linked, LinkName, Unknown, Unlinked
 from moorline.ports import StorageBackend
+from moorline.ports.inspection import Discovering, Found
 
 Connection = Mapping[str, Any]
 

@@ -1,0 +1,246 @@
+"""Takes over disks that somebody else plugged, and gives them back; neither is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+from moorline.care.doctor import Surroundings
+from moorline.core.admission import Place, Wishes
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.core.views import View, view
+from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.model import (
+    Attachment,
+    BlockDevice,
+    DiskOptions,
+    Format,
+    GuestName,
+    ImageFile,
+    Level,
+    Linked,
+)
+from moorline.ports import Hypervisor, Mount
+from moorline.ports.inspection import Discovering, GuestDisk
+
+_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A disk of a guest, and whether it could be adopted."""
+
+    disk: GuestDisk
+    backend: str
+    """The kind of the mount that it lies on; '' if none of ours."""
+    wished: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What adopting or releasing came to: the steps (mark, adopt, release), and what is seen."""
+
+    steps: list[str]
+    view: View
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class Adopter:
+    """Makes wishes of disks that are there, and drops wishes whose disks shall stay."""
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        wishes: Wishes,
+        around: Surroundings,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self._wishes = wishes
+        self._around = around
+
+    def candidates(self, guest: str) -> list[Candidate]:
+        """The disks of *guest* (name or id)."""
+        found = self._hypervisor.find(guest)
+        wished = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
+        mounts = self._around.mounts()
+        return [
+            Candidate(disk, self._kind(disk.path, mounts), disk.mark in wished)
+            for disk in self._disks(found)
+        ]
+
+    def adopt(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None,
+        volume: str | None,
+        target: str,
+        hands_off: bool,
+        dry_run: bool,
+    ) -> Adoption:
+        """Wish what is there already: the disk of *guest* that is the connection's volume.
+
+        The disk stays as it is; one without a mark gets it, which needs a
+        stopped guest. *hands_off*: somebody else (Nova) goes on plugging it,
+        so it needs no mark, and only its link is wished. Raises Refused (no
+        such disk, or it is another), NotFound.
+        """
+        found = self._hypervisor.find(guest)
+        place = self._wishes.place(connection, format)
+        disk = self._disk_of(found, place)
+        if target not in ("", disk.device):
+            raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")
+        id = volume or place.volume or disk.mark or _usable(disk.serial)
+        before, wish = self._wishes.make(
+            found.id,
+            connection,
+            format,
+            id or None,
+            Level.CONNECTED if hands_off else Level.ATTACHED,
+            _options(disk, hands_off),
+            hands_off=hands_off,
+        )
+        steps = [] if hands_off or _is_marked(disk, wish) else ["mark"]
+        if wish == before:
+            steps = []
+        else:
+            if not dry_run:
+                wish = self._take(wish, disk.device if steps else "")
+            steps.append("adopt")
+        return Adoption(steps, view(wish, self._reconciler.observe(wish)))
+
+    def release(self, guest: str, volume: str, *, dry_run: bool) -> Adoption:
+        """Drop a wish and leave its disk and its link as they are. Raises NotFound, Refused."""
+        row = self._wishes.find(volume, guest)
+        if row is None:
+            raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
+        if row.want is Level.ABSENT:
+            raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
+        try:
+            told = view(row, self._reconciler.observe(row))
+        except MoorlineError as e:
+            told = view(row, str(e))  # to forget it, nothing needs to be seen
+        if not dry_run:
+            with self._reconciler.with_guest(row.key.guest):
+                self._records.forget(row)
+            self._note("released", row)
+        return Adoption(["release"], told)
+
+    def _take(self, wish: Attachment, device: str) -> Attachment:
+        """Mark, then wish: a wish for a disk without a mark would plug it a second time."""
+        with self._reconciler.with_guest(wish.key.guest):
+            if device and self._around.inventory is not None:
+                self._around.inventory.mark(wish.key.guest, device, wish.key.volume)
+            row = self._records.put(wish)
+        self._note("adopted", row)
+        return row
+
+    def _note(self, what: str, row: Attachment) -> None:
+        self._around.journal.saw(what, volume=row.key.volume, guest=row.guest_name, link=row.link)
+
+    def _disks(self, guest: GuestName) -> Sequence[GuestDisk]:
+        if self._around.inventory is None:
+            raise Refused(f"disks of {self._hypervisor.kind} guests cannot be adopted")
+        return self._around.inventory.disks(guest.id)
+
+    def _kind(self, path: str, mounts: Sequence[Mount]) -> str:
+        """The kind of back end that knows the mount on which *path* lies; ''."""
+        mount = _covering(path, mounts)
+        for kind in self._around.backends if mount else ():
+            try:
+                backend = self._around.backends[kind]
+            except (MoorlineError, ImportError):
+                continue
+            if mount and isinstance(backend, Discovering) and backend.claims(mount):
+                return kind
+        return ""
+
+    def _disk_of(self, guest: GuestName, place: Place) -> GuestDisk:
+        """The guest's disk that is this volume, where this host has it. Raises Refused."""
+        backend = self._reconciler.backend(place.backend)
+        parsed = backend.parse(place.connection)
+        link = backend.inspect(parsed)
+        source = link.source if isinstance(link, Linked) else None
+        disks = self._disks(guest)
+        if isinstance(source, ImageFile | BlockDevice):
+            disk = next((disk for disk in disks if disk.path == str(source.path)), None)
+            if disk is not None:
+                _refuse_other_format(disk, source)
+                backend.verify(parsed)
+                return disk
+        raise self._elsewhere(guest, disks, place, parsed)
+
+    def _elsewhere(
+        self, guest: GuestName, disks: Sequence[GuestDisk], place: Place, parsed: Any
+    ) -> Refused:
+        """Say why the disk is not found, and where the operator's option should point."""
+        same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
+        mount = _covering(same.path, self._around.mounts()) if same else None
+        if same is None or mount is None or self._kind(same.path, [mount]) != place.backend:
+            known = ", ".join(f"{d.device}={d.path}" for d in disks)
+            return Refused(
+                f"{guest.name} has no disk that is this volume on {place.link}",
+                hint=f"its disks: {known}",
+            )
+        share = getattr(parsed, "share", "SHARE")
+        return Refused(
+            f"{same.device} of {guest.name} is {same.path}, on a mount that is not ours",
+            hint=f"leave it mounted, and set {place.backend}_mounted = {share}={mount.target}",
+        )
+
+
+def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice) -> None:
+    format = source.format if isinstance(source, ImageFile) else "raw"
+    if format != disk.format:
+        raise Refused(f"{disk.device} is used as {disk.format}, and the connection says {format}")
+
+
+def _is_marked(disk: GuestDisk, wish: Attachment) -> bool:
+    """Whether the disk bears the mark of the wish. Raises Refused if it cannot."""
+    if disk.mark not in ("", wish.key.volume):
+        raise Refused(
+            f"{disk.device} of {wish.guest_name} bears the mark of volume {disk.mark}",
+            hint=f"--volume {disk.mark}",
+        )
+    if not disk.mark and disk.running:
+        raise Refused(
+            f"{disk.device} of {wish.guest_name} bears no mark, and a running guest's disk"
+            " cannot be given one",
+            hint="stop the guest first",
+        )
+    return bool(disk.mark)
+
+
+def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
+    """How the disk is plugged, where that is ours to do again."""
+    if hands_off:
+        return DiskOptions(shared=disk.shared)
+    return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared)
+
+
+def _usable(serial: str) -> str:
+    """Nova and Cinder give the volume's id as serial."""
+    return serial if _VOLUME_ID.fullmatch(serial) else ""
+
+
+def _covering(path: str, mounts: Sequence[Mount]) -> Mount | None:
+    """The mount on which *path* lies, by the mount table."""
+    above = {path, *map(str, PurePath(path).parents)}
+    over = [mount for mount in mounts if mount.target in above]
+    return max(reversed(over), key=lambda mount: len(mount.target), default=None)

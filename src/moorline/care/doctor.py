@@ -1,0 +1,273 @@
+"""Finds what is not as it should be on this host, and says what to do. Changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from moorline.care import findings
+from moorline.care.eventlog import Journal
+from moorline.core.plan import Step, next_step
+from moorline.core.reconciler import Reconciler, reason, users
+from moorline.core.records import Records, Trouble, trouble_key
+from moorline.errors import MoorlineError, Refused
+from moorline.model import (
+    Attachment,
+    Broken,
+    Foreign,
+    Guest,
+    Key,
+    Level,
+    Link,
+    Seen,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports import Backends, Hypervisor, Mount
+from moorline.ports.inspection import (
+    Diagnosing,
+    Discovering,
+    Finding,
+    Found,
+    FuseControl,
+    Inventory,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the attachments: for those who look after a host."""
+
+    backends: Backends
+    mounts: Callable[[], Sequence[Mount]]
+    fuse: FuseControl
+    inventory: Inventory | None
+    """None: this hypervisor has none."""
+    journal: Journal
+    check_state: Callable[[], Sequence[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the doctor found; nothing is well."""
+
+    findings: list[Finding]
+    facts: dict[str, str]
+    """Versions, for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class _Commands(NamedTuple):
+    """What a person types to look at a hypervisor, and to stop a guest of it."""
+
+    look: str
+    stop: str
+
+
+_ANY = _Commands("moorline list", "moorline list")
+_COMMANDS = {"libvirt": _Commands("virsh list --all", "virsh shutdown {}")}
+
+
+class Doctor:
+    """Looks at everything once. Blocks for a look's deadline for each share that hangs.
+
+    *in_hand*: wishes that an agent has just begun with, which are no finding yet.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        around: Surroundings,
+        in_hand: Callable[[], Collection[Key]],
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._survey = hypervisor.survey
+        self._commands = _COMMANDS.get(hypervisor.kind, _ANY)
+        self._around = around
+        self._in_hand = in_hand
+
+    def examine(self) -> Diagnosis:
+        """See the class. Raises what the store raises."""
+        rows = self._records.all()
+        found = list(self._around.check_state())
+        guests: Sequence[Guest] | None = None
+        try:
+            guests = self._survey()
+        except MoorlineError as e:
+            found.append(self._no_hypervisor(e))
+        found += self._wishes(rows, guests)
+        if guests is not None:
+            found += [findings.unwished_disk(*each) for each in unwished(rows, guests)]
+            found += self._links(rows, guests)
+        found += self._hosts(rows)
+        # Volumes that share a link find the same.
+        once = {(finding.check, finding.subject): finding for finding in reversed(found)}
+        return Diagnosis(list(reversed(once.values())), self._facts())
+
+    def about(self, row: Attachment) -> list[Finding]:
+        """What keeps one wish from coming true."""
+        try:
+            guests: Sequence[Guest] | None = self._survey()
+        except MoorlineError as e:
+            return [*self._wishes([row], None), self._no_hypervisor(e)]
+        return list(self._wishes([row], guests))
+
+    def _wishes(
+        self, rows: Sequence[Attachment], guests: Sequence[Guest] | None
+    ) -> Iterator[Finding]:
+        """What is wrong with wishes; with their links alone if *guests* cannot be looked at."""
+        troubles = self._records.troubles()
+        known = {guest.id: guest for guest in guests or ()}
+        for row in rows:
+            guest = known.get(row.key.guest)
+            try:
+                if guests is None:
+                    yield from self._ill(row.link, self._reconciler.link(row))
+                elif guest is None and row.want > Level.ABSENT and not row.hands_off:
+                    yield findings.lost_guest(row)
+                else:
+                    seen = self._reconciler.observe(row, guest.disks if guest else {})
+                    yield from self._wish(row, seen, troubles.get(trouble_key(row.key)))
+            except Refused as e:
+                yield findings.refused_wish(row, str(e))
+            except MoorlineError as e:
+                yield findings.not_as_wished(row, str(e))
+
+    def _wish(self, row: Attachment, seen: Seen, trouble: Trouble | None) -> Iterator[Finding]:
+        step = next_step(row.want, seen)
+        if ill := list(self._ill(row.link, seen.link)):
+            yield from ill
+        elif step is Step.PARK and isinstance(seen.link, Broken):
+            stop = self._commands.stop.format(shlex.quote((*seen.users, row.guest_name)[0]))
+            yield findings.dead_share(row, seen, stop)
+        elif step is Step.PARK:
+            yield findings.other_disk(row, seen)
+        elif step is not Step.NOTHING and trouble is not None and trouble.error in _REFUSALS:
+            yield findings.refused_wish(row, trouble.message)
+        elif step is not Step.NOTHING and row.key not in self._in_hand():
+            waits = reason(step, seen) or (trouble.message if trouble else "")
+            yield findings.not_as_wished(row, waits or f"the next step is to {step.value}")
+
+    def _ill(self, link: str, ill: Link | None) -> Iterator[Finding]:
+        """What no step of ours can cure."""
+        mount = next((m for m in self._around.mounts() if m.target == link), None)
+        match ill:
+            case Unknown(reason, hangs=True):
+                fuse = mount is not None and mount.fstype.startswith("fuse")
+                yield findings.hung_share(link, reason, fuse=fuse)
+            case Foreign(reason) if mount is not None:
+                yield findings.wrong_mount(link, reason)
+            case Foreign(reason) if link.startswith("/dev/"):
+                yield findings.wrong_device(link, reason)
+            case Foreign(reason):
+                yield findings.written_beneath(link, reason)
+
+    def _links(self, rows: Sequence[Attachment], guests: Sequence[Guest]) -> Iterator[Finding]:
+        wished = {row.link for row in rows}
+        for _, found in links(self._around.backends):
+            if found.link in wished:
+                continue  # its wishes tell of it
+            if names := users(found.link, guests):
+                yield from (findings.unmanaged_disk(found.link, name) for name in names)
+                continue
+            match found.ill:
+                case Unlinked():
+                    yield findings.leftover(found)
+                case None | Broken():
+                    yield findings.leaked_link(found)
+                case ill:
+                    yield from self._ill(found.link, ill)
+
+    def _hosts(self, rows: Sequence[Attachment]) -> Iterator[Finding]:
+        kinds = sorted({row.backend for row in rows})
+        places = set()
+        for kind in kinds:
+            try:
+                backend = self._reconciler.backend(kind)
+            except MoorlineError:
+                continue  # its wishes are told as refused
+            if isinstance(backend, Diagnosing):
+                yield from backend.diagnose()
+            if isinstance(backend, Discovering):
+                places |= set(backend.places())
+        if self._around.inventory is not None:
+            try:
+                yield from self._around.inventory.diagnose(sorted(places))
+            except MoorlineError as e:
+                yield self._no_hypervisor(e)
+
+    def _no_hypervisor(self, error: MoorlineError) -> Finding:
+        return Finding(
+            "no-hypervisor",
+            "hypervisor",
+            str(error),
+            "what guests use cannot be told, so nothing is disconnected, and nothing attached",
+            self._commands.look,
+        )
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"kernel": platform.release(), "Python": platform.python_version()}
+        if self._around.inventory is not None:
+            with suppress(MoorlineError):  # told as a finding
+                facts |= self._around.inventory.facts()
+        return facts
+
+
+_REFUSALS = ("Refused", "NotFound", "Denied")
+
+
+def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:
+    """The links on this host, whoever asked for them, each once, and whose they are."""
+    told = set()
+    for kind in backends:
+        try:
+            backend = backends[kind]
+        except (MoorlineError, ImportError):
+            continue  # not usable here, so it made none
+        if isinstance(backend, Discovering):
+            for found in _told(backend):
+                # Back ends can share a directory; an empty place is told by all of them.
+                if found.link not in told:
+                    told.add(found.link)
+                    yield backend, found
+
+
+def _told(backend: Discovering) -> Sequence[Found]:
+    try:
+        return backend.links()
+    except MoorlineError:
+        return []  # what cannot be told is left alone
+
+
+def strays(
+    backends: Backends, rows: Sequence[Attachment], guests: Sequence[Guest]
+) -> Iterator[tuple[Discovering, Found]]:
+    """Links that no wish and no guest, running or stopped, needs."""
+    wished = {row.link for row in rows}
+    for backend, found in links(backends):
+        if found.link not in wished and not users(found.link, guests):
+            yield backend, found
+
+
+def unwished(
+    rows: Sequence[Attachment], guests: Sequence[Guest]
+) -> Iterator[tuple[Guest, VolumeId]]:
+    """Disks that bear our mark, and that no wish asks for."""
+    wished: Mapping[tuple[str, str], Attachment] = {
+        (row.key.guest, row.key.volume): row for row in rows
+    }
+    for guest in guests:
+        for volume in guest.disks:
+            if (guest.id, volume) not in wished:
+                yield guest, volume

@@ -1,0 +1,220 @@
+"""What was done on this host, for people to read. Bounded, and never decided upon."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from moorline.core.reconciler import Took
+from moorline.core.records import Trouble
+from moorline.errors import Denied, MoorlineError
+from moorline.model import Attachment
+
+LIMIT = 2 << 20
+"""Bytes of a file of the journal; there are two."""
+_LONGEST = 1000
+_TAIL = 64 << 10
+"""Bytes at the end of a file that surely have a whole line in them."""
+_MOST_KEYS = 1000
+_DONE, _SEEN = "done", "seen"
+_LOG = logging.getLogger("moorline.events")
+_LOG.addHandler(logging.NullHandler())  # where nobody set a log up, commands speak for themselves
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A step that was taken, or something that was seen."""
+
+    id: int
+    """Grows from entry to entry."""
+    at: float
+    """Seconds since the epoch."""
+    step: str
+    """As in the planner; '' if something was only seen, or kept a step from being taken."""
+    outcome: str
+    """``done``, ``seen``, or the class of the error."""
+    volume: str = ""
+    guest: str = ""
+    link: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    times: int = 1
+    """How often in a row it has come to the same by now."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+_FIELDS = frozenset(field.name for field in fields(JournalEntry))
+
+
+class Journal:
+    """Two files of JSON lines in *directory*; the older one goes when the newer is full.
+
+    What is noted goes to the log as well. Only the host's owner writes, so there is
+    one writer. A line that a crash cut short is skipped. What cannot be written is
+    lost, and stops nothing. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, directory: Path, *, limit: int = LIMIT, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._file = directory / "events.jsonl"
+        self._older = directory / "events.1.jsonl"
+        self._limit = limit
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._last = -1
+        """The last id that was given; -1: not looked up yet."""
+        self._repeats: dict[tuple[str, ...], tuple[str, int]] = {}
+
+    def took(self, took: Took) -> None:
+        """Note a step. Neither blocks on more than a local file, nor raises."""
+        key = took.row.key
+        self._note(
+            took.step.value,
+            type(took.error).__name__ if took.error else _DONE,
+            str(took.error) if took.error else "",
+            volume=key.volume,
+            guest=took.row.guest_name or key.guest,
+            link=took.row.link,
+            seconds=round(took.seconds, 3),
+        )
+
+    def saw(self, message: str, *, volume: str = "", guest: str = "", link: str = "") -> None:
+        """Note what was seen; as :meth:`took`."""
+        self._note("", _SEEN, message, volume=volume, guest=guest, link=link, seconds=0.0)
+
+    def noted(self, row: Attachment, trouble: Trouble) -> None:
+        """Note what keeps a wish waiting, unless a step has just told it; as :meth:`took`."""
+        guest = row.guest_name or row.key.guest
+        told = (row.key.volume, guest, row.link)
+        if any(key[1:] == told and key[0] for key in self._repeating(trouble.message)):
+            return
+        self._note(
+            "",
+            trouble.error,
+            trouble.message,
+            volume=row.key.volume,
+            guest=guest,
+            link=row.link,
+            seconds=0.0,
+        )
+
+    def read(
+        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+    ) -> list[JournalEntry]:
+        """The latest *most* entries, oldest first.
+
+        Only those with an id above *after*, not before *since* (seconds since
+        the epoch), of volumes whose id begins with *volume*. Raises Denied.
+        """
+        found: list[JournalEntry] = []
+        about = f'"volume": {json.dumps(volume)[:-1]}'.encode()
+        for entry in self._backwards(about):
+            if entry.id <= after or entry.at < since or len(found) == most:
+                break
+            found.append(entry)
+        return found[::-1]
+
+    def _note(self, step: str, outcome: str, message: str, **what: Any) -> None:
+        with self._guard, suppress(OSError, MoorlineError):
+            key = (step, what["volume"], what["guest"], what["link"])
+            times = 1 if outcome == _SEEN else self._times(key, message)
+            if times & (times - 1):
+                return  # what fails again and again would wash out all else: 1, 2, 4, 8 …
+            if self._last < 0:
+                self._last = self._last_id()
+            entry = JournalEntry(
+                self._last + 1,
+                self._clock(),
+                step,
+                outcome,
+                message=message[:_LONGEST],
+                times=times,
+                **what,
+            )
+            _log(entry)
+            self._append(json.dumps(asdict(entry)).encode() + b"\n")
+            self._last += 1
+
+    def _times(self, key: tuple[str, ...], message: str) -> int:
+        if not message:
+            # A step that works ends the failures of all steps on it.
+            for other in [other for other in self._repeats if other[1:] == key[1:]]:
+                del self._repeats[other]
+            return 1
+        if len(self._repeats) > _MOST_KEYS:
+            self._repeats.clear()
+        before, times = self._repeats.get(key, ("", 0))
+        times = times + 1 if before == message else 1
+        self._repeats[key] = message, times
+        return times
+
+    def _last_id(self) -> int:
+        for file in (self._file, self._older):
+            with suppress(FileNotFoundError), file.open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+                if entry := next(_entries(stream.read()), None):
+                    return entry.id
+        return 0
+
+    def _repeating(self, message: str) -> list[tuple[str, ...]]:
+        with self._guard:
+            return [key for key, (what, _) in self._repeats.items() if what == message]
+
+    def _append(self, line: bytes) -> None:
+        with suppress(FileNotFoundError):
+            if self._file.stat().st_size > self._limit:
+                self._file.replace(self._older)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        file = os.open(self._file, flags, 0o600)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a crash, or a full disk, cut the last one short
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def _backwards(self, about: bytes) -> Iterator[JournalEntry]:
+        """The entries with *about* in their lines, the last one first. Raises Denied."""
+        for file in (self._file, self._older):
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:
+                continue
+            except PermissionError as e:
+                raise Denied(f"{file} cannot be read: {e.strerror}", hint="run as root") from e
+            yield from _entries(content, about)
+
+
+def _log(entry: JournalEntry) -> None:
+    facts = asdict(entry)
+    del facts["id"], facts["at"], facts["message"]
+    on = f"volume {entry.volume} on {entry.guest}" if entry.volume else ""
+    text = " ".join(filter(None, (entry.step, entry.outcome, on, entry.message)))
+    level = logging.INFO if entry.outcome in (_DONE, _SEEN) else logging.WARNING
+    _LOG.log(level, text.replace("%", "%%"), facts)
+
+
+def _entries(content: bytes, about: bytes = b"") -> Iterator[JournalEntry]:
+    lines = (line for line in reversed(content.splitlines()) if about in line)
+    return filter(None, map(_entry, lines))
+
+
+def _entry(line: bytes) -> JournalEntry | None:
+    try:
+        values = json.loads(line)
+        return JournalEntry(**{name: values[name] for name in _FIELDS & values.keys()})
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,160 @@
+"""What the doctor may find, in words: what, why it matters, what to run next."""
+
+from __future__ import annotations
+
+import shlex
+
+from moorline.core.plan import Step
+from moorline.core.reconciler import reason
+from moorline.model import Attachment, Guest, Seen, VolumeId
+from moorline.ports.inspection import Finding, Found
+
+
+def command(*words: str) -> str:
+    """What a person can paste into a shell."""
+    return shlex.join(words)
+
+
+def hung_share(link: str, why: str, *, fuse: bool) -> Finding:
+    """A share does not answer. *fuse*: the kernel can end its connection."""
+    return Finding(
+        "hung-share",
+        link,
+        why,
+        "its volumes cannot be attached or detached, and guests on it may stand still; other"
+        " shares are not affected, and all goes on by itself when its server answers",
+        command(*(("moorline", "abort", link, "--dry-run") if fuse else ("findmnt", link))),
+    )
+
+
+def wrong_device(link: str, why: str) -> Finding:
+    """Something else is where a volume's device would be."""
+    return Finding(
+        "wrong-device",
+        link,
+        why,
+        "it is somebody else's, so it is left alone; the volume waits for its end",
+        command("ls", "-l", link),
+    )
+
+
+def written_beneath(link: str, why: str) -> Finding:
+    """Somebody wrote beneath a mount point."""
+    return Finding(
+        "written-beneath",
+        link,
+        why,
+        "what was written there lies on the host's own disk, and would vanish under a mount",
+        command("mv", link, f"{link}.found"),
+    )
+
+
+def lost_guest(row: Attachment) -> Finding:
+    """The guest of a wish is gone."""
+    return Finding(
+        "lost-guest",
+        row.key.volume,
+        f"volume {row.key.volume} is wanted on {row.guest_name}, which is not there any more",
+        "the wish cannot come true, and keeps its link",
+        command("moorline", "detach", row.guest_name or row.key.guest, row.key.volume),
+    )
+
+
+def refused_wish(row: Attachment, why: str) -> Finding:
+    """A wish cannot come true as things are."""
+    return Finding(
+        "refused-wish",
+        row.key.volume,
+        f"volume {row.key.volume} on {row.guest_name}: {why}",
+        "the wish cannot come true as things are: cure what is said, or take the wish back",
+        command("moorline", "explain", row.key.volume),
+    )
+
+
+def not_as_wished(row: Attachment, why: str) -> Finding:
+    """A wish is not served yet."""
+    return Finding(
+        "not-as-wished",
+        row.key.volume,
+        f"volume {row.key.volume} is not yet {row.want} on {row.guest_name}: {why}",
+        "an agent goes on with it by itself; without one, a command must",
+        "moorline sweep",
+    )
+
+
+def dead_share(row: Attachment, seen: Seen, stop: str) -> Finding:
+    """The client of a share has ended under a guest that runs. *stop*: the command to stop it."""
+    return Finding(
+        "dead-share",
+        row.link,
+        reason(Step.PARK, seen),
+        "its client has ended; it is mounted anew as soon as no running guest has it open",
+        stop,
+    )
+
+
+def other_disk(row: Attachment, seen: Seen) -> Finding:
+    """The guest's disk of a volume is another path."""
+    return Finding(
+        "other-disk",
+        row.key.volume,
+        seen.elsewhere,
+        "the guest works on another file than the one that is wished",
+        command("moorline", "detach", row.guest_name, row.key.volume),
+    )
+
+
+def wrong_mount(link: str, why: str) -> Finding:
+    """Something else is mounted where a share would be."""
+    return Finding(
+        "wrong-mount",
+        link,
+        why,
+        "it is somebody else's, so it is never unmounted for you; the volumes wait for its end",
+        command("umount", link),
+    )
+
+
+def unwished_disk(guest: Guest, volume: VolumeId) -> Finding:
+    """A disk bears our mark without a wish."""
+    return Finding(
+        "unwished-disk",
+        f"{guest.name}/{volume}",
+        f"{guest.name} has a disk that bears the mark of volume {volume}, which nobody wished",
+        "nobody keeps its link, and nobody takes it away: `moorline adopt` with its connection"
+        " takes it over, `moorline detach` takes it away. Nova marks its own disks alike",
+        command("moorline", "adopt", guest.name),
+    )
+
+
+def leaked_link(found: Found) -> Finding:
+    """A link is there that nobody needs."""
+    return Finding(
+        "leaked-link",
+        found.link,
+        f"{found.link} is connected, and no wish and no guest needs it",
+        "it keeps a client running, and the share busy",
+        "moorline repair",
+    )
+
+
+def leftover(found: Found) -> Finding:
+    """The place of a link is left, empty."""
+    return Finding(
+        "leftover",
+        found.link,
+        f"the place of a link, {found.link}, is left, with nothing connected there",
+        "it does no harm, but whoever looks may take it for a volume's",
+        "moorline repair",
+    )
+
+
+def unmanaged_disk(link: str, guest: str) -> Finding:
+    """A guest uses a link of ours without a wish."""
+    return Finding(
+        "unmanaged-disk",
+        f"{guest} on {link}",
+        f"{guest} has a disk on {link}, which nobody wished",
+        "the link is left alone for the guest's sake, but nobody mounts it after a reboot",
+        command("moorline", "adopt", guest),
+    )

@@ -1,0 +1,151 @@
+"""Does what the doctor advises and what harms nobody; ends a FUSE connection when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from moorline.care.doctor import Surroundings, links, strays, unwished
+from moorline.core.reconciler import Reconciler, users
+from moorline.core.records import Records
+from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
+from moorline.model import Foreign, Guest, GuestId, Link, LinkName, Unknown, Unlinked, VolumeId
+from moorline.ports import Mount
+from moorline.ports.inspection import Discovering, Found
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A repair that is due, or was made."""
+
+    action: str
+    """``disconnect``, ``remove`` (an empty mount point), ``detach``, ``abort``."""
+    subject: str
+    done: bool = False
+    problem: str = ""
+    """Why it was not done."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class Repairer:
+    """Repairs this host. Unknown means in use: what cannot be told is left alone."""
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        survey: Callable[[], Sequence[Guest]],
+        detach: Callable[[str, str], object],
+        around: Surroundings,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._survey = survey
+        self._detach = detach
+        self._around = around
+
+    def repair(self, *, disks: bool, dry_run: bool) -> list[Repair]:
+        """Take away links that nobody needs, and with *disks* the disks that nobody wished.
+
+        Raises what the hypervisor's survey raises; what one repair meets does
+        not stop the others.
+        """
+        rows, guests = self._records.all(), self._survey()
+        made = []
+        if disks:
+            due_disks = list(unwished(rows, guests))
+            for guest, volume in due_disks:
+                due = Repair("detach", f"{guest.name}/{volume}")
+                made.append(due if dry_run else self._try_detach(due, guest.name, volume))
+            # Their links may be free then.
+            guests = _without(guests, due_disks) if dry_run else self._survey()
+        for backend, found in strays(self._around.backends, rows, guests):
+            if not isinstance(found.ill, Foreign | Unknown):
+                action = "remove" if isinstance(found.ill, Unlinked) else "disconnect"
+                due = Repair(action, found.link)
+                made.append(due if dry_run else self._try_clear(due, backend, found))
+        return made
+
+    def abort(self, mount_point: str, *, force: bool, dry_run: bool) -> Repair:
+        """End the FUSE connection of a link that hangs: all who wait for it get an error.
+
+        What guests have not written yet is lost to them, so it is Refused
+        while a guest that runs is on it, or if that cannot be told, unless
+        *force*. Raises NotFound (nothing is mounted there), NotOurs (it is no
+        link of ours), Refused (it does not hang, or is no FUSE), Denied.
+        """
+        mount = self._mount(mount_point)
+        if not mount.fstype.startswith("fuse"):
+            raise Refused(f"{mount_point} is {mount.fstype}, and only FUSE can be aborted")
+        self._demand_hung(mount_point)
+        if not force and (who := self._running_on(mount_point)):
+            raise Refused(
+                f"{who} on {mount_point}: what is not written yet would be lost",
+                hint="stop them first, or say --force",
+            )
+        due = Repair("abort", mount_point)
+        if dry_run:
+            return due
+        if self._mount(mount_point) != mount:
+            raise Refused(f"{mount_point} changed while it was looked at")
+        self._around.fuse.abort(mount)
+        self._around.journal.saw(
+            f"the FUSE connection of {mount_point} was aborted", link=mount_point
+        )
+        return replace(due, done=True)
+
+    def _try_detach(self, due: Repair, guest: str, volume: str) -> Repair:
+        try:
+            self._detach(guest, volume)
+        except MoorlineError as e:
+            return replace(due, problem=str(e))
+        return replace(due, done=True)
+
+    def _try_clear(self, due: Repair, backend: Discovering, found: Found) -> Repair:
+        try:
+            # Nobody connects it while we look once more whether it is needed.
+            with self._reconciler.with_link(found.link):
+                wished = {row.link for row in self._records.all()}
+                if found.link in wished or users(found.link, self._survey()):
+                    return replace(due, problem="it is needed by now")
+                backend.clear(found.link)
+        except MoorlineError as e:
+            return replace(due, problem=str(e))
+        self._around.journal.saw(f"repaired: {due.action} {due.subject}", link=found.link)
+        return replace(due, done=True)
+
+    def _mount(self, mount_point: str) -> Mount:
+        mounts = [m for m in self._around.mounts() if m.target == mount_point]
+        if not mounts:
+            raise NotFound(f"nothing is mounted at {mount_point}", hint="moorline doctor")
+        return mounts[-1]
+
+    def _demand_hung(self, link: str) -> None:
+        seen: list[Link | None] = [
+            found.ill for _, found in links(self._around.backends) if found.link == link
+        ]
+        seen += [self._reconciler.link(row) for row in self._records.all() if row.link == link]
+        if not seen:
+            raise NotOurs(f"{link} is no link of Moorline's")
+        if not any(isinstance(ill, Unknown) and ill.hangs for ill in seen):
+            raise Refused(f"{link} does not hang", hint="moorline doctor")
+
+    def _running_on(self, link: str) -> str:
+        """Which guests run on it, in words; '' if none does."""
+        try:
+            names = users(LinkName(link), (g for g in self._survey() if g.running))
+        except MoorlineError as e:
+            return f"it cannot be told which guests run ({e})"
+        return f"{', '.join(names)} run" if len(names) > 1 else f"{names[0]} runs" if names else ""
+
+
+def _without(guests: Sequence[Guest], disks: Sequence[tuple[Guest, VolumeId]]) -> list[Guest]:
+    """The guests as they will be when *disks* are gone."""
+    gone: dict[GuestId, set[str]] = {}
+    for guest, volume in disks:
+        gone.setdefault(guest.id, set()).add(guest.disks[volume].source)
+    return [replace(guest, paths=guest.paths - gone.get(guest.id, set())) for guest in guests]

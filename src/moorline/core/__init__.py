@@ -1,0 +1,1 @@
+"""One attachment, one pass: observe, plan, act, and what that needs."""

@@ -1,0 +1,233 @@
+"""From what a caller asks to a wish that may be recorded, or a refusal."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.errors import NotFound, Refused
+from moorline.model import (
+    Attachment,
+    DiskOptions,
+    Format,
+    GuestId,
+    GuestName,
+    Key,
+    Level,
+    LinkName,
+    VolumeId,
+)
+from moorline.ports import Hypervisor
+from moorline.secret import Secret
+
+_PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
+LARGEST_CONNECTION = 64 << 10
+"""Bytes of a connection as JSON; Cinder's have one or two thousand."""
+_GUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A connection that a back end has accepted, and the storage that it names."""
+
+    backend: str
+    connection: Mapping[str, Any]
+    link: LinkName
+    volume: VolumeId | None
+    id: str
+    """Equal for the same storage, whatever volume id it goes by."""
+
+
+class Wishes:
+    """Makes wishes, and finds the ones that are recorded."""
+
+    def __init__(self, records: Records, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+
+    def make(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        format: Format | None,
+        volume: str | None,
+        level: Level,
+        options: DiskOptions,
+        *,
+        hands_off: bool = False,
+    ) -> tuple[Attachment | None, Attachment]:
+        """Return the wish that stands for this guest and volume, if any, and the new one.
+
+        *hands_off*: *guest* is an id, and need not be defined yet.
+        Raises Refused if it is malformed or clashes with another wish,
+        NotFound if there is no such guest. Nothing is recorded.
+        """
+        place = self.place(connection, format)
+        if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
+            raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
+        machine = _to_come(guest, level) if hands_off else self._hypervisor.find(guest)
+        key = Key(self._records.host, _volume_id(volume, place), machine.id)
+        wish = Attachment(
+            key=key,
+            guest_name=machine.name,
+            backend=place.backend,
+            connection=Secret(place.connection),
+            link=place.link,
+            place=place.id,
+            want=level,
+            options=_options(options, place.connection, hands_off=hands_off),
+            since=time.time(),
+            hands_off=hands_off,
+        )
+        rows = self._records.all()
+        before = next((row for row in rows if row.key == key), None)
+        _refuse_clashes(wish, rows)
+        return before, _merge(before, wish)
+
+    def place(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
+        """Parse a connection, or what a person types for one. Raises Refused."""
+        if isinstance(connection, str):
+            connection = self._typed(connection, format)
+        kind = connection.get("driver_volume_type")
+        if not isinstance(kind, str):
+            raise Refused("the connection has no driver_volume_type")
+        backend = self._reconciler.backend(kind)
+        parsed = backend.parse(connection)
+        _refuse_unstorable(connection)
+        link = backend.link_name(parsed)
+        id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
+        return Place(kind, connection, link, parsed.volume, id)
+
+    def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
+        """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
+
+        *hands_off*: both are ids, and the hypervisor need not know the guest.
+        """
+        if hands_off:
+            row = self._records.get(Key(self._records.host, VolumeId(volume), GuestId(guest)))
+            return row if row is None or row.hands_off else None
+        mine = self.of(volume)
+        named = [row for row in mine if guest in (row.key.guest, row.guest_name)]
+        if mine and not named:
+            # The guest may have been renamed since.
+            now = self._hypervisor.find(guest).id
+            named = [row for row in mine if row.key.guest == now]
+        return named[0] if named else None
+
+    def of(self, volume: str) -> list[Attachment]:
+        """Return the wishes for what a person calls *volume*.
+
+        That is its id, the beginning of its id (4 characters or more), or the
+        path or URL that was typed to attach it. Raises Refused if ambiguous.
+        """
+        rows = self._records.all()
+        if "/" in volume:
+            try:
+                place = self.place(volume, "raw").id
+            except Refused as e:
+                # Not quoted: who types a URL may put a password into it.
+                raise NotFound(f"no volume is known as what was typed: {e.message}") from e
+            return [row for row in rows if row.place == place]
+        exact = [row for row in rows if row.key.volume == volume]
+        if exact or len(volume) < 4:
+            return exact
+        begun = [row for row in rows if row.key.volume.startswith(volume)]
+        ids = {row.key.volume for row in begun}
+        if len(ids) > 1:
+            raise Refused(f"{volume} is the beginning of {', '.join(sorted(ids))}")
+        return begun
+
+    def _typed(self, text: str, format: Format | None) -> Mapping[str, Any]:
+        scheme, colon, _ = text.partition("://")
+        kind = scheme if colon and scheme != "file" else "local"
+        return self._reconciler.backend(kind).from_url(text, format)
+
+
+def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
+    """Refuse what no back end reads and no store could keep."""
+    try:
+        size = len(json.dumps(connection))
+    except (TypeError, ValueError, RecursionError):
+        raise Refused("the connection cannot be written as JSON") from None
+    if size > LARGEST_CONNECTION:
+        raise Refused(f"the connection has more than {LARGEST_CONNECTION} bytes as JSON")
+
+
+def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:
+    """Heed what Cinder says of every volume, whatever its kind. Raises Refused."""
+    data = connection.get("data")
+    data = data if isinstance(data, Mapping) else connection
+    if data.get("encrypted") and not hands_off:  # Nova has the keys, and QEMU deciphers
+        # The guest would get the cipher text for a blank disk, and format it.
+        raise Refused("encrypted volumes are not supported: the guest would see cipher text")
+    mode = data.get("access_mode")
+    if mode not in (None, "rw", "ro"):
+        raise Refused(f"the connection's access_mode is {mode!r}, not rw or ro")
+    return replace(asked, readonly=True) if mode == "ro" else asked
+
+
+def _volume_id(asked: str | None, place: Place) -> VolumeId:
+    if asked and place.volume and asked != place.volume:
+        raise Refused(f"the connection is of volume {place.volume}, not {asked}")
+    id = asked or place.volume or place.id
+    if not _VOLUME_ID.fullmatch(id):
+        raise Refused(f"{id!r} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")
+    return VolumeId(id)
+
+
+def _to_come(guest: str, level: Level) -> GuestName:
+    """Name a guest that its owner may define later. Raises Refused."""
+    if level > Level.CONNECTED:
+        raise Refused("with hands off the guest, a volume can only be connected")
+    if not _GUEST_ID.fullmatch(guest):
+        raise Refused(f"{guest!r} is no id of a guest: a UUID in lower case")
+    return GuestName(GuestId(guest), guest)
+
+
+def _merge(before: Attachment | None, wish: Attachment) -> Attachment:
+    """Let a repeated wish raise the level of the one that stands, never lower it."""
+    if before is None:
+        return wish
+    if before.want is Level.ABSENT:
+        return replace(wish, revision=before.revision)
+    if before.hands_off != wish.hands_off:
+        raise Refused(
+            f"volume {wish.key.volume} is wanted on {wish.guest_name} already,"
+            " and somebody else plugs its disk",
+            hint="detach it where it was attached",
+        )
+    if before.options != wish.options:
+        raise Refused(
+            f"volume {wish.key.volume} is wanted on {wish.guest_name} with other options",
+            hint="detach it first",
+        )
+    want = max(before.want, wish.want)
+    return replace(wish, want=want, since=before.since, revision=before.revision)
+
+
+def _refuse_clashes(wish: Attachment, rows: Sequence[Attachment]) -> None:
+    """One storage has one id, one id has one storage, and one guest that writes."""
+    for other in rows:
+        same_id = other.key.volume == wish.key.volume
+        same_place = other.place == wish.place
+        who = f"volume {other.key.volume} of {other.guest_name}"
+        if same_id and not same_place:
+            raise Refused(f"the id {wish.key.volume} belongs to another storage: {who}")
+        if same_place and not same_id:
+            raise Refused(f"the same storage is known under another id: {who}")
+        if not same_id or other.key == wish.key:
+            continue
+        if not (other.options.shared and wish.options.shared):
+            raise Refused(
+                f"volume {wish.key.volume} is wanted on {other.guest_name} already",
+                hint="detach it there first, or attach it as shared to both",
+            )

@@ -1,0 +1,49 @@
+"""Who may work on a link or a guest now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moorline.errors import Busy
+
+
+class Lanes:
+    """One worker at a time for each name; other names are not delayed.
+
+    A lane whose worker is stuck turns others away after *patience* seconds
+    instead of collecting them.
+    """
+
+    def __init__(self, patience: float = 30.0) -> None:
+        self._patience = patience
+        self._guard = threading.Lock()
+        self._lanes: dict[str, tuple[threading.Lock, int]] = {}
+
+    def impatient(self) -> Lanes:
+        """The same lanes, for somebody who rather comes back later than waits."""
+        same = Lanes(patience=0.0)
+        same._guard, same._lanes = self._guard, self._lanes
+        return same
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Be the one worker on *name*. Blocks up to the patience, then raises Busy."""
+        with self._guard:
+            lock, users = self._lanes.get(name, (threading.Lock(), 0))
+            self._lanes[name] = lock, users + 1
+        try:
+            if not lock.acquire(timeout=self._patience):
+                raise Busy(f"another step on {name} is still under way")
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            with self._guard:
+                lock, users = self._lanes[name]
+                if users == 1:
+                    del self._lanes[name]
+                else:
+                    self._lanes[name] = lock, users - 1

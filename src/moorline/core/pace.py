@@ -1,0 +1,35 @@
+"""How long to wait before trying again, and what waits. Only pace is told here, never truth."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from moorline.model import Key, Level
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A wish that is not as wished yet, as far as is known."""
+
+    key: Key
+    want: Level
+    due: float
+    """Seconds until its next try; 0: it is under way, or waits for its turn."""
+    tries: int
+    """How often it was tried without a step forward."""
+    why: str
+    """Why it waits; '' if it was not tried yet."""
+    age: float
+    """Seconds since it was found not to be as wished."""
+    running: bool
+    """Whether a pass for it is under way."""
+
+
+def backoff(tries: int, *, first: float = 0.1, longest: float = 15.0) -> float:
+    """Seconds to wait after *tries* failures in a row: doubling, with jitter.
+
+    The jitter keeps many volumes of one sick share from knocking all at once.
+    """
+    delay = min(longest, first * 2.0 ** min(tries, 16))
+    return delay * random.uniform(0.5, 1.0)  # noqa: S311 - not for cryptography

@@ -1,0 +1,334 @@
+"""Observe, plan, act: at most one step a pass, safe to be killed anywhere in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+from moorline.core.locks import Lanes
+from moorline.core.plan import Step, next_step
+from moorline.core.records import Records
+from moorline.errors import Conflict, MoorlineError, Refused
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    BlockDevice,
+    Broken,
+    Disk,
+    Foreign,
+    Guest,
+    GuestId,
+    Held,
+    ImageFile,
+    Key,
+    Level,
+    Link,
+    Linked,
+    LinkName,
+    Seen,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports import Backends, Hypervisor, StorageBackend
+
+AboutTo = Callable[[Step], None]
+_MOST_PARSED = 4096
+_IDLE = frozenset({Step.NOTHING, Step.WAIT, Step.PARK})
+_ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass saw and did."""
+
+    step: Step
+    row: Attachment | None
+    """None: there is no such wish."""
+    seen: Seen
+    reason: str = ""
+    """Why nothing can be done now (WAIT, PARK)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """A step that was taken, for journals and metrics. Nothing is decided upon it."""
+
+    step: Step
+    row: Attachment
+    seconds: float
+    error: MoorlineError | None
+    """None: it was done."""
+
+
+Report = Callable[[Took], None]
+"""Told of every step after it was taken. Must neither block nor raise."""
+
+
+def unreported(took: Took) -> None:
+    """The report of somebody who does not want to know."""
+
+
+class Reconciler:
+    """Brings one host's attachments from what is seen to what is wanted."""
+
+    def __init__(
+        self,
+        records: Records,
+        backends: Backends,
+        hypervisor: Hypervisor,
+        lanes: Lanes,
+        report: Report = unreported,
+    ) -> None:
+        self._records = records
+        self._backends = backends
+        self._hypervisor = hypervisor
+        self._lanes = lanes
+        self._report = report
+        self._parsed: dict[Key, tuple[Attachment, StorageBackend[Any], Any]] = {}
+        """Connections that were parsed already: the same wish reads the same."""
+
+    def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
+        """Take the next step for *key*, and say so first. Raises what the step raises.
+
+        Blocks as long as that step may: a client command's deadline, or the
+        hypervisor's.
+        """
+        with self.with_guest(key.guest):
+            done = self._pass(key, about_to, on_link=False)
+        if done.row is None or done.step not in _ON_LINK:
+            return done
+        # A link's users are looked at and the link is changed under its own
+        # lane. Never both lanes at once: their order would deadlock.
+        with self._lanes.hold(f"link {done.row.link}"):
+            return self._pass(key, about_to, on_link=True)
+
+    def connect(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
+        """Take the next step for the link of *row* alone. The hypervisor is not asked.
+
+        For whoever must not ask it (a hook of libvirt's), so a broken link is
+        waited for: it cannot be told whether a guest has it open.
+        """
+        with self._lanes.hold(f"link {row.link}"):
+            seen = Seen(self.link(row))
+            step = next_step(Level.CONNECTED, seen)
+            about_to(step)
+            self._take(step, row, seen)
+        if isinstance(seen.link, Broken):
+            return Pass(step, row, seen, f"{seen.link.reason}; `moorline start` can renew it")
+        return Pass(step, row, seen, reason(step, seen))
+
+    def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
+        """Look at one attachment; *disks* are the guest's if they are known already.
+
+        Raises Refused (the connection or the configuration no longer fits),
+        Unavailable or Uncertain (the hypervisor).
+        """
+        backend, connection = self._connection(row)
+        link = backend.inspect(connection)
+        if row.hands_off:
+            disks = {}
+        elif disks is None:
+            disks = self._hypervisor.disks(row.key.guest)
+        disk = disks.get(row.key.volume, NO_DISK)
+        held, by = self._held(row, link, disk)
+        return Seen(link, disk, held, by, elsewhere(link, disk.source))
+
+    def link(self, row: Attachment) -> Link:
+        """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
+        backend, connection = self._connection(row)
+        return backend.inspect(connection)
+
+    def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
+        """Be the only one who changes *guest*, as in each pass. Raises Busy."""
+        return self._lanes.hold(f"guest {guest}")
+
+    def with_link(self, link: LinkName) -> AbstractContextManager[None]:
+        """Be the only one who changes *link*, as in each pass. Raises Busy."""
+        return self._lanes.hold(f"link {link}")
+
+    def verify(self, row: Attachment) -> None:
+        """Check that its volume may be given to a guest. Raises as the back end's verify."""
+        backend, connection = self._connection(row)
+        backend.verify(connection)
+
+    def tidy(self, row: Attachment, seen: Seen) -> None:
+        """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
+
+        Raises as the back end's disconnect.
+        """
+        with self._lanes.hold(f"link {row.link}"):
+            self._tidy(row, seen)
+
+    def backend(self, kind: str) -> StorageBackend[Any]:
+        """Return the back end of *kind*. Raises Refused if there is none."""
+        try:
+            return self._backends[kind]
+        except KeyError:
+            known = ", ".join(sorted(self._backends))
+            raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
+
+    def _held(self, row: Attachment, link: Link, disk: Disk) -> tuple[Held, tuple[str, ...]]:
+        """Tell whether the link must stay, if that matters, and which guests hold it.
+
+        The volume's own disk does not count: it goes before the link does.
+        """
+        leaving = row.want is Level.ABSENT
+        if not leaving and not isinstance(link, Broken):
+            return Held.UNKNOWN, ()
+        if leaving and not row.hands_off and self._wanted_by_others(row):
+            return Held.HELD, ()
+        try:
+            guests = self._hypervisor.survey()
+        except MoorlineError:
+            return Held.UNKNOWN, ()
+        if leaving and row.hands_off:
+            # Forgotten while its own guest still names it, nobody would disconnect it later.
+            # Where another wish keeps the link, only its own path matters.
+            others = self._wanted_by_others(row)
+            what = _path(link) or row.link if others else row.link
+            own = users(what, (guest for guest in guests if guest.id == row.key.guest))
+            if own or others:
+                return (Held.UNKNOWN if own else Held.HELD), tuple(own)
+        if leaving:
+            guests = [_without(disk, guest, row.key.guest) for guest in guests]
+        else:
+            guests = [guest for guest in guests if guest.running]
+        by = users(row.link, guests)
+        return (Held.HELD if by else Held.FREE), tuple(by)
+
+    def _wanted_by_others(self, row: Attachment) -> bool:
+        return any(
+            other.want > Level.ABSENT
+            for other in self._records.all()
+            if (other.backend, other.link) == (row.backend, row.link) and other.key != row.key
+        )
+
+    def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool) -> Pass:
+        row = self._records.get(key)
+        if row is None:
+            return Pass(Step.NOTHING, None, Seen(Unknown("there is no such wish")))
+        seen = self.observe(row)
+        step = next_step(row.want, seen)
+        if (step in _ON_LINK) is on_link:
+            about_to(step)
+            self._take(step, row, seen)
+        return Pass(step, row, seen, reason(step, seen))
+
+    def _take(self, step: Step, row: Attachment, seen: Seen) -> None:
+        """Act, and report what came of it."""
+        if step in _IDLE:
+            return
+        begun = time.monotonic()
+        try:
+            self._act(step, row, seen)
+        except MoorlineError as e:
+            self._report(Took(step, row, time.monotonic() - begun, e))
+            raise
+        self._report(Took(step, row, time.monotonic() - begun, None))
+
+    def _act(self, step: Step, row: Attachment, seen: Seen) -> None:
+        if step is Step.FORGET:
+            self._forget(row, seen)
+        elif step is Step.DETACH:
+            self._hypervisor.detach(row.key.guest, row.key.volume)
+        elif step in (Step.CONNECT, Step.DISCONNECT, Step.ATTACH):
+            backend, connection = self._connection(row)
+            if step is Step.CONNECT:
+                backend.connect(connection)
+            elif step is Step.DISCONNECT:
+                backend.disconnect(connection)
+            else:
+                self._attach(row, seen, backend, connection)
+
+    def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        known = self._parsed.get(row.key)
+        if known is None or known[0] is not row:
+            if len(self._parsed) >= _MOST_PARSED:
+                self._parsed.clear()
+            known = self._parsed[row.key] = (row, *self._parse(row))
+        return known[1:]
+
+    def _parse(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        backend = self.backend(row.backend)
+        connection = backend.parse(row.connection.reveal())
+        if (now := backend.link_name(connection)) != row.link:
+            # Served under the new name, the link under the old one would leak.
+            raise Refused(
+                f"volume {row.key.volume} was connected at {row.link},"
+                f" which the configuration now puts at {now}",
+                hint="set the option back until the volume is detached",
+            )
+        return backend, connection
+
+    def _attach(
+        self, row: Attachment, seen: Seen, backend: StorageBackend[Any], connection: Any
+    ) -> None:
+        assert isinstance(seen.link, Linked), "the plan attaches only what is linked"
+        backend.verify(connection)
+        self._hypervisor.attach(row.key.guest, row.key.volume, seen.link.source, row.options)
+
+    def _forget(self, row: Attachment, seen: Seen) -> None:
+        self._tidy(row, seen)
+        with suppress(Conflict):  # a newer wish: the next pass serves it
+            self._records.forget(row)
+
+    def _tidy(self, row: Attachment, seen: Seen) -> None:
+        if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
+            backend, connection = self._connection(row)
+            backend.disconnect(connection)
+
+
+def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
+    return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
+
+
+def _path(link: Link) -> str:
+    """Of the volume alone, where its link tells it; else ''."""
+    source = link.source if isinstance(link, Linked) else None
+    return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
+
+
+def users(link: str, guests: Iterable[Guest]) -> list[str]:
+    """Name the guests that have a path on *link* in any of their definitions."""
+    root = PurePath(link)
+    return sorted(
+        guest.name
+        for guest in guests
+        if any(path == link or root in PurePath(path).parents for path in guest.paths)
+    )
+
+
+def reason(step: Step, seen: Seen) -> str:
+    """Say in words why *step* waits or parks; '' for the others."""
+    if step is Step.PARK and isinstance(seen.link, Foreign):
+        return seen.link.reason
+    if step is Step.PARK and isinstance(seen.link, Broken):
+        return f"{seen.link.reason}; stop its users first: {', '.join(seen.users)}"
+    if step is Step.PARK:
+        return seen.elsewhere
+    if step is Step.WAIT:
+        return _waits_for(seen)
+    return ""
+
+
+def _waits_for(seen: Seen) -> str:
+    if isinstance(seen.link, Unknown):
+        return seen.link.reason
+    if seen.disk != NO_DISK:
+        return "the guest has not let go of the disk yet"
+    if seen.users:
+        return f"{', '.join(seen.users)} still names a path on the link"
+    return "it cannot be told whether a guest still uses the link"
+
+
+def elsewhere(link: Link, path: str) -> str:
+    """Say why the disk that is *path* is not the volume that *link* leads to; mostly ''."""
+    there = _path(link)
+    if not path or there in ("", path):
+        return ""
+    return f"the guest's disk of this volume is {path}, not {there}"

@@ -1,0 +1,116 @@
+"""What is told about attachments: plain values that print and serialise well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from moorline.core.plan import next_step
+from moorline.core.reconciler import reason
+from moorline.core.records import Trouble
+from moorline.model import (
+    Attachment,
+    Broken,
+    DiskState,
+    Foreign,
+    Linked,
+    Seen,
+    Unknown,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One attachment as it is wished and as it is seen.
+
+    ``seen`` is one of *attached*, *partial* (only live, or only in the
+    definition), *leaving*, *connected*, *absent*, *broken*, *foreign*,
+    *unknown*. ``next`` is the step that is due and, if it waits, for what.
+    """
+
+    volume: str
+    guest: str
+    guest_id: str
+    host: str
+    backend: str
+    link: str
+    wanted: str
+    seen: str
+    device: str
+    since: float
+    """When it was wished, seconds since the epoch."""
+    next: str
+    source: dict[str, Any] | None = None
+    """What is there for a guest, if the volume is reachable: the disk source's class as
+    ``type``, and its fields."""
+    trouble: Trouble | None = None
+    also_wanted_by: list[str] = field(default_factory=list)
+    """Other attachments that share the link, as ``volume on guest``."""
+    used_by: list[str] = field(default_factory=list)
+    """Guests, running or stopped, that name a path on the link."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> View:
+    """Describe *row*. *seen* is an observation, or why there is none."""
+    if isinstance(seen, str):
+        state, device, due = "unknown", "", f"look again: {seen}"
+    else:
+        state, device, due = state_of(seen), seen.disk.device, _due(row, seen)
+    return View(
+        volume=row.key.volume,
+        guest=row.guest_name,
+        guest_id=row.key.guest,
+        host=row.key.host,
+        backend=row.backend,
+        link=row.link,
+        wanted=str(row.want),
+        seen=state,
+        device=device,
+        since=row.since,
+        next=due,
+        source=_source(seen),
+        trouble=trouble,
+    )
+
+
+def state_of(seen: Seen) -> str:
+    """Return the one word that sums up an observation."""
+    if seen.disk.state is not DiskState.NONE:
+        return "attached" if seen.disk.state is DiskState.WHOLE else seen.disk.state.value
+    match seen.link:
+        case Linked():
+            return "connected"
+        case Broken():
+            return "broken"
+        case Foreign():
+            return "foreign"
+        case Unknown():
+            return "unknown"
+    return "absent"
+
+
+def _source(seen: Seen | str) -> dict[str, Any] | None:
+    if isinstance(seen, str) or not isinstance(seen.link, Linked):
+        return None
+    source = seen.link.source
+    plain = {field.name: _plain(getattr(source, field.name)) for field in fields(source)}
+    return {"type": type(source).__name__, **plain}
+
+
+def _plain(value: Any) -> Any:
+    """Turn *value* into what JSON and YAML can bear."""
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _due(row: Attachment, seen: Seen) -> str:
+    step = next_step(row.want, seen)
+    why = reason(step, seen)
+    return f"{step.value}: {why}" if why else step.value

@@ -1,0 +1,1 @@
+"""Whether an image may be given to a guest, read from its bytes."""

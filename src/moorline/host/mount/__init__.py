@@ -1,0 +1,1 @@
+"""The mount table, who uses a mount, and the kernel's control of FUSE."""

@@ -1,0 +1,25 @@
+"""Tells when the mount table changes."""
+
+from __future__ import annotations
+
+import select
+import threading
+
+from moorline.host.mount.table import MOUNTINFO
+from moorline.ports import Wake
+
+_TICK = 500
+"""Milliseconds between looks whether we are to stop."""
+
+
+class MountTable:
+    """A :class:`moorline.ports.Watching`: mounts and unmounts, whoever makes them."""
+
+    def watch(self, wake: Wake, stop: threading.Event) -> None:
+        """The kernel marks the open file when the table changes: see proc_pid_mountinfo(5)."""
+        with MOUNTINFO.open("rb") as table:
+            poll = select.poll()
+            poll.register(table, select.POLLPRI | select.POLLERR)
+            while not stop.is_set():
+                if poll.poll(_TICK):
+                    wake(None)

@@ -1,0 +1,1 @@
+"""Looks that may hang, asked of a child that can be killed."""

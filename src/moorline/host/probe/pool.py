@@ -1,0 +1,178 @@
+"""Looks at shares in children that can be killed, so that a hung share hangs nobody else."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moorline.errors import Refused, Uncertain
+
+LONGEST_PAUSE = 10.0
+"""Seconds between two tries at a hung share, at most."""
+_IDLE_CHILDREN = 4
+_LAST_WAIT = 0.5
+
+
+class Child(Protocol):
+    """A process that answers questions (:mod:`moorline.host.probe.child`)."""
+
+    def ask(self, question: bytes, deadline: float) -> bytes:
+        """Return the answer. Raises TimeoutError, EOFError (it has ended)."""
+
+    def kill(self) -> None:
+        """Send SIGKILL; do not wait. It stays while the kernel keeps it in a hung call."""
+
+    def gone(self) -> bool:
+        """Whether it has ended."""
+
+
+@dataclass
+class _Share:
+    """What is known of a share. Its lock admits one question at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stuck: Child | None = None
+    """The child that got no answer: the share is in quarantine."""
+    incarnation: Hashable = None
+    """What was mounted there when it hung."""
+    pause: float = 0.0
+    retry_at: float = 0.0
+
+
+class Probe:
+    """A pool of children, with a quarantine for shares that do not answer.
+
+    At most one child is stuck on a share at any time: while the last one still
+    is, and for a pause after it, further questions about that share are
+    answered at once with Uncertain. Then one question is let through, so that
+    the quarantine ends when the share recovers, or is mounted anew.
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Child],
+        *,
+        deadline: float,
+        incarnation: Callable[[str], Hashable] = lambda share: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = start
+        self._deadline = deadline
+        self._incarnation = incarnation
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shares: dict[str, _Share] = {}
+        self._idle: list[Child] = []
+        self._killed: list[Child] = []
+
+    def ask(self, share: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to a question about *share*.
+
+        Blocks for the deadline at most (twice that, if another thread's
+        question must be waited for). Raises Uncertain (no answer), Refused and
+        OSError (as the child met them), Failed (no child can be started).
+        """
+        with self._lock:
+            state = self._shares.setdefault(share, _Share())
+        # Somebody may be trying a hung share just now: that one waits, nobody else.
+        patience = 0.0 if state.stuck else self._deadline
+        if not state.lock.acquire(timeout=patience):
+            raise Uncertain(f"{share} does not answer")
+        try:
+            self._respect_quarantine(share, state)
+            answer = self._look(share, state, json.dumps(question).encode() + b"\n")
+        finally:
+            state.lock.release()
+        return _value(json.loads(answer))
+
+    def close(self) -> None:
+        """Kill all children, and see them end; one in a hung call is abandoned."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            self._kill(child)
+        patience = time.monotonic() + _LAST_WAIT
+        self._reap()
+        while self._killed and time.monotonic() < patience:
+            time.sleep(0.001)
+            self._reap()
+
+    def _respect_quarantine(self, share: str, state: _Share) -> None:
+        if state.stuck is None:
+            return
+        if self._incarnation(share) != state.incarnation:
+            state.stuck, state.pause = None, 0.0  # another mount: it starts afresh
+        elif self._clock() < state.retry_at or not state.stuck.gone():
+            raise Uncertain(f"{share} does not answer")
+
+    def _look(self, share: str, state: _Share, question: bytes) -> bytes:
+        # A share that hung pays for a child of its own: the idle ones are for the others.
+        child = self._start() if state.stuck else self._take()
+        try:
+            answer = self._answer(share, state, child, question)
+        except EOFError:
+            # It ended while it was idle (the out-of-memory killer, say). To ask
+            # again is harmless: questions change nothing.
+            child = self._start()
+            try:
+                answer = self._answer(share, state, child, question)
+            except EOFError as e:
+                raise Uncertain(f"the process that looked at {share} ended") from e
+        state.stuck, state.pause = None, 0.0
+        self._give_back(child)
+        return answer
+
+    def _answer(self, share: str, state: _Share, child: Child, question: bytes) -> bytes:
+        try:
+            return child.ask(question, self._deadline)
+        except EOFError:
+            self._kill(child)
+            raise
+        except TimeoutError as e:
+            self._kill(child)
+            self._quarantine(share, state, child)
+            raise Uncertain(f"{share} did not answer within {self._deadline:g} s") from e
+
+    def _quarantine(self, share: str, state: _Share, child: Child) -> None:
+        state.stuck = child
+        state.incarnation = self._incarnation(share)
+        state.pause = min(LONGEST_PAUSE, state.pause * 2 or self._deadline)
+        state.retry_at = self._clock() + state.pause
+
+    def _take(self) -> Child:
+        self._reap()
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._start()
+
+    def _give_back(self, child: Child) -> None:
+        with self._lock:
+            if len(self._idle) < _IDLE_CHILDREN:
+                self._idle.append(child)
+                return
+        self._kill(child)
+
+    def _kill(self, child: Child) -> None:
+        with suppress(OSError):
+            child.kill()
+        with self._lock:
+            self._killed.append(child)
+
+    def _reap(self) -> None:
+        with self._lock:
+            self._killed = [child for child in self._killed if not child.gone()]
+
+
+def _value(answer: dict[str, Any]) -> dict[str, Any]:
+    if "refused" in answer:
+        raise Refused(answer["refused"], hint=answer["hint"])
+    if "errno" in answer:
+        raise OSError(answer["errno"], answer["text"], answer["path"])
+    return answer

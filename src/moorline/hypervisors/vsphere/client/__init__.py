@@ -1,0 +1,1 @@
+"""Speaking with a vCenter: session, transport, tasks, properties."""

@@ -1,0 +1,1 @@
+"""Making machines on a datastore that is chosen for them."""

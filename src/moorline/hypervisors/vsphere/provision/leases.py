@@ -1,0 +1,123 @@
+"""Bringing an image in: the import lease, and the upload that it allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyVmomi import vim
+
+from moorline.errors import MoorlineError, Refused, Uncertain
+from moorline.hypervisors.vsphere.client.failures import failure
+from moorline.hypervisors.vsphere.client.properties import read
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.client.tasks import Progress
+from moorline.hypervisors.vsphere.client.transport import Connection, Trust
+
+_State = vim.HttpNfcLease.State
+_LOOK = 0.2
+_TELL = 5.0
+"""Seconds between two words to vCenter that the lease is still used."""
+
+
+@contextmanager
+def held(session: Session, what: str, start: Any, *, deadline: float) -> Iterator[Lease]:
+    """The lease that *start* begins; completed at the end, aborted if anything goes wrong.
+
+    vCenter itself removes what an aborted lease had made, and what it had made
+    under one that is not heard of for minutes. Raises as
+    :meth:`Session.change` does.
+    """
+    lease = Lease(session, what, session.change(what, start))
+    try:
+        lease.wait(deadline)
+        yield lease
+        session.change(what, lease.ref.HttpNfcLeaseComplete)
+    except BaseException:
+        with suppress(MoorlineError):
+            session.change(what, lambda: lease.ref.HttpNfcLeaseAbort(None))
+        raise
+
+
+class Lease:
+    """The right to upload the disks of a machine that is being imported."""
+
+    def __init__(self, session: Session, what: str, ref: Any) -> None:
+        self.ref = ref
+        self._session = session
+        self._what = what
+        self._percent = -1
+        self._told = 0.0
+
+    def wait(self, deadline: float) -> None:
+        """Wait until it may be used. Raises what vCenter has against it."""
+        end = time.monotonic() + deadline
+        while (state := self._read("state")) != _State.ready:
+            if state == _State.error:
+                raise failure(self._what, self._read("error"), sent=True)
+            if time.monotonic() > end:
+                raise Uncertain(f"{self._what}: vCenter has not let us begin in {deadline:.0f} s")
+            time.sleep(_LOOK)
+
+    def upload(self, pieces: Iterable[bytes], length: int, progress: Progress) -> None:
+        """Send a stream of *length* bytes as the machine's only disk.
+
+        The lease is kept alive meanwhile. Raises what *pieces* raises, Uncertain.
+        """
+        info = self._read("info")
+        disks = [each for each in info.deviceUrl or [] if each.disk]
+        if len(disks) != 1:
+            raise Uncertain(f"{self._what}: vCenter asks for {len(disks)} disks, not for one")
+        url = urlsplit(disks[0].url)
+        connection = self._connection(url.hostname or "", url.port, disks[0].sslThumbprint)
+        path = f"{url.path}?{url.query}" if url.query else url.path
+        try:
+            connection.putrequest("POST", path)
+            for name, value in _HEADERS.items():
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", str(length))
+            connection.endheaders()
+            sent = 0
+            for piece in pieces:
+                connection.send(piece)
+                sent += len(piece)
+                self._tell(100 * sent // length, progress)
+            answer = connection.getresponse()
+            if answer.status >= 300:
+                raise Uncertain(f"{self._what}: the upload was answered {answer.status}")
+        except (OSError, HTTPException) as error:
+            raise failure(self._what, error, sent=True) from error
+        finally:
+            connection.close()
+
+    def _connection(self, host: str, port: int | None, thumbprint: str | None) -> Connection:
+        session = self._session
+        if host in ("", "*", session.host):
+            return Connection(
+                session.host, port or session.port, trust=session.trust, timeout=session.deadline
+            )
+        # A host of the cluster, whose certificate vCenter vouches for.
+        if not thumbprint:
+            raise Refused(f"{self._what}: vCenter does not say whose certificate {host} has")
+        trust = Trust(thumbprint=thumbprint)
+        return Connection(host, port or 443, trust=trust, timeout=session.deadline)
+
+    def _tell(self, percent: int, progress: Progress) -> None:
+        if percent != self._percent:
+            self._percent = percent
+            progress(percent)
+        if time.monotonic() - self._told > _TELL:
+            self._told = time.monotonic()
+            # A sign of life may be given twice, which spares an upload a cut connection.
+            self._session.ask(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))
+
+    def _read(self, name: str) -> Any:
+        rows = read(self._session, self._what, [self.ref], vim.HttpNfcLease, (name,))
+        return rows[0][1].get(name)
+
+
+_HEADERS = {"Content-Type": "application/x-vnd.vmware-streamVmdk", "Overwrite": "t"}

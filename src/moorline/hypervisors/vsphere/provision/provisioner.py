@@ -1,0 +1,389 @@
+"""Machines made to order: a disk from an image, on a datastore that was chosen for it.
+
+How far a machine came is read off the machine. Launching again finishes it, or
+removes a half-made one and begins anew; nothing is remembered elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pyVmomi import vim
+
+from moorline.errors import (
+    Failed,
+    MoorlineError,
+    NotFound,
+    NotOurs,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
+from moorline.hypervisors.vsphere.client import tasks
+from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.client.tasks import Progress, silent
+from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.machine import READS, parse
+from moorline.hypervisors.vsphere.provision import images, leases
+from moorline.hypervisors.vsphere.provision.datastores import Choice, Wanted, choose
+from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, Order, machine_spec, marked
+from moorline.hypervisors.vsphere.provision.policies import matching
+from moorline.model import GuestId, GuestName, ShadowDisk
+
+_READS = (*READS, "config.files.vmPathName")
+
+
+class Stage(Enum):
+    """How far a machine came."""
+
+    ABSENT = "absent"
+    HALF = "half"
+    """Its disk was not brought in wholly."""
+    OFF = "off"
+    ON = "on"
+    FOREIGN = "foreign"
+    """Somebody else made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A look at the machine of an order."""
+
+    stage: Stage
+    ref: Any = None
+    id: str = ""
+    """The machine's instance UUID."""
+    digest: str = ""
+    home: str = ""
+    """Its folder, as ``[datastore] folder``."""
+    disks: tuple[str, ...] = ()
+    """The paths of all its disks, snapshots' among them."""
+    attached: tuple[str, ...] = ()
+    """What is not its own: it would be destroyed with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an order goes."""
+
+    folder: Any
+    pool: Any
+    datastore: str
+    size: int
+    profile: str
+
+
+class Provisioner:
+    """Launches and removes machines. *task_deadline*: seconds that a task may take."""
+
+    def __init__(self, session: Session, *, task_deadline: float = 600.0) -> None:
+        self._session = session
+        self._inventory = Inventory(session)
+        self._task_deadline = task_deadline
+
+    def order(self, name: str, image: Path | None = None, **asked: Any) -> Order:
+        """Make an order, looking at the *image* first; *asked*: more of :class:`Order`'s fields.
+
+        Raises Refused, Failed (the image cannot be read).
+        """
+        return Order(name, image=images.inspect(image) if image else None, **asked)
+
+    def choose(self, order: Order) -> Choice:
+        """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
+        return self._choose(order)[0]
+
+    def look(self, name: str) -> Sight:
+        """See how far the machine called *name* came.
+
+        Raises Refused if there are several, Unavailable if vCenter cannot tell of it.
+        """
+        what = f"machine {name} cannot be looked at"
+        refs = [
+            ref
+            for ref, values in everywhere(self._session, what, vim.VirtualMachine, ("name",))
+            if values["name"] == name
+        ]
+        if len(refs) > 1:
+            raise Refused(f"there are {len(refs)} machines called {name}")
+        if not refs:
+            return Sight(Stage.ABSENT)
+        sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
+        try:
+            ref, values = fetch(self._session, what, sources, {vim.VirtualMachine: _READS})[0]
+        except NotFound:
+            return Sight(Stage.ABSENT)  # it went meanwhile
+        if "config.instanceUuid" not in values:
+            raise Unavailable(f"{what}: it is {values.get('runtime.connectionState')}")
+        return _sight(ref, values)
+
+    def launch(self, order: Order, progress: Progress = silent) -> GuestName:
+        """Bring the machine to run, from however far it came.
+
+        An import may take as long as its bytes need. Raises Refused (nothing of
+        it is left), Failed, Uncertain, NotOurs; launching again goes on.
+        """
+        seen = self._make_until(Stage.ON, order, progress)
+        return GuestName(GuestId(seen.id), order.name)
+
+    def start(self, name: str) -> None:
+        """Power on a machine that was launched; that it runs already is success.
+
+        Raises NotFound, NotOurs, Refused (it is half made), Failed, Uncertain.
+        """
+        seen = self.look(name)
+        if seen.stage is Stage.ABSENT:
+            raise NotFound(f"there is no machine {name}")
+        if seen.stage is Stage.FOREIGN:
+            raise NotOurs(f"Moorline did not make the machine {name}")
+        if seen.stage is Stage.HALF:
+            raise Refused(f"machine {name} is half made", hint="launch it again, or remove it")
+        if seen.stage is Stage.OFF:
+            self._power_on(name, seen)
+
+    def hold(self, order: Order, progress: Progress = silent) -> ShadowDisk:
+        """Make a volume: a machine that only holds its disk, as Cinder does it, on VVOL too.
+
+        Raises as :meth:`launch` does, and Refused if the machine is powered on.
+        """
+        seen = self._make_until(Stage.OFF, order, progress)
+        return ShadowDisk(str(seen.ref._moId))
+
+    def remove(self, name: str) -> bool:
+        """Destroy a machine that was launched, with its disk; return whether there was one.
+
+        Raises Refused if volumes are attached to it, which would go with it, or
+        if another machine has its disk; NotOurs, Failed, Uncertain.
+        """
+        seen = self.look(name)
+        if seen.stage is Stage.FOREIGN:
+            raise NotOurs(f"Moorline did not make the machine {name}")
+        if seen.stage is Stage.ABSENT:
+            return False
+        try:
+            self._destroy(name, seen)
+        except NotFound:  # somebody, such as a command that was killed, removes it, too
+            if self.look(name).stage is not Stage.ABSENT:
+                raise
+        return True
+
+    # --- steps -----------------------------------------------------------------
+
+    def _make_until(self, goal: Stage, order: Order, progress: Progress) -> Sight:
+        for turn in range(len(Stage)):
+            seen = self.look(order.name) if turn == 0 else self._look_again(order.name)
+            _refuse_other(order, seen)
+            if seen.stage is goal:
+                return seen
+            if seen.stage is Stage.ON:
+                raise Refused(f"machine {order.name} only holds a volume, and is powered on")
+            if seen.stage is Stage.OFF:
+                self._power_on(order.name, seen)
+            elif seen.stage is Stage.HALF:
+                self._destroy(order.name, seen)
+            else:
+                self._make(order, progress)
+        raise Uncertain(f"machine {order.name} does not become {goal.value}")
+
+    def _look_again(self, name: str) -> Sight:
+        """Look after a change, which has happened even if nothing can be seen."""
+        try:
+            return self.look(name)
+        except (Refused, Failed) as blind:
+            raise Uncertain(f"machine {name} was changed, and {blind.message}") from blind
+
+    def _make(self, order: Order, progress: Progress) -> None:
+        place = self._place(order)
+        spec = machine_spec(order, place.datastore, place.size, place.profile)
+        what = f"machine {order.name} is not made"
+        if order.image is None:
+            self._bring(
+                order.name,
+                Stage.OFF,
+                what,
+                lambda: place.folder.CreateVM_Task(spec, place.pool),
+                progress,
+            )
+            return
+        try:
+            self._import(what, order, spec, place, progress)
+            self._finish(order)
+        except MoorlineError as error:
+            self._clear(order.name, error)
+            raise
+
+    def _import(
+        self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
+    ) -> None:
+        assert order.image is not None
+        wanted = vim.vm.VmImportSpec(configSpec=spec)
+        with leases.held(
+            self._session,
+            what,
+            lambda: place.pool.ImportVApp(wanted, place.folder),
+            deadline=self._task_deadline,
+        ) as lease:
+            lease.upload(order.image.pieces(place.size), order.image.length, progress)
+
+    def _finish(self, order: Order) -> None:
+        seen = self._look_again(order.name)
+        if seen.stage is not Stage.HALF:
+            raise Uncertain(f"machine {order.name} was brought in, and is {seen.stage.value}")
+        whole = vim.vm.ConfigSpec(extraConfig=[order.mark(WHOLE)])
+        what = f"machine {order.name} is not finished"
+        self._bring(order.name, Stage.OFF, what, lambda: seen.ref.ReconfigVM_Task(whole))
+
+    def _power_on(self, name: str, seen: Sight) -> None:
+        what = f"machine {name} is not powered on"
+        self._bring(name, Stage.ON, what, seen.ref.PowerOnVM_Task)
+
+    def _clear(self, name: str, error: MoorlineError) -> None:
+        """Remove what an import left, which vCenter does by itself as a rule."""
+        try:
+            seen = self.look(name)
+            if seen.stage is Stage.HALF:
+                self._destroy(name, seen)
+        except MoorlineError as left:
+            raise Uncertain(
+                f"{error.message}; and what was made of it is left: {left.message}",
+                hint="launching or removing it again clears it up",
+            ) from error
+
+    def _destroy(self, name: str, seen: Sight) -> None:
+        if seen.attached:
+            raise Refused(
+                f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
+                hint="detach them first",
+            )
+        if seen.stage is not Stage.HALF:
+            self._refuse_used(name, seen)
+            self._refuse_strays(name, seen)
+        what = f"machine {name} is not removed"
+        if seen.stage is Stage.ON:
+            self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
+        self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
+
+    def _refuse_used(self, name: str, seen: Sight) -> None:
+        if users := self._inventory.users(seen.disks, besides=seen.ref):
+            raise Refused(
+                f"the disk of machine {name} is a disk of {', '.join(users)}, too",
+                hint="detach it there first",
+            )
+
+    def _refuse_strays(self, name: str, seen: Sight) -> None:
+        """A machine's folder goes with it, on VVOL at least, whatever else lies in it."""
+        what = f"the folder of machine {name} cannot be looked at"
+        within = self._inventory.datacenter(seen.ref)
+        store, _ = self._inventory.datastore(seen.home[1:].partition("] ")[0], within)
+        browser = self._get(store, vim.Datastore, "browser")
+        wanted = vim.host.DatastoreBrowser.SearchSpec(
+            matchPattern=["*.vmdk"], query=[vim.host.DatastoreBrowser.VmDiskQuery()]
+        )
+        found = tasks.run(
+            self._session,
+            what,
+            lambda: browser.SearchDatastore_Task(seen.home, wanted),
+            deadline=self._task_deadline,
+        )
+        files = {f"{seen.home}/{file.path}" for file in found.file}
+        known = {part for disk in seen.disks for part in (disk, _flat(disk))}
+        if strays := sorted(f for f in files - known if _flat(f) != f):
+            raise Refused(
+                f"there are other disks in the folder of machine {name}: {', '.join(strays)}",
+                hint="move them elsewhere first",
+            )
+
+    # --- where -----------------------------------------------------------------
+
+    def _place(self, order: Order) -> _Place:
+        choice, cluster, profile = self._choose(order)
+        best = choice.best
+        pool, folder = order.resource_pool, order.folder
+        return _Place(
+            folder=self._inventory.named(vim.Folder, folder)
+            if folder
+            else self._get(self._inventory.datacenter(cluster), vim.Datacenter, "vmFolder"),
+            pool=self._inventory.named(vim.ResourcePool, pool)
+            if pool
+            else self._get(cluster, vim.ComputeResource, "resourcePool"),
+            datastore=best.datastore.name,
+            size=best.size,
+            profile=profile,
+        )
+
+    def _choose(self, order: Order) -> tuple[Choice, Any, str]:
+        """The choice, the cluster that it was made in, and the policy's id."""
+        profile, ids = matching(self._session, order.policy) if order.policy else ("", None)
+        wanted = Wanted(
+            size=order.size,
+            kind=order.kind,
+            names=order.datastores,
+            policy=order.policy,
+            matching=ids,
+            round_up=order.round_up,
+            reserve=order.reserve,
+        )
+        cluster, candidates = self._inventory.datastores(order.cluster)
+        return choose(candidates, wanted), cluster, profile
+
+    def _get(self, ref: Any, kind: type, name: str) -> Any:
+        what = f"{ref._moId} cannot be looked at"
+        sources = [collector.ObjectSpec(obj=ref, skip=False)]
+        return fetch(self._session, what, sources, {kind: (name,)})[0][1][name]
+
+    def _bring(
+        self, name: str, stage: Stage, what: str, start: Any, progress: Progress = silent
+    ) -> None:
+        """Run a task that brings the machine to *stage*; what it came to is seen, not believed."""
+        try:
+            tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
+        except MoorlineError as error:
+            try:
+                now = self.look(name).stage
+            except MoorlineError as blind:
+                raise Uncertain(f"{error.message}, and {blind.message}") from error
+            if now is not stage:
+                raise
+
+
+def _sight(ref: Any, values: Any) -> Sight:
+    state, digest = marked(values.get("config.extraConfig", ()))
+    if state not in (HALF, WHOLE):
+        return Sight(Stage.FOREIGN, ref)
+    stage = Stage.HALF
+    machine = parse(ref, values)
+    if state == WHOLE:
+        stage = Stage.ON if machine.running else Stage.OFF
+    home = values["config.files.vmPathName"].rpartition("/")[0]
+    files = [device.path for device in machine.devices]
+    chains = [path for device in machine.devices for path in device.chain]
+    # Any mark counts: a volume may have been moved into the machine's own folder.
+    volumes = [f"volume {volume}" for volume in machine.marks]
+    return Sight(
+        stage=stage,
+        ref=ref,
+        id=machine.id,
+        digest=digest,
+        home=home,
+        disks=(*files, *chains),
+        attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
+    )
+
+
+def _flat(disk: str) -> str:
+    """The file with the disk's bytes, beside its description."""
+    return disk if disk.endswith("-flat.vmdk") else disk.replace(".vmdk", "-flat.vmdk")
+
+
+def _refuse_other(order: Order, seen: Sight) -> None:
+    if seen.stage is Stage.FOREIGN:
+        raise NotOurs(f"there is a machine {order.name} that Moorline did not make")
+    if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
+        raise Refused(
+            f"there is a machine {order.name} that was ordered otherwise",
+            hint="image, size of the disk, CPUs, memory and adapter must be the same; take another"
+            " name, or remove it first",
+        )

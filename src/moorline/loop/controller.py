@@ -1,0 +1,212 @@
+"""The owner's loop: attachments stay as wished without anybody asking.
+
+It is level-triggered. News (of guests, mounts, wishes) only says when to look;
+what is done follows from the look. News that is lost costs no more than the
+time until the next sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence, Set
+from contextlib import suppress
+from functools import partial
+
+from moorline.core.pace import Pending, backoff
+from moorline.core.records import Records
+from moorline.errors import MoorlineError
+from moorline.loop.drift import Looker, Sweep
+from moorline.loop.worker import Verdict, Worker
+from moorline.loop.workqueue import Backlog, Turn
+from moorline.model import GuestId
+from moorline.ports import Watching
+
+EVERY = 60.0
+"""Seconds between two sweeps."""
+GRACE = 1.0
+"""Seconds that whoever makes a wish has to see to it himself."""
+OFTEN = 6
+"""Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
+RARELY = 4
+"""A look is followed by a rest of so many times its own length."""
+_LEAST_REST, _MOST_REST = 0.1, 2.0
+_LAST_LOOK = 3.0
+"""Seconds that the loops have to end in: longer than a share has to answer."""
+_DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Gives each wish that is not as wished turns, until it is.
+
+    *watchers* tell when to look. *every*: seconds between sweeps. *grace*:
+    seconds that whoever makes a wish has to see to it before we do.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        worker: Worker,
+        looker: Looker,
+        *,
+        watchers: Sequence[Watching] = (),
+        every: float = EVERY,
+        grace: float = GRACE,
+        backlog: Backlog | None = None,
+    ) -> None:
+        self._records = records
+        self._worker = worker
+        self._looker = looker
+        self._watchers = watchers
+        self._every = every
+        self._grace = grace
+        self._backlog = backlog or Backlog()
+        self._stop = threading.Event()
+        self._news = _News()
+        self._threads: list[threading.Thread] = []
+        self.swept: Sweep | None = None
+        """The last sweep; None: there was none yet."""
+
+    def start(self) -> None:
+        """Begin, with a sweep. Returns at once."""
+        loops: dict[str, Callable[[], None]] = {
+            "turns": self._give_turns,
+            "looks": self._look_around,
+            "wishes": self._watch_wishes,
+        }
+        for watcher in self._watchers:
+            loops[type(watcher).__name__] = partial(watcher.watch, self.wake, self._stop)
+        for name, loop in loops.items():
+            thread = threading.Thread(target=loop, name=f"upkeep: {name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wake(self, guest: GuestId | None = None) -> None:
+        """Something changed: with *guest*, or with anything (None). Never blocks."""
+        self._news.add(guest)
+
+    def pending(self) -> Sequence[Pending]:
+        """What is not as wished, as far as is known, and why it waits."""
+        return self._backlog.pending()
+
+    def alive(self) -> bool:
+        """Whether every loop runs. False: a defect ended one, and we must be started anew."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Finish the steps in hand, and take no others.
+
+        False if one was still under way after *timeout* seconds. The process
+        may end then all the same: the next one finds what came of it.
+        """
+        end = time.monotonic() + timeout
+        self._stop.set()
+        self._news.add(None)
+        self._backlog.close()
+        finished = self._backlog.idle(timeout)
+        # A loop can hang with libvirt. It changes nothing, so nobody waits for it long.
+        end = min(end, time.monotonic() + _LAST_LOOK)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return finished
+
+    # --- who needs a turn
+
+    def _look_around(self) -> None:
+        sweep_at, failures = 0.0, 0
+        while not self._stop.is_set():
+            news = self._news.wait(min(sweep_at - time.monotonic(), self._every / OFTEN))
+            begun = time.monotonic()
+            for guest in news:
+                self._backlog.hasten(guest)
+            if begun >= sweep_at:
+                news.add(None)
+            failures = 0 if self._look(news) else failures + 1
+            if failures:
+                sweep_at = time.monotonic() + backoff(failures, first=0.25)
+            elif None in news:
+                sweep_at = time.monotonic() + self._every
+            # However much happens, most of the time is left to others.
+            rest = _LEAST_REST + RARELY * (time.monotonic() - begun)
+            self._stop.wait(min(rest, _MOST_REST))
+
+    def _look(self, news: Set[GuestId | None]) -> bool:
+        """Find who needs a turn, near what the news is of; False if that was not possible."""
+        try:
+            if None in news:
+                return self._sweep()
+            known = self._backlog.knows
+            guests = [partial(self._looker.at, guest, known) for guest in news if guest]
+            for look in guests or [partial(self._looker.links, known)]:
+                for row in look():
+                    self._backlog.offer(row)
+        except MoorlineError as e:
+            _log.warning("the wishes cannot be read: %s", e)
+            return False
+        except Exception:  # noqa: BLE001 - a defect of a back end must not end the loop
+            _log.exception("a defect, met by a look")
+            return False
+        return True
+
+    def _sweep(self) -> bool:
+        found = self._looker.everywhere()
+        for row in found.due:
+            self._backlog.offer(row)
+        if found.error:
+            _log.warning("the guests cannot be looked at: %s", found.error)
+        self.swept = found
+        return not found.error
+
+    def _watch_wishes(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            with suppress(MoorlineError):  # a sweep says what is wrong with the store
+                for row in self._records.changes(self._stop):
+                    failures = 0
+                    if row is None:
+                        self._news.add(None)
+                    else:
+                        self._backlog.offer(row, grace=self._grace)
+            failures += 1
+            self._stop.wait(backoff(failures, first=0.25))
+
+    # --- turns
+
+    def _give_turns(self) -> None:
+        while (turn := self._backlog.take()) is not None:
+            # A thread for each: one that hangs keeps nobody else's.
+            threading.Thread(target=self._serve, args=[turn], name="worker", daemon=True).start()
+
+    def _serve(self, turn: Turn) -> None:
+        verdict = _DEFECT
+        try:
+            verdict = self._worker.serve(turn, self._stop.is_set)
+        except Exception:  # noqa: BLE001 - what one wish meets must not stop the others
+            _log.exception("a defect, met by volume %s", turn.key.volume)
+        finally:
+            if verdict.why:
+                self._backlog.later(turn, verdict.delay, verdict.why, tries=verdict.tries)
+            else:
+                self._backlog.settled(turn)
+
+
+class _News:
+    """What has changed since it was last asked."""
+
+    def __init__(self) -> None:
+        self._came = threading.Condition()
+        self._of: set[GuestId | None] = set()
+
+    def add(self, guest: GuestId | None) -> None:
+        with self._came:
+            self._of.add(guest)
+            self._came.notify()
+
+    def wait(self, timeout: float) -> set[GuestId | None]:
+        """Take what there is; wait for it up to *timeout* seconds."""
+        with self._came:
+            self._came.wait_for(lambda: self._of, max(0.0, timeout))
+            news, self._of = self._of, set()
+        return news

@@ -1,0 +1,149 @@
+"""Who needs a pass: a look at everything that costs little, and decides nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from moorline.core.plan import Step, next_step
+from moorline.core.reconciler import Reconciler, elsewhere
+from moorline.core.records import Records, trouble_key
+from moorline.errors import MoorlineError
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    Disk,
+    GuestId,
+    Key,
+    Level,
+    Link,
+    LinkName,
+    Seen,
+    Unknown,
+    VolumeId,
+)
+from moorline.ports import Hypervisor
+
+_Disks = Mapping[GuestId, Mapping[VolumeId, Disk]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a look at every wish found."""
+
+    rows: int
+    """How many wishes there are."""
+    due: Sequence[Attachment]
+    """Those that need a pass."""
+    seconds: float
+    """How long the look took."""
+    error: str = ""
+    """Why the guests could not be looked at; the links were."""
+    links: Mapping[str, int] = field(default_factory=dict)
+    """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
+    parked: int = 0
+    """How many wishes only a person can help: another mount, or another disk, is in the way."""
+
+
+Known = Callable[[Attachment], bool]
+
+
+def nobody(row: Attachment) -> bool:
+    """Nothing is known of any wish."""
+    return False
+
+
+class Looker:
+    """Tells which wishes need a pass, with one survey of the hypervisor.
+
+    *reconciler*: over back ends whose host remembers what it saw, so that each
+    link is asked once, until *renew* is called. What is told may be out of date
+    a moment later: the pass itself looks afresh. Not for several threads.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self._renew = renew
+        self._links: dict[LinkName, str] = {}
+        self._parked: set[Key] = set()
+
+    def everywhere(self) -> Sweep:
+        """Look at every wish. Raises Unavailable (the store)."""
+        begun = time.monotonic()
+        self._renew()
+        self._links, self._parked = {}, set()
+        rows = self._records.all()
+        troubled = self._records.troubles()
+        disks: _Disks | None = None
+        error = ""
+        try:
+            disks = {guest.id: guest.disks for guest in self._hypervisor.survey()} if rows else {}
+        except MoorlineError as e:
+            error = str(e)
+        due = [
+            row
+            for row in rows
+            # One that has come true by itself still has its trouble to be cleared.
+            if self._is_due(row, disks) or trouble_key(row.key) in troubled
+        ]
+        seconds = time.monotonic() - begun
+        return Sweep(
+            len(rows), due, seconds, error, Counter(self._links.values()), len(self._parked)
+        )
+
+    def at(self, guest: GuestId, known: Known = nobody) -> Sequence[Attachment]:
+        """Those wishes for *guest* that need a pass, and are not *known* to. Raises Unavailable."""
+        rows = [row for row in self._records.of(guest) if not known(row)]
+        if not rows:
+            return []
+        self._renew()
+        disks: _Disks | None = None
+        with suppress(MoorlineError):
+            disks = {guest: self._hypervisor.disks(guest)}
+        return [row for row in rows if self._is_due(row, disks)]
+
+    def links(self, known: Known = nobody) -> Sequence[Attachment]:
+        """Those wishes whose link is not there or not well; no guest is looked at.
+
+        A share that hangs is not waited for again where that is *known*. Raises Unavailable.
+        """
+        self._renew()
+        rows = self._records.all()
+        return [
+            row
+            for row in rows
+            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None)
+        ]
+
+    def _is_due(self, row: Attachment, disks: _Disks | None) -> bool:
+        """*disks* None: the guests cannot be looked at. Notes how the link is, due or not."""
+        try:
+            link = self._reconciler.link(row)
+        except MoorlineError:
+            self._links[row.link] = "unknown"
+            return True
+        self._links[row.link] = _called(link)
+        if disks is None:
+            # A link is made without asking guests, so that it is there when they come.
+            want = min(row.want, Level.CONNECTED)
+            return next_step(want, Seen(link)) is not Step.NOTHING
+        disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
+        step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(link, disk.source)))
+        if step is Step.PARK:
+            self._parked.add(row.key)
+        return step is not Step.NOTHING
+
+
+def _called(link: Link) -> str:
+    return "hung" if isinstance(link, Unknown) and link.hangs else type(link).__name__.lower()

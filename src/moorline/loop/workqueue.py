@@ -1,0 +1,235 @@
+"""What waits for a pass: whose turn it is, and how many are under way at once.
+
+Only pace is kept here. Losing all of it costs nothing but time: a sweep finds
+again who needs a pass.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moorline.core.pace import Pending
+from moorline.model import Attachment, GuestId, Key, Level
+
+SOONEST = 1.0
+"""Seconds between two tries that no news can shorten."""
+LATE = 1.0
+"""Seconds after which a pass no longer counts against the budget: what it waits for is not us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A wish whose turn it is. It goes back by :meth:`Backlog.settled` or :meth:`Backlog.later`."""
+
+    key: Key
+    revision: int
+    """Of the wish, as far as it is known."""
+    tries: int
+    why: str
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What is known of a wish between its passes."""
+
+    want: Level
+    revision: int
+    since: float
+    ended: float
+    """When its last try ended; before that, when it was found."""
+    not_before: float
+    due: float = 0.0
+    tries: int = 0
+    why: str = ""
+    begun: float | None = None
+    going: bool = False
+    """Which budget the pass under way is on."""
+    again: bool = False
+    """News came while it was under way."""
+
+
+class Backlog:
+    """Gives out turns, each key to one taker at a time. Safe to use from several threads.
+
+    Wishes that go (ABSENT) and wishes that come have a budget of *each* passes
+    at once, so that neither starves the other. A pass that takes longer than
+    :data:`LATE` is replaced on its budget, up to *most* of a kind: one that
+    hangs delays nobody, and they cannot pile up.
+    """
+
+    def __init__(
+        self, *, each: int = 2, most: int = 16, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._each = each
+        self._most = most
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._closed = False
+        self._waiting: dict[Key, _Waiting] = {}
+        self._running: dict[Key, _Waiting] = {}
+        self._queues: dict[bool, list[tuple[float, Key]]] = {True: [], False: []}
+
+    def offer(self, row: Attachment, *, grace: float = 0.0) -> None:
+        """Have *row* tried, at the earliest in *grace* seconds; again, if it is under way.
+
+        One that waits already goes on waiting, unless the wish is another now.
+        """
+        with self._changed:
+            now = self._clock()
+            known = self._waiting.get(row.key)
+            if known is None or known.revision != row.revision:
+                self._begin(row, known, now, grace)
+            elif known.begun is not None:
+                known.again = True
+
+    def knows(self, row: Attachment) -> bool:
+        """Whether this very wish waits already, or is under way."""
+        with self._changed:
+            known = self._waiting.get(row.key)
+            return known is not None and known.revision == row.revision
+
+    def hasten(self, guest: GuestId | None) -> None:
+        """Shorten what waits, as something changed: with *guest*, or with anything (None)."""
+        with self._changed:
+            now = self._clock()
+            for key, known in self._waiting.items():
+                if known.begun is not None:
+                    known.again = known.again or guest in (key.guest, None)
+                    continue
+                pause = known.due - known.ended
+                least = SOONEST if key.guest == guest else _shortened(pause)
+                soonest = max(now, known.not_before, known.ended + least)
+                if soonest < known.due:
+                    self._queue(key, known, soonest)
+
+    def take(self, *, wait: bool = True) -> Turn | None:
+        """Block until it is somebody's turn. None: it is closed, or nobody's turn and no *wait*."""
+        with self._changed:
+            while not self._closed:
+                key, pause = self._next(self._clock())
+                if key is not None:
+                    known = self._waiting[key]
+                    return Turn(key, known.revision, known.tries, known.why)
+                if not wait:
+                    break
+                self._changed.wait(pause)
+        return None
+
+    def settled(self, turn: Turn) -> None:
+        """It is as wished, or there is no such wish any more."""
+        with self._changed:
+            known = self._ended(turn)
+            if known.again or known.revision != turn.revision:
+                known.again, known.tries, known.why = False, 0, ""
+                self._queue(turn.key, known, self._clock())
+            else:
+                del self._waiting[turn.key]
+
+    def later(self, turn: Turn, delay: float, why: str, *, tries: int) -> None:
+        """Try again after *delay* seconds, or sooner if there was news meanwhile."""
+        with self._changed:
+            known = self._ended(turn)
+            if known.revision != turn.revision:  # what it came to says nothing of the new wish
+                delay, why, tries = 0.0, "", 0
+            known.tries, known.why = tries, why
+            if known.again:
+                known.again, delay = False, min(delay, _shortened(delay))
+            self._queue(turn.key, known, known.ended + delay)
+
+    def pending(self) -> list[Pending]:
+        """Everything that waits or is under way, the longest waiting first."""
+        with self._changed:
+            now = self._clock()
+            found = [
+                Pending(
+                    key,
+                    known.want,
+                    0.0 if known.begun is not None else max(0.0, known.due - now),
+                    known.tries,
+                    known.why,
+                    now - known.since,
+                    known.begun is not None,
+                )
+                for key, known in self._waiting.items()
+            ]
+        return sorted(found, key=lambda each: -each.age)
+
+    def close(self) -> None:
+        """Give out no more turns."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def idle(self, timeout: float) -> bool:
+        """Wait until no pass is under way; False if *timeout* seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, timeout)
+
+    def _begin(self, row: Attachment, known: _Waiting | None, now: float, grace: float) -> None:
+        """A wish that is new to us starts afresh, whatever its predecessor waited for."""
+        if known is not None and known.begun is not None:
+            known.want, known.revision = row.want, row.revision
+            return
+        fresh = _Waiting(row.want, row.revision, since=now, ended=now, not_before=now + grace)
+        self._waiting[row.key] = fresh
+        self._queue(row.key, fresh, now + grace)
+
+    def _queue(self, key: Key, known: _Waiting, due: float) -> None:
+        known.due = due
+        heapq.heappush(self._queues[known.want is Level.ABSENT], (due, key))
+        self._changed.notify_all()
+
+    def _next(self, now: float) -> tuple[Key | None, float | None]:
+        """Whose turn it is, else for how many seconds it is nobody's (None: until told)."""
+        waits: list[float] = []
+        for going, queue in self._queues.items():
+            while queue and not self._is_current(going, *queue[0]):
+                heapq.heappop(queue)
+            if not queue:
+                continue
+            wait = max(queue[0][0] - now, self._full(going, now))
+            if wait <= 0:
+                _, key = heapq.heappop(queue)
+                known = self._running[key] = self._waiting[key]
+                known.begun, known.going = now, going
+                return key, None
+            waits.append(wait)
+        wait = min(waits, default=math.inf)
+        return None, None if wait == math.inf else wait
+
+    def _is_current(self, going: bool, due: float, key: Key) -> bool:
+        """Whether an entry still stands: what changes is queued anew, the old entry is left."""
+        known = self._waiting.get(key)
+        return (
+            known is not None
+            and known.begun is None
+            and known.due == due
+            and (known.want is Level.ABSENT) is going
+        )
+
+    def _full(self, going: bool, now: float) -> float:
+        """Seconds until the budget has room; not more than 0: it has."""
+        begun = [
+            k.begun for k in self._running.values() if k.going is going and k.begun is not None
+        ]
+        if len(begun) >= self._most:
+            return math.inf
+        if len(begun) < self._each:
+            return 0.0
+        return sorted(begun)[-self._each] + LATE - now
+
+    def _ended(self, turn: Turn) -> _Waiting:
+        known = self._running.pop(turn.key)
+        known.begun, known.ended = None, self._clock()
+        self._changed.notify_all()
+        return known
+
+
+def _shortened(pause: float) -> float:
+    """A pause that news cuts short: not to nothing, as some news is our own doing."""
+    return max(SOONEST, pause / 4)

@@ -1,0 +1,1 @@
+"""The verbs beyond attach and detach: each is one thing that a caller asks for."""

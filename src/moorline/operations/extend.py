@@ -1,0 +1,101 @@
+"""A volume that became larger: from what guest and storage say of its size to what is done."""
+
+from __future__ import annotations
+
+import time
+
+from moorline.core.driver import Progress
+from moorline.core.pace import backoff
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Failed, Refused, Uncertain
+from moorline.model import Attachment, Sizes, VolumeId
+from moorline.ports import ExtendingHypervisor, Hypervisor
+
+
+def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
+    """The bytes that the guest shall see: *asked*, or what the storage has.
+
+    Raises Refused (it would shrink, or hide a part), Failed (the storage is
+    not as large yet).
+    """
+    size = seen.storage if asked is None else asked
+    if size is None:
+        raise Refused(
+            f"how large volume {volume} shall be is not said, and nobody else knows it",
+            hint=f"it has {seen.guest} bytes now: give a size",
+        )
+    if size < seen.guest:
+        raise Refused(f"volume {volume} has {seen.guest} bytes, and cannot shrink to {size}")
+    if seen.storage is not None and size > seen.storage:
+        raise Failed(
+            f"the storage of volume {volume} has only {seen.storage} of {size} bytes",
+            hint="extend it there: Moorline tells the guest of it",
+        )
+    if seen.storage is not None and size < seen.storage:
+        raise Refused(
+            f"the storage of volume {volume} has {seen.storage} bytes: no guest sees just {size}"
+        )
+    return size
+
+
+class Extender:
+    """Lets guests see how large their volumes are now."""
+
+    def __init__(self, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+
+    def extend(
+        self,
+        row: Attachment,
+        asked: int | None,
+        *,
+        timeout: float,
+        progress: Progress,
+        dry_run: bool,
+    ) -> tuple[int, int]:
+        """Return the bytes that the guest saw before, and those that it sees now (or would).
+
+        Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
+        seconds are over.
+        """
+        hypervisor = self._hypervisor
+        if not isinstance(hypervisor, ExtendingHypervisor):
+            raise Refused(f"{hypervisor.kind} guests cannot be shown another size of a disk")
+        end = time.monotonic() + timeout
+        saw: list[int] = []
+        tries = 0
+        while True:
+            try:
+                sees = self._once(hypervisor, row, asked, saw, dry_run=dry_run)
+            except (Failed, Uncertain) as error:
+                delay = backoff(tries)
+                tries += 1
+                if dry_run or time.monotonic() + delay >= end:
+                    raise
+                progress(f"{error}; looking again in {delay:.1f} s")
+            else:
+                return saw[0], sees
+            time.sleep(delay)
+
+    def _once(
+        self,
+        hypervisor: ExtendingHypervisor,
+        row: Attachment,
+        asked: int | None,
+        saw: list[int],
+        *,
+        dry_run: bool,
+    ) -> int:
+        guest, volume = row.key.guest, row.key.volume
+        with self._reconciler.with_guest(guest):
+            before = hypervisor.sizes(guest, volume)
+            saw.append(before.guest)
+            size = size_to_come(volume, asked, before)
+            if size == before.guest or dry_run:
+                return size
+            size = hypervisor.extend(guest, volume, size)
+            seen = hypervisor.sizes(guest, volume).guest
+        if seen < size:
+            raise Uncertain(f"{row.guest_name} was told of {size} bytes, and still has {seen}")
+        return seen

@@ -1,0 +1,286 @@
+"""Launch, start and remove guests; make the links ready that a guest needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from moorline.core.admission import Wishes
+from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.core.views import View, view
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
+from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
+from moorline.ports import Hypervisor
+from moorline.ports.guests import Hardware, Machine, Machines
+
+ASK_AGAIN = 5.0
+"""Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
+_ASKED = {False: "was asked to shut down", True: "had its power cut"}
+_Made = tuple[Attachment | None, Attachment]
+"""The wish that stood before, if any, and the one that was made."""
+_AS_THE_TEMPLATE_SAYS = Hardware()
+_LOOK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOutcome:
+    """What launching, starting or removing came to."""
+
+    guest: str
+    guest_id: str
+    running: bool
+    steps: list[str]
+    """define, connect, attach, start, stop, detach, disconnect, forget, undefine."""
+    attachments: list[View] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class Guests:
+    """The guests of this host themselves; a part of :class:`moorline.api.Moorline`.
+
+    All methods raise the errors of :mod:`moorline.errors`, and can be repeated:
+    each looks at what there is, and does what is missing.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        wishes: Wishes,
+        settler: Settler,
+        hypervisor: Hypervisor,
+        machines: Machines | None,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._wishes = wishes
+        self._settler = settler
+        self._hypervisor = hypervisor
+        self._machines = machines
+
+    def launch(
+        self,
+        name: str,
+        boot: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        connections: Sequence[Mapping[str, Any]] = (),
+        hardware: Hardware = _AS_THE_TEMPLATE_SAYS,
+        start: bool = True,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+    ) -> GuestOutcome:
+        """Make a guest that boots from a volume, with more volumes as disks, and start it.
+
+        *boot*, *format*: as of ``attach``. *timeout*: seconds to go on trying
+        with the volumes.
+
+        Refused: nothing is left of what this call made. NotOurs: another guest
+        has the name.
+        Failed, Uncertain: it stands as far as it came; repeat the call to go on.
+        """
+        machines = self._able()
+        for connection, its in ((boot, format), *((c, None) for c in connections)):
+            self._wishes.place(connection, its)  # refused before anything is made
+        machines.check(name, hardware)
+        steps = ["define"] if self._seen(name) is None else []
+        machines.define(name, hardware)
+        machine = self._named(name)
+        end = time.monotonic() + timeout
+        id = machine.guest.id
+        made: list[_Made] = []
+        try:
+            made.append(self._wish(id, boot, format, machine.boot))
+            made += [self._wish(id, connection, None, 0) for connection in connections]
+            views = [self._settle(row, end, progress, steps) for _, row in made]
+        except Refused:
+            self._withdraw(id, made, defined="define" in steps)
+            raise
+        if start and not machine.running:
+            self._start(machine, progress, steps)
+        return GuestOutcome(name, id, start or machine.running, steps, views)
+
+    def start(
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
+    ) -> GuestOutcome:
+        """Bring the volumes of *guest* (name or id) as far as they are wished, then boot it.
+
+        *timeout*: seconds to go on trying with the volumes. Raises NotFound,
+        Refused, Failed, Uncertain, NotOurs; the guest is not started then.
+        """
+        machine = self._named(guest)
+        id = machine.guest.id
+        end = time.monotonic() + timeout
+        steps: list[str] = []
+        views = [self._settle(row, end, progress, steps) for row in self._wanted_by(id)]
+        if not machine.running:
+            self._start(machine, progress, steps)
+        return GuestOutcome(machine.guest.name, id, True, steps, views)
+
+    def remove(
+        self,
+        guest: str,
+        *,
+        force: bool = False,
+        any: bool = False,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+    ) -> GuestOutcome | None:
+        """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
+
+        *force*: cut its power instead of asking it to shut down. *any*: also one
+        that was not launched by Moorline. *timeout*: seconds for the shutdown,
+        and again for the volumes. Returns None if there was nothing to do.
+
+        Raises NotOurs (without *any*), Refused, Failed (it did not shut down,
+        or does not let go), Uncertain. Repeat the call to go on.
+        """
+        machine = self._seen(guest)
+        rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
+        if machine is None and not rows:
+            return None
+        if machine is not None and not (machine.launched or any):
+            raise NotOurs(
+                f"{machine.guest.name} was not launched by Moorline, and is not removed",
+                hint="--any removes it all the same",
+            )
+        steps: list[str] = []
+        if machine is not None:
+            self._stop(machine, force, time.monotonic() + timeout, progress, steps)
+        end = time.monotonic() + timeout
+        for row in rows:
+            absent = self._records.put(gone(row)) if row.want > Level.ABSENT else row
+            self._settle(absent, end, progress, steps)
+        if machine is None:
+            return GuestOutcome(guest, rows[0].key.guest, False, steps)
+        with self._reconciler.with_guest(machine.guest.id):
+            self._able().remove(machine.guest.id)
+        return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
+
+    def unready(self, guest: str) -> list[str]:
+        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
+        return [
+            row.key.volume
+            for row in self._wanted_by(GuestId(guest))
+            if not isinstance(self._reconciler.link(row), Linked)
+        ]
+
+    def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
+        """Make the links that *guest* (its id) needs; return the volumes that needed it.
+
+        Asks no hypervisor, so it may be called from a hook that a hypervisor
+        waits for; hence no names, which change. A guest that is not known here
+        needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
+        """
+        end = time.monotonic() + timeout
+        return [
+            row.key.volume
+            for row in self._wanted_by(GuestId(guest))
+            if self._settler.connect(row, max(0.0, end - time.monotonic()), progress)
+        ]
+
+    def _able(self) -> Machines:
+        if self._machines is None:
+            raise Refused(
+                f"Moorline does not make, start or remove {self._hypervisor.kind} guests",
+                hint="it attaches volumes to them: moorline attach",
+            )
+        return self._machines
+
+    def _named(self, name: str) -> Machine:
+        return self._able().look(self._hypervisor.find(name).id)
+
+    def _seen(self, guest: str) -> Machine | None:
+        try:
+            return self._named(guest)
+        except NotFound:
+            return None
+
+    def _held_by(self, id: GuestId) -> list[Attachment]:
+        """The wishes for this guest alone: another one's name may be this one's id."""
+        return [row for row in self._records.all() if row.key.guest == id]
+
+    def _wanted_by(self, id: GuestId) -> list[Attachment]:
+        return [row for row in self._held_by(id) if row.want > Level.ABSENT]
+
+    def _left_by(self, guest: str) -> list[Attachment]:
+        """Those for a guest that is gone, by its id or the name it had when they were made."""
+        rows = [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
+        # One that was renamed since is not gone.
+        return [row for row in rows if self._seen(row.key.guest) is None]
+
+    def _wish(
+        self,
+        guest: GuestId,
+        connection: Mapping[str, Any] | str,
+        format: Format | None,
+        boot: int,
+    ) -> _Made:
+        """Record that a volume be a disk of *guest*. Raises Refused, with nothing recorded."""
+        options = DiskOptions(boot=boot)
+        before, wish = self._wishes.make(guest, connection, format, None, Level.ATTACHED, options)
+        others = [row for row in self._wanted_by(guest) if row.options.boot and row.key != wish.key]
+        if boot and others:
+            raise Refused(
+                f"{wish.guest_name} boots from volume {others[0].key.volume} already",
+                hint=f"moorline detach {wish.guest_name} {others[0].key.volume}",
+            )
+        return before, wish if wish == before else self._records.put(wish)
+
+    def _settle(self, row: Attachment, end: float, progress: Progress, steps: list[str]) -> View:
+        taken, done = self._settler.settle(row, max(0.0, end - time.monotonic()), progress)
+        steps += [step.value for step in taken]
+        return view(row, done.seen)
+
+    def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
+        """Take back what a refused launch has made; *defined*: the guest as well."""
+        for before, row in made:
+            if before is None or before.want < row.want:
+                self._settler.withdraw(row, before.want if before else Level.ABSENT)
+        if not defined:
+            return
+        with suppress(MoorlineError):  # the refusal is what the caller must hear
+            machine = self._able().look(guest)
+            if machine.launched and not machine.running and not self._hypervisor.disks(guest):
+                self._able().remove(guest)
+
+    def _start(self, machine: Machine, progress: Progress, steps: list[str]) -> bool:
+        progress(f"starting {machine.guest.name}")
+        with self._reconciler.with_guest(machine.guest.id):
+            self._able().start(machine.guest.id)
+        steps.append("start")
+        return True
+
+    def _stop(
+        self, machine: Machine, force: bool, end: float, progress: Progress, steps: list[str]
+    ) -> None:
+        """Bring it down and wait for that. Raises Failed when the time is over."""
+        name, id = machine.guest.name, machine.guest.id
+        ask = time.monotonic()
+        if not (machine.running or machine.saved):
+            return
+        steps.append("stop")
+        while machine.running or machine.saved:
+            if time.monotonic() >= ask:
+                progress(f"stopping {name}")
+                with self._reconciler.with_guest(id):
+                    self._able().stop(id, force=force)
+                ask += ASK_AGAIN
+            if time.monotonic() > end:
+                raise Failed(
+                    f"{name} {_ASKED[force]} and still runs; it is not removed",
+                    hint="" if force else "--force cuts its power",
+                )
+            time.sleep(_LOOK)
+            try:
+                machine = self._able().look(id)
+            except NotFound:
+                return  # it had no definition

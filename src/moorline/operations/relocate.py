@@ -1,0 +1,93 @@
+"""A volume that moves to another datastore: the disk first, then the wish that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from moorline.core.admission import Wishes
+from moorline.core.driver import Progress
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.errors import NotFound, Refused
+from moorline.model import (
+    Attachment,
+    DatastoreDisk,
+    GuestId,
+    Level,
+    Linked,
+    ShadowDisk,
+    VolumeId,
+)
+from moorline.ports import Hypervisor
+from moorline.secret import Secret
+
+
+@runtime_checkable
+class RelocatingHypervisor(Hypervisor, Protocol):
+    """A hypervisor that can move a guest's disk while the guest has it."""
+
+    def relocate(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Callable[[int], None],
+    ) -> DatastoreDisk:
+        """Move it, and return where it is then. There already is success.
+
+        *round_up*: it may become larger to fit. *progress* is told the percentage
+        that is done. Raises NotFound (not attached),
+        Refused, Failed, Uncertain.
+        """
+
+
+class Relocator:
+    """Moves volumes, and lets their wishes name the new place."""
+
+    def __init__(
+        self, records: Records, reconciler: Reconciler, wishes: Wishes, hypervisor: Hypervisor
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._wishes = wishes
+        self._hypervisor = hypervisor
+
+    def relocate(
+        self, guest: str, volume: str, datastore: str, *, round_up: bool, progress: Progress
+    ) -> Attachment:
+        """Return the wish as it is then.
+
+        Killed after the move and before the record, the same call finds the
+        disk moved and goes on. Raises as :meth:`RelocatingHypervisor.relocate`.
+        """
+        hypervisor = self._hypervisor
+        if not isinstance(hypervisor, RelocatingHypervisor):
+            raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
+        row = self._wishes.find(volume, guest)
+        if row is None or row.want is not Level.ATTACHED:
+            raise NotFound(f"volume {volume} is not attached to {guest}", hint="moorline list")
+        link = self._reconciler.link(row)
+        if isinstance(link, Linked) and isinstance(link.source, ShadowDisk):
+            raise Refused(
+                f"volume {row.key.volume} lies in a machine that Cinder keeps",
+                hint="let Cinder move it (openstack volume migrate)",
+            )
+
+        def told(percent: int) -> None:
+            progress(f"moving volume {row.key.volume} to {datastore}: {percent} %")
+
+        told(0)
+        with self._reconciler.with_guest(row.key.guest):
+            disk = hypervisor.relocate(
+                row.key.guest, row.key.volume, datastore, round_up=round_up, progress=told
+            )
+        return self._follow(row, disk)
+
+    def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
+        place = self._wishes.place(f"{row.backend}://{disk.datastore}/{disk.file}", None)
+        now = replace(row, connection=Secret(place.connection), link=place.link, place=place.id)
+        return row if now == row else self._records.put(now)

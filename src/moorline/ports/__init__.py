@@ -1,0 +1,92 @@
+"""The seams: what the core asks of the outside world.
+
+Questions return the truth, bounded in time. Commands return nothing and are
+idempotent; whether they worked is for the next question to tell. What each
+error family means is said once, in :mod:`moorline.errors`.
+"""
+
+from __future__ import annotations
+
+from moorline.ports.guests import (
+    NO_DOCUMENT,
+    Document,
+    Hardware,
+    Machine,
+    Machines,
+)
+from moorline.ports.host import (
+    Call,
+    Command,
+    Host,
+    Mount,
+    Output,
+    Root,
+)
+from moorline.ports.hypervisor import (
+    ExtendingHypervisor,
+    Hypervisor,
+    Wake,
+    Watching,
+)
+from moorline.ports.inspection import (
+    Diagnosing,
+    Discovering,
+    Finding,
+    Found,
+    FuseControl,
+    GuestDisk,
+    Inventory,
+)
+from moorline.ports.storage import (
+    Backends,
+    C,
+    Connection,
+    Option,
+    StorageBackend,
+    Values,
+)
+from moorline.ports.store import (
+    At,
+    Delete,
+    Entry,
+    Event,
+    Put,
+    Store,
+)
+
+__all__ = [
+    "NO_DOCUMENT",
+    "At",
+    "Backends",
+    "C",
+    "Call",
+    "Command",
+    "Connection",
+    "Delete",
+    "Diagnosing",
+    "Discovering",
+    "Document",
+    "Entry",
+    "Event",
+    "ExtendingHypervisor",
+    "Finding",
+    "Found",
+    "FuseControl",
+    "GuestDisk",
+    "Hardware",
+    "Host",
+    "Hypervisor",
+    "Inventory",
+    "Machine",
+    "Machines",
+    "Mount",
+    "Option",
+    "Output",
+    "Put",
+    "Root",
+    "StorageBackend",
+    "Store",
+    "Values",
+    "Wake",
+    "Watching",
+]

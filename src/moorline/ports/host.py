@@ -1,0 +1,135 @@
+"""The seam to the host itself: processes, mounts, looks that may hang."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from moorline.model import (
+    Format,
+)
+from moorline.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process to start: arguments, never a shell line."""
+
+    argv: tuple[str, ...]
+    deadline: float
+    """Seconds after which its process group is killed and Uncertain is raised."""
+    stdin: Secret[str] | None = None
+    user: str = ""
+    """Run as this user ('' keeps ours)."""
+    outlives: bool = False
+    """It leaves a daemon behind that must outlive us: a scope of its own under systemd."""
+    hold: Path | None = None
+    """A file that is kept locked until the command and all that it started have
+    ended, even if we are killed. Locked already: Busy is raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command printed; it exited 0."""
+
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function to call in a process of its own: slow to import, or it may hang."""
+
+    name: str
+    """Whose library it is, for people to read."""
+    module: str
+    """Has ``answer(question)``; it is imported once, and called in forks of that process."""
+    question: Secret[Mapping[str, Any]]
+    """What can be written as JSON; it goes through a socket."""
+    deadline: float
+    """Seconds after which it is killed with all that it started, and Uncertain is raised."""
+    hold: Path | None = None
+    """As a command's: kept locked until the process has ended, even if we are killed first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of /proc/self/mountinfo."""
+
+    id: int
+    source: str
+    target: str
+    fstype: str
+    device: str
+    """``major:minor``"""
+    shared: bool
+    """Whether mounts made beneath it propagate to other mount namespaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What a directory says of itself (its own stat, not its mount table line)."""
+
+    size: int
+    device: int
+    empty: bool | None
+    """None: not asked."""
+    path: Path
+    """The directory's own path, after all symlinks."""
+
+
+class Host(Protocol):
+    """This machine, as far as back ends need it."""
+
+    def run(self, command: Command) -> Output:
+        """Start a process and wait for it.
+
+        Raises Failed (exit status not 0, or cannot be started; the text bears
+        stderr), Uncertain (deadline), Busy (*hold* is locked).
+        """
+
+    def held(self, hold: Path) -> bool:
+        """Whether a command that was run with this *hold* is still alive, whoever ran it."""
+
+    def call(self, call: Call) -> Mapping[str, Any]:
+        """Return what the function answers. Several calls run at once; none delays another.
+
+        Raises what it raises of our errors, Refused (the module cannot be
+        imported), Failed (no process can be started), Busy (*hold* is locked),
+        Uncertain (deadline, or the process ended).
+        """
+
+    def mounts(self) -> Sequence[Mount]:
+        """The mount table, in mount order. Never blocks on a hung share."""
+
+    def root(self, path: Path, *, list: bool = False) -> Root:
+        """Look at a directory that may hang, in a killable child.
+
+        Raises Uncertain (no answer within the deadline, or the share is in
+        quarantine) and OSError as the child met it (ENOTCONN, ENOENT …).
+        """
+
+    def size(self, path: Path) -> int:
+        """The bytes of a file or a block device, looked at in a killable child.
+
+        Raises Uncertain (no answer in time), OSError.
+        """
+
+    def openers(self, path: Path) -> Sequence[str]:
+        """Name processes that have something open at or beneath *path*, for people to read.
+
+        Best effort: it looks at this host's process table, never at *path*.
+        """
+
+    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+        """Check that *name* beneath *share* may be given to a guest, in a killable child.
+
+        It is a regular file (ploop: a directory) reached without a symlink and
+        without leaving *share* or its file system, its header agrees with
+        *format*, and all that it refers to (backing and data files) lies
+        within *within* (default: *share*) and passes the same check.
+
+        Raises Refused with the reason, Uncertain (no answer in time), OSError.
+        """

@@ -1,0 +1,125 @@
+"""What adapters can tell of this host beyond what was asked of them: for doctor, repair and adopt.
+
+Each protocol is optional. Questions are bounded in time and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from moorline.model import (
+    Broken,
+    Foreign,
+    GuestId,
+    LinkName,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
+from moorline.ports.host import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something on this host that is not as it should be."""
+
+    check: str
+    """Its kind; a heading of docs/troubleshooting.md."""
+    subject: str
+    """What it is about: a mount point, a volume, a guest, a file."""
+    what: str
+    why: str
+    """Why it matters."""
+    next: str
+    """The next command to run."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A link on this host, or what is left of one, whoever asked for it."""
+
+    link: LinkName
+    ill: Broken | Foreign | Unknown | Unlinked | None
+    """None: it works. Unlinked: only its empty place is left."""
+
+
+@runtime_checkable
+class Discovering(Protocol):
+    """A back end that can tell its links on this host, also those that nobody wishes."""
+
+    def places(self) -> Sequence[Path]:
+        """The directories in which it makes links."""
+
+    def links(self) -> Sequence[Found]:
+        """All that look like its own. Blocks for a look's deadline for each that hangs."""
+
+    def claims(self, mount: Mount) -> bool:
+        """Whether a mount, wherever it is, is of its kind."""
+
+    def clear(self, link: LinkName) -> None:
+        """Take away a link that :meth:`links` told. Raises as disconnect, and Refused."""
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """A back end that can tell what it lacks on this host."""
+
+    def diagnose(self) -> Sequence[Finding]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestDisk:
+    """A disk of a guest, whether it bears our mark or not."""
+
+    device: str
+    path: str
+    format: str
+    bus: str
+    mark: str
+    """The volume whose mark it bears; ''."""
+    serial: str
+    readonly: bool
+    shared: bool
+    running: bool
+    """Whether the running guest has it."""
+    defined: bool
+    """Whether the guest's definition has it."""
+
+
+class Inventory(Protocol):
+    """Looks at guests and their hypervisor more closely than attaching needs.
+
+    All raise NotFound, Unavailable, Uncertain.
+    """
+
+    def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
+        """All disks of a guest, by their device."""
+
+    def mark(self, guest: GuestId, device: str, volume: VolumeId) -> None:
+        """Let a disk of a *stopped* guest bear our mark; nothing else of it changes.
+
+        Raises Refused (the guest runs, or there is no such disk), Failed.
+        """
+
+    def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
+        """What would keep guests from links in *places*."""
+
+    def facts(self) -> Mapping[str, str]:
+        """Versions, for people."""
+
+
+class FuseControl(Protocol):
+    """The kernel's control of FUSE connections."""
+
+    def abort(self, mount: Mount) -> None:
+        """End a connection: all who wait for its daemon get an error, for good.
+
+        Raises Refused (it cannot be reached), Denied.
+        """

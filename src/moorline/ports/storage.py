@@ -1,0 +1,95 @@
+"""The seam to storage: what makes a volume reachable on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from moorline.model import (
+    Format,
+    Link,
+    LinkName,
+    VolumeId,
+)
+from moorline.ports.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting that an adapter declares, under the name that operators know."""
+
+    name: str
+    default: str
+    """May refer to ``${moorline.state_dir}``."""
+    help: str
+    group: str = "libvirt"
+    """The section of the configuration file; Nova's is ``libvirt``."""
+
+
+Values = Mapping[str, str]
+"""The values of the options that an adapter declared, by name."""
+
+
+class Connection(Protocol):
+    """What every parsed connection can tell. Back ends add what they need."""
+
+    @property
+    def volume(self) -> VolumeId | None:
+        """The volume's id, if the connection bears one."""
+
+    @property
+    def name(self) -> str:
+        """The volume's own name within its link ('' if the link is the volume)."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class StorageBackend(Protocol[C]):
+    """Makes a volume reachable on this host."""
+
+    kind: ClassVar[str]
+    """Cinder's ``driver_volume_type``; also the scheme of the URLs people type."""
+    yields: ClassVar[frozenset[type]]
+    """The classes of disk source that :meth:`inspect` can return."""
+    options: ClassVar[Sequence[Option]]
+    """What can be configured."""
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> StorageBackend[C]:
+        """Make one. Raises Refused if a value is unusable."""
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        """Turn what a person types into a connection. Raises Refused."""
+
+    def parse(self, connection: Mapping[str, Any]) -> C:
+        """Validate untrusted input; touch nothing. Raises Refused."""
+
+    def link_name(self, c: C) -> LinkName:
+        """Where the link appears. Connections with equal names share the link."""
+
+    def inspect(self, c: C) -> Link:
+        """Tell what is there. Bounded: a share that hangs is Unknown."""
+
+    def verify(self, c: C) -> None:
+        """Check that the volume on the link may be given to a guest. Bounded.
+
+        Raises Refused with the reason (no such file, outside the share, not of
+        the declared format), Failed, Uncertain (no answer within the deadline).
+        """
+
+    def connect(self, c: C) -> None:
+        """Make the link. May block up to the client command's deadline.
+
+        Raises Refused, Failed, Uncertain (deadline passed), NotOurs.
+        """
+
+    def disconnect(self, c: C) -> None:
+        """Take the link away; its absence is success. May block like connect.
+
+        Raises Failed (busy), Uncertain, NotOurs.
+        """
+
+
+Backends = Mapping[str, StorageBackend[Any]]
