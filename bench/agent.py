@@ -21,14 +21,14 @@ from bench.measure import Result, milliseconds, paired
 from lab import guest as guests
 from lab import host
 from lab.quobyte import Quobyte, QuobyteVolume
-from moorline import wiring
+from moorline import registry, wiring
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.snapshot import Snapshot
-from moorline.hypervisors.libvirt import Libvirt
 from moorline.hypervisors.libvirt.disk import disk_xml
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.loop.controller import Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
@@ -163,9 +163,9 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         settings = wiring.settings(state_dir=Path(directory))
         linux, hypervisor = Linux(), Libvirt()
         records = _records(Path(directory) / "db")
-        backends = wiring.Backends(linux, settings.values)
+        backends = registry.InstalledBackends(linux, settings.values)
         snapshot = Snapshot(linux)
-        looking = wiring.Backends(snapshot, settings.values)
+        looking = registry.InstalledBackends(snapshot, settings.values)
         rows = [_row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
         making = Reconciler(records, backends, hypervisor, Lanes())
         for row in rows[:SHARES]:

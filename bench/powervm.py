@@ -39,7 +39,9 @@ from pypowervm.wrappers.logical_partition import LPAR
 from pypowervm.wrappers.storage import FileIO, VDisk
 from pypowervm.wrappers.virtual_io_server import VIOS
 
-from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM
+from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.session import Logon, NovaLink
+from moorline.hypervisors.powervm.slots import MemorySlots
 from moorline.model import DiskOptions, ImageFile, VolumeId
 from moorline.secret import Secret
 

@@ -21,7 +21,7 @@ from pyVmomi import vim, vmodl
 from bench.measure import HEAD, milliseconds, paired, slower
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
-from moorline.hypervisors.vsphere import VSphere
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk, DiskOptions, VolumeId

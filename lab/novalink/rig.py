@@ -8,7 +8,9 @@ from pathlib import Path
 from lab.novalink import NovaLink as Lab
 from lab.novalink.model import partition_uuid
 from moorline.errors import Refused
-from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM, Slots
+from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.session import Logon, NovaLink
+from moorline.hypervisors.powervm.slots import MemorySlots, Slots
 from moorline.model import GuestId
 from moorline.secret import Secret
 

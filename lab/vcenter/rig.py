@@ -8,7 +8,8 @@ from typing import Any
 from pyVmomi import vim
 
 from lab.vcenter import VCenter
-from moorline.hypervisors.vsphere import Logon, Session, VSphere
+from moorline.hypervisors.vsphere.client.session import Logon, Session
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.model import DatastoreDisk, GuestId
 from moorline.secret import Secret
 

@@ -69,43 +69,6 @@ AGENT = (
     Option("agent_log_level", "info", "debug, info, warning or error.", group="moorline"),
 )
 OPTIONS = (STATE_DIR, HOST, CONNECTION_URI, *AGENT)
-POWERVM = (
-    Option("novalink_user", "", "Who logs on to NovaLink with a password.", group="powervm"),
-    Option(
-        "novalink_password_file",
-        "",
-        "The file with the password, for its owner alone. Without it the logon is by a file"
-        " that NovaLink writes for local users.",
-        group="powervm",
-    ),
-    Option(
-        "novalink_ca",
-        "",
-        "The authorities that may vouch for NovaLink (PEM). Default: those of the system.",
-        group="powervm",
-    ),
-)
-VSPHERE = (
-    Option("vcenter_user", "", "Who logs on to vCenter.", group="vsphere"),
-    Option(
-        "vcenter_password_file",
-        "",
-        "The file with the password, for its owner alone.",
-        group="vsphere",
-    ),
-    Option(
-        "vcenter_ca",
-        "",
-        "The authorities that may vouch for vCenter (PEM). Default: those of the system.",
-        group="vsphere",
-    ),
-    Option(
-        "vcenter_thumbprint",
-        "",
-        "The fingerprint of vCenter's certificate, instead of an authority.",
-        group="vsphere",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,15 @@
-"""Settings to objects: the only file that names implementations."""
+"""Settings to objects: what an owner of a host is made of."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from moorline import config
+from moorline import config, registry
 from moorline.api import Moorline
 from moorline.care.doctor import Surroundings
 from moorline.care.eventlog import Journal
@@ -24,54 +21,18 @@ from moorline.errors import Denied, Refused, Unavailable
 from moorline.loop.controller import EVERY, Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
-from moorline.ports import Host, Hypervisor, Option, StorageBackend, Store, Values, Watching
-from moorline.ports.guests import Machines
+from moorline.ports import Host, Hypervisor, Inspecting, Inventory, MakingGuests, Site, Watching
+from moorline.registry import InstalledBackends
 
 if TYPE_CHECKING:
-    from moorline.hypervisors.libvirt.inventory import LibvirtInventory
-    from moorline.hypervisors.vsphere import Provisioner
-
-GROUP = "moorline.backends"
-
-
-class Backends(Mapping[str, StorageBackend[Any]]):
-    """The back ends that are installed, each made when it is first asked for."""
-
-    def __init__(self, host: Host, values: Values) -> None:
-        self._host = host
-        self._values = values
-        self._classes = {entry.name: entry for entry in entry_points(group=GROUP)}
-        self._made: dict[str, StorageBackend[Any]] = {}
-
-    def __getitem__(self, kind: str) -> StorageBackend[Any]:
-        if kind not in self._made:
-            backend: type[StorageBackend[Any]] = self._classes[kind].load()
-            self._made[kind] = backend.from_options(self._host, self._values)
-        return self._made[kind]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._classes)
-
-    def __len__(self) -> int:
-        return len(self._classes)
+    from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 
 
 def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
 ) -> config.Settings:
-    """Read the configuration, with the options of all back ends. Raises Refused."""
-    options = [*backend_options(), *config.POWERVM, *config.VSPHERE]
-    return config.load(files, options, state_dir=state_dir, hypervisor=hypervisor)
-
-
-def backend_options() -> list[Option]:
-    """The options that the installed back ends declare, each once."""
-    found = {
-        option.name: option
-        for entry in entry_points(group=GROUP)
-        for option in entry.load().options
-    }
-    return [found[name] for name in sorted(found)]
+    """Read the configuration, with the options of all that is installed. Raises Refused."""
+    return config.load(files, registry.options(), state_dir=state_dir, hypervisor=hypervisor)
 
 
 class _Opened(NamedTuple):
@@ -80,7 +41,7 @@ class _Opened(NamedTuple):
     moorline: Moorline
     records: Records
     host: Host
-    backends: Backends
+    backends: InstalledBackends
     hypervisor: Hypervisor
     lanes: Lanes
     report: Report
@@ -125,7 +86,7 @@ def open_agent(
     lanes = opened.lanes.impatient()  # workers have other things to do than wait
     hurried = Reconciler(records, opened.backends, hypervisor, lanes, opened.report)
     snapshot = Snapshot(opened.host)
-    looking = Reconciler(records, Backends(snapshot, given.values), hypervisor, Lanes())
+    looking = Reconciler(records, InstalledBackends(snapshot, given.values), hypervisor, Lanes())
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
@@ -163,18 +124,22 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key")
         host = Linux()
         stack.callback(host.close)
-        hypervisor = open_hypervisor(given, store, host, own=own)
+        name = config.host_name(given)
+        hypervisor = registry.driver(given.hypervisor).open(
+            given.hypervisor, Site(given.values, host, store, name, own)
+        )
         stack.callback(hypervisor.close)
-        machines = open_machines(given)
+        machines = hypervisor.machines() if isinstance(hypervisor, MakingGuests) else None
         if machines is not None:
             stack.callback(machines.close)
-        lanes = Lanes()
-        backends = Backends(host, given.values)
-        around, inventory = _surroundings(given, host, backends)
-        noted = around.journal.noted
-        records = Records(store, codec, config.host_name(given), noted)
+        inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
         if inventory is not None:
             stack.callback(inventory.close)
+        lanes = Lanes()
+        backends = InstalledBackends(host, given.values)
+        around = _surroundings(given, host, backends, inventory)
+        noted = around.journal.noted
+        records = Records(store, codec, name, noted)
         told = _both(around.journal.took, report)
         reconciler = Reconciler(records, backends, hypervisor, lanes, told)
         close = stack.pop_all().close
@@ -184,15 +149,12 @@ def _open(
 
 
 def _surroundings(
-    given: config.Settings, host: Host, backends: Backends
-) -> tuple[Surroundings, LibvirtInventory | None]:
+    given: config.Settings, host: Host, backends: InstalledBackends, inventory: Inventory | None
+) -> Surroundings:
     from moorline.host.mount.fuse import FuseConnections
     from moorline.host.state import examine
-    from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 
-    elsewhere = given.hypervisor.startswith(("powervm:", "vsphere:"))
-    inventory = None if elsewhere else LibvirtInventory(given.hypervisor)
-    around = Surroundings(
+    return Surroundings(
         backends,
         host.mounts,
         FuseConnections(),
@@ -200,7 +162,6 @@ def _surroundings(
         Journal(given.state_dir),
         lambda: examine(given.state_dir),
     )
-    return around, inventory
 
 
 def _both(journal: Report, report: Report) -> Report:
@@ -209,33 +170,6 @@ def _both(journal: Report, report: Report) -> Report:
         report(took)
 
     return told
-
-
-def open_hypervisor(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:
-    """Return the hypervisor that is set, not connected yet. Raises Refused, Denied."""
-    if given.hypervisor.startswith("powervm:"):
-        return _powervm(given, store, host, own=own)
-    if given.hypervisor.startswith("vsphere:"):
-        return _vsphere(given)
-    from moorline.hypervisors.libvirt import Libvirt
-
-    return Libvirt(given.hypervisor, measure=host.size)
-
-
-def open_machines(given: config.Settings) -> Machines | None:
-    """Return what makes and removes guests, not connected yet; None: nothing here does."""
-    if given.hypervisor.startswith(("powervm:", "vsphere:")):
-        return None
-    from moorline.hypervisors.libvirt import LibvirtMachines
-
-    return LibvirtMachines(given.hypervisor)
-
-
-def _vsphere(given: config.Settings) -> Hypervisor:
-    vsphere = _vsphere_parts()
-    session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))
-    hypervisor: Hypervisor = vsphere.VSphere(session)
-    return hypervisor
 
 
 @contextmanager
@@ -256,7 +190,11 @@ def open_provisioner(
 
     if not given.hypervisor.startswith("vsphere:"):
         raise Refused(f"{given.hypervisor} is no vCenter", hint="--hypervisor vsphere://HOST")
-    vsphere = _vsphere_parts()
+    try:
+        from moorline.hypervisors.vsphere.client.session import Logon, Session
+        from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
+    except ModuleNotFoundError as e:
+        raise Refused(f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'") from e
     with ExitStack() as stack:
         if name:
             _make_state_dir(given.state_dir)
@@ -264,34 +202,9 @@ def open_provisioner(
             lock = HostLock(given.state_dir / f"launch-{id}.lock", f"is at work on {name}")
             lock.take(patience, waiting)
             stack.callback(lock.release)
-        session = vsphere.Session(vsphere.Logon.from_uri(given.hypervisor, given.values))
+        session = Session(Logon.from_uri(given.hypervisor, given.values))
         stack.callback(session.close)
-        yield vsphere.Provisioner(session)
-
-
-def _vsphere_parts() -> ModuleType:
-    try:
-        from moorline.hypervisors import vsphere
-    except ModuleNotFoundError as e:
-        raise Refused(f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'") from e
-    return vsphere
-
-
-def _powervm(given: config.Settings, store: Store, host: Host, *, own: bool) -> Hypervisor:
-    try:
-        with warnings.catch_warnings():
-            # oslo.utils tries to import eventlet, which warns wherever it is installed.
-            warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-            from moorline.hypervisors.powervm import Logon, NovaLink, PowerVM, StoredSlots
-    except ModuleNotFoundError as e:
-        raise Refused(f"PowerVM cannot be used: {e}", hint="pip install 'moorline[powervm]'") from e
-    novalink = NovaLink(Logon.from_uri(given.hypervisor, given.values))
-    slots = StoredSlots(store, config.host_name(given), own=own)
-
-    def look(path: Path) -> None:
-        host.image(path.parent, path.name, "raw")
-
-    return PowerVM(novalink, slots, look, host.size)
+        yield Provisioner(session)
 
 
 def _make_state_dir(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from moorline import config, wiring
+from moorline import config, registry
 from moorline.cli import main
 from moorline.local_api.problem import EXIT_CODES
 
@@ -65,7 +65,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_option_is_in_the_reference() -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
-    for option in (*config.OPTIONS, *wiring.backend_options()):
+    for option in (*config.OPTIONS, *registry.options()):
         assert f"`{option.name}`" in text, option.name
 
 

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.
 IN_NOVA = {"moorline.errors", "moorline.model", "moorline.local_api.client"}
-BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.wiring"}}
+BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.registry", "moorline.wiring"}}
 # Nothing of these may be loaded by what only prints help.
 HEAVY = {"libvirt", "oslo_config", "oslo_utils", "cryptography", "yaml", "sqlite3", "asyncio"}
 

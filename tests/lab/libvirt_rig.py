@@ -15,7 +15,7 @@ from lab import guest as guests
 from lab import host
 from lab.quobyte import QuobyteVolume
 from moorline.errors import Uncertain
-from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import GuestId, ImageFile, PathSource, VolumeId
 from moorline.testing.contracts.extending import ExtendingRig
 from moorline.testing.contracts.hypervisor import Half, take_away

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moorline import config, wiring
+from moorline import config, registry, wiring
 from moorline.api import Moorline
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.lock import HostLock
-from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.loop.controller import Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
@@ -55,7 +55,7 @@ def main(
     hypervisor: Any = Faulty(Libvirt(), faults, {"attach", "detach"} & {*effects})
     store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"} & {*effects})
     records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
-    backends = wiring.Backends(host, settings.values)
+    backends = registry.InstalledBackends(host, settings.values)
     reconciler = Reconciler(records, backends, hypervisor, Lanes())
     moorline = Moorline(records, reconciler, hypervisor)
     if action == "keep":

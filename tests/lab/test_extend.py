@@ -15,7 +15,7 @@ from lab.command import Moorline
 from lab.quobyte import QuobyteVolume
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.host.linux import Linux
-from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import BlockDevice, DiskOptions, ImageFile, Sizes
 from moorline.testing.contracts.hypervisor import PLAIN, VOLUME, take_away
 

@@ -16,7 +16,7 @@ from scene import Scene, small_guest, start_paused
 from lab import host
 from lab.guest import Guest
 from moorline.host.mount.watch import MountTable
-from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import GuestId
 from moorline.ports import Watching
 

@@ -19,7 +19,7 @@ import pytest
 from lab import guest as guests
 from lab import host
 from lab.neighbour import Neighbour
-from moorline.hypervisors.libvirt import Libvirt
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import Caching, DiskOptions, ImageFile, VolumeId
 
 FIXED, FREE = (VolumeId(f"{n}0000000-0000-4000-8000-00000000000{n}") for n in (1, 2))

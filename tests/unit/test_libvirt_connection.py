@@ -20,8 +20,8 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
-from moorline.hypervisors.libvirt import Libvirt
 from moorline.hypervisors.libvirt.connection import Connection
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
 
 libvirt = pytest.importorskip("libvirt")

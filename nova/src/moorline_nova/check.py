@@ -161,7 +161,7 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
 
 def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
     """Whether the agent heeds what nova.conf says of the storage."""
-    from moorline import config, wiring
+    from moorline import config, registry, wiring
 
     at = Path(about["state_dir"])
     readings = [files, [config.SYSTEM_FILE, *files]] if config.SYSTEM_FILE.exists() else [files]
@@ -169,7 +169,7 @@ def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
         read = [wiring.settings(reading, state_dir=at) for reading in readings]
     except MoorlineError as e:
         return Finding("options", False, e.message, e.hint)
-    names = ", ".join(_set_in(files, wiring.backend_options())) or "none"
+    names = ", ".join(_set_in(files, registry.backend_options())) or "none"
     heeded = about["options"] in map(config.digest, read)
     return Finding(
         "options",

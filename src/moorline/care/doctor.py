@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from moorline.care import findings
 from moorline.care.eventlog import Journal
@@ -65,17 +65,6 @@ class Diagnosis:
         return asdict(self)
 
 
-class _Commands(NamedTuple):
-    """What a person types to look at a hypervisor, and to stop a guest of it."""
-
-    look: str
-    stop: str
-
-
-_ANY = _Commands("moorline list", "moorline list")
-_COMMANDS = {"libvirt": _Commands("virsh list --all", "virsh shutdown {}")}
-
-
 class Doctor:
     """Looks at everything once. Blocks for a look's deadline for each share that hangs.
 
@@ -93,7 +82,8 @@ class Doctor:
         self._records = records
         self._reconciler = reconciler
         self._survey = hypervisor.survey
-        self._commands = _COMMANDS.get(hypervisor.kind, _ANY)
+        self._look_command = hypervisor.look_command
+        self._stop_command = hypervisor.stop_command
         self._around = around
         self._in_hand = in_hand
 
@@ -149,7 +139,7 @@ class Doctor:
         if ill := list(self._ill(row.link, seen.link)):
             yield from ill
         elif step is Step.PARK and isinstance(seen.link, Broken):
-            stop = self._commands.stop.format(shlex.quote((*seen.users, row.guest_name)[0]))
+            stop = self._stop_command.format(shlex.quote((*seen.users, row.guest_name)[0]))
             yield findings.dead_share(row, seen, stop)
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
@@ -213,7 +203,7 @@ class Doctor:
             "hypervisor",
             str(error),
             "what guests use cannot be told, so nothing is disconnected, and nothing attached",
-            self._commands.look,
+            self._look_command,
         )
 
     def _facts(self) -> dict[str, str]:
@@ -233,7 +223,7 @@ def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:
     for kind in backends:
         try:
             backend = backends[kind]
-        except (MoorlineError, ImportError):
+        except MoorlineError:
             continue  # not usable here, so it made none
         if isinstance(backend, Discovering):
             for found in _told(backend):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from moorline.model import (
@@ -16,6 +17,11 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
+from moorline.ports.guests import Machines
+from moorline.ports.host import Host
+from moorline.ports.inspection import Inventory
+from moorline.ports.storage import Option, Values
+from moorline.ports.store import Store
 
 
 class Hypervisor(Protocol):
@@ -24,6 +30,10 @@ class Hypervisor(Protocol):
     kind: ClassVar[str]
     accepts: ClassVar[frozenset[type]]
     """The classes of disk source that :meth:`attach` takes."""
+    look_command: ClassVar[str]
+    """What a person types to look at its guests."""
+    stop_command: ClassVar[str]
+    """What a person types to stop a guest, whose name stands for ``{}``."""
 
     def find(self, guest: str) -> GuestName:
         """Look a guest up by name or id. Raises NotFound, Unavailable, Uncertain."""
@@ -99,4 +109,55 @@ class Watching(Protocol):
 
         Changes may be told late, twice, or lost: whoever must know looks now
         and then. After a time in which it was blind it wakes all.
+        """
+
+
+@runtime_checkable
+class MakingGuests(Hypervisor, Protocol):
+    """A hypervisor whose guests can be made, started, stopped and removed."""
+
+    def machines(self) -> Machines:
+        """What does that, with a connection of its own: whoever asks closes it."""
+
+
+@runtime_checkable
+class Inspecting(Hypervisor, Protocol):
+    """A hypervisor that can tell more of its guests than attaching needs."""
+
+    def inventory(self) -> Inventory:
+        """What tells it, with a connection of its own: whoever asks closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a hypervisor is opened: what of this host it may need."""
+
+    values: Values
+    """The values of the options that drivers declared, by name."""
+    host: Host
+    store: Store
+    name: str
+    """This host's, in the store."""
+    own: bool
+    """Whether we are the host's owner, who alone may write to the store."""
+
+
+class HypervisorDriver(Protocol):
+    """Opens a hypervisor; what an entry point of ``moorline.hypervisors`` leads to.
+
+    The entry point's name is the scheme of the URIs that it takes. Its module is
+    imported to tell the options, so it imports its library when it opens.
+    """
+
+    uris: ClassVar[str]
+    """What its URIs look like, for people."""
+    options: ClassVar[Sequence[Option]]
+    """What can be configured."""
+
+    @staticmethod
+    def open(uri: str, site: Site) -> Hypervisor:
+        """Return the hypervisor, not connected yet.
+
+        Raises Refused (the URI or an option is unusable, or its library is not
+        installed), Denied (a file with a password is not for us alone to read).
         """

@@ -114,6 +114,9 @@ class Inventory(Protocol):
     def facts(self) -> Mapping[str, str]:
         """Versions, for people."""
 
+    def close(self) -> None:
+        """Drop the connection to the hypervisor."""
+
 
 class FuseControl(Protocol):
     """The kernel's control of FUSE connections."""

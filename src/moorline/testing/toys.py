@@ -191,6 +191,8 @@ class ToyHypervisor:
 
     kind: ClassVar[str] = "toy"
     accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    look_command: ClassVar[str] = "moorline list"
+    stop_command: ClassVar[str] = "moorline list"
 
     def __init__(self, world: ToyWorld) -> None:
         self._world = world

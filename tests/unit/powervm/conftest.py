@@ -9,7 +9,7 @@ import pytest
 
 from lab.novalink import NovaLink as Lab
 from lab.novalink.rig import image, powervm
-from moorline.hypervisors.powervm import PowerVM
+from moorline.hypervisors.powervm.hypervisor import PowerVM
 from moorline.model import ImageFile
 
 

@@ -19,7 +19,7 @@ from moorline.errors import (
     Refused,
     Uncertain,
 )
-from moorline.hypervisors.powervm import PowerVM
+from moorline.hypervisors.powervm.hypervisor import PowerVM
 from moorline.model import BlockDevice, DiskOptions, DiskState, GuestId, ImageFile, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")

@@ -17,7 +17,8 @@ from lab.novalink import NovaLink as Lab
 from lab.novalink.model import System, partition_uuid, preload
 from lab.novalink.rig import image, powervm
 from moorline.errors import MoorlineError
-from moorline.hypervisors.powervm import MemorySlots, PowerVM, Slot, StoredSlots
+from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.slots import MemorySlots, Slot, StoredSlots
 from moorline.model import DiskOptions, DiskState, GuestId, ImageFile, VolumeId
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Killed
@@ -89,7 +90,9 @@ def test_every_effect_of_a_history(tags: bool, tmp_path: Path, record_property) 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from moorline.hypervisors.powervm import *
+from moorline.hypervisors.powervm.hypervisor import *
+from moorline.hypervisors.powervm.session import *
+from moorline.hypervisors.powervm.slots import *
 from moorline.model import DiskOptions, ImageFile
 from moorline.secret import Secret
 from moorline.stores.sqlite import SqliteStore
@@ -159,7 +162,9 @@ RACER = """
 import json, sys
 from pathlib import Path
 from lab.novalink.rig import look, measure
-from moorline.hypervisors.powervm import *
+from moorline.hypervisors.powervm.hypervisor import *
+from moorline.hypervisors.powervm.session import *
+from moorline.hypervisors.powervm.slots import *
 from moorline.model import DiskOptions, ImageFile
 from moorline.secret import Secret
 

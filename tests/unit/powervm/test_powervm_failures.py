@@ -20,8 +20,9 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
-from moorline.hypervisors.powervm import MemorySlots, PowerVM
 from moorline.hypervisors.powervm.failures import failure
+from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.slots import MemorySlots
 from moorline.model import DiskOptions, DiskState, ImageFile, Sizes, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")

@@ -15,7 +15,9 @@ from pypowervm import adapter
 from lab.novalink import NovaLink as Lab
 from lab.novalink.rig import image, logon, look, measure, powervm
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.hypervisors.powervm import Logon, MemorySlots, NovaLink, PowerVM
+from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.session import Logon, NovaLink
+from moorline.hypervisors.powervm.slots import MemorySlots
 from moorline.hypervisors.powervm.transport import Transport, session_class
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
 from moorline.secret import Secret
@@ -302,7 +304,7 @@ def test_the_password_is_told_to_nobody(lab: Lab, caplog: pytest.LogCaptureFixtu
 
 def test_failures_print_nothing_where_no_logging_is_set_up(lab: Lab) -> None:
     code = (
-        "from moorline.hypervisors.powervm import *\n"
+        "from moorline.hypervisors.powervm.session import *\n"
         "from moorline.secret import Secret\n"
         f"n = NovaLink(Logon('localhost', {lab.port}, 'neo', Secret('wrong')))\n"
         "try:\n    n.management()\n"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.hypervisors.powervm import MemorySlots, Slot, Slots, StoredSlots
 from moorline.hypervisors.powervm.mappings import Place, ScsiMapping, choose
+from moorline.hypervisors.powervm.slots import MemorySlots, Slot, Slots, StoredSlots
 from moorline.model import GuestId, VolumeId
 from moorline.testing.toys import MemoryStore
 

@@ -10,7 +10,9 @@ import pytest
 from lab.vcenter import Missing, VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import NotOurs
-from moorline.hypervisors.vsphere import Provisioner, Session, VSphere
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.hypervisor import VSphere
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import GuestId
 
 

@@ -10,7 +10,8 @@ import pytest
 from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
-from moorline.hypervisors.vsphere import Session, VSphere
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
 from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner

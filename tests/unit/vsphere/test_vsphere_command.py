@@ -21,7 +21,7 @@ from lab.vcenter.prompt import moorline as prompt
 from lab.vcenter.prompt import settings
 from lab.vcenter.rig import Operator
 from moorline.cli import main
-from moorline.hypervisors.vsphere import VSphere
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 
 
 class Prompt:

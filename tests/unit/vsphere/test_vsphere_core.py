@@ -16,7 +16,8 @@ from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotOurs, Refused
-from moorline.hypervisors.vsphere import Session, VSphere
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk

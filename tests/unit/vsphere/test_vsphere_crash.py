@@ -12,7 +12,7 @@ import pytest
 from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Operator, vsphere
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
-from moorline.hypervisors.vsphere import VSphere
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.machine import MARK
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, GuestId, VolumeId
 

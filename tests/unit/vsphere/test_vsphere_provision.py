@@ -15,9 +15,9 @@ from lab.vcenter import VCenter
 from lab.vcenter.images import ova, stream, with_grain
 from lab.vcenter.rig import MIB, Operator
 from moorline.errors import NotFound, NotOurs, Refused
-from moorline.hypervisors.vsphere import Provisioner, VSphere
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.provision.provisioner import Stage
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner, Stage
 from moorline.model import DiskOptions, GuestId, VolumeId
 
 ODD = stream(8 * MIB + 65536, {**GRAINS, 128: b"end"})

@@ -11,9 +11,8 @@ from boxes import DISK, left, order, saved
 from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
-from moorline.hypervisors.vsphere import Provisioner
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.provision.provisioner import Stage
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner, Stage
 
 
 @pytest.fixture

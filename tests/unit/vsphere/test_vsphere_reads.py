@@ -12,9 +12,9 @@ from pyVmomi import vim, vmodl
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
 from moorline.errors import Busy, Failed, Refused, Unavailable, Uncertain
-from moorline.hypervisors.vsphere import VSphere
 from moorline.hypervisors.vsphere.client import failures, tasks
 from moorline.hypervisors.vsphere.client.properties import read
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.model import DiskOptions, DiskState, GuestId, VolumeId
 
 V1 = VolumeId("v1")

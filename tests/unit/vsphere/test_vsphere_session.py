@@ -15,7 +15,8 @@ import pytest
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
-from moorline.hypervisors.vsphere import Logon, Session, VSphere
+from moorline.hypervisors.vsphere.client.session import Logon, Session
+from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.leases import Lease
 from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner

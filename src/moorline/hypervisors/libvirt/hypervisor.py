@@ -16,6 +16,8 @@ from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
 from moorline.hypervisors.libvirt.extending import Measure, extensible, measure_here, stored
+from moorline.hypervisors.libvirt.inventory import LibvirtInventory
+from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.survey import Survey, look
 from moorline.model import (
@@ -56,6 +58,8 @@ class Libvirt:
 
     kind: ClassVar[str] = "libvirt"
     accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    look_command: ClassVar[str] = "virsh list --all"
+    stop_command: ClassVar[str] = "virsh shutdown {}"
 
     def __init__(
         self,
@@ -155,6 +159,12 @@ class Libvirt:
                 guest, lambda virt: self._handle(virt, guest).blockResize(target, size, BYTES)
             )
         return size
+
+    def machines(self) -> LibvirtMachines:
+        return LibvirtMachines(self._connection.uri)
+
+    def inventory(self) -> LibvirtInventory:
+        return LibvirtInventory(self._connection.uri)
 
     def watch(self, wake: Wake, stop: threading.Event) -> None:
         events.watch(self._connection.uri, wake, stop)

@@ -47,6 +47,8 @@ class PowerVM:
 
     kind: ClassVar[str] = "powervm"
     accepts: ClassVar[frozenset[type]] = frozenset({ImageFile})
+    look_command: ClassVar[str] = "moorline list"
+    stop_command: ClassVar[str] = "moorline list"
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ class VSphere:
 
     kind: ClassVar[str] = "vsphere"
     accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk, ShadowDisk})
+    look_command: ClassVar[str] = "moorline list"
+    stop_command: ClassVar[str] = "moorline list"
 
     def __init__(
         self, session: Session, *, task_deadline: float = 300.0, move_deadline: float = 86_400.0

@@ -1,0 +1,21 @@
+"""How libvirt is opened. Light: it is imported wherever options are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from moorline.ports import Hypervisor, Option, Site
+
+
+class LibvirtDriver:
+    """See :class:`moorline.ports.HypervisorDriver`."""
+
+    uris: ClassVar[str] = "qemu:///system, qemu:///session, qemu:///embed?root=DIR"
+    options: ClassVar[Sequence[Option]] = ()
+
+    @staticmethod
+    def open(uri: str, site: Site) -> Hypervisor:
+        from moorline.hypervisors.libvirt.hypervisor import Libvirt
+
+        return Libvirt(uri, measure=site.host.size)
