@@ -132,8 +132,9 @@ class Moorline(Care):
         *timeout*: seconds to go on trying. *dry_run*: change nothing, foresee.
 
         Success means that it was seen to be so. Refused: nothing is left of
-        the wish. Failed, Uncertain, NotOurs: the wish stands, and repeating
-        this call or a sweep goes on with it.
+        the wish, and one that stood before is as it was. Failed, Uncertain,
+        NotOurs: the wish stands, and repeating this call or a sweep goes on
+        with it. One that stood keeps its connection until a new one has worked.
         """
         before, wish = self._wishes.make(
             guest, connection, format, volume, level, options, hands_off=hands_off
@@ -142,16 +143,17 @@ class Moorline(Care):
             seen = self._reconciler.observe(wish)
             self._refuse_impossible(wish, seen)
             return _foreseen(wish, seen)
-        row = wish if wish == before else self._records.put(wish)
+        end = time.monotonic() + timeout
+        row, prepared = self._settler.record(before, wish, timeout, progress)
         try:
-            steps, done = self._settler.settle(row, timeout, progress)
+            steps, done = self._settler.settle(row, max(0.0, end - time.monotonic()), progress)
             if row.hands_off:
                 self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
-            if before is None or before.want < row.want:
-                self._settler.withdraw(row, before.want if before else Level.ABSENT)
+            if wish != before:
+                self._settler.withdraw(row, before)
             raise
-        return Outcome([step.value for step in steps], view(row, done.seen))
+        return Outcome([step.value for step in prepared + steps], view(row, done.seen))
 
     def detach(
         self,
@@ -310,6 +312,8 @@ class Moorline(Care):
         """Refuse now, for a dry run, what attaching would refuse later."""
         if not isinstance(seen.link, Linked):
             return
+        if seen.elsewhere:
+            raise Refused(seen.elsewhere)
         backend = self._reconciler.backend(wish.backend)
         backend.verify(backend.parse(wish.connection.reveal()))
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:

@@ -151,6 +151,20 @@ class DiskState(Enum):
     """The guest was asked to let go and has not done so yet."""
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Use:
+    """How one definition of a guest has a file or a device as its disk."""
+
+    path: str
+    format: str
+    """The image's; '' where the definition does not tell it."""
+    readonly: bool = False
+    shared: bool = False
+    """Others may write to it at the same time."""
+    volume: str = ""
+    """The id of the volume whose mark the disk bears; '' if it bears none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """A disk of a guest that bears our mark."""
@@ -160,6 +174,8 @@ class Disk:
     """The name under which the hypervisor knows it (``vdb``)."""
     source: str = ""
     """The path that the guest's disk names."""
+    uses: frozenset[Use] = frozenset()
+    """How each of the guest's definitions has it; empty where the hypervisor does not tell."""
 
 
 NO_DISK = Disk(DiskState.NONE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorline.hypervisors.libvirt.domain import Domain, Half, MarkedDisk, parse
-from moorline.model import Disk, DiskState, VolumeId
+from moorline.model import Disk, DiskState, Use, VolumeId
 
 ONE, TWO = VolumeId("one"), VolumeId("two")
 
@@ -113,8 +113,9 @@ def test_units_are_taken_by_whatever_is_on_the_controller() -> None:
 # --- halves -----------------------------------------------------------------
 
 WITH = disk("vdb", "ua-one")
-WHOLE = Disk(DiskState.WHOLE, "vdb", "/srv/a.raw")
-PARTIAL = Disk(DiskState.PARTIAL, "vdb", "/srv/a.raw")
+USE = Use("/srv/a.raw", "raw", volume=ONE)
+WHOLE = Disk(DiskState.WHOLE, "vdb", "/srv/a.raw", frozenset({USE}))
+PARTIAL = Disk(DiskState.PARTIAL, "vdb", "/srv/a.raw", frozenset({USE}))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from moorline.model import Attachment, Level
 
 Progress = Callable[[str], None]
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
+_TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH})
+"""With no more to do for a link, a new connection can be verified."""
 _WORDS = {
     Step.CONNECT: "connecting",
     Step.ATTACH: "attaching",
@@ -36,6 +38,8 @@ class _Attempt:
     end: float
     progress: Progress
     link_only: bool = False
+    candidate: bool = False
+    """It is not recorded: another one stands in its place."""
     tries: int = 0
     steps: list[Step] = field(default_factory=list)
 
@@ -54,13 +58,20 @@ class _Attempt:
         self.tries += 1
         if time.monotonic() + delay >= self.end:
             family = Uncertain if isinstance(error, Uncertain) else Failed
+            kept = "" if self.candidate else "the wish is kept: "
             raise family(
-                unfinished(self.row, why),
-                hint="the wish is kept: repeat the command to go on,"
+                self.unfinished(why),
+                hint=f"{kept}repeat the command to go on,"
                 f" `moorline show {self.row.key.volume}` tells more",
             ) from error
         self.progress(f"{why}; looking again in {delay:.1f} s")
         time.sleep(delay)
+
+    def unfinished(self, why: str) -> str:
+        """Say what is not done, and why."""
+        if self.candidate:
+            return f"volume {self.row.key.volume} keeps the connection that it had: {why}"
+        return unfinished(self.row, why)
 
 
 class Settler:
@@ -88,9 +99,31 @@ class Settler:
         attempt = _Attempt(row, time.monotonic() + timeout, progress, link_only=True)
         return self._drive(attempt)[0]
 
-    def withdraw(self, row: Attachment, want: Level) -> None:
-        """Take a refused wish back to *want*, so that it leaves nothing behind."""
-        row = replace(row, want=want)
+    def record(
+        self,
+        before: Attachment | None,
+        wish: Attachment,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+    ) -> tuple[Attachment, list[Step]]:
+        """Write *wish* in the place of *before*; return it as it is recorded, and the steps.
+
+        Where *before* stands and has another connection, that one stays until the
+        new one has linked the volume, its image was verified, and it agrees with the
+        disk that is plugged: a connection that does not work would lose the one that
+        does. Raises as :meth:`settle`, with *before* recorded as it was.
+        """
+        if wish == before:
+            return before, []
+        steps: list[Step] = []
+        if before and before.want > Level.ABSENT and before.connection != wish.connection:
+            attempt = _Attempt(wish, time.monotonic() + timeout, progress, candidate=True)
+            steps = self._drive(attempt)[0]
+        return self._records.put(wish), steps
+
+    def withdraw(self, row: Attachment, before: Attachment | None) -> None:
+        """Put a refused wish back to what was *before* it, so that it leaves nothing behind."""
+        row = replace(before, revision=row.revision) if before else gone(row)
         try:
             self.settle(self._records.put(row), timeout=10.0)
         except MoorlineError as e:
@@ -98,16 +131,16 @@ class Settler:
             self.note(row, e)
 
     def _drive(self, attempt: _Attempt) -> tuple[list[Step], Pass]:
-        row = attempt.row
         while True:
             done = self._advance(attempt)
             if done is None:
                 continue
-            if done.step in _DONE:
+            if done.step in (_TRIED if attempt.candidate else _DONE):
                 return self._finish(attempt, done)
             if done.step is Step.PARK:
-                error = NotOurs(unfinished(row, done.reason))
-                self.note(row, error, done.step)
+                family = Refused if attempt.candidate and done.seen.elsewhere else NotOurs
+                error = family(attempt.unfinished(done.reason))
+                self._note(attempt, error, done.step)
                 raise error
             if done.step is Step.WAIT:
                 attempt.pause(done.reason)
@@ -137,21 +170,33 @@ class Settler:
 
     def _advance(self, attempt: _Attempt) -> Pass | None:
         try:
+            if attempt.candidate:
+                return self._prepare(attempt)
             if attempt.link_only:
                 return self._reconciler.connect(attempt.row, attempt.about_to)
             return self._reconciler.advance(attempt.row.key, attempt.about_to)
         except (Failed, Uncertain) as e:
-            self.note(attempt.row, e)
+            self._note(attempt, e)
             attempt.pause(str(e), e)
             return None
         except (Refused, NotOurs) as e:
-            self.note(attempt.row, e)
-            raise type(e)(unfinished(attempt.row, e.message), hint=e.hint) from e
+            self._note(attempt, e)
+            raise type(e)(attempt.unfinished(e.message), hint=e.hint) from e
+
+    def _prepare(self, attempt: _Attempt) -> Pass:
+        done = self._reconciler.prepare(attempt.row, attempt.about_to)
+        if done.step in _TRIED:
+            self._reconciler.verify(attempt.row)
+        return done
+
+    def _note(self, attempt: _Attempt, error: MoorlineError, step: Step | None = None) -> None:
+        if not attempt.candidate:  # the wish that stands has no such trouble
+            self.note(attempt.row, error, step)
 
     def _finish(self, attempt: _Attempt, done: Pass) -> tuple[list[Step], Pass]:
         if done.step is Step.FORGET:
             attempt.took(done.step)
-        elif done.row is not None and not attempt.link_only:
+        elif done.row is not None and not (attempt.link_only or attempt.candidate):
             self._records.note(done.row, None)
         return attempt.steps, done
 

@@ -19,6 +19,7 @@ from moorline.model import (
     BlockDevice,
     Broken,
     Disk,
+    DiskOptions,
     Foreign,
     Guest,
     GuestId,
@@ -32,6 +33,7 @@ from moorline.model import (
     Seen,
     Unknown,
     Unlinked,
+    Use,
     VolumeId,
 )
 from moorline.ports import Backends, Hypervisor, StorageBackend
@@ -122,6 +124,15 @@ class Reconciler:
             return Pass(step, row, seen, f"{seen.link.reason}; `moorline start` can renew it")
         return Pass(step, row, seen, reason(step, seen))
 
+    def prepare(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
+        """Take the next step for the link of *row*, which is not recorded.
+
+        Its guest is looked at and left alone: the wish that stands for it does not
+        change. A pass that has nothing to do with the link takes no step.
+        """
+        with self._lanes.hold(f"link {row.link}"):
+            return self._serve(row, about_to, on_link=True)
+
     def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
         """Look at one attachment; *disks* are the guest's if they are known already.
 
@@ -136,7 +147,7 @@ class Reconciler:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
         held, by = self._held(row, link, disk)
-        return Seen(link, disk, held, by, elsewhere(link, disk.source))
+        return Seen(link, disk, held, by, elsewhere(row, link, disk))
 
     def link(self, row: Attachment) -> Link:
         """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
@@ -212,6 +223,9 @@ class Reconciler:
         row = self._records.get(key)
         if row is None:
             return Pass(Step.NOTHING, None, Seen(Unknown("there is no such wish")))
+        return self._serve(row, about_to, on_link=on_link)
+
+    def _serve(self, row: Attachment, about_to: AboutTo, *, on_link: bool) -> Pass:
         seen = self.observe(row)
         step = next_step(row.want, seen)
         if (step in _ON_LINK) is on_link:
@@ -326,9 +340,26 @@ def _waits_for(seen: Seen) -> str:
     return "it cannot be told whether a guest still uses the link"
 
 
-def elsewhere(link: Link, path: str) -> str:
-    """Say why the disk that is *path* is not the volume that *link* leads to; mostly ''."""
+def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
+    """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
     there = _path(link)
-    if not path or there in ("", path):
-        return ""
-    return f"the guest's disk of this volume is {path}, not {there}"
+    if disk.source and there not in ("", disk.source):
+        return f"the guest's disk of this volume is {disk.source}, not {there}"
+    source = link.source if isinstance(link, Linked) else None
+    form = source.format if isinstance(source, ImageFile) else ""
+    whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
+    return next(filter(None, whys), "")
+
+
+def _otherwise(use: Use, form: str, options: DiskOptions) -> str:
+    """Say how a disk is plugged otherwise than it is wished. What is not told agrees."""
+    if form and use.format and use.format != form:
+        # Read as another format, its data is garbage, or names files that it should not.
+        return f"the guest's disk of this volume is {use.format}, not {form}"
+    if options.readonly and not use.readonly:
+        return "the guest's disk of this volume can be written to, and it is wanted read-only"
+    if use.readonly and not options.readonly:
+        return "the guest's disk of this volume is read-only, and it is wanted writable"
+    if options.shared != use.shared:
+        return f"the guest's disk of this volume is {'' if use.shared else 'not '}plugged as shared"
+    return ""

@@ -139,7 +139,7 @@ class Looker:
             want = min(row.want, Level.CONNECTED)
             return next_step(want, Seen(link)) is not Step.NOTHING
         disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
-        step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(link, disk.source)))
+        step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(row, link, disk)))
         if step is Step.PARK:
             self._parked.add(row.key)
         return step is not Step.NOTHING

@@ -98,8 +98,8 @@ class Guests:
         id = machine.guest.id
         made: list[_Made] = []
         try:
-            made.append(self._wish(id, boot, format, machine.boot))
-            made += [self._wish(id, connection, None, 0) for connection in connections]
+            made.append(self._wish(id, boot, format, machine.boot, end))
+            made += [self._wish(id, connection, None, 0, end) for connection in connections]
             views = [self._settle(row, end, progress, steps) for _, row in made]
         except Refused:
             self._withdraw(id, made, defined="define" in steps)
@@ -223,6 +223,7 @@ class Guests:
         connection: Mapping[str, Any] | str,
         format: Format | None,
         boot: int,
+        end: float,
     ) -> _Made:
         """Record that a volume be a disk of *guest*. Raises Refused, with nothing recorded."""
         options = DiskOptions(boot=boot)
@@ -233,7 +234,8 @@ class Guests:
                 f"{wish.guest_name} boots from volume {others[0].key.volume} already",
                 hint=f"moorline detach {wish.guest_name} {others[0].key.volume}",
             )
-        return before, wish if wish == before else self._records.put(wish)
+        row, _ = self._settler.record(before, wish, max(0.0, end - time.monotonic()))
+        return before, row
 
     def _settle(self, row: Attachment, end: float, progress: Progress, steps: list[str]) -> View:
         taken, done = self._settler.settle(row, max(0.0, end - time.monotonic()), progress)
@@ -243,8 +245,8 @@ class Guests:
     def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
         """Take back what a refused launch has made; *defined*: the guest as well."""
         for before, row in made:
-            if before is None or before.want < row.want:
-                self._settler.withdraw(row, before.want if before else Level.ABSENT)
+            if row != before:
+                self._settler.withdraw(row, before)
         if not defined:
             return
         with suppress(MoorlineError):  # the refusal is what the caller must hear

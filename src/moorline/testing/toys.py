@@ -33,6 +33,7 @@ from moorline.model import (
     Sizes,
     Unknown,
     Unlinked,
+    Use,
     VolumeId,
 )
 from moorline.ports import At, Delete, Entry, Event, Host, Option, Put, Values
@@ -60,6 +61,8 @@ class ToyGuest:
     """Ticks until a disk that was asked to go is gone."""
     told: dict[VolumeId, int] = field(default_factory=dict)
     """The sizes of which it was told, where that was not at the attach."""
+    uses: dict[VolumeId, Use] = field(default_factory=dict)
+    """How its disks were plugged."""
 
     def paths(self) -> frozenset[str]:
         return frozenset(self.live.values()) | frozenset(self.defined.values()) | self.foreign
@@ -78,6 +81,10 @@ class ToyWorld:
     """Paths of files that are not on their share."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Of files that somebody made larger, by path."""
+    formats: dict[str, Format] = field(default_factory=dict)
+    """The formats that files have, by path; those that are not named have any."""
+    passwords: dict[str, str] = field(default_factory=dict)
+    """What mounting a share takes; those that are not named take any."""
     guests: dict[GuestId, ToyGuest] = field(default_factory=dict)
     blind: bool = False
     """The hypervisor does not answer."""
@@ -107,6 +114,8 @@ class ToyExport:
     share: str
     name: str
     volume: VolumeId | None
+    format: Format = "raw"
+    password: str = ""
 
 
 class ToyShare:
@@ -135,7 +144,13 @@ class ToyShare:
         for text in (share, name):
             if not isinstance(text, str) or not text or "/" in text or text.startswith("."):
                 raise Refused(f"{text!r} is no name of a share or a file on it")
-        return ToyExport(str(share), str(name), VolumeId(volume) if volume else None)
+        return ToyExport(
+            str(share),
+            str(name),
+            VolumeId(volume) if volume else None,
+            data.get("format", "raw"),
+            data.get("password", ""),
+        )
 
     def link_name(self, c: ToyExport) -> LinkName:
         return LinkName(str(BASE / c.share))
@@ -151,7 +166,7 @@ class ToyShare:
             return Unknown(f"{at} does not answer")
         if c.share in self._world.dead:
             return Broken(f"{at} is dead")
-        return Linked(ImageFile(Path(at) / c.name, "raw"))
+        return Linked(ImageFile(Path(at) / c.name, c.format))
 
     def verify(self, c: ToyExport) -> None:
         path = f"{self.link_name(c)}/{c.name}"
@@ -159,9 +174,13 @@ class ToyShare:
             raise Failed(f"{c.share} is not mounted")
         if path in self._world.missing:
             raise Refused(f"there is no file {path}")
+        if self._world.formats.get(path, c.format) != c.format:
+            raise Refused(f"{path} is not {c.format}")
 
     def connect(self, c: ToyExport) -> None:
         at = self.link_name(c)
+        if self._world.passwords.get(c.share, c.password) != c.password:
+            raise Failed(f"{c.share} cannot be mounted: wrong password")
         if self._world.mounts.get(at, c.share) != c.share:
             raise NotOurs(f"something else is mounted at {at}")
         if c.share in self._world.hung:
@@ -237,6 +256,8 @@ class ToyHypervisor:
             if volume in half:
                 continue
             self._refuse_missing(path)
+            form = source.format if isinstance(source, ImageFile) else "raw"
+            found.uses[volume] = Use(path, form, options.readonly, options.shared, volume)
             self._world.faults.effect(partial(half.__setitem__, volume, path))
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
@@ -282,9 +303,16 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
     live, defined = dict(guest.live), dict(guest.defined)  # time passes in other threads
     halves = ([live] if guest.running else []) + ([defined] if guest.persistent else [])
     return {
-        volume: Disk(_state(guest, volume, halves), f"toy-{volume}", path)
+        volume: Disk(
+            _state(guest, volume, halves), f"toy-{volume}", path, _uses(guest, volume, path)
+        )
         for volume, path in {**defined, **live}.items()
     }
+
+
+def _uses(guest: ToyGuest, volume: VolumeId, path: str) -> frozenset[Use]:
+    use = guest.uses.get(volume)
+    return frozenset({use} if use and use.path == path else ())
 
 
 def _state(

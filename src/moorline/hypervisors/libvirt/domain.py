@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from xml.etree import ElementTree as ET
 
-from moorline.model import Disk, DiskState, VolumeId
+from moorline.model import Disk, DiskState, Use, VolumeId
 
 MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
@@ -36,6 +36,11 @@ class MarkedDisk:
     """Its unit on the SCSI controller."""
     format: str = "raw"
     readonly: bool = False
+    shared: bool = False
+
+    def use(self, volume: VolumeId) -> Use:
+        """As the core knows it."""
+        return Use(self.source, self.format, self.readonly, self.shared, volume)
 
 
 class Half:
@@ -65,6 +70,7 @@ class Half:
                 _unit(disk, self.scsi_controller),
                 _get(disk, "driver", "type") or "raw",
                 disk.find("readonly") is not None,
+                disk.find("shareable") is not None,
             )
             for disk in self._xml.iterfind("devices/disk")
             if (mark := _get(disk, "alias", "name")).startswith(MARK)
@@ -149,12 +155,16 @@ class Domain:
         One that only a saved state has is PARTIAL, as it comes back with that.
         """
         halves = self.halves()
+        everywhere = (*halves, *self._saved())
         found: dict[VolumeId, Disk] = {}
-        for half in (*halves, *self._saved()):
+        for half in everywhere:
             for volume, disk in half.disks.items():
                 whole = all(volume in other.disks for other in halves)
                 state = DiskState.WHOLE if whole else DiskState.PARTIAL
-                found.setdefault(volume, Disk(state, disk.target, disk.source))
+                uses = frozenset(
+                    other.disks[volume].use(volume) for other in everywhere if volume in other.disks
+                )
+                found.setdefault(volume, Disk(state, disk.target, disk.source, uses))
         return found
 
     def paths(self) -> frozenset[str]:

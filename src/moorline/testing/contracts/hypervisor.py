@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -222,7 +223,7 @@ class HypervisorContract:
         whole = look(rig, guest)
         take_away(rig, guest, OTHER)  # a lower name is free now: healing must not take it
         rig.halve(guest, VOLUME, keep)
-        assert look(rig, guest) == Disk(DiskState.PARTIAL, whole.device, whole.source)
+        assert look(rig, guest) == replace(whole, state=DiskState.PARTIAL)
         rig.hypervisor.attach(guest, VOLUME, source, PLAIN)
         assert look(rig, guest) == whole
 
