@@ -69,7 +69,7 @@ def choice(rounds: int) -> tuple[float, float]:
         order = Order(name="box", empty=20 * GIB, cluster=lab.cluster)
 
         def ours() -> None:
-            assert maker.choose(order).best.datastore.name == "ds48"
+            assert maker.choose(order).best().datastore.name == "ds48"
 
         found = paired(rounds, lambda: milliseconds(raw), lambda: milliseconds(ours))
         operator.close()

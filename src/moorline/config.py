@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -111,8 +112,15 @@ def load(
         conf([], project="moorline", default_config_files=[str(file) for file in files])
         for file in files:
             _refuse_unknown(cfg.ConfigParser(str(file), {}))
+    except cfg.ConfigFileParseError as e:
+        # Its message quotes the line, which may hold a password, or megabytes of anything.
+        line = re.search(r":([0-9]+), ", str(e.msg))
+        where = f"line {line[1]} of {e.config_file}" if line else e.config_file
+        raise Refused(f"the configuration cannot be used: {where} is no assignment") from None
     except cfg.Error as e:
         raise Refused(f"the configuration cannot be used: {e}") from e
+    except UnicodeDecodeError:
+        raise Refused("the configuration cannot be used: a file of it is not text") from None
     chosen = state_dir or Path(conf.moorline.state_dir or _default_state_dir())
     conf.set_override("state_dir", str(chosen), group="moorline")
     return Settings(

@@ -35,6 +35,13 @@ class MoorlineError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    @property
+    def kind(self) -> str:
+        """The nearest class of this module, in small letters: what programs are told."""
+        return next(
+            base.__name__.lower() for base in type(self).__mro__ if base.__module__ == __name__
+        )
+
 
 class Refused(MoorlineError):
     """Nothing changed. The same request will be refused again."""

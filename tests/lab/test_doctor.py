@@ -145,7 +145,7 @@ def test_wishes_that_cannot_come_true(scene: Scene, libvirt_conn: Any, stopped: 
     explained = scene.moorline.json("explain", refused.id)[0]
     assert explained["step"] == "attach"
     assert explained["waits_for"]
-    assert [entry["outcome"] for entry in explained["tried"]][-1] == "Refused"
+    assert [entry["outcome"] for entry in explained["tried"]][-1] == "refused"
     follow(scene, explained)
     assert findings(scene) == {}
     assert scene.is_clean()

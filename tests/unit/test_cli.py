@@ -33,7 +33,7 @@ VIEW = View(
     device="vdb",
     since=0.0,
     next="nothing",
-    trouble=Trouble("", "Failed", "no route", 0.0),
+    trouble=Trouble("", "failed", "no route", 0.0),
 )
 
 

@@ -33,7 +33,7 @@ def test_what_was_done_is_told_in_order(journal: Journal) -> None:
     journal.saw("the share hangs", link="/toy/s1")
     first, second, third = journal.read()
     assert (first.step, first.outcome, first.volume, first.guest) == ("connect", "done", "v1", "g1")
-    assert (second.outcome, second.message, second.link) == ("Failed", "no route", "/toy/s1")
+    assert (second.outcome, second.message, second.link) == ("failed", "no route", "/toy/s1")
     assert (third.step, third.outcome) == ("", "seen")
     assert [e.id for e in (first, second, third)] == [1, 2, 3]
 
@@ -91,11 +91,11 @@ def test_what_is_seen_is_told_each_time(journal: Journal) -> None:
 def test_what_keeps_a_wish_waiting_is_told_once(journal: Journal) -> None:
     failed = took("no route")
     journal.took(failed)
-    journal.noted(failed.row, Trouble("", "Failed", "no route", 0.0))
-    journal.noted(failed.row, Trouble("park", "NotOurs", "a tmpfs is there", 0.0))
+    journal.noted(failed.row, Trouble("", "failed", "no route", 0.0))
+    journal.noted(failed.row, Trouble("park", "notours", "a tmpfs is there", 0.0))
     assert [(e.step, e.outcome, e.message) for e in journal.read()] == [
-        ("connect", "Failed", "no route"),
-        ("", "NotOurs", "a tmpfs is there"),
+        ("connect", "failed", "no route"),
+        ("", "notours", "a tmpfs is there"),
     ]
 
 

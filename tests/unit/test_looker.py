@@ -74,7 +74,7 @@ def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
         assert (found.links, found.parked) == ({"hung": 2, "foreign": 1}, 1)
         assert sorted(volumes(found.due)) == ["going", "hangs", "theirs"]
         for row in rig.records.all():
-            rig.records.note(row, Trouble("", "Uncertain", "it does not answer", 0.0))
+            rig.records.note(row, Trouble("", "uncertain", "it does not answer", 0.0))
 
 
 def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:

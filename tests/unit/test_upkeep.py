@@ -193,7 +193,7 @@ def test_a_call_that_gave_up_is_gone_on_with(rig: Rig, loop: Loop) -> None:
 def test_a_trouble_that_passed_by_itself_is_forgotten(rig: Rig, loop: Loop) -> None:
     rig.wish("v1", "g1", Level.CONNECTED)
     (row,) = rig.records.all()
-    rig.records.note(row, Trouble("", "Failed", "no route", 0.0))
+    rig.records.note(row, Trouble("", "failed", "no route", 0.0))
     rig.world.mounts[row.link] = "s1"
     loop.start()
     until(lambda: loop.trouble("v1") is None)
@@ -249,7 +249,7 @@ def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
     until(lambda: loop.whys() == ["/toy/s1 is dead; stop its users first: g1"])
     trouble = loop.trouble("v1")
     assert trouble
-    assert trouble.error == "NotOurs"
+    assert trouble.error == "notours"
     rig.world.guests[G1].running = False
     rig.world.guests[G1].live.clear()
     loop.hand.wake(G1)

@@ -54,7 +54,7 @@ class Metrics:
 
     def took(self, took: Took) -> None:
         """Count a step; the report of a reconciler."""
-        result = type(took.error).__name__.lower() if took.error else "done"
+        result = took.error.kind if took.error else "done"
         self._steps.labels(took.step.value, result).inc()
         self._seconds.labels(took.step.value).observe(took.seconds)
 

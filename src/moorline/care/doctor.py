@@ -143,7 +143,7 @@ class Doctor:
             yield findings.dead_share(row, seen, stop)
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
-        elif step is not Step.NOTHING and trouble is not None and trouble.error in _REFUSALS:
+        elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
             yield findings.refused_wish(row, trouble.message)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
@@ -214,7 +214,8 @@ class Doctor:
         return facts
 
 
-_REFUSALS = ("Refused", "NotFound", "Denied")
+def _is_refusal(trouble: Trouble) -> bool:
+    return trouble.error.lower() in ("refused", "notfound", "denied")
 
 
 def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:

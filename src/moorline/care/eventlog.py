@@ -40,7 +40,7 @@ class JournalEntry:
     step: str
     """As in the planner; '' if something was only seen, or kept a step from being taken."""
     outcome: str
-    """``done``, ``seen``, or the class of the error."""
+    """``done``, ``seen``, or the class of the error in small letters."""
     volume: str = ""
     guest: str = ""
     link: str = ""
@@ -82,7 +82,7 @@ class Journal:
         key = took.row.key
         self._note(
             took.step.value,
-            type(took.error).__name__ if took.error else _DONE,
+            took.error.kind if took.error else _DONE,
             str(took.error) if took.error else "",
             volume=key.volume,
             guest=took.row.guest_name or key.guest,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from moorline.care.adopt import Candidate
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
-from moorline.cli.output import aligned, dump
+from moorline.cli.output import aligned
 from moorline.model import Format
 
 _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
@@ -48,7 +47,8 @@ def adopt(
     what = named(volume_url, connection, format_)
     if what is None:
         with given.open(own=False) as moorline:
-            _print(given, moorline.disks(guest))
+            candidates = moorline.disks(guest)
+        given.tell(candidates, aligned([_COLUMNS, *map(_row, candidates)]))
         return
     with given.open(own=not dry_run, patience=10.0) as moorline:
         adoption = moorline.adopt(
@@ -60,13 +60,12 @@ def adopt(
             hands_off=hands_off,
             dry_run=dry_run,
         )
-    if given.output != "text":
-        click.echo(dump(adoption.to_dict(), given.output))
-    elif dry_run:
-        click.echo(f"would {', '.join(adoption.steps)}" if adoption.steps else "nothing to do")
+    view = adoption.view
+    if dry_run:
+        text = f"would {', '.join(adoption.steps)}" if adoption.steps else "nothing to do"
     else:
-        view = adoption.view
-        click.echo(f"volume {view.volume} of {view.guest} is adopted, and seen {view.seen}")
+        text = f"volume {view.volume} of {view.guest} is adopted, and seen {view.seen}"
+    given.tell(adoption, text)
 
 
 @click.command()
@@ -85,19 +84,9 @@ def release(given: Common, guest: str, volume: str, dry_run: bool) -> None:
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
         adoption = moorline.release(guest, volume, dry_run=dry_run)
-    if given.output != "text":
-        click.echo(dump(adoption.to_dict(), given.output))
-        return
     would = "would release" if dry_run else "released"
     view = adoption.view
-    click.echo(f"{would} volume {view.volume} on {view.guest}, which keeps its disk")
-
-
-def _print(given: Common, candidates: Sequence[Candidate]) -> None:
-    if given.output != "text":
-        click.echo(dump([each.to_dict() for each in candidates], given.output))
-        return
-    click.echo(aligned([_COLUMNS, *map(_row, candidates)]))
+    given.tell(adoption, f"{would} volume {view.volume} on {view.guest}, which keeps its disk")
 
 
 def _row(candidate: Candidate) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.output import say
 from moorline.config import Settings
 from moorline.errors import Refused
 
@@ -38,7 +39,7 @@ def agent(
     if openapi:
         from moorline.local_api.openapi import document
 
-        click.echo(json.dumps(document(), indent=2))
+        say(json.dumps(document(), indent=2))
         return
     try:
         from moorline.agent.agent import Agent

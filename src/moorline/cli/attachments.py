@@ -12,7 +12,7 @@ import click
 
 from moorline.api import Outcome
 from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
-from moorline.cli.output import dump, table
+from moorline.cli.output import table
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
 
@@ -108,7 +108,7 @@ def attach(
             progress=given.progress,
             dry_run=dry_run,
         )
-    _print(given, outcome, dry_run)
+    _tell(given, outcome, dry_run)
 
 
 @click.command()
@@ -133,11 +133,9 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
             guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
     if outcome is not None:
-        _print(given, outcome, dry_run)
-    elif given.output == "text":
-        click.echo(f"volume {volume} is no disk of {guest}")
+        _tell(given, outcome, dry_run)
     else:
-        click.echo(dump(None, given.output))
+        given.tell(None, f"volume {volume} is no disk of {guest}")
 
 
 @click.command()
@@ -157,12 +155,9 @@ def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
         views = moorline.forget(volume, guest, dry_run=dry_run)
-    if given.output != "text":
-        click.echo(dump([view.to_dict() for view in views], given.output))
-        return
-    for view in views:
-        would = "would forget" if dry_run else "forgot"
-        click.echo(f"{would} volume {view.volume} on {view.guest}")
+    would = "would forget" if dry_run else "forgot"
+    lines = [f"{would} volume {view.volume} on {view.guest}" for view in views]
+    given.tell(views, "\n".join(lines))
 
 
 @click.command()
@@ -179,10 +174,7 @@ def sweep(given: Common) -> None:
     """
     with given.open(own=True, patience=10.0) as moorline:
         left = moorline.sweep(given.progress)
-    if given.output != "text":
-        click.echo(dump([view.to_dict() for view in left], given.output))
-    elif left:
-        click.echo(table(left))
+    given.tell(left, table(left) if left else "")
     if left:
         count = len(left)
         raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wished yet")
@@ -191,7 +183,7 @@ def sweep(given: Common) -> None:
 def read_connection(path: Path) -> Mapping[str, Any]:
     """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        text = _standard_input() if str(path) == "-" else path.read_text()
         connection = json.loads(text)
     except OSError as e:
         raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
@@ -206,16 +198,20 @@ def read_connection(path: Path) -> Mapping[str, Any]:
     return connection
 
 
-def _print(given: Common, outcome: Outcome, dry_run: bool) -> None:
-    if given.output != "text":
-        click.echo(dump(outcome.to_dict(), given.output))
-        return
+def _standard_input() -> str:
+    if sys.stdin is None:  # <&-
+        raise Refused("the connection was to come on standard input, which is closed")
+    return sys.stdin.read()
+
+
+def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:
     view = outcome.view
     if dry_run:
-        click.echo(f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do")
+        text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
     elif view.wanted == "absent":
-        click.echo(f"volume {view.volume} is detached from {view.guest}")
+        text = f"volume {view.volume} is detached from {view.guest}"
     else:
         where = f" as {view.device}" if view.device else ""
         to = "for" if view.wanted == "connected" else "to"
-        click.echo(f"volume {view.volume} is {view.wanted} {to} {view.guest}{where}")
+        text = f"volume {view.volume} is {view.wanted} {to} {view.guest}{where}"
+    given.tell(outcome, text)

@@ -7,14 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from moorline import errors
-from moorline.cli.output import FORMATS, dump
+from moorline.cli.output import FORMATS, Unprinted, dump, say
 from moorline.local_api.problem import exit_code, to_problem
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
+READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 LONGEST_TIMEOUT = 86400.0
 """Seconds; an agent takes no longer one either."""
 _GLANCE = 0.5
@@ -63,6 +66,11 @@ class Common:
         return wiring.settings(
             self.config_files, state_dir=self.state_dir, hypervisor=self.hypervisor
         )
+
+    def tell(self, value: Any, text: str) -> None:
+        """Print a result: *text* for people ('': nothing), or *value* as JSON or YAML."""
+        if told := text if self.output == "text" else dump(value, self.output):
+            say(told)
 
     def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
         """Open the façade: the agent's if one runs, else as the host's owner, or only to look."""
@@ -124,7 +132,7 @@ class Progress:
     def __call__(self, what: str) -> None:
         self._latest = what
         if self._loud:
-            click.echo(f"… {what}", err=True)
+            complain(f"… {what}")
 
     def percent(self, what: str, done: int) -> None:
         """Tell how much of *what* is done: in one line on a terminal, else each tenth."""
@@ -144,7 +152,7 @@ class Progress:
     def _grow_loud(self) -> None:
         self._loud = True
         if self._latest:
-            click.echo(f"… {self._latest}", err=True)
+            complain(f"… {self._latest}")
 
 
 def common(command: F) -> Callable[..., Any]:
@@ -196,8 +204,11 @@ def common(command: F) -> Callable[..., Any]:
         except errors.MoorlineError as e:
             progress.end()
             _fail(e, output)
+        except Unprinted as e:
+            progress.end()
+            _end_unprinted(e)
         except KeyboardInterrupt:
-            click.echo("moorline: interrupted; a wish that was recorded is kept", err=True)
+            complain("moorline: interrupted; a wish that was recorded is kept")
             sys.exit(INTERRUPTED)
         finally:
             progress.end()
@@ -205,14 +216,25 @@ def common(command: F) -> Callable[..., Any]:
     return run
 
 
-def _fail(error: errors.MoorlineError, output: str) -> None:
+def _fail(error: errors.MoorlineError, output: str) -> NoReturn:
     code = exit_code(error)
-    if output == "text":
-        click.echo(f"moorline: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+    if output != "text":
+        complain(dump(to_problem(error), output))
     else:
-        told = to_problem(error)
-        click.echo(dump(told, output), err=True)
-    sys.stdout.flush()
+        complain(f"moorline: {error.message}")
+        if error.hint:
+            complain(f"  hint: {error.hint}")
     sys.exit(code)
+
+
+def _end_unprinted(error: Unprinted) -> NoReturn:
+    if isinstance(error.__cause__, BrokenPipeError):
+        sys.exit(READER_GONE)
+    complain(f"moorline: what was asked is done, and its result cannot be printed: {error}")
+    sys.exit(exit_code(errors.Uncertain("")))
+
+
+def complain(text: str) -> None:
+    """Write to standard error. Where that is full or gone, the exit code has to do."""
+    with suppress(OSError):
+        click.echo(text, err=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from moorline.cli.output import say
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -19,4 +21,4 @@ def completion(context: click.Context, shell: str) -> None:
     script = get_completion_class(shell)
     assert script is not None, "click knows the three shells that it lets through"
     root = context.find_root().command
-    click.echo(script(root, {}, "moorline", "_MOORLINE_COMPLETE").source())
+    say(script(root, {}, "moorline", "_MOORLINE_COMPLETE").source())

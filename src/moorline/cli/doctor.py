@@ -12,7 +12,7 @@ from moorline.care.explain import Explanation
 from moorline.care.repair import Repair
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.events import line
-from moorline.cli.output import age, dump
+from moorline.cli.output import age, say
 from moorline.errors import Failed
 from moorline.ports.inspection import Finding
 
@@ -35,16 +35,12 @@ def doctor(given: Common) -> None:
     """
     with given.open(own=False) as moorline:
         diagnosis = moorline.doctor()
-    if given.output != "text":
-        click.echo(dump(diagnosis.to_dict(), given.output))
-    else:
-        for finding in diagnosis.findings:
-            click.echo(_told(finding))
-        versions = ", ".join(f"{name} {text}" for name, text in diagnosis.facts.items())
-        count = len(diagnosis.findings) or "nothing"
-        click.echo(f"{count} found ({versions})")
+    versions = ", ".join(f"{name} {text}" for name, text in diagnosis.facts.items())
+    count = len(diagnosis.findings) or "nothing"
+    given.tell(
+        diagnosis, "\n".join([*map(_told, diagnosis.findings), f"{count} found ({versions})"])
+    )
     if diagnosis.findings:
-        sys.stdout.flush()
         sys.exit(FOUND)
 
 
@@ -60,10 +56,7 @@ def explain(given: Common, volume: str) -> None:
     """
     with given.open(own=False) as moorline:
         explained = moorline.explain(volume)
-    if given.output == "text":
-        click.echo("\n\n".join(_sentences(each) for each in explained))
-    else:
-        click.echo(dump([each.to_dict() for each in explained], given.output))
+    given.tell(explained, "\n\n".join(_sentences(each) for each in explained))
 
 
 @click.command()
@@ -85,12 +78,9 @@ def repair(given: Common, disks: bool, dry_run: bool) -> None:
         due = moorline.repair(disks=disks, dry_run=True)
         if not dry_run:
             for each in due if given.output == "text" else ():
-                click.echo(f"will {each.action} {each.subject}")
+                say(f"will {each.action} {each.subject}")
             due = moorline.repair(disks=disks) if due else []
-    if given.output != "text":
-        click.echo(dump([each.to_dict() for each in due], given.output))
-    else:
-        _print_repairs(due, dry_run)
+    given.tell(due, _repairs(due, dry_run))
     if left := [each for each in due if each.problem]:
         raise Failed(f"{len(left)} of {len(due)} repairs were not done")
 
@@ -112,22 +102,19 @@ def abort(given: Common, mount_point: str, force: bool, dry_run: bool) -> None:
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
         made = moorline.abort(mount_point, force=force, dry_run=dry_run)
-    if given.output != "text":
-        click.echo(dump(made.to_dict(), given.output))
-    else:
-        _print_repairs([made], dry_run)
-        if made.done:
-            click.echo("  next: moorline sweep")
+    following = "\n  next: moorline sweep" if made.done else ""
+    given.tell(made, _repairs([made], dry_run) + following)
 
 
-def _print_repairs(repairs: Sequence[Repair], dry_run: bool) -> None:
-    for each in repairs:
-        if dry_run:
-            click.echo(f"would {each.action} {each.subject}")
-        else:
-            click.echo(f"{each.action} {each.subject}: {each.problem or 'done'}")
+def _repairs(repairs: Sequence[Repair], dry_run: bool) -> str:
     if not repairs:
-        click.echo("nothing to repair")
+        return "nothing to repair"
+    return "\n".join(
+        f"would {each.action} {each.subject}"
+        if dry_run
+        else f"{each.action} {each.subject}: {each.problem or 'done'}"
+        for each in repairs
+    )
 
 
 def _told(finding: Finding) -> str:

@@ -13,7 +13,7 @@ import click
 
 from moorline.care.eventlog import JournalEntry
 from moorline.cli.common import Common, common
-from moorline.cli.output import dump
+from moorline.cli.output import say
 from moorline.errors import Unavailable
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -51,10 +51,10 @@ def events(given: Common, follow: bool, since: float, volume: str) -> None:
     """
     for told in _told(given, follow, since, volume):
         if given.output != "text" and not follow:
-            click.echo(dump([entry.to_dict() for entry in told], given.output))
+            given.tell(told, "")
             return
         for entry in told:
-            click.echo(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
+            say(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
 
 
 def _told(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
-from moorline.cli.output import dump
 from moorline.cli.sizes import size as size_
 
 
@@ -35,15 +34,6 @@ def extend(
         outcome = moorline.extend(
             guest, volume, size, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
-    if given.output != "text":
-        click.echo(dump(outcome.to_dict(), given.output))
-    elif outcome.steps:
-        has = "would have" if dry_run else "has"
-        click.echo(
-            f"volume {outcome.view.volume} {has} {outcome.size} bytes on"
-            f" {outcome.view.guest}, which saw {outcome.before}"
-        )
-    else:
-        click.echo(
-            f"volume {outcome.view.volume} has {outcome.size} bytes on {outcome.view.guest} already"
-        )
+    view, before = outcome.view, f", which saw {outcome.before}" if outcome.steps else " already"
+    has = "would have" if dry_run and outcome.steps else "has"
+    given.tell(outcome, f"volume {view.volume} {has} {outcome.size} bytes on {view.guest}{before}")

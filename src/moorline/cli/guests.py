@@ -11,7 +11,6 @@ import click
 from moorline.cli import vsphere
 from moorline.cli.attachments import read_connection
 from moorline.cli.common import Common, common, timeout_option
-from moorline.cli.output import dump
 from moorline.errors import Refused
 from moorline.model import Format
 from moorline.ports.guests import NO_DOCUMENT, Document, Hardware
@@ -138,7 +137,7 @@ def launch(
             timeout=timeout,
             progress=given.progress,
         )
-    _print(given, outcome, f"guest {name} {_state(outcome)}")
+    _tell(given, outcome, f"guest {name} {_state(outcome)}")
 
 
 @click.command()
@@ -157,7 +156,7 @@ def start(given: Common, guest: str, timeout: float) -> None:
         return
     with given.open(own=True, patience=timeout) as moorline:
         outcome = moorline.guests.start(guest, timeout=timeout, progress=given.progress)
-    _print(given, outcome, f"guest {outcome.guest} {_state(outcome)}")
+    _tell(given, outcome, f"guest {outcome.guest} {_state(outcome)}")
 
 
 @click.command()
@@ -186,7 +185,7 @@ def remove(given: Common, guest: str, force: bool, any_: bool, timeout: float) -
             guest, force=force, any=any_, timeout=timeout, progress=given.progress
         )
     told = f"guest {outcome.guest} is removed" if outcome else f"there is no guest {guest}"
-    _print(given, outcome, told)
+    _tell(given, outcome, told)
 
 
 def _on_vsphere(given: Common) -> bool:
@@ -213,10 +212,9 @@ def _text(path: Path) -> Document:
         raise Refused(f"the template {path} is not UTF-8 text") from e
 
 
-def _print(given: Common, outcome: GuestOutcome | None, told: str) -> None:
-    if given.output != "text":
-        click.echo(dump(outcome and outcome.to_dict(), given.output))
-        return
-    click.echo(told)
-    for view in outcome.attachments if outcome else ():
-        click.echo(f"volume {view.volume} is {view.seen} as {view.device}")
+def _tell(given: Common, outcome: GuestOutcome | None, told: str) -> None:
+    disks = [
+        f"volume {view.volume} is {view.seen} as {view.device}"
+        for view in (outcome.attachments if outcome else ())
+    ]
+    given.tell(outcome, "\n".join([told, *disks]))

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 
 import click
 
-from moorline.cli.common import Common, common, timeout_option
+from moorline.cli.common import Common, common, complain, timeout_option
+from moorline.cli.output import say
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 
 DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
@@ -75,8 +76,8 @@ def install(given: Common, directory: Path) -> None:
         fresh.replace(path)
     except OSError as e:
         raise _unwritable(path, e) from e
-    click.echo(f"{path} is installed")
-    click.echo("restart libvirtd (virtqemud) if it had no hooks for QEMU when it started")
+    say(f"{path} is installed")
+    say("restart libvirtd (virtqemud) if it had no hooks for QEMU when it started")
 
 
 @hook.command()
@@ -90,7 +91,7 @@ def uninstall(given: Common, directory: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as e:
         raise _unwritable(path, e) from e
-    click.echo(f"{path} is not there any more")
+    say(f"{path} is not there any more")
 
 
 @hook.command()
@@ -110,7 +111,7 @@ def run(given: Common, timeout: float) -> None:
     except MoorlineError as e:
         if _may_need_us(domain):
             raise
-        click.echo(f"moorline: {e}; the guest has no disk of Moorline's, and starts", err=True)
+        complain(f"moorline: {e}; the guest has no disk of Moorline's, and starts")
         return
     with given.open(own=True, patience=timeout) as moorline:
         left = max(0.0, end - time.monotonic())

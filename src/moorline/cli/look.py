@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from moorline.cli.common import Common, common
-from moorline.cli.output import details, dump, table
+from moorline.cli.output import details, table
 
 
 @click.command("list")
@@ -20,10 +20,7 @@ def list_(given: Common) -> None:
     """
     with given.open(own=False) as moorline:
         views = moorline.list()
-    if given.output == "text":
-        click.echo(table(views))
-    else:
-        click.echo(dump([view.to_dict() for view in views], given.output))
+    given.tell(views, table(views))
 
 
 @click.command()
@@ -41,7 +38,4 @@ def show(given: Common, volume: str) -> None:
     """
     with given.open(own=False) as moorline:
         views = moorline.show(volume)
-    if given.output == "text":
-        click.echo("\n\n".join(details(view) for view in views))
-    else:
-        click.echo(dump([view.to_dict() for view in views], given.output))
+    given.tell(views, "\n\n".join(details(view) for view in views))

@@ -1,11 +1,15 @@
-"""Values to text, JSON or YAML."""
+"""Values to text, JSON or YAML, and those to standard output."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+import click
 
 from moorline.core.views import View
 
@@ -13,13 +17,36 @@ FORMATS = ("text", "json", "yaml")
 _COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")
 
 
+class Unprinted(Exception):
+    """What was asked is done, and its result cannot be written to standard output."""
+
+
+def say(text: str) -> None:
+    """Write *text* and a newline, through to the file. Raises Unprinted."""
+    try:
+        click.echo(text)
+        if sys.stdout is not None:  # it was closed before we began
+            sys.stdout.flush()
+    except OSError as e:
+        # What is buffered is dropped: Python would try it again, and complain, when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise Unprinted(e.strerror) from e
+
+
 def dump(value: Any, output: str) -> str:
-    """Serialise *value* as ``json`` or ``yaml``."""
+    """Serialise a result as ``json`` or ``yaml``: plain values, or what has a ``to_dict``."""
+    plain = _plain(value)
     if output == "json":
-        return json.dumps(value, indent=2)
+        return json.dumps(plain, indent=2)
     import yaml
 
-    return str(yaml.safe_dump(value, sort_keys=False)).rstrip()
+    return str(yaml.safe_dump(plain, sort_keys=False)).rstrip()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.to_dict() if hasattr(value, "to_dict") else value
 
 
 def table(views: Sequence[View]) -> str:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from moorline.cli.common import Common, common
-from moorline.cli.output import dump
 from moorline.cli.sizes import size
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,14 +86,14 @@ def launch(given: Common, name: str, *, start: bool, timeout: float, **asked: An
         make(order, lambda done: given.progress.percent(what, done))
         made = provisioner.look(name)
     facts = {"guest": name, "guest_id": made.id, "running": start, "disks": [*made.disks]}
-    _tell(given, facts, f"{name} {'runs' if start else 'is made'}, with {', '.join(made.disks)}")
+    given.tell(facts, f"{name} {'runs' if start else 'is made'}, with {', '.join(made.disks)}")
 
 
 def start(given: Common, name: str, *, timeout: float) -> None:
     """Power a machine on that was launched."""
     with _provisioner(given, name, timeout) as provisioner:
         provisioner.start(name)
-    _tell(given, {"guest": name, "running": True}, f"{name} runs")
+    given.tell({"guest": name, "running": True}, f"{name} runs")
 
 
 def remove(given: Common, name: str, *, timeout: float) -> None:
@@ -102,7 +101,7 @@ def remove(given: Common, name: str, *, timeout: float) -> None:
     with _provisioner(given, name, timeout) as provisioner:
         there = provisioner.remove(name)
     told = f"{name} is gone" if there else f"there is no machine {name}"
-    _tell(given, {"guest": name, "running": False}, told)
+    given.tell({"guest": name, "running": False}, told)
 
 
 def _provisioner(
@@ -147,14 +146,10 @@ def datastores(
         order = provisioner.order("none", **_order({**asked, "empty": for_, "image": image}))
         choice = provisioner.choose(order)
     told = [verdict for verdict in choice.verdicts if explain or not verdict.against]
-    if given.output != "text":
-        facts = [{**asdict(v.datastore), "size": v.size, "against": v.against} for v in told]
-        click.echo(dump(facts, given.output))
-    else:
-        for line in choice.explain()[: len(told)]:
-            click.echo(line)
+    facts = [{**asdict(v.datastore), "size": v.size, "against": v.against} for v in told]
+    given.tell(facts, "\n".join(choice.explain()[: len(told)]))
     if not told or told[0].against:
-        _ = choice.best  # says why none will do
+        choice.best()
 
 
 @click.command()
@@ -181,7 +176,7 @@ def relocate(given: Common, guest: str, volume: str, datastore: str, round_up: b
         view = moorline.relocate(
             guest, volume, datastore, round_up=round_up, progress=given.progress
         )
-    _tell(given, view.to_dict(), f"volume {view.volume} of {view.guest} lies on {datastore}")
+    given.tell(view.to_dict(), f"volume {view.volume} of {view.guest} lies on {datastore}")
 
 
 def _order(asked: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +185,3 @@ def _order(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("thin") or asked.get("eager"):
         fields["thin"] = bool(asked.get("thin"))
     return fields
-
-
-def _tell(given: Common, facts: dict[str, Any], text: str) -> None:
-    click.echo(text if given.output == "text" else dump(facts, given.output))

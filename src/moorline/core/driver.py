@@ -164,7 +164,7 @@ class Settler:
 
     def note(self, row: Attachment, error: MoorlineError, step: Step | None = None) -> None:
         """Write down what went wrong, for `show`."""
-        trouble = Trouble(step.value if step else "", type(error).__name__, str(error), time.time())
+        trouble = Trouble(step.value if step else "", error.kind, str(error), time.time())
         with suppress(MoorlineError):  # the error itself matters more than a note of it
             self._records.note(row, trouble)
 

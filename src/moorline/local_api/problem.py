@@ -48,14 +48,10 @@ def status(error: MoorlineError) -> int:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def _known(error: MoorlineError) -> type[MoorlineError]:
-    return next(kind for kind in type(error).__mro__ if kind in _CLASSES.values())
-
-
 def to_problem(error: MoorlineError) -> dict[str, Any]:
     """What is told of an error; the keys are stable."""
     return {
-        "error": _known(error).__name__.lower(),
+        "error": error.kind,
         "code": exit_code(error),
         "message": error.message,
         "hint": error.hint,

@@ -99,9 +99,7 @@ class Worker:
         """Write down what went wrong, for `show`, unless it is what was said last."""
         if str(error) == turn.why:
             return
-        trouble = Trouble(
-            step.value if step else "", type(error).__name__, str(error), self._clock()
-        )
+        trouble = Trouble(step.value if step else "", error.kind, str(error), self._clock())
         with suppress(MoorlineError):  # a full disk, say: the log and `explain` have it
             if (row := self._records.get(turn.key)) is not None:
                 self._records.note(row, trouble)

@@ -136,8 +136,8 @@ def test_steps_are_in_the_log_with_the_request_that_they_were_taken_for(
     (asked,) = [line for line in told if line.get("operation") == "attach"]
     (step,) = [line for line in told if line.get("step") == "attach"]
     assert step["request"] == asked["request"]
-    assert (step["level"], step["outcome"]) == ("warning", "Refused")
-    assert step["message"].startswith("attach Refused volume vol-1 on test ")
+    assert (step["level"], step["outcome"]) == ("warning", "refused")
+    assert step["message"].startswith("attach refused volume vol-1 on test ")
 
 
 def test_who_follows_the_events_outlives_the_agent(

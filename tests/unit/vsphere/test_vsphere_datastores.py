@@ -50,7 +50,7 @@ def against(candidate: Datastore, wanted: Wanted = WANTED) -> str:
 )
 def test_what_is_passed_over_however_much_room_it_has(bad: Datastore, reason: str) -> None:
     assert reason in against(bad)
-    assert choose([bad, GOOD], WANTED).best.datastore == GOOD
+    assert choose([bad, GOOD], WANTED).best().datastore == GOOD
 
 
 @pytest.mark.parametrize("type", ["VMFS", "NFS", "NFS41", "vsan", "VVOL"])
@@ -71,7 +71,7 @@ def test_the_most_free_space_wins_among_those_that_several_hosts_reach() -> None
     some, more = datastore("some", free=100), datastore("more", free=200)
     found = choose([some, local, more], WANTED)
     assert [v.datastore.name for v in found.verdicts] == ["more", "some", "local"]
-    assert choose([local], WANTED).best.datastore == local
+    assert choose([local], WANTED).best().datastore == local
 
 
 def test_the_disk_and_the_reserve_must_fit() -> None:
@@ -85,16 +85,16 @@ def test_a_size_that_vvol_refuses_goes_elsewhere_first() -> None:
     odd = Wanted(3 * MIB + 65536)
     vmfs, vvol = datastore("vmfs", "VMFS", free=50), datastore("vvol", free=900)
     found = choose([vvol, vmfs], odd)
-    assert (found.best.datastore, found.best.size) == (vmfs, odd.size)
+    assert (found.best().datastore, found.best().size) == (vmfs, odd.size)
     assert f"the next is {4 * MIB} bytes" in found.verdicts[1].against
-    rounded = choose([vvol, vmfs], replace(odd, round_up=True)).best
+    rounded = choose([vvol, vmfs], replace(odd, round_up=True)).best()
     assert (rounded.datastore, rounded.size) == (vvol, 4 * MIB)
 
 
 def test_nothing_but_vvol_and_an_odd_size_is_refused_with_the_numbers() -> None:
     lost = [datastore(f"lost{n}", accessible=False) for n in range(2)]
     with pytest.raises(Refused) as told:
-        _ = choose([*lost, datastore("vvol")], Wanted(3 * MIB + 65536)).best
+        choose([*lost, datastore("vvol")], Wanted(3 * MIB + 65536)).best()
     assert told.value.message == (
         f"no datastore will do: vvol (VVOL): a disk of {3 * MIB + 65536} bytes is not a whole"
         f" number of MiB, which VVOL asks for: the next is {4 * MIB} bytes (4 MiB);"
@@ -127,9 +127,9 @@ def test_it_explains_itself() -> None:
         "c (VVOL): is not accessible",
     ]
     with pytest.raises(Refused, match=r"c \(VVOL\): is not accessible"):
-        _ = choose([datastore("c", accessible=False)], WANTED).best
+        choose([datastore("c", accessible=False)], WANTED).best()
     with pytest.raises(Refused, match="there is none"):
-        _ = choose([], WANTED).best
+        choose([], WANTED).best()
 
 
 DATASTORES = st.builds(

@@ -84,7 +84,7 @@ def test_an_odd_image_on_vvol_is_refused_with_the_numbers_or_rounded_up(
 def test_a_policy_decides(lab: VCenter, makes: Provisioner, image: Image) -> None:
     policy = "VVol No Requirements Policy"
     choice = makes.choose(order(image, policy=policy))
-    assert choice.best.datastore.name == "vvol1"
+    assert choice.best().datastore.name == "vvol1"
     assert sum("does not meet" in line for line in choice.explain()) == 5
     with pytest.raises(NotFound) as told:
         makes.launch(order(image, policy="VVol No Requirement Policy"))
@@ -107,7 +107,7 @@ def test_a_datastore_that_fills_up_is_passed_over(
     lab: VCenter, makes: Provisioner, image: Image
 ) -> None:
     lab.datastore("vvol1", Capacity=1 << 40, Free=4 * MIB)
-    assert makes.choose(order(image)).best.datastore.name == "vmfs1"
+    assert makes.choose(order(image)).best().datastore.name == "vmfs1"
     lab.datastore("vvol1", Capacity=1 << 40, Free=800 << 30)
 
 

@@ -129,7 +129,7 @@ def test_a_session_that_ended_is_renewed_for_policies(lab: VCenter, operator: Op
     made = Provisioner(session)
     wanted = Order("box", empty=1 << 20, policy="VVol No Requirements Policy")
     for _ in range(2):
-        assert made.choose(wanted).best.datastore.name == "vvol1"
+        assert made.choose(wanted).best().datastore.name == "vvol1"
         operator.log_everybody_out()
     session.close()
 

@@ -90,7 +90,6 @@ class Choice:
 
     verdicts: tuple[Verdict, ...]
 
-    @property
     def best(self) -> Verdict:
         """The one to take. Raises Refused, which says why each was passed over."""
         if self.verdicts and not self.verdicts[0].against:

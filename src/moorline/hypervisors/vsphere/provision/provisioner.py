@@ -300,7 +300,7 @@ class Provisioner:
 
     def _place(self, order: Order) -> _Place:
         choice, cluster, profile = self._choose(order)
-        best = choice.best
+        best = choice.best()
         pool, folder = order.resource_pool, order.folder
         return _Place(
             folder=self._inventory.named(vim.Folder, folder)

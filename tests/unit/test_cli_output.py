@@ -1,0 +1,99 @@
+"""What a command does where its streams are full, closed, or nobody reads them any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [str(Path(sys.executable).with_name("moorline"))]
+
+
+def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "MOORLINE_STATE_DIR": str(tmp_path / "state"),
+        "MOORLINE_HYPERVISOR": "test:///default",
+    }
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" {words} {streams}', *COMMAND],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("words", ["list", "list -o json", "doctor", "events -o yaml"])
+def test_a_result_that_cannot_be_printed_is_told_and_no_success(tmp_path: Path, words: str) -> None:
+    done = run(tmp_path, words, ">/dev/full")
+    assert done.returncode == 6
+    assert "cannot be printed: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_has_seen_enough_is_no_defect(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "list", "--state-dir", tmp_path / "s", "-c", "test:///default"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_code(tmp_path: Path) -> None:
+    assert run(tmp_path, "show nothing", "2>/dev/full").returncode == 4
+    assert run(tmp_path, "show nothing", "2>&-").returncode == 4
+
+
+def test_what_was_closed_before_we_began_is_let_be(tmp_path: Path) -> None:
+    assert run(tmp_path, "list", ">&-").returncode == 0
+
+
+def test_a_closed_standard_input_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "attach test --connection -", "<&-")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "standard input, which is closed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "attach web01 -o json",
+        "attach web01 --output=json --bogus",
+        "-ojson list",
+        "nonsense --output json",
+        "list --timeout never -o json",
+    ],
+)
+def test_wrong_usage_is_json_to_whoever_asked_for_json(tmp_path: Path, words: str) -> None:
+    done = run(tmp_path, words)
+    told = json.loads(done.stderr)
+    assert done.returncode == told["code"] == 2
+    assert told["error"] == "usage"
+    assert "--help" in told["hint"]
+
+
+def test_wrong_usage_is_text_to_people(tmp_path: Path) -> None:
+    done = run(tmp_path, "attach web01 -- -o json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: moorline attach")
+
+
+@pytest.mark.parametrize("content", [os.urandom(100_000), b"[moorline]\nverysecret\n"])
+def test_what_is_no_configuration_is_not_printed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.conf").write_bytes(content)
+    done = run(tmp_path, f"list --config-file {tmp_path}/odd.conf")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert len(done.stderr) < 300
+    assert "verysecret" not in done.stderr
