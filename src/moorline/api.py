@@ -10,7 +10,7 @@ from typing import Any
 
 from moorline.care.doctor import Surroundings
 from moorline.care.maintenance import Care
-from moorline.core.admission import Wishes
+from moorline.core.admission import Wishes, usable_id
 from moorline.core.driver import Progress, Settler, gone, silent
 from moorline.core.plan import Step, foresee
 from moorline.core.reconciler import Reconciler, users
@@ -170,6 +170,7 @@ class Moorline(Care):
         *volume*: its id, the beginning of its id, or what was typed to attach
         it. Returns None if there was nothing to do. The link goes when nobody
         else needs it. Failed: the guest has not let go; the wish stands.
+        Refused: no volume can be called that.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
         """
@@ -326,6 +327,8 @@ class Moorline(Care):
         id = VolumeId(volume)
         found = self._hypervisor.find(guest)
         if id not in self._hypervisor.disks(found.id):
+            if "/" not in volume:
+                usable_id(volume)  # what never can be attached is a mistake, not detached
             return None
         end = time.monotonic() + timeout
         while not dry_run and id in self._hypervisor.disks(found.id):

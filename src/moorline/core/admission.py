@@ -103,9 +103,10 @@ class Wishes:
         backend = self._reconciler.backend(kind)
         parsed = backend.parse(connection)
         _refuse_unstorable(connection)
+        volume = _told_id(connection) or parsed.volume
         link = backend.link_name(parsed)
         id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
-        return Place(kind, connection, link, parsed.volume, id)
+        return Place(kind, connection, link, volume, id)
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
@@ -164,24 +165,50 @@ def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
 
 def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:
     """Heed what Cinder says of every volume, whatever its kind. Raises Refused."""
+    for encrypted in _told(connection, "encrypted"):
+        if not isinstance(encrypted, bool):
+            raise Refused("the connection's encrypted is not true or false")
+        if encrypted and not hands_off:  # Nova has the keys, and QEMU deciphers
+            # The guest would get the cipher text for a blank disk, and format it.
+            raise Refused("encrypted volumes are not supported: the guest would see cipher text")
+    modes = _told(connection, "access_mode")
+    if any(mode not in ("rw", "ro") for mode in modes):
+        raise Refused("the connection's access_mode is not rw or ro")
+    return replace(asked, readonly=True) if "ro" in modes else asked
+
+
+def _told(connection: Mapping[str, Any], *fields: str) -> list[Any]:
+    """What stands in *fields*, in the data or beside it (Nova completes it there).
+
+    Null is what Cinder sends where there is nothing to say.
+    """
     data = connection.get("data")
-    data = data if isinstance(data, Mapping) else connection
-    if data.get("encrypted") and not hands_off:  # Nova has the keys, and QEMU deciphers
-        # The guest would get the cipher text for a blank disk, and format it.
-        raise Refused("encrypted volumes are not supported: the guest would see cipher text")
-    mode = data.get("access_mode")
-    if mode not in (None, "rw", "ro"):
-        raise Refused(f"the connection's access_mode is {mode!r}, not rw or ro")
-    return replace(asked, readonly=True) if mode == "ro" else asked
+    places = (data, connection) if isinstance(data, Mapping) else (connection,)
+    values = (place.get(field) for field in fields for place in places)
+    return [value for value in values if value is not None]
+
+
+def _told_id(connection: Mapping[str, Any]) -> VolumeId | None:
+    """The volume's id. One that cannot be used is refused: under another, nobody would find it."""
+    ids = [usable_id(value) for value in _told(connection, "volume_id", "serial")]
+    if len(set(ids)) > 1:
+        both = " and ".join(sorted(set(ids)))
+        raise Refused(f"the connection (volume_id, serial) names two volumes: {both}")
+    return ids[0] if ids else None
 
 
 def _volume_id(asked: str | None, place: Place) -> VolumeId:
-    if asked and place.volume and asked != place.volume:
+    if asked is not None and place.volume and asked != place.volume:
         raise Refused(f"the connection is of volume {place.volume}, not {asked}")
-    id = asked or place.volume or place.id
-    if not _VOLUME_ID.fullmatch(id):
-        raise Refused(f"{id!r} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")
-    return VolumeId(id)
+    return usable_id(place.volume or place.id if asked is None else asked)
+
+
+def usable_id(id: object) -> VolumeId:
+    """Return *id* if it can be a volume's. Raises Refused."""
+    if isinstance(id, str) and _VOLUME_ID.fullmatch(id):
+        return VolumeId(id)
+    shown = repr(id[:80]) if isinstance(id, str) else "what is no text"
+    raise Refused(f"{shown} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")
 
 
 def _to_come(guest: str, level: Level) -> GuestName:

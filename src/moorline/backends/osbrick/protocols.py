@@ -169,8 +169,9 @@ def _luns(info: ConnectionInfo) -> list[int]:
 def _values(info: ConnectionInfo, field: str) -> list[Any]:
     """What stands in *field* or in its plural, which Cinder gives where there are several."""
     values = info.value(f"{field}s")
-    if not isinstance(values, list) or not values:
-        values = info.value(field)
+    if values is not None and not isinstance(values, list):
+        raise Refused(f"the connection's {field}s is not a list")
+    values = values or info.value(field)
     values = values if isinstance(values, list) else [values]
     if not 0 < len(values) <= MOST_PATHS:
         raise Refused(f"the connection has {len(values)} of {field}, not 1 to {MOST_PATHS}")
@@ -195,7 +196,9 @@ def _plain(info: ConnectionInfo, field: str) -> str:
 def _namespace(info: ConnectionInfo) -> str:
     for field in ("vol_uuid", "volume_nguid", "ns_id"):
         value = info.value(field)
-        if isinstance(value, str | int) and not isinstance(value, bool) and _hex(value):
+        if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+            raise Refused(f"the connection's {field} does not identify a namespace")
+        if _hex(value):
             return f"{field} {_hex(value)}"
     raise Refused("the connection does not identify the namespace (vol_uuid, volume_nguid, ns_id)")
 
