@@ -75,3 +75,15 @@ def test_every_command_and_exit_code_is_in_the_reference() -> None:
         assert f"`{name}" in text, name
     for code in EXIT_CODES.values():
         assert f"| {code} |" in text, code
+
+
+def test_what_the_pages_import_is_there() -> None:
+    lines = {
+        line
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        if re.match(r"from moorline[\w.]* import \w", line)
+    }
+    assert len(lines) > 5
+    for line in sorted(lines):
+        exec(line, {})

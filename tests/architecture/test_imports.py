@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "registry": SEAMS | {"config"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
     **dict.fromkeys(EDGES, CORE | VERBS | COMPOSITION | EDGES),
+    "__init__": VOCABULARY | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.
 IN_NOVA = {"moorline.errors", "moorline.model", "moorline.local_api.client"}

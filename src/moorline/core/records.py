@@ -7,21 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
 from urllib.parse import quote
 
 from moorline.errors import Compacted, Conflict
 from moorline.model import Attachment, GuestId, GuestName, Key, Level, LinkName, VolumeId
-from moorline.ports import At, Delete, Entry, Put, Store
+from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
 from moorline.secret import Secret
-
-
-class AttachmentCodec(Protocol):
-    """Attachments to bytes and back (:mod:`moorline.stores.codec`)."""
-
-    def encode(self, at: str, attachment: Attachment) -> bytes: ...
-
-    def decode(self, entry: Entry) -> Attachment: ...
 
 
 @dataclass(frozen=True, slots=True)

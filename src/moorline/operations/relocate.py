@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 from moorline.core.admission import Wishes
 from moorline.core.driver import Progress
@@ -14,35 +12,12 @@ from moorline.errors import NotFound, Refused
 from moorline.model import (
     Attachment,
     DatastoreDisk,
-    GuestId,
     Level,
     Linked,
     ShadowDisk,
-    VolumeId,
 )
-from moorline.ports import Hypervisor
+from moorline.ports import Hypervisor, RelocatingHypervisor
 from moorline.secret import Secret
-
-
-@runtime_checkable
-class RelocatingHypervisor(Hypervisor, Protocol):
-    """A hypervisor that can move a guest's disk while the guest has it."""
-
-    def relocate(
-        self,
-        guest: GuestId,
-        volume: VolumeId,
-        datastore: str,
-        *,
-        round_up: bool = False,
-        progress: Callable[[int], None],
-    ) -> DatastoreDisk:
-        """Move it, and return where it is then. There already is success.
-
-        *round_up*: it may become larger to fit. *progress* is told the percentage
-        that is done. Raises NotFound (not attached),
-        Refused, Failed, Uncertain.
-        """
 
 
 class Relocator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +78,11 @@ class Root:
     """None: not asked."""
     path: Path
     """The directory's own path, after all symlinks."""
+
+
+Measure = Callable[[Path], int]
+"""Tells the bytes of a file or block device, as :meth:`Host.size`: bounded in time,
+raises Uncertain and OSError."""
 
 
 class Host(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from moorline.model import (
+    DatastoreDisk,
     Disk,
     DiskOptions,
     DiskSource,
@@ -93,6 +94,27 @@ class ExtendingHypervisor(Hypervisor, Protocol):
         *size* is what :meth:`sizes` says of the storage, if it says anything:
         then nothing of the storage is changed, least of all made shorter. As
         large already is success. Raises as :meth:`sizes`.
+        """
+
+
+@runtime_checkable
+class RelocatingHypervisor(Hypervisor, Protocol):
+    """A hypervisor that can move a guest's disk while the guest has it."""
+
+    def relocate(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Callable[[int], None],
+    ) -> DatastoreDisk:
+        """Move it, and return where it is then. There already is success.
+
+        *round_up*: it may become larger to fit. *progress* is told the percentage
+        that is done. Raises NotFound (not attached),
+        Refused, Failed, Uncertain.
         """
 
 

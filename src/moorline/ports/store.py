@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from moorline.model import Attachment
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -74,3 +76,11 @@ class Store(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+class AttachmentCodec(Protocol):
+    """Attachments to bytes and back ."""
+
+    def encode(self, at: str, attachment: Attachment) -> bytes: ...
+
+    def decode(self, entry: Entry) -> Attachment: ...

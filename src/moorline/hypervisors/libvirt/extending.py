@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
 from moorline.model import VolumeId
+from moorline.ports import Measure
 
-Measure = Callable[[Path], int]
 SECTOR = 512
 """QEMU counts in these: it fills up a file's last one."""
 

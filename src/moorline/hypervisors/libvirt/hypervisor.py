@@ -15,7 +15,7 @@ from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
-from moorline.hypervisors.libvirt.extending import Measure, extensible, measure_here, stored
+from moorline.hypervisors.libvirt.extending import extensible, measure_here, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.propagation import hidden_from
@@ -32,7 +32,7 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
-from moorline.ports import Wake
+from moorline.ports import Measure, Wake
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
