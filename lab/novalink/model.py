@@ -12,6 +12,9 @@ from typing import Literal
 
 Kind = Literal["LogicalPartition", "VirtualIOServer"]
 
+FILEIO = "/var/lib/pvm/fileio"
+"""Where NovaLink keeps the files of the Virtual I/O Servers that it hosts."""
+
 
 class Rejected(Exception):
     """The request is answered with this HTTP status."""
@@ -57,6 +60,8 @@ class Mapping:
     disk: Disk | None = None
     lua: str = ""
     """'' with a disk: its target device is missing."""
+    adapter: bool = True
+    """The client still has its half of the pair."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,10 @@ class System:
             self.touch()
         return partition
 
+    def made(self) -> tuple[Mapping, ...]:
+        """The management partition's mappings, but for those that it had from the beginning."""
+        return tuple(m for m in self.mappings[partition_uuid(1)] if m not in FOUND)
+
     def partition(self, name: str) -> Partition:
         return next(p for p in self.partitions.values() if p.name == name)
 
@@ -112,6 +121,24 @@ class System:
         with self.changed:
             partition = replace(self.partition(name), **changes)  # type: ignore[arg-type]
             self.partitions[partition.uuid] = partition
+            self.touch()
+
+    def delete(self, name: str) -> None:
+        """Delete a partition: its adapters go with it, the server's and their disks stay."""
+        client = self.partition(name)
+        with self.changed:
+            self.lose_adapters(name)
+            del self.partitions[client.uuid]
+            self.touch()
+
+    def lose_adapters(self, name: str) -> None:
+        """Take a partition's own adapters away; the server's halves and their disks stay."""
+        client = self.partition(name).uuid
+        with self.changed:
+            for server, mappings in self.mappings.items():
+                self.mappings[server] = tuple(
+                    replace(m, adapter=False) if m.client == client else m for m in mappings
+                )
             self.touch()
 
     def unplug(self, name: str) -> None:
@@ -230,6 +257,19 @@ def partition_uuid(n: int) -> str:
     return str(uuid.UUID(int=(0x0ABC_DEF0 << 96) | (n << 64) | (0x4000_8000 << 32) | n)).upper()
 
 
+FOUND = (
+    Mapping(partition_uuid(2), 2, 16, 1016, Disk(f"{FILEIO}/vios1", "", "u1", "35"), "lun1"),
+    Mapping("", 77, 17, 1019, Disk(f"{FILEIO}/dvd.iso", "", "u2", "1.410669"), "lun1", False),
+    Mapping("", 27, 2, 1046, adapter=False),
+)
+"""What a NovaLink partition maps before anybody uses it.
+
+As in ``fake_vios_hosting_vios_feed.txt`` and ``fake_vios_mappings.txt`` of pypowervm's
+tests: the disk of another Virtual I/O Server, which is a client without an
+AssociatedLogicalPartition, and server adapters whose clients are gone, one with its disk.
+"""
+
+
 def build(
     clients: Sequence[str] = ("web01", "db01"),
     *,
@@ -244,6 +284,8 @@ def build(
     system.add(Partition("VirtualIOServer", partition_uuid(2), 2, "vios1"))
     for n, name in enumerate(clients):
         system.add(Partition("LogicalPartition", partition_uuid(100 + n), 10 + n, name))
+    if mode == "novalink":
+        system.mappings[partition_uuid(1)] = FOUND
     return system
 
 

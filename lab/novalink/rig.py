@@ -44,12 +44,11 @@ def powervm(
 
 
 def mapped(lab: Lab) -> list[tuple[str, str, int, str]]:
-    """What the management partition maps: client, tag, slot and LUA."""
-    return [
-        (m.client, m.disk.tag, m.client_slot, m.lua)
-        for m in lab.system.mappings[partition_uuid(1)]
-        if m.disk
-    ]
+    """What the management partition maps to its clients: client, tag, slot and LUA.
+
+    Without what it had from the beginning.
+    """
+    return [(m.client, m.disk.tag, m.client_slot, m.lua) for m in lab.system.made() if m.disk]
 
 
 def image(directory: Path, name: str, *, mib: int = 1) -> Path:

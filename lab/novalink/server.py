@@ -353,7 +353,7 @@ class Handler(BaseHTTPRequestHandler):
         with s.lock:
             mapped = [
                 {
-                    "client": s.partitions[m.client].name,
+                    "client": s.partitions[m.client].name if m.client in s.partitions else "",
                     "slot": m.client_slot,
                     "lua": m.lua,
                     "path": m.disk.path if m.disk else None,

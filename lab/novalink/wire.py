@@ -86,25 +86,32 @@ def partition(p: Partition, *, mappings: bool) -> Element:
 def fill(document: bytes, s: System, p: Partition, base: str) -> bytes:
     """Put the mappings of *p* where :func:`partition` left room for them.
 
-    Each is rendered once: this is a benchmark's server too.
+    Only clients that are logical partitions are named by a link: neither Virtual I/O
+    Servers nor what was deleted. Each is rendered once: this is a benchmark's server too.
     """
-    client = f"{base}/ManagedSystem/{s.uuid}/LogicalPartition/"
-    rendered = b"".join(_rendered(p.id, m, client) for m in s.mappings.get(p.uuid, ()))
+    clients = f"{base}/ManagedSystem/{s.uuid}/LogicalPartition/"
+    named = {each.uuid for each in s.partitions.values() if each.kind == "LogicalPartition"}
+    rendered = b"".join(
+        _rendered(p.id, m, clients + m.client if m.client in named else "")
+        for m in s.mappings.get(p.uuid, ())
+    )
     return document.replace(b"<?mappings ?>", rendered)
 
 
 @lru_cache(maxsize=10_000)
-def _rendered(server: int, m: ScsiMapping, client: str) -> bytes:
-    rendered: bytes = etree.tostring(_mapping(server, m, client + m.client))
+def _rendered(server: int, m: ScsiMapping, href: str) -> bytes:
+    rendered: bytes = etree.tostring(_mapping(server, m, href))
     return rendered
 
 
 def _mapping(server: int, m: ScsiMapping, href: str) -> Element:
     root = etree.Element(f"{{{UOM}}}VirtualSCSIMapping", nsmap={None: UOM}, schemaVersion="V1_0")
     _metadata(root, UOM)
-    _child(root, "AssociatedLogicalPartition", rel="related", href=href)
-    client = _child(root, "ClientAdapter")
-    _adapter(client, "Client", m.client_id, m.client_slot, server, m.server_slot)
+    if href:
+        _child(root, "AssociatedLogicalPartition", rel="related", href=href)
+    if m.adapter:
+        client = _child(root, "ClientAdapter")
+        _adapter(client, "Client", m.client_id, m.client_slot, server, m.server_slot)
     peer = _child(root, "ServerAdapter")
     _adapter(peer, "Server", server, m.server_slot, m.client_id, m.client_slot)
     _text(peer, UOM, "UniqueDeviceID", f"1e{server}-C{m.server_slot}")

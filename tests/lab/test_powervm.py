@@ -66,7 +66,7 @@ def test_d3_a_stock_connection_of_cinder_becomes_a_disk_and_goes(
     attach(command, volume)
     attach(command, volume)
     assert [m[:2] for m in mapped(novalink)] == [(WEB, ID)]
-    paths = {m.disk.path for ms in novalink.system.mappings.values() for m in ms if m.disk}
+    paths = {m.disk.path for m in novalink.system.made() if m.disk}
     assert paths == {str(volume.file)}
     (view,) = command.json("show", ID)
     assert (view["backend"], view["link"], view["seen"]) == (
@@ -135,7 +135,7 @@ def test_a_share_that_moorline_mounts_itself_goes_with_its_last_volume(
     url = "glusterfs://g1/one/volume-1"
     command("attach", "web01", url, "--format", "raw", "--volume", ID)
     (mount,) = [mount for mount in read() if mount.fstype == "fuse.glusterfs"]
-    paths = {m.disk.path for ms in novalink.system.mappings.values() for m in ms if m.disk}
+    paths = {m.disk.path for m in novalink.system.made() if m.disk}
     assert paths == {f"{mount.target}/volume-1"}
     command("detach", "web01", ID)
     assert mapped(novalink) == []

@@ -22,7 +22,7 @@ from pypowervm.wrappers.storage import FileIO, VDisk
 from pypowervm.wrappers.virtual_io_server import VIOS, VSCSIMapping
 
 from lab.novalink import NovaLink
-from lab.novalink.model import System, partition_uuid, preload
+from lab.novalink.model import FOUND, System, partition_uuid, preload
 from lab.novalink.rig import image
 
 WEB, SERVER = partition_uuid(100), partition_uuid(1)
@@ -97,7 +97,7 @@ def test_a_file_is_mapped_and_unmapped(lab: NovaLink, api: Any, tmp_path: Path) 
     assert found.target_dev.lua == "0x8100000000000000"
     assert found.client_adapter.lpar_slot_num == found.server_adapter.lpar_slot_num == 2
     scsi_mapper.remove_vdisk_mapping(api, SERVER, WEB, disk_names=[str(path)])
-    assert lab.system.mappings[SERVER] == ()
+    assert lab.system.made() == ()
 
 
 def test_a_file_that_is_not_there_is_400(lab: NovaLink, api: Any, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there_is_400(lab: NovaLink, api: Any, tmp_path: Path
         attach(api, tmp_path / "absent", "v1")
     assert error.value.response.status == 400
     assert "no backing file" in error.value.her_wrap.message
-    assert lab.system.mappings[SERVER] == ()
+    assert lab.system.made() == ()
 
 
 def test_a_pair_of_adapters_that_do_not_belong_together_is_400(api: Any, tmp_path: Path) -> None:
@@ -137,14 +137,24 @@ def test_an_etag_that_is_old_is_412_and_a_refresh_has_the_mappings(
     with pytest.raises(pvm.HttpError) as error:
         old.update()
     assert error.value.response.status == 412
-    assert len(old.refresh().scsi_mappings) == 1
+    assert len(old.refresh().scsi_mappings) == len(FOUND) + 1
 
 
 def test_an_update_keeps_what_it_does_not_touch(lab: NovaLink, api: Any, tmp_path: Path) -> None:
     preload(lab.system, 25)
-    before = lab.system.mappings[SERVER]
+    before = lab.system.made()
     attach(api, image(tmp_path, "f1"), "v1")
-    assert lab.system.mappings[SERVER][:25] == before
+    assert lab.system.made()[:25] == before
+    assert lab.system.mappings[SERVER][: len(FOUND)] == FOUND
+
+
+def test_only_lpars_are_named_as_clients(lab: NovaLink, api: Any, tmp_path: Path) -> None:
+    attach(api, image(tmp_path, "f1"), "v1")
+    lab.system.delete("web01")
+    found = server(api).scsi_mappings
+    assert [m.client_lpar_href for m in found] == [None] * 4
+    assert [m.client_adapter is not None for m in found] == [True, False, False, False]
+    assert found[-1].backing_storage.tag == "v1"
 
 
 @pytest.mark.parametrize("udids", ["uuid", "path"])
@@ -156,7 +166,7 @@ def test_a_rescan_goes_by_the_udid(
         api = log_on(lab)
         path = image(tmp_path, "f")
         attach(api, path, "v1")
-        (found,) = server(api).scsi_mappings
+        found = server(api).scsi_mappings[-1]
         storage.rescan_vstor(SERVER, found.backing_storage.udid, adapter=api)
         if udids == "uuid":  # taking the path for the id is what nova-powervm does
             with pytest.raises(pvm.VstorNotFound):
@@ -195,9 +205,9 @@ def test_faults_strike_once(
     with pytest.raises(pvm.HttpError) as error:
         attach(api, path, "v1")
     assert error.value.response.status == status
-    assert bool(lab.system.mappings[SERVER]) is done
+    assert bool(lab.system.made()) is done
     attach(api, path, "v1")
-    assert len(lab.system.mappings[SERVER]) == 1
+    assert len(lab.system.made()) == 1
 
 
 @pytest.mark.parametrize(("fault", "done"), [("drop", False), ("drop_after", True)])
@@ -207,7 +217,7 @@ def test_a_connection_is_cut(
     lab.faults.set(**{fault: 1})
     with pytest.raises(pvm.ConnectionError):
         attach(api, image(tmp_path, "f"), "v1")
-    assert bool(lab.system.mappings[SERVER]) is done
+    assert bool(lab.system.made()) is done
 
 
 def test_a_fault_that_does_not_exist_is_an_error(lab: NovaLink) -> None:
@@ -250,7 +260,7 @@ def test_as_a_program_it_says_where_it_is_and_ends_with_stdin() -> None:
         url = f"https://localhost:{where['port']}/lab"
         order = {"faults": {"conflict": 2}, "partitions": {"c": {"rmc": "none"}}}
         state = requests.post(url, json=order, verify=where["ca"], timeout=5).json()
-        assert state == {"mappings": [], "updates": 0}
+        assert (len(state["mappings"]), state["updates"]) == (len(FOUND), 0)
         wrong = {"partitions": {"d": {}}}
         assert requests.post(url, json=wrong, verify=where["ca"], timeout=5).status_code == 400
         program.communicate(timeout=10)

@@ -75,7 +75,7 @@ def test_every_effect_of_a_history(tags: bool, tmp_path: Path, record_property) 
             slots.faults.plan()
             lab.faults.set(**dict.fromkeys(server_faults[1:], 0))
             bring(vm, file, last)
-            mapped = [m for m in lab.system.mappings[SERVER] if m.disk]
+            mapped = [m for m in lab.system.made() if m.disk]
             assert len(mapped) == last, (on_server, on_record, at)
             if last:
                 vm.disks(WEB)
@@ -129,11 +129,11 @@ def test_an_owner_killed_between_post_and_record(tags: bool, tmp_path: Path) -> 
         assert slots.of(WEB) == {V1: Slot(str(file.path))}  # asked for, its place not known
         vm = powervm(lab, slots=slots)
         assert vm.disks(WEB)[V1].state is DiskState.WHOLE
-        assert slots.of(WEB) == {V1: Slot(str(file.path), 2, "0x8100000000000000")}
+        assert slots.of(WEB) == {V1: Slot(str(file.path), 2, "0x8100000000000000", 10)}
         vm.attach(WEB, V1, file, DiskOptions())
         assert lab.service.updates() == 1
         vm.detach(WEB, V1)
-        assert lab.system.mappings[SERVER] == ()
+        assert lab.system.made() == ()
         vm.close()
         store.close()
 
@@ -153,7 +153,7 @@ def test_an_owner_killed_while_its_post_is_under_way(tmp_path: Path) -> None:
         vm.attach(WEB, V1, file, DiskOptions())  # and when it does, it is too late: 412
         while lab.service.updating:
             time.sleep(0.01)
-        assert len(lab.system.mappings[SERVER]) == 1
+        assert len(lab.system.made()) == 1
         assert vm.disks(WEB)[V1].state is DiskState.WHOLE
         vm.close()
 
@@ -187,7 +187,7 @@ def test_four_owners_on_one_server_lose_nothing(tmp_path: Path, record_property)
     files = {g: [str(image(tmp_path, f"{g}-{n}")) for n in range(5)] for g in guests}
     with Lab(guests) as lab:
         preload(lab.system, 100)
-        before = lab.system.mappings[SERVER]
+        before = lab.system.made()
         racers = [
             subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-c", RACER, str(lab.port), str(lab.ca), g]
@@ -212,7 +212,7 @@ def test_four_owners_on_one_server_lose_nothing(tmp_path: Path, record_property)
             assert racer.returncode == 0
         for g in guests:
             assert done[g] == [Path(path).name for path in files[g][1:]]
-        after = lab.system.mappings[SERVER]
+        after = lab.system.made()
         assert len(after) == 100 + 16
         assert set(before) <= set(after)
         assert len({(m.server_slot, m.lua) for m in after}) == 116
@@ -242,6 +242,6 @@ def test_threads_of_one_owner_share_the_session(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert not failed
-        assert len(lab.system.mappings[SERVER]) == 20
+        assert len(lab.system.made()) == 20
         assert lab.service.logons == 1
         vm.close()

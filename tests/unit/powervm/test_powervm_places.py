@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.novalink import NovaLink as Lab
-from lab.novalink.model import System, partition_uuid
+from lab.novalink.model import System
 from lab.novalink.rig import WEB, image, mapped, powervm
 from moorline.errors import (
     NotOurs,
@@ -30,11 +30,11 @@ def test_d1_places_are_recorded_and_rescans_work_in_every_style(
         vm = powervm(lab, slots=slots)
         vm.attach(WEB, V1, disk, PLAIN)
         lua = "0x8100000000000000" if luas == "vios" else "lun1"
-        assert slots.of(WEB) == {V1: Slot(str(disk.path), 2, lua)}
+        assert slots.of(WEB) == {V1: Slot(str(disk.path), 2, lua, 10)}
         with disk.path.open("r+b") as file:
             file.truncate(512 << 20)
         vm.extend(WEB, V1, 512 << 20)
-        found = lab.system.mappings[partition_uuid(1)][0].disk
+        found = lab.system.made()[0].disk
         assert found is not None
         assert found.capacity == "0.500000"
         vm.close()
@@ -103,8 +103,8 @@ def test_the_place_of_a_guest_that_is_gone_is_forgotten(
     vm = powervm(lab, slots=slots)
     vm.attach(WEB, V1, disk, PLAIN)
     vm.detach(WEB, V1)
-    assert slots.of(WEB) == {V1: Slot("", 2, "0x8100000000000000")}
-    del lab.system.partitions[WEB]
+    assert slots.of(WEB) == {V1: Slot("", 2, "0x8100000000000000", 10)}
+    lab.system.delete("web01")
     vm.detach(WEB, V1)
     assert slots.of(WEB) == {}
     vm.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def test_d7_the_record_is_json_that_another_process_reads() -> None:
     assert StoredSlots(store, "h1").of(G) == {A: Slot("/ä", 2, "0x81")}
     assert StoredSlots(store, "h2").of(G) == {}
     (entry,) = store.list("/moorline/slots/h1/")[0]
-    assert json.loads(entry.value) == {"path": "/ä", "slot": 2, "lua": "0x81"}
+    assert json.loads(entry.value) == {"path": "/ä", "slot": 2, "lua": "0x81", "client": 0}
 
 
 def test_who_only_looks_writes_nothing() -> None:
@@ -70,7 +71,7 @@ def test_who_only_looks_writes_nothing() -> None:
 
 
 def mapping(client: str, slot: int, server_slot: int, lua: str) -> ScsiMapping:
-    return ScsiMapping(client, 1, slot, server_slot, bool(lua), "/f", "", "", lua, None)
+    return ScsiMapping(client, 1, True, slot, server_slot, bool(lua), "/f", "", "", lua, None)
 
 
 def test_a_bus_of_another_client_is_never_used() -> None:
@@ -79,6 +80,8 @@ def test_a_bus_of_another_client_is_never_used() -> None:
 
 def test_orphans_are_no_bus() -> None:
     assert choose([mapping("G", 0, 5, "lun1")], "G", Slot("")) == Place()
+    halved = replace(mapping("G", 2, 5, "lun1"), paired=False)
+    assert choose([halved], "G", Slot("")) == Place()
 
 
 def test_an_empty_bus_is_used() -> None:

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from pypowervm import exceptions as pvm
-from pypowervm.wrappers.base_partition import LPARState
 from pypowervm.wrappers.logical_partition import LPAR
+from pypowervm.wrappers.virtual_io_server import VIOS
 
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
+from moorline.hypervisors.powervm.clients import holders, runs
 from moorline.hypervisors.powervm.jobs import rescan
 from moorline.hypervisors.powervm.mappings import ScsiMapping
 from moorline.hypervisors.powervm.plug import Plug, marked
@@ -73,21 +74,17 @@ class PowerVM:
         return GuestName(GuestId(lpar.uuid.upper()), lpar.name)
 
     def survey(self) -> Sequence[Guest]:
-        """Every LPAR of the system, and whoever else holds a mapping.
+        """Every LPAR of the system, and whoever else has a file: a Virtual I/O Server, say.
 
-        A mapping whose LPAR is gone still holds its file open.
+        A mapping whose client is gone still holds its file open.
         """
-        lpars = self._novalink.ask(
-            f"the LPARs of {self._novalink.host} cannot be listed", lambda a: LPAR.get(a)
-        )
+        host = self._novalink.host
+        lpars = self._novalink.ask(f"the LPARs of {host} cannot be listed", LPAR.get)
+        servers = self._novalink.ask(f"the servers of {host} cannot be listed", VIOS.get)
         found = self._mappings()
-        guests = [self._guest(lpar.uuid.upper(), lpar.name, _runs(lpar), found) for lpar in lpars]
-        known = {guest.id for guest in guests}
-        strays = {m.client: m.client_id for m in found if m.client not in known}
-        return guests + [
-            self._guest(client, f"LPAR {number}, which is gone", False, found)
-            for client, number in strays.items()
-        ]
+        guests = [self._guest(lpar, found) for lpar in lpars]
+        ids = {guest.id for guest in guests}
+        return guests + holders([m for m in found if m.client not in ids], [*lpars, *servers])
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         client = GuestId(guest.upper())
@@ -112,7 +109,7 @@ class PowerVM:
         server = self._novalink.management()
         vios = self._novalink.change(f"mapping {plug.path} to {plug.name}", server.uuid, plug)
         after = plug.made(vios)
-        if len(after) != 1 or not after[0].lua:
+        if len(after) != 1 or not after[0].visible:
             raise Uncertain(
                 f"volume {volume} has {len(after)} mappings to {plug.name} where one with a"
                 " target device was asked for",
@@ -243,22 +240,23 @@ class PowerVM:
             return []  # so it has no files of ours in use
         return mappings.read(self._novalink.storage(server.uuid), client=client, path=path)
 
-    def _guest(self, id: str, name: str, running: bool, found: Sequence[ScsiMapping]) -> Guest:
+    def _guest(self, lpar: Any, found: Sequence[ScsiMapping]) -> Guest:
+        id = GuestId(lpar.uuid.upper())
         paths = frozenset(m.path for m in found if m.client == id and m.path)
-        disks = {volume: _disk(ms) for volume, ms in self._ours(GuestId(id), found).items()}
-        return Guest(GuestId(id), name, running, disks, paths)
+        disks = {volume: _disk(ms) for volume, ms in self._ours(id, found).items()}
+        return Guest(id, lpar.name, runs(lpar), disks, paths)
 
     def _ours(
         self, client: GuestId, found: Sequence[ScsiMapping]
     ) -> dict[VolumeId, list[ScsiMapping]]:
         """Those of the client's mappings that bear our mark, by volume."""
-        mine = [m for m in found if m.client == client and m.path]
+        mine = [m for m in found if m.client in (client, "") and m.path]
         if not mine:
             return {}
         known = self._slots.of(client)
         ours: dict[VolumeId, list[ScsiMapping]] = {}
         for m in mine:
-            volumes = [VolumeId(m.tag)] if m.tag else known
+            volumes = [VolumeId(m.tag)] if m.tag else [*known]
             for volume in volumes:
                 if marked(m, client, volume, known.get(volume)):
                     ours.setdefault(volume, []).append(m)
@@ -290,10 +288,6 @@ def _get(adapter: Any, uuid: str) -> Any:
         return None
 
 
-def _runs(lpar: Any) -> bool:
-    return bool(lpar.state != LPARState.NOT_ACTIVATED)
-
-
 def _is_uuid(text: str) -> bool:
     try:
         return str(UUID(text)) == text.lower()
@@ -303,7 +297,7 @@ def _is_uuid(text: str) -> bool:
 
 def _disk(found: Sequence[ScsiMapping]) -> Disk:
     first = found[0]
-    whole = len(found) == 1 and first.lua != ""
+    whole = len(found) == 1 and first.visible
     device = f"C{first.slot}-L{first.lua.removeprefix('0x')}"  # as in AIX's location codes
     return Disk(DiskState.WHOLE if whole else DiskState.PARTIAL, device, first.path)
 

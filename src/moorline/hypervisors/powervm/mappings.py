@@ -14,6 +14,8 @@ from pypowervm.wrappers.virtual_io_server import VSCSIMapping
 from moorline.hypervisors.powervm.slots import Slot
 from moorline.model import VolumeId
 
+ANYBODY = 65535
+"""Stands for the client's id where a server's adapter takes whoever connects to it."""
 _BUS_LIMIT = 32
 """Disks on one bus before another is made (pypowervm's own limit)."""
 
@@ -27,8 +29,14 @@ class ScsiMapping:
     """An adapter pair of a client and the server, and mostly a disk on it."""
 
     client: str
-    """UUID of the client LPAR; '' for an orphan."""
+    """UUID of the client LPAR; '' where it is not named.
+
+    It is not for clients that are Virtual I/O Servers, nor once the LPAR was deleted.
+    """
     client_id: int
+    """The client partition's id; 0 or :data:`ANYBODY` where none is told."""
+    paired: bool
+    """The client has its half of the pair. If not, it cannot see the disk, and may be gone."""
     slot: int
     """The client adapter's slot."""
     server_slot: int
@@ -46,21 +54,26 @@ class ScsiMapping:
 
     @property
     def place(self) -> Slot:
-        return Slot(self.path, self.slot, self.lua)
+        return Slot(self.path, self.slot, self.lua, self.client_id)
+
+    @property
+    def visible(self) -> bool:
+        """Whether the client can see the disk."""
+        return self.paired and self.lua != ""
 
 
 def read(vios: Any, *, client: str = "", path: str = "") -> list[ScsiMapping]:
     """Return the mappings of *vios*, which was read with the group ViosSCSIMapping.
 
-    With *client*: only those of that LPAR, and those of the file *path*. It walks
-    the XML tree: with hundreds of mappings, pypowervm's wrappers take four times
-    as long.
+    With *client*: only those of that LPAR, those whose LPAR is not named, and those
+    of the file *path*. It walks the XML tree: with hundreds of mappings, pypowervm's
+    wrappers take four times as long.
     """
     tree = vios.element.element
     return [
         _mapping(e)
         for e in tree.iterfind("u:VirtualSCSIMappings/u:VirtualSCSIMapping", _NS)
-        if not client or _client(e) == client or (path and e.findtext(_DISK_NAME) == path)
+        if not client or _client(e) in (client, "") or (path and e.findtext(_DISK_NAME) == path)
     ]
 
 
@@ -75,12 +88,19 @@ def _mapping(e: Any) -> ScsiMapping:
         return e.findtext(path, "", _NS) or ""
 
     storage = e.find("u:Storage", _NS)
+
+    def number(*paths: str) -> int:
+        return next((int(found) for path in paths if (found := text(path)).isdigit()), 0)
+
     name = text(_DISK_NAME)
     return ScsiMapping(
         client=_client(e),
-        client_id=int(text("u:ServerAdapter/u:RemoteLogicalPartitionID") or 0),
-        slot=int(text("u:ServerAdapter/u:RemoteSlotNumber") or 0),
-        server_slot=int(text("u:ServerAdapter/u:VirtualSlotNumber") or 0),
+        client_id=number(
+            "u:ClientAdapter/u:LocalPartitionID", "u:ServerAdapter/u:RemoteLogicalPartitionID"
+        ),
+        paired=e.find("u:ClientAdapter", _NS) is not None,
+        slot=number("u:ServerAdapter/u:RemoteSlotNumber"),
+        server_slot=number("u:ServerAdapter/u:VirtualSlotNumber"),
         occupied=storage is not None and len(storage) > 0,
         path=name if name.startswith("/") else "",  # logical volumes bear plain names
         tag=text("u:Storage/*/u:Tag"),
@@ -124,7 +144,7 @@ def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> Place:
 def _busses(mappings: Sequence[ScsiMapping], client: str) -> Iterator[list[ScsiMapping]]:
     by_server_slot: dict[int, list[ScsiMapping]] = {}
     for m in mappings:
-        if m.client == client and m.slot and m.server_slot:
+        if m.client == client and m.paired and m.slot and m.server_slot:
             by_server_slot.setdefault(m.server_slot, []).append(m)
     yield from by_server_slot.values()
 

@@ -18,14 +18,20 @@ def marked(m: ScsiMapping, client: str, volume: VolumeId, known: Slot | None) ->
 
     A server that keeps no tags shows none. There the name proves it, if we
     asked for that very file (*known*) and, as far as we saw it, at that place.
+    An LPAR that was deleted is named no more: its mapping is known by the place too.
     """
-    if m.client != client or not m.path:
+    if not m.path or (m.client != client and not _left_by(m, known)):
         return False
     if m.tag:
         return m.tag == volume
     if known is None or known.path != m.path:
         return False
     return not known.lua or known.meets(m.place) or not m.lua
+
+
+def _left_by(m: ScsiMapping, known: Slot | None) -> bool:
+    """Whether *m*, which names no client, is what is left of the mapping that was *known*."""
+    return not m.client and not m.paired and known is not None and known == m.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,10 @@ class Plug:
             raise NotOurs(
                 f"{self.name} has volume {self.volume} from {mine[0].path}, not from {self.path}"
             )
-        if any(m.lua for m in mine):
+        if any(m.visible for m in mine):
             return False
         self.refuse(found)
-        for m in mine:  # a disk without a target device is not to be seen by the guest
+        for m in mine:  # the guest does not see them
             mappings.remove(m)
         rest = [m for m in found if m not in mine]
         place = mappings.choose(rest, self.client, self.known)
@@ -86,10 +92,13 @@ class Plug:
         for m in found:
             if m.path != self.path:
                 continue
-            if m.client != self.client and not self.shared:
+            if m.client != self.client and not self._is_mine(m) and not self.shared:
                 raise Refused(
-                    f"{self.path} is mapped to LPAR {m.client_id} already",
-                    hint="detach it there, or say that the volume is shared",
+                    f"{self.path} is mapped to LPAR {m.client_id} already"
+                    + ("" if m.paired else ", whose adapter is gone"),
+                    hint="detach it there, or say that the volume is shared"
+                    if m.paired
+                    else f"remove the mapping from server slot {m.server_slot} if nobody needs it",
                 )
             if m.client == self.client and self.volume and not self._is_mine(m):
                 raise NotOurs(f"{self.path} is a disk of {self.name} that somebody else made")

@@ -27,6 +27,8 @@ class Slot:
     """The client adapter's virtual slot; 0: not known yet."""
     lua: str = ""
     """The logical unit address, in the words of the server; '': not known yet."""
+    client: int = 0
+    """The id of the LPAR when we saw it there; 0: not known yet."""
 
     def meets(self, other: Slot) -> bool:
         """Whether both stand for the same known place."""

@@ -1,0 +1,50 @@
+"""Who has the disks of mappings that name no LPAR.
+
+NovaLink names a mapping's client (``AssociatedLogicalPartition``) only if that is
+an LPAR. Virtual I/O Servers are clients too, which boot from files of the NovaLink
+partition; and adapters of the server stay, with their disks, when their LPAR is
+deleted. ``fake_vios_hosting_vios_feed.txt`` and ``fake_vios_mappings.txt`` in the tests
+of https://github.com/powervm/pypowervm, which are replies of real systems, have both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pypowervm.wrappers.base_partition import LPARState
+
+from moorline.hypervisors.powervm.mappings import ANYBODY, ScsiMapping
+from moorline.model import Guest, GuestId
+
+
+def holders(found: Sequence[ScsiMapping], partitions: Sequence[Any]) -> list[Guest]:
+    """The holders of files among *found*, each partition once, and each that is gone.
+
+    *partitions* are all that NovaLink lists. A client is gone if it has no adapter
+    any more: ids are used again, so another partition that has the id now is not it.
+    """
+    by_client: dict[tuple[int, bool], list[ScsiMapping]] = {}
+    for m in found:
+        if m.path:
+            by_client.setdefault((m.client_id, m.paired), []).append(m)
+    known = {partition.id: partition for partition in partitions}
+    return [
+        _holder(number, paired, known.get(number) if paired else None, ms)
+        for (number, paired), ms in by_client.items()
+    ]
+
+
+def runs(partition: Any) -> bool:
+    """Whether a partition is activated, or on its way to be."""
+    return bool(partition.state != LPARState.NOT_ACTIVATED)
+
+
+def _holder(number: int, paired: bool, partition: Any, found: Sequence[ScsiMapping]) -> Guest:
+    paths = frozenset(m.path for m in found)
+    if partition is not None:
+        return Guest(GuestId(partition.uuid.upper()), partition.name, runs(partition), {}, paths)
+    who = f"LPAR {number}" if 0 < number < ANYBODY else "an LPAR"
+    name = f"{who}, which is not listed" if paired else f"{who}, which is gone"
+    # What has an adapter and cannot be looked at may run.
+    return Guest(GuestId(f"partition-{number}{'' if paired else '-gone'}"), name, paired, {}, paths)
