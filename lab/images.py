@@ -138,10 +138,16 @@ def _depends(package: str, pattern: str) -> list[str]:
 
 
 def modules(root: Path, names: Sequence[str] = MODULES) -> dict[str, bytes]:
-    """The modules that the guest needs, in the order in which they can be loaded."""
+    """The modules that the guest needs, in the order in which they can be loaded.
+
+    SystemExit: the packages have none, so they lie where nobody looked.
+    """
     files: dict[str, Path] = {}
-    for path in (root / "lib/modules").rglob("*.ko*"):
-        files[path.name.partition(".")[0].replace("-", "_")] = path
+    for directory in ("lib/modules", "usr/lib/modules"):  # the second since Debian 13
+        for path in (root / directory).rglob("*.ko*"):
+            files[path.name.partition(".")[0].replace("-", "_")] = path
+    if not files:
+        raise SystemExit("lab: the kernel's package has no modules below lib/ or usr/lib/")
     order: dict[str, bytes] = {}
 
     def add(name: str) -> None:

@@ -35,6 +35,7 @@ from moorline.testing.contracts.backend import (
     look,
 )
 from moorline.testing.toy_host import ToyHost, ToyShare
+from tests.support.missing import needs_fuse
 
 
 @pytest.fixture
@@ -63,8 +64,7 @@ class TestGpfsOnAToyHost(BackendContract):
 
 @pytest.fixture
 def fuse_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    if os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("needs root and /dev/fuse")
+    needs_fuse()
     directory = Path(tempfile.mkdtemp(prefix="moorline-"))
     monkeypatch.setenv("MOORLINE_LAB", str(directory / "lab"))
     monkeypatch.setenv("PATH", str(CLIENTS), prepend=os.pathsep)

@@ -28,6 +28,7 @@ from moorline.testing.contracts.backend import (
     disconnect,
     look,
 )
+from tests.support.missing import needs_fuse
 
 
 @pytest.fixture
@@ -58,8 +59,7 @@ class TestOldVirtuozzoOnAToyHost(BackendContract):
 
 @pytest.fixture
 def fuse_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[FuseRig]:
-    if os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("needs root and /dev/fuse")
+    needs_fuse()
     directory = Path(tempfile.mkdtemp(prefix="moorline-"))
     monkeypatch.setenv("MOORLINE_LAB", str(directory / "lab"))
     monkeypatch.setenv("MOORLINE_LAB_ETC", str(directory / "etc"))

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.vcenter import Missing, VCenter
+from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
 from moorline.model import DiskSource, GuestId, PathSource
 from moorline.testing.contracts.extending import ExtendingContract, ExtendingRig
+from tests.support.missing import vcenter_lab
 
 RUNNING, STOPPED = VCenter.guests
 
@@ -40,11 +41,7 @@ class VSphereRig(ExtendingRig):
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[VCenter]:
-    try:
-        lab = VCenter()
-    except Missing as e:
-        pytest.skip(str(e))
-    with lab:
+    with vcenter_lab() as lab:
         yield lab
 
 

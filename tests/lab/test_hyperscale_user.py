@@ -18,6 +18,7 @@ from libvirt_rig import until
 
 from lab import host
 from lab.hyperscale import HyperScale, HyperScaleVolume
+from tests.support.missing import missing
 
 USER = "nobody"
 SUDOERS = """\
@@ -66,7 +67,7 @@ print(json.dumps(told))
 def sudo(lab: Path) -> Iterator[None]:
     """sudo, with rules of this host alone."""
     if not shutil.which("sudo"):
-        pytest.skip("sudo is not installed")
+        missing("sudo is not installed")
     rules = lab / "sudoers"
     clients = host.SOFTWARE / "clients"
     path = f"{Path(sys.executable).parent}:{clients}:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -12,6 +12,7 @@ import pytest
 
 from lab.clients import standin
 from lab.quobyte import Quobyte, QuobyteVolume
+from tests.support.missing import missing
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_calls_are_noted(quobyte: Quobyte, share: QuobyteVolume, at: Path) -> No
 
 def test_an_unprivileged_user_mounts_what_everybody_sees(quobyte: Quobyte, lab: Path) -> None:
     if shutil.which("fusermount3") is None:
-        pytest.skip("needs fusermount3 (package fuse3)")
+        missing("needs fusermount3 (package fuse3)")
     volume = quobyte.volume("users", owner="nobody")
     at = lab / "at-user"
     at.mkdir()

@@ -15,6 +15,7 @@ from lab import guest as guests
 from lab.command import Moorline
 from lab.guest import Guest
 from lab.quobyte import Quobyte
+from tests.support.missing import missing
 
 # --- configuration ---------------------------------------------------------------
 
@@ -55,7 +56,7 @@ def test_an_existing_nova_conf_will_do(scene: Scene, guest: Guest) -> None:
 
 def test_mounted_as_the_service_user(scene: Scene, quobyte: Quobyte, guest: Guest) -> None:
     if shutil.which("fusermount3") is None:
-        pytest.skip("needs fusermount3 (package fuse3)")
+        missing("needs fusermount3 (package fuse3)")
     user = next(n for n in ("libvirt-qemu", "qemu") if _exists(n))
     uid = pwd.getpwnam(user).pw_uid
     shutil.chown(scene.share.path, user)

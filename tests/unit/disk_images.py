@@ -10,9 +10,10 @@ import pytest
 
 from moorline.errors import Refused
 from moorline.host.image.check import check_image
+from tests.support.missing import missing
 
 if shutil.which("qemu-img") is None:
-    pytest.skip("needs qemu-img", allow_module_level=True)
+    missing("needs qemu-img")
 
 
 @pytest.fixture

@@ -7,22 +7,19 @@ from contextlib import suppress
 
 import pytest
 
-from lab.vcenter import Missing, VCenter
+from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
 from moorline.errors import NotOurs
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import GuestId
+from tests.support.missing import vcenter_lab
 
 
 @pytest.fixture(scope="module")
 def vcenter() -> Iterator[VCenter]:
-    try:
-        lab = VCenter()
-    except Missing as e:
-        pytest.skip(str(e))
-    with lab:
+    with vcenter_lab() as lab:
         yield lab
 
 

@@ -22,6 +22,7 @@ from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
+from tests.support.missing import vcenter_lab
 
 
 def thumbprint(lab: VCenter) -> str:
@@ -297,8 +298,8 @@ def test_vcenter_itself_is_believed_as_ever(lab: VCenter) -> None:
             stranger._connection(host, lab.port, None).connect()
 
 
-def test_a_silent_session_is_kept_alive(vcenter: VCenter) -> None:
-    with VCenter(idle=1.5) as lab:
+def test_a_silent_session_is_kept_alive() -> None:
+    with vcenter_lab(idle=1.5) as lab:
         for every, logins in ((60.0, 2), (0.3, 1)):
             lab.heal()
             session = Session(logon(lab), keep_alive=every)

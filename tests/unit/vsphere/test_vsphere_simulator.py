@@ -13,6 +13,7 @@ from pyVmomi import vim, vmodl
 
 from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Operator
+from tests.support.missing import vcenter_lab
 
 WEB, DB = VCenter.guests
 ODD = 3 * MIB + 65536
@@ -162,7 +163,7 @@ def test_a_name_is_taken_once(operator: Operator) -> None:
 
 
 def test_a_session_may_not_be_silent_for_long() -> None:
-    with VCenter(idle=0.8) as lab:
+    with vcenter_lab(idle=0.8) as lab:
         operator = Operator(lab)
         time.sleep(2)
         with pytest.raises(vim.fault.NotAuthenticated):
