@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,12 @@ import click
 from moorline.api import Outcome
 from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
 from moorline.cli.output import table
+from moorline.core.untrusted import parse
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
 
+_MOST = 256 << 10
+"""Bytes of a file with a connection: Cinder's attachments have more in them."""
 _VOLUME: tuple[Callable[..., Any], ...] = (
     click.argument("volume_url", required=False, metavar="[URL|PATH]"),
     click.option(
@@ -183,14 +185,19 @@ def sweep(given: Common) -> None:
 def read_connection(path: Path) -> Mapping[str, Any]:
     """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
     try:
-        text = _standard_input() if str(path) == "-" else path.read_text()
-        connection = json.loads(text)
+        if str(path) == "-":
+            text = _standard_input()
+        else:
+            with path.open("rb") as file:
+                text = file.read(_MOST + 1)
     except OSError as e:
         raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:
-        # The text may hold credentials: say where, not what.
-        where = f" at line {e.lineno}" if isinstance(e, json.JSONDecodeError) else ""
-        raise Refused(f"the connection {path} is not JSON{where}") from None
+    if len(text) > _MOST:
+        raise Refused(f"the connection {path} has more than {_MOST} bytes")
+    try:
+        connection = parse(text)
+    except Refused as e:
+        raise Refused(f"the connection {path} cannot be used: {e.message}") from None
     if isinstance(connection, dict) and isinstance(connection.get("connection_info"), dict):
         connection = connection["connection_info"]  # an attachment as Cinder shows it
     if not isinstance(connection, dict):
@@ -198,10 +205,10 @@ def read_connection(path: Path) -> Mapping[str, Any]:
     return connection
 
 
-def _standard_input() -> str:
+def _standard_input() -> bytes:
     if sys.stdin is None:  # <&-
         raise Refused("the connection was to come on standard input, which is closed")
-    return sys.stdin.read()
+    return sys.stdin.buffer.read(_MOST + 1)
 
 
 def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:

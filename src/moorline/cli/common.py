@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import click
 
 from moorline import errors
 from moorline.cli.output import FORMATS, Unprinted, dump, say
+from moorline.core.untrusted import LONGEST, check_text
 from moorline.local_api.problem import exit_code, to_problem
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def common(command: F) -> Callable[..., Any]:
         progress = Progress(quiet)
         given = Common(output, state_dir, hypervisor, config_files, progress)
         try:
+            _check(arguments)
             command(given, **arguments)
         except errors.MoorlineError as e:
             progress.end()
@@ -214,6 +216,15 @@ def common(command: F) -> Callable[..., Any]:
             progress.end()
 
     return run
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Refuse what an agent would refuse, whether there is one or not."""
+    for text in arguments.values():
+        if isinstance(text, str):
+            check_text(text)
+            if len(text) > LONGEST:
+                raise errors.Refused(f"what was typed has more than {LONGEST} characters")
 
 
 def _fail(error: errors.MoorlineError, output: str) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Any
 
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.untrusted import check_plain
 from moorline.errors import NotFound, Refused
 from moorline.model import (
     Attachment,
@@ -97,12 +98,12 @@ class Wishes:
         """Parse a connection, or what a person types for one. Raises Refused."""
         if isinstance(connection, str):
             connection = self._typed(connection, format)
+        _refuse_unstorable(connection)
         kind = connection.get("driver_volume_type")
         if not isinstance(kind, str):
             raise Refused("the connection has no driver_volume_type")
         backend = self._reconciler.backend(kind)
         parsed = backend.parse(connection)
-        _refuse_unstorable(connection)
         volume = _told_id(connection) or parsed.volume
         link = backend.link_name(parsed)
         id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
@@ -156,9 +157,12 @@ class Wishes:
 def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
     """Refuse what no back end reads and no store could keep."""
     try:
+        check_plain(connection)
         size = len(json.dumps(connection))
     except (TypeError, ValueError, RecursionError):
         raise Refused("the connection cannot be written as JSON") from None
+    except Refused as e:
+        raise Refused(f"the connection cannot be used: {e.message}") from None
     if size > LARGEST_CONNECTION:
         raise Refused(f"the connection has more than {LARGEST_CONNECTION} bytes as JSON")
 

@@ -23,7 +23,7 @@ from moorline.api import Moorline
 from moorline.core.driver import Progress, silent
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.local_api import problem, shapes
-from moorline.local_api.routes import ROUTES, STREAM, Route
+from moorline.local_api.routes import LARGEST_BODY, ROUTES, STREAM, Route
 from moorline.operations.guests import Guests
 
 GREETING = 10.0
@@ -91,7 +91,10 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
     """The request's path and body. Raises Refused."""
     try:
         if route.changes:
-            return route.path, json.dumps(plain).encode()
+            body = json.dumps(plain).encode()
+            if len(body) > LARGEST_BODY:  # the agent would hang up on it, and leave us uncertain
+                raise Refused(f"the request has more than {LARGEST_BODY} bytes as JSON")
+            return route.path, body
         query = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
         return (f"{route.path}?{urlencode(query)}" if query else route.path), None
     except (TypeError, ValueError):

@@ -16,20 +16,23 @@ from typing import Any
 
 from moorline.api import Moorline
 from moorline.core.driver import Progress
+from moorline.core.untrusted import LARGEST, check_text, parse
 from moorline.errors import Refused
 from moorline.local_api import shapes
 from moorline.operations.guests import Guests
 
 STREAM = "application/x-ndjson"
+LARGEST_BODY = 256 << 10
+"""Bytes of a request; no connection that the store takes is larger."""
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
 LONGEST_TIMEOUT = 86400.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "timeout": (0, LONGEST_TIMEOUT),
-        "size": (1, shapes.LARGEST),
-        "after": (0, shapes.LARGEST),
-        "since": (0, shapes.LARGEST),
+        "size": (1, LARGEST),
+        "after": (0, LARGEST),
+        "since": (0, LARGEST),
         "most": (1, 10_000),
     }
 )
@@ -62,9 +65,9 @@ class Field:
     def decode_text(self, text: str) -> Any:
         """Read it from a query string: text as it stands, all else as JSON. Raises Refused."""
         if self._is_text:
-            shapes.check_text(text)
+            check_text(text)
             return self.decode(text)
-        return self.decode(shapes.parse(text.encode(errors="surrogatepass")))
+        return self.decode(parse(text.encode(errors="surrogatepass")))
 
     @property
     def _is_text(self) -> bool:

@@ -27,10 +27,8 @@ from moorline.local_api import problem
 from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
 from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
-from moorline.local_api.routes import STREAM
+from moorline.local_api.routes import LARGEST_BODY, STREAM
 
-LARGEST_BODY = 256 << 10
-"""Bytes; no wish that the store takes is larger."""
 READ_DEADLINE = 10.0
 WRITE_DEADLINE = 10.0
 """Seconds in which each part of an answer must be taken."""

@@ -8,8 +8,6 @@ answer (*answer*) may have more fields than are known: its agent may be newer.
 
 from __future__ import annotations
 
-import json
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,19 +15,14 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum, IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
+from moorline.core.untrusted import LARGEST, LONGEST
 from moorline.errors import Refused
 from moorline.ports.guests import Document
 
-DEEPEST = 16
-"""Levels of objects and lists within each other, of what is read."""
-LONGEST = 4096
-"""Characters of a text, of what is read."""
 LONGEST_DOCUMENT = 64 << 10
 """Characters of a description of a guest."""
-LARGEST = 2**63 - 1
-
 Schema = dict[str, Any]
 _PLAIN: dict[Any, Schema] = {
     str: {"type": "string", "maxLength": LONGEST},
@@ -39,59 +32,6 @@ _PLAIN: dict[Any, Schema] = {
     float: {"type": "number"},
     type(None): {"type": "null"},
 }
-
-
-def parse(text: bytes) -> Any:
-    """Read untrusted JSON: no NaN, no key twice, no NUL, nothing too deep. Raises Refused."""
-    try:
-        value = json.loads(
-            text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_key_twice
-        )
-    except (ValueError, RecursionError):
-        # The text may hold credentials, so what the parser says of it is not repeated.
-        raise Refused("this is not JSON in UTF-8, or it names a key twice") from None
-    _check_plain(value, DEEPEST)
-    return value
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
-def _check_plain(value: Any, depth: int) -> None:
-    """Refuse what no record, command or path could bear, wherever it stands."""
-    if depth == 0:
-        raise Refused(f"this JSON is nested deeper than {DEEPEST} levels")
-    if isinstance(value, str):
-        check_text(value)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            check_text(key)
-            _check_plain(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, depth - 1)
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise Refused("a number is larger than 63 bits can hold")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise Refused("a number is too large")
-
-
-def check_text(text: str) -> None:
-    """Refuse what is no text to the store and the system."""
-    if "\0" in text:
-        raise Refused("a text has a NUL in it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Refused("a text has half of a surrogate pair in it") from None
 
 
 def decode(kind: Any, value: Any, at: str = "the value", *, answer: bool = False) -> Any:

@@ -1,0 +1,71 @@
+"""What is asked is untrusted, whether it was typed, read from a file or came over a socket.
+
+The same is refused on each way, and no message repeats a value: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from moorline.errors import Refused
+
+DEEPEST = 16
+"""Levels of objects and lists within each other, of what is read."""
+LONGEST = 4096
+"""Characters of a text, of what is read."""
+LARGEST = 2**63 - 1
+
+
+def parse(text: bytes) -> Any:
+    """Read untrusted JSON: no NaN, no key twice, no NUL, nothing too deep. Raises Refused."""
+    try:
+        value = json.loads(
+            text.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_key_twice
+        )
+    except (ValueError, RecursionError):
+        # The text may hold credentials, so what the parser says of it is not repeated.
+        raise Refused("this is not JSON in UTF-8, or it names a key twice") from None
+    check_plain(value)
+    return value
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def check_plain(value: Any, depth: int = DEEPEST) -> None:
+    """Refuse what no record, command or path could bear, wherever it stands."""
+    if depth == 0:
+        raise Refused(f"this JSON is nested deeper than {DEEPEST} levels")
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_text(key)
+            check_plain(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            check_plain(item, depth - 1)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise Refused("a number is larger than 63 bits can hold")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Refused("a number is too large")
+
+
+def check_text(text: str) -> None:
+    """Refuse what is no text to the store and the system."""
+    if "\0" in text:
+        raise Refused("a text has a NUL in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused("a text has half of a surrogate pair in it") from None
