@@ -13,7 +13,7 @@ from moorline.care.maintenance import Care
 from moorline.core.admission import Wishes, usable_id
 from moorline.core.driver import Progress, Settler, gone, silent
 from moorline.core.plan import Step, foresee
-from moorline.core.reconciler import Reconciler, users
+from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records, trouble_key
 from moorline.core.views import View, view
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
@@ -353,6 +353,8 @@ class Moorline(Care):
 
     def _look(self, row: Attachment, guests: Mapping[GuestId, Guest]) -> Seen | str:
         guest = guests.get(row.key.guest)
+        if guest is not None and guest.unreadable:
+            return unknown_users([guest])[0]
         try:
             return self._reconciler.observe(row, guest.disks if guest else {})
         except MoorlineError as e:
@@ -367,7 +369,9 @@ class Moorline(Care):
             and other.want > Level.ABSENT
         ]
         try:
-            used_by = users(row.link, self._hypervisor.survey())
+            guests = self._hypervisor.survey()
+            used_by = users(row.link, guests)
+            used_by += [f"unknown: {why}" for why in unknown_users(guests)]
         except MoorlineError as e:
             used_by = [f"unknown: {e}"]
         told = view(row, seen, self._records.trouble(row.key))

@@ -214,6 +214,8 @@ class Seen:
     held: Held = Held.UNKNOWN
     users: tuple[str, ...] = ()
     """The names of the guests that hold the link."""
+    unsure: str = ""
+    """Why it cannot be told who holds the link, if it is UNKNOWN and was looked at."""
     elsewhere: str = ""
     """Why the disk that bears our mark is not the volume that is wanted; mostly empty."""
 
@@ -272,3 +274,8 @@ class Guest:
     """The disks that bear our mark."""
     paths: frozenset[str]
     """Every path on the host that the guest's definitions name, ours or not."""
+    unreadable: str = ""
+    """Why its definitions cannot be read; '' if they can. It may then have any disk and any path,
+    beside those that are told, and *running* is True where that is unknown."""
+    remedy: str = ""
+    """The command that helps if it is unreadable."""

@@ -8,6 +8,7 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt")
 
+from moorline.errors import Unavailable  # noqa: E402
 from moorline.hypervisors.libvirt.survey import Survey, look  # noqa: E402
 
 DISK = (
@@ -36,7 +37,19 @@ class Virt:
     defined: str = ""
     saved: str = ""
     fails: int = 0
+    broken: int = 0
+    """The error that its saved state is read with."""
+    connected: bool = True
     asked: list[str] = field(default_factory=list)
+
+    def name(self) -> str:
+        return f"name-{self.uuid}"
+
+    def connect(self) -> Virt:
+        return self
+
+    def isAlive(self) -> bool:
+        return self.connected
 
     def UUIDString(self) -> str:
         return self.uuid
@@ -55,6 +68,8 @@ class Virt:
         return bool(self.saved)
 
     def managedSaveGetXMLDesc(self) -> str:
+        if self.broken:
+            raise error(self.broken)
         return self.saved
 
 
@@ -96,6 +111,39 @@ def test_a_guest_that_is_gone_meanwhile_is_left_out_and_nothing_else_is() -> Non
     gone = Virt("1", "", fails=libvirt.VIR_ERR_NO_DOMAIN)
     there = Virt("2", xml("there"))
     assert [guest.name for guest in Survey().guests(Host([gone, there]))] == ["there"]
-    gone.fails = libvirt.VIR_ERR_INTERNAL_ERROR
-    with pytest.raises(libvirt.libvirtError):
-        Survey().guests(Host([gone, there]))
+
+
+def test_a_guest_whose_definition_cannot_be_read_hides_no_other() -> None:
+    """Whatever keeps it from being read: it may have any disk, and the others are seen."""
+    broken = Virt(
+        "1", xml("broken"), saved="(not printed)", broken=libvirt.VIR_ERR_OPERATION_FAILED
+    )
+    broken.now = xml("broken", "v")
+    no_xml = Virt("2", "", fails=libvirt.VIR_ERR_INTERNAL_ERROR)
+    no_words = Virt("3", "<domain id='7'><name>\x02</name></domain>", defined=xml("no_words"))
+    torn = Virt("4", xml("torn"), saved="<domain>")
+    there = Virt("5", xml("there", "w"))
+    found = Survey().guests(Host([broken, no_xml, no_words, torn, there]))
+    by_id = {guest.id: guest for guest in found}
+    assert by_id["5"].unreadable == ""
+    assert by_id["5"].disks.keys() == {"w"}
+    for id in "1234":
+        assert by_id[id].unreadable
+        assert by_id[id].disks == {}
+        with pytest.raises(Unavailable, match=f"name-{id} cannot be read"):
+            look(next(each for each in (broken, no_xml, no_words, torn) if each.uuid == id))
+    assert [by_id[id].remedy for id in "1234"] == [
+        "virsh managedsave-remove name-1",
+        "virsh dumpxml name-2",
+        "virsh dumpxml name-3",
+        "virsh managedsave-remove name-4",
+    ]
+    assert [by_id[id].running for id in "1234"] == [False, True, True, False]
+    assert by_id["1"].paths == {"/mnt/v"}, "what is known of it still counts"
+
+
+def test_a_connection_that_breaks_is_no_guest_that_cannot_be_read() -> None:
+    lost = Virt("1", "", fails=libvirt.VIR_ERR_RPC, connected=False)
+    for asks in (lambda: Survey().guests(Host([lost])), lambda: look(lost)):
+        with pytest.raises(libvirt.libvirtError):
+            asks()

@@ -12,7 +12,7 @@ from typing import Any
 from moorline.care import findings
 from moorline.care.eventlog import Journal
 from moorline.core.plan import Step, next_step
-from moorline.core.reconciler import Reconciler, reason, users
+from moorline.core.reconciler import Reconciler, reason, unknown_users, users
 from moorline.core.records import Records, Trouble, trouble_key
 from moorline.errors import MoorlineError, Refused
 from moorline.model import (
@@ -98,6 +98,7 @@ class Doctor:
             found.append(self._no_hypervisor(e))
         found += self._wishes(rows, guests)
         if guests is not None:
+            found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
             found += [findings.unwished_disk(*each) for each in unwished(rows, guests)]
             found += self._links(rows, guests)
         found += self._hosts(rows)
@@ -108,10 +109,14 @@ class Doctor:
     def about(self, row: Attachment) -> list[Finding]:
         """What keeps one wish from coming true."""
         try:
-            guests: Sequence[Guest] | None = self._survey()
+            guests = self._survey()
         except MoorlineError as e:
             return [*self._wishes([row], None), self._no_hypervisor(e)]
-        return list(self._wishes([row], guests))
+        found = list(self._wishes([row], guests))
+        # What goes waits for whoever may need its link.
+        waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
+        own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
+        return [*map(findings.unreadable_guest, own or (waits if found else ())), *found]
 
     def _wishes(
         self, rows: Sequence[Attachment], guests: Sequence[Guest] | None
@@ -122,7 +127,7 @@ class Doctor:
         for row in rows:
             guest = known.get(row.key.guest)
             try:
-                if guests is None:
+                if guests is None or (guest is not None and guest.unreadable):
                     yield from self._ill(row.link, self._reconciler.link(row))
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
                     yield findings.lost_guest(row)
@@ -165,6 +170,7 @@ class Doctor:
 
     def _links(self, rows: Sequence[Attachment], guests: Sequence[Guest]) -> Iterator[Finding]:
         wished = {row.link for row in rows}
+        unsure = unknown_users(guests)  # who they are is a finding already
         for _, found in links(self._around.backends):
             if found.link in wished:
                 continue  # its wishes tell of it
@@ -172,6 +178,8 @@ class Doctor:
                 yield from (findings.unmanaged_disk(found.link, name) for name in names)
                 continue
             match found.ill:
+                case None | Broken() | Unlinked() if unsure:
+                    continue
                 case Unlinked():
                     yield findings.leftover(found)
                 case None | Broken():
@@ -244,7 +252,7 @@ def _told(backend: Discovering) -> Sequence[Found]:
 def strays(
     backends: Backends, rows: Sequence[Attachment], guests: Sequence[Guest]
 ) -> Iterator[tuple[Discovering, Found]]:
-    """Links that no wish and no guest, running or stopped, needs."""
+    """Links that no wish and no guest, running or stopped, is known to need."""
     wished = {row.link for row in rows}
     for backend, found in links(backends):
         if found.link not in wished and not users(found.link, guests):

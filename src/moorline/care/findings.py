@@ -60,6 +60,18 @@ def lost_guest(row: Attachment) -> Finding:
     )
 
 
+def unreadable_guest(guest: Guest) -> Finding:
+    """The definitions of a guest cannot be read."""
+    return Finding(
+        "unreadable-guest",
+        guest.name,
+        f"guest {guest.name} cannot be read: {guest.unreadable}",
+        "it may have a disk on any link, so no link is disconnected until it can be read;"
+        " its own volumes wait, those of other guests can be attached and detached",
+        guest.remedy or "moorline list",
+    )
+
+
 def refused_wish(row: Attachment, why: str) -> Finding:
     """A wish cannot come true as things are."""
     return Finding(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moorline.care.doctor import Surroundings, links, strays, unwished
-from moorline.core.reconciler import Reconciler, users
+from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Foreign, Guest, GuestId, Link, LinkName, Unknown, Unlinked, VolumeId
@@ -110,8 +110,11 @@ class Repairer:
             # Nobody connects it while we look once more whether it is needed.
             with self._reconciler.with_link(found.link):
                 wished = {row.link for row in self._records.all()}
-                if found.link in wished or users(found.link, self._survey()):
+                guests = self._survey()
+                if found.link in wished or users(found.link, guests):
                     return replace(due, problem="it is needed by now")
+                if unsure := unknown_users(guests):
+                    return replace(due, problem=f"it may be needed: {'; '.join(unsure)}")
                 backend.clear(found.link)
         except MoorlineError as e:
             return replace(due, problem=str(e))
@@ -137,9 +140,12 @@ class Repairer:
     def _running_on(self, link: str) -> str:
         """Which guests run on it, in words; '' if none does."""
         try:
-            names = users(LinkName(link), (g for g in self._survey() if g.running))
+            guests = [guest for guest in self._survey() if guest.running]
         except MoorlineError as e:
             return f"it cannot be told which guests run ({e})"
+        if unsure := unknown_users(guests):
+            return f"it cannot be told which guests run ({'; '.join(unsure)})"
+        names = users(LinkName(link), guests)
         return f"{', '.join(names)} run" if len(names) > 1 else f"{names[0]} runs" if names else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -146,8 +146,9 @@ class Reconciler:
         elif disks is None:
             disks = self._hypervisor.disks(row.key.guest)
         disk = disks.get(row.key.volume, NO_DISK)
-        held, by = self._held(row, link, disk)
-        return Seen(link, disk, held, by, elsewhere(row, link, disk))
+        use = self._use(row, link, disk)
+        there = elsewhere(row, link, disk)
+        return Seen(link, disk, use.held, use.by, use.unsure, there)
 
     def link(self, row: Attachment) -> Link:
         """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
@@ -183,34 +184,35 @@ class Reconciler:
             known = ", ".join(sorted(self._backends))
             raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
 
-    def _held(self, row: Attachment, link: Link, disk: Disk) -> tuple[Held, tuple[str, ...]]:
+    def _use(self, row: Attachment, link: Link, disk: Disk) -> _Users:
         """Tell whether the link must stay, if that matters, and which guests hold it.
 
         The volume's own disk does not count: it goes before the link does.
         """
         leaving = row.want is Level.ABSENT
         if not leaving and not isinstance(link, Broken):
-            return Held.UNKNOWN, ()
+            return _Users(Held.UNKNOWN)
         if leaving and not row.hands_off and self._wanted_by_others(row):
-            return Held.HELD, ()
+            return _Users(Held.HELD)
         try:
             guests = self._hypervisor.survey()
-        except MoorlineError:
-            return Held.UNKNOWN, ()
+        except MoorlineError as e:
+            return _Users(Held.UNKNOWN, unsure=str(e))
         if leaving and row.hands_off:
             # Forgotten while its own guest still names it, nobody would disconnect it later.
             # Where another wish keeps the link, only its own path matters.
             others = self._wanted_by_others(row)
             what = _path(link) or row.link if others else row.link
-            own = users(what, (guest for guest in guests if guest.id == row.key.guest))
-            if own or others:
-                return (Held.UNKNOWN if own else Held.HELD), tuple(own)
+            own = _use(what, [guest for guest in guests if guest.id == row.key.guest])
+            if own.held is not Held.FREE:
+                return replace(own, held=Held.UNKNOWN)
+            if others:
+                return _Users(Held.HELD)
         if leaving:
             guests = [_without(disk, guest, row.key.guest) for guest in guests]
         else:
             guests = [guest for guest in guests if guest.running]
-        by = users(row.link, guests)
-        return (Held.HELD if by else Held.FREE), tuple(by)
+        return _use(row.link, guests)
 
     def _wanted_by_others(self, row: Attachment) -> bool:
         return any(
@@ -297,6 +299,23 @@ class Reconciler:
             backend.disconnect(connection)
 
 
+@dataclass(frozen=True, slots=True)
+class _Users:
+    """Whether a link must stay; as in :class:`Seen`."""
+
+    held: Held
+    by: tuple[str, ...] = ()
+    unsure: str = ""
+
+
+def _use(link: str, guests: Sequence[Guest]) -> _Users:
+    if by := users(link, guests):
+        return _Users(Held.HELD, tuple(by))
+    if unsure := unknown_users(guests):
+        return _Users(Held.UNKNOWN, unsure="; ".join(unsure))
+    return _Users(Held.FREE)
+
+
 def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
     return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
 
@@ -317,6 +336,16 @@ def users(link: str, guests: Iterable[Guest]) -> list[str]:
     )
 
 
+def unknown_users(guests: Iterable[Guest]) -> list[str]:
+    """Say which guests may have a path on any link, because they cannot be read, and why."""
+    return sorted(
+        f"guest {guest.name} cannot be read: {guest.unreadable}"
+        + (f" ({guest.remedy})" if guest.remedy else "")
+        for guest in guests
+        if guest.unreadable
+    )
+
+
 def reason(step: Step, seen: Seen) -> str:
     """Say in words why *step* waits or parks; '' for the others."""
     if step is Step.PARK and isinstance(seen.link, Foreign):
@@ -333,11 +362,12 @@ def reason(step: Step, seen: Seen) -> str:
 def _waits_for(seen: Seen) -> str:
     if isinstance(seen.link, Unknown):
         return seen.link.reason
-    if seen.disk != NO_DISK:
+    if seen.disk != NO_DISK and not isinstance(seen.link, Broken):
         return "the guest has not let go of the disk yet"
     if seen.users:
         return f"{', '.join(seen.users)} still names a path on the link"
-    return "it cannot be told whether a guest still uses the link"
+    why = f": {seen.unsure}" if seen.unsure else ""
+    return f"it cannot be told whether a guest still uses the link{why}"
 
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:

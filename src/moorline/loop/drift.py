@@ -27,7 +27,8 @@ from moorline.model import (
 )
 from moorline.ports import Hypervisor
 
-_Disks = Mapping[GuestId, Mapping[VolumeId, Disk]]
+_Disks = Mapping[GuestId, Mapping[VolumeId, Disk] | None]
+"""None: the guest cannot be read. One that is not there has no disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class Looker:
         disks: _Disks | None = None
         error = ""
         try:
-            disks = {guest.id: guest.disks for guest in self._hypervisor.survey()} if rows else {}
+            guests = self._hypervisor.survey() if rows else ()
+            disks = {guest.id: None if guest.unreadable else guest.disks for guest in guests}
         except MoorlineError as e:
             error = str(e)
         due = [
@@ -134,11 +136,12 @@ class Looker:
             self._links[row.link] = "unknown"
             return True
         self._links[row.link] = _called(link)
-        if disks is None:
+        mine = disks if disks is None else disks.get(row.key.guest, {})
+        if mine is None:
             # A link is made without asking guests, so that it is there when they come.
             want = min(row.want, Level.CONNECTED)
             return next_step(want, Seen(link)) is not Step.NOTHING
-        disk = disks.get(row.key.guest, {}).get(row.key.volume, NO_DISK)
+        disk = mine.get(row.key.volume, NO_DISK)
         step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(row, link, disk)))
         if step is Step.PARK:
             self._parked.add(row.key)

@@ -42,14 +42,16 @@ class Hypervisor(Protocol):
     def survey(self) -> Sequence[Guest]:
         """Every guest on this host, running or stopped, in few calls.
 
-        All or nothing: raises Uncertain or Unavailable if one guest cannot be
-        looked at, because what it uses is then unknown.
+        A guest whose definitions cannot be read is told with that
+        (:attr:`Guest.unreadable`) and keeps nobody from seeing the others. That
+        there is none is only said if all were listed: else it raises Uncertain
+        or Unavailable.
         """
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         """The guest's disks that bear our mark. A guest that is gone has none.
 
-        Raises Unavailable, Uncertain.
+        Raises Unavailable (also of a guest that is unreadable), Uncertain.
         """
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:

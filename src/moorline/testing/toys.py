@@ -51,12 +51,12 @@ class ToyGuest:
     name: str
     running: bool = True
     persistent: bool = True
-    deaf: bool = False
-    """It does not hear requests to let a disk go (it is still booting)."""
+    deaf: bool = False  # to requests to let a disk go (it is still booting)
     live: dict[VolumeId, str] = field(default_factory=dict)
     defined: dict[VolumeId, str] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)
     """Paths of disks without our mark."""
+    unreadable: str = ""  # why its definitions cannot be read
     leaving: dict[VolumeId, int] = field(default_factory=dict)
     """Ticks until a disk that was asked to go is gone."""
     told: dict[VolumeId, int] = field(default_factory=dict)
@@ -227,14 +227,14 @@ class ToyHypervisor:
             raise Unavailable("the hypervisor does not answer")
         # The paths first: what is attached meanwhile is then marked already, as with real ones.
         looks = [(id, guest, guest.paths()) for id, guest in self._world.guests.items()]
-        return [
-            Guest(id, guest.name, guest.running, _disks(guest), paths) for id, guest, paths in looks
-        ]
+        return [_guest(*each) for each in looks]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         if self._world.blind:
             raise Unavailable("the hypervisor does not answer")
         found = self._world.guests.get(guest)
+        if found and found.unreadable:
+            raise Unavailable(f"guest {found.name} cannot be read: {found.unreadable}")
         return _disks(found) if found else {}
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
@@ -292,6 +292,12 @@ class ToyHypervisor:
         on = Path(path).parent
         if on.parent == BASE and str(on) not in self._world.mounts:
             raise Failed(f"{path} cannot be opened")
+
+
+def _guest(id: GuestId, guest: ToyGuest, paths: frozenset[str]) -> Guest:
+    if guest.unreadable:
+        return Guest(id, guest.name, guest.running, {}, frozenset(), guest.unreadable, "cure it")
+    return Guest(id, guest.name, guest.running, _disks(guest), paths)
 
 
 def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
+from xml.etree import ElementTree as ET
 
+from moorline.errors import Unavailable
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain import Domain, parse
 from moorline.model import Guest, GuestId
@@ -28,6 +32,14 @@ class _Definitions:
     saved: str | None = None
 
 
+class _Unreadable(Exception):
+    """A definition of a domain cannot be read."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest.unreadable)
+        self.guest = guest
+
+
 class Survey:
     """Every guest. What is read of a definition is kept while libvirt prints the same text."""
 
@@ -35,69 +47,122 @@ class Survey:
         self._read: dict[str, tuple[_Definitions, Guest]] = {}
 
     def guests(self, virt: Any) -> Sequence[Guest]:
-        """Look at all domains. Raises libvirt's errors."""
+        """Look at all domains. Raises libvirt's errors if they cannot be listed."""
         # Two questions for all, instead of one for each that is stopped: who is
         # saved after both was seen running, with the same disks.
         saved = _saved(virt)
-        first = {each: _unless_gone(each.XMLDesc) for each in virt.listAllDomains()}
+        first = {each: _told(each, each.XMLDesc) for each in virt.listAllDomains()}
         saved |= _saved(virt)
-        read = {}
+        read: dict[str, tuple[_Definitions, Guest]] = {}
+        guests = []
         for each, xml in first.items():
-            uuid = each.UUIDString()
-            read_all = partial(_definitions, each, None if uuid in saved else xml)
-            if xml is not None and (definitions := _unless_gone(read_all)) is not None:
-                read[uuid] = definitions, self._guest(uuid, definitions)
+            guest = xml
+            if isinstance(xml, str):
+                unsaved = None if each.UUIDString() in saved else xml
+                guest = _told(each, partial(self._guest, each, unsaved, read))
+            if isinstance(guest, Guest):  # else it is gone since it was listed
+                guests.append(guest)
         self._read = read
-        return [guest for _, guest in read.values()]
+        return guests
 
-    def _guest(self, uuid: str, definitions: _Definitions) -> Guest:
+    def _guest(
+        self, domain: Any, unsaved: str | None, read: dict[str, tuple[_Definitions, Guest]]
+    ) -> Guest:
+        """Look at a domain, and put what was found into *read*."""
+        uuid = domain.UUIDString()
+        definitions = _definitions(domain, unsaved)
         known = self._read.get(uuid)
-        if known is not None and known[0] == definitions:
-            return known[1]
-        domain = _parsed(uuid, definitions)
-        return Guest(
-            GuestId(uuid),
-            domain.name,
-            domain.live is not None,
-            domain.disks(),
-            domain.paths(),
-        )
+        if known is None or known[0] != definitions:
+            known = definitions, _guest(_parsed(domain, definitions))
+        read[uuid] = known
+        return known[1]
 
 
 def look(virt: Any) -> Domain:
-    """Look at all definitions of a domain, in as few calls as tell them apart."""
-    return _parsed(virt.UUIDString(), _definitions(virt, None))
+    """Look at all definitions of a domain, in as few calls as tell them apart.
+
+    Raises libvirt's errors, Unavailable (a definition is there and cannot be read).
+    """
+    try:
+        return _parsed(virt, _definitions(virt, None))
+    except _Unreadable as e:
+        told = f"guest {e.guest.name} cannot be read: {e.guest.unreadable}"
+        raise Unavailable(told, hint=e.guest.remedy) from e
+
+
+def _told(domain: Any, ask: Callable[[], T]) -> T | Guest | None:
+    """What is answered. A guest: it cannot be read; None: it is gone since it was listed.
+
+    Raises libvirt's errors if the connection broke.
+    """
+    virt = module()
+    try:
+        with _reading(domain):
+            return ask()
+    except _Unreadable as e:
+        return e.guest
+    except virt.libvirtError as e:
+        if e.get_error_code() != virt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+@contextmanager
+def _reading(domain: Any, defined: str = "") -> Iterator[None]:
+    """Raise _Unreadable for what libvirt cannot print of a domain that is there.
+
+    *defined*: the definition that was printed, where its saved state is read.
+    """
+    virt = module()
+    try:
+        yield
+    except virt.libvirtError as e:
+        if e.get_error_code() == virt.VIR_ERR_NO_DOMAIN or not domain.connect().isAlive():
+            raise
+        raise _Unreadable(_unreadable(domain, str(e), defined)) from e
+    except ET.ParseError as e:
+        raise _Unreadable(_unreadable(domain, f"its XML is broken: {e}", defined)) from e
+
+
+def _unreadable(domain: Any, why: str, defined: str) -> Guest:
+    guest = Guest(GuestId(domain.UUIDString()), domain.name(), True, {}, frozenset(), why)
+    verb = "dumpxml"
+    if defined:
+        # It is stopped; what it has now is known, and what it has when it is started is not.
+        verb = "managedsave-remove"
+        why = f"its saved state is broken: {why}"
+        with suppress(ET.ParseError):
+            guest = replace(guest, running=False, paths=parse(defined).paths)
+    return replace(guest, unreadable=why, remedy=shlex.join(("virsh", verb, guest.name)))
 
 
 def _definitions(virt: Any, unsaved: str | None) -> _Definitions:
     """*unsaved*: the XML of a domain that is known to have no saved state."""
-    now = unsaved or virt.XMLDesc()
-    if _RUNNING.match(now):
-        return _Definitions(now, virt.XMLDesc(INACTIVE) if virt.isPersistent() else None)
-    saved = not unsaved and virt.hasManagedSaveImage()
-    return _Definitions(None, now, virt.managedSaveGetXMLDesc() if saved else None)
+    with _reading(virt):
+        now = unsaved or virt.XMLDesc()
+        if _RUNNING.match(now):
+            return _Definitions(now, virt.XMLDesc(INACTIVE) if virt.isPersistent() else None)
+        saved = not unsaved and virt.hasManagedSaveImage()
+    with _reading(virt, now):
+        return _Definitions(None, now, virt.managedSaveGetXMLDesc() if saved else None)
 
 
-def _parsed(uuid: str, definitions: _Definitions) -> Domain:
-    live, defined, saved = (
-        None if xml is None else parse(xml)
-        for xml in (definitions.live, definitions.defined, definitions.saved)
-    )
+def _parsed(virt: Any, definitions: _Definitions) -> Domain:
+    with _reading(virt):
+        live, defined = (
+            None if xml is None else parse(xml) for xml in (definitions.live, definitions.defined)
+        )
+    with _reading(virt, definitions.defined or ""):
+        saved = None if definitions.saved is None else parse(definitions.saved)
     name = next(half.name for half in (live, defined) if half is not None)
-    return Domain(uuid, name, live, defined, saved)
+    return Domain(virt.UUIDString(), name, live, defined, saved)
+
+
+def _guest(domain: Domain) -> Guest:
+    running = domain.live is not None
+    return Guest(GuestId(domain.uuid), domain.name, running, domain.disks(), domain.paths())
 
 
 def _saved(virt: Any) -> set[str]:
     flag = module().VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
     return {each.UUIDString() for each in virt.listAllDomains(flag)}
-
-
-def _unless_gone(ask: Callable[[], T]) -> T | None:
-    """What is answered; None: the domain is gone since it was listed."""
-    virt = module()
-    try:
-        return ask()
-    except virt.libvirtError as e:
-        if e.get_error_code() != virt.VIR_ERR_NO_DOMAIN:
-            raise
-        return None
