@@ -316,9 +316,9 @@ class Moorline(Care):
         if seen.elsewhere:
             raise Refused(seen.elsewhere)
         backend = self._reconciler.backend(wish.backend)
-        backend.verify(backend.parse(wish.connection.reveal()))
+        source = backend.verify(backend.parse(wish.connection.reveal()))
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
-            self._hypervisor.check(wish.key.guest, seen.link.source, wish.options)
+            self._hypervisor.check(wish.key.guest, source, wish.options)
 
     def _detach_unrecorded(
         self, guest: str, volume: str, timeout: float, dry_run: bool

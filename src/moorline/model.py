@@ -51,6 +51,14 @@ class Caching(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class BackingFile:
+    """A file beneath an image: what the image does not hold itself is read from it."""
+
+    path: Path
+    format: Format
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file that holds a disk. The format is declared, never probed."""
 
@@ -59,6 +67,8 @@ class ImageFile:
     caching: Caching = Caching.DEFAULT
     relabel: bool = True
     """Whether the hypervisor may change the file's owner and label."""
+    backing: tuple[BackingFile, ...] = ()
+    """All that lies beneath it, from its own backing file down: nothing else may be opened."""
 
 
 @dataclass(frozen=True, slots=True)

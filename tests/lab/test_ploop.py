@@ -134,11 +134,15 @@ def test_killed_when_the_device_is_made_and_when_it_is_gone(story: PloopStory) -
     assert story.verbs() == ["mount", "umount"]
 
 
-def test_a_descriptor_that_leads_out_reaches_neither_kernel_nor_guest(story: PloopStory) -> None:
+def test_a_descriptor_that_leads_out_reaches_neither_kernel_nor_guest(
+    story: PloopStory, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.hds"
+    secret.write_bytes(bytes(1 << 20))
     descriptor = story.file.with_name(DESCRIPTOR)
-    descriptor.write_text(descriptor.read_text().replace(BASE, "/etc/shadow"))
+    descriptor.write_text(descriptor.read_text().replace(BASE, str(secret)))
     refused = story.run("attach", code=3)
-    assert "refers to '/etc/shadow'" in refused.stderr
+    assert f"names the file '{secret}', which is outside of its share" in refused.stderr
     assert story.ploop.calls() == []
     story.check(False)
 

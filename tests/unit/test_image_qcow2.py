@@ -80,7 +80,7 @@ def patch(image: Path, at: int, layout: str, value: int) -> None:
         ("snapshots", 60, ">I", 0xFFFFFFFF),
         ("snapshots", 64, ">Q", 3),
         ("corrupt", 72, ">Q", 2),
-        ("no data file named", 72, ">Q", 4),
+        ("data file", 72, ">Q", 4),
         ("compression", 72, ">QQQIIB", 8),
         ("unknown feature", 72, ">Q", 1 << 5),
         ("unknown feature", 72, ">Q", 1 << 63),
@@ -113,16 +113,42 @@ def test_a_dirty_image_is_well(share: Path) -> None:
 
 
 def test_a_chain_within_the_share_is_well(share: Path) -> None:
-    make(share, "base.raw", "raw")
-    overlay(share, "sub/middle", "../base.raw", "raw")
-    overlay(share, "top", "sub/middle")
-    check(share, "top", "qcow2")
+    make(share, "sub/base.raw", "raw")
+    overlay(share, "sub/middle", "base.raw", "raw")
+    overlay(share, "top", "./sub/middle")
+    assert [
+        (str(Path(file["path"]).relative_to(share)), file["format"])
+        for file in check_image(str(share), "top", "qcow2")
+    ] == [
+        ("top", "qcow2"),
+        ("sub/middle", "qcow2"),
+        ("sub/base.raw", "raw"),
+    ]
 
 
 def test_an_absolute_name_within_the_share_is_well(share: Path) -> None:
     make(share, "base.raw", "raw")
     overlay(share, "top", f"{share}/base.raw", "raw")
     check(share, "top", "qcow2")
+
+
+@pytest.mark.parametrize(
+    "name", ["way/../disk", "sub/way/../disk", "{share}/way/../disk", "sub/../disk", "..//disk"]
+)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_names_that_go_up_are_refused(share: Path, name: str, depth: int) -> None:
+    """By its letters ``way/../disk`` is ``disk``; the kernel goes up from where ``way`` leads."""
+    (share.parent / "elsewhere/dir").mkdir(parents=True)
+    (share.parent / "elsewhere/disk").write_bytes(bytes(4096))
+    for at in (share / "way", share / "sub/way"):
+        at.symlink_to(share.parent / "elsewhere/dir")
+    make(share, "disk", "raw")
+    make(share, "sub/disk", "raw")
+    set_backing(make(share, "sub/image", "qcow2"), name.format(share=share).encode(), b"raw")
+    overlay(share, "top", "sub/image")
+    text = refused(share, ("sub/image", "top")[depth], "qcow2")
+    assert text.startswith("the backing file of top: " if depth else "sub/image has the backing")
+    assert "goes up with '..'" in text
 
 
 @pytest.mark.parametrize(
@@ -214,30 +240,28 @@ def test_a_chain_that_is_too_long_is_refused(share: Path) -> None:
     assert "more than" in refused(share, str(LONGEST_CHAIN), "qcow2")
 
 
-def test_external_data_files_are_checked_too(share: Path) -> None:
-    make(share, "image", "qcow2", "-o", "data_file=data.raw")
-    check(share, "image", "qcow2")
-    (share / "data.raw").unlink()
-    assert "no file data.raw" in refused(share, "image", "qcow2")
-    (share / "data.raw").symlink_to("/etc/passwd")
-    assert "symbolic link" in refused(share, "image", "qcow2")
+@pytest.mark.parametrize("name", ["data.raw", "/{share}/data.raw", "{share.parent}/outside"])
+@pytest.mark.parametrize("raw", ["on", "off"])
+def test_external_data_files_are_refused(share: Path, name: str, raw: str) -> None:
+    """QEMU opens ``data.raw`` from its working directory, not from beside the image."""
+    option = f"data_file={name.format(share=share)},data_file_raw={raw}"
+    make(share, "image", "qcow2", "-o", option)
+    assert "keeps its data in another file" in refused(share, "image", "qcow2")
+    overlay(share, "middle", "image")
+    overlay(share, "top", "middle")
+    text = refused(share, "top", "qcow2")
+    assert text.startswith("the backing file of middle: image: ")
+    assert "keeps its data in another file" in text
 
 
-def test_external_data_files_outside_are_refused(share: Path) -> None:
-    make(share, "image", "qcow2", "-o", f"data_file={share.parent}/outside")
-    assert "outside of its share" in refused(share, "image", "qcow2")
-
-
-def test_the_fence_can_be_narrower_than_the_share(share: Path) -> None:
-    make(share, "base", "raw")
-    make(share, "sub/base", "raw")
-    overlay(share, "sub/near", "base", "raw")
-    overlay(share, "sub/far", "../base", "raw")
-    check_image(str(share), "sub/near", "qcow2", str(share / "sub"))
-    with pytest.raises(Refused, match="outside"):
-        check_image(str(share), "sub/far", "qcow2", str(share / "sub"))
-    with pytest.raises(Refused, match="not beneath"):
-        check_image(str(share), "sub/near", "qcow2", "/etc")
+def test_an_error_names_the_image_and_its_backing_file(share: Path) -> None:
+    overlay(share, "sub/top", "base", "raw")
+    text = refused(share, "sub/top", "qcow2")
+    assert text == "the backing file of sub/top: there is no file sub/base on the share"
+    (share / "sub/base").write_bytes(b"QFI\xfb" + bytes(600))
+    assert refused(share, "sub/top", "qcow2").startswith(
+        "the backing file of sub/top: sub/base is declared raw, but begins as qcow2"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -264,10 +288,10 @@ def test_any_header_parses_or_is_refused(header: bytes, edits: list[Edit], lengt
     except Refused:
         return
     assert parsed.version in (2, 3)
-    assert f"{parsed.backing}{parsed.backing_format}{parsed.data_file}".isprintable()
+    assert f"{parsed.backing}{parsed.backing_format}".isprintable()
 
 
 def test_the_header_is_read_right(header: bytes) -> None:
     parsed = qcow2.parse(header)
     assert (parsed.version, parsed.size) == (3, 1 << 20)
-    assert (parsed.backing, parsed.backing_format, parsed.data_file) == ("base", "raw", "")
+    assert (parsed.backing, parsed.backing_format) == ("base", "raw")

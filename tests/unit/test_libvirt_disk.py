@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import parse
-from moorline.model import BlockDevice, Caching, DiskOptions, DiskSource, ImageFile, VolumeId
+from moorline.model import (
+    BackingFile,
+    BlockDevice,
+    Caching,
+    DiskOptions,
+    DiskSource,
+    Format,
+    ImageFile,
+    VolumeId,
+)
 
 RAW = ImageFile(Path("/srv/a.raw"), "raw")
 NEW = 7_002_000
@@ -54,7 +63,8 @@ def test_any_volume_and_path_come_through_unchanged(
         return
     text.encode()  # libvirt's binding does
     (disk,) = ET.fromstring(f"<d>{text}</d>")
-    tags = ["driver", "source", "target", "serial", "alias"] + ["readonly"] * readonly
+    tags = ["driver", "source", "backingStore", "target", "serial", "alias"]
+    tags += ["readonly"] * readonly
     assert [each.tag for each in disk] == tags, "no value becomes an element"
     seen = parse(f"<domain><devices>{text}</devices></domain>").disks
     assert {v: d.source for v, d in seen.items()} == {volume: str(source.path)}
@@ -97,6 +107,32 @@ def test_a_file_and_a_device_are_told_apart() -> None:
     assert (file.get("type"), device.get("type")) == ("file", "block")
     assert file.find("source[@file='/srv/a.raw']") is not None
     assert device.find("source[@dev='/dev/x']") is not None
+
+
+@given(files=st.lists(st.tuples(paths, st.sampled_from(["raw", "qcow2"])), max_size=5))
+def test_the_whole_chain_is_said_and_ends(files: list[tuple[str, Format]]) -> None:
+    backing = tuple(BackingFile(Path(path), format) for path, format in files)
+    source = ImageFile(Path("/srv/top"), "qcow2", backing=backing)
+    try:
+        level = ET.fromstring(xml(source)).find("backingStore")
+    except Refused:
+        assert not all(path.isprintable() for path, _ in files)
+        return
+    for file in backing:
+        assert level is not None
+        assert (level.get("type"), [each.tag for each in level]) == (
+            "file",
+            ["format", "source", "backingStore"],
+        )
+        assert level.find("format").get("type") == file.format  # type: ignore[union-attr]
+        assert level.find("source").get("file") == str(file.path)  # type: ignore[union-attr]
+        level = level.find("backingStore")
+    assert level is not None
+    assert (level.attrib, len(level)) == ({}, 0), "an empty one ends the chain: nothing is probed"
+
+
+def test_a_device_has_no_chain_to_be_told() -> None:
+    assert ET.fromstring(xml(BlockDevice(Path("/dev/x")))).find("backingStore") is None
 
 
 def test_options_are_said() -> None:

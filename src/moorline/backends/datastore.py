@@ -85,8 +85,9 @@ class Datastore:
     def inspect(self, c: Vmdk) -> Link:
         return Linked(c.source, given=True)
 
-    def verify(self, c: Vmdk) -> None:
+    def verify(self, c: Vmdk) -> DatastoreDisk | ShadowDisk:
         """There is nothing to look at on this host."""
+        return c.source
 
     def connect(self, c: Vmdk) -> None:
         """There is nothing to make."""

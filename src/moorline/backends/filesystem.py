@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-from moorline.backends import mountpoint
+from moorline.backends import images, mountpoint
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
     Caching,
+    DiskSource,
     Foreign,
     Format,
     ImageFile,
@@ -130,14 +131,11 @@ class MountedFileSystem(ABC, Generic[F]):
         """Tell what is at the mount point. Blocks for the look's deadline at most."""
         return self.share_link(c)
 
-    def verify(self, c: F) -> None:
+    def verify(self, c: F) -> DiskSource:
         """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""
         self._demand_link(c)
         at = self.mount_point(c)
-        try:
-            self._host.image(at, c.name, c.format)
-        except OSError as e:
-            raise Failed(f"{at / c.name} cannot be looked at: {e.strerror}") from e
+        return images.checked(self._host, at, self.source(c, at / c.name))
 
     def connect(self, c: F) -> None:
         """Mount the share, and see that it is what was asked for; there already is success."""

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from moorline.backends import images
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
 from moorline.errors import Failed, Refused, Uncertain
-from moorline.model import BlockDevice, Format, ImageFile, Link, Linked, LinkName, VolumeId
+from moorline.model import (
+    BlockDevice,
+    Format,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+    VolumeId,
+)
 from moorline.ports import Host, Option, Values
 
 DEVICES = Path("/dev")
@@ -83,14 +92,14 @@ class LocalFile:
             return Linked(BlockDevice(c.path), given=True)
         return Linked(ImageFile(c.path, c.format), given=True)
 
-    def verify(self, c: LocalDisk) -> None:
+    def verify(self, c: LocalDisk) -> ImageFile | BlockDevice:
         """See :meth:`moorline.ports.StorageBackend.verify`.
 
         Backing files must lie in the image's own directory or beneath it.
         """
         if c.path.is_relative_to(self._devices):
             self._verify_device(c.path)
-            return
+            return BlockDevice(c.path)
         directory = c.path.parent
         try:
             real = self._host.root(directory).path
@@ -98,11 +107,11 @@ class LocalFile:
                 raise Refused(
                     f"{c.path} leads through a symbolic link", hint=f"use {real / c.path.name}"
                 )
-            self._host.image(directory, c.path.name, c.format)
         except (FileNotFoundError, NotADirectoryError) as e:
             raise Refused(f"there is no directory {directory}") from e
         except OSError as e:
             raise Failed(f"{c.path} cannot be looked at: {e.strerror}") from e
+        return images.checked(self._host, directory, ImageFile(c.path, c.format))
 
     def connect(self, c: LocalDisk) -> None:
         """There is nothing to make; the disk is only verified."""

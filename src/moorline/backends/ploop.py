@@ -82,7 +82,11 @@ class Ploop:
             return Broken(f"{mount} is mounted for no device yet") if idle else Unlinked()
         if device is None or not _leads(name, device):
             return Broken(f"{name} does not lead to the device of {directory}, {device}")
-        return Linked(BlockDevice(name, caching))
+        return Linked(self.source(name, caching))
+
+    def source(self, name: Path, caching: Caching) -> BlockDevice:
+        """What a guest is given."""
+        return BlockDevice(name, caching)
 
     def connect(self, name: Path, directory: Path) -> None:
         """Make the device, and name it. Raises Failed, Uncertain."""

@@ -19,7 +19,7 @@ from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
 from moorline.errors import Busy, Failed, MoorlineError, Refused
-from moorline.model import BlockDevice, Caching, Format, ImageFile, Link, LinkName
+from moorline.model import BlockDevice, Caching, DiskSource, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.ports.inspection import Found
 from moorline.secret import Secret
@@ -233,6 +233,12 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             return link
         mount = None if self.is_given(c) else self.mount_point(c)
         return self._ploop.link(self._device(c), self._directory(c), link, self._cache, mount)
+
+    def verify(self, c: VirtuozzoFile) -> DiskSource:
+        """As of any file; a guest is given the device of a ploop image, whose files are checked."""
+        source = super().verify(c)
+        ploop = c.format == "ploop"
+        return self._ploop.source(self._device(c), self._cache) if ploop else source
 
     def connect(self, c: VirtuozzoFile) -> None:
         if c.format != "ploop":

@@ -259,7 +259,7 @@ class Reconciler:
             elif step is Step.DISCONNECT:
                 backend.disconnect(connection)
             else:
-                self._attach(row, seen, backend, connection)
+                self._attach(row, backend, connection)
 
     def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
         known = self._parsed.get(row.key)
@@ -281,12 +281,10 @@ class Reconciler:
             )
         return backend, connection
 
-    def _attach(
-        self, row: Attachment, seen: Seen, backend: StorageBackend[Any], connection: Any
-    ) -> None:
-        assert isinstance(seen.link, Linked), "the plan attaches only what is linked"
-        backend.verify(connection)
-        self._hypervisor.attach(row.key.guest, row.key.volume, seen.link.source, row.options)
+    def _attach(self, row: Attachment, backend: StorageBackend[Any], connection: Any) -> None:
+        # What was verified is what is opened: not what the look before it told.
+        source = backend.verify(connection)
+        self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)

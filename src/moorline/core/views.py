@@ -44,7 +44,7 @@ class View:
     next: str
     source: dict[str, Any] | None = None
     """What is there for a guest, if the volume is reachable: the disk source's class as
-    ``type``, and its fields."""
+    ``type``, and its fields, but for the files beneath it: those are looked up to attach it."""
     trouble: Trouble | None = None
     also_wanted_by: list[str] = field(default_factory=list)
     """Other attachments that share the link, as ``volume on guest``."""
@@ -99,7 +99,8 @@ def _source(seen: Seen | str) -> dict[str, Any] | None:
     if isinstance(seen, str) or not isinstance(seen.link, Linked):
         return None
     source = seen.link.source
-    plain = {field.name: _plain(getattr(source, field.name)) for field in fields(source)}
+    told = [field.name for field in fields(source) if field.name != "backing"]
+    plain = {name: _plain(getattr(source, name)) for name in told}
     return {"type": type(source).__name__, **plain}
 
 

@@ -23,7 +23,7 @@ from moorline.host.mount import table as mounts
 from moorline.host.mount.users import openers
 from moorline.host.probe.pool import Probe
 from moorline.model import Format
-from moorline.ports import Call, Command, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, Mount, Output, Root
 from moorline.secret import Secret
 
 LOOK_DEADLINE = 2.0
@@ -133,11 +133,11 @@ class Linux:
         """See :meth:`moorline.ports.Host.openers`."""
         return openers(path)
 
-    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         """See :meth:`moorline.ports.Host.image`."""
-        question = {"share": str(share), "name": name, "format": format}
-        fence = {"within": str(within)} if within else {}
-        self._probe.ask(str(share), {"ask": "image", **question, **fence})
+        question = {"ask": "image", "share": str(share), "name": name, "format": format}
+        answer = self._probe.ask(str(share), question)
+        return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in answer["files"]]
 
     def size(self, path: Path) -> int:
         """See :meth:`moorline.ports.Host.size`."""

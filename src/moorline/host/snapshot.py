@@ -8,7 +8,7 @@ from typing import Any
 
 from moorline.errors import Uncertain
 from moorline.model import Format
-from moorline.ports import Call, Command, Host, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, Host, Mount, Output, Root
 
 
 class Snapshot:
@@ -49,8 +49,8 @@ class Snapshot:
     def openers(self, path: Path) -> Sequence[str]:
         return self._host.openers(path)
 
-    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> Any:
-        return self._host.image(share, name, format, within=within)
+    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
+        return self._host.image(share, name, format)
 
     def _once(self, what: object, ask: Callable[[], Any]) -> Any:
         if what not in self._seen:

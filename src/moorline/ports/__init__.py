@@ -16,6 +16,7 @@ from moorline.ports.guests import (
 )
 from moorline.ports.host import (
     Call,
+    CheckedFile,
     Command,
     Host,
     Measure,
@@ -68,6 +69,7 @@ __all__ = [
     "Backends",
     "C",
     "Call",
+    "CheckedFile",
     "Command",
     "Connection",
     "Delete",

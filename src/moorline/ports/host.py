@@ -85,6 +85,18 @@ Measure = Callable[[Path], int]
 raises Uncertain and OSError."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """A file of an image, as it was when it was opened and checked."""
+
+    path: Path
+    format: Format
+    mount: int
+    """The id of the mount that it is on (:class:`Mount`)."""
+    names: int
+    """How many names its file system has for it: more than one are hard links."""
+
+
 class Host(Protocol):
     """This machine, as far as back ends need it."""
 
@@ -128,13 +140,15 @@ class Host(Protocol):
         Best effort: it looks at this host's process table, never at *path*.
         """
 
-    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         """Check that *name* beneath *share* may be given to a guest, in a killable child.
 
         It is a regular file (ploop: a directory) reached without a symlink and
-        without leaving *share* or its file system, its header agrees with
-        *format*, and all that it refers to (backing and data files) lies
-        within *within* (default: *share*) and passes the same check.
+        without leaving *share* or its mount, its header agrees with *format*,
+        and its backing files pass the same check. Returns all that is to be
+        opened: the image and then its backing files, down to the last (ploop:
+        the files that its descriptor names). An image that refers to any other
+        file, or goes up with "..", is refused.
 
         Raises Refused with the reason, Uncertain (no answer in time), OSError.
         """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from moorline.model import (
+    DiskSource,
     Format,
     Link,
     LinkName,
@@ -72,11 +73,13 @@ class StorageBackend(Protocol[C]):
     def inspect(self, c: C) -> Link:
         """Tell what is there. Bounded: a share that hangs is Unknown."""
 
-    def verify(self, c: C) -> None:
+    def verify(self, c: C) -> DiskSource:
         """Check that the volume on the link may be given to a guest. Bounded.
 
-        Raises Refused with the reason (no such file, outside the share, not of
-        the declared format), Failed, Uncertain (no answer within the deadline).
+        Returns what may be opened: the source that :meth:`inspect` told, with
+        all files beneath it. Raises Refused with the reason (no such file,
+        outside the share, not of the declared format), Failed, Uncertain (no
+        answer within the deadline).
         """
 
     def connect(self, c: C) -> None:

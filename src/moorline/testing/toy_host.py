@@ -15,7 +15,7 @@ from typing import Any
 
 from moorline.errors import Busy, Failed, Refused, Uncertain
 from moorline.model import Format
-from moorline.ports import Call, Command, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, Mount, Output, Root
 
 Program = Callable[["ToyHost", Command], Output | None]
 """What a command does. Raises what :meth:`moorline.ports.Host.run` raises."""
@@ -106,13 +106,14 @@ class ToyHost:
     def openers(self, path: Path) -> Sequence[str]:
         return self.users
 
-    def image(self, share: Path, name: str, format: Format, *, within: Path | None = None) -> None:
+    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         mount = self._at(str(share))
         state = self.shares[mount.id] if mount else ToyShare(error=errno.ENOENT)
         if state.hangs:
             raise Uncertain(f"{share} does not answer")
         if name not in state.files:
             raise Refused(f"there is no file {name} on the share")
+        return [CheckedFile(share / name, format, mount.id if mount else 0, names=1)]
 
     def size(self, path: Path) -> int:
         mount = self._at(str(path.parent))

@@ -156,8 +156,7 @@ class ToyShare:
         return LinkName(str(BASE / c.share))
 
     def inspect(self, c: ToyExport) -> Link:
-        at = self.link_name(c)
-        mounted = self._world.mounts.get(at)
+        mounted = self._world.mounts.get(at := self.link_name(c))
         if mounted is None:
             return Unlinked()
         if mounted != c.share:
@@ -168,7 +167,7 @@ class ToyShare:
             return Broken(f"{at} is dead")
         return Linked(ImageFile(Path(at) / c.name, c.format))
 
-    def verify(self, c: ToyExport) -> None:
+    def verify(self, c: ToyExport) -> ImageFile:
         path = f"{self.link_name(c)}/{c.name}"
         if self._world.mounts.get(self.link_name(c)) != c.share:
             raise Failed(f"{c.share} is not mounted")
@@ -176,6 +175,7 @@ class ToyShare:
             raise Refused(f"there is no file {path}")
         if self._world.formats.get(path, c.format) != c.format:
             raise Refused(f"{path} is not {c.format}")
+        return ImageFile(Path(path), c.format)
 
     def connect(self, c: ToyExport) -> None:
         at = self.link_name(c)

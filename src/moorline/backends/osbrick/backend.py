@@ -149,12 +149,13 @@ class OsBrick(ABC, Generic[V]):
         """What a guest is given."""
         return BlockDevice(c.device, discard=c.discard)
 
-    def verify(self, c: V) -> None:
+    def verify(self, c: V) -> BlockDevice:
         """See :meth:`moorline.ports.StorageBackend.verify`: it is the device that was asked for."""
         device = self._demand_device(c)
         if device.size < c.size:
             raise Refused(f"{c.device} has {device.size} bytes, the volume has {c.size}")
         self._identify(c, device)
+        return self.source(c)
 
     def connect(self, c: V) -> None:
         """Let os-brick connect it, and see that its device is there."""

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from oslo_utils.imageutils import format_inspector
 
@@ -30,30 +30,59 @@ _CHUNK = 64 << 10
 Parts = tuple[str, ...]
 
 
-def check_image(share: str, name: str, format: str, within: str | None = None) -> None:
-    """Raise Refused or OSError unless all is well (see :meth:`moorline.ports.Host.image`)."""
-    fence = _fence(share, within or share)
+def check_image(share: str, name: str, format: str) -> list[dict[str, Any]]:
+    """The facts of each file that was checked (see :meth:`moorline.ports.Host.image`).
+
+    Raises Refused or OSError unless all is well.
+    """
     with _opened(share, os.O_PATH | os.O_DIRECTORY) as root:
         if format == "ploop":
-            _check_ploop(root, share, _parts(name))
-        else:
-            _check_chain(root, share, fence, (_parts(name), format))
+            return _check_ploop(root, share, _parts(name))
+        return _check_chain(root, share, _parts(name), format)
 
 
-def _check_chain(root: int, share: str, fence: Parts, first: tuple[Parts, str]) -> None:
+def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[str, Any]]:
+    """Down from the image named to the last backing file; QEMU is given just these."""
+    files: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
-    pending = [first]
-    while pending:
-        parts, format = pending.pop()
-        with _image(root, parts) as (file, st):
+    above: Parts = ()
+    while parts:
+        with _naming_what_it_backs(above, parts), _image(root, parts) as (file, st):
             if (st.st_dev, st.st_ino) in seen:
                 raise Refused(f"the backing chain comes back to {_name(parts)}")
             if len(seen) == LONGEST_CHAIN:
                 raise Refused(f"the backing chain has more than {LONGEST_CHAIN} files")
             seen.add((st.st_dev, st.st_ino))
             _check_format(file, parts, format)
-            if format == "qcow2":
-                pending += _references(file, share, fence, parts)
+            files.append(_facts(file, st, share, parts, format))
+            above = parts
+            parts, format = _backing(file, share, parts) if format == "qcow2" else ((), "")
+    return files
+
+
+@contextmanager
+def _naming_what_it_backs(above: Parts, parts: Parts) -> Iterator[None]:
+    """Say of errors about *parts* that it is the backing file of *above*, if it is one."""
+    try:
+        yield
+    except Refused as e:
+        if not above:
+            raise
+        raise Refused(f"the backing file of {_name(above)}: {e.message}", hint=e.hint) from e
+    except OSError as e:
+        if not above:
+            raise
+        text = f"its backing file {_name(parts)}: {e.strerror}"
+        raise OSError(e.errno, text, _name(parts)) from e
+
+
+def _facts(file: int, st: os.stat_result, share: str, parts: Parts, format: str) -> dict[str, Any]:
+    return {
+        "path": "/".join([share.rstrip("/"), *parts]),
+        "format": format,
+        "mount": _mount(file),
+        "names": st.st_nlink,
+    }
 
 
 def _check_format(file: int, parts: Parts, declared: str) -> None:
@@ -79,49 +108,44 @@ def _detect(file: int) -> set[str]:
         return {str(inspector) for inspector in stream.formats or ()}
 
 
-def _references(file: int, share: str, fence: Parts, parts: Parts) -> Iterator[tuple[Parts, str]]:
-    """The files that a qcow2 image refers to, each with its declared format."""
+def _backing(file: int, share: str, parts: Parts) -> tuple[Parts, str]:
+    """The backing file of a qcow2 image and its declared format; no parts: it has none."""
     try:
         header = qcow2.parse(os.pread(file, qcow2.ENOUGH, 0))
     except Refused as e:
         raise Refused(f"{_name(parts)}: {e.message}", hint=e.hint) from e
-    if header.data_file:
-        yield _resolve(share, fence, parts, header.data_file), "raw"
-    if header.backing:
-        if header.backing_format not in ("raw", "qcow2"):
-            raise Refused(
-                f"{_name(parts)} has a backing file of "
-                + (
-                    f"the format {header.backing_format!r}"
-                    if header.backing_format
-                    else "no format"
-                ),
-                hint="it is never probed; declare it with qemu-img rebase -u -F",
-            )
-        yield _resolve(share, fence, parts, header.backing), header.backing_format
+    if not header.backing:
+        return (), ""
+    if header.backing_format not in ("raw", "qcow2"):
+        raise Refused(
+            f"{_name(parts)} has a backing file of "
+            + (f"the format {header.backing_format!r}" if header.backing_format else "no format"),
+            hint="it is never probed; declare it with qemu-img rebase -u -F",
+        )
+    return _resolve(share, parts, header.backing, "has the backing file"), header.backing_format
 
 
-def _resolve(share: str, fence: Parts, image: Parts, name: str) -> Parts:
-    """Where *name*, found in *image*, lies beneath the share, as QEMU reads it."""
+def _resolve(share: str, image: Parts, name: str, has: str) -> Parts:
+    """Where *name*, found in *image*, lies beneath the share."""
+    named = f"{_name(image)} {has} {name!r}"
     if ":" in name.partition("/")[0]:
         # QEMU takes "json:{…}", "nbd://…" and the like for protocols.
-        raise Refused(f"{_name(image)} refers to {name!r}, which is not a plain file name")
-    path = os.path.normpath("/".join([share, *image[:-1], name]) if name[0] != "/" else name)
-    # No directory on the way is a symlink, so ".." is what it seems to be.
+        raise Refused(f"{named}, which is not a plain file name")
+    path = PurePosixPath(name)
+    if ".." in path.parts:
+        # The kernel follows a symbolic link first and goes up from where it leads; to strike
+        # out what stands before ".." is to look at another file than the one that is opened.
+        raise Refused(
+            f"{named}, which goes up with '..': it may be outside of its share",
+            hint="put it beside the image, or name it by its whole path: qemu-img rebase -u -b",
+        )
     try:
-        parts = PurePosixPath(path).relative_to(os.path.normpath(share)).parts
+        parts = path.relative_to(share).parts if path.is_absolute() else (*image[:-1], *path.parts)
     except ValueError:
-        parts = ()
-    if not parts or parts[: len(fence)] != fence:
-        raise Refused(f"{_name(image)} refers to {name!r}, which is outside of its share")
+        raise Refused(f"{named}, which is outside of its share") from None
+    if parts in ((), image[:-1]):
+        raise Refused(f"{named}, which is not the name of a file")
     return parts
-
-
-def _fence(share: str, within: str) -> Parts:
-    try:
-        return PurePosixPath(within).relative_to(share).parts
-    except ValueError:
-        raise Refused(f"{within} is not beneath {share}") from None
 
 
 def _parts(name: str) -> Parts:
@@ -145,7 +169,7 @@ def _image(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
             yield file, st
 
 
-def _check_ploop(root: int, share: str, parts: Parts) -> None:
+def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
     """All files that the directory's descriptor names are in it, and none is of a format."""
     with _walked(root, parts) as (_, st):
         if not stat.S_ISDIR(st.st_mode):
@@ -153,17 +177,27 @@ def _check_ploop(root: int, share: str, parts: Parts) -> None:
     descriptor = (*parts, ploop.NAME)
     with _image(root, descriptor) as (file, _):
         names = ploop.files(os.pread(file, ploop.ENOUGH + 1, 0))
+    files = []
     for name in names:
-        delta = _resolve(share, parts, descriptor, name)
-        with _image(root, delta) as (file, _):
+        delta = _resolve(share, descriptor, name, "names the file")
+        if delta[: len(parts)] != parts:
+            raise Refused(f"{_name(descriptor)} names the file {name!r}, which is outside of it")
+        with _image(root, delta) as (file, st):
             # oslo.utils does not know ploop's own header.
             _check_format(file, delta, "raw")
+            files.append(_facts(file, st, share, delta, "raw"))
+    return files
 
 
 @contextmanager
 def _walked(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
-    """Go down from *root* without following a symlink or entering another file system."""
-    device = os.fstat(root).st_dev
+    """Go down from *root* by descriptor, through no symlink and into no other mount.
+
+    No part is "..", so what is opened cannot lie elsewhere, whoever moves
+    directories meanwhile. A bind mount has the device of what it shows: the
+    mount's own id tells it.
+    """
+    device, mount = os.fstat(root).st_dev, _mount(root)
     place = os.dup(root)
     try:
         for depth, part in enumerate(parts, 1):
@@ -171,11 +205,17 @@ def _walked(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
             st = os.fstat(place)
             if stat.S_ISLNK(st.st_mode):
                 raise Refused(f"{_name(parts[:depth])} is a symbolic link")
-            if st.st_dev != device:
+            if (st.st_dev, _mount(place)) != (device, mount):
                 raise Refused(f"{_name(parts[:depth])} is on another file system than its share")
         yield place, st
     finally:
         os.close(place)
+
+
+def _mount(file: int) -> int:
+    """The id of the mount that *file* is on, as the mount table has it. Asks no file system."""
+    with open(f"/proc/self/fdinfo/{file}") as facts:  # noqa: PTH123 - it is no file
+        return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
 
 
 def _step(place: int, part: str, sofar: Parts) -> int:

@@ -23,8 +23,8 @@ _V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
 _V2_LENGTH, _V3_LENGTH = 72, 104
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _WIDE_L2 = (1 << bit for bit in range(5))
-_KNOWN = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _WIDE_L2
-_BACKING_FORMAT, _DATA_FILE_NAME = 0xE2792ACA, 0x44415441
+_KNOWN = _DIRTY | _COMPRESSION | _WIDE_L2
+_BACKING_FORMAT = 0xE2792ACA
 _LONGEST_NAME = 1023
 _LARGEST_L1 = 32 << 20
 _LARGEST_REFCOUNT_TABLE = 8 << 20
@@ -41,7 +41,6 @@ class Header:
     """Bytes that the guest sees."""
     backing: str = ""
     backing_format: str = ""
-    data_file: str = ""
 
 
 class _Fields(NamedTuple):
@@ -75,15 +74,11 @@ def parse(data: bytes) -> Header:
     if fields.features & _COMPRESSION and not _compression_is_known(head, fields):
         raise Refused("the qcow2 image is compressed in an unknown way")
     extensions = _extensions(head, fields)
-    data_file = _text(extensions.get(_DATA_FILE_NAME, b""), "data file")
-    if fields.features & _DATA_FILE and not data_file:
-        raise Refused("the qcow2 image keeps its data in another file, and does not say in which")
     return Header(
         version=fields.version,
         size=fields.size,
         backing=_backing(head, fields),
         backing_format=_text(extensions.get(_BACKING_FORMAT, b""), "backing format"),
-        data_file=data_file if fields.features & _DATA_FILE else "",
     )
 
 
@@ -108,6 +103,13 @@ def _check_version(fields: _Fields) -> None:
         )
     if fields.features & _CORRUPT:
         raise Refused("the qcow2 image is marked as corrupt", hint="see qemu-img check -r")
+    if fields.features & _DATA_FILE:
+        # QEMU opens it by the name in the header, from its own working directory; libvirt
+        # cannot be told another (before 10.10), and gives QEMU's user no access to it.
+        raise Refused(
+            "the qcow2 image keeps its data in another file, which is not supported",
+            hint="qemu-img convert -O qcow2 makes one image of the two",
+        )
     if fields.features & ~_KNOWN:
         raise Refused(f"the qcow2 image needs unknown features ({fields.features & ~_KNOWN:#x})")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from itertools import count
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
@@ -51,10 +52,7 @@ def path_of(source: DiskSource) -> str:
     """The path that QEMU opens. Raises Refused if libvirt cannot be told it."""
     if not isinstance(source, ImageFile | BlockDevice):
         raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
-    path = str(source.path)
-    if _UNFIT.search(path) or not path.startswith("/"):
-        raise Refused(f"libvirt cannot be given the path {path!r}")
-    return path
+    return _sayable(source.path)
 
 
 def disk_xml(
@@ -78,6 +76,8 @@ def disk_xml(
     place = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
     if isinstance(source, ImageFile) and not source.relabel:
         ET.SubElement(place, "seclabel", model="dac", relabel="no")
+    if isinstance(source, ImageFile):
+        _tell_backing(disk, source)
     ET.SubElement(disk, "target", dev=target, bus=bus)
     ET.SubElement(disk, "serial").text = volume
     ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
@@ -93,6 +93,20 @@ def disk_xml(
     return ET.tostring(disk, encoding="unicode")
 
 
+def _tell_backing(disk: ET.Element, source: ImageFile) -> None:
+    """Name all files beneath, and say that there are no more.
+
+    So neither libvirt nor QEMU takes a name from a header, which whoever can write to the
+    share may have changed since. An empty ``<backingStore/>`` ends the chain.
+    """
+    above = disk
+    for file in source.backing:
+        above = ET.SubElement(above, "backingStore", type="file")
+        ET.SubElement(above, "format", type=file.format)
+        ET.SubElement(above, "source", file=_sayable(file.path))
+    ET.SubElement(above, "backingStore")
+
+
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
     driver = {"name": "qemu", "type": source.format if isinstance(source, ImageFile) else "raw"}
     if isinstance(source, BlockDevice) and source.discard:
@@ -105,6 +119,13 @@ def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, st
     if caching is Caching.DIRECT:
         return {**driver, "cache": "none", "io": "native"}
     return driver
+
+
+def _sayable(path: Path) -> str:
+    text = str(path)
+    if _UNFIT.search(text) or not text.startswith("/"):
+        raise Refused(f"libvirt cannot be given the path {text!r}")
+    return text
 
 
 def _caching(source: DiskSource) -> Caching:

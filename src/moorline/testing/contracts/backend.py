@@ -219,7 +219,10 @@ class BackendContract:
 
     def test_a_good_volume_is_verified(self, rig: BackendRig) -> None:
         connect(rig, rig.good)
-        rig.backend.verify(rig.backend.parse(rig.good))
+        link = look(rig, rig.good)
+        assert isinstance(link, Linked)
+        source = rig.backend.verify(rig.backend.parse(rig.good))
+        assert source == link.source, "nothing lies beneath it"
         disconnect(rig, rig.good)
 
     def test_a_missing_volume_is_refused(self, rig: BackendRig) -> None:

@@ -1,0 +1,36 @@
+"""An image file on its way to a guest: checked, and with all that lies beneath it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from moorline.errors import Failed
+from moorline.model import BackingFile, ImageFile
+from moorline.ports import CheckedFile, Host
+
+
+def any_file(file: CheckedFile) -> None:
+    """Take whatever the host has found sound."""
+
+
+def checked(
+    host: Host,
+    share: Path,
+    source: ImageFile,
+    demand: Callable[[CheckedFile], None] = any_file,
+) -> ImageFile:
+    """Return *source*, which lies beneath *share*, with its backing files as they were checked.
+
+    *demand* raises Refused if a file is not to be opened, the image or one beneath it.
+    Raises Refused, Failed, Uncertain. Blocks for a look's deadline at most.
+    """
+    try:
+        files = host.image(share, str(source.path.relative_to(share)), source.format)
+    except OSError as e:
+        raise Failed(f"{source.path} cannot be looked at: {e.strerror}") from e
+    for file in files:
+        demand(file)
+    backing = tuple(BackingFile(file.path, file.format) for file in files[1:])
+    return replace(source, backing=backing)
