@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from moorline.host.linux import Linux
 from moorline.host.mount.table import read
 from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
+from tests.support import immutable
 
 CLIENTS = Path(__file__).parents[2] / "lab/clients"
 
@@ -92,15 +92,9 @@ class OnFuse(BackendRig):
         for mount in reversed(read()):
             if mount.target.startswith(str(self.base)):
                 host.umount(mount.target)
-        mutable(self.base)
+        immutable.let_go(self.base)
 
 
 def tree(base: Path) -> list[str]:
     """The mount points and holds, without looking into what is mounted."""
     return sorted(path.name for path in base.iterdir()) if base.exists() else []
-
-
-def mutable(base: Path) -> None:
-    """Immutable directories would stay for ever."""
-    for left in base.iterdir():
-        subprocess.run(["chattr", "-i", left], check=False, capture_output=True)

@@ -21,7 +21,7 @@ from mounted_rig import (
     GpfsRig,
     ToyRig,
 )
-from mounts_rig import CLIENTS, mutable, tree
+from mounts_rig import CLIENTS, tree
 
 from lab import fuse
 from moorline.errors import Failed, NotOurs
@@ -39,9 +39,8 @@ from tests.support.missing import needs_fuse
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    mutable(tmp_path)
+def base(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 class TestMountedOnAToyHost(BackendContract):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
-from mounts_rig import mutable
 from ploop_rig import FILES, PloopRig
 
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
@@ -28,10 +27,8 @@ from moorline.testing.toy_host import ToyHost, ToyShare
 
 
 @pytest.fixture
-def ploop_rig(tmp_path: Path) -> Iterator[PloopRig]:
-    rig = PloopRig(tmp_path)
-    yield rig
-    mutable(rig.base)
+def ploop_rig(tmp_path: Path) -> PloopRig:
+    return PloopRig(tmp_path)
 
 
 class TestPloopOnAToyHost(BackendContract):

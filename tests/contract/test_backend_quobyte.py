@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mounts_rig import CLIENTS, OnFuse, OnToyHost, mutable
+from mounts_rig import CLIENTS, OnFuse, OnToyHost
 
 from lab import fuse
 from lab.clients import standin
@@ -94,10 +94,8 @@ class ToyRig(OnToyHost):
 
 class TestQuobyteOnAToyHost(BackendContract):
     @pytest.fixture
-    def rig(self, tmp_path: Path) -> Iterator[BackendRig]:
-        rig = ToyRig(tmp_path)
-        yield rig
-        mutable(tmp_path)
+    def rig(self, tmp_path: Path) -> BackendRig:
+        return ToyRig(tmp_path)
 
 
 class FuseRig(OnFuse):

@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from mounts_rig import CLIENTS, mutable
+from mounts_rig import CLIENTS
 from virtuozzo_rig import SETTINGS, FuseRig, ToyRig, connection
 
 from moorline.backends.virtuozzo import MountSettings
@@ -32,17 +32,13 @@ from tests.support.missing import needs_fuse
 
 
 @pytest.fixture
-def toy_rig(tmp_path: Path) -> Iterator[ToyRig]:
-    rig = ToyRig(tmp_path)
-    yield rig
-    mutable(rig.base)
+def toy_rig(tmp_path: Path) -> ToyRig:
+    return ToyRig(tmp_path)
 
 
 @pytest.fixture
-def old_rig(tmp_path: Path) -> Iterator[ToyRig]:
-    rig = ToyRig(tmp_path, "pstorage")
-    yield rig
-    mutable(rig.base)
+def old_rig(tmp_path: Path) -> ToyRig:
+    return ToyRig(tmp_path, "pstorage")
 
 
 class TestVirtuozzoOnAToyHost(BackendContract):
@@ -190,7 +186,6 @@ def test_libvirt_is_told_to_leave_the_images_owner(tmp_path: Path, client: str) 
     assert label is not None
     assert label.attrib == {"model": "dac", "relabel": "no"}
     disconnect(rig, rig.good)
-    mutable(rig.base)
 
 
 @pytest.mark.lab

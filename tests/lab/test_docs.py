@@ -6,8 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from libvirt_rig import CONFIG, pull
+from scene import Scene
+
+from lab.host import umount
+from moorline.model import VolumeId
 
 ROOT = Path(__file__).parents[2]
 VARIES = [
@@ -75,3 +81,20 @@ def test_page(page: str, commands: slice) -> None:
 def test_it_notices_a_difference() -> None:
     assert alike("volume a is attached") != alike("volume a is detached")
     assert alike("… attaching\nvolume a") == alike("volume a")
+
+
+def test_the_state_is_removed_as_the_page_says(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    at = scene.mount_point()
+    pull(stopped, VolumeId(volume.id), CONFIG)
+    umount(at)
+    state = at.parents[1]
+    commands = [c for c, _ in session("docs/operations.md") if "/var/lib/moorline" in c]
+    begin = next(n for n, command in enumerate(commands) if command.startswith("chattr"))
+    assert [command.split()[0] for command in commands[begin:]] == ["chattr", "rm"]
+    for command in commands[begin:]:
+        subprocess.run(
+            command.replace("/var/lib/moorline", str(state)), shell=True, check=True, timeout=60
+        )
+    assert not state.exists()

@@ -161,6 +161,13 @@ def test_progress_is_told_after_a_while_only(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "… second\n… third: 10 %\n"
 
 
+def test_what_a_test_starts_can_be_interrupted() -> None:
+    # Also as a background job of a shell, which ignores SIGINT, as what it starts then does.
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from moorline.host.lock import HostLock;"
