@@ -289,3 +289,5 @@ class Guest:
     beside those that are told, and *running* is True where that is unknown."""
     remedy: str = ""
     """The command that helps if it is unreadable."""
+    unresolved: str = ""
+    """What it names that leads to no path which can be told, so that it may be on any link; ''."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 libvirt = pytest.importorskip("libvirt")
 
 from moorline.errors import Unavailable  # noqa: E402
-from moorline.hypervisors.libvirt.survey import Survey, look  # noqa: E402
+from moorline.hypervisors.libvirt.survey import Survey, located, look  # noqa: E402
 
 DISK = (
     "<disk><alias name='ua-{0}'/><source file='/mnt/{0}'/><target dev='vda' bus='virtio'/></disk>"
@@ -74,8 +75,25 @@ class Virt:
 
 
 @dataclass
+class Pool:
+    text: str
+
+    def XMLDesc(self) -> str:
+        return self.text
+
+
+@dataclass
 class Host:
     domains: list[Virt]
+    pools: dict[str, str] = field(default_factory=dict)
+
+    def isAlive(self) -> bool:
+        return True
+
+    def storagePoolLookupByName(self, name: str) -> Pool:
+        if name not in self.pools:
+            raise error(libvirt.VIR_ERR_NO_STORAGE_POOL)
+        return Pool(self.pools[name])
 
     def listAllDomains(self, flags: int = 0) -> list[Virt]:
         return [each for each in self.domains if each.saved or not flags]
@@ -147,3 +165,65 @@ def test_a_connection_that_breaks_is_no_guest_that_cannot_be_read() -> None:
     for asks in (lambda: Survey().guests(Host([lost])), lambda: look(lost)):
         with pytest.raises(libvirt.libvirtError):
             asks()
+
+
+def of_disk(disk: str) -> Virt:
+    return Virt("1", f"<domain><name>one</name><devices>{disk}</devices></domain>")
+
+
+def test_a_volume_of_a_storage_pool_is_the_file_that_it_is() -> None:
+    one = of_disk("<disk type='volume'><source pool='p' volume='v.raw'/><target dev='vda'/></disk>")
+    pools = {"p": "<pool type='dir'><target><path>/mnt/share</path></target></pool>"}
+    survey, host = Survey(), Host([one], pools)
+    for _ in range(2):  # also where the definition was read before
+        (guest,) = survey.guests(host)
+        assert (guest.paths, guest.unresolved) == ({"/mnt/share/v.raw"}, "")
+    pools.clear()
+    (guest,) = survey.guests(host)
+    assert guest.unresolved == "volume v.raw of storage pool p"
+    pools["p"] = "<pool type='rbd'/>"
+    assert survey.guests(host)[0].unresolved == ""
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "<disk type='vhostuser'><source type='unix' path='/s'/><target dev='vda'/></disk>",
+        "<disk type='file'><source file='share/v.raw'/><target dev='vda'/></disk>",
+        "<disk type='file'><source file='/x'/><backingStore type='new'/><target dev='vda'/></disk>",
+        "<filesystem type='mount'><source dir='share'/><target dir='tag'/></filesystem>",
+    ],
+)
+def test_what_names_no_path_may_be_anywhere(disk: str) -> None:
+    (guest,) = Survey().guests(Host([of_disk(disk)]))
+    assert guest.unresolved.endswith((" as vda", " as tag"))
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "<disk type='network'><source protocol='rbd' name='p/v'/><target dev='vda'/></disk>",
+        "<disk type='file' device='cdrom'><target dev='sda'/></disk>",
+        "<disk type='block'><source dev='/dev/sdb'/><target dev='vda'/></disk>",
+        "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>",
+    ],
+)
+def test_what_is_no_file_of_this_host_is_no_riddle(disk: str) -> None:
+    (guest,) = Survey().guests(Host([of_disk(disk)]))
+    assert guest.unresolved == ""
+
+
+def test_where_paths_lead_counts_but_for_what_we_plugged() -> None:
+    one = Virt("1", xml("one", "v"))
+    two = of_disk("<disk><source file='/a'/></disk><disk><source file='/b'/></disk>")
+    two.uuid = "2"
+    asked = []
+
+    def places(paths: Iterable[str]) -> dict[str, frozenset[str] | None]:
+        asked.extend(paths)
+        return {"/a": frozenset({"/mnt/a"}), "/b": None}
+
+    first, second = located(Survey().guests(Host([one, two])), places)
+    assert first.paths == {"/mnt/v"}
+    assert (second.paths, second.unresolved) == ({"/a", "/b", "/mnt/a"}, "/b")
+    assert sorted(asked) == ["/a", "/b"]

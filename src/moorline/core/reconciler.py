@@ -335,13 +335,15 @@ def users(link: str, guests: Iterable[Guest]) -> list[str]:
 
 
 def unknown_users(guests: Iterable[Guest]) -> list[str]:
-    """Say which guests may have a path on any link, because they cannot be read, and why."""
-    return sorted(
-        f"guest {guest.name} cannot be read: {guest.unreadable}"
-        + (f" ({guest.remedy})" if guest.remedy else "")
-        for guest in guests
-        if guest.unreadable
-    )
+    """Say which guests may have a path on any link, because it cannot be told, and why."""
+    return sorted(_unknown(guest) for guest in guests if guest.unreadable or guest.unresolved)
+
+
+def _unknown(guest: Guest) -> str:
+    if not guest.unreadable:
+        return f"guest {guest.name} names {guest.unresolved}, and it cannot be told where that is"
+    help = f" ({guest.remedy})" if guest.remedy else ""
+    return f"guest {guest.name} cannot be read: {guest.unreadable}{help}"
 
 
 def reason(step: Step, seen: Seen) -> str:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
@@ -21,6 +21,7 @@ from moorline.errors import Busy, Failed, Uncertain
 from moorline.host.forkserver.client import Calls
 from moorline.host.mount import table as mounts
 from moorline.host.mount.users import openers
+from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
 from moorline.model import Format
 from moorline.ports import Call, CheckedFile, Command, Mount, Output, Root
@@ -142,6 +143,15 @@ class Linux:
     def size(self, path: Path) -> int:
         """See :meth:`moorline.ports.Host.size`."""
         return int(self._probe.ask(str(path.parent), {"ask": "size", "path": str(path)})["size"])
+
+    def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
+        """See :meth:`moorline.ports.Host.places`."""
+        return places(paths, self.mounts(), self._follow)
+
+    def _follow(self, share: str, asked: Sequence[str], stops: Collection[str]) -> Sequence[str]:
+        question = {"ask": "follow", "paths": asked, "stops": sorted(stops)}
+        real: Sequence[str] = self._probe.ask(share, question)["real"]
+        return real
 
     def _scoped(self, command: Command) -> bool:
         return command.outlives and self._systemd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ class Snapshot:
 
     def size(self, path: Path) -> int:
         return self._host.size(path)
+
+    def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
+        return self._host.places(paths)
 
     def openers(self, path: Path) -> Sequence[str]:
         return self._host.openers(path)

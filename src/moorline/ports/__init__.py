@@ -22,6 +22,7 @@ from moorline.ports.host import (
     Measure,
     Mount,
     Output,
+    Places,
     Root,
 )
 from moorline.ports.hypervisor import (
@@ -96,6 +97,7 @@ __all__ = [
     "Mount",
     "Option",
     "Output",
+    "Places",
     "Put",
     "RelocatingHypervisor",
     "Root",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +97,10 @@ class CheckedFile:
     """How many names its file system has for it: more than one are hard links."""
 
 
+Places = Callable[[Iterable[str]], Mapping[str, frozenset[str] | None]]
+"""As :meth:`Host.places`."""
+
+
 class Host(Protocol):
     """This machine, as far as back ends need it."""
 
@@ -132,6 +136,13 @@ class Host(Protocol):
         """The bytes of a file or a block device, looked at in a killable child.
 
         Raises Uncertain (no answer in time), OSError.
+        """
+
+    def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
+        """Tell where absolute *paths* lead, through symlinks and copies of their mounts.
+
+        None: it cannot be told (a share hangs, or /proc). Raises nothing; bounded by a
+        look's deadline for each share that hangs.
         """
 
     def openers(self, path: Path) -> Sequence[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,9 @@ class ToyHost:
         if share.error:
             raise OSError(share.error, os.strerror(share.error), str(path))
         return Root(share.size, os.makedev(0, mount.id), None, path)
+
+    def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
+        return {path: frozenset({os.path.realpath(path)}) for path in paths}
 
     def openers(self, path: Path) -> Sequence[str]:
         return self.users

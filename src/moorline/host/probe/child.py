@@ -16,6 +16,8 @@ from typing import Any
 
 from moorline.errors import Refused
 
+_MOST_LINKS = 40
+"""As many as the kernel follows."""
 READY = b"{}\n"
 """The first line that it prints: what follows waits for shares only."""
 
@@ -28,8 +30,13 @@ def main() -> None:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer a question: ``{"ask": "root", "image" or "size", …its arguments}``."""
-    looks: dict[str, Callable[..., dict[str, Any]]] = {"root": root, "image": image, "size": size}
+    """Answer a question: ``{"ask": "root", "image", "size" or "follow", …its arguments}``."""
+    looks: dict[str, Callable[..., dict[str, Any]]] = {
+        "root": root,
+        "image": image,
+        "size": size,
+        "follow": follow,
+    }
     try:
         return looks[question.pop("ask")](**question)
     except Refused as e:
@@ -69,6 +76,39 @@ def size(path: str) -> dict[str, Any]:
         return {"size": os.lseek(file, 0, os.SEEK_END)}
     finally:
         os.close(file)
+
+
+def follow(paths: list[str], stops: list[str]) -> dict[str, Any]:
+    """Where *paths* lead through symlinks; none beneath *stops* is followed. '': unknown."""
+    return {"real": [_followed(path, set(stops)) for path in paths]}
+
+
+def _followed(path: str, stops: set[str]) -> str:
+    at, rest, links = "", path.split("/")[::-1], 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = at.rpartition("/")[0]
+            continue
+        at = f"{at}/{part}"
+        if at == "/proc":
+            return ""  # what is there depends on who looks
+        if any(at == stop or at.startswith(f"{stop}/") for stop in stops):
+            continue
+        try:
+            target = os.readlink(at)  # noqa: PTH115 - pathlib would double the time to start
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return ""
+            continue  # no symlink, or nothing yet: what is made there later has that name
+        links += 1
+        if links > _MOST_LINKS:
+            return ""
+        at = "" if target.startswith("/") else at.rpartition("/")[0]
+        rest += target.split("/")[::-1]
+    return at or "/"
 
 
 if __name__ == "__main__":

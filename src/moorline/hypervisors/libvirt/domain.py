@@ -15,6 +15,9 @@ MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
 _PATH = re.compile(r"(?<![\w./-])/.*", re.DOTALL)
 _PATH_END = re.compile(r"[\s,;:'\"]")
+_STORED = ("disk", "backingStore", "mirror", "dataStore")
+_TOLD = ("file", "block", "dir", "volume", "network", "nvme", "vhostvdpa")
+"""Types of storage that name a path or a volume, or are no file of this host."""
 _PLACES = {
     "pcie-root-port": 1,
     "pcie-switch-downstream-port": 1,
@@ -100,6 +103,25 @@ class Half:
         )
 
     @cached_property
+    def volumes(self) -> frozenset[tuple[str, str]]:
+        """What it names by libvirt's storage pool and volume instead of by a path."""
+        return frozenset(
+            (source.get("pool", ""), source.get("volume", ""))
+            for source in self._xml.iterfind("devices//source[@pool]")
+        )
+
+    @cached_property
+    def unresolved(self) -> frozenset[str]:
+        """Disks whose data may be in a file that the definition does not name by its path."""
+        disks = [*self._xml.iterfind("devices/disk"), *self._xml.iterfind("devices/filesystem")]
+        return frozenset(
+            f"{what} as {_get(disk, 'target', 'dev') or _get(disk, 'target', 'dir')}"
+            for disk in disks
+            for each in disk.iter()
+            if (what := _riddle(each))
+        )
+
+    @cached_property
     def scsi_controller(self) -> int | None:
         """Index of the first virtio-scsi controller."""
         found = [
@@ -171,6 +193,16 @@ class Domain:
         """Every path that any of its definitions names."""
         return frozenset[str]().union(*(half.paths for half in (*self.halves(), *self._saved())))
 
+    def volumes(self) -> frozenset[tuple[str, str]]:
+        """Every volume of a storage pool that any of its definitions names."""
+        halves = (*self.halves(), *self._saved())
+        return frozenset[tuple[str, str]]().union(*(half.volumes for half in halves))
+
+    def unresolved(self) -> str:
+        """What any of its definitions names that leads to no path; ''."""
+        halves = (*self.halves(), *self._saved())
+        return ", ".join(sorted({what for half in halves for what in half.unresolved}))
+
     def _saved(self) -> list[Half]:
         return [self.saved] if self.saved is not None else []
 
@@ -190,6 +222,16 @@ def _source(disk: ET.Element) -> str:
     if source is None:
         return ""
     return source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
+
+
+def _riddle(element: ET.Element) -> str:
+    """What a part of a disk names that is no absolute path and may be a file; ''."""
+    if element.tag in _STORED and element.get("type", "file") not in _TOLD:
+        return f"storage of type {element.get('type')}"
+    if element.tag == "source":
+        names = (element.get(name, "") for name in ("file", "dev", "dir"))
+        return next((f"{name}" for name in names if name and not name.startswith("/")), "")
+    return ""
 
 
 def _unit(device: ET.Element, controller: int | None) -> int | None:

@@ -18,4 +18,4 @@ class LibvirtDriver:
     def open(uri: str, site: Site) -> Hypervisor:
         from moorline.hypervisors.libvirt.hypervisor import Libvirt
 
-        return Libvirt(uri, measure=site.host.size)
+        return Libvirt(uri, measure=site.host.size, places=site.host.places)

@@ -19,7 +19,7 @@ from moorline.hypervisors.libvirt.extending import extensible, measure_here, sto
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.propagation import hidden_from
-from moorline.hypervisors.libvirt.survey import Survey, look
+from moorline.hypervisors.libvirt.survey import Survey, as_named, located, look
 from moorline.model import (
     BlockDevice,
     Disk,
@@ -32,7 +32,7 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
-from moorline.ports import Measure, Wake
+from moorline.ports import Measure, Places, Wake
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
@@ -67,8 +67,10 @@ class Libvirt:
         *,
         deadline: float = 30.0,
         measure: Measure = measure_here,
+        places: Places = as_named,
     ) -> None:
         self._measure = measure
+        self._places = places
         self._connection = Connection(uri, deadline)
         self._survey = Survey()
         self._qemu = 0
@@ -81,7 +83,8 @@ class Libvirt:
     def survey(self) -> Sequence[Guest]:
         if stuck := self._connection.stuck():
             raise Uncertain(f"libvirt does not answer about {', '.join(sorted(stuck))}")
-        return self._connection.look("all guests", self._survey.guests)
+        guests = self._connection.look("all guests", self._survey.guests)
+        return located(guests, self._places)
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:

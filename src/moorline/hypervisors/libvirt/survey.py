@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +16,13 @@ from moorline.errors import Unavailable
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain import Domain, parse
 from moorline.model import Guest, GuestId
+from moorline.ports import Places
 
 T = TypeVar("T")
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE"""
+_NETWORK_POOLS = ("rbd", "sheepdog", "gluster", "iscsi-direct")
+"""Types of pools whose volumes are no files of this host, as far as a guest names them."""
 _RUNNING = re.compile(r"<domain\b[^>]*\bid=")
 """libvirt gives an id to what runs."""
 
@@ -30,6 +34,15 @@ class _Definitions:
     live: str | None
     defined: str | None
     saved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a domain."""
+
+    definitions: _Definitions
+    guest: Guest
+    volumes: frozenset[tuple[str, str]]
 
 
 class _Unreadable(Exception):
@@ -44,7 +57,7 @@ class Survey:
     """Every guest. What is read of a definition is kept while libvirt prints the same text."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[_Definitions, Guest]] = {}
+        self._read: dict[str, _Read] = {}
 
     def guests(self, virt: Any) -> Sequence[Guest]:
         """Look at all domains. Raises libvirt's errors if they cannot be listed."""
@@ -53,29 +66,99 @@ class Survey:
         saved = _saved(virt)
         first = {each: _told(each, each.XMLDesc) for each in virt.listAllDomains()}
         saved |= _saved(virt)
-        read: dict[str, tuple[_Definitions, Guest]] = {}
+        read: dict[str, _Read] = {}
         guests = []
+        pools = _Pools(virt)
         for each, xml in first.items():
             guest = xml
             if isinstance(xml, str):
                 unsaved = None if each.UUIDString() in saved else xml
                 guest = _told(each, partial(self._guest, each, unsaved, read))
             if isinstance(guest, Guest):  # else it is gone since it was listed
-                guests.append(guest)
+                named = read.get(guest.id)
+                guests.append(pools.resolved(guest, named.volumes) if named else guest)
         self._read = read
         return guests
 
-    def _guest(
-        self, domain: Any, unsaved: str | None, read: dict[str, tuple[_Definitions, Guest]]
-    ) -> Guest:
+    def _guest(self, domain: Any, unsaved: str | None, read: dict[str, _Read]) -> Guest:
         """Look at a domain, and put what was found into *read*."""
         uuid = domain.UUIDString()
         definitions = _definitions(domain, unsaved)
         known = self._read.get(uuid)
-        if known is None or known[0] != definitions:
-            known = definitions, _guest(_parsed(domain, definitions))
+        if known is None or known.definitions != definitions:
+            parsed = _parsed(domain, definitions)
+            known = _Read(definitions, _guest(parsed), parsed.volumes())
         read[uuid] = known
-        return known[1]
+        return known.guest
+
+
+def as_named(paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
+    """Take each path for what it says: for who only plugs disks, and takes no link away."""
+    return {path: frozenset({path}) for path in paths}
+
+
+def located(guests: Sequence[Guest], places: Places) -> list[Guest]:
+    """*guests*, with all places that their paths lead to.
+
+    Not of marked disks: those were seen to be files on their link before they were plugged.
+    """
+    marked = {guest.id: {disk.source for disk in guest.disks.values()} for guest in guests}
+    known = places(path for guest in guests for path in guest.paths - marked[guest.id])
+    return [_located(guest, known) for guest in guests]
+
+
+def _located(guest: Guest, known: Mapping[str, frozenset[str] | None]) -> Guest:
+    led = {path: known[path] for path in guest.paths if path in known}
+    paths = guest.paths.union(*(places for places in led.values() if places))
+    riddles = sorted(path for path, places in led.items() if places is None)
+    if paths == guest.paths and not riddles:
+        return guest
+    return replace(guest, paths=paths, unresolved=_list(guest.unresolved, *riddles))
+
+
+class _Pools:
+    """libvirt's storage pools, each asked once."""
+
+    def __init__(self, virt: Any) -> None:
+        self._virt = virt
+        self._targets: dict[str, str | None] = {}
+
+    def resolved(self, guest: Guest, volumes: Iterable[tuple[str, str]]) -> Guest:
+        """*guest* with the paths of the volumes that it names."""
+        for pool, volume in sorted(volumes):
+            target = self._target(pool)
+            if target:
+                path = os.path.normpath(f"{target}/{volume}")
+                guest = replace(guest, paths=guest.paths | {path})
+            elif target is None:
+                riddle = f"volume {volume} of storage pool {pool}"
+                guest = replace(guest, unresolved=_list(guest.unresolved, riddle))
+        return guest
+
+    def _target(self, pool: str) -> str | None:
+        """Where the pool's volumes are; '': nowhere on this host; None: it cannot be told."""
+        if pool not in self._targets:
+            self._targets[pool] = self._asked(pool)
+        return self._targets[pool]
+
+    def _asked(self, pool: str) -> str | None:
+        virt = module()
+        try:
+            xml = ET.fromstring(  # noqa: S314 - libvirt's own output
+                self._virt.storagePoolLookupByName(pool).XMLDesc()
+            )
+        except (virt.libvirtError, ET.ParseError):
+            if not self._virt.isAlive():
+                raise
+            return None
+        target = xml.findtext("target/path", "")
+        if target.startswith("/"):
+            return target
+        return "" if xml.get("type") in _NETWORK_POOLS else None
+
+
+def _list(*words: str) -> str:
+    return ", ".join(filter(None, words))
 
 
 def look(virt: Any) -> Domain:
@@ -160,7 +243,8 @@ def _parsed(virt: Any, definitions: _Definitions) -> Domain:
 
 def _guest(domain: Domain) -> Guest:
     running = domain.live is not None
-    return Guest(GuestId(domain.uuid), domain.name, running, domain.disks(), domain.paths())
+    found = Guest(GuestId(domain.uuid), domain.name, running, domain.disks(), domain.paths())
+    return replace(found, unresolved=domain.unresolved())
 
 
 def _saved(virt: Any) -> set[str]:

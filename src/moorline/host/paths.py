@@ -1,0 +1,71 @@
+"""Where paths lead, whatever symlinks and bind mounts are on the way. No share is waited for."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import PurePath
+
+from moorline.errors import MoorlineError
+from moorline.ports import Mount
+
+_REMOTE = ("fuse", "nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "glusterfs", "autofs")
+Follow = Callable[[str, Sequence[str], Collection[str]], Sequence[str]]
+"""Asks a child about a share: the paths, and the mount points at which it stops."""
+
+
+def places(
+    paths: Iterable[str], mounts: Sequence[Mount], follow: Follow
+) -> dict[str, frozenset[str] | None]:
+    """All names under which what a path leads to is on this host. None: it cannot be told.
+
+    Symlinks outside of shares are followed first, without touching a share; then
+    those on each share, which costs that share's paths alone if it hangs.
+    """
+    shares = {mount.target for mount in mounts if mount.fstype.startswith(_REMOTE)}
+    asked = sorted({*paths})
+    found = dict(zip(asked, _followed(follow, "/", asked, shares), strict=True))
+    by_share: dict[str, list[str]] = {}
+    for path, at in found.items():
+        if at and (share := _covering(at, shares)):
+            by_share.setdefault(share, []).append(path)
+    for share, its in by_share.items():
+        there = _followed(follow, share, [found[path] for path in its], shares - {share})
+        found |= dict(zip(its, there, strict=True))
+    return {path: _copies(at, mounts) if at else None for path, at in found.items()}
+
+
+def _followed(
+    follow: Follow, share: str, paths: Sequence[str], stops: Collection[str]
+) -> Sequence[str]:
+    if not paths:
+        return ()
+    try:
+        return follow(share, paths, stops)
+    except (MoorlineError, OSError):
+        return [""] * len(paths)
+
+
+def _covering(path: str, targets: Collection[str]) -> str:
+    """The innermost of *targets* on which *path* is; ''."""
+    above = (path, *map(str, PurePath(path).parents))
+    return next((target for target in above if target in targets), "")
+
+
+def _copies(path: str, mounts: Sequence[Mount]) -> frozenset[str]:
+    """*path*, and its names on copies of its mount, which come and go with it.
+
+    Where a directory is bound to another place, what is mounted beneath it is mounted
+    there as well: the same device, and a mount point of the same name.
+    """
+    by_target = {mount.target: mount for mount in mounts}
+    at = _covering(path, by_target)
+    if not at:
+        return frozenset({path})
+    mount, tail = by_target[at], path[len(at) :]
+    return frozenset({path}) | {
+        other.target + tail
+        for other in mounts
+        if other.device == mount.device
+        and posixpath.basename(other.target) == posixpath.basename(at) != ""
+    }
