@@ -139,6 +139,7 @@ class Moorline(Care):
         before, wish = self._wishes.make(
             guest, connection, format, volume, level, options, hands_off=hands_off
         )
+        self._wishes.refuse_anothers_disk(before, wish)
         if dry_run:
             seen = self._reconciler.observe(wish)
             self._refuse_impossible(wish, seen)
@@ -171,6 +172,7 @@ class Moorline(Care):
         it. Returns None if there was nothing to do. The link goes when nobody
         else needs it. Failed: the guest has not let go; the wish stands.
         Refused: no volume can be called that.
+        NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
         """
@@ -323,10 +325,10 @@ class Moorline(Care):
     def _detach_unrecorded(
         self, guest: str, volume: str, timeout: float, dry_run: bool
     ) -> Outcome | None:
-        """Take away a disk that bears our mark though no wish is recorded here."""
+        """Take away a disk of ours that was released, and none that was never ours."""
         id = VolumeId(volume)
         found = self._hypervisor.find(guest)
-        if id not in self._hypervisor.disks(found.id):
+        if not self._wishes.released_disk(found, id):
             if "/" not in volume:
                 usable_id(volume)  # what never can be attached is a mistake, not detached
             return None
@@ -335,6 +337,8 @@ class Moorline(Care):
             if time.monotonic() > end:
                 raise Failed(f"{found.name} has not let go of volume {volume} yet")
             self._hypervisor.detach(found.id, id)
+        if not dry_run:
+            self._records.drop_released(found.id, id)
         row = self._records.unrecorded(found, id)
         return Outcome([Step.DETACH.value], view(row, Seen(Unlinked())))
 

@@ -262,6 +262,8 @@ class Attachment:
     hands_off: bool = False
     """The guest's disk is plugged and unplugged by somebody else (Nova): only the link is ours.
     Never wanted above CONNECTED."""
+    link_only: bool = False
+    """It was never wanted above CONNECTED: a disk that bears its mark is somebody else's."""
     revision: int = 0
     """The store's revision of this entry; 0 if it was never stored."""
 

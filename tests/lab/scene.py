@@ -22,6 +22,7 @@ from libvirt_rig import CONFIG, LIVE, marked, small_xml, until
 
 from lab.command import Moorline
 from lab.quobyte import QuobyteVolume
+from moorline import wiring
 from moorline.model import VolumeId
 
 
@@ -112,6 +113,13 @@ class Scene:
         points = self.directory / "moorline/mnt"
         left = list(points.iterdir()) if points.exists() else []
         return not self.wishes() and not self.mounts() and not left
+
+
+def findings(scene: Scene) -> dict[str, dict[str, str]]:
+    """What the doctor finds, by check."""
+    state = scene.directory / "moorline"
+    with wiring.open_host(wiring.settings(state_dir=state), own=False) as moorline:
+        return {each.check: each.to_dict() for each in moorline.doctor().findings}
 
 
 def mount_table() -> list[MountLine]:

@@ -20,6 +20,7 @@ from scene import (
     Volume,
     attribute,
     disk,
+    findings,
     halves,
     kill_daemon,
     small_guest,
@@ -28,7 +29,6 @@ from scene import (
 
 from lab.host import umount
 from lab.hyperscale import HyperScale
-from moorline import wiring
 from moorline.errors import Refused
 from moorline.host.mount.fuse import CONNECTIONS
 
@@ -59,13 +59,6 @@ def hang(scene: Scene) -> Iterator[Callable[[bool], None]]:
     """Let the share's daemon hang, or go on; in the end it goes on."""
     yield lambda wanted: scene.share.daemon(**({"hang": True} if wanted else {}))
     scene.share.daemon()
-
-
-def findings(scene: Scene) -> dict[str, dict[str, str]]:
-    """What the doctor finds, by check."""
-    state = scene.directory / "moorline"
-    with wiring.open_host(wiring.settings(state_dir=state), own=False) as moorline:
-        return {each.check: each.to_dict() for each in moorline.doctor().findings}
 
 
 def follow(
@@ -123,7 +116,11 @@ def test_a_disk_that_nobody_wished(scene: Scene, stopped: Any) -> None:
     assert volume.id in follow(scene, found["unwished-disk"]).stdout
     assert scene.moorline("repair").stdout == "nothing to repair\n"
     assert halves(stopped, volume) == (False, True), "never without being told"
-    assert f"detach {stopped.name()}/{volume.id}" in scene.moorline("repair", "--disks").stdout
+    left = scene.moorline("repair", "--disks", code=5).stdout
+    named = f"{stopped.name()}/{volume.id} (vda, {scene.mount_point()}/{volume.file.name})"
+    assert left == f"detach {named}: {stopped.name()} boots from it (--boot-disks)\n"
+    assert halves(stopped, volume) == (False, True), "never what it boots from, without a word"
+    assert f"detach {named}: done" in scene.moorline("repair", "--boot-disks").stdout
     assert halves(stopped, volume) == (False, False)
     assert findings(scene) == {}
     assert scene.is_clean()

@@ -142,7 +142,9 @@ def test_a_disk_that_nova_attached_is_taken_over_where_it_is(story: Story) -> No
     before = story.guest.domain.XMLDesc(0), story.guest.domain.XMLDesc(2)
     with story.config.open("a") as config:
         config.write(f"vzstorage_mounted=vault={old}\n")
-    story.run("attach")
+    refused = story.run("attach", code=3)  # it would be taken for a disk of ours, and go with it
+    assert "no record of having plugged it" in refused.stderr
+    story.run("adopt")
     assert (story.guest.domain.XMLDesc(0), story.guest.domain.XMLDesc(2)) == before
     story.check(True)
     story.guest.write(ID, "seed")

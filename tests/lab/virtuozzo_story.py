@@ -50,7 +50,7 @@ class Story:
         self.connection.write_text(json.dumps(self.cluster.connection(ID, volume_id=ID)))
 
     def run(self, action: str, *more: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        what = ["--connection", str(self.connection)] if action == "attach" else [ID]
+        what = ["--connection", str(self.connection)] if action in ("attach", "adopt") else [ID]
         words = [action, self.guest.name, *what, "--config-file", str(self.config), *more]
         return self.moorline(*words, code=code)
 

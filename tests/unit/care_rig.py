@@ -16,6 +16,7 @@ from moorline.care.eventlog import Journal
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.errors import MoorlineError
 from moorline.host.mount.fuse import FuseConnections
 from moorline.model import Attachment, GuestId, Level, VolumeId
 from moorline.ports import Command, Mount
@@ -34,13 +35,34 @@ def mount_quobyte(host: ToyHost, command: Command) -> None:
     host.mount(f"quobyte@{share}", at, "fuse.quobyte", ToyShare(files=FILES))
 
 
+def disk(path: str, **more: Any) -> GuestDisk:
+    """A virtio disk of a stopped guest, without a mark; *more* overrides what it is."""
+    values = {
+        "device": "vdc",
+        "path": path,
+        "format": "raw",
+        "bus": "virtio",
+        "mark": "",
+        "serial": "",
+        "readonly": False,
+        "shared": False,
+        "running": False,
+        "defined": True,
+    }
+    return GuestDisk(**{**values, **more})
+
+
 class ToyInventory:
     """What the toy's guests show, and what they were marked with."""
 
     def __init__(self) -> None:
         self.all: dict[str, list[GuestDisk]] = {}
+        self.error: MoorlineError | None = None
+        """What a look at the disks comes to."""
 
     def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
+        if self.error is not None:
+            raise self.error
         return self.all.get(guest, [])
 
     def mark(self, guest: GuestId, device: str, volume: VolumeId) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from care_rig import FILES, Scene, prepared
+from care_rig import FILES, Scene, disk, prepared
 
 from moorline.errors import NotFound, Refused
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
-from moorline.ports.inspection import GuestDisk
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
 
@@ -21,22 +20,6 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 # --- adopt
-
-
-def disk(path: str, **more: Any) -> GuestDisk:
-    values = {
-        "device": "vdc",
-        "path": path,
-        "format": "raw",
-        "bus": "virtio",
-        "mark": "",
-        "serial": "",
-        "readonly": False,
-        "shared": False,
-        "running": False,
-        "defined": True,
-    }
-    return GuestDisk(**{**values, **more})
 
 
 @pytest.fixture
@@ -57,7 +40,7 @@ def test_a_marked_disk_is_adopted_as_it_is(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a", mark="vol-a", running=True, readonly=True)
     effects = scene.world.faults.count
     assert scene.moorline.adopt("g1", scene.connection(), dry_run=True).steps == ["adopt"]
-    assert "unwished-disk" in scene.found()
+    assert scene.found() == [], "whoever plugged it sees to it"
     adoption = scene.moorline.adopt("g1", scene.connection(), target="vdc")
     assert (adoption.steps, adoption.view.seen) == (["adopt"], "attached")
     (row,) = scene.rows("vol-a")
@@ -104,6 +87,7 @@ def test_an_adoption_that_is_cut_short_can_be_repeated(scene: Scene, link: str) 
     [
         ({"format": "qcow2"}, "", "is used as qcow2"),
         ({"mark": "another"}, "", "bears the mark of volume another"),
+        ({"serial": "DATA01"}, "", "has the serial DATA01, by which the guest may know it"),
         ({}, "vdb", "is vdc, not vdb"),
         ({"path": "/elsewhere/z"}, "", "has no disk"),
         ({"path": "/elsewhere/a"}, "", "has no disk"),
@@ -135,6 +119,7 @@ def test_the_serial_is_the_volume_s_id_where_nothing_else_is(scene: Scene, link:
 
 
 def test_what_cannot_be_looked_at_can_be_released(scene: Scene, link: str) -> None:
+    scene.attach("b", "g2", Level.ATTACHED)
     scene.world.blind = True
     assert scene.moorline.release("g2", "vol-b").view.seen == "unknown"
     assert scene.rows("vol-b") == []

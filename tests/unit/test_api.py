@@ -218,11 +218,67 @@ def test_a_guest_that_does_not_listen_is_not_reported_as_detached(rig: Rig) -> N
     rig.check({("a", "g1"): Level.ABSENT})
 
 
-def test_a_disk_without_a_record_is_detached_by_its_mark(rig: Rig) -> None:
+def test_a_disk_that_was_never_wished_here_is_somebody_elses(rig: Rig) -> None:
+    """Nova and others mark their disks as we do; so does a state directory that was lost."""
     toy = rig.world.guests[GuestId("g1")]
-    toy.live[VolumeId("lost")] = toy.defined[VolumeId("lost")] = f"{S1}/lost"
-    _detach(rig, "g1", "lost")
+    toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
+    with pytest.raises(NotOurs, match="no record of having plugged it"):
+        rig.owner().detach("g1", "a")
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="no record of having plugged it"):
+            rig.owner().attach("g1", connection("a"), dry_run=dry_run)
+    assert rig.records.all() == []
+    assert toy.live
+    assert toy.defined
+
+
+def test_a_wish_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
+    toy = rig.world.guests[GuestId("g1")]
+    rig.owner().attach("g1", connection("a"), level=Level.CONNECTED)
+    toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
+    assert rig.owner().attach("g1", connection("a"), level=Level.CONNECTED).steps == []
+    with pytest.raises(Refused, match="no record of having plugged it"):
+        rig.owner().attach("g1", connection("a"))
+    assert rig.owner().sweep() == []
+    outcome = rig.owner().detach("g1", "a")
+    assert outcome is not None
+    assert outcome.steps == ["forget"], "its guest names a path on the link"
+    assert (toy.live, toy.defined) == ({"a": f"{S1}/a"}, {"a": f"{S1}/a"})
+
+
+def test_what_came_above_the_link_goes_with_a_later_wish_for_the_link_alone(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    (row,) = rig.records.all()
+    rig.records.put(replace(row, want=Level.ABSENT))  # and killed before the disk went
+    toy = rig.world.guests[GuestId("g1")]
+    toy.running = False
+    toy.live.clear()
+    rig.owner().attach("g1", connection("a"), level=Level.CONNECTED)
+    assert not toy.defined
+
+
+def test_a_disk_that_was_released_can_still_be_detached(rig: Rig) -> None:
+    toy = rig.world.guests[GuestId("g1")]
+    rig.owner().attach("g1", connection("a"))
+    (row,) = rig.records.all()
+    rig.records.release(row, f"{S1}/a")
+    toy.defined[VolumeId("a")] = toy.live[VolumeId("a")] = f"{S1}/other"
+    with pytest.raises(NotOurs):
+        rig.owner().detach("g1", "a")
+    toy.defined[VolumeId("a")] = toy.live[VolumeId("a")] = f"{S1}/a"
+    _detach(rig, "g1", "a")
     assert not toy.live
+    toy.defined[VolumeId("a")] = f"{S1}/a"
+    with pytest.raises(NotOurs):
+        rig.owner().detach("g1", "a")  # it was seen gone: this is another
+
+
+def test_what_was_released_is_ours_again_when_it_is_wished_again(rig: Rig) -> None:
+    rig.owner().attach("g1", connection("a"))
+    (row,) = rig.records.all()
+    rig.records.release(row, f"{S1}/a")
+    assert rig.owner().attach("g1", connection("a")).steps == []
+    assert rig.records.released() == {}
 
 
 def test_forget_refuses_while_anything_is_left(rig: Rig) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from care_rig import Scene, prepared
+from care_rig import Scene, disk, prepared
 
 from moorline.core.pace import Pending
 from moorline.errors import Failed, Unavailable
 from moorline.host.state import examine
 from moorline.model import GuestId, Level, VolumeId
+from moorline.ports.inspection import GuestDisk
 from moorline.testing.toy_host import ToyShare
+from moorline.testing.toys import ToyGuest
 
 
 @pytest.fixture
@@ -110,17 +112,84 @@ def test_a_client_that_is_missing_is_told_where_it_is_needed(
 # --- disks and wishes
 
 
-def test_a_disk_that_nobody_wished_goes_only_when_told(scene: Scene) -> None:
+def released(scene: Scene, *others: GuestDisk, boots: bool = False) -> ToyGuest:
+    """A stopped guest with a volume that was released, and *others*."""
+    link = scene.attach(level=Level.ATTACHED)
+    guest = scene.world.guests[GuestId("g1")]
+    guest.running = False
+    guest.live.clear()
+    scene.moorline.release("g1", "vol-a")
+    path = f"{link}/a"
+    scene.inventory.all["g1"] = [disk(path, device="toy-vol-a", boots=boots), *others]
+    return guest
+
+
+def test_a_disk_that_was_released_goes_only_when_told(scene: Scene) -> None:
+    guest = released(scene, disk("/root"))
+    finding, _ = scene.moorline.doctor().findings
+    assert scene.found() == ["unwished-disk", "unmanaged-disk"]
+    assert f"toy-vol-a ({guest.defined[VolumeId('vol-a')]})" in finding.what
+    assert scene.moorline.repair() == []
+    due = scene.moorline.repair(disks=True, dry_run=True)[0]
+    assert (due.action, due.subject, due.done) == ("detach", "g1/vol-a", False)
+    assert (due.device, due.path) == ("toy-vol-a", guest.defined[VolumeId("vol-a")])
+    assert guest.defined
+    assert [made.done for made in scene.moorline.repair(disks=True)] == [True, True]
+    assert not guest.defined
+    assert scene.found() == []
+
+
+def test_a_disk_that_was_never_ours_is_neither_told_nor_taken(scene: Scene) -> None:
     guest = scene.world.guests[GuestId("g1")]
     guest.running = False
     guest.defined[VolumeId("v9")] = "/elsewhere/x"
-    assert scene.found() == ["unwished-disk"]
-    assert scene.moorline.repair() == []
-    (due,) = scene.moorline.repair(disks=True, dry_run=True)
-    assert (due.action, due.subject, due.done) == ("detach", "g1/v9", False)
-    assert guest.defined
-    assert [made.done for made in scene.moorline.repair(disks=True)] == [True]
+    scene.inventory.all["g1"] = [disk("/elsewhere/x"), disk("/root")]
     assert scene.found() == []
+    assert scene.moorline.repair(disks=True, boot_disks=True) == []
+    assert guest.defined
+
+
+def test_what_was_released_is_another_when_it_comes_back_as_another_path(scene: Scene) -> None:
+    guest = released(scene, disk("/root"))
+    guest.defined[VolumeId("vol-a")] += ".other"
+    assert "unwished-disk" not in scene.found()
+    assert [each.action for each in scene.moorline.repair(disks=True)] != ["detach"]
+    assert guest.defined
+
+
+def test_where_somebody_else_plugs_disks_none_is_taken(scene: Scene) -> None:
+    guest = released(scene, disk("/root"))
+    nova = "01234567-89ab-cdef-0123-456789abcdef"
+    scene.moorline.attach(nova, scene.connection("b"), level=Level.CONNECTED, hands_off=True)
+    assert scene.found() == []
+    assert scene.moorline.repair(disks=True, boot_disks=True) == []
+    assert guest.defined
+
+
+@pytest.mark.parametrize(
+    ("others", "boots", "why"),
+    [
+        ([], False, "it is the only disk of g1"),
+        ([disk("/root")], True, "g1 boots from it"),
+    ],
+)
+def test_what_a_guest_may_boot_from_takes_a_second_word(
+    scene: Scene, others: list[GuestDisk], boots: bool, why: str
+) -> None:
+    guest = released(scene, *others, boots=boots)
+    (left,) = scene.moorline.repair(disks=True)
+    assert (left.done, left.problem) == (False, f"{why} (--boot-disks)")
+    assert guest.defined
+    assert all(made.done for made in scene.moorline.repair(disks=True, boot_disks=True))
+    assert not guest.defined
+
+
+def test_what_cannot_be_told_of_a_guest_takes_a_second_word(scene: Scene) -> None:
+    guest = released(scene)
+    scene.inventory.error = Unavailable("libvirt is away")
+    (left,) = scene.moorline.repair(disks=True)
+    assert left.problem == "it cannot be told whether g1 boots from it: libvirt is away"
+    assert guest.defined
 
 
 def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> None:
@@ -129,6 +198,7 @@ def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> 
     guest.running = False
     guest.live.clear()
     scene.moorline.release("g1", "vol-a")
+    scene.inventory.all["g1"] = [disk(f"{link}/a"), disk("/root")]
     told = [
         [(each.action, each.subject) for each in scene.moorline.repair(disks=True, dry_run=dry)]
         for dry in (True, False)

@@ -24,9 +24,15 @@ def disk(
     *,
     bus: str = "virtio",
     address: str = "",
+    serial: str | None = None,
+    device: str = "disk",
 ) -> str:
+    """With an alias of somebody's own choice it has its serial too, unless another is given."""
     named = f"<alias name='{alias}'/>" if alias else ""
-    return f"<disk>{source}<target dev='{target}' bus='{bus}'/>{named}{address}</disk>"
+    serial = alias.removeprefix("ua-") if serial is None else serial
+    named += f"<serial>{serial}</serial>" if serial else ""
+    target = f"<target dev='{target}' bus='{bus}'/>"
+    return f"<disk device='{device}'>{source}{target}{named}{address}</disk>"
 
 
 def drive(controller: int, unit: int) -> str:
@@ -44,6 +50,8 @@ def controller(index: int, model: str, more: str = "") -> str:
 def scsi(index: int, model: str = "virtio-scsi") -> str:
     return f"<controller type='scsi' index='{index}' model='{model}'/>"
 
+
+BARE = MarkedDisk("", "", "", None)
 
 # --- disks ------------------------------------------------------------------
 
@@ -65,7 +73,16 @@ def scsi(index: int, model: str = "virtio-scsi") -> str:
             {ONE: MarkedDisk("vdb", "virtio", "pool/image", None)},
         ),
         (disk("sdc", "ua-one", "", bus="sata"), {ONE: MarkedDisk("sdc", "sata", "", None)}),
-        ("<disk><alias name='ua-one'/></disk>", {ONE: MarkedDisk("", "", "", None)}),
+        ("<disk><alias name='ua-one'/></disk>", {}),
+        ("<disk><alias name='ua-one'/><serial>one</serial></disk>", {ONE: BARE}),
+        ("<disk device='lun'><alias name='ua-one'/></disk>", {ONE: BARE}),
+        (disk("vda", "ua-one", serial=""), {}),
+        (disk("vda", "ua-one", serial="two"), {}),
+        (disk("vda", "", serial="one"), {}),
+        (disk("vda", "ua-"), {}),
+        (disk("sda", "ua-one", device="cdrom"), {}),
+        (disk("fda", "ua-one", device="floppy"), {}),
+        (disk("sda", "ua-one", device="lun", serial="two"), {}),
         (
             scsi(1) + disk("sdc", "ua-one", bus="scsi", address=drive(1, 5)),
             {ONE: MarkedDisk("sdc", "scsi", "/srv/a.raw", 5)},

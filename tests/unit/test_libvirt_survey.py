@@ -13,7 +13,8 @@ from moorline.errors import Unavailable  # noqa: E402
 from moorline.hypervisors.libvirt.survey import Survey, located, look  # noqa: E402
 
 DISK = (
-    "<disk><alias name='ua-{0}'/><source file='/mnt/{0}'/><target dev='vda' bus='virtio'/></disk>"
+    "<disk><alias name='ua-{0}'/><serial>{0}</serial><source file='/mnt/{0}'/>"
+    "<target dev='vda' bus='virtio'/></disk>"
 )
 
 

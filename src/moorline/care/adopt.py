@@ -133,12 +133,13 @@ class Adopter:
         if row.want is Level.ABSENT:
             raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
         try:
-            told = view(row, self._reconciler.observe(row))
+            seen = self._reconciler.observe(row)
+            told, path = view(row, seen), seen.disk.source
         except MoorlineError as e:
-            told = view(row, str(e))  # to forget it, nothing needs to be seen
+            told, path = view(row, str(e)), ""  # to forget it, nothing needs to be seen
         if not dry_run:
             with self._reconciler.with_guest(row.key.guest):
-                self._records.forget(row)
+                self._records.release(row, path)
             self._note("released", row)
         return Adoption(["release"], told)
 
@@ -217,6 +218,12 @@ def _is_marked(disk: GuestDisk, wish: Attachment) -> bool:
         raise Refused(
             f"{disk.device} of {wish.guest_name} bears the mark of volume {disk.mark}",
             hint=f"--volume {disk.mark}",
+        )
+    if not disk.mark and disk.serial not in ("", wish.key.volume):
+        raise Refused(
+            f"{disk.device} of {wish.guest_name} has the serial {disk.serial}, by which the guest"
+            f" may know it, and the mark of volume {wish.key.volume} would replace it",
+            hint=f"--volume {disk.serial}, or take the serial away: virsh edit {wish.guest_name}",
         )
     if not disk.mark and disk.running:
         raise Refused(

@@ -99,7 +99,8 @@ class Doctor:
         found += self._wishes(rows, guests)
         if guests is not None:
             found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
-            found += [findings.unwished_disk(*each) for each in unwished(rows, guests)]
+            released = self._records.released()
+            found += [findings.unwished_disk(*each) for each in unwished(rows, guests, released)]
             found += self._links(rows, guests)
         found += self._hosts(rows)
         # Volumes that share a link find the same.
@@ -260,13 +261,20 @@ def strays(
 
 
 def unwished(
-    rows: Sequence[Attachment], guests: Sequence[Guest]
+    rows: Sequence[Attachment],
+    guests: Sequence[Guest],
+    released: Mapping[tuple[str, str], str],
 ) -> Iterator[tuple[Guest, VolumeId]]:
-    """Disks that bear our mark, and that no wish asks for."""
-    wished: Mapping[tuple[str, str], Attachment] = {
-        (row.key.guest, row.key.volume): row for row in rows
-    }
+    """Disks of ours that no wish asks for. *released*: as :meth:`Records.released`.
+
+    Others mark their disks alike (Nova, oVirt): what bears the mark and was never ours is theirs,
+    and so is everything where somebody else plugs the disks of even one wish.
+    """
+    if any(row.hands_off for row in rows):
+        return
+    wished = {(row.key.guest, row.key.volume) for row in rows}
     for guest in guests:
-        for volume in guest.disks:
-            if (guest.id, volume) not in wished:
+        for volume, disk in guest.disks.items():
+            key: tuple[str, str] = guest.id, volume
+            if key not in wished and released.get(key) == disk.source:
                 yield guest, volume

@@ -128,13 +128,14 @@ def wrong_mount(link: str, why: str) -> Finding:
 
 
 def unwished_disk(guest: Guest, volume: VolumeId) -> Finding:
-    """A disk bears our mark without a wish."""
+    """A disk of ours stays without a wish."""
     return Finding(
         "unwished-disk",
         f"{guest.name}/{volume}",
-        f"{guest.name} has a disk that bears the mark of volume {volume}, which nobody wished",
+        f"{guest.name} has volume {volume} as {guest.disks[volume].device}"
+        f" ({guest.disks[volume].source}); it was released, and stays",
         "nobody keeps its link, and nobody takes it away: `moorline adopt` with its connection"
-        " takes it over, `moorline detach` takes it away. Nova marks its own disks alike",
+        " takes it over, `moorline detach` takes it away",
         command("moorline", "adopt", guest.name),
     )
 

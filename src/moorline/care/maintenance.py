@@ -68,13 +68,16 @@ class Care:
         """Find what is not as it should be on this host. Each share that hangs costs 2 s."""
         return self._doctor().examine()
 
-    def repair(self, *, disks: bool = False, dry_run: bool = False) -> Sequence[Repair]:
+    def repair(
+        self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
+    ) -> Sequence[Repair]:
         """Take away links that no wish and no guest needs; empty mount points too.
 
-        *disks*: also disks that bear our mark, and that nobody wished. Raises
-        Unavailable or Uncertain if the guests cannot be looked at: unknown means in use.
+        *disks*: also disks that were ours, were released, and stay.
+        *boot_disks*: of those even the ones that a guest boots from, or that are its only one.
+        Raises Unavailable or Uncertain if the guests cannot be looked at: unknown means in use.
         """
-        return self._repairer().repair(disks=disks, dry_run=dry_run)
+        return self._repairer().repair(disks=disks, boot_disks=boot_disks, dry_run=dry_run)
 
     def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
         """End the FUSE connection of a share that hangs; see :meth:`Repairer.abort`."""

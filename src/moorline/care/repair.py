@@ -10,7 +10,17 @@ from moorline.care.doctor import Surroundings, links, strays, unwished
 from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
-from moorline.model import Foreign, Guest, GuestId, Link, LinkName, Unknown, Unlinked, VolumeId
+from moorline.model import (
+    Disk,
+    Foreign,
+    Guest,
+    GuestId,
+    Link,
+    LinkName,
+    Unknown,
+    Unlinked,
+    VolumeId,
+)
 from moorline.ports import Mount
 from moorline.ports.inspection import Discovering, Found
 
@@ -22,6 +32,9 @@ class Repair:
     action: str
     """``disconnect``, ``remove`` (an empty mount point), ``detach``, ``abort``."""
     subject: str
+    device: str = ""
+    """Of a disk: how the hypervisor calls it, and its path."""
+    path: str = ""
     done: bool = False
     problem: str = ""
     """Why it was not done."""
@@ -48,21 +61,29 @@ class Repairer:
         self._detach = detach
         self._around = around
 
-    def repair(self, *, disks: bool, dry_run: bool) -> list[Repair]:
-        """Take away links that nobody needs, and with *disks* the disks that nobody wished.
+    def repair(self, *, disks: bool, boot_disks: bool, dry_run: bool) -> list[Repair]:
+        """Take away links that nobody needs, and with *disks* those of ours that nobody wished.
 
+        A disk without which its guest might not boot is left, unless *boot_disks*.
         Raises what the hypervisor's survey raises; what one repair meets does
         not stop the others.
         """
         rows, guests = self._records.all(), self._survey()
         made = []
         if disks:
-            due_disks = list(unwished(rows, guests))
-            for guest, volume in due_disks:
-                due = Repair("detach", f"{guest.name}/{volume}")
-                made.append(due if dry_run else self._try_detach(due, guest.name, volume))
+            going = []
+            for guest, volume in unwished(rows, guests, self._records.released()):
+                disk = guest.disks[volume]
+                due = Repair("detach", f"{guest.name}/{volume}", disk.device, disk.source)
+                if not boot_disks and (why := self._vital(guest, disk)):
+                    due = replace(due, problem=why)
+                elif not dry_run:
+                    due = self._try_detach(due, guest.id, volume)
+                if not due.problem:
+                    going.append((guest, volume))
+                made.append(due)
             # Their links may be free then.
-            guests = _without(guests, due_disks) if dry_run else self._survey()
+            guests = _without(guests, going) if dry_run else self._survey()
         for backend, found in strays(self._around.backends, rows, guests):
             if not isinstance(found.ill, Foreign | Unknown):
                 action = "remove" if isinstance(found.ill, Unlinked) else "disconnect"
@@ -104,6 +125,20 @@ class Repairer:
         except MoorlineError as e:
             return replace(due, problem=str(e))
         return replace(due, done=True)
+
+    def _vital(self, guest: Guest, disk: Disk) -> str:
+        """Why the guest might not boot without the disk; mostly ''."""
+        if self._around.inventory is None:
+            return f"it cannot be told whether {guest.name} boots from it (--boot-disks)"
+        try:
+            all_disks = self._around.inventory.disks(guest.id)
+        except MoorlineError as e:
+            return f"it cannot be told whether {guest.name} boots from it: {e}"
+        if any(each.boots for each in all_disks if each.path == disk.source):
+            return f"{guest.name} boots from it (--boot-disks)"
+        if not {each.path for each in all_disks} - {disk.source}:
+            return f"it is the only disk of {guest.name} (--boot-disks)"
+        return ""
 
     def _try_clear(self, due: Repair, backend: Discovering, found: Found) -> Repair:
         try:

@@ -60,10 +60,13 @@ def explain(given: Common, volume: str) -> None:
 
 
 @click.command()
-@click.option("--disks", is_flag=True, help="Also detach disks of ours that nobody wished.")
+@click.option("--disks", is_flag=True, help="Also detach disks of ours that were released.")
+@click.option(
+    "--boot-disks", is_flag=True, help="Even those that a guest boots from, or its only one."
+)
 @dry_run_option
 @common
-def repair(given: Common, disks: bool, dry_run: bool) -> None:
+def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
     """Take away links that no wish and no guest needs, and empty mount points.
 
     Says what it is about to do before it does anything. Whatever cannot be
@@ -74,12 +77,14 @@ def repair(given: Common, disks: bool, dry_run: bool) -> None:
       moorline repair --dry-run
       moorline repair --disks
     """
+    disks = disks or boot_disks
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        due = moorline.repair(disks=disks, dry_run=True)
+        due = moorline.repair(disks=disks, boot_disks=boot_disks, dry_run=True)
         if not dry_run:
             for each in due if given.output == "text" else ():
-                say(f"will {each.action} {each.subject}")
-            due = moorline.repair(disks=disks) if due else []
+                if not each.problem:
+                    say(f"will {each.action} {_named(each)}")
+            due = moorline.repair(disks=disks, boot_disks=boot_disks) if due else []
     given.tell(due, _repairs(due, dry_run))
     if left := [each for each in due if each.problem]:
         raise Failed(f"{len(left)} of {len(due)} repairs were not done")
@@ -110,11 +115,16 @@ def _repairs(repairs: Sequence[Repair], dry_run: bool) -> str:
     if not repairs:
         return "nothing to repair"
     return "\n".join(
-        f"would {each.action} {each.subject}"
-        if dry_run
-        else f"{each.action} {each.subject}: {each.problem or 'done'}"
+        f"would {each.action} {_named(each)}"
+        if dry_run and not each.problem
+        else f"{each.action} {_named(each)}: {each.problem or 'done'}"
         for each in repairs
     )
+
+
+def _named(repair: Repair) -> str:
+    disk = f" ({repair.device}, {repair.path})" if repair.path else ""
+    return repair.subject + disk
 
 
 def _told(finding: Finding) -> str:

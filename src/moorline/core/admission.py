@@ -13,7 +13,7 @@ from typing import Any
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.untrusted import check_plain
-from moorline.errors import NotFound, Refused
+from moorline.errors import NotFound, NotOurs, Refused
 from moorline.model import (
     Attachment,
     DiskOptions,
@@ -88,11 +88,40 @@ class Wishes:
             options=_options(options, place.connection, hands_off=hands_off),
             since=time.time(),
             hands_off=hands_off,
+            link_only=level < Level.ATTACHED,
         )
         rows = self._records.all()
         before = next((row for row in rows if row.key == key), None)
         _refuse_clashes(wish, rows)
         return before, _merge(before, wish)
+
+    def refuse_anothers_disk(self, before: Attachment | None, wish: Attachment) -> None:
+        """Refuse to take for ours what bears the mark though we were never asked to plug it.
+
+        *before*, *wish*: as :meth:`make` returns them. Raises Refused, Unavailable, Uncertain.
+        """
+        if wish.link_only or (before is not None and not before.link_only):
+            return
+        try:
+            self.released_disk(GuestName(wish.key.guest, wish.guest_name), wish.key.volume)
+        except NotOurs as e:
+            raise Refused(e.message, hint=e.hint) from e
+
+    def released_disk(self, guest: GuestName, volume: VolumeId) -> bool:
+        """Whether the guest has a disk of ours that was released. Raises NotOurs: somebody else's.
+
+        Raises Unavailable and Uncertain, too.
+        """
+        disk = self._hypervisor.disks(guest.id).get(volume)
+        if disk is None:
+            return False
+        if self._records.released().get((guest.id, volume)) != disk.source:
+            raise NotOurs(
+                f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), and Moorline"
+                " has no record of having plugged it",
+                hint="whoever plugged it takes it away; `moorline adopt` takes it over",
+            )
+        return True
 
     def place(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
         """Parse a connection, or what a person types for one. Raises Refused."""
@@ -228,6 +257,7 @@ def _merge(before: Attachment | None, wish: Attachment) -> Attachment:
     """Let a repeated wish raise the level of the one that stands, never lower it."""
     if before is None:
         return wish
+    wish = replace(wish, link_only=before.link_only and wish.link_only)
     if before.want is Level.ABSENT:
         return replace(wish, revision=before.revision)
     if before.hands_off != wish.hands_off:

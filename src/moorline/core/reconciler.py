@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+from moorline.core.disks import elsewhere, is_somebody_elses, own_disk, path_of
 from moorline.core.locks import Lanes
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
@@ -16,24 +17,19 @@ from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
-    BlockDevice,
     Broken,
     Disk,
-    DiskOptions,
     Foreign,
     Guest,
     GuestId,
     Held,
-    ImageFile,
     Key,
     Level,
     Link,
-    Linked,
     LinkName,
     Seen,
     Unknown,
     Unlinked,
-    Use,
     VolumeId,
 )
 from moorline.ports import Backends, Hypervisor, StorageBackend
@@ -141,11 +137,9 @@ class Reconciler:
         """
         backend, connection = self._connection(row)
         link = backend.inspect(connection)
-        if row.hands_off:
-            disks = {}
-        elif disks is None:
+        if disks is None and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
-        disk = disks.get(row.key.volume, NO_DISK)
+        disk = own_disk(row, disks or {})
         use = self._use(row, link, disk)
         there = elsewhere(row, link, disk)
         return Seen(link, disk, use.held, use.by, use.unsure, there)
@@ -202,7 +196,7 @@ class Reconciler:
             # Forgotten while its own guest still names it, nobody would disconnect it later.
             # Where another wish keeps the link, only its own path matters.
             others = self._wanted_by_others(row)
-            what = _path(link) or row.link if others else row.link
+            what = path_of(link) or row.link if others else row.link
             own = _use(what, [guest for guest in guests if guest.id == row.key.guest])
             if own.held is not Held.FREE:
                 return replace(own, held=Held.UNKNOWN)
@@ -318,12 +312,6 @@ def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
     return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
 
 
-def _path(link: Link) -> str:
-    """Of the volume alone, where its link tells it; else ''."""
-    source = link.source if isinstance(link, Linked) else None
-    return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
-
-
 def users(link: str, guests: Iterable[Guest]) -> list[str]:
     """Name the guests that have a path on *link* in any of their definitions."""
     root = PurePath(link)
@@ -368,28 +356,3 @@ def _waits_for(seen: Seen) -> str:
         return f"{', '.join(seen.users)} still names a path on the link"
     why = f": {seen.unsure}" if seen.unsure else ""
     return f"it cannot be told whether a guest still uses the link{why}"
-
-
-def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
-    """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
-    there = _path(link)
-    if disk.source and there not in ("", disk.source):
-        return f"the guest's disk of this volume is {disk.source}, not {there}"
-    source = link.source if isinstance(link, Linked) else None
-    form = source.format if isinstance(source, ImageFile) else ""
-    whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
-    return next(filter(None, whys), "")
-
-
-def _otherwise(use: Use, form: str, options: DiskOptions) -> str:
-    """Say how a disk is plugged otherwise than it is wished. What is not told agrees."""
-    if form and use.format and use.format != form:
-        # Read as another format, its data is garbage, or names files that it should not.
-        return f"the guest's disk of this volume is {use.format}, not {form}"
-    if options.readonly and not use.readonly:
-        return "the guest's disk of this volume can be written to, and it is wanted read-only"
-    if use.readonly and not options.readonly:
-        return "the guest's disk of this volume is read-only, and it is wanted writable"
-    if options.shared != use.shared:
-        return f"the guest's disk of this volume is {'' if use.shared else 'not '}plugged as shared"
-    return ""

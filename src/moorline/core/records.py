@@ -83,7 +83,9 @@ class Records:
         """Write a wish. Raises Conflict if it changed since it was read."""
         at = _desired(attachment.key)
         value = self._codec.encode(at, attachment)
-        revision = self._store.commit([At(at, attachment.revision)], [Put(at, value)])
+        revision = self._store.commit(
+            [At(at, attachment.revision)], [Put(at, value), Delete(_released(attachment.key))]
+        )
         return replace(attachment, revision=revision)
 
     def forget(self, attachment: Attachment) -> None:
@@ -93,8 +95,29 @@ class Records:
             [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
         )
 
+    def release(self, attachment: Attachment, path: str) -> None:
+        """Drop a wish as :meth:`forget` does, and keep that its disk *path* was ours ('': none)."""
+        at, released = _desired(attachment.key), _released(attachment.key)
+        kept = json.dumps({"path": path}).encode()
+        self._store.commit(
+            [At(at, attachment.revision)],
+            [Delete(at), Delete(_status(attachment.key)), *([Put(released, kept)] if path else [])],
+        )
+
+    def released(self) -> Mapping[tuple[str, str], str]:
+        """The paths of disks that were ours and stay without a wish, by guest and volume.
+
+        The disk that is there is that one if it bears the mark and is that path.
+        """
+        entries, _ = self._store.list(_prefix("released", self.host))
+        return {_of(entry): str(json.loads(entry.value)["path"]) for entry in entries}
+
+    def drop_released(self, guest: GuestId, volume: VolumeId) -> None:
+        """Forget such a disk; it is gone."""
+        self._store.commit([], [Delete(_released(Key(self.host, volume, guest)))])
+
     def unrecorded(self, guest: GuestName, volume: VolumeId) -> Attachment:
-        """Stand in for the wish of a disk that bears our mark but was never recorded here."""
+        """Stand in for the wish of a disk that bears our mark, and has none here any more."""
         return Attachment(
             key=Key(self.host, volume, guest.id),
             guest_name=guest.name,
@@ -144,6 +167,15 @@ def _prefix(kind: str, host: str) -> str:
 
 def _desired(key: Key) -> str:
     return f"{_prefix('desired', key.host)}{key.guest}/{key.volume}"
+
+
+def _released(key: Key) -> str:
+    return f"{_prefix('released', key.host)}{key.guest}/{key.volume}"
+
+
+def _of(entry: Entry) -> tuple[str, str]:
+    guest, volume = entry.key.split("/")[-2:]
+    return guest, volume
 
 
 def _status(key: Key) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from moorline.core.disks import elsewhere, own_disk
 from moorline.core.plan import Step, next_step
-from moorline.core.reconciler import Reconciler, elsewhere
+from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.errors import MoorlineError
 from moorline.model import (
-    NO_DISK,
     Attachment,
     Disk,
     GuestId,
@@ -141,7 +141,7 @@ class Looker:
             # A link is made without asking guests, so that it is there when they come.
             want = min(row.want, Level.CONNECTED)
             return next_step(want, Seen(link)) is not Step.NOTHING
-        disk = mine.get(row.key.volume, NO_DISK)
+        disk = own_disk(row, mine)
         step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(row, link, disk)))
         if step is Step.PARK:
             self._parked.add(row.key)

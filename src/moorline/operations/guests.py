@@ -229,6 +229,7 @@ class Guests:
         options = DiskOptions(boot=boot)
         before, wish = self._wishes.make(guest, connection, format, None, Level.ATTACHED, options)
         others = [row for row in self._wanted_by(guest) if row.options.boot and row.key != wish.key]
+        self._wishes.refuse_anothers_disk(before, wish)
         if boot and others:
             raise Refused(
                 f"{wish.guest_name} boots from volume {others[0].key.volume} already",

@@ -91,6 +91,8 @@ class GuestDisk:
     """Whether the running guest has it."""
     defined: bool
     """Whether the guest's definition has it."""
+    boots: bool = False
+    """Whether the guest boots from it, or may."""
 
 
 class Inventory(Protocol):

@@ -67,6 +67,7 @@ class Codec:
                 "options": asdict(attachment.options),
                 "since": attachment.since,
                 "hands_off": attachment.hands_off,
+                "link_only": attachment.link_only,
             }
         ).encode()
 
@@ -83,7 +84,9 @@ class Codec:
             want=Level[fields["want"]],
             options=DiskOptions(**fields["options"]),
             since=fields["since"],
-            hands_off=fields.get("hands_off", False),  # older rows have none
+            # Older rows have neither.
+            hands_off=fields.get("hands_off", False),
+            link_only=fields.get("link_only", fields["want"] == Level.CONNECTED.name),
             revision=entry.revision,
         )
 

@@ -10,7 +10,7 @@ from itertools import count
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.domain import MARK as DISK_MARK
+from moorline.hypervisors.libvirt.domain import HARD_DISKS, marked_as
 from moorline.ports.guests import Hardware
 
 MARK = "urn:moorline:launched:1"
@@ -21,7 +21,6 @@ ROOT_PORTS = 20
 """PCIe places of a q35 machine. The devices below take five, each virtio disk one, and a
 device can be plugged into a running q35 machine only where a port is spare."""
 _ELEMENT = f"{{{MARK}}}launched"
-_HARD_DISKS = ("disk", "lun")
 
 ET.register_namespace("moorline", MARK)
 
@@ -99,7 +98,7 @@ def boot_place(domain: ET.Element) -> int:
     taken = {
         boot.get("order")
         for device in domain.iterfind("devices/*")
-        if not _is_ours(device)
+        if marked_as(device) is None
         for boot in device.iterfind("boot")
     }
     return next(place for place in count(1) if str(place) not in taken)
@@ -167,7 +166,7 @@ def _take_disks(domain: ET.Element) -> None:
     """Drop what two guests must not share: hard disks, and the file of the firmware's variables."""
     for devices in domain.findall("devices"):
         for disk in devices.findall("disk"):
-            if disk.get("device", "disk") in _HARD_DISKS:
+            if disk.get("device", "disk") in HARD_DISKS:
                 devices.remove(disk)
     for nvram in domain.findall("os/nvram"):
         origin = nvram.get("template")
@@ -211,11 +210,6 @@ def _mark(domain: ET.Element) -> None:
     for element in metadata.findall(_ELEMENT):
         metadata.remove(element)
     ET.SubElement(metadata, _ELEMENT)
-
-
-def _is_ours(device: ET.Element) -> bool:
-    alias = device.find("alias")
-    return alias is not None and alias.get("name", "").startswith(DISK_MARK)
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -13,6 +13,8 @@ from moorline.model import Disk, DiskState, Use, VolumeId
 
 MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
+HARD_DISKS = ("disk", "lun")
+"""The kinds of ``<disk>`` that a volume can be; the others are drives for discs."""
 _PATH = re.compile(r"(?<![\w./-])/.*", re.DOTALL)
 _PATH_END = re.compile(r"[\s,;:'\"]")
 _STORED = ("disk", "backingStore", "mirror", "dataStore")
@@ -66,7 +68,7 @@ class Half:
     def disks(self) -> Mapping[VolumeId, MarkedDisk]:
         """The disks that bear our mark."""
         return {
-            VolumeId(mark.removeprefix(MARK)): MarkedDisk(
+            volume: MarkedDisk(
                 _get(disk, "target", "dev"),
                 _get(disk, "target", "bus"),
                 _source(disk),
@@ -76,8 +78,14 @@ class Half:
                 disk.find("shareable") is not None,
             )
             for disk in self._xml.iterfind("devices/disk")
-            if (mark := _get(disk, "alias", "name")).startswith(MARK)
+            if (volume := marked_as(disk))
         }
+
+    @cached_property
+    def aliases(self) -> frozenset[str]:
+        """The names that its devices have for libvirt, whatever they are."""
+        devices = self._xml.iterfind("devices/*")
+        return frozenset(_get(device, "alias", "name") for device in devices)
 
     @cached_property
     def targets(self) -> frozenset[str]:
@@ -210,6 +218,22 @@ class Domain:
 def parse(xml: str) -> Half:
     """Read one half of a domain, as libvirt prints it."""
     return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
+
+
+def marked_as(device: ET.Element) -> VolumeId | None:
+    """The volume whose mark a device bears: a hard disk with its alias and its serial.
+
+    The alias alone is nobody's: ``ua-`` is libvirt's prefix for everybody's own names, and
+    oVirt, KubeVirt and Nova give such to drives and root disks too.
+    """
+    alias = _get(device, "alias", "name")
+    volume = alias.removeprefix(MARK)
+    if device.tag != "disk" or volume in ("", alias):
+        return None
+    kind, serial = device.get("device", "disk"), device.findtext("serial")
+    # libvirt allows no serial where a SCSI device is passed through as it is.
+    ours = serial == volume or (kind == "lun" and serial is None)
+    return VolumeId(volume) if kind in HARD_DISKS and ours else None
 
 
 def _get(element: ET.Element, child: str, attribute: str) -> str:

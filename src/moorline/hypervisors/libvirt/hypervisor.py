@@ -299,6 +299,11 @@ def _place(
         _check(domain, [half for half in halves if volume not in half.disks], source, same)
         return there.target, there.bus, there.unit
     _check(domain, halves, source, options)
+    if any(f"{MARK}{volume}" in half.aliases for half in halves):
+        raise NotOurs(
+            f"{domain.name} has a device with the alias {MARK}{volume} that is not volume {volume}",
+            hint=f"virsh dumpxml {domain.name}",
+        )
     bus = bus_of(options)
     unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
     taken = {target for half in halves for target in half.targets}

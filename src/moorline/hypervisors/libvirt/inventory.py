@@ -6,19 +6,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt import propagation
 from moorline.hypervisors.libvirt.connection import Connection
-from moorline.hypervisors.libvirt.domain import MARK
+from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
 
 CONFIG, INACTIVE = 2, 2
 """VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
-_KINDS = ("disk", "lun")
 
 
 class LibvirtInventory:
@@ -30,11 +29,11 @@ class LibvirtInventory:
 
     def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
         live, defined = self._connection.look(guest, lambda virt: _halves(virt, guest))
-        found = {device: _disk(xml, running=True) for device, xml in live.items()}
-        for device, xml in defined.items():
+        found = {device: _disk(disk, running=True) for device, disk in live.items()}
+        for device, disk in defined.items():
             both = found.get(device)
-            same = both is not None and both.path == _path(xml)
-            found[device] = _disk(xml, running=same, defined=True)
+            same = both is not None and both.path == _path(disk.xml)
+            found[device] = _disk(disk, running=same, defined=True)
             if both is not None and not same:  # the same name for two disks: both are told
                 found[f"{device} (running)"] = both
         return [found[device] for device in sorted(found)]
@@ -44,12 +43,14 @@ class LibvirtInventory:
         if live:
             # libvirt: "cannot modify field 'alias' of the disk".
             raise Refused("a running guest's disk cannot be given a mark", hint="stop the guest")
-        disk = defined.get(device)
-        if disk is None:
+        if device not in defined:
             raise Refused(f"the guest has no disk {device}")
-        for alias in disk.findall("alias"):
-            disk.remove(alias)
+        disk = defined[device].xml
+        for tag in ("alias", "serial"):
+            for element in disk.findall(tag):
+                disk.remove(element)
         ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
+        ET.SubElement(disk, "serial").text = volume
         xml = ET.tostring(disk, encoding="unicode")
         self._connection.change(
             guest, lambda virt: virt.lookupByUUIDString(guest).updateDeviceFlags(xml, CONFIG)
@@ -74,35 +75,46 @@ class LibvirtInventory:
         self._connection.close()
 
 
-def _halves(virt: Any, guest: GuestId) -> tuple[dict[str, ET.Element], dict[str, ET.Element]]:
+class _HardDisk(NamedTuple):
+    xml: ET.Element
+    boots: bool
+
+
+_Disks = dict[str, _HardDisk]
+
+
+def _halves(virt: Any, guest: GuestId) -> tuple[_Disks, _Disks]:
     """The disks of the running guest and of its definition, by their device."""
     domain = virt.lookupByUUIDString(guest)
     live = _disks(domain.XMLDesc()) if domain.isActive() else {}
     return live, _disks(domain.XMLDesc(INACTIVE)) if domain.isPersistent() else {}
 
 
-def _disks(xml: str) -> dict[str, ET.Element]:
+def _disks(xml: str) -> _Disks:
     root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output
+    disks = [d for d in root.iterfind("devices/disk") if d.get("device", "disk") in HARD_DISKS]
+    # Where the order is one of kinds of devices, libvirt takes the first disk.
+    first = disks[:1] if root.find("os/boot[@dev='hd']") is not None else []
     return {
-        _get(disk, "target", "dev"): disk
-        for disk in root.iterfind("devices/disk")
-        if disk.get("device", "disk") in _KINDS
+        _get(disk, "target", "dev"): _HardDisk(disk, disk in first or disk.find("boot") is not None)
+        for disk in disks
     }
 
 
-def _disk(disk: ET.Element, *, running: bool, defined: bool = False) -> GuestDisk:
-    alias = _get(disk, "alias", "name")
+def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDisk:
+    disk = found.xml
     return GuestDisk(
         device=_get(disk, "target", "dev"),
         path=_path(disk),
         format=_get(disk, "driver", "type") or "raw",
         bus=_get(disk, "target", "bus"),
-        mark=alias.removeprefix(MARK) if alias.startswith(MARK) else "",
+        mark=marked_as(disk) or "",
         serial=disk.findtext("serial", ""),
         readonly=disk.find("readonly") is not None,
         shared=disk.find("shareable") is not None,
         running=running,
         defined=defined,
+        boots=found.boots,
     )
 
 

@@ -1,0 +1,59 @@
+"""Which of a guest's disks is a volume's, and whether it is what is wished. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    BlockDevice,
+    Disk,
+    DiskOptions,
+    ImageFile,
+    Link,
+    Linked,
+    Use,
+    VolumeId,
+)
+
+
+def own_disk(row: Attachment, disks: Mapping[VolumeId, Disk]) -> Disk:
+    """The one of its guest's marked disks that we plugged for *row*, or adopted."""
+    return NO_DISK if is_somebody_elses(row) else disks.get(row.key.volume, NO_DISK)
+
+
+def is_somebody_elses(row: Attachment) -> bool:
+    """Whether a disk that bears its mark is none of ours: only its link was ever wished."""
+    return row.hands_off or row.link_only
+
+
+def path_of(link: Link) -> str:
+    """Of the volume alone, where its link tells it; else ''."""
+    source = link.source if isinstance(link, Linked) else None
+    return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
+
+
+def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
+    """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
+    there = path_of(link)
+    if disk.source and there not in ("", disk.source):
+        return f"the guest's disk of this volume is {disk.source}, not {there}"
+    source = link.source if isinstance(link, Linked) else None
+    form = source.format if isinstance(source, ImageFile) else ""
+    whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
+    return next(filter(None, whys), "")
+
+
+def _otherwise(use: Use, form: str, options: DiskOptions) -> str:
+    """Say how a disk is plugged otherwise than it is wished. What is not told agrees."""
+    if form and use.format and use.format != form:
+        # Read as another format, its data is garbage, or names files that it should not.
+        return f"the guest's disk of this volume is {use.format}, not {form}"
+    if options.readonly and not use.readonly:
+        return "the guest's disk of this volume can be written to, and it is wanted read-only"
+    if use.readonly and not options.readonly:
+        return "the guest's disk of this volume is read-only, and it is wanted writable"
+    if options.shared != use.shared:
+        return f"the guest's disk of this volume is {'' if use.shared else 'not '}plugged as shared"
+    return ""
