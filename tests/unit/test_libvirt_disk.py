@@ -150,6 +150,20 @@ def test_a_file_that_shall_keep_its_owner_says_so() -> None:
     assert ET.fromstring(xml()).find("source/seclabel") is None
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("relabel", [False, True])
+def test_what_is_only_read_keeps_its_owner(readonly: bool, relabel: bool) -> None:
+    """libvirt gives back only what was written to: neither these nor what lies beneath."""
+    backing = tuple(BackingFile(Path(f"/{name}"), "qcow2") for name in "bc")
+    image = ImageFile(Path("/a"), "qcow2", relabel=relabel, backing=backing)
+    disk = ET.fromstring(xml(image, DiskOptions(readonly=readonly)))
+    keeps = {
+        source.get("file"): source.find("seclabel[@model='dac'][@relabel='no']") is not None
+        for source in disk.iter("source")
+    }
+    assert keeps == {"/a": readonly or not relabel, "/b": True, "/c": True}
+
+
 @pytest.mark.parametrize(("discard", "said"), [(True, "unmap"), (False, None)])
 def test_a_device_takes_discards_if_its_storage_does(discard: bool, said: str | None) -> None:
     found = ET.fromstring(xml(BlockDevice(Path("/dev/x"), discard=discard))).find("driver")

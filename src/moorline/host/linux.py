@@ -153,6 +153,11 @@ class Linux:
         real: Sequence[str] = self._probe.ask(share, question)["real"]
         return real
 
+    def readable(self, path: Path, user: int, group: int) -> bool:
+        """See :meth:`moorline.ports.Host.readable`."""
+        question = {"ask": "readable", "path": str(path), "user": user, "group": group}
+        return bool(self._probe.ask(str(path.parent), question)["readable"])
+
     def _scoped(self, command: Command) -> bool:
         return command.outlives and self._systemd
 

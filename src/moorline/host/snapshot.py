@@ -49,6 +49,9 @@ class Snapshot:
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
         return self._host.places(paths)
 
+    def readable(self, path: Path, user: int, group: int) -> bool:
+        return self._host.readable(path, user, group)
+
     def openers(self, path: Path) -> Sequence[str]:
         return self._host.openers(path)
 

@@ -23,6 +23,7 @@ from moorline.ports.host import (
     Mount,
     Output,
     Places,
+    Readable,
     Root,
 )
 from moorline.ports.hypervisor import (
@@ -99,6 +100,7 @@ __all__ = [
     "Output",
     "Places",
     "Put",
+    "Readable",
     "RelocatingHypervisor",
     "Root",
     "Site",

@@ -80,6 +80,9 @@ class Root:
     """The directory's own path, after all symlinks."""
 
 
+Readable = Callable[[Path, int, int], bool]
+"""Tells whether a user can read a file, as :meth:`Host.readable`."""
+
 Measure = Callable[[Path], int]
 """Tells the bytes of a file or block device, as :meth:`Host.size`: bounded in time,
 raises Uncertain and OSError."""
@@ -143,6 +146,13 @@ class Host(Protocol):
 
         None: it cannot be told (a share hangs, or /proc). Raises nothing; bounded by a
         look's deadline for each share that hangs.
+        """
+
+    def readable(self, path: Path, user: int, group: int) -> bool:
+        """Whether a user (by numbers) can open a file for reading, tried in a killable child.
+
+        With that user's other groups. Who may not try as another user (is not
+        root) cannot tell, and says yes. Raises Uncertain (no answer in time), OSError.
         """
 
     def openers(self, path: Path) -> Sequence[str]:

@@ -118,6 +118,9 @@ class ToyHost:
             raise Refused(f"there is no file {name} on the share")
         return [CheckedFile(share / name, format, mount.id if mount else 0, names=1)]
 
+    def readable(self, path: Path, user: int, group: int) -> bool:
+        return self.size(path) >= 0  # files have no owners here
+
     def size(self, path: Path) -> int:
         mount = self._at(str(path.parent))
         if mount is None or path.name not in self.shares[mount.id].files:

@@ -11,7 +11,8 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from moorline.errors import Refused
@@ -30,12 +31,13 @@ def main() -> None:
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Answer a question: ``{"ask": "root", "image", "size" or "follow", …its arguments}``."""
+    """Answer a question: ``{"ask": the name of a function below, …its arguments}``."""
     looks: dict[str, Callable[..., dict[str, Any]]] = {
         "root": root,
         "image": image,
         "size": size,
         "follow": follow,
+        "readable": readable,
     }
     try:
         return looks[question.pop("ask")](**question)
@@ -109,6 +111,45 @@ def _followed(path: str, stops: set[str]) -> str:
         at = "" if target.startswith("/") else at.rpartition("/")[0]
         rest += target.split("/")[::-1]
     return at or "/"
+
+
+def readable(path: str, user: int, group: int) -> dict[str, Any]:
+    """Whether the user can open it for reading: to open it is the only way to know."""
+    if os.geteuid() not in (0, user):
+        return {"readable": True}
+    try:
+        with _as(user, group):
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        return {"readable": False}
+    return {"readable": True}
+
+
+@contextmanager
+def _as(user: int, group: int) -> Iterator[None]:
+    """Be that user, with all its groups, as far as file systems are concerned."""
+    if os.geteuid() == user:
+        yield
+        return
+    groups, own = os.getgroups(), os.getegid()
+    try:
+        os.setgroups(_groups(user, group))
+        os.setegid(group)
+        os.seteuid(user)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own)
+        os.setgroups(groups)
+
+
+def _groups(user: int, group: int) -> list[int]:
+    import pwd
+
+    try:
+        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    except KeyError:
+        return [group]
 
 
 if __name__ == "__main__":

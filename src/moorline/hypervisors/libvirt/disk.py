@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
+from moorline.hypervisors.libvirt.access import keeps_owner
 from moorline.hypervisors.libvirt.domain import MARK
 from moorline.model import BlockDevice, Caching, DiskOptions, DiskSource, ImageFile, VolumeId
 
@@ -74,9 +75,9 @@ def disk_xml(
     disk = ET.Element("disk", type="file" if is_file else "block", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
     place = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
-    if isinstance(source, ImageFile) and not source.relabel:
-        ET.SubElement(place, "seclabel", model="dac", relabel="no")
     if isinstance(source, ImageFile):
+        if keeps_owner(source, options):
+            _keep_owner(place)
         _tell_backing(disk, source)
     ET.SubElement(disk, "target", dev=target, bus=bus)
     ET.SubElement(disk, "serial").text = volume
@@ -103,8 +104,12 @@ def _tell_backing(disk: ET.Element, source: ImageFile) -> None:
     for file in source.backing:
         above = ET.SubElement(above, "backingStore", type="file")
         ET.SubElement(above, "format", type=file.format)
-        ET.SubElement(above, "source", file=_sayable(file.path))
+        _keep_owner(ET.SubElement(above, "source", file=_sayable(file.path)))
     ET.SubElement(above, "backingStore")
+
+
+def _keep_owner(source: ET.Element) -> None:
+    ET.SubElement(source, "seclabel", model="dac", relabel="no")
 
 
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:

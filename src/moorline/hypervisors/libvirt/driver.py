@@ -18,4 +18,5 @@ class LibvirtDriver:
     def open(uri: str, site: Site) -> Hypervisor:
         from moorline.hypervisors.libvirt.hypervisor import Libvirt
 
-        return Libvirt(uri, measure=site.host.size, places=site.host.places)
+        host = site.host
+        return Libvirt(uri, measure=host.size, readable=host.readable, places=host.places)

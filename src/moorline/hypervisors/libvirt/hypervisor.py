@@ -12,6 +12,12 @@ from typing import Any, ClassVar
 
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
 from moorline.hypervisors.libvirt import events
+from moorline.hypervisors.libvirt.access import (
+    demand_readable,
+    only_read,
+    qemu_ids,
+    readable_here,
+)
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
@@ -32,7 +38,7 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
-from moorline.ports import Measure, Places, Wake
+from moorline.ports import Measure, Places, Readable, Wake
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
@@ -53,7 +59,7 @@ class Libvirt:
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
     *deadline*: seconds that a libvirt call has. *measure* tells the bytes of a file or block
-    device, and raises Uncertain or OSError, as ``Host.size`` does.
+    device, *readable* whether a user can read a file: as ``Host.size`` and ``Host.readable``.
     """
 
     kind: ClassVar[str] = "libvirt"
@@ -67,9 +73,11 @@ class Libvirt:
         *,
         deadline: float = 30.0,
         measure: Measure = measure_here,
+        readable: Readable = readable_here,
         places: Places = as_named,
     ) -> None:
         self._measure = measure
+        self._readable = readable
         self._places = places
         self._connection = Connection(uri, deadline)
         self._survey = Survey()
@@ -97,6 +105,7 @@ class Libvirt:
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)
         _check(domain, domain.halves(), source, options)
+        self._demand_readable(source, options)
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source))
 
@@ -110,6 +119,7 @@ class Libvirt:
         if not flags:
             return
         target, bus, unit = _place(domain, volume, source, options)
+        self._demand_readable(source, options)
         xml = disk_xml(
             volume,
             source,
@@ -216,6 +226,16 @@ class Libvirt:
         domain: Domain | None = getattr(self._seen, "domain", None)
         self._seen.domain = None
         return domain if domain is not None and domain.uuid == guest else None
+
+    def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
+        """See that QEMU can read what libvirt shall not give it. Raises Refused, Failed."""
+        paths = list(only_read(source, options))
+        if not paths:
+            return
+        ids = qemu_ids(self._connection.look("capabilities", lambda v: v.getCapabilities()))
+        if ids is not None:
+            for path in paths:
+                demand_readable(path, ids, self._readable)
 
     def _qemu_version(self) -> int:
         if not self._qemu:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt import propagation
+from moorline.hypervisors.libvirt.access import qemu_ids, user_name
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
 from moorline.model import GuestId, VolumeId
@@ -60,7 +60,7 @@ class LibvirtInventory:
         if not self._system:
             return []  # QEMU runs as we do, in our namespace
         capabilities = self._connection.look("capabilities", lambda virt: virt.getCapabilities())
-        ids = _qemu_ids(capabilities)
+        ids = qemu_ids(capabilities)
         found = [*_traps(places)]
         return [*found, *_unreachable(places, *ids)] if ids else found
 
@@ -132,16 +132,6 @@ def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def _qemu_ids(capabilities: str) -> tuple[int, int] | None:
-    """QEMU's user and group, as libvirt tells it; None: it runs as libvirt does."""
-    root = ET.fromstring(capabilities)  # noqa: S314 - libvirt's own output
-    for model in root.iterfind("host/secmodel"):
-        label = re.fullmatch(r"\+?(\d+):\+?(\d+)", model.findtext("baselabel", ""))
-        if model.findtext("model") == "dac" and label:
-            return int(label[1]), int(label[2])
-    return None
-
-
 def _traps(places: Sequence[Path]) -> Iterator[Finding]:
     for place in places:
         trap = propagation.private_mount(str(place))
@@ -164,7 +154,7 @@ def _unreachable(places: Sequence[Path], user: int, group: int) -> Iterator[Find
             may = (found.st_uid, user, 0o100), (found.st_gid, group, 0o010)
             own = next((bit for owner, who, bit in may if owner == who), 0o001)
             if not found.st_mode & own:
-                name = _user_name(user)
+                name = user_name(user)
                 yield Finding(
                     "unreachable",
                     str(at),
@@ -172,12 +162,3 @@ def _unreachable(places: Sequence[Path], user: int, group: int) -> Iterator[Find
                     "guests cannot open disks on links beneath it",
                     f"chmod o+x {at}",
                 )
-
-
-def _user_name(user: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return str(user)
