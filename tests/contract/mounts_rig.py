@@ -82,8 +82,9 @@ class OnFuse(BackendRig):
     def remove(self) -> None:
         standin.umount(self.at)
         # As after a reboot: neither mount nor daemon.
-        until = time.monotonic() + 5
-        while self.host.held(Path(f"{self.at}.lock")) and time.monotonic() < until:
+        until = time.monotonic() + 30
+        while self.host.held(Path(f"{self.at}.lock")):
+            assert time.monotonic() < until, "the daemon does not end"
             time.sleep(0.01)
 
     def tear_down(self) -> None:

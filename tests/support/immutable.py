@@ -17,6 +17,7 @@ def let_go(directory: Path) -> None:
 def left(directory: Path) -> list[str]:
     """The immutable directories below *directory*."""
     listed = subprocess.run(
-        ["lsattr", "-R", "-d", str(directory)], check=False, capture_output=True, text=True
+        ["lsattr", "-R", "-a", str(directory)], check=False, capture_output=True, text=True
     )
-    return [line for line in listed.stdout.splitlines() if "i" in line.partition(" ")[0]]
+    entries = [line.partition(" ") for line in listed.stdout.splitlines()]
+    return [at for flags, _, at in entries if "i" in flags and not flags.startswith("/")]

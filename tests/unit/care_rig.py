@@ -94,9 +94,10 @@ class Scene:
             MemoryStore(self.faults), Codec(Secret(b"k" * 32)), "h1", journal.noted
         )
         hypervisor = ToyHypervisor(self.world)
+        self.lanes = Lanes(patience=1.0)
         self.moorline = Moorline(
             records,
-            Reconciler(records, backends, hypervisor, Lanes(), journal.took),
+            Reconciler(records, backends, hypervisor, self.lanes, journal.took),
             hypervisor,
             around=Surroundings(
                 backends,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from care_rig import FILES, Scene, disk, prepared
 
-from moorline.errors import NotFound, Refused
+from moorline.errors import Busy, Failed, NotFound, Refused
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
@@ -123,6 +123,35 @@ def test_what_cannot_be_looked_at_can_be_released(scene: Scene, link: str) -> No
     scene.world.blind = True
     assert scene.moorline.release("g2", "vol-b").view.seen == "unknown"
     assert scene.rows("vol-b") == []
+
+
+def test_what_is_on_its_way_out_is_not_released(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    guest = scene.world.guests[GuestId("g1")]
+    guest.deaf = True
+    with pytest.raises(Failed):
+        scene.moorline.detach("g1", "vol-a", timeout=0)
+    with pytest.raises(Refused, match="on its way out"):
+        scene.moorline.release("g1", "vol-a")
+    assert [row.want for row in scene.rows("vol-a")] == [Level.ABSENT]
+    guest.deaf = False
+    scene.moorline.sweep()
+    scene.world.tick()
+    scene.world.tick()
+    scene.moorline.sweep()
+    assert not scene.rows("vol-a")
+    assert link not in [mount.target for mount in scene.host.table]
+
+
+def test_neither_is_done_while_somebody_else_is_at_the_guest(scene: Scene, link: str) -> None:
+    plug(scene, f"{link}/a")
+    with scene.lanes.hold("guest g1"), pytest.raises(Busy):
+        scene.moorline.adopt("g1", scene.connection())
+    assert scene.inventory.all["g1"][0].mark == ""
+    assert scene.rows("vol-a") == []
+    with scene.lanes.hold("guest g2"), pytest.raises(Busy):
+        scene.moorline.release("g2", "vol-b")
+    assert scene.rows("vol-b")
 
 
 def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:

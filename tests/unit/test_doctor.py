@@ -11,8 +11,9 @@ from moorline.core.pace import Pending
 from moorline.errors import Failed, Unavailable
 from moorline.host.state import examine
 from moorline.model import GuestId, Level, VolumeId
+from moorline.ports import Command
 from moorline.ports.inspection import GuestDisk
-from moorline.testing.toy_host import ToyShare
+from moorline.testing.toy_host import ToyHost, ToyShare, umount
 from moorline.testing.toys import ToyGuest
 
 
@@ -80,6 +81,48 @@ def test_a_repair_that_fails_says_so_and_does_not_stop_the_next(scene: Scene) ->
     failed, made = scene.moorline.repair()
     assert "in use by fio (7)" in failed.problem
     assert (made.action, made.done) == ("remove", True)
+
+
+@pytest.mark.parametrize("by", ["a wish", "a guest"])
+def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
+    exports = {}
+    for name, export in (("a", "reg/vol"), ("b", "reg/other")):
+        connection = scene.connection(name)
+        connection["data"]["export"] = export
+        scene.moorline.attach("g1", connection, level=Level.CONNECTED)
+        scene.moorline.release("g1", f"vol-{name}")
+        exports[scene.link()] = connection
+
+    def unmount(host: ToyHost, command: Command) -> None:
+        """While the first is taken away, the other comes into use."""
+        umount(host, command)
+        (other,) = (link for link in exports if link != command.argv[-1])
+        if by == "a wish":
+            scene.moorline.attach("g2", exports[other], level=Level.CONNECTED)
+        else:
+            scene.world.guests[GuestId("g2")].foreign.add(f"{other}/file")
+
+    scene.host.programs["umount"] = unmount
+    first, second = scene.moorline.repair()
+    assert (first.done, second.done) == (True, False)
+    assert second.problem == "it is needed by now"
+    assert [mount.target for mount in scene.host.table] == [second.subject]
+
+
+def test_a_link_is_not_taken_away_while_somebody_else_is_at_it(scene: Scene) -> None:
+    link = scene.attach()
+    scene.moorline.release("g1", "vol-a")
+    with scene.lanes.hold(f"link {link}"):
+        (repair,) = scene.moorline.repair()
+    assert "still under way" in repair.problem
+    assert scene.link() == link
+
+
+def test_what_is_forgotten_leaves_no_mount_point(scene: Scene) -> None:
+    link = scene.attach()
+    scene.host.unmount(link)  # somebody did it by hand
+    assert scene.moorline.detach("g1", "vol-a").steps[-1] == "forget"
+    assert list(scene.base.iterdir()) == []
 
 
 def test_what_others_have_in_the_directory_is_left_alone(scene: Scene) -> None:

@@ -71,6 +71,18 @@ def test_the_guest_is_told_once(rig: Rig, moorline: Moorline, asked: int | None)
     assert rig.world.faults.count == effects
 
 
+def test_nobody_is_told_while_somebody_else_is_at_the_guest(rig: Rig) -> None:
+    reconciler = rig.reconciler()
+    moorline = Moorline(rig.records, reconciler, ToyHypervisor(rig.world))
+    moorline.attach("g1", CONNECTION)
+    rig.world.sizes[FILE] = 2 * SIZE
+    effects = rig.world.faults.count
+    with reconciler.with_guest(GuestId("g1")), pytest.raises(Failed, match="still under way"):
+        moorline.extend("g1", "a", timeout=0)
+    assert rig.world.faults.count == effects
+    assert moorline.extend("g1", "a").steps == ["extend"]
+
+
 def test_a_dry_run_tells_nobody(rig: Rig, moorline: Moorline) -> None:
     rig.world.sizes[FILE] = 2 * SIZE
     effects = rig.world.faults.count

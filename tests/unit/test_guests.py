@@ -8,7 +8,7 @@ import pytest
 from rig import Rig
 
 from moorline.api import Moorline
-from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.model import DiskState, GuestId, GuestName, Level, VolumeId
 from moorline.operations.guests import GuestOutcome
 from moorline.ports.guests import Hardware, Machine
@@ -196,6 +196,45 @@ def test_what_is_refused_later_leaves_the_guest_as_it_was(stage: Stage) -> None:
     with pytest.raises(Refused, match="boots from volume a already"):
         stage.owner().guests.launch("web01", connection("c"))
     assert stage.is_launched()
+
+
+@pytest.mark.parametrize("what", ["started it", "gave it a disk", "made it his own"])
+def test_a_refused_launch_leaves_a_guest_that_somebody_took_up_meanwhile(
+    stage: Stage, what: str
+) -> None:
+    def meanwhile(_: str) -> None:
+        guest = stage.guest()
+        if what == "started it":
+            guest.running = True
+        elif what == "gave it a disk":
+            guest.defined[VolumeId("theirs")] = "/elsewhere/disk"
+        else:
+            stage.machines.launched.clear()
+
+    stage.world.missing = {f"{S1}/a"}
+    with pytest.raises(Refused):
+        stage.owner().guests.launch("web01", connection("a"), progress=meanwhile)
+    assert stage.guest().name == "web01"
+    assert stage.records.all() == []
+
+
+def test_nothing_is_done_to_a_guest_while_somebody_else_is_at_it(stage: Stage) -> None:
+    stage.launch()
+    reconciler = stage.reconciler()
+    hypervisor = ToyHypervisor(stage.world)
+    guests = Moorline(stage.records, reconciler, hypervisor, stage.machines).guests
+    with reconciler.with_guest(GuestId("id-web01")), pytest.raises(Busy):
+        guests.remove("web01", force=True)
+    assert stage.is_launched()
+    stage.machines.stop(GuestId("id-web01"), force=True)
+    for volume in "ab":
+        stage.owner().detach("web01", volume)
+    with reconciler.with_guest(GuestId("id-web01")):
+        with pytest.raises(Busy):
+            guests.start("web01")
+        with pytest.raises(Busy):
+            guests.remove("web01")
+    assert not stage.guest().running
 
 
 @pytest.mark.parametrize("state", ["empty", "unfinished"])

@@ -1,0 +1,145 @@
+"""Every step meets every family of errors, before and after the deed, and is repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import pytest
+from rig import Rig
+
+from moorline.api import Moorline
+from moorline.core.locks import Lanes
+from moorline.core.plan import Step
+from moorline.core.reconciler import Reconciler, Took
+from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
+from moorline.model import GuestId, Level, VolumeId
+from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
+
+FAMILIES = (Refused, Failed, Uncertain, NotOurs)
+CALLS = {
+    Step.CONNECT: "connect",
+    Step.ATTACH: "attach",
+    Step.DETACH: "detach",
+    Step.DISCONNECT: "disconnect",
+    Step.FORGET: "disconnect",  # of what somebody unmounted: what is left there goes
+}
+CONNECTION = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a", "volume_id": "a"}}
+HELD = ("a", "g1")
+
+
+@dataclass
+class Strike:
+    """Lets one call of *name* end in *family*; *done*: after it did what it was to do."""
+
+    name: str
+    family: type[MoorlineError]
+    done: bool
+    struck: int = 0
+
+    def before(self, inner: object) -> Any:
+        return _Struck(inner, self)
+
+    def call(self, do: Callable[..., Any], *args: Any) -> Any:
+        if self.struck:
+            return do(*args)
+        self.struck += 1
+        if self.done:
+            do(*args)
+        raise self.family("a fault that was planned")
+
+
+class _Struck:
+    def __init__(self, inner: object, strike: Strike) -> None:
+        self._inner = inner
+        self._strike = strike
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name != self._strike.name:
+            return found
+        return lambda *args: self._strike.call(found, *args)
+
+
+@dataclass
+class Stage:
+    rig: Rig = field(default_factory=lambda: Rig("g1"))
+    met: Counter[tuple[Step, type[MoorlineError] | None]] = field(default_factory=Counter)
+
+    def owner(self, strike: Strike) -> Moorline:
+        hypervisor = strike.before(ToyHypervisor(self.rig.world))
+        reconciler = Reconciler(
+            self.rig.records,
+            {"toy": strike.before(ToyShare(self.rig.world))},
+            hypervisor,
+            Lanes(patience=1.0),
+            self._count,
+        )
+        return Moorline(self.rig.records, reconciler, hypervisor)
+
+    def _count(self, took: Took) -> None:
+        self.met[took.step, type(took.error) if took.error else None] += 1
+
+    def begin(self, step: Step) -> None:
+        """Bring it to where *step* is the next, or comes soon."""
+        if step in (Step.CONNECT, Step.ATTACH):
+            return
+        self.rig.wish("a", "g1", Level.ATTACHED)
+        self.rig.settle()
+        if step is Step.FORGET:
+            guest = self.rig.world.guests[GuestId("g1")]
+            for half in (guest.live, guest.defined):
+                half.pop(VolumeId("a"))
+            self.rig.world.mounts.pop(str(BASE / "s1"))
+
+    def ask(self, step: Step, owner: Moorline) -> None:
+        if step in (Step.CONNECT, Step.ATTACH):
+            owner.attach("g1", CONNECTION, timeout=0)
+        else:
+            owner.detach("g1", "a", timeout=0)
+
+
+CASES = [
+    *((step, family, False) for step, family in product(CALLS, FAMILIES)),
+    *((step, Uncertain, True) for step in CALLS),
+]
+
+
+@pytest.mark.parametrize(("step", "family", "done"), CASES)
+def test_a_step_that_ends_in_an_error_says_so_and_can_be_repeated(
+    step: Step, family: type[MoorlineError], done: bool
+) -> None:
+    stage = Stage()
+    stage.begin(step)
+    strike = Strike(CALLS[step], family, done)
+    coming = step in (Step.CONNECT, Step.ATTACH)
+    error: MoorlineError | None = None
+    for _ in range(6):  # each call takes what steps it can without waiting
+        error = stage.rig.survive(lambda: stage.ask(step, stage.owner(strike)))
+        if strike.struck:
+            break
+        stage.rig.world.tick()
+    assert stage.met[step, family] == 1, "the step did not meet the error"
+    assert type(error) is family
+    assert "a fault that was planned" in str(error)
+    wishes = [row.want for row in stage.rig.records.all()]
+    # A new wish that is refused is withdrawn; every other one stands until it is as wished.
+    stands = [] if coming and family is Refused else [Level.ATTACHED if coming else Level.ABSENT]
+    assert wishes == stands
+    if coming and family is not Refused:
+        assert stage.rig.records.trouble(stage.rig.records.all()[0].key)
+    for _ in range(6):
+        stage.rig.survive(lambda: stage.ask(step, stage.owner(strike)))
+        stage.rig.world.tick()
+    stage.rig.check({HELD: Level.ATTACHED if coming else Level.ABSENT})
+
+
+def test_every_step_meets_every_family() -> None:
+    """What is listed is what there is: a new step or family needs its row."""
+    idle = {Step.NOTHING, Step.WAIT, Step.PARK}
+    assert set(CALLS) == set(Step) - idle
+    assert set(FAMILIES) == set(MoorlineError.__subclasses__())
+    assert {(step, family) for step, family, _ in CASES} == set(product(CALLS, FAMILIES))
