@@ -77,8 +77,7 @@ class Demo:
 
     def of(self, machine: str) -> dict[str, int]:
         """The disks in the machine's own folder."""
-        home = f"[vvol1] {machine}/"
-        return {path: size for path, size in self.vcenter.disks().items() if path.startswith(home)}
+        return {path: self.vcenter.disks()[path] for path in self.vcenter.disks_of(machine)}
 
 
 def main() -> None:

@@ -71,6 +71,11 @@ class VCenter:
         hosts: int = 3,
         vms: int = 2,
         idle: float = 0,
+        datacenters: int = 1,
+        standalone: int = 0,
+        pools: int = 0,
+        vapps: int = 0,
+        folders: int = 0,
     ) -> None:
         self._binary = binary()
         self._directory = tempfile.TemporaryDirectory(prefix="lab-vcenter-")
@@ -85,6 +90,11 @@ class VCenter:
             f"-hosts={hosts}",
             f"-vms={vms}",
             f"-idle={idle}s",
+            f"-datacenters={datacenters}",
+            f"-standalone={standalone}",
+            f"-pools={pools}",
+            f"-vapps={vapps}",
+            f"-folders={folders}",
         ]
         self.port = 0
 
@@ -136,6 +146,10 @@ class VCenter:
         """Change a datastore: ``Capacity`` and ``Free``, ``Accessible``, ``Maintenance``."""
         self._control("PUT", {"Name": name, **change})
 
+    def machine(self, name: str, config: str) -> None:
+        """Say whether a machine's configuration is ``readable``, ``inaccessible`` or ``new``."""
+        self._control("PUT", {"Name": name, "Config": config})
+
     def heal(self) -> None:
         """Forget the faults and the counts."""
         self._control("DELETE")
@@ -152,10 +166,25 @@ class VCenter:
         """The virtual disks that there are and their sizes, by ``[datastore] path``."""
         return dict(self._control("GET")["disks"])
 
+    def disks_of(self, name: str) -> list[str]:
+        """The virtual disks in the folders called *name*."""
+        return [
+            disk
+            for disk in self.disks()
+            for store, _, file in [disk[1:].partition("] ")]
+            if file.partition("/")[0] == self.folder(store, name)
+        ]
+
     def files(self, datastore: str) -> list[str]:
-        """What lies on a datastore."""
+        """What lies on a datastore of the first datacenter, by its folders' friendly names."""
         root = self.directory / datastore
-        return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+        names = {str(p.readlink()): p.name for p in root.iterdir() if p.is_symlink()}
+        found = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
+        return sorted("/".join((names.get(p.parts[0], p.parts[0]), *p.parts[1:])) for p in found)
+
+    def folder(self, datastore: str, name: str) -> str:
+        """A folder's own name, which on VVOL and vSAN is the id of an object."""
+        return (self.directory / datastore / name).resolve().name
 
     def _control(self, method: str, body: Any = None) -> Any:
         request = urllib.request.Request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import Any
 
 from pyVmomi import vim
@@ -14,6 +15,7 @@ from moorline.model import DatastoreDisk, GuestId
 from moorline.secret import Secret
 
 _COUNT = itertools.count(1)
+_ALL = vim.host.DatastoreBrowser.SearchSpec(matchPattern=["*"])
 MIB = 1 << 20
 
 
@@ -29,11 +31,14 @@ def vsphere(lab: VCenter, *, deadline: float = 20.0, task_deadline: float = 60.0
 class Operator:
     """Does by plain pyVmomi calls what others do to a vCenter."""
 
-    def __init__(self, lab: VCenter) -> None:
+    def __init__(self, lab: VCenter, datacenter: int = 0) -> None:
         self.session = Session(logon(lab))
         self.content = self.session.content
-        self.datacenter = self.content.rootFolder.childEntity[0]
-        self.machines = {vm.name: vm for vm in self.datacenter.vmFolder.childEntity}
+        self.datacenter = self.content.rootFolder.childEntity[datacenter]
+        view = self.content.viewManager.CreateContainerView(
+            self.datacenter.vmFolder, [vim.VirtualMachine], True
+        )
+        self.machines = {vm.name: vm for vm in view.view}
 
     def id(self, name: str) -> GuestId:
         return GuestId(self.machines[name].config.instanceUuid)
@@ -46,15 +51,25 @@ class Operator:
 
     def disk(self, datastore: str = "vvol1", *, mib: int = 8, name: str = "") -> DatastoreDisk:
         """Make a disk that nobody uses."""
-        source = DatastoreDisk(datastore, f"volumes/{name or f'disk-{next(_COUNT)}'}.vmdk")
-        folder = f"[{datastore}] volumes"
-        self.content.fileManager.MakeDirectory(folder, self.datacenter, True)
+        folder = self.folder(datastore, "volumes")
+        source = DatastoreDisk(datastore, f"{folder}/{name or f'disk-{next(_COUNT)}'}.vmdk")
         spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
             diskType="thin", adapterType="lsiLogic", capacityKb=mib * 1024
         )
         disks = self.content.virtualDiskManager
         self.done(disks.CreateVirtualDisk_Task(source.path, self.datacenter, spec))
         return source
+
+    def folder(self, datastore: str, name: str) -> str:
+        """Make a folder at the top of a datastore, if it is not there, and return its own name."""
+        store = next(each for each in self.datacenter.datastore if each.name == datastore)
+        if store.capability.topLevelDirectoryCreateSupported:
+            self.content.fileManager.MakeDirectory(f"[{datastore}] {name}", self.datacenter, True)
+            return name
+        with suppress(vim.fault.FileAlreadyExists):
+            self.content.datastoreNamespaceManager.CreateDirectory(store, name)
+        found = self.done(store.browser.SearchDatastore_Task(f"[{datastore}]", _ALL)).file
+        return str(next(each.path for each in found if each.friendlyName == name))
 
     def power(self, name: str, on: bool) -> None:
         vm = self.machines[name]

@@ -88,10 +88,12 @@ class DatastoreDisk:
     datastore: str
     file: str
     """The VMDK's place beneath the datastore's root: ``folder/disk.vmdk``."""
+    datacenter: str = ""
+    """Where the datastore is, as its name is its own in one datacenter only; '': in the guest's."""
 
     @property
     def path(self) -> str:
-        """As vCenter spells it: ``[datastore] folder/disk.vmdk``."""
+        """As vCenter spells it within a datacenter: ``[datastore] folder/disk.vmdk``."""
         return f"[{self.datastore}] {self.file}"
 
 

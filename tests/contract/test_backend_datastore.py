@@ -32,13 +32,28 @@ class DatastoreRig(BackendRig):
         self.good = typed("folder/disk.vmdk")
         self.other = typed("folder/other.vmdk")
         self.respelled = ({**self.good, "serial": VOLUME},)
-        self.hostile = {
-            repr(path): typed(path)
-            for path in ("", "disk", "/d.vmdk", "../d.vmdk", "a//d.vmdk", "a/d.vmdk\n", "-a/d.vmdk")
-        } | {
-            f"datastore {name!r}": typed("a/d.vmdk", name)
-            for name in ("", "a]", "[a", "a/b", "a\\b", "..", "a\nb", "x" * 200)
-        }
+        self.hostile = (
+            {
+                repr(path): typed(path)
+                for path in (
+                    "",
+                    "disk",
+                    "/d.vmdk",
+                    "../d.vmdk",
+                    "a//d.vmdk",
+                    "a/d.vmdk\n",
+                    "-a/d.vmdk",
+                )
+            }
+            | {
+                f"datastore {name!r}": typed("a/d.vmdk", name)
+                for name in ("", "a]", "[a", "a/b", "a\\b", "..", "a\nb", "x" * 200)
+            }
+            | {
+                f"datacenter {name!r}": typed("a/d.vmdk", datacenter=name)
+                for name in ("", None, 7, "a]", "a/b", "a\\b", "..", "a\nb", "x" * 200)
+            }
+        )
 
     def world(self) -> object:
         return None
@@ -86,6 +101,21 @@ def test_what_a_person_types() -> None:
             backend.from_url(url, None)
     with pytest.raises(Refused, match="qcow2"):
         backend.from_url("vmdk://vvol1/d.vmdk", "qcow2")
+
+
+def test_the_datacenter_is_part_of_what_a_disk_is_known_by() -> None:
+    backend = Datastore()
+    plain, here, there = (
+        backend.parse(backend.from_url(f"vmdk://ds/f/d.vmdk{within}", None))
+        for within in ("", "?datacenter=DC 0", "?datacenter=DC1")
+    )
+    assert here.source == DatastoreDisk("ds", "f/d.vmdk", "DC 0")
+    assert backend.parse(typed("f/d.vmdk", "ds", datacenter="DC 0")) == here
+    assert backend.link_name(plain) == "/vmdk/datastore/ds/f/d.vmdk", "as it ever was"
+    assert len({backend.link_name(each) for each in (plain, here, there)}) == 3
+    for url in ("vmdk://ds/d.vmdk?datacenter=", "vmdk://ds/d.vmdk?datacenter=a/b"):
+        with pytest.raises(Refused):
+            backend.parse(backend.from_url(url, None))
 
 
 def test_cinders_machine_is_passed_on() -> None:

@@ -7,12 +7,14 @@ import (
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
 // spec describes a datastore; Hosts empty: all of them.
 type spec struct {
 	Name, Type, Maintenance string
+	Config                  string // of a machine: readable, inaccessible or new
 	Capacity, Free          int64
 	Accessible              *bool
 	Hosts                   []string
@@ -30,16 +32,38 @@ func addDatastores(dir, file string) error {
 	if err := json.Unmarshal(data, &specs); err != nil {
 		return err
 	}
-	for _, s := range specs {
-		if err := addDatastore(filepath.Join(dir, s.Name), s); err != nil {
-			return err
+	for n, entity := range simulator.Map.All("Datacenter") {
+		dc := entity.(*simulator.Datacenter)
+		in := dir
+		if n > 0 {
+			in = filepath.Join(dir, "datacenter-"+dc.Name)
+		}
+		for _, s := range specs {
+			if err := addDatastore(dc, filepath.Join(in, s.Name), s); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// datacenterOf is where an object is; nil: in none.
+func datacenterOf(ref types.ManagedObjectReference) *types.ManagedObjectReference {
+	for at := &ref; at != nil; {
+		if at.Type == "Datacenter" {
+			return at
+		}
+		entity, ok := simulator.Map.Get(*at).(mo.Entity)
+		if !ok {
+			return nil
+		}
+		at = entity.Entity().Parent
+	}
+	return nil
+}
+
 // addDatastore makes one through each host's datastore system, and turns it into what is wanted.
-func addDatastore(path string, s spec) error {
+func addDatastore(dc *simulator.Datacenter, path string, s spec) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return err
 	}
@@ -47,6 +71,9 @@ func addDatastore(path string, s spec) error {
 	var mounts []types.DatastoreHostMount
 	for _, entity := range simulator.Map.All("HostSystem") {
 		host := entity.(*simulator.HostSystem)
+		if in := datacenterOf(host.Self); in == nil || *in != dc.Self {
+			continue
+		}
 		if len(s.Hosts) > 0 && !contains(s.Hosts, host.Name) {
 			continue
 		}
@@ -59,6 +86,9 @@ func addDatastore(path string, s spec) error {
 			AccessMode: "readWrite", Mounted: types.NewBool(true), Accessible: types.NewBool(true)}})
 	}
 	if ds == nil {
+		if len(s.Hosts) > 0 { // they are in another datacenter
+			return nil
+		}
 		return fail("no host for %s", s.Name)
 	}
 	ds.Host = mounts
@@ -103,8 +133,8 @@ func apply(ds *simulator.Datastore, s spec) {
 	summary := ds.Summary
 	if s.Capacity > 0 {
 		summary.Capacity = s.Capacity
-		disks.setRoom(ds.Name, s.Free)
-		summary.FreeSpace = disks.free(ds.Name)
+		disks.setRoom(ds, s.Free)
+		summary.FreeSpace = disks.free(ds)
 	}
 	if s.Accessible != nil {
 		summary.Accessible = *s.Accessible
@@ -115,9 +145,11 @@ func apply(ds *simulator.Datastore, s spec) {
 	simulator.Map.Update(ds, []types.PropertyChange{{Name: "summary", Val: summary}})
 }
 
-func named(name string) *simulator.Datastore {
+// find looks in one datacenter, or in all; nil: there is none.
+func find(dc *types.ManagedObjectReference, name string) *simulator.Datastore {
 	for _, entity := range simulator.Map.All("Datastore") {
-		if ds := entity.(*simulator.Datastore); ds.Name == name {
+		ds := entity.(*simulator.Datastore)
+		if in := datacenterOf(ds.Self); ds.Name == name && (dc == nil || (in != nil && *in == *dc)) {
 			return ds
 		}
 	}

@@ -15,55 +15,55 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// A disk, by its path "[datastore] folder/name.vmdk". The stock simulator keeps neither of these.
+// A disk, by the file that it is, whatever it is called. The stock simulator keeps neither of these.
 type disk struct {
-	size int64
-	uuid string
+	size  int64
+	uuid  string
+	store *simulator.Datastore
 }
 
 type registry struct {
 	sync.Mutex
 	byPath map[string]*disk
-	room   map[string]int64 // what is free on a datastore without any disk
+	room   map[types.ManagedObjectReference]int64 // what is free on a datastore without any disk
 }
 
-var disks = &registry{byPath: map[string]*disk{}, room: map[string]int64{}}
+var disks = &registry{byPath: map[string]*disk{}, room: map[types.ManagedObjectReference]int64{}}
 
-func (r *registry) setRoom(name string, free int64) {
+func (r *registry) setRoom(ds *simulator.Datastore, free int64) {
 	r.Lock()
 	defer r.Unlock()
-	r.room[name] = free
-	for file, d := range r.byPath {
-		if split(file).Datastore == name {
-			r.room[name] += d.size
-		}
-	}
+	r.room[ds.Self] = free + r.used(ds)
 }
 
-func (r *registry) free(name string) int64 {
+func (r *registry) free(ds *simulator.Datastore) int64 {
 	r.Lock()
 	defer r.Unlock()
-	free := r.room[name]
-	for file, d := range r.byPath {
-		if split(file).Datastore == name {
-			free -= d.size
+	return r.room[ds.Self] - r.used(ds)
+}
+
+func (r *registry) used(ds *simulator.Datastore) (sum int64) {
+	for _, d := range r.byPath {
+		if d.store == ds {
+			sum += d.size
 		}
 	}
-	return free
+	return
 }
 
 // see notes a disk and its size, if that is told, and drops it once its file is gone.
-func (r *registry) see(file string, size int64) *disk {
+func (r *registry) see(dc *types.ManagedObjectReference, file string, size int64) *disk {
+	at, ds := local(dc, file)
 	r.Lock()
 	defer r.Unlock()
-	if _, err := os.Stat(local(file)); err != nil {
-		delete(r.byPath, file)
+	if _, err := os.Stat(at); err != nil || ds == nil {
+		delete(r.byPath, at)
 		return nil
 	}
-	d := r.byPath[file]
+	d := r.byPath[at]
 	if d == nil {
-		d = &disk{uuid: uuid.New().String()}
-		r.byPath[file] = d
+		d = &disk{uuid: uuid.New().String(), store: ds}
+		r.byPath[at] = d
 	}
 	if size > 0 {
 		d.size = size
@@ -71,31 +71,35 @@ func (r *registry) see(file string, size int64) *disk {
 	return d
 }
 
-func (r *registry) size(file string) int64 {
+func (r *registry) size(dc *types.ManagedObjectReference, file string) int64 {
+	at, _ := local(dc, file)
 	r.Lock()
 	defer r.Unlock()
-	if d := r.byPath[file]; d != nil {
+	if d := r.byPath[at]; d != nil {
 		return d.size
 	}
 	return 0
 }
 
 // move renames a disk's files.
-func (r *registry) move(from, to string) error {
-	if err := os.MkdirAll(path.Dir(local(to)), 0o755); err != nil {
+func (r *registry) move(dc *types.ManagedObjectReference, from, to string) error {
+	old, _ := local(dc, from)
+	fresh, ds := local(dc, to)
+	if err := os.MkdirAll(path.Dir(fresh), 0o755); err != nil {
 		return err
 	}
 	for _, suffix := range []string{".vmdk", "-flat.vmdk"} {
-		old, fresh := strings.TrimSuffix(local(from), ".vmdk"), strings.TrimSuffix(local(to), ".vmdk")
-		if err := os.Rename(old+suffix, fresh+suffix); err != nil {
+		was, is := strings.TrimSuffix(old, ".vmdk"), strings.TrimSuffix(fresh, ".vmdk")
+		if err := os.Rename(was+suffix, is+suffix); err != nil {
 			return err
 		}
 	}
 	r.Lock()
 	defer r.Unlock()
-	if d := r.byPath[from]; d != nil {
-		delete(r.byPath, from)
-		r.byPath[to] = d
+	if d := r.byPath[old]; d != nil {
+		delete(r.byPath, old)
+		d.store = ds
+		r.byPath[fresh] = d
 	}
 	return nil
 }
@@ -103,20 +107,21 @@ func (r *registry) move(from, to string) error {
 // settle forgets the disks whose files are gone, and tells every datastore its free space.
 func (r *registry) settle() {
 	r.Lock()
-	var files []string
-	for file := range r.byPath {
-		files = append(files, file)
+	for at := range r.byPath {
+		if _, err := os.Stat(at); err != nil {
+			delete(r.byPath, at)
+		}
 	}
 	r.Unlock()
-	for _, file := range files {
-		r.see(file, 0)
-	}
 	for _, entity := range simulator.Map.All("Datastore") {
 		ds := entity.(*simulator.Datastore)
-		if _, ours := r.room[ds.Name]; !ours {
+		if _, ours := r.room[ds.Self]; !ours {
 			continue
 		}
-		if free := r.free(ds.Name); free != ds.Summary.FreeSpace {
+		if keepsObjects(ds) {
+			dropAliases(ds)
+		}
+		if free := r.free(ds); free != ds.Summary.FreeSpace {
 			simulator.Map.WithLock(ds, func() {
 				summary := ds.Summary
 				summary.FreeSpace = free
@@ -132,13 +137,14 @@ func split(file string) object.DatastorePath {
 	return p
 }
 
-func local(file string) string {
+// local is the file on this machine, and its datastore; nil: there is none.
+func local(dc *types.ManagedObjectReference, file string) (string, *simulator.Datastore) {
 	p := split(file)
-	ds := named(p.Datastore)
+	ds := find(dc, p.Datastore)
 	if ds == nil {
-		return "/nowhere"
+		return "/nowhere", nil
 	}
-	return path.Join(ds.Info.GetDatastoreInfo().Url, p.Path)
+	return real(path.Join(root(ds), p.Path)), ds
 }
 
 // manager is the stock one with ExtendVirtualDisk_Task, and UUIDs that move with their disks.
@@ -151,13 +157,13 @@ func addDiskManager() {
 
 func (m *manager) ExtendVirtualDiskTask(ctx *simulator.Context, req *types.ExtendVirtualDisk_Task) soap.HasFault {
 	task := simulator.CreateTask(m, "extendVirtualDisk", func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
-		if disks.see(req.Name, 0) == nil {
+		if disks.see(req.Datacenter, req.Name, 0) == nil {
 			return nil, &types.FileNotFound{FileFault: types.FileFault{File: req.Name}}
 		}
-		if req.NewCapacityKb*1024 < disks.size(req.Name) {
+		if req.NewCapacityKb*1024 < disks.size(req.Datacenter, req.Name) {
 			return nil, &types.InvalidArgument{InvalidProperty: "newCapacityKb"}
 		}
-		disks.see(req.Name, req.NewCapacityKb*1024)
+		disks.see(req.Datacenter, req.Name, req.NewCapacityKb*1024)
 		return nil, nil
 	})
 	return &methods.ExtendVirtualDisk_TaskBody{
@@ -167,7 +173,7 @@ func (m *manager) ExtendVirtualDiskTask(ctx *simulator.Context, req *types.Exten
 func (m *manager) QueryVirtualDiskUuid(ctx *simulator.Context, req *types.QueryVirtualDiskUuid) soap.HasFault {
 	stock := m.VirtualDiskManager.QueryVirtualDiskUuid(ctx, req)
 	if body, ok := stock.(*methods.QueryVirtualDiskUuidBody); ok && body.Res != nil {
-		if d := disks.see(req.Name, 0); d != nil {
+		if d := disks.see(req.Datacenter, req.Name, 0); d != nil {
 			body.Res.Returnval = d.uuid
 		}
 	}

@@ -81,9 +81,9 @@ func serveControl(w http.ResponseWriter, req *http.Request) {
 	case http.MethodPut:
 		var s spec
 		if err = json.NewDecoder(req.Body).Decode(&s); err == nil {
-			if ds := named(s.Name); ds != nil {
+			if ds := find(nil, s.Name); ds != nil {
 				apply(ds, s)
-			} else {
+			} else if !readable(s) {
 				err = fail("no datastore %s", s.Name)
 			}
 		}
@@ -107,7 +107,12 @@ func listing() map[string]int64 {
 	defer disks.Unlock()
 	sizes := map[string]int64{}
 	for file, d := range disks.byPath {
-		sizes[file] = d.size
+		place := strings.TrimPrefix(strings.TrimPrefix(file, root(d.store)), "/")
+		label := "[" + d.store.Name + "] " + place
+		if _, taken := sizes[label]; taken {
+			label = datacenterOf(d.store.Self).Value + ":" + label
+		}
+		sizes[label] = d.size
 	}
 	return sizes
 }

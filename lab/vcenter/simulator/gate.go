@@ -62,8 +62,11 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 	}
 	decoded := decode(method, body)
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
-	g.carryOut(rec, req, method, decoded)
+	g.carryOut(rec, req, method, body, decoded)
 	if m := taskID.FindSubmatch(rec.Bytes()); m != nil {
+		if method == "SearchDatastore_Task" {
+			browsed(string(m[1]))
+		}
 		hold(string(m[1]), r)
 	}
 	time.Sleep(time.Duration(r.ReplyMs) * time.Millisecond)
@@ -74,7 +77,7 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 	rec.replay(w)
 }
 
-func (g *gate) carryOut(rec *recorder, req *http.Request, method string, decoded types.AnyType) {
+func (g *gate) carryOut(rec *recorder, req *http.Request, method string, body []byte, decoded types.AnyType) {
 	if newName(decoded) != "" { // one at a time: names are taken once
 		naming.Lock()
 		defer naming.Unlock()
@@ -83,6 +86,8 @@ func (g *gate) carryOut(rec *recorder, req *http.Request, method string, decoded
 		rec.refuse(method, decoded, fault)
 		return
 	}
+	placed := placeHome(body, decoded)
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(placed)), int64(len(placed))
 	g.next.ServeHTTP(rec, req)
 	settle(decoded)
 }
@@ -92,7 +97,7 @@ func decode(method string, body []byte) types.AnyType {
 	switch method {
 	case "CreateVM_Task", "ImportVApp", "ReconfigVM_Task", "RelocateVM_Task", "Destroy_Task",
 		"CreateVirtualDisk_Task", "ExtendVirtualDisk_Task", "DeleteVirtualDisk_Task",
-		"MoveVirtualDisk_Task", "CopyVirtualDisk_Task", "DeleteDatastoreFile_Task":
+		"MoveVirtualDisk_Task", "CopyVirtualDisk_Task", "DeleteDatastoreFile_Task", "MakeDirectory":
 		decoded, err := simulator.UnmarshalBody(types.TypeFunc(), body)
 		if err == nil {
 			return decoded.Body

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path"
 	"strings"
 	"sync"
@@ -37,25 +38,28 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 	}
 	switch req := body.(type) {
 	case *types.CreateVM_Task:
-		return refuseSpec(&req.Config, nil)
+		return refuseSpec(datacenterOf(req.This), &req.Config, nil)
 	case *types.ImportVApp:
 		if spec, ok := req.Spec.(*types.VirtualMachineImportSpec); ok {
-			return refuseSpec(&spec.ConfigSpec, nil)
+			return refuseSpec(datacenterOf(req.This), &spec.ConfigSpec, nil)
 		}
 	case *types.ReconfigVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
-			return refuseSpec(&req.Spec, vm)
+			return refuseSpec(datacenterOf(vm.Self), &req.Spec, vm)
 		}
 	case *types.CreateVirtualDisk_Task:
 		if spec, ok := req.Spec.(types.BaseFileBackedVirtualDiskSpec); ok {
-			return refuseSize(split(req.Name).Datastore, spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024, 0)
+			return refuseSize(store(req.Datacenter, req.Name), spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024, 0)
 		}
 	case *types.ExtendVirtualDisk_Task:
-		return refuseSize(split(req.Name).Datastore, req.NewCapacityKb*1024, disks.size(req.Name))
+		return refuseSize(store(req.Datacenter, req.Name), req.NewCapacityKb*1024,
+			disks.size(req.Datacenter, req.Name))
 	case *types.DeleteVirtualDisk_Task:
-		if holder(req.Name, nil) != nil {
+		if holder(req.Datacenter, req.Name, nil) != nil {
 			return &types.FileLocked{FileFault: types.FileFault{File: req.Name}}
 		}
+	case *types.MakeDirectory:
+		return refuseFolder(req)
 	case *types.RelocateVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
 			return refuseRelocate(vm, req.Spec)
@@ -64,7 +68,8 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 	return nil
 }
 
-func refuseSpec(spec *types.VirtualMachineConfigSpec, vm *simulator.VirtualMachine) types.BaseMethodFault {
+func refuseSpec(dc *types.ManagedObjectReference, spec *types.VirtualMachineConfigSpec,
+	vm *simulator.VirtualMachine) types.BaseMethodFault {
 	home := ""
 	if spec.Files != nil {
 		home = split(spec.Files.VmPathName).Datastore
@@ -77,17 +82,17 @@ func refuseSpec(spec *types.VirtualMachineConfigSpec, vm *simulator.VirtualMachi
 		if !ok || c.Operation == types.VirtualDeviceConfigSpecOperationRemove {
 			continue
 		}
-		file, store := backing(d)
-		if store == "" {
-			store = home
+		file, on := backing(d)
+		if on == "" {
+			on = home
 		}
 		existing := c.Operation == types.VirtualDeviceConfigSpecOperationAdd && c.FileOperation == ""
 		if existing {
-			if other := holder(file, vm); other != nil && vm != nil && isOn(vm) && isOn(other) &&
+			if other := holder(dc, file, vm); other != nil && vm != nil && isOn(vm) && isOn(other) &&
 				!(isShared(d) && isShared(diskOf(other, file))) {
 				return &types.FileLocked{FileFault: types.FileFault{File: file}}
 			}
-		} else if fault := refuseSize(store, size(d), disks.size(file)); fault != nil {
+		} else if fault := refuseSize(find(dc, on), size(d), disks.size(dc, file)); fault != nil {
 			return fault
 		}
 	}
@@ -95,25 +100,29 @@ func refuseSpec(spec *types.VirtualMachineConfigSpec, vm *simulator.VirtualMachi
 }
 
 // refuseSize knows that a disk of now bytes shall have wanted bytes.
-func refuseSize(store string, wanted, now int64) types.BaseMethodFault {
-	ds := named(store)
+func refuseSize(ds *simulator.Datastore, wanted, now int64) types.BaseMethodFault {
 	if ds == nil || wanted == 0 || wanted == now {
 		return nil
 	}
 	if ds.Summary.Type == "VVOL" && (wanted%mebibyte != 0 || wanted < mebibyte) {
 		return &types.InvalidArgument{InvalidProperty: "capacity"}
 	}
-	if wanted-now > disks.free(store) {
-		return &types.NoDiskSpace{FileFault: types.FileFault{File: "[" + store + "]"}, Datastore: store}
+	if wanted-now > disks.free(ds) {
+		return &types.NoDiskSpace{FileFault: types.FileFault{File: "[" + ds.Name + "]"}, Datastore: ds.Name}
 	}
 	return nil
+}
+
+func store(dc *types.ManagedObjectReference, file string) *simulator.Datastore {
+	_, ds := local(dc, file)
+	return ds
 }
 
 func refuseRelocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) types.BaseMethodFault {
 	for _, locator := range spec.Disk {
 		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
 		if d := deviceOf(vm, locator.DiskId); d != nil && ok {
-			if fault := refuseSize(target.Name, size(d), 0); fault != nil {
+			if fault := refuseSize(target, size(d), 0); fault != nil {
 				return fault
 			}
 		}
@@ -126,7 +135,7 @@ func settle(body types.AnyType) {
 	switch req := body.(type) {
 	case *types.CreateVirtualDisk_Task:
 		if spec, ok := req.Spec.(types.BaseFileBackedVirtualDiskSpec); ok {
-			disks.see(req.Name, spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024)
+			disks.see(req.Datacenter, req.Name, spec.GetFileBackedVirtualDiskSpec().CapacityKb*1024)
 		}
 	case *types.ReconfigVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
@@ -150,10 +159,14 @@ func settle(body types.AnyType) {
 }
 
 func settleMachine(vm *simulator.VirtualMachine) {
+	if vm.Config == nil {
+		return
+	}
+	dc := datacenterOf(vm.Self)
 	simulator.Map.WithLock(vm, func() {
 		for _, device := range vm.Config.Hardware.Device {
 			if d, ok := device.(*types.VirtualDisk); ok {
-				settleDisk(d)
+				settleDisk(dc, d)
 			}
 		}
 		simulator.Map.Update(vm, []types.PropertyChange{
@@ -164,15 +177,18 @@ func settleMachine(vm *simulator.VirtualMachine) {
 }
 
 // settleDisk: the size and the UUID are those of the file, unless a size was asked for.
-func settleDisk(d *types.VirtualDisk) {
+func settleDisk(dc *types.ManagedObjectReference, d *types.VirtualDisk) {
 	file, _ := backing(d)
 	flat, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
-	known := disks.see(file, size(d))
+	known := disks.see(dc, file, size(d))
 	if !ok || known == nil {
 		return
 	}
 	d.CapacityInBytes, d.CapacityInKB = known.size, known.size/1024
 	flat.Uuid = known.uuid
+	if keepsObjects(known.store) {
+		flat.BackingObjectId = "object-" + known.uuid
+	}
 }
 
 // options: of each key the last value, and none that is empty. The stock simulator keeps all.
@@ -198,8 +214,8 @@ func relocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpe
 			continue
 		}
 		from, _ := backing(d)
-		to := "[" + target.Name + "] " + path.Join(vm.Name, path.Base(split(from).Path))
-		if from == to || disks.move(from, to) != nil {
+		to := "[" + target.Name + "] " + path.Join(folderFor(vm, target), path.Base(split(from).Path))
+		if from == to || disks.move(datacenterOf(vm.Self), from, to) != nil {
 			continue
 		}
 		info := d.Backing.(types.BaseVirtualDeviceFileBackingInfo).GetVirtualDeviceFileBackingInfo()
@@ -207,11 +223,28 @@ func relocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpe
 	}
 }
 
+// folderFor is where a machine's disks go on a datastore.
+func folderFor(vm *simulator.VirtualMachine, target *simulator.Datastore) string {
+	home := split(vm.Config.Files.VmPathName)
+	if !keepsObjects(target) {
+		return vm.Name
+	}
+	if home.Datastore == target.Name {
+		return path.Dir(home.Path)
+	}
+	if id, err := os.Readlink(path.Join(root(target), vm.Name)); err == nil {
+		return id
+	}
+	id, _, _ := namespace(target, vm.Name)
+	return id
+}
+
 // holder is a machine other than this one that has the disk.
-func holder(file string, except *simulator.VirtualMachine) *simulator.VirtualMachine {
+func holder(dc *types.ManagedObjectReference, file string, except *simulator.VirtualMachine) *simulator.VirtualMachine {
 	for _, entity := range simulator.Map.All("VirtualMachine") {
 		vm := entity.(*simulator.VirtualMachine)
-		if vm == except || vm.Config == nil {
+		in := datacenterOf(vm.Self)
+		if vm == except || vm.Config == nil || in == nil || (dc != nil && *in != *dc) {
 			continue
 		}
 		if diskOf(vm, file) != nil {
@@ -222,9 +255,12 @@ func holder(file string, except *simulator.VirtualMachine) *simulator.VirtualMac
 }
 
 func diskOf(vm *simulator.VirtualMachine, file string) *types.VirtualDisk {
+	dc := datacenterOf(vm.Self)
+	wanted, _ := local(dc, file)
 	for _, device := range vm.Config.Hardware.Device {
 		if d, ok := device.(*types.VirtualDisk); ok {
-			if name, _ := backing(d); name == file {
+			name, _ := backing(d)
+			if at, ds := local(dc, name); ds != nil && at == wanted {
 				return d
 			}
 		}

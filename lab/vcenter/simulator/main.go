@@ -1,6 +1,7 @@
 // A stand-in for vCenter: govmomi's simulator (Debian's library, 0.24.2) with what it lacks.
 //
-// Added here: datastores of any type from a JSON file, VVOL among them; the 1 MiB rule for every
+// Added here: datastores of any type from a JSON file, VVOL among them; folders named
+// by their object's UUID on VVOL and vSAN, with a friendly name beside; the 1 MiB rule for every
 // way to set a disk's size; the sizes, UUIDs, locks and places of disks; free space; extending and
 // relocating disks; names that are taken once; the bytes that are uploaded through a lease; storage
 // policies; slow tasks and faults on demand, through /lab.
@@ -12,9 +13,11 @@
 // lock shows as FileLocked when the second running VM adds the disk.
 //
 // Not like a real vCenter: no network latency; tasks run within the call that makes them, and only
-// look slow; all disks count with their full size; VVOLs are files; a snapshot makes no delta
+// look slow; all disks count with their full size; objects are files in the folder
+// with their UUID, and a disk is attached under the name that it was asked for by; a snapshot makes no delta
 // disks; storage policies match by datastore type; an encrypted disk is not known;
-// permissions are not checked; a name is taken in all folders, not in its own; the 1 MiB rule does not
+// a machine
+// without a configuration is not found by its UUID; permissions are not checked; a name is taken in all folders, not in its own; the 1 MiB rule does not
 // hold for clones, copies and first-class disks; uploads are measured and thrown away.
 package main
 
@@ -43,14 +46,21 @@ func main() {
 	key := flag.String("key", "", "its key (PEM)")
 	flag.IntVar(&model.Cluster, "clusters", 1, "")
 	flag.IntVar(&model.ClusterHost, "hosts", 3, "of each cluster")
-	flag.IntVar(&model.Machine, "vms", 2, "of each cluster")
+	flag.IntVar(&model.Machine, "vms", 2, "of each cluster, host and vApp")
+	flag.IntVar(&model.Datacenter, "datacenters", 1, "each with all datastores")
+	flag.IntVar(&model.Host, "standalone", 0, "hosts in no cluster")
+	flag.IntVar(&model.Pool, "pools", 0, "resource pools of each cluster")
+	flag.IntVar(&model.App, "vapps", 0, "of each cluster")
+	flag.IntVar(&model.Folder, "folders", 0, "datacenters that lie in folders of their own")
 	flag.Parse()
 
-	model.Host, model.Datastore = 0, 1
+	model.Datastore = 1
 	simulator.SessionIdleTimeout = *idle
 	check(model.Create())
 	check(addDatastores(*dir, *stores))
 	addDiskManager()
+	addNamespaces()
+	addSearchIndex()
 	simulator.Map.AddHandler(taskFixer{})
 	addPolicies(model.Service)
 

@@ -13,9 +13,10 @@ from moorline.model import DatastoreDisk, Format, Link, Linked, LinkName, Shadow
 from moorline.ports import Host, Option, Values
 
 _SCHEME = "vmdk://"
+_DATACENTER = "?datacenter="
 _MACHINE = re.compile(r"vm-[0-9]{1,20}")
 _LONGEST = 80
-"""Characters of a datastore's name."""
+"""Characters of a datastore's or a datacenter's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,20 @@ class Datastore:
         return cls()
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
-        """``vmdk://DATASTORE/folder/disk.vmdk`` to a connection. Raises Refused.
+        """``vmdk://DATASTORE/folder/disk.vmdk[?datacenter=NAME]`` to a connection. Raises Refused.
 
         *format* is what a guest sees, if it is said: raw.
         """
         if format not in (None, "raw"):
             raise Refused(f"a VMDK is not {format}", hint="leave the format out")
         datastore, _, path = url.removeprefix(_SCHEME).partition("/")
+        path, _, datacenter = path.partition(_DATACENTER)
         if not path:
             raise Refused(f"{url[:80]!r} does not name a VMDK", hint=f"{_SCHEME}DATASTORE/d/x.vmdk")
-        return {"driver_volume_type": self.kind, "data": {"datastore": datastore, "path": path}}
+        data = {"datastore": datastore, "path": path}
+        if _DATACENTER in url:
+            data["datacenter"] = datacenter
+        return {"driver_volume_type": self.kind, "data": data}
 
     def parse(self, connection: Mapping[str, Any]) -> Vmdk:
         """Validate a connection. Raises Refused."""
@@ -70,17 +75,20 @@ class Datastore:
         if "volume" in data:
             return Vmdk(ShadowDisk(_machine(info.text("volume"))), info.volume_id())
         datastore, path = info.text("datastore"), info.file_name("path")
-        if set("[]/\\") & set(datastore) or len(datastore) > _LONGEST or datastore[0] == ".":
-            raise Refused(f"{datastore[:80]!r} is not the name of a datastore")
+        datacenter = info.text("datacenter") if "datacenter" in data else ""
+        for name, kind in ((datastore, "datastore"), (datacenter, "datacenter")):
+            if set("[]/\\") & set(name) or len(name) > _LONGEST or name.startswith("."):
+                raise Refused(f"{name[:80]!r} is not the name of a {kind}")
         if not path.endswith(".vmdk"):
             raise Refused(f"{path[:80]!r} is not the name of a VMDK")
-        return Vmdk(DatastoreDisk(datastore, path), info.volume_id())
+        return Vmdk(DatastoreDisk(datastore, path, datacenter), info.volume_id())
 
     def link_name(self, c: Vmdk) -> LinkName:
         """A name only: nothing appears on this host."""
         if isinstance(c.source, ShadowDisk):
             return LinkName(f"/vmdk/machine/{c.source.machine}")
-        return LinkName(f"/vmdk/datastore/{c.source.datastore}/{c.source.file}")
+        within = f"/datacenter/{c.source.datacenter}" if c.source.datacenter else ""
+        return LinkName(f"/vmdk{within}/datastore/{c.source.datastore}/{c.source.file}")
 
     def inspect(self, c: Vmdk) -> Link:
         return Linked(c.source, given=True)

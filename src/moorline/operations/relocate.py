@@ -55,14 +55,16 @@ class Relocator:
         def told(percent: int) -> None:
             progress(f"moving volume {row.key.volume} to {datastore}: {percent} %")
 
+        within = getattr(getattr(link, "source", None), "datacenter", "")
         told(0)
         with self._reconciler.with_guest(row.key.guest):
             disk = hypervisor.relocate(
                 row.key.guest, row.key.volume, datastore, round_up=round_up, progress=told
             )
-        return self._follow(row, disk)
+        return self._follow(row, replace(disk, datacenter=within))
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
-        place = self._wishes.place(f"{row.backend}://{disk.datastore}/{disk.file}", None)
+        within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""
+        place = self._wishes.place(f"{row.backend}://{disk.datastore}/{disk.file}{within}", None)
         now = replace(row, connection=Secret(place.connection), link=place.link, place=place.id)
         return row if now == row else self._records.put(now)

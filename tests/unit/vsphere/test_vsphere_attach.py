@@ -65,7 +65,7 @@ def test_detaching_keeps_the_file(
     source = operator.disk()
     vm.attach(web, V1, source, PLAIN)
     vm.detach(web, V1)
-    assert source.file in lab.files("vvol1")
+    assert f"volumes/{source.file.rpartition('/')[2]}" in lab.files("vvol1")
     assert lab.disks()[source.path] == 8 * MIB
 
 
@@ -178,23 +178,30 @@ def test_a_file_of_the_host_is_refused(vm: VSphere, web: GuestId) -> None:
         vm.check(web, ImageFile(Path("/disk.vmdk"), "raw"), PLAIN)
 
 
-def test_a_disk_that_is_not_there_is_refused(lab: VCenter, vm: VSphere, web: GuestId) -> None:
-    for absent in (DatastoreDisk("vvol1", "a/absent.vmdk"), DatastoreDisk("absent", "a/b.vmdk")):
-        with pytest.raises(Refused, match="vCenter says"):
+def test_a_disk_that_is_not_there_is_refused(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    folder = operator.folder("vvol1", "volumes")
+    for absent, why in (
+        (DatastoreDisk("vvol1", f"{folder}/absent.vmdk"), "vCenter says"),
+        (DatastoreDisk("nfs1", "a/absent.vmdk"), "vCenter says"),
+        (DatastoreDisk("vvol1", "a/absent.vmdk"), "no folder a on datastore vvol1"),
+        (DatastoreDisk("absent", "a/b.vmdk"), "no datastore absent"),
+    ):
+        with pytest.raises(Refused, match=why):
             vm.check(web, absent, PLAIN)
         with pytest.raises(Refused):
             vm.attach(web, V1, absent, PLAIN)
     assert "ReconfigVM_Task" not in lab.calls()
 
 
-def test_a_disk_that_another_running_machine_has_is_busy(
-    operator: Operator, vm: VSphere, web: GuestId, db: GuestId
+def test_a_disk_that_vcenter_has_locked_is_busy(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
 ) -> None:
-    source = operator.disk()
-    vm.attach(web, V1, source, PLAIN)
+    lab.fault("ReconfigVM_Task", Fault="FileLocked")
     with pytest.raises(Busy):
-        vm.attach(db, V1, source, PLAIN)
-    assert vm.disks(db) == {}
+        vm.attach(web, V1, operator.disk(), PLAIN)
+    assert vm.disks(web) == {}
 
 
 def test_a_shared_disk_is_of_two_running_machines(
@@ -202,7 +209,7 @@ def test_a_shared_disk_is_of_two_running_machines(
 ) -> None:
     source, shared = operator.disk(), DiskOptions(shared=True)
     vm.attach(web, V1, source, shared)
-    with pytest.raises(Busy):
+    with pytest.raises(Refused, match=f"is a disk of {WEB} already"):
         vm.attach(db, V1, source, PLAIN)
     vm.attach(db, V1, source, shared)
     assert vm.disks(web)[V1].source == vm.disks(db)[V1].source == source.path
@@ -303,10 +310,11 @@ def test_a_volume_of_cinders(
     calls = lab.calls()["ReconfigVM_Task"]
     vm.attach(web, V1, shadow, PLAIN)
     assert lab.calls()["ReconfigVM_Task"] == calls
-    assert vm.disks(web)[V1].source.startswith("[vvol1] volume-1/")
+    folder = lab.folder("vvol1", "volume-1")
+    assert vm.disks(web)[V1].source.startswith(f"[vvol1] {folder}/")
     vm.detach(web, V1)
     assert vm.disks(web) == {}
-    assert [d for d in lab.disks() if "volume-1/" in d], "it is Cinder's to delete"
+    assert [d for d in lab.disks() if f"{folder}/" in d], "it is Cinder's to delete"
 
 
 def test_a_machine_that_holds_more_than_a_volume_is_refused(

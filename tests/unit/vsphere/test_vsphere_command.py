@@ -116,7 +116,7 @@ def test_a_machine_is_launched_started_and_removed(
 ) -> None:
     launch = ("launch", "made", "--image", str(image), "--datastore-regex", "vvol.*")
     told = json.loads(moorline(*launch, "--memory", "64M", "--output", "json").stdout)
-    assert (told["running"], told["disks"]) == (True, ["[vvol1] made/made.vmdk"])
+    assert (told["running"], told["disks"]) == (True, lab.disks_of("made"))
     assert told["guest_id"] == vm.find("made").id
     volume = operator.disk()
     moorline("attach", "made", f"vmdk://{volume.datastore}/{volume.file}")
@@ -127,14 +127,16 @@ def test_a_machine_is_launched_started_and_removed(
     moorline("remove", "made")
     moorline("remove", "made")
     moorline("start", "made", code=4)
-    assert [path for path in lab.disks() if "] made/" in path] == []
+    assert lab.disks_of("made") == []
 
 
 def machine(operator: Operator, name: str) -> Any:
     return next(vm for vm in operator.datacenter.vmFolder.childEntity if vm.name == name)
 
 
-def test_a_machine_is_as_it_was_asked_for(moorline: Prompt, operator: Operator) -> None:
+def test_a_machine_is_as_it_was_asked_for(
+    moorline: Prompt, lab: VCenter, operator: Operator
+) -> None:
     where = ("--cluster", VCenter.cluster, "--folder", "vm", "--resource-pool", "Resources")
     hardware = ("--cpus", "3", "--memory", "96M", "--adapter", "lsisas")
     policy = ("--storage-policy", "VVol No Requirements Policy", "--reserve", "1G")
@@ -147,7 +149,7 @@ def test_a_machine_is_as_it_was_asked_for(moorline: Prompt, operator: Operator) 
         (disk,) = (d for d in devices if isinstance(d, vim.vm.device.VirtualDisk))
         assert disk.backing.thinProvisioned is (kind == "--thin")
         assert disk.backing.eagerlyScrub is (kind == "--eager")
-        assert disk.backing.fileName == "[vvol1] made/made.vmdk"
+        assert [disk.backing.fileName] == lab.disks_of("made")
         moorline("remove", "made")
     for wrong in (("--reserve", "1000T"), ("--adapter", "buslogic", "--datastore-regex", "none")):
         moorline("launch", "made", "--empty", "8M", *wrong, code=3)
@@ -156,9 +158,9 @@ def test_a_machine_is_as_it_was_asked_for(moorline: Prompt, operator: Operator) 
 def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter, operator: Operator) -> None:
     launch = ("launch", "data", "--empty", "8M", "--datastore-regex", "vvol.*", "--no-start")
     told = json.loads(moorline(*launch, "--output", "json").stdout)
-    assert (told["running"], told["disks"]) == (False, ["[vvol1] data/data.vmdk"])
+    assert (told["running"], told["disks"]) == (False, lab.disks_of("data"))
     assert machine(operator, "data").config.hardware.memoryMB == 2048, "as the help says"
-    guest, url = VCenter.guests[0], "vmdk://vvol1/data/data.vmdk"
+    guest, url = VCenter.guests[0], told["disks"][0].replace("[vvol1] ", "vmdk://vvol1/")
     moorline("attach", guest, url)
     (row,) = json.loads(moorline("list", "--output", "json").stdout)
     refused = moorline("relocate", guest, row["volume"], "nfs1", code=3)
@@ -236,7 +238,8 @@ def test_an_odd_size_is_refused_or_rounded_up(moorline: Prompt, lab: VCenter) ->
     refused = moorline(*odd, code=3)
     assert str(9 << 20) in refused.stderr
     moorline(*odd, "--round-up", "--thin")
-    assert lab.disks()["[vvol1] odd/odd.vmdk"] == 9 << 20
+    (odd,) = lab.disks_of("odd")
+    assert lab.disks()[odd] == 9 << 20
     moorline("remove", "odd")
 
 

@@ -21,7 +21,7 @@ BEFORE, AFTER = {"DelayMs": 400}, {"ReplyMs": 1000}
 """The call is on its way and is carried out later, while the command is typed again; or it
 was carried out, and nobody heard the answer."""
 STORES = ("vvol1", "vmfs1", "nfs1", "nfs41", "vsan1", "vmfs-local")
-DISK, SIZE = "[vvol1] made/made.vmdk", 32 * MIB
+SIZE = 32 * MIB
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_launch(
     words = (*IMAGE, str(image)) if kind == "--image" else EMPTY
     kill(moorline, lab, call, way, *words)
     told = moorline.json(*words)
-    assert (told["running"], told["disks"]) == (True, [DISK])
-    assert {path: size for path, size in lab.disks().items() if "made" in path} == {DISK: SIZE}
+    assert (told["running"], told["disks"]) == (True, lab.disks_of("made"))
+    assert [lab.disks()[path] for path in lab.disks_of("made")] == [SIZE]
     moorline("remove", "made")
 
 
@@ -90,7 +90,7 @@ def test_remove(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any]
     moorline(*EMPTY)
     kill(moorline, lab, call, way, "remove", "made")
     moorline("remove", "made")
-    assert DISK not in lab.disks()
+    assert lab.disks_of("made") == []
 
 
 @pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])

@@ -141,11 +141,16 @@ def test_what_is_no_path_on_a_datastore(path: str) -> None:
 # --- machines that cannot be looked at -------------------------------------------
 
 
-def test_a_machine_without_a_configuration_makes_a_survey_uncertain() -> None:
+def test_a_machine_without_a_configuration_is_one_unknown() -> None:
     good = {**_bare(), "runtime.connectionState": "connected"}
     lost = {"name": "lost", "runtime.connectionState": "inaccessible"}
-    with pytest.raises(Uncertain, match="lost is inaccessible"):
-        Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
+    inventory = Inventory(Rows(good, lost))  # type: ignore[arg-type]
+    (machine,), (unknown,) = inventory.machines()
+    assert (machine.name, unknown.name, unknown.running) == ("x", "lost", True)
+    assert unknown.guest().id == "vm-1", "vCenter remembers no other"
+    assert "it is inaccessible" in unknown.guest().unreadable
+    with pytest.raises(Uncertain, match="lost cannot be read, and may have the disk"):
+        inventory.users([], besides=None)
 
 
 def test_a_name_that_several_machines_have_is_refused_with_their_ids() -> None:
@@ -183,4 +188,5 @@ def test_a_launched_machine_without_a_configuration_is_not_taken_for_somebody_el
 def test_a_machine_that_no_host_has_holds_nothing(state: str) -> None:
     good = {**_bare(), "runtime.connectionState": "connected"}
     lost = {"name": "lost", "runtime.connectionState": state}
-    assert [m.name for m in Inventory(Rows(good, lost)).machines()] == ["x"]  # type: ignore[arg-type]
+    (machine,), blind = Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
+    assert (machine.name, blind) == ("x", [])

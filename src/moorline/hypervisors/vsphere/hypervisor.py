@@ -22,7 +22,8 @@ from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of
+from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names
+from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.sizes import size_on
 from moorline.model import (
     DatastoreDisk,
@@ -56,6 +57,7 @@ class VSphere:
     ) -> None:
         self._session = session
         self._inventory = Inventory(session)
+        self._naming = Naming(session, self._inventory, deadline=task_deadline)
         self._task_deadline = task_deadline
         self._move_deadline = move_deadline
 
@@ -65,7 +67,8 @@ class VSphere:
         return self._inventory.find(guest)
 
     def survey(self) -> Sequence[Guest]:
-        return [machine.guest() for machine in self._inventory.machines()]
+        machines, blind = self._inventory.machines()
+        return [m.guest() for m in machines] + [b.guest() for b in blind]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:
@@ -76,10 +79,8 @@ class VSphere:
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         _check(source, options)
         machine = self._inventory.machine(guest)
-        path = self._path(source)
-        _refuse_twice(machine, path)
         machine.free_place()
-        self._uuid(machine, path)
+        self._new(machine, source, self._path(source), options)
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         _, device = self._attached(guest, volume)
@@ -95,8 +96,7 @@ class VSphere:
         path = self._path(source)
         if _is_there(machine, volume, path):
             return
-        _refuse_twice(machine, path)
-        uuid = self._uuid(machine, path)
+        uuid = self._new(machine, source, path, options)
         spec, controller, unit = specs.plug(machine, volume, path, uuid, options)
         try:
             self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
@@ -182,7 +182,7 @@ class VSphere:
         target, facts = self._inventory.datastore(datastore, within)
         if split(device.path).datastore == datastore:
             return split(device.path)
-        if users := self._inventory.users([device.path], besides=machine.ref):
+        if users := self._inventory.users([device], besides=machine.ref):
             raise Refused(
                 f"volume {volume} is a disk of {', '.join(users)}, too, who would not find it",
                 hint="detach it there first",
@@ -245,6 +245,32 @@ class VSphere:
         if len(disks) != 1 or rows[0][1]["runtime.powerState"] != "poweredOff":
             raise Refused(f"{source.machine} is not a machine that only holds a volume")
         return disks[0].path
+
+    def _new(self, machine: Machine, source: DiskSource, path: str, options: DiskOptions) -> str:
+        """The UUID of a disk that *machine* does not have, which also proves that it is there.
+
+        Raises Refused, NotOurs if it or another machine has the disk, under whatever name.
+        """
+        store = ""
+        if isinstance(source, DatastoreDisk):
+            store = self._naming.check(source, machine)._moId
+        uuid = self._uuid(machine, path)
+        wanted = names(path, store, uuid=uuid)
+        _refuse_twice(machine, path, wanted)
+        if not options.shared:
+            self._refuse_others(machine, path, wanted)
+        return uuid
+
+    def _refuse_others(self, machine: Machine, path: str, wanted: set[str]) -> None:
+        """A machine that holds the disk for others is none; one that cannot be read has locks."""
+        for other in self._inventory.machines()[0]:
+            if other.ref == machine.ref or other.holds:
+                continue
+            if any(wanted & device.names for device in other.devices):
+                raise Refused(
+                    f"{path} is a disk of {other.name} already",
+                    hint="detach it there, or say that the volume is shared",
+                )
 
     def _uuid(self, machine: Machine, path: str) -> str:
         """The disk's UUID, which also proves that it is there. Raises Refused."""
@@ -309,8 +335,9 @@ def _is_there(machine: Machine, volume: VolumeId, path: str) -> bool:
     return disk is not None
 
 
-def _refuse_twice(machine: Machine, path: str) -> None:
-    if path in machine.guest().paths:
+def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
+    same = any(wanted & device.names for device in machine.devices)
+    if same or path in machine.guest().paths:
         raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
 
 

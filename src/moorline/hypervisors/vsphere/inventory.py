@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from pyVmomi import vim
 
-from moorline.errors import NotFound, Refused, Uncertain
+from moorline.errors import NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.properties import (
     Values,
     collector,
@@ -18,10 +19,11 @@ from moorline.hypervisors.vsphere.client.properties import (
     read,
 )
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.machine import READS, Machine, parse
+from moorline.hypervisors.vsphere.machine import READS, Device, Machine, parse
 from moorline.hypervisors.vsphere.provision.datastores import Datastore
-from moorline.model import GuestId, GuestName
+from moorline.model import Guest, GuestId, GuestName
 
+_REMEDY = "in vCenter: make its datastore accessible, or remove it from the inventory"
 _LOST = ("orphaned", "invalid")
 """Connection states of machines that no host has: they hold nothing."""
 _SUMMARY = ("name", "summary")
@@ -30,6 +32,22 @@ _WORDS: dict[type, str] = {
     vim.Folder: "folder",
     vim.ResourcePool: "resource pool",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A machine without a configuration: it is inaccessible, or is being made at this moment."""
+
+    id: GuestId
+    name: str
+    running: bool
+    why: str
+    stores: frozenset[str]
+    """The datastores that it has something on; empty if vCenter does not say."""
+
+    def guest(self) -> Guest:
+        """What a survey tells of it."""
+        return Guest(self.id, self.name, self.running, {}, frozenset(), self.why, _REMEDY)
 
 
 class Inventory:
@@ -45,12 +63,11 @@ class Inventory:
 
     def find(self, guest: str) -> GuestName:
         """A machine by name or instance UUID. Raises NotFound, Refused (it is several)."""
-        all = dict(self._all(("name", "config.instanceUuid")))
+        all = dict(self._all(("name", "config.instanceUuid", "summary.config.instanceUuid")))
         found = [
-            GuestName(GuestId(values["config.instanceUuid"]), values["name"])
+            GuestName(id, values["name"])
             for values in all.values()
-            if "config.instanceUuid" in values
-            and guest in (values["name"], values["config.instanceUuid"])
+            if (id := _uuid(values)) and guest in (values["name"], id)
         ]
         if len(found) > 1:
             raise Refused(
@@ -67,7 +84,7 @@ class Inventory:
         return found[0]
 
     def machine(self, guest: GuestId) -> Machine:
-        """Look at one machine. Raises NotFound, Unavailable, Uncertain."""
+        """Look at one machine. Raises NotFound, Unavailable (it cannot be read), Uncertain."""
         what = f"guest {guest} cannot be looked at"
         for ref in (self._refs.pop(guest, None), None):
             try:
@@ -75,29 +92,55 @@ class Inventory:
                 rows = read(self._session, what, [ref], vim.VirtualMachine, READS)
             except NotFound:
                 continue  # it was registered anew, or is gone
-            found = _parse(what, *rows[0])
-            if found.id == guest:
+            if (why := _unreadable(rows[0][1])) and _uuid(rows[0][1]) == guest:
+                raise Unavailable(f"guest {rows[0][1]['name']} cannot be read: {why}", hint=_REMEDY)
+            found = None if why else parse(*rows[0])
+            if found and found.id == guest:
                 self._refs[guest] = ref
                 return found
         raise NotFound(f"there is no guest {guest} in {self._session.host}")
 
-    def machines(self) -> list[Machine]:
-        """Look at all machines. Raises Uncertain if there is one that cannot be."""
-        what = "the guests cannot be surveyed"
-        return [
-            _parse(what, ref, values)
-            for ref, values in self._all(READS, what)
+    def machines(self) -> tuple[list[Machine], list[Unreadable]]:
+        """Look at all machines: those that can be read, and the others."""
+        rows = [
+            (ref, values)
+            for ref, values in self._all(READS, "the guests cannot be surveyed")
             if values["runtime.connectionState"] not in _LOST
         ]
+        blind = [
+            Unreadable(
+                GuestId(_uuid(values) or ref._moId),
+                values["name"],
+                values.get("runtime.powerState") != vim.VirtualMachine.PowerState.poweredOff,
+                why,
+                frozenset(store._moId for store in values.get("datastore", ())),
+            )
+            for ref, values in rows
+            if (why := _unreadable(values))
+        ]
+        return [parse(ref, values) for ref, values in rows if not _unreadable(values)], blind
 
-    def users(self, disks: Iterable[str], besides: Any) -> list[str]:
+    def users(self, disks: Sequence[Device], besides: Any) -> list[str]:
         """The names of the machines that have one of *disks*, but for the machine *besides*.
 
-        Running or not; vCenter's own locks heed running ones only. Raises as :meth:`machines`.
+        Running or not; vCenter's own locks heed running ones only. Raises Uncertain if
+        a machine that cannot be read may have one: it has something on that datastore,
+        or vCenter does not say where.
         """
-        wanted = {*disks}
-        others = (machine for machine in self.machines() if machine.ref != besides)
-        return [machine.name for machine in others if machine.guest().paths & wanted]
+        machines, blind = self.machines()
+        wanted, stores = set[str]().union(*(d.names for d in disks)), {d.store for d in disks}
+        found = [
+            machine.name
+            for machine in machines
+            if machine.ref != besides and any(d.names & wanted for d in machine.devices)
+        ]
+        maybe = next((b for b in blind if not b.stores or b.stores & stores), None)
+        if maybe and not found:
+            raise Uncertain(
+                f"guest {maybe.name} cannot be read, and may have the disk: {maybe.why}",
+                hint=_REMEDY,
+            )
+        return found
 
     def datacenter(self, ref: Any) -> Any:
         """The datacenter of *ref*: paths are read within it."""
@@ -152,6 +195,14 @@ class Inventory:
         names = [values["name"] for ref, values in rows if ref == cluster]
         return names[0], [_datastore(ref, values) for ref, values in rows if ref != cluster]
 
+    def datacenters_of(self, datastore: str) -> dict[str, str]:
+        """The datacenters that have a datastore of that name: reference and name of each."""
+        what = f"datastore {datastore} cannot be looked up"
+        all = everywhere(self._session, what, vim.Datastore, ("name",))
+        within = {self.datacenter(ref)._moId for ref, values in all if values["name"] == datastore}
+        centers = everywhere(self._session, what, vim.Datacenter, ("name",))
+        return {ref._moId: values["name"] for ref, values in centers if ref._moId in within}
+
     def datastore(self, name: str, within: Any) -> tuple[Any, Datastore]:
         """The datastore *name* of the datacenter *within*. Raises NotFound."""
         to_each = collector.TraversalSpec(type=vim.Datacenter, path="datastore", skip=False)
@@ -175,6 +226,9 @@ class Inventory:
             ref = session.ask(
                 what, lambda: session.content.searchIndex.FindByUuid(None, guest, True, True)
             )
+        if ref is None:  # the index need not have those that cannot be read
+            all = self._all(("summary.config.instanceUuid",), what)
+            ref = next((each for each, values in all if _uuid(values) == guest), None)
         if ref is None:
             raise NotFound(f"there is no guest {guest} in {session.host}")
         return ref
@@ -192,11 +246,17 @@ class Inventory:
         return rows[0][0]
 
 
-def _parse(what: str, ref: Any, values: Values) -> Machine:
-    if "config.instanceUuid" not in values:
-        state = values.get("runtime.connectionState")
-        raise Uncertain(f"{what}: {values.get('name', ref._moId)} is {state}")
-    return parse(ref, values)
+def _uuid(values: Values) -> GuestId:
+    """A machine's instance UUID. vCenter remembers it of those whose ``config`` it cannot read."""
+    found = values.get("config.instanceUuid") or values.get("summary.config.instanceUuid")
+    return GuestId(found or "")
+
+
+def _unreadable(values: Values) -> str:
+    """Why the machine's configuration cannot be read; '' if it can."""
+    if "config.instanceUuid" in values:
+        return ""
+    return f"vCenter has no configuration of it (it is {values['runtime.connectionState']})"
 
 
 def _datastore(ref: Any, values: Values) -> Datastore:

@@ -28,8 +28,10 @@ READS = (
     "config.changeVersion",
     "config.extraConfig",
     "config.hardware.device",
+    "summary.config.instanceUuid",
+    "datastore",
 )
-"""The properties that make a :class:`Machine`."""
+"""The properties that make a :class:`Machine`, or tell of one whose ``config`` cannot be read."""
 CONTROLLERS = 4
 UNITS = tuple(unit for unit in range(16) if unit != 7)
 """Places on a SCSI controller; 7 is the controller's own. Some have more, none has fewer."""
@@ -49,6 +51,10 @@ class Device:
     size: int
     chain: tuple[str, ...]
     """The paths of the disks that it is a difference to: snapshots make such."""
+    store: str = ""
+    """vCenter's reference of its datastore."""
+    names: frozenset[str] = frozenset()
+    """What it and those beneath it go by, in every datacenter: see :func:`names`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Machine:
     controllers: tuple[Controller, ...]
     marks: Mapping[VolumeId, tuple[str, str]]
     """UUID and path of each volume's disk, as they were when it was attached."""
+    holds: bool = False
+    """It is off and has this one disk: as such machines hold a volume for others."""
     other_paths: tuple[str, ...] = ()
     """Files of other devices, such as CD images."""
 
@@ -135,6 +143,7 @@ def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
         devices=tuple(disks_of(devices)),
         controllers=tuple(_controllers(devices)),
         marks=dict(_marks(values.get("config.extraConfig", ()))),
+        holds=values["runtime.powerState"] == "poweredOff" and len([*disks_of(devices)]) == 1,
         other_paths=tuple(_other_paths(devices)),
     )
 
@@ -154,20 +163,53 @@ def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]
 def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
     """The virtual disks among a machine's devices."""
     controllers = (d for d in devices if isinstance(d, _device.VirtualController))
-    names: dict[Any, str] = {c.key: _name(c) for c in controllers}
+    buses: dict[Any, str] = {c.key: _name(c) for c in controllers}
     for d in devices:
         if isinstance(d, _device.VirtualDisk):
             paths = tuple(_chain(d.backing))
-            place = f"{names.get(d.controllerKey, d.controllerKey)}:{d.unitNumber}"
+            place = f"{buses.get(d.controllerKey, d.controllerKey)}:{d.unitNumber}"
             size = d.capacityInBytes or d.capacityInKB * 1024
             uuid = getattr(d.backing, "uuid", None) or ""
-            yield Device(d.key, place, paths[0] if paths else "", uuid, size, paths[1:])
+            yield Device(
+                d.key,
+                place,
+                paths[0] if paths else "",
+                uuid,
+                size,
+                paths[1:],
+                _store(d.backing),
+                frozenset(names(uuid=uuid)).union(
+                    *(
+                        names(b.fileName, _store(b), object=getattr(b, "backingObjectId", None))
+                        for b in _backings(d.backing)
+                    )
+                ),
+            )
+
+
+def names(path: str = "", store: str = "", *, uuid: str = "", object: str | None = "") -> set[str]:
+    """What a disk goes by: two that share one of these are one disk.
+
+    A path is its own in a datastore only, and not even there the only one: on VVOL
+    and vSAN an object's folder has a friendly name too. So the UUID in the disk, and
+    the id of the object where the datastore keeps such, count as well.
+    """
+    told = (("path", path and f"{store} {path}"), ("uuid", uuid), ("object", object))
+    return {f"{kind} {name}" for kind, name in told if name}
 
 
 def _chain(backing: Any) -> Iterable[str]:
+    return (each.fileName for each in _backings(backing))
+
+
+def _backings(backing: Any) -> Iterable[Any]:
     while backing is not None and getattr(backing, "fileName", None):
-        yield backing.fileName
+        yield backing
         backing = getattr(backing, "parent", None)
+
+
+def _store(backing: Any) -> str:
+    return getattr(getattr(backing, "datastore", None), "_moId", "")
 
 
 def _origin(device: Device, path: str) -> str:

@@ -27,7 +27,7 @@ from moorline.hypervisors.vsphere.client.properties import collector, everywhere
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import READS, parse
+from moorline.hypervisors.vsphere.machine import READS, Device, parse
 from moorline.hypervisors.vsphere.provision import images, leases
 from moorline.hypervisors.vsphere.provision.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, Order, machine_spec, marked
@@ -60,8 +60,13 @@ class Sight:
     digest: str = ""
     home: str = ""
     """Its folder, as ``[datastore] folder``."""
-    disks: tuple[str, ...] = ()
-    """The paths of all its disks, snapshots' among them."""
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def disks(self) -> list[str]:
+        """The paths of all its disks, snapshots' among them."""
+        return [path for device in self.devices for path in (device.path, *device.chain)]
+
     attached: tuple[str, ...] = ()
     """What is not its own: it would be destroyed with it."""
 
@@ -267,7 +272,7 @@ class Provisioner:
         self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
 
     def _refuse_used(self, name: str, seen: Sight) -> None:
-        if users := self._inventory.users(seen.disks, besides=seen.ref):
+        if users := self._inventory.users(seen.devices, besides=seen.ref):
             raise Refused(
                 f"the disk of machine {name} is a disk of {', '.join(users)}, too",
                 hint="detach it there first",
@@ -359,7 +364,6 @@ def _sight(ref: Any, values: Any) -> Sight:
         stage = Stage.ON if machine.running else Stage.OFF
     home = values["config.files.vmPathName"].rpartition("/")[0]
     files = [device.path for device in machine.devices]
-    chains = [path for device in machine.devices for path in device.chain]
     # Any mark counts: a volume may have been moved into the machine's own folder.
     volumes = [f"volume {volume}" for volume in machine.marks]
     return Sight(
@@ -368,7 +372,7 @@ def _sight(ref: Any, values: Any) -> Sight:
         id=machine.id,
         digest=digest,
         home=home,
-        disks=(*files, *chains),
+        devices=machine.devices,
         attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
     )
 
