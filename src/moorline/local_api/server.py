@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import socket
 import socketserver
 import stat
@@ -162,6 +163,17 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Whoever asked went away, or was cut; there is nobody to tell."""
 
 
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether whoever asked has given up before anything was begun.
+
+    What they ask for then is no longer what they want: they may have asked for the opposite
+    since, and that may have been done already.
+    """
+    looked = select.poll()
+    looked.register(connection, 0)  # a hang-up is told always; an end of what they send is none
+    return any(told & select.POLLHUP for _, told in looked.poll(0))
+
+
 def _turn_away(connection: socket.socket) -> None:
     """Say busy without having read anything, so that whoever asks knows that nothing was done."""
     error = Busy(f"this user has {CONNECTIONS} requests under way", hint="try again later")
@@ -229,6 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
             except BadRequest as e:
                 answer = Answer(e.status, iter([json_bytes(bad(e))]), problem.KIND)
             else:
+                if _is_gone(self.connection):
+                    return
                 streams = STREAM in self.headers.get("Accept", "")
                 asked = Request(self.command, self.path, body, self.client_address, streams)
                 answer = self.server.app.answer(asked)

@@ -17,7 +17,7 @@ import pytest
 from rig import Rig
 
 from moorline.agent.logs import Json, Text
-from moorline.errors import Busy, Refused
+from moorline.errors import Busy, Refused, Uncertain
 from moorline.local_api import server as server_module
 from moorline.local_api.app import App
 from moorline.local_api.client import Client
@@ -219,6 +219,26 @@ def test_one_user_has_so_many_connections(socket: Path) -> None:
             each.close()
     time.sleep(0.3)
     assert get(socket, "/v1/list")[0] == 200
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(rig: Rig, app: App, tmp_path: Path) -> None:
+    """Whoever gave up may have asked for the opposite since, and been answered."""
+    path = tmp_path / "s"
+    server = Server(listen(path, 0o600, None), app)  # it does not accept yet, as one that hangs
+    with pytest.raises(Uncertain):
+        Client(path, longest=0.2).attach("g1", ATTACH["connection"])
+    server.start()
+    try:
+        body = b"POST /v1/sweep HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"
+        with sockets.socket(sockets.AF_UNIX) as half_closed:
+            half_closed.connect(str(path))
+            half_closed.sendall(body)
+            half_closed.shutdown(sockets.SHUT_WR)  # it still reads
+            assert half_closed.recv(1 << 16).startswith(b"HTTP/1.0 200 ")
+        assert server.drain(30)
+        assert rig.records.all() == []
+    finally:
+        server.stop()
 
 
 def test_looks_go_on_while_changes_wait(rig: Rig, client: Client) -> None:
