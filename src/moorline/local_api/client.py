@@ -12,9 +12,11 @@ import functools
 import inspect
 import json
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -34,7 +36,8 @@ class Client(Moorline):
     """Has the methods of :class:`moorline.api.Moorline`, and does them in the agent.
 
     *socket*: where the agent listens. *timeout*: seconds to wait for a sign of
-    life of it, on top of a call's own timeout.
+    life of it, on top of a call's own timeout. *longest*: seconds that a call
+    may take in all, whatever signs of life there are.
 
     The methods raise what the façade's do, and besides: Unavailable (no agent
     answers there; nothing was changed), Denied (the agent does not let this
@@ -42,9 +45,12 @@ class Client(Moorline):
     or repeat the call).
     """
 
-    def __init__(self, socket: Path | str, timeout: float = 60.0) -> None:
+    def __init__(
+        self, socket: Path | str, timeout: float = 60.0, longest: float | None = None
+    ) -> None:
         self._socket = str(socket)
         self._timeout = timeout
+        self._longest = inf if longest is None else longest
         self.guests = _Guests(self)
 
     def close(self) -> None:
@@ -79,7 +85,7 @@ class Client(Moorline):
     def _exchange(
         self, method: str, path: str, body: bytes | None, patience: float, progress: Progress
     ) -> Any:
-        connection = _UnixConnection(self._socket, patience)
+        connection = _UnixConnection(self._socket, patience, self._longest)
         try:
             connection.connect()
             return _answer(connection, method, path, body, progress)
@@ -113,13 +119,17 @@ class _Unanswered(Exception):
 
 
 class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
+    """Waits *timeout* seconds for each sign of life, and *longest* in all."""
+
+    def __init__(self, path: str, timeout: float, longest: float = inf) -> None:
+        super().__init__("localhost", timeout=min(timeout, longest))
         self._path = path
+        self._patience = timeout
+        self._end = time.monotonic() + longest
 
     def connect(self) -> None:
         """Raises Unavailable, Denied."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self._open = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         try:
             self.sock.connect(self._path)
@@ -133,6 +143,13 @@ class _UnixConnection(HTTPConnection):
                 f"no agent answers at {self._path}: {e.strerror or e}", hint="moorline agent"
             ) from e
 
+    def wait(self) -> None:
+        """Bound the next wait by what is left. Raises TimeoutError if nothing is."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._open.settimeout(min(self._patience, left))
+
 
 def _answer(
     connection: _UnixConnection, method: str, path: str, body: bytes | None, progress: Progress
@@ -143,9 +160,10 @@ def _answer(
     try:
         with suppress(BrokenPipeError):  # it may have answered before it was told all
             connection.request(method, path, body, headers)
+        connection.wait()
         with connection.getresponse() as response:
             if response.headers.get_content_type() == STREAM:
-                return _last_line(response, progress)
+                return _last_line(connection, response, progress)
             answer = json.loads(response.read())
     except (OSError, HTTPException, ValueError) as e:
         raise _Unanswered(str(e) or type(e).__name__) from e
@@ -154,12 +172,13 @@ def _answer(
     return answer
 
 
-def _last_line(response: HTTPResponse, progress: Progress) -> Any:
+def _last_line(connection: _UnixConnection, response: HTTPResponse, progress: Progress) -> Any:
     """Tell of the progress, and return the result. Raises the error that it ended in."""
     while line := response.readline():
         told = json.loads(line)
         if "progress" in told:
             progress(told["progress"])
+            connection.wait()
         elif "problem" in told:
             raise problem.from_problem(told["problem"])
         elif "result" in told:

@@ -185,6 +185,48 @@ def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 2
 
 
+def test_a_call_ends_in_time_whatever_signs_of_life_there_are(tmp_path: Path) -> None:
+    told: list[str] = []
+    with lively(tmp_path / "s") as served, pytest.raises(Uncertain):
+        Client(tmp_path / "s", timeout=60, longest=1).attach(
+            "g1", connection(), timeout=60, progress=told.append
+        )
+    assert told
+    assert served.broken  # it would have gone on
+
+
+class lively:
+    """Somebody who tells of progress, and of nothing else, until nobody listens."""
+
+    def __init__(self, path: Path) -> None:
+        self._listening = sockets.socket(sockets.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self.broken = False
+
+    def __enter__(self) -> lively:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._listening.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(HEAD)
+            for _ in range(400):
+                try:
+                    connection.sendall(b'{"progress": "still at it"}\n')
+                except OSError:
+                    self.broken = True
+                    return
+                time.sleep(0.05)
+
+
 def test_a_newer_agent_may_tell_more(rig: Rig, tmp_path: Path) -> None:
     rig.owner().attach("g1", connection())
     (view,) = rig.owner().list()
