@@ -50,11 +50,12 @@ class ComputeHost:
             "vzstorage_mount_group = root\n" + "\n".join(lines)
         )
 
-    def start(self) -> None:
-        """Start the agent, and wait until it answers."""
+    def start(self, *more: Path) -> None:
+        """Start the agent, with *more* files of options, and wait until it answers."""
+        files = (self.config, *more)
         log = (self.base / f"{self.name}.log").open("ab")
         self._process = subprocess.Popen(
-            [MOORLINE, "agent", "--config-file", str(self.config)],
+            [MOORLINE, "agent", *(word for file in files for word in ("--config-file", file))],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

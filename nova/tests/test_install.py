@@ -172,18 +172,22 @@ class TestCheck(unittest.TestCase):
         self.agent.start()
         self.addCleanup(self.agent.stop)
 
-    def check(self, *, well: bool, at: Path | None = None) -> dict[str, dict[str, Any]]:
+    def check(
+        self, *more: str | Path, well: bool, at: Path | None = None
+    ) -> dict[str, dict[str, Any]]:
         """The findings by topic."""
         words = ["-m", "moorline_nova.check", "check", "-o", "json", "--config-file", self.conf]
+        words += more
         done = python(*words, at=at)
         self.assertEqual(done.stderr, "")
         told = json.loads(done.stdout)
         self.assertEqual((told["well"], done.returncode), (well, 0 if well else 1), done.stdout)
         return {finding["topic"]: finding for finding in told["findings"]}
 
-    def bad(self, at: Path | None = None) -> str:
+    def bad(self, *more: str | Path, at: Path | None = None) -> str:
         """The one finding that is bad."""
-        (bad,) = (each for each in self.check(well=False, at=at).values() if not each["well"])
+        found = self.check(*more, well=False, at=at)
+        (bad,) = (each for each in found.values() if not each["well"])
         return f"{bad['topic']}: {bad['what']}; {bad['advice']}"
 
     def test_all_fits(self) -> None:
@@ -198,6 +202,35 @@ class TestCheck(unittest.TestCase):
 
     def test_no_agent(self) -> None:
         self.assertRegex(self.bad(), "agent: no agent answers at .*one.sock.*systemctl")
+
+    def test_an_agent_that_listens_where_the_configuration_says(self) -> None:
+        self.write(socket=self.base / "other.sock")
+        there = self.agent.socket
+        self.assertRegex(
+            self.bad(), f"by agent_socket the agent .* at {there}: set socket = {there}"
+        )
+        self.write(socket=self.base / "other.sock", state_dir=self.base / "s")
+        text = self.conf.read_text().replace(f"agent_socket = {there}\n", "")
+        self.conf.write_text(text)
+        self.assertRegex(self.bad(), f"set socket = {self.base}/s/agent.sock")
+
+    def test_more_files_and_a_directory_of_them(self) -> None:
+        self.start()
+        more = self.base / "more.conf"
+        more.write_text("[libvirt]\nsmbfs_mount_point_base = /a\n")
+        directory = self.base / "nova.conf.d"
+        directory.mkdir()
+        (directory / "10.conf").write_text("[libvirt]\nnfs_mount_point_base = /b\n")
+        (directory / "20.conf").write_text("[libvirt]\nnfs_mount_point_base = /c\n")
+        self.assertRegex(self.bad("--config-file", more), f"smbfs_.*--config-file {more}")
+        given = ("--config-file", more, "--config-dir", directory)
+        bad = self.bad(*given)
+        self.assertRegex(bad, "options: .*nfs_mount_point_base.*smbfs_mount_point_base")
+        self.agent.stop()
+        files = [more, directory / "10.conf", directory / "20.conf"]
+        self.agent.start(*files)
+        found = self.check(*given, well=True)
+        self.assertIn(str(directory / "20.conf"), found["configuration"]["what"])
 
     def test_a_user_without_rights(self) -> None:
         self.start()
@@ -235,4 +268,4 @@ class TestCheck(unittest.TestCase):
         found = self.check(well=True, at=there)
         self.assertIn("start moorline-nova-compute", found["plugin"]["what"])
         nowhere = elsewhere(self.base / "nowhere", nova=False)
-        self.assertRegex(self.bad(nowhere), f"nova: .* cannot be imported by {nowhere}; install")
+        self.assertRegex(self.bad(at=nowhere), f"nova: .* cannot be imported by {nowhere}; install")

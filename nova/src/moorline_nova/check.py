@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,15 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="nova.conf, as nova-compute is given it; can be repeated. Default: where Nova looks.",
 )
+@click.option(
+    "--config-dir",
+    "directories",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A directory with more such files, as nova-compute is given it; can be repeated.",
+)
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text")
-def check(files: tuple[Path, ...], output: str) -> None:
+def check(files: tuple[Path, ...], directories: tuple[Path, ...], output: str) -> None:
     """Look whether Nova, this plug-in and the agent fit. Exits 1 if something does not.
 
     Run it as the user that nova-compute runs as.
@@ -57,7 +65,7 @@ def check(files: tuple[Path, ...], output: str) -> None:
       sudo -u nova moorline-nova check --config-file /etc/nova/nova.conf
     """
     findings = []
-    for finding in look(files):
+    for finding in look(files, directories):
         findings.append(finding)
         if output == "text":
             click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.what}")
@@ -70,7 +78,7 @@ def check(files: tuple[Path, ...], output: str) -> None:
     sys.exit(0 if well else 1)
 
 
-def look(files: Sequence[Path]) -> Iterator[Finding]:
+def look(files: Sequence[Path], directories: Sequence[Path] = ()) -> Iterator[Finding]:
     """Look at one thing after the other, as far as that makes sense. Nothing is changed."""
     if importlib.util.find_spec("nova.conf") is None:
         yield Finding(
@@ -85,8 +93,8 @@ def look(files: Sequence[Path]) -> Iterator[Finding]:
     from oslo_config import cfg
 
     try:
-        conf = _configuration(files)
-        found = [Path(file).absolute() for file in conf.config_file]
+        conf = _configuration(files, directories)
+        found = _read(conf, files, directories)
         if not found:
             yield Finding("configuration", False, "no nova.conf is found", "give --config-file")
             return
@@ -116,7 +124,7 @@ def _plugin() -> Finding:
     return Finding("plugin", True, what)
 
 
-def _configuration(files: Sequence[Path]) -> Any:
+def _configuration(files: Sequence[Path], directories: Sequence[Path]) -> Any:
     import nova.conf
 
     from moorline_nova import options
@@ -124,8 +132,21 @@ def _configuration(files: Sequence[Path]) -> Any:
     conf = nova.conf.CONF
     options.register(conf)
     given = [word for file in files for word in ("--config-file", str(file))]
+    given += [word for each in directories for word in ("--config-dir", str(each))]
     conf(given, project="nova", prog="nova-compute")
     return conf
+
+
+def _read(conf: Any, files: Sequence[Path], directories: Sequence[Path]) -> list[Path]:
+    """The files that *conf* was read from, in that order: of the same option the last one wins."""
+    begin = [] if files else [Path(file) for file in conf.default_config_files]
+    usual = [] if directories else [Path(each) for each in conf.default_config_dirs]
+    found = [*begin, *_within(usual), *files, *_within(directories)]
+    return [file.absolute() for file in found]
+
+
+def _within(directories: Sequence[Path]) -> list[Path]:
+    return [file for each in directories for file in sorted(each.glob("*.conf"))]
 
 
 def _configured(conf: Any, files: Sequence[Path]) -> Iterator[Finding]:
@@ -147,8 +168,7 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
         yield Finding("agent", False, e.message, advice)
         return
     except MoorlineError as e:
-        advice = "is it running (systemctl status moorline-agent), and is that its socket?"
-        yield Finding("agent", False, e.message, advice)
+        yield Finding("agent", False, e.message, _where_it_may_be(socket, files))
         return
     who = "root: run this as nova-compute's user, too" if os.geteuid() == 0 else "this user"
     yield Finding("agent", True, f"agent at {socket}, {about['hypervisor']}; open to {who}")
@@ -157,6 +177,19 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     yield Finding("version", ours == its, what, "install the same version in both places")
     if ours == its:  # else what they know of options differs anyway
         yield _options(about, files)
+
+
+def _where_it_may_be(socket: str, files: Sequence[Path]) -> str:
+    from moorline import config, wiring
+
+    places = [config.STATE_DIR, *(each for each in config.AGENT if each.name == "agent_socket")]
+    if names := _set_in(files, places):
+        with suppress(MoorlineError):
+            there = wiring.settings(files).agent["agent_socket"]
+            if there != socket:
+                said = " and ".join(names)
+                return f"by {said} the agent listens at {there}: set socket = {there}"
+    return "is it running (systemctl status moorline-agent), and is that its socket?"
 
 
 def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
@@ -176,7 +209,7 @@ def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
         heeded,
         f"options for storage in Nova's configuration: {names}"
         + ("" if heeded else "; the agent goes by others"),
-        "start the agent with " + " ".join(f"--config-file {file}" for file in files),
+        "start the agent with all of " + " ".join(f"--config-file {file}" for file in files),
     )
 
 
