@@ -35,7 +35,7 @@ from lab.hyperscale import HyperScale
 from lab.quobyte import Quobyte, QuobyteVolume
 from lab.virtuozzo import Cluster, Virtuozzo
 
-__all__ = ["Scene", "functional", "until"]
+__all__ = ["Scene", "functional", "until", "virsh"]
 
 BOOT = CinderFixture.IMAGE_BACKED_VOL
 SHARED = CinderFixture.MULTIATTACH_VOL
@@ -109,6 +109,7 @@ class Scene(base.ServersTestBase):
 
         options.register(CONF)
         self.flags(socket=str(host.socket), timeout=20, group="moorline")
+        self.flags(pending_dir=str(self.base / "pending"), group="moorline")
         self.flags(quobyte_mount_point_base=str(host.mounts), group="libvirt")
         self.flags(volume_types=["veritas_hyperscale", "vzstorage", "quobyte"], group="moorline")
 
@@ -271,3 +272,8 @@ def with_id(xml: str) -> str:
     if secret.find("uuid") is None:
         ET.SubElement(secret, "uuid").text = str(uuid.uuid4())
     return ET.tostring(secret, encoding="unicode")
+
+
+def virsh(*words: str) -> str:
+    """Ask the agents' own libvirt, which is not Nova's here."""
+    return subprocess.run(["virsh", *words], check=True, capture_output=True, text=True).stdout

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from hosts import MOORLINE
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver
-from scene import BOOT, Scene, until
+from scene import BOOT, Scene, until, virsh
 
 
 class Switching(Scene):
@@ -175,7 +175,3 @@ class TestToAHostWithout(base.LibvirtMigrationMixin, Switching):
         assert self.hosts["two"].mounted() == [self.novas_mount("two")]
         until(lambda: not self.one().wishes())
         assert self.one().mounted() == []
-
-
-def virsh(*words: str) -> str:
-    return subprocess.run(["virsh", *words], check=True, capture_output=True, text=True).stdout

@@ -6,6 +6,7 @@ to the table is all that it takes; nothing of Nova is changed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import nova.conf
@@ -13,12 +14,16 @@ from nova import context, exception, objects
 from nova.virt.libvirt import driver
 
 from moorline_nova import options
+from moorline_nova.pending import Use
 from moorline_nova.volume import MoorlineVolumeDriver
 
 CONF = nova.conf.CONF
 NOVAS = dict(driver.VOLUME_DRIVERS)
 """What Nova itself has for each kind."""
 _OURS = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
+
+_OVER = frozenset({"cancelled", "completed", "confirmed", "done", "error", "failed", "reverted"})
+"""How a migration may have ended."""
 
 
 class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
@@ -27,7 +32,7 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         options.register(CONF)
-        ours = MoorlineVolumeDriver(self._host, NOVAS)
+        ours = MoorlineVolumeDriver(self._host, NOVAS, partial(knows, CONF.host))
         # Nova asks the table whether a kind is known, and then finds it made already.
         driver.VOLUME_DRIVERS.update(dict.fromkeys(CONF.moorline.volume_types, _OURS))
         self.volume_drivers.update(dict.fromkeys(CONF.moorline.volume_types, ours))
@@ -35,7 +40,11 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
-        self._moorline.forget(_knows)
+        self._moorline.upkeep.start()
+
+    def cleanup_host(self, host: str) -> None:
+        self._moorline.upkeep.stop()
+        super().cleanup_host(host)
 
     def _should_disconnect_target(
         self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str
@@ -53,12 +62,21 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
         return needed
 
 
-def _knows(volume: str, instance: str) -> bool:
-    """Whether the instance, wherever it is, has the volume or is to have it."""
+def knows(host: str, use: Use) -> bool:
+    """Whether the instance has the volume, or is to have it, and is on *host* or on its way.
+
+    An instance that went away is known no more, though Nova has it elsewhere; one that comes,
+    goes, or may come back is, until its migration is over.
+    """
+    admin = context.get_admin_context()
     try:
-        objects.BlockDeviceMapping.get_by_volume_and_instance(
-            context.get_admin_context(), volume, instance
-        )
+        objects.BlockDeviceMapping.get_by_volume_and_instance(admin, use.volume, use.instance)
+        instance = objects.Instance.get_by_uuid(admin, use.instance, expected_attrs=[])
     except exception.NotFound:
         return False
-    return True
+    if instance.host == host:
+        return True
+    moves = objects.MigrationList.get_by_filters(
+        admin, {"host": host, "instance_uuid": use.instance}
+    )
+    return any(move.status not in _OVER for move in moves)

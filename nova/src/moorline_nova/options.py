@@ -22,6 +22,11 @@ OPTIONS = [
         item_type=types.String(choices=[*ALWAYS, *BY_OPTION]),
         help="The types of volumes (driver_volume_type) that Moorline connects.",
     ),
+    cfg.StrOpt(
+        "pending_dir",
+        default="$state_path/moorline",
+        help="Where nova-compute keeps what the agent could not be told yet; on a local disk.",
+    ),
     cfg.IntOpt(
         "timeout",
         default=120,

@@ -6,11 +6,10 @@ Nothing here mounts, waits without a deadline, or needs a privilege.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import quote
 
 import nova.conf
 from nova import exception
@@ -19,18 +18,11 @@ from nova.virt.libvirt.volume import volume
 from oslo_log import log
 from oslo_utils import importutils
 
-from moorline.errors import (
-    Conflict,
-    Failed,
-    MoorlineError,
-    NotOurs,
-    Refused,
-    Unavailable,
-    Uncertain,
-)
-from moorline.local_api.client import Client
-from moorline.model import DiskOptions, Level
+from moorline.errors import MoorlineError, NotOurs, Refused
+from moorline_nova.agent import Agent
 from moorline_nova.guest_disk import GuestDisk, describe
+from moorline_nova.pending import Pending, Use
+from moorline_nova.upkeep import Knows, Upkeep, is_told
 
 CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
@@ -39,12 +31,6 @@ SOURCE = "moorline"
 """Under this key of a connection's data Nova keeps what the agent said the volume is on this
 host. Nova sends it to the source of a live migration, which writes the destination's XML."""
 _SECTOR = 512
-_PAUSE = 0.5
-"""Seconds between two looks whether the agent is back."""
-_RESTART = 5.0
-"""Seconds that an agent takes to be restarted."""
-_MOST_LOSSES = 3
-T = TypeVar("T")
 
 
 class MoorlineVolumeDriver:
@@ -52,12 +38,15 @@ class MoorlineVolumeDriver:
 
     It has Nova's base class and is none of its subclasses: those, a test of Nova's own
     says, have its signatures to the letter, so without types. *novas*: the dotted paths
-    of the classes that Nova itself has, by kind.
+    of the classes that Nova itself has, by kind. *knows*: whether Nova uses a volume here.
     """
 
-    def __init__(self, host: Any, novas: Mapping[str, str]) -> None:
+    def __init__(self, host: Any, novas: Mapping[str, str], knows: Knows) -> None:
         self._base = volume.LibvirtBaseVolumeDriver(host, is_block_dev=False)
-        self._agent = Client(CONF.moorline.socket)
+        self._agent = Agent(CONF.moorline.socket)
+        kept = Path(CONF.moorline.pending_dir) / quote(CONF.host, safe="")
+        self.upkeep = Upkeep(self._agent, Pending(kept), knows)
+        """What sees to it that volumes are let go; who makes this starts and stops it."""
         self._host = host
         self._novas = novas
 
@@ -65,27 +54,30 @@ class MoorlineVolumeDriver:
         """Make the volume reachable on this host.
 
         Raises InvalidVolume (it is refused; trying again is no use) or
-        VolumeAttachFailed. After either nothing of it is wished any more.
+        VolumeAttachFailed. After either nothing of it is wished any more, or the agent
+        is told so when it is back.
         """
         id = get_volume_id(connection_info)
-        try:
-            outcome = _persist(
-                lambda left: self._agent.attach(
-                    instance.uuid,
+        use = Use(instance.uuid, id)
+        with self.upkeep.turn(use):
+            try:
+                self.upkeep.needed(use)
+            except OSError as e:
+                reason = f"it was to be let go, and that cannot be taken back: {e}"
+                raise exception.VolumeAttachFailed(volume_id=id, reason=reason) from e
+            self.upkeep.make_room(use)
+            try:
+                source = self._agent.attach(
+                    use,
                     as_given(connection_info),
-                    volume=id,
-                    level=Level.CONNECTED,
-                    options=DiskOptions(shared=bool(connection_info.get("multiattach"))),
-                    hands_off=True,
-                    timeout=left,
+                    CONF.moorline.timeout,
+                    shared=bool(connection_info.get("multiattach")),
                 )
-            )
-        except MoorlineError as e:
-            if not isinstance(e, Unavailable):
+            except MoorlineError as e:
                 # Nova takes it as never done, and will not disconnect it.
-                self._try_to_let_go(id, instance.uuid)
-            raise _as_nova_says(e, id) from e
-        connection_info["data"][SOURCE] = outcome.view.source
+                self.upkeep.not_needed(use)
+                raise _as_nova_says(e, id) from e
+        connection_info["data"][SOURCE] = source
 
     def disconnect_volume(
         self, connection_info: dict[str, Any], instance: Any, force: bool = False
@@ -94,15 +86,22 @@ class MoorlineVolumeDriver:
 
         That may be after this returns: Nova disconnects before it undefines a
         guest, and a share may be busy with others. Raises VolumeDetachFailed if the agent
-        cannot be told, or a device of the volume alone stays; unless forced.
+        cannot be told now, or a device of the volume alone stays; unless forced. It is told
+        later then.
         """
         id = get_volume_id(connection_info)
-        try:
-            self._let_go(id, instance.uuid)
-        except MoorlineError as e:
-            if not (force or (_is_told(e) and _is_on_share(connection_info))):
-                raise exception.VolumeDetachFailed(volume_id=id, reason=str(e)) from e
-            LOG.warning("Volume %s is not disconnected yet: %s", id, e, instance=instance)
+        use = Use(instance.uuid, id)
+        with self.upkeep.turn(use):
+            try:
+                self._agent.detach(use, CONF.moorline.timeout)
+            except MoorlineError as e:
+                told = is_told(e)
+                (self.upkeep.told if told else self.upkeep.not_needed)(use)
+                if not (force or (told and _is_on_share(connection_info))):
+                    raise exception.VolumeDetachFailed(volume_id=id, reason=str(e)) from e
+                _say_what_follows(e, id, instance)
+            else:
+                self.upkeep.told(use)
         connection_info.get("data", {}).pop(SOURCE, None)
 
     def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:
@@ -139,60 +138,12 @@ class MoorlineVolumeDriver:
             )
         return size
 
-    def forget(self, knows: Callable[[str, str], bool]) -> None:
-        """Let go of each volume that Nova, asked by volume and instance, does not know.
-
-        Of an attach that failed while the agent was gone, or that nova-compute did not live
-        to undo, only the agent knows.
-        """
-        try:
-            views = self._agent.list()
-        except MoorlineError as e:
-            LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
-            return
-        for view in views:
-            if not knows(view.volume, view.guest_id):
-                # One that was attached by hand is none of Nova's, and the agent keeps it.
-                LOG.info("Nova knows no volume %s of %s", view.volume, view.guest_id)
-                self._try_to_let_go(view.volume, view.guest_id)
-
     def _as_nova(self, connection_info: Mapping[str, Any]) -> Any:
         """Nova's own driver for a volume. Raises InvalidVolume if it has none."""
         kind = connection_info["driver_volume_type"]
         if kind not in self._novas:
             raise exception.InvalidVolume(reason="the volume was not connected by Moorline")
         return importutils.import_object(self._novas[kind], self._host)
-
-    def _try_to_let_go(self, id: str, instance: str) -> None:
-        """What fails here is tried again when nova-compute starts."""
-        with suppress(MoorlineError):
-            self._let_go(id, instance)
-
-    def _let_go(self, id: str, instance: str) -> None:
-        _persist(lambda left: self._agent.detach(instance, id, hands_off=True))
-
-
-def _persist(ask: Callable[[float], T]) -> T:
-    """Ask the agent; if it is lost in the midst of that, wait for it and ask again.
-
-    What was asked may be recorded by then, and Nova would not know. *ask* is told the
-    seconds that are left. For an agent that is not there at all, a restart's time is waited.
-    """
-    begun = time.monotonic()
-    end = begun + CONF.moorline.timeout
-    losses = 0
-    while True:
-        left = end - time.monotonic()
-        try:
-            return ask(max(left, 1.0))
-        except Uncertain:
-            losses += 1
-            if losses > _MOST_LOSSES or left < _PAUSE:
-                raise
-        except Unavailable:
-            if left < _PAUSE or (not losses and time.monotonic() - begun > _RESTART):
-                raise
-        time.sleep(_PAUSE)
 
 
 def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,15 +152,23 @@ def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:
     return {"driver_volume_type": connection_info["driver_volume_type"], "data": data}
 
 
-def _is_told(error: MoorlineError) -> bool:
-    """Whether the agent knows what is wanted, and goes on by itself."""
-    return isinstance(error, Failed | NotOurs) and not isinstance(error, Unavailable | Conflict)
-
-
 def _is_on_share(connection_info: Mapping[str, Any]) -> bool:
     """Whether others may use the volume's link, so that Cinder waits for nothing of it."""
     source = connection_info.get("data", {}).get(SOURCE) or {}
     return source.get("type") == "ImageFile"
+
+
+def _say_what_follows(error: MoorlineError, id: str, instance: Any) -> None:
+    """Log what becomes of a volume that was let go, and whose link is still there."""
+    if isinstance(error, NotOurs):
+        what = "Volume %s is let go; its link stays until a person has decided: %s"
+        LOG.warning(what, id, error, instance=instance)
+    elif is_told(error):
+        what = "Volume %s is let go; the agent disconnects it when that can be done: %s"
+        LOG.info(what, id, error, instance=instance)
+    else:
+        what = "Volume %s is let go as soon as the agent can be told: %s"
+        LOG.warning(what, id, error, instance=instance)
 
 
 def _as_nova_says(error: MoorlineError, id: str) -> Exception:

@@ -1,0 +1,134 @@
+"""The agent as Nova needs it: asked with patience, and never longer than there is time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from moorline.errors import MoorlineError, Unavailable, Uncertain
+from moorline.local_api.client import Client
+from moorline.model import DiskOptions, Level
+from moorline_nova.pending import Use
+
+_PAUSE = 0.5
+"""Seconds between two looks whether the agent is back."""
+_RESTART = 5.0
+"""Seconds that an agent takes to be restarted."""
+_STALE = 60.0
+"""Seconds after which a missing agent may be missing for another reason."""
+_MOST_LOSSES = 3
+_ONE_TRY = 10.0
+"""Seconds for telling the agent something that can be told later."""
+_MARGIN = 5.0
+"""Seconds that an agent is given, at most, to say why it did not finish in time."""
+_NEVER = (float("-inf"), float("-inf"))
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Asked(Protocol[T_co]):
+    """A question that may take *left* seconds."""
+
+    def __call__(self, client: Client, left: float) -> T_co: ...
+
+
+class Agent:
+    """Asks the agent. Safe to use from several threads, and after a fork.
+
+    That it is missing is known to all who ask: a restart's time is waited once, not
+    for each volume.
+    """
+
+    def __init__(
+        self,
+        socket: str,
+        *,
+        client: Callable[..., Client] = Client,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._socket = socket
+        self._client = client
+        self._now = now
+        self._sleep = sleep
+        self._missing = _NEVER
+        """When it was first seen to be missing, and when last."""
+
+    def attach(
+        self, use: Use, connection: Mapping[str, Any], timeout: float, *, shared: bool
+    ) -> Mapping[str, Any] | None:
+        """Have the volume connected for the instance; return its disk source, as plain data.
+
+        Blocks up to *timeout* seconds. Raises as :meth:`moorline.api.Moorline.attach`.
+        """
+        outcome = self._persist(
+            lambda client, left: client.attach(
+                use.instance,
+                connection,
+                volume=use.volume,
+                level=Level.CONNECTED,
+                options=DiskOptions(shared=shared),
+                hands_off=True,
+                timeout=left - min(_MARGIN, left / 4),
+            ),
+            timeout,
+        )
+        return outcome.view.source
+
+    def detach(self, use: Use, timeout: float) -> None:
+        """Say that the instance needs the volume no more. Blocks up to *timeout* seconds."""
+        self._persist(lambda client, left: _detach(client, use), timeout)
+
+    def tell(self, use: Use) -> bool:
+        """Say the same, once, without patience; return whether there was anything to let go."""
+        return self._ask(lambda client: _detach(client, use), _ONE_TRY)
+
+    def uses(self) -> list[Use]:
+        """What the agent keeps for whomever. Raises MoorlineError."""
+        views = self._ask(lambda client: client.list(), 2 * _STALE)
+        return [Use(view.guest_id, view.volume) for view in views]
+
+    def _persist(self, ask: Asked[T], timeout: float) -> T:
+        """Ask; if the agent is lost in the midst of that, wait for it and ask again.
+
+        What was asked may be recorded by then, and Nova would not know. *ask* is told the
+        seconds that are left. For an agent that is not there at all, a restart's time is waited.
+        """
+        end = self._now() + timeout
+        losses = 0
+        while True:
+            left = max(end - self._now(), _PAUSE)
+            try:
+                return self._ask(partial(ask, left=left), left)
+            except Uncertain:
+                losses += 1
+                if losses > _MOST_LOSSES or end - self._now() < _PAUSE:
+                    raise
+            except Unavailable:
+                since, now = self._missing
+                if end - now < _PAUSE or (not losses and now - since > _RESTART):
+                    raise
+            self._sleep(_PAUSE)
+
+    def _ask(self, ask: Callable[[Client], T], longest: float) -> T:
+        try:
+            answer = ask(self._client(self._socket, longest=longest))
+        except Unavailable:
+            self._missed()
+            raise
+        except MoorlineError:
+            self._missing = _NEVER
+            raise
+        self._missing = _NEVER
+        return answer
+
+    def _missed(self) -> None:
+        now = self._now()
+        first, last = self._missing
+        self._missing = (first if now - last < _STALE else now, now)
+
+
+def _detach(client: Client, use: Use) -> bool:
+    return client.detach(use.instance, use.volume, hands_off=True) is not None

@@ -1,0 +1,204 @@
+"""What Nova needs no more is let go, though the agent was away when Nova said so.
+
+Two ways lead to that. What the agent could not be told is remembered and told later; and what the
+agent keeps is compared with what Nova knows, for all of which nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakValueDictionary
+
+from moorline.errors import Conflict, Failed, MoorlineError, NotOurs, Unavailable
+from moorline_nova.agent import Agent
+from moorline_nova.pending import Pending, Use
+
+LOG = logging.getLogger(__name__)
+
+EVERY = 600.0
+"""Seconds between two comparisons with Nova."""
+_SOONEST, _LATEST = 1.0, 60.0
+"""Seconds to the next try, after the first that failed and after many."""
+Knows = Callable[[Use], bool]
+"""Whether Nova has the use on this host, or is about to. May raise anything, and block."""
+
+
+class Upkeep:
+    """Knows which uses are needed, and tells the agent of those that are not.
+
+    The thread is plain, and nothing else is needed of Nova's concurrency. Whoever changes a
+    use takes its *turn*, so that what is told late never undoes what was asked since.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        pending: Pending,
+        knows: Knows,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._agent = agent
+        self._pending = pending
+        self._knows = knows
+        self._remembered: set[Use] = set()
+        """All that is pending, also what could not be written."""
+        self._connected: set[Use] = set()
+        """By this process, which will say itself when they are needed no more: until then Nova
+        may be in the midst of something, and know of the volume later (as when it swaps one)."""
+        self._guard = threading.Lock()
+        self._turns: WeakValueDictionary[Use, threading.Lock] = WeakValueDictionary()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._compare_at = float("-inf")
+
+    def start(self) -> None:
+        """Go on with what an earlier process remembered, and compare with Nova."""
+        try:
+            with self._guard:
+                self._remembered |= self._pending.all()
+        except OSError as e:
+            LOG.warning("What the agent was not told yet cannot be read: %s", e)
+        # Not before this: Nova may fork after it has made its drivers.
+        threading.Thread(target=self._run, name="moorline-upkeep", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more. What is pending stays, for the next process."""
+        self._stopped = True
+        self._wake.set()
+
+    @contextmanager
+    def turn(self, use: Use) -> Iterator[None]:
+        """Nobody else changes *use* meanwhile. Blocks for as long as the agent is told of it."""
+        with self._turn(use):
+            yield
+
+    def needed(self, use: Use) -> None:
+        """Nova is about to use it: what is told later must not undo that. Raises OSError."""
+        self._pending.discard(use)
+        with self._guard:
+            self._remembered.discard(use)
+            self._connected.add(use)
+
+    def not_needed(self, use: Use) -> None:
+        """The agent could not be told: tell it later. It is on the disk when this returns."""
+        with self._guard:
+            self._connected.discard(use)
+            self._remembered.add(use)
+        try:
+            self._pending.add(use)
+        except OSError as e:
+            LOG.warning(
+                "That volume %s of instance %s is not needed could not be written down: %s. It is"
+                " told the agent as long as nova-compute runs, and found by comparison after that",
+                use.volume,
+                use.instance,
+                e,
+            )
+        self._wake.set()
+
+    def told(self, use: Use) -> None:
+        """The agent was told that *use* is not needed."""
+        with self._guard:
+            self._connected.discard(use)
+            self._remembered.discard(use)
+        try:
+            self._pending.discard(use)
+        except OSError as e:  # it is told once more then, before anything else is asked
+            LOG.warning("What the agent was told cannot be forgotten: %s", e)
+
+    def make_room(self, use: Use) -> None:
+        """Tell first who needs the volume of *use* no more: the agent gives it to one instance."""
+        for other in self._waiting():
+            if other.volume == use.volume and other != use:
+                self._deliver(other)
+
+    def look(self) -> bool:
+        """Tell what is pending and, if it is time, compare; return whether all of it was done."""
+        told = [self._deliver(use) for use in self._waiting() if not self._stopped]
+        if self._now() < self._compare_at or self._stopped:
+            return all(told)
+        return self.compare() and all(told)
+
+    def compare(self) -> bool:
+        """Let go of what Nova does not know; return whether that could be found out.
+
+        What was attached by hand is none of Nova's, and the agent keeps it.
+        """
+        try:
+            for use in self._agent.uses():
+                self._compare(use)
+        except Exception as e:  # noqa: BLE001 - Nova's database and its messages fail in many ways
+            LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
+            return False
+        self._compare_at = self._now() + EVERY
+        return True
+
+    def _compare(self, use: Use) -> None:
+        with self._turn(use, wait=False) as mine:
+            if not mine or use in self._connected or use in self._remembered or self._knows(use):
+                return
+            try:
+                gone = self._agent.tell(use)
+            except MoorlineError as e:
+                if not is_told(e):
+                    raise
+                gone = True
+            if gone:
+                LOG.info("Nova knows no volume %s of instance %s: let go", use.volume, use.instance)
+
+    def _deliver(self, use: Use) -> bool:
+        with self._turn(use, wait=False) as mine:
+            if not mine:
+                return False
+            if use not in self._remembered:
+                return True
+            try:
+                self._agent.tell(use)
+            except MoorlineError as e:
+                if not is_told(e):
+                    LOG.debug("Volume %s of %s is not let go: %s", use.volume, use.instance, e)
+                    return False
+            self.told(use)
+            LOG.info("Volume %s of instance %s is let go now", use.volume, use.instance)
+            return True
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stopped:
+            if self._wake.wait(pause):
+                self._wake.clear()
+                pause = 0.0
+            if self._stopped:
+                return
+            try:
+                done = self.look()
+            except Exception:  # a defect: it must not end what nobody else does
+                LOG.exception("What Nova needs no more was not looked at")
+                done = False
+            pause = _LATEST if done else min(max(2 * pause, _SOONEST), _LATEST)
+
+    def _waiting(self) -> list[Use]:
+        with self._guard:
+            return sorted(self._remembered)
+
+    @contextmanager
+    def _turn(self, use: Use, *, wait: bool = True) -> Iterator[bool]:
+        with self._guard:
+            lock = self._turns.setdefault(use, threading.Lock())
+        mine = lock.acquire(blocking=wait)
+        try:
+            yield mine
+        finally:
+            if mine:
+                lock.release()
+
+
+def is_told(error: MoorlineError) -> bool:
+    """Whether the agent knows what is wanted, and goes on by itself."""
+    return isinstance(error, Failed | NotOurs) and not isinstance(error, Unavailable | Conflict)
