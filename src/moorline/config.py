@@ -127,7 +127,8 @@ def load(
         state_dir=chosen,
         host=conf.host,
         hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
-        values={option.name: _value(conf, option) for option in options},
+        values={option.name: _value(conf, option) for option in options}
+        | {"state_dir": str(chosen)},
         agent={option.name: _value(conf, option) for option in AGENT},
     )
 

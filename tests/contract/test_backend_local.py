@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ class LocalRig(BackendRig):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.host = Linux(look_deadline=5)
-        self.backend = LocalFile(self.host)
+        self.state = directory / "state"
+        (self.state / "deep").mkdir(parents=True)
+        for name in ("key", "moorline.db", "deep/disk.raw"):
+            (self.state / name).write_bytes(bytes(4096))
+        self.backend = LocalFile(self.host, state_dir=self.state)
         for name in ("a.raw", "b.raw"):
             with (directory / name).open("wb") as file:
                 file.truncate(1 << 20)
@@ -35,6 +40,9 @@ class LocalRig(BackendRig):
         (directory / "qcow2").write_bytes(b"QFI\xfb" + bytes(600))
         (directory / "link.raw").symlink_to("a.raw")
         (directory / "linked").symlink_to(".")
+        (directory / "one.raw").write_bytes(bytes(4096))
+        os.link(directory / "one.raw", directory / "two.raw")
+        os.link(self.state / "key", directory / "key.raw")
         self.good = connection(directory / "a.raw")
         self.other = connection(directory / "b.raw")
         self.missing = connection(directory / "none.raw")
@@ -51,6 +59,12 @@ class LocalRig(BackendRig):
             "a directory that is one": connection(directory / "linked/a.raw"),
             "qcow2 declared raw": connection(directory / "qcow2"),
             "raw declared qcow2": connection(directory / "a.raw", "qcow2"),
+            "one of several names": connection(directory / "two.raw"),
+            "our key": connection(self.state / "key"),
+            "our key by another name": connection(directory / "key.raw"),
+            "a file deep in our state": connection(self.state / "deep/disk.raw"),
+            "a file of /proc": connection(f"/proc/{os.getpid()}/comm"),
+            "a file of /sys": connection("/sys/kernel/mm/transparent_hugepage/enabled"),
             "a character device": connection("/dev/null"),
             "no device": connection("/dev/moorline-none"),
         }
@@ -126,3 +140,38 @@ def test_a_block_device_is_verified(local: LocalRig) -> None:
 def test_the_reason_names_the_real_path(local: LocalRig) -> None:
     with pytest.raises(Refused, match=f"{local.directory}/a.raw"):
         local.backend.verify(local.backend.parse(local.unfit["a directory that is one"]))
+
+
+@pytest.mark.parametrize(
+    ("vice", "why"),
+    [
+        ("one of several names", "has 2 names"),
+        ("our key", "Moorline's own state"),
+        ("our key by another name", "Moorline's own state"),
+        ("a file deep in our state", "Moorline's own state"),
+        ("a file of /proc", r"of the kernel's \(proc\)"),
+        ("a file of /sys", r"of the kernel's \(sysfs\)"),
+    ],
+)
+def test_what_no_guest_may_have_is_refused_for_what_it_is(
+    local: LocalRig, vice: str, why: str
+) -> None:
+    with pytest.raises(Refused, match=why):
+        local.backend.verify(local.backend.parse(local.unfit[vice]))
+
+
+def test_a_file_beneath_an_image_is_looked_at_as_well(local: LocalRig) -> None:
+    top = local.directory / "top.qcow2"
+    command = ["qemu-img", "create", "-qf", "qcow2", "-u", "-b", "key.raw", "-F", "raw", top, "1M"]
+    subprocess.run(command, check=True)
+    with pytest.raises(Refused, match=r"key\.raw is part of Moorline's own state"):
+        local.backend.verify(local.backend.parse(connection(top, "qcow2")))
+
+
+def test_our_state_is_known_by_its_link(local: LocalRig, tmp_path: Path) -> None:
+    named = tmp_path / "by-link"
+    named.symlink_to(local.state)
+    backend = LocalFile(local.host, state_dir=named)
+    for vice in ("our key", "our key by another name", "a file deep in our state"):
+        with pytest.raises(Refused, match="Moorline's own state"):
+            backend.verify(backend.parse(local.unfit[vice]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,17 @@ from moorline.model import (
     LinkName,
     VolumeId,
 )
-from moorline.ports import Host, Option, Values
+from moorline.ports import CheckedFile, Host, Option, Values
 
 DEVICES = Path("/dev")
+KERNELS = frozenset(
+    (
+        *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs"),
+        *("devpts", "devtmpfs", "efivarfs", "fusectl", "mqueue", "nfsd", "nsfs", "proc", "pstore"),
+        *("resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs"),
+    )
+)
+"""Types of file systems whose files are the kernel's own: to read or write one can do anything."""
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 _SCHEME = "file://"
 
@@ -47,19 +56,25 @@ class LocalFile:
     under two paths could be attached twice, and a link can be turned. Device
     nodes may be links (``/dev/disk/by-id/…``): those names last, what they
     lead to does not, and only root makes them.
+
+    Never a disk: a file of *state_dir*, where our key and our records are; a file
+    of the kernel's (/proc, /sys), wherever it is mounted; and a file with several
+    names, for which of them may be given away is then not told by the one given.
+    What counts is the file that was opened, so no bind mount and no link hides it.
     """
 
     kind: ClassVar[str] = "local"
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
     options: ClassVar[Sequence[Option]] = ()
 
-    def __init__(self, host: Host, *, devices: Path = DEVICES) -> None:
+    def __init__(self, host: Host, *, state_dir: Path, devices: Path = DEVICES) -> None:
         self._host = host
+        self._state_dir = state_dir
         self._devices = devices
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> LocalFile:
-        return cls(host)
+        return cls(host, state_dir=Path(values["state_dir"]))
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """An absolute path, or ``file:///path``, to a connection. Raises Refused.
@@ -111,7 +126,10 @@ class LocalFile:
             raise Refused(f"there is no directory {directory}") from e
         except OSError as e:
             raise Failed(f"{c.path} cannot be looked at: {e.strerror}") from e
-        return images.checked(self._host, directory, ImageFile(c.path, c.format))
+        self._demand_elsewhere(directory)
+        return images.checked(
+            self._host, directory, ImageFile(c.path, c.format), self._demand_open_to_guests
+        )
 
     def connect(self, c: LocalDisk) -> None:
         """There is nothing to make; the disk is only verified."""
@@ -119,6 +137,24 @@ class LocalFile:
 
     def disconnect(self, c: LocalDisk) -> None:
         """There is nothing to undo."""
+
+    def _demand_elsewhere(self, directory: Path) -> None:
+        """See that a directory is not within that of our state. Raises Refused."""
+        if directory.is_relative_to(os.path.realpath(self._state_dir)):
+            raise _is_ours(directory)
+
+    def _demand_open_to_guests(self, file: CheckedFile) -> None:
+        """Refuse a file that no guest may have, by whatever name. Raises Refused."""
+        kind = next((m.fstype for m in self._host.mounts() if m.id == file.mount), "")
+        if kind in KERNELS:
+            raise Refused(f"{file.path} is a file of the kernel's ({kind}), not a disk")
+        if (file.device, file.inode) in _files_in(self._state_dir):
+            raise _is_ours(file.path)
+        if file.names > 1:
+            raise Refused(
+                f"{file.path} has {file.names} names (hard links)",
+                hint="whose file it is besides cannot be told: copy it, or remove the other names",
+            )
 
     def _real_directory(self, directory: Path) -> Path:
         try:
@@ -136,3 +172,17 @@ class LocalFile:
             raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
         if not stat.S_ISBLK(st.st_mode):
             raise Refused(f"{path} is not a block device")
+
+
+def _is_ours(path: Path) -> Refused:
+    return Refused(f"{path} is part of Moorline's own state, and no guest may have it")
+
+
+def _files_in(directory: Path) -> frozenset[tuple[int, int]]:
+    """Device and inode of all that is in *directory*; nothing of it is asked, as it may hang."""
+    try:
+        device = directory.stat().st_dev
+        with os.scandir(directory) as entries:
+            return frozenset((device, entry.inode()) for entry in entries)
+    except OSError:
+        return frozenset()  # it is not there yet, or not for us to see: so are its files

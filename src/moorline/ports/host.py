@@ -96,6 +96,9 @@ class CheckedFile:
     format: Format
     mount: int
     """The id of the mount that it is on (:class:`Mount`)."""
+    device: int
+    inode: int
+    """With *device*: which file it is, whatever its name."""
     names: int
     """How many names its file system has for it: more than one are hard links."""
 

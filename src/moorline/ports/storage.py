@@ -29,7 +29,7 @@ class Option:
 
 
 Values = Mapping[str, str]
-"""The values of the options that an adapter declared, by name."""
+"""The values of the options that an adapter declared, by name; and ``state_dir``: our state's."""
 
 
 class Connection(Protocol):

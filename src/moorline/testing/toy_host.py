@@ -116,7 +116,8 @@ class ToyHost:
             raise Uncertain(f"{share} does not answer")
         if name not in state.files:
             raise Refused(f"there is no file {name} on the share")
-        return [CheckedFile(share / name, format, mount.id if mount else 0, names=1)]
+        id = mount.id if mount else 0
+        return [CheckedFile(share / name, format, id, id, hash(name), names=1)]
 
     def readable(self, path: Path, user: int, group: int) -> bool:
         return self.size(path) >= 0  # files have no owners here

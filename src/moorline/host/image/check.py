@@ -81,6 +81,8 @@ def _facts(file: int, st: os.stat_result, share: str, parts: Parts, format: str)
         "path": "/".join([share.rstrip("/"), *parts]),
         "format": format,
         "mount": _mount(file),
+        "device": st.st_dev,
+        "inode": st.st_ino,
         "names": st.st_nlink,
     }
 
