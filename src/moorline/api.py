@@ -185,6 +185,7 @@ class Moorline(Care):
         if dry_run:
             return _foreseen(absent, self._reconciler.observe(absent))
         if row.want is not Level.ABSENT:
+            self._reconciler.demand_no_snapshot(row)
             absent = self._records.put(absent)
         if row.hands_off:
             return self._let_go(absent, progress)

@@ -188,6 +188,9 @@ class Disk:
     """The path that the guest's disk names."""
     uses: frozenset[Use] = frozenset()
     """How each of the guest's definitions has it; empty where the hypervisor does not tell."""
+    beneath: tuple[str, ...] | None = ()
+    """The files beneath *source*, from which it is read where it was not written itself (an
+    external snapshot is written above them), the nearest first. None: it cannot be told."""
 
 
 NO_DISK = Disk(DiskState.NONE)
@@ -230,6 +233,9 @@ class Seen:
     """Why it cannot be told who holds the link, if it is UNKNOWN and was looked at."""
     elsewhere: str = ""
     """Why the disk that bears our mark is not the volume that is wanted; mostly empty."""
+    snapshot: bool | None = False
+    """Whether the guest writes to a file above the volume, which it still needs as it is: an
+    external snapshot. None: it cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,8 @@ def test_another_file_is_the_volume_s_disk(scene: Scene, stopped: Any) -> None:
     assert str(other.file.name) in finding["what"]
     scene.moorline("sweep", code=5)
     assert halves(stopped, volume) == (False, True), "it is somebody's work, and stays"
-    follow(scene, finding)
+    assert str(other.file.name) in follow(scene, finding).stdout
+    scene.detach(stopped.name(), volume)
     assert halves(stopped, volume) == (False, False)
     assert findings(scene) == {}
     assert scene.is_clean()

@@ -255,3 +255,29 @@ ROOT = controller(0, "pcie-root")
 )
 def test_free_places_are_counted(devices: str, ports: tuple[int, int] | None) -> None:
     assert half(devices).hotplug_ports == ports
+
+
+def chain(*files: str) -> str:
+    """What libvirt prints of the files beneath a disk's source."""
+    inner = "<backingStore/>"
+    for file in reversed(files):
+        inner = f"<backingStore type='file'><source file='{file}'/>{inner}</backingStore>"
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("format", "beneath", "told"),
+    [
+        ("raw", "", ()),
+        ("qcow2", "", None),
+        ("qcow2", chain(), ()),
+        ("qcow2", chain("/b"), ("/b",)),
+        ("qcow2", chain("/b", "/c"), ("/b", "/c")),
+    ],
+)
+def test_what_is_beneath_a_disk_is_read_where_it_is_told(
+    format: str, beneath: str, told: tuple[str, ...] | None
+) -> None:
+    source = f"<driver type='{format}'/><source file='/a'/>{beneath}"
+    domain = Domain("uuid", "n", half(disk("vdb", "ua-one", source)), None)
+    assert domain.disks()[ONE].beneath == told

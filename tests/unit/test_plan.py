@@ -94,6 +94,22 @@ def test_a_disk_on_another_path_is_not_taken_for_ours() -> None:
     assert next_step(ABSENT, seen) is Step.DETACH
 
 
+@pytest.mark.parametrize("snapshot", [True, None])
+@pytest.mark.parametrize("state", [WHOLE, PARTIAL])
+@pytest.mark.parametrize("link", LINKS)
+def test_a_disk_above_its_volume_is_never_taken_nor_made_whole(
+    link: Link, state: DiskState, snapshot: bool | None
+) -> None:
+    seen = Seen(link, Disk(state, source="/above"), FREE, snapshot=snapshot)
+    for want in Level:
+        assert next_step(want, seen) not in (Step.DETACH, Step.FORGET)
+    if isinstance(link, Linked):
+        assert next_step(ABSENT, seen) is Step.PARK
+        assert next_step(CONNECTED, seen) is Step.PARK
+    if isinstance(link, Linked) and snapshot:
+        assert next_step(ATTACHED, seen) is (Step.NOTHING if state is WHOLE else Step.PARK)
+
+
 @pytest.mark.parametrize(
     ("want", "link", "state", "held"), list(itertools.product(Level, LINKS, DiskState, Held))
 )

@@ -147,6 +147,8 @@ class Doctor:
         elif step is Step.PARK and isinstance(seen.link, Broken):
             stop = self._stop_command.format(shlex.quote((*seen.users, row.guest_name)[0]))
             yield findings.dead_share(row, seen, stop)
+        elif seen.snapshot is not False:
+            yield findings.snapshot(row, seen)
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
         elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):

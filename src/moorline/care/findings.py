@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from moorline.core.disks import commit, over
 from moorline.core.plan import Step
 from moorline.core.reconciler import reason
 from moorline.model import Attachment, Guest, Seen, VolumeId
@@ -111,8 +112,21 @@ def other_disk(row: Attachment, seen: Seen) -> Finding:
         "other-disk",
         row.key.volume,
         seen.elsewhere,
-        "the guest works on another file than the one that is wished",
-        command("moorline", "detach", row.guest_name, row.key.volume),
+        "the guest works on another file than the one that is wished, and what it writes is there:"
+        " who detaches the volume and attaches it again has it as it was before",
+        command("virsh", "domblklist", "--details", row.guest_name),
+    )
+
+
+def snapshot(row: Attachment, seen: Seen) -> Finding:
+    """The guest writes above its volume."""
+    return Finding(
+        "snapshot",
+        row.key.volume,
+        over(seen),
+        "it is not detached until the snapshot is written back into the volume, which the guest"
+        " must run for",
+        command(*commit(row, seen)),
     )
 
 

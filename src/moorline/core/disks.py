@@ -13,6 +13,7 @@ from moorline.model import (
     ImageFile,
     Link,
     Linked,
+    Seen,
     Use,
     VolumeId,
 )
@@ -37,12 +38,47 @@ def path_of(link: Link) -> str:
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
     """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
     there = path_of(link)
+    if snapshot(there, disk):
+        return ""
     if disk.source and there not in ("", disk.source):
         return f"the guest's disk of this volume is {disk.source}, not {there}"
     source = link.source if isinstance(link, Linked) else None
     form = source.format if isinstance(source, ImageFile) else ""
     whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
     return next(filter(None, whys), "")
+
+
+def snapshot(there: str, disk: Disk) -> bool | None:
+    """Whether the volume's path *there* ('': unknown) lies beneath the disk; as in ``Seen``."""
+    if there in ("", disk.source) or not disk.source:
+        return False
+    return None if disk.beneath is None else there in disk.beneath
+
+
+def over(seen: Seen) -> str:
+    """Say why a disk above its volume must stay."""
+    if seen.snapshot is None:
+        return (
+            f"the guest's disk of this volume is {seen.disk.source}, and it cannot be told whether"
+            " that is an external snapshot, which needs the volume"
+        )
+    return (
+        f"the guest writes to {seen.disk.source}, an external snapshot above the volume:"
+        " without it the guest is back before the snapshot, and what is written to the"
+        " volume then ruins it"
+    )
+
+
+def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
+    """The command that writes a snapshot back into its volume, while the guest runs."""
+    disk = seen.disk
+    if not seen.snapshot or not disk.beneath:
+        return ("virsh", "domblklist", "--details", row.guest_name)
+    base = path_of(seen.link) or disk.beneath[-1]
+    return (
+        *("virsh", "blockcommit", row.guest_name, disk.device),
+        *("--base", base, "--active", "--pivot", "--wait"),
+    )
 
 
 def _otherwise(use: Use, form: str, options: DiskOptions) -> str:

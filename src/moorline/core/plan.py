@@ -41,7 +41,7 @@ def next_step(want: Level, seen: Seen) -> Step:
     if seen.disk.state is DiskState.LEAVING or (isinstance(seen.link, Unknown) and seen.link.hangs):
         return Step.WAIT
     if want < Level.ATTACHED and has_disk:
-        return Step.DETACH
+        return Step.DETACH if seen.snapshot is False else Step.PARK
     if isinstance(seen.link, Unknown):
         return Step.WAIT
     if isinstance(seen.link, Foreign):
@@ -52,11 +52,16 @@ def next_step(want: Level, seen: Seen) -> Step:
         return _renew(seen)
     if isinstance(seen.link, Unlinked):
         return Step.CONNECT
-    if want is Level.ATTACHED and has_disk and seen.elsewhere:
+    return _plug(seen) if want is Level.ATTACHED else Step.NOTHING
+
+
+def _plug(seen: Seen) -> Step:
+    if seen.disk.state is DiskState.WHOLE:
+        return Step.PARK if seen.elsewhere else Step.NOTHING
+    # Half a disk is not made whole with another file than its other half is.
+    if seen.disk.state is not DiskState.NONE and (seen.elsewhere or seen.snapshot):
         return Step.PARK
-    if want is Level.ATTACHED and seen.disk.state is not DiskState.WHOLE:
-        return Step.ATTACH
-    return Step.NOTHING
+    return Step.ATTACH
 
 
 def _leave(seen: Seen) -> Step:

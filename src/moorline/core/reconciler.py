@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -9,7 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from moorline.core.disks import elsewhere, is_somebody_elses, own_disk, path_of
+from moorline.core.disks import (
+    commit,
+    elsewhere,
+    is_somebody_elses,
+    over,
+    own_disk,
+    path_of,
+    snapshot,
+)
 from moorline.core.locks import Lanes
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
@@ -141,8 +150,28 @@ class Reconciler:
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
         use = self._use(row, link, disk)
-        there = elsewhere(row, link, disk)
-        return Seen(link, disk, use.held, use.by, use.unsure, there)
+        # A disk can be told from its volume's snapshot while the link is not there, too.
+        volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
+        return Seen(
+            *(link, disk, use.held, use.by, use.unsure),
+            elsewhere(row, link, disk),
+            snapshot(volume, disk),
+        )
+
+    def demand_no_snapshot(self, row: Attachment) -> None:
+        """Refuse to take away a disk whose guest writes above the volume, if that can be seen.
+
+        What cannot be looked at now is looked at before each step. Raises Refused.
+        """
+        try:
+            seen = self.observe(row)
+        except MoorlineError:
+            return
+        if seen.snapshot is not False:
+            raise Refused(
+                f"volume {row.key.volume} is not taken from {row.guest_name}: {over(seen)}",
+                hint=shlex.join(commit(row, seen)),
+            )
 
     def link(self, row: Attachment) -> Link:
         """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
@@ -341,7 +370,7 @@ def reason(step: Step, seen: Seen) -> str:
     if step is Step.PARK and isinstance(seen.link, Broken):
         return f"{seen.link.reason}; stop its users first: {', '.join(seen.users)}"
     if step is Step.PARK:
-        return seen.elsewhere
+        return seen.elsewhere or over(seen)
     if step is Step.WAIT:
         return _waits_for(seen)
     return ""

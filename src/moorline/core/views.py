@@ -25,8 +25,8 @@ from moorline.model import (
 class View:
     """One attachment as it is wished and as it is seen.
 
-    ``seen`` is one of *attached*, *partial* (only live, or only in the
-    definition), *leaving*, *connected*, *absent*, *broken*, *foreign*,
+    ``seen`` is one of *attached*, *snapshot* (the guest writes to a file above it), *partial*
+    (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken*, *foreign*,
     *unknown*. ``next`` is the step that is due and, if it waits, for what.
     """
 
@@ -81,6 +81,8 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> V
 
 def state_of(seen: Seen) -> str:
     """Return the one word that sums up an observation."""
+    if seen.snapshot and seen.disk.state is DiskState.WHOLE:
+        return "snapshot"
     if seen.disk.state is not DiskState.NONE:
         return "attached" if seen.disk.state is DiskState.WHOLE else seen.disk.state.value
     match seen.link:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from moorline.core.disks import elsewhere, own_disk
+from moorline.core.disks import elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
@@ -142,7 +142,9 @@ class Looker:
             want = min(row.want, Level.CONNECTED)
             return next_step(want, Seen(link)) is not Step.NOTHING
         disk = own_disk(row, mine)
-        step = next_step(row.want, Seen(link, disk, elsewhere=elsewhere(row, link, disk)))
+        above = snapshot(path_of(link), disk)
+        seen = Seen(link, disk, elsewhere=elsewhere(row, link, disk), snapshot=above)
+        step = next_step(row.want, seen)
         if step is Step.PARK:
             self._parked.add(row.key)
         return step is not Step.NOTHING

@@ -152,6 +152,8 @@ class Guests:
                 f"{machine.guest.name} was not launched by Moorline, and is not removed",
                 hint="--any removes it all the same",
             )
+        for row in rows:
+            self._reconciler.demand_no_snapshot(row)
         steps: list[str] = []
         if machine is not None:
             self._stop(machine, force, time.monotonic() + timeout, progress, steps)

@@ -42,6 +42,8 @@ class MarkedDisk:
     format: str = "raw"
     readonly: bool = False
     shared: bool = False
+    beneath: tuple[str, ...] | None = ()
+    """The files beneath it, the nearest first; None: libvirt does not tell."""
 
     def use(self, volume: VolumeId) -> Use:
         """As the core knows it."""
@@ -76,6 +78,7 @@ class Half:
                 _get(disk, "driver", "type") or "raw",
                 disk.find("readonly") is not None,
                 disk.find("shareable") is not None,
+                _beneath(disk),
             )
             for disk in self._xml.iterfind("devices/disk")
             if (volume := marked_as(disk))
@@ -194,7 +197,7 @@ class Domain:
                 uses = frozenset(
                     other.disks[volume].use(volume) for other in everywhere if volume in other.disks
                 )
-                found.setdefault(volume, Disk(state, disk.target, disk.source, uses))
+                found.setdefault(volume, Disk(state, disk.target, disk.source, uses, disk.beneath))
         return found
 
     def paths(self) -> frozenset[str]:
@@ -256,6 +259,18 @@ def _riddle(element: ET.Element) -> str:
         names = (element.get(name, "") for name in ("file", "dev", "dir"))
         return next((f"{name}" for name in names if name and not name.startswith("/")), "")
     return ""
+
+
+def _beneath(disk: ET.Element) -> tuple[str, ...] | None:
+    """The chain below a disk's source. A definition need not have it, and a raw file has none."""
+    above = disk.find("backingStore")
+    if above is None and _get(disk, "driver", "type") not in ("", "raw"):
+        return None
+    found = []
+    while above is not None and (path := _source(above)):
+        found.append(path)
+        above = above.find("backingStore")
+    return tuple(found)
 
 
 def _unit(device: ET.Element, controller: int | None) -> int | None:
