@@ -175,3 +175,20 @@ def test_our_state_is_known_by_its_link(local: LocalRig, tmp_path: Path) -> None
     for vice in ("our key", "our key by another name", "a file deep in our state"):
         with pytest.raises(Refused, match="Moorline's own state"):
             backend.verify(backend.parse(local.unfit[vice]))
+
+
+def test_disks_lie_only_where_the_operator_lets_them(local: LocalRig, tmp_path: Path) -> None:
+    by_link = tmp_path / "by-link"
+    by_link.symlink_to(local.directory / "dir")
+    inside = local.directory / "dir/a.raw"
+    inside.write_bytes(bytes(4096))
+    values = {"state_dir": str(local.state), "local_directories": f"/srv/none, {by_link},"}
+    limited = LocalFile.from_options(local.host, values)
+    assert limited.verify(limited.parse(connection(inside))).path == inside
+    for outside in (local.good, connection("/dev/null"), connection(f"{local.directory}/dir2")):
+        with pytest.raises(Refused, match="not where local disks may lie"):
+            limited.verify(limited.parse(outside))
+    anywhere = LocalFile.from_options(local.host, {**values, "local_directories": ""})
+    assert anywhere.verify(anywhere.parse(local.good))
+    with pytest.raises(Refused, match="not an absolute path"):
+        LocalFile.from_options(local.host, {**values, "local_directories": "srv"})

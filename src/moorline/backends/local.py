@@ -65,16 +65,36 @@ class LocalFile:
 
     kind: ClassVar[str] = "local"
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
-    options: ClassVar[Sequence[Option]] = ()
+    options: ClassVar[Sequence[Option]] = (
+        Option(
+            "local_directories",
+            "",
+            "Directories in which local disks may lie, devices too, comma-separated."
+            " Default: anywhere.",
+        ),
+    )
 
-    def __init__(self, host: Host, *, state_dir: Path, devices: Path = DEVICES) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        state_dir: Path,
+        directories: Sequence[Path] = (),
+        devices: Path = DEVICES,
+    ) -> None:
+        if strange := [str(each) for each in directories if not each.is_absolute()]:
+            raise Refused(f"local_directories: {strange[0]!r} is not an absolute path")
         self._host = host
         self._state_dir = state_dir
+        # Disks are known by their real paths.
+        self._directories = [Path(os.path.realpath(each)) for each in directories]
         self._devices = devices
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> LocalFile:
-        return cls(host, state_dir=Path(values["state_dir"]))
+        named = (each.strip() for each in values["local_directories"].split(","))
+        directories = [Path(each) for each in named if each]
+        return cls(host, state_dir=Path(values["state_dir"]), directories=directories)
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """An absolute path, or ``file:///path``, to a connection. Raises Refused.
@@ -112,6 +132,11 @@ class LocalFile:
 
         Backing files must lie in the image's own directory or beneath it.
         """
+        if self._directories and not any(map(c.path.is_relative_to, self._directories)):
+            raise Refused(
+                f"{c.path} is not where local disks may lie",
+                hint="local_directories names the directories",
+            )
         if c.path.is_relative_to(self._devices):
             self._verify_device(c.path)
             return BlockDevice(c.path)
