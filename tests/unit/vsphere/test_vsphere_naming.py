@@ -196,7 +196,7 @@ def test_a_datastore_that_two_datacenters_have_needs_its_datacenter(
 
 @pytest.mark.parametrize(
     ("datacenter", "why"),
-    [("DC1", "is in another datacenter than DC1"), ("DC7", "DC7 has no datastore nfs1")],
+    [("DC1", "is in another datacenter than DC1"), ("DC7", "no datastore nfs1 in datacenter DC7")],
 )
 def test_a_disk_of_another_datacenter_is_refused(
     both: VSphere, here: Operator, datacenter: str, why: str

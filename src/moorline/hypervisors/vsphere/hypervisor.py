@@ -57,7 +57,7 @@ class VSphere:
     ) -> None:
         self._session = session
         self._inventory = Inventory(session)
-        self._naming = Naming(session, self._inventory, deadline=task_deadline)
+        self._naming = Naming(session, deadline=task_deadline)
         self._task_deadline = task_deadline
         self._move_deadline = move_deadline
 
@@ -251,26 +251,16 @@ class VSphere:
 
         Raises Refused, NotOurs if it or another machine has the disk, under whatever name.
         """
-        store = ""
+        whole, store = self._inventory.whole(), ""
         if isinstance(source, DatastoreDisk):
-            store = self._naming.check(source, machine)._moId
+            within = self._inventory.datacenter(machine.ref)._moId
+            store = self._naming.check(source, within, whole.stores).ref._moId
         uuid = self._uuid(machine, path)
         wanted = names(path, store, uuid=uuid)
         _refuse_twice(machine, path, wanted)
         if not options.shared:
-            self._refuse_others(machine, path, wanted)
+            _refuse_others(machine, path, wanted, whole.machines)
         return uuid
-
-    def _refuse_others(self, machine: Machine, path: str, wanted: set[str]) -> None:
-        """A machine that holds the disk for others is none; one that cannot be read has locks."""
-        for other in self._inventory.machines()[0]:
-            if other.ref == machine.ref or other.holds:
-                continue
-            if any(wanted & device.names for device in other.devices):
-                raise Refused(
-                    f"{path} is a disk of {other.name} already",
-                    hint="detach it there, or say that the volume is shared",
-                )
 
     def _uuid(self, machine: Machine, path: str) -> str:
         """The disk's UUID, which also proves that it is there. Raises Refused."""
@@ -339,6 +329,18 @@ def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
     same = any(wanted & device.names for device in machine.devices)
     if same or path in machine.guest().paths:
         raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
+
+
+def _refuse_others(machine: Machine, path: str, wanted: set[str], all: Sequence[Machine]) -> None:
+    """A machine that holds the disk for others is none; of one that cannot be read, locks tell."""
+    for other in all:
+        if other.ref == machine.ref or other.holds:
+            continue
+        if any(wanted & device.names for device in other.devices):
+            raise Refused(
+                f"{path} is a disk of {other.name} already",
+                hint="detach it there, or say that the volume is shared",
+            )
 
 
 def _refuse_difference(machine: Machine, volume: VolumeId, device: Device | None) -> None:

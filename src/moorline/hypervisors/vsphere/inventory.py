@@ -14,6 +14,7 @@ from moorline.errors import NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.properties import (
     Values,
     collector,
+    everything,
     everywhere,
     fetch,
     read,
@@ -48,6 +49,28 @@ class Unreadable:
     def guest(self) -> Guest:
         """What a survey tells of it."""
         return Guest(self.id, self.name, self.running, {}, frozenset(), self.why, _REMEDY)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A datastore, and the datacenter in which its name is its own."""
+
+    ref: Any
+    name: str
+    type: str
+    browser: Any
+    center: str
+    """vCenter's reference of the datacenter."""
+    datacenter: str
+    """The datacenter's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All that there is at one moment; of machines, those that can be read."""
+
+    machines: Sequence[Machine]
+    stores: Sequence[Store]
 
 
 class Inventory:
@@ -102,23 +125,35 @@ class Inventory:
 
     def machines(self) -> tuple[list[Machine], list[Unreadable]]:
         """Look at all machines: those that can be read, and the others."""
-        rows = [
-            (ref, values)
-            for ref, values in self._all(READS, "the guests cannot be surveyed")
-            if values["runtime.connectionState"] not in _LOST
-        ]
-        blind = [
-            Unreadable(
-                GuestId(_uuid(values) or ref._moId),
-                values["name"],
-                values.get("runtime.powerState") != vim.VirtualMachine.PowerState.poweredOff,
-                why,
-                frozenset(store._moId for store in values.get("datastore", ())),
-            )
-            for ref, values in rows
-            if (why := _unreadable(values))
-        ]
-        return [parse(ref, values) for ref, values in rows if not _unreadable(values)], blind
+        return _told_apart(self._all(READS, "the guests cannot be surveyed"))
+
+    def whole(self) -> Whole:
+        """Look at all machines, datacenters and datastores in one call."""
+        kinds = {
+            vim.VirtualMachine: READS,
+            vim.Datacenter: ("name", "datastore"),
+            vim.Datastore: ("name", "summary.type", "browser"),
+        }
+        rows = everything(self._session, "the inventory cannot be looked at", kinds)
+        machines, _ = _told_apart([row for row in rows if isinstance(row[0], vim.VirtualMachine)])
+        found = {ref: values for ref, values in rows if isinstance(ref, vim.Datastore)}
+        return Whole(
+            machines,
+            [
+                Store(
+                    ref,
+                    found[ref]["name"],
+                    found[ref]["summary.type"],
+                    found[ref]["browser"],
+                    center._moId,
+                    values["name"],
+                )
+                for center, values in rows
+                if isinstance(center, vim.Datacenter)
+                for ref in values["datastore"]
+                if ref in found
+            ],
+        )
 
     def users(self, disks: Sequence[Device], besides: Any) -> list[str]:
         """The names of the machines that have one of *disks*, but for the machine *besides*.
@@ -195,14 +230,6 @@ class Inventory:
         names = [values["name"] for ref, values in rows if ref == cluster]
         return names[0], [_datastore(ref, values) for ref, values in rows if ref != cluster]
 
-    def datacenters_of(self, datastore: str) -> dict[str, str]:
-        """The datacenters that have a datastore of that name: reference and name of each."""
-        what = f"datastore {datastore} cannot be looked up"
-        all = everywhere(self._session, what, vim.Datastore, ("name",))
-        within = {self.datacenter(ref)._moId for ref, values in all if values["name"] == datastore}
-        centers = everywhere(self._session, what, vim.Datacenter, ("name",))
-        return {ref._moId: values["name"] for ref, values in centers if ref._moId in within}
-
     def datastore(self, name: str, within: Any) -> tuple[Any, Datastore]:
         """The datastore *name* of the datacenter *within*. Raises NotFound."""
         to_each = collector.TraversalSpec(type=vim.Datacenter, path="datastore", skip=False)
@@ -244,6 +271,24 @@ class Inventory:
         if not rows:
             raise NotFound(f"{ref._moId} is in no datacenter")
         return rows[0][0]
+
+
+def _told_apart(
+    found: Sequence[tuple[Any, Values]],
+) -> tuple[list[Machine], list[Unreadable]]:
+    rows = [row for row in found if row[1]["runtime.connectionState"] not in _LOST]
+    blind = [
+        Unreadable(
+            GuestId(_uuid(values) or ref._moId),
+            values["name"],
+            values.get("runtime.powerState") != vim.VirtualMachine.PowerState.poweredOff,
+            why,
+            frozenset(store._moId for store in values.get("datastore", ())),
+        )
+        for ref, values in rows
+        if (why := _unreadable(values))
+    ]
+    return [parse(ref, values) for ref, values in rows if not _unreadable(values)], blind
 
 
 def _uuid(values: Values) -> GuestId:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from pyVmomi import vim
 
-from moorline.errors import Refused
+from moorline.errors import NotFound, Refused
 from moorline.hypervisors.vsphere.client import tasks
-from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import Machine
+from moorline.hypervisors.vsphere.inventory import Store
 from moorline.model import DatastoreDisk
 
 _OBJECTS = ("vvol", "vsan")
@@ -24,50 +22,31 @@ _browser = vim.host.DatastoreBrowser
 class Naming:
     """Refuses all spellings of a disk but one, or two wishes could be one disk."""
 
-    def __init__(self, session: Session, inventory: Inventory, *, deadline: float) -> None:
+    def __init__(self, session: Session, *, deadline: float) -> None:
         self._session = session
-        self._inventory = inventory
         self._deadline = deadline
+        # Folders that are ids, by datastore: an id stays one, and is looked up once.
+        self._ids: set[tuple[str, str]] = set()
 
-    def check(self, source: DatastoreDisk, machine: Machine) -> Any:
-        """Return the datastore's reference. Raises Refused, NotFound, Unavailable, Uncertain."""
-        within = self._inventory.datacenter(machine.ref)
-        self._check_datacenter(source, machine, within)
-        ref, facts = self._inventory.datastore(source.datastore, within)
-        if facts.type.lower() in _OBJECTS:
-            self._check_folder(source, ref)
-        return ref
+    def check(self, source: DatastoreDisk, within: str, stores: Sequence[Store]) -> Store:
+        """Return the disk's datastore, in the guest's datacenter *within*.
 
-    def _check_datacenter(self, source: DatastoreDisk, machine: Machine, within: Any) -> None:
-        known = self._inventory.datacenters_of(source.datastore)
-        if not source.datacenter:
-            if len(known) > 1:
-                raise Refused(
-                    f"{len(known)} datacenters have a datastore {source.datastore}",
-                    hint="name the datacenter: ?datacenter=NAME, one of "
-                    + ", ".join(sorted(known.values())),
-                )
-            return
-        if source.datacenter not in known.values():
-            raise Refused(
-                f"datacenter {source.datacenter} has no datastore {source.datastore}",
-                hint=f"{', '.join(sorted(known.values()))} has one" if known else "",
-            )
-        if list(known.values()).count(source.datacenter) > 1:
-            raise Refused(f"there are several datacenters called {source.datacenter}")
-        if known.get(within._moId) != source.datacenter:
-            raise Refused(f"{machine.name} is in another datacenter than {source.datacenter}")
+        Raises Refused, NotFound, Unavailable, Uncertain.
+        """
+        store = _in_datacenter(source, within, [s for s in stores if s.name == source.datastore])
+        folder = (store.ref._moId, source.file.partition("/")[0])
+        if store.type.lower() in _OBJECTS and folder not in self._ids:
+            self._check_folder(source, store)
+            self._ids.add(folder)
+        return store
 
-    def _check_folder(self, source: DatastoreDisk, ref: Any) -> None:
-        what = f"the folders of datastore {source.datastore} cannot be listed"
-        rows = read(self._session, what, [ref], vim.Datastore, ("browser",))
+    def _check_folder(self, source: DatastoreDisk, store: Store) -> None:
         # Without a query or the details, vCenter tells the names alone.
         wanted = _browser.SearchSpec(matchPattern=["*"])
-        browser, top = rows[0][1]["browser"], f"[{source.datastore}]"
         found = tasks.run(
             self._session,
-            what,
-            lambda: browser.SearchDatastore_Task(top, wanted),
+            f"the folders of datastore {store.name} cannot be listed",
+            lambda: store.browser.SearchDatastore_Task(f"[{store.name}]", wanted),
             deadline=self._deadline,
         ).file
         first, _, rest = source.file.partition("/")
@@ -76,7 +55,28 @@ class Naming:
         ids = [each.path for each in found if each.friendlyName == first]
         if len(ids) == 1 and rest:
             raise Refused(
-                f"{first} is a second name of the folder {ids[0]} on {source.datastore}",
-                hint=f"name the disk vmdk://{source.datastore}/{ids[0]}/{rest}",
+                f"{first} is a second name of the folder {ids[0]} on {store.name}",
+                hint=f"name the disk vmdk://{store.name}/{ids[0]}/{rest}",
             )
-        raise Refused(f"there is no folder {first} on datastore {source.datastore}")
+        raise Refused(f"there is no folder {first} on datastore {store.name}")
+
+
+def _in_datacenter(source: DatastoreDisk, within: str, known: Sequence[Store]) -> Store:
+    names = sorted(store.datacenter for store in known)
+    if not source.datacenter and len(known) > 1:
+        raise Refused(
+            f"{len(known)} datacenters have a datastore {source.datastore}",
+            hint="name the datacenter: ?datacenter=NAME, one of " + ", ".join(names),
+        )
+    meant = [store for store in known if source.datacenter in ("", store.datacenter)]
+    if not meant:
+        where = f"datacenter {source.datacenter}" if source.datacenter else "any datacenter"
+        raise NotFound(
+            f"there is no datastore {source.datastore} in {where}",
+            hint=f"{', '.join(names)} has one" if names else "",
+        )
+    if len(meant) > 1:
+        raise Refused(f"there are several datacenters called {source.datacenter}")
+    if meant[0].center != within:
+        raise Refused(f"the guest is in another datacenter than {meant[0].datacenter}")
+    return meant[0]

@@ -55,26 +55,35 @@ def fetch(
 
 def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) -> list[Any]:
     """The same, of all objects of *kind* that there are."""
+    return everything(session, what, {kind: paths})
+
+
+def everything(
+    session: Session, what: str, kinds: Mapping[Any, Sequence[str]]
+) -> list[tuple[Any, Values]]:
+    """The same, of all objects of several kinds, as they are at one moment."""
     try:
-        return _in_view(session, what, kind, paths)
+        return _in_view(session, what, kinds)
     except NotFound:  # the view went with its session
         pass
     try:
-        return _in_view(session, what, kind, paths)
+        return _in_view(session, what, kinds)
     except NotFound as error:
         raise Unavailable(error.message, hint=error.hint) from error
 
 
-def _in_view(session: Session, what: str, kind: type, paths: Sequence[str]) -> list[Any]:
+def _in_view(session: Session, what: str, kinds: Mapping[Any, Sequence[str]]) -> list[Any]:
     content = session.content
     view = session.ask(
         what,
-        lambda: content.viewManager.CreateContainerView(content.rootFolder, [kind], recursive=True),
+        lambda: content.viewManager.CreateContainerView(
+            content.rootFolder, [*kinds], recursive=True
+        ),
     )
     to_each = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
     source = collector.ObjectSpec(obj=view, skip=True, selectSet=[to_each])
     try:
-        return fetch(session, what, [source], {kind: paths})
+        return fetch(session, what, [source], kinds)
     finally:
         with suppress(MoorlineError):  # it ends with the session
             session.ask(what, view.DestroyView)
