@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -67,6 +69,40 @@ def test_a_file_is_never_made_shorter_or_longer(
             libvirt_rig.hypervisor.extend(me, VOLUME, size)
     assert (source.path.stat().st_size, size_in(guest)) == (3 * MIB, MIB)
     take_away(libvirt_rig, me, VOLUME)
+
+
+@pytest.mark.parametrize("how", ["replaced", "moved", "deleted", "linked"])
+def test_what_the_guest_has_open_must_be_what_is_there(
+    moorline: Moorline, guest: guests.Guest, libvirt_rig: LibvirtRig, how: str
+) -> None:
+    source = libvirt_rig.new_source().path
+    link = source.with_name("link.raw")
+    link.symlink_to(source)
+    path = link if how == "linked" else source
+    moorline("attach", guest.name, str(path), "--format", "raw", "--volume", VOLUME)
+    new = libvirt_rig.new_source().path
+    os.truncate(new, 3 * MIB)
+    if how == "moved":
+        source.rename(source.with_name("old.raw"))
+    if how in ("replaced", "moved"):
+        new.rename(source)
+    elif how == "deleted":
+        source.unlink()
+    else:
+        os.truncate(source, 3 * MIB)
+    well = how == "linked"
+    done = moorline("extend", guest.name, VOLUME, "--timeout", "0", code=None)
+    assert (done.returncode == 0) is well, done.stderr
+    assert size_in(guest) == (3 * MIB if well else MIB)
+    if not well:
+        assert path.exists() is (how != "deleted")
+        (finding,) = json.loads(moorline("doctor", "--output", "json", code=10).stdout)["findings"]
+        assert finding["check"] == "replaced-image"
+        told = subprocess.run(
+            shlex.split(finding["next"]), check=True, capture_output=True, text=True
+        ).stdout
+        assert str(path) in told
+    moorline("detach", guest.name, VOLUME)
 
 
 def test_a_file_of_half_a_sector_more(libvirt_rig: LibvirtRig, guest: guests.Guest) -> None:

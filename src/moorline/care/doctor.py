@@ -16,6 +16,7 @@ from moorline.core.reconciler import Reconciler, reason, unknown_users, users
 from moorline.core.records import Records, Trouble, trouble_key
 from moorline.errors import MoorlineError, Refused
 from moorline.model import (
+    NO_DISK,
     Attachment,
     Broken,
     Foreign,
@@ -36,6 +37,7 @@ from moorline.ports.inspection import (
     Found,
     FuseControl,
     Inventory,
+    OpenImages,
 )
 
 
@@ -82,6 +84,7 @@ class Doctor:
         self._records = records
         self._reconciler = reconciler
         self._survey = hypervisor.survey
+        self._images = hypervisor if isinstance(hypervisor, OpenImages) else None
         self._look_command = hypervisor.look_command
         self._stop_command = hypervisor.stop_command
         self._around = around
@@ -151,11 +154,18 @@ class Doctor:
             yield findings.snapshot(row, seen)
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
+        elif why := self._replaced(row, seen):
+            yield findings.replaced_image(row, why)
         elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
             yield findings.refused_wish(row, trouble.message)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
             yield findings.not_as_wished(row, waits or f"the next step is to {step.value}")
+
+    def _replaced(self, row: Attachment, seen: Seen) -> str:
+        if self._images is None or seen.disk == NO_DISK:
+            return ""
+        return self._images.replaced(row.key.guest, row.key.volume)
 
     def _ill(self, link: str, ill: Link | None) -> Iterator[Finding]:
         """What no step of ours can cure."""

@@ -118,6 +118,18 @@ def other_disk(row: Attachment, seen: Seen) -> Finding:
     )
 
 
+def replaced_image(row: Attachment, why: str) -> Finding:
+    """A running guest has another file open than the one at its disk's path."""
+    return Finding(
+        "replaced-image",
+        row.key.volume,
+        why,
+        "what the guest writes is not in the file that is there, and is gone when it stops:"
+        " copy within the guest what shall stay, before it stops or lets the disk go",
+        command("virsh", "domblklist", "--details", row.guest_name),
+    )
+
+
 def snapshot(row: Attachment, seen: Seen) -> Finding:
     """The guest writes above its volume."""
     return Finding(

@@ -120,6 +120,18 @@ class Inventory(Protocol):
         """Drop the connection to the hypervisor."""
 
 
+@runtime_checkable
+class OpenImages(Protocol):
+    """A hypervisor that can tell which files its running guests have open."""
+
+    def replaced(self, guest: GuestId, volume: VolumeId) -> str:
+        """Why what a guest has open as a volume is not the file at its path; mostly ''.
+
+        A guest that is stopped has nothing open. What cannot be told is ''. Bounded in time.
+        Raises Failed, Unavailable, Uncertain.
+        """
+
+
 class FuseControl(Protocol):
     """The kernel's control of FUSE connections."""
 

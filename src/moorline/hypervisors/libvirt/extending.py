@@ -6,8 +6,9 @@ from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
-from moorline.model import VolumeId
-from moorline.ports import Measure
+from moorline.hypervisors.libvirt.opened import opened
+from moorline.model import GuestId, VolumeId
+from moorline.ports import Measure, Places
 
 SECTOR = 512
 """QEMU counts in these: it fills up a file's last one."""
@@ -26,6 +27,32 @@ def stored(disk: MarkedDisk, measure: Measure) -> int:
     except OSError as e:
         raise Failed(f"{disk.source} cannot be looked at: {e.strerror}") from e
     return -(-size // SECTOR) * SECTOR
+
+
+def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places) -> str:
+    """Why the file that a running guest has open is not the one at its path; mostly ''.
+
+    Raises Failed, Uncertain.
+    """
+    if domain.live is None or disk.source.startswith("/dev/"):
+        return ""
+    gone = False
+    try:
+        # So the kernel learns what became of the name on a share, and hangs in nothing below.
+        measure(Path(disk.source))
+    except FileNotFoundError:
+        gone = True
+    except OSError as e:
+        raise Failed(f"{disk.source} cannot be looked at: {e.strerror}") from e
+    has = opened(GuestId(domain.uuid))
+    names = {disk.source} | (places([disk.source])[disk.source] or frozenset())
+    if has is None or (names & has and not gone):
+        return ""
+    return (
+        f"{domain.name} has another file open than the one that is"
+        f"{' not there any more' if gone else ''} at {disk.source}: it was moved, replaced"
+        " or deleted while the guest ran"
+    )
 
 
 def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:

@@ -21,7 +21,7 @@ from moorline.hypervisors.libvirt.access import (
 from moorline.hypervisors.libvirt.connection import Connection, module
 from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
-from moorline.hypervisors.libvirt.extending import extensible, measure_here, stored
+from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.propagation import hidden_from
@@ -40,6 +40,7 @@ from moorline.model import (
 )
 from moorline.ports import Measure, Places, Readable, Wake
 
+REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
 BYTES = 1
@@ -179,6 +180,12 @@ class Libvirt:
     def inventory(self) -> LibvirtInventory:
         return LibvirtInventory(self._connection.uri)
 
+    def replaced(self, guest: GuestId, volume: VolumeId) -> str:
+        """See :class:`moorline.ports.inspection.OpenImages`."""
+        domain = self._look(guest)
+        disk = domain.live.disks.get(volume) if domain.live is not None else None
+        return replaced(domain, disk, self._measure, self._places) if disk is not None else ""
+
     def watch(self, wake: Wake, stop: threading.Event) -> None:
         events.watch(self._connection.uri, wake, stop)
 
@@ -191,6 +198,10 @@ class Libvirt:
         disk = extensible(domain, volume)
         # First, because libvirt looks at the storage too, and would hang with it.
         storage = stored(disk, self._measure)
+        if why := replaced(domain, disk, self._measure, self._places):
+            raise Refused(
+                f"volume {volume} is not extended: {why}", hint=f"{REPLACED}; moorline doctor"
+            )
         told = self._connection.look(
             guest, lambda virt: self._handle(virt, guest).blockInfo(disk.target)[CAPACITY]
         )

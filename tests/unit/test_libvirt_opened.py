@@ -1,0 +1,58 @@
+"""Which files a guest's QEMU has open, on a process table of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moorline.errors import Failed
+from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk, parse
+from moorline.hypervisors.libvirt.extending import replaced
+from moorline.hypervisors.libvirt.opened import opened
+from moorline.model import GuestId
+
+GUEST = GuestId("01234567-89ab-cdef-0123-456789abcdef")
+
+
+def process(proc: Path, pid: int, *words: str, files: tuple[str, ...] = ()) -> None:
+    (proc / str(pid) / "fd").mkdir(parents=True)
+    (proc / str(pid) / "cmdline").write_bytes("\0".join((*words, "")).encode())
+    for number, file in enumerate(files):
+        (proc / str(pid) / "fd" / str(number)).symlink_to(file)
+
+
+def test_its_process_is_known_by_the_guest_s_uuid(tmp_path: Path) -> None:
+    process(tmp_path, 1, "init", files=("/one",))
+    process(tmp_path, 2, "virsh", "domblklist", GUEST, files=("/two",))
+    process(tmp_path, 3, "qemu", "-uuid", "another", files=("/three",))
+    (tmp_path / "4").mkdir()
+    (tmp_path / "self").mkdir()
+    assert opened(GUEST, tmp_path) is None
+    process(tmp_path, 5, "qemu", "-name", "n", "-uuid", GUEST, files=("/a", "/b (deleted)"))
+    assert opened(GUEST, tmp_path) == {"/a", "/b (deleted)"}
+
+
+@pytest.mark.parametrize("uuid", ["not-there", GUEST])
+def test_what_cannot_be_told_is_not_replaced(tmp_path: Path, uuid: str) -> None:
+    file = tmp_path / "disk"
+    file.touch()
+    live = parse("<domain id='1'><name>n</name></domain>")
+    disk = MarkedDisk("vdb", "virtio", str(file), None)
+
+    def measure(path: Path) -> int:
+        return path.stat().st_size
+
+    for domain in (Domain(uuid, "n", live, None), Domain(uuid, "n", None, live)):
+        assert replaced(domain, disk, measure, lambda paths: dict.fromkeys(paths)) == ""
+
+
+def test_a_file_that_cannot_be_looked_at_is_no_replaced_one(tmp_path: Path) -> None:
+    live = parse("<domain id='1'><name>n</name></domain>")
+    disk = MarkedDisk("vdb", "virtio", str(tmp_path), None)
+
+    def measure(path: Path) -> int:
+        raise OSError(107, "not connected")
+
+    with pytest.raises(Failed, match="not connected"):
+        replaced(Domain(GUEST, "n", live, None), disk, measure, lambda paths: {})
