@@ -318,8 +318,7 @@ class Moorline(Care):
             return
         if seen.elsewhere:
             raise Refused(seen.elsewhere)
-        backend = self._reconciler.backend(wish.backend)
-        source = backend.verify(backend.parse(wish.connection.reveal()))
+        source = self._reconciler.verify(wish)
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(wish.key.guest, source, wish.options)
 

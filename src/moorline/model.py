@@ -301,3 +301,6 @@ class Guest:
     """The command that helps if it is unreadable."""
     unresolved: str = ""
     """What it names that leads to no path which can be told, so that it may be on any link; ''."""
+    uses: frozenset[Use] = frozenset()
+    """How those that are its disks, or beneath them, are used. A path of which nothing is told
+    may be written to."""

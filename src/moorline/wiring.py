@@ -17,6 +17,7 @@ from moorline.core.driver import silent
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler, Report, Took, unreported
 from moorline.core.records import Records
+from moorline.core.writers import Writers
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.loop.controller import EVERY, Upkeep
 from moorline.loop.drift import Looker
@@ -45,6 +46,7 @@ class _Opened(NamedTuple):
     hypervisor: Hypervisor
     lanes: Lanes
     report: Report
+    writers: Writers
 
 
 def open_host(
@@ -84,7 +86,7 @@ def open_agent(
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
     lanes = opened.lanes.impatient()  # workers have other things to do than wait
-    hurried = Reconciler(records, opened.backends, hypervisor, lanes, opened.report)
+    hurried = Reconciler(records, opened.backends, hypervisor, lanes, opened.report, opened.writers)
     snapshot = Snapshot(opened.host)
     looking = Reconciler(records, InstalledBackends(snapshot, given.values), hypervisor, Lanes())
     watchers: list[Watching] = [MountTable()]
@@ -141,10 +143,11 @@ def _open(
         noted = around.journal.noted
         records = Records(store, codec, name, noted)
         told = _both(around.journal.took, report)
-        reconciler = Reconciler(records, backends, hypervisor, lanes, told)
+        writers = Writers(records, hypervisor, host)
+        reconciler = Reconciler(records, backends, hypervisor, lanes, told, writers)
         close = stack.pop_all().close
         moorline = Moorline(records, reconciler, hypervisor, machines, around=around, close=close)
-        return _Opened(moorline, records, host, backends, hypervisor, lanes, told)
+        return _Opened(moorline, records, host, backends, hypervisor, lanes, told, writers)
     raise AssertionError("unreachable")
 
 

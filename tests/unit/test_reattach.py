@@ -87,7 +87,7 @@ def test_a_disk_that_was_released_is_not_taken_for_another_kind_of_disk(
     rig: Rig, options: DiskOptions, format: Format, why: str
 ) -> None:
     rig.owner().attach("g1", GOOD)
-    rig.records.forget(stored(rig))
+    rig.records.release(stored(rig), f"{S1}/a")
     rig.world.formats.clear()
     with pytest.raises(NotOurs, match=why):
         rig.owner().attach(

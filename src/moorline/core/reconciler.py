@@ -22,12 +22,14 @@ from moorline.core.disks import (
 from moorline.core.locks import Lanes
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
+from moorline.core.writers import Writers
 from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
     Broken,
     Disk,
+    DiskSource,
     Foreign,
     Guest,
     GuestId,
@@ -90,12 +92,14 @@ class Reconciler:
         hypervisor: Hypervisor,
         lanes: Lanes,
         report: Report = unreported,
+        writers: Writers | None = None,
     ) -> None:
         self._records = records
         self._backends = backends
         self._hypervisor = hypervisor
         self._lanes = lanes
         self._report = report
+        self._writers = writers or Writers(records, hypervisor)
         self._parsed: dict[Key, tuple[Attachment, StorageBackend[Any], Any]] = {}
         """Connections that were parsed already: the same wish reads the same."""
 
@@ -186,10 +190,15 @@ class Reconciler:
         """Be the only one who changes *link*, as in each pass. Raises Busy."""
         return self._lanes.hold(f"link {link}")
 
-    def verify(self, row: Attachment) -> None:
-        """Check that its volume may be given to a guest. Raises as the back end's verify."""
+    def verify(self, row: Attachment) -> DiskSource:
+        """Check that its volume may be given to its guest, and return what may be opened.
+
+        Raises as the back end's verify, and Refused if another guest or wish has its file.
+        """
         backend, connection = self._connection(row)
-        backend.verify(connection)
+        source = backend.verify(connection)
+        self._writers.refuse_others(row, source, self.link)
+        return source
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
@@ -282,7 +291,8 @@ class Reconciler:
             elif step is Step.DISCONNECT:
                 backend.disconnect(connection)
             else:
-                self._attach(row, backend, connection)
+                source = self.verify(row)  # what is opened: not what the look before it told
+                self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
 
     def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
         known = self._parsed.get(row.key)
@@ -303,11 +313,6 @@ class Reconciler:
                 hint="set the option back until the volume is detached",
             )
         return backend, connection
-
-    def _attach(self, row: Attachment, backend: StorageBackend[Any], connection: Any) -> None:
-        # What was verified is what is opened: not what the look before it told.
-        source = backend.verify(connection)
-        self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)

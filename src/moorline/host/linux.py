@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import pwd
 import select
 import signal
 import socket
@@ -15,16 +14,18 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 from moorline.errors import Busy, Failed, Uncertain
 from moorline.host.forkserver.client import Calls
+from moorline.host.identity import identity, user_named
+from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
 from moorline.host.mount.users import openers
 from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, Mount, Output, Root
 from moorline.secret import Secret
 
 LOOK_DEADLINE = 2.0
@@ -94,7 +95,7 @@ class Linux:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=held,
-                **({} if self._scoped(command) else _identity(command.user)),
+                **({} if self._scoped(command) else identity(command.user)),
             )
             if not _ended(child, command.deadline):
                 self._kill(child)
@@ -140,6 +141,11 @@ class Linux:
         answer = self._probe.ask(str(share), question)
         return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in answer["files"]]
 
+    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+        """See :meth:`moorline.ports.Host.files`."""
+        answer = self._probe.ask(str(share), {"ask": "files", "images": list(images)})
+        return files_read(answer["files"], images)
+
     def size(self, path: Path) -> int:
         """See :meth:`moorline.ports.Host.size`."""
         return int(self._probe.ask(str(path.parent), {"ask": "size", "path": str(path)})["size"])
@@ -166,7 +172,7 @@ class Linux:
             return command.argv
         scope = ["systemd-run", "--scope", "--quiet", "--collect"]
         if command.user:
-            user = _user(command.user)
+            user = user_named(command.user)
             scope += [f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"]
         return [*scope, "--", *command.argv]
 
@@ -306,35 +312,6 @@ def _stdin(secret: Secret[str] | None) -> Iterator[int]:
         yield theirs
     finally:
         os.close(theirs)
-
-
-class _Identity(TypedDict, total=False):
-    user: int
-    group: int
-    extra_groups: Sequence[int]
-    env: dict[str, str]
-
-
-def _identity(name: str) -> _Identity:
-    """How to become a user; nothing if that is who we are."""
-    if not name:
-        return {}
-    user = _user(name)
-    if user.pw_uid == os.geteuid():
-        return {}
-    return {
-        "user": user.pw_uid,
-        "group": user.pw_gid,
-        "extra_groups": os.getgrouplist(name, user.pw_gid),
-        "env": {**os.environ, "HOME": user.pw_dir, "USER": name, "LOGNAME": name},
-    }
-
-
-def _user(name: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        raise Failed(f"there is no user {name!r} on this host") from None
 
 
 def _mounts_on(share: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from moorline.errors import Uncertain
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, Host, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, FilesOf, Host, Images, Mount, Output, Root
 
 
 class Snapshot:
@@ -51,6 +51,9 @@ class Snapshot:
 
     def readable(self, path: Path, user: int, group: int) -> bool:
         return self._host.readable(path, user, group)
+
+    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+        return self._host.files(share, images)
 
     def openers(self, path: Path) -> Sequence[str]:
         return self._host.openers(path)

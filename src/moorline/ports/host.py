@@ -107,6 +107,28 @@ Places = Callable[[Iterable[str]], Mapping[str, frozenset[str] | None]]
 """As :meth:`Host.places`."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """Which file or block device a path leads to, whatever it is called."""
+
+    path: str
+    """Its own path, after all symlinks."""
+    device: int
+    """The number of its file system: of one that has no device, the mount's own."""
+    inode: int
+    node: int = 0
+    """Of a block device its number, else 0."""
+    filesystem: int = 0
+    """What a file system without a device calls itself (statvfs(3), ``f_fsid``); 0: nothing."""
+
+
+Images = Sequence[tuple[str, str]]
+"""The path and the format of each."""
+
+FilesOf = Sequence[FileId] | OSError
+"""An image's file and, after it, those beneath it at any depth; or what a look at it met."""
+
+
 class Host(Protocol):
     """This machine, as far as back ends need it."""
 
@@ -156,6 +178,12 @@ class Host(Protocol):
 
         With that user's other groups. Who may not try as another user (is not
         root) cannot tell, and says yes. Raises Uncertain (no answer in time), OSError.
+        """
+
+    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+        """Look which files each of *images* on *share* consists of, in a killable child.
+
+        Raises Uncertain (no answer in time).
         """
 
     def openers(self, path: Path) -> Sequence[str]:

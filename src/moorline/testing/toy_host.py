@@ -15,7 +15,7 @@ from typing import Any
 
 from moorline.errors import Busy, Failed, Refused, Uncertain
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, FileId, FilesOf, Images, Mount, Output, Root
 
 Program = Callable[["ToyHost", Command], Output | None]
 """What a command does. Raises what :meth:`moorline.ports.Host.run` raises."""
@@ -105,6 +105,26 @@ class ToyHost:
 
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
         return {path: frozenset({os.path.realpath(path)}) for path in paths}
+
+    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+        if (mount := self._at(str(share))) is not None and self.shares[mount.id].hangs:
+            raise Uncertain(f"{share} does not answer")
+        return [self._file(Path(path)) for path, _ in images]
+
+    def _file(self, path: Path) -> FilesOf:
+        """One that lies on no toy mount is real."""
+        mount = self._at(str(path.parent))
+        if mount is None:
+            try:
+                found = path.stat()
+            except OSError as e:
+                return e
+            return [FileId(os.path.realpath(path), found.st_dev, found.st_ino)]
+        names = sorted(self.shares[mount.id].files)
+        if path.name not in names:
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        inode = names.index(path.name) + 2
+        return [FileId(str(path), os.makedev(0, mount.id), inode)]
 
     def openers(self, path: Path) -> Sequence[str]:
         return self.users

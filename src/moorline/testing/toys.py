@@ -7,7 +7,7 @@ time. What must never happen is written into :attr:`ToyWorld.violations`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,15 +54,13 @@ class ToyGuest:
     deaf: bool = False  # to requests to let a disk go (it is still booting)
     live: dict[VolumeId, str] = field(default_factory=dict)
     defined: dict[VolumeId, str] = field(default_factory=dict)
-    foreign: set[str] = field(default_factory=set)
-    """Paths of disks without our mark."""
+    foreign: set[str] = field(default_factory=set)  # paths of disks without our mark
     unreadable: str = ""  # why its definitions cannot be read
     leaving: dict[VolumeId, int] = field(default_factory=dict)
     """Ticks until a disk that was asked to go is gone."""
     told: dict[VolumeId, int] = field(default_factory=dict)
     """The sizes of which it was told, where that was not at the attach."""
-    uses: dict[VolumeId, Use] = field(default_factory=dict)
-    """How its disks were plugged."""
+    uses: set[Use] = field(default_factory=set)  # how its disks are used, as far as that is told
 
     def paths(self) -> frozenset[str]:
         return frozenset(self.live.values()) | frozenset(self.defined.values()) | self.foreign
@@ -257,7 +255,8 @@ class ToyHypervisor:
                 continue
             self._refuse_missing(path)
             form = source.format if isinstance(source, ImageFile) else "raw"
-            found.uses[volume] = Use(path, form, options.readonly, options.shared, volume)
+            use = Use(path, form, options.readonly, options.shared, volume)
+            found.uses = {old for old in found.uses if old.volume != volume} | {use}
             self._world.faults.effect(partial(half.__setitem__, volume, path))
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
@@ -297,7 +296,8 @@ class ToyHypervisor:
 def _guest(id: GuestId, guest: ToyGuest, paths: frozenset[str]) -> Guest:
     if guest.unreadable:
         return Guest(id, guest.name, guest.running, {}, frozenset(), guest.unreadable, "cure it")
-    return Guest(id, guest.name, guest.running, _disks(guest), paths)
+    facts = guest.name, guest.running, _disks(guest), paths
+    return Guest(id, *facts, uses=_uses(guest, paths))
 
 
 def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:
@@ -310,15 +310,15 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
     halves = ([live] if guest.running else []) + ([defined] if guest.persistent else [])
     return {
         volume: Disk(
-            _state(guest, volume, halves), f"toy-{volume}", path, _uses(guest, volume, path)
+            _state(guest, volume, halves), f"toy-{volume}", path, _uses(guest, {path}, volume)
         )
         for volume, path in {**defined, **live}.items()
     }
 
 
-def _uses(guest: ToyGuest, volume: VolumeId, path: str) -> frozenset[Use]:
-    use = guest.uses.get(volume)
-    return frozenset({use} if use and use.path == path else ())
+def _uses(guest: ToyGuest, paths: Container[str], *volumes: str) -> frozenset[Use]:
+    uses = (use for use in guest.uses.copy() if use.path in paths)
+    return frozenset(use for use in uses if not volumes or use.volume in volumes)
 
 
 def _state(

@@ -38,6 +38,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         "size": size,
         "follow": follow,
         "readable": readable,
+        "files": files,
     }
     try:
         return looks[question.pop("ask")](**question)
@@ -150,6 +151,19 @@ def _groups(user: int, group: int) -> list[int]:
         return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
     except KeyError:
         return [group]
+
+
+def files(images: list[list[str]]) -> dict[str, Any]:
+    """Which files each image is, or the errno that it met."""
+    from moorline.host.image.chain import files as files_of
+
+    found: list[Any] = []
+    for path, format in images:
+        try:
+            found.append(files_of(path, format))
+        except (OSError, ValueError) as e:  # a NUL in it, say
+            found.append(getattr(e, "errno", None) or errno.EINVAL)
+    return {"files": found}
 
 
 if __name__ == "__main__":

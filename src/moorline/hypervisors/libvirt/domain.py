@@ -91,6 +91,16 @@ class Half:
         return frozenset(_get(device, "alias", "name") for device in devices)
 
     @cached_property
+    def uses(self) -> frozenset[Use]:
+        """How it uses the files and devices that are its disks or beneath them."""
+        return frozenset(
+            use
+            for disk in self._xml.iterfind("devices/disk")
+            for use in _uses(disk)
+            if use.path.startswith("/")
+        )
+
+    @cached_property
     def targets(self) -> frozenset[str]:
         """The device names of its disks."""
         return frozenset(_get(disk, "target", "dev") for disk in self._xml.iterfind("devices/disk"))
@@ -214,6 +224,10 @@ class Domain:
         halves = (*self.halves(), *self._saved())
         return ", ".join(sorted({what for half in halves for what in half.unresolved}))
 
+    def uses(self) -> frozenset[Use]:
+        """How any of its definitions uses files and devices as disks."""
+        return frozenset[Use]().union(*(half.uses for half in (*self.halves(), *self._saved())))
+
     def _saved(self) -> list[Half]:
         return [self.saved] if self.saved is not None else []
 
@@ -271,6 +285,25 @@ def _beneath(disk: ET.Element) -> tuple[str, ...] | None:
         found.append(path)
         above = above.find("backingStore")
     return tuple(found)
+
+
+def _uses(disk: ET.Element) -> Iterator[Use]:
+    """A disk, what it is being copied to, and the files beneath it, which are only read."""
+    mark = _get(disk, "alias", "name")
+    volume = mark.removeprefix(MARK) if mark.startswith(MARK) else ""
+    fixed = disk.get("device") == "cdrom" or disk.find("readonly") is not None
+    shared = disk.find("shareable") is not None
+    yield Use(_normal_source(disk), _get(disk, "driver", "type") or "raw", fixed, shared, volume)
+    for mirror in disk.iterfind("mirror"):
+        yield Use(_normal_source(mirror), _get(mirror, "format", "type"), volume=volume)
+    for beneath in disk.iter("backingStore"):
+        form = _get(beneath, "format", "type")
+        yield Use(_normal_source(beneath), form, readonly=True, volume=volume)
+
+
+def _normal_source(disk: ET.Element) -> str:
+    source = _source(disk)
+    return _normal(source) if source.startswith("/") else source
 
 
 def _unit(device: ET.Element, controller: int | None) -> int | None:

@@ -243,7 +243,8 @@ def _parsed(virt: Any, definitions: _Definitions) -> Domain:
 
 def _guest(domain: Domain) -> Guest:
     running = domain.live is not None
-    found = Guest(GuestId(domain.uuid), domain.name, running, domain.disks(), domain.paths())
+    disks, paths, uses = domain.disks(), domain.paths(), domain.uses()
+    found = Guest(GuestId(domain.uuid), domain.name, running, disks, paths, uses=uses)
     return replace(found, unresolved=domain.unresolved())
 
 

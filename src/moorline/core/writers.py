@@ -1,0 +1,275 @@
+"""Who else has the file that a guest is about to be given, whatever it is called there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path, PurePath
+
+from moorline.core.records import Records
+from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
+from moorline.model import (
+    Attachment,
+    BlockDevice,
+    DatastoreDisk,
+    DiskSource,
+    Guest,
+    GuestId,
+    ImageFile,
+    Level,
+    Link,
+    Linked,
+    Use,
+)
+from moorline.ports import FileId, Host, Hypervisor, Mount
+
+AT_ONCE = 64
+"""Images that one look is asked for: it has a deadline for all of them."""
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
+Links = Callable[[Attachment], Link]
+
+
+@dataclass(frozen=True, slots=True)
+class _Theirs:
+    """A file that somebody else has."""
+
+    use: Use
+    who: str
+    disk: bool = True
+    """Not just a path that a guest names."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that the guest is about to have, and the mount on which it lies."""
+
+    id: FileId
+    use: Use
+    mount: Mount | None
+
+
+class Writers:
+    """Refuses a volume whose file another guest or another wish has, running or stopped.
+
+    Two may have a file if both only read it, or both share it. Without a *host* only
+    the paths are compared. Safe to use from several threads.
+    """
+
+    def __init__(self, records: Records, hypervisor: Hypervisor, host: Host | None = None) -> None:
+        self._records = records
+        self._hypervisor = hypervisor
+        self._host = host
+        self._known: Mapping[GuestId, Guest] = {}
+        """Each guest as it was when it could last be looked at."""
+
+    def refuse_others(self, row: Attachment, source: DiskSource, links: Links) -> None:
+        """Raise Refused if somebody else has a file of *source*, Uncertain if it cannot be told.
+
+        What cannot be looked at is in use if its file system can be the volume's own: a
+        share of somebody else that hangs holds up nobody. May block for a look's deadline
+        for each share that has hung just now. *links* looks at other wishes' links.
+        """
+        if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
+            return
+        form = source.format if isinstance(source, ImageFile) else "raw"
+        mine = Use(str(source.path), form, row.options.readonly, row.options.shared)
+        theirs = list(self._theirs(row, links))
+        uses = [each for each in theirs if each.disk]
+        told = set()  # whose use of it is known, and fits
+        names = {mine.path}
+        for other in uses:
+            if other.use.path == mine.path:
+                _refuse_clash(mine, other.use, other.who)
+                told.add(other.who)
+        if self._host is not None and not isinstance(source, DatastoreDisk):
+            self._look(self._host, mine, uses, told, names)
+        for other in theirs:
+            if not other.disk and other.use.path in names and other.who not in told:
+                _refuse_clash(mine, other.use, other.who)
+
+    def _theirs(self, row: Attachment, links: Links) -> Iterator[_Theirs]:
+        guests = self._guests()
+        plugged = {(guest.id, volume) for guest in guests for volume in guest.disks}
+        for guest in guests:
+            yield from _of_guest(guest, row)
+        for other in self._records.all():
+            known = (other.key.guest, other.key.volume) in plugged
+            if other.key != row.key and other.want > Level.ABSENT and not known:
+                yield from _of_wish(other, links)
+
+    def _guests(self) -> Sequence[Guest]:
+        """A guest that hangs, or that is broken, must not hold up all others.
+
+        What it had is in use still, and what we gave it since is wished.
+        """
+        try:
+            now = self._hypervisor.survey()
+        except (Uncertain, Unavailable):
+            if not self._known:
+                raise
+        else:
+            self._known = {guest.id: _with_what_it_had(guest, self._known) for guest in now}
+        return list(self._known.values())
+
+    def _look(
+        self,
+        host: Host,
+        mine: Use,
+        theirs: Sequence[_Theirs],
+        told: set[str],
+        names: set[str],
+    ) -> None:
+        """Compare files, not names. Tells who has one and fits, and what the files are called."""
+        table = host.mounts()
+        (found,) = host.files(Path(mine.path).parent, [(mine.path, mine.format)])
+        if isinstance(found, OSError):
+            raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
+        beneath = Use(mine.path, "", readonly=True)
+        files = [
+            _File(id, mine if id is found[0] else beneath, _covering(id.path, table))
+            for id in found
+        ]
+        names.update(file.id.path for file in files)
+        named = [(_covering(each.use.path, table), each) for each in theirs]
+        named.sort(key=lambda pair: (pair[0].id if pair[0] else 0, pair[1].use, pair[1].who))
+        for mount, group in groupby(named, lambda pair: pair[0]):
+            others = [each for _, each in group if each.use.path.startswith("/")]
+            near = [file for file in files if _may_be_same(file.mount, mount)]
+            for at in range(0, len(others), AT_ONCE):
+                if not _compare(host, mount, others[at : at + AT_ONCE], files, near, table, told):
+                    break
+
+
+def _with_what_it_had(guest: Guest, known: Mapping[GuestId, Guest]) -> Guest:
+    had = known.get(guest.id)
+    if not guest.unreadable or had is None:
+        return guest
+    return replace(guest, uses=guest.uses | had.uses, paths=guest.paths | had.paths)
+
+
+def _of_guest(guest: Guest, row: Attachment) -> Iterator[_Theirs]:
+    """What *guest* has, but for the disk that is the volume's own."""
+    own = guest.id == row.key.guest
+    if own and (row.hands_off or not guest.uses):
+        return  # its owner plugs it, or the hypervisor does not tell what is whose
+    for use in guest.uses:
+        if not (own and use.volume == row.key.volume):
+            yield _Theirs(use, guest.name)
+    told = {use.path for use in guest.uses}
+    same = guest.disks.get(row.key.volume)
+    if same is not None and row.options.shared:
+        told.add(same.source)  # both wishes say so, or this one would not have been made
+    for path in frozenset() if own else guest.paths - told:
+        yield _Theirs(Use(path, ""), guest.name, disk=False)
+
+
+def _of_wish(other: Attachment, links: Links) -> Iterator[_Theirs]:
+    """The file of a volume that is linked, and no disk yet."""
+    try:
+        link = links(other)
+    except MoorlineError:
+        return  # it cannot be plugged before that is mended, and then it is looked at
+    source = link.source if isinstance(link, Linked) else None
+    if isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
+        form = source.format if isinstance(source, ImageFile) else "raw"
+        use = Use(str(source.path), form, other.options.readonly, other.options.shared)
+        yield _Theirs(use, f"volume {other.key.volume} of {other.guest_name}")
+
+
+def _compare(
+    host: Host,
+    mount: Mount | None,
+    others: Sequence[_Theirs],
+    files: Sequence[_File],
+    near: Sequence[_File],
+    table: Sequence[Mount],
+    told: set[str],
+) -> bool:
+    """Look at what lies on one mount; whether that mount can be asked more.
+
+    *near*: those of *files* that may lie on it. Raises Refused, Uncertain.
+    """
+    share = Path(mount.target if mount else "/")
+    try:
+        looks = host.files(share, [(each.use.path, each.use.format) for each in others])
+    except (Uncertain, OSError) as e:
+        if near:
+            raise Uncertain(f"it cannot be told whether {others[0].who} has the file: {e}") from e
+        return False
+    for each, look in zip(others, looks, strict=True):
+        if isinstance(look, OSError):
+            if near and look.errno not in _ABSENT:
+                raise Uncertain(
+                    f"it cannot be told whether {each.who} has the file: {look.strerror}"
+                )
+            continue
+        for id in look:
+            use = each.use if id is look[0] else Use(id.path, "", readonly=True)
+            at = _covering(id.path, table)
+            for file in files:
+                if _same(file, id, at):
+                    _refuse_clash(file.use, use, each.who)
+                    told.add(each.who)
+    return True
+
+
+def _refuse_clash(mine: Use, theirs: Use, who: str) -> None:
+    if (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared):
+        return
+    raise Refused(
+        f"{who} has {mine.path} already"
+        + (f", as {theirs.path}" if theirs.path != mine.path else ""),
+        hint="detach it there first, or attach it as shared, or as read-only, to both",
+    )
+
+
+def _same(mine: _File, theirs: FileId, mount: Mount | None) -> bool:
+    """Whether both are one file, as far as this host can tell."""
+    if mine.id.node or theirs.node:
+        return mine.id.node == theirs.node
+    if mine.id.inode != theirs.inode:
+        return False
+    if mine.id.device == theirs.device:
+        return True
+    if mine.id.filesystem and mine.id.filesystem == theirs.filesystem:
+        return True
+    # Two mounts of one share by two names of its server: nothing tells but what they show.
+    if not mine.mount or not mount or not _may_be_same(mine.mount, mount):
+        return False
+    return _within(mine.id.path, mine.mount) == _within(theirs.path, mount)
+
+
+def _may_be_same(one: Mount | None, other: Mount | None) -> bool:
+    """Whether two mounts can be of one file system. The mount table alone is asked.
+
+    One with a device is known by that. Others (network, FUSE) have a number for each
+    mount: of one type, and with no part of their names in common, they are two.
+    """
+    if one is None or other is None or one.device == other.device:
+        return True
+    unnamed = one.device.startswith("0:") and other.device.startswith("0:")
+    if not unnamed or one.fstype.rstrip("4") != other.fstype.rstrip("4"):  # nfs is nfs4
+        return False
+    ours, theirs = _names(one.source), _names(other.source)
+    return not ours or not theirs or bool(ours & theirs)
+
+
+def _names(source: str) -> frozenset[str]:
+    """The parts of a share's name but for its server: ``host:/a/b``, ``client@hosts/a``."""
+    _, slash, rest = source.partition("/")
+    return frozenset(filter(None, (rest if slash else source.partition(":")[2]).split("/")))
+
+
+def _within(path: str, mount: Mount) -> str:
+    return os.path.relpath(path, mount.target)
+
+
+def _covering(path: str, table: Sequence[Mount]) -> Mount | None:
+    """The mount on which *path* lies, by the mount table."""
+    above = {path, *map(str, PurePath(path).parents)}
+    over = [mount for mount in table if mount.target in above]
+    # Of equally deep ones the last is on top.
+    return max(reversed(over), key=lambda mount: len(mount.target), default=None)
