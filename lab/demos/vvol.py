@@ -77,7 +77,8 @@ class Demo:
 
     def of(self, machine: str) -> dict[str, int]:
         """The disks in the machine's own folder."""
-        return {path: self.vcenter.disks()[path] for path in self.vcenter.disks_of(machine)}
+        own = [path for path in self.vcenter.disks_of(machine) if path.startswith("[vvol1]")]
+        return {path: self.vcenter.disks()[path] for path in own}
 
 
 def main() -> None:

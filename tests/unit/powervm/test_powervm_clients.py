@@ -74,6 +74,14 @@ def test_a_client_with_an_adapter_that_is_not_listed_counts_as_running(
     assert (holder.name, holder.running) == (f"{who}, which is not listed", True)
 
 
+def test_an_lpar_that_is_not_named_is_known_by_its_adapter(lab: Lab, vm: PowerVM) -> None:
+    held = Mapping("", 10, 16, 1018, Disk("/srv/held", "", "u", "1"), "lun2")
+    lab.system.mappings[partition_uuid(1)] += (held,)
+    lab.system.touch()
+    (holder,) = users(vm, "/srv/held")
+    assert (holder.id, holder.name) == (WEB, "web01")
+
+
 @pytest.mark.parametrize("tags", [True, False], ids=["tags", "no tags"])
 def test_what_a_deleted_partition_leaves_of_ours_can_be_taken_away(
     tags: bool, disk: ImageFile

@@ -35,6 +35,13 @@ def holders(found: Sequence[ScsiMapping], partitions: Sequence[Any]) -> list[Gue
     ]
 
 
+def is_of(m: ScsiMapping, lpar: Any) -> bool:
+    """Whether *lpar* is the client: it is named, or not named and has the adapter."""
+    if m.client or not m.paired:
+        return bool(m.client == lpar.uuid.upper())
+    return bool(m.client_id == lpar.id)
+
+
 def runs(partition: Any) -> bool:
     """Whether a partition is activated, or on its way to be."""
     return bool(partition.state != LPARState.NOT_ACTIVATED)

@@ -15,7 +15,7 @@ from pypowervm.wrappers.virtual_io_server import VIOS
 
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
-from moorline.hypervisors.powervm.clients import holders, runs
+from moorline.hypervisors.powervm.clients import holders, is_of, runs
 from moorline.hypervisors.powervm.jobs import rescan
 from moorline.hypervisors.powervm.mappings import ScsiMapping
 from moorline.hypervisors.powervm.plug import Plug, marked
@@ -83,8 +83,8 @@ class PowerVM:
         servers = self._novalink.ask(f"the servers of {host} cannot be listed", VIOS.get)
         found = self._mappings()
         guests = [self._guest(lpar, found) for lpar in lpars]
-        ids = {guest.id for guest in guests}
-        return guests + holders([m for m in found if m.client not in ids], [*lpars, *servers])
+        rest = [m for m in found if not any(is_of(m, lpar) for lpar in lpars)]
+        return guests + holders(rest, [*lpars, *servers])
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         client = GuestId(guest.upper())
@@ -242,9 +242,9 @@ class PowerVM:
 
     def _guest(self, lpar: Any, found: Sequence[ScsiMapping]) -> Guest:
         id = GuestId(lpar.uuid.upper())
-        paths = frozenset(m.path for m in found if m.client == id and m.path)
+        paths = frozenset(m.path for m in found if m.path and is_of(m, lpar))
         disks = {volume: _disk(ms) for volume, ms in self._ours(id, found).items()}
-        return Guest(id, lpar.name, runs(lpar), disks, paths)
+        return Guest(id, lpar.name or f"LPAR {lpar.id}", runs(lpar), disks, paths)
 
     def _ours(
         self, client: GuestId, found: Sequence[ScsiMapping]
