@@ -15,18 +15,16 @@ from moorline.core.driver import Progress, Settler, gone, silent
 from moorline.core.plan import Step, foresee
 from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records, trouble_key
+from moorline.core.remains import refuse_remains, remains
 from moorline.core.views import View, view
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
     DiskOptions,
-    DiskState,
-    Foreign,
     Format,
     Guest,
     GuestId,
-    Held,
     Level,
     Linked,
     Seen,
@@ -288,9 +286,9 @@ class Moorline(Care):
         ]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
-        looks = [(row, self._reconciler.observe(row)) for row in map(gone, mine)]
+        looks = [(row, self._remains(row)) for row in map(gone, mine)]
         for row, seen in looks:
-            _refuse_remains(row, seen)
+            refuse_remains(row, seen)
         if not dry_run:
             for row, seen in looks:
                 self._reconciler.tidy(row, seen)
@@ -311,6 +309,15 @@ class Moorline(Care):
             elif done.step not in (Step.NOTHING, Step.FORGET):
                 left.append(view(row, done.seen, self._records.trouble(row.key)))
         return left
+
+    def _remains(self, row: Attachment) -> Seen:
+        try:
+            return self._reconciler.observe(row)
+        except Refused:  # the connection or the options no longer fit: what is there still tells
+            if self._around is None:
+                raise
+            disks = self._hypervisor.disks(row.key.guest)
+            return remains(row, disks, self._around.mounts())
 
     def _refuse_impossible(self, wish: Attachment, seen: Seen) -> None:
         """Refuse now, for a dry run, what attaching would refuse later."""
@@ -384,16 +391,3 @@ class Moorline(Care):
 
 def _foreseen(row: Attachment, seen: Seen) -> Outcome:
     return Outcome([step.value for step in foresee(row.want, seen)], view(row, seen))
-
-
-def _refuse_remains(row: Attachment, seen: Seen) -> None:
-    hint = f"moorline detach {row.guest_name} {row.key.volume}"
-    if seen.disk.state is not DiskState.NONE:
-        raise Refused(f"volume {row.key.volume} is still a disk of {row.guest_name}", hint=hint)
-    nothing_of_ours = (
-        isinstance(seen.link, Unlinked | Foreign)
-        or (isinstance(seen.link, Linked) and seen.link.given)
-        or seen.held is Held.HELD
-    )
-    if not nothing_of_ours:
-        raise Refused(f"the link {row.link} of volume {row.key.volume} is still there", hint=hint)

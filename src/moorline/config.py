@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 from moorline.errors import Refused, Unavailable
 from moorline.ports import Option, Values
@@ -163,11 +164,19 @@ def digest(settings: Settings) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def host_name(settings: Settings) -> str:
+def hypervisor_of(settings: Settings) -> str:
+    """The driver and where it is, equal for URIs that differ in how to get there; no password."""
+    parts = urlsplit(settings.hypervisor)
+    scheme, host = parts.scheme.partition("+")[0], parts.hostname or ""
+    root = parse_qs(parts.query).get("root", [""])[0]
+    return f"{scheme}://{host}{parts.path.rstrip('/')}" + (f"?root={root}" if root else "")
+
+
+def host_name(settings: Settings, *, remember: bool = True) -> str:
     """The name that this host's records go by: set, remembered, or the host name now.
 
     It is remembered because a host that is renamed still has its attachments.
-    Raises Unavailable.
+    *remember*: as a look does not, which changes nothing. Raises Unavailable.
     """
     file = settings.state_dir / "host"
     if settings.host:
@@ -176,12 +185,24 @@ def host_name(settings: Settings) -> str:
         with suppress(FileNotFoundError):
             if name := file.read_text().strip():
                 return name
-        return _remember(file, socket.gethostname())
+    except OSError as e:
+        raise Unavailable(f"{file} cannot be read: {e.strerror}") from e
+    if remember:
+        remember_host(settings, socket.gethostname())
+    return socket.gethostname()
+
+
+def remember_host(settings: Settings, name: str) -> None:
+    """Let records go by *name* from now on, unless an option says another. Raises Unavailable."""
+    file = settings.state_dir / "host"
+    try:
+        if not file.exists() or file.read_text().strip() != name:
+            _remember(file, name)
     except OSError as e:
         raise Unavailable(f"{file} cannot be read or written: {e.strerror}") from e
 
 
-def _remember(file: Path, name: str) -> str:
+def _remember(file: Path, name: str) -> None:
     """Write it whole or not at all: under half a name no record would be found again."""
     fresh = file.with_name(f"host.{os.getpid()}")
     try:
@@ -192,7 +213,6 @@ def _remember(file: Path, name: str) -> str:
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-    return name
 
 
 def _default_state_dir() -> Path:

@@ -15,6 +15,7 @@ from moorline.care.doctor import Surroundings
 from moorline.care.eventlog import Journal
 from moorline.core.driver import silent
 from moorline.core.locks import Lanes
+from moorline.core.ownership import Identity, Owner
 from moorline.core.reconciler import Reconciler, Report, Took, unreported
 from moorline.core.records import Records
 from moorline.core.writers import Writers
@@ -126,7 +127,7 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key")
         host = Linux()
         stack.callback(host.close)
-        name = config.host_name(given)
+        name = _whose(given, Owner(store, codec), own)
         hypervisor = registry.driver(given.hypervisor).open(
             given.hypervisor, Site(given.values, host, store, name, own)
         )
@@ -149,6 +150,46 @@ def _open(
         moorline = Moorline(records, reconciler, hypervisor, machines, around=around, close=close)
         return _Opened(moorline, records, host, backends, hypervisor, lanes, told, writers)
     raise AssertionError("unreachable")
+
+
+def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
+    """The name of this host in its records. Raises Refused if they are another's."""
+    now = _identity(given, owner)
+    owner.check(now, own=own)
+    if own and not given.host:
+        config.remember_host(given, now.host)
+    return now.host
+
+
+def _identity(given: config.Settings, owner: Owner) -> Identity:
+    """Whose a state would be that is made here and now."""
+    from moorline.host.machine import machine
+
+    name = given.host or owner.host() or config.host_name(given, remember=False)
+    return Identity(name, machine(), config.hypervisor_of(given))
+
+
+@contextmanager
+def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Identity]]:
+    """Open what says whose the state is, whoever that is; and what is so now.
+
+    *own*: as of :func:`open_host`. Raises Refused (there is no state), Busy, Denied, Unavailable.
+    """
+    from moorline.host.lock import HostLock
+    from moorline.stores.codec import Codec
+    from moorline.stores.sqlite import SqliteStore
+
+    if not (given.state_dir / "moorline.db").exists():
+        raise Refused(f"there is no state in {given.state_dir}")
+    with ExitStack() as stack:
+        if own:
+            lock = HostLock(given.state_dir / "lock")
+            lock.take(0.0, silent)
+            stack.callback(lock.release)
+        store = SqliteStore(given.state_dir / "moorline.db")
+        stack.callback(store.close)
+        owner = Owner(store, Codec.from_file(given.state_dir / "key"))
+        yield owner, _identity(given, owner)
 
 
 def _surroundings(

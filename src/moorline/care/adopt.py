@@ -130,13 +130,15 @@ class Adopter:
         row = self._wishes.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
-        if row.want is Level.ABSENT:
-            raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
+        stuck = False
         try:
             seen = self._reconciler.observe(row)
             told, path = view(row, seen), seen.disk.source
         except MoorlineError as e:
             told, path = view(row, str(e)), ""  # to forget it, nothing needs to be seen
+            stuck = isinstance(e, Refused)
+        if row.want is Level.ABSENT and not stuck:
+            raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
         if not dry_run:
             with self._reconciler.with_guest(row.key.guest):
                 self._records.release(row, path)

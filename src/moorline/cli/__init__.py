@@ -22,6 +22,7 @@ from moorline.cli.guests import launch, remove, start
 from moorline.cli.hook import hook
 from moorline.cli.look import list_, show
 from moorline.cli.output import FORMATS, dump
+from moorline.cli.state import state
 from moorline.cli.vsphere import datastores, relocate
 
 EPILOG = """
@@ -121,6 +122,7 @@ for command in (
     abort,
     adopt,
     release,
+    state,
     datastores,
     completion,
 ):

@@ -1,0 +1,196 @@
+"""Whose a state directory is: recorded at first use, so that nobody else's is taken for ours."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+from moorline.errors import Refused
+from moorline.model import Key
+from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
+
+OWNER = "/moorline/owner"
+_ROOT = "/moorline/"
+_DESIRED = "desired"
+_AT_ONCE = 40
+"""Entries that are moved by one commit; each is two of the 100 operations that it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a state directory belongs to."""
+
+    host: str
+    machine: str
+    """A digest of the machine-id; '' where this machine has none, and then not compared."""
+    hypervisor: str
+    """The driver, and where it is, without what only says how to get there."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What was recorded, what is so now, and what was done about it."""
+
+    recorded: Identity | None
+    """None: nobody has owned it yet."""
+    now: Identity
+    wishes: int
+    steps: list[str]
+    """``rename``, ``rebind``; none if nothing is to be done."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return asdict(self)
+
+
+class Owner:
+    """Keeps a state directory for the host that it was made on."""
+
+    def __init__(self, store: Store, codec: AttachmentCodec) -> None:
+        self._store = store
+        self._codec = codec
+
+    def recorded(self) -> Identity | None:
+        """Whose the state is. None: it was never said."""
+        entry = self._store.get(OWNER)
+        return _identity(entry) if entry else None
+
+    def check(self, now: Identity, *, own: bool) -> None:
+        """Refuse a state that is another's; with *own*, record whose it is if nobody's.
+
+        A state of before this was recorded is taken for ours, unless all that it has is
+        another host's. Raises Refused.
+        """
+        entry = self._store.get(OWNER)
+        if name := _renaming(entry):
+            raise Refused(
+                f"the state was being renamed to {name} when that was interrupted",
+                hint=f"moorline state rename {shlex.quote(name)}",
+            )
+        known = _identity(entry) if entry else None
+        _refuse_other(known or self._of_before(now), now)
+        bound = replace(now, machine=now.machine or (known.machine if known else ""))
+        if own and bound != known:
+            self._put(entry, bound)
+
+    def rename(self, name: str, now: Identity, *, dry_run: bool) -> Ownership:
+        """Let all that is recorded be the host *name*'s. Raises Refused (it has records of both).
+
+        Interrupted, the state is refused until this is repeated.
+        """
+        if not name or any(not c.isprintable() or c.isspace() for c in name):
+            raise Refused(f"{name!r} is no name for a host")
+        entry = self._store.get(OWNER)
+        before = _identity(entry) if entry else None
+        interrupted = _renaming(entry) != ""
+        others = [each for each in self._entries() if _host_of(each.key) != name]
+        hosts = self._hosts()
+        if name in hosts and len(hosts) > 1 and not interrupted:
+            raise Refused(f"the state has wishes of {name} and of others: which are to be kept?")
+        done = before is not None and before.host == name and not others and not interrupted
+        told = Ownership(before, replace(before or now, host=name), sum(hosts.values()), [])
+        if done or dry_run:
+            return replace(told, steps=[] if done else ["rename"])
+        self._put(entry, before or now, renaming=name)
+        for start in range(0, len(others), _AT_ONCE):
+            self._move(others[start : start + _AT_ONCE], name)
+        self._put(self._store.get(OWNER), replace(before or now, host=name))
+        return replace(told, steps=["rename"])
+
+    def rebind(self, now: Identity, *, dry_run: bool) -> Ownership:
+        """Let the state belong to this machine and hypervisor; its host's name stays."""
+        entry = self._store.get(OWNER)
+        before = _identity(entry) if entry else None
+        if before is not None:
+            now = replace(now, host=before.host)
+        steps = [] if now == before else ["rebind"]
+        if steps and not dry_run:
+            self._put(entry, now)
+        return Ownership(before, now, sum(self._hosts().values()), steps)
+
+    def host(self) -> str:
+        """The name of the host that the state belongs to, as far as it says; ''."""
+        known = self.recorded()
+        return known.host if known else next(iter(self._hosts()), "")
+
+    def _of_before(self, now: Identity) -> Identity:
+        others = sorted({*self._hosts()} - {now.host})
+        return replace(now, host=others[0]) if others else now
+
+    def _hosts(self) -> Counter[str]:
+        """How many wishes there are of each host."""
+        kept = (each.key for each in self._entries())
+        return Counter(_host_of(key) for key in kept if _kind_of(key) == _DESIRED)
+
+    def _entries(self) -> list[Entry]:
+        found, _ = self._store.list(_ROOT)
+        return [each for each in found if each.key != OWNER]
+
+    def _move(self, entries: list[Entry], host: str) -> None:
+        self._store.commit(
+            [At(each.key, each.revision) for each in entries],
+            [operation for each in entries for operation in self._moved(each, host)],
+        )
+
+    def _moved(self, entry: Entry, host: str) -> Iterator[Put | Delete]:
+        kind, _, rest = entry.key.removeprefix(_ROOT).partition("/")
+        at = f"{_ROOT}{kind}/{quote(host, safe='')}/{rest.partition('/')[2]}"
+        value = entry.value
+        if kind == _DESIRED:  # its connection is sealed for the place where it is
+            row = self._codec.decode(entry)
+            value = self._codec.encode(at, replace(row, key=Key(host, *row.key[1:])))
+        yield Put(at, value)
+        yield Delete(entry.key)
+
+    def _put(self, entry: Entry | None, identity: Identity, renaming: str = "") -> None:
+        value = asdict(identity) | ({"renaming": renaming} if renaming else {})
+        at = At(OWNER, entry.revision if entry else 0)
+        self._store.commit([at], [Put(OWNER, json.dumps(value).encode())])
+
+
+def _identity(entry: Entry) -> Identity:
+    fields = json.loads(entry.value)
+    return Identity(fields["host"], fields["machine"], fields["hypervisor"])
+
+
+def _renaming(entry: Entry | None) -> str:
+    """The name that it was to get when that was interrupted; ''."""
+    return str(json.loads(entry.value).get("renaming", "")) if entry else ""
+
+
+def _kind_of(key: str) -> str:
+    return key.removeprefix(_ROOT).partition("/")[0]
+
+
+def _host_of(key: str) -> str:
+    return unquote(key.removeprefix(_ROOT).split("/")[1])
+
+
+def _refuse_other(known: Identity, now: Identity) -> None:
+    if known.host != now.host:
+        raise Refused(
+            f"the state belongs to host {known.host}, not {now.host}: its wishes would not be seen",
+            hint=f"give [DEFAULT] host = {known.host}, or `moorline state rename"
+            f" {shlex.quote(now.host)}` if it is this host",
+        )
+    if known.hypervisor != now.hypervisor:
+        raise Refused(
+            f"the state belongs to the hypervisor {known.hypervisor}, not {now.hypervisor}",
+            hint="name that one, or another --state-dir; `moorline state rebind` if the guests of"
+            " its wishes are on this one now",
+        )
+    if known.machine and now.machine and known.machine != now.machine:
+        raise Refused(
+            "the state was made on another machine, and was moved or cloned here",
+            hint="`moorline state rebind` if that machine uses it no more; else remove it from"
+            " the clone, or give another --state-dir",
+        )

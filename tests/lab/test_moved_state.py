@@ -1,0 +1,87 @@
+"""A state that was moved or cloned to another machine, or whose host is called otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scene import Scene
+
+from lab.host import umount
+from moorline.host.machine import MACHINE_ID
+
+REFUSED = 3
+
+
+@contextmanager
+def other_machine(directory: Path) -> Iterator[None]:
+    """This host as another installation of its system."""
+    file = directory / "machine-id"
+    file.write_text("f" * 32 + "\n")
+    subprocess.run(["mount", "--bind", file, MACHINE_ID], check=True)
+    try:
+        yield
+    finally:
+        umount(MACHINE_ID)
+
+
+def test_a_clone_serves_no_wish_until_it_is_told_to(
+    scene: Scene, stopped: Any, tmp_path: Path
+) -> None:
+    volume, more = scene.volume(), scene.volume()
+    scene.attach(stopped.name(), volume)
+    before = scene.wishes(), scene.mounts(), stopped.XMLDesc(2)
+    with other_machine(tmp_path):
+        for words in (["list"], ["sweep"], ["doctor"], ["repair"]):
+            told = scene.moorline(*words, code=REFUSED).stderr
+            assert "moorline state rebind" in told
+        scene.detach(stopped.name(), volume, code=REFUSED)
+        scene.attach(stopped.name(), more, code=REFUSED)
+        scene.moorline("agent", code=REFUSED)
+        assert scene.moorline.json("state", "rebind", "--dry-run")["steps"] == ["rebind"]
+        scene.moorline("list", code=REFUSED)
+    assert (scene.wishes(), scene.mounts(), stopped.XMLDesc(2)) == before
+    with other_machine(tmp_path):
+        scene.moorline("state", "rebind")
+        assert scene.wishes() == before[0]
+    scene.moorline("list", code=REFUSED)
+    scene.moorline("state", "rebind")
+    scene.detach(stopped.name(), volume)
+    assert scene.is_clean()
+
+
+def test_a_renamed_host_keeps_its_volumes(scene: Scene, stopped: Any) -> None:
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    nova = scene.write("nova.conf", "[DEFAULT]\nhost = compute7\n")
+    for words in (["list"], ["detach", stopped.name(), volume.id]):
+        told = scene.moorline(*words, "--config-file", str(nova), code=REFUSED).stderr
+        assert "moorline state rename compute7" in told
+    scene.moorline("state", "rename", "compute7")
+    (row,) = scene.moorline.json("list", "--config-file", str(nova))
+    assert (row["host"], row["seen"]) == ("compute7", "attached")
+    scene.moorline("detach", stopped.name(), volume.id, "--config-file", str(nova))
+    assert scene.is_clean()
+
+
+def test_a_directory_that_moved_has_the_same_wishes(scene: Scene, stopped: Any) -> None:
+    """On the same machine it is the same state, and what was connected can be given back."""
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    state = scene.directory / "moorline"
+    copy = scene.directory / "copy"
+    copy.mkdir(mode=0o711)
+    for name in ("moorline.db", "key", "host"):
+        shutil.copy2(state / name, copy / name)
+    elsewhere = ["--state-dir", str(copy)]
+    assert len(scene.moorline.json("list", *elsewhere)) == 1
+    told = scene.moorline("detach", stopped.name(), volume.id, *elsewhere, code=REFUSED).stderr
+    assert "set the option back" in told
+    assert "still" in scene.moorline("forget", volume.id, *elsewhere, code=REFUSED).stderr
+    scene.moorline("release", stopped.name(), volume.id, *elsewhere)
+    scene.detach(stopped.name(), volume)
+    assert scene.is_clean()
