@@ -76,9 +76,10 @@ def test_what_the_guest_has_open_must_be_what_is_there(
     moorline: Moorline, guest: guests.Guest, libvirt_rig: LibvirtRig, how: str
 ) -> None:
     source = libvirt_rig.new_source().path
-    link = source.with_name("link.raw")
-    link.symlink_to(source)
-    path = link if how == "linked" else source
+    path = source
+    if how == "linked":
+        (libvirt_rig.directory / "link").symlink_to(source.parent)
+        path = libvirt_rig.directory / "link" / source.name
     moorline("attach", guest.name, str(path), "--format", "raw", "--volume", VOLUME)
     new = libvirt_rig.new_source().path
     os.truncate(new, 3 * MIB)
