@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,17 +207,20 @@ def test_another_name_of_a_file_that_a_guest_has(
     use = Use(str(alias(tmp_path, image)), "raw")
     here.world.guests[G2].foreign.add(use.path)
     here.world.guests[G2].uses.add(use)
+    here.wish("a", "g1", Level.CONNECTED)
+    (row,) = here.records.all()
+    row = replace(row, options=ours)
+    writers = Writers(here.records, ToyHypervisor(here.world), here.host)
     with pytest.raises(Refused, match=f"g2 has {image} already, as {use.path}"):
-        here.owner().attach("g1", str(image), format="raw", options=ours)
-    assert here.records.all() == []
+        writers.refuse_others(row, ImageFile(image, "raw"), _no_link)
 
 
 def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
-    other = hard(tmp_path, image)
     here.owner().attach("g1", str(image), format="raw")
+    other = hard(tmp_path, image)
     for _ in range(2):
-        with pytest.raises(Refused, match="g1 has"):
+        with pytest.raises(Refused, match="hard links"):
             here.owner().attach("g2", str(other), format="raw")
         assert len(here.records.all()) == 1  # nobody waits for the first to be detached
 
@@ -224,8 +228,12 @@ def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
 def test_a_wish_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
     here.owner().attach("g1", str(image), format="raw", level=Level.CONNECTED)
+    here.wish("a", "g2", Level.CONNECTED)
+    row = next(row for row in here.records.all() if row.key.guest == G2)
+    reconciler = here.reconciler()
+    writers = Writers(here.records, ToyHypervisor(here.world), here.host)
     with pytest.raises(Refused, match=r"volume .* of g1 has"):
-        here.owner().attach("g2", str(hard(tmp_path, image)), format="raw")
+        writers.refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), reconciler.link)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
