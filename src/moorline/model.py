@@ -126,11 +126,23 @@ class Unlinked:
     """Nothing is there: no mount, no device."""
 
 
+class Client(Enum):
+    """Of a broken link: what became of the process that served it."""
+
+    GONE = "gone"
+    """Seen gone, and the link with it, for good: who has something open there has lost it."""
+    ALIVE = "alive"
+    """It runs, and may answer again by itself: its server may be away."""
+    UNKNOWN = "unknown"
+    """There is none, or it cannot be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Broken:
     """Our link is there but does not work (a dead FUSE daemon, say)."""
 
     reason: str
+    client: Client = Client.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +203,8 @@ class Disk:
     beneath: tuple[str, ...] | None = ()
     """The files beneath *source*, from which it is read where it was not written itself (an
     external snapshot is written above them), the nearest first. None: it cannot be told."""
+    stale: str = ""
+    """Why what the running guest has open can never be what is there at that path now; ''."""
 
 
 NO_DISK = Disk(DiskState.NONE)
@@ -210,8 +224,8 @@ class Held(Enum):
     """Whether a link must stay as it is.
 
     If the volume is to go: because another wish or any guest, running or
-    stopped, needs the link. If the link is broken: because a running guest has
-    it open; to a stopped one, renewing it does no harm.
+    stopped, needs the link. If the link is broken, and not known to be dead: because a
+    running guest has it open; to a stopped one, renewing it does no harm.
     """
 
     FREE = "free"
@@ -232,7 +246,8 @@ class Seen:
     unsure: str = ""
     """Why it cannot be told who holds the link, if it is UNKNOWN and was looked at."""
     elsewhere: str = ""
-    """Why the disk that bears our mark is not the volume that is wanted; mostly empty."""
+    """Why the disk that bears our mark is not the volume that is wanted, or not any more;
+    mostly empty."""
     snapshot: bool | None = False
     """Whether the guest writes to a file above the volume, which it still needs as it is: an
     external snapshot. None: it cannot be told."""

@@ -83,6 +83,7 @@ class AnyHistory(RuleBasedStateMachine):
         toy.running = False
         toy.live.clear()
         toy.leaving.clear()
+        toy.lost.clear()
 
     @rule(guest=guests)
     def guest_starts(self, guest: str) -> None:
@@ -121,6 +122,10 @@ class AnyHistory(RuleBasedStateMachine):
             self.world.dead.add(share)
 
     @rule(share=shares)
+    def a_client_answers_with_errors_or_well(self, share: str) -> None:
+        self.world.failing ^= {share}
+
+    @rule(share=shares)
     def a_share_hangs_or_comes_back(self, share: str) -> None:
         self.world.hung ^= {share}
 
@@ -135,6 +140,11 @@ class AnyHistory(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._heal()
         self.rig.settle()
+        # A disk that was open on a dead mount is lost to its guest until a person stops that.
+        for guest in self.world.guests.values():
+            if guest.lost:
+                self.guest_stops(guest.name)
+        self.rig.settle()
         rows = {(r.key.volume, r.key.guest): r.want for r in self.rig.records.all()}
         assert rows == self.acknowledged
         for guest in self.world.guests.values():
@@ -145,6 +155,7 @@ class AnyHistory(RuleBasedStateMachine):
             at = str(BASE / share)
             wanted = any(VOLUMES[volume] == share for volume, _ in self.acknowledged)
             assert not wanted or self.world.mounts.get(at) == share
+            assert not wanted or share not in self.world.dead, "renewed, whoever runs on it"
             if self.world.mounts.get(at) == share and not wanted:
                 # Only those who use it by hand, or came by hand, may keep it.
                 assert self.world.users(at) or share in self.kept_by_hand
@@ -154,6 +165,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.world.faults.plan()
         self.world.blind = False
         self.world.hung.clear()
+        self.world.failing.clear()
         self.kept_by_hand = {
             path.split("/")[2] for g in self.world.guests.values() for path in g.foreign
         }
@@ -163,14 +175,6 @@ class AnyHistory(RuleBasedStateMachine):
         for at, share in list(self.world.mounts.items()):
             if share == "theirs":
                 del self.world.mounts[at]
-        # Whether a guest on a dead client is stopped is a person's decision.
-        for guest in self.world.guests.values():
-            if any(
-                str(BASE / share) in path for share in self.world.dead for path in guest.paths()
-            ):
-                guest.running = False
-                guest.live.clear()
-                guest.leaving.clear()
 
     def _openable(self, path: str) -> bool:
         return path.rsplit("/", 1)[0] in self.world.mounts

@@ -211,10 +211,12 @@ def test_a_dead_share_under_a_running_guest(scene: Scene, running: Any) -> None:
     volume = scene.volume()
     scene.attach(RUNNING, volume)
     kill_daemon(scene.share)
-    finding = only(scene, "dead-share")
-    assert finding["next"] == f"virsh shutdown {RUNNING}"
-    running.destroy()  # it has no system that would hear a shutdown
-    follow(scene, only(scene, "not-as-wished"))
+    follow(scene, only(scene, "dead-share"), code=5)  # the guest is not helped by it
+    assert len(scene.mounts()) == 1
+    lost = only(scene, "stale-disk")
+    assert lost["next"] == f"moorline detach {RUNNING} {volume.id}"
+    running.destroy()
+    scene.moorline("sweep")
     assert findings(scene) == {}
     scene.detach(RUNNING, volume)
     assert scene.is_clean()

@@ -91,32 +91,6 @@ def test_a_dead_daemon_of_a_stopped_guest_is_replaced(scene: Scene, stopped: Any
     assert scene.is_clean()
 
 
-def test_a_dead_daemon_of_a_running_guest_is_parked_until_it_stops(
-    scene: Scene, running: Any
-) -> None:
-    volume, other = scene.volume(), scene.volume()
-    scene.attach(RUNNING, volume)
-    kill_daemon(scene.share)
-    before = scene.mounts()
-    parked = scene.attach(RUNNING, volume, code=7)
-    assert f"stop its users first: {RUNNING}" in parked.stderr
-    # Nor is it pulled from under the guest for somebody else's sake.
-    parked = scene.attach("moor1", other, code=7)
-    assert f"stop its users first: {RUNNING}" in parked.stderr
-    assert scene.mounts() == before
-    assert len(scene.mount_calls()) == 1
-    assert "stop its users first" in scene.moorline("show", volume.id).stdout
-    running.destroy()
-    scene.moorline("sweep")
-    assert len(scene.mounts()) == len(daemons(scene.share)) == 1
-    assert len(scene.mount_calls()) == 2
-    start_paused(running)
-    running.destroy()
-    scene.detach(RUNNING, volume)
-    scene.detach("moor1", other)
-    assert scene.is_clean()
-
-
 @pytest.mark.parametrize("when", ["before the first attach", "over our mount"])
 def test_a_foreign_mount_is_not_touched(scene: Scene, guest: Guest, when: str) -> None:
     volume = scene.volume()

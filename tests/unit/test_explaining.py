@@ -23,11 +23,24 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 # --- shares that are dead or hang
 
 
-def test_a_dead_share_names_who_must_stop(scene: Scene) -> None:
+def test_a_dead_share_is_told_apart_from_one_whose_client_lives(scene: Scene) -> None:
     link = scene.attach(level=Level.ATTACHED)
-    scene.host.share(link).error = errno.ENOTCONN
+    share = scene.host.share(link)
+    share.error = errno.ENOTCONN
     (finding,) = scene.moorline.doctor().findings
-    assert finding.check == "dead-share"
+    assert (finding.check, finding.next) == ("dead-share", "moorline sweep")
+    share.clients = ["glusterfs (12)"]
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.check == "failing-share"
+    assert "glusterfs (12), still runs" in finding.what
+
+
+def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    share = scene.host.share(link)
+    share.error, share.clients = errno.ENOTCONN, None
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.check == "broken-link"
     assert "stop its users first: g1" in finding.what
     scene.world.guests[GuestId("g1")].running = False
     assert scene.found() == ["not-as-wished"]

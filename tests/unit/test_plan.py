@@ -10,6 +10,7 @@ import pytest
 from moorline.core.plan import Step, foresee, next_step
 from moorline.model import (
     Broken,
+    Client,
     Disk,
     DiskState,
     Foreign,
@@ -26,9 +27,10 @@ from moorline.model import (
 SOURCE = ImageFile(Path("/mnt/share/disk"), "raw")
 LINKED, GIVEN = Linked(SOURCE), Linked(SOURCE, given=True)
 UNLINKED, BROKEN = Unlinked(), Broken("dead")
+DEAD, FAILING = Broken("dead", Client.GONE), Broken("its server is away", Client.ALIVE)
 FOREIGN, UNKNOWN = Foreign("theirs"), Unknown("hangs")
 BUSY = Unknown("a command still runs", hangs=False)
-LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, FOREIGN, UNKNOWN, BUSY]
+LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, DEAD, FAILING, FOREIGN, UNKNOWN, BUSY]
 NONE, PARTIAL, WHOLE, LEAVING = DiskState
 FREE, HELD, DONT_KNOW = Held
 ABSENT, CONNECTED, ATTACHED = Level
@@ -70,6 +72,20 @@ CASES = [
     (ATTACHED, BROKEN, WHOLE, HELD, Step.PARK),
     (ATTACHED, BROKEN, NONE, HELD, Step.PARK),
     (CONNECTED, BROKEN, NONE, DONT_KNOW, Step.WAIT),
+    # What is dead is dead for everybody: made anew for those who start now.
+    (ATTACHED, DEAD, WHOLE, HELD, Step.DISCONNECT),
+    (ATTACHED, DEAD, NONE, HELD, Step.DISCONNECT),
+    (CONNECTED, DEAD, NONE, DONT_KNOW, Step.DISCONNECT),
+    (CONNECTED, DEAD, WHOLE, HELD, Step.DETACH),
+    (ABSENT, DEAD, NONE, HELD, Step.FORGET),
+    (ABSENT, DEAD, NONE, DONT_KNOW, Step.WAIT),
+    (ABSENT, DEAD, NONE, FREE, Step.DISCONNECT),
+    # A client that lives may answer again by itself.
+    (ATTACHED, FAILING, WHOLE, HELD, Step.WAIT),
+    (ATTACHED, FAILING, NONE, HELD, Step.WAIT),
+    (CONNECTED, FAILING, NONE, DONT_KNOW, Step.WAIT),
+    (ATTACHED, FAILING, WHOLE, FREE, Step.WAIT),
+    (ABSENT, FAILING, NONE, FREE, Step.DISCONNECT),
     # Up the ladder.
     (CONNECTED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
     (ATTACHED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
@@ -116,7 +132,7 @@ def test_a_disk_above_its_volume_is_never_taken_nor_made_whole(
 def test_it_is_total_and_safe(want: Level, link: Link, state: DiskState, held: Held) -> None:
     step = next_step(want, Seen(link, Disk(state), held))
     if step is Step.DISCONNECT:
-        assert held is Held.FREE
+        assert held is Held.FREE or (link is DEAD and want > ABSENT)
         assert isinstance(link, Linked | Broken)
         assert not isinstance(link, Linked) or state is NONE
     if step is Step.ATTACH:

@@ -6,7 +6,6 @@ like in the mount table, the command that mounts, what a healthy root is.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from moorline.backends import images, mountpoint
+from moorline.backends.mounting import broken, said, topmost, unmount
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
     Caching,
+    Client,
     DiskSource,
     Foreign,
     Format,
@@ -148,7 +149,7 @@ class MountedFileSystem(ABC, Generic[F]):
     def disconnect(self, c: F) -> None:
         """Unmount one layer (a crash may have left several). Not mounted is success.
 
-        Never lazily: a lazy umount hides a mount that guests still write through.
+        Lazily only where the client is seen to be gone, and with it all that was open there.
         The mount point goes as well, so that nothing is left, and nothing can
         be written where nothing is mounted. What the operator mounted stays.
         """
@@ -214,7 +215,7 @@ class MountedFileSystem(ABC, Generic[F]):
         at = self.mount_point(c)
         if self.is_given(c):
             return self._look_at_given(c, at)
-        mount = self._mount(at)
+        mount = topmost(self._host, at)
         if mount is None:
             return self._look_beneath(at)
         if not self.is_mount_of(c, mount):
@@ -253,21 +254,21 @@ class MountedFileSystem(ABC, Generic[F]):
         return ours or at in self._places.values()
 
     def _take_away(self, at: Path, is_ours: Callable[[Mount], bool]) -> None:
-        mount = self._mount(at)
+        mount = topmost(self._host, at)
         if mount is not None:
             if not is_ours(mount):
                 raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
-            self._umount(at, mount)
+            unmount(self._host, at, mount, self._deadline, lambda: self._is_dead(at, mount))
         elif self._host.held(self._hold(at)):
             raise Uncertain(f"a mount command for {at} still runs")
         self._clear(at)
 
+    def _is_dead(self, at: Path, mount: Mount) -> bool:
+        ill = self._ill(at, mount)
+        return isinstance(ill, Broken) and ill.client is Client.GONE
+
     def _hold(self, at: Path) -> Path:
         return at.with_name(f"{at.name}.lock")
-
-    def _mount(self, at: Path) -> Mount | None:
-        """The topmost mount at *at*."""
-        return next((m for m in reversed(self._host.mounts()) if m.target == str(at)), None)
 
     def _look_at(self, c: F, at: Path, mount: Mount) -> Link:
         return self._ill(at, mount) or Linked(self.source(c, at / c.name), given=self.is_given(c))
@@ -279,7 +280,7 @@ class MountedFileSystem(ABC, Generic[F]):
         except Uncertain:
             return Unknown(f"the share at {at} does not answer")
         except OSError as e:
-            return self._unless_changed(at, mount, Broken(f"the mount at {at} fails: {_why(e)}"))
+            return self._unless_changed(at, mount, broken(self._host, at, mount, e))
         if root.path != at:
             return Foreign(f"{at} leads through a symbolic link to {root.path}")
         if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
@@ -320,7 +321,7 @@ class MountedFileSystem(ABC, Generic[F]):
         except Uncertain as e:
             return Unknown(f"it cannot be told whether {at} is empty: {e}")
         except OSError as e:
-            return self._unless_changed(at, None, Foreign(f"{at} cannot be used: {_why(e)}"))
+            return self._unless_changed(at, None, Foreign(f"{at} cannot be used: {said(e)}"))
         if empty:
             return Unlinked()
         # Data that was written beneath a mount point would vanish under the mount.
@@ -331,7 +332,7 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _unless_changed(self, at: Path, mount: Mount | None, link: L) -> L | Unknown:
         """*link*, unless somebody mounted or unmounted while it was looked at."""
-        now = self._covering(at) if mount else self._mount(at)
+        now = self._covering(at) if mount else topmost(self._host, at)
         if now != mount or (mount is None and self._host.held(self._hold(at))):
             return Unknown(f"{at} changed while it was looked at")
         return link
@@ -358,28 +359,11 @@ class MountedFileSystem(ABC, Generic[F]):
             self._clear(at)
             raise
 
-    def _umount(self, at: Path, mount: Mount) -> None:
-        # -c: resolving the path would ask a file system that may be dead.
-        try:
-            self._host.run(Command(("umount", "-c", str(at)), self._deadline))
-        except Failed as e:
-            now = self._mount(at)
-            if now is not None and now.id == mount.id:
-                raise self._busy(at, e) from e
-        else:
-            now = self._mount(at)
-            if now is not None and now.id == mount.id:
-                raise Failed(f"umount says that it unmounted {at}, which is still mounted")
-
-    def _busy(self, at: Path, error: MoorlineError) -> Failed:
-        users = ", ".join(self._host.openers(at))
-        return Failed(f"{at} is still mounted: {error}" + (f"; in use by {users}" if users else ""))
-
     def _clear(self, at: Path) -> None:
         """Remove what :meth:`_connect` made, unless it is needed still or again."""
         hold = self._hold(at)
         until = time.monotonic() + _LAST_WAIT
-        if self._mount(at) is not None:
+        if topmost(self._host, at) is not None:
             return
         while self._host.held(hold):
             if time.monotonic() >= until:
@@ -389,10 +373,3 @@ class MountedFileSystem(ABC, Generic[F]):
         mountpoint.remove(at)
         with suppress(OSError):
             hold.unlink()
-
-
-def _why(error: OSError) -> str:
-    text = error.strerror or str(error)
-    if error.errno == errno.EACCES:
-        return f"{text} (a FUSE mount of another user needs allow_other to be seen by us)"
-    return text

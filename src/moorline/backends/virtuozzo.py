@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from moorline.backends import mountpoint
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.backends.mounting import topmost
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
 from moorline.errors import Busy, Failed, MoorlineError, Refused
@@ -324,7 +325,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             if missing := self._settings.missing():
                 raise Failed(f"{e.message}; {missing}") from e
             # The node may be known by a password that has been changed since.
-            if not known or c.password is None or self._mount(at) is not None:
+            if not known or c.password is None or topmost(self._host, at) is not None:
                 raise
             self._authenticate(client, c, at)
             super().mount(c, at)

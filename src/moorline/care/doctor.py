@@ -19,6 +19,7 @@ from moorline.model import (
     NO_DISK,
     Attachment,
     Broken,
+    Client,
     Foreign,
     Guest,
     Key,
@@ -136,6 +137,7 @@ class Doctor:
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
                     yield findings.lost_guest(row)
                 else:
+                    yield from self._stale(row, guest)
                     seen = self._reconciler.observe(row, guest.disks if guest else {})
                     yield from self._wish(row, seen, troubles.get(trouble_key(row.key)))
             except Refused as e:
@@ -147,11 +149,12 @@ class Doctor:
         step = next_step(row.want, seen)
         if ill := list(self._ill(row.link, seen.link)):
             yield from ill
-        elif step is Step.PARK and isinstance(seen.link, Broken):
-            stop = self._stop_command.format(shlex.quote((*seen.users, row.guest_name)[0]))
-            yield findings.dead_share(row, seen, stop)
+        elif broken := list(self._broken(row, seen, step)):
+            yield from broken
         elif seen.snapshot is not False:
             yield findings.snapshot(row, seen)
+        elif seen.disk.stale:
+            return  # told already
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
         elif why := self._replaced(row, seen):
@@ -162,10 +165,30 @@ class Doctor:
             waits = reason(step, seen) or (trouble.message if trouble else "")
             yield findings.not_as_wished(row, waits or f"the next step is to {step.value}")
 
+    def _broken(self, row: Attachment, seen: Seen, step: Step) -> Iterator[Finding]:
+        match seen.link:
+            case Broken(why, client=Client.GONE):
+                yield findings.dead_share(row, why)
+            case Broken() if step is Step.WAIT:
+                yield findings.failing_share(row, reason(step, seen))
+            case Broken() if step is Step.PARK:
+                stop = self._stop((*seen.users, row.guest_name)[0])
+                yield findings.broken_link(row, reason(step, seen), stop)
+
     def _replaced(self, row: Attachment, seen: Seen) -> str:
         if self._images is None or seen.disk == NO_DISK:
             return ""
         return self._images.replaced(row.key.guest, row.key.volume)
+
+    def _stale(self, row: Attachment, guest: Guest | None) -> Iterator[Finding]:
+        """What a running guest has open and lost, whoever plugged it."""
+        disk = guest.disks.get(row.key.volume) if guest else None
+        if disk is not None and disk.stale:
+            stop = self._stop(row.guest_name) if row.hands_off else ""
+            yield findings.stale_disk(row, disk.stale, stop)
+
+    def _stop(self, guest: str) -> str:
+        return self._stop_command.format(shlex.quote(guest))
 
     def _ill(self, link: str, ill: Link | None) -> Iterator[Finding]:
         """What no step of ours can cure."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 
 from moorline.core.disks import commit, over
-from moorline.core.plan import Step
-from moorline.core.reconciler import reason
 from moorline.model import Attachment, Guest, Seen, VolumeId
 from moorline.ports.inspection import Finding, Found
 
@@ -95,14 +93,50 @@ def not_as_wished(row: Attachment, why: str) -> Finding:
     )
 
 
-def dead_share(row: Attachment, seen: Seen, stop: str) -> Finding:
-    """The client of a share has ended under a guest that runs. *stop*: the command to stop it."""
+def dead_share(row: Attachment, why: str) -> Finding:
+    """The client of a share has ended."""
     return Finding(
         "dead-share",
         row.link,
-        reason(Step.PARK, seen),
-        "its client has ended; it is mounted anew as soon as no running guest has it open",
+        why,
+        "an agent mounts it anew by itself, also under guests that run: guests that start then"
+        " have their disks, and those that ran have lost theirs until they are attached anew",
+        command("moorline", "sweep"),
+    )
+
+
+def failing_share(row: Attachment, why: str) -> Finding:
+    """The client of a share lives, and answers with an error; or what became of it is unknown."""
+    return Finding(
+        "failing-share",
+        row.link,
+        why,
+        "its server may be away: then all goes on by itself when that is back, and to stop guests"
+        " would help nobody",
+        command("findmnt", row.link),
+    )
+
+
+def broken_link(row: Attachment, why: str, stop: str) -> Finding:
+    """A link does not work under a guest that runs. *stop*: the command to stop it."""
+    return Finding(
+        "broken-link",
+        row.link,
+        why,
+        "it is not seen to be dead, so it is made anew only when no running guest has it open",
         stop,
+    )
+
+
+def stale_disk(row: Attachment, why: str, stop: str) -> Finding:
+    """A running guest has lost a disk. *stop*: the command, where we may not detach it; else ''."""
+    return Finding(
+        "stale-disk",
+        f"{row.guest_name}/{row.key.volume}",
+        why,
+        "the share was mounted anew, and the running guest has a file of the old mount open,"
+        " which nobody serves any more",
+        stop or command("moorline", "detach", row.guest_name, row.key.volume),
     )
 
 

@@ -37,6 +37,8 @@ def path_of(link: Link) -> str:
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
     """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
+    if disk.stale:
+        return disk.stale
     there = path_of(link)
     if snapshot(there, disk):
         return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from moorline.model import (
     BlockDevice,
     Broken,
+    Client,
     Disk,
     DiskState,
     Foreign,
@@ -49,7 +50,7 @@ def next_step(want: Level, seen: Seen) -> Step:
     if want is Level.ABSENT:
         return _leave(seen)
     if isinstance(seen.link, Broken):
-        return _renew(seen)
+        return _renew(seen.link, seen.held)
     if isinstance(seen.link, Unlinked):
         return Step.CONNECT
     return _plug(seen) if want is Level.ATTACHED else Step.NOTHING
@@ -72,10 +73,16 @@ def _leave(seen: Seen) -> Step:
     return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
 
 
-def _renew(seen: Seen) -> Step:
-    if seen.held is Held.HELD:
-        return Step.PARK  # a link is never pulled from under a running guest
-    return Step.WAIT if seen.held is Held.UNKNOWN else Step.DISCONNECT
+def _renew(link: Broken, held: Held) -> Step:
+    # From what is dead nothing can be taken: guests that start now need it made anew.
+    if link.client is Client.GONE:
+        return Step.DISCONNECT
+    # A new client of a server that is away would do no better than the one that is there.
+    if link.client is Client.ALIVE or held is Held.UNKNOWN:
+        return Step.WAIT
+    if held is Held.FREE:
+        return Step.DISCONNECT
+    return Step.PARK  # a link is never pulled from under a running guest
 
 
 def foresee(want: Level, seen: Seen) -> list[Step]:

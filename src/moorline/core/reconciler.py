@@ -28,6 +28,7 @@ from moorline.model import (
     NO_DISK,
     Attachment,
     Broken,
+    Client,
     Disk,
     DiskSource,
     Foreign,
@@ -121,15 +122,15 @@ class Reconciler:
     def connect(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
         """Take the next step for the link of *row* alone. The hypervisor is not asked.
 
-        For whoever must not ask it (a hook of libvirt's), so a broken link is
-        waited for: it cannot be told whether a guest has it open.
+        For whoever must not ask it (a hook of libvirt's), so a broken link that is not
+        dead is waited for: it cannot be told whether a guest has it open.
         """
         with self._lanes.hold(f"link {row.link}"):
             seen = Seen(self.link(row))
             step = next_step(Level.CONNECTED, seen)
             about_to(step)
             self._take(step, row, seen)
-        if isinstance(seen.link, Broken):
+        if isinstance(seen.link, Broken) and step is Step.WAIT:
             return Pass(step, row, seen, f"{seen.link.reason}; `moorline start` can renew it")
         return Pass(step, row, seen, reason(step, seen))
 
@@ -222,7 +223,7 @@ class Reconciler:
         The volume's own disk does not count: it goes before the link does.
         """
         leaving = row.want is Level.ABSENT
-        if not leaving and not isinstance(link, Broken):
+        if not leaving and (not isinstance(link, Broken) or link.client is Client.GONE):
             return _Users(Held.UNKNOWN)
         if leaving and not row.hands_off and self._wanted_by_others(row):
             return _Users(Held.HELD)
@@ -384,6 +385,8 @@ def reason(step: Step, seen: Seen) -> str:
 def _waits_for(seen: Seen) -> str:
     if isinstance(seen.link, Unknown):
         return seen.link.reason
+    if isinstance(seen.link, Broken) and seen.link.client is Client.ALIVE:
+        return f"{seen.link.reason}; it may answer again by itself, as when its server was away"
     if seen.disk != NO_DISK and not isinstance(seen.link, Broken):
         return "the guest has not let go of the disk yet"
     if seen.users:

@@ -26,8 +26,9 @@ class View:
     """One attachment as it is wished and as it is seen.
 
     ``seen`` is one of *attached*, *snapshot* (the guest writes to a file above it), *partial*
-    (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken*, *foreign*,
-    *unknown*. ``next`` is the step that is due and, if it waits, for what.
+    (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken* (the link
+    does not work, or what the guest has open of it), *foreign*, *unknown*. ``next`` is the step
+    that is due and, if it waits, for what.
     """
 
     volume: str
@@ -81,10 +82,13 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> V
 
 def state_of(seen: Seen) -> str:
     """Return the one word that sums up an observation."""
-    if seen.snapshot and seen.disk.state is DiskState.WHOLE:
+    works = not (isinstance(seen.link, Broken) or seen.disk.stale)
+    if seen.snapshot and seen.disk.state is DiskState.WHOLE and works:
         return "snapshot"
-    if seen.disk.state is not DiskState.NONE:
+    if seen.disk.state is not DiskState.NONE and works:
         return "attached" if seen.disk.state is DiskState.WHOLE else seen.disk.state.value
+    if seen.disk.stale:
+        return "broken"
     match seen.link:
         case Linked():
             return "connected"

@@ -21,6 +21,7 @@ from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity, user_named
 from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
+from moorline.host.mount.client import clients
 from moorline.host.mount.users import openers
 from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
@@ -125,6 +126,10 @@ class Linux:
     def mounts(self) -> Sequence[Mount]:
         """See :meth:`moorline.ports.Host.mounts`."""
         return mounts.read()
+
+    def clients(self, mount: Mount) -> Sequence[str] | None:
+        """See :meth:`moorline.ports.Host.clients`."""
+        return clients(mount, mounts.read())
 
     def root(self, path: Path, *, list: bool = False) -> Root:
         """See :meth:`moorline.ports.Host.root`."""

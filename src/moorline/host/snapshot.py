@@ -39,6 +39,12 @@ class Snapshot:
         found: Sequence[Mount] = self._once("mounts", self._host.mounts)
         return found
 
+    def clients(self, mount: Mount) -> Sequence[str] | None:
+        found: Sequence[str] | None = self._once(
+            ("clients", mount), lambda: self._host.clients(mount)
+        )
+        return found
+
     def root(self, path: Path, *, list: bool = False) -> Root:
         found: Root = self._once((path, list), lambda: self._host.root(path, list=list))
         return found

@@ -153,6 +153,12 @@ class Host(Protocol):
     def mounts(self) -> Sequence[Mount]:
         """The mount table, in mount order. Never blocks on a hung share."""
 
+    def clients(self, mount: Mount) -> Sequence[str] | None:
+        """Name the processes that serve a FUSE mount, as ``name (pid)``; [] if none is left.
+
+        None: that cannot be told. It looks at the process table, never at the mount.
+        """
+
     def root(self, path: Path, *, list: bool = False) -> Root:
         """Look at a directory that may hang, in a killable child.
 

@@ -29,6 +29,8 @@ class ToyShare:
     error: int = 0
     """The errno that a look at it meets."""
     hangs: bool = False
+    clients: Sequence[str] | None = ()
+    """Who is seen to serve it, which matters once a look meets an error."""
     files: frozenset[str] = frozenset()
     """What :meth:`ToyHost.image` accepts."""
 
@@ -89,6 +91,9 @@ class ToyHost:
 
     def mounts(self) -> Sequence[Mount]:
         return list(self.table)
+
+    def clients(self, mount: Mount) -> Sequence[str] | None:
+        return self.shares[mount.id].clients
 
     def root(self, path: Path, *, list: bool = False) -> Root:
         mount = self._at(str(path))

@@ -6,17 +6,17 @@ time. What must never happen is written into :attr:`ToyWorld.violations`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moorline.errors import Compacted, Conflict, Failed, NotFound, NotOurs, Refused, Unavailable
+from moorline.errors import Failed, NotFound, NotOurs, Refused, Unavailable
 from moorline.model import (
     BlockDevice,
     Broken,
+    Client,
     Disk,
     DiskOptions,
     DiskSource,
@@ -36,8 +36,9 @@ from moorline.model import (
     Use,
     VolumeId,
 )
-from moorline.ports import At, Delete, Entry, Event, Host, Option, Put, Values
+from moorline.ports import Host, Option, Values
 from moorline.testing.faults import Faults
+from moorline.testing.toy_store import MemoryStore as MemoryStore
 
 BASE = Path("/toy")
 SIZE = 1 << 20
@@ -58,6 +59,8 @@ class ToyGuest:
     unreadable: str = ""  # why its definitions cannot be read
     leaving: dict[VolumeId, int] = field(default_factory=dict)
     """Ticks until a disk that was asked to go is gone."""
+    lost: set[VolumeId] = field(default_factory=set)
+    """Live disks that it has open on a mount that is no more."""
     told: dict[VolumeId, int] = field(default_factory=dict)
     """The sizes of which it was told, where that was not at the attach."""
     uses: set[Use] = field(default_factory=set)  # how its disks are used, as far as that is told
@@ -74,6 +77,9 @@ class ToyWorld:
     mounts: dict[str, str] = field(default_factory=dict)
     """Share by mount point; a foreign one bears another name than its path."""
     dead: set[str] = field(default_factory=set)
+    """Shares whose client is seen to be gone."""
+    failing: set[str] = field(default_factory=set)
+    """Shares whose client lives, and answers with an error."""
     hung: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     """Paths of files that are not on their share."""
@@ -162,7 +168,9 @@ class ToyShare:
         if c.share in self._world.hung:
             return Unknown(f"{at} does not answer")
         if c.share in self._world.dead:
-            return Broken(f"{at} is dead")
+            return Broken(f"{at} is dead", Client.GONE)
+        if c.share in self._world.failing:
+            return Broken(f"{at} fails", Client.ALIVE)
         return Linked(ImageFile(Path(at) / c.name, c.format))
 
     def verify(self, c: ToyExport) -> ImageFile:
@@ -194,9 +202,13 @@ class ToyShare:
         self._world.mounts[at] = share
 
     def _unmount(self, at: str, share: str) -> None:
-        # A dead mount may be renewed while only stopped guests name it.
-        if users := self._world.users(at, running=share in self._world.dead):
+        # A dead mount may always be renewed, a broken one while only stopped guests name it.
+        dead = share in self._world.dead
+        users = self._world.users(at, running=share in self._world.failing)
+        if users and not dead:
             self._world.violations.append(f"{at} was pulled from under {', '.join(users)}")
+        for guest in self._world.guests.values():
+            guest.lost |= {v for v, path in guest.live.items() if path.startswith(f"{at}/")}
         if self._world.mounts.get(at) != share:
             self._world.violations.append(f"what is at {at} was not ours to unmount")
         self._world.mounts.pop(at, None)
@@ -254,6 +266,8 @@ class ToyHypervisor:
             if volume in half:
                 continue
             self._refuse_missing(path)
+            if half is found.live:
+                found.lost.discard(volume)
             form = source.format if isinstance(source, ImageFile) else "raw"
             use = Use(path, form, options.readonly, options.shared, volume)
             found.uses = {old for old in found.uses if old.volume != volume} | {use}
@@ -310,7 +324,11 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
     halves = ([live] if guest.running else []) + ([defined] if guest.persistent else [])
     return {
         volume: Disk(
-            _state(guest, volume, halves), f"toy-{volume}", path, _uses(guest, {path}, volume)
+            _state(guest, volume, halves),
+            f"toy-{volume}",
+            path,
+            _uses(guest, {path}, volume),
+            stale=f"{path} is lost" if volume in live and volume in guest.lost else "",
         )
         for volume, path in {**defined, **live}.items()
     }
@@ -328,73 +346,3 @@ def _state(
         return DiskState.LEAVING
     whole = all(volume in half for half in halves)
     return DiskState.WHOLE if whole else DiskState.PARTIAL
-
-
-class MemoryStore:
-    """The store contract on a dictionary; its commits are effects."""
-
-    def __init__(self, faults: Faults | None = None) -> None:
-        self._faults = faults or Faults()
-        self._entries: dict[str, Entry] = {}
-        self._gone: dict[str, int] = {}
-        self._revision = 0
-        self._compacted = 0
-        self._changed = threading.Condition(threading.RLock())
-
-    def get(self, key: str) -> Entry | None:
-        return self._entries.get(key)
-
-    def list(self, prefix: str) -> tuple[list[Entry], int]:
-        with self._changed:
-            keys = sorted(key for key in self._entries if key.startswith(prefix))
-            return [self._entries[key] for key in keys], self._revision
-
-    def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
-        if len({operation.key for operation in then}) != len(then):
-            raise ValueError("a key stands twice in one commit")
-        with self._changed:
-            current = {at.key: self._entries.get(at.key) for at in when}
-            lost = [at for at in when if _revision(current[at.key]) != at.revision]
-            if lost:
-                raise Conflict(
-                    "changed meanwhile", current={at.key: current[at.key] for at in lost}
-                )
-            return self._faults.effect(lambda: self._apply(then))
-
-    def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
-        while not stop.is_set():
-            with self._changed:
-                if not self._compacted <= after <= self._revision:
-                    raise Compacted(f"revision {after} is not known")
-                events = self._since(prefix, after)
-                if self._revision == after:
-                    self._changed.wait(0.05)
-                    continue
-                after = self._revision
-            yield from events
-            yield Event(after, "", None)
-
-    def close(self) -> None:
-        pass
-
-    def _since(self, prefix: str, after: int) -> Sequence[Event]:
-        puts = [Event(e.revision, key, e) for key, e in self._entries.items()]
-        gone = [Event(revision, key, None) for key, revision in self._gone.items()]
-        news = [e for e in puts + gone if e.revision > after and e.key.startswith(prefix)]
-        return sorted(news, key=lambda event: (event.revision, event.key))
-
-    def _apply(self, then: Sequence[Put | Delete]) -> int:
-        self._revision += 1
-        for operation in then:
-            if isinstance(operation, Put):
-                entry = Entry(operation.key, operation.value, self._revision)
-                self._entries[operation.key] = entry
-                self._gone.pop(operation.key, None)
-            elif self._entries.pop(operation.key, None):
-                self._gone[operation.key] = self._revision
-        self._changed.notify_all()
-        return self._revision
-
-
-def _revision(entry: Entry | None) -> int:
-    return entry.revision if entry else 0

@@ -19,15 +19,16 @@ def openers(path: Path, proc: Path = PROC) -> list[str]:
     we may not see, and mounts of other mount namespaces, stay unnamed.
     """
     found: list[str] = []
-    for process in _processes(proc):
+    for process in processes(proc):
         if _uses(process, str(path)):
-            found.append(f"{_name(process)} ({process.name})")
+            found.append(called(process))
             if len(found) == MOST:
                 break
     return found
 
 
-def _processes(proc: Path) -> Iterator[Path]:
+def processes(proc: Path) -> Iterator[Path]:
+    """The directories of all processes that we see."""
     for name in os.listdir(proc):  # noqa: PTH208 - names alone, and no stat
         if name.isdigit():
             yield proc / name
@@ -48,7 +49,9 @@ def _links(process: Path) -> Iterator[str]:
                 yield str((process / "fd" / name).readlink())
 
 
-def _name(process: Path) -> str:
+def called(process: Path) -> str:
+    """A process as people know it: ``name (pid)``."""
+    name = "?"
     with suppress(OSError):
-        return (process / "comm").read_text(errors="replace").strip()
-    return "?"
+        name = (process / "comm").read_text(errors="replace").strip()
+    return f"{name} ({process.name})"

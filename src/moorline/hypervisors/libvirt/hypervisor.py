@@ -24,6 +24,7 @@ from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
+from moorline.hypervisors.libvirt.openfiles import with_stale
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.survey import Survey, as_named, located, look
 from moorline.model import (
@@ -101,7 +102,8 @@ class Libvirt:
         except NotFound:
             return {}
         self._seen.domain = domain
-        return domain.disks()
+        disks = domain.disks()
+        return disks if domain.live is None else with_stale(domain.name, disks)
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)

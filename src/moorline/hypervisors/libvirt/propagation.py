@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PID_FILES = Path("/run/libvirt/qemu")
+PROC = Path("/proc")
 
 
 def hidden_from(guest: str, path: str) -> bool:
@@ -27,10 +28,10 @@ def hidden_from(guest: str, path: str) -> bool:
         return False
     try:
         pid = int((PID_FILES / f"{guest}.pid").read_text())
-        theirs, ours = _mounts(str(pid)), _mounts("self")
+        theirs, ours = table(PROC / str(pid)), table(PROC / "self")
     except (OSError, ValueError):
         return False
-    return _covering(ours, path).device != _covering(theirs, path).device
+    return covering(ours, path).device != covering(theirs, path).device
 
 
 class _Mount(NamedTuple):
@@ -39,27 +40,37 @@ class _Mount(NamedTuple):
     shared: bool
 
 
-def _mounts(process: str) -> dict[str, _Mount]:
-    """The mounts that a process sees; the topmost at a point wins."""
-    found = {}
-    table = Path(f"/proc/{process}/mountinfo").read_text(errors="surrogateescape")
-    for line in table.splitlines():
+class Table(NamedTuple):
+    """The mount table of a process."""
+
+    mounts: Mapping[str, _Mount]
+    """By where they are; the topmost at a point wins."""
+    devices: Mapping[int, str]
+    """Of every mount, by its number."""
+
+
+def table(process: Path) -> Table:
+    """The mounts that a process (``/proc/PID``) sees. Raises OSError."""
+    found, devices = {}, {}
+    text = (process / "mountinfo").read_text(errors="surrogateescape")
+    for line in text.splitlines():
         fields = line.split(" ")
         target, optional = _unescaped(fields[4]), fields[6 : fields.index("-", 6)]
         shared = any(field.startswith("shared:") for field in optional)
         found[target] = _Mount(target, fields[2], shared)
-    return found
+        devices[int(fields[0])] = fields[2]
+    return Table(found, devices)
 
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
-def _covering(mounts: Mapping[str, _Mount], path: str) -> _Mount:
+def covering(table: Table, path: str) -> _Mount:
     """The mount on which *path* lies."""
-    while path not in mounts and path != "/":
+    while path not in table.mounts and path != "/":
         path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
-    return mounts.get(path, _Mount("/", "", True))
+    return table.mounts.get(path, _Mount("/", "", True))
 
 
 def private_mount(path: str) -> str:
@@ -68,12 +79,12 @@ def private_mount(path: str) -> str:
     Nor does one where all guests that run share our namespace (``namespaces = []``).
     """
     try:
-        covering = _covering(_mounts("self"), path)
+        above = covering(table(PROC / "self"), path)
     except OSError:
         return ""
-    if covering.shared or _namespaces_of_guests() == {_namespace("self")}:
+    if above.shared or _namespaces_of_guests() == {_namespace("self")}:
         return ""
-    return covering.target
+    return above.target
 
 
 def _namespaces_of_guests() -> set[int]:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Unavailable
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain import Domain, parse
+from moorline.hypervisors.libvirt.openfiles import with_stale
 from moorline.model import Guest, GuestId
 from moorline.ports import Places
 
@@ -78,7 +79,7 @@ class Survey:
                 named = read.get(guest.id)
                 guests.append(pools.resolved(guest, named.volumes) if named else guest)
         self._read = read
-        return guests
+        return [_as_it_runs(guest) for guest in guests]
 
     def _guest(self, domain: Any, unsaved: str | None, read: dict[str, _Read]) -> Guest:
         """Look at a domain, and put what was found into *read*."""
@@ -159,6 +160,11 @@ class _Pools:
 
 def _list(*words: str) -> str:
     return ", ".join(filter(None, words))
+
+
+def _as_it_runs(guest: Guest) -> Guest:
+    """With what no definition tells: whether its disks are still there."""
+    return replace(guest, disks=with_stale(guest.name, guest.disks)) if guest.running else guest
 
 
 def look(virt: Any) -> Domain:

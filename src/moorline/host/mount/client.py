@@ -1,0 +1,115 @@
+"""The processes that serve a FUSE mount: whether any is left decides whether it can ever answer.
+
+The kernel ends a connection when the last descriptor of it is closed, and answers ENOTCONN from
+then on, for good; a client that lives may give the same answer while its server is away. Of a
+connection that has ended the control file system shows a limit that nobody can set
+(``fuse_abort_conn`` in fs/fuse/dev.c of the Linux source). Since Linux 6.16 ``fdinfo`` of
+``/dev/fuse`` names the connection (``fuse_connection``, the minor number of the mount's device).
+Before that a client is known by its arguments: they name its mount point.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from moorline.host.mount.fuse import CONNECTIONS
+from moorline.host.mount.users import PROC, called, processes
+from moorline.ports import Mount
+
+_DEVICE = "fuse"
+_UNLIMITED = (1 << 32) - 1
+_CONNECTION = "fuse_connection:"
+_INITIAL = "pid:[4026531836]"
+"""The process namespace in which every process of the machine is seen (PROC_PID_INIT_INO)."""
+
+
+def is_fuse(mount: Mount) -> bool:
+    """Whether a mount is served by a process."""
+    return mount.fstype == "fuse" or mount.fstype.startswith("fuse.")
+
+
+def clients(
+    mount: Mount, mounts: Sequence[Mount], proc: Path = PROC, connections: Path = CONNECTIONS
+) -> list[str] | None:
+    """Name the processes that serve *mount*, as ``name (pid)``; [] if they are seen to be gone.
+
+    None: it cannot be told: this is no FUSE mount, or the kernel does not show its connection, and
+    not all processes can be looked at, or one of them serves a mount that cannot be told.
+    *mounts*: the mount table. No file system is asked.
+    """
+    if not is_fuse(mount):
+        return None
+    found, doubt = [], not _sees_all(proc)
+    ended = _has_ended(connections / mount.device.partition(":")[2])
+    others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
+    for process in processes(proc):
+        serves = _serves(process, mount, others)
+        doubt |= serves is None
+        if serves:
+            found.append(called(process))
+    return None if doubt and not (found or ended) else found
+
+
+def _has_ended(connection: Path) -> bool:
+    """Whether the kernel tells that a connection has ended."""
+    try:
+        return int((connection / "max_background").read_text()) == _UNLIMITED
+    except (OSError, ValueError):
+        return False
+
+
+def _sees_all(proc: Path) -> bool:
+    try:
+        return str((proc / "self/ns/pid").readlink()) == _INITIAL
+    except OSError:
+        return False
+
+
+def _serves(process: Path, mount: Mount, others: set[str]) -> bool | None:
+    """Whether a process serves *mount*; None: that cannot be told."""
+    try:
+        files = list(_connected(process))
+    except PermissionError:
+        return None
+    except OSError:
+        return False  # it has ended
+    words = _arguments(process) if None in files else []
+    return _any_of([_is(file, words, mount, others) for file in files])
+
+
+def _is(
+    connection: str | None, words: Sequence[str], mount: Mount, others: set[str]
+) -> bool | None:
+    if connection is not None:
+        return connection == mount.device.partition(":")[2]
+    if _names(words, {mount.target}):
+        return True
+    return False if _names(words, others) else None
+
+
+def _any_of(answers: Sequence[bool | None]) -> bool | None:
+    return True if True in answers else (None if None in answers else False)
+
+
+def _connected(process: Path) -> Iterator[str | None]:
+    """The FUSE connections that a process serves; None for one whose number is not told."""
+    for number in os.listdir(process / "fd"):  # noqa: PTH208
+        with suppress(FileNotFoundError):  # it is closed meanwhile
+            if (process / "fd" / number).readlink().name == _DEVICE:
+                told = (process / "fdinfo" / number).read_text()
+                lines = (line for line in told.splitlines() if line.startswith(_CONNECTION))
+                yield next((line.removeprefix(_CONNECTION).strip() for line in lines), None)
+
+
+def _arguments(process: Path) -> Sequence[str]:
+    with suppress(OSError):
+        return (process / "cmdline").read_text(errors="surrogateescape").split("\0")
+    return []
+
+
+def _names(words: Sequence[str], targets: set[str]) -> bool:
+    """Whether an argument is one of *targets*, alone or as an option's value."""
+    return any(word in targets or word.partition("=")[2] in targets for word in words)

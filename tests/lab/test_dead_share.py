@@ -1,0 +1,116 @@
+"""A share's client dies under guests that run, or lives and answers with errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from libvirt_rig import until
+from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused
+
+from lab.guest import Guest, pattern
+
+RUNNING = "small2"
+
+
+@pytest.fixture
+def running(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
+    """A guest that holds its disks open and lets none go: it has no system."""
+    with small_guest(libvirt_conn, RUNNING, running=True) as domain:
+        yield domain
+
+
+def test_a_dead_daemon_is_replaced_under_a_running_guest(
+    scene: Scene, running: Any, stopped: Any
+) -> None:
+    """Whoever starts afterwards works; the one that ran has lost its disk, and is told so."""
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(RUNNING, volume)
+    kill_daemon(scene.share)
+    assert scene.wishes() == {volume.id: ("attached", "broken")}
+    scene.attach(stopped.name(), other)
+    assert len(scene.mounts()) == len(daemons(scene.share)) == 1
+    assert len(scene.mount_calls()) == 2
+    seen = {volume.id: ("attached", "broken"), other.id: ("attached", "attached")}
+    assert scene.wishes() == seen
+    parked = scene.attach(RUNNING, volume, code=7)
+    assert "open on a mount" in parked.stderr
+    running.destroy()
+    start_paused(running)  # as a hard reboot does
+    assert set(scene.wishes().values()) == {("attached", "attached")}
+    running.destroy()
+    scene.detach(RUNNING, volume)
+    scene.detach(stopped.name(), other)
+    assert scene.is_clean()
+    until(lambda: not daemons(scene.share))
+
+
+def test_a_disk_on_a_dead_daemon_can_be_attached_anew(
+    scene: Scene, guest: Guest, second_guest: Guest
+) -> None:
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(guest.name, volume)
+    guest.write(volume.id, "before")
+    kill_daemon(scene.share)
+    scene.attach(second_guest.name, other)
+    second_guest.write(other.id, "on the new mount")
+    assert other.bytes() == pattern("on the new mount")
+    scene.detach(guest.name, volume)
+    assert halves(guest.domain, volume) == (False, False)
+    scene.attach(guest.name, volume)
+    guest.write(volume.id, "after")
+    assert volume.bytes() == pattern("after")
+    assert len(scene.mounts()) == len(daemons(scene.share)) == 1
+    scene.detach(guest.name, volume)
+    scene.detach(second_guest.name, other)
+    assert scene.is_clean()
+    until(lambda: not daemons(scene.share))
+
+
+def test_an_owner_killed_between_the_detach_of_a_dead_mount_and_the_new_one(
+    scene: Scene, running: Any, stopped: Any
+) -> None:
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(RUNNING, volume)
+    kill_daemon(scene.share)
+    scene.share.command(slow=3)
+    calls = len(scene.mount_calls())
+    owner = scene.moorline.start("attach", stopped.name(), "--connection", str(other.connection))
+    until(lambda: len(scene.mount_calls()) > calls)
+    owner.kill()
+    owner.communicate()
+    assert scene.mounts() == []
+    scene.share.command()
+    scene.moorline("sweep", code=None)
+    scene.attach(stopped.name(), other)
+    assert len(scene.mounts()) == len(daemons(scene.share)) == 1
+    running.destroy()
+    scene.detach(RUNNING, volume)
+    scene.detach(stopped.name(), other)
+    assert scene.is_clean()
+
+
+def test_a_client_that_lives_and_fails_is_waited_for(
+    scene: Scene, running: Any, stopped: Any
+) -> None:
+    """As GlusterFS's does while its server is away: nothing is done to it, and it heals."""
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(RUNNING, volume)
+    served = daemons(scene.share)
+    scene.share.daemon(error={"*": "ENOTCONN"})
+    assert scene.wishes() == {volume.id: ("attached", "broken")}
+    waits = scene.attach(stopped.name(), other, "--timeout", "1", code=5)
+    assert f"({served[0]}), still runs; it may answer again by itself" in waits.stderr
+    doctor = scene.moorline("doctor", code=10).stdout
+    assert "failing-share" in doctor
+    assert "virsh shutdown" not in doctor
+    assert len(scene.mount_calls()) == 1
+    scene.share.daemon()
+    scene.attach(stopped.name(), other)
+    assert set(scene.wishes().values()) == {("attached", "attached")}
+    assert (len(scene.mount_calls()), daemons(scene.share)) == (1, served)
+    running.destroy()
+    scene.detach(RUNNING, volume)
+    scene.detach(stopped.name(), other)
+    assert scene.is_clean()

@@ -1,0 +1,74 @@
+"""Disks that QEMU has open on a mount that is no more, from a process table of the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moorline.hypervisors.libvirt import openfiles
+from moorline.model import Disk, DiskState, VolumeId
+
+ROOT = "20 1 254:1 / / rw shared:1 - ext4 /dev/vda rw\n"
+OLD = "30 20 0:41 / /mnt/s rw - fuse.quobyte q@r/v rw\n"
+NEW = "31 20 0:42 / /mnt/s rw - fuse.quobyte q@r/v rw\n"
+PATH = "/mnt/s/disk"
+
+
+class Qemu:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for process in ("self", "7/fd", "7/fdinfo"):
+            (root / process).mkdir(parents=True)
+        self.see(ours=ROOT + OLD, theirs=ROOT + OLD)
+
+    def see(self, *, ours: str, theirs: str) -> None:
+        (self.root / "self/mountinfo").write_text(ours)
+        (self.root / "7/mountinfo").write_text(theirs)
+
+    def open(self, number: int, path: str, mount: int) -> None:
+        (self.root / f"7/fd/{number}").symlink_to(path)
+        (self.root / f"7/fdinfo/{number}").write_text(f"pos:\t0\nmnt_id:\t{mount}\nino:\t5\n")
+
+    def is_stale(self, path: str = PATH) -> bool:
+        disk = Disk(DiskState.WHOLE, "vdb", path)
+        found = openfiles.with_stale("web01", {VolumeId("v"): disk}, self.root, self.root / "run")
+        return bool(found[VolumeId("v")].stale)
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Qemu:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/web01.pid").write_text("7\n")
+    return Qemu(tmp_path)
+
+
+def test_what_is_open_on_the_mount_that_is_there_is_well(qemu: Qemu) -> None:
+    qemu.open(9, PATH, 30)
+    assert not qemu.is_stale()
+
+
+def test_a_lazy_umount_reached_the_guest_and_a_new_mount_is_there(qemu: Qemu) -> None:
+    qemu.open(9, "/disk", 30)
+    qemu.see(ours=ROOT + NEW, theirs=ROOT + NEW)
+    assert qemu.is_stale()
+    qemu.open(10, PATH, 31)  # attached anew, and the old one not closed yet
+    assert not qemu.is_stale()
+
+
+def test_the_guest_keeps_the_old_mount_in_a_namespace_of_its_own(qemu: Qemu) -> None:
+    qemu.open(9, PATH, 30)
+    qemu.see(ours=ROOT + NEW, theirs=ROOT + OLD)
+    assert qemu.is_stale()
+
+
+def test_what_is_not_seen_open_is_not_told(qemu: Qemu) -> None:
+    qemu.open(9, "/another", 30)
+    qemu.see(ours=ROOT + NEW, theirs=ROOT + NEW)
+    assert not qemu.is_stale()
+    assert not qemu.is_stale("/dev/sdb")
+
+
+def test_a_guest_without_a_process_is_not_looked_at(qemu: Qemu) -> None:
+    (qemu.root / "run/web01.pid").unlink()
+    assert not qemu.is_stale()
