@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
-	pkg-config python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
+	pkg-config procps python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
 # what needs the simulator where they are missing.
 VCENTER := golang-go golang-github-vmware-govmomi-dev

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from care_rig import Scene, prepared
@@ -132,3 +134,33 @@ def test_without_an_agent_the_journal_tells_since_when(scene: Scene) -> None:
 def test_explain_of_what_is_not_known(scene: Scene) -> None:
     with pytest.raises(NotFound):
         scene.moorline.explain("nope")
+
+
+def test_a_share_is_not_aborted_under_a_guest_that_cannot_be_read(scene: Scene) -> None:
+    link = scene.attach()
+    scene.host.share(link).hangs = True
+    connection = scene.connection_of(scene.host.table[-1])
+    scene.world.guests[GuestId("g2")].unreadable = "its definition is damaged"
+    with pytest.raises(Refused, match="cannot be told which guests run"):
+        scene.moorline.abort(link)
+    assert connection.read_text() == ""
+
+
+def test_another_mount_that_came_meanwhile_is_not_aborted(scene: Scene) -> None:
+    link = scene.attach()
+    old = scene.host.table[-1]
+    new = replace(old, id=99, device="0:99")
+    connections = [scene.connection_of(mount) for mount in (old, new)]
+
+    class Remounted(ToyShare):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "hangs":
+                # While it is found to hang, somebody mounts it anew.
+                scene.host.table[-1] = new
+                return True
+            return super().__getattribute__(name)
+
+    scene.host.shares = {old.id: Remounted(), new.id: ToyShare(hangs=True)}
+    with pytest.raises(Refused, match="changed while it was looked at"):
+        scene.moorline.abort(link)
+    assert [connection.read_text() for connection in connections] == ["", ""]

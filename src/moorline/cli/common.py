@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -247,5 +247,8 @@ def _end_unprinted(error: Unprinted) -> NoReturn:
 
 def complain(text: str) -> None:
     """Write to standard error. Where that is full or gone, the exit code has to do."""
-    with suppress(OSError):
+    try:
         click.echo(text, err=True)
+    except OSError:
+        # What could not be written is kept, and Python 3.13 tries again at the end and exits 120.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the end

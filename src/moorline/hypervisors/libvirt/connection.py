@@ -150,7 +150,8 @@ class Connection:
         code = error.get_error_code()
         if code == virt.VIR_ERR_NO_DOMAIN:
             return NotFound(text)
-        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT):
+        # What the call asked for will not become right: flags unknown to this driver, for one.
+        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT, virt.VIR_ERR_INVALID_ARG):
             return Refused(f"{self.uri}: {text}")
         if _denied(error, used):
             return Denied(f"{self.uri}: {text}")
