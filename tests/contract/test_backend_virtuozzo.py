@@ -160,7 +160,8 @@ def test_nova_defect_4_the_daemon_is_in_no_cgroup_of_ours(
     fuse_rig.backend = fuse_rig.make()
     connect(fuse_rig, fuse_rig.good)
     (scoped,) = note.read_text().splitlines()  # auth-node leaves nothing behind
-    assert scoped.startswith(f"--scope --quiet --collect -- vstorage-mount -c clu {fuse_rig.at} ")
+    assert scoped.startswith("--scope --quiet --collect --unit=moorline-")
+    assert f" -- vstorage-mount -c clu {fuse_rig.at} " in scoped
     disconnect(fuse_rig, fuse_rig.good)
     assert note.read_text().splitlines() == [scoped]
 

@@ -118,10 +118,11 @@ def test_the_daemon_gets_a_scope_of_its_own(
     volume = scene.volume()
     moorline("attach", guest.name, "--connection", str(volume.connection))
     at = scene.mount_point()
-    assert note.read_text().splitlines() == [
-        *("--scope", "--quiet", "--collect", "--"),
-        *("mount.quobyte", "--disable-xattrs", scene.share.export, str(at)),
-    ]
+    words = note.read_text().splitlines()
+    assert words[:3] == ["--scope", "--quiet", "--collect"]
+    assert words[3].startswith(f"--unit=moorline-{at.name}-")
+    mount = ["mount.quobyte", "--disable-xattrs", scene.share.export, str(at)]
+    assert words[words.index("--") + 1 :] == mount
     note.unlink()
     moorline("detach", guest.name, volume.id)
     assert not note.exists()  # umount leaves no daemon behind

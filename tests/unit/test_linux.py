@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import re
 import signal
 import subprocess
 import time
@@ -203,16 +204,36 @@ def test_asking_who_holds_does_not_disturb_a_command(linux: Linux, tmp_path: Pat
     assert slow.wait() == 0
 
 
-def test_under_systemd_daemons_get_a_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SCOPE = (
+    "--scope --quiet --collect --unit={} --slice=moorline.slice"
+    " --property=Before=libvirt-guests.service virt-guest-shutdown.target machine.slice"
+    " --property=After=network-online.target"
+)
+
+
+def test_under_systemd_daemons_get_a_scope_that_ends_after_the_guests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # This machine need not run systemd: the command line is what matters.
     (tmp_path / "systemd-run").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "systemd-run").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     linux = Linux(systemd=True)
-    said = linux.run(Command(("mount.x", "-o", "a"), 5, outlives=True)).stdout
-    assert said == "--scope --quiet --collect -- mount.x -o a\n"
-    said = linux.run(Command(("mount.x",), 5, outlives=True, user="nobody")).stdout
-    assert said == "--scope --quiet --collect --uid=65534 --gid=65534 -- mount.x\n"
+    hold = tmp_path / "reg-vol-0123.lock"
+
+    def scoped(*argv: str, user: str = "") -> tuple[str, str]:
+        """The scope's name, and the line without it."""
+        said = linux.run(Command(argv, 5, outlives=True, user=user, hold=hold)).stdout
+        found = re.search(r"--unit=(\S+)", said)
+        assert found
+        return found[1], said.replace(found[1], "{}")
+
+    first, line = scoped("mount.x", "-o", "a")
+    assert line == f"{SCOPE} -- mount.x -o a\n"
+    assert re.fullmatch(r"moorline-reg-vol-0123-[0-9a-f]+\.scope", first)
+    second, line = scoped("mount.x", user="nobody")
+    assert line == f"{SCOPE} --uid=65534 --gid=65534 -- mount.x\n"
+    assert second != first, "the last client's scope may be there still"
     assert linux.run(Command(("echo", "plain"), 5)).stdout == "plain\n"
 
 

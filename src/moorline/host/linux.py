@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 from moorline.errors import Busy, Failed, Uncertain
 from moorline.host.forkserver.client import Calls
-from moorline.host.identity import identity, user_named
+from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
 from moorline.host.mount.client import clients
 from moorline.host.mount.users import openers
 from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
+from moorline.host.scope import scope
 from moorline.model import Format
 from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, Mount, Output, Root
 from moorline.secret import Secret
@@ -173,13 +174,7 @@ class Linux:
         return command.outlives and self._systemd
 
     def _argv(self, command: Command) -> Sequence[str]:
-        if not self._scoped(command):
-            return command.argv
-        scope = ["systemd-run", "--scope", "--quiet", "--collect"]
-        if command.user:
-            user = user_named(command.user)
-            scope += [f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"]
-        return [*scope, "--", *command.argv]
+        return scope(command) if self._scoped(command) else command.argv
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
         # It leads a session and is not reaped yet, so the group is still its own.

@@ -14,6 +14,7 @@ import yaml
 
 from moorline.agent.metrics import Metrics
 from moorline.core.pace import Pending
+from moorline.host.scope import AFTER_GUESTS, NETWORK, SLICE
 from moorline.loop.drift import Sweep
 from moorline.model import GuestId, Key, Level, VolumeId
 
@@ -46,6 +47,13 @@ def test_what_it_started_outlives_it_and_guests_come_after_it() -> None:
     assert found["Type"] == "notify"
     assert "libvirt-guests.service" in found["Before"]
     assert "libvirtd.service" in found["After"]
+
+
+def test_the_slice_of_the_clients_is_ordered_as_their_scopes() -> None:
+    lines = (PACKAGING / "moorline.slice").read_text().splitlines()
+    assert f"Before={' '.join(AFTER_GUESTS)}" in lines
+    assert f"After={NETWORK}" in lines
+    assert SLICE == "moorline.slice"
 
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
