@@ -129,7 +129,10 @@ def test_a_mount_that_vanishes_while_it_is_looked_at_is_not_broken(stage: Stage)
 
 def test_a_command_in_flight_is_unknown_until_it_mounts(stage: Stage) -> None:
     stage.host.holds.add(stage.hold)
-    assert isinstance(stage.backend.inspect(stage.connection), Unknown)
+    stage.host.users = ["mount.quobyte (42)"]
+    link = stage.backend.inspect(stage.connection)
+    assert isinstance(link, Unknown)
+    assert link.reason.endswith("still runs: mount.quobyte (42)")
     stage.mount()
     assert isinstance(stage.backend.inspect(stage.connection), Linked), "a daemon holds it, too"
 

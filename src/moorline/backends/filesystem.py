@@ -260,12 +260,18 @@ class MountedFileSystem(ABC, Generic[F]):
                 raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
             unmount(self._host, at, mount, self._deadline, lambda: self._is_dead(at, mount))
         elif self._host.held(self._hold(at)):
-            raise Uncertain(f"a mount command for {at} still runs")
+            raise Uncertain(f"a mount command for {at} still runs{self._holders(at)}")
         self._clear(at)
 
     def _is_dead(self, at: Path, mount: Mount) -> bool:
         ill = self._ill(at, mount)
         return isinstance(ill, Broken) and ill.client is Client.GONE
+
+    def _holders(self, at: Path) -> str:
+        """Who has the hold open, as the end of a sentence. A daemon may serve the mount elsewhere:
+        as a bind mount, or in another mount namespace (a container's)."""
+        holders = ", ".join(self._host.openers(self._hold(at)))
+        return f": {holders}" if holders else ""
 
     def _hold(self, at: Path) -> Path:
         return at.with_name(f"{at.name}.lock")
@@ -313,7 +319,7 @@ class MountedFileSystem(ABC, Generic[F]):
     def _look_beneath(self, at: Path) -> Foreign | Unknown | Unlinked:
         if self._host.held(self._hold(at)):
             why = f"a mount command for {at}, or the daemon that it left, still runs"
-            return Unknown(why, hangs=False)
+            return Unknown(f"{why}{self._holders(at)}", hangs=False)
         try:
             empty = self._host.root(at, list=True).empty
         except (FileNotFoundError, PermissionError):
