@@ -17,7 +17,7 @@ from moorline.errors import Failed, Uncertain
 from moorline.loop.controller import Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
-from moorline.model import GuestId, Key, Level, VolumeId
+from moorline.model import GuestId, ImageFile, Key, Level, VolumeId
 from moorline.ports import Wake
 from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
 
@@ -49,10 +49,10 @@ class Share(ToyShare):
             raise Uncertain("the mount command did not end")
         super().connect(c)
 
-    def verify(self, c: ToyExport) -> None:
+    def verify(self, c: ToyExport) -> ImageFile:
         if c.name == self.defect:
             raise AssertionError("a defect")
-        super().verify(c)
+        return super().verify(c)
 
 
 class Hand:
