@@ -17,7 +17,7 @@ from moorline.errors import Failed, Uncertain
 from moorline.loop.controller import Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
-from moorline.model import GuestId, ImageFile, Key, Level, VolumeId
+from moorline.model import Broken, GuestId, ImageFile, Key, Level, Link, VolumeId
 from moorline.ports import Wake
 from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
 
@@ -41,6 +41,15 @@ class Share(ToyShare):
         self.defect = ""
         self.late = False
         self.connecting = 0
+
+    def inspect(self, c: ToyExport) -> Link:
+        link = super().inspect(c)
+        # Of what fails here, nobody can tell whether its client lives.
+        return Broken(link.reason) if isinstance(link, Broken) else link
+
+    def disconnect(self, c: ToyExport) -> None:
+        super().disconnect(c)
+        self._world.failing.discard(c.share)
 
     def connect(self, c: ToyExport) -> None:
         self.connecting += 1
@@ -244,16 +253,16 @@ def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
-    rig.world.dead.add("s1")
+    rig.world.failing.add("s1")
     loop.upkeep.wake()
-    until(lambda: loop.whys() == ["/toy/s1 is dead; stop its users first: g1"])
+    until(lambda: loop.whys() == ["/toy/s1 fails; stop its users first: g1"])
     trouble = loop.trouble("v1")
     assert trouble
     assert trouble.error == "notours"
     rig.world.guests[G1].running = False
     rig.world.guests[G1].live.clear()
     loop.hand.wake(G1)
-    until(lambda: not rig.world.dead)
+    until(lambda: not rig.world.failing)
     loop.settles()
 
 
