@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,18 @@ class ConnectionInfo:
                 if isinstance(value, str) and _VOLUME_ID.fullmatch(value):
                     return VolumeId(value)
         return None
+
+
+def server_name(host: str) -> str:
+    """A server's name or address in one spelling. It is not resolved."""
+    name = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or f"[{address}]")
+    return str(address)
 
 
 def file_name(name: str) -> str:

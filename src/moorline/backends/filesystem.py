@@ -124,6 +124,10 @@ class MountedFileSystem(ABC, Generic[F]):
 
     # --- StorageBackend ---
 
+    def shares(self, c: F) -> frozenset[str]:
+        """See :class:`moorline.ports.Sharing`."""
+        return frozenset({c.share})
+
     def link_name(self, c: F) -> LinkName:
         """The mount point."""
         return LinkName(str(self.mount_point(c)))

@@ -19,6 +19,7 @@ from moorline.backends.connection_info import (
     absolute_path,
     file_name,
     given_mounts,
+    server_name,
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
@@ -141,6 +142,12 @@ class Mounted(MountedFileSystem[MountedFile]):
             volume=info.volume_id(),
             mount_options=info.mount_options(self.taken),
         )
+
+    def shares(self, c: MountedFile) -> frozenset[str]:
+        match = re.fullmatch(rf"(?P<before>(?://)?){_HOST}(?P<rest>[:/].*)", c.share)
+        if match is None:
+            return frozenset({c.share})  # a path
+        return frozenset({f"{match['before']}{server_name(match['host'])}{match['rest']}"})
 
     def claims(self, mount: Mount) -> bool:
         return mount.fstype in self.types

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
+from moorline.backends.connection_info import (
+    ConnectionInfo,
+    file_name,
+    given_mounts,
+    server_name,
+    typed,
+)
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.errors import Refused
 from moorline.model import Caching, Format
@@ -18,6 +24,8 @@ from moorline.ports import Host, Mount, Option, Root, Values
 SCHEME = "quobyte://"
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 MOST_REGISTRIES = 32
+PORT = "7861"
+"""Of a registry, where none is said (as in the sources of the client's mounts)."""
 
 # DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
@@ -141,6 +149,10 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
             quobyte_volume=volume,
         )
 
+    def shares(self, c: QuobyteFile) -> frozenset[str]:
+        """Each registry knows the volume: any one that two connections have in common will do."""
+        return frozenset(f"{_known_as(name)}/{c.quobyte_volume}" for name in c.registries)
+
     def claims(self, mount: Mount) -> bool:
         ours = mount.source.startswith("quobyte@")
         return mount.fstype == "fuse.quobyte" or (mount.fstype == "fuse" and ours)
@@ -179,6 +191,14 @@ def _export(export: str) -> tuple[tuple[str, ...], str]:
 def _share(registries: Sequence[str], volume: str) -> str:
     """A share as we write it, whatever the order of its registries."""
     return f"{','.join(sorted(set(registries)))}/{volume}"
+
+
+def _known_as(registry: str) -> str:
+    host, _, port = registry.partition("]") if registry[0] == "[" else registry.partition(":")
+    host += "]" if registry[0] == "[" else ""
+    port = port.lstrip(":")
+    name = server_name(host)
+    return f"{name}:{port}" if port not in ("", PORT) else name
 
 
 def _registry(text: str) -> str:

@@ -25,7 +25,7 @@ from moorline.model import (
     LinkName,
     VolumeId,
 )
-from moorline.ports import Hypervisor
+from moorline.ports import Hypervisor, Sharing
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
@@ -44,7 +44,12 @@ class Place:
     link: LinkName
     volume: VolumeId | None
     id: str
-    """Equal for the same storage, whatever volume id it goes by."""
+    """Of the storage, where it has no other: derived from what it is called, not where it is."""
+    former: str
+    """As older wishes have it: derived from where the link is."""
+    name: str
+    shares: frozenset[str]
+    """What its share is called; empty: the link says it all."""
 
 
 class Wishes:
@@ -76,21 +81,23 @@ class Wishes:
         if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
         machine = _to_come(guest, level) if hands_off else self._hypervisor.find(guest)
-        key = Key(self._records.host, _volume_id(volume, place), machine.id)
+        rows = self._records.all()
+        there = self._at(place, rows)
+        known = there[0] if there else None
+        key = Key(self._records.host, _volume_id(volume, place, known), machine.id)
         wish = Attachment(
             key=key,
             guest_name=machine.name,
             backend=place.backend,
             connection=Secret(place.connection),
             link=place.link,
-            place=place.id,
+            place=known.place if known else place.id,
             want=level,
             options=_options(options, place.connection, hands_off=hands_off),
             since=time.time(),
             hands_off=hands_off,
             link_only=level < Level.ATTACHED,
         )
-        rows = self._records.all()
         before = next((row for row in rows if row.key == key), None)
         _refuse_clashes(wish, rows)
         return before, _merge(before, wish)
@@ -135,8 +142,10 @@ class Wishes:
         parsed = backend.parse(connection)
         volume = _told_id(connection) or parsed.volume
         link = backend.link_name(parsed)
-        id = str(uuid.uuid5(_PLACES, f"{kind}\n{link}\n{parsed.name}"))
-        return Place(kind, connection, link, volume, id)
+        shares = _shares(backend, parsed)
+        former = _derived(kind, link, parsed.name)
+        id = _derived(kind, min(shares), parsed.name) if shares else former
+        return Place(kind, connection, link, volume, id, former, parsed.name, shares)
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
@@ -163,11 +172,11 @@ class Wishes:
         rows = self._records.all()
         if "/" in volume:
             try:
-                place = self.place(volume, "raw").id
+                place = self.place(volume, "raw")
             except Refused as e:
                 # Not quoted: who types a URL may put a password into it.
                 raise NotFound(f"no volume is known as what was typed: {e.message}") from e
-            return [row for row in rows if row.place == place]
+            return self._at(place, rows)
         exact = [row for row in rows if row.key.volume == volume]
         if exact or len(volume) < 4:
             return exact
@@ -176,6 +185,22 @@ class Wishes:
         if len(ids) > 1:
             raise Refused(f"{volume} is the beginning of {', '.join(sorted(ids))}")
         return begun
+
+    def _at(self, place: Place, rows: Sequence[Attachment]) -> list[Attachment]:
+        """Those of *rows* whose storage is at *place*, however they spell it."""
+        return [row for row in rows if self._is_at(place, row)]
+
+    def _is_at(self, place: Place, row: Attachment) -> bool:
+        if row.place in (place.id, place.former):
+            return True
+        if row.backend != place.backend or not place.shares:
+            return False
+        backend = self._reconciler.backend(row.backend)
+        try:
+            parsed = backend.parse(row.connection.reveal())
+        except Refused:
+            return False  # the configuration no longer fits: nothing is done with it either
+        return parsed.name == place.name and bool(_shares(backend, parsed) & place.shares)
 
     def _typed(self, text: str, format: Format | None) -> Mapping[str, Any]:
         scheme, colon, _ = text.partition("://")
@@ -230,9 +255,20 @@ def _told_id(connection: Mapping[str, Any]) -> VolumeId | None:
     return ids[0] if ids else None
 
 
-def _volume_id(asked: str | None, place: Place) -> VolumeId:
+def _shares(backend: object, parsed: Any) -> frozenset[str]:
+    return backend.shares(parsed) if isinstance(backend, Sharing) else frozenset()
+
+
+def _derived(*parts: str) -> str:
+    return str(uuid.uuid5(_PLACES, "\n".join(parts)))
+
+
+def _volume_id(asked: str | None, place: Place, known: Attachment | None) -> VolumeId:
+    """The id that is given, else the one that the storage has already, else its own."""
     if asked is not None and place.volume and asked != place.volume:
         raise Refused(f"the connection is of volume {place.volume}, not {asked}")
+    if asked is None and place.volume is None and known is not None:
+        return known.key.volume
     return usable_id(place.volume or place.id if asked is None else asked)
 
 
@@ -258,6 +294,12 @@ def _merge(before: Attachment | None, wish: Attachment) -> Attachment:
     if before is None:
         return wish
     wish = replace(wish, link_only=before.link_only and wish.link_only)
+    if before.link != wish.link:
+        raise Refused(
+            f"volume {wish.key.volume} is connected at {before.link}, and this connection"
+            f" or configuration puts it at {wish.link}",
+            hint="name it as it was named, or detach it first",
+        )
     if before.want is Level.ABSENT:
         return replace(wish, revision=before.revision)
     if before.hands_off != wish.hands_off:

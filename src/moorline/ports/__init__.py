@@ -54,6 +54,7 @@ from moorline.ports.storage import (
     C,
     Connection,
     Option,
+    Sharing,
     StorageBackend,
     Values,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "Readable",
     "RelocatingHypervisor",
     "Root",
+    "Sharing",
     "Site",
     "StorageBackend",
     "Store",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from moorline.model import (
     DiskSource,
@@ -92,6 +92,18 @@ class StorageBackend(Protocol[C]):
         """Take the link away; its absence is success. May block like connect.
 
         Raises Failed (busy), Uncertain, NotOurs.
+        """
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A back end whose volumes lie on shares that have more than one name."""
+
+    def shares(self, c: Any) -> frozenset[str]:
+        """What the share of *c* is called, wherever it is mounted. Touches nothing.
+
+        Two that have a name in common are one share. Ports and addresses are spelled
+        in one way; names of servers are not resolved, for that answer can change.
         """
 
 
