@@ -118,3 +118,16 @@ def _is_plain_value(node: ast.stmt) -> bool:
     return isinstance(node, ast.ClassDef) and all(
         isinstance(item, ast.AnnAssign | ast.Pass) for item in node.body
     )
+
+
+def test_what_tests_of_several_folders_share_lies_in_support() -> None:
+    """A bare name is found in the test's own folder alone; the rest is ``tests.support.NAME``."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    helpers = {file.stem for file in files if not file.name.startswith(("test_", "conftest", "__"))}
+    for file in files:
+        beside = {other.stem for other in file.parent.glob("*.py")}
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            strange = (helpers - beside).intersection(names)
+            assert not strange, f"{relative(file)}: write tests.support.{', '.join(strange)}"

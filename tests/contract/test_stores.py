@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from full_disk import full_disk
 
 from moorline.errors import Refused, Unavailable
 from moorline.ports import Delete, Entry, Put, Store
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.contracts.store import StoreContract
 from moorline.testing.toys import MemoryStore
+from tests.support.full_disk import full_disk
 
 
 class TestMemory(StoreContract):

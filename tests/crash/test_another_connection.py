@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.errors import Refused
 from moorline.model import GuestId, Key, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
+from tests.support.rig import Rig
 
 FILE = f"{BASE}/s1/a"
 

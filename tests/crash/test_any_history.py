@@ -17,11 +17,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from rig import Rig
 
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
+from tests.support.rig import Rig
 
 HISTORIES = int(os.environ.get("MOORLINE_HISTORIES") or 2000)
 VOLUMES = {"a": "s1", "b": "s1", "c": "s2"}

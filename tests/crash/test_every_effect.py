@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from rig import Rig
 
 from moorline.model import Level
 from moorline.testing.faults import Fault
+from tests.support.rig import Rig
 
 STORIES = list(itertools.product(itertools.product(Level, repeat=2), repeat=3))
 EFFECTS = range(14)

@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.api import Moorline
 from moorline.core.locks import Lanes
@@ -18,6 +17,7 @@ from moorline.core.reconciler import Reconciler, Took
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
+from tests.support.rig import Rig
 
 FAMILIES = (Refused, Failed, Uncertain, NotOurs)
 CALLS = {

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from care_rig import FILES, Scene, disk, prepared
 
 from moorline.errors import Busy, Failed, NotFound, Refused
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
+from tests.support.care_rig import FILES, Scene, disk, prepared
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import threading
 from dataclasses import replace
 
 import pytest
-from rig import Rig
 
 from moorline.core.locks import Lanes
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
+from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
 SHARED = DiskOptions(shared=True)

@@ -1,4 +1,4 @@
-"""Calls in processes of their own, on this very machine (the module is called.py)."""
+"""Calls in processes of their own, on this very machine (the module is tests/support/called.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moorline.secret import Secret
 
 @pytest.fixture
 def linux(monkeypatch: pytest.MonkeyPatch) -> Iterator[Linux]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     host = Linux()
     yield host
     host.close()
@@ -32,7 +32,7 @@ def call(
     *,
     deadline: float = 10,
     hold: Path | None = None,
-    module: str = "called",
+    module: str = "tests.support.called",
     **question: Any,
 ) -> Mapping[str, Any]:
     return linux.call(Call("the library", module, Secret(question), deadline, hold))
@@ -67,7 +67,7 @@ def mine() -> list[int]:
     """The warm processes that are our children."""
     return [
         pid
-        for pid in processes("moorline.host.forkserver.server called")
+        for pid in processes("moorline.host.forkserver.server tests.support.called")
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
     ]
 
@@ -167,7 +167,7 @@ def test_what_was_begun_goes_on_after_its_owner_and_then_all_is_gone(tmp_path: P
     begun, done, hold = tmp_path / "begun", tmp_path / "done", tmp_path / "hold"
     pid = os.fork()
     if not pid:  # the owner
-        os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
         script = ["sh", "-c", f"sleep 0.5; touch {done}"]
         with suppress(BaseException):
             call(Linux(), hold=hold, run=script, begun=str(begun))

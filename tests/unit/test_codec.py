@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkNam
 from moorline.ports import Entry
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
+from tests.support.full_disk import full_disk
 
 ROW = Attachment(
     key=Key("host", VolumeId("v1"), GuestId("g1")),

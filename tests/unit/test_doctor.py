@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from care_rig import Scene, disk, prepared
 
 from moorline.core.pace import Pending
 from moorline.errors import Failed, Unavailable
@@ -15,6 +14,7 @@ from moorline.ports import Command
 from moorline.ports.inspection import GuestDisk
 from moorline.testing.toy_host import ToyHost, ToyShare, umount
 from moorline.testing.toys import ToyGuest
+from tests.support.care_rig import Scene, disk, prepared
 
 
 @pytest.fixture

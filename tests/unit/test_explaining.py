@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from care_rig import Scene, prepared
 
 from moorline.core.pace import Pending
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, Level
 from moorline.testing.toy_host import ToyShare
+from tests.support.care_rig import Scene, prepared
 
 
 @pytest.fixture

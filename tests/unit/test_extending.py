@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from rig import Rig
 
 from moorline.api import Moorline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
@@ -11,6 +10,7 @@ from moorline.model import GuestId, Level, Sizes, VolumeId
 from moorline.operations.extend import size_to_come
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, SIZE, ToyHypervisor
+from tests.support.rig import Rig
 
 A = VolumeId("a")
 FILE = str(BASE / "s1/a")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from rig import Rig
 
 from moorline.api import Moorline
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
@@ -14,6 +13,7 @@ from moorline.operations.guests import GuestOutcome
 from moorline.ports.guests import Hardware, Machine
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor, ToyWorld
+from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
 A, B = VolumeId("a"), VolumeId("b")
@@ -177,6 +177,11 @@ def test_struck_at_any_effect_the_same_command_goes_on(fault: Fault) -> None:
     assert at > 10
 
 
+def test_a_guest_is_started_only_if_that_was_asked(stage: Stage) -> None:
+    outcome = stage.owner().guests.launch("web01", connection("a"), start=False)
+    assert not (outcome.running or stage.guest().running or "start" in outcome.steps)
+
+
 @pytest.mark.parametrize("what", ["the boot volume", "the other volume", "the hardware"])
 def test_what_is_refused_leaves_nothing(stage: Stage, what: str) -> None:
     stage.world.missing = {"the boot volume": {f"{S1}/a"}, "the other volume": {f"{S1}/b"}}.get(
@@ -295,6 +300,8 @@ def test_links_are_made_ready_without_the_hypervisor(stage: Stage) -> None:
     assert (guests.unready("id-web01"), guests.ready("id-web01")) == ([], [])
     assert guests.ready("id-of-nobody") == []
     stage.world.dead = {"s1"}
+    assert guests.ready("id-web01", timeout=1) == ["a"], "nothing is lost with what is dead"
+    stage.world.failing = {"s1"}
     with pytest.raises(Failed, match="moorline start"):
         guests.ready("id-web01", timeout=0.1)
 

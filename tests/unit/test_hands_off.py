@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from rig import Rig
 
 from moorline.errors import Refused
 from moorline.model import GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyGuest
+from tests.support.rig import Rig
 
 GUEST = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
 SHARE = str(BASE / "s1")

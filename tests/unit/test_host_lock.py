@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from full_disk import full_disk
 
 from moorline.errors import Busy, Denied, Unavailable
 from moorline.host.lock import HostLock
+from tests.support.full_disk import full_disk
 
 HOLD = (
     "import sys, time; from pathlib import Path; from moorline.host.lock import HostLock;"

@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from full_disk import full_disk
 
 from moorline import config
 from moorline.errors import Unavailable
+from tests.support.full_disk import full_disk
 
 
 def settings(directory: Path, host: str = "") -> config.Settings:

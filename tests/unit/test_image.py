@@ -8,12 +8,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from disk_images import check, make, refused, share
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.clients import standin
 from moorline.errors import Refused
+from tests.support.disk_images import check, make, refused, share
 
 __all__ = ["share"]  # the fixture
 

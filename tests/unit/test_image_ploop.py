@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disk_images import check, make, refused, share
 
 from lab.ploop import BASE, DESCRIPTOR, create, describe
 from moorline.errors import Refused
 from moorline.host.image import ploop
+from tests.support.disk_images import check, make, refused, share
 
 __all__ = ["share"]  # the fixture
 

@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disk_images import check, make, overlay, refused, share
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
 from moorline.host.image import qcow2
 from moorline.host.image.check import LONGEST_CHAIN, check_image
+from tests.support.disk_images import check, make, overlay, refused, share
 
 __all__ = ["share"]  # the fixture
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rig import Rig
 
 from moorline.care.eventlog import Journal
 from moorline.core.plan import Step
@@ -13,6 +12,7 @@ from moorline.core.reconciler import Took
 from moorline.core.records import Trouble
 from moorline.errors import Failed
 from moorline.model import Level
+from tests.support.rig import Rig
 
 
 def took(error: str = "", step: Step = Step.CONNECT, volume: str = "v1") -> Took:

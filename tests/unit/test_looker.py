@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rig import Rig
-
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Trouble
 from moorline.loop.drift import Looker
 from moorline.model import GuestId, Level, Link, VolumeId
 from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
+from tests.support.rig import Rig
 
 
 class Share(ToyShare):

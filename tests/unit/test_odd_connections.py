@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.errors import Refused
 from moorline.model import DiskOptions, Level
 from moorline.secret import Secret
+from tests.support.rig import Rig
 
 UNUSABLE: list[Any] = [
     "vol.0001",

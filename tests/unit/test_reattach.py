@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.errors import Failed, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, VolumeId
 from moorline.testing.toys import BASE
+from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
 READONLY = DiskOptions(readonly=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from rig import Rig
 
 from moorline.core.records import Trouble
 from moorline.errors import Conflict
 from moorline.model import Attachment, Level
+from tests.support.rig import Rig
 
 TROUBLE = Trouble("connect", "Failed", "no answer", 1.0)
 

@@ -6,7 +6,6 @@ import errno
 from pathlib import Path
 
 import pytest
-from care_rig import Scene, prepared
 
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
@@ -14,6 +13,7 @@ from moorline.errors import Failed, MoorlineError
 from moorline.loop.drift import Looker
 from moorline.model import GuestId, Level
 from moorline.testing.toys import ToyHypervisor
+from tests.support.care_rig import Scene, prepared
 
 WHY = "its saved state is broken"
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from rig import Rig
 
 from moorline.api import Moorline
 from moorline.core.locks import Lanes
@@ -20,6 +19,7 @@ from moorline.loop.worker import Worker
 from moorline.model import Broken, GuestId, ImageFile, Key, Level, Link, VolumeId
 from moorline.ports import Wake
 from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
+from tests.support.rig import Rig
 
 G1, G2 = GuestId("g1"), GuestId("g2")
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disk_images import make, overlay
-from rig import Rig
 
 from moorline.api import Moorline
 from moorline.backends.local import LocalFile
@@ -34,6 +32,8 @@ from moorline.ports import FileId, Host, Mount
 from moorline.testing.toy_host import ToyHost, ToyShare
 from moorline.testing.toys import BASE, ToyHypervisor
 from moorline.testing.toys import ToyShare as ToyExports
+from tests.support.disk_images import make, overlay
+from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
 G2 = GuestId("g2")

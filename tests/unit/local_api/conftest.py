@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import Rig
 
 from moorline.local_api.app import App
 from moorline.local_api.client import Client
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen
+from tests.support.rig import Rig
 
 ABOUT = {"version": "1", "host": "h1", "hypervisor": "toy:///", "state_dir": "/s", "options": "d"}
 

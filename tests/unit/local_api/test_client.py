@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline import errors
 from moorline.api import Moorline
@@ -31,6 +30,7 @@ from moorline.local_api.problem import EXIT_CODES, exit_code, from_problem, stat
 from moorline.local_api.routes import ROUTES
 from moorline.model import DiskOptions, Level
 from moorline.testing.faults import Fault
+from tests.support.rig import Rig
 
 
 def connection(name: str = "a", **more: Any) -> dict[str, Any]:

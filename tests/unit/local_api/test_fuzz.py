@@ -13,7 +13,6 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from requests.adapters import HTTPAdapter
-from rig import Rig
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 from urllib3 import HTTPConnectionPool
@@ -23,6 +22,7 @@ from moorline.local_api.client import _UnixConnection
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen
+from tests.support.rig import Rig
 
 SCHEMA = schemathesis.openapi.from_dict(document())
 CHECKS = [

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.agent.logs import Json, Text
 from moorline.errors import Busy, Refused, Uncertain
@@ -24,6 +23,7 @@ from moorline.local_api.client import Client
 from moorline.local_api.peer import Rights
 from moorline.local_api.request_id import request_id
 from moorline.local_api.server import Server, listen, loopback
+from tests.support.rig import Rig
 
 SECRET = "hunter2-PLANTED-5f1c"
 ATTACH = {
