@@ -179,7 +179,8 @@ def test_struck_at_any_effect_the_same_command_goes_on(fault: Fault) -> None:
 
 def test_a_guest_is_started_only_if_that_was_asked(stage: Stage) -> None:
     outcome = stage.owner().guests.launch("web01", connection("a"), start=False)
-    assert not (outcome.running or stage.guest().running or "start" in outcome.steps)
+    assert (outcome.running, stage.guest().running) == (False, False)
+    assert "start" not in outcome.steps
 
 
 @pytest.mark.parametrize("what", ["the boot volume", "the other volume", "the hardware"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Rig
 
 from moorline.backends.mounted import GlusterFs, Nfs, Smbfs
 from moorline.backends.quobyte import Quobyte
@@ -19,6 +18,7 @@ from moorline.errors import Refused
 from moorline.model import Attachment, DiskOptions, Level
 from moorline.testing.toy_host import ToyHost
 from moorline.testing.toys import ToyHypervisor
+from tests.support.rig import Rig
 
 OLD = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 PLAIN = DiskOptions()
