@@ -321,11 +321,12 @@ def test_show_names_the_others_on_the_link(rig: Rig) -> None:
     assert view.used_by == ["g1", "g2"]
 
 
-def test_a_dead_client_under_a_running_guest_names_its_users(rig: Rig) -> None:
+def test_a_dead_share_is_mounted_anew_and_the_disk_that_was_on_it_is_lost(rig: Rig) -> None:
     rig.owner().attach("g1", connection("a"))
     rig.world.dead.add("s1")
     (view,) = rig.owner().sweep()
-    assert view.next == "park: /toy/s1 is dead; stop its users first: g1"
+    assert view.next == "park: /toy/s1/a is lost"
+    assert not rig.world.dead
 
 
 def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
