@@ -6,8 +6,11 @@ Known (from pypowervm 1.1.27's code and the REST captures in its tests,
 https://github.com/powervm/pypowervm): the calls, their headers and documents;
 both ways to log on; ``X-MC-Type`` (its absence means HMC); feeds, 204 for an
 empty one; ETags and 412; the update of a Virtual I/O Server as a whole, with
-its ``ViosSCSIMapping`` group; jobs; the event queue; that FileIO reads back as a
-virtual disk whose unique id is a UUID; that Atom replies name no charset.
+its ``ViosSCSIMapping`` group, which whoever names no group gets too; jobs, and the
+exception that one may end with; the event queue; that FileIO reads back as a virtual
+disk whose unique id is a UUID, its target a disk or a DVD; capacities without needless
+zeros; location codes; that Atom replies name no charset; that an error closes the
+connection; that a busy Virtual I/O Server is a 500 with a text.
 
 Assumed (not knowable without the hardware): which status a slot or LUA in use
 and a missing file give (here 400); that an update is compared by server slot

@@ -30,6 +30,8 @@ class Faults:
     """Updates that leave the target device out."""
     garbage: int = 0
     """Reads and logons answered 200 with a body that is not XML."""
+    busy: int = 0
+    """Reads, updates and jobs answered as by a busy Virtual I/O Server, nothing done."""
     unavailable: int = 0
     """Reads answered 503."""
     slow: float = 0.0
@@ -38,6 +40,10 @@ class Faults:
     """Seconds that an update waits before anything is done."""
     slow_reply: float = 0.0
     """Seconds between an update and its reply."""
+    job_exception: int = 0
+    """Jobs that fail before anything is done, and tell an exception instead of a result."""
+    job_code: int = 0
+    """Jobs that fail and tell a code alone."""
     job_polls: int = 0
     """How often a job says that it still runs (does not count down)."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

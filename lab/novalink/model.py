@@ -45,7 +45,7 @@ class Disk:
     tag: str
     udid: str
     capacity: str
-    """GiB, as a decimal."""
+    """GiB, as a decimal of at most six places."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Mapping:
     """'' with a disk: its target device is missing."""
     adapter: bool = True
     """The client still has its half of the pair."""
+    optical: bool = False
+    """The client sees the file as a DVD."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ class System:
         real = self.root / path.lstrip("/")
         if not real.is_file():
             raise Rejected(400, f"there is no backing file {path} on the management partition")
-        return f"{real.stat().st_size / 2**30:.6f}"
+        gib = f"{real.stat().st_size / 2**30:.6f}"
+        return gib.rstrip("0").removesuffix(".")
 
     def _free_lua(self, bus: Sequence[str]) -> str:
         style = "0x{:02x}00000000000000" if self.luas == "vios" else "lun{}"
@@ -257,16 +260,18 @@ def partition_uuid(n: int) -> str:
     return str(uuid.UUID(int=(0x0ABC_DEF0 << 96) | (n << 64) | (0x4000_8000 << 32) | n)).upper()
 
 
+_DVD = Disk(f"{FILEIO}/dvd.iso", "", "u2", "1.410669")
 FOUND = (
     Mapping(partition_uuid(2), 2, 16, 1016, Disk(f"{FILEIO}/vios1", "", "u1", "35"), "lun1"),
-    Mapping("", 77, 17, 1019, Disk(f"{FILEIO}/dvd.iso", "", "u2", "1.410669"), "lun1", False),
+    Mapping(partition_uuid(2), 2, 16, 1016, _DVD, "lun2", optical=True),
+    Mapping("", 77, 17, 1019, _DVD, "lun1", adapter=False, optical=True),
     Mapping("", 27, 2, 1046, adapter=False),
 )
 """What a NovaLink partition maps before anybody uses it.
 
 As in ``fake_vios_hosting_vios_feed.txt`` and ``fake_vios_mappings.txt`` of pypowervm's
-tests: the disk of another Virtual I/O Server, which is a client without an
-AssociatedLogicalPartition, and server adapters whose clients are gone, one with its disk.
+tests: a disk and a DVD of another Virtual I/O Server, which is a client without an
+AssociatedLogicalPartition, and server adapters whose clients are gone, one with its DVD.
 """
 
 
@@ -298,7 +303,7 @@ def preload(system: System, number: int, *, per_client: int = 10) -> None:
         if client not in system.partitions:
             system.add(Partition("LogicalPartition", client, 1000 + k, f"other{k:03d}"))
         name = str(uuid.UUID(int=n))
-        disk = Disk(f"/mnt/nfs/volume-{name}", name, str(uuid.uuid4()), "1.000000")
+        disk = Disk(f"/mnt/nfs/volume-{name}", name, str(uuid.uuid4()), "1")
         lua = f"0x{0x81 + place:02x}00000000000000"
         mapping = Mapping(client, 1000 + k, 2, 500 + k, disk, lua)
         system.mappings[server] = (*system.mappings[server], mapping)

@@ -23,6 +23,13 @@ from lab.novalink.model import Partition, Rejected
 from lab.novalink.service import Job, Service
 
 _ATOM = "application/atom+xml"  # as captured: it names no charset
+_DEFAULT_GROUPS = "ViosSCSIMapping"
+"""What whoever names no group gets, of what is here (``fake_vios_mappings.txt``)."""
+_BUSY = (
+    "Unable to send command to VIOS at this moment. VIOS {id}*{system} is busy processing some"
+    " other request. Please retry the operation after sometime."
+)
+"""As captured (``fake_httperror.txt``)."""
 _EVENTS_WAIT = 10.0
 
 
@@ -75,7 +82,9 @@ class Handler(BaseHTTPRequestHandler):
             self._dispatch(url.path)
         except Rejected as error:
             content = wire.error(error.status, self.path, error.message)
-            self._send_entry("HttpErrorResponse", content, status=error.status)
+            reply = wire.entry("HttpErrorResponse", str(uuid.uuid4()), "", content)
+            self.close_connection = True  # as captured
+            self._send(error.status, etree.tostring(reply))
         except Cut:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -122,6 +131,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if self.service.mode != "hmc":
             self.send_header("X-MC-Type", "PVM")
+        if self.close_connection:
+            self.send_header("Connection", "Close")
         self.send_header("Set-Cookie", "JSESSIONID=lab; Path=/; Secure; HttpOnly")
         if body:
             self.send_header("Content-Type", kind)
@@ -134,9 +145,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _send_entry(self, title: str, content: Any, *, status: int = 200) -> None:
+    def _send_entry(self, title: str, content: Any) -> None:
         href = self.base.removesuffix("/rest/api/uom") + self.path
-        self._send(status, etree.tostring(wire.entry(title, str(uuid.uuid4()), href, content)))
+        self._send(200, etree.tostring(wire.entry(title, str(uuid.uuid4()), href, content)))
 
     # --- sessions ------------------------------------------------------------
 
@@ -180,6 +191,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         kind, *rest = self.parts[1:]
+        self._be_busy()
         if self.faults.take("unavailable"):
             raise Rejected(503, "the service is not available")
         if self.faults.take("garbage"):
@@ -239,7 +251,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _entry(self, p: Partition) -> tuple[bytes, str]:
         s = self.service.system
-        group = self.query.get("group", "None")
+        group = self.query.get("group", _DEFAULT_GROUPS)
         key = (p.uuid, group, self.base, s.version)
         if key not in self.service.rendered:
             if any(known[3] != s.version for known in self.service.rendered):
@@ -263,6 +275,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(self.faults.slow_update)
         if self.faults.take("drop"):
             raise Cut
+        self._be_busy()
         if self.faults.take("error"):
             raise Rejected(500, "the server stumbled")
         if self.faults.take("reject"):
@@ -297,18 +310,34 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- jobs and events -------------------------------------------------------
 
+    def _be_busy(self) -> None:
+        if self.faults.take("busy"):
+            raise Rejected(500, _BUSY.format(id=1, system=self.service.system.name))
+
     def _start_job(self) -> None:
+        self._be_busy()
         if self.faults.take("error"):
             raise Rejected(500, "the server stumbled")
         parameters = wire.parameters(wire.parse(self.body))
+        ident = str(time.time_ns())
+        self.service.jobs[ident] = self._run(parameters.get("VirtualDiskUDID", ""))
+        self._job(ident)
+
+    def _run(self, udid: str) -> Job:
+        polls = self.faults.job_polls
+        if self.faults.take("job_exception"):
+            return Job("FAILED_BEFORE_COMPLETION", {}, "PmcJobException: the disk is locked", polls)
+        if self.faults.take("job_code"):
+            return Job("COMPLETED_WITH_ERROR", {"RETURN_CODE": "-7"}, "", polls)
         ok = False
         if self.parts[4] == "RescanVirtualDisk":
             with self.service.system.lock:
                 server = self._object(self.parts[1], self.parts[2])
-                ok = self.service.system.rescan(server.uuid, parameters.get("VirtualDiskUDID", ""))
-        ident = str(time.time_ns())
-        self.service.jobs[ident] = Job(ok, self.faults.job_polls)
-        self._job(ident)
+                ok = self.service.system.rescan(server.uuid, udid)
+        if ok:
+            return Job("COMPLETED_OK", {}, "", polls)
+        lost = {"RETURN_CODE": "-1", "result": "no such virtual disk\n"}
+        return Job("COMPLETED_WITH_ERROR", lost, "", polls)
 
     def _job(self, ident: str) -> None:
         job = self.service.jobs.get(ident)
@@ -317,9 +346,8 @@ class Handler(BaseHTTPRequestHandler):
         job.polls -= 1
         if job.polls >= 0:
             return self._send_entry("JobResponse", wire.job_response(ident, "RUNNING", {}))
-        status = "COMPLETED_OK" if job.ok else "COMPLETED_WITH_ERROR"
-        results = {} if job.ok else {"RETURN_CODE": "-1", "result": "no such virtual disk"}
-        self._send_entry("JobResponse", wire.job_response(ident, status, results))
+        response = wire.job_response(ident, job.status, job.results, job.exception)
+        self._send_entry("JobResponse", response)
 
     def _events(self) -> None:
         queue = self.query["QUEUE_APPLICATIONID"]

@@ -13,7 +13,9 @@ from lab.novalink.model import System
 
 @dataclass
 class Job:
-    ok: bool
+    status: str
+    results: dict[str, str]
+    exception: str
     polls: int
     """How often it is still running when asked."""
 

@@ -27,7 +27,10 @@ def entry(title: str, ident: str, href: str, content: Element, etag: str = "") -
     _text(root, ATOM, "id", ident)
     _text(root, ATOM, "title", title)
     _text(root, ATOM, "published", "2026-01-01T00:00:00Z")
-    etree.SubElement(root, f"{{{ATOM}}}link", rel="SELF", href=href)
+    if href:
+        etree.SubElement(root, f"{{{ATOM}}}link", rel="SELF", href=href)
+    author = etree.SubElement(root, f"{{{ATOM}}}author")
+    _text(author, ATOM, "name", "IBM Power Systems Management Console")
     if etag:
         _text(root, UOM, "etag", etag)
     kind = f"application/vnd.ibm.powervm.uom+xml; type={title}"
@@ -49,6 +52,8 @@ def error(status: int, path: str, message: str) -> Element:
     _text(root, WEB, "RequestURI", path)
     _text(root, WEB, "ReasonCode", "ETag mismatch" if status == 412 else "Unknown internal error.")
     _text(root, WEB, "Message", message)
+    _text(root, WEB, "RequestBody", "")
+    _text(root, WEB, "RequestHeaders", "{X-API-Session=*******}")
     return root
 
 
@@ -90,31 +95,37 @@ def fill(document: bytes, s: System, p: Partition, base: str) -> bytes:
     Servers nor what was deleted. Each is rendered once: this is a benchmark's server too.
     """
     clients = f"{base}/ManagedSystem/{s.uuid}/LogicalPartition/"
+    code = "U" + s.name.replace("-", ".").replace("*", ".")
     named = {each.uuid for each in s.partitions.values() if each.kind == "LogicalPartition"}
     rendered = b"".join(
-        _rendered(p.id, m, clients + m.client if m.client in named else "")
+        _rendered(code, p.id, m, clients + m.client if m.client in named else "")
         for m in s.mappings.get(p.uuid, ())
     )
     return document.replace(b"<?mappings ?>", rendered)
 
 
 @lru_cache(maxsize=10_000)
-def _rendered(server: int, m: ScsiMapping, href: str) -> bytes:
-    rendered: bytes = etree.tostring(_mapping(server, m, href))
+def _rendered(code: str, server: int, m: ScsiMapping, href: str) -> bytes:
+    rendered: bytes = etree.tostring(_mapping(code, server, m, href))
     return rendered
 
 
-def _mapping(server: int, m: ScsiMapping, href: str) -> Element:
+def _mapping(code: str, server: int, m: ScsiMapping, href: str) -> Element:
+    """*code*: the system's location code, with which those of its adapters begin."""
     root = etree.Element(f"{{{UOM}}}VirtualSCSIMapping", nsmap={None: UOM}, schemaVersion="V1_0")
     _metadata(root, UOM)
     if href:
         _child(root, "AssociatedLogicalPartition", rel="related", href=href)
     if m.adapter:
         client = _child(root, "ClientAdapter")
-        _adapter(client, "Client", m.client_id, m.client_slot, server, m.server_slot)
+        _adapter(client, code, "Client", m.client_id, m.client_slot)
+        _remote(client, server, m.server_slot)
     peer = _child(root, "ServerAdapter")
-    _adapter(peer, "Server", server, m.server_slot, m.client_id, m.client_slot)
-    _text(peer, UOM, "UniqueDeviceID", f"1e{server}-C{m.server_slot}")
+    _adapter(peer, code, "Server", server, m.server_slot)
+    if m.disk:
+        _text(peer, UOM, "BackingDeviceName", m.disk.path)
+    _remote(peer, m.client_id, m.client_slot)
+    _text(peer, UOM, "UniqueDeviceID", f"1e{code}-V{server}-C{m.server_slot}")
     if m.disk:
         disk = _child(_child(root, "Storage"), "VirtualDisk")
         if m.disk.tag:
@@ -126,21 +137,26 @@ def _mapping(server: int, m: ScsiMapping, href: str) -> Element:
         _text(disk, UOM, "VirtualDiskType", "File")
         _text(disk, UOM, "BackStoreType", "loop")
     if m.lua:
-        target = _child(_child(root, "TargetDevice"), "LogicalVolumeVirtualTargetDevice")
+        kind = "VirtualOptical" if m.optical else "LogicalVolumeVirtual"
+        target = _child(_child(root, "TargetDevice"), f"{kind}TargetDevice")
         _text(target, UOM, "LogicalUnitAddress", m.lua)
         _text(target, UOM, "TargetName", f"vtscsi{m.server_slot}-{m.lua}")
         _text(target, UOM, "UniqueDeviceID", f"{0x30000000 + m.server_slot:x}-{m.lua}")
     return root
 
 
-def _adapter(e: Element, kind: str, mine: int, slot: int, theirs: int, remote: int) -> None:
+def _adapter(e: Element, code: str, kind: str, partition: int, slot: int) -> None:
+    """A server that NovaLink hosts itself names no vhost."""
     _text(e, UOM, "AdapterType", kind)
-    _text(e, UOM, "LocalPartitionID", str(mine))
+    for name in ("DynamicReconfigurationConnectorName", "LocationCode"):
+        _text(e, UOM, name, f"{code}-V{partition}-C{slot}")
+    _text(e, UOM, "LocalPartitionID", str(partition))
     _text(e, UOM, "VirtualSlotNumber", str(slot))
-    if kind == "Server":
-        _text(e, UOM, "AdapterName", f"vhost{slot}")
-    _text(e, UOM, "RemoteLogicalPartitionID", str(theirs))
-    _text(e, UOM, "RemoteSlotNumber", str(remote))
+
+
+def _remote(e: Element, partition: int, slot: int) -> None:
+    _text(e, UOM, "RemoteLogicalPartitionID", str(partition))
+    _text(e, UOM, "RemoteSlotNumber", str(slot))
 
 
 def job_request(kind: str, operation: str) -> Element:
@@ -153,10 +169,17 @@ def job_request(kind: str, operation: str) -> Element:
     return root
 
 
-def job_response(ident: str, status: str, results: Mapping[str, str]) -> Element:
+def job_response(
+    ident: str, status: str, results: Mapping[str, str], exception: str = ""
+) -> Element:
     root = _object(WEB, "JobResponse")
     _text(root, WEB, "JobID", ident)
     _text(root, WEB, "Status", status)
+    if exception:
+        told = etree.SubElement(root, f"{{{WEB}}}ResponseException", schemaVersion="V1_0")
+        _metadata(told, WEB)
+        _text(told, WEB, "Message", exception)
+        _text(told, WEB, "StackTrace", f"{exception}\n\tat com.ibm.pmc.Job.run(Job.java:1)\n")
     group = etree.SubElement(root, f"{{{WEB}}}Results", schemaVersion="V1_0")
     for name, value in results.items():
         parameter = etree.SubElement(group, f"{{{WEB}}}JobParameter", schemaVersion="V1_0")

@@ -152,8 +152,8 @@ def test_only_lpars_are_named_as_clients(lab: NovaLink, api: Any, tmp_path: Path
     attach(api, image(tmp_path, "f1"), "v1")
     lab.system.delete("web01")
     found = server(api).scsi_mappings
-    assert [m.client_lpar_href for m in found] == [None] * 4
-    assert [m.client_adapter is not None for m in found] == [True, False, False, False]
+    assert [m.client_lpar_href for m in found] == [None] * 5
+    assert [m.client_adapter is not None for m in found] == [True, True, False, False, False]
     assert found[-1].backing_storage.tag == "v1"
 
 

@@ -44,8 +44,8 @@ def test_those_that_are_gone_are_told_apart(lab: Lab, vm: PowerVM, disk: ImageFi
     lab.system.delete("web01")
     (left,) = users(vm, disk.path)
     assert (left.name, left.running) == ("LPAR 10, which is gone", False)
-    (other,) = users(vm, f"{FILEIO}/dvd.iso")
-    assert other.name == "LPAR 77, which is gone"
+    server, other = users(vm, f"{FILEIO}/dvd.iso")
+    assert (server.name, other.name) == ("vios1", "LPAR 77, which is gone")
     assert DB in {guest.id for guest in vm.survey()}
 
 

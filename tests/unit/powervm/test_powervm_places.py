@@ -36,7 +36,7 @@ def test_d1_places_are_recorded_and_rescans_work_in_every_style(
         vm.extend(WEB, V1, 512 << 20)
         found = lab.system.made()[0].disk
         assert found is not None
-        assert found.capacity == "0.500000"
+        assert found.capacity == "0.5"
         vm.close()
 
 

@@ -32,4 +32,16 @@ def rescan(adapter: Any, server: str, udid: str, what: str, deadline: float) -> 
         raise Uncertain(f"{what}: NovaLink is still at it")
     job.delete_job()
     if job.job_status != JobStatus.COMPLETED_OK:
-        raise Failed(f"{what}: {job.get_job_message('the rescan failed')}")
+        raise Failed(f"{what}: {_reason(job)}")
+
+
+def _reason(job: Any) -> str:
+    """Why *job* failed: its result, else its exception, else what else it tells.
+
+    ``get_job_message`` is given no default: it would take it for the result, and
+    never look at the exception.
+    """
+    told = job.get_job_message().strip() or ", ".join(
+        f"{name} {value}" for name, value in job.get_job_results_as_dict().items()
+    )
+    return told or f"the rescan ended as {job.job_status}"

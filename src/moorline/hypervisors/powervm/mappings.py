@@ -50,7 +50,9 @@ class ScsiMapping:
     """'' while there is no target device: the client cannot see the disk."""
     element: Any = field(compare=False, repr=False)
     gib: str = ""
-    """The disk's size as the server tells it: a decimal, with six places."""
+    """The disk's size as the server tells it: a decimal of at most six places."""
+    optical: bool = False
+    """The client sees the file as a DVD. We make none."""
 
     @property
     def place(self) -> Slot:
@@ -108,6 +110,7 @@ def _mapping(e: Any) -> ScsiMapping:
         lua=text("u:TargetDevice/*/u:LogicalUnitAddress"),
         element=e,
         gib=text("u:Storage/*/u:DiskCapacity"),
+        optical=e.find("u:TargetDevice/u:VirtualOpticalTargetDevice", _NS) is not None,
     )
 
 

@@ -20,7 +20,7 @@ def marked(m: ScsiMapping, client: str, volume: VolumeId, known: Slot | None) ->
     asked for that very file (*known*) and, as far as we saw it, at that place.
     An LPAR that was deleted is named no more: its mapping is known by the place too.
     """
-    if not m.path or (m.client != client and not _left_by(m, known)):
+    if not m.path or m.optical or (m.client != client and not _left_by(m, known)):
         return False
     if m.tag:
         return m.tag == volume
