@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from moorline.api import Moorline
-from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
-from moorline.model import DiskState, GuestId, GuestName, Level, VolumeId
+from moorline.errors import Busy, Failed, NotOurs, Refused
+from moorline.model import DiskState, GuestId, Level, VolumeId
 from moorline.operations.guests import GuestOutcome
-from moorline.ports.guests import Hardware, Machine
+from moorline.ports.guests import Hardware
 from moorline.testing.faults import Fault
-from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor, ToyWorld
+from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.rig import Rig
+from tests.support.toy_machines import ToyMachines
 
 S1 = str(BASE / "s1")
 A, B = VolumeId("a"), VolumeId("b")
@@ -22,84 +21,6 @@ A, B = VolumeId("a"), VolumeId("b")
 def connection(name: str) -> dict[str, object]:
     data = {"share": "s1", "name": name, "volume_id": name}
     return {"driver_volume_type": "toy", "data": data}
-
-
-@dataclass
-class ToyMachines:
-    """Makes, starts and stops a toy world's guests; a guest's id is ``id-NAME``."""
-
-    world: ToyWorld
-    launched: set[GuestId] = field(default_factory=set)
-    saved: set[GuestId] = field(default_factory=set)
-    stubborn: set[GuestId] = field(default_factory=set)
-    """They do not hear that they are asked to shut down."""
-    undying: set[GuestId] = field(default_factory=set)
-    """They run on without power: QEMU hangs in the kernel."""
-
-    def look(self, guest: GuestId) -> Machine:
-        toy = self._toy(guest)
-        return Machine(
-            GuestName(guest, toy.name),
-            toy.running,
-            guest in self.launched,
-            guest in self.saved,
-            boot=1,
-        )
-
-    def check(self, name: str, hardware: Hardware) -> None:
-        if hardware.vcpus == 99:
-            raise Refused("a toy has no 99 vCPUs")
-        if self._other(name):
-            raise NotOurs(f"there is a guest {name} already")
-
-    def define(self, name: str, hardware: Hardware) -> None:
-        self.check(name, hardware)
-        id = GuestId(f"id-{name}")
-        if id not in self.world.guests:
-            self.world.faults.effect(lambda: self._define(id, name))
-
-    def start(self, guest: GuestId) -> None:
-        toy = self._toy(guest)
-        if lost := [path for path in toy.paths() if path.rpartition("/")[0] not in self._mounted()]:
-            raise Failed(f"{lost[0]} cannot be opened")
-        self.world.faults.effect(lambda: self._start(toy))
-
-    def stop(self, guest: GuestId, *, force: bool) -> None:
-        if guest in self.saved and not force:
-            raise Refused("its memory was saved")
-        self.saved.discard(guest)
-        if guest not in self.undying and (force or guest not in self.stubborn):
-            self.world.faults.effect(lambda: self._stop(self._toy(guest)))
-
-    def remove(self, guest: GuestId) -> None:
-        if guest in self.world.guests:
-            self.world.faults.effect(lambda: self.world.guests.pop(guest))
-
-    def close(self) -> None:
-        pass
-
-    def _toy(self, guest: GuestId) -> ToyGuest:
-        try:
-            return self.world.guests[guest]
-        except KeyError:
-            raise NotFound(f"there is no guest {guest}") from None
-
-    def _other(self, name: str) -> bool:
-        named = {id for id, toy in self.world.guests.items() if toy.name == name}
-        return bool(named - self.launched)
-
-    def _mounted(self) -> set[str]:
-        return set(self.world.mounts)
-
-    def _define(self, id: GuestId, name: str) -> None:
-        self.world.guests[id] = ToyGuest(name, running=False)
-        self.launched.add(id)
-
-    def _start(self, toy: ToyGuest) -> None:
-        toy.running, toy.live = True, dict(toy.defined)
-
-    def _stop(self, toy: ToyGuest) -> None:
-        toy.running, toy.live = False, {}
 
 
 class Stage(Rig):

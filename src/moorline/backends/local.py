@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from moorline.backends import images
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
+from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -65,35 +66,24 @@ class LocalFile:
 
     kind: ClassVar[str] = "local"
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
-    options: ClassVar[Sequence[Option]] = (
-        Option(
-            "local_directories",
-            "",
-            "Directories in which local disks may lie, devices too, comma-separated."
-            " Default: anywhere.",
-        ),
-    )
+    options: ClassVar[Sequence[Option]] = (LOCAL_DIRECTORIES,)
 
     def __init__(
         self,
         host: Host,
         *,
         state_dir: Path,
-        directories: Sequence[Path] = (),
+        directories: Directories | None = None,
         devices: Path = DEVICES,
     ) -> None:
-        if strange := [str(each) for each in directories if not each.is_absolute()]:
-            raise Refused(f"local_directories: {strange[0]!r} is not an absolute path")
         self._host = host
         self._state_dir = state_dir
-        # Disks are known by their real paths.
-        self._directories = [Path(os.path.realpath(each)) for each in directories]
+        self._directories = directories or Directories()
         self._devices = devices
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> LocalFile:
-        named = (each.strip() for each in values["local_directories"].split(","))
-        directories = [Path(each) for each in named if each]
+        directories = Directories.from_options(values)
         return cls(host, state_dir=Path(values["state_dir"]), directories=directories)
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
@@ -118,6 +108,10 @@ class LocalFile:
             raise Refused(f"the device {path} can only be raw")
         return LocalDisk(path, format, info.volume_id())
 
+    def demand_for_others(self, c: LocalDisk) -> None:
+        """See :class:`moorline.ports.Confined`. The path is the real one: verify sees to that."""
+        self._directories.demand_for_others(c.path)
+
     def link_name(self, c: LocalDisk) -> LinkName:
         return LinkName(str(c.path))
 
@@ -132,11 +126,7 @@ class LocalFile:
 
         Backing files must lie in the image's own directory or beneath it.
         """
-        if self._directories and not any(map(c.path.is_relative_to, self._directories)):
-            raise Refused(
-                f"{c.path} is not where local disks may lie",
-                hint="local_directories names the directories",
-            )
+        self._directories.demand(c.path)
         if c.path.is_relative_to(self._devices):
             self._verify_device(c.path)
             return BlockDevice(c.path)

@@ -102,7 +102,7 @@ class Adopter:
         such disk, or it is another), NotFound.
         """
         found = self._hypervisor.find(guest)
-        place = self._wishes.place(connection, format)
+        place = self._wishes.admit(connection, format)
         disk = self._disk_of(found, place)
         if target not in ("", disk.device):
             raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")

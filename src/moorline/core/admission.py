@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moorline.core.asker import is_trusted
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.untrusted import check_plain
@@ -25,7 +26,7 @@ from moorline.model import (
     LinkName,
     VolumeId,
 )
-from moorline.ports import Hypervisor, Sharing
+from moorline.ports import Confined, Hypervisor, Sharing
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
@@ -77,7 +78,7 @@ class Wishes:
         Raises Refused if it is malformed or clashes with another wish,
         NotFound if there is no such guest. Nothing is recorded.
         """
-        place = self.place(connection, format)
+        place = self.admit(connection, format)
         if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
         machine = _to_come(guest, level) if hands_off else self._hypervisor.find(guest)
@@ -129,6 +130,14 @@ class Wishes:
                 hint="whoever plugged it takes it away; `moorline adopt` takes it over",
             )
         return True
+
+    def admit(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
+        """As :meth:`place`, for whoever asks to have it attached. Raises Refused, Denied."""
+        place = self.place(connection, format)
+        backend = self._reconciler.backend(place.backend)
+        if isinstance(backend, Confined) and not is_trusted():
+            backend.demand_for_others(backend.parse(place.connection))
+        return place
 
     def place(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
         """Parse a connection, or what a person types for one. Raises Refused."""

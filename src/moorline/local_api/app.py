@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from moorline.api import Moorline
+from moorline.core.asker import asked_by
 from moorline.core.untrusted import parse
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
 from moorline.local_api import problem, shapes
@@ -140,7 +141,8 @@ class App:
             arguments = _arguments(route, request.body, query)
         except Refused as e:
             raise BadRequest(400, e.message, e.hint) from None
-        told = self._begin(route, arguments)
+        with asked_by(trusted=request.peer.trusted):
+            told = self._begin(route, arguments)
         if request.streams:
             return Answer(200, (_line(item, facts) for item in told), STREAM)
         *_, done = told

@@ -55,7 +55,7 @@ class Calls:
                 raise Busy(f"{self._most} requests are under way already", hint="try again later")
             self._running += 1
         told: queue.SimpleQueue[str | Done] = queue.SimpleQueue()
-        context = copy_context()  # the request's id, for the log
+        context = copy_context()  # the request's id, for the log, and who asks
         threading.Thread(
             target=context.run, args=(self._work, work, told), name="call", daemon=True
         ).start()

@@ -24,6 +24,11 @@ class Peer:
     uid: int
     groups: frozenset[int]
 
+    @property
+    def trusted(self) -> bool:
+        """Whether it is root, or the user that the agent runs as."""
+        return self.uid in (0, os.geteuid())
+
 
 def peer(connection: socket.socket) -> Peer:
     """Return who connected. Raises OSError where it is no Unix socket."""
@@ -52,7 +57,7 @@ class Rights:
             return cls(None, anyone_may_look)
 
     def may_change(self, peer: Peer) -> bool:
-        return peer.uid in (0, os.geteuid()) or self.group in peer.groups
+        return peer.trusted or self.group in peer.groups
 
     def may_look(self, peer: Peer) -> bool:
         return self.anyone_may_look or self.may_change(peer)

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moorline.core.admission import Wishes
+from moorline.core.asker import is_trusted
 from moorline.core.driver import Progress, Settler, gone, silent
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import View, view
-from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
+from moorline.errors import Denied, Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
 from moorline.ports import Hypervisor
 from moorline.ports.guests import Hardware, Machine, Machines
@@ -88,8 +89,9 @@ class Guests:
         Failed, Uncertain: it stands as far as it came; repeat the call to go on.
         """
         machines = self._able()
+        _refuse_untrusted(hardware)
         for connection, its in ((boot, format), *((c, None) for c in connections)):
-            self._wishes.place(connection, its)  # refused before anything is made
+            self._wishes.admit(connection, its)  # refused before anything is made
         machines.check(name, hardware)
         steps = ["define"] if self._seen(name) is None else []
         machines.define(name, hardware)
@@ -289,3 +291,12 @@ class Guests:
                 machine = self._able().look(id)
             except NotFound:
                 return  # it had no definition
+
+
+def _refuse_untrusted(hardware: Hardware) -> None:
+    """A template can name any file and device of this host, as a kernel or a log. Raises Denied."""
+    if hardware.template and not is_trusted():
+        raise Denied(
+            "this user may not launch from a template: it can name any file of this host",
+            hint="root may, or launch without --template",
+        )

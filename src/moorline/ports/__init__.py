@@ -52,6 +52,7 @@ from moorline.ports.inspection import (
 from moorline.ports.storage import (
     Backends,
     C,
+    Confined,
     Connection,
     Option,
     Sharing,
@@ -77,6 +78,7 @@ __all__ = [
     "Call",
     "CheckedFile",
     "Command",
+    "Confined",
     "Connection",
     "Delete",
     "Diagnosing",

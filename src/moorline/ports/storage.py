@@ -107,4 +107,15 @@ class Sharing(Protocol):
         """
 
 
+@runtime_checkable
+class Confined(Protocol):
+    """A back end whose connections name files or devices of this host: not for everyone to name."""
+
+    def demand_for_others(self, c: Any) -> None:
+        """See that who is neither root nor our own user may have what *c* names.
+
+        Told by the path alone: nothing is looked at. Raises Refused, Denied.
+        """
+
+
 Backends = Mapping[str, StorageBackend[Any]]

@@ -12,16 +12,18 @@ import hashlib
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from moorline.backends.connection_info import ConnectionInfo, absolute_path
+from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts, properties_of
 from moorline.errors import Refused
-from moorline.model import Format, Link, Linked
+from moorline.model import BlockDevice, Format, Link, Linked
+from moorline.ports import Host, Option, Values
 from moorline.secret import Secret
 
 LINKS = Path("/dev/moorline")
@@ -111,6 +113,20 @@ class Local(OsBrick[BlockVolume]):
     kind: ClassVar[str] = "osbrick_local"
     protocol: ClassVar[str] = "LOCAL"
     given: ClassVar[bool] = True
+    options: ClassVar[Sequence[Option]] = (*OsBrick.options, LOCAL_DIRECTORIES)
+
+    def __init__(
+        self, host: Host, locks: Path, *, directories: Directories | None = None, **more: Any
+    ) -> None:
+        super().__init__(host, locks, **more)
+        self._directories = directories or Directories()
+
+    @classmethod
+    def from_options(cls, host: Host, values: Values) -> Self:
+        """Make one. Raises Refused."""
+        made = super().from_options(host, values)
+        made._directories = Directories.from_options(values)
+        return made
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``osbrick_local:///dev/NAME`` to a connection. Raises Refused."""
@@ -136,6 +152,15 @@ class Local(OsBrick[BlockVolume]):
     def inspect(self, c: BlockVolume) -> Link:
         """Always there, as far as we are concerned: :meth:`verify` looks closer."""
         return Linked(self.source(c), given=True)
+
+    def demand_for_others(self, c: BlockVolume) -> None:
+        """See :class:`moorline.ports.Confined`."""
+        self._directories.demand_for_others(c.device)
+
+    def verify(self, c: BlockVolume) -> BlockDevice:
+        """As of every block device, and that it lies where local disks may."""
+        self._directories.demand(c.device)
+        return super().verify(c)
 
     def connect(self, c: BlockVolume) -> None:
         """There is nothing to make; the device is only verified."""

@@ -1,0 +1,52 @@
+"""Where disks may lie that are this host's own files and devices, and for whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from moorline.errors import Denied, Refused
+from moorline.ports import Option, Values
+
+FOR_OTHERS = Path("/var/lib/libvirt/images")
+LOCAL_DIRECTORIES = Option(
+    "local_directories",
+    "",
+    "Directories in which local disks may lie, devices too, comma-separated. Default:"
+    f" anywhere for root and the agent's own user, {FOR_OTHERS} for others who ask the agent.",
+)
+
+
+class Directories:
+    """The directories of the option, or the defaults where none is *named*."""
+
+    def __init__(self, named: Sequence[Path] = (), *, for_others: Path = FOR_OTHERS) -> None:
+        if strange := [str(each) for each in named if not each.is_absolute()]:
+            raise Refused(f"{LOCAL_DIRECTORIES.name}: {strange[0]!r} is not an absolute path")
+        # Disks are known by their real paths.
+        self._named = [Path(os.path.realpath(each)) for each in named]
+        self._for_others = Path(os.path.realpath(for_others))
+
+    @classmethod
+    def from_options(cls, values: Values) -> Directories:
+        """Read the option. Raises Refused."""
+        named = (each.strip() for each in values[LOCAL_DIRECTORIES.name].split(","))
+        return cls([Path(each) for each in named if each])
+
+    def demand(self, path: Path) -> None:
+        """See that a disk may lie at *path*, its real one. Raises Refused."""
+        if self._named and not any(map(path.is_relative_to, self._named)):
+            raise Refused(
+                f"{path} is not where local disks may lie",
+                hint=f"{LOCAL_DIRECTORIES.name} names the directories",
+            )
+
+    def demand_for_others(self, path: Path) -> None:
+        """See that it may for who is neither root nor our own user. Raises Refused, Denied."""
+        self.demand(path)
+        if not self._named and not path.is_relative_to(self._for_others):
+            raise Denied(
+                f"{path} is not where this user's local disks may lie: {self._for_others}",
+                hint=f"root may attach it, or let others by {LOCAL_DIRECTORIES.name}",
+            )

@@ -1,0 +1,184 @@
+"""Which of this host's own files and devices others than root may name, by a real socket."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.backends.directories import Directories
+from moorline.backends.local import LocalFile
+from moorline.backends.osbrick.protocols import Local
+from moorline.care.doctor import Surroundings
+from moorline.care.eventlog import Journal
+from moorline.core.locks import Lanes
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Denied, Refused
+from moorline.host.linux import Linux
+from moorline.host.mount.fuse import FuseConnections
+from moorline.local_api.app import App
+from moorline.local_api.client import Client
+from moorline.local_api.peer import Rights
+from moorline.model import Level
+from moorline.ports import Hardware
+from moorline.ports.guests import Document
+from moorline.testing.toys import ToyHypervisor
+from tests.support.care_rig import ToyInventory, disk
+from tests.support.peers import OURS, as_nobody, needs_root, reachable
+from tests.support.rig import Rig
+from tests.support.toy_machines import ToyMachines
+
+RIGHTS = Rights(OURS)
+
+
+class Host:
+    """An agent's façade with files of its own: in the directory for others, and beside it."""
+
+    def __init__(self, root: Path, named: tuple[Path, ...] = ()) -> None:
+        self.images, self.elsewhere = root / "images", root / "srv"
+        for directory in (self.images, self.elsewhere):
+            directory.mkdir(exist_ok=True)
+            (directory / "a.raw").write_bytes(bytes(4096))
+        self.linux = Linux(look_deadline=5)
+        directories = Directories(named, for_others=self.images)
+        backends: Any = {
+            "local": LocalFile(self.linux, state_dir=root / "state", directories=directories),
+            "osbrick_local": Local(self.linux, root / "locks", directories=directories),
+        }
+        rig = Rig("g1", "g2")
+        hypervisor = ToyHypervisor(rig.world)
+        self.inventory = ToyInventory()
+        self.rig = rig
+        self.moorline = Moorline(
+            rig.records,
+            Reconciler(rig.records, backends, hypervisor, Lanes()),
+            hypervisor,
+            ToyMachines(rig.world),
+            around=Surroundings(
+                backends,
+                self.linux.mounts,
+                FuseConnections(root / "fuse"),
+                self.inventory,
+                Journal(root),
+                list,
+            ),
+        )
+        self.app = App(self.moorline, RIGHTS, {}, {})
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(os.path.realpath(directory))
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def host(root: Path) -> Iterator[Host]:
+    host = Host(root)
+    yield host
+    host.linux.close()
+
+
+def file(path: Path, format: str = "raw") -> Mapping[str, Any]:
+    return {"driver_volume_type": "local", "data": {"path": str(path), "format": format}}
+
+
+def device(path: str) -> Mapping[str, Any]:
+    return {"driver_volume_type": "osbrick_local", "data": {"device_path": path}}
+
+
+Ask = Callable[[Client, Mapping[str, Any], Mapping[str, Any]], object]
+WAYS: dict[str, Ask] = {
+    "attach": lambda client, c, _: client.attach("g1", c),
+    "connect": lambda client, c, _: client.attach("g1", c, level=Level.CONNECTED),
+    "dry run": lambda client, c, _: client.attach("g1", c, dry_run=True),
+    "launch from it": lambda client, c, _: client.guests.launch("new", c, start=False),
+    "launch with it": lambda client, c, fine: client.guests.launch("n", fine, connections=[c]),
+    "adopt": lambda client, c, _: client.adopt("g1", c, dry_run=True),
+}
+"""How a client has a connection attached; the second is one that anybody may name."""
+
+
+@needs_root
+@pytest.mark.parametrize("way", WAYS)
+def test_others_may_not_name_any_file(host: Host, way: str) -> None:
+    host.inventory.all["g1"] = [disk(str(host.elsewhere / "a.raw"))]
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+        named = (file(host.elsewhere / "a.raw"), file(host.elsewhere / "none.raw"))
+        for connection in (*named, file(Path("/dev/none")), device("/dev/none")):
+            ask = partial(WAYS[way], client, connection, file(host.images / "a.raw"))
+            assert as_nobody([OURS], ask) == "Denied"
+    assert host.rig.records.all() == []
+
+
+@needs_root
+def test_others_may_name_those_of_the_default_and_root_any(host: Host) -> None:
+    inside, outside = (str(d / "a.raw") for d in (host.images, host.elsewhere))
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+        attach = partial(client.attach, format="raw", level=Level.CONNECTED)
+        assert as_nobody([OURS], lambda: attach("g1", inside)) == "Outcome"
+        assert attach("g2", outside).steps == []
+        # What root has attached they may take away: they need not be allowed to have it.
+        assert as_nobody([OURS], lambda: client.detach("g2", outside)) == "Outcome"
+
+
+@needs_root
+def test_nothing_leads_out_of_the_directory(host: Host) -> None:
+    (host.images / "linked").symlink_to(host.elsewhere)
+    (host.images / "file.raw").symlink_to(host.elsewhere / "a.raw")
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+        for name in ("linked/a.raw", "file.raw", "../srv/a.raw"):
+            typed = partial(client.attach, "g1", str(host.images / name), format="raw")
+            given = partial(client.attach, "g1", file(host.images / name))
+            for attach in (typed, given):
+                assert as_nobody([OURS], attach) in ("Denied", "Refused"), name
+    assert host.rig.records.all() == []
+
+
+@needs_root
+def test_the_option_says_it_for_everybody(root: Path) -> None:
+    host = Host(root, (root / "srv",))
+    inside, outside = (str(d / "a.raw") for d in (host.elsewhere, host.images))
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+        attach = partial(client.attach, format="raw", level=Level.CONNECTED)
+        assert as_nobody([OURS], lambda: attach("g1", inside)) == "Outcome"
+        assert as_nobody([OURS], lambda: attach("g2", outside)) == "Refused"
+        for named in (file(host.images / "a.raw"), device("/dev/none")):
+            with pytest.raises(Refused, match="not where local disks may lie"):
+                client.attach("g2", named)
+    host.linux.close()
+
+
+@needs_root
+def test_a_template_names_whatever_it_likes(host: Host) -> None:
+    template = Document("<domain><os><kernel>/srv/secret</kernel></os></domain>")
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+        launch = partial(client.guests.launch, "new", file(host.images / "a.raw"), start=False)
+        dressed = partial(launch, hardware=Hardware(template=template))
+        assert as_nobody([OURS], dressed) == "Denied"
+        assert as_nobody([OURS], launch) == "GuestOutcome"
+        assert dressed().guest == "new"
+
+
+def test_a_command_without_an_agent_is_root_s(host: Host) -> None:
+    outside = str(host.elsewhere / "a.raw")
+    assert host.moorline.attach("g1", outside, format="raw", dry_run=True).steps == ["attach"]
+
+
+def test_the_refusal_says_who_may(host: Host) -> None:
+    with pytest.raises(Denied, match="not where this user's local disks may lie") as refused:
+        Directories(for_others=host.images).demand_for_others(host.elsewhere / "a.raw")
+    assert "local_directories" in refused.value.hint
