@@ -10,14 +10,15 @@ from typing import Any
 
 from moorline.care.doctor import Surroundings
 from moorline.care.maintenance import Care
-from moorline.core.admission import Wishes, usable_id
+from moorline.core.admission import Wishes
 from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE
 from moorline.core.plan import Step, foresee
 from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records, trouble_key
 from moorline.core.remains import refuse_remains, remains
 from moorline.core.views import View, view
-from moorline.errors import Failed, MoorlineError, NotFound, Refused
+from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -29,10 +30,10 @@ from moorline.model import (
     Linked,
     Seen,
     Unlinked,
-    VolumeId,
 )
 from moorline.operations.extend import Extender
 from moorline.operations.guests import Guests
+from moorline.operations.released import Released
 from moorline.operations.relocate import Relocator
 from moorline.ports import Hypervisor
 from moorline.ports.guests import Machines
@@ -87,6 +88,7 @@ class Moorline(Care):
         self._settler = Settler(records, reconciler)
         self._extender = Extender(reconciler, hypervisor)
         self._relocator = Relocator(records, reconciler, self._wishes, hypervisor)
+        self._released = Released(records, self._wishes, hypervisor)
         self.guests = Guests(records, reconciler, self._wishes, self._settler, hypervisor, machines)
         """Guests themselves: launch, start, remove."""
         self._close = close
@@ -166,10 +168,11 @@ class Moorline(Care):
     ) -> Outcome | None:
         """Wish that a volume be no disk of *guest* any more, and see to it.
 
-        *volume*: its id, the beginning of its id, or what was typed to attach
-        it. Returns None if there was nothing to do. The link goes when nobody
-        else needs it. Failed: the guest has not let go; the wish stands.
-        Refused: no volume can be called that.
+        *volume*: its id, the beginning of its id, its device in the guest, or what
+        was typed to attach it. Returns None if it is a whole id, and there was
+        nothing to do. The link goes when nobody else needs it. NotFound: there is no
+        such guest, or nothing of it is called that. Failed: the guest has not let
+        go; the wish stands. Refused: no volume can be called that, or several are.
         NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
@@ -178,7 +181,8 @@ class Moorline(Care):
         if row is None and hands_off:
             return None
         if row is None:
-            return self._detach_unrecorded(guest, volume, timeout, dry_run)
+            left = self._released.detach(guest, volume, timeout=timeout, dry_run=dry_run)
+            return Outcome([Step.DETACH.value], view(left, Seen(Unlinked()))) if left else None
         absent = gone(row)
         if dry_run:
             return _foreseen(absent, self._reconciler.observe(absent))
@@ -214,7 +218,7 @@ class Moorline(Care):
         """
         row = self._wishes.find(volume, guest)
         if row is None:
-            raise NotFound(f"volume {volume} is not known on {guest}", hint="moorline list")
+            raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
         before, after = self._extender.extend(
             row, size, timeout=timeout, progress=progress, dry_run=dry_run
         )
@@ -329,29 +333,9 @@ class Moorline(Care):
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(wish.key.guest, source, wish.options)
 
-    def _detach_unrecorded(
-        self, guest: str, volume: str, timeout: float, dry_run: bool
-    ) -> Outcome | None:
-        """Take away a disk of ours that was released, and none that was never ours."""
-        id = VolumeId(volume)
-        found = self._hypervisor.find(guest)
-        if not self._wishes.released_disk(found, id):
-            if "/" not in volume:
-                usable_id(volume)  # what never can be attached is a mistake, not detached
-            return None
-        end = time.monotonic() + timeout
-        while not dry_run and id in self._hypervisor.disks(found.id):
-            if time.monotonic() > end:
-                raise Failed(f"{found.name} has not let go of volume {volume} yet")
-            self._hypervisor.detach(found.id, id)
-        if not dry_run:
-            self._records.drop_released(found.id, id)
-        row = self._records.unrecorded(found, id)
-        return Outcome([Step.DETACH.value], view(row, Seen(Unlinked())))
-
     def _known(self, volume: str) -> Sequence[Attachment]:
         if not (mine := self._wishes.of(volume)):
-            raise NotFound(f"no volume {volume} is known on this host", hint="moorline list")
+            raise NotFound(f"no volume {volume} is known on this host", hint=BY_ID)
         return mine
 
     def _survey(self, rows: Sequence[Attachment]) -> Sequence[Seen | str]:

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from moorline.errors import NotFound
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
@@ -65,8 +66,11 @@ class AnyHistory(RuleBasedStateMachine):
     def detach(self, volume: str, guest: str, faults: list[tuple[int, Fault]]) -> None:
         self.world.faults.plan(*faults)
         answered: list[object] = []
-        self.rig.survive(lambda: answered.append(self.rig.owner().detach(guest, volume, timeout=0)))
-        self._read_wish(volume, guest, Level.ABSENT if answered else None)
+        error = self.rig.survive(
+            lambda: answered.append(self.rig.owner().detach(guest, volume, timeout=0))
+        )
+        gone = answered or isinstance(error, NotFound)
+        self._read_wish(volume, guest, Level.ABSENT if gone else None)
 
     @rule(faults=faults)
     def sweep(self, faults: list[tuple[int, Fault]]) -> None:

@@ -15,6 +15,7 @@ from moorline.testing.toys import BASE
 from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
+ID = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
 SHARED = DiskOptions(shared=True)
 
 
@@ -36,12 +37,13 @@ def test_attach_brings_it_all_the_way_and_says_how(rig: Rig) -> None:
 
 
 def test_repeating_is_success_and_does_nothing(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    cinders = connection("a", volume=ID)
+    rig.owner().attach("g1", cinders)
     effects = rig.world.faults.count
-    assert rig.owner().attach("g1", connection("a")).steps == []
+    assert rig.owner().attach("g1", cinders).steps == []
     assert rig.world.faults.count == effects
-    assert _detach(rig, "g1", "a")
-    assert rig.owner().detach("g1", "a") is None
+    assert _detach(rig, "g1", ID)
+    assert rig.owner().detach("g1", ID) is None
 
 
 def test_the_last_user_takes_the_link_away(rig: Rig) -> None:

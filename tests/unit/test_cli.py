@@ -64,6 +64,15 @@ def test_every_error_has_a_code_of_its_family() -> None:
         (["attach", "test", "/etc/hostname", "--format", "raw", "--timeout", "-1"], 2),
         (["attach", "test", "/etc/hostname", "--format", "vmdk"], 2),
         (["detach", "nobody", "v1"], 4),
+        (["detach", "test", "v1"], 4),
+        (["detach", "test", "vda"], 4),
+        (["detach", "test", ""], 3),
+        (["detach", "test", "/srv/mistyped.raw"], 4),
+        (["detach", "test", "relative.raw"], 3),
+        (["detach", "test", "./relative.raw"], 4),
+        (["detach", "test", "3F2A9C4E-1111-4222-8333-ABCDEFABCDEF"], 0),
+        (["release", "test", "vda"], 4),
+        (["explain", "vda"], 4),
         (["extend", "test", "v1"], 4),
         (["extend", "nobody", "v1", "20G"], 4),
         (["extend", "test", "v1", "0"], 2),
@@ -106,7 +115,7 @@ def test_errors_are_data_where_that_is_asked(runner: CliRunner) -> None:
     assert told["code"] == done.exit_code == 4
     assert done.stdout == ""
     done = runner.invoke(main, ["show", "v1", "--output", "yaml"])
-    assert yaml.safe_load(done.stderr)["hint"] == "moorline list"
+    assert yaml.safe_load(done.stderr)["hint"].startswith("moorline list; ")
 
 
 def test_an_empty_list_is_a_list(runner: CliRunner) -> None:

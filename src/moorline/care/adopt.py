@@ -10,6 +10,7 @@ from typing import Any
 
 from moorline.care.doctor import Surroundings
 from moorline.core.admission import Place, Wishes
+from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import View, view
@@ -129,7 +130,7 @@ class Adopter:
         """Drop a wish and leave its disk and its link as they are. Raises NotFound, Refused."""
         row = self._wishes.find(volume, guest)
         if row is None:
-            raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
+            raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
         stuck = False
         try:
             seen = self._reconciler.observe(row)

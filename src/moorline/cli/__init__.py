@@ -97,7 +97,8 @@ def _usage(error: click.ClickException) -> dict[str, Any]:
 def main() -> None:
     """Attach storage volumes to virtual machines, and keep them attached.
 
-    Nothing needs to run or be set up first. Repeating a command is success.
+    Nothing needs to run or be set up first. Repeating a command is success
+    (detach: with the volume's whole id).
     """
 
 

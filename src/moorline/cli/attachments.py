@@ -122,12 +122,15 @@ def attach(
 def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool) -> None:
     """Take a volume away from GUEST; its link goes with the last user.
 
-    VOLUME is its id, the beginning of its id, or the URL or path that was
-    typed to attach it. The volume's data is never touched.
+    VOLUME is its id, the beginning of its id, its device in GUEST, or the URL
+    or path that was typed to attach it. A whole id that is not there is
+    success; anything else that is not known is not. The volume's data is
+    never touched.
 
     \b
     Examples:
       moorline detach web01 3f2a
+      moorline detach web01 vdb
       moorline detach web01 /srv/disks/data.raw --timeout 300
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moorline.core.asker import is_trusted
+from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, is_whole, meant
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.untrusted import check_plain
@@ -159,24 +160,39 @@ class Wishes:
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
 
-        *hands_off*: both are ids, and the hypervisor need not know the guest.
+        *volume*: as of :meth:`of`, or its device in that guest, for which the
+        hypervisor is asked. *hands_off*: both are ids, and the hypervisor need not
+        know the guest. Raises NotFound (no such guest, or no volume that is known as
+        what was typed), Refused (it can be several), Unavailable, Uncertain.
         """
         if hands_off:
             row = self._records.get(Key(self._records.host, VolumeId(volume), GuestId(guest)))
             return row if row is None or row.hands_off else None
         mine = self.of(volume)
         named = [row for row in mine if guest in (row.key.guest, row.guest_name)]
-        if mine and not named:
-            # The guest may have been renamed since.
-            now = self._hypervisor.find(guest).id
-            named = [row for row in mine if row.key.guest == now]
-        return named[0] if named else None
+        if named:
+            return named[0]
+        if not mine and ("/" in volume or is_whole(volume)):
+            return None
+        # The guest may have been renamed since.
+        now = self._hypervisor.find(guest).id
+        named = [row for row in mine if row.key.guest == now]
+        if named:
+            return named[0]
+        device = self._on_device(volume, now)
+        if mine and device:
+            raise Refused(
+                f"{volume} is what {guest} has volume {device} as, and another guest's volume",
+                hint=f"moorline detach {guest} {device}",
+            )
+        return self._records.get(Key(self._records.host, device, now)) if device else None
 
     def of(self, volume: str) -> list[Attachment]:
         """Return the wishes for what a person calls *volume*.
 
-        That is its id, the beginning of its id (4 characters or more), or the
-        path or URL that was typed to attach it. Raises Refused if ambiguous.
+        That is its id, the beginning of its id (4 characters or more), in capitals
+        or not, or the path or URL that was typed to attach it. Raises Refused if
+        it can be several, NotFound if no volume can be known by that path or URL.
         """
         rows = self._records.all()
         if "/" in volume:
@@ -184,16 +200,42 @@ class Wishes:
                 place = self.place(volume, "raw")
             except Refused as e:
                 # Not quoted: who types a URL may put a password into it.
-                raise NotFound(f"no volume is known as what was typed: {e.message}") from e
+                raise NotFound(
+                    f"no volume is known as what was typed: {e.message}", hint=BY_ID
+                ) from e
             return self._at(place, rows)
-        exact = [row for row in rows if row.key.volume == volume]
-        if exact or len(volume) < 4:
-            return exact
-        begun = [row for row in rows if row.key.volume.startswith(volume)]
-        ids = {row.key.volume for row in begun}
-        if len(ids) > 1:
-            raise Refused(f"{volume} is the beginning of {', '.join(sorted(ids))}")
-        return begun
+        id = meant(volume, (row.key.volume for row in rows))
+        return [row for row in rows if row.key.volume == id]
+
+    def unrecorded(self, volume: str, guest: GuestName) -> VolumeId:
+        """Return the id of what a person calls *volume*, and is not wished on *guest*.
+
+        It may be a disk of the guest all the same, which is looked at. A whole id
+        that is neither is returned as well: its volume is gone, or somewhere else.
+        Raises NotFound: what else was typed may be a slip, and "gone" would be no
+        answer to that. Raises Refused (no volume can be called that, or several
+        are), Unavailable, Uncertain.
+        """
+        elsewhere = self.of(volume)
+        if "/" not in volume:
+            known = {row.key.volume for row in elsewhere}
+            disks = self._hypervisor.disks(guest.id)
+            id = meant(usable_id(volume), known | disks.keys())
+            found = self._on_device(volume, guest.id) if id is None else id
+            if found and found in disks:
+                return found
+            if is_whole(volume) or volume in known:
+                return VolumeId(volume)
+        where = [f"volume {row.key.volume} is wanted on {row.guest_name}" for row in elsewhere]
+        what = "what was typed" if "/" in volume else volume
+        raise NotFound(
+            f"no volume of {guest.name} is known as {what}",
+            hint="; ".join([*where, BY_ID_OR_DEVICE]),
+        )
+
+    def _on_device(self, device: str, guest: GuestId) -> VolumeId | None:
+        disks = self._hypervisor.disks(guest).items()
+        return next((id for id, disk in disks if device and disk.device == device), None)
 
     def _at(self, place: Place, rows: Sequence[Attachment]) -> list[Attachment]:
         """Those of *rows* whose storage is at *place*, however they spell it."""

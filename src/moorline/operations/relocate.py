@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from moorline.core.admission import Wishes
 from moorline.core.driver import Progress
+from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import NotFound, Refused
@@ -44,7 +45,7 @@ class Relocator:
             raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
         row = self._wishes.find(volume, guest)
         if row is None or row.want is not Level.ATTACHED:
-            raise NotFound(f"volume {volume} is not attached to {guest}", hint="moorline list")
+            raise NotFound(f"volume {volume} is not attached to {guest}", hint=BY_ID_OR_DEVICE)
         link = self._reconciler.link(row)
         if isinstance(link, Linked) and isinstance(link.source, ShadowDisk):
             raise Refused(

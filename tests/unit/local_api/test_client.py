@@ -21,7 +21,7 @@ from moorline import errors
 from moorline.api import Moorline
 from moorline.care.maintenance import Care
 from moorline.cli import common
-from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.local_api import routes
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
@@ -53,7 +53,19 @@ def test_the_same_values_come_back(rig: Rig, client: Client) -> None:
     gone = client.detach("g1", "a", progress=lambda _: rig.world.tick())
     assert gone is not None
     assert gone.steps[-2:] == ["disconnect", "forget"]
-    assert client.detach("g1", "a") is None
+    assert client.detach("g1", "3f2a9c4e-1111-4222-8333-abcdefabcdef") is None
+
+
+@pytest.mark.parametrize("what", ["", "a", "vol", "VOL-1", "vol-", "toy-vol-1", "toy://s1/b", "/x"])
+def test_a_volume_has_the_same_names_for_an_agent(rig: Rig, client: Client, what: str) -> None:
+    client.attach("g1", connection(volume_id="vol-1"))
+    answers: list[object] = []
+    for each in (client, rig.owner()):
+        try:
+            answers.append(each.detach("g1", what, dry_run=True))
+        except MoorlineError as e:
+            answers.append((type(e), e.message, e.hint))
+    assert answers[0] == answers[1]
 
 
 def test_arguments_arrive_as_they_were_given(rig: Rig, client: Client) -> None:

@@ -1,0 +1,153 @@
+"""What people call a volume: never "done" for what may be a slip."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorline.core.naming import is_whole, meant
+from moorline.errors import NotFound, Refused
+from moorline.model import GuestId, VolumeId
+from moorline.testing.toys import BASE
+from tests.support.rig import Rig
+
+ID = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
+OTHER = "9d1b0000-1111-4222-8333-abcdefabcdef"
+GONE = "77777777-1111-4222-8333-abcdefabcdef"
+DEVICE = f"toy-{ID}"
+S1 = str(BASE / "s1")
+
+
+def connection(name: str, id: str) -> dict[str, object]:
+    data = {"share": "s1", "name": name, "volume_id": id}
+    return {"driver_volume_type": "toy", "data": data}
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig("g1", "g2")
+    rig.owner().attach("g1", connection("a", ID))
+    rig.owner().attach("g2", connection("b", OTHER))
+    return rig
+
+
+def wished(rig: Rig) -> set[str]:
+    return {row.key.volume for row in rig.records.all()}
+
+
+SLIPS = [
+    "3f2",
+    "vdb",
+    OTHER[:6],
+    "toy://s1/mistyped",
+    "toy://s1/b",
+    "/srv/mistyped.raw",
+    f"{ID}0",
+    f"{ID[:-1]}x",
+    ID.replace("-", ""),
+    f"toy-{OTHER}",
+]
+
+
+@pytest.mark.parametrize("what", SLIPS)
+@pytest.mark.parametrize("verb", ["detach", "extend"])
+def test_what_is_not_known_is_never_done(rig: Rig, verb: str, what: str) -> None:
+    with pytest.raises(NotFound) as error:
+        getattr(rig.owner(), verb)("g1", what)
+    assert "moorline list" in error.value.hint
+    assert wished(rig) == {ID, OTHER}
+
+
+def test_a_dry_run_says_the_same(rig: Rig) -> None:
+    for what in SLIPS:
+        with pytest.raises(NotFound):
+            rig.owner().detach("g1", what, dry_run=True)
+
+
+@pytest.mark.parametrize("what", ["3f2", "vdb", DEVICE, "toy://s1/mistyped", GONE])
+@pytest.mark.parametrize("verb", ["show", "forget"])
+def test_without_a_guest_as_well(rig: Rig, verb: str, what: str) -> None:
+    with pytest.raises(NotFound):
+        getattr(rig.owner(), verb)(what)
+
+
+def test_whose_it_is_is_told(rig: Rig) -> None:
+    with pytest.raises(NotFound) as error:
+        rig.owner().detach("g1", "toy://s1/b")
+    assert f"volume {OTHER} is wanted on g2" in error.value.hint
+
+
+@pytest.mark.parametrize("what", [GONE, GONE.upper(), OTHER])
+def test_a_whole_id_that_is_not_there_is_gone(rig: Rig, what: str) -> None:
+    assert rig.owner().detach("g1", what) is None
+    assert wished(rig) == {ID, OTHER}
+
+
+@pytest.mark.parametrize(
+    "what", [ID, ID.upper(), ID[:4], ID[:6].upper(), ID[:30], DEVICE, "toy://s1/a"]
+)
+def test_what_is_meant_is_done(rig: Rig, what: str) -> None:
+    rig.world.guests[GuestId("g1")].running = False
+    rig.world.guests[GuestId("g1")].live.clear()
+    outcome = rig.owner().detach("g1", what)
+    assert outcome is not None
+    assert outcome.view.volume == ID
+    assert wished(rig) == {OTHER}
+
+
+@pytest.mark.parametrize("what", [ID, ID[:4], ID.upper(), DEVICE])
+def test_a_disk_that_was_released_goes_by_the_same_names(rig: Rig, what: str) -> None:
+    toy = rig.world.guests[GuestId("g1")]
+    (row,) = (row for row in rig.records.all() if row.key.volume == ID)
+    rig.records.release(row, f"{S1}/a")
+    toy.running = False
+    toy.live.clear()
+    outcome = rig.owner().detach("g1", what)
+    assert outcome is not None
+    assert outcome.view.volume == ID
+    assert not toy.defined
+
+
+def test_a_device_is_not_taken_for_another_guest_s_volume_of_that_id(rig: Rig) -> None:
+    rig.owner().attach("g2", connection("c", DEVICE))
+    for verb in (rig.owner().detach, rig.owner().extend):
+        with pytest.raises(Refused, match="another guest's volume") as error:
+            verb("g1", DEVICE)
+        assert not isinstance(error.value, NotFound)
+    assert wished(rig) == {ID, OTHER, DEVICE}
+
+
+def test_an_id_wins_over_a_device(rig: Rig) -> None:
+    """Whoever calls a volume as a device is called means the volume."""
+    rig.owner().attach("g1", connection("c", DEVICE))
+    (shown,) = rig.owner().show(DEVICE)
+    assert shown.volume == DEVICE
+    foreseen = rig.owner().detach("g1", DEVICE, dry_run=True)
+    assert foreseen is not None
+    assert foreseen.view.volume == DEVICE
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ("Data", "Data"),
+        ("DATA", None),
+        ("data1", "data1"),
+        ("DATA1", "data1"),
+        ("dat", None),
+        ("", None),
+        ("DATA2", "data2x"),
+    ],
+)
+def test_exactly_before_nearly(text: str, id: str | None) -> None:
+    ids = [VolumeId(each) for each in ("Data", "data", "data1", "data2x")]
+    if text == "DATA":
+        with pytest.raises(Refused, match="the beginning of Data, data"):
+            meant(text, ids)
+    else:
+        assert meant(text, ids) == id
+
+
+def test_a_whole_id_is_a_uuid() -> None:
+    assert is_whole(ID)
+    assert is_whole(ID.upper())
+    assert not any(map(is_whole, ["", "data1", ID[:-1], f"{ID}\n", ID.replace("-", "")]))
