@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from moorline.backends import images
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
 from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
+from moorline.backends.host_use import HostUse
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -22,7 +23,7 @@ from moorline.model import (
     LinkName,
     VolumeId,
 )
-from moorline.ports import CheckedFile, Host, Option, Values
+from moorline.ports import CheckedFile, Host, Mount, Option, Values
 
 DEVICES = Path("/dev")
 KERNELS = frozenset(
@@ -59,8 +60,9 @@ class LocalFile:
     lead to does not, and only root makes them.
 
     Never a disk: a file of *state_dir*, where our key and our records are; a file
-    of the kernel's (/proc, /sys), wherever it is mounted; and a file with several
-    names, for which of them may be given away is then not told by the one given.
+    of the kernel's (/proc, /sys), wherever it is mounted; what this host itself has
+    mounted, swaps to or has made something of; and a file with several names, for
+    which of them may be given away is then not told by the one given.
     What counts is the file that was opened, so no bind mount and no link hides it.
     """
 
@@ -75,11 +77,13 @@ class LocalFile:
         state_dir: Path,
         directories: Directories | None = None,
         devices: Path = DEVICES,
+        use: HostUse | None = None,
     ) -> None:
         self._host = host
         self._state_dir = state_dir
         self._directories = directories or Directories()
         self._devices = devices
+        self._use = use or HostUse()
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> LocalFile:
@@ -160,11 +164,15 @@ class LocalFile:
 
     def _demand_open_to_guests(self, file: CheckedFile) -> None:
         """Refuse a file that no guest may have, by whatever name. Raises Refused."""
-        kind = next((m.fstype for m in self._host.mounts() if m.id == file.mount), "")
-        if kind in KERNELS:
-            raise Refused(f"{file.path} is a file of the kernel's ({kind}), not a disk")
+        mounts = self._host.mounts()
+        mount = next((m for m in mounts if m.id == file.mount), None)
+        if mount and mount.fstype in KERNELS:
+            raise Refused(f"{file.path} is a file of the kernel's ({mount.fstype}), not a disk")
         if (file.device, file.inode) in _files_in(self._state_dir):
             raise _is_ours(file.path)
+        if mount and _is_within(Path(os.path.realpath(self._state_dir)), mounts, file.path, mount):
+            raise _is_ours(file.path)
+        self._use.demand_free_file(file.path)
         if file.names > 1:
             raise Refused(
                 f"{file.path} has {file.names} names (hard links)",
@@ -187,10 +195,24 @@ class LocalFile:
             raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
         if not stat.S_ISBLK(st.st_mode):
             raise Refused(f"{path} is not a block device")
+        self._use.demand_free_device(path, st.st_rdev, self._host.mounts())
 
 
 def _is_ours(path: Path) -> Refused:
     return Refused(f"{path} is part of Moorline's own state, and no guest may have it")
+
+
+def _is_within(directory: Path, mounts: Sequence[Mount], path: Path, mount: Mount) -> bool:
+    """Whether *path*, on *mount*, lies in *directory* by its file system: bind mounts do not tell.
+
+    A directory deep in our state may be mounted elsewhere, alone.
+    """
+    over = [each for each in mounts if directory.is_relative_to(each.target)]
+    its = max(reversed(over), key=lambda each: len(each.target), default=None)
+    if its is None or its.device != mount.device or not path.is_relative_to(mount.target):
+        return False
+    real = Path(mount.root) / path.relative_to(mount.target)
+    return real.is_relative_to(Path(its.root) / directory.relative_to(its.target))
 
 
 def _files_in(directory: Path) -> frozenset[tuple[int, int]]:

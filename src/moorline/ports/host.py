@@ -66,6 +66,8 @@ class Mount:
     """``major:minor``"""
     shared: bool
     """Whether mounts made beneath it propagate to other mount namespaces."""
+    root: str = "/"
+    """The directory of its file system that is mounted: not / of a bind mount, say."""
 
 
 @dataclass(frozen=True, slots=True)

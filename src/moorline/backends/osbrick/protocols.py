@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 
 from moorline.backends.connection_info import ConnectionInfo, absolute_path
 from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
+from moorline.backends.host_use import HostUse
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts, properties_of
@@ -167,6 +168,7 @@ class Local(OsBrick[BlockVolume]):
         self.verify(c)
 
     def _identify(self, c: BlockVolume, device: Device) -> None:
+        HostUse(self._sys).demand_free_device(c.device, device.number, self._host.mounts())
         path = self.ask("connect", c)["device"]["path"]
         if path != str(c.device):
             raise Refused(f"os-brick takes {path} for {c.device}")

@@ -35,7 +35,7 @@ def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
 
 def _mount(line: str) -> Mount:
     fields = line.split(" ")  # single spaces: the source may be empty
-    number, _parent, device, _root, target, _options = fields[:6]
+    number, _parent, device, root, target, _options = fields[:6]
     dash = fields.index("-", 6)
     fstype, source = fields[dash + 1 : dash + 3]
     return Mount(
@@ -45,6 +45,7 @@ def _mount(line: str) -> Mount:
         fstype=_unescape(fstype),
         device=device,
         shared=any(field.startswith("shared:") for field in fields[6:dash]),
+        root=_unescape(root),
     )
 
 
