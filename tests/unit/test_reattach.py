@@ -114,7 +114,10 @@ def test_a_broken_link_can_be_renewed_by_a_new_connection(rig: Rig) -> None:
     rig.owner().attach("g1", GOOD)
     rig.world.passwords["s1"] = "new"
     rig.world.dead.add("s1")
-    rig.world.guests[GuestId("g1")].running = False
+    g1 = rig.world.guests[GuestId("g1")]
+    g1.running = False
+    g1.live.clear()
+    g1.lost.clear()
     rig.owner().attach("g1", connection(volume_id="a", format="raw", password="new"), timeout=5)
     assert data_of(stored(rig))["password"] == "new"
     rig.check({("a", "g1"): Level.ATTACHED})

@@ -327,7 +327,7 @@ def _is_there(machine: Machine, volume: VolumeId, path: str) -> bool:
 
 def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
     same = any(wanted & device.names for device in machine.devices)
-    if same or path in machine.guest().paths:
+    if same or path in machine.paths():
         raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
 
 

@@ -104,12 +104,15 @@ class Machine:
             if device is not None
         }
 
+    def paths(self) -> frozenset[str]:
+        """The files of all its devices, snapshots' among them."""
+        disks = {path for d in self.devices for path in (d.path, *d.chain)}
+        return frozenset(disks | {*self.other_paths})
+
     def guest(self) -> Guest:
-        """What a survey tells of it."""
-        paths = {path for d in self.devices for path in (d.path, *d.chain)}
-        return Guest(
-            self.id, self.name, self.running, self.disks(), frozenset(paths | {*self.other_paths})
-        )
+        """What a survey tells of it. One that holds a disk for others does not use it itself."""
+        paths = frozenset(self.other_paths) if self.holds else self.paths()
+        return Guest(self.id, self.name, self.running, self.disks(), paths)
 
     def free_place(self) -> tuple[Controller, int]:
         """A controller and a unit on it; the controller's key is negative if it must be made.
