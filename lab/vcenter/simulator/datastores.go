@@ -14,11 +14,14 @@ import (
 // spec describes a datastore; Hosts empty: all of them.
 type spec struct {
 	Name, Type, Maintenance string
+	Provisioning            string // thick or thin: the only kind of disks that it makes
 	Config                  string // of a machine: readable, inaccessible or new
 	Capacity, Free          int64
 	Accessible              *bool
 	Hosts                   []string
 }
+
+var provisioning = map[types.ManagedObjectReference]string{}
 
 func addDatastores(dir, file string) error {
 	if file == "" {
@@ -94,6 +97,8 @@ func addDatastore(dc *simulator.Datacenter, path string, s spec) error {
 	ds.Host = mounts
 	ds.Info = info(s, path)
 	ds.Capability.TopLevelDirectoryCreateSupported = types.NewBool(s.Type != "VVOL" && s.Type != "vsan")
+	ds.Capability.PerFileThinProvisioningSupported = s.Provisioning != "thick"
+	provisioning[ds.Self] = s.Provisioning
 	ds.Summary.MultipleHostAccess = types.NewBool(len(mounts) > 1)
 	apply(ds, s)
 	return nil

@@ -62,7 +62,7 @@ func (r *registry) see(dc *types.ManagedObjectReference, file string, size int64
 	}
 	d := r.byPath[at]
 	if d == nil {
-		d = &disk{uuid: uuid.New().String(), store: ds}
+		d = &disk{uuid: newUUID(), store: ds}
 		r.byPath[at] = d
 	}
 	if size > 0 {
@@ -174,10 +174,23 @@ func (m *manager) QueryVirtualDiskUuid(ctx *simulator.Context, req *types.QueryV
 	stock := m.VirtualDiskManager.QueryVirtualDiskUuid(ctx, req)
 	if body, ok := stock.(*methods.QueryVirtualDiskUuidBody); ok && body.Res != nil {
 		if d := disks.see(req.Datacenter, req.Name, 0); d != nil {
-			body.Res.Returnval = d.uuid
+			body.Res.Returnval = spaced(d.uuid)
 		}
 	}
 	return stock
+}
+
+// newUUID is as vSphere makes them: they begin alike, with a capital letter.
+func newUUID() string { return "6000C29" + uuid.New().String()[7:] }
+
+// spaced is how the disk manager tells a UUID; in a machine's description it has hyphens.
+func spaced(id string) string {
+	plain := strings.ReplaceAll(id, "-", "")
+	var pairs []string
+	for n := 0; n < len(plain); n += 2 {
+		pairs = append(pairs, plain[n:n+2])
+	}
+	return strings.Join(pairs[:8], " ") + "-" + strings.Join(pairs[8:], " ")
 }
 
 // taskFixer drops TaskInfo.entity where it is no ManagedEntity (govmomi#1357): pyVmomi rightly

@@ -26,6 +26,8 @@ type rule struct {
 	Status    int    // answered instead of the call: an HTTP status
 	Drop      bool   // the connection is cut instead of the call
 	DropAfter bool   // and after it
+	Idle      bool   // the task ends well, and nothing was done
+	LeaseHost string // host and port that a lease which is read here names for uploads
 }
 
 var control struct {

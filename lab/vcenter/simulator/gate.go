@@ -61,6 +61,9 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	decoded := decode(method, body)
+	if move, ok := decoded.(*types.RelocateVM_Task); ok && r.Idle {
+		move.Spec = types.VirtualMachineRelocateSpec{}
+	}
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	g.carryOut(rec, req, method, body, decoded)
 	if m := taskID.FindSubmatch(rec.Bytes()); m != nil {
@@ -68,6 +71,12 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 			browsed(string(m[1]))
 		}
 		hold(string(m[1]), r)
+	}
+	if r.LeaseHost != "" {
+		told := bytes.ReplaceAll(rec.Bytes(), []byte("https://*/"), []byte("https://"+r.LeaseHost+"/"))
+		rec.Reset()
+		_, _ = rec.Write(told)
+		rec.header.Del("Content-Length")
 	}
 	time.Sleep(time.Duration(r.ReplyMs) * time.Millisecond)
 	if r.DropAfter {
@@ -153,7 +162,10 @@ func (r *recorder) refuse(method string, body types.AnyType, fault types.BaseMet
 	}
 	name := strings.TrimSuffix(method, "_Task")
 	of := simulator.Map.Get(simulator.Map.VirtualDiskManager().Reference())
-	if req, ok := body.(*types.ReconfigVM_Task); ok {
+	switch req := body.(type) {
+	case *types.ReconfigVM_Task:
+		of = simulator.Map.Get(req.This)
+	case *types.RelocateVM_Task:
 		of = simulator.Map.Get(req.This)
 	}
 	task := simulator.CreateTask(of, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {

@@ -36,6 +36,9 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 			}
 		}
 	}
+	if folder, ok := simulator.Map.Get(madeIn(body)).(*simulator.Folder); ok && !holdsMachines(folder) {
+		return &types.NotSupported{}
+	}
 	switch req := body.(type) {
 	case *types.CreateVM_Task:
 		return refuseSpec(datacenterOf(req.This), &req.Config, nil)
@@ -68,6 +71,20 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 	return nil
 }
 
+func holdsMachines(folder *simulator.Folder) bool { return contains(folder.ChildType, "VirtualMachine") }
+
+// refuseProvisioning: packer-builder-vsphere#147 tells of a "general system error".
+func refuseProvisioning(ds *simulator.Datastore, d *types.VirtualDisk) types.BaseMethodFault {
+	flat, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	if !ok || ds == nil || flat.ThinProvisioned == nil {
+		return nil
+	}
+	if only := provisioning[ds.Self]; only != "" && (only == "thin") != *flat.ThinProvisioned {
+		return &types.SystemError{Reason: "the disk cannot be created"}
+	}
+	return nil
+}
+
 func refuseSpec(dc *types.ManagedObjectReference, spec *types.VirtualMachineConfigSpec,
 	vm *simulator.VirtualMachine) types.BaseMethodFault {
 	home := ""
@@ -93,6 +110,8 @@ func refuseSpec(dc *types.ManagedObjectReference, spec *types.VirtualMachineConf
 				return &types.FileLocked{FileFault: types.FileFault{File: file}}
 			}
 		} else if fault := refuseSize(find(dc, on), size(d), disks.size(dc, file)); fault != nil {
+			return fault
+		} else if fault := refuseProvisioning(find(dc, on), d); fault != nil {
 			return fault
 		}
 	}
@@ -122,6 +141,9 @@ func refuseRelocate(vm *simulator.VirtualMachine, spec types.VirtualMachineReloc
 	for _, locator := range spec.Disk {
 		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
 		if d := deviceOf(vm, locator.DiskId); d != nil && ok {
+			if !target.Summary.Accessible || target.Summary.MaintenanceMode == "inMaintenance" {
+				return &types.InvalidDatastore{Datastore: &target.Self, Name: target.Name}
+			}
 			if fault := refuseSize(target, size(d), 0); fault != nil {
 				return fault
 			}

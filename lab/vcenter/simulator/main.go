@@ -1,8 +1,9 @@
 // A stand-in for vCenter: govmomi's simulator (Debian's library, 0.24.2) with what it lacks.
 //
 // Added here: datastores of any type from a JSON file, VVOL among them; folders named
-// by their object's UUID on VVOL and vSAN, with a friendly name beside; the 1 MiB rule for every
-// way to set a disk's size; the sizes, UUIDs, locks and places of disks; free space; extending and
+// by their object's UUID on VVOL and vSAN, with a friendly name beside; datastores that make thick or thin
+// disks only; UUIDs of disks as the disk manager tells them, with blanks, and as machines do, with
+// hyphens; machines in folders for machines only; the 1 MiB rule for every way to set a disk's size; the sizes, UUIDs, locks and places of disks; free space; extending and
 // relocating disks; names that are taken once; the bytes that are uploaded through a lease; storage
 // policies; slow tasks and faults on demand, through /lab.
 //

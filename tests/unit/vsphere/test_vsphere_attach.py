@@ -89,6 +89,14 @@ def test_a_mark_without_a_disk_is_cleared(operator: Operator, vm: VSphere, web: 
     assert marks(operator) == []
 
 
+def test_a_guest_is_known_by_its_uuid_in_capitals(
+    operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    assert vm.find(web.upper()) == (web, WEB)
+    vm.attach(GuestId(web.upper()), V1, operator.disk(), PLAIN)
+    assert vm.disks(GuestId(web.upper())) == vm.disks(web) != {}
+
+
 def test_the_mark_follows_a_disk_that_somebody_moved(
     operator: Operator, vm: VSphere, web: GuestId
 ) -> None:

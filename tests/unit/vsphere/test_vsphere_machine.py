@@ -11,7 +11,7 @@ from rows import Rows
 from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, parse
+from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, names, parse
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.hypervisors.vsphere.specs import plug, unplug
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
@@ -190,3 +190,37 @@ def test_a_machine_that_no_host_has_holds_nothing(state: str) -> None:
     lost = {"name": "lost", "runtime.connectionState": state}
     (machine,), blind = Inventory(Rows(good, lost)).machines()  # type: ignore[arg-type]
     assert (machine.name, blind) == ("x", [])
+
+
+SPELLINGS = (
+    UUID,
+    UUID.upper(),
+    "60 00 C2 9a 00 00 00 00-00 00 00 00 00 00 00 01",  # the disk manager's
+)
+
+
+@pytest.mark.parametrize("told", SPELLINGS)
+@pytest.mark.parametrize("kept", SPELLINGS)
+def test_a_disk_is_known_however_its_uuid_is_spelled(told: str, kept: str) -> None:
+    moved = disk("[nfs1] web01/data.vmdk", uuid=told)
+    found = machine(moved, marks={V1: f"{kept} {PATH}"})
+    assert found.disks()[V1].source == "[nfs1] web01/data.vmdk"
+    assert names(uuid=kept) <= found.devices[0].names
+
+
+@pytest.mark.parametrize("sharing", ["virtualSharing", "physicalSharing"])
+def test_no_disk_goes_onto_a_controller_that_machines_share(sharing: str) -> None:
+    shared = scsi(1)
+    shared.sharedBus = sharing
+    full = [disk(f"[a] {n}.vmdk", unit=n) for n in UNITS]
+    controller, _ = machine(shared, *full).free_place()
+    assert (controller.bus, controller.key < 0) == (2, True)
+    busses = [scsi(n) for n in (1, 2, 3)]
+    for each in busses:
+        each.sharedBus = sharing
+    with pytest.raises(Refused) as told:
+        machine(*busses, *full).free_place()
+    assert told.value.message == (
+        "web01 has no free place: 4 SCSI controllers, 15 devices on each,"
+        " and none goes onto those whose bus machines share (scsi1, scsi2, scsi3)"
+    )

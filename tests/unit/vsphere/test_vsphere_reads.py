@@ -11,7 +11,7 @@ from pyVmomi import vim, vmodl
 
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
-from moorline.errors import Busy, Failed, Refused, Unavailable, Uncertain
+from moorline.errors import Busy, Failed, MoorlineError, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client import failures, tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.hypervisor import VSphere
@@ -231,3 +231,18 @@ def test_an_answer_that_does_not_fit_its_type_is_uncertain(
 def test_every_known_fault_is_a_fault() -> None:
     for _, classes in failures._FAMILIES:
         assert all(issubclass(each, vmodl.MethodFault) for each in classes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "more"),
+    [("InvalidArgument", "; invalidProperty capacity"), ("SystemError", "; reason injected")],
+)
+def test_a_fault_tells_what_it_is_about(
+    lab: VCenter, vm: VSphere, web: GuestId, fault: str, more: str
+) -> None:
+    """VCenter's text alone is "A specified parameter was not correct"."""
+    ref = vm._inventory.machine(web).ref
+    lab.fault("ReconfigVM_Task", Fault=fault)
+    with pytest.raises(MoorlineError) as told:
+        tasks.run(vm._session, "x", lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec()), deadline=9)
+    assert told.value.message == f"x: vCenter says: injected {fault}{more}"

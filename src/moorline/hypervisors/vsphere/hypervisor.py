@@ -22,7 +22,7 @@ from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names
+from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
 from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.sizes import size_on
 from moorline.model import (
@@ -267,7 +267,7 @@ class VSphere:
         disks = self._session.content.virtualDiskManager
         within = self._inventory.datacenter(machine.ref)
         what = f"{path} cannot be looked at"
-        return str(self._session.ask(what, lambda: disks.QueryVirtualDiskUuid(path, within)) or "")
+        return plain(self._session.ask(what, lambda: disks.QueryVirtualDiskUuid(path, within)))
 
     def _attached(self, guest: GuestId, volume: VolumeId) -> tuple[Machine, Device]:
         machine = self._inventory.machine(guest)

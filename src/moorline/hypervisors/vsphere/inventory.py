@@ -90,7 +90,7 @@ class Inventory:
         found = [
             GuestName(id, values["name"])
             for values in all.values()
-            if (id := _uuid(values)) and guest in (values["name"], id)
+            if (id := _uuid(values)) and (guest == values["name"] or _same(guest, id))
         ]
         if len(found) > 1:
             raise Refused(
@@ -115,10 +115,10 @@ class Inventory:
                 rows = read(self._session, what, [ref], vim.VirtualMachine, READS)
             except NotFound:
                 continue  # it was registered anew, or is gone
-            if (why := _unreadable(rows[0][1])) and _uuid(rows[0][1]) == guest:
+            if (why := _unreadable(rows[0][1])) and _same(_uuid(rows[0][1]), guest):
                 raise Unavailable(f"guest {rows[0][1]['name']} cannot be read: {why}", hint=_REMEDY)
             found = None if why else parse(*rows[0])
-            if found and found.id == guest:
+            if found and _same(found.id, guest):
                 self._refs[guest] = ref
                 return found
         raise NotFound(f"there is no guest {guest} in {self._session.host}")
@@ -255,7 +255,7 @@ class Inventory:
             )
         if ref is None:  # the index need not have those that cannot be read
             all = self._all(("summary.config.instanceUuid",), what)
-            ref = next((each for each, values in all if _uuid(values) == guest), None)
+            ref = next((each for each, values in all if _same(_uuid(values), guest)), None)
         if ref is None:
             raise NotFound(f"there is no guest {guest} in {session.host}")
         return ref
@@ -295,6 +295,11 @@ def _uuid(values: Values) -> GuestId:
     """A machine's instance UUID. vCenter remembers it of those whose ``config`` it cannot read."""
     found = values.get("config.instanceUuid") or values.get("summary.config.instanceUuid")
     return GuestId(found or "")
+
+
+def _same(uuid: str, other: str) -> bool:
+    """Whether both are one UUID: vCenter keeps the capitals that somebody gave it."""
+    return uuid.lower() == other.lower()
 
 
 def _unreadable(values: Values) -> str:

@@ -65,6 +65,9 @@ class Controller:
     bus: int
     kind: type
     free: tuple[int, ...]
+    """Units for our disks."""
+    shared: bool = False
+    """Other machines are on its bus: the nodes of a cluster. Our disks are not for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,11 @@ class Machine:
         buses = {controller.bus for controller in self.controllers}
         spare = [bus for bus in range(CONTROLLERS) if bus not in buses]
         if not spare:
+            shared = ", ".join(sorted(f"scsi{c.bus}" for c in self.controllers if c.shared))
             raise Refused(
                 f"{self.name} has no free place: {CONTROLLERS} SCSI controllers,"
-                f" each with {len(UNITS)} devices"
+                f" {len(UNITS)} devices on each"
+                + (f", and none goes onto those whose bus machines share ({shared})" * bool(shared))
             )
         # The guest has the driver of what it has already.
         kind = self.controllers[0].kind if self.controllers else _device.ParaVirtualSCSIController
@@ -159,8 +164,9 @@ def mark(uuid: str, path: str) -> str:
 def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]:
     for option in options:
         if option.key.startswith(MARK) and option.value:
-            uuid, _, path = str(option.value).partition(" ")
-            yield VolumeId(option.key.removeprefix(MARK)), (uuid, path)
+            # The path begins at its bracket: marks of old have blanks in the UUID.
+            uuid, _, path = str(option.value).partition(" [")
+            yield VolumeId(option.key.removeprefix(MARK)), (plain(uuid), f"[{path}")
 
 
 def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
@@ -172,7 +178,7 @@ def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
             paths = tuple(_chain(d.backing))
             place = f"{buses.get(d.controllerKey, d.controllerKey)}:{d.unitNumber}"
             size = d.capacityInBytes or d.capacityInKB * 1024
-            uuid = getattr(d.backing, "uuid", None) or ""
+            uuid = plain(getattr(d.backing, "uuid", None))
             yield Device(
                 d.key,
                 place,
@@ -197,8 +203,19 @@ def names(path: str = "", store: str = "", *, uuid: str = "", object: str | None
     and vSAN an object's folder has a friendly name too. So the UUID in the disk, and
     the id of the object where the datastore keeps such, count as well.
     """
-    told = (("path", path and f"{store} {path}"), ("uuid", uuid), ("object", object))
+    told = (("path", path and f"{store} {path}"), ("uuid", plain(uuid)), ("object", object))
     return {f"{kind} {name}" for kind, name in told if name}
+
+
+def plain(uuid: str | None) -> str:
+    """A disk's UUID in one spelling, :data:`NOBODY` and '' as they are.
+
+    The disk manager tells it as ``60 00 C2 9a …-84 b2 …``, a machine's description as
+    ``6000C29a-…``: Kubernetes compares them as here, too (``formatVirtualDiskUUID`` in
+    ``vsphere/vclib`` of https://github.com/kubernetes/legacy-cloud-providers).
+    """
+    digits = (uuid or "").replace(" ", "").replace("-", "").lower()
+    return digits or (uuid or "")
 
 
 def _chain(backing: Any) -> Iterable[str]:
@@ -235,8 +252,9 @@ def _controllers(devices: Sequence[Any]) -> Iterable[Controller]:
     for c in devices:
         if isinstance(c, _device.VirtualSCSIController):
             taken = {d.unitNumber for d in devices if d.controllerKey == c.key}
-            free = tuple(unit for unit in UNITS if unit not in taken)
-            yield Controller(c.key, c.busNumber, type(c), free)
+            shared = c.sharedBus != _device.VirtualSCSIController.Sharing.noSharing
+            free = () if shared else tuple(unit for unit in UNITS if unit not in taken)
+            yield Controller(c.key, c.busNumber, type(c), free, shared)
 
 
 def _other_paths(devices: Sequence[Any]) -> Iterable[str]:

@@ -89,12 +89,18 @@ def failure(what: str, error: BaseException, *, sent: bool) -> MoorlineError:
     return Uncertain(message) if sent else Failed(message)
 
 
+_TELLING = ("invalidProperty", "reason")
+"""Fields of faults without which their texts mean little, such as "A specified parameter was
+not correct"."""
+
+
 def words(error: BaseException) -> str:
     """What vCenter says, in its own words, the details included."""
     if not isinstance(error, FAULTS):
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
     fault: Any = error
     said = [fault.msg or type(error).__name__.rpartition(".")[2]]
+    said += [f"{name} {value}" for name in _TELLING if (value := getattr(fault, name, None))]
     said += [detail.message for detail in fault.faultMessage or [] if detail.message]
     if fault.faultCause is not None and fault.faultCause.msg:
         said.append(fault.faultCause.msg)
