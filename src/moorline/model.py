@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -18,6 +19,20 @@ GuestId = NewType("GuestId", str)
 
 LinkName = NewType("LinkName", str)
 """Where a link appears on the host (mount point, device node). Bears no secret."""
+
+_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def volume_id(text: object) -> VolumeId | None:
+    """Return *text* if it can be a volume's id."""
+    return VolumeId(text) if isinstance(text, str) and _VOLUME_ID.fullmatch(text) else None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether *text* is a UUID as libvirt and Cinder write it: in small letters, with dashes."""
+    return _UUID.fullmatch(text) is not None
+
 
 Format = Literal["raw", "qcow2", "ploop"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Generic, NoReturn, TypeVar, final
+
+from moorline.errors import Denied
 
 T = TypeVar("T")
 
@@ -42,3 +45,21 @@ class Secret(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: seal it (moorline.stores.codec)")
+
+
+def password_in(file: Path) -> Secret[str]:
+    """Read a password from a file that is for its owner alone.
+
+    Raises Denied: it cannot be read, others may read it, or there is none in it.
+    """
+    try:
+        if file.stat().st_mode & 0o077:
+            raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
+        password = file.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        password = ""  # its bytes would be in the error
+    if not password:
+        raise Denied(f"there is no password in {file}")
+    return Secret(password)

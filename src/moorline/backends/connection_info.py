@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from moorline.errors import Refused
-from moorline.model import Format, VolumeId
+from moorline.model import Format, VolumeId, volume_id
 
 LONGEST_NAME = 1024
 """Bytes of a file's name within its share, directories included."""
 _LONGEST_PART = 255
-_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ConnectionInfo:
@@ -108,9 +107,8 @@ class ConnectionInfo:
         """
         for place in (self._data, self._connection):
             for field in ("volume_id", "serial"):
-                value = place.get(field)
-                if isinstance(value, str) and _VOLUME_ID.fullmatch(value):
-                    return VolumeId(value)
+                if id := volume_id(place.get(field)):
+                    return id
         return None
 
 

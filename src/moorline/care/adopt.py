@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -24,11 +23,10 @@ from moorline.model import (
     ImageFile,
     Level,
     Linked,
+    volume_id,
 )
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.inspection import Discovering, GuestDisk
-
-_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,7 @@ def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
 
 def _usable(serial: str) -> str:
     """Nova and Cinder give the volume's id as serial."""
-    return serial if _VOLUME_ID.fullmatch(serial) else ""
+    return volume_id(serial) or ""
 
 
 def _covering(path: str, mounts: Sequence[Mount]) -> Mount | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,8 @@ from moorline.model import (
     Level,
     LinkName,
     VolumeId,
+    is_uuid,
+    volume_id,
 )
 from moorline.ports import Confined, Hypervisor, Sharing
 from moorline.secret import Secret
@@ -33,8 +34,6 @@ from moorline.secret import Secret
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 LARGEST_CONNECTION = 64 << 10
 """Bytes of a connection as JSON; Cinder's have one or two thousand."""
-_GUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +324,8 @@ def _volume_id(asked: str | None, place: Place, known: Attachment | None) -> Vol
 
 def usable_id(id: object) -> VolumeId:
     """Return *id* if it can be a volume's. Raises Refused."""
-    if isinstance(id, str) and _VOLUME_ID.fullmatch(id):
-        return VolumeId(id)
+    if usable := volume_id(id):
+        return usable
     shown = repr(id[:80]) if isinstance(id, str) else "what is no text"
     raise Refused(f"{shown} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")
 
@@ -335,7 +334,7 @@ def _to_come(guest: str, level: Level) -> GuestName:
     """Name a guest that its owner may define later. Raises Refused."""
     if level > Level.CONNECTED:
         raise Refused("with hands off the guest, a volume can only be connected")
-    if not _GUEST_ID.fullmatch(guest):
+    if not is_uuid(guest):
         raise Refused(f"{guest!r} is no id of a guest: a UUID in lower case")
     return GuestName(GuestId(guest), guest)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 
 from moorline.errors import Refused
-from moorline.model import VolumeId
+from moorline.model import VolumeId, is_uuid
 
 SHORTEST = 4
 """Characters that the beginning of an id has at least."""
@@ -15,12 +14,11 @@ BY_ID = (
     f" ({SHORTEST} characters or more)"
 )
 BY_ID_OR_DEVICE = f"{BY_ID}, or by its device in the guest"
-_WHOLE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def is_whole(text: str) -> bool:
     """Whether *text* can be nothing but a whole id: what it names may be gone, not mistyped."""
-    return _WHOLE.fullmatch(text) is not None
+    return is_uuid(text.lower())
 
 
 def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:

@@ -22,7 +22,7 @@ from moorline.errors import Denied, Failed, Refused
 from moorline.hypervisors.powervm.failures import ERRORS, failure, told
 from moorline.hypervisors.powervm.transport import Transport, session_class
 from moorline.ports import Values
-from moorline.secret import Secret
+from moorline.secret import Secret, password_in
 
 # It logs each failure with its traceback, which would reach the user's terminal
 # where no logging is set up. All that matters of it is raised.
@@ -68,7 +68,7 @@ class Logon:
             host=url.hostname or "localhost",
             port=port,
             user=values["novalink_user"],
-            password=_password(Path(file)) if file else None,
+            password=password_in(Path(file)) if file else None,
             ca=Path(ca) if ca else None,
         )
 
@@ -215,20 +215,6 @@ class NovaLink:
         with self._lock:
             if self._adapter is adapter:
                 self._adapter = None
-
-
-def _password(file: Path) -> Secret[str]:
-    try:
-        if file.stat().st_mode & 0o077:
-            raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
-        password = file.read_text().rstrip("\r\n")
-    except OSError as error:
-        raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        password = ""  # its bytes would be in the error
-    if not password:
-        raise Denied(f"there is no password in {file}")
-    return Secret(password)
 
 
 def _management(adapter: Any) -> ManagementPartition:

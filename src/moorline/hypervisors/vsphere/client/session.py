@@ -18,7 +18,7 @@ from moorline.errors import Denied, MoorlineError, Refused
 from moorline.hypervisors.vsphere.client.failures import BREAKS, ERRORS, failure
 from moorline.hypervisors.vsphere.client.transport import Stub, Trust
 from moorline.ports import Values
-from moorline.secret import Secret
+from moorline.secret import Secret, password_in
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Logon:
             host=url.hostname,
             port=port,
             user=values["vcenter_user"],
-            password=_password(Path(values["vcenter_password_file"])),
+            password=password_in(Path(values["vcenter_password_file"])),
             ca=Path(ca) if ca else None,
             thumbprint=values["vcenter_thumbprint"],
         )
@@ -224,17 +224,3 @@ class Session:
 
 def _session_id(stub: Any) -> str:
     return str(stub.cookie).partition("=")[2].partition(";")[0].strip('"')
-
-
-def _password(file: Path) -> Secret[str]:
-    try:
-        if file.stat().st_mode & 0o077:
-            raise Denied(f"{file} can be read by others", hint=f"chmod 600 {file}")
-        password = file.read_text().rstrip("\r\n")
-    except OSError as error:
-        raise Denied(f"the password file {file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        password = ""  # its bytes would be in the error
-    if not password:
-        raise Denied(f"there is no password in {file}")
-    return Secret(password)
