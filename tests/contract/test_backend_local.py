@@ -166,8 +166,22 @@ def test_a_file_beneath_an_image_is_looked_at_as_well(local: LocalRig) -> None:
     top = local.directory / "top.qcow2"
     command = ["qemu-img", "create", "-qf", "qcow2", "-u", "-b", "key.raw", "-F", "raw", top, "1M"]
     subprocess.run(command, check=True)
-    with pytest.raises(Refused, match=r"key\.raw is part of Moorline's own state"):
+    with pytest.raises(Refused) as refused:
         local.backend.verify(local.backend.parse(connection(top, "qcow2")))
+    named = f"the backing file of {top}: {local.directory}/key.raw is part of Moorline's own state"
+    assert refused.value.message.startswith(named)
+
+
+@pytest.mark.parametrize("vice", ["a symbolic link", "none", "a FIFO", "a directory"])
+def test_a_local_file_lies_in_a_directory_and_on_no_share(local: LocalRig, vice: str) -> None:
+    given = local.missing if vice == "none" else local.unfit[vice]
+    with pytest.raises(Refused) as refused:
+        local.backend.verify(local.backend.parse(given))
+    assert "share" not in str(refused.value)
+    if vice == "none":
+        assert refused.value.message == f"there is no file none.raw in {local.directory}"
+    if vice == "a symbolic link":
+        assert refused.value.message == "link.raw is a symbolic link to 'a.raw'"
 
 
 def test_our_state_is_known_by_its_link(local: LocalRig, tmp_path: Path) -> None:

@@ -91,12 +91,12 @@ IMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "backing file outside": (
         lambda s: qcow2(s, "-b", OUTSIDE, "-F", "raw"),
         "qcow2",
-        "outside of its share",
+        "outside of /",
     ),
     "backing file up and out": (
         lambda s: qcow2(s, "-b", "../../outside.raw", "-F", "raw"),
         "qcow2",
-        "outside of its share",
+        "outside of /",
     ),
     "backing file by protocol": (
         lambda s: qcow2(s, "-b", "nbd://localhost:10809/x", "-F", "raw"),

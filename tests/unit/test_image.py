@@ -62,13 +62,13 @@ def test_a_share_that_is_missing_is_an_error_of_the_system(share: Path) -> None:
 def test_symbolic_links_are_refused(share: Path, target: str) -> None:
     make(share, "a.raw", "raw")
     (share / "link").symlink_to(target)
-    assert "link is a symbolic link" in refused(share, "link")
+    assert f"link is a symbolic link to {target!r}" in refused(share, "link")
 
 
 def test_symbolic_links_on_the_way_are_refused(share: Path) -> None:
     make(share, "sub/a.raw", "raw")
     (share / "way").symlink_to("sub")
-    assert "way is a symbolic link" in refused(share, "way/a.raw")
+    assert "way is a symbolic link to 'sub'" in refused(share, "way/a.raw")
 
 
 def test_a_fifo_is_refused_and_not_waited_for(share: Path) -> None:

@@ -257,7 +257,7 @@ def test_external_data_files_are_refused(share: Path, name: str, raw: str) -> No
 def test_an_error_names_the_image_and_its_backing_file(share: Path) -> None:
     overlay(share, "sub/top", "base", "raw")
     text = refused(share, "sub/top", "qcow2")
-    assert text == "the backing file of sub/top: there is no file sub/base on the share"
+    assert text == "the backing file of sub/top: there is no file sub/base in " + str(share)
     (share / "sub/base").write_bytes(b"QFI\xfb" + bytes(600))
     assert refused(share, "sub/top", "qcow2").startswith(
         "the backing file of sub/top: sub/base is declared raw, but begins as qcow2"

@@ -67,6 +67,8 @@ def test_a_directory_that_is_shut_shuts_its_files(linux: Linux, open_to_all: Pat
     assert not linux.readable(file, *SOMEBODY)
     with pytest.raises(Refused, match=f"cannot read {file}"):
         demand_readable(file, SOMEBODY, linux.readable)
+    with pytest.raises(Refused, match=f"cannot read {file}, a backing file of /top, and"):
+        demand_readable(file, SOMEBODY, linux.readable, image=Path("/top"))
 
 
 def test_a_file_that_is_gone_is_no_question_of_rights(linux: Linux, open_to_all: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from moorline.core.naming import guest_called
 from moorline.errors import (
     Denied,
     Failed,
@@ -281,8 +282,10 @@ def test_a_guest_is_found_by_any_spelling_of_its_uuid() -> None:
 def test_a_name_that_is_nearly_right_gets_a_hint() -> None:
     hypervisor = Libvirt(URI)
     with pytest.raises(NotFound) as raised:
-        hypervisor.find("tets")
+        guest_called("tets", hypervisor)
     assert raised.value.hint == "did you mean test?"
+    found = hypervisor.find("test")
+    assert guest_called(found.id[:8].upper(), hypervisor) == found
     hypervisor.close()
 
 

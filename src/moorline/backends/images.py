@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-from moorline.errors import Failed
+from moorline.errors import Failed, Refused
 from moorline.model import BackingFile, ImageFile
 from moorline.ports import CheckedFile, Host
 
@@ -30,7 +31,11 @@ def checked(
         files = host.image(share, str(source.path.relative_to(share)), source.format)
     except OSError as e:
         raise Failed(f"{source.path} cannot be looked at: {e.strerror}") from e
-    for file in files:
-        demand(file)
+    demand(files[0])
+    for above, file in pairwise(files):
+        try:
+            demand(file)
+        except Refused as e:
+            raise Refused(f"the backing file of {above.path}: {e.message}", hint=e.hint) from e
     backing = tuple(BackingFile(file.path, file.format) for file in files[1:])
     return replace(source, backing=backing)

@@ -9,7 +9,7 @@ from typing import Any
 
 from moorline.care.doctor import Surroundings
 from moorline.core.admission import Place, Wishes
-from moorline.core.naming import BY_ID_OR_DEVICE
+from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import View, view
@@ -74,7 +74,7 @@ class Adopter:
 
     def candidates(self, guest: str) -> list[Candidate]:
         """The disks of *guest* (name or id)."""
-        found = self._hypervisor.find(guest)
+        found = guest_called(guest, self._hypervisor)
         wished = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
         mounts = self._around.mounts()
         return [
@@ -100,7 +100,7 @@ class Adopter:
         so it needs no mark, and only its link is wished. Raises Refused (no
         such disk, or it is another), NotFound.
         """
-        found = self._hypervisor.find(guest)
+        found = guest_called(guest, self._hypervisor)
         place = self._wishes.admit(connection, format)
         disk = self._disk_of(found, place)
         if target not in ("", disk.device):

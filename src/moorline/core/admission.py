@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moorline.core.asker import is_trusted
-from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, is_whole, meant
+from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.untrusted import check_plain
@@ -81,7 +81,7 @@ class Wishes:
         place = self.admit(connection, format)
         if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
-        machine = _to_come(guest, level) if hands_off else self._hypervisor.find(guest)
+        machine = _to_come(guest, level) if hands_off else guest_called(guest, self._hypervisor)
         rows = self._records.all()
         there = self._at(place, rows)
         known = there[0] if there else None
@@ -174,7 +174,7 @@ class Wishes:
         if not mine and ("/" in volume or is_whole(volume)):
             return None
         # The guest may have been renamed since.
-        now = self._hypervisor.find(guest).id
+        now = guest_called(guest, self._hypervisor).id
         named = [row for row in mine if row.key.guest == now]
         if named:
             return named[0]

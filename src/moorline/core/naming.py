@@ -1,14 +1,18 @@
-"""Which volume a person means, who types its id, or the beginning of it, in capitals or not."""
+"""Which volume or guest a person means, who types a name, an id, or the beginning of an id."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 
-from moorline.errors import Refused
-from moorline.model import VolumeId, is_uuid
+from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.model import Guest, GuestName, VolumeId, is_uuid
+from moorline.ports import Hypervisor
 
 SHORTEST = 4
 """Characters that the beginning of an id has at least."""
+SHORTEST_GUEST = 8
+"""Of a guest's id: with fewer, a guest's name (db01) may well be the beginning of another's id."""
 BY_ID = (
     "moorline list; a volume goes by its id, or the beginning of that"
     f" ({SHORTEST} characters or more)"
@@ -42,3 +46,34 @@ def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
         if found:
             return found[0]
     return None
+
+
+def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:
+    """The guest of that name or id, or whose id begins so.
+
+    Raises NotFound with what was perhaps meant, Refused (it can be several),
+    Unavailable, Uncertain.
+    """
+    try:
+        return hypervisor.find(text)
+    except NotFound as e:
+        try:
+            guests = hypervisor.survey()
+        except MoorlineError:
+            raise e from None  # that it is not there was told all the same
+        if found := _begun(text, guests):
+            return GuestName(found.id, found.name)
+        names = {guest.name.casefold(): guest.name for guest in guests}
+        near = [names[name] for name in difflib.get_close_matches(text.casefold(), names)]
+        hint = f"did you mean {' or '.join(near)}?" if near else e.hint
+        raise NotFound(e.message, hint=hint) from None
+
+
+def _begun(text: str, guests: Iterable[Guest]) -> Guest | None:
+    if len(text) < SHORTEST_GUEST:
+        return None
+    found = [guest for guest in guests if guest.id.casefold().startswith(text.casefold())]
+    if len(found) > 1:
+        both = ", ".join(sorted(f"{guest.name} ({guest.id})" for guest in found))
+        raise Refused(f"{text} is the beginning of several ids: {both}", hint="type more of it")
+    return found[0] if found else None

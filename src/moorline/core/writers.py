@@ -49,6 +49,8 @@ class _File:
     id: FileId
     use: Use
     mount: Mount | None
+    beneath: bool = False
+    """It is a backing file, which the image's use has the name of."""
 
 
 class Writers:
@@ -128,10 +130,8 @@ class Writers:
         if isinstance(found, OSError):
             raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
         beneath = Use(mine.path, "", readonly=True)
-        files = [
-            _File(id, mine if id is found[0] else beneath, _covering(id.path, table))
-            for id in found
-        ]
+        files = [_File(found[0], mine, _covering(found[0].path, table))]
+        files += [_File(id, beneath, _covering(id.path, table), True) for id in found[1:]]
         names.update(file.id.path for file in files)
         named = [(_covering(each.use.path, table), each) for each in theirs]
         named.sort(key=lambda pair: (pair[0].id if pair[0] else 0, pair[1].use, pair[1].who))
@@ -211,17 +211,19 @@ def _compare(
             at = _covering(id.path, table)
             for file in files:
                 if _same(file, id, at):
-                    _refuse_clash(file.use, use, each.who)
+                    _refuse_clash(file.use, use, each.who, file.id.path if file.beneath else "")
                     told.add(each.who)
     return True
 
 
-def _refuse_clash(mine: Use, theirs: Use, who: str) -> None:
+def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
+    """Raise Refused unless both may have it. *beneath*: it is this backing file of *mine*."""
     if (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared):
         return
     raise Refused(
-        f"{who} has {mine.path} already"
-        + (f", as {theirs.path}" if theirs.path != mine.path else ""),
+        (f"the backing file of {mine.path}: " if beneath else "")
+        + f"{who} has {beneath or mine.path} already"
+        + (f", as {theirs.path}" if theirs.path != (beneath or mine.path) else ""),
         hint="detach it there first, or attach it as shared, or as read-only, to both",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from moorline.core.admission import Wishes
 from moorline.core.asker import is_trusted
 from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import View, view
@@ -93,7 +94,8 @@ class Guests:
         for connection, its in ((boot, format), *((c, None) for c in connections)):
             self._wishes.admit(connection, its)  # refused before anything is made
         machines.check(name, hardware)
-        steps = ["define"] if self._seen(name) is None else []
+        there = self._seen(name)  # by its id, too: that is another guest
+        steps = [] if there is not None and there.guest.name == name else ["define"]
         machines.define(name, hardware)
         machine = self._named(name)
         end = time.monotonic() + timeout
@@ -200,7 +202,7 @@ class Guests:
         return self._machines
 
     def _named(self, name: str) -> Machine:
-        return self._able().look(self._hypervisor.find(name).id)
+        return self._able().look(guest_called(name, self._hypervisor).id)
 
     def _seen(self, guest: str) -> Machine | None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from moorline.core.admission import Wishes
+from moorline.core.naming import guest_called
 from moorline.core.records import Records
 from moorline.errors import Failed
 from moorline.model import Attachment
@@ -27,7 +28,7 @@ class Released:
         Raises as :meth:`Wishes.unrecorded` and :meth:`Wishes.released_disk`; Failed
         if the guest has not let go when *timeout* seconds are over.
         """
-        found = self._hypervisor.find(guest)
+        found = guest_called(guest, self._hypervisor)
         id = self._wishes.unrecorded(volume, found)
         if not self._wishes.released_disk(found, id):
             return None

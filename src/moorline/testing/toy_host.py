@@ -140,7 +140,7 @@ class ToyHost:
         if state.hangs:
             raise Uncertain(f"{share} does not answer")
         if name not in state.files:
-            raise Refused(f"there is no file {name} on the share")
+            raise Refused(f"there is no file {name} in {share}")
         id = mount.id if mount else 0
         return [CheckedFile(share / name, format, id, id, hash(name), names=1)]
 

@@ -37,8 +37,8 @@ def check_image(share: str, name: str, format: str) -> list[dict[str, Any]]:
     """
     with _opened(share, os.O_PATH | os.O_DIRECTORY) as root:
         if format == "ploop":
-            return _check_ploop(root, share, _parts(name))
-        return _check_chain(root, share, _parts(name), format)
+            return _check_ploop(root, share, _parts(share, name))
+        return _check_chain(root, share, _parts(share, name), format)
 
 
 def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[
     seen: set[tuple[int, int]] = set()
     above: Parts = ()
     while parts:
-        with _naming_what_it_backs(above, parts), _image(root, parts) as (file, st):
+        with _naming_what_it_backs(above, parts), _image(root, share, parts) as (file, st):
             if (st.st_dev, st.st_ino) in seen:
                 raise Refused(f"the backing chain comes back to {_name(parts)}")
             if len(seen) == LONGEST_CHAIN:
@@ -138,22 +138,22 @@ def _resolve(share: str, image: Parts, name: str, has: str) -> Parts:
         # The kernel follows a symbolic link first and goes up from where it leads; to strike
         # out what stands before ".." is to look at another file than the one that is opened.
         raise Refused(
-            f"{named}, which goes up with '..': it may be outside of its share",
+            f"{named}, which goes up with '..': it may be outside of {share}",
             hint="put it beside the image, or name it by its whole path: qemu-img rebase -u -b",
         )
     try:
         parts = path.relative_to(share).parts if path.is_absolute() else (*image[:-1], *path.parts)
     except ValueError:
-        raise Refused(f"{named}, which is outside of its share") from None
+        raise Refused(f"{named}, which is outside of {share}") from None
     if parts in ((), image[:-1]):
         raise Refused(f"{named}, which is not the name of a file")
     return parts
 
 
-def _parts(name: str) -> Parts:
+def _parts(share: str, name: str) -> Parts:
     parts = tuple(name.split("/"))
     if not name.isprintable() or {"", ".", ".."} & set(parts):
-        raise Refused(f"{name!r} is not the name of a file beneath a share")
+        raise Refused(f"{name!r} is not the name of a file in {share}")
     return parts
 
 
@@ -162,9 +162,9 @@ def _name(parts: Parts) -> str:
 
 
 @contextmanager
-def _image(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
+def _image(root: int, share: str, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
     """Open a regular file for reading; look at its type before it is opened."""
-    with _walked(root, parts) as (place, st):
+    with _walked(root, share, parts) as (place, st):
         if not stat.S_ISREG(st.st_mode):
             raise Refused(f"{_name(parts)} is {_type(st)}, not a regular file")
         with _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK) as file:
@@ -173,18 +173,18 @@ def _image(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
 
 def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
     """All files that the directory's descriptor names are in it, and none is of a format."""
-    with _walked(root, parts) as (_, st):
+    with _walked(root, share, parts) as (_, st):
         if not stat.S_ISDIR(st.st_mode):
             raise Refused(f"{_name(parts)} is {_type(st)}, not a directory")
     descriptor = (*parts, ploop.NAME)
-    with _image(root, descriptor) as (file, _):
+    with _image(root, share, descriptor) as (file, _):
         names = ploop.files(os.pread(file, ploop.ENOUGH + 1, 0))
     files = []
     for name in names:
         delta = _resolve(share, descriptor, name, "names the file")
         if delta[: len(parts)] != parts:
             raise Refused(f"{_name(descriptor)} names the file {name!r}, which is outside of it")
-        with _image(root, delta) as (file, st):
+        with _image(root, share, delta) as (file, st):
             # oslo.utils does not know ploop's own header.
             _check_format(file, delta, "raw")
             files.append(_facts(file, st, share, delta, "raw"))
@@ -192,7 +192,7 @@ def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _walked(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
+def _walked(root: int, share: str, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
     """Go down from *root* by descriptor, through no symlink and into no other mount.
 
     No part is "..", so what is opened cannot lie elsewhere, whoever moves
@@ -203,12 +203,16 @@ def _walked(root: int, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
     place = os.dup(root)
     try:
         for depth, part in enumerate(parts, 1):
-            place = _step(place, part, parts[:depth])
+            place = _step(place, part, parts[:depth], share)
             st = os.fstat(place)
             if stat.S_ISLNK(st.st_mode):
-                raise Refused(f"{_name(parts[:depth])} is a symbolic link")
+                target = os.readlink("", dir_fd=place)
+                raise Refused(
+                    f"{_name(parts[:depth])} is a symbolic link to {target!r}",
+                    hint="name the file itself: links are not followed, as they can be turned",
+                )
             if (st.st_dev, _mount(place)) != (device, mount):
-                raise Refused(f"{_name(parts[:depth])} is on another file system than its share")
+                raise Refused(f"{_name(parts[:depth])} is on another file system than {share}")
         yield place, st
     finally:
         os.close(place)
@@ -220,11 +224,11 @@ def _mount(file: int) -> int:
         return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
 
 
-def _step(place: int, part: str, sofar: Parts) -> int:
+def _step(place: int, part: str, sofar: Parts, share: str) -> int:
     try:
         below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
     except (FileNotFoundError, NotADirectoryError):
-        raise Refused(f"there is no file {_name(sofar)} on the share") from None
+        raise Refused(f"there is no file {_name(sofar)} in {share}") from None
     except OSError as e:
         _rename(e, _name(sofar))
     os.close(place)

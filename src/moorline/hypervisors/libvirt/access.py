@@ -54,16 +54,22 @@ def only_read(source: DiskSource, options: DiskOptions) -> Iterator[Path]:
         yield from (file.path for file in source.backing)
 
 
-def demand_readable(path: Path, ids: tuple[int, int], readable: Readable) -> None:
-    """Raise Refused unless QEMU's user can read *path* as it is; Failed, Uncertain."""
+def demand_readable(
+    path: Path, ids: tuple[int, int], readable: Readable, *, image: Path | None = None
+) -> None:
+    """Raise Refused unless QEMU's user can read *path* as it is; Failed, Uncertain.
+
+    *image*: the one that it is beneath, if it is not the image itself.
+    """
+    named = f"{path}, a backing file of {image}," if image not in (None, path) else f"{path},"
     user, group = ids
     try:
         if readable(path, user, group):
             return
     except OSError as e:
-        raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
+        raise Failed(f"{named.rstrip(',')} cannot be looked at: {e.strerror}") from e
     raise Refused(
-        f"QEMU's user {user_name(user)} cannot read {path},"
+        f"QEMU's user {user_name(user)} cannot read {named}"
         " and what is only read keeps its owner and its permissions",
         hint=f"let it: chgrp {group} and chmod g+r, an access list, or chmod o+r;"
         " and o+x for the directories above it",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
@@ -248,7 +248,7 @@ class Libvirt:
         ids = qemu_ids(self._connection.look("capabilities", lambda v: v.getCapabilities()))
         if ids is not None:
             for path in paths:
-                demand_readable(path, ids, self._readable)
+                demand_readable(path, ids, self._readable, image=Path(path_of(source)))
 
     def _qemu_version(self) -> int:
         if not self._qemu:
@@ -278,9 +278,7 @@ def _found(virt: Any, guest: str) -> GuestName:
         raise Refused(f"{guest} is the name of one guest and the UUID of another")
     found = by_name or by_uuid
     if found is None:
-        names = [domain.name() for domain in virt.listAllDomains()]
-        close = ", ".join(difflib.get_close_matches(guest, names))
-        raise NotFound(f"there is no guest {guest}", hint=f"did you mean {close}?" if close else "")
+        raise NotFound(f"there is no guest {guest}")
     return GuestName(GuestId(found.UUIDString()), found.name())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,12 +97,7 @@ class Inventory:
                 hint="give the instance UUID: " + ", ".join(sorted(each.id for each in found)),
             )
         if not found:
-            names = [values["name"] for values in all.values()]
-            close = ", ".join(difflib.get_close_matches(guest, names))
-            raise NotFound(
-                f"there is no guest {guest} in {self._session.host}",
-                hint=f"did you mean {close}?" if close else "",
-            )
+            raise NotFound(f"there is no guest {guest} in {self._session.host}")
         return found[0]
 
     def machine(self, guest: GuestId) -> Machine:
