@@ -17,7 +17,7 @@ from moorline.core.plan import Step, foresee
 from moorline.core.reconciler import Reconciler, unknown_users, users
 from moorline.core.records import Records, trouble_key
 from moorline.core.remains import refuse_remains, remains
-from moorline.core.views import View, view
+from moorline.core.views import View, holders, view
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     NO_DISK,
@@ -365,7 +365,7 @@ class Moorline(Care):
         ]
         try:
             guests = self._hypervisor.survey()
-            used_by = users(row.link, guests)
+            used_by = sorted({*users(row.link, guests), *holders(seen, guests)})
             used_by += [f"unknown: {why}" for why in unknown_users(guests)]
         except MoorlineError as e:
             used_by = [f"unknown: {e}"]

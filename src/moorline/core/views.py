@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from moorline.model import (
     Broken,
     DiskState,
     Foreign,
+    Guest,
     Linked,
     Seen,
     Unknown,
@@ -50,7 +52,7 @@ class View:
     also_wanted_by: list[str] = field(default_factory=list)
     """Other attachments that share the link, as ``volume on guest``."""
     used_by: list[str] = field(default_factory=list)
-    """Guests, running or stopped, that name a path on the link."""
+    """Guests, running or stopped, that name a path on the link, or have what it leads to."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same facts for JSON and YAML; the keys are stable."""
@@ -99,6 +101,15 @@ def state_of(seen: Seen) -> str:
         case Unknown():
             return "unknown"
     return "absent"
+
+
+def holders(seen: Seen | str, guests: Iterable[Guest]) -> list[str]:
+    """Name the guests that have what was *seen*: some links are names, on which no path lies."""
+    if isinstance(seen, str):
+        return []
+    source = seen.link.source if isinstance(seen.link, Linked) else None
+    paths = {seen.disk.source, str(getattr(source, "path", ""))} - {""}
+    return [guest.name for guest in guests if paths & guest.paths]
 
 
 def _source(seen: Seen | str) -> dict[str, Any] | None:

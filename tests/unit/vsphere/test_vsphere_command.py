@@ -49,6 +49,9 @@ def test_a_disk_on_vvol_is_attached_and_detached(moorline: Prompt, operator: Ope
     moorline("attach", guest, url)
     (row,) = json.loads(moorline("list", "--output", "json").stdout)
     assert (row["guest"], row["seen"], row["backend"]) == (guest, "attached", "vmdk")
+    assert f"link used by: {guest}" in moorline("show", row["volume"]).stdout
+    (why,) = json.loads(moorline("explain", row["volume"], "--output", "json").stdout)
+    assert why["held_by"] == [guest]
     moorline("detach", guest, url)
     assert json.loads(moorline("list", "--output", "json").stdout) == []
 

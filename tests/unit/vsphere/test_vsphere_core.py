@@ -99,6 +99,38 @@ def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
     session.close()
 
 
+def told(moorline: Moorline, volume: str) -> list[str]:
+    (shown,) = moorline.show(volume)
+    return shown.used_by
+
+
+def test_whoever_has_the_disk_is_told(owner: Owner, lab: VCenter, operator: Operator) -> None:
+    source = operator.disk()
+    with owner() as moorline:
+        moorline.attach(WEB, url(source), volume="data-1")
+        assert told(moorline, "data-1") == [WEB]
+        operator.power(WEB, on=False)
+        operator.plug(DB, source)  # a stopped one's disk is not locked
+        assert told(moorline, "data-1") == [WEB, DB]
+        operator.unplug(DB, source.path)
+        operator.power(WEB, on=True)
+        operator.unplug(WEB, source.path)
+        assert told(moorline, "data-1") == []
+
+
+def test_whoever_has_a_disk_that_cinder_keeps_is_told(owner: Owner, lab: VCenter) -> None:
+    session = Session(logon(lab))
+    maker = Provisioner(session)
+    held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
+    data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
+    with owner() as moorline:
+        moorline.attach(WEB, {"driver_volume_type": "vmdk", "data": data})
+        assert told(moorline, "9") == [WEB]
+        moorline.detach(WEB, "9")
+    maker.remove("volume-9")
+    session.close()
+
+
 def test_a_disk_of_another_mark_is_told(owner: Owner, operator: Operator) -> None:
     source = operator.disk()
     operator.plug(WEB, source)
