@@ -72,7 +72,12 @@ class Memory(click.ParamType):  # type: ignore[type-arg]
     help="A <domain> of libvirt's that says all but the name, the UUID and the hard disks."
     " Without <mac> in it, it is good for many guests.",
 )
-@click.option("--no-start", is_flag=True, help="Only make the guest and its disks.")
+@click.option(
+    "--no-start",
+    is_flag=True,
+    help="Only make the guest and its disks. vSphere: make a volume, held by a machine that"
+    " never runs.",
+)
 @vsphere.launch_options
 @timeout_option
 @common

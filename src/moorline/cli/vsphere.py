@@ -23,7 +23,11 @@ _where = (
         help="Only datastores whose whole name matches.",
     ),
     click.option("--storage-policy", metavar="NAME", help="Only datastores that meet this policy."),
-    click.option("--cluster", metavar="NAME", help="Needed where there are several."),
+    click.option(
+        "--cluster",
+        metavar="NAME",
+        help="Needed where there are several; a host in no cluster by its name.",
+    ),
     click.option("--reserve", callback=size, metavar="SIZE", help="What must stay free beside it."),
     click.option(
         "--round-up", is_flag=True, help="The disk may become larger, to a whole multiple of 1 MiB."
@@ -45,8 +49,12 @@ _machine = (
     ),
     click.option("--thin", is_flag=True, help="vSphere: allocate the disk as it is written."),
     click.option("--eager", is_flag=True, help="vSphere: allocate and zero all of it beforehand."),
-    click.option("--folder", metavar="NAME", help="vSphere: the machine's folder."),
-    click.option("--resource-pool", metavar="NAME", help="vSphere: the machine's resource pool."),
+    click.option(
+        "--folder",
+        metavar="NAME",
+        help="vSphere: the machine's folder, by name, or path (prod/web).",
+    ),
+    click.option("--resource-pool", metavar="NAME", help="vSphere: the cluster's resource pool."),
 )
 _FIELDS = {
     "image": "image",
@@ -86,7 +94,9 @@ def launch(given: Common, name: str, *, start: bool, timeout: float, **asked: An
         make(order, lambda done: given.progress.percent(what, done))
         made = provisioner.look(name)
     facts = {"guest": name, "guest_id": made.id, "running": start, "disks": [*made.disks]}
-    given.tell(facts, f"{name} {'runs' if start else 'is made'}, with {', '.join(made.disks)}")
+    disks = ", ".join(made.disks)
+    held = f"volume {name} is made: {disks}, held by the machine {name}, which is not started"
+    given.tell(facts, f"{name} runs, with {disks}" if start else held)
 
 
 def start(given: Common, name: str, *, timeout: float) -> None:

@@ -160,6 +160,10 @@ def test_a_machine_is_as_it_was_asked_for(
 
 def test_a_volume_is_made_and_attached(moorline: Prompt, lab: VCenter, operator: Operator) -> None:
     launch = ("launch", "data", "--empty", "8M", "--datastore-regex", "vvol.*", "--no-start")
+    (disk,) = json.loads(moorline(*launch, "--output", "json").stdout)["disks"]
+    assert moorline(*launch).stdout == (
+        f"volume data is made: {disk}, held by the machine data, which is not started\n"
+    )
     told = json.loads(moorline(*launch, "--output", "json").stdout)
     assert (told["running"], told["disks"]) == (False, lab.disks_of("data"))
     assert machine(operator, "data").config.hardware.memoryMB == 2048, "as the help says"

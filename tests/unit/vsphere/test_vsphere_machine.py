@@ -12,6 +12,7 @@ from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, names, parse
+from moorline.hypervisors.vsphere.provision.places import Places
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.hypervisors.vsphere.specs import plug, unplug
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
@@ -169,13 +170,13 @@ def test_which_of_two_machines_shall_go_is_not_guessed() -> None:
 
 
 def test_a_cluster_must_be_named_where_there_are_several() -> None:
-    both = Inventory(Rows({"name": "old"}, {"name": "new"}))  # type: ignore[arg-type]
+    both = Places(Rows({"name": "old"}, {"name": "new"}))  # type: ignore[arg-type]
     with pytest.raises(Refused) as told:
-        both.named(vim.ComputeResource, "")
+        both.cluster("")
     assert told.value.message == "there are 2 clusters"
     assert told.value.hint == "name one: old (vm-0), new (vm-1)"
-    assert both.named(vim.ComputeResource, "new")._moId == "vm-1"
-    assert both.named(vim.ComputeResource, "vm-0")._moId == "vm-0"
+    assert both.cluster("new")._moId == "vm-1"
+    assert both.cluster("vm-0")._moId == "vm-0"
 
 
 def test_a_launched_machine_without_a_configuration_is_not_taken_for_somebody_elses() -> None:

@@ -1,4 +1,4 @@
-"""What there is in a vCenter: guests, datastores, clusters, and where they belong."""
+"""What there is in a vCenter: guests and datastores, and where they belong."""
 
 from __future__ import annotations
 
@@ -26,12 +26,8 @@ from moorline.model import Guest, GuestId, GuestName
 _REMEDY = "in vCenter: make its datastore accessible, or remove it from the inventory"
 _LOST = ("orphaned", "invalid")
 """Connection states of machines that no host has: they hold nothing."""
-_SUMMARY = ("name", "summary")
-_WORDS: dict[type, str] = {
-    vim.ComputeResource: "cluster",
-    vim.Folder: "folder",
-    vim.ResourcePool: "resource pool",
-}
+SUMMARY = ("name", "summary", "capability.perFileThinProvisioningSupported")
+"""What :func:`seen` needs of a datastore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,6 @@ class Inventory:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._refs: dict[GuestId, Any] = {}
-        self._clusters: dict[str, Any] = {}
         self._datacenters: dict[str, Any] = {}
 
     # --- guests ----------------------------------------------------------------
@@ -177,61 +172,14 @@ class Inventory:
             self._datacenters[ref._moId] = self._above(ref, vim.Datacenter)
         return self._datacenters[ref._moId]
 
-    # --- places ----------------------------------------------------------------
-
-    def named(self, kind: type, name: str) -> Any:
-        """The one cluster, folder … of that name; '': the only one. Raises NotFound, Refused."""
-        word = _WORDS[kind]
-        what = f"{word} {name} cannot be looked up"
-        found = {
-            ref: values["name"] for ref, values in everywhere(self._session, what, kind, ("name",))
-        }
-        some = [ref for ref, known in found.items() if name in ("", known, ref._moId)]
-        if not some:
-            raise NotFound(
-                f"there is no {word} {name} in {self._session.host}",
-                hint="there is " + ", ".join(sorted({*found.values()})[:9]) if found else "",
-            )
-        if len(some) > 1:
-            raise Refused(
-                f"there are {len(some)} {word}s" + (f" called {name}" if name else ""),
-                hint="name one: " + ", ".join(f"{found[ref]} ({ref._moId})" for ref in some[:9]),
-            )
-        return some[0]
-
-    def datastores(self, cluster: str) -> tuple[Any, list[Datastore]]:
-        """The cluster of that name, and the datastores that its hosts reach, in one call.
-
-        Raises NotFound, Refused (there are several clusters, and none is named).
-        """
-        known = self._clusters.get(cluster) if cluster else None
-        if known is not None:
-            try:
-                name, found = self._beneath(known)
-            except NotFound:
-                name = ""
-            if name == cluster:
-                return known, found
-        ref = self._clusters[cluster] = self.named(vim.ComputeResource, cluster)
-        return ref, self._beneath(ref)[1]
-
-    def _beneath(self, cluster: Any) -> tuple[str, list[Datastore]]:
-        """A cluster's name now, and its datastores."""
-        to_each = collector.TraversalSpec(type=vim.ComputeResource, path="datastore", skip=False)
-        source = collector.ObjectSpec(obj=cluster, skip=False, selectSet=[to_each])
-        kinds = {vim.ComputeResource: ("name",), vim.Datastore: _SUMMARY}
-        rows = fetch(self._session, "the datastores cannot be listed", [source], kinds)
-        names = [values["name"] for ref, values in rows if ref == cluster]
-        return names[0], [_datastore(ref, values) for ref, values in rows if ref != cluster]
-
     def datastore(self, name: str, within: Any) -> tuple[Any, Datastore]:
         """The datastore *name* of the datacenter *within*. Raises NotFound."""
         to_each = collector.TraversalSpec(type=vim.Datacenter, path="datastore", skip=False)
         source = collector.ObjectSpec(obj=within, skip=True, selectSet=[to_each])
         what = f"datastore {name} cannot be looked up"
-        for ref, values in fetch(self._session, what, [source], {vim.Datastore: _SUMMARY}):
+        for ref, values in fetch(self._session, what, [source], {vim.Datastore: SUMMARY}):
             if values["name"] == name:
-                return ref, _datastore(ref, values)
+                return ref, seen(ref, values)
         raise NotFound(f"there is no datastore {name} in the guest's datacenter")
 
     # --- parts -----------------------------------------------------------------
@@ -303,7 +251,8 @@ def _unreadable(values: Values) -> str:
     return f"vCenter has no configuration of it (it is {values['runtime.connectionState']})"
 
 
-def _datastore(ref: Any, values: Values) -> Datastore:
+def seen(ref: Any, values: Values) -> Datastore:
+    """What was read of a datastore, as facts to choose by."""
     summary = values["summary"]
     return Datastore(
         id=ref._moId,
@@ -314,6 +263,7 @@ def _datastore(ref: Any, values: Values) -> Datastore:
         accessible=summary.accessible,
         maintenance=summary.maintenanceMode or "normal",
         shared=bool(summary.multipleHostAccess),
+        thin=values.get("capability.perFileThinProvisioningSupported", True),
     )
 
 

@@ -49,6 +49,8 @@ class Datastore:
     """``normal``, ``enteringMaintenance`` or ``inMaintenance``."""
     shared: bool = False
     """Several hosts reach it."""
+    thin: bool = True
+    """It makes disks that are allocated as they are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Wanted:
     """The name of the storage policy, for people."""
     matching: frozenset[str] | None = None
     """The ids of the datastores that the policy is met by; None: there is no policy."""
+    thin: bool | None = None
+    """Whether the disk is to be allocated as it is written; None: as the datastore has it."""
     round_up: bool = False
     """The disk may become larger to meet a datastore's size rule."""
     reserve: int = 0
@@ -146,6 +150,13 @@ def _judge(candidate: Datastore, wanted: Wanted, names: re.Pattern[str]) -> Verd
     against = _against(candidate, wanted, names)
     if against:
         return Verdict(candidate, against)
+    if wanted.thin and not candidate.thin:
+        return Verdict(
+            candidate,
+            "makes thick disks only",
+            wanted.size,
+            hint="leave out --thin, or say --eager",
+        )
     try:
         size = size_on(candidate.type, wanted.size, round_up=wanted.round_up)
     except Refused as error:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from moorline.errors import (
     Failed,
@@ -23,7 +24,7 @@ from moorline.errors import (
     Uncertain,
 )
 from moorline.hypervisors.vsphere.client import tasks
-from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch
+from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch, read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
@@ -31,6 +32,7 @@ from moorline.hypervisors.vsphere.machine import READS, Device, parse
 from moorline.hypervisors.vsphere.provision import images, leases
 from moorline.hypervisors.vsphere.provision.datastores import Choice, Wanted, choose
 from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, Order, machine_spec, marked
+from moorline.hypervisors.vsphere.provision.places import Places
 from moorline.hypervisors.vsphere.provision.policies import matching
 from moorline.model import GuestId, GuestName, ShadowDisk
 
@@ -88,6 +90,7 @@ class Provisioner:
     def __init__(self, session: Session, *, task_deadline: float = 600.0) -> None:
         self._session = session
         self._inventory = Inventory(session)
+        self._places = Places(session)
         self._task_deadline = task_deadline
 
     def order(self, name: str, image: Path | None = None, **asked: Any) -> Order:
@@ -184,7 +187,10 @@ class Provisioner:
             if seen.stage is goal:
                 return seen
             if seen.stage is Stage.ON:
-                raise Refused(f"machine {order.name} only holds a volume, and is powered on")
+                raise Refused(
+                    f"machine {order.name} is powered on: its disk is no volume for others",
+                    hint="launch a volume under another name",
+                )
             if seen.stage is Stage.OFF:
                 self._power_on(order.name, seen)
             elif seen.stage is Stage.HALF:
@@ -204,21 +210,23 @@ class Provisioner:
         place = self._place(order)
         spec = machine_spec(order, place.datastore, place.size, place.profile)
         what = f"machine {order.name} is not made"
-        if order.image is None:
-            self._bring(
-                order.name,
-                Stage.OFF,
-                what,
-                lambda: place.folder.CreateVM_Task(spec, place.pool),
-                progress,
-            )
-            return
         try:
+            if order.image is None:
+                start = partial(place.folder.CreateVM_Task, spec, place.pool)
+                self._bring(order.name, Stage.OFF, what, start, progress)
+                return
             self._import(what, order, spec, place, progress)
             self._finish(order)
         except MoorlineError as error:
-            self._clear(order.name, error)
-            raise
+            if order.image is not None:
+                self._clear(order.name, error)
+            told = isinstance(error.__cause__, vmodl.MethodFault) and not isinstance(error, Failed)
+            if order.thin is None or error.hint or not told:
+                raise
+            # Not all that make one kind of disks say so before, and none has a fault for it.
+            other = "--thin" if order.thin is False else "--eager"
+            hint = f"{place.datastore} may make no such disk: leave the option out, or say {other}"
+            raise type(error)(error.message, hint=hint) from error
 
     def _import(
         self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
@@ -283,7 +291,7 @@ class Provisioner:
         what = f"the folder of machine {name} cannot be looked at"
         within = self._inventory.datacenter(seen.ref)
         store, _ = self._inventory.datastore(seen.home[1:].partition("] ")[0], within)
-        browser = self._get(store, vim.Datastore, "browser")
+        browser = read(self._session, what, [store], vim.Datastore, ("browser",))[0][1]["browser"]
         wanted = vim.host.DatastoreBrowser.SearchSpec(
             matchPattern=["*.vmdk"], query=[vim.host.DatastoreBrowser.VmDiskQuery()]
         )
@@ -306,14 +314,10 @@ class Provisioner:
     def _place(self, order: Order) -> _Place:
         choice, cluster, profile = self._choose(order)
         best = choice.best()
-        pool, folder = order.resource_pool, order.folder
+        center = self._inventory.datacenter(cluster)
         return _Place(
-            folder=self._inventory.named(vim.Folder, folder)
-            if folder
-            else self._get(self._inventory.datacenter(cluster), vim.Datacenter, "vmFolder"),
-            pool=self._inventory.named(vim.ResourcePool, pool)
-            if pool
-            else self._get(cluster, vim.ComputeResource, "resourcePool"),
+            folder=self._places.folder(center, order.folder),
+            pool=self._places.pool(cluster, order.resource_pool),
             datastore=best.datastore.name,
             size=best.size,
             profile=profile,
@@ -328,16 +332,12 @@ class Provisioner:
             names=order.datastores,
             policy=order.policy,
             matching=ids,
+            thin=order.thin,
             round_up=order.round_up,
             reserve=order.reserve,
         )
-        cluster, candidates = self._inventory.datastores(order.cluster)
+        cluster, candidates = self._places.datastores(order.cluster)
         return choose(candidates, wanted), cluster, profile
-
-    def _get(self, ref: Any, kind: type, name: str) -> Any:
-        what = f"{ref._moId} cannot be looked at"
-        sources = [collector.ObjectSpec(obj=ref, skip=False)]
-        return fetch(self._session, what, sources, {kind: (name,)})[0][1][name]
 
     def _bring(
         self, name: str, stage: Stage, what: str, start: Any, progress: Progress = silent
