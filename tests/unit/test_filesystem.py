@@ -137,6 +137,36 @@ def test_a_command_in_flight_is_unknown_until_it_mounts(stage: Stage) -> None:
     assert isinstance(stage.backend.inspect(stage.connection), Linked), "a daemon holds it, too"
 
 
+def test_a_client_that_serves_elsewhere_keeps_nobody_waiting(stage: Stage) -> None:
+    stage.backend.connect(stage.connection)
+    stage.host.holds.add(stage.hold)
+    stage.unmount()
+    assert isinstance(stage.backend.inspect(stage.connection), Unknown)
+    with pytest.raises(Uncertain):
+        stage.backend.clear(stage.backend.link_name(stage.connection))
+    stage.host.serving.add(stage.hold)
+    assert stage.backend.inspect(stage.connection) == Unlinked()
+    stage.backend.connect(stage.connection)
+    assert isinstance(stage.backend.inspect(stage.connection), Linked)
+    assert stage.host.holds == set(), "the new command has a file of its own"
+    stage.backend.disconnect(stage.connection)
+    assert stage.tree() == []
+
+
+def test_a_mount_point_that_another_namespace_has_stays(stage: Stage) -> None:
+    stage.backend.connect(stage.connection)
+    stage.host.namespaces = ["exporter (7)"]
+    stage.backend.disconnect(stage.connection)
+    assert stage.tree() == [Path(stage.at).name]
+    (found,) = stage.backend.links()
+    assert (found.ill, found.elsewhere) == (Unlinked(), ("exporter (7)",))
+    stage.host.namespaces = []
+    (found,) = stage.backend.links()
+    assert (found.ill, found.elsewhere) == (Unlinked(), ())
+    stage.backend.clear(found.link)
+    assert stage.tree() == []
+
+
 def test_a_mount_that_is_hidden_is_not_trusted(stage: Stage, tmp_path: Path) -> None:
     stage.mount()
     stage.host.table[-1] = Mount(1, "quobyte@reg1/vol", stage.at, "fuse.quobyte", "0:99", True)

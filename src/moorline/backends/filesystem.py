@@ -10,13 +10,13 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from moorline.backends import images, mountpoint
+from moorline.backends.hold import Hold, hold_file
 from moorline.backends.mounting import broken, said, topmost, unmount
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
@@ -160,7 +160,7 @@ class MountedFileSystem(ABC, Generic[F]):
         if self.is_given(c):
             self._leave_given(c)
             return
-        self._take_away(self.mount_point(c), lambda mount: self.is_mount_of(c, mount))
+        self._take_away(self._hold(c))
 
     # --- Discovering, Diagnosing ---
 
@@ -184,14 +184,13 @@ class MountedFileSystem(ABC, Generic[F]):
             for mount in mounted.values()
             if self.claims(mount)
         ]
-        empty = [self._base / name for name in bare]
-        return found + [Found(LinkName(str(at)), self._look_beneath(at)) for at in empty]
+        return found + [self._bare(self._base / name) for name in bare]
 
     def clear(self, link: LinkName) -> None:
         """Unmount one layer and remove the mount point; as :meth:`disconnect`."""
         if not self._is_ours(link):
             raise Refused(f"{link} is no mount point of ours")
-        self._take_away(Path(link), self.claims)
+        self._take_away(Hold(self._host, Path(link), self.claims))
 
     def diagnose(self) -> Sequence[Finding]:
         """Whether the client is installed."""
@@ -221,7 +220,7 @@ class MountedFileSystem(ABC, Generic[F]):
             return self._look_at_given(c, at)
         mount = topmost(self._host, at)
         if mount is None:
-            return self._look_beneath(at)
+            return self._look_beneath(self._hold(c))
         if not self.is_mount_of(c, mount):
             return Foreign(
                 f"another file system ({mount.fstype}, {mount.source}) is mounted at {at}"
@@ -248,7 +247,7 @@ class MountedFileSystem(ABC, Generic[F]):
                 stdin=stdin,
                 user=self._mount_user,
                 outlives=outlives,
-                hold=self._hold(at),
+                hold=hold_file(at),
             )
         )
 
@@ -257,28 +256,23 @@ class MountedFileSystem(ABC, Generic[F]):
         ours = at.parent == self._base and mountpoint.is_name(at.name)
         return ours or at in self._places.values()
 
-    def _take_away(self, at: Path, is_ours: Callable[[Mount], bool]) -> None:
+    def _take_away(self, hold: Hold) -> None:
+        at = hold.at
         mount = topmost(self._host, at)
         if mount is not None:
-            if not is_ours(mount):
+            if not hold.is_its(mount):
                 raise NotOurs(f"another file system ({mount.fstype}) is mounted at {at}")
             unmount(self._host, at, mount, self._deadline, lambda: self._is_dead(at, mount))
-        elif self._host.held(self._hold(at)):
-            raise Uncertain(f"a mount command for {at} still runs{self._holders(at)}")
-        self._clear(at)
+        elif hold.held():
+            raise Uncertain(f"a mount command for {at} still runs{hold.holders()}")
+        self._clear(hold)
 
     def _is_dead(self, at: Path, mount: Mount) -> bool:
         ill = self._ill(at, mount)
         return isinstance(ill, Broken) and ill.client is Client.GONE
 
-    def _holders(self, at: Path) -> str:
-        """Who has the hold open, as the end of a sentence. A daemon may serve the mount elsewhere:
-        as a bind mount, or in another mount namespace (a container's)."""
-        holders = ", ".join(self._host.openers(self._hold(at)))
-        return f": {holders}" if holders else ""
-
-    def _hold(self, at: Path) -> Path:
-        return at.with_name(f"{at.name}.lock")
+    def _hold(self, c: F) -> Hold:
+        return Hold(self._host, self.mount_point(c), lambda mount: self.is_mount_of(c, mount))
 
     def _look_at(self, c: F, at: Path, mount: Mount) -> Link:
         return self._ill(at, mount) or Linked(self.source(c, at / c.name), given=self.is_given(c))
@@ -320,10 +314,17 @@ class MountedFileSystem(ABC, Generic[F]):
         # Of equally deep ones the last is on top.
         return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
 
-    def _look_beneath(self, at: Path) -> Foreign | Unknown | Unlinked:
-        if self._host.held(self._hold(at)):
+    def _bare(self, at: Path) -> Found:
+        """A mount point at which nothing is mounted, whoever's it was."""
+        ill = self._look_beneath(Hold(self._host, at, self.claims))
+        others = self._host.elsewhere(at) if isinstance(ill, Unlinked) else ()
+        return Found(LinkName(str(at)), ill, tuple(others))
+
+    def _look_beneath(self, hold: Hold) -> Foreign | Unknown | Unlinked:
+        at = hold.at
+        if hold.held():
             why = f"a mount command for {at}, or the daemon that it left, still runs"
-            return Unknown(f"{why}{self._holders(at)}", hangs=False)
+            return Unknown(f"{why}{hold.holders()}", hangs=False)
         try:
             empty = self._host.root(at, list=True).empty
         except (FileNotFoundError, PermissionError):
@@ -331,21 +332,23 @@ class MountedFileSystem(ABC, Generic[F]):
         except Uncertain as e:
             return Unknown(f"it cannot be told whether {at} is empty: {e}")
         except OSError as e:
-            return self._unless_changed(at, None, Foreign(f"{at} cannot be used: {said(e)}"))
+            return self._unless_mounted(hold, Foreign(f"{at} cannot be used: {said(e)}"))
         if empty:
             return Unlinked()
         # Data that was written beneath a mount point would vanish under the mount.
         polluted = Foreign(
             f"nothing is mounted at {at}, yet it is not empty: move its content away"
         )
-        return self._unless_changed(at, None, polluted)
+        return self._unless_mounted(hold, polluted)
 
-    def _unless_changed(self, at: Path, mount: Mount | None, link: L) -> L | Unknown:
+    def _unless_changed(self, at: Path, mount: Mount, link: L) -> L | Unknown:
         """*link*, unless somebody mounted or unmounted while it was looked at."""
-        now = self._covering(at) if mount else topmost(self._host, at)
-        if now != mount or (mount is None and self._host.held(self._hold(at))):
-            return Unknown(f"{at} changed while it was looked at")
-        return link
+        return link if self._covering(at) == mount else _changed(at)
+
+    def _unless_mounted(self, hold: Hold, link: L) -> L | Unknown:
+        """*link*, unless somebody mounted, or is about to, where nothing was mounted."""
+        mounted = topmost(self._host, hold.at) is not None or hold.held()
+        return _changed(hold.at) if mounted else link
 
     def _demand_link(self, c: F, link: Link | None = None) -> None:
         match link or self.share_link(c):
@@ -360,26 +363,36 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _connect(self, c: F) -> None:
         at = self.mount_point(c)
+        hold = self._hold(c)
         mountpoint.prepare(at, self._mount_user)
+        hold.renew()
         try:
             self.mount(c, at)
             # A command that says that it worked proves nothing.
             self._demand_link(c)
         except MoorlineError:
-            self._clear(at)
+            self._clear(hold)
             raise
 
-    def _clear(self, at: Path) -> None:
-        """Remove what :meth:`_connect` made, unless it is needed still or again."""
-        hold = self._hold(at)
+    def _clear(self, hold: Hold) -> None:
+        """Remove what :meth:`_connect` made, unless it is needed still or again.
+
+        Who removes a mount point takes away what other mount namespaces have mounted there
+        (rmdir(2) has done so since Linux 3.19), so it stays for them.
+        """
+        at = hold.at
         until = time.monotonic() + _LAST_WAIT
         if topmost(self._host, at) is not None:
             return
-        while self._host.held(hold):
+        while hold.held():
             if time.monotonic() >= until:
                 return
             time.sleep(0.01)
         self.tidy(at)
-        mountpoint.remove(at)
-        with suppress(OSError):
-            hold.unlink()
+        if not self._host.elsewhere(at):
+            mountpoint.remove(at)
+        hold.remove()
+
+
+def _changed(at: Path) -> Unknown:
+    return Unknown(f"{at} changed while it was looked at")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from moorline.backends import mountpoint
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.backends.hold import Hold
 from moorline.backends.mounting import topmost
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
@@ -279,7 +280,7 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         with self._lane(at):
             self._ploop.disconnect(Path(link), directory)
             if ours and not self._ploop.used(at):
-                self._take_away(at, self.claims)
+                self._take_away(Hold(self._host, at, self.claims))
 
     def _lane(self, mount_point: Path) -> threading.Lock:
         """Volumes have links of their own here, but one mount."""

@@ -216,6 +216,8 @@ class Doctor:
             match found.ill:
                 case None | Broken() | Unlinked() if unsure:
                     continue
+                case Unlinked() if found.elsewhere:
+                    yield findings.mounted_elsewhere(found)
                 case Unlinked():
                     yield findings.leftover(found)
                 case None | Broken():

@@ -222,6 +222,18 @@ def leftover(found: Found) -> Finding:
     )
 
 
+def mounted_elsewhere(found: Found) -> Finding:
+    """A mount that was taken away lives on in another mount namespace."""
+    first = found.elsewhere[0].rpartition("(")[2].removesuffix(")")
+    return Finding(
+        "mounted-elsewhere",
+        found.link,
+        f"{found.link} is still mounted in other mount namespaces: {', '.join(found.elsewhere)}",
+        "its client runs on for those, and its empty mount point stays; nothing here waits for it",
+        command("findmnt", "--task", first),
+    )
+
+
 def unmanaged_disk(link: str, guest: str) -> Finding:
     """A guest uses a link of ours without a wish."""
     return Finding(

@@ -85,7 +85,7 @@ class Repairer:
             # Their links may be free then.
             guests = _without(guests, going) if dry_run else self._survey()
         for backend, found in strays(self._around.backends, rows, guests):
-            if not isinstance(found.ill, Foreign | Unknown):
+            if not isinstance(found.ill, Foreign | Unknown) and not found.elsewhere:
                 action = "remove" if isinstance(found.ill, Unlinked) else "disconnect"
                 due = Repair(action, found.link)
                 made.append(due if dry_run else self._try_clear(due, backend, found))

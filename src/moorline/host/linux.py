@@ -22,12 +22,13 @@ from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
 from moorline.host.mount.client import clients
+from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.users import openers
 from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
 from moorline.host.scope import scope
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, Mount, Output, Root
+from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, Mount, Output, Root
 from moorline.secret import Secret
 
 LOOK_DEADLINE = 2.0
@@ -117,6 +118,14 @@ class Linux:
             return not _flock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
+
+    def only_serves(self, hold: Path, at: Path, is_its: IsIts) -> bool:
+        """See :meth:`moorline.ports.Host.only_serves`."""
+        return only_serves(hold, at, is_its)
+
+    def elsewhere(self, at: Path) -> Sequence[str]:
+        """See :meth:`moorline.ports.Host.elsewhere`."""
+        return seen_at(at)
 
     def call(self, call: Call) -> Mapping[str, Any]:
         """See :meth:`moorline.ports.Host.call`."""

@@ -8,7 +8,18 @@ from typing import Any
 
 from moorline.errors import Uncertain
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, FilesOf, Host, Images, Mount, Output, Root
+from moorline.ports import (
+    Call,
+    CheckedFile,
+    Command,
+    FilesOf,
+    Host,
+    Images,
+    IsIts,
+    Mount,
+    Output,
+    Root,
+)
 
 
 class Snapshot:
@@ -31,6 +42,12 @@ class Snapshot:
 
     def held(self, hold: Path) -> bool:
         return bool(self._once(("held", hold), lambda: self._host.held(hold)))
+
+    def only_serves(self, hold: Path, at: Path, is_its: IsIts) -> bool:
+        return self._host.only_serves(hold, at, is_its)
+
+    def elsewhere(self, at: Path) -> Sequence[str]:
+        return self._host.elsewhere(at)
 
     def call(self, call: Call) -> Mapping[str, Any]:
         return self._host.call(call)

@@ -27,7 +27,8 @@ class Command:
     """It leaves a daemon behind that must outlive us: a scope of its own under systemd."""
     hold: Path | None = None
     """A file that is kept locked until the command and all that it started have
-    ended, even if we are killed. Locked already: Busy is raised."""
+    ended, even if we are killed. Locked already: Busy is raised. A client that it
+    leaves keeps it, too: :meth:`Host.only_serves`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class Mount:
     """Whether mounts made beneath it propagate to other mount namespaces."""
     root: str = "/"
     """The directory of its file system that is mounted: not / of a bind mount, say."""
+
+
+IsIts = Callable[[Mount], bool]
+"""Whether a mount may be the one in question, by its line alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,20 @@ class Host(Protocol):
 
     def held(self, hold: Path) -> bool:
         """Whether a command that was run with this *hold* is still alive, whoever ran it."""
+
+    def only_serves(self, hold: Path, at: Path, is_its: IsIts) -> bool:
+        """Whether all that have *hold* locked serve mounts that are made, none of which is *at*.
+
+        Such processes are clients that a command left: their mounts live on elsewhere, as bind
+        mounts or in other mount namespaces, and they will not mount at *at* any more. False if
+        that cannot be told. It looks at the process table, never at a mount.
+        """
+
+    def elsewhere(self, at: Path) -> Sequence[str]:
+        """Name a process of each other mount namespace that has a mount where *at* is here.
+
+        As ``name (pid)``, for people to read; best effort, as :meth:`openers`.
+        """
 
     def call(self, call: Call) -> Mapping[str, Any]:
         """Return what the function answers. Several calls run at once; none delays another.

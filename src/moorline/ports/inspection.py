@@ -48,6 +48,9 @@ class Found:
     link: LinkName
     ill: Broken | Foreign | Unknown | Unlinked | None
     """None: it works. Unlinked: only its empty place is left."""
+    elsewhere: tuple[str, ...] = ()
+    """Processes of other mount namespaces that have it still, as ``name (pid)``: for them the
+    empty place stays."""
 
 
 @runtime_checkable

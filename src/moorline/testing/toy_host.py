@@ -15,7 +15,18 @@ from typing import Any
 
 from moorline.errors import Busy, Failed, Refused, Uncertain
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, FileId, FilesOf, Images, Mount, Output, Root
+from moorline.ports import (
+    Call,
+    CheckedFile,
+    Command,
+    FileId,
+    FilesOf,
+    Images,
+    IsIts,
+    Mount,
+    Output,
+    Root,
+)
 
 Program = Callable[["ToyHost", Command], Output | None]
 """What a command does. Raises what :meth:`moorline.ports.Host.run` raises."""
@@ -45,6 +56,10 @@ class ToyHost:
     """By the id of the mount."""
     holds: set[Path] = field(default_factory=set)
     """Held by commands that still run."""
+    serving: set[Path] = field(default_factory=set)
+    """Of *holds*, those that only clients hold which serve their mounts elsewhere."""
+    namespaces: list[str] = field(default_factory=list)
+    """Processes that see our mounts in other mount namespaces."""
     ran: list[Command] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     answers: Callable[[Call], Mapping[str, Any]] = lambda call: {}
@@ -74,6 +89,9 @@ class ToyHost:
 
     def run(self, command: Command) -> Output:
         self.ran.append(command)
+        if command.hold in self.serving and not command.hold.exists():
+            self.serving.remove(command.hold)  # what they hold is a file without a name
+            self.holds.remove(command.hold)
         if command.hold in self.holds:
             raise Busy(f"a command that holds {command.hold} still runs")
         if command.hold:
@@ -85,6 +103,12 @@ class ToyHost:
 
     def held(self, hold: Path) -> bool:
         return hold in self.holds
+
+    def only_serves(self, hold: Path, at: Path, is_its: IsIts) -> bool:
+        return hold in self.serving
+
+    def elsewhere(self, at: Path) -> Sequence[str]:
+        return self.namespaces
 
     def call(self, call: Call) -> Mapping[str, Any]:
         return self.answers(call)

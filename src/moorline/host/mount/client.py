@@ -11,7 +11,7 @@ Before that a client is known by its arguments: they name its mount point.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,12 +71,12 @@ def _sees_all(proc: Path) -> bool:
 def _serves(process: Path, mount: Mount, others: set[str]) -> bool | None:
     """Whether a process serves *mount*; None: that cannot be told."""
     try:
-        files = list(_connected(process))
+        files = list(connected(process))
     except PermissionError:
         return None
     except OSError:
         return False  # it has ended
-    words = _arguments(process) if None in files else []
+    words = arguments(process) if None in files else []
     return _any_of([_is(file, words, mount, others) for file in files])
 
 
@@ -85,17 +85,20 @@ def _is(
 ) -> bool | None:
     if connection is not None:
         return connection == mount.device.partition(":")[2]
-    if _names(words, {mount.target}):
+    if names_one(words, {mount.target}):
         return True
-    return False if _names(words, others) else None
+    return False if names_one(words, others) else None
 
 
 def _any_of(answers: Sequence[bool | None]) -> bool | None:
     return True if True in answers else (None if None in answers else False)
 
 
-def _connected(process: Path) -> Iterator[str | None]:
-    """The FUSE connections that a process serves; None for one whose number is not told."""
+def connected(process: Path) -> Iterator[str | None]:
+    """The FUSE connections that a process serves; None for one whose number is not told.
+
+    Raises OSError: PermissionError, or the process has ended.
+    """
     for number in os.listdir(process / "fd"):  # noqa: PTH208
         with suppress(FileNotFoundError):  # it is closed meanwhile
             if (process / "fd" / number).readlink().name == _DEVICE:
@@ -104,12 +107,13 @@ def _connected(process: Path) -> Iterator[str | None]:
                 yield next((line.removeprefix(_CONNECTION).strip() for line in lines), None)
 
 
-def _arguments(process: Path) -> Sequence[str]:
+def arguments(process: Path) -> Sequence[str]:
+    """The command line of a process; empty if it cannot be read."""
     with suppress(OSError):
         return (process / "cmdline").read_text(errors="surrogateescape").split("\0")
     return []
 
 
-def _names(words: Sequence[str], targets: set[str]) -> bool:
+def names_one(words: Sequence[str], targets: Collection[str]) -> bool:
     """Whether an argument is one of *targets*, alone or as an option's value."""
     return any(word in targets or word.partition("=")[2] in targets for word in words)
