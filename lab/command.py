@@ -13,12 +13,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moorline:
-    """*state*: its state directory (None: the default). *before*, *after*: more words."""
+    """*state*: its state directory, made here as systemd makes an agent's (None: the default).
+    *before*, *after*: more words."""
 
     state: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.state is not None:
+            self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def start(
         self, *args: str, stdin: Any = subprocess.DEVNULL, stderr: Any = subprocess.PIPE

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from oslo_config import cfg
 
 SYSTEM_FILE = Path("/etc/moorline/moorline.conf")
+HOST_STATE_DIR = Path("/var/lib/moorline")
+"""Root's: where a host's state is unless its configuration says otherwise."""
 
 STATE_DIR = Option(
     "state_dir",
@@ -85,6 +87,8 @@ class Settings:
     """The values of the adapters' options."""
     agent: Values = field(default_factory=dict)
     """The values of the agent's own."""
+    personal: bool = False
+    """Whether the state directory is that of a user who is not root, because none was named."""
 
 
 def load(
@@ -122,7 +126,8 @@ def load(
         raise Refused(f"the configuration cannot be used: {e}") from e
     except UnicodeDecodeError:
         raise Refused("the configuration cannot be used: a file of it is not text") from None
-    chosen = state_dir or Path(conf.moorline.state_dir or _default_state_dir())
+    named = state_dir or conf.moorline.state_dir
+    chosen = Path(named or _default_state_dir())
     conf.set_override("state_dir", str(chosen), group="moorline")
     return Settings(
         state_dir=chosen,
@@ -131,6 +136,7 @@ def load(
         values={option.name: _value(conf, option) for option in options}
         | {"state_dir": str(chosen)},
         agent={option.name: _value(conf, option) for option in AGENT},
+        personal=not named and chosen != HOST_STATE_DIR,
     )
 
 
@@ -217,6 +223,6 @@ def _remember(file: Path, name: str) -> None:
 
 def _default_state_dir() -> Path:
     if os.geteuid() == 0:
-        return Path("/var/lib/moorline")
+        return HOST_STATE_DIR
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(base) / "moorline"

@@ -61,8 +61,10 @@ def open_host(
     """Open this host's state and hypervisor; close what is returned.
 
     *own*: be the host's owner, as all that changes something must; blocks up
-    to *patience* seconds while another process is. Raises Busy, Denied,
-    Unavailable. The hypervisor is connected when it is first asked something.
+    to *patience* seconds while another process is. Without, nothing is made:
+    where there is no state, it is an empty one. Raises Busy, Denied, Refused (the
+    state is another's), Unavailable. The hypervisor is connected when it is first
+    asked something.
     *report* is told of every step that is taken.
     """
     return _open(given, own, patience, waiting, report).moorline
@@ -116,15 +118,15 @@ def _open(
     from moorline.stores.codec import Codec
     from moorline.stores.sqlite import SqliteStore
 
-    _make_state_dir(given.state_dir)
     with ExitStack() as stack:
         if own:
+            _make_state_dir(given.state_dir)
             lock = HostLock(given.state_dir / "lock")
             lock.take(patience, waiting)
             stack.callback(lock.release)
-        store = SqliteStore(given.state_dir / "moorline.db")
+        store = SqliteStore(given.state_dir / "moorline.db", make=own)
         stack.callback(store.close)
-        codec = Codec.from_file(given.state_dir / "key")
+        codec = Codec.from_file(given.state_dir / "key", make=own)
         host = Linux()
         stack.callback(host.close)
         name = _whose(given, Owner(store, codec), own)
@@ -188,8 +190,20 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
             stack.callback(lock.release)
         store = SqliteStore(given.state_dir / "moorline.db")
         stack.callback(store.close)
-        owner = Owner(store, Codec.from_file(given.state_dir / "key"))
+        owner = Owner(store, Codec.from_file(given.state_dir / "key", make=own))
         yield owner, _identity(given, owner)
+
+
+def has_state(given: config.Settings) -> bool:
+    """Whether anything is recorded in the state directory. Raises Denied, Unavailable, Refused."""
+    from moorline.stores.sqlite import SqliteStore
+
+    store = SqliteStore(given.state_dir / "moorline.db", make=False)
+    try:
+        entries, _ = store.list("/moorline/")
+        return bool(entries)
+    finally:
+        store.close()
 
 
 def _surroundings(

@@ -98,7 +98,7 @@ def share(quobyte: Quobyte, request: pytest.FixtureRequest) -> QuobyteVolume:
 
 @pytest.fixture
 def moorline(lab: Path) -> Iterator[Moorline]:
-    """The command, with a state directory that it makes itself, and its mounts below that."""
+    """The command, with an empty state directory, and its mounts below that."""
     # Not tmp_path: QEMU's user could not reach the mounts below pytest's directories.
     with tempfile.TemporaryDirectory(dir=lab, prefix="state-") as directory:
         Path(directory).chmod(0o755)

@@ -28,6 +28,8 @@ class Typed:
         self._runner = CliRunner()
         self.volume = directory / "root.raw"
         self.volume.write_bytes(bytes(4096))
+        self.state = directory / "state"
+        self.state.mkdir()
         self.boot = self.write("boot.json", json.dumps(self.connection()))
         self.template = self.write("template.xml", DOMAIN)
 
@@ -41,7 +43,7 @@ class Typed:
         return str(path)
 
     def __call__(self, *words: str, hypervisor: str = "test:///default") -> Result:
-        state = {"MOORLINE_STATE_DIR": str(self.directory / "state")}
+        state = {"MOORLINE_STATE_DIR": str(self.state)}
         env = {**state, "MOORLINE_HYPERVISOR": hypervisor}
         return self._runner.invoke(main, [*words], env=env)
 

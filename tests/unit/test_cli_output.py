@@ -16,7 +16,7 @@ COMMAND = [str(Path(sys.executable).with_name("moorline"))]
 def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "MOORLINE_STATE_DIR": str(tmp_path / "state"),
+        "MOORLINE_STATE_DIR": str(tmp_path),
         "MOORLINE_HYPERVISOR": "test:///default",
     }
     return subprocess.run(
@@ -41,7 +41,7 @@ def test_a_reader_who_has_seen_enough_is_no_defect(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*COMMAND, "list", "--state-dir", tmp_path / "s", "-c", "test:///default"],
+        [*COMMAND, "list", "--state-dir", tmp_path, "-c", "test:///default"],
         stdout=write,
         stderr=subprocess.PIPE,
         check=False,

@@ -170,7 +170,7 @@ class Agent:
             "version": version("moorline"),
             "host": config.host_name(self._settings),
             "hypervisor": self._settings.hypervisor,
-            "state_dir": str(self._settings.state_dir),
+            "state_dir": str(self._settings.state_dir.absolute()),
             "options": config.digest(self._settings),
         }
 

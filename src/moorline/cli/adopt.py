@@ -46,11 +46,11 @@ def adopt(
     """
     what = named(volume_url, connection, format_)
     if what is None:
-        with given.open(own=False) as moorline:
+        with given.open(own=False, first=True) as moorline:
             candidates = moorline.disks(guest)
         given.tell(candidates, aligned([_COLUMNS, *map(_row, candidates)]))
         return
-    with given.open(own=not dry_run, patience=10.0) as moorline:
+    with given.open(own=not dry_run, patience=10.0, first=True) as moorline:
         adoption = moorline.adopt(
             guest,
             what,

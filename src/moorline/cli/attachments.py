@@ -98,7 +98,7 @@ def attach(
     what = named(volume_url, connection, format_)
     if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    with given.open(own=not dry_run, patience=timeout) as moorline:
+    with given.open(own=not dry_run, patience=timeout, first=True) as moorline:
         outcome = moorline.attach(
             guest,
             what,

@@ -73,14 +73,25 @@ class Common:
         if told := text if self.output == "text" else dump(value, self.output):
             say(told)
 
-    def open(self, *, own: bool, patience: float = 0.0) -> Moorline:
-        """Open the façade: the agent's if one runs, else as the host's owner, or only to look."""
+    def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Moorline:
+        """Open the façade: the agent's if one runs, else as the host's owner, or only to look.
+
+        *first*: this may be the first command with its state directory. Others refuse one that
+        was typed and is not there: nothing is made for a word that was mistyped.
+        """
         from moorline import wiring
 
         settings = self.settings()
+        if settings.personal and (agents := self._hosts_agent(settings)):
+            return agents
         end = time.monotonic() + patience
         waiting: Callable[[str], None] = self.progress
         while (agent := self._agent(settings)) is None:
+            if not first and self.state_dir and not self.state_dir.is_dir():
+                raise errors.Refused(
+                    f"there is no state directory {self.state_dir}",
+                    hint="see --state-dir and MOORLINE_STATE_DIR; the first attach makes it",
+                )
             left = end - time.monotonic()
             try:
                 return wiring.open_host(
@@ -93,6 +104,28 @@ class Common:
             waiting = _said
         return agent
 
+    def _hosts_agent(self, personal: Settings) -> Moorline | None:
+        """The agent of the host's state, for a user who has no state of his own.
+
+        None: he has, or the host has none. Raises Denied (he may not use it), Unavailable
+        (the host has state, and no agent answers), Refused as :meth:`_agent`.
+        """
+        from moorline import config, wiring
+
+        hosts = wiring.settings(
+            self.config_files, state_dir=config.HOST_STATE_DIR, hypervisor=self.hypervisor
+        )
+        if wiring.has_state(personal):
+            return None
+        agent = self._agent(hosts)
+        if agent is None and (hosts.state_dir / "moorline.db").exists():
+            raise errors.Unavailable(
+                f"the state of this host is root's, and no agent answers at"
+                f" {hosts.agent['agent_socket']}",
+                hint="start the agent, or run as root; --state-dir for a state of your own",
+            )
+        return agent
+
     def _agent(self, settings: Settings) -> Moorline | None:
         """The agent that owns this state, if one runs. Raises Refused if it does otherwise
         than it was asked here."""
@@ -103,6 +136,10 @@ class Common:
         try:
             about = client.about()
         except errors.Unavailable:
+            return None
+        # The option agent_socket may name the socket of an agent that keeps another state.
+        own = self.state_dir is not None or settings.personal
+        if own and Path(about["state_dir"]).resolve() != settings.state_dir.resolve():
             return None
         asked = bool(self.hypervisor or self.config_files)
         if asked and about["hypervisor"] != settings.hypervisor:

@@ -131,7 +131,7 @@ def launch(
     if in_file and format_ is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     hardware = Hardware(memory, vcpus, network, _text(template) if template else NO_DOCUMENT)
-    with given.open(own=True, patience=timeout) as moorline:
+    with given.open(own=True, patience=timeout, first=True) as moorline:
         outcome = moorline.guests.launch(
             name,
             read_connection(Path(boot)) if in_file else boot,

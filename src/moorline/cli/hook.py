@@ -103,7 +103,7 @@ def run(given: Common, timeout: float) -> None:
     domain = _domain(sys.stdin.read())
     guest = _guest(domain)
     try:
-        with given.open(own=False) as moorline:
+        with given.open(own=False, first=True) as moorline:
             # Whoever starts a guest with us is the owner of this host now, waits
             # for libvirt, which waits for us, and has made the links before.
             if not moorline.guests.unready(guest):

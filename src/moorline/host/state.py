@@ -22,6 +22,8 @@ _PRIVATE = {
 
 def examine(state_dir: Path) -> list[Finding]:
     """What is wrong with *state_dir*. It lies on the host's own disk, and does not hang."""
+    if not state_dir.exists():
+        return []  # it is made when it is needed
     return [*_permissions(state_dir), *_room(state_dir)]
 
 

@@ -16,6 +16,8 @@ from moorline.ports import Entry
 from moorline.secret import Secret
 
 _NONCE = 12
+_KEY = 32
+"""Bytes of the key file."""
 
 
 class Codec:
@@ -34,18 +36,19 @@ class Codec:
         self._aead = AESGCM(key.reveal())
 
     @classmethod
-    def from_file(cls, path: Path) -> Codec:
-        """Open the key file, making it on first use.
+    def from_file(cls, path: Path, *, make: bool = True) -> Codec:
+        """Open the key file; *make* it on first use, else a key opens nothing and is not kept.
 
         Raises Unavailable if it cannot be read or is not one.
         """
         try:
-            _make_key(path)
-            key = path.read_bytes()
+            if make:
+                _make_key(path)
+            key = path.read_bytes() if make or path.exists() else os.urandom(_KEY)
         except OSError as e:
             raise Unavailable(f"the key file {path} cannot be read: {e.strerror}") from e
-        if len(key) != 32:
-            raise Unavailable(f"{path} is not a key file: it has {len(key)} bytes, not 32")
+        if len(key) != _KEY:
+            raise Unavailable(f"{path} is not a key file: it has {len(key)} bytes, not {_KEY}")
         return cls(Secret(key))
 
     def encode(self, at: str, attachment: Attachment) -> bytes:
@@ -112,7 +115,7 @@ def _make_key(path: Path) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, os.urandom(32))
+        os.write(fd, os.urandom(_KEY))
         os.fsync(fd)
         os.link(fresh, path)  # fails, rather than replaces, if someone was faster
     except FileExistsError:

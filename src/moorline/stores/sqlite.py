@@ -39,17 +39,20 @@ class SqliteStore:
     """See :class:`moorline.ports.Store`. Safe from many threads and processes.
 
     *path*: the database file; it is created for its owner alone.
+    *make*: if there is none; else it is then an empty one that takes nothing, and no file is made.
     *busy*: seconds to wait for another process's write lock.
     *poll*: seconds between looks for another process's commits while watching.
 
     A disk that is full or read-only still lets a database be read that was closed
     well; a commit then raises Unavailable until there is room again.
 
-    Opening raises Unavailable (cannot be read) or Refused (written by a newer
+    Opening raises Unavailable (cannot be read), Denied or Refused (written by a newer
     Moorline). SQLite never leaves a commit in doubt, so Uncertain is not raised here.
     """
 
-    def __init__(self, path: Path, *, busy: float = 10.0, poll: float = 0.25) -> None:
+    def __init__(
+        self, path: Path, *, make: bool = True, busy: float = 10.0, poll: float = 0.25
+    ) -> None:
         self._path = path
         self._busy = busy
         self._poll = poll
@@ -60,7 +63,7 @@ class SqliteStore:
         self._frozen = False
         """Opened on a disk that takes nothing: to read only."""
         try:
-            self._db = self._open()
+            self._db = self._open() if make or self._exists() else self._open_none()
         except Unavailable as e:
             if not (_takes_nothing(e.__cause__) and self._closed_well()):
                 raise
@@ -134,6 +137,26 @@ class SqliteStore:
         except BaseException:
             db.close()
             raise
+        return db
+
+    def _exists(self) -> bool:
+        with self._unavailable("opened"):
+            try:
+                self._path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+
+    def _open_none(self) -> sqlite3.Connection:
+        """An empty one. Raises Denied where it would not be ours to make one."""
+        above = self._path.parent
+        with self._unavailable("opened"):
+            if above.exists() and not os.access(above, os.W_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            db = self._connect(":memory:")
+        with self._transaction("immediate", db):
+            self._migrate(db)
+        db.execute("pragma query_only = true")
         return db
 
     def _open_frozen(self) -> sqlite3.Connection:

@@ -28,6 +28,7 @@ class Prompt:
     def __init__(self, lab: VCenter, directory: Path) -> None:
         self._config = settings(lab, directory)
         self._state = directory / "state"
+        self._state.mkdir()
 
     def __call__(self, *words: str, code: int = 0) -> Result:
         where = ["--config-file", str(self._config), "--state-dir", str(self._state)]
