@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 from bench.measure import Result, milliseconds, paired
 from lab import guest as guests
 from lab import host
-from lab.quobyte import Quobyte, QuobyteVolume
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from moorline import registry, wiring
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler

@@ -16,7 +16,7 @@ from typing import Any
 from bench.measure import Result, milliseconds, paired, slower
 from lab import guest as guests
 from lab import host
-from lab.quobyte import Quobyte, QuobyteVolume
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.model import DiskOptions

@@ -14,8 +14,8 @@ from typing import Any
 from bench.measure import Result, milliseconds
 from lab import guest as guests
 from lab import host
-from lab.quobyte import Quobyte
-from lab.virtuozzo import Virtuozzo
+from lab.quobyte.cluster import Quobyte
+from lab.virtuozzo.cluster import Virtuozzo
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.errors import MoorlineError

@@ -19,8 +19,8 @@ from typing import Any
 from bench.measure import Result, slower
 from lab import host
 from lab.command import Moorline
-from lab.quobyte import Quobyte
-from lab.virtuozzo import Virtuozzo
+from lab.quobyte.cluster import Quobyte
+from lab.virtuozzo.cluster import Virtuozzo
 from moorline.errors import Unavailable
 from moorline.local_api.client import Client
 

@@ -16,7 +16,7 @@ def main() -> int:
     run.add_argument("--private", action="store_true", help="a mount table that is not shared")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     show = verbs.add_parser("demo", help="show a story, every claim checked")
-    show.add_argument("name", choices=demo.names())
+    show.add_argument("name", choices=sorted(demo.STORIES))
     prompt = verbs.add_parser("shell", help="a shell on a host with two guests and a share")
     prompt.add_argument("command", nargs="*", metavar="COMMAND", help="instead of a shell")
     ask = verbs.add_parser("guest", help="run a command inside a guest of the lab")

@@ -113,7 +113,7 @@ def _remove(directory: Path, sudo: Sequence[str]) -> None:
     # Mount points are immutable while nothing is mounted on them.
     subprocess.run([*sudo, "chattr", "-R", "-f", "-i", str(directory)], check=False)
     # Loop devices are the kernel's: they would outlive the host.
-    detach = [sys.executable, "-m", "lab.clients.loops", str(directory)]
+    detach = [sys.executable, "-m", "lab.loops", str(directory)]
     subprocess.run([*sudo, *detach], cwd=CHECKOUT, check=False)
     subprocess.run([*sudo, "rm", "-rf", "--", str(directory)], check=False)
 
@@ -137,7 +137,7 @@ def main() -> int:
     start_libvirtd()
     os.environ[INSIDE] = args.propagation
     os.environ["MOORLINE_LAB"] = str(LAB)
-    os.environ["PATH"] = f"{SOFTWARE / 'clients'}:{os.environ['PATH']}"
+    os.environ["PATH"] = f"{SOFTWARE / 'commands'}:{os.environ['PATH']}"
     command = subprocess.Popen(args.command)  # kept: one that is dropped reaps its process
     return _wait_for(command.pid)
 

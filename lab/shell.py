@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import guest, host
-from lab.quobyte import Quobyte
+from lab.quobyte.cluster import Quobyte
 
 GUESTS = ("web01", "web02")
 DISKS = Path("/srv/disks")

@@ -61,7 +61,7 @@ class Shares:
         """Mount one of them, as the operator does."""
         type_, source = _MOUNTS[kind]
         at = self.directory / kind
-        daemon = [sys.executable, "-S", "-m", "lab.fuse", "--type", f"fuse.{type_}"]
+        daemon = [sys.executable, "-S", "-m", "lab.fuse.daemon", "--type", f"fuse.{type_}"]
         subprocess.run([*daemon, "--source", source, f"{at}-server", str(at)], check=True)
 
     def _volume(self, id: str, path: Path, info: dict[str, Any]) -> Volume:

@@ -31,9 +31,9 @@ from nova.tests.functional.api.client import OpenStackApiException
 from nova.tests.functional.libvirt import base
 from testtools import ExpectedException
 
-from lab.hyperscale import HyperScale
-from lab.quobyte import Quobyte, QuobyteVolume
-from lab.virtuozzo import Cluster, Virtuozzo
+from lab.hyperscale.installation import HyperScale
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
+from lab.virtuozzo.cluster import Cluster, Virtuozzo
 
 __all__ = ["Scene", "functional", "until", "virsh"]
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from nova.tests.functional.libvirt import base
 from scene import BOOT, Scene, until
 
-from lab.hyperscale import HyperScaleVolume
+from lab.hyperscale.installation import HyperScaleVolume
 
 
 class TestVirtuozzo(base.LibvirtMigrationMixin, Scene):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from mounts_rig import OnFuse, OnToyHost
 
-from lab.quobyte import replace
+from lab.quobyte.cluster import replace
 from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, Nfs, Smbfs
 from moorline.host.linux import Linux
 from moorline.ports import Command

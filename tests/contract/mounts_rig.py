@@ -8,15 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lab import host
-from lab.clients import standin
+from lab import host, standin
 from moorline.host.linux import Linux
 from moorline.host.mount.table import read
 from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 from tests.support import immutable
 
-CLIENTS = Path(__file__).parents[2] / "lab/clients"
+CLIENTS = Path(__file__).parents[2] / "lab/commands"
 
 
 class OnToyHost(BackendRig):

@@ -23,7 +23,7 @@ from mounted_rig import (
 )
 from mounts_rig import CLIENTS, tree
 
-from lab import fuse
+from lab.fuse import daemon as fuse
 from moorline.errors import Failed, NotOurs
 from moorline.model import Broken, Foreign, Linked, Unlinked
 from moorline.ports import Command

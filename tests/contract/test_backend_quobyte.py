@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from mounts_rig import CLIENTS, OnFuse, OnToyHost
 
-from lab import fuse
-from lab.clients import standin
-from lab.quobyte import Quobyte as Cluster
+from lab import standin
+from lab.fuse import daemon as fuse
+from lab.quobyte.cluster import Quobyte as Cluster
 from moorline.backends.quobyte import Quobyte
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux

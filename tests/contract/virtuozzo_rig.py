@@ -9,7 +9,7 @@ from typing import Any
 
 from mounts_rig import OnFuse, OnToyHost
 
-from lab.virtuozzo import Virtuozzo as Lab
+from lab.virtuozzo.cluster import Virtuozzo as Lab
 from moorline.backends.virtuozzo import MountSettings, Virtuozzo
 from moorline.errors import Failed
 from moorline.host.linux import Linux

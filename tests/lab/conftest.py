@@ -16,7 +16,7 @@ from scene import Scene, small_guest
 from lab import guest as guests
 from lab import host, leftovers
 from lab.command import Moorline
-from lab.quobyte import Quobyte, QuobyteVolume
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
 
 GUESTS = ("moor1", "moor2")
 

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from lab.clients import loops
-from lab.hyperscale import HyperScale, HyperScaleVolume
+from lab import loops
+from lab.hyperscale.installation import HyperScale, HyperScaleVolume
 from moorline.backends.osbrick import hyperscale
 from moorline.host.linux import Linux
 from moorline.testing.contracts.backend import BackendRig

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from lab import guest as guests
 from lab import host
-from lab.quobyte import QuobyteVolume
+from lab.quobyte.cluster import QuobyteVolume
 from moorline.errors import Uncertain
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import GuestId, ImageFile, PathSource, VolumeId

@@ -21,7 +21,7 @@ from xml.etree import ElementTree as ET
 from libvirt_rig import CONFIG, LIVE, marked, small_xml, until
 
 from lab.command import Moorline
-from lab.quobyte import QuobyteVolume
+from lab.quobyte.cluster import QuobyteVolume
 from moorline import wiring
 from moorline.model import VolumeId
 

@@ -26,7 +26,7 @@ from libvirt_rig import CONFIG, small_xml, until
 from scene import daemons, mount_table, start_paused
 
 from lab import host
-from lab.quobyte import QuobyteVolume
+from lab.quobyte.cluster import QuobyteVolume
 from moorline.errors import MoorlineError
 from moorline.local_api.client import Client
 

@@ -28,7 +28,7 @@ from scene import (
 )
 
 from lab.host import umount
-from lab.hyperscale import HyperScale
+from lab.hyperscale.installation import HyperScale
 from moorline.errors import Refused
 from moorline.host.mount.fuse import CONNECTIONS
 

@@ -18,7 +18,7 @@ import pytest
 
 from lab.command import Moorline
 from lab.guest import Guest
-from lab.quobyte import Quobyte, QuobyteVolume
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from moorline.testing.faults import Fault
 
 OWNER = Path(__file__).with_name("owner.py")

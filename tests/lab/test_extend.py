@@ -14,7 +14,7 @@ from libvirt_rig import LibvirtRig, id_of, loop_device, mounted, until
 
 from lab import guest as guests
 from lab.command import Moorline
-from lab.quobyte import QuobyteVolume
+from lab.quobyte.cluster import QuobyteVolume
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.host.linux import Linux
 from moorline.hypervisors.libvirt.hypervisor import Libvirt

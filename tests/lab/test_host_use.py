@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.clients import loops
+from lab import loops
 from moorline.backends.local import LocalFile
 from moorline.backends.osbrick.protocols import Local
 from moorline.errors import Refused

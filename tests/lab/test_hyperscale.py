@@ -16,8 +16,8 @@ import pytest
 from hyperscale_rig import HyperScaleRig
 from libvirt_rig import until
 
-from lab.clients import loops
-from lab.hyperscale import HyperScale
+from lab import loops
+from lab.hyperscale.installation import HyperScale
 from moorline.backends.osbrick import hyperscale as hyperscales
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.host.linux import Linux

@@ -17,7 +17,7 @@ import pytest
 from libvirt_rig import until
 
 from lab.command import Moorline
-from lab.hyperscale import HyperScale, HyperScaleVolume
+from lab.hyperscale.installation import HyperScale, HyperScaleVolume
 from moorline.testing.faults import Fault
 
 OWNER = Path(__file__).with_name("owner.py")

@@ -14,7 +14,7 @@ from libvirt_rig import until
 
 from lab.command import Moorline
 from lab.guest import Guest
-from lab.hyperscale import HyperScale
+from lab.hyperscale.installation import HyperScale
 
 PID_FILES = Path("/run/libvirt/qemu")
 

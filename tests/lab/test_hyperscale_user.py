@@ -17,7 +17,7 @@ import pytest
 from libvirt_rig import until
 
 from lab import host
-from lab.hyperscale import HyperScale, HyperScaleVolume
+from lab.hyperscale.installation import HyperScale, HyperScaleVolume
 from tests.support.missing import missing
 
 USER = "nobody"
@@ -69,7 +69,7 @@ def sudo(lab: Path) -> Iterator[None]:
     if not shutil.which("sudo"):
         missing("sudo is not installed")
     rules = lab / "sudoers"
-    clients = host.SOFTWARE / "clients"
+    clients = host.SOFTWARE / "commands"
     path = f"{Path(sys.executable).parent}:{clients}:/usr/sbin:/usr/bin:/sbin:/bin"
     rules.write_text(SUDOERS.format(user=USER, path=path))
     rules.chmod(0o440)

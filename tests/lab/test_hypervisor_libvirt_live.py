@@ -24,7 +24,7 @@ from libvirt_rig import (
 
 from lab import guest as guests
 from lab import host
-from lab.quobyte import QuobyteVolume
+from lab.quobyte.cluster import QuobyteVolume
 from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain import parse

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from lab.clients import standin
-from lab.quobyte import replace
+from lab import standin
+from lab.quobyte.cluster import replace
 
 MIB = 1 << 20
 
@@ -30,7 +30,8 @@ class Mounted:
         self.at.mkdir()
 
     def mount(self, type_: str = "fuse.quobyte", source: str = "quobyte@reg/vol") -> None:
-        command = [sys.executable, "-S", "-m", "lab.fuse", "--type", type_, "--source", source]
+        daemon = [sys.executable, "-S", "-m", "lab.fuse.daemon"]
+        command = [*daemon, "--type", type_, "--source", source]
         command += ["--control", str(self.control_file), str(self.backing), str(self.at)]
         # stderr is captured: a daemon that kept it open would hang us here.
         subprocess.run(command, check=True, capture_output=True, timeout=10)

@@ -13,9 +13,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lab import guest as guests
-from lab import host
-from lab.clients import standin
-from lab.quobyte import QuobyteVolume
+from lab import host, standin
+from lab.quobyte.cluster import QuobyteVolume
 
 VOLUME = "3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
 

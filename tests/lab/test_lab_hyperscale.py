@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lab.clients import loops
-from lab.hyperscale import HyperScale, HyperScaleVolume
+from lab import loops
+from lab.hyperscale.installation import HyperScale, HyperScaleVolume
 
 
 @pytest.fixture

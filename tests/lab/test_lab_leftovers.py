@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from lab import leftovers
-from lab.clients import standin
+from lab import leftovers, standin
 
 DOMAIN = (
     "<domain type='qemu'><name>left</name><memory>65536</memory>"

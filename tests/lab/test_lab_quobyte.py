@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.clients import standin
-from lab.quobyte import Quobyte, QuobyteVolume
+from lab import standin
+from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from tests.support.missing import missing
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lab.clients import loops
+from lab import loops
 from moorline.backends.osbrick import protocols
 from moorline.backends.osbrick.backend import BlockVolume
 from moorline.errors import Failed, Refused, Uncertain

@@ -16,8 +16,8 @@ from virtuozzo_story import ID, Story
 from lab import host
 from lab.command import Moorline
 from lab.guest import Guest, digest, pattern
-from lab.ploop import BASE, DESCRIPTOR, Ploop, create
-from lab.virtuozzo import Virtuozzo
+from lab.virtuozzo.cluster import Virtuozzo
+from lab.virtuozzo.ploop import BASE, DESCRIPTOR, Ploop, create
 from moorline.testing.faults import Fault
 
 KIB = 1 << 10
@@ -149,9 +149,9 @@ def test_a_descriptor_that_leads_out_reaches_neither_kernel_nor_guest(
 
 def test_without_the_command_it_is_refused(story: PloopStory, tmp_path: Path) -> None:
     clients = tmp_path / "clients"
-    shutil.copytree(host.SOFTWARE / "clients", clients, symlinks=True)
+    shutil.copytree(host.SOFTWARE / "commands", clients, symlinks=True)
     (clients / "ploop").unlink()
-    path = os.environ["PATH"].replace(str(host.SOFTWARE / "clients"), str(clients))
+    path = os.environ["PATH"].replace(str(host.SOFTWARE / "commands"), str(clients))
     story.moorline = replace(story.moorline, environment={"PATH": path})
     refused = story.run("attach", code=3)
     assert "this host does not have" in refused.stderr

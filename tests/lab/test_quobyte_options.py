@@ -14,7 +14,7 @@ from scene import Scene
 from lab import guest as guests
 from lab.command import Moorline
 from lab.guest import Guest
-from lab.quobyte import Quobyte
+from lab.quobyte.cluster import Quobyte
 from tests.support.missing import missing
 
 # --- configuration ---------------------------------------------------------------

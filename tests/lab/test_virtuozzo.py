@@ -16,7 +16,7 @@ from virtuozzo_story import ID, Story
 from lab import host
 from lab.command import Moorline
 from lab.guest import Guest, pattern
-from lab.virtuozzo import Virtuozzo
+from lab.virtuozzo.cluster import Virtuozzo
 from moorline.testing.faults import Fault
 
 PASSWORD = "geh:/eim, really"

@@ -45,7 +45,7 @@ class Site:
         self.channel.chmod(0o1777)
         self.neighbour = Neighbour(directory / "neighbour", (sockets, self.at))
         self.there = libvirt.open(self.neighbour.uri)
-        mount = (sys.executable, "-m", "lab.fuse", "--type", "fuse.vstorage")
+        mount = (sys.executable, "-m", "lab.fuse.daemon", "--type", "fuse.vstorage")
         mount += ("--source", "vstorage://vault", str(self.content), str(self.at))
         subprocess.run(mount, check=True, timeout=30)
         self.neighbour.run(*mount)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import host
-from lab.clients import standin
-from lab.quobyte import replace
-from lab.virtuozzo import Cluster, Virtuozzo
+from lab import host, standin
+from lab.quobyte.cluster import replace
+from lab.virtuozzo.cluster import Cluster, Virtuozzo
 
 
 @pytest.fixture

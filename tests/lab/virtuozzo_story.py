@@ -14,7 +14,7 @@ from typing import Any
 from lab import host
 from lab.command import Moorline
 from lab.guest import Guest
-from lab.virtuozzo import Cluster
+from lab.virtuozzo.cluster import Cluster
 from moorline.testing.faults import Fault
 
 OWNER = Path(__file__).with_name("owner.py")

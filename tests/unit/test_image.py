@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lab.clients import standin
+from lab import standin
 from moorline.errors import Refused
 from tests.support.disk_images import check, make, refused, share
 

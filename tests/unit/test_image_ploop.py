@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.ploop import BASE, DESCRIPTOR, create, describe
+from lab.virtuozzo.ploop import BASE, DESCRIPTOR, create, describe
 from moorline.errors import Refused
 from moorline.host.image import ploop
 from tests.support.disk_images import check, make, refused, share

@@ -1,0 +1,1 @@
+"""Veritas HyperScale: an installation on loop devices, its command, and the story of it."""

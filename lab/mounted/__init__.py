@@ -1,0 +1,1 @@
+"""NFS, SMB and GlusterFS: mount helpers."""
