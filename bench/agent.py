@@ -164,10 +164,12 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         linux, hypervisor = Linux(), Libvirt()
         records = _records(Path(directory) / "db")
         backends = registry.InstalledBackends(linux, settings.values)
-        snapshot = Snapshot(linux)
-        looking = registry.InstalledBackends(snapshot, settings.values)
         rows = [_row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
         making = Reconciler(records, backends, hypervisor, Lanes())
+        looking = Reconciler(
+            *(records, backends, hypervisor, Lanes()),
+            looking=lambda: backends.on(Snapshot(linux)),
+        )
         for row in rows[:SHARES]:
             making.connect(row)
         domains = [connection.defineXML(_guest(rows[n::GUESTS])) for n in range(GUESTS)]
@@ -177,8 +179,7 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         events = threading.Thread(target=hypervisor.watch, args=[lambda guest: None, stop])
         events.start()
         try:
-            looking_on = Reconciler(records, looking, hypervisor, Lanes())
-            yield Looker(records, looking_on, hypervisor, snapshot.renew)
+            yield Looker(records, looking, hypervisor)
         finally:
             stop.set()
             events.join()

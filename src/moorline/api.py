@@ -12,20 +12,19 @@ from moorline.care.doctor import Surroundings
 from moorline.care.maintenance import Care
 from moorline.core.admission import Wishes
 from moorline.core.driver import Progress, Settler, gone, silent
-from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE
-from moorline.core.plan import Step, foresee
-from moorline.core.reconciler import Reconciler, unknown_users, users
+from moorline.core.naming import BY_ID_OR_DEVICE
+from moorline.core.plan import Step, foresee, next_step
+from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.remains import refuse_remains, remains
-from moorline.core.views import View, holders, view
+from moorline.core.survey import Survey
+from moorline.core.views import View, detailed, view
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
     DiskOptions,
     Format,
-    Guest,
-    GuestId,
     Level,
     Linked,
     Seen,
@@ -255,13 +254,14 @@ class Moorline(Care):
 
     def list(self) -> Sequence[View]:
         """Describe all attachments of this host, by guest and volume. Changes nothing."""
-        rows = sorted(self._records.all(), key=lambda row: (row.guest_name, row.key))
+        survey = self._reconciler.survey()
+        rows = sorted(survey.rows, key=lambda row: (row.guest_name, row.key))
         if not rows:
             return []
         troubles = self._records.troubles()
         return [
-            view(row, seen, troubles.get(trouble_key(row.key)))
-            for row, seen in zip(rows, self._survey(rows), strict=True)
+            view(row, self._reconciler.look(row, survey), troubles.get(trouble_key(row.key)))
+            for row in rows
         ]
 
     def show(self, volume: str) -> Sequence[View]:
@@ -269,11 +269,12 @@ class Moorline(Care):
 
         Raises NotFound. Changes nothing.
         """
-        mine = self._known(volume)
-        rows = self._records.all()
+        survey = self._reconciler.survey()
         return [
-            self._detailed(row, seen, rows)
-            for row, seen in zip(mine, self._survey(mine), strict=True)
+            detailed(
+                row, self._reconciler.look(row, survey), self._records.trouble(row.key), survey
+            )
+            for row in self._wishes.known(volume, survey.rows)
         ]
 
     def forget(
@@ -285,7 +286,7 @@ class Moorline(Care):
         """
         mine = [
             row
-            for row in self._known(volume)
+            for row in self._wishes.known(volume)
             if guest is None or guest in (row.guest_name, row.key.guest)
         ]
         if not mine:
@@ -305,14 +306,34 @@ class Moorline(Care):
         Returns those that are not as wished afterwards, with what stands in
         the way. One attachment's error never stops another.
         """
-        left = []
-        for row in self._records.all():
-            done = self._settler.push(row, progress)
-            if isinstance(done, MoorlineError):
-                left.append(view(row, str(done), self._records.trouble(row.key)))
-            elif done.step not in (Step.NOTHING, Step.FORGET):
-                left.append(view(row, done.seen, self._records.trouble(row.key)))
-        return left
+        survey = self._reconciler.survey()
+        steps = [(row, self._due(row, survey)) for row in survey.rows]
+        due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
+        left = {row.key: self._push(row, progress) for row in due}
+        if due:
+            survey = self._reconciler.survey()  # what waits may have waited for what was done
+        for row in (row for row, step in steps if step in (Step.WAIT, Step.PARK)):
+            if self._due(row, survey) in (Step.WAIT, Step.PARK):
+                seen = self._reconciler.look(row, survey)
+                left[row.key] = view(row, seen, self._records.trouble(row.key))
+            else:
+                left[row.key] = self._push(row, progress)
+        told = [left.get(row.key) for row, _ in steps]
+        return [view for view in told if view is not None]
+
+    def _due(self, row: Attachment, survey: Survey) -> Step | None:
+        """The step that is next by *survey*; None: it can tell nothing of *row*."""
+        seen = self._reconciler.look(row, survey)
+        return None if isinstance(seen, str) else next_step(row.want, seen)
+
+    def _push(self, row: Attachment, progress: Progress) -> View | None:
+        """Take its steps as far as they go; describe it if it is not as wished then."""
+        done = self._settler.push(row, progress)
+        if isinstance(done, MoorlineError):
+            return view(row, str(done), self._records.trouble(row.key))
+        if done.step in (Step.NOTHING, Step.FORGET):
+            return None
+        return view(row, done.seen, self._records.trouble(row.key))
 
     def _remains(self, row: Attachment) -> Seen:
         try:
@@ -332,45 +353,6 @@ class Moorline(Care):
         source = self._reconciler.verify(wish)
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(wish.key.guest, source, wish.options)
-
-    def _known(self, volume: str) -> Sequence[Attachment]:
-        if not (mine := self._wishes.of(volume)):
-            raise NotFound(f"no volume {volume} is known on this host", hint=BY_ID)
-        return mine
-
-    def _survey(self, rows: Sequence[Attachment]) -> Sequence[Seen | str]:
-        """Look at many rows with one survey of the hypervisor; text: why it failed."""
-        try:
-            guests = {guest.id: guest for guest in self._hypervisor.survey()}
-        except MoorlineError as e:
-            return [str(e)] * len(rows)
-        return [self._look(row, guests) for row in rows]
-
-    def _look(self, row: Attachment, guests: Mapping[GuestId, Guest]) -> Seen | str:
-        guest = guests.get(row.key.guest)
-        if guest is not None and guest.unreadable:
-            return unknown_users([guest])[0]
-        try:
-            return self._reconciler.observe(row, guest.disks if guest else {})
-        except MoorlineError as e:
-            return str(e)
-
-    def _detailed(self, row: Attachment, seen: Seen | str, rows: Sequence[Attachment]) -> View:
-        others = [
-            f"{other.key.volume} on {other.guest_name}"
-            for other in rows
-            if (other.backend, other.link) == (row.backend, row.link)
-            and other.key != row.key
-            and other.want > Level.ABSENT
-        ]
-        try:
-            guests = self._hypervisor.survey()
-            used_by = sorted({*users(row.link, guests), *holders(seen, guests)})
-            used_by += [f"unknown: {why}" for why in unknown_users(guests)]
-        except MoorlineError as e:
-            used_by = [f"unknown: {e}"]
-        told = view(row, seen, self._records.trouble(row.key))
-        return replace(told, also_wanted_by=others, used_by=used_by)
 
 
 def _foreseen(row: Attachment, seen: Seen) -> Outcome:

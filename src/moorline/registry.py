@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -32,6 +33,12 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
             backend: type[StorageBackend[Any]] = _load(self._entries[kind])
             self._made[kind] = backend.from_options(self._host, self._values)
         return self._made[kind]
+
+    def on(self, host: Host) -> InstalledBackends:
+        """The same back ends, made to look at *host*: a snapshot, say."""
+        same = copy(self)
+        same._host, same._made = host, {}
+        return same
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._entries  # without making it

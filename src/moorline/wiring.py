@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,12 +43,12 @@ class _Opened(NamedTuple):
 
     moorline: Moorline
     records: Records
-    host: Host
     backends: InstalledBackends
     hypervisor: Hypervisor
     lanes: Lanes
     report: Report
     writers: Writers
+    looking: Callable[[], InstalledBackends]
 
 
 def open_host(
@@ -84,21 +85,26 @@ def open_agent(
     Raises as :func:`open_host`.
     """
     from moorline.host.mount.watch import MountTable
-    from moorline.host.snapshot import Snapshot
 
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
     lanes = opened.lanes.impatient()  # workers have other things to do than wait
-    hurried = Reconciler(records, opened.backends, hypervisor, lanes, opened.report, opened.writers)
-    snapshot = Snapshot(opened.host)
-    looking = Reconciler(records, InstalledBackends(snapshot, given.values), hypervisor, Lanes())
+    hurried = Reconciler(
+        records,
+        opened.backends,
+        hypervisor,
+        lanes,
+        opened.report,
+        opened.writers,
+        opened.looking,
+    )
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
     upkeep = Upkeep(
         records,
         Worker(records, hurried),
-        Looker(records, looking, hypervisor, snapshot.renew),
+        Looker(records, hurried, hypervisor),
         watchers=watchers,
         every=every,
     )
@@ -146,12 +152,20 @@ def _open(
         noted = around.journal.noted
         records = Records(store, codec, name, noted)
         told = _both(around.journal.took, report)
-        writers = Writers(records, hypervisor, host)
-        reconciler = Reconciler(records, backends, hypervisor, lanes, told, writers)
+        writers = Writers(host)
+        looking = partial(_looking, backends, host)
+        reconciler = Reconciler(records, backends, hypervisor, lanes, told, writers, looking)
         close = stack.pop_all().close
         moorline = Moorline(records, reconciler, hypervisor, machines, around=around, close=close)
-        return _Opened(moorline, records, host, backends, hypervisor, lanes, told, writers)
+        return _Opened(moorline, records, backends, hypervisor, lanes, told, writers, looking)
     raise AssertionError("unreachable")
+
+
+def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
+    """The back ends, for a look in which each share is asked once."""
+    from moorline.host.snapshot import Snapshot
+
+    return backends.on(Snapshot(host))
 
 
 def _whose(given: config.Settings, owner: Owner, own: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
 from moorline.host.mount.fuse import FuseConnections
-from moorline.model import Attachment, GuestId, Level, VolumeId
-from moorline.ports import Command, Mount
+from moorline.host.snapshot import Snapshot
+from moorline.model import Attachment, Guest, GuestId, GuestName, Level, VolumeId
+from moorline.ports import Command, Entry, Host, Mount, Root
 from moorline.ports.inspection import Finding, GuestDisk
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
@@ -78,26 +81,69 @@ class ToyInventory:
         return {"toy": "1.0"}
 
 
+class _Host(ToyHost):
+    """Counts the looks at shares."""
+
+    looks = 0
+
+    def root(self, path: Path, *, list: bool = False) -> Root:
+        self.looks += 1
+        return super().root(path, list=list)
+
+
+class _Hypervisor(ToyHypervisor):
+    """Counts the surveys."""
+
+    surveys = 0
+
+    def find(self, guest: str) -> GuestName:
+        found = super().find(guest)
+        self.surveys -= 1  # it looks at them all, as no hypervisor has to
+        return found
+
+    def survey(self) -> Sequence[Guest]:
+        self.surveys += 1
+        return super().survey()
+
+
+class _Store(MemoryStore):
+    """Counts the listings, by what is listed."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(faults)
+        self.listings: Counter[str] = Counter()
+
+    def list(self, prefix: str) -> tuple[builtins.list[Entry], int]:
+        self.listings[prefix.split("/")[2]] += 1
+        return super().list(prefix)
+
+
 class Scene:
     def __init__(self, directory: Path) -> None:
         (directory / "mnt").mkdir()
         self.base = directory / "mnt"
-        self.host = ToyHost({"mount.quobyte": mount_quobyte})
+        self.host = _Host({"mount.quobyte": mount_quobyte})
         self.faults = Faults()
         self.world = ToyWorld()
         self.world.guests = {GuestId(name): ToyGuest(name) for name in ("g1", "g2")}
         self.inventory = ToyInventory()
         self.connections = directory / "fuse"
-        backends = {"quobyte": Quobyte(self.host, mount_point_base=self.base)}
+        self.backends = backends = self._backends(self.host)
         journal = Journal(directory)
-        self.records = records = Records(
-            MemoryStore(self.faults), Codec(Secret(b"k" * 32)), "h1", journal.noted
-        )
-        hypervisor = ToyHypervisor(self.world)
+        self.store = _Store(self.faults)
+        self.records = records = Records(self.store, Codec(Secret(b"k" * 32)), "h1", journal.noted)
+        self.hypervisor = hypervisor = _Hypervisor(self.world)
         self.lanes = Lanes(patience=1.0)
         self.moorline = Moorline(
             records,
-            Reconciler(records, backends, hypervisor, self.lanes, journal.took),
+            Reconciler(
+                records,
+                backends,
+                hypervisor,
+                self.lanes,
+                journal.took,
+                looking=lambda: self._backends(Snapshot(self.host)),
+            ),
             hypervisor,
             around=Surroundings(
                 backends,
@@ -108,6 +154,9 @@ class Scene:
                 list,
             ),
         )
+
+    def _backends(self, host: Host) -> dict[str, Quobyte]:
+        return {"quobyte": Quobyte(host, mount_point_base=self.base)}
 
     def connection(self, name: str = "a") -> dict[str, Any]:
         data = {"export": "reg/vol", "name": name, "format": "raw", "volume_id": f"vol-{name}"}

@@ -108,7 +108,7 @@ def test_only_what_can_be_done_is_due(scene: Scene) -> None:
     g2 = scene.world.guests[GuestId("g2")]
     g2.unreadable = WHY
     hypervisor = ToyHypervisor(scene.world)
-    backends = scene.moorline._reconciler._backends
+    backends = scene.backends
     looker = Looker(
         scene.records, Reconciler(scene.records, backends, hypervisor, Lanes()), hypervisor
     )

@@ -24,8 +24,6 @@ from moorline.model import (
     GuestName,
     ImageFile,
     Level,
-    Link,
-    Linked,
     Use,
 )
 from moorline.ports import FileId, Host, Mount
@@ -176,7 +174,7 @@ class Here(Rig):
 
     def reconciler(self) -> Reconciler:
         hypervisor = ToyHypervisor(self.world)
-        writers = Writers(self.records, hypervisor, self.host)
+        writers = Writers(self.host)
         backends: Mapping[str, Any] = {"local": LocalFile(self.host, state_dir=Path("/nowhere"))}
         return Reconciler(self.records, backends, hypervisor, Lanes(patience=1.0), writers=writers)
 
@@ -210,9 +208,9 @@ def test_another_name_of_a_file_that_a_guest_has(
     here.wish("a", "g1", Level.CONNECTED)
     (row,) = here.records.all()
     row = replace(row, options=ours)
-    writers = Writers(here.records, ToyHypervisor(here.world), here.host)
+    writers = Writers(here.host)
     with pytest.raises(Refused, match=f"g2 has {image} already, as {use.path}"):
-        writers.refuse_others(row, ImageFile(image, "raw"), _no_link)
+        writers.refuse_others(row, ImageFile(image, "raw"), here.reconciler().survey())
 
 
 def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
@@ -230,10 +228,9 @@ def test_a_wish_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
     here.owner().attach("g1", str(image), format="raw", level=Level.CONNECTED)
     here.wish("a", "g2", Level.CONNECTED)
     row = next(row for row in here.records.all() if row.key.guest == G2)
-    reconciler = here.reconciler()
-    writers = Writers(here.records, ToyHypervisor(here.world), here.host)
+    survey = here.reconciler().survey()
     with pytest.raises(Refused, match=r"volume .* of g1 has"):
-        writers.refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), reconciler.link)
+        Writers(here.host).refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), survey)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -295,13 +292,11 @@ class Two:
         self.rig = rig
 
     def refuse_others(self) -> None:
-        writers = Writers(self.rig.records, ToyHypervisor(self.rig.world), self.host)
+        writers = Writers(self.host)
         (row,) = self.rig.records.all()
-        writers.refuse_others(row, ImageFile(Path("/m/one/disk"), "raw"), _no_link)
-
-
-def _no_link(_: object) -> Link:
-    return Linked(ImageFile(Path("/nowhere"), "raw"))
+        writers.refuse_others(
+            row, ImageFile(Path("/m/one/disk"), "raw"), self.rig.reconciler().survey()
+        )
 
 
 QUOBYTE = "fuse.quobyte"

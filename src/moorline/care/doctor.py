@@ -7,13 +7,16 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from moorline.care import findings
 from moorline.care.eventlog import Journal
 from moorline.core.plan import Step, next_step
-from moorline.core.reconciler import Reconciler, reason, unknown_users, users
+from moorline.core.reconciler import Reconciler, reason
 from moorline.core.records import Records, Trouble, trouble_key
+from moorline.core.survey import Survey
+from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError, Refused
 from moorline.model import (
     NO_DISK,
@@ -68,6 +71,26 @@ class Diagnosis:
         return asdict(self)
 
 
+class _Look:
+    """What one examination saw: each thing is looked at once."""
+
+    def __init__(self, survey: Survey, mounts: Callable[[], Sequence[Mount]]) -> None:
+        self.survey = survey
+        self._mounts = mounts
+        self.guests: Sequence[Guest] | None = None
+        """None: they cannot be looked at."""
+        self.errors: list[MoorlineError] = []
+        """Why they cannot."""
+        try:
+            self.guests = survey.guests
+        except MoorlineError as e:
+            self.errors.append(e)
+
+    @cached_property
+    def mounts(self) -> Sequence[Mount]:
+        return self._mounts()
+
+
 class Doctor:
     """Looks at everything once. Blocks for a look's deadline for each share that hangs.
 
@@ -84,7 +107,6 @@ class Doctor:
     ) -> None:
         self._records = records
         self._reconciler = reconciler
-        self._survey = hypervisor.survey
         self._images = hypervisor if isinstance(hypervisor, OpenImages) else None
         self._look_command = hypervisor.look_command
         self._stop_command = hypervisor.stop_command
@@ -93,61 +115,59 @@ class Doctor:
 
     def examine(self) -> Diagnosis:
         """See the class. Raises what the store raises."""
-        rows = self._records.all()
+        look = _Look(self._reconciler.survey(), self._around.mounts)
+        rows, guests = look.survey.rows, look.guests
         found = list(self._around.check_state())
-        guests: Sequence[Guest] | None = None
-        try:
-            guests = self._survey()
-        except MoorlineError as e:
-            found.append(self._no_hypervisor(e))
-        found += self._wishes(rows, guests)
+        found += map(self._no_hypervisor, look.errors)
+        found += self._wishes(rows, look, self._records.troubles())
         if guests is not None:
             found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
             found += [findings.unwished_disk(*each) for each in unwished(rows, guests, released)]
-            found += self._links(rows, guests)
-        found += self._hosts(rows)
+            found += self._links(rows, guests, look)
+        found += self._hosts(rows, look.survey)
         # Volumes that share a link find the same.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
         return Diagnosis(list(reversed(once.values())), self._facts())
 
-    def about(self, row: Attachment) -> list[Finding]:
-        """What keeps one wish from coming true."""
-        try:
-            guests = self._survey()
-        except MoorlineError as e:
-            return [*self._wishes([row], None), self._no_hypervisor(e)]
-        found = list(self._wishes([row], guests))
+    def about(self, row: Attachment, survey: Survey) -> list[Finding]:
+        """What keeps one wish from coming true, by *survey*."""
+        look = _Look(survey, self._around.mounts)
+        trouble = self._records.trouble(row.key)
+        found = list(self._wishes([row], look, {trouble_key(row.key): trouble}))
+        if (guests := look.guests) is None:
+            return [*found, *map(self._no_hypervisor, look.errors)]
         # What goes waits for whoever may need its link.
         waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
         return [*map(findings.unreadable_guest, own or (waits if found else ())), *found]
 
     def _wishes(
-        self, rows: Sequence[Attachment], guests: Sequence[Guest] | None
+        self, rows: Sequence[Attachment], look: _Look, troubles: Mapping[str, Trouble | None]
     ) -> Iterator[Finding]:
-        """What is wrong with wishes; with their links alone if *guests* cannot be looked at."""
-        troubles = self._records.troubles()
-        known = {guest.id: guest for guest in guests or ()}
+        """What is wrong with wishes; with their links alone if guests cannot be looked at."""
+        known = {guest.id: guest for guest in look.guests or ()}
         for row in rows:
             guest = known.get(row.key.guest)
             try:
-                if guests is None or (guest is not None and guest.unreadable):
-                    yield from self._ill(row.link, self._reconciler.link(row))
+                if look.guests is None or (guest is not None and guest.unreadable):
+                    yield from self._ill(row.link, look.survey.links.inspect(row), look)
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
                     yield findings.lost_guest(row)
                 else:
                     yield from self._stale(row, guest)
-                    seen = self._reconciler.observe(row, guest.disks if guest else {})
-                    yield from self._wish(row, seen, troubles.get(trouble_key(row.key)))
+                    seen = self._reconciler.observe(row, look.survey)
+                    yield from self._wish(row, seen, troubles.get(trouble_key(row.key)), look)
             except Refused as e:
                 yield findings.refused_wish(row, str(e))
             except MoorlineError as e:
                 yield findings.not_as_wished(row, str(e))
 
-    def _wish(self, row: Attachment, seen: Seen, trouble: Trouble | None) -> Iterator[Finding]:
+    def _wish(
+        self, row: Attachment, seen: Seen, trouble: Trouble | None, look: _Look
+    ) -> Iterator[Finding]:
         step = next_step(row.want, seen)
-        if ill := list(self._ill(row.link, seen.link)):
+        if ill := list(self._ill(row.link, seen.link, look)):
             yield from ill
         elif broken := list(self._broken(row, seen, step)):
             yield from broken
@@ -190,9 +210,9 @@ class Doctor:
     def _stop(self, guest: str) -> str:
         return self._stop_command.format(shlex.quote(guest))
 
-    def _ill(self, link: str, ill: Link | None) -> Iterator[Finding]:
+    def _ill(self, link: str, ill: Link | None, look: _Look) -> Iterator[Finding]:
         """What no step of ours can cure."""
-        mount = next((m for m in self._around.mounts() if m.target == link), None)
+        mount = next((m for m in look.mounts if m.target == link), None)
         match ill:
             case Unknown(reason, hangs=True):
                 fuse = mount is not None and mount.fstype.startswith("fuse")
@@ -204,10 +224,12 @@ class Doctor:
             case Foreign(reason):
                 yield findings.written_beneath(link, reason)
 
-    def _links(self, rows: Sequence[Attachment], guests: Sequence[Guest]) -> Iterator[Finding]:
+    def _links(
+        self, rows: Sequence[Attachment], guests: Sequence[Guest], look: _Look
+    ) -> Iterator[Finding]:
         wished = {row.link for row in rows}
         unsure = unknown_users(guests)  # who they are is a finding already
-        for _, found in links(self._around.backends):
+        for _, found in links(look.survey.links.backends):
             if found.link in wished:
                 continue  # its wishes tell of it
             if names := users(found.link, guests):
@@ -223,14 +245,14 @@ class Doctor:
                 case None | Broken():
                     yield findings.leaked_link(found)
                 case ill:
-                    yield from self._ill(found.link, ill)
+                    yield from self._ill(found.link, ill, look)
 
-    def _hosts(self, rows: Sequence[Attachment]) -> Iterator[Finding]:
+    def _hosts(self, rows: Sequence[Attachment], survey: Survey) -> Iterator[Finding]:
         kinds = sorted({row.backend for row in rows})
         places = set()
         for kind in kinds:
             try:
-                backend = self._reconciler.backend(kind)
+                backend = survey.links.backend(kind)
             except MoorlineError:
                 continue  # its wishes are told as refused
             if isinstance(backend, Diagnosing):

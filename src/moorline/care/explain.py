@@ -11,7 +11,10 @@ from typing import Any
 from moorline.care.eventlog import Journal, JournalEntry
 from moorline.care.findings import command
 from moorline.core.pace import Pending
-from moorline.core.views import View
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.core.survey import Survey
+from moorline.core.views import View, detailed
 from moorline.model import Attachment
 from moorline.ports.inspection import Finding
 
@@ -54,16 +57,26 @@ class Explanation:
 class Explainer:
     """Puts together what is wished, seen, planned and known of the past."""
 
-    def __init__(self, journal: Journal, about: Callable[[Attachment], Sequence[Finding]]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        records: Records,
+        reconciler: Reconciler,
+        about: Callable[[Attachment, Survey], Sequence[Finding]],
+    ) -> None:
         self._journal = journal
+        self._records = records
+        self._reconciler = reconciler
         self._about = about
 
-    def explain(self, row: Attachment, view: View, pending: Sequence[Pending]) -> Explanation:
-        """Explain *row*, which *view* describes."""
+    def explain(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
+        """Explain *row*, as *survey* has it."""
+        seen = self._reconciler.look(row, survey)
+        view = detailed(row, seen, self._records.trouble(row.key), survey)
         step, _, waits_for = view.next.partition(": ")
         tried = [e for e in self._journal.read(volume=row.key.volume) if _is_of(e, row)]
         mine = next((p for p in pending if p.key == row.key), None)
-        finding = next(iter(self._about(row)), None)
+        finding = next(iter(self._about(row, survey)), None)
         if not waits_for and step != "nothing":
             waits_for = view.trouble.message if view.trouble else mine.why if mine else ""
         return Explanation(

@@ -14,9 +14,8 @@ from moorline.core.admission import Wishes
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import View
 from moorline.errors import Refused
-from moorline.model import Attachment, Format, Key
+from moorline.model import Format, Key
 from moorline.ports import Hypervisor
 
 
@@ -34,10 +33,6 @@ class Care:
     pending: Callable[[], Sequence[Pending]] = staticmethod(tuple)
     """What the owner's loop has in hand; nothing where no agent runs."""
 
-    def show(self, volume: str) -> Sequence[View]:
-        """As the façade's."""
-        raise NotImplementedError
-
     def detach(self, guest: str, volume: str) -> object:
         """As the façade's."""
         raise NotImplementedError
@@ -54,15 +49,12 @@ class Care:
         *volume*: as of ``show``. Raises NotFound.
         """
         pending = self.pending()
-        explainer = Explainer(self._surroundings().journal, self._doctor().about)
-        rows: dict[tuple[str, str], Attachment] = {
-            (row.key.volume, row.key.guest): row for row in self._wishes.of(volume)
-        }
-        return [
-            explainer.explain(rows[view.volume, view.guest_id], view, pending)
-            for view in self.show(volume)
-            if (view.volume, view.guest_id) in rows
-        ]
+        survey = self._reconciler.survey()
+        rows = self._wishes.known(volume, survey.rows)
+        explainer = Explainer(
+            self._surroundings().journal, self._records, self._reconciler, self._doctor().about
+        )
+        return [explainer.explain(row, survey, pending) for row in rows]
 
     def doctor(self) -> Diagnosis:
         """Find what is not as it should be on this host. Each share that hangs costs 2 s."""

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moorline.care.doctor import Surroundings, links, strays, unwished
-from moorline.core.reconciler import Reconciler, unknown_users, users
+from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import (
     Disk,
@@ -163,10 +164,11 @@ class Repairer:
         return mounts[-1]
 
     def _demand_hung(self, link: str) -> None:
+        survey = self._reconciler.survey()
         seen: list[Link | None] = [
-            found.ill for _, found in links(self._around.backends) if found.link == link
+            found.ill for _, found in links(survey.links.backends) if found.link == link
         ]
-        seen += [self._reconciler.link(row) for row in self._records.all() if row.link == link]
+        seen += [survey.links.inspect(row) for row in survey.rows if row.link == link]
         if not seen:
             raise NotOurs(f"{link} is no link of Moorline's")
         if not any(isinstance(ill, Unknown) and ill.hangs for ill in seen):

@@ -186,14 +186,15 @@ class Wishes:
             )
         return self._records.get(Key(self._records.host, device, now)) if device else None
 
-    def of(self, volume: str) -> list[Attachment]:
-        """Return the wishes for what a person calls *volume*.
+    def of(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
+        """Return those of *rows* (all that are recorded) that a person calls *volume*.
 
         That is its id, the beginning of its id (4 characters or more), in capitals
         or not, or the path or URL that was typed to attach it. Raises Refused if
         it can be several, NotFound if no volume can be known by that path or URL.
         """
-        rows = self._records.all()
+        if rows is None:
+            rows = self._records.all()
         if "/" in volume:
             try:
                 place = self.place(volume, "raw")
@@ -251,6 +252,12 @@ class Wishes:
         except Refused:
             return False  # the configuration no longer fits: nothing is done with it either
         return parsed.name == place.name and bool(_shares(backend, parsed) & place.shares)
+
+    def known(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
+        """As :meth:`of`; raises NotFound if there are none."""
+        if not (mine := self.of(volume, rows)):
+            raise NotFound(f"no volume {volume} is known on this host", hint=BY_ID)
+        return mine
 
     def _typed(self, text: str, format: Format | None) -> Mapping[str, Any]:
         scheme, colon, _ = text.partition("://")

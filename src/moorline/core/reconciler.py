@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any
 
 from moorline.core.disks import (
@@ -19,9 +18,12 @@ from moorline.core.disks import (
     path_of,
     snapshot,
 )
+from moorline.core.links import Links
 from moorline.core.locks import Lanes
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
+from moorline.core.survey import Survey
+from moorline.core.usage import Usage, usage, without
 from moorline.core.writers import Writers
 from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (
@@ -32,7 +34,6 @@ from moorline.model import (
     Disk,
     DiskSource,
     Foreign,
-    Guest,
     GuestId,
     Held,
     Key,
@@ -42,12 +43,10 @@ from moorline.model import (
     Seen,
     Unknown,
     Unlinked,
-    VolumeId,
 )
 from moorline.ports import Backends, Hypervisor, StorageBackend
 
 AboutTo = Callable[[Step], None]
-_MOST_PARSED = 4096
 _IDLE = frozenset({Step.NOTHING, Step.WAIT, Step.PARK})
 _ON_LINK = frozenset({Step.CONNECT, Step.DISCONNECT, Step.FORGET})
 
@@ -94,15 +93,16 @@ class Reconciler:
         lanes: Lanes,
         report: Report = unreported,
         writers: Writers | None = None,
+        looking: Callable[[], Backends] | None = None,
     ) -> None:
+        """*looking* makes back ends for looking alone, which ask each share once."""
         self._records = records
-        self._backends = backends
+        self._links = Links(backends)
         self._hypervisor = hypervisor
         self._lanes = lanes
         self._report = report
-        self._writers = writers or Writers(records, hypervisor)
-        self._parsed: dict[Key, tuple[Attachment, StorageBackend[Any], Any]] = {}
-        """Connections that were parsed already: the same wish reads the same."""
+        self._writers = writers or Writers()
+        self._looking = looking or (lambda: backends)
 
     def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
         """Take the next step for *key*, and say so first. Raises what the step raises.
@@ -143,18 +143,24 @@ class Reconciler:
         with self._lanes.hold(f"link {row.link}"):
             return self._serve(row, about_to, on_link=True)
 
-    def observe(self, row: Attachment, disks: Mapping[VolumeId, Disk] | None = None) -> Seen:
-        """Look at one attachment; *disks* are the guest's if they are known already.
+    def survey(self) -> Survey:
+        """Begin a look at this host, for all that one call looks at."""
+        return Survey(self._records, self._hypervisor, self._links.by(self._looking()))
+
+    def observe(self, row: Attachment, survey: Survey | None = None) -> Seen:
+        """Look at one attachment, or tell what *survey* says of it.
 
         Raises Refused (the connection or the configuration no longer fits),
         Unavailable or Uncertain (the hypervisor).
         """
-        backend, connection = self._connection(row)
-        link = backend.inspect(connection)
+        disks = survey.disks(row.key.guest) if survey else None
+        around = survey or Survey(self._records, self._hypervisor, self._links)
+        _, connection = around.links.parsed(row)
+        link = around.links.inspect(row)
         if disks is None and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
-        use = self._use(row, link, disk)
+        use = self._use(row, link, disk, around)
         # A disk can be told from its volume's snapshot while the link is not there, too.
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
         return Seen(
@@ -162,6 +168,13 @@ class Reconciler:
             elsewhere(row, link, disk),
             snapshot(volume, disk),
         )
+
+    def look(self, row: Attachment, survey: Survey) -> Seen | str:
+        """Tell what *survey* says of *row*; text: why it can tell nothing."""
+        try:
+            return self.observe(row, survey)
+        except MoorlineError as e:
+            return str(e)
 
     def demand_no_snapshot(self, row: Attachment) -> None:
         """Refuse to take away a disk whose guest writes above the volume, if that can be seen.
@@ -180,8 +193,7 @@ class Reconciler:
 
     def link(self, row: Attachment) -> Link:
         """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
-        backend, connection = self._connection(row)
-        return backend.inspect(connection)
+        return self._links.inspect(row)
 
     def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
         """Be the only one who changes *guest*, as in each pass. Raises Busy."""
@@ -196,9 +208,9 @@ class Reconciler:
 
         Raises as the back end's verify, and Refused if another guest or wish has its file.
         """
-        backend, connection = self._connection(row)
+        backend, connection = self._links.parsed(row)
         source = backend.verify(connection)
-        self._writers.refuse_others(row, source, self.link)
+        self._writers.refuse_others(row, source, self.survey())
         return source
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
@@ -211,48 +223,37 @@ class Reconciler:
 
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*. Raises Refused if there is none."""
-        try:
-            return self._backends[kind]
-        except KeyError:
-            known = ", ".join(sorted(self._backends))
-            raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
+        return self._links.backend(kind)
 
-    def _use(self, row: Attachment, link: Link, disk: Disk) -> _Users:
+    def _use(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> Usage:
         """Tell whether the link must stay, if that matters, and which guests hold it.
 
         The volume's own disk does not count: it goes before the link does.
         """
         leaving = row.want is Level.ABSENT
         if not leaving and (not isinstance(link, Broken) or link.client is Client.GONE):
-            return _Users(Held.UNKNOWN)
-        if leaving and not row.hands_off and self._wanted_by_others(row):
-            return _Users(Held.HELD)
+            return Usage(Held.UNKNOWN)
+        if leaving and not row.hands_off and survey.others(row):
+            return Usage(Held.HELD)
         try:
-            guests = self._hypervisor.survey()
+            guests = survey.guests
         except MoorlineError as e:
-            return _Users(Held.UNKNOWN, unsure=str(e))
+            return Usage(Held.UNKNOWN, unsure=str(e))
         if leaving and row.hands_off:
             # Forgotten while its own guest still names it, nobody would disconnect it later.
             # Where another wish keeps the link, only its own path matters.
-            others = self._wanted_by_others(row)
+            others = survey.others(row)
             what = path_of(link) or row.link if others else row.link
-            own = _use(what, [guest for guest in guests if guest.id == row.key.guest])
+            own = usage(what, [guest for guest in guests if guest.id == row.key.guest])
             if own.held is not Held.FREE:
                 return replace(own, held=Held.UNKNOWN)
             if others:
-                return _Users(Held.HELD)
+                return Usage(Held.HELD)
         if leaving:
-            guests = [_without(disk, guest, row.key.guest) for guest in guests]
+            guests = [without(disk, guest, row.key.guest) for guest in guests]
         else:
             guests = [guest for guest in guests if guest.running]
-        return _use(row.link, guests)
-
-    def _wanted_by_others(self, row: Attachment) -> bool:
-        return any(
-            other.want > Level.ABSENT
-            for other in self._records.all()
-            if (other.backend, other.link) == (row.backend, row.link) and other.key != row.key
-        )
+        return usage(row.link, guests)
 
     def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool) -> Pass:
         row = self._records.get(key)
@@ -286,7 +287,7 @@ class Reconciler:
         elif step is Step.DETACH:
             self._hypervisor.detach(row.key.guest, row.key.volume)
         elif step in (Step.CONNECT, Step.DISCONNECT, Step.ATTACH):
-            backend, connection = self._connection(row)
+            backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
                 backend.connect(connection)
             elif step is Step.DISCONNECT:
@@ -295,26 +296,6 @@ class Reconciler:
                 source = self.verify(row)  # what is opened: not what the look before it told
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
 
-    def _connection(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
-        known = self._parsed.get(row.key)
-        if known is None or known[0] is not row:
-            if len(self._parsed) >= _MOST_PARSED:
-                self._parsed.clear()
-            known = self._parsed[row.key] = (row, *self._parse(row))
-        return known[1:]
-
-    def _parse(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
-        backend = self.backend(row.backend)
-        connection = backend.parse(row.connection.reveal())
-        if (now := backend.link_name(connection)) != row.link:
-            # Served under the new name, the link under the old one would leak.
-            raise Refused(
-                f"volume {row.key.volume} was connected at {row.link},"
-                f" which the configuration now puts at {now}",
-                hint="set the option back until the volume is detached",
-            )
-        return backend, connection
-
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)
         with suppress(Conflict):  # a newer wish: the next pass serves it
@@ -322,51 +303,8 @@ class Reconciler:
 
     def _tidy(self, row: Attachment, seen: Seen) -> None:
         if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
-            backend, connection = self._connection(row)
+            backend, connection = self._links.parsed(row)
             backend.disconnect(connection)
-
-
-@dataclass(frozen=True, slots=True)
-class _Users:
-    """Whether a link must stay; as in :class:`Seen`."""
-
-    held: Held
-    by: tuple[str, ...] = ()
-    unsure: str = ""
-
-
-def _use(link: str, guests: Sequence[Guest]) -> _Users:
-    if by := users(link, guests):
-        return _Users(Held.HELD, tuple(by))
-    if unsure := unknown_users(guests):
-        return _Users(Held.UNKNOWN, unsure="; ".join(unsure))
-    return _Users(Held.FREE)
-
-
-def _without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
-    return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
-
-
-def users(link: str, guests: Iterable[Guest]) -> list[str]:
-    """Name the guests that have a path on *link* in any of their definitions."""
-    root = PurePath(link)
-    return sorted(
-        guest.name
-        for guest in guests
-        if any(path == link or root in PurePath(path).parents for path in guest.paths)
-    )
-
-
-def unknown_users(guests: Iterable[Guest]) -> list[str]:
-    """Say which guests may have a path on any link, because it cannot be told, and why."""
-    return sorted(_unknown(guest) for guest in guests if guest.unreadable or guest.unresolved)
-
-
-def _unknown(guest: Guest) -> str:
-    if not guest.unreadable:
-        return f"guest {guest.name} names {guest.unresolved}, and it cannot be told where that is"
-    help = f" ({guest.remedy})" if guest.remedy else ""
-    return f"guest {guest.name} cannot be read: {guest.unreadable}{help}"
 
 
 def reason(step: Step, seen: Seen) -> str:

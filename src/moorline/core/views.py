@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from moorline.core.plan import next_step
 from moorline.core.reconciler import reason
 from moorline.core.records import Trouble
+from moorline.core.survey import Survey
+from moorline.core.usage import unknown_users, users
+from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
     Broken,
@@ -80,6 +83,17 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> V
         source=_source(seen),
         trouble=trouble,
     )
+
+
+def detailed(row: Attachment, seen: Seen | str, trouble: Trouble | None, survey: Survey) -> View:
+    """Describe *row*, and who else needs its link."""
+    try:
+        used_by = sorted({*users(row.link, survey.guests), *holders(seen, survey.guests)})
+        used_by += [f"unknown: {why}" for why in unknown_users(survey.guests)]
+    except MoorlineError as e:
+        used_by = [f"unknown: {e}"]
+    others = [f"{other.key.volume} on {other.guest_name}" for other in survey.others(row)]
+    return replace(view(row, seen, trouble), also_wanted_by=others, used_by=used_by)
 
 
 def state_of(seen: Seen) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path, PurePath
 
-from moorline.core.records import Records
+from moorline.core.links import Links
+from moorline.core.survey import Survey
 from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
 from moorline.model import (
     Attachment,
@@ -20,16 +21,14 @@ from moorline.model import (
     GuestId,
     ImageFile,
     Level,
-    Link,
     Linked,
     Use,
 )
-from moorline.ports import FileId, Host, Hypervisor, Mount
+from moorline.ports import FileId, Host, Mount
 
 AT_ONCE = 64
 """Images that one look is asked for: it has a deadline for all of them."""
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
-Links = Callable[[Attachment], Link]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +59,23 @@ class Writers:
     the paths are compared. Safe to use from several threads.
     """
 
-    def __init__(self, records: Records, hypervisor: Hypervisor, host: Host | None = None) -> None:
-        self._records = records
-        self._hypervisor = hypervisor
+    def __init__(self, host: Host | None = None) -> None:
         self._host = host
         self._known: Mapping[GuestId, Guest] = {}
         """Each guest as it was when it could last be looked at."""
 
-    def refuse_others(self, row: Attachment, source: DiskSource, links: Links) -> None:
+    def refuse_others(self, row: Attachment, source: DiskSource, survey: Survey) -> None:
         """Raise Refused if somebody else has a file of *source*, Uncertain if it cannot be told.
 
         What cannot be looked at is in use if its file system can be the volume's own: a
         share of somebody else that hangs holds up nobody. May block for a look's deadline
-        for each share that has hung just now. *links* looks at other wishes' links.
+        for each share that has hung just now. *survey*: a look that was made for this.
         """
         if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
             return
         form = source.format if isinstance(source, ImageFile) else "raw"
         mine = Use(str(source.path), form, row.options.readonly, row.options.shared)
-        theirs = list(self._theirs(row, links))
+        theirs = list(self._theirs(row, survey))
         uses = [each for each in theirs if each.disk]
         told = set()  # whose use of it is known, and fits
         names = {mine.path}
@@ -92,23 +89,23 @@ class Writers:
             if not other.disk and other.use.path in names and other.who not in told:
                 _refuse_clash(mine, other.use, other.who)
 
-    def _theirs(self, row: Attachment, links: Links) -> Iterator[_Theirs]:
-        guests = self._guests()
+    def _theirs(self, row: Attachment, survey: Survey) -> Iterator[_Theirs]:
+        guests = self._guests(survey)
         plugged = {(guest.id, volume) for guest in guests for volume in guest.disks}
         for guest in guests:
             yield from _of_guest(guest, row)
-        for other in self._records.all():
+        for other in survey.rows:
             known = (other.key.guest, other.key.volume) in plugged
             if other.key != row.key and other.want > Level.ABSENT and not known:
-                yield from _of_wish(other, links)
+                yield from _of_wish(other, survey.links)
 
-    def _guests(self) -> Sequence[Guest]:
+    def _guests(self, survey: Survey) -> Sequence[Guest]:
         """A guest that hangs, or that is broken, must not hold up all others.
 
         What it had is in use still, and what we gave it since is wished.
         """
         try:
-            now = self._hypervisor.survey()
+            now = survey.guests
         except (Uncertain, Unavailable):
             if not self._known:
                 raise
@@ -169,7 +166,7 @@ def _of_guest(guest: Guest, row: Attachment) -> Iterator[_Theirs]:
 def _of_wish(other: Attachment, links: Links) -> Iterator[_Theirs]:
     """The file of a volume that is linked, and no disk yet."""
     try:
-        link = links(other)
+        link = links.inspect(other)
     except MoorlineError:
         return  # it cannot be plugged before that is mended, and then it is looked at
     source = link.source if isinstance(link, Linked) else None

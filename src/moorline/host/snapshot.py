@@ -23,7 +23,7 @@ from moorline.ports import (
 
 
 class Snapshot:
-    """A :class:`moorline.ports.Host` that remembers what it saw until :meth:`renew`.
+    """A :class:`moorline.ports.Host` that remembers what it saw.
 
     It is for looking alone. What it says may be out of date: who acts looks for
     himself. Not for several threads.
@@ -32,10 +32,6 @@ class Snapshot:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._seen: dict[object, Any] = {}
-
-    def renew(self) -> None:
-        """Forget what was seen."""
-        self._seen.clear()
 
     def run(self, command: Command) -> Output:
         return self._host.run(command)

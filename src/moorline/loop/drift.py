@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from moorline.core.disks import elsewhere, own_disk, path_of, snapshot
+from moorline.core.links import Links
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
@@ -58,38 +59,30 @@ def nobody(row: Attachment) -> bool:
 
 
 class Looker:
-    """Tells which wishes need a pass, with one survey of the hypervisor.
+    """Tells which wishes need a pass, with one look at the host.
 
-    *reconciler*: over back ends whose host remembers what it saw, so that each
-    link is asked once, until *renew* is called. What is told may be out of date
-    a moment later: the pass itself looks afresh. Not for several threads.
+    What is told may be out of date a moment later: the pass itself looks afresh.
+    Not for several threads.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        reconciler: Reconciler,
-        hypervisor: Hypervisor,
-        renew: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, records: Records, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
         self._records = records
         self._reconciler = reconciler
         self._hypervisor = hypervisor
-        self._renew = renew
         self._links: dict[LinkName, str] = {}
         self._parked: set[Key] = set()
 
     def everywhere(self) -> Sweep:
         """Look at every wish. Raises Unavailable (the store)."""
         begun = time.monotonic()
-        self._renew()
         self._links, self._parked = {}, set()
-        rows = self._records.all()
+        survey = self._reconciler.survey()
+        rows = survey.rows
         troubled = self._records.troubles()
         disks: _Disks | None = None
         error = ""
         try:
-            guests = self._hypervisor.survey() if rows else ()
+            guests = survey.guests if rows else ()
             disks = {guest.id: None if guest.unreadable else guest.disks for guest in guests}
         except MoorlineError as e:
             error = str(e)
@@ -97,7 +90,7 @@ class Looker:
             row
             for row in rows
             # One that has come true by itself still has its trouble to be cleared.
-            if self._is_due(row, disks) or trouble_key(row.key) in troubled
+            if self._is_due(row, disks, survey.links) or trouble_key(row.key) in troubled
         ]
         seconds = time.monotonic() - begun
         return Sweep(
@@ -109,29 +102,28 @@ class Looker:
         rows = [row for row in self._records.of(guest) if not known(row)]
         if not rows:
             return []
-        self._renew()
         disks: _Disks | None = None
         with suppress(MoorlineError):
             disks = {guest: self._hypervisor.disks(guest)}
-        return [row for row in rows if self._is_due(row, disks)]
+        links = self._reconciler.survey().links
+        return [row for row in rows if self._is_due(row, disks, links)]
 
     def links(self, known: Known = nobody) -> Sequence[Attachment]:
         """Those wishes whose link is not there or not well; no guest is looked at.
 
         A share that hangs is not waited for again where that is *known*. Raises Unavailable.
         """
-        self._renew()
-        rows = self._records.all()
+        survey = self._reconciler.survey()
         return [
             row
-            for row in rows
-            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None)
+            for row in survey.rows
+            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None, survey.links)
         ]
 
-    def _is_due(self, row: Attachment, disks: _Disks | None) -> bool:
+    def _is_due(self, row: Attachment, disks: _Disks | None, links: Links) -> bool:
         """*disks* None: the guests cannot be looked at. Notes how the link is, due or not."""
         try:
-            link = self._reconciler.link(row)
+            link = links.inspect(row)
         except MoorlineError:
             self._links[row.link] = "unknown"
             return True

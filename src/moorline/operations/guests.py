@@ -173,10 +173,11 @@ class Guests:
 
     def unready(self, guest: str) -> list[str]:
         """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
+        links = self._reconciler.survey().links
         return [
             row.key.volume
             for row in self._wanted_by(GuestId(guest))
-            if not isinstance(self._reconciler.link(row), Linked)
+            if not isinstance(links.inspect(row), Linked)
         ]
 
     def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:

@@ -1,0 +1,157 @@
+"""However many attachments: one survey, one look at a share, one listing for each call."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moorline.core.plan import Step
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Busy
+from moorline.model import Attachment, Guest, GuestId, Key, Level, VolumeId
+from moorline.secret import Secret
+from moorline.testing.toys import ToyHypervisor
+from tests.support.care_rig import Scene, prepared
+
+ROWS = 200
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return prepared(tmp_path, monkeypatch)
+
+
+def crowd(scene: Scene, want: Level = Level.ATTACHED) -> None:
+    """Plug many volumes of one share into two guests, and wish *want* for all of them."""
+    link = scene.attach("a", "g1", Level.ATTACHED)
+    (first,) = scene.records.all()
+    for row in others_like(first):
+        scene.records.put(replace(row, want=want))
+        toy = scene.world.guests[row.key.guest]
+        path = f"{link}/{row.connection.reveal()['data']['name']}"
+        toy.live[row.key.volume] = toy.defined[row.key.volume] = path
+    scene.records.put(replace(first, want=want))
+
+
+def others_like(row: Attachment) -> list[Attachment]:
+    """So many attachments of other files on the share of *row*."""
+    made = []
+    for n in range(1, ROWS):
+        guest, volume = GuestId(f"g{n % 2 + 1}"), VolumeId(f"more-{n:03}")
+        of = {"export": "reg/vol", "name": f"file-{n}", "format": "raw", "volume_id": volume}
+        made.append(
+            replace(
+                row,
+                key=Key(row.key.host, volume, guest),
+                guest_name=guest,
+                connection=Secret({"driver_volume_type": "quobyte", "data": of}),
+                place=f"place-{n}",
+                revision=0,
+            )
+        )
+    return made
+
+
+def fails(scene: Scene) -> None:
+    """Its client lives, and every look at the share meets an error."""
+    share = scene.host.share(scene.link())
+    share.error, share.clients = errno.EIO, ("quobyte (7)",)
+
+
+def counted(scene: Scene, call: Callable[[], object]) -> tuple[int, int, int]:
+    """The surveys, the looks at shares, and the listings of what is listed most by *call*."""
+    surveys, looks = scene.hypervisor.surveys, scene.host.looks
+    scene.store.listings.clear()
+    call()
+    listed = max(scene.store.listings.values())
+    return scene.hypervisor.surveys - surveys, scene.host.looks - looks, listed
+
+
+COMMANDS: dict[str, Callable[[Scene], object]] = {
+    "list": lambda scene: scene.moorline.list(),
+    "show": lambda scene: scene.moorline.show("vol-a"),
+    "explain": lambda scene: scene.moorline.explain("vol-a"),
+    "doctor": lambda scene: scene.moorline.doctor(),
+    "sweep": lambda scene: scene.moorline.sweep(),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_on_a_share_that_fails(scene: Scene, command: str) -> None:
+    crowd(scene)
+    fails(scene)
+    assert counted(scene, lambda: COMMANDS[command](scene)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_where_all_is_as_wished(scene: Scene, command: str) -> None:
+    crowd(scene)
+    assert counted(scene, lambda: COMMANDS[command](scene)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("command", ["list", "show", "explain", "doctor"])
+def test_where_all_is_to_go(scene: Scene, command: str) -> None:
+    crowd(scene, Level.ABSENT)
+    assert counted(scene, lambda: COMMANDS[command](scene)) == (1, 1, 1)
+
+
+def test_an_attach_looks_once_for_who_else_has_its_file(scene: Scene) -> None:
+    """Also where very many volumes of the share are no disks yet."""
+    scene.world.guests[GuestId("g1")].running = False
+    scene.attach("a", "g1")
+    scene.attach("b", "g1")
+    few = counted(scene, lambda: scene.attach("b", "g1", Level.ATTACHED))
+    scene.moorline.detach("g1", "vol-b")
+    scene.attach("b", "g1")
+    for row in others_like(scene.rows("vol-a")[0]):
+        scene.records.put(row)
+    many = counted(scene, lambda: scene.attach("b", "g1", Level.ATTACHED))
+    assert few[0] == many[0] == 1
+    assert few == many
+
+
+def test_the_volumes_of_a_guest_that_is_about_to_start_are_looked_at_once(scene: Scene) -> None:
+    crowd(scene)
+    looks = scene.host.looks
+    assert scene.moorline.guests.unready("g1") == []
+    assert scene.host.looks - looks == 1
+
+
+def test_what_waits_for_another_volume_is_looked_at_after_it(scene: Scene) -> None:
+    scene.attach("a", "g1")
+    scene.attach("b", "g2", Level.ATTACHED)
+    g2 = scene.world.guests[GuestId("g2")]
+    g2.running, g2.live = True, {}
+    (row,) = scene.rows("vol-b")
+    scene.records.put(replace(row, want=Level.ABSENT))
+    share = scene.host.share(scene.link())
+    share.error, share.clients = errno.EIO, None
+    assert "stop its users first: g2" in scene.moorline.show("vol-a")[0].next
+    assert scene.moorline.sweep() == []
+    assert scene.host.share(scene.link()).error == 0
+
+
+def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None:
+    link = scene.attach()
+    locked = []
+
+    class Watched(ToyHypervisor):
+        def survey(self) -> Sequence[Guest]:
+            try:
+                with scene.lanes.impatient().hold(f"link {link}"):
+                    locked.append(False)
+            except Busy:
+                locked.append(True)
+            return super().survey()
+
+    (row,) = scene.rows("vol-a")
+    row = scene.records.put(replace(row, want=Level.ABSENT))
+    hypervisor = Watched(scene.world)
+    owner = Reconciler(scene.records, scene.backends, hypervisor, scene.lanes)
+    assert owner.advance(row.key).step is Step.DISCONNECT
+    assert locked[-1], "and nothing that was seen before it took the lock counts"
+    assert not scene.host.table
