@@ -226,12 +226,6 @@ def test_a_shared_disk_is_of_two_running_machines(
 # --- names -----------------------------------------------------------------------
 
 
-def test_a_misspelt_guest_is_guessed(vm: VSphere) -> None:
-    with pytest.raises(NotFound) as told:
-        vm.find("DC0_C0_RP0_VMO")
-    assert WEB in told.value.hint
-
-
 # --- sizes -----------------------------------------------------------------------
 
 
@@ -280,6 +274,48 @@ def test_an_odd_disk_moves_to_vvol_only_if_it_may_grow(
     assert source.path not in lab.disks()
     assert vm.relocate(web, V1, "vvol1") == moved
     assert lab.calls()["RelocateVM_Task"] == 1
+
+
+@pytest.mark.parametrize(
+    ("datastore", "change", "why"),
+    [
+        ("vvol-maint", {}, r"\(VVOL\): is in maintenance"),
+        ("vvol-lost", {}, r"\(VVOL\): is not accessible"),
+        ("cifs", {}, r"\(CIFS\): its type is not one"),
+        ("nfs1", {"Free": 4 * MIB}, r"\(NFS\): has 0.0 GiB free"),
+    ],
+)
+def test_a_target_that_will_not_do_is_refused_before_anything_is_asked(
+    lab: VCenter,
+    operator: Operator,
+    vm: VSphere,
+    web: GuestId,
+    datastore: str,
+    change: dict[str, int],
+    why: str,
+) -> None:
+    source = operator.disk("vmfs1", mib=9)
+    vm.attach(web, V1, source, PLAIN)
+    if change:
+        lab.datastore(datastore, Capacity=500 << 30, **change)
+    with pytest.raises(Refused, match=f"volume v1 is not moved to {datastore} {why}"):
+        vm.relocate(web, V1, datastore, round_up=True)
+    assert not {"RelocateVM_Task", "ExtendVirtualDisk_Task"} & {*lab.calls()}
+    assert vm.disks(web)[V1].source == source.path
+    lab.datastore("nfs1", Capacity=500 << 30, Free=300 << 30)
+
+
+def test_a_move_that_moved_nothing_is_told_as_that(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    source = operator.disk("vmfs1")
+    vm.attach(web, V1, source, PLAIN)
+    lab.fault("RelocateVM_Task", Idle=True)
+    with pytest.raises(Failed) as told:
+        vm.relocate(web, V1, "nfs1")
+    said = "volume v1 is not moved to nfs1: vCenter says that it is done, and the disk is"
+    assert told.value.message == f"{said} {source.path}"
+    assert vm.relocate(web, V1, "nfs1").datastore == "nfs1"
 
 
 def test_what_is_not_attached_is_not_found(vm: VSphere, web: GuestId) -> None:

@@ -24,6 +24,7 @@ from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
 from moorline.hypervisors.vsphere.naming import Naming
+from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
 from moorline.hypervisors.vsphere.provision.sizes import size_on
 from moorline.model import (
     DatastoreDisk,
@@ -172,9 +173,10 @@ class VSphere:
     ) -> DatastoreDisk:
         """Move an attached volume to another datastore; return where it is then.
 
-        A disk that the target's type does not allow is extended first if it may
-        be rounded up, as VMware advises. One that another machine has, too, is
-        refused: its path there would be wrong. Raises NotFound, Refused, Failed, Uncertain.
+        The target must do as it must for a new disk of that size. A disk that its type does
+        not allow is extended first if it may be rounded up, as VMware advises. One that
+        another machine has, too, is refused: its path there would be wrong. Raises NotFound,
+        Refused, Failed, Uncertain.
         """
         machine, device = self._attached(guest, volume)
         _refuse_difference(machine, volume, device)
@@ -187,13 +189,15 @@ class VSphere:
                 f"volume {volume} is a disk of {', '.join(users)}, too, who would not find it",
                 hint="detach it there first",
             )
-        whole = size_on(facts.type, device.size, round_up=round_up, what=f"volume {volume}")
-        if whole > device.size:
-            self.extend(guest, volume, whole)
+        what = f"volume {volume} is not moved to {datastore}"
+        (verdict,) = choose([facts], Wanted(device.size, round_up=round_up)).verdicts
+        if verdict.against:
+            raise Refused(f"{what} ({facts.type}): {verdict.against}", hint=verdict.hint)
+        if verdict.size > device.size:
+            self.extend(guest, volume, verdict.size)
         locator = vim.vm.RelocateSpec.DiskLocator(diskId=device.key, datastore=target)
         spec = vim.vm.RelocateSpec(disk=[locator])
-        what = f"volume {volume} is not moved to {datastore}"
-        told: MoorlineError = Uncertain(f"vCenter says that volume {volume} moved to {datastore}")
+        error: MoorlineError | None = None
         try:
             tasks.run(
                 self._session,
@@ -202,12 +206,15 @@ class VSphere:
                 deadline=self._move_deadline,
                 progress=progress,
             )
-        except (Refused, Failed) as error:
-            told = error
-        now = self._look_again(guest, told).device_of(volume)
-        if now is None or split(now.path).datastore != datastore:
-            raise told
-        return split(now.path)
+        except (Refused, Failed) as turned_down:
+            error = turned_down
+        done = Uncertain(f"{what}: vCenter says that it is done")
+        now = self._look_again(guest, error or done).device_of(volume)
+        if now is not None and split(now.path).datastore == datastore:
+            return split(now.path)
+        if error is None and now is not None:
+            error = Failed(f"{done.message}, and the disk is {now.path}")
+        raise error or Uncertain(f"{done.message}, and the disk is gone")
 
     def close(self) -> None:
         self._session.close()
