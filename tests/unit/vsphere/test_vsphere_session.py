@@ -9,8 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from boxes import DISK, order, saved
+from pyVmomi import vim
 
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, logon, vsphere
@@ -279,23 +282,65 @@ def test_a_change_is_never_made_twice(
 # --- a host of the cluster, where images are uploaded to -------------------------
 
 
-def test_a_host_is_believed_by_the_thumbprint_that_vcenter_tells(lab: VCenter) -> None:
-    lease = Lease(Session(logon(lab)), "no upload", None)
-    der = ssl.PEM_cert_to_DER_cert(lab.certificate.read_text())
+def url(lab: VCenter, host: str = "127.1", **more: str) -> Any:
+    """What a lease says of a disk that is to be uploaded."""
+    return vim.HttpNfcLease.DeviceUrl(url=f"https://{host}:{lab.port}/nfc/1/disk.vmdk", **more)
+
+
+def test_a_host_is_believed_by_what_vcenter_tells_of_it(lab: VCenter) -> None:
+    """By the thumbprint, or since 9.0 by the certificate; 127.1 is no name in it."""
+    pem = lab.certificate.read_text()
+    der = ssl.PEM_cert_to_DER_cert(pem)
     sha1 = hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
-    lease._connection("127.1", lab.port, sha1).connect()
-    with pytest.raises(ssl.SSLError, match="thumbprint"):
-        lease._connection("127.1", lab.port, "00" * 20).connect()
-    with pytest.raises(Refused, match="whose certificate"):
-        lease._connection("127.1", lab.port, None)
+    other = ssl.DER_cert_to_PEM_cert(b"another")
+    lease = Lease(Session(logon(lab)), "no upload", None)
+    lease._connection(url(lab, sslThumbprint=sha1)).connect()
+    lease._connection(url(lab, sslCertificate=pem)).connect()
+    lease._connection(url(lab, sslCertificate=pem, sslThumbprint="00" * 20)).connect()
+    for wrong in ({"sslThumbprint": "00" * 20}, {"sslCertificate": other}):
+        with pytest.raises(ssl.SSLError, match="thumbprint"):
+            lease._connection(url(lab, **wrong)).connect()
+    with pytest.raises(Refused, match=r"certificate of 127\.1"):
+        lease._connection(url(lab, sslCertificate="none"))
+
+
+def test_a_host_of_which_vcenter_tells_nothing_is_believed_if_the_authority_vouches(
+    lab: VCenter,
+) -> None:
+    lease = Lease(Session(logon(lab)), "no upload", None)
+    lease._connection(url(lab, "127.0.0.1")).connect()
+    with pytest.raises(ssl.SSLError, match="verify failed"):
+        lease._connection(url(lab)).connect()
+    stranger = Lease(Session(logon(lab, ca=None)), "no upload", None)
+    with pytest.raises(ssl.SSLError, match="verify failed"):
+        stranger._connection(url(lab, "127.0.0.1")).connect()
+
+
+def test_vcenters_own_thumbprint_says_nothing_of_its_hosts(lab: VCenter) -> None:
+    der = ssl.PEM_cert_to_DER_cert(lab.certificate.read_text())
+    by_thumbprint = logon(lab, ca=None, thumbprint=hashlib.sha256(der).hexdigest())
+    lease = Lease(Session(by_thumbprint), "no upload", None)
+    with pytest.raises(Refused, match=r"whose certificate 127\.0\.0\.1 has") as told:
+        lease._connection(url(lab, "127.0.0.1"))
+    assert "vcenter_ca" in told.value.hint
+
+
+def test_an_image_goes_to_a_host_that_the_authority_vouches_for(
+    lab: VCenter, makes: Provisioner, tmp_path: Path
+) -> None:
+    host = f"127.0.0.1:{lab.port}"
+    lab.fault("RetrievePropertiesEx", 0, Match="HttpNfcLease", LeaseHost=host)
+    makes.launch(order(saved(tmp_path, DISK)))
+    assert [upload["Bytes"] for upload in lab.uploads().values()] == [len(DISK)]
 
 
 def test_vcenter_itself_is_believed_as_ever(lab: VCenter) -> None:
     for host in ("*", "localhost"):
-        Lease(Session(logon(lab)), "x", None)._connection(host, lab.port, "00" * 20).connect()
+        told = url(lab, host, sslThumbprint="00" * 20)
+        Lease(Session(logon(lab)), "x", None)._connection(told).connect()
         stranger = Lease(Session(logon(lab, ca=None)), "x", None)
         with pytest.raises(ssl.SSLError, match="verify failed"):
-            stranger._connection(host, lab.port, None).connect()
+            stranger._connection(url(lab, host)).connect()
 
 
 def test_a_silent_session_is_kept_alive() -> None:

@@ -37,6 +37,8 @@ class Trust:
 
     def __init__(self, ca: Path | None = None, thumbprint: str = "") -> None:
         self._thumbprint = thumbprint.replace(":", "").lower()
+        self.pinned = bool(self._thumbprint)
+        """One certificate is believed, and no authority."""
         try:
             self.context = ssl.create_default_context(cafile=str(ca) if ca else None)
         except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +75,7 @@ class Lease:
         if len(disks) != 1:
             raise Uncertain(f"{self._what}: vCenter asks for {len(disks)} disks, not for one")
         url = urlsplit(disks[0].url)
-        connection = self._connection(url.hostname or "", url.port, disks[0].sslThumbprint)
+        connection = self._connection(disks[0])
         path = f"{url.path}?{url.query}" if url.query else url.path
         try:
             connection.putrequest("POST", path)
@@ -94,17 +96,30 @@ class Lease:
         finally:
             connection.close()
 
-    def _connection(self, host: str, port: int | None, thumbprint: str | None) -> Connection:
-        session = self._session
+    def _connection(self, disk: Any) -> Connection:
+        """To where the *disk* (DeviceUrl) is uploaded, whose certificate somebody vouches for."""
+        session, url = self._session, urlsplit(disk.url)
+        host, port, trust = url.hostname or "", url.port or 443, session.trust
         if host in ("", "*", session.host):
-            return Connection(
-                session.host, port or session.port, trust=session.trust, timeout=session.deadline
+            host, port = session.host, url.port or session.port
+        elif (told := self._told_of(host, disk)) is not None:
+            trust = Trust(thumbprint=told)
+        elif trust.pinned:
+            raise Refused(
+                f"{self._what}: vCenter does not say whose certificate {host} has",
+                hint="name the authority of both in vcenter_ca, instead of vCenter's thumbprint",
             )
-        # A host of the cluster, whose certificate vCenter vouches for.
-        if not thumbprint:
-            raise Refused(f"{self._what}: vCenter does not say whose certificate {host} has")
-        trust = Trust(thumbprint=thumbprint)
-        return Connection(host, port or 443, trust=trust, timeout=session.deadline)
+        return Connection(host, port, trust=trust, timeout=session.deadline)
+
+    def _told_of(self, host: str, disk: Any) -> str | None:
+        """The thumbprint of a host of the cluster, as vCenter tells it, or since 9.0 its own."""
+        if not disk.sslCertificate:
+            return disk.sslThumbprint or None
+        try:
+            certificate = ssl.PEM_cert_to_DER_cert(disk.sslCertificate)
+        except ValueError as error:
+            raise Refused(f"{self._what}: the certificate of {host} cannot be read") from error
+        return hashlib.sha256(certificate).hexdigest()
 
     def _tell(self, percent: int, progress: Progress) -> None:
         if percent != self._percent:
