@@ -9,7 +9,7 @@ import pytest
 from moorline.errors import Failed
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk, parse
 from moorline.hypervisors.libvirt.extending import replaced
-from moorline.hypervisors.libvirt.opened import opened
+from moorline.hypervisors.libvirt.openfiles import opened
 from moorline.model import GuestId
 
 GUEST = GuestId("01234567-89ab-cdef-0123-456789abcdef")

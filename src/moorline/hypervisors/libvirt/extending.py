@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.opened import opened
+from moorline.hypervisors.libvirt.openfiles import opened
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
 

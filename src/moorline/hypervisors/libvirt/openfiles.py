@@ -1,8 +1,9 @@
-"""What a running guest's QEMU has open, against what is there: a disk on a mount that is no more.
+"""What a running guest's QEMU has open, as the process table tells it: no file system is asked.
 
-A share that is mounted anew has the same path, yet who had a file of the old mount open keeps
-that one, and gets an error of it for good. The process table tells it, and asks no file system:
-``fdinfo`` names the mount of each descriptor (proc_pid_fdinfo(5)).
+``fd`` has a file's present name (proc_pid_fd(5)): of a file that was moved another, of one that was
+replaced or removed the old one with `` (deleted)`` behind it. ``fdinfo`` names the mount of each
+descriptor (proc_pid_fdinfo(5)): a share that is mounted anew has the same path, yet who had a file
+of the old mount open keeps that one, and gets an error of it for good.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, Table, covering, table
-from moorline.model import Disk, VolumeId
+from moorline.model import Disk, GuestId, VolumeId
 
 
 class OpenFile(NamedTuple):
@@ -30,15 +32,39 @@ class OpenFile(NamedTuple):
 def open_files(process: Path) -> Iterator[OpenFile]:
     """The files and devices that a process has open. Raises OSError (it has ended, or is not ours).
 
-    What we may not see is left out.
+    What is closed meanwhile is left out.
     """
-    for number in os.listdir(process / "fd"):  # noqa: PTH208 - names alone, and no stat
+    for number, path in _names(process):
         with suppress(OSError, ValueError, StopIteration):  # it is closed meanwhile
-            path = str((process / "fd" / number).readlink())
-            if path.startswith("/"):
-                lines = (process / "fdinfo" / number).read_text().splitlines()
-                told = next(line for line in lines if line.startswith("mnt_id:"))
-                yield OpenFile(path, int(told.removeprefix("mnt_id:")))
+            lines = (process / "fdinfo" / number).read_text().splitlines()
+            told = next(line for line in lines if line.startswith("mnt_id:"))
+            yield OpenFile(path, int(told.removeprefix("mnt_id:")))
+
+
+def opened(guest: GuestId, proc: Path = PROC) -> frozenset[str] | None:
+    """The paths that a guest has open, as the kernel names them; None: its process is not seen."""
+    with suppress(OSError):
+        for process in proc.iterdir():
+            if process.name.isdigit() and _runs(process, guest):
+                return frozenset(path for _, path in _names(process))
+    return None
+
+
+def _runs(process: Path, guest: GuestId) -> bool:
+    """libvirt starts QEMU with ``-uuid`` and the guest's."""
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it has ended
+    return (b"-uuid", guest.encode()) in pairwise(words)
+
+
+def _names(process: Path) -> Iterator[tuple[str, str]]:
+    """Each descriptor of a file or device, by its number, and its path. Raises OSError."""
+    for number in os.listdir(process / "fd"):  # noqa: PTH208 - names alone, and no stat
+        with suppress(FileNotFoundError):  # it is closed meanwhile
+            if (path := str((process / "fd" / number).readlink())).startswith("/"):
+                yield number, path
 
 
 def with_stale(
