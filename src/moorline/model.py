@@ -148,6 +148,9 @@ class Client(Enum):
     """Seen gone, and the link with it, for good: who has something open there has lost it."""
     ALIVE = "alive"
     """It runs, and may answer again by itself: its server may be away."""
+    CUT_OFF = "cut-off"
+    """It runs, but its link has ended (``moorline abort``) and never answers again. What it had
+    taken it may be writing still."""
     UNKNOWN = "unknown"
     """There is none, or it cannot be told."""
 

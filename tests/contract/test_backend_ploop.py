@@ -12,8 +12,22 @@ from pathlib import Path
 import pytest
 from ploop_rig import FILES, PloopRig
 
+from moorline.core.plan import Step, next_step
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
-from moorline.model import BlockDevice, Broken, Caching, Foreign, Linked, Unknown, Unlinked
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Caching,
+    Disk,
+    DiskState,
+    Foreign,
+    Held,
+    Level,
+    Linked,
+    Seen,
+    Unknown,
+    Unlinked,
+)
 from moorline.ports import Command, Output
 from moorline.testing.contracts.backend import (
     BackendContract,
@@ -142,6 +156,39 @@ def test_a_device_without_its_mount_is_broken_and_goes(ploop_rig: PloopRig) -> N
     connect(rig, rig.good)
     rig.host.unmount(rig.at)
     assert isinstance(look(rig, rig.good), Broken)
+    disconnect(rig, rig.good)
+    assert rig.world() == ([], [], {}, {})
+
+
+def test_a_dead_share_is_no_leave_to_take_a_device_from_a_guest(ploop_rig: PloopRig) -> None:
+    """Its client is seen gone, as a file's would be; but no device is taken from a guest."""
+    rig = ploop_rig
+    for each in (rig.good, rig.neighbour):
+        connect(rig, each)
+    rig.kill()
+    link = look(rig, rig.good)
+    disk = Disk(DiskState.WHOLE, source=str(rig.name))
+    assert next_step(Level.ATTACHED, Seen(link, disk, Held.HELD, ("web01",))) is Step.PARK
+    assert next_step(Level.CONNECTED, Seen(link, held=Held.FREE)) is Step.DISCONNECT
+    disconnect(rig, rig.neighbour)
+    assert look(rig, rig.neighbour) == Unlinked(), "nothing of it is left, and its wish can go"
+    with pytest.raises(Failed, match="its client has ended"):
+        connect(rig, rig.neighbour)
+    assert len(rig.devices) == 1
+    disconnect(rig, rig.good)
+    assert rig.world() == ([], [], {}, {})
+    connect(rig, rig.good)
+    assert isinstance(look(rig, rig.good), Linked)
+
+
+def test_the_mount_of_a_dead_share_without_devices_is_made_anew(ploop_rig: PloopRig) -> None:
+    rig = ploop_rig
+    connect(rig, rig.good)
+    rig.devices.clear()
+    rig.name.unlink()
+    rig.kill()
+    link = look(rig, rig.good)
+    assert next_step(Level.CONNECTED, Seen(link)) is Step.DISCONNECT
     disconnect(rig, rig.good)
     assert rig.world() == ([], [], {}, {})
 

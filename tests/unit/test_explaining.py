@@ -34,7 +34,20 @@ def test_a_dead_share_is_told_apart_from_one_whose_client_lives(scene: Scene) ->
     share.clients = ["glusterfs (12)"]
     (finding,) = scene.moorline.doctor().findings
     assert finding.check == "failing-share"
-    assert "glusterfs (12), still runs" in finding.what
+    assert "glusterfs (12), still runs; it may answer again by itself" in finding.what
+
+
+def test_a_client_whose_connection_was_ended_is_waited_for_and_not_hoped_for(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    share = scene.host.share(link)
+    share.error, share.clients, share.ended = errno.ENOTCONN, ["quobyte (12)"], True
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.check == "cut-off-share"
+    assert "quobyte (12), still runs; the share is mounted anew when that has ended" in finding.what
+    assert "answer again by itself" not in finding.what
+    share.clients = []
+    (finding,) = scene.moorline.doctor().findings
+    assert finding.check == "dead-share"
 
 
 def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Scene) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moorline.core.plan import Step, foresee, next_step
+from moorline.core.reconciler import reason
+from moorline.core.views import state_of
 from moorline.model import (
     Broken,
     Client,
@@ -28,9 +31,21 @@ SOURCE = ImageFile(Path("/mnt/share/disk"), "raw")
 LINKED, GIVEN = Linked(SOURCE), Linked(SOURCE, given=True)
 UNLINKED, BROKEN = Unlinked(), Broken("dead")
 DEAD, FAILING = Broken("dead", Client.GONE), Broken("its server is away", Client.ALIVE)
+CUT_OFF = Broken("aborted, and its client still writes", Client.CUT_OFF)
 FOREIGN, UNKNOWN = Foreign("theirs"), Unknown("hangs")
 BUSY = Unknown("a command still runs", hangs=False)
-LINKS: list[Link] = [LINKED, GIVEN, UNLINKED, BROKEN, DEAD, FAILING, FOREIGN, UNKNOWN, BUSY]
+LINKS: list[Link] = [
+    LINKED,
+    GIVEN,
+    UNLINKED,
+    BROKEN,
+    DEAD,
+    FAILING,
+    CUT_OFF,
+    FOREIGN,
+    UNKNOWN,
+    BUSY,
+]
 NONE, PARTIAL, WHOLE, LEAVING = DiskState
 FREE, HELD, DONT_KNOW = Held
 ABSENT, CONNECTED, ATTACHED = Level
@@ -86,6 +101,9 @@ CASES = [
     (CONNECTED, FAILING, NONE, DONT_KNOW, Step.WAIT),
     (ATTACHED, FAILING, WHOLE, FREE, Step.WAIT),
     (ABSENT, FAILING, NONE, FREE, Step.DISCONNECT),
+    (ATTACHED, CUT_OFF, WHOLE, HELD, Step.WAIT),
+    (CONNECTED, CUT_OFF, NONE, FREE, Step.WAIT),
+    (ABSENT, CUT_OFF, NONE, FREE, Step.DISCONNECT),
     # Up the ladder.
     (CONNECTED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
     (ATTACHED, UNLINKED, NONE, DONT_KNOW, Step.CONNECT),
@@ -108,6 +126,20 @@ def test_a_disk_on_another_path_is_not_taken_for_ours() -> None:
     seen = Seen(LINKED, Disk(WHOLE, source="/elsewhere"), elsewhere="it is /elsewhere")
     assert next_step(ATTACHED, seen) is Step.PARK
     assert next_step(ABSENT, seen) is Step.DETACH
+
+
+@pytest.mark.parametrize("state", [WHOLE, PARTIAL])
+def test_a_disk_on_a_mount_that_is_no_more_is_not_made_whole(state: DiskState) -> None:
+    """What is missing would be plugged beside a half that has lost its file."""
+    disk = Disk(state, source=str(SOURCE.path), stale="open on a mount that is no more")
+    seen = Seen(LINKED, disk, elsewhere=disk.stale)
+    assert next_step(ATTACHED, seen) is Step.PARK
+    assert reason(Step.PARK, seen) == disk.stale
+    assert state_of(seen) == "broken"
+    for want in (CONNECTED, ABSENT):
+        assert next_step(want, seen) is Step.DETACH
+    # The mount first: who starts now needs it.
+    assert next_step(ATTACHED, replace(seen, link=DEAD)) is Step.DISCONNECT
 
 
 @pytest.mark.parametrize("snapshot", [True, None])

@@ -37,7 +37,10 @@ def broken(host: Host, at: Path, mount: Mount, error: OSError) -> Broken:
         return Broken(reason)
     if not clients:
         return Broken(f"{reason}; its client has ended", Client.GONE)
-    return Broken(f"{reason}; its client, {', '.join(clients)}, still runs", Client.ALIVE)
+    runs = f"its client, {', '.join(clients)}, still runs"
+    if host.has_ended(mount):
+        return Broken(f"{reason}: its connection has ended, but {runs}", Client.CUT_OFF)
+    return Broken(f"{reason}; {runs}", Client.ALIVE)
 
 
 def unmount(

@@ -9,10 +9,21 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused
-from moorline.model import BlockDevice, Broken, Caching, Foreign, Link, Linked, Unknown, Unlinked
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Caching,
+    Client,
+    Foreign,
+    Link,
+    Linked,
+    Unknown,
+    Unlinked,
+)
 from moorline.ports import Command, Host
 
 NAMES = Path("/dev/moorline")
@@ -71,15 +82,16 @@ class Ploop:
             return Unknown(f"a ploop command for {directory} still runs", hangs=False)
         try:
             device = self._device(directory)
-            idle = isinstance(share, Linked) and mount is not None and not self.used(mount)
+            used = mount is not None and self.used(mount)
         except MoorlineError as e:
             return Unknown(f"the ploop devices cannot be listed: {e}", hangs=False)
         if isinstance(share, Unlinked) and device:
             return Broken(f"{device} is there, but the share of its image is not mounted")
-        if isinstance(share, Broken):
-            return share
         if device is None and not name.is_symlink():
-            return Broken(f"{mount} is mounted for no device yet") if idle else Unlinked()
+            return _bare(share, mount, used=used)
+        if isinstance(share, Broken):
+            # A dead share gives no leave to take a device from under a guest.
+            return replace(share, client=Client.UNKNOWN) if share.client is Client.GONE else share
         if device is None or not _leads(name, device):
             return Broken(f"{name} does not lead to the device of {directory}, {device}")
         return Linked(self.source(name, caching))
@@ -153,6 +165,15 @@ class Ploop:
         except OSError as e:
             raise Failed(f"{self._names} cannot be made: {e.strerror}") from e
         self._host.run(Command(("ploop", *words), self._deadline, hold=_hold(name)))
+
+
+def _bare(share: Broken | Linked | Unlinked, mount: Path | None, *, used: bool) -> Link:
+    """What there is of an image that has neither device nor name. *used*: others have devices."""
+    if used or isinstance(share, Unlinked):
+        return Unlinked()  # while others have devices there, even a dead share is not made anew
+    if isinstance(share, Broken):
+        return share
+    return Broken(f"{mount} is mounted for no device yet") if mount else Unlinked()
 
 
 def _hold(name: Path) -> Path:

@@ -189,6 +189,8 @@ class Doctor:
         match seen.link:
             case Broken(why, client=Client.GONE):
                 yield findings.dead_share(row, why)
+            case Broken(client=Client.CUT_OFF) if step is Step.WAIT:
+                yield findings.cut_off_share(row, reason(step, seen))
             case Broken() if step is Step.WAIT:
                 yield findings.failing_share(row, reason(step, seen))
             case Broken() if step is Step.PARK:

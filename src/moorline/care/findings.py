@@ -117,6 +117,18 @@ def failing_share(row: Attachment, why: str) -> Finding:
     )
 
 
+def cut_off_share(row: Attachment, why: str) -> Finding:
+    """The connection of a share was ended, and its client lives."""
+    return Finding(
+        "cut-off-share",
+        row.link,
+        why,
+        "it never answers again; its client may be writing what it had taken, so it meets no"
+        " successor. If it does not end by itself, end it: its process id is told",
+        command("findmnt", row.link),
+    )
+
+
 def broken_link(row: Attachment, why: str, stop: str) -> Finding:
     """A link does not work under a guest that runs. *stop*: the command to stop it."""
     return Finding(

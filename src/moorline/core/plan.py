@@ -78,7 +78,8 @@ def _renew(link: Broken, held: Held) -> Step:
     if link.client is Client.GONE:
         return Step.DISCONNECT
     # A new client of a server that is away would do no better than the one that is there.
-    if link.client is Client.ALIVE or held is Held.UNKNOWN:
+    # One that was cut off may be writing still what it had taken.
+    if link.client in (Client.ALIVE, Client.CUT_OFF) or held is Held.UNKNOWN:
         return Step.WAIT
     if held is Held.FREE:
         return Step.DISCONNECT

@@ -320,11 +320,17 @@ def reason(step: Step, seen: Seen) -> str:
     return ""
 
 
+_HOPES = {
+    Client.ALIVE: "it may answer again by itself, as when its server was away",
+    Client.CUT_OFF: "the share is mounted anew when that has ended",
+}
+
+
 def _waits_for(seen: Seen) -> str:
     if isinstance(seen.link, Unknown):
         return seen.link.reason
-    if isinstance(seen.link, Broken) and seen.link.client is Client.ALIVE:
-        return f"{seen.link.reason}; it may answer again by itself, as when its server was away"
+    if isinstance(seen.link, Broken) and (hope := _HOPES.get(seen.link.client)):
+        return f"{seen.link.reason}; {hope}"
     if seen.disk != NO_DISK and not isinstance(seen.link, Broken):
         return "the guest has not let go of the disk yet"
     if seen.users:

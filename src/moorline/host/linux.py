@@ -21,7 +21,7 @@ from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
-from moorline.host.mount.client import clients
+from moorline.host.mount.client import clients, has_ended
 from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.users import openers
 from moorline.host.paths import places
@@ -140,6 +140,10 @@ class Linux:
     def clients(self, mount: Mount) -> Sequence[str] | None:
         """See :meth:`moorline.ports.Host.clients`."""
         return clients(mount, mounts.read())
+
+    def has_ended(self, mount: Mount) -> bool:
+        """See :meth:`moorline.ports.Host.has_ended`."""
+        return has_ended(mount)
 
     def root(self, path: Path, *, list: bool = False) -> Root:
         """See :meth:`moorline.ports.Host.root`."""

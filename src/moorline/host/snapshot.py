@@ -58,6 +58,9 @@ class Snapshot:
         )
         return found
 
+    def has_ended(self, mount: Mount) -> bool:
+        return self._host.has_ended(mount)
+
     def root(self, path: Path, *, list: bool = False) -> Root:
         found: Root = self._once((path, list), lambda: self._host.root(path, list=list))
         return found

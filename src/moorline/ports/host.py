@@ -180,6 +180,12 @@ class Host(Protocol):
         None: that cannot be told. It looks at the process table, never at the mount.
         """
 
+    def has_ended(self, mount: Mount) -> bool:
+        """Whether the kernel tells that a FUSE mount's connection has ended, if its client lives.
+
+        False if it does not tell: its control file system must be mounted. Never asks the mount.
+        """
+
     def root(self, path: Path, *, list: bool = False) -> Root:
         """Look at a directory that may hang, in a killable child.
 

@@ -42,6 +42,8 @@ class ToyShare:
     hangs: bool = False
     clients: Sequence[str] | None = ()
     """Who is seen to serve it, which matters once a look meets an error."""
+    ended: bool = False
+    """Whether the kernel ended its connection, though its client lives."""
     files: frozenset[str] = frozenset()
     """What :meth:`ToyHost.image` accepts."""
 
@@ -118,6 +120,9 @@ class ToyHost:
 
     def clients(self, mount: Mount) -> Sequence[str] | None:
         return self.shares[mount.id].clients
+
+    def has_ended(self, mount: Mount) -> bool:
+        return self.shares[mount.id].ended
 
     def root(self, path: Path, *, list: bool = False) -> Root:
         mount = self._at(str(path))

@@ -43,7 +43,7 @@ def clients(
     if not is_fuse(mount):
         return None
     found, doubt = [], not _sees_all(proc)
-    ended = _has_ended(connections / mount.device.partition(":")[2])
+    ended = has_ended(mount, connections)
     others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
     for process in processes(proc):
         serves = _serves(process, mount, others)
@@ -53,10 +53,11 @@ def clients(
     return None if doubt and not (found or ended) else found
 
 
-def _has_ended(connection: Path) -> bool:
-    """Whether the kernel tells that a connection has ended."""
+def has_ended(mount: Mount, connections: Path = CONNECTIONS) -> bool:
+    """Whether the kernel tells that the connection of a FUSE mount has ended."""
+    connection = connections / mount.device.partition(":")[2]
     try:
-        return int((connection / "max_background").read_text()) == _UNLIMITED
+        return is_fuse(mount) and int((connection / "max_background").read_text()) == _UNLIMITED
     except (OSError, ValueError):
         return False
 
