@@ -11,7 +11,15 @@ from typing import Any
 from moorline.care.doctor import Surroundings
 from moorline.care.maintenance import Care
 from moorline.core.admission import Wishes
-from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.driver import (
+    DEFAULT_TIMEOUT,
+    Progress,
+    Settler,
+    gone,
+    nothing_recorded,
+    recorded,
+    silent,
+)
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
@@ -117,7 +125,7 @@ class Moorline(Care):
         level: Level = Level.ATTACHED,
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
-        timeout: float = 60.0,
+        timeout: float | None = None,
         progress: Progress = silent,
         dry_run: bool = False,
     ) -> Outcome:
@@ -128,25 +136,31 @@ class Moorline(Care):
         with *format*. *volume*: its id, where the connection bears none.
         *hands_off*: somebody else (Nova) plugs the disk and defines the guest,
         now or later: *guest* is its id, the level at most CONNECTED.
-        *timeout*: seconds to go on trying. *dry_run*: change nothing, foresee.
+        *timeout*: seconds to go on trying; None: 60, or less where the same step fails
+        again and again. *dry_run*: change nothing, foresee.
 
         Success means that it was seen to be so. Refused: nothing is left of
-        the wish, and one that stood before is as it was. Failed, Uncertain,
+        the wish, and one that stood before is as it was. Unavailable: nothing
+        was recorded. Failed, Uncertain,
         NotOurs: the wish stands, and repeating this call or a sweep goes on
         with it. One that stood keeps its connection until a new one has worked.
         """
-        before, wish = self._wishes.make(
-            guest, connection, format, volume, level, options, hands_off=hands_off
-        )
-        self._wishes.refuse_anothers_disk(before, wish)
-        if dry_run:
-            seen = self._reconciler.observe(wish)
-            self._refuse_impossible(wish, seen)
-            return _foreseen(wish, seen)
+        with nothing_recorded():
+            before, wish = self._wishes.make(
+                guest, connection, format, volume, level, options, hands_off=hands_off
+            )
+            self._wishes.refuse_anothers_disk(before, wish)
+            if dry_run:
+                seen = self._reconciler.observe(wish)
+                self._refuse_impossible(wish, seen)
+                return _foreseen(wish, seen)
+        stubborn = timeout is not None
+        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
         end = time.monotonic() + timeout
-        row, prepared = self._settler.record(before, wish, timeout, progress)
+        row, prepared = self._settler.record(before, wish, timeout, progress, stubborn=stubborn)
         try:
-            steps, done = self._settler.settle(row, max(0.0, end - time.monotonic()), progress)
+            left = max(0.0, end - time.monotonic())
+            steps, done = self._settler.settle(row, left, progress, stubborn=stubborn)
             if row.hands_off:
                 self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
@@ -176,7 +190,8 @@ class Moorline(Care):
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
         """
-        row = self._wishes.find(volume, guest, hands_off=hands_off)
+        with nothing_recorded():
+            row = self._wishes.find(volume, guest, hands_off=hands_off)
         if row is None and hands_off:
             return None
         if row is None:
@@ -228,7 +243,8 @@ class Moorline(Care):
         """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
         done = self._settler.push(absent, progress)
         if isinstance(done, MoorlineError):
-            raise done
+            with recorded():
+                raise done
         return Outcome([done.step.value], view(absent, done.seen))
 
     def relocate(

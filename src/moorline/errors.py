@@ -72,7 +72,7 @@ class Busy(Failed):
 
 
 class Unavailable(Failed):
-    """A service that is needed does not answer; nothing was changed."""
+    """A service that is needed does not answer; nothing was changed, and no wish recorded."""
 
 
 class Compacted(Failed):

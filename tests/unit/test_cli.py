@@ -108,6 +108,27 @@ def test_a_connection_that_is_none_is_refused(runner: CliRunner, text: str) -> N
     assert text not in done.stderr or not text
 
 
+def test_with_the_hypervisor_away_nothing_is_recorded_and_5_is_not_said(
+    tmp_path: Path, runner: CliRunner
+) -> None:
+    away = ["--hypervisor", f"qemu:///system?socket={tmp_path / 'none'}", "--output", "json"]
+    file = tmp_path / "a.raw"
+    file.write_bytes(bytes(4096))
+    for words in (
+        ["attach", "web01", str(file), "--format", "raw", "--timeout", "0"],
+        ["attach", "web01", str(file), "--format", "raw", "--dry-run"],
+        ["detach", "web01", "3f2a9c4e-1111-4222-8333-abcdefabcdef"],
+        ["detach", "web01", "vdb"],
+        ["launch", "web01", "--boot", str(file), "--format", "raw"],
+        ["start", "web01"],
+        ["remove", "web01"],
+    ):
+        done = runner.invoke(main, [*words, *away])
+        assert done.exit_code == 11, (words, done.output)
+        assert json.loads(done.stderr)["error"] == "unavailable"
+    assert json.loads(runner.invoke(main, ["list", *away]).stdout) == []
+
+
 def test_errors_are_data_where_that_is_asked(runner: CliRunner) -> None:
     done = runner.invoke(main, ["show", "v1", "--output", "json"])
     told = json.loads(done.stderr)

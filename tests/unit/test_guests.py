@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorline.api import Moorline
-from moorline.errors import Busy, Failed, NotOurs, Refused
+from moorline.errors import Busy, Failed, NotOurs, Refused, Unavailable
 from moorline.model import DiskState, GuestId, Level, VolumeId
 from moorline.operations.guests import GuestOutcome
 from moorline.ports.guests import Hardware
@@ -188,6 +188,28 @@ def test_a_volume_that_cannot_be_had_is_waited_for_and_the_guest_not_started(sta
     assert not stage.guest().running
     stage.world.hung = set()
     assert stage.launch().steps == ["connect", "attach", "attach", "start"]
+
+
+class Away(ToyMachines):
+    """The hypervisor goes away just before a guest is started or removed."""
+
+    def start(self, guest: GuestId) -> None:
+        raise Unavailable("the hypervisor does not answer")
+
+    def remove(self, guest: GuestId) -> None:
+        raise Unavailable("the hypervisor does not answer")
+
+
+def test_with_wishes_recorded_a_hypervisor_that_is_away_is_a_failure(stage: Stage) -> None:
+    """Unavailable says that nothing was recorded."""
+    stage.machines = Away(stage.world)
+    with pytest.raises(Failed, match="does not answer") as error:
+        stage.launch()
+    assert type(error.value) is Failed
+    assert {row.want for row in stage.records.all()} == {Level.ATTACHED}
+    with pytest.raises(Failed, match="does not answer") as error:
+        stage.remove(force=True)
+    assert type(error.value) is Failed
 
 
 def test_a_guest_of_somebody_else_is_left_alone() -> None:

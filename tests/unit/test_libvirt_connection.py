@@ -21,7 +21,7 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
-from moorline.hypervisors.libvirt.connection import Connection
+from moorline.hypervisors.libvirt.connection import Connection, Rejected
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
 
@@ -169,7 +169,10 @@ def error(code: int, *, int1: int = -1) -> Exception:
         (libvirt.VIR_ERR_NO_DOMAIN, NotFound, NotFound),
         (libvirt.VIR_ERR_NO_SUPPORT, Refused, Refused),
         (libvirt.VIR_ERR_NO_CONNECT, Refused, Refused),
-        (libvirt.VIR_ERR_INVALID_ARG, Refused, Refused),
+        (libvirt.VIR_ERR_INVALID_ARG, Rejected, Rejected),
+        (libvirt.VIR_ERR_XML_DETAIL, Unavailable, Rejected),
+        (libvirt.VIR_ERR_XML_INVALID_SCHEMA, Unavailable, Rejected),
+        (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, Unavailable, Rejected),
         (libvirt.VIR_ERR_AUTH_FAILED, Denied, Denied),
         (libvirt.VIR_ERR_AUTH_CANCELLED, Denied, Denied),
         (libvirt.VIR_ERR_AUTH_UNAVAILABLE, Denied, Denied),
@@ -178,7 +181,7 @@ def error(code: int, *, int1: int = -1) -> Exception:
         (libvirt.VIR_ERR_SYSTEM_ERROR, Unavailable, Failed),
         (libvirt.VIR_ERR_OPERATION_INVALID, Unavailable, Failed),
         (libvirt.VIR_ERR_OPERATION_TIMEOUT, Unavailable, Failed),
-        (libvirt.VIR_ERR_XML_ERROR, Unavailable, Failed),
+        (libvirt.VIR_ERR_XML_ERROR, Unavailable, Rejected),
     ],
 )
 def test_the_family_follows_from_the_code(

@@ -237,7 +237,9 @@ ROOT = controller(0, "pcie-root")
             (0, 1),
         ),
         (ROOT + controller(1, "dmi-to-pci-bridge"), (0, 0)),
-        (ROOT + controller(1, "pcie-to-pci-bridge"), (31, 31)),
+        (ROOT + controller(1, "pcie-to-pci-bridge"), (0, 0)),
+        (ROOT + controller(1, "dmi-to-pci-bridge") + controller(2, "pci-bridge"), (0, 0)),
+        (ROOT + controller(1, "pcie-root-port") + controller(2, "pcie-to-pci-bridge"), (1, 1)),
         (controller(0, "pci-root"), (30, 31)),
         (
             controller(0, "pci-root")

@@ -34,6 +34,7 @@ Exit codes:
   3  refused; nothing changed  8  busy: another command owns this host's state
   4  no such guest or volume   9  denied: permission is missing
                               10  doctor found something
+                              11  unavailable: no answer, and nothing was recorded
 """
 
 

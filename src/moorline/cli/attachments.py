@@ -10,8 +10,16 @@ from typing import Any
 import click
 
 from moorline.api import Outcome
-from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
+from moorline.cli.common import (
+    LONGEST_TIMEOUT,
+    Common,
+    F,
+    common,
+    dry_run_option,
+    timeout_option,
+)
 from moorline.cli.output import table
+from moorline.core.driver import DEFAULT_TIMEOUT
 from moorline.core.untrusted import parse
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
@@ -68,7 +76,12 @@ def named(
     show_default=True,
     help="connected: make it reachable on the host only.",
 )
-@timeout_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT),
+    metavar="SECONDS",
+    help="How long to go on trying; default: 60, or until the same step fails for about 10.",
+)
 @dry_run_option
 @common
 def attach(
@@ -83,7 +96,7 @@ def attach(
     read_only: bool,
     shared: bool,
     level: str,
-    timeout: float,
+    timeout: float | None,
     dry_run: bool,
 ) -> None:
     """Make a volume a disk of GUEST (name or id), now and after reboots.
@@ -98,7 +111,8 @@ def attach(
     what = named(volume_url, connection, format_)
     if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    with given.open(own=not dry_run, patience=timeout, first=True) as moorline:
+    patience = DEFAULT_TIMEOUT if timeout is None else timeout
+    with given.open(own=not dry_run, patience=patience, first=True) as moorline:
         outcome = moorline.attach(
             guest,
             what,

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from moorline.core.pace import backoff
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
 from moorline.core.records import Records, Trouble
-from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
+from moorline.errors import (
+    Busy,
+    Conflict,
+    Failed,
+    MoorlineError,
+    NotOurs,
+    Refused,
+    Unavailable,
+    Uncertain,
+)
 from moorline.model import Attachment, Level
 
 Progress = Callable[[str], None]
@@ -24,10 +33,27 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }
+DEFAULT_TIMEOUT = 60.0
+"""Seconds to go on trying where the caller says nothing."""
+_SAME = 5
+"""Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
+_SAME_FOR = 10.0
+"""...if they go on for so many seconds: what is restarted is mostly back by then."""
 
 
 def silent(_: str) -> None:
     """The progress of somebody who does not want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How time passes for who waits."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+_CLOCK = Clock()
 
 
 @dataclass(slots=True)
@@ -37,17 +63,25 @@ class _Attempt:
     row: Attachment
     end: float
     progress: Progress
+    clock: Clock
     link_only: bool = False
     candidate: bool = False
     """It is not recorded: another one stands in its place."""
+    stubborn: bool = True
+    """To the end, however often the same step fails."""
     tries: int = 0
     steps: list[Step] = field(default_factory=list)
+    trying: Step = Step.NOTHING
+    failed: list[tuple[Step, float]] = field(default_factory=list)
+    """When the step that failed last has failed, since anything else came of a pass."""
 
     def took(self, step: Step) -> None:
         self.tries = 0
+        self.failed.clear()
         self.steps.append(step)
 
     def about_to(self, step: Step) -> None:
+        self.trying = step
         if step in _WORDS:
             self.progress(f"{_WORDS[step]} volume {self.row.key.volume}")
 
@@ -56,7 +90,8 @@ class _Attempt:
         # A guest is asked again about once a second; what failed is left in peace longer.
         delay = backoff(self.tries) if error else backoff(self.tries, longest=1.0)
         self.tries += 1
-        if time.monotonic() + delay >= self.end:
+        until = self.clock.now() + delay
+        if until >= self.end or self._fails_alike(error, until):
             family = Uncertain if isinstance(error, Uncertain) else Failed
             kept = "" if self.candidate else "the wish is kept: "
             raise family(
@@ -65,7 +100,23 @@ class _Attempt:
                 f" `moorline show {self.row.key.volume}` tells more",
             ) from error
         self.progress(f"{why}; looking again in {delay:.1f} s")
-        time.sleep(delay)
+        self.clock.sleep(delay)
+
+    def _fails_alike(self, error: MoorlineError | None, until: float) -> bool:
+        """Whether the same step fails again and again, and trying *until* then will not help.
+
+        Clients' exit codes and words are not known well enough to tell what can come
+        true later from what cannot; how often it fails can be counted.
+        """
+        if not isinstance(error, Failed) or isinstance(error, Busy | Conflict | Unavailable):
+            self.failed.clear()
+            return False
+        if self.failed and self.failed[-1][0] is not self.trying:
+            self.failed.clear()
+        self.failed.append((self.trying, self.clock.now()))
+        if self.stubborn or self.row.want is Level.ABSENT:
+            return False
+        return len(self.failed) >= _SAME and until - self.failed[0][1] >= _SAME_FOR
 
     def unfinished(self, why: str) -> str:
         """Say what is not done, and why."""
@@ -74,30 +125,64 @@ class _Attempt:
         return unfinished(self.row, why)
 
 
+@contextmanager
+def nothing_recorded() -> Iterator[None]:
+    """What cannot be told in here changed nothing: say so, as "failed" promises a wish.
+
+    Raises Unavailable instead of Uncertain, and of Failed but for Busy and Conflict.
+    """
+    try:
+        yield
+    except (Busy, Conflict, Unavailable):
+        raise
+    except (Failed, Uncertain) as e:
+        hint = e.hint or "nothing was recorded: repeat the command"
+        raise Unavailable(e.message, hint=hint) from e
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Raise Failed instead of Unavailable, which would say that no wish stands."""
+    try:
+        yield
+    except Unavailable as e:
+        raise Failed(e.message, hint=e.hint or "repeat the command to go on") from e
+
+
 class Settler:
     """Drives the reconciler for callers that wait for a result."""
 
-    def __init__(self, records: Records, reconciler: Reconciler) -> None:
+    def __init__(self, records: Records, reconciler: Reconciler, clock: Clock = _CLOCK) -> None:
         self._records = records
         self._reconciler = reconciler
+        self._clock = clock
 
     def settle(
-        self, row: Attachment, timeout: float, progress: Progress = silent
+        self,
+        row: Attachment,
+        timeout: float,
+        progress: Progress = silent,
+        *,
+        stubborn: bool = True,
     ) -> tuple[list[Step], Pass]:
         """Take steps until *row* is as wished; return them and the last pass.
 
         Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
-        seconds are over. The wish stands in each case, its trouble noted.
+        seconds are over; not *stubborn*: Failed also where the same step of a wish
+        that comes has failed again and again for some seconds.
+        The wish stands in each case, its trouble noted.
         """
-        return self._drive(_Attempt(row, time.monotonic() + timeout, progress))
+        with recorded():
+            return self._drive(self._attempt(row, timeout, progress, stubborn=stubborn))
 
     def connect(self, row: Attachment, timeout: float, progress: Progress = silent) -> list[Step]:
         """Make the link of *row* without asking the hypervisor anything; return the steps.
 
         Raises as :meth:`settle`.
         """
-        attempt = _Attempt(row, time.monotonic() + timeout, progress, link_only=True)
-        return self._drive(attempt)[0]
+        attempt = self._attempt(row, timeout, progress, link_only=True)
+        with recorded():
+            return self._drive(attempt)[0]
 
     def record(
         self,
@@ -105,6 +190,8 @@ class Settler:
         wish: Attachment,
         timeout: float = 60.0,
         progress: Progress = silent,
+        *,
+        stubborn: bool = True,
     ) -> tuple[Attachment, list[Step]]:
         """Write *wish* in the place of *before*; return it as it is recorded, and the steps.
 
@@ -117,7 +204,7 @@ class Settler:
             return before, []
         steps: list[Step] = []
         if before and before.want > Level.ABSENT and before.connection != wish.connection:
-            attempt = _Attempt(wish, time.monotonic() + timeout, progress, candidate=True)
+            attempt = self._attempt(wish, timeout, progress, candidate=True, stubborn=stubborn)
             steps = self._drive(attempt)[0]
         return self._records.put(wish), steps
 
@@ -129,6 +216,19 @@ class Settler:
         except MoorlineError as e:
             # The refusal is what the caller must hear; `show` tells of this.
             self.note(row, e)
+
+    def _attempt(
+        self,
+        row: Attachment,
+        timeout: float,
+        progress: Progress,
+        *,
+        link_only: bool = False,
+        candidate: bool = False,
+        stubborn: bool = True,
+    ) -> _Attempt:
+        end = self._clock.now() + timeout
+        return _Attempt(row, end, progress, self._clock, link_only, candidate, stubborn)
 
     def _drive(self, attempt: _Attempt) -> tuple[list[Step], Pass]:
         while True:
@@ -151,7 +251,7 @@ class Settler:
 
     def push(self, row: Attachment, progress: Progress = silent) -> Pass | MoorlineError:
         """Take steps as far as they go without waiting; errors are noted and returned."""
-        attempt = _Attempt(row, time.monotonic(), progress)
+        attempt = self._attempt(row, 0.0, progress)
         for _ in range(len(Step)):
             try:
                 done = self._reconciler.advance(row.key, attempt.about_to)

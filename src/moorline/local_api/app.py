@@ -159,7 +159,7 @@ class App:
         if not route.changes:
             deadline = LOOK_DEADLINE
         elif "timeout" in route.fields:
-            deadline = arguments.get("timeout", route.fields["timeout"].default) + GRACE
+            deadline = route.patience(arguments) + GRACE
         else:
             deadline = LONGEST_TIMEOUT
         return calls.run(lambda progress: route.call(self._facade, arguments, progress), deadline)

@@ -69,8 +69,7 @@ class Client(Moorline):
 
     def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
         progress = arguments.pop("progress", silent)
-        own = route.fields["timeout"].default if "timeout" in route.fields else 0.0
-        patience = self._timeout + arguments.get("timeout", own)
+        patience = self._timeout + route.patience(arguments)
         path, body = _written(route, shapes.encode(arguments))
         try:
             answer = self._exchange(route.method, path, body, patience, progress)

@@ -16,6 +16,7 @@ EXIT_CODES: dict[type[MoorlineError], int] = {
     errors.NotOurs: 7,
     errors.Busy: 8,
     errors.Denied: 9,
+    errors.Unavailable: 11,
 }
 STATUSES: dict[type[MoorlineError], int] = {
     errors.Refused: 422,

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from moorline.api import Moorline
-from moorline.core.driver import Progress
+from moorline.core.driver import DEFAULT_TIMEOUT, Progress
 from moorline.core.untrusted import LARGEST, check_text, parse
 from moorline.errors import Refused
 from moorline.local_api import shapes
@@ -117,6 +117,13 @@ class Route:
     @cached_property
     def tells_progress(self) -> bool:
         return "progress" in inspect.signature(self.function).parameters
+
+    def patience(self, arguments: Mapping[str, Any]) -> float:
+        """Seconds that the method goes on trying; 0 if it does not try at all."""
+        if "timeout" not in self.fields:
+            return 0.0
+        asked = arguments.get("timeout", self.fields["timeout"].default)
+        return DEFAULT_TIMEOUT if asked is None else float(asked)
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a request's fields into the method's arguments. Raises Refused."""

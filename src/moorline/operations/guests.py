@@ -10,7 +10,7 @@ from typing import Any
 
 from moorline.core.admission import Wishes
 from moorline.core.asker import is_trusted
-from moorline.core.driver import Progress, Settler, gone, silent
+from moorline.core.driver import Progress, Settler, gone, recorded, silent
 from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -97,20 +97,21 @@ class Guests:
         there = self._seen(name)  # by its id, too: that is another guest
         steps = [] if there is not None and there.guest.name == name else ["define"]
         machines.define(name, hardware)
-        machine = self._named(name)
-        end = time.monotonic() + timeout
-        id = machine.guest.id
-        made: list[_Made] = []
-        try:
-            made.append(self._wish(id, boot, format, machine.boot, end))
-            made += [self._wish(id, connection, None, 0, end) for connection in connections]
-            views = [self._settle(row, end, progress, steps) for _, row in made]
-        except Refused:
-            self._withdraw(id, made, defined="define" in steps)
-            raise
-        if start and not machine.running:
-            self._start(machine, progress, steps)
-        return GuestOutcome(name, id, start or machine.running, steps, views)
+        with recorded():
+            machine = self._named(name)
+            end = time.monotonic() + timeout
+            id = machine.guest.id
+            made: list[_Made] = []
+            try:
+                made.append(self._wish(id, boot, format, machine.boot, end))
+                made += [self._wish(id, connection, None, 0, end) for connection in connections]
+                views = [self._settle(row, end, progress, steps) for _, row in made]
+            except Refused:
+                self._withdraw(id, made, defined="define" in steps)
+                raise
+            if start and not machine.running:
+                self._start(machine, progress, steps)
+            return GuestOutcome(name, id, start or machine.running, steps, views)
 
     def start(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
@@ -161,15 +162,16 @@ class Guests:
         steps: list[str] = []
         if machine is not None:
             self._stop(machine, force, time.monotonic() + timeout, progress, steps)
-        end = time.monotonic() + timeout
-        for row in rows:
-            absent = self._records.put(gone(row)) if row.want > Level.ABSENT else row
-            self._settle(absent, end, progress, steps)
-        if machine is None:
-            return GuestOutcome(guest, rows[0].key.guest, False, steps)
-        with self._reconciler.with_guest(machine.guest.id):
-            self._able().remove(machine.guest.id)
-        return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
+        with recorded():
+            end = time.monotonic() + timeout
+            for row in rows:
+                absent = self._records.put(gone(row)) if row.want > Level.ABSENT else row
+                self._settle(absent, end, progress, steps)
+            if machine is None:
+                return GuestOutcome(guest, rows[0].key.guest, False, steps)
+            with self._reconciler.with_guest(machine.guest.id):
+                self._able().remove(machine.guest.id)
+            return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
 
     def unready(self, guest: str) -> list[str]:
         """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""

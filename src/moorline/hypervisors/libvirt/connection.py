@@ -22,6 +22,11 @@ from typing import Any, TypeVar
 
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 
+
+class Rejected(Refused):
+    """libvirt will never take what it was given, unless what it clashes with goes."""
+
+
 T = TypeVar("T")
 Do = Callable[[Any], T]
 
@@ -103,8 +108,9 @@ class Connection:
     def change(self, lane: str, do: Do[T]) -> T:
         """Run *do*, which changes something.
 
-        Raises as :meth:`look`, Failed (libvirt says that it did not work), and
-        Uncertain also if the connection broke, because libvirtd may have gone on.
+        Raises as :meth:`look`, Failed (libvirt says that it did not work), Rejected
+        (it never will: the definition or the device is at fault), and Uncertain also
+        if the connection broke, because libvirtd may have gone on.
         """
         answer: T = self._run(_Call(lane, do, asks=False), lost=Uncertain, wrong=Failed)
         return answer
@@ -150,16 +156,34 @@ class Connection:
         code = error.get_error_code()
         if code == virt.VIR_ERR_NO_DOMAIN:
             return NotFound(text)
-        # What the call asked for will not become right: flags unknown to this driver, for one.
-        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT, virt.VIR_ERR_INVALID_ARG):
+        if code in (virt.VIR_ERR_NO_SUPPORT, virt.VIR_ERR_NO_CONNECT):
             return Refused(f"{self.uri}: {text}")
+        if code == virt.VIR_ERR_INVALID_ARG:
+            return Rejected(f"{self.uri}: {text}")
         if _denied(error, used):
             return Denied(f"{self.uri}: {text}")
         if used is None:
             return Unavailable(f"{self.uri} cannot be reached: {text}")
         if not used.isAlive():
             return lost(f"the connection to {self.uri} broke: {text}")
+        if wrong is Failed and code in _final(virt):
+            return Rejected(text)
         return wrong(text)
+
+
+def _final(virt: ModuleType) -> frozenset[int]:
+    """libvirt's codes for a change that is wrong in itself; a wrong argument is in a look, too.
+
+    VIR_ERR_OPERATION_INVALID is none: it tells of the guest's state, which changes.
+    """
+    return frozenset(
+        {
+            virt.VIR_ERR_XML_ERROR,
+            virt.VIR_ERR_XML_DETAIL,
+            virt.VIR_ERR_XML_INVALID_SCHEMA,
+            virt.VIR_ERR_CONFIG_UNSUPPORTED,
+        }
+    )
 
 
 def _denied(error: Any, used: Any) -> bool:

@@ -20,14 +20,11 @@ _PATH_END = re.compile(r"[\s,;:'\"]")
 _STORED = ("disk", "backingStore", "mirror", "dataStore")
 _TOLD = ("file", "block", "dir", "volume", "network", "nvme", "vhostvdpa")
 """Types of storage that name a path or a volume, or are no file of this host."""
-_PLACES = {
-    "pcie-root-port": 1,
-    "pcie-switch-downstream-port": 1,
-    "pcie-to-pci-bridge": 31,
-    "pci-bridge": 31,
-    "pci-root": 31,
-}
-"""How many devices can be hot-plugged into a PCI controller, by its model."""
+_PCIE = {"pcie-root-port": 1, "pcie-switch-downstream-port": 1}
+_PCI = {"pci-root": 31, "pci-bridge": 31}
+"""How many virtio disks can be hot-plugged into a PCI controller, by its model. Where the root
+is PCI Express, libvirt puts them into its ports alone: conventional bridges have no room for
+them (virtio's flags in qemuDomainDeviceCalculatePCIConnectFlags of libvirt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +151,9 @@ class Half:
 
     @cached_property
     def hotplug_ports(self) -> tuple[int, int] | None:
-        """Free and all places for a hot-plugged PCI device; None: it has no PCI.
+        """Free and all places for a hot-plugged virtio disk; None: it has no PCI.
 
-        q35: a root port takes one device, and the root bus none while running.
+        q35: a root port takes one device; the root bus and conventional bridges none.
         pc: the root bus and each bridge have 31 places (0 is not for devices), and
         the root bus's first is the chipset's. https://libvirt.org/pci-hotplug.html
         """
@@ -165,12 +162,14 @@ class Half:
             bus = int(address.get("bus", "0"), 16)
             used.setdefault(bus, set()).add(address.get("slot", "0x00"))
         controllers = self._xml.findall("devices/controller[@type='pci']")
+        express = any(each.get("model") == "pcie-root" for each in controllers)
+        places = _PCIE if express else _PCI
         total = free = 0
         for controller in controllers:
             if _get(controller, "target", "hotplug") == "off":
                 continue
             model = controller.get("model", "")
-            room = _PLACES.get(model, 0)
+            room = places.get(model, 0)
             chipset = {"0x01"} if model == "pci-root" else set()
             total += room
             free += max(0, room - len(used.get(int(controller.get("index", "0")), set()) | chipset))

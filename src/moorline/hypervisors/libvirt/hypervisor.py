@@ -6,11 +6,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.access import (
     demand_readable,
@@ -18,13 +17,14 @@ from moorline.hypervisors.libvirt.access import (
     qemu_ids,
     readable_here,
 )
-from moorline.hypervisors.libvirt.connection import Connection, module
-from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
-from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
+from moorline.hypervisors.libvirt.connection import Connection, Rejected, module
+from moorline.hypervisors.libvirt.disk import disk_xml, path_of
+from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.openfiles import with_stale
+from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.survey import Survey, as_named, located, look
 from moorline.model import (
@@ -42,8 +42,6 @@ from moorline.model import (
 from moorline.ports import Measure, Places, Readable, Wake
 
 REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
-LIVE, CONFIG = 1, 2
-"""VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
 BYTES = 1
 """VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
 CAPACITY = 0
@@ -52,7 +50,6 @@ storage: of a file that QEMU has written to, its "physical" size is what is allo
 ASK_AGAIN = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
-FORMATS = ("raw", "qcow2")
 _LOOK = 0.02
 
 
@@ -107,7 +104,7 @@ class Libvirt:
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)
-        _check(domain, domain.halves(), source, options)
+        check(domain, domain.halves(), source, options)
         self._demand_readable(source, options)
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source))
@@ -116,29 +113,29 @@ class Libvirt:
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
         domain = self._just_seen(guest)
-        if domain is None or not _missing(domain, volume):
+        if domain is None or not missing_from(domain, volume):
             domain = self._look(guest)  # "it is there already" is said of what is, not of what was
-        flags = _missing(domain, volume)
+        flags = missing_from(domain, volume)
         if not flags:
             return
-        target, bus, unit = _place(domain, volume, source, options)
+        place = place_for(domain, volume, source, options)
         self._demand_readable(source, options)
         xml = disk_xml(
             volume,
             source,
             options,
-            target=target,
-            bus=bus,
+            target=place.target,
+            bus=place.bus,
             controller=next((h.scsi_controller for h in domain.halves()), None) or 0,
-            unit=unit,
+            unit=place.unit,
             qemu=self._qemu_version(),
         )
         try:
             self._connection.change(
                 guest, lambda virt: self._handle(virt, guest).attachDeviceFlags(xml, flags)
             )
-        except Failed as e:
-            self._look_again(guest, volume, source, flags, e)
+        except (Failed, Rejected) as e:
+            self._look_again(guest, volume, source, place, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
@@ -216,7 +213,7 @@ class Libvirt:
             self._connection.change(
                 guest, lambda virt: self._handle(virt, guest).detachDeviceAlias(alias, flag)
             )
-        except (Failed, NotFound) as e:
+        except (Failed, NotFound, Rejected) as e:
             return e  # it may be gone, or going: a look decides, not the error
         return None
 
@@ -256,17 +253,25 @@ class Libvirt:
         return self._qemu
 
     def _look_again(
-        self, guest: GuestId, volume: VolumeId, source: DiskSource, flags: int, error: Failed
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        source: DiskSource,
+        place: Place,
+        flags: int,
+        error: Failed | Rejected,
     ) -> None:
         """Raise what an attach came to that libvirt calls failed; another may have made it."""
         domain = self._look(guest)
-        missing = _missing(domain, volume)
+        missing = missing_from(domain, volume)
         if not missing:
             return
         if missing != flags:
             raise Uncertain(f"{error.message} (though a part of it was done)") from error
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source)) from error
+        if isinstance(error, Rejected) and place.is_taken(domain, volume):
+            raise Failed(error.message) from error  # by somebody who was faster: choose anew
         raise error
 
 
@@ -299,87 +304,6 @@ def _as_uuid(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         return ""
-
-
-def _missing(domain: Domain, volume: VolumeId) -> int:
-    flags = 0
-    if domain.live is not None and volume not in domain.live.disks:
-        flags |= LIVE
-    if domain.defined is not None and volume not in domain.defined.disks:
-        flags |= CONFIG
-    return flags
-
-
-def _place(
-    domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions
-) -> tuple[str, str, int | None]:
-    """Choose target, bus and unit; free in both halves, or as one of them has it.
-
-    Raises Refused, NotOurs (that one's disk is another).
-    """
-    halves = domain.halves()
-    there = next((half.disks[volume] for half in halves if volume in half.disks), None)
-    if there is not None:
-        if there.source != path_of(source):
-            raise NotOurs(
-                f"{domain.name} has a disk marked as {volume} that is {there.source},"
-                f" not {path_of(source)}"
-            )
-        # Both halves must agree, or the disk moves when the guest reboots.
-        same = replace(options, target=there.target, bus=there.bus)
-        _check(domain, [half for half in halves if volume not in half.disks], source, same)
-        return there.target, there.bus, there.unit
-    _check(domain, halves, source, options)
-    if any(f"{MARK}{volume}" in half.aliases for half in halves):
-        raise NotOurs(
-            f"{domain.name} has a device with the alias {MARK}{volume} that is not volume {volume}",
-            hint=f"virsh dumpxml {domain.name}",
-        )
-    bus = bus_of(options)
-    unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
-    taken = {target for half in halves for target in half.targets}
-    return options.target or next_target(bus, taken), bus, unit
-
-
-def _check(
-    domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions
-) -> None:
-    """Refuse what cannot work in *halves*, in words that say what to do."""
-    path_of(source)
-    if isinstance(source, ImageFile) and source.format not in FORMATS:
-        raise Refused(f"QEMU has no driver for {source.format} files here")
-    if options.shared and isinstance(source, ImageFile) and source.format != "raw":
-        raise Refused(f"a {source.format} file cannot be written to by several guests")
-    bus = bus_of(options)
-    if any(options.target in half.targets for half in halves if options.target):
-        raise Refused(f"{domain.name} has a disk {options.target} already")
-    if bus == "scsi":
-        _check_controllers(domain)
-    elif domain.live in halves and domain.live is not None:
-        _check_ports(domain.name, domain.live)
-
-
-def _check_controllers(domain: Domain) -> None:
-    controllers = {half.scsi_controller for half in domain.halves()}
-    if None in controllers:
-        raise Refused(
-            f"{domain.name} has no virtio-scsi controller",
-            hint="add one, or use the bus virtio",
-        )
-    if len(controllers) > 1:
-        raise Refused(
-            f"the virtio-scsi controllers of {domain.name} are not those of its definition",
-            hint="restart it, or use the bus virtio",
-        )
-
-
-def _check_ports(name: str, live: Half) -> None:
-    if live.hotplug_ports is not None and not live.hotplug_ports[0]:
-        raise Refused(
-            f"{name} has no free PCI port for a virtio disk"
-            f" ({live.hotplug_ports[1]} for hot-plugging, none of them free)",
-            hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
-        )
 
 
 def _saved(name: str, volume: VolumeId) -> Failed:

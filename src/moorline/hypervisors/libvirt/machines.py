@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
-from moorline.hypervisors.libvirt.connection import Connection, Do, T, module
+from moorline.hypervisors.libvirt.connection import Connection, Do, Rejected, T, module
 from moorline.hypervisors.libvirt.definition import (
     Platform,
     addresses,
@@ -62,10 +62,10 @@ class LibvirtMachines:
         try:
             # Without a UUID, libvirt never takes it for a guest that is there already.
             self._connection.change(name, lambda virt: virt.defineXMLFlags(xml, validate))
-        except Failed as e:
+        except (Failed, Rejected) as e:
             if self._refuse_other(name, hardware):  # somebody was faster
                 return
-            if _code(e) in _unusable():
+            if isinstance(e, Rejected):
                 raise Refused(f"libvirt refuses the definition of {name}: {e.message}") from e
             raise
 
@@ -223,23 +223,3 @@ def _network(virt: Any, asked: str) -> str:
             f"there is no network {asked} that is up", hint=", ".join(sorted(up)) or "none is up"
         )
     return asked or ("default" if "default" in up else "")
-
-
-def _code(error: Failed) -> int | None:
-    cause = error.__cause__
-    code: int | None = cause.get_error_code() if isinstance(cause, module().libvirtError) else None
-    return code
-
-
-def _unusable() -> frozenset[int]:
-    """libvirt's codes for a definition that it will never take."""
-    virt = module()
-    return frozenset(
-        {
-            virt.VIR_ERR_XML_ERROR,
-            virt.VIR_ERR_XML_DETAIL,
-            virt.VIR_ERR_XML_INVALID_SCHEMA,
-            virt.VIR_ERR_CONFIG_UNSUPPORTED,
-            virt.VIR_ERR_INVALID_ARG,
-        }
-    )

@@ -1,0 +1,113 @@
+"""Where a disk goes in a guest: its target, bus and unit; or why it cannot go anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from moorline.errors import NotOurs, Refused
+from moorline.hypervisors.libvirt.disk import bus_of, next_target, next_unit, path_of
+from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
+from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
+
+LIVE, CONFIG = 1, 2
+"""VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
+FORMATS = ("raw", "qcow2")
+
+
+class Place(NamedTuple):
+    """What was chosen for a disk."""
+
+    target: str
+    bus: str
+    unit: int | None
+    """On the SCSI controller; None on other buses."""
+
+    def is_taken(self, domain: Domain, volume: VolumeId) -> bool:
+        """Whether something else in *domain* is there now, or has the volume's alias."""
+        return any(
+            self.target in half.targets
+            or f"{MARK}{volume}" in half.aliases
+            or self.unit in half.units
+            for half in domain.halves()
+            if volume not in half.disks
+        )
+
+
+def missing_from(domain: Domain, volume: VolumeId) -> int:
+    """The halves of *domain* that lack the volume, as flags."""
+    flags = 0
+    if domain.live is not None and volume not in domain.live.disks:
+        flags |= LIVE
+    if domain.defined is not None and volume not in domain.defined.disks:
+        flags |= CONFIG
+    return flags
+
+
+def place_for(domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions) -> Place:
+    """Choose target, bus and unit; free in both halves, or as one of them has it.
+
+    Raises Refused, NotOurs (that one's disk is another).
+    """
+    halves = domain.halves()
+    there = next((half.disks[volume] for half in halves if volume in half.disks), None)
+    if there is not None:
+        if there.source != path_of(source):
+            raise NotOurs(
+                f"{domain.name} has a disk marked as {volume} that is {there.source},"
+                f" not {path_of(source)}"
+            )
+        # Both halves must agree, or the disk moves when the guest reboots.
+        same = replace(options, target=there.target, bus=there.bus)
+        check(domain, [half for half in halves if volume not in half.disks], source, same)
+        return Place(there.target, there.bus, there.unit)
+    check(domain, halves, source, options)
+    if any(f"{MARK}{volume}" in half.aliases for half in halves):
+        raise NotOurs(
+            f"{domain.name} has a device with the alias {MARK}{volume} that is not volume {volume}",
+            hint=f"virsh dumpxml {domain.name}",
+        )
+    bus = bus_of(options)
+    unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
+    taken = {target for half in halves for target in half.targets}
+    return Place(options.target or next_target(bus, taken), bus, unit)
+
+
+def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions) -> None:
+    """Refuse what cannot work in *halves*, in words that say what to do."""
+    path_of(source)
+    if isinstance(source, ImageFile) and source.format not in FORMATS:
+        raise Refused(f"QEMU has no driver for {source.format} files here")
+    if options.shared and isinstance(source, ImageFile) and source.format != "raw":
+        raise Refused(f"a {source.format} file cannot be written to by several guests")
+    bus = bus_of(options)
+    if any(options.target in half.targets for half in halves if options.target):
+        raise Refused(f"{domain.name} has a disk {options.target} already")
+    if bus == "scsi":
+        _check_controllers(domain)
+    elif domain.live in halves and domain.live is not None:
+        _check_ports(domain.name, domain.live)
+
+
+def _check_controllers(domain: Domain) -> None:
+    controllers = {half.scsi_controller for half in domain.halves()}
+    if None in controllers:
+        raise Refused(
+            f"{domain.name} has no virtio-scsi controller",
+            hint="add one, or use the bus virtio",
+        )
+    if len(controllers) > 1:
+        raise Refused(
+            f"the virtio-scsi controllers of {domain.name} are not those of its definition",
+            hint="restart it, or use the bus virtio",
+        )
+
+
+def _check_ports(name: str, live: Half) -> None:
+    if live.hotplug_ports is not None and not live.hotplug_ports[0]:
+        raise Refused(
+            f"{name} has no free PCI port for a virtio disk"
+            f" ({live.hotplug_ports[1]} for hot-plugging, none of them free)",
+            hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
+        )

@@ -1,0 +1,166 @@
+"""How long a caller waits, and what he is promised when he has waited enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.core.driver import Clock, Settler
+from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
+from moorline.local_api.problem import exit_code
+from moorline.model import GuestId, Level
+from moorline.testing.faults import Fault
+from moorline.testing.toys import BASE, ToyHypervisor
+from tests.support.rig import Rig
+
+S1 = str(BASE / "s1")
+
+
+def connection(name: str = "a") -> dict[str, object]:
+    data = {"share": "s1", "name": name, "volume_id": name}
+    return {"driver_volume_type": "toy", "data": data}
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig("g1")
+
+
+class Hours:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self, then: Callable[[float], None] = lambda now: None) -> None:
+        self.now = 0.0
+        self._then = then
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._then(self.now)
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep)
+
+
+def settle(rig: Rig, hours: Hours, timeout: float = 60.0, *, stubborn: bool) -> None:
+    rig.wish("a", "g1", Level.ATTACHED)
+    (row,) = rig.records.all()
+    Settler(rig.records, rig.reconciler(), hours.clock()).settle(row, timeout, stubborn=stubborn)
+
+
+# --- what cannot come true ------------------------------------------------------
+
+
+def test_who_gave_no_time_is_not_kept_waiting_for_what_fails_alike(rig: Rig) -> None:
+    rig.world.hung.add("s1")
+    hours = Hours()
+    with pytest.raises(Failed, match="s1 cannot be mounted") as error:
+        settle(rig, hours, stubborn=False)
+    assert "the wish is kept" in error.value.hint
+    assert 3 < hours.now <= 10
+    assert [row.want for row in rig.records.all()] == [Level.ATTACHED]
+
+
+def test_who_gave_a_time_has_it(rig: Rig) -> None:
+    rig.world.hung.add("s1")
+    hours = Hours()
+    with pytest.raises(Failed):
+        settle(rig, hours, stubborn=True)
+    assert hours.now > 40
+
+
+def test_what_comes_back_in_time_is_waited_for(rig: Rig) -> None:
+    rig.world.hung.add("s1")
+    settle(rig, Hours(lambda now: rig.world.hung.clear() if now > 2 else None), stubborn=False)
+    rig.check({("a", "g1"): Level.ATTACHED})
+
+
+def test_what_may_have_happened_is_looked_at_to_the_end(rig: Rig) -> None:
+    rig.world.faults.plan(*[(number, Fault.UNDONE) for number in range(1, 99)])
+    hours = Hours()
+    with pytest.raises(Uncertain):
+        settle(rig, hours, stubborn=False)
+    assert hours.now > 40
+
+
+def test_a_service_that_is_away_is_waited_for(rig: Rig) -> None:
+    """libvirtd takes longer than a mount command to be there after a reboot."""
+    rig.world.blind = True
+    hours = Hours()
+    with pytest.raises(Failed):
+        settle(rig, hours, stubborn=False)
+    assert hours.now > 40
+
+
+def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
+    rig.owner().attach("g1", connection())
+    rig.world.guests[GuestId("g1")].deaf = True
+    rig.wish("a", "g1", Level.ABSENT)
+    (row,) = rig.records.all()
+    hours = Hours()
+    with pytest.raises(Failed):
+        Settler(rig.records, rig.reconciler(), hours.clock()).settle(row, 60.0, stubborn=False)
+    assert hours.now > 40
+
+
+def test_an_attach_without_a_time_is_such_a_caller(rig: Rig) -> None:
+    """The façade's default is told apart from 60 s that somebody asked for."""
+    outcome = rig.owner().attach("g1", connection(), timeout=None)
+    assert outcome.view.seen == "attached"
+
+
+# --- what is promised --------------------------------------------------------
+
+
+def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> None:
+    rig.world.blind = True
+    for dry_run in (True, False):
+        with pytest.raises(Unavailable) as error:
+            rig.owner().attach("g1", connection(), dry_run=dry_run, timeout=0)
+        assert exit_code(error.value) == 11
+    assert rig.records.all() == []
+    rig.world.blind = False
+    rig.wish("a", "g1", Level.ATTACHED)
+    (row,) = rig.records.all()
+    rig.world.blind = True
+    with pytest.raises(Failed, match="not attached") as failed:
+        Settler(rig.records, rig.reconciler(), Hours().clock()).settle(row, 0.0)
+    assert exit_code(failed.value) == 5
+
+
+@pytest.mark.parametrize("error", [Uncertain, Failed, Unavailable])
+def test_a_look_that_is_uncertain_is_no_change_that_is(rig: Rig, error: type[Exception]) -> None:
+    """libvirt hangs before anything was asked of it: 6 would promise a wish, too."""
+
+    class Mute:
+        """A hypervisor that does not answer when it is asked for a guest."""
+
+        def __init__(self, owner: object) -> None:
+            self._owner = owner
+
+        def find(self, guest: str) -> object:
+            raise error("libvirt did not answer")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._owner, name)
+
+    hypervisor: object = Mute(ToyHypervisor(rig.world))
+    moorline = Moorline(rig.records, rig.reconciler(), hypervisor)  # type: ignore[arg-type]
+    for do in (
+        lambda: moorline.attach("g1", connection()),
+        lambda: moorline.detach("g1", "a"),
+    ):
+        with pytest.raises(Unavailable, match="libvirt did not answer"):
+            do()
+    assert rig.records.all() == []
+
+
+def test_what_is_final_is_final(rig: Rig) -> None:
+    rig.world.mounts[S1] = "theirs"
+    with pytest.raises(NotOurs):
+        settle(rig, Hours(), stubborn=False)
+    rig.world.mounts.clear()
+    rig.world.missing.add(f"{S1}/a")
+    with pytest.raises(Refused):
+        settle(rig, Hours(), stubborn=False)
