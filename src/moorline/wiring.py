@@ -135,10 +135,10 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key", make=own)
         host = Linux()
         stack.callback(host.close)
-        name = _whose(given, Owner(store, codec), own)
-        hypervisor = registry.driver(given.hypervisor).open(
-            given.hypervisor, Site(given.values, host, store, name, own)
-        )
+        owner = Owner(store, codec)
+        name = _whose(given, owner, own)
+        site = Site(given.values, host, store, name, own, partial(owner.met, own=own))
+        hypervisor = registry.driver(given.hypervisor).open(given.hypervisor, site)
         stack.callback(hypervisor.close)
         machines = hypervisor.machines() if isinstance(hypervisor, MakingGuests) else None
         if machines is not None:

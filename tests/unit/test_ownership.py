@@ -130,6 +130,77 @@ def test_a_rename_that_is_killed_anywhere_is_gone_on_with() -> None:
         owner(store).check(replace(HERE, host="h2"), own=True)
 
 
+def test_a_rename_loses_nothing_whichever_commit_it_is_killed_at() -> None:
+    """Wishes, troubles, what was released, the slots of disks: all of it, once."""
+    for fault in (Fault.KILL_BEFORE, Fault.KILL_AFTER):
+        kill = 0
+        while True:
+            faults = Faults()
+            store = MemoryStore(faults)
+            wish(store, "h1", *(f"v{n}" for n in range(45)))
+            puts = [Put(f"/moorline/released/h1/g/w{n}", b"path") for n in range(9)]
+            store.commit([], [*puts, Put("/moorline/slots/h1/g/v1", b"slot")])
+            owner(store).check(HERE, own=True)
+            before = kept(store)
+            faults.plan((kill, fault))
+            try:
+                owner(store).rename("h2", HERE, dry_run=False)
+            except Killed:
+                assert kept(store) == before
+                owner(store).rename("h2", HERE, dry_run=False)
+            else:
+                assert kill >= 4, "that many commits there are at least"
+                break
+            assert kept(store) == before
+            assert store.list("/moorline/released/h1/")[0] == []
+            assert len(store.list("/moorline/released/h2/")[0]) == 9
+            assert len(Records(store, CODEC, "h2").all()) == 45
+            owner(store).check(replace(HERE, host="h2"), own=True)
+            kill += 1
+
+
+def kept(store: MemoryStore) -> list[str]:
+    """The keys of all records, without their host's name."""
+    found = [entry.key.split("/") for entry in store.list("/moorline/")[0]]
+    return sorted("/".join(key[:3] + key[4:]) for key in found if len(key) > 3)
+
+
+def test_what_was_released_is_found_under_the_new_name() -> None:
+    store = MemoryStore()
+    wish(store, "h1", "v1")
+    records = Records(store, CODEC, "h1")
+    (row,) = records.all()
+    records.release(row, "/srv/disk.raw")
+    assert records.released() == {("g", "v1"): "/srv/disk.raw"}
+    owner(store).check(HERE, own=True)
+    owner(store).rename("h2", HERE, dry_run=False)
+    assert Records(store, CODEC, "h2").released() == {("g", "v1"): "/srv/disk.raw"}
+    assert records.released() == {}
+
+
+def test_another_hypervisor_at_the_same_place_is_refused() -> None:
+    store = MemoryStore()
+    owner(store).check(HERE, own=True)
+    owner(store).met("one", own=False)
+    assert owner(store).recorded() == HERE, "a look records nothing"
+    owner(store).met("", own=True)
+    owner(store).met("one", own=True)
+    met = replace(HERE, uuid="one")
+    assert owner(store).recorded() == met
+    owner(store).check(HERE, own=True)
+    assert owner(store).recorded() == met, "it is not met yet when a state is opened"
+    owner(store).met("one", own=False)
+    for own in (True, False):
+        with pytest.raises(Refused, match="moorline state rebind"):
+            owner(store).met("two", own=own)
+    assert owner(store).tell(HERE).steps == []
+    owner(store).rename("h2", HERE, dry_run=False)
+    assert owner(store).recorded() == replace(met, host="h2")
+    assert owner(store).rebind(HERE, dry_run=False).steps == ["rebind"]
+    owner(store).met("two", own=True)
+    assert owner(store).recorded() == replace(met, host="h2", uuid="two")
+
+
 def test_hosts_are_not_mixed() -> None:
     store = MemoryStore()
     wish(store, "h1", "v")

@@ -25,7 +25,7 @@ def show(given: Common) -> None:
     from moorline import wiring
 
     with wiring.open_state(given.settings(), own=False) as (owner, now):
-        told = owner.rebind(now, dry_run=True)
+        told = owner.tell(now)
     given.tell(told, _text(told, "belongs"))
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-from moorline.errors import Refused
+from moorline.errors import Conflict, Refused
 from moorline.model import Key
 from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
 
@@ -30,6 +30,8 @@ class Identity:
     """A digest of the machine-id; '' where this machine has none, and then not compared."""
     hypervisor: str
     """The driver, and where it is, without what only says how to get there."""
+    uuid: str = ""
+    """The hypervisor's own; '' if it has none, or was not met yet, and then not compared."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same facts for JSON and YAML; the keys are stable."""
@@ -78,9 +80,41 @@ class Owner:
             )
         known = _identity(entry) if entry else None
         _refuse_other(known or self._of_before(now), now)
-        bound = replace(now, machine=now.machine or (known.machine if known else ""))
+        bound = now
+        if known:
+            bound = replace(now, machine=now.machine or known.machine, uuid=known.uuid)
         if own and bound != known:
             self._put(entry, bound)
+
+    def met(self, uuid: str, *, own: bool) -> None:
+        """Refuse a hypervisor that is another than the state's; with *own*, record the first.
+
+        It is met when it is first asked something, which may be long after :meth:`check`.
+        Raises Refused, Unavailable.
+        """
+        entry = self._store.get(OWNER)
+        if not uuid or entry is None:
+            return
+        known = _identity(entry)
+        if known.uuid and known.uuid != uuid:
+            raise Refused(
+                f"{known.hypervisor} is another than the one that the state belongs to"
+                f" ({uuid}, not {known.uuid})",
+                hint="`moorline state rebind` if the guests of its wishes are on this one now",
+            )
+        if own and not known.uuid:
+            try:
+                self._put(entry, replace(known, uuid=uuid))
+            except Conflict:  # another thread met it, too
+                self.met(uuid, own=own)
+
+    def tell(self, now: Identity) -> Ownership:
+        """Say whose the state is, and whether it is to be bound anew."""
+        before = self.recorded()
+        if before is not None:
+            now = replace(now, uuid=before.uuid)
+        steps = [] if now == before else ["rebind"]
+        return Ownership(before, now, sum(self._hosts().values()), steps)
 
     def rename(self, name: str, now: Identity, *, dry_run: bool) -> Ownership:
         """Let all that is recorded be the host *name*'s. Raises Refused (it has records of both).
@@ -107,7 +141,10 @@ class Owner:
         return replace(told, steps=["rename"])
 
     def rebind(self, now: Identity, *, dry_run: bool) -> Ownership:
-        """Let the state belong to this machine and hypervisor; its host's name stays."""
+        """Let the state belong to this machine and hypervisor; its host's name stays.
+
+        The hypervisor's own id is recorded when it is next met.
+        """
         entry = self._store.get(OWNER)
         before = _identity(entry) if entry else None
         if before is not None:
@@ -159,7 +196,7 @@ class Owner:
 
 def _identity(entry: Entry) -> Identity:
     fields = json.loads(entry.value)
-    return Identity(fields["host"], fields["machine"], fields["hypervisor"])
+    return Identity(fields["host"], fields["machine"], fields["hypervisor"], fields.get("uuid", ""))
 
 
 def _renaming(entry: Entry | None) -> str:

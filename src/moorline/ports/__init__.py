@@ -36,10 +36,12 @@ from moorline.ports.hypervisor import (
     HypervisorDriver,
     Inspecting,
     MakingGuests,
+    Met,
     RelocatingHypervisor,
     Site,
     Wake,
     Watching,
+    welcome,
 )
 from moorline.ports.inspection import (
     Diagnosing,
@@ -106,6 +108,7 @@ __all__ = [
     "Machines",
     "MakingGuests",
     "Measure",
+    "Met",
     "Mount",
     "Option",
     "Output",
@@ -121,4 +124,5 @@ __all__ = [
     "Values",
     "Wake",
     "Watching",
+    "welcome",
 ]

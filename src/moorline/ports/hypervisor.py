@@ -152,6 +152,15 @@ class Inspecting(Hypervisor, Protocol):
         """What tells it, with a connection of its own: whoever asks closes it."""
 
 
+Met = Callable[[str], None]
+"""Told a hypervisor's own id. Raises Refused if the state belongs to another, which is then
+to be left alone; Unavailable."""
+
+
+def welcome(_: str) -> None:
+    """As :data:`Met`, where any will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a hypervisor is opened: what of this host it may need."""
@@ -164,6 +173,8 @@ class Site:
     """This host's, in the store."""
     own: bool
     """Whether we are the host's owner, who alone may write to the store."""
+    met: Met
+    """Told by a hypervisor that has a lasting id of its own, each time that it is logged on to."""
 
 
 class HypervisorDriver(Protocol):

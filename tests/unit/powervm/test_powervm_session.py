@@ -315,3 +315,22 @@ def test_failures_print_nothing_where_no_logging_is_set_up(lab: Lab) -> None:
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
     assert (run.stdout, run.stderr) == ("Unavailable\n", "")
+
+
+def test_the_system_is_told_at_each_logon_and_left_alone_if_it_is_another(lab: Lab) -> None:
+    met: list[str] = []
+
+    def welcome(uuid: str) -> None:
+        met.append(uuid)
+        if len(met) > 1:
+            raise Refused("another system")
+
+    first = NovaLink(logon(lab), met=welcome)
+    first.management()
+    first.management()
+    first.close()
+    second = NovaLink(logon(lab), met=welcome)
+    with pytest.raises(Refused, match="another system"):
+        second.management()
+    second.close()
+    assert met == [lab.system.uuid.lower()] * 2

@@ -21,7 +21,10 @@ from lab.vcenter.prompt import moorline as prompt
 from lab.vcenter.prompt import settings
 from lab.vcenter.rig import Operator
 from moorline.cli import main
+from moorline.core.ownership import OWNER
 from moorline.hypervisors.vsphere.hypervisor import VSphere
+from moorline.ports import Put
+from moorline.stores.sqlite import SqliteStore
 
 
 class Prompt:
@@ -53,6 +56,28 @@ def test_a_disk_on_vvol_is_attached_and_detached(moorline: Prompt, operator: Ope
     assert f"link used by: {guest}" in moorline("show", row["volume"]).stdout
     (why,) = json.loads(moorline("explain", row["volume"], "--output", "json").stdout)
     assert why["held_by"] == [guest]
+    moorline("detach", guest, url)
+    assert json.loads(moorline("list", "--output", "json").stdout) == []
+
+
+def test_another_vcenter_at_the_same_address_is_refused(
+    moorline: Prompt, operator: Operator, tmp_path: Path
+) -> None:
+    source = operator.disk("vvol1")
+    url, guest = f"vmdk://{source.datastore}/{source.file}", VCenter.guests[0]
+    moorline("attach", guest, url)
+    shown = json.loads(moorline("state", "show", "--output", "json").stdout)
+    own = shown["recorded"]["uuid"]
+    assert own == operator.session.content.about.instanceUuid
+    assert shown["steps"] == []
+    store = SqliteStore(tmp_path / "state" / "moorline.db")
+    entry = store.get(OWNER)
+    assert entry is not None
+    store.commit([], [Put(OWNER, entry.value.replace(own.encode(), b"another"))])
+    store.close()
+    refused = moorline("detach", guest, url, code=3)
+    assert "moorline state rebind" in refused.output
+    moorline("state", "rebind")
     moorline("detach", guest, url)
     assert json.loads(moorline("list", "--output", "json").stdout) == []
 

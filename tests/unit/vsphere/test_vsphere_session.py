@@ -353,3 +353,22 @@ def test_a_silent_session_is_kept_alive() -> None:
             VSphere(session).survey()
             session.close()
             assert lab.calls()["Login"] == logins
+
+
+def test_vcenter_is_told_at_each_logon_and_left_alone_if_it_is_another(lab: VCenter) -> None:
+    met: list[str] = []
+
+    def welcome(uuid: str) -> None:
+        met.append(uuid)
+        if len(met) > 1:
+            raise Refused("another vCenter")
+
+    first = Session(logon(lab), met=welcome)
+    its = first.content.about.instanceUuid
+    first.close()
+    second = Session(logon(lab), met=welcome)
+    with pytest.raises(Refused, match="another vCenter"):
+        second.ask("the time", lambda: None)
+    second.close()
+    assert met == [its, its]
+    assert its

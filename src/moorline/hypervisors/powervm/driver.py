@@ -49,6 +49,6 @@ class PowerVMDriver:
         def look(path: Path) -> None:
             site.host.image(path.parent, path.name, "raw")
 
-        novalink = NovaLink(Logon.from_uri(uri, site.values))
+        novalink = NovaLink(Logon.from_uri(uri, site.values), met=site.met)
         slots = StoredSlots(site.store, site.name, own=site.own)
         return PowerVM(novalink, slots, look, site.host.size)

@@ -16,12 +16,13 @@ from pypowervm import const
 from pypowervm import exceptions as pvm
 from pypowervm.tasks import partition
 from pypowervm.utils.transaction import WrapperTask
+from pypowervm.wrappers.managed_system import System
 from pypowervm.wrappers.virtual_io_server import VIOS
 
-from moorline.errors import Denied, Failed, Refused
+from moorline.errors import Denied, Failed, MoorlineError, Refused
 from moorline.hypervisors.powervm.failures import ERRORS, failure, told
 from moorline.hypervisors.powervm.transport import Transport, session_class
-from moorline.ports import Values
+from moorline.ports import Met, Values, welcome
 from moorline.secret import Secret, password_in
 
 # It logs each failure with its traceback, which would reach the user's terminal
@@ -98,11 +99,15 @@ class ManagementPartition:
 class NovaLink:
     """The one connection to NovaLink of this process. Threads may share it."""
 
-    def __init__(self, logon: Logon, *, deadline: float = 60.0) -> None:
-        """*deadline*: seconds that a call, and a change with its repetitions, may take."""
+    def __init__(self, logon: Logon, *, deadline: float = 60.0, met: Met = welcome) -> None:
+        """*deadline*: seconds that a call, and a change with its repetitions, may take.
+
+        *met* is told the managed system's UUID at each logon.
+        """
         self.host = logon.host
         self.deadline = deadline
         self._logon = logon
+        self._met = met
         self._transport = Transport(logon.ca)
         self._session_class = session_class(self._transport)
         self._lock = threading.Lock()
@@ -204,7 +209,13 @@ class NovaLink:
                 f"{given.host} is an HMC, not NovaLink",
                 hint="Moorline runs on the NovaLink partition of the system that it serves",
             )
-        return pvm_adapter.Adapter(session)
+        adapter = pvm_adapter.Adapter(session)
+        try:
+            self._met(_system(adapter))
+        except MoorlineError:
+            session._logoff()
+            raise
+        return adapter
 
     def _drop_if_unauthorized(self, adapter: Any, error: Exception) -> None:
         # pypowervm logs on again by itself, once. When that fails it never
@@ -215,6 +226,15 @@ class NovaLink:
         with self._lock:
             if self._adapter is adapter:
                 self._adapter = None
+
+
+def _system(adapter: Any) -> str:
+    """The UUID of the one system that a NovaLink manages. '': it did not say."""
+    try:
+        systems = System.get(adapter)
+    except ERRORS:
+        return ""  # whoever asks next is told what is wrong
+    return str(systems[0].uuid).lower() if len(systems) == 1 else ""
 
 
 def _management(adapter: Any) -> ManagementPartition:

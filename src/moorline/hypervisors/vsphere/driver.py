@@ -44,4 +44,4 @@ class VSphereDriver:
             raise Refused(
                 f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'"
             ) from e
-        return VSphere(Session(Logon.from_uri(uri, site.values)))
+        return VSphere(Session(Logon.from_uri(uri, site.values), met=site.met))

@@ -17,7 +17,7 @@ from pyVmomi import vim
 from moorline.errors import Denied, MoorlineError, Refused
 from moorline.hypervisors.vsphere.client.failures import BREAKS, ERRORS, failure
 from moorline.hypervisors.vsphere.client.transport import Stub, Trust
-from moorline.ports import Values
+from moorline.ports import Met, Values, welcome
 from moorline.secret import Secret, password_in
 
 T = TypeVar("T")
@@ -86,13 +86,22 @@ class Session:
     """The one session with vCenter of this process. Threads may share it."""
 
     def __init__(
-        self, logon: Logon, *, deadline: float = 60.0, keep_alive: float = KEEP_ALIVE
+        self,
+        logon: Logon,
+        *,
+        deadline: float = 60.0,
+        keep_alive: float = KEEP_ALIVE,
+        met: Met = welcome,
     ) -> None:
-        """*deadline*: seconds that a call may take. *keep_alive*: between two signs of life."""
+        """*deadline*: seconds that a call may take. *keep_alive*: between two signs of life.
+
+        *met* is told vCenter's own UUID at each logon.
+        """
         self.host, self.port = logon.host, logon.port
         self.deadline = deadline
         self.trust = Trust(logon.ca, logon.thumbprint)
         self._logon = logon
+        self._met = met
         self._stub = self._new_stub("/sdk", VERSION)
         self._pbm = self._new_stub("/pbm/sdk", PBM_VERSION)
         self._lock = threading.Lock()
@@ -219,6 +228,12 @@ class Session:
             raise denied from error
         except ERRORS as error:
             raise failure(f"{given.host} cannot be logged in to", error, sent=False) from error
+        try:
+            self._met(content.about.instanceUuid or "")  # a host without vCenter has none
+        except MoorlineError:
+            with suppress(*ERRORS):  # it ends by itself, too
+                content.sessionManager.Logout()
+            raise
         return content
 
 
