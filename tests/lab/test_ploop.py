@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from libvirt_rig import until
 from virtuozzo_story import ID, Story
 
 from lab import host
@@ -117,6 +120,37 @@ def test_a_busy_device_keeps_the_mount(story: PloopStory) -> None:
         assert "busy" in busy.stderr
         assert device.exists()
         assert story.mounts() == 1
+    story.run("detach")
+    story.check(False)
+
+
+def client(cluster: str) -> int:
+    """The process that serves the cluster's mount."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_text(errors="replace").split("\0")
+            if cluster in words and any(Path(word).name == "vstorage-mount" for word in words):
+                return int(process.name)
+    raise AssertionError(f"nobody serves {cluster}")
+
+
+def test_a_dead_share_leaves_the_device_to_the_guest_that_runs(story: PloopStory) -> None:
+    """Seen gone, its client lets a file's mount be made anew under guests; a device is not."""
+    options = ("--config-file", str(story.config))
+    story.run("attach")
+    device = Path(source(story.guest))
+    os.kill(client(story.cluster.name), signal.SIGKILL)
+    until(lambda: story.views()[0]["seen"] == "broken")
+    parked = story.run("attach", code=7)
+    assert f"stop its users first: {story.guest.name}" in parked.stderr
+    assert story.moorline("sweep", *options, code=5)
+    assert story.verbs() == ["mount"]
+    assert device.exists()
+    assert story.mounts() == 1
+    story.run("detach")  # its user is told, and lets go
+    story.check(False)
+    story.run("attach")
+    story.check(True)
     story.run("detach")
     story.check(False)
 
