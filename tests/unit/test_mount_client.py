@@ -66,6 +66,16 @@ def test_an_older_kernel_leaves_it_to_the_arguments(table: Table) -> None:
     assert table.clients() == ["client (8)"]
 
 
+def test_the_client_of_a_mount_that_lives_on_elsewhere_serves_no_later_one(table: Table) -> None:
+    """Its arguments name the same mount point; the file that its command had locked is gone."""
+    table.process(7, "client", "r/one", AT)
+    (table.root / "7/fd/4").symlink_to(f"{AT}.lock")
+    assert table.clients() == ["client (7)"]
+    (table.root / "7/fd/4").unlink()
+    (table.root / "7/fd/4").symlink_to(f"{AT}.lock (deleted)")
+    assert table.clients() == []
+
+
 def test_who_serves_a_mount_that_cannot_be_told_may_serve_this_one(table: Table) -> None:
     table.process(7, "client", "--config", "/etc/client.conf")
     assert table.clients() is None

@@ -77,8 +77,24 @@ def _serves(process: Path, mount: Mount, others: set[str]) -> bool | None:
         return None
     except OSError:
         return False  # it has ended
+    if None in files and _is_former(process, mount):
+        return False
     words = arguments(process) if None in files else []
     return _any_of([_is(file, words, mount, others) for file in files])
+
+
+def _is_former(process: Path, mount: Mount) -> bool:
+    """Whether a process is the client of a mount that was there before, and lives on elsewhere.
+
+    Then the file beside the mount point that its command had locked has been removed.
+    """
+    with suppress(OSError):
+        for each in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):  # it is closed meanwhile
+                name = str(each.readlink())
+                if name.startswith(f"{mount.target}.") and name.endswith(" (deleted)"):
+                    return True
+    return False
 
 
 def _is(
