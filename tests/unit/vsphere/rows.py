@@ -31,6 +31,7 @@ class Rows:
         ]
         page = SimpleNamespace(objects=objects, token=None)
         view = vim.view.ContainerView("view-1", Silent())
+        self.views: dict[Any, Any] = {}
         self.content = SimpleNamespace(
             rootFolder=None,
             viewManager=SimpleNamespace(CreateContainerView=lambda *_, **__: view),

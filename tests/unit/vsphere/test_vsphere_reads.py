@@ -10,11 +10,13 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import Operator, vsphere
+from lab.vcenter.rig import MIB, Operator, vsphere
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client import failures, tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.hypervisor import VSphere
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, DiskState, GuestId, VolumeId
 
 V1 = VolumeId("v1")
@@ -246,3 +248,50 @@ def test_a_fault_tells_what_it_is_about(
     with pytest.raises(MoorlineError) as told:
         tasks.run(vm._session, "x", lambda: ref.ReconfigVM_Task(vim.vm.ConfigSpec()), deadline=9)
     assert told.value.message == f"x: vCenter says: injected {fault}{more}"
+
+
+# --- the view of all machines ----------------------------------------------------
+
+
+def names_of(vm: VSphere) -> set[str]:
+    return {guest.name for guest in vm.survey()}
+
+
+def test_all_machines_are_looked_at_through_one_view(
+    lab: VCenter, operator: Operator, vm: VSphere, web: GuestId
+) -> None:
+    for _ in range(2):
+        source = operator.disk("nfs1")
+        lab.heal()
+        vm.attach(web, V1, source, PLAIN)
+        vm.detach(web, V1)
+    assert lab.calls() == {
+        "RetrievePropertiesEx": 4,
+        "QueryVirtualDiskUuid": 1,
+        "ReconfigVM_Task": 2,
+    }
+
+
+def test_the_view_shows_what_came_and_what_went(vm: VSphere, makes: Provisioner) -> None:
+    before = names_of(vm)
+    makes.hold(Order("box", empty=MIB, memory=64, cluster=VCenter.cluster))
+    assert names_of(vm) == {*before, "box"}
+    makes.remove("box")
+    assert names_of(vm) == before
+
+
+def test_the_view_is_made_anew_with_the_session(
+    lab: VCenter, operator: Operator, vm: VSphere
+) -> None:
+    before = names_of(vm)
+    for lose in (
+        operator.log_everybody_out,
+        lambda: lab.fault("RetrievePropertiesEx", Fault="ManagedObjectNotFound"),
+    ):
+        lab.heal()
+        lose()
+        assert names_of(vm) == before
+        assert lab.calls()["CreateContainerView"] > 0
+        lab.heal()
+        assert names_of(vm) == before
+        assert "CreateContainerView" not in lab.calls()

@@ -21,7 +21,7 @@ from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
-from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
 from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
@@ -79,9 +79,9 @@ class VSphere:
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         _check(source, options)
-        machine = self._inventory.machine(guest)
+        machine, whole = self._inventory.among_all(guest)
         machine.free_place()
-        self._new(machine, source, self._path(source), options)
+        self._new(machine, whole, source, self._path(source), options)
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         _, device = self._attached(guest, volume)
@@ -93,11 +93,11 @@ class VSphere:
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
         _check(source, options)
-        machine = self._inventory.machine(guest)
+        machine, whole = self._inventory.among_all(guest)
         path = self._path(source)
         if _is_there(machine, volume, path):
             return
-        uuid = self._new(machine, source, path, options)
+        uuid = self._new(machine, whole, source, path, options)
         spec, controller, unit = specs.plug(machine, volume, path, uuid, options)
         try:
             self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
@@ -253,12 +253,14 @@ class VSphere:
             raise Refused(f"{source.machine} is not a machine that only holds a volume")
         return disks[0].path
 
-    def _new(self, machine: Machine, source: DiskSource, path: str, options: DiskOptions) -> str:
+    def _new(
+        self, machine: Machine, whole: Whole, source: DiskSource, path: str, options: DiskOptions
+    ) -> str:
         """The UUID of a disk that *machine* does not have, which also proves that it is there.
 
         Raises Refused, NotOurs if it or another machine has the disk, under whatever name.
         """
-        whole, store = self._inventory.whole(), ""
+        store = ""
         if isinstance(source, DatastoreDisk):
             within = self._inventory.datacenter(machine.ref)._moId
             store = self._naming.check(source, within, whole.stores).ref._moId

@@ -116,6 +116,12 @@ class Inventory:
         """Look at all machines: those that can be read, and the others."""
         return _told_apart(self._all(READS, "the guests cannot be surveyed"))
 
+    def among_all(self, guest: GuestId) -> tuple[Machine, Whole]:
+        """Look at one machine among all that there is. Raises as :meth:`machine` does."""
+        whole = self.whole()
+        found = next((each for each in whole.machines if _same(each.id, guest)), None)
+        return found or self.machine(guest), whole
+
     def whole(self) -> Whole:
         """Look at all machines, datacenters and datastores in one call."""
         kinds = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from moorline.errors import Denied, MoorlineError, NotFound, Refused, Unavailable, Uncertain
+from moorline.errors import Denied, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.failures import words
 from moorline.hypervisors.vsphere.client.session import Session
 
@@ -61,11 +60,14 @@ def everywhere(session: Session, what: str, kind: type, paths: Sequence[str]) ->
 def everything(
     session: Session, what: str, kinds: Mapping[Any, Sequence[str]]
 ) -> list[tuple[Any, Values]]:
-    """The same, of all objects of several kinds, as they are at one moment."""
+    """The same, of all objects of several kinds, as they are at one moment.
+
+    The view of them is made once a login: vCenter keeps it up to date.
+    """
     try:
         return _in_view(session, what, kinds)
     except NotFound:  # the view went with its session
-        pass
+        session.views.pop(frozenset(kinds), None)
     try:
         return _in_view(session, what, kinds)
     except NotFound as error:
@@ -74,19 +76,18 @@ def everything(
 
 def _in_view(session: Session, what: str, kinds: Mapping[Any, Sequence[str]]) -> list[Any]:
     content = session.content
-    view = session.ask(
-        what,
-        lambda: content.viewManager.CreateContainerView(
-            content.rootFolder, [*kinds], recursive=True
-        ),
-    )
+    view = session.views.get(frozenset(kinds))
+    if view is None:
+        view = session.ask(
+            what,
+            lambda: content.viewManager.CreateContainerView(
+                content.rootFolder, [*kinds], recursive=True
+            ),
+        )
+        session.views[frozenset(kinds)] = view  # of this login, which may be a new one
     to_each = collector.TraversalSpec(type=vim.view.ContainerView, path="view", skip=False)
     source = collector.ObjectSpec(obj=view, skip=True, selectSet=[to_each])
-    try:
-        return fetch(session, what, [source], kinds)
-    finally:
-        with suppress(MoorlineError):  # it ends with the session
-            session.ask(what, view.DestroyView)
+    return fetch(session, what, [source], kinds)
 
 
 def _all_pages(session: Session, wanted: Any) -> list[Any]:

@@ -106,6 +106,8 @@ class Session:
         self._pbm = self._new_stub("/pbm/sdk", PBM_VERSION)
         self._lock = threading.Lock()
         self._content: Any = None
+        self.views: dict[Any, Any] = {}
+        """Views that live as long as this login, by what they show."""
         self._denied: tuple[float, Denied] | None = None
         self._keep_alive = keep_alive
         self._closed = threading.Event()
@@ -216,6 +218,7 @@ class Session:
         if self._denied and time.monotonic() < self._denied[0] + _AFTER_DENIAL:
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         self._stub.cookie = ""
+        self.views = {}
         try:
             content: Any = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
             content.sessionManager.Login(given.user, given.password.reveal())
