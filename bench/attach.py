@@ -41,7 +41,7 @@ class Bench:
         (guest,) = guests.boot(self._connection, ["bench1"], host.images(), host.SOCKETS)
         self._share.disk("held")
         self._share.disk("disk")
-        self._moorline.attach(guest.name, self._share.connection("held"), options=SCSI)
+        self._moorline.attachments.attach(guest.name, self._share.connection("held"), options=SCSI)
         self._mount()
 
         def raw() -> float:
@@ -52,13 +52,15 @@ class Bench:
 
         def ours() -> float:
             connection = self._share.connection("disk", volume_id="bench-ours")
-            took = milliseconds(lambda: self._moorline.attach(guest.name, connection, options=SCSI))
-            self._moorline.detach(guest.name, "bench-ours")
+            took = milliseconds(
+                lambda: self._moorline.attachments.attach(guest.name, connection, options=SCSI)
+            )
+            self._moorline.attachments.detach(guest.name, "bench-ours")
             return took
 
         raw_ms, ours_ms = paired(rounds, raw, ours)
         self._umount()
-        self._moorline.detach(guest.name, self._moorline.list()[0].volume)
+        self._moorline.attachments.detach(guest.name, self._moorline.attachments.list()[0].volume)
         guests.remove(guest)
         return slower("attach, link up", raw_ms, ours_ms, 1.15)
 
@@ -80,8 +82,10 @@ class Bench:
 
         def ours() -> float:
             connection = self._share.connection("disk", volume_id="bench-ours")
-            took = milliseconds(lambda: self._moorline.attach(guest.name, connection, options=SCSI))
-            self._moorline.detach(guest.name, "bench-ours")
+            took = milliseconds(
+                lambda: self._moorline.attachments.attach(guest.name, connection, options=SCSI)
+            )
+            self._moorline.attachments.detach(guest.name, "bench-ours")
             return took
 
         raw_ms, ours_ms = paired(rounds, raw, ours)
@@ -104,7 +108,7 @@ class Bench:
         def ours(place: tuple[str, int]) -> None:
             name, number = place
             connection = self._share.connection(f"v{number}", volume_id=f"v{number}")
-            self._moorline.attach(name, connection, options=SCSI)
+            self._moorline.attachments.attach(name, connection, options=SCSI)
 
         rates: tuple[list[float], list[float]] = ([], [])
         for _ in range(2):
@@ -114,8 +118,8 @@ class Bench:
                 for domain in domains:
                     domain.destroy()
                     domain.undefine()
-                for view in self._moorline.list():
-                    self._moorline.detach(view.guest_id, view.volume)
+                for view in self._moorline.attachments.list():
+                    self._moorline.attachments.detach(view.guest_id, view.volume)
         self._umount()
         raw_rate, our_rate = (statistics.median(each) for each in rates)
         what = f"{volumes} volumes on {count} guests, one share, {threads} threads"

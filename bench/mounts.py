@@ -55,11 +55,11 @@ class Farm:
         return _result(f"{len(connections) - 1} shares while another one hangs", took, single)
 
     def _connect(self, connection: Connection) -> None:
-        self._moorline.attach(self._guest, connection, level=Level.CONNECTED, timeout=5)
+        self._moorline.attachments.attach(self._guest, connection, level=Level.CONNECTED, timeout=5)
 
     def _disconnect(self) -> None:
-        volumes = [view.volume for view in self._moorline.list()]
-        _all(lambda volume: self._moorline.detach(self._guest, volume), volumes)
+        volumes = [view.volume for view in self._moorline.attachments.list()]
+        _all(lambda volume: self._moorline.attachments.detach(self._guest, volume), volumes)
 
 
 def run(connection: Any) -> list[Result]:

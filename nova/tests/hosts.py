@@ -87,7 +87,9 @@ class ComputeHost:
 
     def wishes(self) -> Mapping[tuple[str, str], str]:
         """What is wanted, by volume and instance."""
-        return {(view.volume, view.guest_id): view.wanted for view in self.client.list()}
+        return {
+            (view.volume, view.guest_id): view.wanted for view in self.client.attachments.list()
+        }
 
     def wished(self) -> set[str]:
         """The volumes that somebody wants, or wants to be gone."""

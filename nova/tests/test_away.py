@@ -121,7 +121,7 @@ class TestAway(Away):
         server = self.server(boot)
         nobody = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
         for guest, volume in ((nobody, self.volume()), (server["id"], self.volume())):
-            self.one().client.attach(
+            self.one().client.attachments.attach(
                 guest,
                 self.connections[volume],
                 volume=volume,
@@ -135,8 +135,8 @@ class TestAway(Away):
         )
         virsh("define", str(file))
         self.addCleanup(virsh, "undefine", "mine")
-        made = self.one().client.attach("mine", self.connections[mine], volume=mine)
-        self.addCleanup(self.one().client.detach, "mine", mine)
+        made = self.one().client.attachments.attach("mine", self.connections[mine], volume=mine)
+        self.addCleanup(self.one().client.attachments.detach, "mine", mine)
         assert len(self.one().wishes()) == 4
         self.restart_nova()
         stay = {(boot, server["id"]): "connected", (mine, made.view.guest_id): "attached"}

@@ -58,7 +58,7 @@ class TestDefects(Scene):
             told = now.removeprefix(was)
             assert " ERROR " not in told
             assert "Traceback" not in told
-        assert not any(view.trouble for view in self.one().client.list())
+        assert not any(view.trouble for view in self.one().client.attachments.list())
 
     def test_d4_a_cluster_is_unmounted_and_its_path_tells_nothing(self) -> None:
         """os-brick never unmounts a Virtuozzo cluster, leaves a directory in /tmp at each connect,

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
     from moorline.local_api.client import Client
     from moorline.model import DiskOptions, Level
+    from moorline.ports.api import Api
     from moorline.wiring import open_host, settings
 
 __all__ = [
+    "Api",
     "Client",
     "DiskOptions",
     "Failed",
@@ -33,6 +35,7 @@ __all__ = [
     "settings",
 ]
 _WHERE = {
+    "Api": "ports.api",
     "Client": "local_api.client",
     "DiskOptions": "model",
     "Level": "model",

@@ -14,9 +14,9 @@ from moorline import config, registry
 from moorline.api import Moorline
 from moorline.care.doctor import Surroundings
 from moorline.care.eventlog import Journal
-from moorline.core.driver import silent
 from moorline.core.locks import Lanes
 from moorline.core.ownership import Identity, Owner
+from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, unreported
 from moorline.core.records import Records
 from moorline.core.writers import Writers
@@ -24,7 +24,17 @@ from moorline.errors import Denied, Refused, Unavailable
 from moorline.loop.controller import EVERY, Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
-from moorline.ports import Host, Hypervisor, Inspecting, Inventory, MakingGuests, Site, Watching
+from moorline.ports import (
+    Host,
+    Hypervisor,
+    Inspecting,
+    Inventory,
+    Machines,
+    MakingGuests,
+    Site,
+    Watching,
+)
+from moorline.ports.api import silent
 from moorline.registry import InstalledBackends
 
 if TYPE_CHECKING:
@@ -41,14 +51,38 @@ def settings(
 class _Opened(NamedTuple):
     """What an owner is made of; *close* lets go of all of it."""
 
-    moorline: Moorline
     records: Records
     backends: InstalledBackends
     hypervisor: Hypervisor
+    machines: Machines | None
     lanes: Lanes
     report: Report
     writers: Writers
     looking: Callable[[], InstalledBackends]
+    around: Surroundings
+    close: Callable[[], None]
+
+    def facade(self, pending: Callable[[], Sequence[Pending]] = tuple) -> Moorline:
+        return Moorline(
+            self.records,
+            self.reconciler(self.lanes),
+            self.hypervisor,
+            self.machines,
+            around=self.around,
+            pending=pending,
+            close=self.close,
+        )
+
+    def reconciler(self, lanes: Lanes) -> Reconciler:
+        return Reconciler(
+            self.records,
+            self.backends,
+            self.hypervisor,
+            lanes,
+            self.report,
+            self.writers,
+            self.looking,
+        )
 
 
 def open_host(
@@ -68,7 +102,7 @@ def open_host(
     asked something.
     *report* is told of every step that is taken.
     """
-    return _open(given, own, patience, waiting, report).moorline
+    return _open(given, own, patience, waiting, report).facade()
 
 
 def open_agent(
@@ -89,15 +123,7 @@ def open_agent(
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
     lanes = opened.lanes.impatient()  # workers have other things to do than wait
-    hurried = Reconciler(
-        records,
-        opened.backends,
-        hypervisor,
-        lanes,
-        opened.report,
-        opened.writers,
-        opened.looking,
-    )
+    hurried = opened.reconciler(lanes)
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
@@ -108,8 +134,7 @@ def open_agent(
         watchers=watchers,
         every=every,
     )
-    opened.moorline.pending = upkeep.pending
-    return opened.moorline, upkeep
+    return opened.facade(upkeep.pending), upkeep
 
 
 def _open(
@@ -154,10 +179,19 @@ def _open(
         told = _both(around.journal.took, report)
         writers = Writers(host)
         looking = partial(_looking, backends, host)
-        reconciler = Reconciler(records, backends, hypervisor, lanes, told, writers, looking)
         close = stack.pop_all().close
-        moorline = Moorline(records, reconciler, hypervisor, machines, around=around, close=close)
-        return _Opened(moorline, records, backends, hypervisor, lanes, told, writers, looking)
+        return _Opened(
+            records,
+            backends,
+            hypervisor,
+            machines,
+            lanes,
+            told,
+            writers,
+            looking,
+            around,
+            close,
+        )
     raise AssertionError("unreachable")
 
 

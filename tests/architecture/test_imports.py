@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "config": SEAMS,
     "registry": SEAMS | {"config"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
-    **dict.fromkeys(EDGES, CORE | VERBS | COMPOSITION | EDGES),
-    "__init__": VOCABULARY | COMPOSITION | {"local_api"},  # the public names, each loaded late
+    "local_api": CORE,  # its client lives in processes that have nothing else of us
+    **dict.fromkeys(EDGES - {"local_api"}, CORE | VERBS | COMPOSITION | EDGES),
+    "__init__": SEAMS | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.
 IN_NOVA = {"moorline.errors", "moorline.model", "moorline.local_api.client"}
@@ -99,6 +100,20 @@ def test_help_loads_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert not loaded & HEAVY
+
+
+def test_the_client_loads_neither_the_facade_nor_what_it_is_made_of() -> None:
+    code = "import sys, moorline.local_api.client; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {*run.stdout.split()}
+    ours = {name for name in loaded if name.startswith("moorline.")}
+    beyond = {name for name in ours if part(name) not in SEAMS | {"core", "local_api"}}
+    assert not beyond
+    assert {name for name in ours if part(name) == "core"} <= {
+        "moorline.core",
+        "moorline.core.untrusted",  # the bounds of what is sent
+    }
+    assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "click", "logging"}
 
 
 def test_the_rules_cover_every_part() -> None:

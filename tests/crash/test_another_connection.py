@@ -22,7 +22,7 @@ def connection(**data: str) -> dict[str, Any]:
 def attached(**data: str) -> Rig:
     """A volume that was attached by what opened the share then."""
     rig = Rig("g1")
-    rig.owner().attach("g1", connection(**data), volume="a")
+    rig.owner().attachments.attach("g1", connection(**data), volume="a")
     rig.world.guests[GuestId("g1")].running = False
     rig.world.mounts.clear()  # as after a reboot of the host: there is a link to make
     return rig
@@ -42,11 +42,13 @@ def test_a_connection_that_is_refused_is_never_recorded(fault: Fault, record_pro
         rig.world.formats[FILE] = "raw"
         rig.world.faults.plan((at, fault))
         wrong = connection(format="qcow2")
-        rig.survive(lambda w=wrong, r=rig: r.owner().attach("g1", w, volume="a", timeout=0))
+        rig.survive(
+            lambda w=wrong, r=rig: r.owner().attachments.attach("g1", w, volume="a", timeout=0)
+        )
         assert recorded(rig)["format"] == "raw"
         rig.world.faults.plan()
         with pytest.raises(Refused):
-            rig.owner().attach("g1", wrong, volume="a", timeout=0)
+            rig.owner().attachments.attach("g1", wrong, volume="a", timeout=0)
         rig.settle()
         assert recorded(rig)["format"] == "raw"
         rig.check({("a", "g1"): Level.ATTACHED})
@@ -65,11 +67,13 @@ def test_a_connection_that_works_comes_in_whole_or_not_yet(fault: Fault, record_
         rig.world.passwords["s1"] = "new"
         rig.world.faults.plan((at, fault))
         right = connection(password="new")
-        rig.survive(lambda c=right, r=rig: r.owner().attach("g1", c, volume="a", timeout=0))
+        rig.survive(
+            lambda c=right, r=rig: r.owner().attachments.attach("g1", c, volume="a", timeout=0)
+        )
         # With the old one recorded the link may be there, with the new one it must have worked.
         assert recorded(rig)["password"] == "old" or f"{BASE}/s1" in rig.world.mounts
         rig.world.faults.plan()
-        rig.owner().attach("g1", right, volume="a", timeout=5)
+        rig.owner().attachments.attach("g1", right, volume="a", timeout=5)
         rig.settle()
         assert recorded(rig)["password"] == "new"
         rig.check({("a", "g1"): Level.ATTACHED})

@@ -55,7 +55,7 @@ class AnyHistory(RuleBasedStateMachine):
         answered: list[object] = []
         self.rig.survive(
             lambda: answered.append(
-                self.rig.owner().attach(
+                self.rig.owner().attachments.attach(
                     guest, connection, timeout=0, options=DiskOptions(shared=True)
                 )
             )
@@ -67,7 +67,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.world.faults.plan(*faults)
         answered: list[object] = []
         error = self.rig.survive(
-            lambda: answered.append(self.rig.owner().detach(guest, volume, timeout=0))
+            lambda: answered.append(self.rig.owner().attachments.detach(guest, volume, timeout=0))
         )
         gone = answered or isinstance(error, NotFound)
         self._read_wish(volume, guest, Level.ABSENT if gone else None)
@@ -75,7 +75,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(faults=faults)
     def sweep(self, faults: list[tuple[int, Fault]]) -> None:
         self.world.faults.plan(*faults)
-        self.rig.survive(self.rig.owner().sweep)
+        self.rig.survive(self.rig.owner().attachments.sweep)
 
     @rule()
     def time_passes(self) -> None:

@@ -17,6 +17,7 @@ from moorline.core.reconciler import Reconciler, Took
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 FAMILIES = (Refused, Failed, Uncertain, NotOurs)
@@ -78,7 +79,7 @@ class Stage:
             Lanes(patience=1.0),
             self._count,
         )
-        return Moorline(self.rig.records, reconciler, hypervisor)
+        return Moorline(self.rig.records, reconciler, hypervisor, around=bare())
 
     def _count(self, took: Took) -> None:
         self.met[took.step, type(took.error) if took.error else None] += 1
@@ -97,9 +98,9 @@ class Stage:
 
     def ask(self, step: Step, owner: Moorline) -> None:
         if step in (Step.CONNECT, Step.ATTACH):
-            owner.attach("g1", CONNECTION, timeout=0)
+            owner.attachments.attach("g1", CONNECTION, timeout=0)
         else:
-            owner.detach("g1", "a", timeout=0)
+            owner.attachments.detach("g1", "a", timeout=0)
 
 
 CASES = [

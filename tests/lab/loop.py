@@ -32,14 +32,14 @@ class Loop:
         self, domain: Any, volume: Volume, level: Level = Level.ATTACHED, **how: Any
     ) -> None:
         connection = json.loads(volume.connection.read_text())
-        self.moorline.attach(domain.name(), connection, level=level, **how)
+        self.moorline.attachments.attach(domain.name(), connection, level=level, **how)
 
     def detach(self, domain: Any, volume: Volume, **how: Any) -> None:
-        self.moorline.detach(domain.name(), volume.id, **how)
+        self.moorline.attachments.detach(domain.name(), volume.id, **how)
 
     def trouble(self, volume: Volume) -> str:
         """What went wrong with it last, as `moorline show` tells."""
-        (view,) = self.moorline.show(volume.id)
+        (view,) = self.moorline.attachments.show(volume.id)
         return view.trouble.message if view.trouble else ""
 
     def settles(self, deadline: float = HEALED) -> None:

@@ -30,6 +30,7 @@ from moorline.ports import Backends, Hypervisor
 from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Faulty
+from tests.support.environment import bare
 
 
 def main(
@@ -57,13 +58,13 @@ def main(
     records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
     backends = registry.InstalledBackends(host, settings.values)
     reconciler = Reconciler(records, backends, hypervisor, Lanes())
-    moorline = Moorline(records, reconciler, hypervisor)
+    moorline = Moorline(records, reconciler, hypervisor, around=bare())
     if action == "keep":
         _keep(records, backends, hypervisor)
     elif action == "attach":
-        moorline.attach(guest, what, timeout=30)
+        moorline.attachments.attach(guest, what, timeout=30)
     else:
-        moorline.detach(guest, what, timeout=30)
+        moorline.attachments.detach(guest, what, timeout=30)
 
 
 def _keep(records: Records, backends: Backends, hypervisor: Hypervisor) -> None:

@@ -119,7 +119,7 @@ def findings(scene: Scene) -> dict[str, dict[str, str]]:
     """What the doctor finds, by check."""
     state = scene.directory / "moorline"
     with wiring.open_host(wiring.settings(state_dir=state), own=False) as moorline:
-        return {each.check: each.to_dict() for each in moorline.doctor().findings}
+        return {each.check: each.to_dict() for each in moorline.maintenance.doctor().findings}
 
 
 def mount_table() -> list[MountLine]:

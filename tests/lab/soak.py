@@ -114,9 +114,9 @@ class Asker:
         timeout = self.chance.choice((0.0, 1.0, 5.0))
         try:
             if wanted:
-                self.client.attach(pair.guest, pair.connection(), timeout=timeout)
+                self.client.attachments.attach(pair.guest, pair.connection(), timeout=timeout)
             else:
-                self.client.detach(pair.guest, pair.volume, timeout=timeout)
+                self.client.attachments.detach(pair.guest, pair.volume, timeout=timeout)
             self.promised[pair] = {wanted}
             self.answered += 1
         except MoorlineError:
@@ -128,7 +128,7 @@ class Asker:
 
 def attached(client: Client, pairs: list[Pair]) -> set[Pair]:
     """Those of *pairs* that are wished, as the agent lists them."""
-    wanted = {view.volume for view in client.list() if view.wanted == "attached"}
+    wanted = {view.volume for view in client.attachments.list() if view.wanted == "attached"}
     return {pair for pair in pairs if pair.volume in wanted}
 
 
@@ -298,7 +298,11 @@ def converged(client: Client, farm: Farm, wanted: set[Pair], deadline: float) ->
     """Wait until everything is as wished, by the agent's word and by what can be witnessed."""
 
     def views() -> list[str]:
-        return [view.seen for view in client.list() if view.seen != view.wanted or view.trouble]
+        return [
+            view.seen
+            for view in client.attachments.list()
+            if view.seen != view.wanted or view.trouble
+        ]
 
     try:
         until(lambda: not views() and not farm.amiss(wanted), deadline)

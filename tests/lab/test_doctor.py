@@ -231,15 +231,15 @@ def test_a_hung_share_is_aborted_only_when_told(
         loop.attach(running, volume)
         at = scene.mount_point()
         with pytest.raises(Refused, match="does not hang"):
-            moorline.abort(str(at))
+            moorline.maintenance.abort(str(at))
         hang(True)
-        (hung,) = moorline.doctor().findings
+        (hung,) = moorline.maintenance.doctor().findings
         assert hung.check == "hung-share"
         refused = follow(scene, hung.to_dict(), code=3)
         assert f"{RUNNING} runs on {at}" in refused.stderr
         loop.upkeep.wake()
-        until(lambda: moorline.explain(volume.id)[0].due is not None, 10)
-        (told,) = moorline.explain(volume.id)
+        until(lambda: moorline.maintenance.explain(volume.id)[0].due is not None, 10)
+        (told,) = moorline.maintenance.explain(volume.id)
         assert (told.step, told.held_by) == ("wait", [RUNNING])
         assert told.since > time.time() - 30
         until(lambda: loop.trouble(volume))
@@ -248,13 +248,15 @@ def test_a_hung_share_is_aborted_only_when_told(
         until(lambda: loop.upkeep.swept is not before)
         assert loop.upkeep.swept
         assert loop.upkeep.swept.links == {"hung": 1}, "the alert lasts as long as it hangs"
-        moorline.abort(str(at), force=True)
-        until(lambda: [f.check for f in moorline.doctor().findings] == ["dead-share"], 20)
+        moorline.maintenance.abort(str(at), force=True)
+        until(
+            lambda: [f.check for f in moorline.maintenance.doctor().findings] == ["dead-share"], 20
+        )
         hang(False)
         running.destroy()
         loop.settles()
-        assert moorline.doctor().findings == []
-        seen = [entry.message for entry in moorline.events() if entry.outcome != "done"]
+        assert moorline.maintenance.doctor().findings == []
+        seen = [entry.message for entry in moorline.maintenance.events() if entry.outcome != "done"]
         assert seen[0].endswith("does not answer")
         assert f"the FUSE connection of {at} was aborted" in seen
         loop.detach(running, volume)

@@ -24,19 +24,21 @@ def test_its_link_goes_when_nothing_names_it_any_more(scene: Scene, stopped: Any
     connection = json.loads(volume.connection.read_text())
     guest = stopped.UUIDString()
     with running_loop(scene) as loop:
-        seen = loop.moorline.attach(guest, connection, level=Level.CONNECTED, hands_off=True)
+        seen = loop.moorline.attachments.attach(
+            guest, connection, level=Level.CONNECTED, hands_off=True
+        )
         assert seen.view.source is not None
         stopped.attachDeviceFlags(DISK.format(path=seen.view.source["path"], id=volume.id), CONFIG)
         loop.settles()
         assert halves(stopped, volume) == (False, True), "its disk is not ours to take"
 
         # Nova disconnects before it undefines: nothing may be pulled from under the guest.
-        told = loop.moorline.detach(guest, volume.id, hands_off=True)
+        told = loop.moorline.attachments.detach(guest, volume.id, hands_off=True)
         assert told is not None
         assert "still names" in told.view.next
         assert halves(stopped, volume) == (False, True)
         assert len(scene.mounts()) == 1
 
         stopped.undefine()
-        until(lambda: not scene.mounts() and not loop.moorline.list(), HEALED)
+        until(lambda: not scene.mounts() and not loop.moorline.attachments.list(), HEALED)
     assert scene.is_clean()

@@ -67,7 +67,10 @@ def attach_and_detach(moorline: Moorline, guest: str, volume: Volume) -> list[fl
     connection = json.loads(volume.connection.read_text())
     took = []
     for _ in range(ROUNDS):
-        for change, what in ((moorline.attach, connection), (moorline.detach, volume.id)):
+        for change, what in (
+            (moorline.attachments.attach, connection),
+            (moorline.attachments.detach, volume.id),
+        ):
             start = time.monotonic()
             change(guest, what)
             took.append(time.monotonic() - start)
@@ -98,8 +101,8 @@ def test_other_shares_are_not_slowed(
     with wiring.open_host(settings) as moorline:
         # The shares stay mounted: what is measured is attaching, not a client's start.
         for keeper, domain in zip(keepers, stopped_guests, strict=True):
-            moorline.attach(domain.name(), json.loads(keeper.connection.read_text()))
-        moorline.attach(guest.name, json.loads(hung.connection.read_text()))
+            moorline.attachments.attach(domain.name(), json.loads(keeper.connection.read_text()))
+        moorline.attachments.attach(guest.name, json.loads(hung.connection.read_text()))
         in_threads(moorline, stopped_guests, volumes)  # to warm up
         for tries_left in reversed(range(TRIES)):
             quiet, loud = measure(moorline, stopped_guests, volumes, guest.name, hung)
@@ -111,7 +114,7 @@ def test_other_shares_are_not_slowed(
         record_property("hung_share_p99_ms", figures)
         until(lambda: _detached(moorline, guest.name, hung), 20)
         for keeper, domain in zip(keepers, stopped_guests, strict=True):
-            moorline.detach(domain.name(), keeper.id)
+            moorline.attachments.detach(domain.name(), keeper.id)
     assert scene.is_clean()
 
 
@@ -139,7 +142,7 @@ def insisting(moorline: Moorline, guest: str, volume: Volume) -> Iterator[list[M
     def insist() -> None:
         while not stop.is_set():
             try:
-                moorline.attach(guest, connection, timeout=0.3)
+                moorline.attachments.attach(guest, connection, timeout=0.3)
             except MoorlineError as e:
                 heard.append(e)
 
@@ -162,7 +165,7 @@ def insisting(moorline: Moorline, guest: str, volume: Volume) -> Iterator[list[M
 
 def _attached(moorline: Moorline, guest: str, connection: Any) -> bool:
     try:
-        moorline.attach(guest, connection, timeout=1)
+        moorline.attachments.attach(guest, connection, timeout=1)
     except MoorlineError:
         return False
     return True
@@ -170,7 +173,7 @@ def _attached(moorline: Moorline, guest: str, connection: Any) -> bool:
 
 def _detached(moorline: Moorline, guest: str, volume: Volume) -> bool:
     try:
-        moorline.detach(guest, volume.id, timeout=5)
+        moorline.attachments.detach(guest, volume.id, timeout=5)
     except MoorlineError:
         return False
     return True

@@ -64,7 +64,7 @@ def test_a_member_sees_and_changes_what_the_hosts_agent_keeps(
     assert row["guest"] == stopped.name()
     assert member.json("list", "--config-file", str(conf)) == [row]
     member("detach", stopped.name(), row["volume"])
-    assert member.json("list") == agent.client.list() == []
+    assert member.json("list") == agent.client.attachments.list() == []
     assert list(home.iterdir()) == []
 
 

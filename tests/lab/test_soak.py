@@ -68,7 +68,7 @@ def test_whatever_fails_every_promise_is_kept(
         farm.start_guests()
         farm.stop_guests()
         for pair in wanted:
-            client.detach(pair.guest, pair.volume)
+            client.attachments.detach(pair.guest, pair.volume)
         converged(client, farm, set(), PATIENCE)
         assert agent.stop() == 0
         assert scene.is_clean()

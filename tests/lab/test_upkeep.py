@@ -203,7 +203,7 @@ def test_a_wish_goes_on_when_libvirtd_comes_back(scene: Scene, loop: Loop, guest
     host.kill_libvirtd()
     try:
         with pytest.raises(MoorlineError):
-            loop.moorline.detach(guest.name, volume.id, timeout=0.2)
+            loop.moorline.attachments.detach(guest.name, volume.id, timeout=0.2)
         umount_fails = subprocess.run(["umount", scene.mount_point()], check=False).returncode
         assert umount_fails
     finally:
@@ -252,7 +252,7 @@ def test_after_a_reboot_links_are_there_before_libvirtd_is(
             start_paused(domain)  # fails if the disk is not there
             domain.destroy()
             loop.detach(domain, volume)
-            loop.moorline.detach(guest.name, linked.id)
+            loop.moorline.attachments.detach(guest.name, linked.id)
             loop.settles()
             domain.undefine()
             anew.close()

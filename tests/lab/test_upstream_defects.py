@@ -181,15 +181,15 @@ def test_one_mount_that_hangs_does_not_stop_the_others(scene: Scene, guest: Gues
         until(scene.mount_calls)
         _connect(moorline, guest.name, well.connection)
         assert len(scene.mounts(fine)) == 1
-        moorline.detach(guest.name, well.id)
+        moorline.attachments.detach(guest.name, well.id)
         assert scene.mounts(fine) == []
         assert first.is_alive()
         assert scene.mounts() == []
         first.join(20)
         assert len(scene.mounts()) == 1
-        moorline.detach(guest.name, hung.id)
+        moorline.attachments.detach(guest.name, hung.id)
     assert scene.is_clean()
 
 
 def _connect(moorline: Moorline, guest: str, connection: Path) -> None:
-    moorline.attach(guest, json.loads(connection.read_text()), level=Level.CONNECTED)
+    moorline.attachments.attach(guest, json.loads(connection.read_text()), level=Level.CONNECTED)

@@ -95,7 +95,7 @@ def test_told_to_stop_it_tells_who_waits(scene: Scene, guest: Guest, agent: Agen
 def test_a_libvirtd_that_hangs_does_not_keep_it_from_stopping(agent: Agent) -> None:
     """The next one could not begin: what stops owns the host until it has ended."""
     libvirtd = int(host.LIBVIRT_PID.read_text())
-    until(lambda: agent.client.list() == [])
+    until(lambda: agent.client.attachments.list() == [])
     os.kill(libvirtd, signal.SIGSTOP)
     try:
         begun = time.monotonic()

@@ -16,6 +16,7 @@ from moorline.backends.quobyte import Quobyte
 from moorline.care.doctor import Surroundings
 from moorline.care.eventlog import Journal
 from moorline.core.locks import Lanes
+from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
@@ -128,6 +129,7 @@ class Scene:
         self.world.guests = {GuestId(name): ToyGuest(name) for name in ("g1", "g2")}
         self.inventory = ToyInventory()
         self.connections = directory / "fuse"
+        self.pending: list[Pending] = []
         self.backends = backends = self._backends(self.host)
         journal = Journal(directory)
         self.store = _Store(self.faults)
@@ -145,6 +147,7 @@ class Scene:
                 looking=lambda: self._backends(Snapshot(self.host)),
             ),
             hypervisor,
+            pending=lambda: self.pending,
             around=Surroundings(
                 backends,
                 self.host.mounts,
@@ -163,7 +166,7 @@ class Scene:
         return {"driver_volume_type": "quobyte", "data": data}
 
     def attach(self, name: str = "a", guest: str = "g1", level: Level = Level.CONNECTED) -> str:
-        self.moorline.attach(guest, self.connection(name), level=level)
+        self.moorline.attachments.attach(guest, self.connection(name), level=level)
         return self.link()
 
     def rows(self, volume: str) -> list[Attachment]:
@@ -173,7 +176,7 @@ class Scene:
         return self.host.table[-1].target
 
     def found(self) -> list[str]:
-        return [finding.check for finding in self.moorline.doctor().findings]
+        return [finding.check for finding in self.moorline.maintenance.doctor().findings]
 
     def connection_of(self, mount: Mount) -> Path:
         """The kernel's control of a mount's connection."""

@@ -24,6 +24,7 @@ from moorline.testing.toys import (
     ToyShare,
     ToyWorld,
 )
+from tests.support.environment import bare
 
 _CODEC = Codec(Secret(b"k" * 32))
 
@@ -47,7 +48,7 @@ class Rig:
         )
 
     def owner(self) -> Moorline:
-        return Moorline(self.records, self.reconciler(), ToyHypervisor(self.world))
+        return Moorline(self.records, self.reconciler(), ToyHypervisor(self.world), around=bare())
 
     def survive(self, do: Callable[[], object]) -> MoorlineError | None:
         """Run *do* as a process that may be killed; return the error that it ended in."""
@@ -88,7 +89,7 @@ class Rig:
             self.world.tick()
             if quiet == [True]:
                 return
-        raise AssertionError(f"did not settle: {self.owner().list()}")
+        raise AssertionError(f"did not settle: {self.owner().attachments.list()}")
 
     def _sweep(self, answer: list[bool]) -> None:
         reconciler = self.reconciler()

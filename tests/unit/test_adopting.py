@@ -39,13 +39,15 @@ def plug(scene: Scene, path: str, **more: Any) -> None:
 def test_a_marked_disk_is_adopted_as_it_is(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a", mark="vol-a", running=True, readonly=True)
     effects = scene.world.faults.count
-    assert scene.moorline.adopt("g1", scene.connection(), dry_run=True).steps == ["adopt"]
+    assert scene.moorline.maintenance.adopt("g1", scene.connection(), dry_run=True).steps == [
+        "adopt"
+    ]
     assert scene.found() == [], "whoever plugged it sees to it"
-    adoption = scene.moorline.adopt("g1", scene.connection(), target="vdc")
+    adoption = scene.moorline.maintenance.adopt("g1", scene.connection(), target="vdc")
     assert (adoption.steps, adoption.view.seen) == (["adopt"], "attached")
     (row,) = scene.rows("vol-a")
     assert row.options == DiskOptions("virtio", "vdc", readonly=True)
-    assert scene.moorline.adopt("g1", scene.connection()).steps == []
+    assert scene.moorline.maintenance.adopt("g1", scene.connection()).steps == []
     assert scene.found() == []
     assert scene.world.faults.count == effects, "neither disk nor mount was touched"
 
@@ -53,9 +55,9 @@ def test_a_marked_disk_is_adopted_as_it_is(scene: Scene, link: str) -> None:
 def test_a_disk_without_a_mark_gets_it_while_the_guest_is_stopped(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a", running=True)
     with pytest.raises(Refused, match="running guest's disk cannot"):
-        scene.moorline.adopt("g1", scene.connection())
+        scene.moorline.maintenance.adopt("g1", scene.connection())
     plug(scene, f"{link}/a")
-    assert scene.moorline.adopt("g1", scene.connection()).steps == ["mark", "adopt"]
+    assert scene.moorline.maintenance.adopt("g1", scene.connection()).steps == ["mark", "adopt"]
     assert scene.inventory.all["g1"][0].mark == "vol-a"
 
 
@@ -64,10 +66,12 @@ def test_what_nova_goes_on_plugging_needs_no_mark(scene: Scene, link: str) -> No
     guest = "01234567-89ab-cdef-0123-456789abcdef"
     scene.inventory.all[guest] = scene.inventory.all.pop("g1")
     scene.world.guests[GuestId(guest)] = scene.world.guests.pop(GuestId("g1"))
-    adoption = scene.moorline.adopt("g1", scene.connection(), hands_off=True)
+    adoption = scene.moorline.maintenance.adopt("g1", scene.connection(), hands_off=True)
     assert (adoption.steps, adoption.view.wanted) == (["adopt"], "connected")
     # What Nova's driver asks for later is the same wish.
-    again = scene.moorline.attach(guest, scene.connection(), level=Level.CONNECTED, hands_off=True)
+    again = scene.moorline.attachments.attach(
+        guest, scene.connection(), level=Level.CONNECTED, hands_off=True
+    )
     assert again.steps == []
     assert scene.found() == []
 
@@ -76,10 +80,10 @@ def test_an_adoption_that_is_cut_short_can_be_repeated(scene: Scene, link: str) 
     plug(scene, f"{link}/a")
     scene.faults.plan((0, Fault.KILL_BEFORE))
     with pytest.raises(Killed):
-        scene.moorline.adopt("g1", scene.connection())
+        scene.moorline.maintenance.adopt("g1", scene.connection())
     assert scene.inventory.all["g1"][0].mark == "vol-a"
     assert scene.rows("vol-a") == []
-    assert scene.moorline.adopt("g1", scene.connection()).steps == ["adopt"]
+    assert scene.moorline.maintenance.adopt("g1", scene.connection()).steps == ["adopt"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_what_is_not_that_disk_is_refused(
 ) -> None:
     plug(scene, **{"path": f"{link}/a", **more})
     with pytest.raises(Refused, match=why):
-        scene.moorline.adopt("g1", scene.connection(), target=target)
+        scene.moorline.maintenance.adopt("g1", scene.connection(), target=target)
     assert scene.rows("vol-a") == []
 
 
@@ -106,8 +110,8 @@ def test_on_a_mount_that_is_not_ours_the_option_is_told(scene: Scene, link: str)
     scene.host.mount("quobyte@reg/vol", "/nova/mnt/5c37", "fuse.quobyte", ToyShare(files=FILES))
     plug(scene, "/nova/mnt/5c37/a", mark="vol-a")
     with pytest.raises(Refused, match="set quobyte_mounted = reg/vol=/nova/mnt/5c37"):
-        scene.moorline.adopt("g1", scene.connection())
-    (candidate,) = scene.moorline.disks("g1")
+        scene.moorline.maintenance.adopt("g1", scene.connection())
+    (candidate,) = scene.moorline.maintenance.disks("g1")
     assert (candidate.backend, candidate.wished) == ("quobyte", False)
 
 
@@ -115,13 +119,13 @@ def test_the_serial_is_the_volume_s_id_where_nothing_else_is(scene: Scene, link:
     plug(scene, f"{link}/a", serial="vol-a")
     connection = scene.connection()
     del connection["data"]["volume_id"]
-    assert scene.moorline.adopt("g1", connection).view.volume == "vol-a"
+    assert scene.moorline.maintenance.adopt("g1", connection).view.volume == "vol-a"
 
 
 def test_what_cannot_be_looked_at_can_be_released(scene: Scene, link: str) -> None:
     scene.attach("b", "g2", Level.ATTACHED)
     scene.world.blind = True
-    assert scene.moorline.release("g2", "vol-b").view.seen == "unknown"
+    assert scene.moorline.maintenance.release("g2", "vol-b").view.seen == "unknown"
     assert scene.rows("vol-b") == []
 
 
@@ -130,15 +134,15 @@ def test_what_is_on_its_way_out_is_not_released(scene: Scene) -> None:
     guest = scene.world.guests[GuestId("g1")]
     guest.deaf = True
     with pytest.raises(Failed):
-        scene.moorline.detach("g1", "vol-a", timeout=0)
+        scene.moorline.attachments.detach("g1", "vol-a", timeout=0)
     with pytest.raises(Refused, match="on its way out"):
-        scene.moorline.release("g1", "vol-a")
+        scene.moorline.maintenance.release("g1", "vol-a")
     assert [row.want for row in scene.rows("vol-a")] == [Level.ABSENT]
     guest.deaf = False
-    scene.moorline.sweep()
+    scene.moorline.attachments.sweep()
     scene.world.tick()
     scene.world.tick()
-    scene.moorline.sweep()
+    scene.moorline.attachments.sweep()
     assert not scene.rows("vol-a")
     assert link not in [mount.target for mount in scene.host.table]
 
@@ -146,23 +150,23 @@ def test_what_is_on_its_way_out_is_not_released(scene: Scene) -> None:
 def test_neither_is_done_while_somebody_else_is_at_the_guest(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a")
     with scene.lanes.hold("guest g1"), pytest.raises(Busy):
-        scene.moorline.adopt("g1", scene.connection())
+        scene.moorline.maintenance.adopt("g1", scene.connection())
     assert scene.inventory.all["g1"][0].mark == ""
     assert scene.rows("vol-a") == []
     with scene.lanes.hold("guest g2"), pytest.raises(Busy):
-        scene.moorline.release("g2", "vol-b")
+        scene.moorline.maintenance.release("g2", "vol-b")
     assert scene.rows("vol-b")
 
 
 def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a", mark="vol-a")
-    scene.moorline.adopt("g1", scene.connection())
-    assert scene.moorline.release("g1", "vol-a", dry_run=True).steps == ["release"]
+    scene.moorline.maintenance.adopt("g1", scene.connection())
+    assert scene.moorline.maintenance.release("g1", "vol-a", dry_run=True).steps == ["release"]
     assert scene.rows("vol-a")
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     assert scene.world.guests[GuestId("g1")].defined
     assert scene.link() == link
     with pytest.raises(NotFound):
-        scene.moorline.release("g1", "vol-a")
-    told = [(e.message, e.outcome) for e in scene.moorline.events(volume="vol-a")]
+        scene.moorline.maintenance.release("g1", "vol-a")
+    told = [(e.message, e.outcome) for e in scene.moorline.maintenance.events(volume="vol-a")]
     assert told == [("adopted", "seen"), ("released", "seen")]

@@ -30,7 +30,7 @@ def rig() -> Rig:
 
 
 def test_attach_brings_it_all_the_way_and_says_how(rig: Rig) -> None:
-    outcome = rig.owner().attach("g1", connection("a"))
+    outcome = rig.owner().attachments.attach("g1", connection("a"))
     assert outcome.steps == ["connect", "attach"]
     assert (outcome.view.seen, outcome.view.device) == ("attached", f"toy-{outcome.view.volume}")
     rig.check({("a", "g1"): Level.ATTACHED})
@@ -38,42 +38,42 @@ def test_attach_brings_it_all_the_way_and_says_how(rig: Rig) -> None:
 
 def test_repeating_is_success_and_does_nothing(rig: Rig) -> None:
     cinders = connection("a", volume=ID)
-    rig.owner().attach("g1", cinders)
+    rig.owner().attachments.attach("g1", cinders)
     effects = rig.world.faults.count
-    assert rig.owner().attach("g1", cinders).steps == []
+    assert rig.owner().attachments.attach("g1", cinders).steps == []
     assert rig.world.faults.count == effects
     assert _detach(rig, "g1", ID)
-    assert rig.owner().detach("g1", ID) is None
+    assert rig.owner().attachments.detach("g1", ID) is None
 
 
 def test_the_last_user_takes_the_link_away(rig: Rig) -> None:
     moorline = rig.owner()
-    moorline.attach("g1", connection("a"))
-    moorline.attach("g2", connection("b"))
+    moorline.attachments.attach("g1", connection("a"))
+    moorline.attachments.attach("g2", connection("b"))
     first = _detach(rig, "g1", "a")
     assert "disconnect" not in first
     assert S1 in rig.world.mounts
     assert _detach(rig, "g2", "b")[-2:] == ["disconnect", "forget"]
     assert S1 not in rig.world.mounts
-    assert moorline.list() == []
+    assert moorline.attachments.list() == []
 
 
 def test_a_disk_that_somebody_attached_by_hand_keeps_the_link(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     rig.world.guests[GuestId("g2")].running = False
     rig.world.guests[GuestId("g2")].foreign.add(f"{S1}/by-hand")
     _detach(rig, "g1", "a")
     assert S1 in rig.world.mounts
-    assert rig.owner().list() == []
+    assert rig.owner().attachments.list() == []
 
 
 def test_a_dry_run_changes_nothing(rig: Rig) -> None:
-    outcome = rig.owner().attach("g1", connection("a"), dry_run=True)
+    outcome = rig.owner().attachments.attach("g1", connection("a"), dry_run=True)
     assert outcome.steps == ["connect", "attach"]
     assert (rig.world.faults.count, rig.world.mounts) == (0, {})
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     effects = rig.world.faults.count
-    foreseen = rig.owner().detach("g1", "a", dry_run=True)
+    foreseen = rig.owner().attachments.detach("g1", "a", dry_run=True)
     assert foreseen is not None
     assert foreseen.steps == ["detach", "disconnect", "forget"]
     assert rig.world.faults.count == effects
@@ -95,12 +95,12 @@ def test_bad_connections_are_refused_and_change_nothing(
     rig: Rig, bad: dict[str, object], why: str
 ) -> None:
     with pytest.raises(Refused, match=why):
-        rig.owner().attach("g1", bad)
+        rig.owner().attachments.attach("g1", bad)
     assert (rig.world.faults.count, rig.records.all()) == (0, [])
 
 
 def test_cinder_s_access_mode_is_heeded(rig: Rig) -> None:
-    rig.owner().attach(
+    rig.owner().attachments.attach(
         "g1", {**connection("a"), "data": {"share": "s1", "name": "a", "access_mode": "ro"}}
     )
     (row,) = rig.records.all()
@@ -114,107 +114,109 @@ def test_cinder_s_access_mode_is_heeded(rig: Rig) -> None:
 def test_what_cannot_be_heeded_is_refused(rig: Rig, field: dict[str, object], why: str) -> None:
     bad = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a", **field}}
     with pytest.raises(Refused, match=why):
-        rig.owner().attach("g1", bad)
+        rig.owner().attachments.attach("g1", bad)
     assert (rig.world.faults.count, rig.records.all()) == (0, [])
 
 
 def test_an_unknown_guest_is_not_found(rig: Rig) -> None:
     with pytest.raises(NotFound):
-        rig.owner().attach("nobody", connection("a"))
+        rig.owner().attachments.attach("nobody", connection("a"))
     with pytest.raises(NotFound):
-        rig.owner().detach("nobody", "a")
+        rig.owner().attachments.detach("nobody", "a")
 
 
 def test_a_refusal_on_the_way_leaves_nothing_behind(rig: Rig) -> None:
     rig.world.missing.add(f"{S1}/a")
     with pytest.raises(Refused, match="no file"):
-        rig.owner().attach("g1", connection("a"))
+        rig.owner().attachments.attach("g1", connection("a"))
     assert (rig.world.mounts, rig.records.all()) == ({}, [])
 
 
 def test_one_storage_is_not_taken_under_two_ids(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a", volume="one"))
+    rig.owner().attachments.attach("g1", connection("a", volume="one"))
     with pytest.raises(Refused, match="under another id"):
-        rig.owner().attach("g2", connection("a", volume="two"))
+        rig.owner().attachments.attach("g2", connection("a", volume="two"))
     with pytest.raises(Refused, match="belongs to another storage"):
-        rig.owner().attach("g2", connection("b", volume="one"))
+        rig.owner().attachments.attach("g2", connection("b", volume="one"))
 
 
 def test_two_guests_do_not_write_to_one_volume_unless_they_say_so(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     with pytest.raises(Refused, match="wanted on g1 already"):
-        rig.owner().attach("g2", connection("a"), options=SHARED)
+        rig.owner().attachments.attach("g2", connection("a"), options=SHARED)
     _detach(rig, "g1", "a")
-    rig.owner().attach("g1", connection("a"), options=SHARED)
-    rig.owner().attach("g2", connection("a"), options=SHARED)
+    rig.owner().attachments.attach("g1", connection("a"), options=SHARED)
+    rig.owner().attachments.attach("g2", connection("a"), options=SHARED)
     rig.check({("a", "g1"): Level.ATTACHED, ("a", "g2"): Level.ATTACHED})
 
 
 def test_other_options_need_a_detach_first(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     with pytest.raises(Refused, match="other options"):
-        rig.owner().attach("g1", connection("a"), options=DiskOptions(readonly=True))
+        rig.owner().attachments.attach("g1", connection("a"), options=DiskOptions(readonly=True))
 
 
 def test_the_same_file_typed_by_hand_is_the_same_volume(rig: Rig) -> None:
-    outcome = rig.owner().attach("g1", "toy://s1/a", format="raw")
-    again = rig.owner().attach("g1", "toy://s1/a", format="raw")
+    outcome = rig.owner().attachments.attach("g1", "toy://s1/a", format="raw")
+    again = rig.owner().attachments.attach("g1", "toy://s1/a", format="raw")
     assert again.view.volume == outcome.view.volume
-    assert [view.volume for view in rig.owner().show("toy://s1/a")] == [outcome.view.volume]
-    assert [v.guest for v in rig.owner().show(outcome.view.volume[:6])] == ["g1"]
+    assert [view.volume for view in rig.owner().attachments.show("toy://s1/a")] == [
+        outcome.view.volume
+    ]
+    assert [v.guest for v in rig.owner().attachments.show(outcome.view.volume[:6])] == ["g1"]
 
 
 def test_an_ambiguous_beginning_is_refused(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a", volume="volume-1"))
-    rig.owner().attach("g1", connection("b", volume="volume-2"))
+    rig.owner().attachments.attach("g1", connection("a", volume="volume-1"))
+    rig.owner().attachments.attach("g1", connection("b", volume="volume-2"))
     with pytest.raises(Refused, match="beginning of volume-1, volume-2"):
-        rig.owner().detach("g1", "volume")
+        rig.owner().attachments.detach("g1", "volume")
     with pytest.raises(NotFound):
-        rig.owner().show("vol")
+        rig.owner().attachments.show("vol")
 
 
 def test_a_failure_keeps_the_wish_and_tells_why(rig: Rig) -> None:
     rig.world.hung.add("s1")
     with pytest.raises(Failed, match="volume a is not attached to g1: s1 cannot be mounted"):
-        rig.owner().attach("g1", connection("a"), timeout=0)
-    (shown,) = rig.owner().show("a")
+        rig.owner().attachments.attach("g1", connection("a"), timeout=0)
+    (shown,) = rig.owner().attachments.show("a")
     assert shown.wanted == "attached"
     assert shown.trouble is not None
     assert "does not answer" in shown.trouble.message
     rig.world.hung.clear()
-    assert rig.owner().sweep() == []
-    (shown,) = rig.owner().show("a")
+    assert rig.owner().attachments.sweep() == []
+    (shown,) = rig.owner().attachments.show("a")
     assert shown.seen == "attached"
 
 
 def test_what_was_done_but_reported_uncertain_is_looked_at_again(rig: Rig) -> None:
     rig.world.faults.plan((1, Fault.LOST))
-    rig.owner().attach("g1", connection("a"), timeout=5)
+    rig.owner().attachments.attach("g1", connection("a"), timeout=5)
     rig.check({("a", "g1"): Level.ATTACHED})
 
 
 def test_an_uncertain_end_is_reported_as_uncertain(rig: Rig) -> None:
     rig.world.faults.plan((1, Fault.UNDONE))
     with pytest.raises(Uncertain):
-        rig.owner().attach("g1", connection("a"), timeout=0)
+        rig.owner().attachments.attach("g1", connection("a"), timeout=0)
 
 
 def test_a_mount_of_someone_else_is_parked_for_a_person(rig: Rig) -> None:
     rig.world.mounts[S1] = "theirs"
     with pytest.raises(NotOurs, match="theirs is mounted"):
-        rig.owner().attach("g1", connection("a"))
+        rig.owner().attachments.attach("g1", connection("a"))
     assert rig.world.mounts[S1] == "theirs"
-    assert [view.volume for view in rig.owner().forget("a")] == ["a"]
+    assert [view.volume for view in rig.owner().attachments.forget("a")] == ["a"]
     assert rig.records.all() == []
 
 
 def test_a_guest_that_does_not_listen_is_not_reported_as_detached(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     rig.world.guests[GuestId("g1")].deaf = True
     with pytest.raises(Failed, match="has not let go"):
-        rig.owner().detach("g1", "a", timeout=0.3)
+        rig.owner().attachments.detach("g1", "a", timeout=0.3)
     assert S1 in rig.world.mounts
-    assert rig.owner().show("a")[0].wanted == "absent"
+    assert rig.owner().attachments.show("a")[0].wanted == "absent"
     rig.world.guests[GuestId("g1")].deaf = False
     _detach(rig, "g1", "a")
     rig.check({("a", "g1"): Level.ABSENT})
@@ -225,10 +227,10 @@ def test_a_disk_that_was_never_wished_here_is_somebody_elses(rig: Rig) -> None:
     toy = rig.world.guests[GuestId("g1")]
     toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
     with pytest.raises(NotOurs, match="no record of having plugged it"):
-        rig.owner().detach("g1", "a")
+        rig.owner().attachments.detach("g1", "a")
     for dry_run in (True, False):
         with pytest.raises(Refused, match="no record of having plugged it"):
-            rig.owner().attach("g1", connection("a"), dry_run=dry_run)
+            rig.owner().attachments.attach("g1", connection("a"), dry_run=dry_run)
     assert rig.records.all() == []
     assert toy.live
     assert toy.defined
@@ -236,107 +238,107 @@ def test_a_disk_that_was_never_wished_here_is_somebody_elses(rig: Rig) -> None:
 
 def test_a_wish_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
     toy = rig.world.guests[GuestId("g1")]
-    rig.owner().attach("g1", connection("a"), level=Level.CONNECTED)
+    rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED)
     toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
-    assert rig.owner().attach("g1", connection("a"), level=Level.CONNECTED).steps == []
+    assert rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED).steps == []
     with pytest.raises(Refused, match="no record of having plugged it"):
-        rig.owner().attach("g1", connection("a"))
-    assert rig.owner().sweep() == []
-    outcome = rig.owner().detach("g1", "a")
+        rig.owner().attachments.attach("g1", connection("a"))
+    assert rig.owner().attachments.sweep() == []
+    outcome = rig.owner().attachments.detach("g1", "a")
     assert outcome is not None
     assert outcome.steps == ["forget"], "its guest names a path on the link"
     assert (toy.live, toy.defined) == ({"a": f"{S1}/a"}, {"a": f"{S1}/a"})
 
 
 def test_what_came_above_the_link_goes_with_a_later_wish_for_the_link_alone(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.put(replace(row, want=Level.ABSENT))  # and killed before the disk went
     toy = rig.world.guests[GuestId("g1")]
     toy.running = False
     toy.live.clear()
-    rig.owner().attach("g1", connection("a"), level=Level.CONNECTED)
+    rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED)
     assert not toy.defined
 
 
 def test_a_disk_that_was_released_can_still_be_detached(rig: Rig) -> None:
     toy = rig.world.guests[GuestId("g1")]
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.release(row, f"{S1}/a")
     toy.defined[VolumeId("a")] = toy.live[VolumeId("a")] = f"{S1}/other"
     with pytest.raises(NotOurs):
-        rig.owner().detach("g1", "a")
+        rig.owner().attachments.detach("g1", "a")
     toy.defined[VolumeId("a")] = toy.live[VolumeId("a")] = f"{S1}/a"
     _detach(rig, "g1", "a")
     assert not toy.live
     toy.defined[VolumeId("a")] = f"{S1}/a"
     with pytest.raises(NotOurs):
-        rig.owner().detach("g1", "a")  # it was seen gone: this is another
+        rig.owner().attachments.detach("g1", "a")  # it was seen gone: this is another
 
 
 def test_what_was_released_is_ours_again_when_it_is_wished_again(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.release(row, f"{S1}/a")
-    assert rig.owner().attach("g1", connection("a")).steps == []
+    assert rig.owner().attachments.attach("g1", connection("a")).steps == []
     assert rig.records.released() == {}
 
 
 def test_forget_refuses_while_anything_is_left(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     with pytest.raises(Refused, match="still a disk"):
-        rig.owner().forget("a")
+        rig.owner().attachments.forget("a")
     del rig.world.guests[GuestId("g1")]
     with pytest.raises(Refused, match=r"link .* is still there"):
-        rig.owner().forget("a")
+        rig.owner().attachments.forget("a")
     rig.world.mounts.clear()
-    assert rig.owner().forget("a", dry_run=True)
+    assert rig.owner().attachments.forget("a", dry_run=True)
     assert rig.records.all()
-    assert rig.owner().forget("a", "g1")
+    assert rig.owner().attachments.forget("a", "g1")
     assert rig.records.all() == []
     with pytest.raises(NotFound):
-        rig.owner().forget("a")
+        rig.owner().attachments.forget("a")
 
 
 def test_a_vanished_guest_needs_no_detach(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     del rig.world.guests[GuestId("g1")]
     assert _detach(rig, "g1", "a") == ["disconnect", "forget"]
 
 
 def test_list_tells_what_is_wanted_and_what_is_seen(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     rig.world.guests[GuestId("g1")].live.clear()
-    (view,) = rig.owner().list()
+    (view,) = rig.owner().attachments.list()
     assert (view.wanted, view.seen, view.next) == ("attached", "partial", "attach")
     rig.world.blind = True
-    (view,) = rig.owner().list()
+    (view,) = rig.owner().attachments.list()
     assert view.seen == "unknown"
 
 
 def test_show_names_the_others_on_the_link(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
-    rig.owner().attach("g2", connection("b"))
-    (view,) = rig.owner().show("a")
+    rig.owner().attachments.attach("g1", connection("a"))
+    rig.owner().attachments.attach("g2", connection("b"))
+    (view,) = rig.owner().attachments.show("a")
     assert view.also_wanted_by == ["b on g2"]
     assert view.used_by == ["g1", "g2"]
 
 
 def test_a_dead_share_is_mounted_anew_and_the_disk_that_was_on_it_is_lost(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     rig.world.dead.add("s1")
-    (view,) = rig.owner().sweep()
+    (view,) = rig.owner().attachments.sweep()
     assert view.next == "park: /toy/s1/a is lost"
     assert not rig.world.dead
 
 
 def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.put(replace(row, link=type(row.link)("/old/s1")))
     with pytest.raises(Refused, match="which the configuration now puts at"):
-        rig.owner().detach("g1", "a")
+        rig.owner().attachments.detach("g1", "a")
 
 
 def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:
@@ -346,7 +348,7 @@ def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:
     def work(number: int) -> None:
         try:
             for _ in range(5):
-                moorline.attach(f"g{number % 2 + 1}", connection(f"v{number}"))
+                moorline.attachments.attach(f"g{number % 2 + 1}", connection(f"v{number}"))
                 _detach(rig, f"g{number % 2 + 1}", f"v{number}")
         except BaseException as e:  # noqa: BLE001 - reported below
             errors.append(e)
@@ -379,7 +381,7 @@ def _detach(rig: Rig, guest: str, volume: str) -> list[str]:
     thread = threading.Thread(target=clock)
     thread.start()
     try:
-        outcome = rig.owner().detach(guest, volume, timeout=10)
+        outcome = rig.owner().attachments.detach(guest, volume, timeout=10)
     finally:
         stop.set()
         thread.join()

@@ -17,9 +17,8 @@ from moorline.cli import main
 from moorline.cli.common import Progress
 from moorline.cli.extend import extend
 from moorline.cli.output import age, details, dump, table
-from moorline.core.records import Trouble
-from moorline.core.views import View
 from moorline.local_api.problem import EXIT_CODES, exit_code
+from moorline.ports.results import Trouble, View
 
 VIEW = View(
     volume="v1",

@@ -25,7 +25,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 def test_nothing_is_found_where_all_is_well(scene: Scene) -> None:
     assert scene.found() == []
     scene.attach()
-    diagnosis = scene.moorline.doctor()
+    diagnosis = scene.moorline.maintenance.doctor()
     assert diagnosis.findings == []
     assert diagnosis.facts["toy"] == "1.0"
 
@@ -35,14 +35,14 @@ def test_nothing_is_found_where_all_is_well(scene: Scene) -> None:
 
 def test_a_link_is_leaked_only_if_nobody_needs_it(scene: Scene) -> None:
     link = scene.attach()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     assert scene.found() == ["leaked-link"]
     scene.world.guests[GuestId("g2")].running = False
     scene.world.guests[GuestId("g2")].foreign.add(f"{link}/b")
     assert scene.found() == ["unmanaged-disk"]
-    assert scene.moorline.repair() == []
+    assert scene.moorline.maintenance.repair() == []
     scene.world.guests[GuestId("g2")].foreign.clear()
-    (made,) = scene.moorline.repair()
+    (made,) = scene.moorline.maintenance.repair()
     assert (made.action, made.subject, made.done) == ("disconnect", link, True)
     assert scene.found() == []
     assert not Path(link).exists()
@@ -59,26 +59,26 @@ def test_a_share_that_hangs_is_told_even_if_the_guests_cannot_be_asked(scene: Sc
 def test_only_fuse_is_said_to_have_a_way_out(scene: Scene) -> None:
     link = scene.attach()
     scene.host.share(link).hangs = True
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.next == f"moorline abort {link} --dry-run"
 
 
 def test_unknown_means_in_use(scene: Scene) -> None:
     scene.attach()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     scene.world.blind = True
     assert scene.found() == ["no-hypervisor"]
     with pytest.raises(Unavailable):
-        scene.moorline.repair()
+        scene.moorline.maintenance.repair()
     assert scene.host.table
 
 
 def test_a_repair_that_fails_says_so_and_does_not_stop_the_next(scene: Scene) -> None:
     scene.attach()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     (scene.base / "other-0123456789abcdef").mkdir()
     scene.host.users = ["fio (7)"]
-    failed, made = scene.moorline.repair()
+    failed, made = scene.moorline.maintenance.repair()
     assert "in use by fio (7)" in failed.problem
     assert (made.action, made.done) == ("remove", True)
 
@@ -89,8 +89,8 @@ def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
     for name, export in (("a", "reg/vol"), ("b", "reg/other")):
         connection = scene.connection(name)
         connection["data"]["export"] = export
-        scene.moorline.attach("g1", connection, level=Level.CONNECTED)
-        scene.moorline.release("g1", f"vol-{name}")
+        scene.moorline.attachments.attach("g1", connection, level=Level.CONNECTED)
+        scene.moorline.maintenance.release("g1", f"vol-{name}")
         exports[scene.link()] = connection
 
     def unmount(host: ToyHost, command: Command) -> None:
@@ -98,14 +98,14 @@ def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
         umount(host, command)
         (other,) = (link for link in exports if link != command.argv[-1])
         if by == "a wish":
-            scene.moorline.attach("g2", exports[other], level=Level.CONNECTED)
+            scene.moorline.attachments.attach("g2", exports[other], level=Level.CONNECTED)
         elif by == "a guest":
             scene.world.guests[GuestId("g2")].foreign.add(f"{other}/file")
         else:
             scene.world.guests[GuestId("g2")].unreadable = "its definition is damaged"
 
     scene.host.programs["umount"] = unmount
-    first, second = scene.moorline.repair()
+    first, second = scene.moorline.maintenance.repair()
     assert (first.done, second.done) == (True, False)
     assert "needed" in second.problem
     assert [mount.target for mount in scene.host.table] == [second.subject]
@@ -113,9 +113,9 @@ def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
 
 def test_a_link_is_not_taken_away_while_somebody_else_is_at_it(scene: Scene) -> None:
     link = scene.attach()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     with scene.lanes.hold(f"link {link}"):
-        (repair,) = scene.moorline.repair()
+        (repair,) = scene.moorline.maintenance.repair()
     assert "still under way" in repair.problem
     assert scene.link() == link
 
@@ -123,7 +123,7 @@ def test_a_link_is_not_taken_away_while_somebody_else_is_at_it(scene: Scene) -> 
 def test_what_is_forgotten_leaves_no_mount_point(scene: Scene) -> None:
     link = scene.attach()
     scene.host.unmount(link)  # somebody did it by hand
-    assert scene.moorline.detach("g1", "vol-a").steps[-1] == "forget"
+    assert scene.moorline.attachments.detach("g1", "vol-a").steps[-1] == "forget"
     assert list(scene.base.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_what_others_have_in_the_directory_is_left_alone(scene: Scene) -> None:
     scene.host.mount("quobyte@reg/vol", str(nova), "fuse.quobyte", ToyShare())
     scene.host.mount("x", str(scene.base / "x-0123456789abcdef"), "tmpfs", ToyShare())
     assert scene.found() == []
-    assert scene.moorline.repair() == []
+    assert scene.moorline.maintenance.repair() == []
 
 
 def test_files_beneath_a_mount_point_are_told_and_never_touched(scene: Scene) -> None:
@@ -141,7 +141,7 @@ def test_files_beneath_a_mount_point_are_told_and_never_touched(scene: Scene) ->
     at.mkdir()
     (at / "precious").touch()
     assert scene.found() == ["written-beneath"]
-    assert scene.moorline.repair() == []
+    assert scene.moorline.maintenance.repair() == []
     assert (at / "precious").exists()
 
 
@@ -163,7 +163,7 @@ def released(scene: Scene, *others: GuestDisk, boots: bool = False) -> ToyGuest:
     guest = scene.world.guests[GuestId("g1")]
     guest.running = False
     guest.live.clear()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     path = f"{link}/a"
     scene.inventory.all["g1"] = [disk(path, device="toy-vol-a", boots=boots), *others]
     return guest
@@ -171,15 +171,15 @@ def released(scene: Scene, *others: GuestDisk, boots: bool = False) -> ToyGuest:
 
 def test_a_disk_that_was_released_goes_only_when_told(scene: Scene) -> None:
     guest = released(scene, disk("/root"))
-    finding, _ = scene.moorline.doctor().findings
+    finding, _ = scene.moorline.maintenance.doctor().findings
     assert scene.found() == ["unwished-disk", "unmanaged-disk"]
     assert f"toy-vol-a ({guest.defined[VolumeId('vol-a')]})" in finding.what
-    assert scene.moorline.repair() == []
-    due = scene.moorline.repair(disks=True, dry_run=True)[0]
+    assert scene.moorline.maintenance.repair() == []
+    due = scene.moorline.maintenance.repair(disks=True, dry_run=True)[0]
     assert (due.action, due.subject, due.done) == ("detach", "g1/vol-a", False)
     assert (due.device, due.path) == ("toy-vol-a", guest.defined[VolumeId("vol-a")])
     assert guest.defined
-    assert [made.done for made in scene.moorline.repair(disks=True)] == [True, True]
+    assert [made.done for made in scene.moorline.maintenance.repair(disks=True)] == [True, True]
     assert not guest.defined
     assert scene.found() == []
 
@@ -190,7 +190,7 @@ def test_a_disk_that_was_never_ours_is_neither_told_nor_taken(scene: Scene) -> N
     guest.defined[VolumeId("v9")] = "/elsewhere/x"
     scene.inventory.all["g1"] = [disk("/elsewhere/x"), disk("/root")]
     assert scene.found() == []
-    assert scene.moorline.repair(disks=True, boot_disks=True) == []
+    assert scene.moorline.maintenance.repair(disks=True, boot_disks=True) == []
     assert guest.defined
 
 
@@ -198,16 +198,18 @@ def test_what_was_released_is_another_when_it_comes_back_as_another_path(scene: 
     guest = released(scene, disk("/root"))
     guest.defined[VolumeId("vol-a")] += ".other"
     assert "unwished-disk" not in scene.found()
-    assert [each.action for each in scene.moorline.repair(disks=True)] != ["detach"]
+    assert [each.action for each in scene.moorline.maintenance.repair(disks=True)] != ["detach"]
     assert guest.defined
 
 
 def test_where_somebody_else_plugs_disks_none_is_taken(scene: Scene) -> None:
     guest = released(scene, disk("/root"))
     nova = "01234567-89ab-cdef-0123-456789abcdef"
-    scene.moorline.attach(nova, scene.connection("b"), level=Level.CONNECTED, hands_off=True)
+    scene.moorline.attachments.attach(
+        nova, scene.connection("b"), level=Level.CONNECTED, hands_off=True
+    )
     assert scene.found() == []
-    assert scene.moorline.repair(disks=True, boot_disks=True) == []
+    assert scene.moorline.maintenance.repair(disks=True, boot_disks=True) == []
     assert guest.defined
 
 
@@ -222,17 +224,17 @@ def test_what_a_guest_may_boot_from_takes_a_second_word(
     scene: Scene, others: list[GuestDisk], boots: bool, why: str
 ) -> None:
     guest = released(scene, *others, boots=boots)
-    (left,) = scene.moorline.repair(disks=True)
+    (left,) = scene.moorline.maintenance.repair(disks=True)
     assert (left.done, left.problem) == (False, f"{why} (--boot-disks)")
     assert guest.defined
-    assert all(made.done for made in scene.moorline.repair(disks=True, boot_disks=True))
+    assert all(made.done for made in scene.moorline.maintenance.repair(disks=True, boot_disks=True))
     assert not guest.defined
 
 
 def test_what_cannot_be_told_of_a_guest_takes_a_second_word(scene: Scene) -> None:
     guest = released(scene)
     scene.inventory.error = Unavailable("libvirt is away")
-    (left,) = scene.moorline.repair(disks=True)
+    (left,) = scene.moorline.maintenance.repair(disks=True)
     assert left.problem == "it cannot be told whether g1 boots from it: libvirt is away"
     assert guest.defined
 
@@ -242,10 +244,13 @@ def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> 
     guest = scene.world.guests[GuestId("g1")]
     guest.running = False
     guest.live.clear()
-    scene.moorline.release("g1", "vol-a")
+    scene.moorline.maintenance.release("g1", "vol-a")
     scene.inventory.all["g1"] = [disk(f"{link}/a"), disk("/root")]
     told = [
-        [(each.action, each.subject) for each in scene.moorline.repair(disks=True, dry_run=dry)]
+        [
+            (each.action, each.subject)
+            for each in scene.moorline.maintenance.repair(disks=True, dry_run=dry)
+        ]
         for dry in (True, False)
     ]
     assert told[0] == told[1] == [("detach", "g1/vol-a"), ("disconnect", link)]
@@ -255,27 +260,28 @@ def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> 
 def test_a_wish_for_a_guest_that_is_gone(scene: Scene) -> None:
     scene.attach()
     del scene.world.guests[GuestId("g1")]
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert (finding.check, finding.next) == ("lost-guest", "moorline detach g1 vol-a")
-    scene.moorline.detach("g1", "vol-a")
+    scene.moorline.attachments.detach("g1", "vol-a")
     assert scene.found() == []
 
 
 def test_a_guest_that_somebody_else_will_define_is_not_lost(scene: Scene) -> None:
     guest = "01234567-89ab-cdef-0123-456789abcdef"
-    scene.moorline.attach(guest, scene.connection(), level=Level.CONNECTED, hands_off=True)
+    scene.moorline.attachments.attach(
+        guest, scene.connection(), level=Level.CONNECTED, hands_off=True
+    )
     assert scene.found() == []
 
 
 def test_what_an_agent_has_just_begun_with_is_no_finding(scene: Scene) -> None:
     scene.host.programs["mount.quobyte"] = lambda host, command: None
     with pytest.raises(Failed):
-        scene.moorline.attach("g1", scene.connection(), timeout=0)
+        scene.moorline.attachments.attach("g1", scene.connection(), timeout=0)
     assert scene.found() == ["not-as-wished"]
     (row,) = scene.rows("vol-a")
     for tries, found in ((0, []), (1, ["not-as-wished"])):
-        pending = Pending(row.key, row.want, 0.0, tries, "", 1.0, True)
-        scene.moorline.pending = lambda pending=pending: [pending]
+        scene.pending = [Pending(row.key, row.want, 0.0, tries, "", 1.0, True)]
         assert scene.found() == found
 
 

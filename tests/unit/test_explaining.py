@@ -29,10 +29,10 @@ def test_a_dead_share_is_told_apart_from_one_whose_client_lives(scene: Scene) ->
     link = scene.attach(level=Level.ATTACHED)
     share = scene.host.share(link)
     share.error = errno.ENOTCONN
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert (finding.check, finding.next) == ("dead-share", "moorline sweep")
     share.clients = ["glusterfs (12)"]
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.check == "failing-share"
     assert "glusterfs (12), still runs; it may answer again by itself" in finding.what
 
@@ -41,12 +41,12 @@ def test_a_client_whose_connection_was_ended_is_waited_for_and_not_hoped_for(sce
     link = scene.attach(level=Level.ATTACHED)
     share = scene.host.share(link)
     share.error, share.clients, share.ended = errno.ENOTCONN, ["quobyte (12)"], True
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.check == "cut-off-share"
     assert "quobyte (12), still runs; the share is mounted anew when that has ended" in finding.what
     assert "answer again by itself" not in finding.what
     share.clients = []
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.check == "dead-share"
 
 
@@ -54,7 +54,7 @@ def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Sc
     link = scene.attach(level=Level.ATTACHED)
     share = scene.host.share(link)
     share.error, share.clients = errno.ENOTCONN, None
-    (finding,) = scene.moorline.doctor().findings
+    (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.check == "broken-link"
     assert "stop its users first: g1" in finding.what
     scene.world.guests[GuestId("g1")].running = False
@@ -65,16 +65,16 @@ def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Sc
 def test_a_share_that_hangs_can_be_aborted(scene: Scene, wished: bool) -> None:
     link = scene.attach()
     if not wished:
-        scene.moorline.release("g1", "vol-a")
+        scene.moorline.maintenance.release("g1", "vol-a")
     control = scene.connection_of(scene.host.table[-1])
     with pytest.raises(Refused, match="does not hang"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
     scene.host.share(link).hangs = True
     assert scene.found() == ["hung-share"]
-    assert scene.moorline.repair() == []
-    assert not scene.moorline.abort(link, dry_run=True).done
+    assert scene.moorline.maintenance.repair() == []
+    assert not scene.moorline.maintenance.abort(link, dry_run=True).done
     assert control.read_text() == ""
-    assert scene.moorline.abort(link).done
+    assert scene.moorline.maintenance.abort(link).done
     assert control.read_text() == "1"
 
 
@@ -83,27 +83,27 @@ def test_a_share_is_not_aborted_under_a_running_guest(scene: Scene) -> None:
     control = scene.connection_of(scene.host.table[-1])
     scene.host.share(link).hangs = True
     with pytest.raises(Refused, match="g1 runs on"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
     scene.world.blind = True
     with pytest.raises(Refused, match="cannot be told which guests run"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
     assert control.read_text() == ""
-    assert scene.moorline.abort(link, force=True).done
+    assert scene.moorline.maintenance.abort(link, force=True).done
 
 
 def test_only_links_of_ours_that_are_fuse_are_aborted(scene: Scene) -> None:
     with pytest.raises(NotFound):
-        scene.moorline.abort("/nothing/here")
+        scene.moorline.maintenance.abort("/nothing/here")
     scene.host.mount("server:/x", "/nfs", "nfs4", ToyShare(hangs=True))
     with pytest.raises(Refused, match="only FUSE"):
-        scene.moorline.abort("/nfs")
+        scene.moorline.maintenance.abort("/nfs")
     scene.host.mount("sshfs", "/home/me/there", "fuse.sshfs", ToyShare(hangs=True))
     with pytest.raises(NotOurs):
-        scene.moorline.abort("/home/me/there", force=True)
+        scene.moorline.maintenance.abort("/home/me/there", force=True)
     link = scene.attach()
     scene.host.share(link).hangs = True
     with pytest.raises(Refused, match="mount -t fusectl"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
 
 
 # --- explain
@@ -111,7 +111,7 @@ def test_only_links_of_ours_that_are_fuse_are_aborted(scene: Scene) -> None:
 
 def test_what_is_as_wished_needs_no_explanation(scene: Scene) -> None:
     scene.attach()
-    (told,) = scene.moorline.explain("vol-a")
+    (told,) = scene.moorline.maintenance.explain("vol-a")
     assert (told.step, told.next, told.since, told.due) == ("nothing", "", 0.0, None)
     assert [(e.step, e.outcome) for e in told.tried] == [("connect", "done")]
 
@@ -121,8 +121,8 @@ def test_explain_tells_what_waits_since_when_and_what_the_agent_does(scene: Scen
     scene.attach("b", "g2")
     scene.host.share(link).hangs = True
     (row,) = scene.rows("vol-a")
-    scene.moorline.pending = lambda: [Pending(row.key, row.want, 8.0, 3, "it hangs", 60.0, False)]
-    (told,) = scene.moorline.explain("vol-a")
+    scene.pending = [Pending(row.key, row.want, 8.0, 3, "it hangs", 60.0, False)]
+    (told,) = scene.moorline.maintenance.explain("vol-a")
     assert (told.step, told.tries, told.due) == ("wait", 3, 8.0)
     assert "does not answer" in told.waits_for
     assert told.held_by == ["g1", "vol-b on g2"]
@@ -132,21 +132,23 @@ def test_explain_tells_what_waits_since_when_and_what_the_agent_does(scene: Scen
 
 def test_without_an_agent_the_journal_tells_since_when(scene: Scene) -> None:
     link = scene.attach()
-    scene.moorline.release("g1", "vol-a")
-    scene.moorline.repair()
+    scene.moorline.maintenance.release("g1", "vol-a")
+    scene.moorline.maintenance.repair()
     scene.host.programs["mount.quobyte"] = lambda host, command: None
     for _ in range(2):
         with pytest.raises(Failed):
-            scene.moorline.attach("g1", scene.connection(), level=Level.CONNECTED, timeout=0)
-    (told,) = scene.moorline.explain("vol-a")
-    first, _ = scene.moorline.events(volume="vol-a")[-2:]
+            scene.moorline.attachments.attach(
+                "g1", scene.connection(), level=Level.CONNECTED, timeout=0
+            )
+    (told,) = scene.moorline.maintenance.explain("vol-a")
+    first, _ = scene.moorline.maintenance.events(volume="vol-a")[-2:]
     assert (told.step, told.tries, told.since) == ("connect", 2, first.at)
     assert f"nothing is mounted at {link}" in told.waits_for
 
 
 def test_explain_of_what_is_not_known(scene: Scene) -> None:
     with pytest.raises(NotFound):
-        scene.moorline.explain("nope")
+        scene.moorline.maintenance.explain("nope")
 
 
 def test_a_share_is_not_aborted_under_a_guest_that_cannot_be_read(scene: Scene) -> None:
@@ -155,7 +157,7 @@ def test_a_share_is_not_aborted_under_a_guest_that_cannot_be_read(scene: Scene) 
     connection = scene.connection_of(scene.host.table[-1])
     scene.world.guests[GuestId("g2")].unreadable = "its definition is damaged"
     with pytest.raises(Refused, match="cannot be told which guests run"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
     assert connection.read_text() == ""
 
 
@@ -175,5 +177,5 @@ def test_another_mount_that_came_meanwhile_is_not_aborted(scene: Scene) -> None:
 
     scene.host.shares = {old.id: Remounted(), new.id: ToyShare(hangs=True)}
     with pytest.raises(Refused, match="changed while it was looked at"):
-        scene.moorline.abort(link)
+        scene.moorline.maintenance.abort(link)
     assert [connection.read_text() for connection in connections] == ["", ""]

@@ -10,6 +10,7 @@ from moorline.model import GuestId, Level, Sizes, VolumeId
 from moorline.operations.extend import size_to_come
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, SIZE, ToyHypervisor
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 A = VolumeId("a")
@@ -54,39 +55,39 @@ def rig() -> Rig:
 @pytest.fixture
 def moorline(rig: Rig) -> Moorline:
     moorline = rig.owner()
-    moorline.attach("g1", CONNECTION)
+    moorline.attachments.attach("g1", CONNECTION)
     return moorline
 
 
 @pytest.mark.parametrize("asked", [None, 3 * SIZE])
 def test_the_guest_is_told_once(rig: Rig, moorline: Moorline, asked: int | None) -> None:
     rig.world.sizes[FILE] = 3 * SIZE
-    outcome = moorline.extend("g1", "a", asked)
+    outcome = moorline.attachments.extend("g1", "a", asked)
     assert (outcome.steps, outcome.before, outcome.size) == (["extend"], SIZE, 3 * SIZE)
     assert outcome.view.seen == "attached"
     assert outcome.to_dict()["size"] == 3 * SIZE
     effects = rig.world.faults.count
-    again = moorline.extend("g1", "a", asked)
+    again = moorline.attachments.extend("g1", "a", asked)
     assert (again.steps, again.before, again.size) == ([], 3 * SIZE, 3 * SIZE)
     assert rig.world.faults.count == effects
 
 
 def test_nobody_is_told_while_somebody_else_is_at_the_guest(rig: Rig) -> None:
     reconciler = rig.reconciler()
-    moorline = Moorline(rig.records, reconciler, ToyHypervisor(rig.world))
-    moorline.attach("g1", CONNECTION)
+    moorline = Moorline(rig.records, reconciler, ToyHypervisor(rig.world), around=bare())
+    moorline.attachments.attach("g1", CONNECTION)
     rig.world.sizes[FILE] = 2 * SIZE
     effects = rig.world.faults.count
     with reconciler.with_guest(GuestId("g1")), pytest.raises(Failed, match="still under way"):
-        moorline.extend("g1", "a", timeout=0)
+        moorline.attachments.extend("g1", "a", timeout=0)
     assert rig.world.faults.count == effects
-    assert moorline.extend("g1", "a").steps == ["extend"]
+    assert moorline.attachments.extend("g1", "a").steps == ["extend"]
 
 
 def test_a_dry_run_tells_nobody(rig: Rig, moorline: Moorline) -> None:
     rig.world.sizes[FILE] = 2 * SIZE
     effects = rig.world.faults.count
-    outcome = moorline.extend("g1", "a", dry_run=True)
+    outcome = moorline.attachments.extend("g1", "a", dry_run=True)
     assert (outcome.steps, outcome.before, outcome.size) == (["extend"], SIZE, 2 * SIZE)
     assert rig.world.faults.count == effects
 
@@ -98,17 +99,17 @@ def test_storage_that_is_not_as_large_yet_is_waited_for(rig: Rig, moorline: Moor
         waits.append(why)
         rig.world.sizes[FILE] = 2 * SIZE
 
-    outcome = moorline.extend("g1", "a", 2 * SIZE, progress=progress)
+    outcome = moorline.attachments.extend("g1", "a", 2 * SIZE, progress=progress)
     assert (outcome.size, len(waits)) == (2 * SIZE, 1)
     with pytest.raises(Failed, match=rf"only {2 * SIZE} of {4 * SIZE} bytes"):
-        moorline.extend("g1", "a", 4 * SIZE, timeout=0.1)
+        moorline.attachments.extend("g1", "a", 4 * SIZE, timeout=0.1)
 
 
 @pytest.mark.parametrize("fault", [Fault.FAIL, Fault.LOST, Fault.UNDONE])
 def test_what_went_wrong_is_looked_at_again(rig: Rig, moorline: Moorline, fault: Fault) -> None:
     rig.world.sizes[FILE] = 2 * SIZE
     rig.world.faults.plan((0, fault))
-    outcome = moorline.extend("g1", "a")
+    outcome = moorline.attachments.extend("g1", "a")
     assert (outcome.steps, outcome.before, outcome.size) == (["extend"], SIZE, 2 * SIZE)
     assert rig.world.faults.struck == 1
 
@@ -128,27 +129,27 @@ class Fixed(ToyHypervisor):
 
 def test_a_size_that_is_not_seen_is_uncertain(rig: Rig, moorline: Moorline) -> None:
     rig.world.sizes[FILE] = 2 * SIZE
-    deaf = Moorline(rig.records, rig.reconciler(), Deaf(rig.world))
+    deaf = Moorline(rig.records, rig.reconciler(), Deaf(rig.world), around=bare())
     with pytest.raises(Uncertain, match="was told of"):
-        deaf.extend("g1", "a", timeout=0)
+        deaf.attachments.extend("g1", "a", timeout=0)
 
 
 def test_a_hypervisor_that_cannot_is_refused(rig: Rig, moorline: Moorline) -> None:
-    fixed = Moorline(rig.records, rig.reconciler(), Fixed(rig.world))
+    fixed = Moorline(rig.records, rig.reconciler(), Fixed(rig.world), around=bare())
     with pytest.raises(Refused, match="toy guests"):
-        fixed.extend("g1", "a")
+        fixed.attachments.extend("g1", "a")
 
 
 def test_what_is_no_disk_is_not_extended(rig: Rig, moorline: Moorline) -> None:
     with pytest.raises(NotFound):
-        moorline.extend("g2", "a")
+        moorline.attachments.extend("g2", "a")
     with pytest.raises(NotFound):
-        moorline.extend("g1", "nothing-of-ours")
-    rig.owner().attach(
+        moorline.attachments.extend("g1", "nothing-of-ours")
+    rig.owner().attachments.attach(
         "g2",
         {**CONNECTION, "data": {"share": "s1", "name": "b"}},
         volume="b",
         level=Level.CONNECTED,
     )
     with pytest.raises(NotFound, match="not attached"):
-        moorline.extend("g2", "b")
+        moorline.attachments.extend("g2", "b")

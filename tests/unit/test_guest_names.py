@@ -15,6 +15,7 @@ from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen
 from moorline.model import GuestId
 from moorline.testing.toys import ToyGuest, ToyHypervisor
+from tests.support.environment import bare
 from tests.support.rig import Rig
 from tests.support.toy_machines import ToyMachines
 
@@ -39,26 +40,26 @@ def connection(name: str = "a") -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["web01", WEB, WEB[:13], WEB[:13].upper(), WEB[:-1]])
 def test_a_guest_goes_by_the_beginning_of_its_id(rig: Rig, text: str) -> None:
     owner = rig.owner()
-    outcome = owner.attach(text, connection(), volume="vol-a")
+    outcome = owner.attachments.attach(text, connection(), volume="vol-a")
     assert (outcome.view.guest, outcome.view.guest_id) == ("web01", WEB)
-    assert owner.detach(text, "vol-a") is not None
+    assert owner.attachments.detach(text, "vol-a") is not None
 
 
 def test_a_beginning_of_two_is_refused(rig: Rig) -> None:
     with pytest.raises(Refused, match="the beginning of several ids: Db-Main") as refused:
-        rig.owner().attach(WEB[:8], connection())
+        rig.owner().attachments.attach(WEB[:8], connection())
     assert not isinstance(refused.value, NotFound)
     assert rig.records.all() == []
 
 
 def test_a_short_one_is_taken_for_a_name(rig: Rig) -> None:
     with pytest.raises(NotFound, match="no guest 3f2a9c4"):
-        rig.owner().attach(WEB[:7], connection())
+        rig.owner().attachments.attach(WEB[:7], connection())
 
 
 def test_a_name_comes_before_the_beginning_of_an_id(rig: Rig) -> None:
     rig.world.guests[GuestId("other")] = ToyGuest(WEB[:13])
-    assert rig.owner().attach(WEB[:13], connection()).view.guest_id == "other"
+    assert rig.owner().attachments.attach(WEB[:13], connection()).view.guest_id == "other"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_an_unknown_guest_leads_to_a_near_name_with_an_agent_too(
     facades: list[Moorline] = [rig.owner(), Client(tmp_path / "agent.sock", timeout=10)]
     for facade in facades:
         with pytest.raises(NotFound, match=f"no guest {text}") as raised:
-            facade.attach(text, connection())
+            facade.attachments.attach(text, connection())
         assert raised.value.hint == hint
     server.stop()
 
@@ -87,7 +88,11 @@ def test_an_unknown_guest_leads_to_a_near_name_with_an_agent_too(
 def test_what_is_launched_under_an_id_s_beginning_is_another_guest(rig: Rig) -> None:
     name = WEB[:13]
     facade = Moorline(
-        rig.records, rig.reconciler(), ToyHypervisor(rig.world), ToyMachines(rig.world)
+        rig.records,
+        rig.reconciler(),
+        ToyHypervisor(rig.world),
+        ToyMachines(rig.world),
+        around=bare(),
     )
     outcome = facade.guests.launch(name, connection(), start=False)
     assert (outcome.guest, outcome.guest_id) == (name, f"id-{name}")

@@ -7,10 +7,11 @@ import pytest
 from moorline.api import Moorline
 from moorline.errors import Busy, Failed, NotOurs, Refused, Unavailable
 from moorline.model import DiskState, GuestId, Level, VolumeId
-from moorline.operations.guests import GuestOutcome
 from moorline.ports.guests import Hardware
+from moorline.ports.results import GuestOutcome
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
+from tests.support.environment import bare
 from tests.support.rig import Rig
 from tests.support.toy_machines import ToyMachines
 
@@ -32,7 +33,7 @@ class Stage(Rig):
 
     def owner(self) -> Moorline:
         hypervisor = ToyHypervisor(self.world)
-        return Moorline(self.records, self.reconciler(), hypervisor, self.machines)
+        return Moorline(self.records, self.reconciler(), hypervisor, self.machines, around=bare())
 
     def launch(self, *, timeout: float = 5.0, vcpus: int | None = None) -> GuestOutcome:
         return self.owner().guests.launch(
@@ -149,13 +150,13 @@ def test_nothing_is_done_to_a_guest_while_somebody_else_is_at_it(stage: Stage) -
     stage.launch()
     reconciler = stage.reconciler()
     hypervisor = ToyHypervisor(stage.world)
-    guests = Moorline(stage.records, reconciler, hypervisor, stage.machines).guests
+    guests = Moorline(stage.records, reconciler, hypervisor, stage.machines, around=bare()).guests
     with reconciler.with_guest(GuestId("id-web01")), pytest.raises(Busy):
         guests.remove("web01", force=True)
     assert stage.is_launched()
     stage.machines.stop(GuestId("id-web01"), force=True)
     for volume in "ab":
-        stage.owner().detach("web01", volume)
+        stage.owner().attachments.detach("web01", volume)
     with reconciler.with_guest(GuestId("id-web01")):
         with pytest.raises(Busy):
             guests.start("web01")
@@ -172,7 +173,7 @@ def test_a_guest_that_an_earlier_call_made_survives_a_refusal(stage: Stage, stat
     stage.world.hung = set()
     if state == "empty":
         for volume in "ab":
-            stage.owner().detach("web01", volume)
+            stage.owner().attachments.detach("web01", volume)
     before = stage.records.all()
     stage.world.missing = {f"{S1}/c"}
     with pytest.raises(Refused):
@@ -299,14 +300,14 @@ def test_a_guest_that_was_renamed_is_not_meant_by_its_old_name(stage: Stage) -> 
 def test_a_guest_that_is_named_as_the_id_of_another_is_not_meant_by_that(stage: Stage) -> None:
     stage.launch()
     stage.world.guests[GuestId("g2")] = ToyGuest("id-web01")
-    stage.owner().attach("g2", connection("c"))
+    stage.owner().attachments.attach("g2", connection("c"))
     stage.machines.stop(GuestId("id-web01"), force=True)
     stage.world.guests[GuestId("g2")].live = {}
     stage.world.mounts.clear()
     guests = stage.owner().guests
     assert guests.unready("id-web01") == ["a", "b"]
     assert [view.guest_id for view in guests.start("web01").attachments] == ["id-web01"] * 2
-    stage.owner().attach("g2", connection("c"))
+    stage.owner().attachments.attach("g2", connection("c"))
     assert stage.remove("web01", force=True)
     assert [row.key.guest for row in stage.records.all()] == ["g2"]
     assert VolumeId("c") in stage.world.guests[GuestId("g2")].live

@@ -24,7 +24,7 @@ def rig() -> Rig:
 
 
 def connect(rig: Rig, name: str = "a", guest: str = GUEST) -> dict[str, object]:
-    outcome = rig.owner().attach(
+    outcome = rig.owner().attachments.attach(
         guest, connection(name), level=Level.CONNECTED, hands_off=True, timeout=1
     )
     assert outcome.view.source is not None
@@ -40,38 +40,38 @@ def define(rig: Rig, *names: str) -> None:
 def test_the_guest_need_not_be_there_yet(rig: Rig) -> None:
     source = connect(rig)
     assert source["path"] == f"{SHARE}/a"
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
 
 
 def test_its_disks_are_never_ours_to_unplug(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
     assert "a" in rig.world.guests[GuestId(GUEST)].live
 
 
 def test_what_its_guest_still_names_is_disconnected_later(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
-    outcome = rig.owner().detach(GUEST, "a", hands_off=True)
+    outcome = rig.owner().attachments.detach(GUEST, "a", hands_off=True)
     assert outcome is not None
     assert "inst still names" in outcome.view.next
     assert SHARE in rig.world.mounts
     del rig.world.guests[GuestId(GUEST)]
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
     assert SHARE not in rig.world.mounts
-    assert rig.owner().list() == []
+    assert rig.owner().attachments.list() == []
 
 
 def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
     connect(rig, "a")
     connect(rig, "b")
     define(rig, "a", "b")
-    rig.owner().detach(GUEST, "a", hands_off=True)
-    rig.owner().detach(GUEST, "b", hands_off=True)
+    rig.owner().attachments.detach(GUEST, "a", hands_off=True)
+    rig.owner().attachments.detach(GUEST, "b", hands_off=True)
     del rig.world.guests[GuestId(GUEST)]
-    rig.owner().sweep()
-    assert rig.owner().list() == []
+    rig.owner().attachments.sweep()
+    assert rig.owner().attachments.list() == []
     assert SHARE not in rig.world.mounts
 
 
@@ -79,48 +79,48 @@ def test_another_disk_of_its_guest_on_the_same_link_does_not_keep_the_wish(rig: 
     connect(rig, "a")
     connect(rig, "b")
     define(rig, "b")  # the other was unplugged first, as Nova does it
-    rig.owner().detach(GUEST, "a", hands_off=True)
-    assert [view.volume for view in rig.owner().list()] == ["b"]
+    rig.owner().attachments.detach(GUEST, "a", hands_off=True)
+    assert [view.volume for view in rig.owner().attachments.list()] == ["b"]
     assert SHARE in rig.world.mounts
 
 
 def test_asked_again_before_it_was_disconnected_it_stays(rig: Rig) -> None:
     connect(rig)
     define(rig, "a")
-    rig.owner().detach(GUEST, "a", hands_off=True)
+    rig.owner().attachments.detach(GUEST, "a", hands_off=True)
     connect(rig)
     del rig.world.guests[GuestId(GUEST)]
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
     assert SHARE in rig.world.mounts
 
 
 def test_another_guest_on_the_link_lets_it_be_forgotten(rig: Rig) -> None:
     connect(rig)
-    rig.owner().attach("g1", connection("b"))
-    assert rig.owner().detach(GUEST, "a", hands_off=True) is not None
-    assert [view.volume for view in rig.owner().list()] == ["b"]
+    rig.owner().attachments.attach("g1", connection("b"))
+    assert rig.owner().attachments.detach(GUEST, "a", hands_off=True) is not None
+    assert [view.volume for view in rig.owner().attachments.list()] == ["b"]
     assert SHARE in rig.world.mounts
 
 
 def test_only_connected_and_only_by_id(rig: Rig) -> None:
     with pytest.raises(Refused, match="only be connected"):
-        rig.owner().attach(GUEST, connection("a"), hands_off=True)
+        rig.owner().attachments.attach(GUEST, connection("a"), hands_off=True)
     with pytest.raises(Refused, match="no id of a guest"):
-        rig.owner().attach("g1", connection("a"), level=Level.CONNECTED, hands_off=True)
+        rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED, hands_off=True)
 
 
 def test_one_who_plugs_it(rig: Rig) -> None:
     connect(rig)
     define(rig)
     with pytest.raises(Refused, match="somebody else plugs"):
-        rig.owner().attach(GUEST, connection("a"))
+        rig.owner().attachments.attach(GUEST, connection("a"))
 
 
 def test_what_may_not_be_given_to_a_guest_is_refused_and_leaves_nothing(rig: Rig) -> None:
     rig.world.missing.add(f"{SHARE}/a")
     with pytest.raises(Refused, match="there is no file"):
         connect(rig)
-    assert rig.owner().list() == []
+    assert rig.owner().attachments.list() == []
     assert SHARE not in rig.world.mounts
 
 
@@ -128,15 +128,15 @@ def test_an_encrypted_volume_is_for_its_owner_to_decipher(rig: Rig) -> None:
     data = {"share": "s1", "name": "a", "volume_id": "a", "encrypted": True}
     encrypted = {"driver_volume_type": "toy", "data": data}
     with pytest.raises(Refused, match="cipher text"):
-        rig.owner().attach("g1", encrypted)
-    rig.owner().attach(GUEST, encrypted, level=Level.CONNECTED, hands_off=True)
+        rig.owner().attachments.attach("g1", encrypted)
+    rig.owner().attachments.attach(GUEST, encrypted, level=Level.CONNECTED, hands_off=True)
     assert SHARE in rig.world.mounts
 
 
 def test_letting_go_of_what_was_never_asked_does_nothing(rig: Rig) -> None:
     define(rig, "a")
-    assert rig.owner().detach(GUEST, "a", hands_off=True) is None
+    assert rig.owner().attachments.detach(GUEST, "a", hands_off=True) is None
     assert "a" in rig.world.guests[GuestId(GUEST)].live
-    rig.owner().attach(GUEST, connection("b"))
-    assert rig.owner().detach(GUEST, "b", hands_off=True) is None
+    rig.owner().attachments.attach(GUEST, connection("b"))
+    assert rig.owner().attachments.detach(GUEST, "b", hands_off=True) is None
     assert "b" in rig.world.guests[GuestId(GUEST)].live

@@ -9,9 +9,9 @@ import pytest
 from moorline.care.eventlog import Journal
 from moorline.core.plan import Step
 from moorline.core.reconciler import Took
-from moorline.core.records import Trouble
 from moorline.errors import Failed
 from moorline.model import Level
+from moorline.ports.results import Trouble
 from tests.support.rig import Rig
 
 

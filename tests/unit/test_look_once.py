@@ -72,11 +72,11 @@ def counted(scene: Scene, call: Callable[[], object]) -> tuple[int, int, int]:
 
 
 COMMANDS: dict[str, Callable[[Scene], object]] = {
-    "list": lambda scene: scene.moorline.list(),
-    "show": lambda scene: scene.moorline.show("vol-a"),
-    "explain": lambda scene: scene.moorline.explain("vol-a"),
-    "doctor": lambda scene: scene.moorline.doctor(),
-    "sweep": lambda scene: scene.moorline.sweep(),
+    "list": lambda scene: scene.moorline.attachments.list(),
+    "show": lambda scene: scene.moorline.attachments.show("vol-a"),
+    "explain": lambda scene: scene.moorline.maintenance.explain("vol-a"),
+    "doctor": lambda scene: scene.moorline.maintenance.doctor(),
+    "sweep": lambda scene: scene.moorline.attachments.sweep(),
 }
 
 
@@ -105,7 +105,7 @@ def test_an_attach_looks_once_for_who_else_has_its_file(scene: Scene) -> None:
     scene.attach("a", "g1")
     scene.attach("b", "g1")
     few = counted(scene, lambda: scene.attach("b", "g1", Level.ATTACHED))
-    scene.moorline.detach("g1", "vol-b")
+    scene.moorline.attachments.detach("g1", "vol-b")
     scene.attach("b", "g1")
     for row in others_like(scene.rows("vol-a")[0]):
         scene.records.put(row)
@@ -130,8 +130,8 @@ def test_what_waits_for_another_volume_is_looked_at_after_it(scene: Scene) -> No
     scene.records.put(replace(row, want=Level.ABSENT))
     share = scene.host.share(scene.link())
     share.error, share.clients = errno.EIO, None
-    assert "stop its users first: g2" in scene.moorline.show("vol-a")[0].next
-    assert scene.moorline.sweep() == []
+    assert "stop its users first: g2" in scene.moorline.attachments.show("vol-a")[0].next
+    assert scene.moorline.attachments.sweep() == []
     assert scene.host.share(scene.link()).error == 0
 
 

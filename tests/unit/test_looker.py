@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
-from moorline.core.records import Trouble
 from moorline.loop.drift import Looker
 from moorline.model import GuestId, Level, Link, VolumeId
+from moorline.ports.results import Trouble
 from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
 from tests.support.rig import Rig
 

@@ -88,7 +88,7 @@ def test_a_library_that_looks_makes_nothing_either(tmp_path: Path) -> None:
     state = tmp_path / "state"
     given = wiring.settings(state_dir=state, hypervisor="test:///default")
     with wiring.open_host(given, own=False) as moorline:
-        assert (moorline.list(), moorline.events()) == ([], [])
+        assert (moorline.attachments.list(), moorline.maintenance.events()) == ([], [])
     assert not state.exists()
 
 

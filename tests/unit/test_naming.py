@@ -25,8 +25,8 @@ def connection(name: str, id: str) -> dict[str, object]:
 @pytest.fixture
 def rig() -> Rig:
     rig = Rig("g1", "g2")
-    rig.owner().attach("g1", connection("a", ID))
-    rig.owner().attach("g2", connection("b", OTHER))
+    rig.owner().attachments.attach("g1", connection("a", ID))
+    rig.owner().attachments.attach("g2", connection("b", OTHER))
     return rig
 
 
@@ -52,7 +52,7 @@ SLIPS = [
 @pytest.mark.parametrize("verb", ["detach", "extend"])
 def test_what_is_not_known_is_never_done(rig: Rig, verb: str, what: str) -> None:
     with pytest.raises(NotFound) as error:
-        getattr(rig.owner(), verb)("g1", what)
+        getattr(rig.owner().attachments, verb)("g1", what)
     assert "moorline list" in error.value.hint
     assert wished(rig) == {ID, OTHER}
 
@@ -60,25 +60,25 @@ def test_what_is_not_known_is_never_done(rig: Rig, verb: str, what: str) -> None
 def test_a_dry_run_says_the_same(rig: Rig) -> None:
     for what in SLIPS:
         with pytest.raises(NotFound):
-            rig.owner().detach("g1", what, dry_run=True)
+            rig.owner().attachments.detach("g1", what, dry_run=True)
 
 
 @pytest.mark.parametrize("what", ["3f2", "vdb", DEVICE, "toy://s1/mistyped", GONE])
 @pytest.mark.parametrize("verb", ["show", "forget"])
 def test_without_a_guest_as_well(rig: Rig, verb: str, what: str) -> None:
     with pytest.raises(NotFound):
-        getattr(rig.owner(), verb)(what)
+        getattr(rig.owner().attachments, verb)(what)
 
 
 def test_whose_it_is_is_told(rig: Rig) -> None:
     with pytest.raises(NotFound) as error:
-        rig.owner().detach("g1", "toy://s1/b")
+        rig.owner().attachments.detach("g1", "toy://s1/b")
     assert f"volume {OTHER} is wanted on g2" in error.value.hint
 
 
 @pytest.mark.parametrize("what", [GONE, GONE.upper(), OTHER])
 def test_a_whole_id_that_is_not_there_is_gone(rig: Rig, what: str) -> None:
-    assert rig.owner().detach("g1", what) is None
+    assert rig.owner().attachments.detach("g1", what) is None
     assert wished(rig) == {ID, OTHER}
 
 
@@ -88,7 +88,7 @@ def test_a_whole_id_that_is_not_there_is_gone(rig: Rig, what: str) -> None:
 def test_what_is_meant_is_done(rig: Rig, what: str) -> None:
     rig.world.guests[GuestId("g1")].running = False
     rig.world.guests[GuestId("g1")].live.clear()
-    outcome = rig.owner().detach("g1", what)
+    outcome = rig.owner().attachments.detach("g1", what)
     assert outcome is not None
     assert outcome.view.volume == ID
     assert wished(rig) == {OTHER}
@@ -101,15 +101,15 @@ def test_a_disk_that_was_released_goes_by_the_same_names(rig: Rig, what: str) ->
     rig.records.release(row, f"{S1}/a")
     toy.running = False
     toy.live.clear()
-    outcome = rig.owner().detach("g1", what)
+    outcome = rig.owner().attachments.detach("g1", what)
     assert outcome is not None
     assert outcome.view.volume == ID
     assert not toy.defined
 
 
 def test_a_device_is_not_taken_for_another_guest_s_volume_of_that_id(rig: Rig) -> None:
-    rig.owner().attach("g2", connection("c", DEVICE))
-    for verb in (rig.owner().detach, rig.owner().extend):
+    rig.owner().attachments.attach("g2", connection("c", DEVICE))
+    for verb in (rig.owner().attachments.detach, rig.owner().attachments.extend):
         with pytest.raises(Refused, match="another guest's volume") as error:
             verb("g1", DEVICE)
         assert not isinstance(error.value, NotFound)
@@ -118,10 +118,10 @@ def test_a_device_is_not_taken_for_another_guest_s_volume_of_that_id(rig: Rig) -
 
 def test_an_id_wins_over_a_device(rig: Rig) -> None:
     """Whoever calls a volume as a device is called means the volume."""
-    rig.owner().attach("g1", connection("c", DEVICE))
-    (shown,) = rig.owner().show(DEVICE)
+    rig.owner().attachments.attach("g1", connection("c", DEVICE))
+    (shown,) = rig.owner().attachments.show(DEVICE)
     assert shown.volume == DEVICE
-    foreseen = rig.owner().detach("g1", DEVICE, dry_run=True)
+    foreseen = rig.owner().attachments.detach("g1", DEVICE, dry_run=True)
     assert foreseen is not None
     assert foreseen.view.volume == DEVICE
 

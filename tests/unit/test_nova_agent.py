@@ -27,7 +27,7 @@ class World:
         self.agent = Agent("/s", client=self.client, now=lambda: self.clock, sleep=self.passes)
 
     def client(self, socket: str, longest: float) -> Any:
-        return Client(self, longest)
+        return SimpleNamespace(attachments=Attachments(self, longest))
 
     def passes(self, seconds: float) -> None:
         self.clock += seconds
@@ -49,8 +49,8 @@ class World:
         raise Uncertain("no answer")
 
 
-class Client:
-    """The agent's client, as far as it is used."""
+class Attachments:
+    """Those of the agent's client, as far as they are used."""
 
     def __init__(self, world: World, longest: float) -> None:
         self.world = world

@@ -43,7 +43,7 @@ def connection(data: dict[str, Any] | None = None, **beside: Any) -> dict[str, A
 
 def refuse(rig: Rig, asked: dict[str, Any], why: str, volume: str | None = None) -> None:
     with pytest.raises(Refused, match=why):
-        rig.owner().attach("g1", asked, volume=volume)
+        rig.owner().attachments.attach("g1", asked, volume=volume)
     assert (rig.world.faults.count, rig.records.all()) == (0, [])
 
 
@@ -88,28 +88,30 @@ def test_two_ids_are_refused(rig: Rig, asked: dict[str, Any]) -> None:
     ],
 )
 def test_what_cinder_and_nova_say_is_one_id(rig: Rig, asked: dict[str, Any]) -> None:
-    assert rig.owner().attach("g1", asked).view.volume == "a"
+    assert rig.owner().attachments.attach("g1", asked).view.volume == "a"
 
 
 def test_without_an_id_one_is_derived(rig: Rig) -> None:
-    assert len(rig.owner().attach("g1", connection({"volume_id": None})).view.volume) == 36
+    assert (
+        len(rig.owner().attachments.attach("g1", connection({"volume_id": None})).view.volume) == 36
+    )
 
 
 @pytest.mark.parametrize("value", ["vol.0001", "a\n", "", "x" * 65])
 def test_detaching_what_cannot_be_a_volume_is_not_success(rig: Rig, value: str) -> None:
-    rig.owner().attach("g1", connection())
+    rig.owner().attachments.attach("g1", connection())
     with pytest.raises(Refused, match="no volume id"):
-        rig.owner().detach("g1", value)
+        rig.owner().attachments.detach("g1", value)
 
 
 def test_a_wish_of_old_whose_connection_bears_such_an_id_can_go(rig: Rig) -> None:
-    rig.owner().attach("g1", connection())
+    rig.owner().attachments.attach("g1", connection())
     (row,) = rig.records.all()
     rig.records.put(replace(row, connection=Secret(connection({"volume_id": "vol.0001"}))))
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
     rig.world.guests[row.key.guest].running = False
     rig.world.guests[row.key.guest].live.clear()
-    rig.owner().detach("g1", row.key.volume)
+    rig.owner().attachments.detach("g1", row.key.volume)
     assert rig.records.all() == []
 
 
@@ -136,6 +138,6 @@ def test_whether_it_is_encrypted_is_said_plainly(rig: Rig, value: Any, beside: b
     ],
 )
 def test_read_only_is_heeded_wherever_it_stands(rig: Rig, asked: dict[str, Any]) -> None:
-    rig.owner().attach("g1", asked, level=Level.CONNECTED)
+    rig.owner().attachments.attach("g1", asked, level=Level.CONNECTED)
     (row,) = rig.records.all()
     assert row.options == DiskOptions(readonly=True)

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from moorline import config
 from moorline.cli import main
 from moorline.core.ownership import Identity, Owner
-from moorline.core.records import Records, Trouble
+from moorline.core.records import Records
 from moorline.errors import Refused
 from moorline.host.machine import machine
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Put
+from moorline.ports.results import Trouble
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Fault, Faults, Killed

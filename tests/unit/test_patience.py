@@ -13,6 +13,7 @@ from moorline.local_api.problem import exit_code
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyHypervisor
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
@@ -94,7 +95,7 @@ def test_a_service_that_is_away_is_waited_for(rig: Rig) -> None:
 
 
 def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
-    rig.owner().attach("g1", connection())
+    rig.owner().attachments.attach("g1", connection())
     rig.world.guests[GuestId("g1")].deaf = True
     rig.wish("a", "g1", Level.ABSENT)
     (row,) = rig.records.all()
@@ -106,7 +107,7 @@ def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
 
 def test_an_attach_without_a_time_is_such_a_caller(rig: Rig) -> None:
     """The façade's default is told apart from 60 s that somebody asked for."""
-    outcome = rig.owner().attach("g1", connection(), timeout=None)
+    outcome = rig.owner().attachments.attach("g1", connection(), timeout=None)
     assert outcome.view.seen == "attached"
 
 
@@ -117,7 +118,7 @@ def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> 
     rig.world.blind = True
     for dry_run in (True, False):
         with pytest.raises(Unavailable) as error:
-            rig.owner().attach("g1", connection(), dry_run=dry_run, timeout=0)
+            rig.owner().attachments.attach("g1", connection(), dry_run=dry_run, timeout=0)
         assert exit_code(error.value) == 11
     assert rig.records.all() == []
     rig.world.blind = False
@@ -146,10 +147,10 @@ def test_a_look_that_is_uncertain_is_no_change_that_is(rig: Rig, error: type[Exc
             return getattr(self._owner, name)
 
     hypervisor: object = Mute(ToyHypervisor(rig.world))
-    moorline = Moorline(rig.records, rig.reconciler(), hypervisor)  # type: ignore[arg-type]
+    moorline = Moorline(rig.records, rig.reconciler(), hypervisor, around=bare())  # type: ignore[arg-type]
     for do in (
-        lambda: moorline.attach("g1", connection()),
-        lambda: moorline.detach("g1", "a"),
+        lambda: moorline.attachments.attach("g1", connection()),
+        lambda: moorline.attachments.detach("g1", "a"),
     ):
         with pytest.raises(Unavailable, match="libvirt did not answer"):
             do()

@@ -44,24 +44,28 @@ def data_of(row: Attachment) -> Any:
 def test_a_refused_connection_leaves_the_wish_that_stands(
     rig: Rig, level: Level, again: Level
 ) -> None:
-    rig.owner().attach("g1", GOOD, level=level)
+    rig.owner().attachments.attach("g1", GOOD, level=level)
     before = stored(rig)
     with pytest.raises(Refused, match="not qcow2"):
-        rig.owner().attach("g1", {**GOOD, "data": {**GOOD["data"], "format": "qcow2"}}, level=again)
+        rig.owner().attachments.attach(
+            "g1", {**GOOD, "data": {**GOOD["data"], "format": "qcow2"}}, level=again
+        )
     assert stored(rig) == before
-    assert rig.owner().sweep() == []
-    assert rig.owner().list()[0].trouble is None
+    assert rig.owner().attachments.sweep() == []
+    assert rig.owner().attachments.list()[0].trouble is None
 
 
 def test_a_refused_connection_is_not_tried_by_a_dry_run_either(rig: Rig) -> None:
-    rig.owner().attach("g1", GOOD)
+    rig.owner().attachments.attach("g1", GOOD)
     with pytest.raises(Refused, match="not qcow2"):
-        rig.owner().attach("g1", connection(volume_id="a", format="qcow2"), dry_run=True)
+        rig.owner().attachments.attach(
+            "g1", connection(volume_id="a", format="qcow2"), dry_run=True
+        )
 
 
 @pytest.mark.parametrize("plugged", ["live", "defined"])
 def test_the_format_agrees_with_the_disk_that_is_plugged(rig: Rig, plugged: str) -> None:
-    rig.owner().attach("g1", GOOD)
+    rig.owner().attachments.attach("g1", GOOD)
     before = stored(rig)
     toy = rig.world.guests[GuestId("g1")]
     getattr(toy, "defined" if plugged == "live" else "live").clear()
@@ -69,7 +73,7 @@ def test_the_format_agrees_with_the_disk_that_is_plugged(rig: Rig, plugged: str)
     rig.world.formats[f"{S1}/a"] = "qcow2"
     for dry_run in (True, False):
         with pytest.raises(Refused, match="disk of this volume is raw, not qcow2"):
-            rig.owner().attach(
+            rig.owner().attachments.attach(
                 "g1", connection(volume_id="a", format="qcow2"), timeout=0, dry_run=dry_run
             )
     assert stored(rig) == before
@@ -86,11 +90,11 @@ def test_the_format_agrees_with_the_disk_that_is_plugged(rig: Rig, plugged: str)
 def test_a_disk_that_was_released_is_not_taken_for_another_kind_of_disk(
     rig: Rig, options: DiskOptions, format: Format, why: str
 ) -> None:
-    rig.owner().attach("g1", GOOD)
+    rig.owner().attachments.attach("g1", GOOD)
     rig.records.release(stored(rig), f"{S1}/a")
     rig.world.formats.clear()
     with pytest.raises(NotOurs, match=why):
-        rig.owner().attach(
+        rig.owner().attachments.attach(
             "g1", connection(volume_id="a", format=format), options=options, timeout=0
         )
     assert rig.world.guests[GuestId("g1")].live == {HERE: f"{S1}/a"}
@@ -98,47 +102,51 @@ def test_a_disk_that_was_released_is_not_taken_for_another_kind_of_disk(
 
 def test_a_new_password_replaces_the_old_one_once_it_worked(rig: Rig) -> None:
     rig.world.passwords["s1"] = "old"
-    rig.owner().attach("g1", connection(volume_id="a", password="old"))
+    rig.owner().attachments.attach("g1", connection(volume_id="a", password="old"))
     rig.world.passwords["s1"] = "new"
     rig.world.mounts.clear()  # the host came up again
     rig.world.guests[GuestId("g1")].running = False
     with pytest.raises(Failed, match=r"keeps the connection that it had: .*wrong password"):
-        rig.owner().attach("g1", connection(volume_id="a", password="typo"), timeout=0)
+        rig.owner().attachments.attach("g1", connection(volume_id="a", password="typo"), timeout=0)
     assert data_of(stored(rig))["password"] == "old"
-    rig.owner().attach("g1", connection(volume_id="a", password="new"), timeout=0)
+    rig.owner().attachments.attach("g1", connection(volume_id="a", password="new"), timeout=0)
     assert data_of(stored(rig))["password"] == "new"
     assert S1 in rig.world.mounts
 
 
 def test_a_broken_link_can_be_renewed_by_a_new_connection(rig: Rig) -> None:
-    rig.owner().attach("g1", GOOD)
+    rig.owner().attachments.attach("g1", GOOD)
     rig.world.passwords["s1"] = "new"
     rig.world.dead.add("s1")
     g1 = rig.world.guests[GuestId("g1")]
     g1.running = False
     g1.live.clear()
     g1.lost.clear()
-    rig.owner().attach("g1", connection(volume_id="a", format="raw", password="new"), timeout=5)
+    rig.owner().attachments.attach(
+        "g1", connection(volume_id="a", format="raw", password="new"), timeout=5
+    )
     assert data_of(stored(rig))["password"] == "new"
     rig.check({("a", "g1"): Level.ATTACHED})
 
 
 def test_what_the_hypervisor_refuses_brings_the_old_connection_back(rig: Rig) -> None:
     options = DiskOptions(bus="no such")
-    rig.owner().attach("g1", GOOD, level=Level.CONNECTED, options=options)
+    rig.owner().attachments.attach("g1", GOOD, level=Level.CONNECTED, options=options)
     before = stored(rig)
     with pytest.raises(Refused, match="no bus"):
-        rig.owner().attach("g1", connection(volume_id="a", password="new"), options=options)
+        rig.owner().attachments.attach(
+            "g1", connection(volume_id="a", password="new"), options=options
+        )
     after = stored(rig)
     assert (after.connection, after.want) == (before.connection, Level.CONNECTED)
 
 
 def test_nova_too_keeps_its_connection(rig: Rig) -> None:
     guest = "00000000-0000-4000-8000-000000000001"
-    rig.owner().attach(guest, GOOD, level=Level.CONNECTED, hands_off=True)
+    rig.owner().attachments.attach(guest, GOOD, level=Level.CONNECTED, hands_off=True)
     before = stored(rig)
     with pytest.raises(Refused, match="not qcow2"):
-        rig.owner().attach(
+        rig.owner().attachments.attach(
             guest,
             connection(volume_id="a", format="qcow2"),
             level=Level.CONNECTED,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from moorline.core.records import Trouble
 from moorline.errors import Conflict
 from moorline.model import Attachment, Level
+from moorline.ports.results import Trouble
 from tests.support.rig import Rig
 
 TROUBLE = Trouble("connect", "Failed", "no answer", 1.0)

@@ -11,14 +11,15 @@ import pytest
 from moorline.api import Moorline
 from moorline.core.locks import Lanes
 from moorline.core.reconciler import Reconciler
-from moorline.core.records import Trouble
 from moorline.errors import Failed, Uncertain
 from moorline.loop.controller import Upkeep
 from moorline.loop.drift import Looker
 from moorline.loop.worker import Worker
 from moorline.model import Broken, GuestId, ImageFile, Key, Level, Link, VolumeId
 from moorline.ports import Wake
+from moorline.ports.results import Trouble
 from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 G1, G2 = GuestId("g1"), GuestId("g2")
@@ -87,7 +88,7 @@ class Loop:
         backends = {"toy": self.share}
         hypervisor = ToyHypervisor(rig.world)
         waits = Reconciler(rig.records, backends, hypervisor, lanes)
-        self.facade = Moorline(rig.records, waits, hypervisor)
+        self.facade = Moorline(rig.records, waits, hypervisor, around=bare())
         hurried = Reconciler(rig.records, backends, hypervisor, lanes.impatient())
         self.upkeep = Upkeep(
             rig.records,
@@ -190,7 +191,7 @@ def test_a_call_that_gave_up_is_gone_on_with(rig: Rig, loop: Loop) -> None:
     loop.start()
     rig.world.hung.add("s1")
     with pytest.raises(Failed):
-        loop.facade.attach("g1", "toy://s1/f", volume="v1", timeout=0)
+        loop.facade.attachments.attach("g1", "toy://s1/f", volume="v1", timeout=0)
     assert loop.trouble("v1")
     rig.world.hung.clear()
     loop.upkeep.wake()

@@ -31,6 +31,7 @@ from moorline.testing.toy_host import ToyHost, ToyShare
 from moorline.testing.toys import BASE, ToyHypervisor
 from moorline.testing.toys import ToyShare as ToyExports
 from tests.support.disk_images import make, overlay
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 S1 = str(BASE / "s1")
@@ -60,16 +61,16 @@ def test_a_file_that_another_guest_has_is_refused_with_its_name(
     hands_off = level is Level.CONNECTED
     guest = "00000000-0000-4000-8000-000000000001" if hands_off else "g1"
     with pytest.raises(Refused, match=f"g2 has {S1}/a already"):
-        rig.owner().attach(guest, connection(), level=level, hands_off=hands_off)
+        rig.owner().attachments.attach(guest, connection(), level=level, hands_off=hands_off)
     assert rig.records.all() == []
     assert not rig.world.guests[GuestId("g1")].live
 
 
 def test_a_dry_run_says_so(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("b"))  # the link is there
+    rig.owner().attachments.attach("g1", connection("b"))  # the link is there
     rig.world.guests[G2].foreign.add(f"{S1}/a")
     with pytest.raises(Refused, match="g2 has"):
-        rig.owner().attach("g1", connection(), dry_run=True)
+        rig.owner().attachments.attach("g1", connection(), dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +93,13 @@ def test_two_have_it_if_both_read_only_or_both_share(
     rig.world.guests[G2].foreign.add(use.path)
     rig.world.guests[G2].uses.add(use)
     if fits:
-        rig.owner().attach("g1", connection(), options=ours)
+        rig.owner().attachments.attach("g1", connection(), options=ours)
         rig.check(
             {("a", "g2"): Level.ABSENT} | {(rig.records.all()[0].key.volume, "g1"): Level.ATTACHED}
         )
         return
     with pytest.raises(Refused, match="g2 has"):
-        rig.owner().attach("g1", connection(), options=ours)
+        rig.owner().attachments.attach("g1", connection(), options=ours)
 
 
 def test_a_guest_s_own_disk_without_our_mark_is_not_plugged_again(rig: Rig) -> None:
@@ -106,21 +107,21 @@ def test_a_guest_s_own_disk_without_our_mark_is_not_plugged_again(rig: Rig) -> N
     rig.world.guests[GuestId("g1")].foreign.add(use.path)
     rig.world.guests[GuestId("g1")].uses.add(use)
     with pytest.raises(Refused, match="g1 has"):
-        rig.owner().attach("g1", connection())
+        rig.owner().attachments.attach("g1", connection())
 
 
 def test_what_nova_plugged_itself_is_no_clash(rig: Rig) -> None:
     id = "00000000-0000-4000-8000-000000000001"
-    rig.owner().attach(id, connection(), level=Level.CONNECTED, hands_off=True)
+    rig.owner().attachments.attach(id, connection(), level=Level.CONNECTED, hands_off=True)
     rig.world.guests[GuestId(id)] = rig.world.guests.pop(G2)
     rig.world.guests[GuestId(id)].foreign.add(f"{S1}/a")
-    rig.owner().attach(id, connection(), level=Level.CONNECTED, hands_off=True)
+    rig.owner().attachments.attach(id, connection(), level=Level.CONNECTED, hands_off=True)
 
 
 def test_half_a_disk_is_healed(rig: Rig) -> None:
-    rig.owner().attach("g1", connection())
+    rig.owner().attachments.attach("g1", connection())
     rig.world.guests[GuestId("g1")].defined.clear()
-    assert rig.owner().sweep() == []
+    assert rig.owner().attachments.sweep() == []
 
 
 class Partly(ToyHypervisor):
@@ -141,25 +142,25 @@ def partly(rig: Rig) -> tuple[Partly, Moorline]:
     hypervisor = Partly(rig.world)
     backends = {"toy": ToyExports(rig.world)}
     reconciler = Reconciler(rig.records, backends, hypervisor, Lanes(patience=1.0))
-    return hypervisor, Moorline(rig.records, reconciler, hypervisor)
+    return hypervisor, Moorline(rig.records, reconciler, hypervisor, around=bare())
 
 
 def test_guests_that_do_not_answer_have_what_they_had(rig: Rig) -> None:
     rig.world.guests[G2].foreign.add(f"{S1}/a")
     hypervisor, moorline = partly(rig)
-    moorline.attach("g1", connection("b"))
+    moorline.attachments.attach("g1", connection("b"))
     hypervisor.stuck = True
-    row = moorline.attach("g1", connection("c"), timeout=0).view
+    row = moorline.attachments.attach("g1", connection("c"), timeout=0).view
     assert row.seen == "attached"
     with pytest.raises(Refused, match="g2 has"):
-        moorline.attach("g1", connection("a"), timeout=0)
+        moorline.attachments.attach("g1", connection("a"), timeout=0)
 
 
 def test_guests_that_never_answered_may_have_anything(rig: Rig) -> None:
     hypervisor, moorline = partly(rig)
     hypervisor.stuck = True
     with pytest.raises(Uncertain):
-        moorline.attach("g1", connection(), timeout=0)
+        moorline.attachments.attach("g1", connection(), timeout=0)
 
 
 # --- the same file by other names, on this host -------------------------------
@@ -215,17 +216,17 @@ def test_another_name_of_a_file_that_a_guest_has(
 
 def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
-    here.owner().attach("g1", str(image), format="raw")
+    here.owner().attachments.attach("g1", str(image), format="raw")
     other = hard(tmp_path, image)
     for _ in range(2):
         with pytest.raises(Refused, match="hard links"):
-            here.owner().attach("g2", str(other), format="raw")
+            here.owner().attachments.attach("g2", str(other), format="raw")
         assert len(here.records.all()) == 1  # nobody waits for the first to be detached
 
 
 def test_a_wish_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
-    here.owner().attach("g1", str(image), format="raw", level=Level.CONNECTED)
+    here.owner().attachments.attach("g1", str(image), format="raw", level=Level.CONNECTED)
     here.wish("a", "g2", Level.CONNECTED)
     row = next(row for row in here.records.all() if row.key.guest == G2)
     survey = here.reconciler().survey()
@@ -245,8 +246,10 @@ def test_a_file_beneath_a_disk_of_another_guest(here: Here, tmp_path: Path, dept
     here.world.guests[G2].foreign.add(use.path)
     here.world.guests[G2].uses.add(use)
     with pytest.raises(Refused, match="g2 has"):
-        here.owner().attach("g1", str(image), format="qcow2")
-    here.owner().attach("g1", str(image), format="qcow2", options=READONLY)  # both only read it
+        here.owner().attachments.attach("g1", str(image), format="qcow2")
+    here.owner().attachments.attach(
+        "g1", str(image), format="qcow2", options=READONLY
+    )  # both only read it
 
 
 def test_another_guest_s_disk_beneath_ours(here: Here, tmp_path: Path) -> None:
@@ -255,14 +258,14 @@ def test_another_guest_s_disk_beneath_ours(here: Here, tmp_path: Path) -> None:
     here.world.guests[G2].foreign.add(str(base))
     here.world.guests[G2].uses.add(Use(str(base), "raw"))
     with pytest.raises(Refused, match="g2 has"):
-        here.owner().attach("g1", str(top), format="qcow2")
+        here.owner().attachments.attach("g1", str(top), format="qcow2")
 
 
 def test_a_base_that_both_only_read_is_no_clash(here: Here, tmp_path: Path) -> None:
     make(tmp_path, "base", "qcow2")
     tops = [str(overlay(tmp_path, name, "base")) for name in ("one", "two")]
-    here.owner().attach("g1", tops[0], format="qcow2")
-    here.owner().attach("g2", tops[1], format="qcow2")
+    here.owner().attachments.attach("g1", tops[0], format="qcow2")
+    here.owner().attachments.attach("g2", tops[1], format="qcow2")
 
 
 def test_what_a_guest_wrote_into_a_raw_disk_names_nothing(here: Here, tmp_path: Path) -> None:
@@ -271,7 +274,7 @@ def test_what_a_guest_wrote_into_a_raw_disk_names_nothing(here: Here, tmp_path: 
     forged = overlay(tmp_path, "forged", "victim")
     here.world.guests[G2].foreign.add(str(forged))
     here.world.guests[G2].uses.add(Use(str(forged), "raw"))
-    here.owner().attach("g1", str(victim), format="qcow2")
+    here.owner().attachments.attach("g1", str(victim), format="qcow2")
 
 
 # --- two mounts, and shares that do not answer ----------------------------------
@@ -354,7 +357,7 @@ def test_file_systems_are_told_apart_by_their_device_first(rig: Rig) -> None:
 
 
 def test_no_look_at_all_is_no_answer(rig: Rig) -> None:
-    rig.owner().attach("g1", connection("b"))
+    rig.owner().attachments.attach("g1", connection("b"))
     rig.world.blind = True
     with pytest.raises((Unavailable, Uncertain)):
-        rig.owner().attach("g1", connection(), timeout=0)
+        rig.owner().attachments.attach("g1", connection(), timeout=0)

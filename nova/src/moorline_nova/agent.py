@@ -61,10 +61,10 @@ class Agent:
     ) -> Mapping[str, Any] | None:
         """Have the volume connected for the instance; return its disk source, as plain data.
 
-        Blocks up to *timeout* seconds. Raises as :meth:`moorline.api.Moorline.attach`.
+        Blocks up to *timeout* seconds. Raises as :meth:`moorline.ports.api.Attachments.attach`.
         """
         outcome = self._persist(
-            lambda client, left: client.attach(
+            lambda client, left: client.attachments.attach(
                 use.instance,
                 connection,
                 volume=use.volume,
@@ -87,7 +87,7 @@ class Agent:
 
     def uses(self) -> list[Use]:
         """What the agent keeps for whomever. Raises MoorlineError."""
-        views = self._ask(lambda client: client.list(), 2 * _STALE)
+        views = self._ask(lambda client: client.attachments.list(), 2 * _STALE)
         return [Use(view.guest_id, view.volume) for view in views]
 
     def _persist(self, ask: Asked[T], timeout: float) -> T:
@@ -131,4 +131,4 @@ class Agent:
 
 
 def _detach(client: Client, use: Use) -> bool:
-    return client.detach(use.instance, use.volume, hands_off=True) is not None
+    return client.attachments.detach(use.instance, use.volume, hands_off=True) is not None

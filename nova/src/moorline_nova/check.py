@@ -162,7 +162,7 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     try:
         about = client.about()
         # Only who may change may ask this; there is no such volume.
-        client.detach("moorline-nova", "check", hands_off=True, dry_run=True)
+        client.attachments.detach("moorline-nova", "check", hands_off=True, dry_run=True)
     except Denied as e:
         advice = "add nova-compute's user to the agent's group (moorline) and restart nova-compute"
         yield Finding("agent", False, e.message, advice)

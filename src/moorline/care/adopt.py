@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -12,7 +11,7 @@ from moorline.core.admission import Place, Wishes
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import View, view
+from moorline.core.views import view
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     Attachment,
@@ -27,36 +26,11 @@ from moorline.model import (
 )
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.inspection import Discovering, GuestDisk
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A disk of a guest, and whether it could be adopted."""
-
-    disk: GuestDisk
-    backend: str
-    """The kind of the mount that it lies on; '' if none of ours."""
-    wished: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """What adopting or releasing came to: the steps (mark, adopt, release), and what is seen."""
-
-    steps: list[str]
-    view: View
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
+from moorline.ports.results import Adoption, Candidate
 
 
 class Adopter:
-    """Makes wishes of disks that are there, and drops wishes whose disks shall stay."""
+    """disks, adopt and release of :class:`moorline.ports.api.Maintenance`."""
 
     def __init__(
         self,
@@ -72,8 +46,7 @@ class Adopter:
         self._wishes = wishes
         self._around = around
 
-    def candidates(self, guest: str) -> list[Candidate]:
-        """The disks of *guest* (name or id)."""
+    def disks(self, guest: str) -> list[Candidate]:
         found = guest_called(guest, self._hypervisor)
         wished = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
         mounts = self._around.mounts()
@@ -87,19 +60,12 @@ class Adopter:
         guest: str,
         connection: Mapping[str, Any] | str,
         *,
-        format: Format | None,
-        volume: str | None,
-        target: str,
-        hands_off: bool,
-        dry_run: bool,
+        format: Format | None = None,
+        volume: str | None = None,
+        target: str = "",
+        hands_off: bool = False,
+        dry_run: bool = False,
     ) -> Adoption:
-        """Wish what is there already: the disk of *guest* that is the connection's volume.
-
-        The disk stays as it is; one without a mark gets it, which needs a
-        stopped guest. *hands_off*: somebody else (Nova) goes on plugging it,
-        so it needs no mark, and only its link is wished. Raises Refused (no
-        such disk, or it is another), NotFound.
-        """
         found = guest_called(guest, self._hypervisor)
         place = self._wishes.admit(connection, format)
         disk = self._disk_of(found, place)
@@ -124,8 +90,7 @@ class Adopter:
             steps.append("adopt")
         return Adoption(steps, view(wish, self._reconciler.observe(wish)))
 
-    def release(self, guest: str, volume: str, *, dry_run: bool) -> Adoption:
-        """Drop a wish and leave its disk and its link as they are. Raises NotFound, Refused."""
+    def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
         row = self._wishes.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from moorline.care import findings
 from moorline.care.eventlog import Journal
+from moorline.core.pace import Pending
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler, reason
-from moorline.core.records import Records, Trouble, trouble_key
+from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
 from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError, Refused
@@ -43,6 +43,7 @@ from moorline.ports.inspection import (
     Inventory,
     OpenImages,
 )
+from moorline.ports.results import Diagnosis, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +57,6 @@ class Surroundings:
     """None: this hypervisor has none."""
     journal: Journal
     check_state: Callable[[], Sequence[Finding]]
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What the doctor found; nothing is well."""
-
-    findings: list[Finding]
-    facts: dict[str, str]
-    """Versions, for people."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
 
 
 class _Look:
@@ -94,7 +82,7 @@ class _Look:
 class Doctor:
     """Looks at everything once. Blocks for a look's deadline for each share that hangs.
 
-    *in_hand*: wishes that an agent has just begun with, which are no finding yet.
+    *pending*: what an agent has in hand; what it has just begun with is no finding yet.
     """
 
     def __init__(
@@ -103,7 +91,7 @@ class Doctor:
         reconciler: Reconciler,
         hypervisor: Hypervisor,
         around: Surroundings,
-        in_hand: Callable[[], Collection[Key]],
+        pending: Callable[[], Sequence[Pending]],
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -111,7 +99,7 @@ class Doctor:
         self._look_command = hypervisor.look_command
         self._stop_command = hypervisor.stop_command
         self._around = around
-        self._in_hand = in_hand
+        self._pending = pending
 
     def examine(self) -> Diagnosis:
         """See the class. Raises what the store raises."""
@@ -162,6 +150,9 @@ class Doctor:
                 yield findings.refused_wish(row, str(e))
             except MoorlineError as e:
                 yield findings.not_as_wished(row, str(e))
+
+    def _in_hand(self) -> set[Key]:
+        return {each.key for each in self._pending() if not each.tries}
 
     def _wish(
         self, row: Attachment, seen: Seen, trouble: Trouble | None, look: _Look

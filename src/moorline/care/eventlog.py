@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from moorline.core.reconciler import Took
-from moorline.core.records import Trouble
 from moorline.errors import Denied, MoorlineError
 from moorline.model import Attachment
+from moorline.ports.results import JournalEntry, Trouble
 
 LIMIT = 2 << 20
 """Bytes of a file of the journal; there are two."""
@@ -27,31 +27,6 @@ _MOST_KEYS = 1000
 _DONE, _SEEN = "done", "seen"
 _LOG = logging.getLogger("moorline.events")
 _LOG.addHandler(logging.NullHandler())  # where nobody set a log up, commands speak for themselves
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """A step that was taken, or something that was seen."""
-
-    id: int
-    """Grows from entry to entry."""
-    at: float
-    """Seconds since the epoch."""
-    step: str
-    """As in the planner; '' if something was only seen, or kept a step from being taken."""
-    outcome: str
-    """``done``, ``seen``, or the class of the error in small letters."""
-    volume: str = ""
-    guest: str = ""
-    link: str = ""
-    message: str = ""
-    seconds: float = 0.0
-    times: int = 1
-    """How often in a row it has come to the same by now."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
 
 
 _FIELDS = frozenset(field.name for field in fields(JournalEntry))

@@ -4,72 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from itertools import takewhile
-from typing import Any
 
-from moorline.care.eventlog import Journal, JournalEntry
+from moorline.care.eventlog import Journal
 from moorline.care.findings import command
+from moorline.core.admission import Wishes
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
-from moorline.core.views import View, detailed
+from moorline.core.views import detailed
 from moorline.model import Attachment
 from moorline.ports.inspection import Finding
+from moorline.ports.results import Explanation, JournalEntry, View
 
 _WELL = ("done", "seen")
 LATEST = 5
 """Entries of the journal that are told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """How one attachment stands."""
-
-    volume: str
-    guest: str
-    wanted: str
-    seen: str
-    step: str
-    """The next step; ``nothing`` if it is as wished."""
-    waits_for: str
-    since: float
-    """Since when, seconds since the epoch; 0: nothing waits, or it is not known."""
-    tries: int
-    due: float | None
-    """Seconds until the agent's next try; None: no agent has it in hand."""
-    link: str
-    held_by: list[str]
-    """Guests that name a path on the link, and other wishes for it."""
-    tried: list[JournalEntry]
-    """What was done last, oldest first."""
-    why: str
-    """Why it matters, where somebody must act; ''."""
-    next: str
-    """The next command to run; '' if there is nothing to do."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
-
-
 class Explainer:
-    """Puts together what is wished, seen, planned and known of the past."""
+    """explain of :class:`moorline.ports.api.Maintenance`."""
 
     def __init__(
         self,
         journal: Journal,
         records: Records,
         reconciler: Reconciler,
+        wishes: Wishes,
         about: Callable[[Attachment, Survey], Sequence[Finding]],
+        pending: Callable[[], Sequence[Pending]],
     ) -> None:
         self._journal = journal
         self._records = records
         self._reconciler = reconciler
+        self._wishes = wishes
         self._about = about
+        self._pending = pending
 
-    def explain(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
+    def explain(self, volume: str) -> list[Explanation]:
+        pending = self._pending()
+        survey = self._reconciler.survey()
+        rows = self._wishes.known(volume, survey.rows)
+        return [self._one(row, survey, pending) for row in rows]
+
+    def _one(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
         """Explain *row*, as *survey* has it."""
         seen = self._reconciler.look(row, survey)
         view = detailed(row, seen, self._records.trouble(row.key), survey)

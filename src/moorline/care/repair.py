@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from moorline.care.doctor import Surroundings, links, strays, unwished
 from moorline.core.reconciler import Reconciler
@@ -24,29 +23,14 @@ from moorline.model import (
 )
 from moorline.ports import Mount
 from moorline.ports.inspection import Discovering, Found
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """A repair that is due, or was made."""
-
-    action: str
-    """``disconnect``, ``remove`` (an empty mount point), ``detach``, ``abort``."""
-    subject: str
-    device: str = ""
-    """Of a disk: how the hypervisor calls it, and its path."""
-    path: str = ""
-    done: bool = False
-    problem: str = ""
-    """Why it was not done."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
+from moorline.ports.results import Repair
 
 
 class Repairer:
-    """Repairs this host. Unknown means in use: what cannot be told is left alone."""
+    """repair and abort of :class:`moorline.ports.api.Maintenance`.
+
+    Unknown means in use: what cannot be told is left alone.
+    """
 
     def __init__(
         self,
@@ -62,13 +46,9 @@ class Repairer:
         self._detach = detach
         self._around = around
 
-    def repair(self, *, disks: bool, boot_disks: bool, dry_run: bool) -> list[Repair]:
-        """Take away links that nobody needs, and with *disks* those of ours that nobody wished.
-
-        A disk without which its guest might not boot is left, unless *boot_disks*.
-        Raises what the hypervisor's survey raises; what one repair meets does
-        not stop the others.
-        """
+    def repair(
+        self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
+    ) -> list[Repair]:
         rows, guests = self._records.all(), self._survey()
         made = []
         if disks:
@@ -92,14 +72,7 @@ class Repairer:
                 made.append(due if dry_run else self._try_clear(due, backend, found))
         return made
 
-    def abort(self, mount_point: str, *, force: bool, dry_run: bool) -> Repair:
-        """End the FUSE connection of a link that hangs: all who wait for it get an error.
-
-        What guests have not written yet is lost to them, so it is Refused
-        while a guest that runs is on it, or if that cannot be told, unless
-        *force*. Raises NotFound (nothing is mounted there), NotOurs (it is no
-        link of ours), Refused (it does not hang, or is no FUSE), Denied.
-        """
+    def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
         mount = self._mount(mount_point)
         if not mount.fstype.startswith("fuse"):
             raise Refused(f"{mount_point} is {mount.fstype}, and only FUSE can be aborted")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from moorline.care.adopt import Candidate
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.output import aligned
 from moorline.model import Format
+from moorline.ports.results import Candidate
 
 _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 
@@ -47,11 +47,11 @@ def adopt(
     what = named(volume_url, connection, format_)
     if what is None:
         with given.open(own=False, first=True) as moorline:
-            candidates = moorline.disks(guest)
+            candidates = moorline.maintenance.disks(guest)
         given.tell(candidates, aligned([_COLUMNS, *map(_row, candidates)]))
         return
     with given.open(own=not dry_run, patience=10.0, first=True) as moorline:
-        adoption = moorline.adopt(
+        adoption = moorline.maintenance.adopt(
             guest,
             what,
             format=format_,
@@ -83,7 +83,7 @@ def release(given: Common, guest: str, volume: str, dry_run: bool) -> None:
       moorline release web01 3f2a
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        adoption = moorline.release(guest, volume, dry_run=dry_run)
+        adoption = moorline.maintenance.release(guest, volume, dry_run=dry_run)
     would = "would release" if dry_run else "released"
     view = adoption.view
     given.tell(adoption, f"{would} volume {view.volume} on {view.guest}, which keeps its disk")

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from moorline.api import Outcome
 from moorline.cli.common import (
     LONGEST_TIMEOUT,
     Common,
@@ -19,10 +18,11 @@ from moorline.cli.common import (
     timeout_option,
 )
 from moorline.cli.output import table
-from moorline.core.driver import DEFAULT_TIMEOUT
 from moorline.core.untrusted import parse
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
+from moorline.ports.api import DEFAULT_TIMEOUT
+from moorline.ports.results import Outcome
 
 _MOST = 256 << 10
 """Bytes of a file with a connection: Cinder's attachments have more in them."""
@@ -113,7 +113,7 @@ def attach(
         raise click.UsageError("give either URL|PATH or --connection FILE")
     patience = DEFAULT_TIMEOUT if timeout is None else timeout
     with given.open(own=not dry_run, patience=patience, first=True) as moorline:
-        outcome = moorline.attach(
+        outcome = moorline.attachments.attach(
             guest,
             what,
             format=format_,
@@ -148,7 +148,7 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
       moorline detach web01 /srv/disks/data.raw --timeout 300
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:
-        outcome = moorline.detach(
+        outcome = moorline.attachments.detach(
             guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
     if outcome is not None:
@@ -173,7 +173,7 @@ def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None
       moorline forget 3f2a --guest web01
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        views = moorline.forget(volume, guest, dry_run=dry_run)
+        views = moorline.attachments.forget(volume, guest, dry_run=dry_run)
     would = "would forget" if dry_run else "forgot"
     lines = [f"{would} volume {view.volume} on {view.guest}" for view in views]
     given.tell(views, "\n".join(lines))
@@ -192,7 +192,7 @@ def sweep(given: Common) -> None:
       moorline sweep --output json
     """
     with given.open(own=True, patience=10.0) as moorline:
-        left = moorline.sweep(given.progress)
+        left = moorline.attachments.sweep(given.progress)
     given.tell(left, table(left) if left else "")
     if left:
         count = len(left)

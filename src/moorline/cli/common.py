@@ -20,8 +20,8 @@ from moorline.core.untrusted import LONGEST, check_text
 from moorline.local_api.problem import exit_code, to_problem
 
 if TYPE_CHECKING:
-    from moorline.api import Moorline
     from moorline.config import Settings
+    from moorline.ports.api import Api
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ class Common:
         if told := text if self.output == "text" else dump(value, self.output):
             say(told)
 
-    def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Moorline:
+    def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Api:
         """Open the façade: the agent's if one runs, else as the host's owner, or only to look.
 
         *first*: this may be the first command with its state directory. Others refuse one that
@@ -104,7 +104,7 @@ class Common:
             waiting = _said
         return agent
 
-    def _hosts_agent(self, personal: Settings) -> Moorline | None:
+    def _hosts_agent(self, personal: Settings) -> Api | None:
         """The agent of the host's state, for a user who has no state of his own.
 
         None: he has, or the host has none. Raises Denied (he may not use it), Unavailable
@@ -126,7 +126,7 @@ class Common:
             )
         return agent
 
-    def _agent(self, settings: Settings) -> Moorline | None:
+    def _agent(self, settings: Settings) -> Api | None:
         """The agent that owns this state, if one runs. Raises Refused if it does otherwise
         than it was asked here."""
         from moorline.config import digest

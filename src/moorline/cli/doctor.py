@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 import click
 
-from moorline.care.explain import Explanation
-from moorline.care.repair import Repair
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.events import line
 from moorline.cli.output import age, say
 from moorline.errors import Failed
 from moorline.ports.inspection import Finding
+from moorline.ports.results import Explanation, Repair
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
 FOUND = 10
@@ -34,7 +33,7 @@ def doctor(given: Common) -> None:
       moorline doctor --output json | jq -r '.findings[].next'
     """
     with given.open(own=False) as moorline:
-        diagnosis = moorline.doctor()
+        diagnosis = moorline.maintenance.doctor()
     versions = ", ".join(f"{name} {text}" for name, text in diagnosis.facts.items())
     count = len(diagnosis.findings) or "nothing"
     given.tell(
@@ -55,7 +54,7 @@ def explain(given: Common, volume: str) -> None:
       moorline explain 3f2a
     """
     with given.open(own=False) as moorline:
-        explained = moorline.explain(volume)
+        explained = moorline.maintenance.explain(volume)
     given.tell(explained, "\n\n".join(_sentences(each) for each in explained))
 
 
@@ -79,12 +78,12 @@ def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
     """
     disks = disks or boot_disks
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        due = moorline.repair(disks=disks, boot_disks=boot_disks, dry_run=True)
+        due = moorline.maintenance.repair(disks=disks, boot_disks=boot_disks, dry_run=True)
         if not dry_run:
             for each in due if given.output == "text" else ():
                 if not each.problem:
                     say(f"will {each.action} {_named(each)}")
-            due = moorline.repair(disks=disks, boot_disks=boot_disks) if due else []
+            due = moorline.maintenance.repair(disks=disks, boot_disks=boot_disks) if due else []
     given.tell(due, _repairs(due, dry_run))
     if left := [each for each in due if each.problem]:
         raise Failed(f"{len(left)} of {len(due)} repairs were not done")
@@ -106,7 +105,7 @@ def abort(given: Common, mount_point: str, force: bool, dry_run: bool) -> None:
       moorline abort /var/lib/moorline/mnt/reg-vol-0123456789abcdef
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        made = moorline.abort(mount_point, force=force, dry_run=dry_run)
+        made = moorline.maintenance.abort(mount_point, force=force, dry_run=dry_run)
     following = "\n  next: moorline sweep" if made.done else ""
     given.tell(made, _repairs([made], dry_run) + following)
 

@@ -11,10 +11,10 @@ from datetime import datetime
 
 import click
 
-from moorline.care.eventlog import JournalEntry
 from moorline.cli.common import Common, common
 from moorline.cli.output import say
 from moorline.errors import Unavailable
+from moorline.ports.results import JournalEntry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POLL = 0.5
@@ -66,7 +66,7 @@ def _told(
     while True:
         with given.open(own=False) as moorline, suppress(*ends):
             while True:
-                told = moorline.events(after=last, since=since, volume=volume)
+                told = moorline.maintenance.events(after=last, since=since, volume=volume)
                 yield told
                 if not follow:
                     return

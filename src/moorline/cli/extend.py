@@ -31,7 +31,7 @@ def extend(
       moorline extend web01 vmdk://vvol1/volumes/data.vmdk 40G
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:
-        outcome = moorline.extend(
+        outcome = moorline.attachments.extend(
             guest, volume, size, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
     view, before = outcome.view, f", which saw {outcome.before}" if outcome.steps else " already"

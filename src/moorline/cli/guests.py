@@ -16,7 +16,7 @@ from moorline.model import Format
 from moorline.ports.guests import NO_DOCUMENT, Document, Hardware
 
 if TYPE_CHECKING:
-    from moorline.operations.guests import GuestOutcome
+    from moorline.ports.results import GuestOutcome
 
 _UNITS = {"M": 1, "G": 1 << 10, "T": 1 << 20}
 

@@ -19,7 +19,7 @@ def list_(given: Common) -> None:
       moorline list --output json | jq '.[] | select(.wanted != .seen)'
     """
     with given.open(own=False) as moorline:
-        views = moorline.list()
+        views = moorline.attachments.list()
     given.tell(views, table(views))
 
 
@@ -37,5 +37,5 @@ def show(given: Common, volume: str) -> None:
       moorline show 3f2a
     """
     with given.open(own=False) as moorline:
-        views = moorline.show(volume)
+        views = moorline.attachments.show(volume)
     given.tell(views, "\n\n".join(details(view) for view in views))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from moorline.core.views import View
+from moorline.ports.results import View
 
 FORMATS = ("text", "json", "yaml")
 _COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")

@@ -183,7 +183,7 @@ def relocate(given: Common, guest: str, volume: str, datastore: str, round_up: b
       moorline relocate web01 vmdk://nfs1/volumes/odd.vmdk vvol1 --round-up
     """
     with given.open(own=True, patience=10.0) as moorline:
-        view = moorline.relocate(
+        view = moorline.attachments.relocate(
             guest, volume, datastore, round_up=round_up, progress=given.progress
         )
     given.tell(view.to_dict(), f"volume {view.volume} of {view.guest} lies on {datastore}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from moorline.core.pace import backoff
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
-from moorline.core.records import Records, Trouble
+from moorline.core.records import Records
 from moorline.errors import (
     Busy,
     Conflict,
@@ -22,8 +22,9 @@ from moorline.errors import (
     Uncertain,
 )
 from moorline.model import Attachment, Level
+from moorline.ports.api import Progress, silent
+from moorline.ports.results import Trouble
 
-Progress = Callable[[str], None]
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
 _TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH})
 """With no more to do for a link, a new connection can be verified."""
@@ -33,16 +34,10 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }
-DEFAULT_TIMEOUT = 60.0
-"""Seconds to go on trying where the caller says nothing."""
 _SAME = 5
 """Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
 _SAME_FOR = 10.0
 """...if they go on for so many seconds: what is restarted is mostly back by then."""
-
-
-def silent(_: str) -> None:
-    """The progress of somebody who does not want to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from urllib.parse import quote
 
 from moorline.errors import Compacted, Conflict
 from moorline.model import Attachment, GuestId, GuestName, Key, Level, LinkName, VolumeId
 from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
+from moorline.ports.results import Trouble
 from moorline.secret import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """The last thing that went wrong with an attachment: for people, never decided upon."""
-
-    step: str
-    error: str
-    """The error's family: refused, failed, uncertain, notours."""
-    message: str
-    at: float
-    """Seconds since the epoch."""
-
 
 Noted = Callable[[Attachment, Trouble], None]
 """Told of each trouble that is noted. Must neither block nor raise."""

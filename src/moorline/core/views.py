@@ -1,16 +1,15 @@
-"""What is told about attachments: plain values that print and serialise well."""
+"""From an attachment, and what is seen of it, to what is told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from moorline.core.plan import next_step
 from moorline.core.reconciler import reason
-from moorline.core.records import Trouble
 from moorline.core.survey import Survey
 from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError
@@ -24,42 +23,7 @@ from moorline.model import (
     Seen,
     Unknown,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One attachment as it is wished and as it is seen.
-
-    ``seen`` is one of *attached*, *snapshot* (the guest writes to a file above it), *partial*
-    (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken* (the link
-    does not work, or what the guest has open of it), *foreign*, *unknown*. ``next`` is the step
-    that is due and, if it waits, for what.
-    """
-
-    volume: str
-    guest: str
-    guest_id: str
-    host: str
-    backend: str
-    link: str
-    wanted: str
-    seen: str
-    device: str
-    since: float
-    """When it was wished, seconds since the epoch."""
-    next: str
-    source: dict[str, Any] | None = None
-    """What is there for a guest, if the volume is reachable: the disk source's class as
-    ``type``, and its fields, but for the files beneath it: those are looked up to attach it."""
-    trouble: Trouble | None = None
-    also_wanted_by: list[str] = field(default_factory=list)
-    """Other attachments that share the link, as ``volume on guest``."""
-    used_by: list[str] = field(default_factory=list)
-    """Guests, running or stopped, that name a path on the link, or have what it leads to."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
+from moorline.ports.results import Trouble, View
 
 
 def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> View:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from moorline.api import Moorline
 from moorline.core.asker import asked_by
 from moorline.core.untrusted import parse
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
@@ -21,6 +20,7 @@ from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
 from moorline.local_api.routes import LONGEST_TIMEOUT, ROUTES, STREAM, Route
+from moorline.ports.api import Api
 
 LOOK_DEADLINE = 60.0
 """Seconds that a look may take."""
@@ -74,7 +74,7 @@ class App:
 
     def __init__(
         self,
-        facade: Moorline,
+        facade: Api,
         rights: Rights,
         about: Mapping[str, Any],
         pages: Mapping[str, Page],

@@ -11,8 +11,8 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from moorline.core.driver import Progress
 from moorline.errors import Busy, Failed, Unavailable, Uncertain
+from moorline.ports.api import Progress
 
 HEARTBEAT = 5.0
 """Seconds after which a call that says nothing shows that it still runs."""

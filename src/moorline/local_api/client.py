@@ -18,22 +18,77 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from math import inf
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import urlencode
 
-from moorline.api import Moorline
-from moorline.core.driver import Progress, silent
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.local_api import problem, shapes
 from moorline.local_api.routes import LARGEST_BODY, ROUTES, STREAM, Route
-from moorline.operations.guests import Guests
+from moorline.ports.api import Attachments, Guests, Maintenance, Progress, silent
 
 GREETING = 10.0
 """Seconds that an agent may take to say what it is: it looks at nothing for that."""
 
 
-class Client(Moorline):
-    """Has the methods of :class:`moorline.api.Moorline`, and does them in the agent.
+P = ParamSpec("P")
+T = TypeVar("T")
+_ROUTE_OF = {route.function: route for route in ROUTES}
+
+
+class _Part:
+    """What the agent does of one part of the protocol."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+
+def _remote(asked: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[_Part, P], T]:
+    """The same method, done by the agent: its signature is the protocol's."""
+    route, signature = _ROUTE_OF[asked], inspect.signature(asked)
+
+    @functools.wraps(asked)
+    def method(part: _Part, /, *args: P.args, **named: P.kwargs) -> T:
+        arguments = signature.bind(part, *args, **named).arguments
+        del arguments["self"]
+        answer: T = part.client.call(route, dict(arguments))
+        return answer
+
+    return method
+
+
+class _Attachments(_Part):
+    attach = _remote(Attachments.attach)
+    detach = _remote(Attachments.detach)
+    extend = _remote(Attachments.extend)
+    relocate = _remote(Attachments.relocate)
+    forget = _remote(Attachments.forget)
+    sweep = _remote(Attachments.sweep)
+    list = _remote(Attachments.list)
+    show = _remote(Attachments.show)
+
+
+class _Guests(_Part):
+    launch = _remote(Guests.launch)
+    start = _remote(Guests.start)
+    remove = _remote(Guests.remove)
+    ready = _remote(Guests.ready)
+    unready = _remote(Guests.unready)
+
+
+class _Maintenance(_Part):
+    events = _remote(Maintenance.events)
+    explain = _remote(Maintenance.explain)
+    doctor = _remote(Maintenance.doctor)
+    disks = _remote(Maintenance.disks)
+    repair = _remote(Maintenance.repair)
+    abort = _remote(Maintenance.abort)
+    adopt = _remote(Maintenance.adopt)
+    release = _remote(Maintenance.release)
+
+
+class Client:
+    """Has what :class:`moorline.ports.api.Api` has, and does it in the agent.
 
     *socket*: where the agent listens. *timeout*: seconds to wait for a sign of
     life of it, on top of a call's own timeout. *longest*: seconds that a call
@@ -51,7 +106,20 @@ class Client(Moorline):
         self._socket = str(socket)
         self._timeout = timeout
         self._longest = inf if longest is None else longest
+        self.attachments = _Attachments(self)
         self.guests = _Guests(self)
+        self.maintenance = _Maintenance(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Nothing is kept open between calls."""
@@ -67,7 +135,8 @@ class Client(Moorline):
         assert isinstance(answer, dict), "as the document says"
         return answer
 
-    def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
+    def call(self, route: Route, arguments: dict[str, Any]) -> Any:
+        """Have the agent do it; see the class. *arguments*: by name, and *progress*."""
         progress = arguments.pop("progress", silent)
         patience = self._timeout + route.patience(arguments)
         path, body = _written(route, shapes.encode(arguments))
@@ -183,27 +252,3 @@ def _last_line(connection: _UnixConnection, response: HTTPResponse, progress: Pr
         elif "result" in told:
             return told["result"]
     raise _Unanswered("the connection ended")
-
-
-class _Guests(Guests):
-    """The façade's ``guests``, of the agent."""
-
-    def __init__(self, client: Client) -> None:
-        self._call = client._call
-
-
-def _remote(route: Route) -> Callable[..., Any]:
-    signature = inspect.signature(route.function)
-
-    @functools.wraps(route.function)
-    def method(self: Client | _Guests, *args: Any, **named: Any) -> Any:
-        arguments = signature.bind(self, *args, **named).arguments
-        del arguments["self"]
-        return self._call(route, dict(arguments))
-
-    return method
-
-
-for _route in ROUTES:
-    _part, _, _name = _route.name.rpartition(".")
-    setattr(_Guests if _part else Client, _name, _remote(_route))

@@ -1,6 +1,6 @@
-"""What the API offers: the façade's methods, read off their own signatures.
+"""What the agent serves: the methods of :class:`moorline.ports.api.Api`, read off their signatures.
 
-This one table is served, documented and called: a method of the façade becomes
+This one table is served, documented and called: a method of the protocol becomes
 a route with a line in :data:`ROUTES`.
 """
 
@@ -14,12 +14,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from moorline.api import Moorline
-from moorline.core.driver import DEFAULT_TIMEOUT, Progress
 from moorline.core.untrusted import LARGEST, check_text, parse
 from moorline.errors import Refused
 from moorline.local_api import shapes
-from moorline.operations.guests import Guests
+from moorline.ports.api import DEFAULT_TIMEOUT, Api, Attachments, Guests, Maintenance, Progress
 
 STREAM = "application/x-ndjson"
 LARGEST_BODY = 256 << 10
@@ -86,7 +84,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Route:
-    """A method of the façade, as it is reached."""
+    """A method of the protocol, as it is reached."""
 
     name: str
     function: Callable[..., Any]
@@ -96,6 +94,11 @@ class Route:
     @property
     def method(self) -> str:
         return "POST" if self.changes else "GET"
+
+    @property
+    def part(self) -> str:
+        """The part of the protocol that has it: ``attachments``, ``guests``, ``maintenance``."""
+        return self.function.__qualname__.partition(".")[0].lower()
 
     @property
     def path(self) -> str:
@@ -135,14 +138,11 @@ class Route:
         self._check_names(given)
         return {name: self.fields[name].decode_text(text) for name, text in given.items()}
 
-    def call(self, facade: Moorline, arguments: Mapping[str, Any], progress: Progress) -> Any:
+    def call(self, facade: Api, arguments: Mapping[str, Any], progress: Progress) -> Any:
         """Call the method. Raises what it raises."""
         if self.tells_progress:
             arguments = {**arguments, "progress": progress}
-        method: Any = facade
-        for name in self.name.split("."):
-            method = getattr(method, name)
-        return method(**arguments)
+        return getattr(getattr(facade, self.part), self.function.__name__)(**arguments)
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         if not given.keys() <= self.fields.keys():
@@ -155,25 +155,25 @@ class Route:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("attach", Moorline.attach, changes=True),
-    Route("detach", Moorline.detach, changes=True),
-    Route("extend", Moorline.extend, changes=True),
-    Route("relocate", Moorline.relocate, changes=True),
-    Route("forget", Moorline.forget, changes=True),
-    Route("sweep", Moorline.sweep, changes=True),
+    Route("attach", Attachments.attach, changes=True),
+    Route("detach", Attachments.detach, changes=True),
+    Route("extend", Attachments.extend, changes=True),
+    Route("relocate", Attachments.relocate, changes=True),
+    Route("forget", Attachments.forget, changes=True),
+    Route("sweep", Attachments.sweep, changes=True),
     Route("guests.launch", Guests.launch, changes=True),
     Route("guests.start", Guests.start, changes=True),
     Route("guests.remove", Guests.remove, changes=True),
     Route("guests.ready", Guests.ready, changes=True),
     Route("guests.unready", Guests.unready, changes=False),
-    Route("list", Moorline.list, changes=False),
-    Route("show", Moorline.show, changes=False),
-    Route("events", Moorline.events, changes=False),
-    Route("explain", Moorline.explain, changes=False),
-    Route("doctor", Moorline.doctor, changes=False),
-    Route("disks", Moorline.disks, changes=False),
-    Route("repair", Moorline.repair, changes=True),
-    Route("abort", Moorline.abort, changes=True),
-    Route("adopt", Moorline.adopt, changes=True),
-    Route("release", Moorline.release, changes=True),
+    Route("list", Attachments.list, changes=False),
+    Route("show", Attachments.show, changes=False),
+    Route("events", Maintenance.events, changes=False),
+    Route("explain", Maintenance.explain, changes=False),
+    Route("doctor", Maintenance.doctor, changes=False),
+    Route("disks", Maintenance.disks, changes=False),
+    Route("repair", Maintenance.repair, changes=True),
+    Route("abort", Maintenance.abort, changes=True),
+    Route("adopt", Maintenance.adopt, changes=True),
+    Route("release", Maintenance.release, changes=True),
 )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from moorline.core.pace import backoff
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
-from moorline.core.records import Records, Trouble
+from moorline.core.records import Records
 from moorline.errors import Busy, MoorlineError, NotOurs, Refused, Unavailable, Uncertain
 from moorline.loop.workqueue import Turn
 from moorline.model import Key, Level
+from moorline.ports.results import Trouble
 
 SLOW, SLOWEST = 15.0, 300.0
 """Seconds between tries of what was refused: at first, and at most."""

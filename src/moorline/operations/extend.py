@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 
-from moorline.core.driver import Progress
+from moorline.core.admission import Wishes
+from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.pace import backoff
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Failed, Refused, Uncertain
+from moorline.core.views import view
+from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import Attachment, Sizes, VolumeId
 from moorline.ports import ExtendingHypervisor, Hypervisor
+from moorline.ports.api import Progress, silent
+from moorline.ports.results import Extended
 
 
 def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
@@ -39,26 +43,36 @@ def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
 
 
 class Extender:
-    """Lets guests see how large their volumes are now."""
+    """extend of :class:`moorline.ports.api.Attachments`."""
 
-    def __init__(self, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
+    def __init__(self, reconciler: Reconciler, wishes: Wishes, hypervisor: Hypervisor) -> None:
         self._reconciler = reconciler
+        self._wishes = wishes
         self._hypervisor = hypervisor
 
     def extend(
         self,
-        row: Attachment,
-        asked: int | None,
+        guest: str,
+        volume: str,
+        size: int | None = None,
         *,
-        timeout: float,
-        progress: Progress,
-        dry_run: bool,
-    ) -> tuple[int, int]:
-        """Return the bytes that the guest saw before, and those that it sees now (or would).
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Extended:
+        """As the protocol's. Refused and NotOurs are raised at once, Failed and Uncertain
+        when *timeout* seconds are over."""
+        row = self._wishes.find(volume, guest)
+        if row is None:
+            raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
+        before, after = self._bytes(row, size, timeout, progress, dry_run)
+        steps = ["extend"] if after != before else []
+        return Extended(steps, view(row, self._reconciler.observe(row)), before, after)
 
-        Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
-        seconds are over.
-        """
+    def _bytes(
+        self, row: Attachment, asked: int | None, timeout: float, progress: Progress, dry_run: bool
+    ) -> tuple[int, int]:
+        """Return the bytes that the guest saw before, and those that it sees now (or would)."""
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, ExtendingHypervisor):
             raise Refused(f"{hypervisor.kind} guests cannot be shown another size of a disk")

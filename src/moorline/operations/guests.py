@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moorline.core.admission import Wishes
 from moorline.core.asker import is_trusted
-from moorline.core.driver import Progress, Settler, gone, recorded, silent
+from moorline.core.driver import Settler, gone, recorded
 from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import View, view
+from moorline.core.views import view
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
 from moorline.ports import Hypervisor
+from moorline.ports.api import Progress, silent
 from moorline.ports.guests import Hardware, Machine, Machines
+from moorline.ports.results import GuestOutcome, View
 
 ASK_AGAIN = 5.0
 """Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
@@ -29,28 +30,8 @@ _AS_THE_TEMPLATE_SAYS = Hardware()
 _LOOK = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class GuestOutcome:
-    """What launching, starting or removing came to."""
-
-    guest: str
-    guest_id: str
-    running: bool
-    steps: list[str]
-    """define, connect, attach, start, stop, detach, disconnect, forget, undefine."""
-    attachments: list[View] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
-
-
 class Guests:
-    """The guests of this host themselves; a part of :class:`moorline.api.Moorline`.
-
-    All methods raise the errors of :mod:`moorline.errors`, and can be repeated:
-    each looks at what there is, and does what is missing.
-    """
+    """See :class:`moorline.ports.api.Guests`."""
 
     def __init__(
         self,
@@ -80,15 +61,6 @@ class Guests:
         timeout: float = 60.0,
         progress: Progress = silent,
     ) -> GuestOutcome:
-        """Make a guest that boots from a volume, with more volumes as disks, and start it.
-
-        *boot*, *format*: as of ``attach``. *timeout*: seconds to go on trying
-        with the volumes.
-
-        Refused: nothing is left of what this call made. NotOurs: another guest
-        has the name.
-        Failed, Uncertain: it stands as far as it came; repeat the call to go on.
-        """
         machines = self._able()
         _refuse_untrusted(hardware)
         for connection, its in ((boot, format), *((c, None) for c in connections)):
@@ -116,11 +88,6 @@ class Guests:
     def start(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
     ) -> GuestOutcome:
-        """Bring the volumes of *guest* (name or id) as far as they are wished, then boot it.
-
-        *timeout*: seconds to go on trying with the volumes. Raises NotFound,
-        Refused, Failed, Uncertain, NotOurs; the guest is not started then.
-        """
         machine = self._named(guest)
         id = machine.guest.id
         end = time.monotonic() + timeout
@@ -139,15 +106,6 @@ class Guests:
         timeout: float = 60.0,
         progress: Progress = silent,
     ) -> GuestOutcome | None:
-        """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
-
-        *force*: cut its power instead of asking it to shut down. *any*: also one
-        that was not launched by Moorline. *timeout*: seconds for the shutdown,
-        and again for the volumes. Returns None if there was nothing to do.
-
-        Raises NotOurs (without *any*), Refused, Failed (it did not shut down,
-        or does not let go), Uncertain. Repeat the call to go on.
-        """
         machine = self._seen(guest)
         rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
         if machine is None and not rows:
@@ -174,7 +132,6 @@ class Guests:
             return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
 
     def unready(self, guest: str) -> list[str]:
-        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
         links = self._reconciler.survey().links
         return [
             row.key.volume
@@ -183,12 +140,6 @@ class Guests:
         ]
 
     def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
-        """Make the links that *guest* (its id) needs; return the volumes that needed it.
-
-        Asks no hypervisor, so it may be called from a hook that a hypervisor
-        waits for; hence no names, which change. A guest that is not known here
-        needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
-        """
         end = time.monotonic() + timeout
         return [
             row.key.volume

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moorline.core.admission import Wishes
-from moorline.core.driver import Progress
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.views import view
 from moorline.errors import NotFound, Refused
 from moorline.model import (
     Attachment,
@@ -18,11 +18,13 @@ from moorline.model import (
     ShadowDisk,
 )
 from moorline.ports import Hypervisor, RelocatingHypervisor
+from moorline.ports.api import Progress, silent
+from moorline.ports.results import View
 from moorline.secret import Secret
 
 
 class Relocator:
-    """Moves volumes, and lets their wishes name the new place."""
+    """relocate of :class:`moorline.ports.api.Attachments`: the wish names the new place then."""
 
     def __init__(
         self, records: Records, reconciler: Reconciler, wishes: Wishes, hypervisor: Hypervisor
@@ -33,9 +35,15 @@ class Relocator:
         self._hypervisor = hypervisor
 
     def relocate(
-        self, guest: str, volume: str, datastore: str, *, round_up: bool, progress: Progress
-    ) -> Attachment:
-        """Return the wish as it is then.
+        self,
+        guest: str,
+        volume: str,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Progress = silent,
+    ) -> View:
+        """As the protocol's.
 
         Killed after the move and before the record, the same call finds the
         disk moved and goes on. Raises as :meth:`RelocatingHypervisor.relocate`.
@@ -62,7 +70,8 @@ class Relocator:
             disk = hypervisor.relocate(
                 row.key.guest, row.key.volume, datastore, round_up=round_up, progress=told
             )
-        return self._follow(row, replace(disk, datacenter=within))
+        now = self._follow(row, replace(disk, datacenter=within))
+        return view(now, self._reconciler.observe(now))
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""

@@ -90,7 +90,7 @@ def test_it_serves_until_it_is_told_to_stop(start: Callable[..., Agent]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         agent = start().ready()
         assert agent.client.about()["hypervisor"] == "test:///default"
-        assert agent.client.list() == []
+        assert agent.client.attachments.list() == []
         assert agent.end(number) == 0
         assert not agent.socket.exists()
         assert "stopped" in agent.log.read_text()
@@ -102,7 +102,7 @@ def test_one_that_is_killed_leaves_nothing_in_the_way(start: Callable[..., Agent
     assert agent.socket.exists()
     assert agent.command.json("list") == []  # a stale socket is no agent
     agent.command("sweep")
-    assert start().ready().client.list() == []
+    assert start().ready().client.attachments.list() == []
 
 
 def test_a_second_agent_is_busy(start: Callable[..., Agent]) -> None:
@@ -111,7 +111,7 @@ def test_a_second_agent_is_busy(start: Callable[..., Agent]) -> None:
     told = agent.command("agent", code=8).stderr
     assert "another agent serves" in told
     assert time.monotonic() - begun < 5
-    assert agent.client.list() == []  # and the first one did not mind
+    assert agent.client.attachments.list() == []  # and the first one did not mind
 
 
 def test_commands_go_through_it(start: Callable[..., Agent]) -> None:
@@ -243,7 +243,7 @@ def test_it_ends_when_nobody_can_reach_it_any_more(start: Callable[..., Agent]) 
     agent.socket.unlink()
     assert agent.process.wait(20) == 1  # and systemd starts another
     assert "somebody removed" in agent.log.read_text()
-    assert start().ready().client.list() == []
+    assert start().ready().client.attachments.list() == []
 
 
 def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_reload(start: Callable[..., Agent], tmp_path: Path) -> None:
     write("agent_log_level = shouting")
     agent.process.send_signal(signal.SIGHUP)
     until(lambda: "the options stay as they were" in agent.log.read_text())
-    assert agent.client.list() == []
+    assert agent.client.attachments.list() == []
 
 
 def test_metrics(start: Callable[..., Agent], tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_the_state_is_backed_up_and_restored(start: Callable[..., Agent], tmp_pa
     assert agent.end() == 0
     shutil.rmtree(state)
     shutil.copytree(safe, state)
-    (view,) = start().ready().client.list()
+    (view,) = start().ready().client.attachments.list()
     assert (view.wanted, view.seen) == ("connected", "connected")
 
 

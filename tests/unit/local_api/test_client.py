@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 
 from moorline import errors
-from moorline.api import Moorline
-from moorline.care.maintenance import Care
 from moorline.cli import common
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.local_api import routes
@@ -27,8 +25,9 @@ from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.client import Client
 from moorline.local_api.problem import EXIT_CODES, exit_code, from_problem, status, to_problem
-from moorline.local_api.routes import ROUTES
+from moorline.local_api.routes import ROUTES, Route
 from moorline.model import DiskOptions, Level
+from moorline.ports.api import Api, Attachments, Guests, Maintenance
 from moorline.testing.faults import Fault
 from tests.support.rig import Rig
 
@@ -40,29 +39,29 @@ def connection(name: str = "a", **more: Any) -> dict[str, Any]:
 
 def test_the_same_values_come_back(rig: Rig, client: Client) -> None:
     told: list[str] = []
-    outcome = client.attach("g1", connection(), progress=told.append)
+    outcome = client.attachments.attach("g1", connection(), progress=told.append)
     assert outcome.steps == ["connect", "attach"]
     assert told == ["connecting volume a", "attaching volume a"]
-    assert client.attach("g1", connection()).steps == []
-    assert client.list() == rig.owner().list()
-    assert client.show("a") == rig.owner().show("a")
-    assert client.show("toy://s1/a")[0].volume == "a"
-    assert client.sweep() == []
-    foreseen = client.detach("g1", "a", dry_run=True)
-    assert foreseen == rig.owner().detach("g1", "a", dry_run=True)
-    gone = client.detach("g1", "a", progress=lambda _: rig.world.tick())
+    assert client.attachments.attach("g1", connection()).steps == []
+    assert client.attachments.list() == rig.owner().attachments.list()
+    assert client.attachments.show("a") == rig.owner().attachments.show("a")
+    assert client.attachments.show("toy://s1/a")[0].volume == "a"
+    assert client.attachments.sweep() == []
+    foreseen = client.attachments.detach("g1", "a", dry_run=True)
+    assert foreseen == rig.owner().attachments.detach("g1", "a", dry_run=True)
+    gone = client.attachments.detach("g1", "a", progress=lambda _: rig.world.tick())
     assert gone is not None
     assert gone.steps[-2:] == ["disconnect", "forget"]
-    assert client.detach("g1", "3f2a9c4e-1111-4222-8333-abcdefabcdef") is None
+    assert client.attachments.detach("g1", "3f2a9c4e-1111-4222-8333-abcdefabcdef") is None
 
 
 @pytest.mark.parametrize("what", ["", "a", "vol", "VOL-1", "vol-", "toy-vol-1", "toy://s1/b", "/x"])
 def test_a_volume_has_the_same_names_for_an_agent(rig: Rig, client: Client, what: str) -> None:
-    client.attach("g1", connection(volume_id="vol-1"))
+    client.attachments.attach("g1", connection(volume_id="vol-1"))
     answers: list[object] = []
     for each in (client, rig.owner()):
         try:
-            answers.append(each.detach("g1", what, dry_run=True))
+            answers.append(each.attachments.detach("g1", what, dry_run=True))
         except MoorlineError as e:
             answers.append((type(e), e.message, e.hint))
     assert answers[0] == answers[1]
@@ -70,27 +69,44 @@ def test_a_volume_has_the_same_names_for_an_agent(rig: Rig, client: Client, what
 
 def test_arguments_arrive_as_they_were_given(rig: Rig, client: Client) -> None:
     options = DiskOptions(readonly=True, shared=True)
-    client.attach("g1", connection(), level=Level.CONNECTED, options=options, timeout=5.5)
+    client.attachments.attach(
+        "g1", connection(), level=Level.CONNECTED, options=options, timeout=5.5
+    )
     (row,) = rig.records.all()
     assert (row.want, row.options) == (Level.CONNECTED, options)
     assert row.connection.reveal() == connection()
-    client.attach("g2", "toy://s1/url", format="raw", volume="by-url")
+    client.attachments.attach("g2", "toy://s1/url", format="raw", volume="by-url")
     assert {row.key.volume for row in rig.records.all()} == {"a", "by-url"}
     rig.world.sizes["/toy/s1/url"] = 2 << 20
-    assert client.extend("g2", "by-url").size == 2 << 20
+    assert client.attachments.extend("g2", "by-url").size == 2 << 20
 
 
-def test_every_route_has_the_signature_of_the_facade() -> None:
-    for route in ROUTES:
-        if "." not in route.name:
-            ours = inspect.signature(getattr(Client, route.name))
-            assert ours == inspect.signature(getattr(Moorline, route.name))
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_facade_and_client_have_the_protocols_arguments(
+    route: Route, rig: Rig, client: Client
+) -> None:
+    name = route.function.__name__
+    (_, *asked) = inspect.signature(route.function).parameters.values()
+    for side in (rig.owner(), client):
+        has = inspect.signature(getattr(getattr(side, route.part), name)).parameters.values()
+        assert [(p.name, p.kind, p.default) for p in has] == [
+            (p.name, p.kind, p.default) for p in asked
+        ]
 
 
-def test_every_method_of_the_facade_is_a_route() -> None:
-    facade = {**vars(Care), **vars(Moorline)}
-    methods = {n for n, f in facade.items() if inspect.isfunction(f) and not n.startswith("_")}
-    assert methods - {"close"} == {route.name for route in ROUTES if "." not in route.name}
+@pytest.mark.parametrize("part", [Attachments, Guests, Maintenance])
+def test_the_routes_are_the_protocol_and_the_client_has_no_more(part: Any, client: Client) -> None:
+    methods = {n for n, f in vars(part).items() if inspect.isfunction(f) and n[0] != "_"}
+    routes = [route for route in ROUTES if route.function in vars(part).values()]
+    assert methods == {route.function.__name__ for route in routes}
+    (attribute,) = {route.part for route in routes}
+    remote = vars(type(getattr(client, attribute)))
+    assert {name for name in remote if name[0] != "_"} == methods
+
+
+def test_the_parts_of_the_protocol_are_those_that_are_served() -> None:
+    parts = {name for name, value in vars(Api).items() if isinstance(value, property)}
+    assert parts == {route.part for route in ROUTES}
 
 
 def test_commands_and_agent_are_equally_patient() -> None:
@@ -99,18 +115,18 @@ def test_commands_and_agent_are_equally_patient() -> None:
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:
     with pytest.raises(NotFound, match="no guest nobody"):
-        client.attach("nobody", connection())
+        client.attachments.attach("nobody", connection())
     with pytest.raises(Refused, match="is no name") as refused:
-        client.attach("g1", connection("../x"))
+        client.attachments.attach("g1", connection("../x"))
     assert type(refused.value) is Refused
     rig.world.hung.add("s1")
     with pytest.raises(Failed, match="does not answer") as failed:
-        client.attach("g1", connection(), timeout=0)
+        client.attachments.attach("g1", connection(), timeout=0)
     assert "the wish is kept" in failed.value.hint
     rig.world.hung.clear()
     rig.world.faults.plan((1, Fault.UNDONE))
     with pytest.raises(Uncertain):
-        client.attach("g1", connection(), timeout=0)
+        client.attachments.attach("g1", connection(), timeout=0)
 
 
 @pytest.mark.parametrize(
@@ -129,19 +145,19 @@ def test_every_error_survives_the_way(kind: Any) -> None:
 
 def test_what_is_no_json_is_refused_before_it_is_sent(client: Client) -> None:
     with pytest.raises(Refused, match="cannot be written as JSON"):
-        client.attach("g1", {"data": object()})
+        client.attachments.attach("g1", {"data": object()})
 
 
 def test_without_an_agent_nothing_was_changed(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no agent answers"):
-        Client(tmp_path / "none").attach("g1", connection())
+        Client(tmp_path / "none").attachments.attach("g1", connection())
     stale = sockets.socket(sockets.AF_UNIX)
     stale.bind(str(tmp_path / "stale"))
     stale.close()
     with pytest.raises(Unavailable):
-        Client(tmp_path / "stale").list()
+        Client(tmp_path / "stale").attachments.list()
     with pytest.raises(Unavailable):
-        Client(tmp_path / ("long" * 50)).list()
+        Client(tmp_path / ("long" * 50)).attachments.list()
 
 
 @contextmanager
@@ -181,26 +197,26 @@ HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
 def test_an_unanswered_change_is_uncertain(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "s"
     with stub(path, answer), pytest.raises(Uncertain, match="did not answer to the end"):
-        Client(path, timeout=5).attach("g1", connection())
+        Client(path, timeout=5).attachments.attach("g1", connection())
     path.unlink()
     with stub(path, answer), pytest.raises(Unavailable):
-        Client(path, timeout=5).list()
+        Client(path, timeout=5).attachments.list()
     path.unlink()
     with stub(path, answer), pytest.raises(Unavailable):
-        Client(path, timeout=5).detach("g1", "a", dry_run=True)
+        Client(path, timeout=5).attachments.detach("g1", "a", dry_run=True)
 
 
 def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     begun = time.monotonic()
     with stub(tmp_path / "s", b"", pause=0.8), pytest.raises(Uncertain):
-        Client(tmp_path / "s", timeout=0.2).detach("g1", "a", timeout=0.1)
+        Client(tmp_path / "s", timeout=0.2).attachments.detach("g1", "a", timeout=0.1)
     assert time.monotonic() - begun < 2
 
 
 def test_a_call_ends_in_time_whatever_signs_of_life_there_are(tmp_path: Path) -> None:
     told: list[str] = []
     with lively(tmp_path / "s") as served, pytest.raises(Uncertain):
-        Client(tmp_path / "s", timeout=60, longest=1).attach(
+        Client(tmp_path / "s", timeout=60, longest=1).attachments.attach(
             "g1", connection(), timeout=60, progress=told.append
         )
     assert told
@@ -240,11 +256,11 @@ class lively:
 
 
 def test_a_newer_agent_may_tell_more(rig: Rig, tmp_path: Path) -> None:
-    rig.owner().attach("g1", connection())
-    (view,) = rig.owner().list()
+    rig.owner().attachments.attach("g1", connection())
+    (view,) = rig.owner().attachments.list()
     line = json.dumps({"result": [{**view.to_dict(), "colour": "red"}], "mood": 1}).encode()
     with stub(tmp_path / "s", HEAD + b"{}\n" + line + b"\n"):
-        assert Client(tmp_path / "s").list() == [view]
+        assert Client(tmp_path / "s").attachments.list() == [view]
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
@@ -266,9 +282,9 @@ def test_it_works_under_eventlet(rig: Rig, socket: Path) -> None:
         beats = []
         eventlet.spawn(lambda: [(beats.append(1), eventlet.sleep(0.01)) for _ in range(20)])
         data = {{"share": "s1", "name": "a", "volume_id": "a"}}
-        made = client.attach("g1", {{"driver_volume_type": "toy", "data": data}}, timeout=5)
+        made = client.attachments.attach("g1", {{"driver_volume_type": "toy", "data": data}})
         pool = eventlet.GreenPool()
-        seen = list(pool.imap(lambda _: len(client.list()), range(8)))
+        seen = list(pool.imap(lambda _: len(client.attachments.list()), range(8)))
         print(made.view.seen, seen, bool(beats))
     """
     run = subprocess.run(
@@ -310,7 +326,7 @@ def test_stopping_ends_what_waits_and_lets_the_step_in_hand_finish(
 
     def attach() -> None:
         try:
-            client.attach("g1", connection(), timeout=600)
+            client.attachments.attach("g1", connection(), timeout=600)
         except errors.MoorlineError as e:
             caught.append(e)
 

@@ -97,12 +97,12 @@ def device(path: str) -> Mapping[str, Any]:
 
 Ask = Callable[[Client, Mapping[str, Any], Mapping[str, Any]], object]
 WAYS: dict[str, Ask] = {
-    "attach": lambda client, c, _: client.attach("g1", c),
-    "connect": lambda client, c, _: client.attach("g1", c, level=Level.CONNECTED),
-    "dry run": lambda client, c, _: client.attach("g1", c, dry_run=True),
+    "attach": lambda client, c, _: client.attachments.attach("g1", c),
+    "connect": lambda client, c, _: client.attachments.attach("g1", c, level=Level.CONNECTED),
+    "dry run": lambda client, c, _: client.attachments.attach("g1", c, dry_run=True),
     "launch from it": lambda client, c, _: client.guests.launch("new", c, start=False),
     "launch with it": lambda client, c, fine: client.guests.launch("n", fine, connections=[c]),
-    "adopt": lambda client, c, _: client.adopt("g1", c, dry_run=True),
+    "adopt": lambda client, c, _: client.maintenance.adopt("g1", c, dry_run=True),
 }
 """How a client has a connection attached; the second is one that anybody may name."""
 
@@ -125,11 +125,11 @@ def test_others_may_name_those_of_the_default_and_root_any(host: Host) -> None:
     inside, outside = (str(d / "a.raw") for d in (host.images, host.elsewhere))
     with reachable(host.app, RIGHTS) as path:
         client = Client(path, timeout=20)
-        attach = partial(client.attach, format="raw", level=Level.CONNECTED)
+        attach = partial(client.attachments.attach, format="raw", level=Level.CONNECTED)
         assert as_nobody([OURS], lambda: attach("g1", inside)) == "Outcome"
         assert attach("g2", outside).steps == []
         # What root has attached they may take away: they need not be allowed to have it.
-        assert as_nobody([OURS], lambda: client.detach("g2", outside)) == "Outcome"
+        assert as_nobody([OURS], lambda: client.attachments.detach("g2", outside)) == "Outcome"
 
 
 @needs_root
@@ -139,8 +139,8 @@ def test_nothing_leads_out_of_the_directory(host: Host) -> None:
     with reachable(host.app, RIGHTS) as path:
         client = Client(path, timeout=20)
         for name in ("linked/a.raw", "file.raw", "../srv/a.raw"):
-            typed = partial(client.attach, "g1", str(host.images / name), format="raw")
-            given = partial(client.attach, "g1", file(host.images / name))
+            typed = partial(client.attachments.attach, "g1", str(host.images / name), format="raw")
+            given = partial(client.attachments.attach, "g1", file(host.images / name))
             for attach in (typed, given):
                 assert as_nobody([OURS], attach) in ("Denied", "Refused"), name
     assert host.rig.records.all() == []
@@ -152,12 +152,12 @@ def test_the_option_says_it_for_everybody(root: Path) -> None:
     inside, outside = (str(d / "a.raw") for d in (host.elsewhere, host.images))
     with reachable(host.app, RIGHTS) as path:
         client = Client(path, timeout=20)
-        attach = partial(client.attach, format="raw", level=Level.CONNECTED)
+        attach = partial(client.attachments.attach, format="raw", level=Level.CONNECTED)
         assert as_nobody([OURS], lambda: attach("g1", inside)) == "Outcome"
         assert as_nobody([OURS], lambda: attach("g2", outside)) == "Refused"
         for named in (file(host.images / "a.raw"), device("/dev/none")):
             with pytest.raises(Refused, match="not where local disks may lie"):
-                client.attach("g2", named)
+                client.attachments.attach("g2", named)
     host.linux.close()
 
 
@@ -175,7 +175,9 @@ def test_a_template_names_whatever_it_likes(host: Host) -> None:
 
 def test_a_command_without_an_agent_is_root_s(host: Host) -> None:
     outside = str(host.elsewhere / "a.raw")
-    assert host.moorline.attach("g1", outside, format="raw", dry_run=True).steps == ["attach"]
+    assert host.moorline.attachments.attach("g1", outside, format="raw", dry_run=True).steps == [
+        "attach"
+    ]
 
 
 def test_the_refusal_says_who_may(host: Host) -> None:

@@ -28,17 +28,17 @@ from tests.support.peers import OURS, as_nobody, needs_root, reachable
 def test_others(app: App, groups: list[int], rights: Rights, look: str, change: str) -> None:
     with reachable(app, rights) as path:
         client = Client(path, timeout=10)
-        assert as_nobody(groups, client.list) == look
-        assert as_nobody(groups, client.sweep) == change
-        assert client.list() == []  # root may, always
+        assert as_nobody(groups, client.attachments.list) == look
+        assert as_nobody(groups, client.attachments.sweep) == change
+        assert client.attachments.list() == []  # root may, always
 
 
 @needs_root
 def test_the_kernel_s_word_counts_not_only_the_file_s_mode(app: App) -> None:
     with reachable(app, Rights(OURS)) as path:
         path.chmod(0o666)
-        assert as_nobody([], Client(path).list) == "Denied"
-        assert as_nobody([], Client(path).sweep) == "Denied"
+        assert as_nobody([], Client(path).attachments.list) == "Denied"
+        assert as_nobody([], Client(path).attachments.sweep) == "Denied"
         assert as_nobody([], Client(path).about) == "Denied"
 
 

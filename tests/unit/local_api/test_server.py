@@ -11,7 +11,8 @@ import threading
 import time
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -23,6 +24,7 @@ from moorline.local_api.client import Client
 from moorline.local_api.peer import Rights
 from moorline.local_api.request_id import request_id
 from moorline.local_api.server import Server, listen, loopback
+from moorline.ports.api import Api
 from tests.support.rig import Rig
 
 SECRET = "hunter2-PLANTED-5f1c"
@@ -169,8 +171,7 @@ def test_a_defect_is_500_and_says_no_more_than_where(
         def list(self) -> None:
             raise KeyError(SECRET)
 
-    facade: Any = Broken()
-    app._facade = facade
+    app._facade = cast(Api, SimpleNamespace(attachments=Broken()))
     with caplog.at_level(logging.DEBUG, "moorline"):
         status, told, _ = get(socket, "/v1/list")
     assert (status, told["error"], told["code"]) == (500, "defect", 1)
@@ -213,7 +214,7 @@ def test_one_user_has_so_many_connections(socket: Path) -> None:
             held[-1].connect(str(socket))
         time.sleep(0.3)
         with pytest.raises(Busy, match="this user has 128 requests under way"):
-            Client(socket, timeout=5).attach("g1", ATTACH["connection"])
+            Client(socket, timeout=5).attachments.attach("g1", ATTACH["connection"])
     finally:
         for each in held:
             each.close()
@@ -226,7 +227,7 @@ def test_what_nobody_waits_for_any_more_is_not_begun(rig: Rig, app: App, tmp_pat
     path = tmp_path / "s"
     server = Server(listen(path, 0o600, None), app)  # it does not accept yet, as one that hangs
     with pytest.raises(Uncertain):
-        Client(path, longest=0.2).attach("g1", ATTACH["connection"])
+        Client(path, longest=0.2).attachments.attach("g1", ATTACH["connection"])
     server.start()
     try:
         body = b"POST /v1/sweep HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"
@@ -250,17 +251,17 @@ def test_looks_go_on_while_changes_wait(rig: Rig, client: Client) -> None:
         thread.start()
     begun = time.monotonic()
     for _ in range(10):
-        client.list()
+        client.attachments.list()
     assert time.monotonic() - begun < 2
     rig.world.hung.clear()
     for thread in threads:
         thread.join()
-    assert {view.seen for view in client.list()} == {"attached"}
+    assert {view.seen for view in client.attachments.list()} == {"attached"}
 
 
 def _swallow(client: Client, name: str) -> None:
     data = {"share": "s1", "name": name, "volume_id": name}
-    client.attach("g1", {"driver_volume_type": "toy", "data": data}, timeout=20)
+    client.attachments.attach("g1", {"driver_volume_type": "toy", "data": data}, timeout=20)
 
 
 # --- sockets ----------------------------------------------------------------------

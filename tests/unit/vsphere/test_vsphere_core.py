@@ -25,6 +25,7 @@ from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Fault, Faults, Killed
 from moorline.testing.toys import MemoryStore
+from tests.support.environment import bare
 
 WEB, DB = VCenter.guests
 
@@ -41,7 +42,7 @@ class Owner:
     def __call__(self) -> Moorline:
         driver = vsphere(self._lab)
         reconciler = Reconciler(self._records, {"vmdk": Datastore()}, driver, Lanes())
-        return Moorline(self._records, reconciler, driver, close=driver.close)
+        return Moorline(self._records, reconciler, driver, close=driver.close, around=bare())
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def owner(lab: VCenter) -> Iterator[Owner]:
     lab.heal()
     owner.faults.plan()
     with owner() as moorline:
-        for view in moorline.list():
-            moorline.detach(view.guest, view.volume)
+        for view in moorline.attachments.list():
+            moorline.attachments.detach(view.guest, view.volume)
 
 
 def url(source: DatastoreDisk) -> str:
@@ -62,27 +63,27 @@ def url(source: DatastoreDisk) -> str:
 def test_attach_list_show_detach(owner: Owner, operator: Operator) -> None:
     source = operator.disk()
     with owner() as moorline:
-        done = moorline.attach(WEB, url(source), volume="data-1")
+        done = moorline.attachments.attach(WEB, url(source), volume="data-1")
         assert done.steps == ["attach"]
         assert done.view.device.startswith("scsi0:")
-        assert moorline.attach(WEB, url(source), volume="data-1").steps == []
-        [seen] = moorline.list()
+        assert moorline.attachments.attach(WEB, url(source), volume="data-1").steps == []
+        [seen] = moorline.attachments.list()
         assert (seen.seen, seen.backend) == ("attached", "vmdk")
-        assert moorline.show("data-1")[0].next == "nothing"
-        gone = moorline.detach(WEB, url(source))
+        assert moorline.attachments.show("data-1")[0].next == "nothing"
+        gone = moorline.attachments.detach(WEB, url(source))
         assert gone is not None
         assert gone.steps == ["detach", "forget"]
-        assert moorline.list() == []
+        assert moorline.attachments.list() == []
 
 
 def test_what_is_refused_leaves_no_wish(owner: Owner, operator: Operator) -> None:
     with owner() as moorline:
         for bad in ("vmdk://vvol1/absent/disk.vmdk", "vmdk://absent/a/disk.vmdk"):
             with pytest.raises(Refused):
-                moorline.attach(WEB, bad)
+                moorline.attachments.attach(WEB, bad)
         with pytest.raises(Refused):
-            moorline.attach(WEB, url(operator.disk()), dry_run=True, volume="x" * 65)
-        assert moorline.list() == []
+            moorline.attachments.attach(WEB, url(operator.disk()), dry_run=True, volume="x" * 65)
+        assert moorline.attachments.list() == []
 
 
 def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
@@ -92,22 +93,22 @@ def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:
         connection = {"driver_volume_type": "vmdk", "data": data}
-        assert moorline.attach(WEB, connection).steps == ["attach"]
-        assert moorline.attach(WEB, connection).steps == []
-        moorline.detach(WEB, "9")
+        assert moorline.attachments.attach(WEB, connection).steps == ["attach"]
+        assert moorline.attachments.attach(WEB, connection).steps == []
+        moorline.attachments.detach(WEB, "9")
     maker.remove("volume-9")
     session.close()
 
 
 def told(moorline: Moorline, volume: str) -> list[str]:
-    (shown,) = moorline.show(volume)
+    (shown,) = moorline.attachments.show(volume)
     return shown.used_by
 
 
 def test_whoever_has_the_disk_is_told(owner: Owner, lab: VCenter, operator: Operator) -> None:
     source = operator.disk()
     with owner() as moorline:
-        moorline.attach(WEB, url(source), volume="data-1")
+        moorline.attachments.attach(WEB, url(source), volume="data-1")
         assert told(moorline, "data-1") == [WEB]
         operator.power(WEB, on=False)
         operator.plug(DB, source)  # a stopped one's disk is not locked
@@ -124,9 +125,9 @@ def test_whoever_has_a_disk_that_cinder_keeps_is_told(owner: Owner, lab: VCenter
     held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:
-        moorline.attach(WEB, {"driver_volume_type": "vmdk", "data": data})
+        moorline.attachments.attach(WEB, {"driver_volume_type": "vmdk", "data": data})
         assert told(moorline, "9") == [WEB]
-        moorline.detach(WEB, "9")
+        moorline.attachments.detach(WEB, "9")
     maker.remove("volume-9")
     session.close()
 
@@ -136,8 +137,8 @@ def test_a_disk_of_another_mark_is_told(owner: Owner, operator: Operator) -> Non
     operator.plug(WEB, source)
     with owner() as moorline:
         with pytest.raises(NotOurs):
-            moorline.attach(WEB, url(source), timeout=2)
-        moorline.detach(WEB, url(source))
+            moorline.attachments.attach(WEB, url(source), timeout=2)
+        moorline.attachments.detach(WEB, url(source))
     operator.unplug(WEB, source.path)
 
 
@@ -161,15 +162,15 @@ def test_killed_at_every_write(
             owner.faults.plan((at, fault))
             for _ in range(2):
                 with suppress(Killed, MoorlineError), owner() as moorline:
-                    moorline.attach(WEB, url(source), volume="data-1", timeout=3)
-                    moorline.detach(WEB, "data-1", timeout=3)
+                    moorline.attachments.attach(WEB, url(source), volume="data-1", timeout=3)
+                    moorline.attachments.detach(WEB, "data-1", timeout=3)
             points += owner.faults.struck
             owner.faults.plan()
             lab.heal()
             with owner() as moorline:
-                moorline.attach(WEB, url(source), volume="data-1")
-                assert [view.seen for view in moorline.list()] == ["attached"]
-                moorline.detach(WEB, "data-1")
-                assert moorline.list() == []
+                moorline.attachments.attach(WEB, url(source), volume="data-1")
+                assert [view.seen for view in moorline.attachments.list()] == ["attached"]
+                moorline.attachments.detach(WEB, "data-1")
+                assert moorline.attachments.list() == []
             assert source.path not in {p for guest in vm.survey() for p in guest.paths}
     record_property("crash_points", points)

@@ -1,0 +1,201 @@
+"""Attach and detach: wishes that are made and seen to, and those that are dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from moorline.core.admission import Wishes
+from moorline.core.driver import Settler, gone, nothing_recorded, recorded
+from moorline.core.plan import Step, foresee, next_step
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.core.remains import refuse_remains, remains
+from moorline.core.survey import Survey
+from moorline.core.views import view
+from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    DiskOptions,
+    Format,
+    Level,
+    Linked,
+    Seen,
+    Unlinked,
+)
+from moorline.operations.released import Released
+from moorline.ports import Hypervisor, Mount
+from moorline.ports.api import DEFAULT_TIMEOUT, Progress, silent
+from moorline.ports.results import Outcome, View
+
+_AS_IT_COMES = DiskOptions()
+
+
+class Attacher:
+    """attach, detach, forget, sweep of :class:`moorline.ports.api.Attachments`."""
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        wishes: Wishes,
+        settler: Settler,
+        released: Released,
+        mounts: Callable[[], Sequence[Mount]],
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self._wishes = wishes
+        self._settler = settler
+        self._released = released
+        self._mounts = mounts
+
+    def attach(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        volume: str | None = None,
+        level: Level = Level.ATTACHED,
+        options: DiskOptions = _AS_IT_COMES,
+        hands_off: bool = False,
+        timeout: float | None = None,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome:
+        with nothing_recorded():
+            before, wish = self._wishes.make(
+                guest, connection, format, volume, level, options, hands_off=hands_off
+            )
+            self._wishes.refuse_anothers_disk(before, wish)
+            if dry_run:
+                seen = self._reconciler.observe(wish)
+                self._refuse_impossible(wish, seen)
+                return _foreseen(wish, seen)
+        stubborn = timeout is not None
+        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        end = time.monotonic() + timeout
+        row, prepared = self._settler.record(before, wish, timeout, progress, stubborn=stubborn)
+        try:
+            left = max(0.0, end - time.monotonic())
+            steps, done = self._settler.settle(row, left, progress, stubborn=stubborn)
+            if row.hands_off:
+                self._reconciler.verify(row)  # nobody of ours looks at it later
+        except Refused:
+            if wish != before:
+                self._settler.withdraw(row, before)
+            raise
+        return Outcome([step.value for step in prepared + steps], view(row, done.seen))
+
+    def detach(
+        self,
+        guest: str,
+        volume: str,
+        *,
+        hands_off: bool = False,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome | None:
+        with nothing_recorded():
+            row = self._wishes.find(volume, guest, hands_off=hands_off)
+        if row is None and hands_off:
+            return None
+        if row is None:
+            left = self._released.detach(guest, volume, timeout=timeout, dry_run=dry_run)
+            return Outcome([Step.DETACH.value], view(left, Seen(Unlinked()))) if left else None
+        absent = gone(row)
+        if dry_run:
+            return _foreseen(absent, self._reconciler.observe(absent))
+        if row.want is not Level.ABSENT:
+            self._reconciler.demand_no_snapshot(row)
+            absent = self._records.put(absent)
+        if row.hands_off:
+            return self._let_go(absent, progress)
+        steps, done = self._settler.settle(absent, timeout, progress)
+        after = replace(done.seen, disk=NO_DISK)
+        return Outcome([step.value for step in steps], view(absent, after))
+
+    def forget(
+        self, volume: str, guest: str | None = None, *, dry_run: bool = False
+    ) -> Sequence[View]:
+        mine = [
+            row
+            for row in self._wishes.known(volume)
+            if guest is None or guest in (row.guest_name, row.key.guest)
+        ]
+        if not mine:
+            raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
+        looks = [(row, self._remains(row)) for row in map(gone, mine)]
+        for row, seen in looks:
+            refuse_remains(row, seen)
+        if not dry_run:
+            for row, seen in looks:
+                self._reconciler.tidy(row, seen)
+                self._records.forget(row)
+        return [view(row, seen) for row, seen in looks]
+
+    def sweep(self, progress: Progress = silent) -> Sequence[View]:
+        survey = self._reconciler.survey()
+        steps = [(row, self._due(row, survey)) for row in survey.rows]
+        due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
+        left = {row.key: self._push(row, progress) for row in due}
+        if due:
+            survey = self._reconciler.survey()  # what waits may have waited for what was done
+        for row in (row for row, step in steps if step in (Step.WAIT, Step.PARK)):
+            if self._due(row, survey) in (Step.WAIT, Step.PARK):
+                seen = self._reconciler.look(row, survey)
+                left[row.key] = view(row, seen, self._records.trouble(row.key))
+            else:
+                left[row.key] = self._push(row, progress)
+        told = [left.get(row.key) for row, _ in steps]
+        return [view for view in told if view is not None]
+
+    def _due(self, row: Attachment, survey: Survey) -> Step | None:
+        """The step that is next by *survey*; None: it can tell nothing of *row*."""
+        seen = self._reconciler.look(row, survey)
+        return None if isinstance(seen, str) else next_step(row.want, seen)
+
+    def _push(self, row: Attachment, progress: Progress) -> View | None:
+        """Take its steps as far as they go; describe it if it is not as wished then."""
+        done = self._settler.push(row, progress)
+        if isinstance(done, MoorlineError):
+            return view(row, str(done), self._records.trouble(row.key))
+        if done.step in (Step.NOTHING, Step.FORGET):
+            return None
+        return view(row, done.seen, self._records.trouble(row.key))
+
+    def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
+        """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
+        done = self._settler.push(absent, progress)
+        if isinstance(done, MoorlineError):
+            with recorded():
+                raise done
+        return Outcome([done.step.value], view(absent, done.seen))
+
+    def _remains(self, row: Attachment) -> Seen:
+        try:
+            return self._reconciler.observe(row)
+        except Refused:  # the connection or the options no longer fit: what is there still tells
+            disks = self._hypervisor.disks(row.key.guest)
+            return remains(row, disks, self._mounts())
+
+    def _refuse_impossible(self, wish: Attachment, seen: Seen) -> None:
+        """Refuse now, for a dry run, what attaching would refuse later."""
+        if not isinstance(seen.link, Linked):
+            return
+        if seen.elsewhere:
+            raise Refused(seen.elsewhere)
+        source = self._reconciler.verify(wish)
+        if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
+            self._hypervisor.check(wish.key.guest, source, wish.options)
+
+
+def _foreseen(row: Attachment, seen: Seen) -> Outcome:
+    return Outcome([step.value for step in foresee(row.want, seen)], view(row, seen))

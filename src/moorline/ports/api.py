@@ -1,0 +1,325 @@
+"""What a host's owner offers: the façade and the client that reaches it through an agent have it.
+
+The methods are what the agent serves, with these names, arguments and values;
+what is said of them here is its documentation. All raise the errors of
+:mod:`moorline.errors`; those that change something can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from moorline.model import DiskOptions, Format, Level
+from moorline.ports.guests import Hardware
+from moorline.ports.results import (
+    Adoption,
+    Candidate,
+    Diagnosis,
+    Explanation,
+    Extended,
+    GuestOutcome,
+    JournalEntry,
+    Outcome,
+    Repair,
+    View,
+)
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds to go on trying where the caller says nothing."""
+Progress = Callable[[str], None]
+"""Told what goes on, in a few words. What it raises ends the call between two steps."""
+_AS_IT_COMES = DiskOptions()
+_AS_THE_TEMPLATE_SAYS = Hardware()
+
+
+def silent(_: str) -> None:
+    """A progress that tells nobody."""
+
+
+class Attachments(Protocol):
+    """The volumes of this host's guests."""
+
+    def attach(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        volume: str | None = None,
+        level: Level = Level.ATTACHED,
+        options: DiskOptions = _AS_IT_COMES,
+        hands_off: bool = False,
+        timeout: float | None = None,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Wish that a volume be a disk of *guest*, and see to it.
+
+        *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
+        a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
+        with *format*. *volume*: its id, where the connection bears none.
+        *hands_off*: somebody else (Nova) plugs the disk and defines the guest,
+        now or later: *guest* is its id, the level at most CONNECTED.
+        *timeout*: seconds to go on trying; None: 60, or less where the same step fails
+        again and again. *dry_run*: change nothing, foresee.
+
+        Success means that it was seen to be so. Refused: nothing is left of
+        the wish, and one that stood before is as it was. Unavailable: nothing
+        was recorded. Failed, Uncertain,
+        NotOurs: the wish stands, and repeating this call or a sweep goes on
+        with it. One that stood keeps its connection until a new one has worked.
+        """
+
+    def detach(
+        self,
+        guest: str,
+        volume: str,
+        *,
+        hands_off: bool = False,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Outcome | None:
+        """Wish that a volume be no disk of *guest* any more, and see to it.
+
+        *volume*: its id, the beginning of its id, its device in the guest, or what
+        was typed to attach it. Returns None if it is a whole id, and there was
+        nothing to do. The link goes when nobody else needs it. NotFound: there is no
+        such guest, or nothing of it is called that. Failed: the guest has not let
+        go; the wish stands. Refused: no volume can be called that, or several are.
+        NotOurs: a disk bears the volume's mark, and we never plugged it.
+        *hands_off*: only what was attached so is meant, by its ids; returns
+        before the link is gone where the guest still names it.
+        """
+
+    def extend(
+        self,
+        guest: str,
+        volume: str,
+        size: int | None = None,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+        dry_run: bool = False,
+    ) -> Extended:
+        """Let *guest* see, while it runs, that a volume of its became larger.
+
+        *size*: in bytes. Without it, as large as the storage has it now. Where
+        files and block devices are the storage (libvirt, PowerVM), those must
+        have been extended already, and are left as they are; vSphere's disks
+        are made larger. As large already is success, and nothing is done.
+
+        Raises NotFound (not attached), Refused (it would shrink, or this cannot
+        be done while the guest runs), Failed (the storage is not as large yet,
+        say), Uncertain. Nothing is recorded: repeat the call to go on.
+        """
+
+    def relocate(
+        self,
+        guest: str,
+        volume: str,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Progress = silent,
+    ) -> View:
+        """Move a volume of *guest* to another datastore while the guest has it (vSphere).
+
+        *round_up*: it may become larger where the datastore wants whole MiB.
+        There already is success. Blocks as long as the data takes to move.
+        Raises NotFound (not attached), Refused, Failed, Uncertain: repeat the
+        call to go on.
+        """
+
+    def forget(
+        self, volume: str, guest: str | None = None, *, dry_run: bool = False
+    ) -> Sequence[View]:
+        """Drop wishes whose disk and link are provably gone.
+
+        Raises NotFound, and Refused if anything of it is still there.
+        """
+
+    def sweep(self, progress: Progress = silent) -> Sequence[View]:
+        """Bring every attachment as far as it goes without waiting.
+
+        Returns those that are not as wished afterwards, with what stands in
+        the way. One attachment's error never stops another.
+        """
+
+    def list(self) -> Sequence[View]:
+        """Describe all attachments of this host, by guest and volume. Changes nothing."""
+
+    def show(self, volume: str) -> Sequence[View]:
+        """Describe the attachments of one volume and who else needs its link.
+
+        Raises NotFound. Changes nothing.
+        """
+
+
+class Guests(Protocol):
+    """The guests of this host themselves.
+
+    Each method looks at what there is, and does what is missing.
+    """
+
+    def launch(
+        self,
+        name: str,
+        boot: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        connections: Sequence[Mapping[str, Any]] = (),
+        hardware: Hardware = _AS_THE_TEMPLATE_SAYS,
+        start: bool = True,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+    ) -> GuestOutcome:
+        """Make a guest that boots from a volume, with more volumes as disks, and start it.
+
+        *boot*, *format*: as of ``attach``. *timeout*: seconds to go on trying
+        with the volumes.
+
+        Refused: nothing is left of what this call made. NotOurs: another guest
+        has the name.
+        Failed, Uncertain: it stands as far as it came; repeat the call to go on.
+        """
+
+    def start(
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
+    ) -> GuestOutcome:
+        """Bring the volumes of *guest* (name or id) as far as they are wished, then boot it.
+
+        *timeout*: seconds to go on trying with the volumes. Raises NotFound,
+        Refused, Failed, Uncertain, NotOurs; the guest is not started then.
+        """
+
+    def remove(
+        self,
+        guest: str,
+        *,
+        force: bool = False,
+        any: bool = False,
+        timeout: float = 60.0,
+        progress: Progress = silent,
+    ) -> GuestOutcome | None:
+        """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
+
+        *force*: cut its power instead of asking it to shut down. *any*: also one
+        that was not launched by Moorline. *timeout*: seconds for the shutdown,
+        and again for the volumes. Returns None if there was nothing to do.
+
+        Raises NotOurs (without *any*), Refused, Failed (it did not shut down,
+        or does not let go), Uncertain. Repeat the call to go on.
+        """
+
+    def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
+        """Make the links that *guest* (its id) needs; return the volumes that needed it.
+
+        Asks no hypervisor, so it may be called from a hook that a hypervisor
+        waits for; hence no names, which change. A guest that is not known here
+        needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
+        """
+
+    def unready(self, guest: str) -> list[str]:
+        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
+
+
+class Maintenance(Protocol):
+    """For people who look after the host."""
+
+    def events(
+        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+    ) -> Sequence[JournalEntry]:
+        """The latest *most* of what was done and seen, oldest first.
+
+        Only those with an id above *after*, not before *since* (seconds since
+        the epoch), of volumes whose id begins with *volume*. Raises Denied.
+        """
+
+    def explain(self, volume: str) -> Sequence[Explanation]:
+        """Say how a volume's attachments stand, what they wait for and what to do.
+
+        *volume*: as of ``show``. Raises NotFound.
+        """
+
+    def doctor(self) -> Diagnosis:
+        """Find what is not as it should be on this host. Each share that hangs costs 2 s."""
+
+    def disks(self, guest: str) -> Sequence[Candidate]:
+        """All disks of *guest*, ours or not. Raises NotFound, Refused."""
+
+    def repair(
+        self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
+    ) -> Sequence[Repair]:
+        """Take away links that no wish and no guest needs; empty mount points too.
+
+        *disks*: also disks that were ours, were released, and stay.
+        *boot_disks*: of those even the ones that a guest boots from, or that are its only one.
+        Raises Unavailable or Uncertain if the guests cannot be looked at: unknown means in use.
+        What one repair meets does not stop the others.
+        """
+
+    def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
+        """End the FUSE connection of a link that hangs: all who wait for it get an error.
+
+        What guests have not written yet is lost to them, so it is Refused
+        while a guest that runs is on it, or if that cannot be told, unless
+        *force*. Raises NotFound (nothing is mounted there), NotOurs (it is no
+        link of ours), Refused (it does not hang, or is no FUSE), Denied.
+        """
+
+    def adopt(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        volume: str | None = None,
+        target: str = "",
+        hands_off: bool = False,
+        dry_run: bool = False,
+    ) -> Adoption:
+        """Wish what is there already: the disk of *guest* that is the connection's volume.
+
+        The disk stays as it is; one without a mark gets it, which needs a
+        stopped guest. *connection*, *format*, *volume*: as of ``attach``.
+        *target*: the disk that it must be. *hands_off*: somebody else (Nova)
+        goes on plugging it, so it needs no mark, and only its link is wished.
+        Raises Refused (no such disk, or it is another), NotFound.
+        """
+
+    def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
+        """Give a disk and its link back as they are: only the wish goes.
+
+        Raises NotFound, Refused (it is on its way out), Conflict.
+        """
+
+
+class Api(Protocol):
+    """All of it. Safe to use from several threads; closed at the end of a ``with``."""
+
+    @property
+    def attachments(self) -> Attachments:
+        """The volumes of this host's guests."""
+
+    @property
+    def guests(self) -> Guests:
+        """The guests themselves."""
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """For people who look after the host."""
+
+    def close(self) -> None:
+        """Let go of what is held: of a façade the hypervisor, the store and the host lock."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
