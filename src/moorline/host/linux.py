@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from moorline.host.probe.pool import Probe
 from moorline.host.scope import scope
 from moorline.model import Format
 from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, Mount, Output, Root
+from moorline.ports.host import OpenAs
 from moorline.secret import Secret
 
 LOOK_DEADLINE = 2.0
@@ -168,6 +170,13 @@ class Linux:
     def size(self, path: Path) -> int:
         """See :meth:`moorline.ports.Host.size`."""
         return int(self._probe.ask(str(path.parent), {"ask": "size", "path": str(path)})["size"])
+
+    def openable(self, path: Path, use: OpenAs) -> None:
+        """See :meth:`moorline.ports.Host.openable`."""
+        question = {"ask": "opening", "path": str(path), **asdict(use)}
+        if not self._probe.ask(str(path.parent), question)["free"]:
+            by = ", ".join(openers(path))
+            raise Busy(f"another process has locked {path}" + (f": {by}" if by else ""))
 
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
         """See :meth:`moorline.ports.Host.places`."""

@@ -17,6 +17,7 @@ from moorline.ports import (
     Images,
     IsIts,
     Mount,
+    OpenAs,
     Output,
     Root,
 )
@@ -73,6 +74,9 @@ class Snapshot:
 
     def readable(self, path: Path, user: int, group: int) -> bool:
         return self._host.readable(path, user, group)
+
+    def openable(self, path: Path, use: OpenAs) -> None:
+        self._host.openable(path, use)
 
     def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
         return self._host.files(share, images)

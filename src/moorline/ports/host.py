@@ -110,6 +110,23 @@ class CheckedFile:
     """How many names its file system has for it: more than one are hard links."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenAs:
+    """How a hypervisor is about to open a file or a block device."""
+
+    format: str
+    readonly: bool
+    shared: bool
+    """Others may write to it at the same time."""
+    direct: bool
+    """Past the page cache."""
+    mine: bool = False
+    """It has it open for the same guest already: its own locks are no obstacle."""
+
+
+Openable = Callable[[Path, OpenAs], None]
+"""Tells whether a file can be opened, as :meth:`Host.openable`."""
+
 Places = Callable[[Iterable[str]], Mapping[str, frozenset[str] | None]]
 """As :meth:`Host.places`."""
 
@@ -211,6 +228,13 @@ class Host(Protocol):
 
         With that user's other groups. Who may not try as another user (is not
         root) cannot tell, and says yes. Raises Uncertain (no answer in time), OSError.
+        """
+
+    def openable(self, path: Path, use: OpenAs) -> None:
+        """See in a killable child that QEMU could open *path* so, and that nobody has it locked.
+
+        Raises Refused with the reason, Busy (another process has it locked, whose name
+        is told if it is of this host), Uncertain (no answer in time), OSError.
         """
 
     def files(self, share: Path, images: Images) -> Sequence[FilesOf]:

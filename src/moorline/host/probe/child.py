@@ -39,6 +39,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         "follow": follow,
         "readable": readable,
         "files": files,
+        "opening": opening,
     }
     try:
         return looks[question.pop("ask")](**question)
@@ -151,6 +152,13 @@ def _groups(user: int, group: int) -> list[int]:
         return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
     except KeyError:
         return [group]
+
+
+def opening(**question: Any) -> dict[str, Any]:
+    """Whether nobody has the file locked against such an opening."""
+    from moorline.host.image.opening import opening as free
+
+    return {"free": free(**question)}
 
 
 def files(images: list[list[str]]) -> dict[str, Any]:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import pwd
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from moorline.errors import Failed, Refused
-from moorline.model import DiskOptions, DiskSource, ImageFile
-from moorline.ports import Readable
+from moorline.errors import Busy, Failed, Refused
+from moorline.model import BlockDevice, DiskOptions, DiskSource, ImageFile
+from moorline.ports import Openable, OpenAs, Readable
+
+LETS_GO = 2.0
+"""Seconds that a process has to let go of a file that it has locked."""
+_LOOK = 0.1
 
 
 def qemu_ids(capabilities: str) -> tuple[int, int] | None:
@@ -52,6 +57,46 @@ def only_read(source: DiskSource, options: DiskOptions) -> Iterator[Path]:
         if options.readonly:
             yield source.path
         yield from (file.path for file in source.backing)
+
+
+def openable_here(path: Path, use: OpenAs) -> None:
+    """Cannot tell: for programs without a ``Host``. QEMU says it then, in its own words."""
+
+
+def demand_openable(
+    source: DiskSource, options: DiskOptions, openable: Openable, *, mine: bool, direct: bool
+) -> None:
+    """See that QEMU could open all files of *source*. *mine*: the guest has it open already.
+
+    A stopped guest would be found out only when it is started. Whoever lets a file go (the
+    QEMU that had it before, say) has a moment for that. Raises Refused, Failed, Uncertain.
+    """
+    if not isinstance(source, ImageFile | BlockDevice):
+        return
+    form = source.format if isinstance(source, ImageFile) else "raw"
+    uses = [(source.path, OpenAs(form, options.readonly, options.shared, direct, mine))]
+    for file in source.backing if isinstance(source, ImageFile) else ():
+        uses.append((file.path, OpenAs(file.format, True, False, direct, mine)))
+    end = time.monotonic() + LETS_GO
+    for path, use in uses:
+        _demand_openable(path, use, openable, end)
+
+
+def _demand_openable(path: Path, use: OpenAs, openable: Openable, end: float) -> None:
+    while True:
+        try:
+            openable(path, use)
+        except Busy as e:
+            if time.monotonic() > end:
+                raise Refused(
+                    f"{e.message}, and QEMU would not open it",
+                    hint="end what has it open (lsof, fuser), or attach it as shared to all",
+                ) from e
+        except OSError as e:
+            raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
+        else:
+            return
+        time.sleep(_LOOK)
 
 
 def demand_readable(

@@ -116,12 +116,12 @@ def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, st
     driver = {"name": "qemu", "type": source.format if isinstance(source, ImageFile) else "raw"}
     if isinstance(source, BlockDevice) and source.discard:
         driver["discard"] = "unmap"
-    caching = Caching.DIRECT if options.shared else _caching(source)
+    caching = _caching(source, options)
     if caching is Caching.WRITEBACK:
         return {**driver, "cache": "writeback"}
     if caching is Caching.DIRECT and qemu < NATIVE_AIO:
         return {**driver, "cache": "writethrough"}
-    if caching is Caching.DIRECT:
+    if is_direct(source, options, qemu):
         return {**driver, "cache": "none", "io": "native"}
     return driver
 
@@ -133,7 +133,14 @@ def _sayable(path: Path) -> str:
     return text
 
 
-def _caching(source: DiskSource) -> Caching:
+def is_direct(source: DiskSource, options: DiskOptions, qemu: int) -> bool:
+    """Whether QEMU is told to go past the page cache."""
+    return _caching(source, options) is Caching.DIRECT and qemu >= NATIVE_AIO
+
+
+def _caching(source: DiskSource, options: DiskOptions) -> Caching:
+    if options.shared:
+        return Caching.DIRECT
     return source.caching if isinstance(source, ImageFile | BlockDevice) else Caching.DEFAULT
 
 

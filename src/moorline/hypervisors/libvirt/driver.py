@@ -19,4 +19,10 @@ class LibvirtDriver:
         from moorline.hypervisors.libvirt.hypervisor import Libvirt
 
         host = site.host
-        return Libvirt(uri, measure=host.size, readable=host.readable, places=host.places)
+        return Libvirt(
+            uri,
+            measure=host.size,
+            readable=host.readable,
+            places=host.places,
+            openable=host.openable,
+        )

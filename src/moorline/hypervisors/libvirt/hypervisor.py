@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.access import (
+    demand_openable,
     demand_readable,
     only_read,
+    openable_here,
     qemu_ids,
     readable_here,
 )
 from moorline.hypervisors.libvirt.connection import Connection, Rejected, module
-from moorline.hypervisors.libvirt.disk import disk_xml, path_of
+from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
@@ -39,7 +41,7 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
-from moorline.ports import Measure, Places, Readable, Wake
+from moorline.ports import Measure, Openable, Places, Readable, Wake
 
 REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
 BYTES = 1
@@ -58,7 +60,8 @@ class Libvirt:
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
     *deadline*: seconds that a libvirt call has. *measure* tells the bytes of a file or block
-    device, *readable* whether a user can read a file: as ``Host.size`` and ``Host.readable``.
+    device, *readable* whether a user can read a file, *openable* whether QEMU could open one:
+    as ``Host.size``, ``Host.readable`` and ``Host.openable``.
     """
 
     kind: ClassVar[str] = "libvirt"
@@ -74,10 +77,12 @@ class Libvirt:
         measure: Measure = measure_here,
         readable: Readable = readable_here,
         places: Places = as_named,
+        openable: Openable = openable_here,
     ) -> None:
         self._measure = measure
         self._readable = readable
         self._places = places
+        self._openable = openable
         self._connection = Connection(uri, deadline)
         self._survey = Survey()
         self._qemu = 0
@@ -106,6 +111,7 @@ class Libvirt:
         domain = self._look(guest)
         check(domain, domain.halves(), source, options)
         self._demand_readable(source, options)
+        self._demand_openable(domain, source, options)
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source))
 
@@ -120,6 +126,7 @@ class Libvirt:
             return
         place = place_for(domain, volume, source, options)
         self._demand_readable(source, options)
+        self._demand_openable(domain, source, options, volume)
         xml = disk_xml(
             volume,
             source,
@@ -246,6 +253,18 @@ class Libvirt:
         if ids is not None:
             for path in paths:
                 demand_readable(path, ids, self._readable, image=Path(path_of(source)))
+
+    def _demand_openable(
+        self,
+        domain: Domain,
+        source: DiskSource,
+        options: DiskOptions,
+        volume: VolumeId | None = None,
+    ) -> None:
+        """See that QEMU can open it, now or when the guest is started. Raises Refused, Failed."""
+        direct = is_direct(source, options, self._qemu_version())
+        mine = domain.live is not None and volume in domain.live.disks
+        demand_openable(source, options, self._openable, mine=mine, direct=direct)
 
     def _qemu_version(self) -> int:
         if not self._qemu:
