@@ -136,16 +136,17 @@ class Scene:
         self.records = records = Records(self.store, Codec(Secret(b"k" * 32)), "h1", journal.noted)
         self.hypervisor = hypervisor = _Hypervisor(self.world)
         self.lanes = Lanes(patience=1.0)
+        self.reconciler = Reconciler(
+            records,
+            backends,
+            hypervisor,
+            self.lanes,
+            journal.took,
+            looking=lambda: self._backends(Snapshot(self.host)),
+        )
         self.moorline = Moorline(
             records,
-            Reconciler(
-                records,
-                backends,
-                hypervisor,
-                self.lanes,
-                journal.took,
-                looking=lambda: self._backends(Snapshot(self.host)),
-            ),
+            self.reconciler,
             hypervisor,
             pending=lambda: self.pending,
             around=Surroundings(

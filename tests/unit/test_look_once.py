@@ -135,6 +135,23 @@ def test_what_waits_for_another_volume_is_looked_at_after_it(scene: Scene) -> No
     assert scene.host.share(scene.link()).error == 0
 
 
+def test_while_a_guest_keeps_a_disk_no_other_guest_is_looked_at(scene: Scene) -> None:
+    """It is asked again and again."""
+    scene.attach("a", "g1", Level.ATTACHED)
+    (row,) = scene.rows("vol-a")
+    row = scene.records.put(replace(row, want=Level.ABSENT))
+    g1 = scene.world.guests[GuestId("g1")]
+    g1.live, g1.deaf = dict(g1.defined), True
+    g1.running = True
+    surveys = scene.hypervisor.surveys
+    for _ in range(3):
+        assert scene.reconciler.advance(row.key).step is Step.DETACH
+    g1.leaving[VolumeId("vol-a")] = 9
+    done = scene.reconciler.advance(row.key)
+    assert (done.step, done.reason) == (Step.WAIT, "the guest has not let go of the disk yet")
+    assert scene.hypervisor.surveys == surveys
+
+
 def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None:
     link = scene.attach()
     locked = []

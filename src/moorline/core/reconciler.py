@@ -33,6 +33,7 @@ from moorline.model import (
     Client,
     Disk,
     DiskSource,
+    DiskState,
     Foreign,
     GuestId,
     Held,
@@ -147,9 +148,12 @@ class Reconciler:
         """Begin a look at this host, for all that one call looks at."""
         return Survey(self._records, self._hypervisor, self._links.by(self._looking()))
 
-    def observe(self, row: Attachment, survey: Survey | None = None) -> Seen:
+    def observe(
+        self, row: Attachment, survey: Survey | None = None, *, foresee: bool = True
+    ) -> Seen:
         """Look at one attachment, or tell what *survey* says of it.
 
+        Without *foresee* it is not asked who needs the link before that decides.
         Raises Refused (the connection or the configuration no longer fits),
         Unavailable or Uncertain (the hypervisor).
         """
@@ -160,7 +164,9 @@ class Reconciler:
         if disks is None and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
-        use = self._use(row, link, disk, around)
+        # A disk goes first, however long its guest takes: until then all guests are left alone.
+        first = row.want is Level.ABSENT and disk != NO_DISK and not foresee
+        use = Usage(Held.UNKNOWN) if first else self._use(row, link, disk, around)
         # A disk can be told from its volume's snapshot while the link is not there, too.
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
         return Seen(
@@ -262,7 +268,7 @@ class Reconciler:
         return self._serve(row, about_to, on_link=on_link)
 
     def _serve(self, row: Attachment, about_to: AboutTo, *, on_link: bool) -> Pass:
-        seen = self.observe(row)
+        seen = self.observe(row, foresee=False)
         step = next_step(row.want, seen)
         if (step in _ON_LINK) is on_link:
             about_to(step)
@@ -331,7 +337,8 @@ def _waits_for(seen: Seen) -> str:
         return seen.link.reason
     if isinstance(seen.link, Broken) and (hope := _HOPES.get(seen.link.client)):
         return f"{seen.link.reason}; {hope}"
-    if seen.disk != NO_DISK and not isinstance(seen.link, Broken):
+    leaving = seen.disk.state is DiskState.LEAVING
+    if leaving or (seen.disk != NO_DISK and not isinstance(seen.link, Broken)):
         return "the guest has not let go of the disk yet"
     if seen.users:
         return f"{', '.join(seen.users)} still names a path on the link"

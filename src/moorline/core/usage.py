@@ -35,12 +35,17 @@ def without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
 def users(link: str, guests: Iterable[Guest]) -> list[str]:
     """Name the guests that have a path on *link* in any of their definitions."""
     root = PurePath(link)
-    return sorted(guest.name for guest in guests if any(_on(root, path) for path in guest.paths))
+    name = root.name
+    return sorted(
+        guest.name
+        for guest in guests
+        # Most paths are told apart by their text, which costs a hundredth of taking them apart.
+        if any(name in path and _is_on(root, PurePath(path)) for path in guest.paths)
+    )
 
 
-def _on(root: PurePath, path: str) -> bool:
-    # Most paths are told apart by text alone, which costs a hundredth of taking them apart.
-    return root.name in path and (path == str(root) or root in PurePath(path).parents)
+def _is_on(root: PurePath, path: PurePath) -> bool:
+    return path == root or root in path.parents
 
 
 def unknown_users(guests: Iterable[Guest]) -> list[str]:
