@@ -10,8 +10,11 @@ from pyVmomi import vim
 
 from lab.vcenter import VCenter
 from moorline.hypervisors.vsphere.client.session import Logon, Session
+from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.model import DatastoreDisk, GuestId
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
+from moorline.model import DatastoreDisk, GuestId, GuestName, ShadowDisk
 from moorline.secret import Secret
 
 _COUNT = itertools.count(1)
@@ -26,6 +29,18 @@ def logon(lab: VCenter, *, password: str = VCenter.password, **more: Any) -> Log
 
 def vsphere(lab: VCenter, *, deadline: float = 20.0, task_deadline: float = 60.0) -> VSphere:
     return VSphere(Session(logon(lab), deadline=deadline), task_deadline=task_deadline)
+
+
+class Makes(Provisioner):
+    """Makes machines that run, and such that only hold their disk, as commands do."""
+
+    def launch(self, order: Order, progress: Progress = silent) -> GuestName:
+        seen = self.make(order, progress)
+        self.start(order.name)
+        return GuestName(GuestId(seen.id), order.name)
+
+    def hold(self, order: Order) -> ShadowDisk:
+        return ShadowDisk(str(self.make(order).ref._moId))
 
 
 class Operator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from moorline.care.adopt import Adopter
 from moorline.care.doctor import Doctor, Surroundings
@@ -54,7 +55,7 @@ class Moorline:
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
-        machines: Machines | None = None,
+        machines: Machines[Any] | None = None,
         *,
         around: Surroundings,
         pending: Callable[[], Sequence[Pending]] = tuple,
@@ -73,7 +74,9 @@ class Moorline:
             Relocator(records, reconciler, wishes, hypervisor),
             Query(records, reconciler, wishes),
         )
-        self.guests = Guests(records, reconciler, wishes, settler, hypervisor, machines)
+        self.guests = Guests(
+            records, reconciler, wishes, settler, hypervisor, machines, around.journal.did
+        )
         self.maintenance = Maintenance(
             around.journal,
             Explainer(around.journal, records, reconciler, wishes, doctor.about, pending),

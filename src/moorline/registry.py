@@ -63,7 +63,12 @@ def driver(uri: str) -> type[HypervisorDriver]:
 
 def known_uris() -> str:
     """What the URIs of the installed hypervisors look like, for people."""
-    return ", ".join(sorted({driver.uris for driver in _loaded(HYPERVISORS)}))
+    return ", ".join(sorted(driver.uris for driver in drivers()))
+
+
+def drivers() -> list[type[HypervisorDriver]]:
+    """What opens the installed hypervisors, each once."""
+    return list(dict.fromkeys(_loaded(HYPERVISORS)))
 
 
 def options() -> list[Option]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from moorline import config, registry
 from moorline.api import Moorline
@@ -37,9 +35,6 @@ from moorline.ports import (
 from moorline.ports.api import silent
 from moorline.registry import InstalledBackends
 
-if TYPE_CHECKING:
-    from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
-
 
 def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
@@ -54,7 +49,7 @@ class _Opened(NamedTuple):
     records: Records
     backends: InstalledBackends
     hypervisor: Hypervisor
-    machines: Machines | None
+    machines: Machines[Any] | None
     lanes: Lanes
     report: Report
     writers: Writers
@@ -276,41 +271,6 @@ def _both(journal: Report, report: Report) -> Report:
         report(took)
 
     return told
-
-
-@contextmanager
-def open_provisioner(
-    given: config.Settings,
-    name: str,
-    *,
-    patience: float = 60.0,
-    waiting: Callable[[str], None] = silent,
-) -> Iterator[Provisioner]:
-    """Open what makes and removes machines on vSphere, for the machine *name* ('': only to look).
-
-    Nothing of a machine is in this host's state, so neither the owner's lock nor
-    an agent is needed; two on this host who make the same machine wait for each
-    other, up to *patience* seconds. Raises Refused, Denied, Busy.
-    """
-    from moorline.host.lock import HostLock
-
-    if not given.hypervisor.startswith("vsphere:"):
-        raise Refused(f"{given.hypervisor} is no vCenter", hint="--hypervisor vsphere://HOST")
-    try:
-        from moorline.hypervisors.vsphere.client.session import Logon, Session
-        from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
-    except ModuleNotFoundError as e:
-        raise Refused(f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'") from e
-    with ExitStack() as stack:
-        if name:
-            _make_state_dir(given.state_dir)
-            id = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]  # a name may be no file's
-            lock = HostLock(given.state_dir / f"launch-{id}.lock", f"is at work on {name}")
-            lock.take(patience, waiting)
-            stack.callback(lock.release)
-        session = Session(Logon.from_uri(given.hypervisor, given.values))
-        stack.callback(session.close)
-        yield Provisioner(session)
 
 
 def _make_state_dir(path: Path) -> None:

@@ -16,6 +16,8 @@ from moorline.local_api.problem import EXIT_CODES
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^(?:# |\$ )?(?:/\S+/)?moorline (.+)$", re.MULTILINE)
+CONFIGURED = {"vsphere.md": "vsphere://vcenter.example.org"}
+"""The hypervisor that a page has its readers configure, where it is another than the default."""
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -39,7 +41,8 @@ def helps() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), documented() + helps())
-def test_a_command_parses(page: str, line: str) -> None:
+def test_a_command_parses(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORLINE_HYPERVISOR", CONFIGURED.get(page, "qemu:///system"))
     words = shlex.split(line.partition(" | ")[0].partition(" > ")[0], comments=True)
     words = words[1:] if words[0].startswith("-") and words[0] not in ("--help",) else words
     command = main.commands[words[0]]

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, GuestName
-from moorline.ports.guests import Hardware, Machine
+from moorline.ports.guests import GuestOption, GuestOptions, Kind, Launching, Machine
 from moorline.testing.toys import ToyGuest, ToyWorld
 
 
 @dataclass
 class ToyMachines:
     """Makes, starts and stops a toy world's guests; a guest's id is ``id-NAME``."""
+
+    launching: ClassVar[Launching] = Launching(
+        GuestOptions(
+            (GuestOption("vcpus", Kind.COUNT, ""), GuestOption("template", Kind.DOCUMENT, ""))
+        ),
+        from_volumes=True,
+        removal=GuestOptions(
+            (GuestOption("force", Kind.FLAG, ""), GuestOption("any", Kind.FLAG, ""))
+        ),
+    )
 
     world: ToyWorld
     launched: set[GuestId] = field(default_factory=set)
@@ -32,13 +44,18 @@ class ToyMachines:
             boot=1,
         )
 
-    def check(self, name: str, hardware: Hardware) -> None:
-        if hardware.vcpus == 99:
+    def parse(self, name: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        return asked
+
+    def check(self, name: str, hardware: Mapping[str, Any]) -> None:
+        if hardware.get("vcpus") == 99:
             raise Refused("a toy has no 99 vCPUs")
         if self._other(name):
             raise NotOurs(f"there is a guest {name} already")
 
-    def define(self, name: str, hardware: Hardware) -> None:
+    def define(
+        self, name: str, hardware: Mapping[str, Any], progress: Callable[[str], None]
+    ) -> None:
         self.check(name, hardware)
         id = GuestId(f"id-{name}")
         if id not in self.world.guests:
@@ -56,6 +73,9 @@ class ToyMachines:
         self.saved.discard(guest)
         if guest not in self.undying and (force or guest not in self.stubborn):
             self.world.faults.effect(lambda: self._stop(self._toy(guest)))
+
+    def check_removal(self, guest: GuestId) -> None:
+        pass
 
     def remove(self, guest: GuestId) -> None:
         if guest in self.world.guests:

@@ -185,7 +185,7 @@ def test_progress_is_told_after_a_while_only(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "… first\n"
     progress("second")
     for done in (9, 10, 11):
-        progress.percent("third", done)
+        progress(f"third: {done} %")
     progress.end()
     assert capsys.readouterr().err == "… second\n… third: 10 %\n"
 

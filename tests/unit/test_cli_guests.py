@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def typed(tmp_path: Path) -> Typed:
         (["--boot", "BOOT", "--memory", "2GG"], 2, "'2GG' is no size"),
         (["--boot", "BOOT", "--vcpus", "0"], 2, "--vcpus"),
         (["--boot", "BOOT", "--timeout", "-1"], 2, "--timeout"),
-        (["--boot", "BOOT", "--image", "x.vmdk"], 2, "--image is for vSphere"),
+        (["--boot", "BOOT", "--image", "x.vmdk"], 2, "--image is for vsphere://"),
         (["--boot", "/no/such/file.json"], 3, "/no/such/file.json"),
         (["--boot", "relative.raw", "--format", "raw"], 3, "relative.raw"),
         (["--boot", "nonsense://x", "--format", "raw"], 3, "nonsense"),
@@ -101,3 +102,54 @@ def test_powervm_is_refused_plainly(typed: Typed, verb: str) -> None:
     done = typed(verb, "lpar1", hypervisor="powervm://localhost")
     assert done.exit_code == 3
     assert "powervm" in done.stderr
+
+
+def test_powervm_refuses_to_launch_whatever_is_asked(typed: Typed) -> None:
+    words = ("launch", "lpar1", "--boot", typed.boot, "--memory", "2G", "--no-start")
+    done = typed(*words, hypervisor="powervm://localhost")
+    assert (done.exit_code, "powervm guests" in done.stderr) == (3, True), done.stderr
+
+
+LIBVIRTS = {"--boot", "--format", "--connection", "--vcpus", "--network", "--template"}
+VSPHERES = {"--image", "--empty", "--cpus", "--adapter", "--thin", "--storage-policy"}
+OF_ALL = {"--no-start", "--timeout", "--hypervisor"}
+
+
+@pytest.mark.parametrize(
+    ("hypervisor", "has", "has_not"),
+    [
+        ("qemu:///system", OF_ALL | LIBVIRTS | {"--memory"}, VSPHERES),
+        ("test:///default", OF_ALL | LIBVIRTS | {"--memory"}, VSPHERES),
+        ("vsphere://vcenter.example", OF_ALL | VSPHERES | {"--memory"}, LIBVIRTS),
+        ("powervm:///", OF_ALL, LIBVIRTS | VSPHERES | {"--memory"}),
+        ("nonsense:///", OF_ALL, LIBVIRTS | VSPHERES | {"--memory"}),
+    ],
+)
+def test_the_help_has_the_options_of_the_hypervisor_at_hand(
+    typed: Typed, hypervisor: str, has: set[str], has_not: set[str]
+) -> None:
+    help = typed("launch", "--help", hypervisor=hypervisor).stdout
+    told = set(re.findall(r"^ +(?:-., )?(--[a-z-]+)", help, re.MULTILINE))
+    assert (has - told, has_not & told) == (set(), set())
+
+
+@pytest.mark.parametrize("how", ["typed", "typed short", "configured"])
+def test_the_hypervisor_at_hand_is_the_one_that_is_meant(typed: Typed, how: str) -> None:
+    config = typed.write("it.conf", "[libvirt]\nconnection_uri = vsphere://vcenter.example\n")
+    words = {
+        "typed": ["--hypervisor", "vsphere://vcenter.example"],
+        "typed short": ["-qc", "vsphere://vcenter.example"],
+        "configured": ["--config-file", config],
+    }[how]
+    for verb, option, code in (("remove", "--force", 2), ("launch", "--boot", 2)):
+        done = typed(verb, "web01", option, "x", *words, hypervisor="")
+        assert (done.exit_code, f"{option} is for qemu" in done.stderr) == (code, True), done.stderr
+
+
+def test_a_configuration_that_cannot_be_used_is_told_before_the_options(typed: Typed) -> None:
+    config = typed.write("broken.conf", "no assignment")
+    for words in (("launch", "web01", "--image", "x"), ("remove", "web01", "--force")):
+        done = typed(*words, "--config-file", config, hypervisor="")
+        assert (done.exit_code, "cannot be used" in done.stderr) == (3, True), done.stderr
+    done = typed("launch", "web01", "--boot", typed.boot, hypervisor="nonsense:///")
+    assert (done.exit_code, "no hypervisor is known" in done.stderr) == (3, True), done.stderr

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from moorline.api import Moorline
+from moorline.care.eventlog import Journal
 from moorline.errors import Busy, Failed, NotOurs, Refused, Unavailable
 from moorline.model import DiskState, GuestId, Level, VolumeId
-from moorline.ports.guests import Hardware
 from moorline.ports.results import GuestOutcome
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
@@ -40,7 +43,7 @@ class Stage(Rig):
             "web01",
             connection("a"),
             connections=[connection("b")],
-            hardware=Hardware(vcpus=vcpus),
+            hardware={"vcpus": vcpus},
             timeout=timeout,
         )
 
@@ -321,3 +324,33 @@ def test_a_hypervisor_without_machines_is_refused_plainly() -> None:
     with pytest.raises(Refused):
         rig.owner().guests.remove("g1", any=True)
     assert len(rig.records.all()) == 1
+
+
+def test_steps_on_the_guest_itself_are_in_the_event_log(stage: Stage, tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    guests = Moorline(
+        stage.records,
+        stage.reconciler(),
+        ToyHypervisor(stage.world),
+        stage.machines,
+        around=replace(bare(), journal=journal),
+    ).guests
+    guests.launch("web01", connection("a"))
+    stage.machines.stubborn.add(GuestId("id-web01"))
+    with pytest.raises(Failed):
+        guests.remove("web01", timeout=0.1)
+    guests.remove("web01", force=True)
+    told = [(each.step, each.outcome, each.guest) for each in journal.read()]
+    assert told == [
+        ("define", "done", "web01"),
+        ("start", "done", "web01"),
+        ("stop", "failed", "web01"),
+        ("stop", "done", "web01"),
+        ("undefine", "done", "web01"),
+    ]
+
+
+def test_what_it_boots_from_must_be_given(stage: Stage) -> None:
+    with pytest.raises(Refused, match="boot from a volume"):
+        stage.owner().guests.launch("web01")
+    assert stage.is_empty()

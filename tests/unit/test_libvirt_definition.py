@@ -17,7 +17,7 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.ports.guests import Document, Hardware
+from moorline.hypervisors.libvirt.hardware import Hardware
 
 KVM = Platform("kvm", "x86_64", "pc-q35-7.2", host_model=True)
 TCG = Platform("qemu", "x86_64", "pc-i440fx-7.2", host_model=False)
@@ -41,7 +41,7 @@ TEMPLATE = """
 
 
 def template(**more: int) -> ET.Element:
-    return ET.fromstring(from_template("web01", Hardware(template=Document(TEMPLATE), **more)))
+    return ET.fromstring(from_template("web01", Hardware(template=(TEMPLATE), **more)))
 
 
 def test_from_scratch_it_is_a_server_with_room() -> None:
@@ -82,7 +82,7 @@ def test_a_template_is_respected_in_all_that_it_says() -> None:
 
 def test_a_uuid_alone_in_what_the_firmware_tells_leaves_nothing_of_it() -> None:
     alone = TEMPLATE.replace("<entry name='product'>OpenStack</entry>", "")
-    xml = ET.fromstring(from_template("web01", Hardware(template=Document(alone))))
+    xml = ET.fromstring(from_template("web01", Hardware(template=(alone))))
     assert [list(sysinfo) for sysinfo in xml.findall("sysinfo")] == [[]]
 
 
@@ -104,12 +104,12 @@ def test_the_boot_volume_comes_behind_what_the_template_boots_first() -> None:
 
 def test_an_order_by_kinds_of_devices_leaves_no_place() -> None:
     by_kind = TEMPLATE.replace("<os>", "<os><boot dev='hd'/>")
-    xml = ET.fromstring(from_template("web01", Hardware(template=Document(by_kind))))
+    xml = ET.fromstring(from_template("web01", Hardware(template=(by_kind))))
     assert boot_place(xml) == 0
 
 
 def test_marking_twice_marks_once() -> None:
-    again = Document(ET.tostring(template(), encoding="unicode"))
+    again = ET.tostring(template(), encoding="unicode")
     xml = ET.fromstring(from_template("web02", Hardware(template=again)))
     metadata = xml.find("metadata")
     assert metadata is not None
@@ -122,13 +122,13 @@ def test_marking_twice_marks_once() -> None:
 )
 def test_what_is_no_template_is_refused(text: str, why: str) -> None:
     with pytest.raises(Refused, match=why):
-        from_template("web01", Hardware(template=Document(text)))
+        from_template("web01", Hardware(template=(text)))
 
 
 def test_numa_cells_cannot_be_resized() -> None:
     numa = TEMPLATE.replace("<os>", "<cpu><numa><cell id='0'/></numa></cpu><os>")
     with pytest.raises(Refused, match="NUMA"):
-        from_template("web01", Hardware(memory=1024, template=Document(numa)))
+        from_template("web01", Hardware(memory=1024, template=(numa)))
 
 
 def test_a_guest_that_differs_from_what_is_asked() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.hypervisors.libvirt.hardware import Hardware
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.model import GuestId
-from moorline.ports.guests import Document, Hardware
 
 GOLDEN = Hardware(
-    template=Document(
+    template=(
         "<domain type='test'><name>golden</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
         "<os><type>hvm</type></os></domain>"
     )
@@ -84,7 +84,7 @@ MAC = "52:54:00:AB:cd:01"
 def with_card(mac: str) -> Hardware:
     card = f"<interface type='user'>{mac}</interface>"
     xml = GOLDEN.template.replace("</os>", f"</os><devices>{card}</devices>")
-    return Hardware(template=Document(xml))
+    return Hardware(template=(xml))
 
 
 def test_two_guests_do_not_get_one_mac_address(machines: Seen) -> None:

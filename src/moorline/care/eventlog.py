@@ -65,6 +65,18 @@ class Journal:
             seconds=round(took.seconds, 3),
         )
 
+    def did(self, step: str, guest: str, seconds: float, error: MoorlineError | None) -> None:
+        """Note a step on a guest itself (define, start, stop, undefine); as :meth:`took`."""
+        self._note(
+            step,
+            error.kind if error else _DONE,
+            str(error) if error else "",
+            volume="",
+            guest=guest,
+            link="",
+            seconds=round(seconds, 3),
+        )
+
     def saw(self, message: str, *, volume: str = "", guest: str = "", link: str = "") -> None:
         """Note what was seen; as :meth:`took`."""
         self._note("", _SEEN, message, volume=volume, guest=guest, link=link, seconds=0.0)
@@ -176,7 +188,7 @@ class Journal:
 def _log(entry: JournalEntry) -> None:
     facts = asdict(entry)
     del facts["id"], facts["at"], facts["message"]
-    on = f"volume {entry.volume} on {entry.guest}" if entry.volume else ""
+    on = f"volume {entry.volume} on {entry.guest}" if entry.volume else entry.guest
     text = " ".join(filter(None, (entry.step, entry.outcome, on, entry.message)))
     level = logging.INFO if entry.outcome in (_DONE, _SEEN) else logging.WARNING
     _LOG.log(level, text.replace("%", "%%"), facts)

@@ -15,6 +15,7 @@ from moorline.cli.agent import agent
 from moorline.cli.attachments import attach, detach, forget, sweep
 from moorline.cli.common import INTERRUPTED, complain
 from moorline.cli.completion import completion
+from moorline.cli.datastores import datastores, relocate
 from moorline.cli.doctor import abort, doctor, explain, repair
 from moorline.cli.events import events
 from moorline.cli.extend import extend
@@ -23,7 +24,6 @@ from moorline.cli.hook import hook
 from moorline.cli.look import list_, show
 from moorline.cli.output import FORMATS, dump
 from moorline.cli.state import state
-from moorline.cli.vsphere import datastores, relocate
 
 EPILOG = """
 \b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 LONGEST_TIMEOUT = 86400.0
 """Seconds; an agent takes no longer one either."""
+_PERCENT = re.compile(r": (100|[0-9]{1,2}) %$")
 _GLANCE = 0.5
 """Seconds to wait for whoever has the host before looking for an agent again."""
 
@@ -168,21 +170,24 @@ class Progress:
             self._timer.start()
 
     def __call__(self, what: str) -> None:
-        self._latest = what
-        if self._loud:
-            complain(f"… {what}")
-
-    def percent(self, what: str, done: int) -> None:
-        """Tell how much of *what* is done: in one line on a terminal, else each tenth."""
-        if self._loud and sys.stderr.isatty():
+        """Tell it; a percentage (``…: N %``) in one line on a terminal, else each tenth of it."""
+        done = int(found[1]) if (found := _PERCENT.search(what)) else -1
+        if found and self._loud and sys.stderr.isatty():
             bar = "#" * (done // 4)
-            click.echo(f"\r… {what} [{bar:<25}] {done:3} %", err=True, nl=done == 100)
+            text = f"\r… {what[: found.start()]} [{bar:<25}] {done:3} %"
+            click.echo(text, err=True, nl=done == 100)
             self._in_line = done < 100
-        elif done % 10 == 0:
-            self(f"{what}: {done} %")
+        elif not found or done % 10 == 0:
+            self._latest = what
+            if self._loud:
+                self._end_line()
+                complain(f"… {what}")
 
     def end(self) -> None:
         self._timer.cancel()
+        self._end_line()
+
+    def _end_line(self) -> None:
         if self._in_line:
             self._in_line = False
             click.echo(err=True)

@@ -81,6 +81,8 @@ def line(entry: JournalEntry) -> str:
     what = [when, f"{entry.step or '-':<10}", entry.outcome]
     if entry.volume:
         what.append(f"volume {entry.volume} on {entry.guest}")
+    elif entry.guest:
+        what.append(f"guest {entry.guest}")
     if entry.seconds:
         what.append(f"({entry.seconds:.2f} s)")
     if entry.message:

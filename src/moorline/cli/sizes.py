@@ -7,6 +7,21 @@ import re
 import click
 
 _UNITS = "KMGTP"
+_OF_MEMORY = {"M": 1, "G": 1 << 10, "T": 1 << 20}
+
+
+class Memory(click.ParamType):  # type: ignore[type-arg]
+    """``2G``, ``512M``; a bare number is MiB."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        found = re.fullmatch(r"([1-9][0-9]{0,8})([MGT]?)(?:i?B)?", str(value), re.IGNORECASE)
+        if not found:
+            self.fail(f"{value!r} is no size; such as 2G or 512M", param, ctx)
+        return int(found[1]) * _OF_MEMORY[found[2].upper() or "M"]
 
 
 def size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:

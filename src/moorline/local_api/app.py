@@ -158,7 +158,7 @@ class App:
         calls = self._changes if route.changes else self._looks
         if not route.changes:
             deadline = LOOK_DEADLINE
-        elif "timeout" in route.fields:
+        elif "timeout" in route.fields and not route.moves_data:
             deadline = route.patience(arguments) + GRACE
         else:
             deadline = LONGEST_TIMEOUT

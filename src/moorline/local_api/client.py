@@ -74,6 +74,7 @@ class _Guests(_Part):
     remove = _remote(Guests.remove)
     ready = _remote(Guests.ready)
     unready = _remote(Guests.unready)
+    datastores = _remote(Guests.datastores)
 
 
 class _Maintenance(_Part):

@@ -69,7 +69,8 @@ class Field:
 
     @property
     def _is_text(self) -> bool:
-        return str in (self.kind, *typing.get_args(self.kind))
+        mapping = typing.get_origin(self.kind) is Mapping  # its arguments are no alternatives
+        return str in (self.kind, *(() if mapping else typing.get_args(self.kind)))
 
     def schema(self, components: dict[str, shapes.Schema]) -> shapes.Schema:
         """Describe it."""
@@ -90,6 +91,8 @@ class Route:
     function: Callable[..., Any]
     changes: bool
     """Whether it is for those who may change something; else looking is enough."""
+    moves_data: bool = False
+    """It may take as long as a disk's bytes need to be moved, whatever its timeout says."""
 
     @property
     def method(self) -> str:
@@ -158,14 +161,15 @@ ROUTES: tuple[Route, ...] = (
     Route("attach", Attachments.attach, changes=True),
     Route("detach", Attachments.detach, changes=True),
     Route("extend", Attachments.extend, changes=True),
-    Route("relocate", Attachments.relocate, changes=True),
+    Route("relocate", Attachments.relocate, changes=True, moves_data=True),
     Route("forget", Attachments.forget, changes=True),
     Route("sweep", Attachments.sweep, changes=True),
-    Route("guests.launch", Guests.launch, changes=True),
+    Route("guests.launch", Guests.launch, changes=True, moves_data=True),
     Route("guests.start", Guests.start, changes=True),
     Route("guests.remove", Guests.remove, changes=True),
     Route("guests.ready", Guests.ready, changes=True),
     Route("guests.unready", Guests.unready, changes=False),
+    Route("guests.datastores", Guests.datastores, changes=False),
     Route("list", Attachments.list, changes=False),
     Route("show", Attachments.show, changes=False),
     Route("events", Maintenance.events, changes=False),

@@ -19,10 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from moorline.core.untrusted import LARGEST, LONGEST
 from moorline.errors import Refused
-from moorline.ports.guests import Document
 
-LONGEST_DOCUMENT = 64 << 10
-"""Characters of a description of a guest."""
 Schema = dict[str, Any]
 _PLAIN: dict[Any, Schema] = {
     str: {"type": "string", "maxLength": LONGEST},
@@ -36,8 +33,6 @@ _PLAIN: dict[Any, Schema] = {
 
 def decode(kind: Any, value: Any, at: str = "the value", *, answer: bool = False) -> Any:
     """Make a value of *kind* from parsed JSON. *at* names it in the refusal."""
-    if kind is Document:
-        return Document(_plain(str, value, at, answer, LONGEST_DOCUMENT))
     kind = _bare(kind)
     if kind is Any:
         return value
@@ -74,8 +69,6 @@ def encode(value: Any) -> Any:
 
 def schema(kind: Any, components: dict[str, Schema], *, answer: bool = False) -> Schema:
     """Describe *kind*; its data classes are added to *components* and referred to."""
-    if kind is Document and not answer:
-        return {"type": "string", "maxLength": LONGEST_DOCUMENT}
     kind = _bare(kind)
     if kind is Any:
         return {}
@@ -148,11 +141,11 @@ def _one_of(kinds: Sequence[Any], value: Any, at: str, answer: bool) -> Any:
     raise [r for r, kind in zip(refusals, kinds, strict=True) if kind is not type(None)][-1]
 
 
-def _plain(kind: Any, value: Any, at: str, answer: bool, longest: int = LONGEST) -> Any:
+def _plain(kind: Any, value: Any, at: str, answer: bool) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (str, Path) and isinstance(value, str):
-        if len(value) > longest and not answer:
-            raise Refused(f"{at} is longer than {longest} characters")
+        if len(value) > LONGEST and not answer:
+            raise Refused(f"{at} is longer than {LONGEST} characters")
         return kind(value)
     if kind is bool and isinstance(value, bool):
         return value

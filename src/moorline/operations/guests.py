@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from moorline.core.admission import Wishes
-from moorline.core.asker import is_trusted
 from moorline.core.driver import Settler, gone, recorded
 from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import view
-from moorline.errors import Denied, Failed, MoorlineError, NotFound, NotOurs, Refused
+from moorline.errors import Busy, Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
-from moorline.ports import Hypervisor
+from moorline.operations.asked import read
+from moorline.ports import ChoosingDatastores, Hypervisor
 from moorline.ports.api import Progress, silent
-from moorline.ports.guests import Hardware, Machine, Machines
+from moorline.ports.datastores import Choice
+from moorline.ports.guests import Launching, Machine, Machines
 from moorline.ports.results import GuestOutcome, View
 
 ASK_AGAIN = 5.0
@@ -26,8 +27,11 @@ ASK_AGAIN = 5.0
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment]
 """The wish that stood before, if any, and the one that was made."""
-_AS_THE_TEMPLATE_SAYS = Hardware()
+_Volume = tuple[Mapping[str, Any] | str, Format | None]
 _LOOK = 0.05
+Note = Callable[[str, str, float, MoorlineError | None], None]
+"""Told of a step on a guest itself after it was taken: which, on whom, in how many seconds,
+and the error it ended in. Must neither block nor raise."""
 
 
 class Guests:
@@ -40,7 +44,8 @@ class Guests:
         wishes: Wishes,
         settler: Settler,
         hypervisor: Hypervisor,
-        machines: Machines | None,
+        machines: Machines[Any] | None,
+        note: Note,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -48,54 +53,57 @@ class Guests:
         self._settler = settler
         self._hypervisor = hypervisor
         self._machines = machines
+        self._note = note
 
     def launch(
         self,
         name: str,
-        boot: Mapping[str, Any] | str,
+        boot: Mapping[str, Any] | str | None = None,
         *,
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
-        hardware: Hardware = _AS_THE_TEMPLATE_SAYS,
+        hardware: Mapping[str, Any] | None = None,
         start: bool = True,
         timeout: float = 60.0,
         progress: Progress = silent,
     ) -> GuestOutcome:
         machines = self._able()
-        _refuse_untrusted(hardware)
-        for connection, its in ((boot, format), *((c, None) for c in connections)):
+        volumes = self._volumes(machines.launching, boot, format, connections)
+        asked = read(machines.launching.options, hardware)
+        for connection, its in volumes:
             self._wishes.admit(connection, its)  # refused before anything is made
-        machines.check(name, hardware)
-        there = self._seen(name)  # by its id, too: that is another guest
-        steps = [] if there is not None and there.guest.name == name else ["define"]
-        machines.define(name, hardware)
-        with recorded():
-            machine = self._named(name)
-            end = time.monotonic() + timeout
-            id = machine.guest.id
-            made: list[_Made] = []
-            try:
-                made.append(self._wish(id, boot, format, machine.boot, end))
-                made += [self._wish(id, connection, None, 0, end) for connection in connections]
-                views = [self._settle(row, end, progress, steps) for _, row in made]
-            except Refused:
-                self._withdraw(id, made, defined="define" in steps)
-                raise
-            if start and not machine.running:
-                self._start(machine, progress, steps)
-            return GuestOutcome(name, id, start or machine.running, steps, views)
+        wanted = machines.parse(name, asked)
+        steps: list[str] = []
+        with self._alone(name, time.monotonic() + timeout):
+            machines.check(name, wanted)
+            if not self._is_made(name):
+                with self._step("define", name, steps):
+                    machines.define(name, wanted, progress)
+            with recorded():
+                machine = self._named(name)
+                if machine.running and machine.disks and not start:
+                    raise Refused(
+                        f"{name} is powered on: its disk is no volume for others",
+                        hint="launch a volume under another name",
+                    )
+                views = self._give(machine, volumes, time.monotonic() + timeout, progress, steps)
+                if start and not machine.running:
+                    self._start(machine, progress, steps)
+        running = start or machine.running
+        return GuestOutcome(name, machine.guest.id, running, steps, views, [*machine.disks])
 
     def start(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
     ) -> GuestOutcome:
-        machine = self._named(guest)
-        id = machine.guest.id
         end = time.monotonic() + timeout
-        steps: list[str] = []
-        views = [self._settle(row, end, progress, steps) for row in self._wanted_by(id)]
-        if not machine.running:
-            self._start(machine, progress, steps)
-        return GuestOutcome(machine.guest.name, id, True, steps, views)
+        with self._alone(self._named(guest).guest.name, end):
+            machine = self._named(guest)
+            id = machine.guest.id
+            steps: list[str] = []
+            views = [self._settle(row, end, progress, steps) for row in self._wanted_by(id)]
+            if not machine.running:
+                self._start(machine, progress, steps)
+        return GuestOutcome(machine.guest.name, id, True, steps, views, [*machine.disks])
 
     def remove(
         self,
@@ -106,15 +114,28 @@ class Guests:
         timeout: float = 60.0,
         progress: Progress = silent,
     ) -> GuestOutcome | None:
+        read(self._able().launching.removal, {"force": force, "any": any})
+        seen = self._seen(guest)
+        with self._alone(seen.guest.name if seen else guest, time.monotonic() + timeout):
+            return self._remove(guest, force, any, timeout, progress)
+
+    def datastores(self, asked: Mapping[str, Any]) -> Choice:
+        hypervisor = self._hypervisor
+        if not isinstance(hypervisor, ChoosingDatastores):
+            raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
+        return hypervisor.datastores(read(hypervisor.choosing, asked))
+
+    def _remove(
+        self, guest: str, force: bool, any: bool, timeout: float, progress: Progress
+    ) -> GuestOutcome | None:
         machine = self._seen(guest)
         rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
         if machine is None and not rows:
             return None
-        if machine is not None and not (machine.launched or any):
-            raise NotOurs(
-                f"{machine.guest.name} was not launched by Moorline, and is not removed",
-                hint="--any removes it all the same",
-            )
+        if machine is not None:
+            self._refuse_stranger(machine, any=any)
+            if machine.running or machine.saved or rows:  # else removing tells it as early
+                self._able().check_removal(machine.guest.id)
         for row in rows:
             self._reconciler.demand_no_snapshot(row)
         steps: list[str] = []
@@ -127,9 +148,10 @@ class Guests:
                 self._settle(absent, end, progress, steps)
             if machine is None:
                 return GuestOutcome(guest, rows[0].key.guest, False, steps)
-            with self._reconciler.with_guest(machine.guest.id):
-                self._able().remove(machine.guest.id)
-            return GuestOutcome(machine.guest.name, machine.guest.id, False, [*steps, "undefine"])
+            name, id = machine.guest.name, machine.guest.id
+            with self._reconciler.with_guest(id), self._step("undefine", name, steps):
+                self._able().remove(id)
+            return GuestOutcome(name, id, False, steps)
 
     def unready(self, guest: str) -> list[str]:
         links = self._reconciler.survey().links
@@ -147,13 +169,98 @@ class Guests:
             if self._settler.connect(row, max(0.0, end - time.monotonic()), progress)
         ]
 
-    def _able(self) -> Machines:
+    def _able(self) -> Machines[Any]:
         if self._machines is None:
             raise Refused(
                 f"Moorline does not make, start or remove {self._hypervisor.kind} guests",
                 hint="it attaches volumes to them: moorline attach",
             )
         return self._machines
+
+    def _volumes(
+        self,
+        launching: Launching,
+        boot: Mapping[str, Any] | str | None,
+        format: Format | None,
+        connections: Sequence[Mapping[str, Any]],
+    ) -> list[_Volume]:
+        """The volumes that a guest gets when it is made, the one that it boots from first."""
+        kind = self._hypervisor.kind
+        if not launching.from_volumes:
+            if boot is not None or format is not None or connections:
+                raise Refused(
+                    f"{kind} guests are made with a disk of their own", hint="attach volumes later"
+                )
+            return []
+        if boot is None:
+            raise Refused(f"{kind} guests boot from a volume, and none is given")
+        return [(boot, format), *((connection, None) for connection in connections)]
+
+    def _refuse_stranger(self, machine: Machine, *, any: bool) -> None:
+        if not (machine.launched or any):
+            named = {option.key for option in self._able().launching.removal.each}
+            raise NotOurs(
+                f"{machine.guest.name} was not launched by Moorline, and is not removed",
+                hint="--any removes it all the same" if "any" in named else "",
+            )
+
+    @contextmanager
+    def _alone(self, name: str, end: float) -> Iterator[None]:
+        """Be the only one who makes or removes the guest *name*. Waits until *end*; raises Busy.
+
+        It may have no id yet. Always the outermost lane, so that no two wait for each other.
+        """
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self._reconciler.with_guest(GuestId(f"called {name}")))
+                    break
+                except Busy:
+                    if time.monotonic() >= end:
+                        raise
+            yield
+
+    @contextmanager
+    def _step(self, step: str, name: str, steps: list[str]) -> Iterator[None]:
+        """A step on a guest itself: it is noted, and told if it was done."""
+        begun = time.monotonic()
+        try:
+            yield
+        except MoorlineError as e:
+            self._note(step, name, time.monotonic() - begun, e)
+            raise
+        self._note(step, name, time.monotonic() - begun, None)
+        steps.append(step)
+
+    def _give(
+        self,
+        machine: Machine,
+        volumes: Sequence[_Volume],
+        end: float,
+        progress: Progress,
+        steps: list[str],
+    ) -> list[View]:
+        """Let *volumes* be its disks, the first the one that it boots from.
+
+        Refused: nothing is left of what was made.
+        """
+        id = machine.guest.id
+        made: list[_Made] = []
+        try:
+            for place, (connection, format) in enumerate(volumes):
+                made.append(self._wish(id, connection, format, 0 if place else machine.boot, end))
+            return [self._settle(row, end, progress, steps) for _, row in made]
+        except Refused:
+            self._withdraw(id, made, defined="define" in steps)
+            raise
+
+    def _is_made(self, name: str) -> bool:
+        """Whether there is a guest of that name, wholly."""
+        try:
+            machine = self._able().look(self._hypervisor.find(name).id)
+        except NotFound:
+            return False
+        return machine.guest.name == name and not machine.half  # else it is another's id
 
     def _named(self, name: str) -> Machine:
         return self._able().look(guest_called(name, self._hypervisor).id)
@@ -215,22 +322,23 @@ class Guests:
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
                 self._able().remove(guest)
 
-    def _start(self, machine: Machine, progress: Progress, steps: list[str]) -> bool:
-        progress(f"starting {machine.guest.name}")
-        with self._reconciler.with_guest(machine.guest.id):
-            self._able().start(machine.guest.id)
-        steps.append("start")
-        return True
+    def _start(self, machine: Machine, progress: Progress, steps: list[str]) -> None:
+        name, id = machine.guest.name, machine.guest.id
+        progress(f"starting {name}")
+        with self._reconciler.with_guest(id), self._step("start", name, steps):
+            self._able().start(id)
 
     def _stop(
         self, machine: Machine, force: bool, end: float, progress: Progress, steps: list[str]
     ) -> None:
         """Bring it down and wait for that. Raises Failed when the time is over."""
+        if machine.running or machine.saved:
+            with self._step("stop", machine.guest.name, steps):
+                self._bring_down(machine, force, end, progress)
+
+    def _bring_down(self, machine: Machine, force: bool, end: float, progress: Progress) -> None:
         name, id = machine.guest.name, machine.guest.id
         ask = time.monotonic()
-        if not (machine.running or machine.saved):
-            return
-        steps.append("stop")
         while machine.running or machine.saved:
             if time.monotonic() >= ask:
                 progress(f"stopping {name}")
@@ -247,12 +355,3 @@ class Guests:
                 machine = self._able().look(id)
             except NotFound:
                 return  # it had no definition
-
-
-def _refuse_untrusted(hardware: Hardware) -> None:
-    """A template can name any file and device of this host, as a kernel or a log. Raises Denied."""
-    if hardware.template and not is_trusted():
-        raise Denied(
-            "this user may not launch from a template: it can name any file of this host",
-            hint="root may, or launch without --template",
-        )

@@ -7,12 +7,15 @@ error family means is said once, in :mod:`moorline.errors`.
 
 from __future__ import annotations
 
+from moorline.ports.datastores import Choice, Datastore, Verdict
 from moorline.ports.guests import (
-    NO_DOCUMENT,
-    Document,
-    Hardware,
+    GuestOption,
+    GuestOptions,
+    Kind,
+    Launching,
     Machine,
     Machines,
+    OneOf,
 )
 from moorline.ports.host import (
     Call,
@@ -33,10 +36,13 @@ from moorline.ports.host import (
     Root,
 )
 from moorline.ports.hypervisor import (
+    ChoosingDatastores,
+    ChoosingDriver,
     ExtendingHypervisor,
     Hypervisor,
     HypervisorDriver,
     Inspecting,
+    LaunchingDriver,
     MakingGuests,
     Met,
     RelocatingHypervisor,
@@ -75,20 +81,22 @@ from moorline.ports.store import (
 )
 
 __all__ = [
-    "NO_DOCUMENT",
     "At",
     "AttachmentCodec",
     "Backends",
     "C",
     "Call",
     "CheckedFile",
+    "Choice",
+    "ChoosingDatastores",
+    "ChoosingDriver",
     "Command",
     "Confined",
     "Connection",
+    "Datastore",
     "Delete",
     "Diagnosing",
     "Discovering",
-    "Document",
     "Entry",
     "Event",
     "ExtendingHypervisor",
@@ -98,7 +106,8 @@ __all__ = [
     "Found",
     "FuseControl",
     "GuestDisk",
-    "Hardware",
+    "GuestOption",
+    "GuestOptions",
     "Host",
     "Hypervisor",
     "HypervisorDriver",
@@ -106,12 +115,16 @@ __all__ = [
     "Inspecting",
     "Inventory",
     "IsIts",
+    "Kind",
+    "Launching",
+    "LaunchingDriver",
     "Machine",
     "Machines",
     "MakingGuests",
     "Measure",
     "Met",
     "Mount",
+    "OneOf",
     "OpenAs",
     "Openable",
     "Option",
@@ -126,6 +139,7 @@ __all__ = [
     "StorageBackend",
     "Store",
     "Values",
+    "Verdict",
     "Wake",
     "Watching",
     "welcome",

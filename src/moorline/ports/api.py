@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from moorline.model import DiskOptions, Format, Level
-from moorline.ports.guests import Hardware
+from moorline.ports.datastores import Choice
 from moorline.ports.results import (
     Adoption,
     Candidate,
@@ -31,7 +31,6 @@ DEFAULT_TIMEOUT = 60.0
 Progress = Callable[[str], None]
 """Told what goes on, in a few words. What it raises ends the call between two steps."""
 _AS_IT_COMES = DiskOptions()
-_AS_THE_TEMPLATE_SAYS = Hardware()
 
 
 def silent(_: str) -> None:
@@ -167,22 +166,26 @@ class Guests(Protocol):
     def launch(
         self,
         name: str,
-        boot: Mapping[str, Any] | str,
+        boot: Mapping[str, Any] | str | None = None,
         *,
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
-        hardware: Hardware = _AS_THE_TEMPLATE_SAYS,
+        hardware: Mapping[str, Any] | None = None,
         start: bool = True,
         timeout: float = 60.0,
         progress: Progress = silent,
     ) -> GuestOutcome:
-        """Make a guest that boots from a volume, with more volumes as disks, and start it.
+        """Make a guest, and start it.
 
-        *boot*, *format*: as of ``attach``. *timeout*: seconds to go on trying
-        with the volumes.
+        *boot*, *format*, *connections*: the volume that it boots from, as of
+        ``attach``, and more of them, where the hypervisor's guests boot from volumes;
+        else it gets a disk of its own, from what *hardware* says. *hardware*: what it is
+        made of, by the keys of the options that the hypervisor declares. *timeout*:
+        seconds to go on trying with the volumes; a disk that is brought in takes as
+        long as its bytes need.
 
         Refused: nothing is left of what this call made. NotOurs: another guest
-        has the name.
+        has the name. Denied: this user may not name a file of the host.
         Failed, Uncertain: it stands as far as it came; repeat the call to go on.
         """
 
@@ -206,12 +209,22 @@ class Guests(Protocol):
     ) -> GuestOutcome | None:
         """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
 
+        Where guests have a disk of their own, that goes with them, and volumes must
+        have been detached before.
         *force*: cut its power instead of asking it to shut down. *any*: also one
         that was not launched by Moorline. *timeout*: seconds for the shutdown,
         and again for the volumes. Returns None if there was nothing to do.
 
         Raises NotOurs (without *any*), Refused, Failed (it did not shut down,
         or does not let go), Uncertain. Repeat the call to go on.
+        """
+
+    def datastores(self, asked: Mapping[str, Any]) -> Choice:
+        """Judge the datastores that a disk could go to, the best first. Changes nothing.
+
+        *asked*: of the disk and of them, by the keys of the options that the
+        hypervisor declares. Raises Refused (among others: it has no datastores),
+        NotFound, Denied.
         """
 
     def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:

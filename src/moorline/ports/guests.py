@@ -1,33 +1,79 @@
-"""Guests themselves: what they are made of, and the seam that makes and removes them."""
+"""Guests themselves: what can be asked of one, and the seam that makes and removes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from moorline.model import GuestId, GuestName
 
-Document = NewType("Document", str)
-"""A text of some length, such as the XML of a guest."""
-NO_DOCUMENT = Document("")
+H = TypeVar("H")
+"""What a hypervisor's guest is made of, as that hypervisor reads it."""
+
+
+class Kind(Enum):
+    """What the value of a :class:`GuestOption` is."""
+
+    FLAG = "flag"
+    COUNT = "count"
+    """A whole number, at least 1."""
+    MIB = "mib"
+    """A size in MiB."""
+    BYTES = "bytes"
+    TEXT = "text"
+    FILE = "file"
+    """The absolute path of a file on the host, which is read there."""
+    DOCUMENT = "document"
+    """The content of a text file, such as the XML of a guest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
-    """What a guest is made of, besides its disks.
+class GuestOption:
+    """Something that can be asked where guests are made."""
 
-    None and '': the template says it or, without one, the hypervisor chooses.
-    """
+    name: str
+    """In words with hyphens, as it is typed; programs write underscores."""
+    kind: Kind
+    help: str
+    metavar: str = ""
+    choices: Sequence[str] = ()
+    """The texts that are possible; none: all are."""
 
-    memory: int | None = None
-    """MiB."""
-    vcpus: int | None = None
-    network: str = ""
-    """The hypervisor's name for it, or ``none``."""
-    template: Document = NO_DOCUMENT
-    """The hypervisor's own description of a guest (libvirt: a ``<domain>``). Its name,
-    its id and its hard disks are not taken from there; everything else is. What only
-    one guest can have (a MAC address) is refused if another one has it."""
+    @property
+    def key(self) -> str:
+        """The name as programs write it."""
+        return self.name.replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """At most one of these options (keys) may be asked for; *needed*: exactly one."""
+
+    keys: Sequence[str]
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOptions:
+    """What can be asked, and what of it excludes each other."""
+
+    each: Sequence[GuestOption] = ()
+    one_of: Sequence[OneOf] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """How the guests of a hypervisor are made and removed."""
+
+    options: GuestOptions
+    """What a guest is made of, besides its volumes."""
+    from_volumes: bool
+    """A guest boots from a volume, and has no other disks; else its disks are its own,
+    are made with it and go with it."""
+    removal: GuestOptions
+    """How it can be removed: those of ``force`` and ``any`` that are meaningful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +84,48 @@ class Machine:
     running: bool
     launched: bool
     """It bears our mark: we made it, and may remove it."""
-    saved: bool
+    saved: bool = False
     """It is stopped, and its memory was saved: it would go on where it was."""
-    boot: int
+    boot: int = 0
     """The place in the boot order that is free for a volume; 0: that order is not by device."""
+    half: bool = False
+    """It was not made wholly: :meth:`Machines.define` begins anew."""
+    disks: Sequence[str] = ()
+    """The paths of its disks, where those are its own."""
 
 
-class Machines(Protocol):
+class Machines(Protocol[H]):
     """Makes, starts, stops and removes guests. Commands are idempotent; :meth:`look` tells.
 
     All raise Unavailable and Uncertain; a guest that is gone is NotFound to
     :meth:`look` and :meth:`start`, and success to the others.
     """
 
+    launching: ClassVar[Launching]
+
+    def parse(self, name: str, asked: Mapping[str, Any]) -> H:
+        """Read what is asked of the guest *name*: options that were declared, by their keys.
+
+        Each is of its kind, and no two exclude each other. Raises Refused, Failed.
+        """
+
     def look(self, guest: GuestId) -> Machine:
         """What is there now."""
 
-    def check(self, name: str, hardware: Hardware) -> None:
+    def check(self, name: str, hardware: H) -> None:
         """Refuse now what :meth:`define` would refuse later; change nothing. Raises NotOurs."""
 
-    def define(self, name: str, hardware: Hardware) -> None:
-        """Make a stopped guest without hard disks, marked as ours in the same call.
+    def define(self, name: str, hardware: H, progress: Callable[[str], None]) -> None:
+        """Make a stopped guest without volumes, marked as ours in the same call.
 
         A guest of that name that bears our mark is success, and stays as it is.
-        Raises NotOurs (another has the name), Refused (the template or the
-        hardware cannot be used, or is not what the guest has), Failed.
+        *progress* is told what goes on where that takes long, ``…: N %`` where it is known.
+        Raises NotOurs (another has the name), Refused (what is asked for cannot
+        be had, or is not what the guest has), Failed.
         """
 
     def start(self, guest: GuestId) -> None:
-        """Boot it. Raises Failed."""
+        """Boot it. Raises Failed, Refused and NotOurs (not such a guest)."""
 
     def stop(self, guest: GuestId, *, force: bool) -> None:
         """Ask it to shut down, and return; *force*: cut its power, drop its saved memory.
@@ -74,8 +133,14 @@ class Machines(Protocol):
         Raises Refused (memory that was saved would be lost), Failed.
         """
 
+    def check_removal(self, guest: GuestId) -> None:
+        """Refuse now what :meth:`remove` would refuse later; change nothing."""
+
     def remove(self, guest: GuestId) -> None:
-        """Forget a stopped guest and what belongs to it alone, never a disk. Raises Failed."""
+        """Forget a stopped guest and what belongs to it alone, never a volume.
+
+        Raises Refused (something else would be lost with it), NotOurs, Failed.
+        """
 
     def close(self) -> None:
         """Drop the connection to the hypervisor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from moorline.model import (
     DatastoreDisk,
@@ -18,7 +18,8 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
-from moorline.ports.guests import Machines
+from moorline.ports.datastores import Choice
+from moorline.ports.guests import GuestOptions, Launching, Machines
 from moorline.ports.host import Host
 from moorline.ports.inspection import Inventory
 from moorline.ports.storage import Option, Values
@@ -140,8 +141,22 @@ class Watching(Protocol):
 class MakingGuests(Hypervisor, Protocol):
     """A hypervisor whose guests can be made, started, stopped and removed."""
 
-    def machines(self) -> Machines:
-        """What does that, with a connection of its own: whoever asks closes it."""
+    def machines(self) -> Machines[Any]:
+        """What does that; whoever asks closes it."""
+
+
+@runtime_checkable
+class ChoosingDatastores(Hypervisor, Protocol):
+    """A hypervisor that can tell which datastore suits a disk."""
+
+    choosing: ClassVar[GuestOptions]
+    """What can be asked of the disk and of the datastores."""
+
+    def datastores(self, asked: Mapping[str, Any]) -> Choice:
+        """Judge all, the best first. *asked*: as :meth:`Machines.parse`, of :attr:`choosing`.
+
+        Raises Refused, Failed, NotFound, Unavailable.
+        """
 
 
 @runtime_checkable
@@ -196,3 +211,19 @@ class HypervisorDriver(Protocol):
         Raises Refused (the URI or an option is unusable, or its library is not
         installed), Denied (a file with a password is not for us alone to read).
         """
+
+
+@runtime_checkable
+class LaunchingDriver(Protocol):
+    """The driver of a hypervisor that is :class:`MakingGuests`."""
+
+    launching: ClassVar[Launching]
+    """As of its :class:`Machines`."""
+
+
+@runtime_checkable
+class ChoosingDriver(Protocol):
+    """The driver of a hypervisor that is :class:`ChoosingDatastores`."""
+
+    choosing: ClassVar[GuestOptions]
+    """As of that."""

@@ -88,6 +88,8 @@ class GuestOutcome(Result):
     steps: list[str]
     """define, connect, attach, start, stop, detach, disconnect, forget, undefine."""
     attachments: list[View] = field(default_factory=list)
+    disks: list[str] = field(default_factory=list)
+    """The paths of its disks, where it was made with a disk of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,6 @@ from moorline.local_api.app import App
 from moorline.local_api.client import Client
 from moorline.local_api.peer import Rights
 from moorline.model import Level
-from moorline.ports import Hardware
-from moorline.ports.guests import Document
 from moorline.testing.toys import ToyHypervisor
 from tests.support.care_rig import ToyInventory, disk
 from tests.support.peers import OURS, as_nobody, needs_root, reachable
@@ -163,11 +161,11 @@ def test_the_option_says_it_for_everybody(root: Path) -> None:
 
 @needs_root
 def test_a_template_names_whatever_it_likes(host: Host) -> None:
-    template = Document("<domain><os><kernel>/srv/secret</kernel></os></domain>")
+    template = "<domain><os><kernel>/srv/secret</kernel></os></domain>"
     with reachable(host.app, RIGHTS) as path:
         client = Client(path, timeout=20)
         launch = partial(client.guests.launch, "new", file(host.images / "a.raw"), start=False)
-        dressed = partial(launch, hardware=Hardware(template=template))
+        dressed = partial(launch, hardware={"template": template})
         assert as_nobody([OURS], dressed) == "Denied"
         assert as_nobody([OURS], launch) == "GuestOutcome"
         assert dressed().guest == "new"

@@ -8,11 +8,10 @@ from contextlib import suppress
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import Operator, logon, vsphere
+from lab.vcenter.rig import Makes, Operator, logon, vsphere
 from moorline.errors import NotOurs
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import GuestId
 from tests.support.missing import vcenter_lab
 
@@ -58,9 +57,9 @@ def db(operator: Operator) -> GuestId:
 
 
 @pytest.fixture
-def makes(lab: VCenter) -> Iterator[Provisioner]:
+def makes(lab: VCenter) -> Iterator[Makes]:
     session = Session(logon(lab), deadline=20)
-    makes = Provisioner(session, task_deadline=20)
+    makes = Makes(session, task_deadline=20)
     yield makes
     lab.heal()
     for name in ("box", "box2"):

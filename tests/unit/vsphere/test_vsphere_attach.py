@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB, Operator, logon
+from lab.vcenter.rig import MIB, Makes, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
 from moorline.hypervisors.vsphere.provision.orders import Order
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import (
     DatastoreDisk,
     DiskOptions,
@@ -340,7 +339,7 @@ def test_a_datastore_that_is_full(
 def shadow(lab: VCenter) -> Iterator[ShadowDisk]:
     """A volume as Cinder's driver makes one: a machine, never powered on, with one disk."""
     session = Session(logon(lab))
-    made = Provisioner(session)
+    made = Makes(session)
     yield made.hold(Order(name="volume-1", empty=8 * MIB, memory=64, datastores="vvol1"))
     made.remove("volume-1")
     session.close()

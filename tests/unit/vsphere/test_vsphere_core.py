@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB, Operator, logon, vsphere
+from lab.vcenter.rig import MIB, Makes, Operator, logon, vsphere
 from moorline.api import Moorline
 from moorline.backends.datastore import Datastore
 from moorline.core.locks import Lanes
@@ -19,7 +19,6 @@ from moorline.errors import MoorlineError, NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.orders import Order
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
@@ -88,7 +87,7 @@ def test_what_is_refused_leaves_no_wish(owner: Owner, operator: Operator) -> Non
 
 def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
     session = Session(logon(lab))
-    maker = Provisioner(session)
+    maker = Makes(session)
     held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:
@@ -121,7 +120,7 @@ def test_whoever_has_the_disk_is_told(owner: Owner, lab: VCenter, operator: Oper
 
 def test_whoever_has_a_disk_that_cinder_keeps_is_told(owner: Owner, lab: VCenter) -> None:
     session = Session(logon(lab))
-    maker = Provisioner(session)
+    maker = Makes(session)
     held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:

@@ -10,10 +10,10 @@ from boxes import order
 from pyVmomi import vim
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB, Operator, logon
+from lab.vcenter.rig import MIB, Makes, Operator, logon
 from moorline.errors import NotFound, Refused, Uncertain
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner, Stage
+from moorline.hypervisors.vsphere.provision.sight import Stage
 from tests.support.missing import vcenter_lab
 
 GIB = 1 << 30
@@ -36,14 +36,14 @@ def vcenter() -> Iterator[VCenter]:
         yield lab
 
 
-def make(makes: Provisioner, operator: Operator, **more: Any) -> vim.VirtualMachine:
+def make(makes: Makes, operator: Operator, **more: Any) -> vim.VirtualMachine:
     """The machine box, of which an empty disk is the least."""
     makes.remove("box")
     makes.hold(order(None, empty=MIB, **{"cluster": "DC0_C0", **more}))
     return operator.session.reference(vim.VirtualMachine, makes.look("box").ref._moId)
 
 
-def test_a_host_without_a_cluster_is_none(lab: VCenter, makes: Provisioner) -> None:
+def test_a_host_without_a_cluster_is_none(lab: VCenter, makes: Makes) -> None:
     with pytest.raises(Refused) as told:
         makes.choose(order(None, empty=MIB))
     assert told.value.message == "there are 2 clusters"
@@ -54,17 +54,17 @@ def test_a_host_without_a_cluster_is_none(lab: VCenter, makes: Provisioner) -> N
 def test_the_only_cluster_is_meant_whatever_hosts_there_are() -> None:
     with vcenter_lab(datastores=STORES, standalone=1) as lab:
         session = Session(logon(lab))
-        assert Provisioner(session).choose(order(None, empty=MIB)).best()
+        assert Makes(session).choose(order(None, empty=MIB)).best()
         session.close()
     with vcenter_lab(datastores=STORES, clusters=0, standalone=1) as lab:
         session = Session(logon(lab))
-        assert Provisioner(session).choose(order(None, empty=MIB)).best()
+        assert Makes(session).choose(order(None, empty=MIB)).best()
         session.close()
 
 
 @pytest.mark.parametrize("name", ["host", "datastore", "network"])
 def test_folders_of_other_things_are_none_for_machines(
-    makes: Provisioner, operator: Operator, name: str
+    makes: Makes, operator: Operator, name: str
 ) -> None:
     with pytest.raises(NotFound, match=f"there is no folder {name}"):
         make(makes, operator, folder=name)
@@ -76,7 +76,7 @@ def test_folders_of_other_things_are_none_for_machines(
 
 
 def test_a_folder_is_that_of_the_clusters_datacenter(
-    lab: VCenter, makes: Provisioner, operator: Operator
+    lab: VCenter, makes: Makes, operator: Operator
 ) -> None:
     there = Operator(lab, datacenter=1)
     mine, other = (o.datacenter.vmFolder.CreateFolder("web") for o in (operator, there))
@@ -101,7 +101,7 @@ def test_a_folder_is_that_of_the_clusters_datacenter(
     there.close()
 
 
-def test_a_pool_is_that_of_the_cluster(makes: Provisioner, operator: Operator) -> None:
+def test_a_pool_is_that_of_the_cluster(makes: Makes, operator: Operator) -> None:
     """Each cluster has its own Resources, and a host without a cluster as well."""
     for cluster in ("DC0_C0", "DC1_C0", "DC0_H0"):
         made = make(makes, operator, resource_pool="Resources", cluster=cluster)
@@ -111,7 +111,7 @@ def test_a_pool_is_that_of_the_cluster(makes: Provisioner, operator: Operator) -
     assert make(makes, operator, resource_pool="DC0_C0_RP1").resourcePool.name == "DC0_C0_RP1"
 
 
-def test_a_vapp_is_no_pool(makes: Provisioner, operator: Operator) -> None:
+def test_a_vapp_is_no_pool(makes: Makes, operator: Operator) -> None:
     with pytest.raises(Refused, match="DC0_C0_APP0 is a vApp"):
         make(makes, operator, resource_pool="DC0_C0_APP0")
     assert makes.look("box").stage is Stage.ABSENT
@@ -121,7 +121,7 @@ def test_a_vapp_is_no_pool(makes: Provisioner, operator: Operator) -> None:
 
 
 def test_a_thin_disk_is_not_asked_of_a_datastore_that_makes_thick_ones(
-    lab: VCenter, makes: Provisioner, operator: Operator
+    lab: VCenter, makes: Makes, operator: Operator
 ) -> None:
     with pytest.raises(Refused, match=r"thick \(VVOL\): makes thick disks only") as told:
         make(makes, operator, thin=True, datastores="thick")
@@ -135,7 +135,7 @@ def test_a_thin_disk_is_not_asked_of_a_datastore_that_makes_thick_ones(
 
 
 def test_a_datastore_that_does_not_say_what_it_makes(
-    lab: VCenter, makes: Provisioner, operator: Operator
+    lab: VCenter, makes: Makes, operator: Operator
 ) -> None:
     with pytest.raises(Uncertain, match="reason the disk cannot be created") as told:
         make(makes, operator, thin=False, datastores="thin")

@@ -9,10 +9,10 @@ import pytest
 from boxes import DISK, left, order, saved
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB
+from lab.vcenter.rig import MIB, Makes
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner, Stage
+from moorline.hypervisors.vsphere.provision.sight import Stage
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ METHODS = (
 
 @pytest.mark.parametrize("method", METHODS)
 def test_whatever_goes_wrong_a_second_launch_ends_well(
-    lab: VCenter, makes: Provisioner, image: Image, method: str, record_property: Any
+    lab: VCenter, makes: Makes, image: Image, method: str, record_property: Any
 ) -> None:
     points = 0
     for way in WAYS:
@@ -70,7 +70,7 @@ def test_whatever_goes_wrong_a_second_launch_ends_well(
 
 
 def test_an_upload_that_is_turned_away_is_not_completed(
-    lab: VCenter, makes: Provisioner, image: Image
+    lab: VCenter, makes: Makes, image: Image
 ) -> None:
     lab.fault("upload", Status=507)
     with pytest.raises(Uncertain, match="the upload was answered 507"):
@@ -83,7 +83,7 @@ def test_an_upload_that_is_turned_away_is_not_completed(
 @pytest.mark.parametrize("goal", [Stage.ON, Stage.ABSENT], ids=["launch", "remove"])
 def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(
     lab: VCenter,
-    makes: Provisioner,
+    makes: Makes,
     image: Image,
     goal: Stage,
     way: dict[str, Any],
@@ -122,7 +122,7 @@ def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(
 
 @pytest.mark.parametrize("cut", [{"Drop": True}, {"DropAfter": True}, {"Status": 503}], ids=str)
 def test_a_sign_of_life_that_is_lost_does_not_end_an_upload(
-    lab: VCenter, makes: Provisioner, image: Image, cut: dict[str, Any]
+    lab: VCenter, makes: Makes, image: Image, cut: dict[str, Any]
 ) -> None:
     lab.fault("HttpNfcLeaseProgress", **cut)
     makes.launch(order(image))
@@ -135,7 +135,7 @@ def test_a_sign_of_life_that_is_lost_does_not_end_an_upload(
     "method", ["CreateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"]
 )
 def test_an_empty_machine_comes_and_goes_whatever_goes_wrong(
-    lab: VCenter, makes: Provisioner, method: str, way: dict[str, Any]
+    lab: VCenter, makes: Makes, method: str, way: dict[str, Any]
 ) -> None:
     empty = order(None, empty=8 * MIB)
     lab.fault(method, **way)
@@ -156,7 +156,7 @@ def test_an_empty_machine_comes_and_goes_whatever_goes_wrong(
     assert left(lab) == []
 
 
-def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Provisioner, image: Image) -> None:
+def test_a_half_made_machine_can_be_removed(lab: VCenter, makes: Makes, image: Image) -> None:
     lab.fault("HttpNfcLeaseComplete", Drop=True)
     lab.fault("Destroy_Task", Fault="HostCommunication")
     with pytest.raises(Uncertain, match="is left") as told:

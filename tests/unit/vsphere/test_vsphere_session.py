@@ -16,13 +16,12 @@ from boxes import DISK, order, saved
 from pyVmomi import vim
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import Operator, logon, vsphere
+from lab.vcenter.rig import Makes, Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.session import Logon, Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.leases import Lease
 from moorline.hypervisors.vsphere.provision.orders import Order
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
 from tests.support.missing import vcenter_lab
@@ -130,7 +129,7 @@ def test_a_session_that_ends_while_all_are_looked_at_is_renewed(
 
 def test_a_session_that_ended_is_renewed_for_policies(lab: VCenter, operator: Operator) -> None:
     session = Session(logon(lab))
-    made = Provisioner(session)
+    made = Makes(session)
     wanted = Order("box", empty=1 << 20, policy="VVol No Requirements Policy")
     for _ in range(2):
         assert made.choose(wanted).best().datastore.name == "vvol1"
@@ -326,7 +325,7 @@ def test_vcenters_own_thumbprint_says_nothing_of_its_hosts(lab: VCenter) -> None
 
 
 def test_an_image_goes_to_a_host_that_the_authority_vouches_for(
-    lab: VCenter, makes: Provisioner, tmp_path: Path
+    lab: VCenter, makes: Makes, tmp_path: Path
 ) -> None:
     host = f"127.0.0.1:{lab.port}"
     lab.fault("RetrievePropertiesEx", 0, Match="HttpNfcLease", LeaseHost=host)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from lab.vcenter import VCenter
-from lab.vcenter.rig import MIB, Operator
+from lab.vcenter.rig import MIB, Makes, Operator
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import VSphere, split
 from moorline.hypervisors.vsphere.provision.orders import Order
-from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, GuestId, VolumeId
 
 WEB, DB = VCenter.guests
@@ -66,7 +65,7 @@ def test_it_is_not_taken_for_a_guest_that_is_gone(
 
 
 def test_a_disk_goes_unless_the_machine_may_have_it(
-    lab: VCenter, operator: Operator, makes: Provisioner
+    lab: VCenter, operator: Operator, makes: Makes
 ) -> None:
     """It may have what lies on a datastore that it has something on."""
     makes.hold(Order("box", empty=8 * MIB, memory=64, datastores="vvol1"))
@@ -81,7 +80,7 @@ def test_a_disk_goes_unless_the_machine_may_have_it(
     assert makes.remove("box")
 
 
-def test_a_disk_on_another_datastore_is_not_the_machines(lab: VCenter, makes: Provisioner) -> None:
+def test_a_disk_on_another_datastore_is_not_the_machines(lab: VCenter, makes: Makes) -> None:
     makes.hold(Order("box", empty=8 * MIB, memory=64, datastores="nfs41"))
     lab.machine(DB, "inaccessible")
     try:

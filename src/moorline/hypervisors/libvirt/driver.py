@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from moorline.ports import Hypervisor, Option, Site
+from moorline.hypervisors.libvirt.hardware import LAUNCHING
+from moorline.ports import Hypervisor, Launching, Option, Site
 
 
 class LibvirtDriver:
@@ -13,6 +14,7 @@ class LibvirtDriver:
 
     uris: ClassVar[str] = "qemu:///system, qemu:///session, qemu:///embed?root=DIR"
     options: ClassVar[Sequence[Option]] = ()
+    launching: ClassVar[Launching] = LAUNCHING
 
     @staticmethod
     def open(uri: str, site: Site) -> Hypervisor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
@@ -21,8 +22,10 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
+from moorline.hypervisors.libvirt.hardware import LAUNCHING, Hardware
 from moorline.model import GuestId, GuestName
-from moorline.ports.guests import Hardware, Machine
+from moorline.ports.api import Progress, silent
+from moorline.ports.guests import Launching, Machine
 
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE."""
@@ -38,6 +41,8 @@ class LibvirtMachines:
     *uri* and *deadline* as of :class:`moorline.hypervisors.libvirt.Libvirt`.
     """
 
+    launching: ClassVar[Launching] = LAUNCHING
+
     def __init__(self, uri: str = "qemu:///system", *, deadline: float = 60.0) -> None:
         # A start includes hooks, and QEMU's own: it takes longer than a disk.
         self._connection = Connection(uri, deadline)
@@ -46,11 +51,14 @@ class LibvirtMachines:
     def look(self, guest: GuestId) -> Machine:
         return self._connection.look(guest, lambda virt: _machine(virt.lookupByUUIDString(guest)))
 
+    def parse(self, name: str, asked: Mapping[str, Any]) -> Hardware:
+        return Hardware(**asked)
+
     def check(self, name: str, hardware: Hardware) -> None:
         self._refuse_other(name, hardware)
         self._definition(name, hardware)
 
-    def define(self, name: str, hardware: Hardware) -> None:
+    def define(self, name: str, hardware: Hardware, progress: Progress = silent) -> None:
         with self._defining:  # two of one template must see each other
             self._define(name, hardware)
 
@@ -86,6 +94,9 @@ class LibvirtMachines:
             )
         elif machine.saved:
             self._on(guest, lambda domain: domain.managedSaveRemove())
+
+    def check_removal(self, guest: GuestId) -> None:
+        """Nothing is a guest's alone that would be missed: volumes are taken away before."""
 
     def remove(self, guest: GuestId) -> None:
         virt = module()

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from moorline.errors import Refused
-from moorline.ports import Hypervisor, Option, Site
+from moorline.hypervisors.vsphere.hardware import CHOOSING, LAUNCHING
+from moorline.ports import GuestOptions, Hypervisor, Launching, Option, Site
 
 
 class VSphereDriver:
     """See :class:`moorline.ports.HypervisorDriver`."""
 
     uris: ClassVar[str] = "vsphere://HOST[:PORT]"
+    launching: ClassVar[Launching] = LAUNCHING
+    choosing: ClassVar[GuestOptions] = CHOOSING
     options: ClassVar[Sequence[Option]] = (
         Option("vcenter_user", "", "Who logs on to vCenter.", group="vsphere"),
         Option(

@@ -21,10 +21,13 @@ from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
+from moorline.hypervisors.vsphere.hardware import CHOOSING
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
+from moorline.hypervisors.vsphere.machines import VSphereMachines, order
 from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.hypervisors.vsphere.provision.sizes import size_on
 from moorline.model import (
     DatastoreDisk,
@@ -38,6 +41,8 @@ from moorline.model import (
     Sizes,
     VolumeId,
 )
+from moorline.ports.datastores import Choice
+from moorline.ports.guests import GuestOptions
 
 
 class VSphere:
@@ -52,6 +57,7 @@ class VSphere:
     accepts: ClassVar[frozenset[type]] = frozenset({DatastoreDisk, ShadowDisk})
     look_command: ClassVar[str] = "moorline list"
     stop_command: ClassVar[str] = "moorline list"
+    choosing: ClassVar[GuestOptions] = CHOOSING
 
     def __init__(
         self, session: Session, *, task_deadline: float = 300.0, move_deadline: float = 86_400.0
@@ -86,6 +92,12 @@ class VSphere:
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         _, device = self._attached(guest, volume)
         return Sizes(guest=device.size, storage=None)
+
+    def datastores(self, asked: Mapping[str, Any]) -> Choice:
+        return Provisioner(self._session).choose(order("none", asked))
+
+    def machines(self) -> VSphereMachines:
+        return VSphereMachines(self._session)
 
     # --- commands --------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from moorline.hypervisors.vsphere.client.properties import (
 )
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.machine import READS, Device, Machine, parse
-from moorline.hypervisors.vsphere.provision.datastores import Datastore
 from moorline.model import Guest, GuestId, GuestName
+from moorline.ports.datastores import Datastore
 
 _REMEDY = "in vCenter: make its datastore accessible, or remove it from the inventory"
 _LOST = ("orphaned", "invalid")

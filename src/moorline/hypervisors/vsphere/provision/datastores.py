@@ -9,8 +9,7 @@ from enum import Enum
 
 from moorline.errors import Refused
 from moorline.hypervisors.vsphere.provision.sizes import size_on
-
-GIB = 1 << 30
+from moorline.ports.datastores import Choice, Datastore, Verdict, gib
 
 
 class DiskKind(Enum):
@@ -35,25 +34,6 @@ TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Datastore:
-    """What vCenter says of one."""
-
-    id: str
-    """vCenter's reference (``datastore-12``)."""
-    name: str
-    type: str
-    capacity: int
-    free: int
-    accessible: bool
-    maintenance: str = "normal"
-    """``normal``, ``enteringMaintenance`` or ``inMaintenance``."""
-    shared: bool = False
-    """Several hosts reach it."""
-    thin: bool = True
-    """It makes disks that are allocated as they are written."""
-
-
-@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a datastore must have."""
 
@@ -73,47 +53,6 @@ class Wanted:
     reserve: int = 0
     """Bytes that must stay free beside the disk."""
     types: frozenset[str] = field(default_factory=lambda: frozenset(TYPES))
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one candidate."""
-
-    datastore: Datastore
-    against: str
-    """Why it was passed over; '' if it would do."""
-    size: int = 0
-    """Bytes of the disk there; 0 if its size was not looked at, as more speaks against it."""
-    hint: str = ""
-    """What would make it do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """All candidates, the best first."""
-
-    verdicts: tuple[Verdict, ...]
-
-    def best(self) -> Verdict:
-        """The one to take. Raises Refused, which says why each was passed over."""
-        if self.verdicts and not self.verdicts[0].against:
-            return self.verdicts[0]
-        names: dict[str, list[str]] = {}
-        for v in self.verdicts:
-            names.setdefault(v.against, []).append(f"{v.datastore.name} ({v.datastore.type})")
-        reasons = [f"{', '.join(some)}: {against}" for against, some in names.items()]
-        raise Refused(
-            "no datastore will do: " + ("; ".join(reasons) or "there is none"),
-            hint=next((v.hint for v in self.verdicts if v.hint), ""),
-        )
-
-    def explain(self) -> list[str]:
-        """A line for each candidate: taken, could be, or why not."""
-        return [
-            f"{v.datastore.name} ({v.datastore.type}): "
-            + (v.against or f"{'could be' if rank else 'is'} taken, {_gib(v.datastore.free)} free")
-            for rank, v in enumerate(self.verdicts)
-        ]
 
 
 def choose(candidates: Sequence[Datastore], wanted: Wanted) -> Choice:
@@ -165,7 +104,7 @@ def _judge(candidate: Datastore, wanted: Wanted, names: re.Pattern[str]) -> Verd
     needed = size + wanted.reserve
     if candidate.free < needed:
         return Verdict(
-            candidate, f"has {_gib(candidate.free)} free, and {_gib(needed)} must be", size
+            candidate, f"has {gib(candidate.free)} free, and {gib(needed)} must be", size
         )
     return Verdict(candidate, "", size)
 
@@ -186,7 +125,3 @@ def _against(candidate: Datastore, wanted: Wanted, names: re.Pattern[str]) -> st
     if wanted.matching is not None and candidate.id not in wanted.matching:
         return f"does not meet the storage policy {wanted.policy!r}"
     return ""
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"

@@ -17,7 +17,7 @@ from moorline.hypervisors.vsphere.client.properties import (
 )
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.inventory import SUMMARY, seen
-from moorline.hypervisors.vsphere.provision.datastores import Datastore
+from moorline.ports.datastores import Datastore
 
 
 class Places:

@@ -7,9 +7,7 @@ removes a half-made one and begins anew; nothing is remembered elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pyVmomi import vim, vmodl
@@ -28,49 +26,13 @@ from moorline.hypervisors.vsphere.client.properties import collector, everywhere
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, silent
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import READS, Device, parse
-from moorline.hypervisors.vsphere.provision import images, leases
-from moorline.hypervisors.vsphere.provision.datastores import Choice, Wanted, choose
-from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, Order, machine_spec, marked
+from moorline.hypervisors.vsphere.provision import leases
+from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
+from moorline.hypervisors.vsphere.provision.orders import WHOLE, Order, machine_spec
 from moorline.hypervisors.vsphere.provision.places import Places
 from moorline.hypervisors.vsphere.provision.policies import matching
-from moorline.model import GuestId, GuestName, ShadowDisk
-
-_READS = (*READS, "config.files.vmPathName")
-
-
-class Stage(Enum):
-    """How far a machine came."""
-
-    ABSENT = "absent"
-    HALF = "half"
-    """Its disk was not brought in wholly."""
-    OFF = "off"
-    ON = "on"
-    FOREIGN = "foreign"
-    """Somebody else made it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """A look at the machine of an order."""
-
-    stage: Stage
-    ref: Any = None
-    id: str = ""
-    """The machine's instance UUID."""
-    digest: str = ""
-    home: str = ""
-    """Its folder, as ``[datastore] folder``."""
-    devices: tuple[Device, ...] = ()
-
-    @property
-    def disks(self) -> list[str]:
-        """The paths of all its disks, snapshots' among them."""
-        return [path for device in self.devices for path in (device.path, *device.chain)]
-
-    attached: tuple[str, ...] = ()
-    """What is not its own: it would be destroyed with it."""
+from moorline.hypervisors.vsphere.provision.sight import SIGHT_READS, Sight, Stage, sight
+from moorline.ports.datastores import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +47,13 @@ class _Place:
 
 
 class Provisioner:
-    """Launches and removes machines. *task_deadline*: seconds that a task may take."""
+    """Makes, starts, stops and removes machines. *task_deadline*: seconds that a task may take."""
 
     def __init__(self, session: Session, *, task_deadline: float = 600.0) -> None:
         self._session = session
         self._inventory = Inventory(session)
         self._places = Places(session)
         self._task_deadline = task_deadline
-
-    def order(self, name: str, image: Path | None = None, **asked: Any) -> Order:
-        """Make an order, looking at the *image* first; *asked*: more of :class:`Order`'s fields.
-
-        Raises Refused, Failed (the image cannot be read).
-        """
-        return Order(name, image=images.inspect(image) if image else None, **asked)
 
     def choose(self, order: Order) -> Choice:
         """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
@@ -121,21 +76,36 @@ class Provisioner:
             return Sight(Stage.ABSENT)
         sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
         try:
-            ref, values = fetch(self._session, what, sources, {vim.VirtualMachine: _READS})[0]
+            ref, values = fetch(self._session, what, sources, {vim.VirtualMachine: SIGHT_READS})[0]
         except NotFound:
             return Sight(Stage.ABSENT)  # it went meanwhile
         if "config.instanceUuid" not in values:
             raise Unavailable(f"{what}: it is {values.get('runtime.connectionState')}")
-        return _sight(ref, values)
+        return sight(ref, values)
 
-    def launch(self, order: Order, progress: Progress = silent) -> GuestName:
-        """Bring the machine to run, from however far it came.
+    def check(self, order: Order) -> None:
+        """Refuse now what :meth:`make` would refuse before it makes something."""
+        seen = self.look(order.name)
+        _refuse_other(order, seen)
+        if seen.stage in (Stage.ABSENT, Stage.HALF):
+            self.choose(order).best()
+
+    def make(self, order: Order, progress: Progress = silent) -> Sight:
+        """Have the machine made, whole and off, from however far it came; one that runs stays so.
 
         An import may take as long as its bytes need. Raises Refused (nothing of
-        it is left), Failed, Uncertain, NotOurs; launching again goes on.
+        it is left), Failed, Uncertain, NotOurs; making it again goes on.
         """
-        seen = self._make_until(Stage.ON, order, progress)
-        return GuestName(GuestId(seen.id), order.name)
+        for turn in range(len(Stage)):
+            seen = self.look(order.name) if turn == 0 else self._look_again(order.name)
+            _refuse_other(order, seen)
+            if seen.stage in (Stage.OFF, Stage.ON):
+                return seen
+            if seen.stage is Stage.HALF:
+                self._destroy(order.name, seen)
+            else:
+                self._make(order, progress)
+        raise Uncertain(f"machine {order.name} does not become whole")
 
     def start(self, name: str) -> None:
         """Power on a machine that was launched; that it runs already is success.
@@ -152,13 +122,19 @@ class Provisioner:
         if seen.stage is Stage.OFF:
             self._power_on(name, seen)
 
-    def hold(self, order: Order, progress: Progress = silent) -> ShadowDisk:
-        """Make a volume: a machine that only holds its disk, as Cinder does it, on VVOL too.
+    def stop(self, name: str) -> None:
+        """Cut the power of a machine that was launched; off or gone already is success."""
+        seen = self.look(name)
+        if seen.stage is Stage.ON:
+            self._power_off(name, seen)
 
-        Raises as :meth:`launch` does, and Refused if the machine is powered on.
-        """
-        seen = self._make_until(Stage.OFF, order, progress)
-        return ShadowDisk(str(seen.ref._moId))
+    def check_removal(self, name: str) -> None:
+        """Refuse now what :meth:`remove` would refuse; change nothing."""
+        seen = self.look(name)
+        if seen.stage is Stage.FOREIGN:
+            raise NotOurs(f"Moorline did not make the machine {name}")
+        if seen.stage is not Stage.ABSENT:
+            self._refuse_loss(name, seen)
 
     def remove(self, name: str) -> bool:
         """Destroy a machine that was launched, with its disk; return whether there was one.
@@ -179,25 +155,6 @@ class Provisioner:
         return True
 
     # --- steps -----------------------------------------------------------------
-
-    def _make_until(self, goal: Stage, order: Order, progress: Progress) -> Sight:
-        for turn in range(len(Stage)):
-            seen = self.look(order.name) if turn == 0 else self._look_again(order.name)
-            _refuse_other(order, seen)
-            if seen.stage is goal:
-                return seen
-            if seen.stage is Stage.ON:
-                raise Refused(
-                    f"machine {order.name} is powered on: its disk is no volume for others",
-                    hint="launch a volume under another name",
-                )
-            if seen.stage is Stage.OFF:
-                self._power_on(order.name, seen)
-            elif seen.stage is Stage.HALF:
-                self._destroy(order.name, seen)
-            else:
-                self._make(order, progress)
-        raise Uncertain(f"machine {order.name} does not become {goal.value}")
 
     def _look_again(self, name: str) -> Sight:
         """Look after a change, which has happened even if nothing can be seen."""
@@ -265,7 +222,19 @@ class Provisioner:
                 hint="launching or removing it again clears it up",
             ) from error
 
+    def _power_off(self, name: str, seen: Sight) -> None:
+        what = f"machine {name} is not powered off"
+        self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
+
     def _destroy(self, name: str, seen: Sight) -> None:
+        self._refuse_loss(name, seen)
+        if seen.stage is Stage.ON:
+            self._power_off(name, seen)
+        what = f"machine {name} is not removed"
+        self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
+
+    def _refuse_loss(self, name: str, seen: Sight) -> None:
+        """What else would be lost with the machine."""
         if seen.attached:
             raise Refused(
                 f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
@@ -274,10 +243,6 @@ class Provisioner:
         if seen.stage is not Stage.HALF:
             self._refuse_used(name, seen)
             self._refuse_strays(name, seen)
-        what = f"machine {name} is not removed"
-        if seen.stage is Stage.ON:
-            self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
-        self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
 
     def _refuse_used(self, name: str, seen: Sight) -> None:
         if users := self._inventory.users(seen.devices, besides=seen.ref):
@@ -352,29 +317,6 @@ class Provisioner:
                 raise Uncertain(f"{error.message}, and {blind.message}") from error
             if now is not stage:
                 raise
-
-
-def _sight(ref: Any, values: Any) -> Sight:
-    state, digest = marked(values.get("config.extraConfig", ()))
-    if state not in (HALF, WHOLE):
-        return Sight(Stage.FOREIGN, ref)
-    stage = Stage.HALF
-    machine = parse(ref, values)
-    if state == WHOLE:
-        stage = Stage.ON if machine.running else Stage.OFF
-    home = values["config.files.vmPathName"].rpartition("/")[0]
-    files = [device.path for device in machine.devices]
-    # Any mark counts: a volume may have been moved into the machine's own folder.
-    volumes = [f"volume {volume}" for volume in machine.marks]
-    return Sight(
-        stage=stage,
-        ref=ref,
-        id=machine.id,
-        digest=digest,
-        home=home,
-        devices=machine.devices,
-        attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
-    )
 
 
 def _flat(disk: str) -> str:

@@ -1,0 +1,137 @@
+"""Commands that take the options which the hypervisor at hand declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moorline.cli.sizes import Memory, size
+from moorline.errors import MoorlineError, Refused
+from moorline.operations.asked import misfit
+from moorline.ports.guests import GuestOption, GuestOptions, Kind
+
+if TYPE_CHECKING:
+    from moorline.ports import HypervisorDriver
+
+Offer = Callable[["type[HypervisorDriver]"], "Sequence[click.Parameter] | None"]
+"""The options that a command has with a hypervisor; None: that cannot do what it is for."""
+_DRIVER, _OFFERED = "moorline.driver", "moorline.offered"
+_WHERE = ("hypervisor", "config_files", "state_dir")
+
+
+class AtHand(click.Command):
+    """A command whose options are in part those of the hypervisor that is typed or configured.
+
+    Where that cannot do it, or cannot be told, any option is taken: the command says why it
+    is refused.
+    """
+
+    def __init__(self, *args: Any, offer: Offer, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._offer = offer
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        offered: Sequence[click.Parameter] | None = None
+        with suppress(MoorlineError):  # the command meets it again, and tells it
+            driver = ctx.meta[_DRIVER] = self._driver(args)
+            offered = self._offer(driver)
+        if offered is None:
+            ctx.ignore_unknown_options = ctx.allow_extra_args = True
+        ctx.meta[_OFFERED] = list(offered or ())
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as e:
+            if others := self._elsewhere(e.option_name):
+                raise click.UsageError(f"{e.option_name} is for {others}", ctx) from None
+            raise
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        known = super().get_params(ctx)
+        arguments = [each for each in known if isinstance(each, click.Argument)]
+        common = [each for each in known if not isinstance(each, click.Argument)]
+        return [*arguments, *ctx.meta.get(_OFFERED, ()), *common]
+
+    def _driver(self, args: Sequence[str]) -> type[HypervisorDriver]:
+        """What opens the hypervisor at hand. Raises Refused."""
+        from moorline import registry, wiring
+
+        probe = click.Command(
+            self.name,
+            params=[each for each in self.params if each.name in _WHERE],
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )
+        found = probe.make_context(self.name, list(args), resilient_parsing=True).params
+        uri = (
+            found["hypervisor"]
+            or wiring.settings(found["config_files"] or (), state_dir=found["state_dir"]).hypervisor
+        )
+        return registry.driver(uri)
+
+    def _elsewhere(self, option: str) -> str:
+        """What the URIs of those hypervisors look like that have *option*; '': none has."""
+        from moorline import registry
+
+        return ", ".join(
+            driver.uris
+            for driver in registry.drivers()
+            if any(option in each.opts for each in self._offer(driver) or ())
+        )
+
+
+def driver_at_hand() -> type[HypervisorDriver] | None:
+    """What opens the hypervisor at hand, within such a command; None if that cannot be told."""
+    found: type[HypervisorDriver] | None = click.get_current_context().meta.get(_DRIVER)
+    return found
+
+
+def typed(options: GuestOptions) -> list[click.Parameter]:
+    """How *options* are typed."""
+    return [_option(each) for each in options.each]
+
+
+def asked(options: GuestOptions, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed of *options*. Raises UsageError, Refused (a file cannot be read)."""
+    found = {each: values.get(each.key) for each in options.each}
+    told = {each.key: _told(each, value) for each, value in found.items() if value}
+    if why := misfit(options, told):
+        raise click.UsageError(why)
+    return told
+
+
+def _option(declared: GuestOption) -> click.Option:
+    how: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar or None}
+    if declared.choices:
+        how |= {"type": click.Choice(declared.choices)}
+    elif declared.kind is Kind.FLAG:
+        how |= {"is_flag": True}
+    elif declared.kind is Kind.COUNT:
+        how |= {"type": click.IntRange(min=1), "metavar": "N"}
+    elif declared.kind is Kind.MIB:
+        how |= {"type": Memory(), "metavar": "SIZE"}
+    elif declared.kind is Kind.BYTES:
+        how |= {"callback": size, "metavar": "SIZE"}
+    elif declared.kind in (Kind.FILE, Kind.DOCUMENT):
+        how |= {"type": click.Path(path_type=Path), "metavar": "FILE"}
+    return click.Option([f"--{declared.name}", declared.key], **how)
+
+
+def _told(declared: GuestOption, value: Any) -> Any:
+    if declared.kind is Kind.FILE:
+        return str(Path(value).absolute())  # whoever reads it may stand elsewhere
+    if declared.kind is Kind.DOCUMENT:
+        return _text(declared.name, value)
+    return value
+
+
+def _text(name: str, path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as e:
+        raise Refused(f"the {name} {path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise Refused(f"the {name} {path} is not UTF-8 text") from e

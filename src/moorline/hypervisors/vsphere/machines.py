@@ -1,0 +1,90 @@
+"""vSphere's machines themselves: made to order on a datastore that is chosen, started, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moorline.errors import NotFound
+from moorline.hypervisors.vsphere.client.session import Session
+from moorline.hypervisors.vsphere.hardware import LAUNCHING
+from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.provision import images
+from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
+from moorline.hypervisors.vsphere.provision.sight import Stage
+from moorline.model import GuestId, GuestName
+from moorline.ports.guests import Launching, Machine
+
+_FIELDS = {"for": "empty", "datastore_regex": "datastores", "storage_policy": "policy"}
+"""Options, and the fields of an order that they become, where those are called otherwise."""
+
+
+class VSphereMachines:
+    """See :class:`moorline.ports.guests.Machines`. Guests are known by their instance UUID."""
+
+    launching: ClassVar[Launching] = LAUNCHING
+
+    def __init__(self, session: Session) -> None:
+        self._inventory = Inventory(session)
+        self._provisioner = Provisioner(session)
+
+    def parse(self, name: str, asked: Mapping[str, Any]) -> Order:
+        return order(name, asked)
+
+    def look(self, guest: GuestId) -> Machine:
+        found = self._inventory.machine(guest)
+        seen = self._provisioner.look(found.name)
+        if seen.id != found.id:
+            raise NotFound(f"there is no guest {guest} any more")
+        return Machine(
+            GuestName(guest, found.name),
+            running=seen.running,
+            launched=seen.stage is not Stage.FOREIGN,
+            half=seen.stage is Stage.HALF,
+            disks=seen.disks,
+        )
+
+    def check(self, name: str, hardware: Order) -> None:
+        self._provisioner.check(hardware)
+
+    def define(self, name: str, hardware: Order, progress: Callable[[str], None]) -> None:
+        what = f"bringing in {hardware.image.path.name}" if hardware.image else f"making {name}"
+        self._provisioner.make(hardware, lambda done: progress(f"{what}: {done} %"))
+
+    def start(self, guest: GuestId) -> None:
+        self._provisioner.start(self._inventory.machine(guest).name)
+
+    def stop(self, guest: GuestId, *, force: bool) -> None:
+        """Cut its power, however: what would hear that it is asked need not run in it."""
+        if name := self._name(guest):
+            self._provisioner.stop(name)
+
+    def check_removal(self, guest: GuestId) -> None:
+        if name := self._name(guest):
+            self._provisioner.check_removal(name)
+
+    def remove(self, guest: GuestId) -> None:
+        if name := self._name(guest):
+            self._provisioner.remove(name)
+
+    def close(self) -> None:
+        """The session is the hypervisor's, who closes it."""
+
+    def _name(self, guest: GuestId) -> str:
+        """'' if it is gone."""
+        with suppress(NotFound):
+            return self._inventory.machine(guest).name
+        return ""
+
+
+def order(name: str, asked: Mapping[str, Any]) -> Order:
+    """Make an order of what was asked, looking at the image first. Raises Refused, Failed."""
+    fields = {_FIELDS.get(key, key): value for key, value in asked.items()}
+    if fields.pop("eager", False):
+        fields["thin"] = False
+    if image := fields.pop("image", None):
+        fields["image"] = images.inspect(Path(image))
+    return Order(name, **fields)

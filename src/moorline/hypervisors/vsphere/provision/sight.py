@@ -1,0 +1,73 @@
+"""How far a machine came that was made to order: read off the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from moorline.hypervisors.vsphere.machine import READS, Device, parse
+from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, marked
+
+SIGHT_READS = (*READS, "config.files.vmPathName")
+"""The properties that make a :class:`Sight`."""
+
+
+class Stage(Enum):
+    """How far a machine came."""
+
+    ABSENT = "absent"
+    HALF = "half"
+    """Its disk was not brought in wholly."""
+    OFF = "off"
+    ON = "on"
+    FOREIGN = "foreign"
+    """Somebody else made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A look at the machine of an order."""
+
+    stage: Stage
+    ref: Any = None
+    id: str = ""
+    """The machine's instance UUID."""
+    digest: str = ""
+    home: str = ""
+    """Its folder, as ``[datastore] folder``."""
+    devices: tuple[Device, ...] = ()
+    running: bool = False
+
+    @property
+    def disks(self) -> list[str]:
+        """The paths of all its disks, snapshots' among them."""
+        return [path for device in self.devices for path in (device.path, *device.chain)]
+
+    attached: tuple[str, ...] = ()
+    """What is not its own: it would be destroyed with it."""
+
+
+def sight(ref: Any, values: Any) -> Sight:
+    """Read a machine's properties (:data:`SIGHT_READS`)."""
+    state, digest = marked(values.get("config.extraConfig", ()))
+    machine = parse(ref, values)
+    if state not in (HALF, WHOLE):
+        return Sight(Stage.FOREIGN, ref, machine.id, running=machine.running)
+    stage = Stage.HALF
+    if state == WHOLE:
+        stage = Stage.ON if machine.running else Stage.OFF
+    home = values["config.files.vmPathName"].rpartition("/")[0]
+    files = [device.path for device in machine.devices]
+    # Any mark counts: a volume may have been moved into the machine's own folder.
+    volumes = [f"volume {volume}" for volume in machine.marks]
+    return Sight(
+        stage=stage,
+        ref=ref,
+        id=machine.id,
+        digest=digest,
+        home=home,
+        devices=machine.devices,
+        running=machine.running,
+        attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
+    )

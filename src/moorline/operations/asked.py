@@ -1,0 +1,71 @@
+"""What is asked of a guest that is made, held against what its hypervisor declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moorline.core.asker import is_trusted
+from moorline.core.untrusted import LARGEST, LONGEST
+from moorline.errors import Denied, Refused
+from moorline.ports.guests import GuestOption, GuestOptions, Kind
+
+LONGEST_DOCUMENT = 64 << 10
+"""Characters of a description of a guest."""
+_NUMBERS = (Kind.COUNT, Kind.MIB, Kind.BYTES)
+
+
+def read(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what is asked for, by key; without what is null, empty or false.
+
+    Raises Refused (an option that was not declared, a value that is not of its kind,
+    options that exclude each other), Denied (it names a file of the host, and may not).
+    """
+    known = {option.key: option for option in options.each}
+    asked = {key: value for key, value in (given or {}).items() if not _is_empty(value)}
+    if unknown := asked.keys() - known:
+        # What is not known may be a misplaced value: it is not repeated.
+        raise Refused(
+            f"{len(unknown)} of the options are not known here",
+            hint=f"known: {', '.join(known) or 'none'}",
+        )
+    for key, value in asked.items():
+        _check(known[key], value)
+    if why := misfit(options, asked):
+        raise Refused(why)
+    return asked
+
+
+def misfit(options: GuestOptions, asked: Mapping[str, Any]) -> str:
+    """Which options exclude each other, or are missing; '' if none do."""
+    typed = {option.key: f"--{option.name}" for option in options.each}
+    for one in options.one_of:
+        found = [key for key in one.keys if asked.get(key)]
+        if len(found) > 1 or (one.needed and not found):
+            words = " or ".join(typed[key] for key in one.keys)
+            return f"give either {words}" if one.needed else f"give {words}, not both"
+    return ""
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value == ""
+
+
+def _check(option: GuestOption, value: Any) -> None:
+    if option.kind in _NUMBERS:
+        fits = type(value) is int and 1 <= value <= LARGEST
+    elif option.kind is Kind.FLAG:
+        fits = value is True
+    else:
+        longest = LONGEST_DOCUMENT if option.kind is Kind.DOCUMENT else LONGEST
+        fits = isinstance(value, str) and len(value) <= longest
+    if not fits or (option.choices and value not in option.choices):
+        known = ", ".join(option.choices)
+        raise Refused(f"{option.key} is no {option.kind.value} that can be used", hint=known)
+    if option.kind is Kind.FILE and not value.startswith("/"):
+        raise Refused(f"{option.key} is no absolute path")
+    if option.kind in (Kind.FILE, Kind.DOCUMENT) and not is_trusted():
+        raise Denied(
+            f"this user may not give a {option.name}: it can name any file of this host",
+            hint=f"root may, or do without --{option.name}",
+        )
