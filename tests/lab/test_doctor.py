@@ -300,7 +300,7 @@ def test_the_host_s_own_ailments(scene: Scene, stopped: Any) -> None:
 
 def test_a_disk_of_the_state_that_takes_nothing(scene: Scene) -> None:
     state = scene.directory / "moorline"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=711", "state", state], check=True)
     try:
         assert findings(scene) == {}

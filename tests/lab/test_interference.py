@@ -278,7 +278,7 @@ def test_without_libvirtd_nothing_new_is_wished_and_nothing_old_is_lost(
     volume, other = scene.volume(), scene.volume()
     scene.attach(guest.name, volume)
     with no_libvirtd():
-        failed = scene.attach(guest.name, other, "--timeout", "0.3", code=5)
+        failed = scene.attach(guest.name, other, "--timeout", "0.3", code=11)  # not recorded
         assert "qemu:///system cannot be reached" in failed.stderr
         failed = scene.detach(guest.name, volume, "--timeout", "0.3", code=5)
         assert "qemu:///system cannot be reached" in failed.stderr

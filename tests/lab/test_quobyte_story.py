@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from libvirt_rig import until
-from scene import Scene, attribute, disk, halves, start_paused
+from scene import Scene, Volume, attribute, disk, halves, start_paused
 
 from lab import guest as guests
 from lab import host
@@ -106,15 +106,20 @@ def test_a_stopped_guests_definition_keeps_the_mount(
     assert forgotten is not None
     # Another state directory: only the guest's definition can tell of the use now.
     (forgotten / "moorline.db").unlink()
-    scene.attach(guest.name, used)
+    adopt(scene, guest.name, used)
     scene.detach(guest.name, used)
     assert len(scene.mounts()) == 1
     assert halves(stopped, kept) == (False, True)
     start_paused(stopped)  # it would fail if its disk were not there
     stopped.destroy()
-    scene.attach(stopped.name(), kept)
+    adopt(scene, stopped.name(), kept)
     scene.detach(stopped.name(), kept)
     assert scene.is_clean()
+
+
+def adopt(scene: Scene, guest: str, volume: Volume) -> None:
+    """Take a disk that bears our mark, and of which no record is left, for ours again."""
+    scene.moorline("adopt", guest, "--connection", str(volume.connection))
 
 
 def test_a_transient_guest(scene: Scene, transient_guest: Guest) -> None:
@@ -131,6 +136,7 @@ def test_a_transient_guest(scene: Scene, transient_guest: Guest) -> None:
 @pytest.mark.parametrize(("bus", "prefix"), [("virtio", "vd"), ("scsi", "sd")])
 def test_bus_target_and_read_only(scene: Scene, guest: Guest, bus: str, prefix: str) -> None:
     volume = scene.volume()
+    volume.file.chmod(0o644)  # of what is only read, the owner is not changed
     target = f"{prefix}q"
     scene.attach(guest.name, volume, "--bus", bus, "--target", target, "--read-only")
     for inactive in (False, True):

@@ -265,7 +265,7 @@ def test_after_a_reboot_links_are_there_before_libvirtd_is(
 def test_a_full_state_disk_stops_no_healing(scene: Scene, stopped: Any) -> None:
     volume = scene.volume()
     state = scene.directory / "moorline"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=711", "state", state], check=True)
     try:
         with running_loop(scene) as loop:

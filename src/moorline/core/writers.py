@@ -135,6 +135,8 @@ class Writers:
         for mount, group in groupby(named, lambda pair: pair[0]):
             others = [each for _, each in group if each.use.path.startswith("/")]
             near = [file for file in files if _may_be_same(file.mount, mount)]
+            if not near and mount is not None and _may_hang(mount):
+                continue  # only a symlink could lead from there to the file: QEMU's lock is left
             for at in range(0, len(others), AT_ONCE):
                 if not _compare(host, mount, others[at : at + AT_ONCE], files, near, table, told):
                     break
@@ -254,6 +256,12 @@ def _may_be_same(one: Mount | None, other: Mount | None) -> bool:
         return False
     ours, theirs = _names(one.source), _names(other.source)
     return not ours or not theirs or bool(ours & theirs)
+
+
+def _may_hang(mount: Mount) -> bool:
+    return mount.fstype.startswith(
+        ("fuse", "nfs", "cifs", "smb", "gpfs", "ceph", "glusterfs", "9p")
+    )
 
 
 def _names(source: str) -> frozenset[str]:
