@@ -21,7 +21,7 @@ def test_names(siege: Siege) -> None:
         ("a\x00b", "NUL"),
         ("a\x1b[2Jb", "do not print"),
         ("a\u202egpj.exe", "do not print"),
-        ("\ud800", "do not print"),
+        ("\ud800", "surrogate"),
         ("x" * 256, "too long"),
         ("d/" * 600 + "x", "longer than"),
         ("", "has no name"),

@@ -151,7 +151,7 @@ class SqliteStore:
         """An empty one. Raises Denied where it would not be ours to make one."""
         above = self._path.parent
         with self._unavailable("opened"):
-            if above.exists() and not os.access(above, os.W_OK, effective_ids=True):
+            if above.exists() and not _may_write(above):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             db = self._connect(":memory:")
         with self._transaction("immediate", db):
@@ -288,6 +288,14 @@ class SqliteStore:
             if disk.f_bavail * disk.f_frsize < _A_FEW_PAGES:
                 return f"{error}: its disk is full"
         return str(error)
+
+
+def _may_write(directory: Path) -> bool:
+    """Whether it is ours to write to, if its disk were not read-only."""
+    return bool(
+        os.access(directory, os.W_OK, effective_ids=True)
+        or os.statvfs(directory).f_flag & os.ST_RDONLY
+    )
 
 
 def _takes_nothing(error: BaseException | None) -> bool:
