@@ -100,7 +100,7 @@ def test_a_key_that_is_lost_is_not_replaced_by_looking(tmp_path: Path) -> None:
     run(state, "attach", "test", str(image), "--format", "raw", "--level", "connected")
     (state / "key").unlink()
     code, told = run(state, "list")
-    assert (code, "restore the key file" in told) == (5, True), told
+    assert (code, "restore the key file" in told) == (11, True), told
     assert not (state / "key").exists()
 
 

@@ -116,7 +116,7 @@ def test_every_call_of_a_launch_and_of_a_removal_goes_wrong(
         if calls <= points:
             break
         points += 1
-    assert points > 12
+    assert points > 10, "of each kind of call that a deed makes, at least one went wrong"
     record_property("crash_points", points)
 
 
