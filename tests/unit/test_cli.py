@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from moorline import errors
 from moorline.cli import main
+from moorline.cli.attachments import named
 from moorline.cli.common import Progress
 from moorline.cli.extend import extend
+from moorline.cli.look import show
 from moorline.cli.output import age, details, dump, table
 from moorline.local_api.problem import EXIT_CODES, exit_code
 from moorline.ports.results import Trouble, View
@@ -58,7 +60,7 @@ def test_every_error_has_a_code_of_its_family() -> None:
         (["attach", "web01", "/x", "--connection", "f.json"], 2),
         (["attach", "web01", "--connection", "/no/such/file"], 3),
         (["attach", "web01", "nonsense://x", "--format", "raw"], 3),
-        (["attach", "web01", "relative.raw", "--format", "raw"], 3),
+        (["attach", "test", "relative.raw", "--format", "raw"], 3),
         (["attach", "nobody", "/etc/hostname", "--format", "raw"], 4),
         (["attach", "test", "/etc/hostname", "--format", "raw", "--timeout", "-1"], 2),
         (["attach", "test", "/etc/hostname", "--format", "vmdk"], 2),
@@ -223,3 +225,46 @@ def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:
         assert "interrupted" in waiting.communicate(timeout=10)[1]
         assert waiting.returncode == 130
         owner.kill()
+
+
+@pytest.mark.parametrize("typed", ["a.raw", "./a.raw", "sub/../a.raw", "../here/a.raw"])
+def test_a_relative_path_is_taken_from_the_current_directory(
+    runner: CliRunner,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+) -> None:
+    here = tmp_path_factory.mktemp("beside the state") / "here"
+    (here / "sub").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    attach = ["attach", "test", typed, "--format", "raw", "--level", "connected"]
+    told = runner.invoke(main, [*attach, "--dry-run"])
+    assert told.stderr.strip().startswith(f"moorline: there is no file a.raw in {here}")
+    (here / "a.raw").write_bytes(bytes(4096))
+    assert runner.invoke(main, attach).exit_code == 0
+    if "/" in typed:
+        assert f"{here}/a.raw" in runner.invoke(main, ["show", typed]).stdout
+        assert runner.invoke(main, ["detach", "test", typed]).exit_code == 0
+
+
+def test_what_is_asked_of_an_agent_is_no_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named("a.raw", None, "raw") == f"{tmp_path}/a.raw"
+    assert named("/a.raw", None, "raw") == "/a.raw"
+    assert named("quobyte://r/v/a.raw", None, "raw") == "quobyte://r/v/a.raw"
+    context = show.make_context("show", ["sub/a.raw"])
+    assert context.params["volume"] == f"{tmp_path}/sub/a.raw"
+    assert show.make_context("show", ["3f2a"]).params["volume"] == "3f2a"
+
+
+def test_a_current_directory_that_is_gone_is_no_traceback(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    attach = runner.invoke(main, ["attach", "test", "a.raw", "--format", "raw"])
+    assert (attach.exit_code, "current directory" in attach.stderr) == (3, True)
+    assert runner.invoke(main, ["show", "./a.raw"]).exit_code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moorline.core.pace import Pending
-from moorline.errors import Failed, Unavailable
+from moorline.errors import Failed, Refused, Unavailable
 from moorline.host.state import examine
 from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Command
@@ -263,6 +263,22 @@ def test_a_wish_for_a_guest_that_is_gone(scene: Scene) -> None:
     (finding,) = scene.moorline.maintenance.doctor().findings
     assert (finding.check, finding.next) == ("lost-guest", "moorline detach g1 vol-a")
     scene.moorline.attachments.detach("g1", "vol-a")
+    assert scene.found() == []
+
+
+def test_a_guest_that_was_made_anew_is_not_the_earlier_one_of_its_name(scene: Scene) -> None:
+    scene.attach()
+    scene.world.guests[GuestId("g1-anew")] = ToyGuest("g1")
+    del scene.world.guests[GuestId("g1")]
+    (finding,) = scene.moorline.maintenance.doctor().findings
+    assert finding.check == "lost-guest"
+    assert "wanted on an earlier guest of the name g1 (g1), which is not there" in finding.what
+    assert finding.next == "moorline detach g1 vol-a"
+    with pytest.raises(Refused, match=r"wanted on an earlier guest of the name g1 \(g1\)") as told:
+        scene.moorline.attachments.attach("g1-anew", scene.connection(), level=Level.CONNECTED)
+    assert "moorline detach g1 vol-a" in told.value.hint
+    scene.moorline.attachments.detach("g1", "vol-a")
+    scene.moorline.attachments.attach("g1-anew", scene.connection(), level=Level.CONNECTED)
     assert scene.found() == []
 
 

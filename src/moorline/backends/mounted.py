@@ -34,6 +34,8 @@ FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 _HOST = r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])"
 # What separates mount options, or escapes, is not for names.
 _PART = r"[^/,\\\s]+"
+_VOLUME_CHARACTERS = "a volume's name has A-Z a-z 0-9 _ - alone"
+_CHARACTERS = "its names may have all characters but blanks, commas and backslashes"
 
 
 def _names(text: str) -> frozenset[str]:
@@ -194,7 +196,7 @@ class Nfs(Mounted):
     def canonical(cls, share: str) -> str:
         match = re.fullmatch(rf"{_HOST}:(?P<path>(?:/{_PART})*/?)", share)
         if match is None or not match["path"] or {".", ".."} & set(match["path"].split("/")):
-            raise Refused(f"the {cls.kind} share is not HOST:/PATH")
+            raise Refused(f"the {cls.kind} share is not HOST:/PATH", hint=_CHARACTERS)
         return f"{match['host'].lower()}:{match['path'].rstrip('/') or '/'}"
 
 
@@ -214,7 +216,7 @@ class GlusterFs(Mounted):
         # Old clients show HOST:VOLUME.
         match = re.fullmatch(rf"{_HOST}:/?(?P<path>[A-Za-z0-9_-]+(?:/{_PART})*)/?", share)
         if match is None or {".", ".."} & set(match["path"].split("/")):
-            raise Refused("the glusterfs share is not HOST:/VOLUME")
+            raise Refused("the glusterfs share is not HOST:/VOLUME", hint=_VOLUME_CHARACTERS)
         return f"{match['host'].lower()}:/{match['path']}"
 
 
@@ -245,7 +247,7 @@ class Smbfs(Mounted):
         # Both names disregard case, the share's as the server's.
         match = re.fullmatch(rf"//{_HOST}(?P<path>(?:/{_PART})+)/?", share.replace("\\", "/"))
         if match is None or {".", ".."} & set(match["path"].split("/")):
-            raise Refused("the smbfs share is not //HOST/SHARE")
+            raise Refused("the smbfs share is not //HOST/SHARE", hint=_CHARACTERS)
         share, slash, directory = match["path"][1:].partition("/")
         return f"//{match['host'].lower()}/{share.lower()}{slash}{directory}"
 

@@ -181,7 +181,11 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
 def _export(export: str) -> tuple[tuple[str, ...], str]:
     registries, _, volume = export.partition("/")
     if not _VOLUME.fullmatch(volume):
-        raise Refused("the connection's export does not name a Quobyte volume")
+        raise Refused(
+            "the connection's export does not name a Quobyte volume",
+            hint="its name has 1 to 128 of A-Z a-z 0-9 _ . + - (no blanks), and begins with"
+            " a letter, a digit or _",
+        )
     names = registries.split(",")
     if len(names) > MOST_REGISTRIES:
         raise Refused(f"the connection's export has more than {MOST_REGISTRIES} registries")

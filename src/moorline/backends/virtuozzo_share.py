@@ -46,7 +46,11 @@ def read_share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
         )
     match = match if servers else plain
     if match is None:
-        raise Refused("the connection's export is not [MDS[,MDS…]:/]CLUSTER[:PASSWORD]")
+        raise Refused(
+            "the connection's export is not [MDS[,MDS…]:/]CLUSTER[:PASSWORD]",
+            hint="a cluster's name has 1 to 63 of A-Z a-z 0-9 _ - (no blanks), and begins with"
+            " no hyphen",
+        )
     password = match["password"]
     if password and len(password.encode()) > LONGEST_PASSWORD:
         raise Refused(f"the cluster's password is longer than {LONGEST_PASSWORD} bytes")

@@ -135,13 +135,14 @@ class Doctor:
     ) -> Iterator[Finding]:
         """What is wrong with wishes; with their links alone if guests cannot be looked at."""
         known = {guest.id: guest for guest in look.guests or ()}
+        names = {guest.name for guest in known.values()}
         for row in rows:
             guest = known.get(row.key.guest)
             try:
                 if look.guests is None or (guest is not None and guest.unreadable):
                     yield from self._ill(row.link, look.survey.links.inspect(row), look)
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
-                    yield findings.lost_guest(row)
+                    yield findings.lost_guest(row, made_anew=row.guest_name in names)
                 else:
                     yield from self._stale(row, guest)
                     seen = self._reconciler.observe(row, look.survey)

@@ -48,14 +48,23 @@ def written_beneath(link: str, why: str) -> Finding:
     )
 
 
-def lost_guest(row: Attachment) -> Finding:
-    """The guest of a wish is gone."""
+def lost_guest(row: Attachment, *, made_anew: bool) -> Finding:
+    """The guest of a wish is gone. *made_anew*: another has its name now."""
+    who = row.guest_name
+    if made_anew:
+        who = f"an earlier guest of the name {row.guest_name} ({row.key.guest})"
     return Finding(
         "lost-guest",
         row.key.volume,
-        f"volume {row.key.volume} is wanted on {row.guest_name}, which is not there any more",
-        "the wish cannot come true, and keeps its link",
-        command("moorline", "detach", row.guest_name or row.key.guest, row.key.volume),
+        f"volume {row.key.volume} is wanted on {who}, which is not there any more",
+        "the wish cannot come true, and keeps its link"
+        + ("; the guest that has the name now is another one, and can have it then" * made_anew),
+        command(
+            "moorline",
+            "detach",
+            row.key.guest if made_anew or not row.guest_name else row.guest_name,
+            row.key.volume,
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moorline.cli.attachments import named, volume_options
-from moorline.cli.common import Common, common, dry_run_option
+from moorline.cli.common import Common, common, dry_run_option, volume_argument
 from moorline.cli.output import aligned
 from moorline.model import Format
 from moorline.ports.results import Candidate
@@ -70,7 +70,7 @@ def adopt(
 
 @click.command()
 @click.argument("guest")
-@click.argument("volume")
+@volume_argument
 @dry_run_option
 @common
 def release(given: Common, guest: str, volume: str, dry_run: bool) -> None:

@@ -15,7 +15,9 @@ from moorline.cli.common import (
     F,
     common,
     dry_run_option,
+    from_here,
     timeout_option,
+    volume_argument,
 )
 from moorline.cli.output import table
 from moorline.core.untrusted import parse
@@ -59,7 +61,9 @@ def named(
         raise click.UsageError("give either URL|PATH or --connection FILE")
     if connection is not None and format_ is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
-    return volume_url if connection is None else read_connection(connection)
+    if connection is not None:
+        return read_connection(connection)
+    return None if volume_url is None else from_here(volume_url)
 
 
 @click.command()
@@ -129,7 +133,7 @@ def attach(
 
 @click.command()
 @click.argument("guest")
-@click.argument("volume")
+@volume_argument
 @timeout_option
 @dry_run_option
 @common
@@ -158,7 +162,7 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
 
 
 @click.command()
-@click.argument("volume")
+@volume_argument
 @click.option("--guest", metavar="GUEST", help="Only the wish for this guest.")
 @dry_run_option
 @common
@@ -232,6 +236,8 @@ def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:
     view = outcome.view
     if dry_run:
         text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
+        if outcome.unseen:
+            text += f"\nnot looked at: {outcome.unseen}"
     elif view.wanted == "absent":
         text = f"volume {view.volume} is detached from {view.guest}"
     else:

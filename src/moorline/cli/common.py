@@ -260,6 +260,35 @@ def common(command: F) -> Callable[..., Any]:
     return run
 
 
+def from_here(text: str) -> str:
+    """A path that was typed, from the root: an agent has another current directory.
+
+    A URL stays as it is. ".." is left in it: what is before it may be a symbolic link.
+    Raises Refused.
+    """
+    if text.startswith("/") or "://" in text:
+        return text
+    try:
+        return str(Path.cwd() / text)
+    except OSError as e:
+        raise errors.Refused(f"the current directory cannot be told: {e.strerror}") from e
+
+
+class VolumeName(click.ParamType):  # type: ignore[type-arg]
+    """A volume that is known: its id, the beginning of that, or the path or URL that was typed."""
+
+    name = "volume"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return from_here(value) if "/" in value else value
+        except errors.Refused as e:
+            self.fail(e.message, param, ctx)
+
+
+volume_argument = click.argument("volume", type=VolumeName(), metavar="VOLUME")
+
+
 def _check(arguments: Mapping[str, Any]) -> None:
     """Refuse what an agent would refuse, whether there is one or not."""
     for text in arguments.values():

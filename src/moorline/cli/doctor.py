@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from moorline.cli.common import Common, common, dry_run_option
+from moorline.cli.common import Common, common, dry_run_option, volume_argument
 from moorline.cli.events import line
 from moorline.cli.output import age, say
 from moorline.errors import Failed
@@ -44,7 +44,7 @@ def doctor(given: Common) -> None:
 
 
 @click.command()
-@click.argument("volume")
+@volume_argument
 @common
 def explain(given: Common, volume: str) -> None:
     """Say how a volume stands: which step waits, for what, for how long, what to do.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.common import Common, common, dry_run_option, timeout_option, volume_argument
 from moorline.cli.sizes import size as size_
 
 
 @click.command()
 @click.argument("guest")
-@click.argument("volume")
+@volume_argument
 @click.argument("size", required=False, callback=size_)
 @timeout_option
 @dry_run_option

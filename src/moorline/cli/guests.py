@@ -10,7 +10,7 @@ import click
 
 from moorline.cli.at_hand import AtHand, asked, driver_at_hand, typed
 from moorline.cli.attachments import read_connection
-from moorline.cli.common import Common, common, timeout_option
+from moorline.cli.common import Common, common, from_here, timeout_option
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -146,7 +146,7 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     if in_file and values["format"] is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     return {
-        "boot": read_connection(Path(boot)) if in_file else boot,
+        "boot": read_connection(Path(boot)) if in_file else from_here(boot),
         "format": values["format"],
         "connections": [read_connection(path) for path in values["connections"]],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from moorline.cli.common import Common, common
+from moorline.cli.common import Common, common, volume_argument
 from moorline.cli.output import details, table
 
 
@@ -24,7 +24,7 @@ def list_(given: Common) -> None:
 
 
 @click.command()
-@click.argument("volume")
+@volume_argument
 @common
 def show(given: Common, volume: str) -> None:
     """Show one volume: its link, who else holds it, the last error, what comes next.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moorline.core.asker import is_trusted
+from moorline.core.clashes import merge, refuse_clashes
 from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -100,8 +101,8 @@ class Wishes:
             link_only=level < Level.ATTACHED,
         )
         before = next((row for row in rows if row.key == key), None)
-        _refuse_clashes(wish, rows)
-        return before, _merge(before, wish)
+        refuse_clashes(wish, rows)
+        return before, merge(before, wish)
 
     def refuse_anothers_disk(self, before: Attachment | None, wish: Attachment) -> None:
         """Refuse to take for ours what bears the mark though we were never asked to plug it.
@@ -169,11 +170,11 @@ class Wishes:
             return row if row is None or row.hands_off else None
         mine = self.of(volume)
         named = [row for row in mine if guest in (row.key.guest, row.guest_name)]
-        if named:
-            return named[0]
+        if len(named) == 1 or any(row.key.guest == guest for row in named):
+            return min(named, key=lambda row: row.key.guest != guest)
         if not mine and ("/" in volume or is_whole(volume)):
             return None
-        # The guest may have been renamed since.
+        # It may have been renamed since, or an earlier guest have had its name.
         now = guest_called(guest, self._hypervisor).id
         named = [row for row in mine if row.key.guest == now]
         if named:
@@ -344,50 +345,3 @@ def _to_come(guest: str, level: Level) -> GuestName:
     if not is_uuid(guest):
         raise Refused(f"{guest!r} is no id of a guest: a UUID in lower case")
     return GuestName(GuestId(guest), guest)
-
-
-def _merge(before: Attachment | None, wish: Attachment) -> Attachment:
-    """Let a repeated wish raise the level of the one that stands, never lower it."""
-    if before is None:
-        return wish
-    wish = replace(wish, link_only=before.link_only and wish.link_only)
-    if before.link != wish.link:
-        raise Refused(
-            f"volume {wish.key.volume} is connected at {before.link}, and this connection"
-            f" or configuration puts it at {wish.link}",
-            hint="name it as it was named, or detach it first",
-        )
-    if before.want is Level.ABSENT:
-        return replace(wish, revision=before.revision)
-    if before.hands_off != wish.hands_off:
-        raise Refused(
-            f"volume {wish.key.volume} is wanted on {wish.guest_name} already,"
-            " and somebody else plugs its disk",
-            hint="detach it where it was attached",
-        )
-    if before.options != wish.options:
-        raise Refused(
-            f"volume {wish.key.volume} is wanted on {wish.guest_name} with other options",
-            hint="detach it first",
-        )
-    want = max(before.want, wish.want)
-    return replace(wish, want=want, since=before.since, revision=before.revision)
-
-
-def _refuse_clashes(wish: Attachment, rows: Sequence[Attachment]) -> None:
-    """One storage has one id, one id has one storage, and one guest that writes."""
-    for other in rows:
-        same_id = other.key.volume == wish.key.volume
-        same_place = other.place == wish.place
-        who = f"volume {other.key.volume} of {other.guest_name}"
-        if same_id and not same_place:
-            raise Refused(f"the id {wish.key.volume} belongs to another storage: {who}")
-        if same_place and not same_id:
-            raise Refused(f"the same storage is known under another id: {who}")
-        if not same_id or other.key == wish.key:
-            continue
-        if not (other.options.shared and wish.options.shared):
-            raise Refused(
-                f"volume {wish.key.volume} is wanted on {other.guest_name} already",
-                hint="detach it there first, or attach it as shared to both",
-            )

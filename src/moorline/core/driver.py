@@ -76,8 +76,8 @@ class _Attempt:
         self.steps.append(step)
 
     def about_to(self, step: Step) -> None:
-        self.trying = step
-        if step in _WORDS:
+        again, self.trying = step is self.trying, step
+        if step in _WORDS and not again:  # repeated, it is the pause that is told
             self.progress(f"{_WORDS[step]} volume {self.row.key.volume}")
 
     def pause(self, why: str, error: MoorlineError | None = None) -> None:

@@ -19,11 +19,14 @@ from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
+    Broken,
     DiskOptions,
+    Foreign,
     Format,
     Level,
     Linked,
     Seen,
+    Unknown,
     Unlinked,
 )
 from moorline.operations.released import Released
@@ -77,7 +80,7 @@ class Attacher:
             if dry_run:
                 seen = self._reconciler.observe(wish)
                 self._refuse_impossible(wish, seen)
-                return _foreseen(wish, seen)
+                return replace(_foreseen(wish, seen), unseen=_unseen(wish, seen))
         stubborn = timeout is not None
         timeout = DEFAULT_TIMEOUT if timeout is None else timeout
         end = time.monotonic() + timeout
@@ -145,31 +148,31 @@ class Attacher:
         survey = self._reconciler.survey()
         steps = [(row, self._due(row, survey)) for row in survey.rows]
         due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
-        left = {row.key: self._push(row, progress) for row in due}
+        left = {row.key for row in due if not self._push(row, progress)}
         if due:
             survey = self._reconciler.survey()  # what waits may have waited for what was done
-        for row in (row for row, step in steps if step in (Step.WAIT, Step.PARK)):
-            if self._due(row, survey) in (Step.WAIT, Step.PARK):
-                seen = self._reconciler.look(row, survey)
-                left[row.key] = view(row, seen, self._records.trouble(row.key))
-            else:
-                left[row.key] = self._push(row, progress)
-        told = [left.get(row.key) for row, _ in steps]
-        return [view for view in told if view is not None]
+        waiting = [row for row, step in steps if step in (Step.WAIT, Step.PARK)]
+        again = [row for row in waiting if self._due(row, survey) not in (Step.WAIT, Step.PARK)]
+        served = {row.key for row in again if self._push(row, progress)}
+        left |= {row.key for row in waiting} - served
+        if again:
+            survey = self._reconciler.survey()
+        # Not what a pass saw before it failed, but what is there now, as in a list.
+        return [
+            view(row, self._reconciler.look(row, survey), self._records.trouble(row.key))
+            for row, _ in steps
+            if row.key in left
+        ]
 
     def _due(self, row: Attachment, survey: Survey) -> Step | None:
         """The step that is next by *survey*; None: it can tell nothing of *row*."""
         seen = self._reconciler.look(row, survey)
         return None if isinstance(seen, str) else next_step(row.want, seen)
 
-    def _push(self, row: Attachment, progress: Progress) -> View | None:
-        """Take its steps as far as they go; describe it if it is not as wished then."""
+    def _push(self, row: Attachment, progress: Progress) -> bool:
+        """Take its steps as far as they go; whether it is as wished then."""
         done = self._settler.push(row, progress)
-        if isinstance(done, MoorlineError):
-            return view(row, str(done), self._records.trouble(row.key))
-        if done.step in (Step.NOTHING, Step.FORGET):
-            return None
-        return view(row, done.seen, self._records.trouble(row.key))
+        return not isinstance(done, MoorlineError) and done.step in (Step.NOTHING, Step.FORGET)
 
     def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
         """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
@@ -195,6 +198,18 @@ class Attacher:
         source = self._reconciler.verify(wish)
         if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(wish.key.guest, source, wish.options)
+
+
+def _unseen(wish: Attachment, seen: Seen) -> str:
+    """What cannot be told of a volume that is not linked yet."""
+    match seen.link:
+        case Linked():
+            return ""
+        case Unlinked():
+            why = f"{wish.link} is not connected yet"
+        case Broken(reason) | Foreign(reason) | Unknown(reason):
+            why = reason
+    return f"the volume itself, its size and format: {why}"
 
 
 def _foreseen(row: Attachment, seen: Seen) -> Outcome:

@@ -67,6 +67,8 @@ class Outcome(Result):
 
     steps: list[str]
     view: View
+    unseen: str = field(default="", kw_only=True)
+    """What a dry run could not look at, and why: that may still be refused. '': nothing."""
 
 
 @dataclass(frozen=True, slots=True)
