@@ -128,7 +128,7 @@ def test_the_connector_works_in_an_unmodified_os_brick(volume: HyperScaleVolume)
 
 def test_the_bridge_works(volume: HyperScaleVolume, locks: Path) -> None:
     verbs = ["connect", "inspect", "verify", "disconnect", "inspect"]
-    answers = ["NoneType", "Linked", "NoneType", "NoneType", "Unlinked"]
+    answers = ["NoneType", "Linked", "BlockDevice", "NoneType", "Unlinked"]
     assert bridge(volume, locks, *verbs) == answers
     assert volume.loop is None
     assert list(locks.iterdir()) == []
