@@ -28,10 +28,10 @@ def openers(path: Path, proc: Path = PROC) -> list[str]:
 
 
 def processes(proc: Path) -> Iterator[Path]:
-    """The directories of all processes that we see."""
-    for name in os.listdir(proc):  # noqa: PTH208 - names alone, and no stat
-        if name.isdigit():
-            yield proc / name
+    """The directories of all processes that we see, the smallest id first."""
+    names = os.listdir(proc)  # noqa: PTH208 - names alone, and no stat
+    for number in sorted(int(name) for name in names if name.isdigit()):
+        yield proc / str(number)
 
 
 def _uses(process: Path, path: str) -> bool:
