@@ -14,7 +14,7 @@ from lab.command import Moorline
 from moorline.config import HOST_STATE_DIR
 
 GROUP = "users"
-DENIED, UNAVAILABLE = 9, 5
+DENIED, UNAVAILABLE = 9, 11
 
 
 @pytest.fixture
