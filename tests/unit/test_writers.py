@@ -280,11 +280,23 @@ def test_what_a_guest_wrote_into_a_raw_disk_names_nothing(here: Here, tmp_path: 
 # --- two mounts, and shares that do not answer ----------------------------------
 
 
+class Asked(ToyHost):
+    """Notes which mounts are asked for files: one that hangs would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Path] = []
+
+    def files(self, share: Path, images: Any) -> Any:
+        self.asked.append(share)
+        return super().files(share, images)
+
+
 class Two:
     """Two mounts of a toy host, and a guest that has a file on the second."""
 
     def __init__(self, rig: Rig, first: tuple[str, str], second: tuple[str, str]) -> None:
-        self.host = ToyHost()
+        self.host = Asked()
         files = frozenset({"disk"})
         self.host.mount(first[1], "/m/one", first[0], ToyShare(files=files))
         self.host.mount(second[1], "/m/two", second[0], ToyShare(files=files))
@@ -334,6 +346,7 @@ def test_another_share_is_another_file_and_holds_nobody_up(
     two.refuse_others()
     two.host.share("/m/two").hangs = True
     two.refuse_others()
+    assert Path("/m/two") not in two.host.asked
 
 
 def test_file_systems_are_told_apart_by_their_device_first(rig: Rig) -> None:
