@@ -156,7 +156,7 @@ def test_a_dead_share_leaves_the_device_to_the_guest_that_runs(story: PloopStory
     os.kill(client(story.cluster.name), signal.SIGKILL)
     until(lambda: story.views()[0]["seen"] == "broken")
     parked = story.run("attach", code=7)
-    assert f"stop its users first: {story.guest.name}" in parked.stderr
+    assert f"who has it open: {story.guest.name}" in parked.stderr
     assert story.moorline("sweep", *options, code=5)
     assert story.verbs() == ["mount"]
     assert device.exists()

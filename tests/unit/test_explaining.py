@@ -56,7 +56,8 @@ def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Sc
     share.error, share.clients = errno.ENOTCONN, None
     (finding,) = scene.moorline.maintenance.doctor().findings
     assert finding.check == "broken-link"
-    assert "stop its users first: g1" in finding.what
+    assert "who has it open: g1" in finding.what
+    assert finding.next == "moorline detach g1 vol-a", "the guest need not stop for that"
     scene.world.guests[GuestId("g1")].running = False
     assert scene.found() == ["not-as-wished"]
 

@@ -130,7 +130,7 @@ def test_what_waits_for_another_volume_is_looked_at_after_it(scene: Scene) -> No
     scene.records.put(replace(row, want=Level.ABSENT))
     share = scene.host.share(scene.link())
     share.error, share.clients = errno.EIO, None
-    assert "stop its users first: g2" in scene.moorline.attachments.show("vol-a")[0].next
+    assert "who has it open: g2" in scene.moorline.attachments.show("vol-a")[0].next
     assert scene.moorline.attachments.sweep() == []
     assert scene.host.share(scene.link()).error == 0
 

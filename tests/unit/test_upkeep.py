@@ -256,7 +256,8 @@ def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
     loop.settles()
     rig.world.failing.add("s1")
     loop.upkeep.wake()
-    until(lambda: loop.whys() == ["/toy/s1 fails; stop its users first: g1"])
+    why = "/toy/s1 fails; detach its disks from, or stop, who has it open: g1"
+    until(lambda: loop.whys() == [why])
     trouble = loop.trouble("v1")
     assert trouble
     assert trouble.error == "notours"

@@ -128,7 +128,15 @@ class Doctor:
         # What goes waits for whoever may need its link.
         waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
-        return [*map(findings.unreadable_guest, own or (waits if found else ())), *found]
+        unreadable = map(findings.unreadable_guest, own or (waits if found else ()))
+        return [*unreadable, *found, *self._paused(row)]
+
+    def _paused(self, row: Attachment) -> Iterator[Finding]:
+        """What keeps the guest of a wish from going on."""
+        if self._around.inventory is not None:
+            with suppress(MoorlineError):  # told of the wish itself
+                found = self._around.inventory.diagnose([])
+                yield from (each for each in found if each.subject == row.guest_name)
 
     def _wishes(
         self, rows: Sequence[Attachment], look: _Look, troubles: Mapping[str, Trouble | None]
@@ -186,7 +194,8 @@ class Doctor:
             case Broken() if step is Step.WAIT:
                 yield findings.failing_share(row, reason(step, seen))
             case Broken() if step is Step.PARK:
-                stop = self._stop((*seen.users, row.guest_name)[0])
+                own = not row.hands_off and set(seen.users) <= {row.guest_name}
+                stop = "" if own else self._stop((*seen.users, row.guest_name)[0])
                 yield findings.broken_link(row, reason(step, seen), stop)
 
     def _replaced(self, row: Attachment, seen: Seen) -> str:

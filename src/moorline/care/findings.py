@@ -139,13 +139,17 @@ def cut_off_share(row: Attachment, why: str) -> Finding:
 
 
 def broken_link(row: Attachment, why: str, stop: str) -> Finding:
-    """A link does not work under a guest that runs. *stop*: the command to stop it."""
+    """A link does not work under a guest that runs.
+
+    *stop*: the command to stop it, where to detach the volume would not do; else ''.
+    """
     return Finding(
         "broken-link",
         row.link,
         why,
-        "it is not seen to be dead, so it is made anew only when no running guest has it open",
-        stop,
+        "it is not seen to be dead, so it is made anew only when no running guest has it open:"
+        " what was detached for that can be attached again then",
+        stop or command("moorline", "detach", row.guest_name, row.key.volume),
     )
 
 

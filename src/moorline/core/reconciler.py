@@ -318,7 +318,8 @@ def reason(step: Step, seen: Seen) -> str:
     if step is Step.PARK and isinstance(seen.link, Foreign):
         return seen.link.reason
     if step is Step.PARK and isinstance(seen.link, Broken):
-        return f"{seen.link.reason}; stop its users first: {', '.join(seen.users)}"
+        who = ", ".join(seen.users)
+        return f"{seen.link.reason}; detach its disks from, or stop, who has it open: {who}"
     if step is Step.PARK:
         return seen.elsewhere or over(seen)
     if step is Step.WAIT:

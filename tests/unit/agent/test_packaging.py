@@ -68,6 +68,18 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, about_it) == (0, []), done.stderr
 
 
+def test_whoever_looks_at_the_unit_or_its_log_is_led_to_our_pages() -> None:
+    assert settings()["SyslogIdentifier"] == "moorline-agent"
+    pages = settings()["Documentation"].split()
+    installed = "file:/opt/moorline/share/doc/moorline/"
+    docs = PACKAGING.parent / "docs"
+    assert all((docs / page.removeprefix(installed)).is_file() for page in pages)
+    installing = "install -D -m 644 -t /opt/moorline/share/doc/moorline docs/*.md"
+    assert installing in (docs / "operations.md").read_text()
+    slice = (PACKAGING / "moorline.slice").read_text()
+    assert f"Documentation={installed}operations.md" in slice
+
+
 def told() -> set[str]:
     """The names that an agent's page has."""
     metrics = Metrics()

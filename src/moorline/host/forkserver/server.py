@@ -24,6 +24,7 @@ from typing import Any
 
 from moorline.errors import MoorlineError
 from moorline.host.linux import fork
+from moorline.host.process_name import call_self
 
 READY = b"ready"
 """The first packet that it sends; anything else says why the module cannot be imported."""
@@ -34,6 +35,7 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 def main(module: str) -> None:
     """Import *module* and serve until the other end of standard input is closed."""
+    call_self("moorline-call")
     control = socket.socket(fileno=0)
     try:
         answer: Answer = importlib.import_module(module).answer

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from moorline.errors import Refused
+from moorline.host.process_name import call_self
 
 _MOST_LINKS = 40
 """As many as the kernel follows."""
@@ -25,6 +26,7 @@ READY = b"{}\n"
 
 def main() -> None:
     """Answer each line of standard input with one on standard output."""
+    call_self("moorline-look")
     os.write(1, READY)
     for line in sys.stdin.buffer:
         os.write(1, json.dumps(answer(json.loads(line))).encode() + b"\n")

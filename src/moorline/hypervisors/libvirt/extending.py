@@ -70,6 +70,6 @@ def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:
         # Whoever else writes to it while QEMU has it open destroys it.
         raise Refused(
             f"volume {volume} is {disk.format}, and cannot be made larger while {domain.name} runs",
-            hint="stop the guest or detach the volume first",
+            hint="detach the volume first, and attach it again afterwards",
         )
     return disk

@@ -26,6 +26,7 @@ from moorline.hypervisors.libvirt.extending import extensible, measure_here, rep
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.machines import LibvirtMachines
 from moorline.hypervisors.libvirt.openfiles import with_stale
+from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.survey import Survey, as_named, located, look
@@ -162,7 +163,10 @@ class Libvirt:
                 if error is None and domain.saved is not None:
                     error = _saved(domain.name, volume)
                 if error is not None:
-                    raise error
+                    half = domain.live or domain.defined
+                    at = half.disks.get(volume) if half is not None else None
+                    target = at.target if at is not None else ""
+                    raise with_job(self._connection, guest, domain.name, target, error)
                 return
             time.sleep(_LOOK)
 
@@ -175,9 +179,13 @@ class Libvirt:
             # QEMU would make a file as long or as short as it is told.
             raise Failed(f"the storage of volume {volume} has {sizes.storage} bytes, not {size}")
         if size != sizes.guest:
-            self._connection.change(
-                guest, lambda virt: self._handle(virt, guest).blockResize(target, size, BYTES)
-            )
+            try:
+                self._connection.change(
+                    guest, lambda virt: self._handle(virt, guest).blockResize(target, size, BYTES)
+                )
+            except Failed as e:
+                name = self._look(guest).name
+                raise with_job(self._connection, guest, name, target, e) from e
         return size
 
     def machines(self) -> LibvirtMachines:

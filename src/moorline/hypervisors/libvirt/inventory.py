@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt import propagation
+from moorline.hypervisors.libvirt import paused, propagation
 from moorline.hypervisors.libvirt.access import qemu_ids, user_name
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
@@ -57,11 +57,12 @@ class LibvirtInventory:
         )
 
     def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
-        if not self._system:
-            return []  # QEMU runs as we do, in our namespace
+        found = self._connection.look("paused guests", paused.findings)
+        if not self._system or not places:
+            return found  # QEMU runs as we do, in our namespace
         capabilities = self._connection.look("capabilities", lambda virt: virt.getCapabilities())
         ids = qemu_ids(capabilities)
-        found = [*_traps(places)]
+        found += _traps(places)
         return [*found, *_unreachable(places, *ids)] if ids else found
 
     def facts(self) -> Mapping[str, str]:

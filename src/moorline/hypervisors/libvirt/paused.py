@@ -1,0 +1,87 @@
+"""What is in the way at a disk: no space, for which QEMU pauses the guest, or a block job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.errors import MoorlineError
+from moorline.hypervisors.libvirt.connection import Connection, module
+from moorline.hypervisors.libvirt.propagation import PROC, covering, table
+from moorline.model import GuestId
+from moorline.ports.inspection import Finding
+
+LIST_PAUSED = 32
+"""VIR_CONNECT_LIST_DOMAINS_PAUSED"""
+PAUSED, IO_ERROR, NO_SPACE = 3, 5, 2
+"""VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_IOERROR, VIR_DOMAIN_DISK_ERROR_NO_SPACE"""
+
+
+def findings(virt: Any) -> list[Finding]:
+    """What keeps guests paused that nobody has paused."""
+    found: list[Finding] = []
+    for domain in virt.listAllDomains(LIST_PAUSED):
+        with suppress(module().libvirtError):  # it is gone, or goes on, since it was listed
+            if tuple(domain.state()) == (PAUSED, IO_ERROR):
+                found += _of(domain)
+    return found
+
+
+def _of(domain: Any) -> Iterator[Finding]:
+    disks = ET.fromstring(domain.XMLDesc()).findall("devices/disk")  # noqa: S314 - libvirt's own
+    paths = {_get(disk, "target", "dev"): _path(disk) for disk in disks}
+    # libvirt may know that it was an error of a disk's, and not of which.
+    errors = domain.diskErrors() or {"": 0}
+    for device, error in sorted(errors.items()):
+        full = error == NO_SPACE
+        path = paths.get(device, "")
+        why = "there is no space left for" if full else "there was an I/O error of"
+        yield Finding(
+            "paused-guest",
+            domain.name(),
+            f"{domain.name()} is paused: {why} its disk {device or '(which is not told)'}"
+            + (f", {path}" if path else "")
+            + (f", on {share}" if (share := _share(path)) else ""),
+            ("make room on it first" if full else "see to its storage first")
+            + ": then the guest goes on where it stands, and nothing is lost",
+            shlex.join(["virsh", "resume", domain.name()]),
+        )
+
+
+def with_job(
+    connection: Connection, guest: GuestId, name: str, target: str, error: MoorlineError
+) -> MoorlineError:
+    """*error*, and what to do where a block job of the disk *target* is its cause."""
+    try:
+        job = connection.look(
+            guest, lambda virt: virt.lookupByUUIDString(guest).blockJobInfo(target, 0)
+        )
+    except MoorlineError:
+        return error
+    if not job:
+        return error
+    info = shlex.join(["virsh", "blockjob", name, target])
+    return type(error)(
+        error.message,
+        hint=f"a block job (a copy, a commit, a backup) has the disk: `{info} --info` tells how"
+        f" far it is, `{info} --pivot` or `--abort` ends it",
+    )
+
+
+def _share(path: str) -> str:
+    try:
+        return covering(table(PROC / "self"), path).target if path else ""
+    except OSError:
+        return ""
+
+
+def _path(disk: ET.Element) -> str:
+    return _get(disk, "source", "file") or _get(disk, "source", "dev")
+
+
+def _get(element: ET.Element, child: str, attribute: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(attribute, "")
