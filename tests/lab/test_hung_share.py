@@ -21,8 +21,10 @@ from lab.guest import Guest, pattern
 from lab.host import umount
 from moorline import wiring
 from moorline.api import Moorline
-from moorline.errors import MoorlineError
+from moorline.errors import MoorlineError, Uncertain
 from moorline.host.linux import LOOK_DEADLINE
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
+from moorline.model import VolumeId
 
 T = TypeVar("T")
 SHARES = 3
@@ -268,4 +270,33 @@ def test_a_disk_on_a_lazily_unmounted_share_can_be_detached(scene: Scene, guest:
     umount(scene.mount_point(), "-l")
     scene.detach(guest.name, volume)
     assert halves(guest.domain, volume) == (False, False)
+    assert scene.is_clean()
+
+
+def test_a_guest_whose_detach_hangs_in_libvirt_hides_no_other(
+    scene: Scene, guest: Guest, second_guest: Guest
+) -> None:
+    """QEMU waits for what the guest writes, and libvirt for QEMU; it still lists domains."""
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    device = guest.wait_for(volume.id)
+    hypervisor = Libvirt(deadline=3)
+    before = {each.name: each for each in hypervisor.survey()}
+    scene.share.daemon(hang=True)
+    try:
+        guest.agent.run(f"dd if=/dev/zero of=/dev/{device} bs=64k count=1 conv=fsync 2>&1 &")
+        time.sleep(1)  # until the guest writes it
+        ask = partial(hypervisor.detach, before[guest.name].id, VolumeId(volume.id))
+        ask()  # the guest is asked for the disk; whoever asks again waits for QEMU
+        with pytest.raises(Uncertain):
+            ask()
+        now = {each.name: each for each in hypervisor.survey()}
+        assert now[second_guest.name] == before[second_guest.name]
+        assert "still hangs" in now[guest.name].unreadable
+        assert now[guest.name].paths == before[guest.name].paths
+    finally:
+        scene.share.daemon()
+    until(lambda: not any(each.unreadable for each in hypervisor.survey()), 30)
+    hypervisor.close()
+    scene.detach(guest.name, volume)
     assert scene.is_clean()

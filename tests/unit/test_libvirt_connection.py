@@ -153,6 +153,34 @@ def test_a_survey_is_refused_while_a_call_hangs(stone: threading.Event) -> None:
     hypervisor.close()
 
 
+def test_a_guest_about_which_a_call_hangs_hides_no_other(
+    stone: threading.Event, tmp_path: Path
+) -> None:
+    """It may have any disk, beside those that it was last seen to have."""
+    guest = (
+        "<domain type='test'><name>{0}</name><uuid>6695eb01-f6a4-8304-79aa-0000000000{1}</uuid>"
+        "<memory>8192</memory><os><type>hvm</type></os>"
+        "<devices><disk><source file='/mnt/{0}'/><target dev='vda'/></disk></devices></domain>"
+    )
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{guest.format('web01', '01')}{guest.format('web02', '02')}</node>")
+    hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
+    before = {each.name: each for each in hypervisor.survey()}
+    for lane in (before["web01"].id, "web01"):
+        stone.clear()
+        hang(hypervisor._connection, lane, stone)
+        for _ in range(2):
+            now = {each.name: each for each in hypervisor.survey()}
+            assert now["web02"] == before["web02"]
+            assert "still hangs" in now["web01"].unreadable
+            assert "web01" in now["web01"].remedy
+            assert (now["web01"].paths, now["web01"].disks) == ({"/mnt/web01"}, {})
+        stone.set()
+        until(lambda: not hypervisor._connection.stuck())
+        assert {each.name: each for each in hypervisor.survey()} == before
+    hypervisor.close()
+
+
 # --- families of errors -----------------------------------------------------------
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.libvirt.hardware import Hardware
-from moorline.hypervisors.libvirt.machines import LibvirtMachines
+from moorline.hypervisors.libvirt.machines import LibvirtMachines, twins
 from moorline.model import GuestId
+
+libvirt = pytest.importorskip("libvirt")
 
 GOLDEN = Hardware(
     template=(
@@ -98,6 +102,38 @@ def test_two_guests_do_not_get_one_mac_address(machines: Seen) -> None:
         machines.id("web02")
     for name in ("web02", "web03"):
         machines.define(name, with_card(""))
+
+
+@dataclass
+class Unread:
+    """libvirt's connection, one of whose guests cannot be read."""
+
+    virt: Any
+    why: Callable[[], str]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.virt, name)
+
+    def listAllDomains(self, flags: int = 0) -> list[Any]:
+        return [Unread(each, self.why) for each in self.virt.listAllDomains(flags)]
+
+    def XMLDesc(self, flags: int = 0) -> str:
+        return self.why() if self.virt.name() == "broken" else str(self.virt.XMLDesc(flags))
+
+
+def not_printed() -> str:
+    raise libvirt.libvirtError("it is so")
+
+
+@pytest.mark.parametrize("why", [not_printed, lambda: "<domain"])
+def test_a_guest_that_cannot_be_read_keeps_none_from_being_made(
+    machines: Seen, why: Callable[[], str]
+) -> None:
+    machines.define("web01", with_card(f"<mac address='{MAC}'/>"))
+    machines.define("broken", GOLDEN)
+    macs = frozenset({MAC.lower()})
+    found = machines._connection.look("guests", lambda v: twins(Unread(v, why), "x", macs))
+    assert found == [(MAC.lower(), "web01")]
 
 
 def test_of_two_at_once_one_gets_the_mac_address(machines: Seen) -> None:

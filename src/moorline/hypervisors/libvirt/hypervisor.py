@@ -94,9 +94,8 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: _found(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
-        if stuck := self._connection.stuck():
-            raise Uncertain(f"libvirt does not answer about {', '.join(sorted(stuck))}")
-        guests = self._connection.look("all guests", self._survey.guests)
+        hang = self._connection.stuck()
+        guests = self._connection.look("all guests", lambda v: self._survey.guests(v, hang))
         return located(guests, self._places)
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:

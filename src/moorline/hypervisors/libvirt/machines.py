@@ -147,8 +147,8 @@ class LibvirtMachines:
         return from_scratch(name, asked, self._connection.look("QEMU", _platform))
 
     def _refuse_twins(self, name: str, macs: frozenset[str]) -> None:
-        if macs and (twins := self._connection.look("guests", lambda v: _twins(v, name, macs))):
-            mac, other = twins[0]
+        if macs and (found := self._connection.look("guests", lambda v: twins(v, name, macs))):
+            mac, other = found[0]
             raise Refused(
                 f"the template gives {name} the MAC address {mac}, which {other} has",
                 hint="without <mac> in the template, libvirt makes one for each guest",
@@ -177,7 +177,7 @@ def _definition(domain: Any) -> ET.Element:
     return ET.fromstring(domain.XMLDesc(INACTIVE))  # noqa: S314 - libvirt's own output
 
 
-def _twins(virt: Any, name: str, macs: frozenset[str]) -> list[tuple[str, str]]:
+def twins(virt: Any, name: str, macs: frozenset[str]) -> list[tuple[str, str]]:
     """Which of *macs* other guests have, and who."""
     others = [domain for domain in virt.listAllDomains() if domain.name() != name]
     return [(mac, each.name()) for each in others for mac in _addresses(each) & macs]
@@ -188,9 +188,11 @@ def _addresses(domain: Any) -> frozenset[str]:
     try:
         return addresses(ET.fromstring(domain.XMLDesc()))  # noqa: S314 - libvirt's own output
     except libvirt.libvirtError as e:
-        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN and not domain.connect().isAlive():
             raise
-        return frozenset()  # it is gone since it was listed
+        return frozenset()  # it is gone since it was listed, or cannot be read
+    except ET.ParseError:
+        return frozenset()
 
 
 def _machine(domain: Any) -> Machine:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
-from moorline.errors import Unavailable
+from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain import Domain, parse
 from moorline.hypervisors.libvirt.openfiles import with_stale
@@ -60,12 +60,23 @@ class Survey:
     def __init__(self) -> None:
         self._read: dict[str, _Read] = {}
 
-    def guests(self, virt: Any) -> Sequence[Guest]:
-        """Look at all domains. Raises libvirt's errors if they cannot be listed."""
+    def guests(self, virt: Any, hang: frozenset[str] = frozenset()) -> Sequence[Guest]:
+        """Look at all domains, but for those whose UUID or name is among *hang*.
+
+        Those are not asked, which would hang, too. Raises libvirt's errors if domains cannot
+        be listed, Uncertain if what hangs is none of them.
+        """
+        domains = virt.listAllDomains()
+        silent = {each.UUIDString() for each in domains if hang & _names(each)}
+        if lost := hang.difference(*map(_names, domains)):
+            raise Uncertain(f"libvirt does not answer about {', '.join(sorted(lost))}")
         # Two questions for all, instead of one for each that is stopped: who is
         # saved after both was seen running, with the same disks.
         saved = _saved(virt)
-        first = {each: _told(each, each.XMLDesc) for each in virt.listAllDomains()}
+        first = {
+            each: self._silent(each) if each.UUIDString() in silent else _told(each, each.XMLDesc)
+            for each in domains
+        }
         saved |= _saved(virt)
         read: dict[str, _Read] = {}
         guests = []
@@ -78,8 +89,19 @@ class Survey:
             if isinstance(guest, Guest):  # else it is gone since it was listed
                 named = read.get(guest.id)
                 guests.append(pools.resolved(guest, named.volumes) if named else guest)
-        self._read = read
+        self._read = read | {uuid: self._read[uuid] for uuid in silent & self._read.keys()}
         return [_as_it_runs(guest) for guest in guests]
+
+    def _silent(self, domain: Any) -> Guest:
+        """A domain that is not asked, with what it was last seen to have."""
+        why = "an earlier call to libvirt about it still hangs"
+        known = self._read.get(domain.UUIDString())
+        guest = Guest(GuestId(domain.UUIDString()), domain.name(), True, {}, frozenset())
+        if known is not None:
+            guest = replace(known.guest, disks={})
+        return replace(
+            guest, unreadable=why, remedy=shlex.join(("virsh", "domjobinfo", guest.name))
+        )
 
     def _guest(self, domain: Any, unsaved: str | None, read: dict[str, _Read]) -> Guest:
         """Look at a domain, and put what was found into *read*."""
@@ -211,6 +233,11 @@ def _reading(domain: Any, defined: str = "") -> Iterator[None]:
         raise _Unreadable(_unreadable(domain, str(e), defined)) from e
     except ET.ParseError as e:
         raise _Unreadable(_unreadable(domain, f"its XML is broken: {e}", defined)) from e
+
+
+def _names(domain: Any) -> frozenset[str]:
+    """What a domain may be called by whoever asks about it; libvirt is not asked for it."""
+    return frozenset({domain.UUIDString(), domain.name()})
 
 
 def _unreadable(domain: Any, why: str, defined: str) -> Guest:
