@@ -16,7 +16,7 @@ import pytest
 from mounts_rig import CLIENTS
 from virtuozzo_rig import SETTINGS, FuseRig, ToyRig, connection
 
-from moorline.backends.virtuozzo import MountSettings
+from moorline.backends.virtuozzo_settings import MountSettings
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux
 from moorline.hypervisors.libvirt.disk import disk_xml

@@ -10,7 +10,8 @@ from typing import Any
 from mounts_rig import OnFuse, OnToyHost
 
 from lab.virtuozzo.cluster import Virtuozzo as Lab
-from moorline.backends.virtuozzo import MountSettings, Virtuozzo
+from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends.virtuozzo_settings import MountSettings
 from moorline.errors import Failed
 from moorline.host.linux import Linux
 from moorline.ports import Command

@@ -79,9 +79,27 @@ def test_a_directory_that_moved_has_the_same_wishes(scene: Scene, stopped: Any) 
         shutil.copy2(state / name, copy / name)
     elsewhere = ["--state-dir", str(copy)]
     assert len(scene.moorline.json("list", *elsewhere)) == 1
-    told = scene.moorline("detach", stopped.name(), volume.id, *elsewhere, code=REFUSED).stderr
-    assert "set the option back" in told
-    assert "still" in scene.moorline("forget", volume.id, *elsewhere, code=REFUSED).stderr
-    scene.moorline("release", stopped.name(), volume.id, *elsewhere)
-    scene.detach(stopped.name(), volume)
+    scene.moorline("detach", stopped.name(), volume.id, *elsewhere)
+    assert not scene.mounts()
+    assert scene.moorline.json("list", *elsewhere) == []
+    scene.moorline("forget", volume.id)
     assert scene.is_clean()
+
+
+def test_another_mount_point_base_leaves_nothing_behind(scene: Scene, guest: Any) -> None:
+    """New volumes go to the new directory; what is attached is undone where it is."""
+    old, new = scene.volume(), scene.volume()
+    scene.attach(guest.name, old)
+    base = scene.directory / "elsewhere"
+    options = f"[libvirt]\nquobyte_mount_point_base = {base}\n"
+    conf = ["--config-file", str(scene.write("base.conf", options))]
+    assert [row["seen"] for row in scene.moorline.json("list", *conf)] == ["attached"]
+    scene.attach(guest.name, new, *conf)
+    assert sorted(Path(mount.target).parent == base for mount in scene.mounts()) == [False, True]
+    scene.attach(guest.name, old, *conf, code=REFUSED)
+    scene.moorline("sweep", *conf)
+    scene.detach(guest.name, old, *conf)
+    assert [Path(mount.target).parent for mount in scene.mounts()] == [base]
+    scene.detach(guest.name, new)  # by the options of before
+    assert scene.is_clean()
+    assert not list(base.iterdir())

@@ -9,7 +9,7 @@ import pytest
 
 from moorline.core.locks import Lanes
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
-from moorline.model import DiskOptions, GuestId, Level, VolumeId
+from moorline.model import DiskOptions, GuestId, Level, LinkName, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
@@ -334,11 +334,14 @@ def test_a_dead_share_is_mounted_anew_and_the_disk_that_was_on_it_is_lost(rig: R
 
 
 def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
-    rig.owner().attachments.attach("g1", connection("a"))
+    rig.world.guests[GuestId("g1")].running = False
+    rig.wish("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
-    rig.records.put(replace(row, link=type(row.link)("/old/s1")))
-    with pytest.raises(Refused, match="which the configuration now puts at"):
-        rig.owner().attachments.detach("g1", "a")
+    rig.records.put(replace(row, link=LinkName("/old/s1")))  # of before an option was changed
+    assert rig.owner().attachments.sweep() == []
+    assert rig.world.mounts == {"/old/s1": "s1"}
+    assert _detach(rig, "g1", "a") == ["detach", "disconnect", "forget"]
+    assert (rig.world.mounts, rig.world.violations) == ({}, [])
 
 
 def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:

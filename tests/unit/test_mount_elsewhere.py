@@ -134,6 +134,16 @@ def test_other_namespaces_are_named(table: Table) -> None:
     assert sorted(seen_at(AT, table.root)) == ["exporter (11)", "sleep (9)"]
 
 
+def test_a_copy_of_the_same_share_s_other_mount_is_not_meant(table: Table) -> None:
+    """A share can be mounted in two directories by one name, and who is apart sees both."""
+    other = f"/elsewhere/{AT.name}"
+    table.mounted(line(other, "0:42"))
+    home = table.process(9, "qemu", namespace="a guest's", mounts=line(other, "0:42"))
+    assert seen_at(AT, table.root) == []
+    (home / "mountinfo").write_text("\n".join([line(other, "0:42"), line(str(AT)), ""]))
+    assert seen_at(AT, table.root) == ["qemu (9)"]
+
+
 def test_our_own_namespace_is_no_other(table: Table) -> None:
     table.mounted(line(str(AT)))
     table.process(9, "sleep", mounts=line(str(AT)))

@@ -334,11 +334,11 @@ def test_of_no_state_nothing_is_told_and_none_is_made(host: Host) -> None:
 
 
 def test_what_is_gone_is_forgotten_wherever_the_options_put_it_now(host: Host) -> None:
-    """And what is not gone is not; release works in any case."""
+    """Also where they say no longer that there is such a place at all."""
     base, conf = host.directory / "old", host.directory / "base.conf"
 
     def options(at: Path) -> None:
-        conf.write_text(f"[libvirt]\nnfs_mount_point_base = {at}\n")
+        conf.write_text(f"[libvirt]\ngpfs_mount_point_base = {at}\n")
 
     def run(*words: str) -> tuple[int, str]:
         given = ["--state-dir", str(host.state), "-c", host.uri, "--config-file", str(conf)]
@@ -346,7 +346,7 @@ def test_what_is_gone_is_forgotten_wherever_the_options_put_it_now(host: Host) -
         return done.exit_code, done.output
 
     options(base)
-    url = "nfs://127.0.0.1/export/disk.raw"
+    url = f"gpfs://{base}/disk.raw"
     words = ("attach", "test", url, "--format", "raw", "--volume", "v1", "--level", "connected")
     assert run(*words, "--timeout", "0")[0] in (5, 6)
     options(host.directory / "new")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.backends.virtuozzo import MountSettings, Virtuozzo, settings_of
+from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends.virtuozzo_settings import MountSettings, settings_of
 from moorline.errors import Refused
 from moorline.model import Caching, ImageFile
 from moorline.ports import Mount

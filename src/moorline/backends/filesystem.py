@@ -11,13 +11,13 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from moorline.backends import images, mountpoint
 from moorline.backends.hold import Hold, hold_file
-from moorline.backends.mounting import broken, said, topmost, unmount
+from moorline.backends.mounting import broken, covering, said, topmost, unmount
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
@@ -51,6 +51,8 @@ class FileOnShare:
     name: str
     format: Format
     volume: VolumeId | None = None
+    at: Path | None = None
+    """Where the share was mounted by other options than now's; None: where those say."""
 
 
 F = TypeVar("F", bound=FileOnShare)
@@ -132,6 +134,10 @@ class MountedFileSystem(ABC, Generic[F]):
         """The mount point."""
         return LinkName(str(self.mount_point(c)))
 
+    def at(self, c: F, link: LinkName) -> F:
+        """See :class:`moorline.ports.Placing`. A place whose name is not ours stays as it is."""
+        return replace(c, at=Path(link))
+
     def inspect(self, c: F) -> Link:
         """Tell what is at the mount point. Blocks for the look's deadline at most."""
         return self.share_link(c)
@@ -157,10 +163,10 @@ class MountedFileSystem(ABC, Generic[F]):
         The mount point goes as well, so that nothing is left, and nothing can
         be written where nothing is mounted. What the operator mounted stays.
         """
-        if self.is_given(c):
-            self._leave_given(c)
-            return
-        self._take_away(self._hold(c))
+        if not self.is_given(c):
+            self._take_away(self._hold(c))
+        elif isinstance(link := self.share_link(c), Broken):
+            raise Failed(link.reason, hint="the operator mounted it, and must renew it")
 
     # --- Discovering, Diagnosing ---
 
@@ -209,7 +215,9 @@ class MountedFileSystem(ABC, Generic[F]):
     # --- how ---
 
     def mount_point(self, c: F) -> Path:
-        """Where *c*'s share is mounted. It depends on the share alone."""
+        """Where *c*'s share is mounted. It depends on the share alone, and on former options."""
+        if c.at:
+            return c.at
         named = self._given.get(c.share) or self._places.get(c.share)
         return named or self._base / mountpoint.name(self.kind, c.share)
 
@@ -228,8 +236,11 @@ class MountedFileSystem(ABC, Generic[F]):
         return self._look_at(c, at, mount)
 
     def is_given(self, c: F) -> bool:
-        """Whether *c*'s share is the operator's to mount."""
-        return c.share in self._given
+        """Whether *c*'s share is the operator's to mount.
+
+        No option tells that of a place of before, but its name tells whether we made it.
+        """
+        return not mountpoint.is_name(c.at.name) if c.at else c.share in self._given
 
     def run(
         self,
@@ -295,24 +306,12 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _look_at_given(self, c: F, at: Path) -> Link:
         """Like :meth:`_look_at`; *at* may also be a directory of the file system."""
-        mount = self._covering(at)
+        mount = covering(self._host, at)
         if mount is None or not self.is_mount_of(c, mount):
             if mount is not None and mount.target == str(at):
                 return Foreign(f"{at} is {mount.source} ({mount.fstype}), not the share")
             return Unlinked()
         return self._look_at(c, at, mount)
-
-    def _leave_given(self, c: F) -> None:
-        link = self.share_link(c)
-        if isinstance(link, Broken):
-            raise Failed(link.reason, hint="the operator mounted it, and must renew it")
-
-    def _covering(self, path: Path) -> Mount | None:
-        """The mount on which *path* lies, by the mount table."""
-        on_the_way = {str(path), *map(str, path.parents)}
-        mounts = [mount for mount in self._host.mounts() if mount.target in on_the_way]
-        # Of equally deep ones the last is on top.
-        return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
 
     def _bare(self, at: Path) -> Found:
         """A mount point at which nothing is mounted, whoever's it was."""
@@ -343,7 +342,7 @@ class MountedFileSystem(ABC, Generic[F]):
 
     def _unless_changed(self, at: Path, mount: Mount, link: L) -> L | Unknown:
         """*link*, unless somebody mounted or unmounted while it was looked at."""
-        return link if self._covering(at) == mount else _changed(at)
+        return link if covering(self._host, at) == mount else _changed(at)
 
     def _unless_mounted(self, hold: Hold, link: L) -> L | Unknown:
         """*link*, unless somebody mounted, or is about to, where nothing was mounted."""

@@ -10,7 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Self
 
@@ -24,7 +24,7 @@ from moorline.backends.connection_info import (
 )
 from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.errors import Failed, Refused
-from moorline.model import Format
+from moorline.model import Format, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.ports.inspection import Finding
 from moorline.secret import Secret
@@ -335,6 +335,13 @@ class Gpfs(Mounted):
     @classmethod
     def canonical(cls, share: str) -> str:
         return absolute_path(share)
+
+    def at(self, c: MountedFile, link: LinkName) -> MountedFile:
+        """The image lies where it lay, whichever base it is counted from."""
+        path = PurePosixPath(c.share) / c.name
+        if not path.is_relative_to(link):
+            raise Refused(f"{path} is not beneath {link}, where it was")
+        return replace(c, share=str(link), name=str(path.relative_to(link)), at=Path(link))
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``gpfs:///PATH/FILE`` to a connection. Raises Refused."""

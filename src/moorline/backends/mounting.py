@@ -19,6 +19,14 @@ def topmost(host: Host, at: Path) -> Mount | None:
     return next((m for m in reversed(host.mounts()) if m.target == str(at)), None)
 
 
+def covering(host: Host, path: Path) -> Mount | None:
+    """The mount on which *path* lies, by the mount table."""
+    on_the_way = {str(path), *map(str, path.parents)}
+    mounts = [mount for mount in host.mounts() if mount.target in on_the_way]
+    # Of equally deep ones the last is on top.
+    return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
+
+
 def said(error: OSError) -> str:
     """What a look at a mount met, in words."""
     text = error.strerror or str(error)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import grp
-import pwd
 import re
 import shutil
 import threading
@@ -19,6 +17,7 @@ from moorline.backends.filesystem import FileOnShare, MountedFileSystem
 from moorline.backends.hold import Hold
 from moorline.backends.mounting import topmost
 from moorline.backends.ploop import Ploop
+from moorline.backends.virtuozzo_settings import MountSettings, settings_of
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
 from moorline.errors import Busy, Failed, MoorlineError, Refused
 from moorline.model import BlockDevice, Caching, DiskSource, Format, ImageFile, Link, LinkName
@@ -30,12 +29,10 @@ SCHEME = "vzstorage://"
 FORMATS: tuple[Format, ...] = ("raw", "qcow2", "ploop")
 CLIENTS = ("vstorage", "pstorage")
 """The names of the client, the newer first: commands, configuration, mounts."""
-RESERVED = frozenset("clCugm")
-"""Options of the mount command that have a setting of their own (as in Nova)."""
 
+_APART = "-ploop"
+"""What the name of a mount for ploop images ends in."""
 _SOURCE = re.compile(rf"[vp]storage://(?P<cluster>{CLUSTER})/?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
-_PERMISSIONS = re.compile(r"0?[0-7]{3}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,55 +42,6 @@ class VirtuozzoFile(FileOnShare):
     servers: tuple[str, ...]
     """Metadata servers, ``host[:port]``; empty: the host finds them by itself."""
     password: Secret[str] | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MountSettings:
-    """How clusters are mounted. Raises Refused if a value is unusable.
-
-    Users and groups are names. The mount shows all files with this owner and
-    these permissions, so a guest's process must be let in by them.
-    """
-
-    user: str = "stack"
-    group: str = "qemu"
-    permissions: str = "0770"
-    log: str = "/var/log/vstorage/%(cluster_name)s/nova.log.gz"
-    cache: str = ""
-    options: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for option, value in (("user", self.user), ("group", self.group)):
-            if not _NAME.fullmatch(value):
-                raise Refused(f"vzstorage_mount_{option}: {value!r} is not a name")
-        if not _PERMISSIONS.fullmatch(self.permissions):
-            raise Refused(f"vzstorage_mount_perms: {self.permissions!r} is not like 0770")
-        for option, value in (("log", self.log), ("cache", self.cache)):
-            if value and not value.startswith("/"):
-                raise Refused(f"vzstorage_{option}_path: {value!r} is not an absolute path")
-        _refuse_reserved(self.options)
-
-    def missing(self) -> str:
-        """Which of the names this host does not know; '' if it knows both."""
-        names = (("user", self.user, pwd.getpwnam), ("group", self.group, grp.getgrnam))
-        for what, name, look in names:
-            try:
-                look(name)
-            except KeyError:
-                return f"there is no {what} {name!r} on this host (vzstorage_mount_{what})"
-        return ""
-
-    def arguments(self, cluster: str, prefix: str = "") -> tuple[str, ...]:
-        """The arguments for a cluster's mount command.
-
-        *prefix*: of the names of files that two mounts cannot share.
-        """
-        owner = ("-u", self.user, "-g", self.group, "-m", self.permissions[-3:])
-        places = (("-l", self.log), ("-C", self.cache))
-        paths = [
-            word for flag, path in places if path for word in (flag, _filled(path, cluster, prefix))
-        ]
-        return (*owner, *paths, *self.options)
 
 
 class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
@@ -218,12 +166,22 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
 
     # --- ploop images: a device on a mount that only such devices use ---
 
+    def at(self, c: VirtuozzoFile, link: LinkName) -> VirtuozzoFile:
+        if c.format == "ploop":  # the name of a device, which no option has changed
+            raise Refused(f"{link} is no name of the device of {c.name} on {c.share}")
+        return super().at(c, link)
+
     def mount_point(self, c: VirtuozzoFile) -> Path:
         at = super().mount_point(c)
+        if c.format != "ploop":
+            return at
         # Apart, so that the kernel's list of devices tells whether it is used. It is no
         # link (those are the devices), so its name is none that links() takes for one.
-        apart = c.format == "ploop" and not self.is_given(c)
-        return at.with_name(f"{at.name}-ploop") if apart else at
+        apart = at if super().is_given(c) else at.with_name(f"{at.name}{_APART}")
+        return self._mounted_apart(c) or apart
+
+    def is_given(self, c: VirtuozzoFile) -> bool:
+        return super().is_given(c) and not (c.format == "ploop" and self._mounted_apart(c))
 
     def link_name(self, c: VirtuozzoFile) -> LinkName:
         """The mount point; of a ploop image, the name of its device."""
@@ -281,6 +239,15 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             self._ploop.disconnect(Path(link), directory)
             if ours and not self._ploop.used(at):
                 self._take_away(Hold(self._host, at, self.claims))
+
+    def _mounted_apart(self, c: VirtuozzoFile) -> Path | None:
+        """Where *c*'s cluster is mounted for ploop images, if it is.
+
+        Their links do not tell by which options that was: the mount table does.
+        """
+        name = f"{mountpoint.name(self.kind, c.share)}{_APART}"
+        targets = (Path(m.target) for m in self._host.mounts() if self.is_mount_of(c, m))
+        return next((at for at in targets if at.name == name), None)
 
     def _lane(self, mount_point: Path) -> threading.Lock:
         """Volumes have links of their own here, but one mount."""
@@ -345,46 +312,6 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             "there is no command vstorage-mount, nor pstorage-mount",
             hint="is Virtuozzo Storage's client installed?",
         )
-
-
-def settings_of(values: Values) -> MountSettings:
-    """Read the options that are the mount command's. Raises Refused."""
-    return MountSettings(
-        user=values["vzstorage_mount_user"],
-        group=values["vzstorage_mount_group"],
-        permissions=values["vzstorage_mount_perms"],
-        log=values["vzstorage_log_path"],
-        cache=values["vzstorage_cache_path"],
-        options=_words(values["vzstorage_mount_opts"]),
-    )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Arguments, as words or as the list that Nova's documentation shows."""
-    return tuple(re.findall(r"[^\s,'\"\[\]]+", text))
-
-
-def _refuse_reserved(options: Sequence[str]) -> None:
-    """Refuse what has a setting of its own, and what could be the mount point."""
-    before = ""
-    for word in options:
-        flag = re.fullmatch(r"-([A-Za-z])", word)
-        if word[1:2] in RESERVED and word.startswith("-"):
-            raise Refused(
-                f"vzstorage_mount_opts: {word} is not taken there",
-                hint="-c, -l, -C, -u, -g and -m have options of their own",
-            )
-        if not flag and (word.startswith("-") or not before.startswith("-")):
-            raise Refused(
-                f"vzstorage_mount_opts: {word!r} is not an option with its value",
-                hint="write options one by one, apart from their values",
-            )
-        before = word
-
-
-def _filled(path: str, cluster: str, prefix: str) -> str:
-    directory, _, name = path.replace("%(cluster_name)s", cluster).rpartition("/")
-    return f"{directory}/{prefix}{name}"
 
 
 def _cache(text: str) -> Caching:

@@ -6,7 +6,7 @@ from typing import Any
 
 from moorline.errors import Refused
 from moorline.model import Attachment, Key, Link
-from moorline.ports import Backends, StorageBackend
+from moorline.ports import Backends, Placing, StorageBackend
 
 _MOST_PARSED = 4096
 
@@ -51,11 +51,14 @@ class Links:
 
 def _parse(row: Attachment, backend: StorageBackend[Any]) -> Any:
     connection = backend.parse(row.connection.reveal())
-    if (now := backend.link_name(connection)) != row.link:
-        # Served under the new name, the link under the old one would leak.
-        raise Refused(
-            f"volume {row.key.volume} was connected at {row.link},"
-            f" which the configuration now puts at {now}",
-            hint="set the option back until the volume is detached",
-        )
-    return connection
+    if (now := backend.link_name(connection)) == row.link:
+        return connection
+    if isinstance(backend, Placing):
+        # The wish says where it is; the options, where new ones come. Served under the new
+        # name, the link under the old one would leak, and its guests name the old path.
+        return backend.at(connection, row.link)
+    raise Refused(
+        f"volume {row.key.volume} was connected at {row.link},"
+        f" which the configuration now puts at {now}",
+        hint="set the option back until the volume is detached",
+    )

@@ -108,6 +108,17 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Placing(Protocol):
+    """A back end whose options say where its links appear: they change, and a link stays."""
+
+    def at(self, c: Any, link: LinkName) -> Any:
+        """*c*, of which :meth:`StorageBackend.link_name` is *link*, where it was made.
+
+        Touches nothing. Raises Refused: its link can never have been there.
+        """
+
+
+@runtime_checkable
 class Confined(Protocol):
     """A back end whose connections name files or devices of this host: not for everyone to name."""
 

@@ -7,7 +7,7 @@ time. What must never happen is written into :attr:`ToyWorld.violations`.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,6 +120,7 @@ class ToyExport:
     volume: VolumeId | None
     format: Format = "raw"
     password: str = ""
+    at: LinkName | None = None
 
 
 class ToyShare:
@@ -157,7 +158,10 @@ class ToyShare:
         )
 
     def link_name(self, c: ToyExport) -> LinkName:
-        return LinkName(str(BASE / c.share))
+        return c.at or LinkName(str(BASE / c.share))
+
+    def at(self, c: ToyExport, link: LinkName) -> ToyExport:
+        return replace(c, at=link)
 
     def inspect(self, c: ToyExport) -> Link:
         mounted = self._world.mounts.get(at := self.link_name(c))

@@ -28,12 +28,13 @@ class _Namespace(NamedTuple):
 def seen_at(at: Path, proc: Path = PROC) -> list[str]:
     """A process of each other mount namespace in which something is mounted as *at* is here.
 
-    As ``name (pid)``. There another directory may be above it, so its name alone is compared.
+    As ``name (pid)``. There another directory may be above it, so its name alone is compared:
+    a copy of what is mounted here by that name in another directory is not meant.
     """
+    ours = [m for m in table.read(proc / "self/mountinfo") if m.target != str(at)]
+    copies = _named(at.name, ours)
     found = (
-        called(other.process)
-        for other in _others(proc)
-        if any(PurePath(mount.target).name == at.name for mount in other.mounts)
+        called(other.process) for other in _others(proc) if _named(at.name, other.mounts) - copies
     )
     return [name for name, _ in zip(found, range(MOST), strict=False)]
 
@@ -57,6 +58,11 @@ def only_serves(hold: Path, at: Path, is_its: IsIts, proc: Path = PROC) -> bool:
         return False
     here = {mount.device for mount in ours if mount.target == str(at)}
     return bool(served) and all(devices and not devices & here for devices in served)
+
+
+def _named(name: str, mounts: Sequence[Mount]) -> set[str]:
+    """The devices of those *mounts* whose mount point is called *name*."""
+    return {mount.device for mount in mounts if PurePath(mount.target).name == name}
 
 
 class _Unclaimed:
