@@ -22,15 +22,15 @@ from lab import guest as guests
 from lab import host
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from moorline import registry, wiring
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.snapshot import Snapshot
 from moorline.hypervisors.libvirt.disk import disk_xml
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
-from moorline.loop.controller import Upkeep
-from moorline.loop.drift import Looker
+from moorline.loop.controller import Controller
+from moorline.loop.drift import DriftDetector
 from moorline.loop.worker import Worker
 from moorline.model import Attachment, GuestId, ImageFile, Key, Level, VolumeId
 from moorline.secret import Secret
@@ -108,17 +108,17 @@ def _wish(world: ToyWorld, records: Records) -> None:
 def _converge(world: ToyWorld, path: Path) -> float:
     """Milliseconds until an owner that starts now has nothing left to do."""
     begun = time.monotonic()
-    records, lanes = _records(path), Lanes()
+    records, locks = _records(path), Locks()
     backends, hypervisor = {"toy": ToyShare(world)}, ToyHypervisor(world)
-    worker = Worker(records, Reconciler(records, backends, hypervisor, lanes.impatient()))
-    looker = Looker(records, Reconciler(records, backends, hypervisor, lanes), hypervisor)
-    upkeep = Upkeep(records, worker, looker)
-    upkeep.start()
-    while upkeep.swept is None or upkeep.pending():
+    worker = Worker(records, Reconciler(records, backends, hypervisor, locks.impatient()))
+    drift = DriftDetector(records, Reconciler(records, backends, hypervisor, locks), hypervisor)
+    controller = Controller(records, worker, drift)
+    controller.start()
+    while controller.swept is None or controller.pending():
         time.sleep(0.01)
     took = (time.monotonic() - begun) * 1000
-    upkeep.stop()
-    assert not looker.everywhere().due
+    controller.stop()
+    assert not drift.everywhere().due
     return took
 
 
@@ -128,14 +128,14 @@ def _converge(world: ToyWorld, path: Path) -> float:
 def sweep(connection: Any) -> Result:
     """A look at everything that finds nothing to do; raw: XMLDesc of each guest."""
     before = _memory()
-    with _everything_attached(connection) as looker:
+    with _everything_attached(connection) as drift:
 
         def raw() -> None:
             for domain in connection.listAllDomains():
                 domain.XMLDesc()
 
         theirs, ours = paired(
-            ROUNDS, lambda: milliseconds(raw), lambda: milliseconds(lambda: _quiet(looker))
+            ROUNDS, lambda: milliseconds(raw), lambda: milliseconds(lambda: _quiet(drift))
         )
     return Result(
         f"sweep with nothing to do, {ATTACHMENTS} attachments on {GUESTS} guests,"
@@ -149,13 +149,13 @@ def sweep(connection: Any) -> Result:
     )
 
 
-def _quiet(looker: Looker) -> None:
-    found = looker.everywhere()
+def _quiet(drift: DriftDetector) -> None:
+    found = drift.everywhere()
     assert (found.rows, list(found.due), found.error) == (ATTACHMENTS, [], "")
 
 
 @contextmanager
-def _everything_attached(connection: Any) -> Iterator[Looker]:
+def _everything_attached(connection: Any) -> Iterator[DriftDetector]:
     """Two volumes for each guest, on mounted shares, wished and in the definitions."""
     quobyte = Quobyte(host.LAB)
     shares = [quobyte.volume(f"sweep{n}") for n in range(SHARES)]
@@ -165,9 +165,9 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         records = _records(Path(directory) / "db")
         backends = registry.InstalledBackends(linux, settings.values)
         rows = [_row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
-        making = Reconciler(records, backends, hypervisor, Lanes())
+        making = Reconciler(records, backends, hypervisor, Locks())
         looking = Reconciler(
-            *(records, backends, hypervisor, Lanes()),
+            *(records, backends, hypervisor, Locks()),
             looking=lambda: backends.on(Snapshot(linux)),
         )
         for row in rows[:SHARES]:
@@ -179,7 +179,7 @@ def _everything_attached(connection: Any) -> Iterator[Looker]:
         events = threading.Thread(target=hypervisor.watch, args=[lambda guest: None, stop])
         events.start()
         try:
-            yield Looker(records, looking, hypervisor)
+            yield DriftDetector(records, looking, hypervisor)
         finally:
             stop.set()
             events.join()

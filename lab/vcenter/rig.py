@@ -10,7 +10,7 @@ from pyVmomi import vim
 
 from lab.vcenter import VCenter
 from moorline.hypervisors.vsphere.client.session import Logon, Session
-from moorline.hypervisors.vsphere.client.tasks import Progress, silent
+from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
@@ -34,7 +34,7 @@ def vsphere(lab: VCenter, *, deadline: float = 20.0, task_deadline: float = 60.0
 class Makes(Provisioner):
     """Makes machines that run, and such that only hold their disk, as commands do."""
 
-    def launch(self, order: Order, progress: Progress = silent) -> GuestName:
+    def launch(self, order: Order, progress: Progress = no_progress) -> GuestName:
         seen = self.make(order, progress)
         self.start(order.name)
         return GuestName(GuestId(seen.id), order.name)

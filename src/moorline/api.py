@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from moorline.care.adopt import Adopter
-from moorline.care.doctor import Doctor, Surroundings
+from moorline.care.doctor import Doctor, Environment
 from moorline.care.explain import Explainer
 from moorline.care.maintenance import Maintenance
 from moorline.care.repair import Repairer
-from moorline.core.admission import Wishes
-from moorline.core.driver import Settler
+from moorline.core.admission import Admission
+from moorline.core.driver import Driver
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -23,7 +23,7 @@ from moorline.operations.query import Query
 from moorline.operations.released import Released
 from moorline.operations.relocate import Relocator
 from moorline.ports import Hypervisor
-from moorline.ports.guests import Machines
+from moorline.ports.guests import GuestLifecycle
 
 
 class Attachments:
@@ -55,34 +55,34 @@ class Moorline:
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
-        machines: Machines[Any] | None = None,
+        lifecycle: GuestLifecycle[Any] | None = None,
         *,
-        around: Surroundings,
+        environment: Environment,
         pending: Callable[[], Sequence[Pending]] = tuple,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        wishes = Wishes(records, reconciler, hypervisor)
-        settler = Settler(records, reconciler)
-        released = Released(records, wishes, hypervisor)
+        admission = Admission(records, reconciler, hypervisor)
+        driver = Driver(records, reconciler)
+        released = Released(records, admission, hypervisor)
         attacher = Attacher(
-            records, reconciler, hypervisor, wishes, settler, released, around.mounts
+            records, reconciler, hypervisor, admission, driver, released, environment.mounts
         )
-        doctor = Doctor(records, reconciler, hypervisor, around, pending)
+        doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
             attacher,
-            Extender(reconciler, wishes, hypervisor),
-            Relocator(records, reconciler, wishes, hypervisor),
-            Query(records, reconciler, wishes),
+            Extender(reconciler, admission, hypervisor),
+            Relocator(records, reconciler, admission, hypervisor),
+            Query(records, reconciler, admission),
         )
         self.guests = Guests(
-            records, reconciler, wishes, settler, hypervisor, machines, around.journal.did
+            records, reconciler, admission, driver, hypervisor, lifecycle, environment.event_log.did
         )
         self.maintenance = Maintenance(
-            around.journal,
-            Explainer(around.journal, records, reconciler, wishes, doctor.about, pending),
+            environment.event_log,
+            Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),
             doctor,
-            Repairer(records, reconciler, hypervisor.survey, attacher.detach, around),
-            Adopter(records, reconciler, hypervisor, wishes, around),
+            Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
+            Adopter(records, reconciler, hypervisor, admission, environment),
         )
         self._close = close
 

@@ -10,29 +10,29 @@ from typing import Any, NamedTuple
 
 from moorline import config, registry
 from moorline.api import Moorline
-from moorline.care.doctor import Surroundings
-from moorline.care.eventlog import Journal
-from moorline.core.locks import Lanes
+from moorline.care.doctor import Environment
+from moorline.care.eventlog import EventLog
+from moorline.core.locks import Locks
 from moorline.core.ownership import Identity, Owner
 from moorline.core.pace import Pending
-from moorline.core.reconciler import Reconciler, Report, Took, unreported
+from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.core.writers import Writers
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.loop.controller import EVERY, Upkeep
-from moorline.loop.drift import Looker
+from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
+from moorline.loop.drift import DriftDetector
 from moorline.loop.worker import Worker
 from moorline.ports import (
+    GuestLifecycle,
     Host,
     Hypervisor,
     Inspecting,
     Inventory,
-    Machines,
     MakingGuests,
     Site,
     Watching,
 )
-from moorline.ports.api import silent
+from moorline.ports.api import no_progress
 from moorline.registry import InstalledBackends
 
 
@@ -49,31 +49,31 @@ class _Opened(NamedTuple):
     records: Records
     backends: InstalledBackends
     hypervisor: Hypervisor
-    machines: Machines[Any] | None
-    lanes: Lanes
+    lifecycle: GuestLifecycle[Any] | None
+    locks: Locks
     report: Report
     writers: Writers
     looking: Callable[[], InstalledBackends]
-    around: Surroundings
+    environment: Environment
     close: Callable[[], None]
 
     def facade(self, pending: Callable[[], Sequence[Pending]] = tuple) -> Moorline:
         return Moorline(
             self.records,
-            self.reconciler(self.lanes),
+            self.reconciler(self.locks),
             self.hypervisor,
-            self.machines,
-            around=self.around,
+            self.lifecycle,
+            environment=self.environment,
             pending=pending,
             close=self.close,
         )
 
-    def reconciler(self, lanes: Lanes) -> Reconciler:
+    def reconciler(self, locks: Locks) -> Reconciler:
         return Reconciler(
             self.records,
             self.backends,
             self.hypervisor,
-            lanes,
+            locks,
             self.report,
             self.writers,
             self.looking,
@@ -85,8 +85,8 @@ def open_host(
     *,
     own: bool = True,
     patience: float = 60.0,
-    waiting: Callable[[str], None] = silent,
-    report: Report = unreported,
+    waiting: Callable[[str], None] = no_progress,
+    report: Report = no_report,
 ) -> Moorline:
     """Open this host's state and hypervisor; close what is returned.
 
@@ -104,10 +104,10 @@ def open_agent(
     given: config.Settings,
     *,
     patience: float = 60.0,
-    waiting: Callable[[str], None] = silent,
-    report: Report = unreported,
-    every: float = EVERY,
-) -> tuple[Moorline, Upkeep]:
+    waiting: Callable[[str], None] = no_progress,
+    report: Report = no_report,
+    every: float = SWEEP_INTERVAL_SECONDS,
+) -> tuple[Moorline, Controller]:
     """Open the host as its owner, with the loop that keeps its attachments as wished.
 
     Start the loop; stop it before closing. *every*: seconds between its sweeps.
@@ -117,19 +117,19 @@ def open_agent(
 
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
-    lanes = opened.lanes.impatient()  # workers have other things to do than wait
-    hurried = opened.reconciler(lanes)
+    locks = opened.locks.impatient()  # workers have other things to do than wait
+    hurried = opened.reconciler(locks)
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
-    upkeep = Upkeep(
+    controller = Controller(
         records,
         Worker(records, hurried),
-        Looker(records, hurried, hypervisor),
+        DriftDetector(records, hurried, hypervisor),
         watchers=watchers,
         every=every,
     )
-    return opened.facade(upkeep.pending), upkeep
+    return opened.facade(controller.pending), controller
 
 
 def _open(
@@ -160,18 +160,18 @@ def _open(
         site = Site(given.values, host, store, name, own, partial(owner.met, own=own))
         hypervisor = registry.driver(given.hypervisor).open(given.hypervisor, site)
         stack.callback(hypervisor.close)
-        machines = hypervisor.machines() if isinstance(hypervisor, MakingGuests) else None
-        if machines is not None:
-            stack.callback(machines.close)
+        lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
+        if lifecycle is not None:
+            stack.callback(lifecycle.close)
         inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
         if inventory is not None:
             stack.callback(inventory.close)
-        lanes = Lanes()
+        locks = Locks()
         backends = InstalledBackends(host, given.values)
-        around = _surroundings(given, host, backends, inventory)
-        noted = around.journal.noted
+        environment = _environment_of_host(given, host, backends, inventory)
+        noted = environment.event_log.noted
         records = Records(store, codec, name, noted)
-        told = _both(around.journal.took, report)
+        told = _both(environment.event_log.took, report)
         writers = Writers(host)
         looking = partial(_looking, backends, host)
         close = stack.pop_all().close
@@ -179,12 +179,12 @@ def _open(
             records,
             backends,
             hypervisor,
-            machines,
-            lanes,
+            lifecycle,
+            locks,
             told,
             writers,
             looking,
-            around,
+            environment,
             close,
         )
     raise AssertionError("unreachable")
@@ -229,7 +229,7 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
     with ExitStack() as stack:
         if own:
             lock = HostLock(given.state_dir / "lock")
-            lock.take(0.0, silent)
+            lock.take(0.0, no_progress)
             stack.callback(lock.release)
         store = SqliteStore(given.state_dir / "moorline.db")
         stack.callback(store.close)
@@ -249,25 +249,25 @@ def has_state(given: config.Settings) -> bool:
         store.close()
 
 
-def _surroundings(
+def _environment_of_host(
     given: config.Settings, host: Host, backends: InstalledBackends, inventory: Inventory | None
-) -> Surroundings:
+) -> Environment:
     from moorline.host.mount.fuse import FuseConnections
     from moorline.host.state import examine
 
-    return Surroundings(
+    return Environment(
         backends,
         host.mounts,
         FuseConnections(),
         inventory,
-        Journal(given.state_dir),
+        EventLog(given.state_dir),
         lambda: examine(given.state_dir),
     )
 
 
-def _both(journal: Report, report: Report) -> Report:
+def _both(event_log: Report, report: Report) -> Report:
     def told(took: Took) -> None:
-        journal(took)
+        event_log(took)
         report(took)
 
     return told

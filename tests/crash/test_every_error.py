@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moorline.api import Moorline
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler, Took
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
@@ -76,10 +76,10 @@ class Stage:
             self.rig.records,
             {"toy": strike.before(ToyShare(self.rig.world))},
             hypervisor,
-            Lanes(patience=1.0),
+            Locks(patience=1.0),
             self._count,
         )
-        return Moorline(self.rig.records, reconciler, hypervisor, around=bare())
+        return Moorline(self.rig.records, reconciler, hypervisor, environment=bare())
 
     def _count(self, took: Took) -> None:
         self.met[took.step, type(took.error) if took.error else None] += 1

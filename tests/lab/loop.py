@@ -14,7 +14,7 @@ from scene import Scene, Volume
 
 from moorline import wiring
 from moorline.api import Moorline
-from moorline.loop.controller import Upkeep
+from moorline.loop.controller import Controller
 from moorline.model import Level
 
 HEALED = 20.0
@@ -26,7 +26,7 @@ class Loop:
     """The façade of the owner, and its loop."""
 
     moorline: Moorline
-    upkeep: Upkeep
+    controller: Controller
 
     def attach(
         self, domain: Any, volume: Volume, level: Level = Level.ATTACHED, **how: Any
@@ -44,7 +44,7 @@ class Loop:
 
     def settles(self, deadline: float = HEALED) -> None:
         """Wait until nothing is pending."""
-        until(lambda: self.upkeep.swept and not self.upkeep.pending(), deadline)
+        until(lambda: self.controller.swept and not self.controller.pending(), deadline)
 
 
 @contextmanager
@@ -52,11 +52,11 @@ def running_loop(state: Path | Scene, *, every: float = 60.0) -> Iterator[Loop]:
     """Own the host until the end of the block."""
     directory = state.moorline.state if isinstance(state, Scene) else state
     settings = wiring.settings(state_dir=directory)
-    moorline, upkeep = wiring.open_agent(settings, every=every)
+    moorline, controller = wiring.open_agent(settings, every=every)
     with moorline:
-        upkeep.start()
+        controller.start()
         try:
-            yield Loop(moorline, upkeep)
-            assert upkeep.alive()
+            yield Loop(moorline, controller)
+            assert controller.alive()
         finally:
-            assert upkeep.stop(), "a step is still under way"
+            assert controller.stop(), "a step is still under way"

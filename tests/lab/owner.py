@@ -17,14 +17,14 @@ from typing import Any
 
 from moorline import config, registry, wiring
 from moorline.api import Moorline
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
 from moorline.host.lock import HostLock
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
-from moorline.loop.controller import Upkeep
-from moorline.loop.drift import Looker
+from moorline.loop.controller import Controller
+from moorline.loop.drift import DriftDetector
 from moorline.loop.worker import Worker
 from moorline.ports import Backends, Hypervisor
 from moorline.stores.codec import Codec
@@ -57,8 +57,8 @@ def main(
     store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"} & {*effects})
     records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
     backends = registry.InstalledBackends(host, settings.values)
-    reconciler = Reconciler(records, backends, hypervisor, Lanes())
-    moorline = Moorline(records, reconciler, hypervisor, around=bare())
+    reconciler = Reconciler(records, backends, hypervisor, Locks())
+    moorline = Moorline(records, reconciler, hypervisor, environment=bare())
     if action == "keep":
         _keep(records, backends, hypervisor)
     elif action == "attach":
@@ -69,10 +69,12 @@ def main(
 
 def _keep(records: Records, backends: Backends, hypervisor: Hypervisor) -> None:
     """Run the loop until everything is as wished."""
-    hurried = Reconciler(records, backends, hypervisor, Lanes(patience=0))
-    upkeep = Upkeep(records, Worker(records, hurried), Looker(records, hurried, hypervisor))
-    upkeep.start()
-    while upkeep.swept is None or upkeep.pending():
+    hurried = Reconciler(records, backends, hypervisor, Locks(patience=0))
+    controller = Controller(
+        records, Worker(records, hurried), DriftDetector(records, hurried, hypervisor)
+    )
+    controller.start()
+    while controller.swept is None or controller.pending():
         time.sleep(0.01)
 
 

@@ -237,17 +237,17 @@ def test_a_hung_share_is_aborted_only_when_told(
         assert hung.check == "hung-share"
         refused = follow(scene, hung.to_dict(), code=3)
         assert f"{RUNNING} runs on {at}" in refused.stderr
-        loop.upkeep.wake()
+        loop.controller.wake()
         until(lambda: moorline.maintenance.explain(volume.id)[0].due is not None, 10)
         (told,) = moorline.maintenance.explain(volume.id)
         assert (told.step, told.held_by) == ("wait", [RUNNING])
         assert told.since > time.time() - 30
         until(lambda: loop.trouble(volume))
-        before = loop.upkeep.swept
-        loop.upkeep.wake()
-        until(lambda: loop.upkeep.swept is not before)
-        assert loop.upkeep.swept
-        assert loop.upkeep.swept.links == {"hung": 1}, "the alert lasts as long as it hangs"
+        before = loop.controller.swept
+        loop.controller.wake()
+        until(lambda: loop.controller.swept is not before)
+        assert loop.controller.swept
+        assert loop.controller.swept.links == {"hung": 1}, "the alert lasts as long as it hangs"
         moorline.maintenance.abort(str(at), force=True)
         until(
             lambda: [f.check for f in moorline.maintenance.doctor().findings] == ["dead-share"], 20

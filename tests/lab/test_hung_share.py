@@ -22,7 +22,7 @@ from lab.host import umount
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.errors import MoorlineError, Uncertain
-from moorline.host.linux import LOOK_DEADLINE
+from moorline.host.linux import PROBE_DEADLINE_SECONDS
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import VolumeId
 
@@ -56,7 +56,7 @@ def p99(samples: list[float]) -> float:
 
 def unhindered(quiet: list[float], loud: list[float]) -> bool:
     """Whether nobody ever waited for the share that hangs, and few were slower beside it."""
-    return max(loud) < LOOK_DEADLINE / 2 and p99(loud) <= p99(quiet) * SLOWER + FLOOR
+    return max(loud) < PROBE_DEADLINE_SECONDS / 2 and p99(loud) <= p99(quiet) * SLOWER + FLOOR
 
 
 def told(quiet: list[float], loud: list[float]) -> str:
@@ -200,12 +200,12 @@ def test_it_is_told_within_its_deadline_and_recovers(scene: Scene, guest: Guest)
     before = guest.domain.XMLDesc()
     scene.share.daemon(hang=True)
     for args in (["list"], ["show", volume.id]):
-        seen = in_time(LOOK_DEADLINE + 1.5, partial(scene.moorline, *args)).stdout
+        seen = in_time(PROBE_DEADLINE_SECONDS + 1.5, partial(scene.moorline, *args)).stdout
         assert "does not answer" in seen or "attached" in seen
     at = scene.mount_point()
     for command in (scene.attach, scene.detach):
         fails = partial(command, guest.name, volume, "--timeout", "1", code=5)
-        failed = in_time(LOOK_DEADLINE + 2.5, fails)
+        failed = in_time(PROBE_DEADLINE_SECONDS + 2.5, fails)
         assert f"the share at {at} does not answer" in failed.stderr
         assert "the wish is kept" in failed.stderr
         assert guest.domain.XMLDesc() == before  # no libvirt call that could hang was made

@@ -164,19 +164,19 @@ def test_a_file_that_is_open_outlives_its_name(fs: Mounted) -> None:
 def test_a_hang_blocks_who_looks_until_it_ends(fs: Mounted) -> None:
     fs.mount()
     fs.control(hang=True)
-    looker = fs.look()
-    assert blocked(looker)
+    drift = fs.look()
+    assert blocked(drift)
     fs.control()
-    assert looker.wait(5) == 0
+    assert drift.wait(5) == 0
 
 
 def test_who_waits_for_a_hung_mount_can_be_killed(fs: Mounted) -> None:
     fs.mount()
     fs.control(hang=True)
-    looker = fs.look()
-    assert blocked(looker)
-    looker.kill()
-    assert looker.wait(5) == -signal.SIGKILL
+    drift = fs.look()
+    assert blocked(drift)
+    drift.kill()
+    assert drift.wait(5) == -signal.SIGKILL
 
 
 def test_a_hang_of_one_request_lets_others_pass(fs: Mounted) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.backends.quobyte import Quobyte
-from moorline.care.doctor import Surroundings
-from moorline.care.eventlog import Journal
-from moorline.core.locks import Lanes
+from moorline.care.doctor import Environment
+from moorline.care.eventlog import EventLog
+from moorline.core.locks import Locks
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -131,17 +131,19 @@ class Scene:
         self.connections = directory / "fuse"
         self.pending: list[Pending] = []
         self.backends = backends = self._backends(self.host)
-        journal = Journal(directory)
+        event_log = EventLog(directory)
         self.store = _Store(self.faults)
-        self.records = records = Records(self.store, Codec(Secret(b"k" * 32)), "h1", journal.noted)
+        self.records = records = Records(
+            self.store, Codec(Secret(b"k" * 32)), "h1", event_log.noted
+        )
         self.hypervisor = hypervisor = _Hypervisor(self.world)
-        self.lanes = Lanes(patience=1.0)
+        self.locks = Locks(patience=1.0)
         self.reconciler = Reconciler(
             records,
             backends,
             hypervisor,
-            self.lanes,
-            journal.took,
+            self.locks,
+            event_log.took,
             looking=lambda: self._backends(Snapshot(self.host)),
         )
         self.moorline = Moorline(
@@ -149,12 +151,12 @@ class Scene:
             self.reconciler,
             hypervisor,
             pending=lambda: self.pending,
-            around=Surroundings(
+            environment=Environment(
                 backends,
                 self.host.mounts,
                 FuseConnections(self.connections),
                 self.inventory,
-                journal,
+                event_log,
                 list,
             ),
         )

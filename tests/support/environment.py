@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moorline.care.doctor import Surroundings
-from moorline.care.eventlog import Journal
+from moorline.care.doctor import Environment
+from moorline.care.eventlog import EventLog
 from moorline.host.mount.fuse import FuseConnections
 
 _NOWHERE = Path("/nonexistent")
 
 
-def bare() -> Surroundings:
+def bare() -> Environment:
     """No other mounts, nobody who knows of disks without a mark, and no event log."""
-    return Surroundings({}, list, FuseConnections(_NOWHERE), None, Journal(_NOWHERE), list)
+    return Environment({}, list, FuseConnections(_NOWHERE), None, EventLog(_NOWHERE), list)

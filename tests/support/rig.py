@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from moorline.api import Moorline
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -44,11 +44,13 @@ class Rig:
             self.records,
             {"toy": ToyShare(self.world)},
             ToyHypervisor(self.world),
-            Lanes(patience=1.0),
+            Locks(patience=1.0),
         )
 
     def owner(self) -> Moorline:
-        return Moorline(self.records, self.reconciler(), ToyHypervisor(self.world), around=bare())
+        return Moorline(
+            self.records, self.reconciler(), ToyHypervisor(self.world), environment=bare()
+        )
 
     def survive(self, do: Callable[[], object]) -> MoorlineError | None:
         """Run *do* as a process that may be killed; return the error that it ended in."""

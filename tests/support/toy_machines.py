@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, GuestName
-from moorline.ports.guests import GuestOption, GuestOptions, Kind, Launching, Machine
+from moorline.ports.guests import GuestOption, GuestOptions, GuestState, Kind, Launching
 from moorline.testing.toys import ToyGuest, ToyWorld
 
 
 @dataclass
-class ToyMachines:
+class ToyLifecycle:
     """Makes, starts and stops a toy world's guests; a guest's id is ``id-NAME``."""
 
     launching: ClassVar[Launching] = Launching(
@@ -34,9 +34,9 @@ class ToyMachines:
     undying: set[GuestId] = field(default_factory=set)
     """They run on without power: QEMU hangs in the kernel."""
 
-    def look(self, guest: GuestId) -> Machine:
+    def look(self, guest: GuestId) -> GuestState:
         toy = self._toy(guest)
-        return Machine(
+        return GuestState(
             GuestName(guest, toy.name),
             toy.running,
             guest in self.launched,

@@ -149,11 +149,11 @@ def test_what_is_on_its_way_out_is_not_released(scene: Scene) -> None:
 
 def test_neither_is_done_while_somebody_else_is_at_the_guest(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a")
-    with scene.lanes.hold("guest g1"), pytest.raises(Busy):
+    with scene.locks.hold("guest g1"), pytest.raises(Busy):
         scene.moorline.maintenance.adopt("g1", scene.connection())
     assert scene.inventory.all["g1"][0].mark == ""
     assert scene.rows("vol-a") == []
-    with scene.lanes.hold("guest g2"), pytest.raises(Busy):
+    with scene.locks.hold("guest g2"), pytest.raises(Busy):
         scene.moorline.maintenance.release("g2", "vol-b")
     assert scene.rows("vol-b")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
 from moorline.model import DiskOptions, GuestId, Level, LinkName, VolumeId
 from moorline.testing.faults import Fault
@@ -366,10 +366,10 @@ def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:
 
 
 def test_a_lane_that_is_stuck_turns_others_away(rig: Rig) -> None:
-    lanes = Lanes(patience=0.05)
-    with lanes.hold("x"), lanes.hold("y"), pytest.raises(Busy), lanes.hold("x"):
+    locks = Locks(patience=0.05)
+    with locks.hold("x"), locks.hold("y"), pytest.raises(Busy), locks.hold("x"):
         pass
-    with lanes.hold("x"):
+    with locks.hold("x"):
         pass
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from moorline.care.eventlog import Journal
+from moorline.care.eventlog import EventLog
 from moorline.cli import main
 
 
@@ -23,7 +23,7 @@ def runner(tmp_path: Path) -> CliRunner:
 
 
 def test_an_entry_is_a_line(runner: CliRunner, tmp_path: Path) -> None:
-    Journal(tmp_path).saw("released", volume="vol-a", guest="web01")
+    EventLog(tmp_path).saw("released", volume="vol-a", guest="web01")
     line = runner.invoke(main, ["events"]).stdout
     assert "seen  volume vol-a on web01  released" in line
     (entry,) = json.loads(runner.invoke(main, ["events", "--output", "json"]).stdout)
@@ -31,8 +31,8 @@ def test_an_entry_is_a_line(runner: CliRunner, tmp_path: Path) -> None:
 
 
 def test_since_is_an_age_or_a_date(runner: CliRunner, tmp_path: Path) -> None:
-    Journal(tmp_path, clock=lambda: time.time() - 7200).saw("old")
-    Journal(tmp_path).saw("new")
+    EventLog(tmp_path, clock=lambda: time.time() - 7200).saw("old")
+    EventLog(tmp_path).saw("new")
     for since, told in (("1h", 1), ("3h", 2), ("2020-01-31", 2), ("2120-01-31 10:00", 0)):
         done = runner.invoke(main, ["events", "--since", since])
         assert len(done.stdout.splitlines()) == told, since
@@ -40,8 +40,8 @@ def test_since_is_an_age_or_a_date(runner: CliRunner, tmp_path: Path) -> None:
 
 
 def test_follow_tells_what_happens(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    journal.saw("before")
+    event_log = EventLog(tmp_path)
+    event_log.saw("before")
     words = ["events", "--follow", "--output", "json", "--state-dir", str(tmp_path)]
     follower = subprocess.Popen(
         [sys.executable, "-m", "moorline.cli", *words, "-c", "test:///default"],
@@ -51,7 +51,7 @@ def test_follow_tells_what_happens(tmp_path: Path) -> None:
     try:
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["message"] == "before"
-        journal.saw("after")
+        event_log.saw("after")
         assert json.loads(follower.stdout.readline())["message"] == "after"
     finally:
         follower.terminate()

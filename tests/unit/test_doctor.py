@@ -114,7 +114,7 @@ def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
 def test_a_link_is_not_taken_away_while_somebody_else_is_at_it(scene: Scene) -> None:
     link = scene.attach()
     scene.moorline.maintenance.release("g1", "vol-a")
-    with scene.lanes.hold(f"link {link}"):
+    with scene.locks.hold(f"link {link}"):
         (repair,) = scene.moorline.maintenance.repair()
     assert "still under way" in repair.problem
     assert scene.link() == link

@@ -74,7 +74,7 @@ def test_the_guest_is_told_once(rig: Rig, moorline: Moorline, asked: int | None)
 
 def test_nobody_is_told_while_somebody_else_is_at_the_guest(rig: Rig) -> None:
     reconciler = rig.reconciler()
-    moorline = Moorline(rig.records, reconciler, ToyHypervisor(rig.world), around=bare())
+    moorline = Moorline(rig.records, reconciler, ToyHypervisor(rig.world), environment=bare())
     moorline.attachments.attach("g1", CONNECTION)
     rig.world.sizes[FILE] = 2 * SIZE
     effects = rig.world.faults.count
@@ -129,13 +129,13 @@ class Fixed(ToyHypervisor):
 
 def test_a_size_that_is_not_seen_is_uncertain(rig: Rig, moorline: Moorline) -> None:
     rig.world.sizes[FILE] = 2 * SIZE
-    deaf = Moorline(rig.records, rig.reconciler(), Deaf(rig.world), around=bare())
+    deaf = Moorline(rig.records, rig.reconciler(), Deaf(rig.world), environment=bare())
     with pytest.raises(Uncertain, match="was told of"):
         deaf.attachments.extend("g1", "a", timeout=0)
 
 
 def test_a_hypervisor_that_cannot_is_refused(rig: Rig, moorline: Moorline) -> None:
-    fixed = Moorline(rig.records, rig.reconciler(), Fixed(rig.world), around=bare())
+    fixed = Moorline(rig.records, rig.reconciler(), Fixed(rig.world), environment=bare())
     with pytest.raises(Refused, match="toy guests"):
         fixed.attachments.extend("g1", "a")
 

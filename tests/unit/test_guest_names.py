@@ -17,7 +17,7 @@ from moorline.model import GuestId
 from moorline.testing.toys import ToyGuest, ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig
-from tests.support.toy_machines import ToyMachines
+from tests.support.toy_machines import ToyLifecycle
 
 WEB = GuestId("3f2a9c4e-1111-4222-8333-abcdefabcdef")
 DB = GuestId("3f2a9c4e-2222-4222-8333-abcdefabcdef")
@@ -91,8 +91,8 @@ def test_what_is_launched_under_an_id_s_beginning_is_another_guest(rig: Rig) -> 
         rig.records,
         rig.reconciler(),
         ToyHypervisor(rig.world),
-        ToyMachines(rig.world),
-        around=bare(),
+        ToyLifecycle(rig.world),
+        environment=bare(),
     )
     outcome = facade.guests.launch(name, connection(), start=False)
     assert (outcome.guest, outcome.guest_id) == (name, f"id-{name}")

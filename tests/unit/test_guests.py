@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moorline.api import Moorline
-from moorline.care.eventlog import Journal
+from moorline.care.eventlog import EventLog
 from moorline.errors import Busy, Failed, NotOurs, Refused, Unavailable
 from moorline.model import DiskState, GuestId, Level, VolumeId
 from moorline.ports.results import GuestOutcome
@@ -16,7 +16,7 @@ from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig
-from tests.support.toy_machines import ToyMachines
+from tests.support.toy_machines import ToyLifecycle
 
 S1 = str(BASE / "s1")
 A, B = VolumeId("a"), VolumeId("b")
@@ -32,11 +32,13 @@ class Stage(Rig):
 
     def __init__(self, *guests: str) -> None:
         super().__init__(*guests)
-        self.machines = ToyMachines(self.world)
+        self.machines = ToyLifecycle(self.world)
 
     def owner(self) -> Moorline:
         hypervisor = ToyHypervisor(self.world)
-        return Moorline(self.records, self.reconciler(), hypervisor, self.machines, around=bare())
+        return Moorline(
+            self.records, self.reconciler(), hypervisor, self.machines, environment=bare()
+        )
 
     def launch(self, *, timeout: float = 5.0, vcpus: int | None = None) -> GuestOutcome:
         return self.owner().guests.launch(
@@ -153,7 +155,9 @@ def test_nothing_is_done_to_a_guest_while_somebody_else_is_at_it(stage: Stage) -
     stage.launch()
     reconciler = stage.reconciler()
     hypervisor = ToyHypervisor(stage.world)
-    guests = Moorline(stage.records, reconciler, hypervisor, stage.machines, around=bare()).guests
+    guests = Moorline(
+        stage.records, reconciler, hypervisor, stage.machines, environment=bare()
+    ).guests
     with reconciler.with_guest(GuestId("id-web01")), pytest.raises(Busy):
         guests.remove("web01", force=True)
     assert stage.is_launched()
@@ -194,7 +198,7 @@ def test_a_volume_that_cannot_be_had_is_waited_for_and_the_guest_not_started(sta
     assert stage.launch().steps == ["connect", "attach", "attach", "start"]
 
 
-class Away(ToyMachines):
+class Away(ToyLifecycle):
     """The hypervisor goes away just before a guest is started or removed."""
 
     def start(self, guest: GuestId) -> None:
@@ -327,20 +331,20 @@ def test_a_hypervisor_without_machines_is_refused_plainly() -> None:
 
 
 def test_steps_on_the_guest_itself_are_in_the_event_log(stage: Stage, tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    event_log = EventLog(tmp_path)
     guests = Moorline(
         stage.records,
         stage.reconciler(),
         ToyHypervisor(stage.world),
         stage.machines,
-        around=replace(bare(), journal=journal),
+        environment=replace(bare(), event_log=event_log),
     ).guests
     guests.launch("web01", connection("a"))
     stage.machines.stubborn.add(GuestId("id-web01"))
     with pytest.raises(Failed):
         guests.remove("web01", timeout=0.1)
     guests.remove("web01", force=True)
-    told = [(each.step, each.outcome, each.guest) for each in journal.read()]
+    told = [(each.step, each.outcome, each.guest) for each in event_log.read()]
     assert told == [
         ("define", "done", "web01"),
         ("start", "done", "web01"),

@@ -11,8 +11,8 @@ import pytest
 
 from moorline.backends.mounted import GlusterFs, Nfs, Smbfs
 from moorline.backends.quobyte import Quobyte
-from moorline.core.admission import Wishes
-from moorline.core.locks import Lanes
+from moorline.core.admission import Admission
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Refused
 from moorline.model import Attachment, DiskOptions, Level
@@ -41,15 +41,15 @@ class Scene:
         )
         self.backends: dict[str, Any] = {backend.kind: backend for backend in backends}
         hypervisor = ToyHypervisor(self.rig.world)
-        reconciler = Reconciler(self.rig.records, self.backends, hypervisor, Lanes())
-        self.wishes = Wishes(self.rig.records, reconciler, hypervisor)
+        reconciler = Reconciler(self.rig.records, self.backends, hypervisor, Locks())
+        self.admission = Admission(self.rig.records, reconciler, hypervisor)
 
     def wish(
         self, guest: str, kind: str, export: str, options: DiskOptions = PLAIN, **more: Any
     ) -> Attachment:
         data = {"export": export, "name": "disk", "format": "raw", **more}
         connection = {"driver_volume_type": kind, "data": data}
-        _, wish = self.wishes.make(guest, connection, None, None, Level.ATTACHED, options)
+        _, wish = self.admission.make(guest, connection, None, None, Level.ATTACHED, options)
         return self.rig.records.put(wish)
 
 
@@ -110,7 +110,7 @@ def test_the_same_guest_gets_it_once(scene: Scene, kind: str, first: str, second
     one = scene.wish("g1", kind, first)
     data = {"export": second, "name": "disk", "format": "raw"}
     asked = {"driver_volume_type": kind, "data": data}
-    if scene.wishes.place(asked, None).link == one.link:
+    if scene.admission.place(asked, None).link == one.link:
         assert scene.wish("g1", kind, second).key == one.key
     else:
         with pytest.raises(Refused, match=f"is connected at {one.link}"):
@@ -134,7 +134,7 @@ def test_a_wish_of_old_keeps_its_id_and_is_found(
     former = str(uuid.uuid5(OLD, f"{kind}\n{one.link}\ndisk"))
     key = one.key._replace(volume=type(one.key.volume)(former))
     old = scene.rig.records.put(replace(one, key=key, place=former, revision=0))
-    assert scene.wishes.of(former) == [old]
+    assert scene.admission.of(former) == [old]
     again = scene.wish("g1", kind, first)
     assert (again.key, again.place) == (old.key, old.place)
     with pytest.raises(Refused, match="is wanted on g1 already"):
@@ -143,8 +143,8 @@ def test_a_wish_of_old_keeps_its_id_and_is_found(
 
 def test_what_is_typed_finds_it_by_any_spelling(scene: Scene) -> None:
     one = scene.wish("g1", "quobyte", "reg1,reg2/vol")
-    assert scene.wishes.of("quobyte://reg2:7861/vol/disk") == [one]
-    assert scene.wishes.of("quobyte://reg2/vol/other") == []
+    assert scene.admission.of("quobyte://reg2:7861/vol/disk") == [one]
+    assert scene.admission.of("quobyte://reg2/vol/other") == []
 
 
 def test_another_mount_point_base_makes_no_other_volume(scene: Scene) -> None:

@@ -159,7 +159,7 @@ def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None
     class Watched(ToyHypervisor):
         def survey(self) -> Sequence[Guest]:
             try:
-                with scene.lanes.impatient().hold(f"link {link}"):
+                with scene.locks.impatient().hold(f"link {link}"):
                     locked.append(False)
             except Busy:
                 locked.append(True)
@@ -168,7 +168,7 @@ def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None
     (row,) = scene.rows("vol-a")
     row = scene.records.put(replace(row, want=Level.ABSENT))
     hypervisor = Watched(scene.world)
-    owner = Reconciler(scene.records, scene.backends, hypervisor, scene.lanes)
+    owner = Reconciler(scene.records, scene.backends, hypervisor, scene.locks)
     assert owner.advance(row.key).step is Step.DISCONNECT
     assert locked[-1], "and nothing that was seen before it took the lock counts"
     assert not scene.host.table

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from moorline.api import Moorline
-from moorline.core.driver import Clock, Settler
+from moorline.core.driver import Clock, Driver
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 from moorline.local_api.problem import exit_code
 from moorline.model import GuestId, Level
@@ -47,7 +47,7 @@ class Hours:
 def settle(rig: Rig, hours: Hours, timeout: float = 60.0, *, stubborn: bool) -> None:
     rig.wish("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
-    Settler(rig.records, rig.reconciler(), hours.clock()).settle(row, timeout, stubborn=stubborn)
+    Driver(rig.records, rig.reconciler(), hours.clock()).settle(row, timeout, stubborn=stubborn)
 
 
 # --- what cannot come true ------------------------------------------------------
@@ -101,7 +101,7 @@ def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
     (row,) = rig.records.all()
     hours = Hours()
     with pytest.raises(Failed):
-        Settler(rig.records, rig.reconciler(), hours.clock()).settle(row, 60.0, stubborn=False)
+        Driver(rig.records, rig.reconciler(), hours.clock()).settle(row, 60.0, stubborn=False)
     assert hours.now > 40
 
 
@@ -126,7 +126,7 @@ def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> 
     (row,) = rig.records.all()
     rig.world.blind = True
     with pytest.raises(Failed, match="not attached") as failed:
-        Settler(rig.records, rig.reconciler(), Hours().clock()).settle(row, 0.0)
+        Driver(rig.records, rig.reconciler(), Hours().clock()).settle(row, 0.0)
     assert exit_code(failed.value) == 5
 
 
@@ -147,7 +147,7 @@ def test_a_look_that_is_uncertain_is_no_change_that_is(rig: Rig, error: type[Exc
             return getattr(self._owner, name)
 
     hypervisor: object = Mute(ToyHypervisor(rig.world))
-    moorline = Moorline(rig.records, rig.reconciler(), hypervisor, around=bare())  # type: ignore[arg-type]
+    moorline = Moorline(rig.records, rig.reconciler(), hypervisor, environment=bare())  # type: ignore[arg-type]
     for do in (
         lambda: moorline.attachments.attach("g1", connection()),
         lambda: moorline.attachments.detach("g1", "a"),

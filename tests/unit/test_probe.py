@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moorline.errors import Refused, Uncertain
-from moorline.host.probe.pool import LONGEST_PAUSE, Probe
+from moorline.host.probe.pool import LONGEST_PAUSE_SECONDS, Probe
 
 
 class World:
@@ -109,7 +109,7 @@ def test_pauses_grow_up_to_a_limit(world: World) -> None:
         world.is_uncertain()
         world.now += 0.5
     tries = len(world.asked)
-    assert 1000 / LONGEST_PAUSE - 5 <= tries <= 1000 / LONGEST_PAUSE + 10
+    assert 1000 / LONGEST_PAUSE_SECONDS - 5 <= tries <= 1000 / LONGEST_PAUSE_SECONDS + 10
 
 
 def test_while_a_child_cannot_die_no_other_is_sent_after_it(world: World) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Failed, MoorlineError
-from moorline.loop.drift import Looker
+from moorline.loop.drift import DriftDetector
 from moorline.model import GuestId, Level
 from moorline.testing.toys import ToyHypervisor
 from tests.support.care_rig import Scene, prepared
@@ -111,10 +111,10 @@ def test_only_what_can_be_done_is_due(scene: Scene) -> None:
     g2.unreadable = WHY
     hypervisor = ToyHypervisor(scene.world)
     backends = scene.backends
-    looker = Looker(
-        scene.records, Reconciler(scene.records, backends, hypervisor, Lanes()), hypervisor
+    drift = DriftDetector(
+        scene.records, Reconciler(scene.records, backends, hypervisor, Locks()), hypervisor
     )
-    found = looker.everywhere()
+    found = drift.everywhere()
     assert (found.due, found.error) == ([], "")
     scene.world.guests[GuestId("g1")].defined.clear()
-    assert [row.key.volume for row in looker.everywhere().due] == ["vol-a"]
+    assert [row.key.volume for row in drift.everywhere().due] == ["vol-a"]

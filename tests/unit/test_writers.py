@@ -12,7 +12,7 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.backends.local import LocalFile
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.writers import Writers
 from moorline.errors import Refused, Unavailable, Uncertain
@@ -141,8 +141,8 @@ class Partly(ToyHypervisor):
 def partly(rig: Rig) -> tuple[Partly, Moorline]:
     hypervisor = Partly(rig.world)
     backends = {"toy": ToyExports(rig.world)}
-    reconciler = Reconciler(rig.records, backends, hypervisor, Lanes(patience=1.0))
-    return hypervisor, Moorline(rig.records, reconciler, hypervisor, around=bare())
+    reconciler = Reconciler(rig.records, backends, hypervisor, Locks(patience=1.0))
+    return hypervisor, Moorline(rig.records, reconciler, hypervisor, environment=bare())
 
 
 def test_guests_that_do_not_answer_have_what_they_had(rig: Rig) -> None:
@@ -177,7 +177,7 @@ class Here(Rig):
         hypervisor = ToyHypervisor(self.world)
         writers = Writers(self.host)
         backends: Mapping[str, Any] = {"local": LocalFile(self.host, state_dir=Path("/nowhere"))}
-        return Reconciler(self.records, backends, hypervisor, Lanes(patience=1.0), writers=writers)
+        return Reconciler(self.records, backends, hypervisor, Locks(patience=1.0), writers=writers)
 
 
 @pytest.fixture

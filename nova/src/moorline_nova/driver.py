@@ -40,10 +40,10 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
-        self._moorline.upkeep.start()
+        self._moorline.controller.start()
 
     def cleanup_host(self, host: str) -> None:
-        self._moorline.upkeep.stop()
+        self._moorline.controller.stop()
         super().cleanup_host(host)
 
     def _should_disconnect_target(

@@ -20,9 +20,9 @@ from oslo_utils import importutils
 
 from moorline.errors import MoorlineError, NotOurs, Refused
 from moorline_nova.agent import Agent
+from moorline_nova.controller import Controller, Knows, is_told
 from moorline_nova.guest_disk import GuestDisk, describe
 from moorline_nova.pending import Pending, Use
-from moorline_nova.upkeep import Knows, Upkeep, is_told
 
 CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
@@ -45,7 +45,7 @@ class MoorlineVolumeDriver:
         self._base = volume.LibvirtBaseVolumeDriver(host, is_block_dev=False)
         self._agent = Agent(CONF.moorline.socket)
         kept = Path(CONF.moorline.pending_dir) / quote(CONF.host, safe="")
-        self.upkeep = Upkeep(self._agent, Pending(kept), knows)
+        self.controller = Controller(self._agent, Pending(kept), knows)
         """What sees to it that volumes are let go; who makes this starts and stops it."""
         self._host = host
         self._novas = novas
@@ -59,13 +59,13 @@ class MoorlineVolumeDriver:
         """
         id = get_volume_id(connection_info)
         use = Use(instance.uuid, id)
-        with self.upkeep.turn(use):
+        with self.controller.turn(use):
             try:
-                self.upkeep.needed(use)
+                self.controller.needed(use)
             except OSError as e:
                 reason = f"it was to be let go, and that cannot be taken back: {e}"
                 raise exception.VolumeAttachFailed(volume_id=id, reason=reason) from e
-            self.upkeep.make_room(use)
+            self.controller.make_room(use)
             try:
                 source = self._agent.attach(
                     use,
@@ -75,7 +75,7 @@ class MoorlineVolumeDriver:
                 )
             except MoorlineError as e:
                 # Nova takes it as never done, and will not disconnect it.
-                self.upkeep.not_needed(use)
+                self.controller.not_needed(use)
                 raise _as_nova_says(e, id) from e
         connection_info["data"][SOURCE] = source
 
@@ -91,17 +91,17 @@ class MoorlineVolumeDriver:
         """
         id = get_volume_id(connection_info)
         use = Use(instance.uuid, id)
-        with self.upkeep.turn(use):
+        with self.controller.turn(use):
             try:
                 self._agent.detach(use, CONF.moorline.timeout)
             except MoorlineError as e:
                 told = is_told(e)
-                (self.upkeep.told if told else self.upkeep.not_needed)(use)
+                (self.controller.told if told else self.controller.not_needed)(use)
                 if not (force or (told and _is_on_share(connection_info))):
                     raise exception.VolumeDetachFailed(volume_id=id, reason=str(e)) from e
                 _say_what_follows(e, id, instance)
             else:
-                self.upkeep.told(use)
+                self.controller.told(use)
         connection_info.get("data", {}).pop(SOURCE, None)
 
     def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:

@@ -24,18 +24,18 @@ from moorline.errors import MoorlineError, Refused
 from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen, loopback, refuse_served
-from moorline.loop.controller import Upkeep
+from moorline.loop.controller import Controller
 
-PATIENCE = 10.0
+OWNER_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for a command that owns the host."""
-LAST_STEPS = 60.0
+STOP_TIMEOUT_SECONDS = 60.0
 """Seconds that the steps in hand have to end when we are told to stop."""
-FIRST_TRIES = 30.0
+READY_TIMEOUT_SECONDS = 30.0
 """Seconds that the first try at every wish may keep what is to start after us."""
-_SOON = 0.05
-_LAST_WORDS = 2.0
+_READY_POLL_SECONDS = 0.05
+_DRAIN_TIMEOUT_SECONDS = 2.0
 """Seconds in which whoever waits for an answer may still take it, and libvirt let us go."""
-_ALIVE = 5.0
+_WATCHDOG_INTERVAL_SECONDS = 5.0
 """Seconds between two looks at whether all that should run does."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
 _LOG = logging.getLogger("moorline.agent")
@@ -97,9 +97,9 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return None
 
 
-def tried(upkeep: Upkeep) -> bool:
+def tried(controller: Controller) -> bool:
     """Whether each wish was looked at, and tried once if it was not as wished."""
-    return upkeep.swept is not None and all(each.why for each in upkeep.pending())
+    return controller.swept is not None and all(each.why for each in controller.pending())
 
 
 class Agent:
@@ -126,21 +126,21 @@ class Agent:
             signal.signal(number, lambda number, _: self._signals.put(number))
         refuse_served(self._options.socket)
         metrics = Metrics()
-        moorline, upkeep = wiring.open_agent(
+        moorline, controller = wiring.open_agent(
             self._settings,
-            patience=PATIENCE,
+            patience=OWNER_TIMEOUT_SECONDS,
             waiting=_LOG.info,
             report=metrics.took,
             every=self._options.sweep_every,
         )
-        metrics.watch(upkeep.pending, lambda: upkeep.swept)
+        metrics.watch(controller.pending, lambda: controller.swept)
         app = self._serve(moorline, metrics)
-        upkeep.start()
+        controller.start()
         _LOG.info("serving %s", self._options.socket)
-        healthy = self._watch(systemd, upkeep)
+        healthy = self._watch(systemd, controller)
         systemd.tell("STOPPING=1")
         code = 0 if healthy else 1
-        if not self._end(moorline, upkeep, app):
+        if not self._end(moorline, controller, app):
             # It hangs. The kernel takes the lock from us; the next owner finds what came of it.
             _LOG.warning("stopped, with a step or a call to the hypervisor under way")
             logging.shutdown()
@@ -174,15 +174,19 @@ class Agent:
             "options": config.digest(self._settings),
         }
 
-    def _watch(self, systemd: Notifier, upkeep: Upkeep) -> bool:
+    def _watch(self, systemd: Notifier, controller: Controller) -> bool:
         """Heed signals until one says stop; False if a part of us died before that."""
-        pause = min(_ALIVE, systemd.watchdog / 3) if systemd.watchdog else _ALIVE
-        ready, late = False, time.monotonic() + FIRST_TRIES
+        pause = (
+            min(_WATCHDOG_INTERVAL_SECONDS, systemd.watchdog / 3)
+            if systemd.watchdog
+            else _WATCHDOG_INTERVAL_SECONDS
+        )
+        ready, late = False, time.monotonic() + READY_TIMEOUT_SECONDS
         while True:
             number = None
             with suppress(queue.Empty):
-                number = self._signals.get(timeout=pause if ready else _SOON)
-            if not ready and (tried(upkeep) or time.monotonic() > late):
+                number = self._signals.get(timeout=pause if ready else _READY_POLL_SECONDS)
+            if not ready and (tried(controller) or time.monotonic() > late):
                 ready = True
                 systemd.tell("READY=1")
             if number == signal.SIGHUP:
@@ -192,13 +196,13 @@ class Agent:
             elif number is not None:
                 _LOG.info("stopping: %s", signal.Signals(number).name)
                 return True
-            if not (upkeep.alive() and all(server.alive for server in self._servers)):
+            if not (controller.alive() and all(server.alive for server in self._servers)):
                 _LOG.error("a loop of the agent has ended: starting anew is the cure")
                 return False
             if self._file != _identity(self._options.socket):
                 _LOG.error("somebody removed %s: starting anew is the cure", self._options.socket)
                 return False
-            systemd.tell("WATCHDOG=1", f"STATUS={len(upkeep.pending())} not as wished yet")
+            systemd.tell("WATCHDOG=1", f"STATUS={len(controller.pending())} not as wished yet")
 
     def _reload(self) -> None:
         """Take over what can change while we run; say what cannot."""
@@ -229,20 +233,20 @@ class Agent:
         if fixed:
             _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
 
-    def _end(self, moorline: Moorline, upkeep: Upkeep, app: App) -> bool:
+    def _end(self, moorline: Moorline, controller: Controller, app: App) -> bool:
         """Finish the steps in hand, take no others, let go of the host; False if that hangs."""
         for server in self._servers:
             server.stop()
         with suppress(OSError):
             if self._file == _identity(self._options.socket):
                 self._options.socket.unlink()
-        end = time.monotonic() + LAST_STEPS
+        end = time.monotonic() + STOP_TIMEOUT_SECONDS
         app.stop(0)
-        finished = upkeep.stop(LAST_STEPS)
+        finished = controller.stop(STOP_TIMEOUT_SECONDS)
         if not (app.stop(max(0.0, end - time.monotonic())) and finished):
             return False
-        self._servers[0].drain(_LAST_WORDS)
+        self._servers[0].drain(_DRAIN_TIMEOUT_SECONDS)
         closing = threading.Thread(target=moorline.close, name="closing", daemon=True)
         closing.start()
-        closing.join(_LAST_WORDS)
+        closing.join(_DRAIN_TIMEOUT_SECONDS)
         return not closing.is_alive()

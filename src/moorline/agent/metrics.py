@@ -31,7 +31,7 @@ _LINKS = ("linked", "unlinked", "broken", "foreign", "hung", "unknown")
 
 
 class Metrics:
-    """Counts the steps of one agent, and asks *upkeep* for the rest when it is collected."""
+    """Counts the steps of one agent, and asks *controller* for the rest when it is collected."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines
@@ -61,7 +61,7 @@ class Metrics:
     def watch(
         self, pending: Callable[[], Sequence[Pending]], swept: Callable[[], Sweep | None]
     ) -> None:
-        """Tell of the upkeep as well."""
+        """Tell of the controller as well."""
         self._registry.register(_Upkeep(pending, swept))
 
     def page(self) -> bytes:

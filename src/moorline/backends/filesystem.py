@@ -38,7 +38,7 @@ from moorline.ports import Command, Host, Mount, Root
 from moorline.ports.inspection import Finding, Found
 from moorline.secret import Secret
 
-_LAST_WAIT = 2.0
+_DAEMON_EXIT_SECONDS = 2.0
 """Seconds that a daemon has to end after its mount is gone, or a command that was killed."""
 
 
@@ -380,7 +380,7 @@ class MountedFileSystem(ABC, Generic[F]):
         (rmdir(2) has done so since Linux 3.19), so it stays for them.
         """
         at = hold.at
-        until = time.monotonic() + _LAST_WAIT
+        until = time.monotonic() + _DAEMON_EXIT_SECONDS
         if topmost(self._host, at) is not None:
             return
         while hold.held():

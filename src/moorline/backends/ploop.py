@@ -29,7 +29,7 @@ from moorline.ports import Command, Host
 NAMES = Path("/dev/moorline")
 """Devices have random numbers, so guests know them by names of ours. A reboot takes
 the names away: no guest can start with a number that is another image's by then."""
-_LOOK = 5.0
+_LIST_DEADLINE_SECONDS = 5.0
 _LISTED = re.compile(r"(?P<device>\S+) +(?P<image>/\S+)(?: .*)?")
 
 
@@ -154,7 +154,7 @@ class Ploop:
         """Each device's base image, and the device."""
         if not self._has_command("ploop"):
             return
-        listed = self._host.run(Command(("ploop", "list"), _LOOK)).stdout
+        listed = self._host.run(Command(("ploop", "list"), _LIST_DEADLINE_SECONDS)).stdout
         for match in map(_LISTED.fullmatch, listed.splitlines()):
             if match:
                 yield Path(match["image"]), Path("/dev", match["device"])

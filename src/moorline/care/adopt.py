@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from moorline.care.doctor import Surroundings
-from moorline.core.admission import Place, Wishes
+from moorline.care.doctor import Environment
+from moorline.core.admission import Admission, Place
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -37,19 +37,19 @@ class Adopter:
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
-        wishes: Wishes,
-        around: Surroundings,
+        admission: Admission,
+        environment: Environment,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._hypervisor = hypervisor
-        self._wishes = wishes
-        self._around = around
+        self._admission = admission
+        self._environment = environment
 
     def disks(self, guest: str) -> list[Candidate]:
         found = guest_called(guest, self._hypervisor)
         wished = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
-        mounts = self._around.mounts()
+        mounts = self._environment.mounts()
         return [
             Candidate(disk, self._kind(disk.path, mounts), disk.mark in wished)
             for disk in self._disks(found)
@@ -67,12 +67,12 @@ class Adopter:
         dry_run: bool = False,
     ) -> Adoption:
         found = guest_called(guest, self._hypervisor)
-        place = self._wishes.admit(connection, format)
+        place = self._admission.admit(connection, format)
         disk = self._disk_of(found, place)
         if target not in ("", disk.device):
             raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")
         id = volume or place.volume or disk.mark or _usable(disk.serial)
-        before, wish = self._wishes.make(
+        before, wish = self._admission.make(
             found.id,
             connection,
             format,
@@ -91,7 +91,7 @@ class Adopter:
         return Adoption(steps, view(wish, self._reconciler.observe(wish)))
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
-        row = self._wishes.find(volume, guest)
+        row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
         stuck = False
@@ -112,26 +112,28 @@ class Adopter:
     def _take(self, wish: Attachment, device: str) -> Attachment:
         """Mark, then wish: a wish for a disk without a mark would plug it a second time."""
         with self._reconciler.with_guest(wish.key.guest):
-            if device and self._around.inventory is not None:
-                self._around.inventory.mark(wish.key.guest, device, wish.key.volume)
+            if device and self._environment.inventory is not None:
+                self._environment.inventory.mark(wish.key.guest, device, wish.key.volume)
             row = self._records.put(wish)
         self._note("adopted", row)
         return row
 
     def _note(self, what: str, row: Attachment) -> None:
-        self._around.journal.saw(what, volume=row.key.volume, guest=row.guest_name, link=row.link)
+        self._environment.event_log.saw(
+            what, volume=row.key.volume, guest=row.guest_name, link=row.link
+        )
 
     def _disks(self, guest: GuestName) -> Sequence[GuestDisk]:
-        if self._around.inventory is None:
+        if self._environment.inventory is None:
             raise Refused(f"disks of {self._hypervisor.kind} guests cannot be adopted")
-        return self._around.inventory.disks(guest.id)
+        return self._environment.inventory.disks(guest.id)
 
     def _kind(self, path: str, mounts: Sequence[Mount]) -> str:
         """The kind of back end that knows the mount on which *path* lies; ''."""
         mount = _covering(path, mounts)
-        for kind in self._around.backends if mount else ():
+        for kind in self._environment.backends if mount else ():
             try:
-                backend = self._around.backends[kind]
+                backend = self._environment.backends[kind]
             except (MoorlineError, ImportError):
                 continue
             if mount and isinstance(backend, Discovering) and backend.claims(mount):
@@ -158,7 +160,7 @@ class Adopter:
     ) -> Refused:
         """Say why the disk is not found, and where the operator's option should point."""
         same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
-        mount = _covering(same.path, self._around.mounts()) if same else None
+        mount = _covering(same.path, self._environment.mounts()) if same else None
         if same is None or mount is None or self._kind(same.path, [mount]) != place.backend:
             known = ", ".join(f"{d.device}={d.path}" for d in disks)
             return Refused(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from moorline.care import findings
-from moorline.care.eventlog import Journal
+from moorline.care.eventlog import EventLog
 from moorline.core.pace import Pending
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler, reason
@@ -47,7 +47,7 @@ from moorline.ports.results import Diagnosis, Trouble
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What is around the attachments: for those who look after a host."""
 
     backends: Backends
@@ -55,7 +55,7 @@ class Surroundings:
     fuse: FuseControl
     inventory: Inventory | None
     """None: this hypervisor has none."""
-    journal: Journal
+    event_log: EventLog
     check_state: Callable[[], Sequence[Finding]]
 
 
@@ -90,7 +90,7 @@ class Doctor:
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
-        around: Surroundings,
+        environment: Environment,
         pending: Callable[[], Sequence[Pending]],
     ) -> None:
         self._records = records
@@ -98,16 +98,16 @@ class Doctor:
         self._images = hypervisor if isinstance(hypervisor, OpenImages) else None
         self._look_command = hypervisor.look_command
         self._stop_command = hypervisor.stop_command
-        self._around = around
+        self._environment = environment
         self._pending = pending
 
     def examine(self) -> Diagnosis:
         """See the class. Raises what the store raises."""
-        look = _Look(self._reconciler.survey(), self._around.mounts)
+        look = _Look(self._reconciler.survey(), self._environment.mounts)
         rows, guests = look.survey.rows, look.guests
-        found = list(self._around.check_state())
+        found = list(self._environment.check_state())
         found += map(self._no_hypervisor, look.errors)
-        found += self._wishes(rows, look, self._records.troubles())
+        found += self._attachments(rows, look, self._records.troubles())
         if guests is not None:
             found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
@@ -120,9 +120,9 @@ class Doctor:
 
     def about(self, row: Attachment, survey: Survey) -> list[Finding]:
         """What keeps one wish from coming true, by *survey*."""
-        look = _Look(survey, self._around.mounts)
+        look = _Look(survey, self._environment.mounts)
         trouble = self._records.trouble(row.key)
-        found = list(self._wishes([row], look, {trouble_key(row.key): trouble}))
+        found = list(self._attachments([row], look, {trouble_key(row.key): trouble}))
         if (guests := look.guests) is None:
             return [*found, *map(self._no_hypervisor, look.errors)]
         # What goes waits for whoever may need its link.
@@ -133,12 +133,12 @@ class Doctor:
 
     def _paused(self, row: Attachment) -> Iterator[Finding]:
         """What keeps the guest of a wish from going on."""
-        if self._around.inventory is not None:
+        if self._environment.inventory is not None:
             with suppress(MoorlineError):  # told of the wish itself
-                found = self._around.inventory.diagnose([])
+                found = self._environment.inventory.diagnose([])
                 yield from (each for each in found if each.subject == row.guest_name)
 
-    def _wishes(
+    def _attachments(
         self, rows: Sequence[Attachment], look: _Look, troubles: Mapping[str, Trouble | None]
     ) -> Iterator[Finding]:
         """What is wrong with wishes; with their links alone if guests cannot be looked at."""
@@ -262,9 +262,9 @@ class Doctor:
                 yield from backend.diagnose()
             if isinstance(backend, Discovering):
                 places |= set(backend.places())
-        if self._around.inventory is not None:
+        if self._environment.inventory is not None:
             try:
-                yield from self._around.inventory.diagnose(sorted(places))
+                yield from self._environment.inventory.diagnose(sorted(places))
             except MoorlineError as e:
                 yield self._no_hypervisor(e)
 
@@ -279,9 +279,9 @@ class Doctor:
 
     def _facts(self) -> dict[str, str]:
         facts = {"kernel": platform.release(), "Python": platform.python_version()}
-        if self._around.inventory is not None:
+        if self._environment.inventory is not None:
             with suppress(MoorlineError):  # told as a finding
-                facts |= self._around.inventory.facts()
+                facts |= self._environment.inventory.facts()
         return facts
 
 

@@ -16,12 +16,12 @@ from typing import Any
 from moorline.core.reconciler import Took
 from moorline.errors import Denied, MoorlineError
 from moorline.model import Attachment
-from moorline.ports.results import JournalEntry, Trouble
+from moorline.ports.results import EventLogEntry, Trouble
 
-LIMIT = 2 << 20
-"""Bytes of a file of the journal; there are two."""
-_LONGEST = 1000
-_TAIL = 64 << 10
+FILE_LIMIT_BYTES = 2 << 20
+"""Bytes of a file of the event log; there are two."""
+_LONGEST_MESSAGE = 1000
+_TAIL_BYTES = 64 << 10
 """Bytes at the end of a file that surely have a whole line in them."""
 _MOST_KEYS = 1000
 _DONE, _SEEN = "done", "seen"
@@ -29,10 +29,10 @@ _LOG = logging.getLogger("moorline.events")
 _LOG.addHandler(logging.NullHandler())  # where nobody set a log up, commands speak for themselves
 
 
-_FIELDS = frozenset(field.name for field in fields(JournalEntry))
+_FIELDS = frozenset(field.name for field in fields(EventLogEntry))
 
 
-class Journal:
+class EventLog:
     """Two files of JSON lines in *directory*; the older one goes when the newer is full.
 
     What is noted goes to the log as well. Only the host's owner writes, so there is
@@ -41,7 +41,11 @@ class Journal:
     """
 
     def __init__(
-        self, directory: Path, *, limit: int = LIMIT, clock: Callable[[], float] = time.time
+        self,
+        directory: Path,
+        *,
+        limit: int = FILE_LIMIT_BYTES,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._file = directory / "events.jsonl"
         self._older = directory / "events.1.jsonl"
@@ -99,13 +103,13 @@ class Journal:
 
     def read(
         self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
-    ) -> list[JournalEntry]:
+    ) -> list[EventLogEntry]:
         """The latest *most* entries, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since
         the epoch), of volumes whose id begins with *volume*. Raises Denied.
         """
-        found: list[JournalEntry] = []
+        found: list[EventLogEntry] = []
         about = f'"volume": {json.dumps(volume)[:-1]}'.encode()
         for entry in self._backwards(about):
             if entry.id <= after or entry.at < since or len(found) == most:
@@ -121,12 +125,12 @@ class Journal:
                 return  # what fails again and again would wash out all else: 1, 2, 4, 8 …
             if self._last < 0:
                 self._last = self._last_id()
-            entry = JournalEntry(
+            entry = EventLogEntry(
                 self._last + 1,
                 self._clock(),
                 step,
                 outcome,
-                message=message[:_LONGEST],
+                message=message[:_LONGEST_MESSAGE],
                 times=times,
                 **what,
             )
@@ -150,7 +154,7 @@ class Journal:
     def _last_id(self) -> int:
         for file in (self._file, self._older):
             with suppress(FileNotFoundError), file.open("rb") as stream:
-                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
                 if entry := next(_entries(stream.read()), None):
                     return entry.id
         return 0
@@ -173,7 +177,7 @@ class Journal:
         finally:
             os.close(file)
 
-    def _backwards(self, about: bytes) -> Iterator[JournalEntry]:
+    def _backwards(self, about: bytes) -> Iterator[EventLogEntry]:
         """The entries with *about* in their lines, the last one first. Raises Denied."""
         for file in (self._file, self._older):
             try:
@@ -185,7 +189,7 @@ class Journal:
             yield from _entries(content, about)
 
 
-def _log(entry: JournalEntry) -> None:
+def _log(entry: EventLogEntry) -> None:
     facts = asdict(entry)
     del facts["id"], facts["at"], facts["message"]
     on = f"volume {entry.volume} on {entry.guest}" if entry.volume else entry.guest
@@ -194,14 +198,14 @@ def _log(entry: JournalEntry) -> None:
     _LOG.log(level, text.replace("%", "%%"), facts)
 
 
-def _entries(content: bytes, about: bytes = b"") -> Iterator[JournalEntry]:
+def _entries(content: bytes, about: bytes = b"") -> Iterator[EventLogEntry]:
     lines = (line for line in reversed(content.splitlines()) if about in line)
     return filter(None, map(_entry, lines))
 
 
-def _entry(line: bytes) -> JournalEntry | None:
+def _entry(line: bytes) -> EventLogEntry | None:
     try:
         values = json.loads(line)
-        return JournalEntry(**{name: values[name] for name in _FIELDS & values.keys()})
+        return EventLogEntry(**{name: values[name] for name in _FIELDS & values.keys()})
     except (ValueError, TypeError, AttributeError):
         return None

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from moorline.care.eventlog import Journal
+from moorline.care.eventlog import EventLog
 from moorline.care.findings import command
-from moorline.core.admission import Wishes
+from moorline.core.admission import Admission
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -16,11 +16,11 @@ from moorline.core.survey import Survey
 from moorline.core.views import detailed
 from moorline.model import Attachment
 from moorline.ports.inspection import Finding
-from moorline.ports.results import Explanation, JournalEntry, View
+from moorline.ports.results import EventLogEntry, Explanation, View
 
 _WELL = ("done", "seen")
-LATEST = 5
-"""Entries of the journal that are told."""
+LATEST_ENTRIES = 5
+"""Entries of the event log that are told."""
 
 
 class Explainer:
@@ -28,24 +28,24 @@ class Explainer:
 
     def __init__(
         self,
-        journal: Journal,
+        event_log: EventLog,
         records: Records,
         reconciler: Reconciler,
-        wishes: Wishes,
+        admission: Admission,
         about: Callable[[Attachment, Survey], Sequence[Finding]],
         pending: Callable[[], Sequence[Pending]],
     ) -> None:
-        self._journal = journal
+        self._event_log = event_log
         self._records = records
         self._reconciler = reconciler
-        self._wishes = wishes
+        self._admission = admission
         self._about = about
         self._pending = pending
 
     def explain(self, volume: str) -> list[Explanation]:
         pending = self._pending()
         survey = self._reconciler.survey()
-        rows = self._wishes.known(volume, survey.rows)
+        rows = self._admission.known(volume, survey.rows)
         return [self._one(row, survey, pending) for row in rows]
 
     def _one(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
@@ -53,7 +53,7 @@ class Explainer:
         seen = self._reconciler.look(row, survey)
         view = detailed(row, seen, self._records.trouble(row.key), survey)
         step, _, waits_for = view.next.partition(": ")
-        tried = [e for e in self._journal.read(volume=row.key.volume) if _is_of(e, row)]
+        tried = [e for e in self._event_log.read(volume=row.key.volume) if _is_of(e, row)]
         mine = next((p for p in pending if p.key == row.key), None)
         finding = next(iter(self._about(row, survey)), None)
         if not waits_for and step != "nothing":
@@ -70,17 +70,17 @@ class Explainer:
             due=mine.due if mine else None,
             link=view.link,
             held_by=[*view.used_by, *view.also_wanted_by],
-            tried=tried[-LATEST:],
+            tried=tried[-LATEST_ENTRIES:],
             why=finding.why if finding else "",
             next=_command(finding, row) if finding else "",
         )
 
 
-def _is_of(entry: JournalEntry, row: Attachment) -> bool:
+def _is_of(entry: EventLogEntry, row: Attachment) -> bool:
     return entry.volume == row.key.volume and entry.guest in (row.guest_name, row.key.guest)
 
 
-def _since(view: View, step: str, tried: Sequence[JournalEntry], pending: Pending | None) -> float:
+def _since(view: View, step: str, tried: Sequence[EventLogEntry], pending: Pending | None) -> float:
     """When the agent found that it waits; else the first failure that nothing has ended yet."""
     if step == "nothing":
         return 0.0
@@ -91,7 +91,7 @@ def _since(view: View, step: str, tried: Sequence[JournalEntry], pending: Pendin
     return min([*known, *(entry.at for entry in failed)], default=0.0)
 
 
-def _failures(tried: Sequence[JournalEntry]) -> int:
+def _failures(tried: Sequence[EventLogEntry]) -> int:
     """How often the last step failed, at least."""
     return tried[-1].times if tried and tried[-1].outcome not in _WELL else 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorline.care.doctor import Surroundings, links, strays, unwished
+from moorline.care.doctor import Environment, links, strays, unwished
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.usage import unknown_users, users
@@ -38,13 +38,13 @@ class Repairer:
         reconciler: Reconciler,
         survey: Callable[[], Sequence[Guest]],
         detach: Callable[[str, str], object],
-        around: Surroundings,
+        environment: Environment,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._survey = survey
         self._detach = detach
-        self._around = around
+        self._environment = environment
 
     def repair(
         self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
@@ -65,7 +65,7 @@ class Repairer:
                 made.append(due)
             # Their links may be free then.
             guests = _without(guests, going) if dry_run else self._survey()
-        for backend, found in strays(self._around.backends, rows, guests):
+        for backend, found in strays(self._environment.backends, rows, guests):
             if not isinstance(found.ill, Foreign | Unknown) and not found.elsewhere:
                 action = "remove" if isinstance(found.ill, Unlinked) else "disconnect"
                 due = Repair(action, found.link)
@@ -87,8 +87,8 @@ class Repairer:
             return due
         if self._mount(mount_point) != mount:
             raise Refused(f"{mount_point} changed while it was looked at")
-        self._around.fuse.abort(mount)
-        self._around.journal.saw(
+        self._environment.fuse.abort(mount)
+        self._environment.event_log.saw(
             f"the FUSE connection of {mount_point} was aborted", link=mount_point
         )
         return replace(due, done=True)
@@ -102,10 +102,10 @@ class Repairer:
 
     def _vital(self, guest: Guest, disk: Disk) -> str:
         """Why the guest might not boot without the disk; mostly ''."""
-        if self._around.inventory is None:
+        if self._environment.inventory is None:
             return f"it cannot be told whether {guest.name} boots from it (--boot-disks)"
         try:
-            all_disks = self._around.inventory.disks(guest.id)
+            all_disks = self._environment.inventory.disks(guest.id)
         except MoorlineError as e:
             return f"it cannot be told whether {guest.name} boots from it: {e}"
         if any(each.boots for each in all_disks if each.path == disk.source):
@@ -127,11 +127,11 @@ class Repairer:
                 backend.clear(found.link)
         except MoorlineError as e:
             return replace(due, problem=str(e))
-        self._around.journal.saw(f"repaired: {due.action} {due.subject}", link=found.link)
+        self._environment.event_log.saw(f"repaired: {due.action} {due.subject}", link=found.link)
         return replace(due, done=True)
 
     def _mount(self, mount_point: str) -> Mount:
-        mounts = [m for m in self._around.mounts() if m.target == mount_point]
+        mounts = [m for m in self._environment.mounts() if m.target == mount_point]
         if not mounts:
             raise NotFound(f"nothing is mounted at {mount_point}", hint="moorline doctor")
         return mounts[-1]

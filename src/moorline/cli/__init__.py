@@ -13,7 +13,7 @@ import click
 from moorline.cli.adopt import adopt, release
 from moorline.cli.agent import agent
 from moorline.cli.attachments import attach, detach, forget, sweep
-from moorline.cli.common import INTERRUPTED, complain
+from moorline.cli.common import EXIT_INTERRUPTED, complain
 from moorline.cli.completion import completion
 from moorline.cli.datastores import datastores, relocate
 from moorline.cli.doctor import abort, doctor, explain, repair
@@ -57,7 +57,7 @@ class Commands(click.Group):
             code: object = run()
         except click.Abort:
             complain("moorline: interrupted")
-            sys.exit(INTERRUPTED)
+            sys.exit(EXIT_INTERRUPTED)
         except click.ClickException as e:
             output = asked_output(words)
             if output == "text":

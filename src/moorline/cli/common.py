@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-INTERRUPTED = 130
-READER_GONE = 141
+EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 LONGEST_TIMEOUT = 86400.0
 """Seconds; an agent takes no longer one either."""
 _PERCENT = re.compile(r": (100|[0-9]{1,2}) %$")
-_GLANCE = 0.5
+_LOCK_POLL_SECONDS = 0.5
 """Seconds to wait for whoever has the host before looking for an agent again."""
 
 timeout_option = click.option(
@@ -97,7 +97,10 @@ class Common:
             left = end - time.monotonic()
             try:
                 return wiring.open_host(
-                    settings, own=own, patience=min(_GLANCE, max(0.0, left)), waiting=waiting
+                    settings,
+                    own=own,
+                    patience=min(_LOCK_POLL_SECONDS, max(0.0, left)),
+                    waiting=waiting,
                 )
             except errors.Busy:
                 # Whoever has the host may be an agent that is about to open its socket.
@@ -253,7 +256,7 @@ def common(command: F) -> Callable[..., Any]:
             _end_unprinted(e)
         except KeyboardInterrupt:
             complain("moorline: interrupted; a wish that was recorded is kept")
-            sys.exit(INTERRUPTED)
+            sys.exit(EXIT_INTERRUPTED)
         finally:
             progress.end()
 
@@ -311,7 +314,7 @@ def _fail(error: errors.MoorlineError, output: str) -> NoReturn:
 
 def _end_unprinted(error: Unprinted) -> NoReturn:
     if isinstance(error.__cause__, BrokenPipeError):
-        sys.exit(READER_GONE)
+        sys.exit(EXIT_READER_GONE)
     complain(f"moorline: what was asked is done, and its result cannot be printed: {error}")
     sys.exit(exit_code(errors.Uncertain("")))
 

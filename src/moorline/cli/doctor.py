@@ -16,7 +16,7 @@ from moorline.ports.inspection import Finding
 from moorline.ports.results import Explanation, Repair
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
-FOUND = 10
+EXIT_FOUND = 10
 """The exit code of a doctor who found something."""
 
 
@@ -40,7 +40,7 @@ def doctor(given: Common) -> None:
         diagnosis, "\n".join([*map(_told, diagnosis.findings), f"{count} found ({versions})"])
     )
     if diagnosis.findings:
-        sys.exit(FOUND)
+        sys.exit(EXIT_FOUND)
 
 
 @click.command()

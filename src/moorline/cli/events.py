@@ -14,10 +14,10 @@ import click
 from moorline.cli.common import Common, common
 from moorline.cli.output import say
 from moorline.errors import Unavailable
-from moorline.ports.results import JournalEntry
+from moorline.ports.results import EventLogEntry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_POLL = 0.5
+_POLL_SECONDS = 0.5
 
 
 def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
@@ -40,7 +40,7 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
 def events(given: Common, follow: bool, since: float, volume: str) -> None:
     """Tell what was done and seen on this host, the latest last.
 
-    The journal is bounded; what is older than some thousand entries is gone.
+    The event log is bounded; what is older than some thousand entries is gone.
     With --follow, JSON is one object a line.
 
     \b
@@ -59,7 +59,7 @@ def events(given: Common, follow: bool, since: float, volume: str) -> None:
 
 def _told(
     given: Common, follow: bool, since: float, volume: str
-) -> Iterator[Sequence[JournalEntry]]:
+) -> Iterator[Sequence[EventLogEntry]]:
     # Who tells may be an agent that ends: the next one, or the file, goes on.
     ends = (Unavailable,) if follow else ()
     last = 0
@@ -71,11 +71,11 @@ def _told(
                 if not follow:
                     return
                 last = told[-1].id if told else last
-                time.sleep(_POLL)
-        time.sleep(_POLL)
+                time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def line(entry: JournalEntry) -> str:
+def line(entry: EventLogEntry) -> str:
     """An entry on one line of a person's screen."""
     when = datetime.fromtimestamp(entry.at).strftime("%Y-%m-%d %H:%M:%S")
     what = [when, f"{entry.step or '-':<10}", entry.outcome]

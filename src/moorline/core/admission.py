@@ -54,7 +54,7 @@ class Place:
     """What its share is called; empty: the link says it all."""
 
 
-class Wishes:
+class Admission:
     """Makes wishes, and finds the ones that are recorded."""
 
     def __init__(self, records: Records, reconciler: Reconciler, hypervisor: Hypervisor) -> None:

@@ -22,7 +22,7 @@ from moorline.errors import (
     Uncertain,
 )
 from moorline.model import Attachment, Level
-from moorline.ports.api import Progress, silent
+from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Trouble
 
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
@@ -144,7 +144,7 @@ def recorded() -> Iterator[None]:
         raise Failed(e.message, hint=e.hint or "repeat the command to go on") from e
 
 
-class Settler:
+class Driver:
     """Drives the reconciler for callers that wait for a result."""
 
     def __init__(self, records: Records, reconciler: Reconciler, clock: Clock = _CLOCK) -> None:
@@ -156,7 +156,7 @@ class Settler:
         self,
         row: Attachment,
         timeout: float,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         *,
         stubborn: bool = True,
     ) -> tuple[list[Step], Pass]:
@@ -170,7 +170,9 @@ class Settler:
         with recorded():
             return self._drive(self._attempt(row, timeout, progress, stubborn=stubborn))
 
-    def connect(self, row: Attachment, timeout: float, progress: Progress = silent) -> list[Step]:
+    def connect(
+        self, row: Attachment, timeout: float, progress: Progress = no_progress
+    ) -> list[Step]:
         """Make the link of *row* without asking the hypervisor anything; return the steps.
 
         Raises as :meth:`settle`.
@@ -184,7 +186,7 @@ class Settler:
         before: Attachment | None,
         wish: Attachment,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         *,
         stubborn: bool = True,
     ) -> tuple[Attachment, list[Step]]:
@@ -244,7 +246,7 @@ class Settler:
             else:
                 attempt.took(done.step)
 
-    def push(self, row: Attachment, progress: Progress = silent) -> Pass | MoorlineError:
+    def push(self, row: Attachment, progress: Progress = no_progress) -> Pass | MoorlineError:
         """Take steps as far as they go without waiting; errors are noted and returned."""
         attempt = self._attempt(row, 0.0, progress)
         for _ in range(len(Step)):

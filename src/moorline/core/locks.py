@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from moorline.errors import Busy
 
 
-class Lanes:
+class Locks:
     """One worker at a time for each name; other names are not delayed.
 
     A lane whose worker is stuck turns others away after *patience* seconds
@@ -19,20 +19,20 @@ class Lanes:
     def __init__(self, patience: float = 30.0) -> None:
         self._patience = patience
         self._guard = threading.Lock()
-        self._lanes: dict[str, tuple[threading.Lock, int]] = {}
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
-    def impatient(self) -> Lanes:
-        """The same lanes, for somebody who rather comes back later than waits."""
-        same = Lanes(patience=0.0)
-        same._guard, same._lanes = self._guard, self._lanes
+    def impatient(self) -> Locks:
+        """The same locks, for somebody who rather comes back later than waits."""
+        same = Locks(patience=0.0)
+        same._guard, same._locks = self._guard, self._locks
         return same
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
         """Be the one worker on *name*. Blocks up to the patience, then raises Busy."""
         with self._guard:
-            lock, users = self._lanes.get(name, (threading.Lock(), 0))
-            self._lanes[name] = lock, users + 1
+            lock, users = self._locks.get(name, (threading.Lock(), 0))
+            self._locks[name] = lock, users + 1
         try:
             if not lock.acquire(timeout=self._patience):
                 raise Busy(f"another step on {name} is still under way")
@@ -42,8 +42,8 @@ class Lanes:
                 lock.release()
         finally:
             with self._guard:
-                lock, users = self._lanes[name]
+                lock, users = self._locks[name]
                 if users == 1:
-                    del self._lanes[name]
+                    del self._locks[name]
                 else:
-                    self._lanes[name] = lock, users - 1
+                    self._locks[name] = lock, users - 1

@@ -19,7 +19,7 @@ from moorline.core.disks import (
     snapshot,
 )
 from moorline.core.links import Links
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
 from moorline.core.survey import Survey
@@ -79,7 +79,7 @@ Report = Callable[[Took], None]
 """Told of every step after it was taken. Must neither block nor raise."""
 
 
-def unreported(took: Took) -> None:
+def no_report(took: Took) -> None:
     """The report of somebody who does not want to know."""
 
 
@@ -91,8 +91,8 @@ class Reconciler:
         records: Records,
         backends: Backends,
         hypervisor: Hypervisor,
-        lanes: Lanes,
-        report: Report = unreported,
+        locks: Locks,
+        report: Report = no_report,
         writers: Writers | None = None,
         looking: Callable[[], Backends] | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class Reconciler:
         self._records = records
         self._links = Links(backends)
         self._hypervisor = hypervisor
-        self._lanes = lanes
+        self._locks = locks
         self._report = report
         self._writers = writers or Writers()
         self._looking = looking or (lambda: backends)
@@ -116,8 +116,8 @@ class Reconciler:
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
-        # lane. Never both lanes at once: their order would deadlock.
-        with self._lanes.hold(f"link {done.row.link}"):
+        # lane. Never both locks at once: their order would deadlock.
+        with self._locks.hold(f"link {done.row.link}"):
             return self._pass(key, about_to, on_link=True)
 
     def connect(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
@@ -126,7 +126,7 @@ class Reconciler:
         For whoever must not ask it (a hook of libvirt's), so a broken link that is not
         dead is waited for: it cannot be told whether a guest has it open.
         """
-        with self._lanes.hold(f"link {row.link}"):
+        with self._locks.hold(f"link {row.link}"):
             seen = Seen(self.link(row))
             step = next_step(Level.CONNECTED, seen)
             about_to(step)
@@ -141,7 +141,7 @@ class Reconciler:
         Its guest is looked at and left alone: the wish that stands for it does not
         change. A pass that has nothing to do with the link takes no step.
         """
-        with self._lanes.hold(f"link {row.link}"):
+        with self._locks.hold(f"link {row.link}"):
             return self._serve(row, about_to, on_link=True)
 
     def survey(self) -> Survey:
@@ -158,15 +158,15 @@ class Reconciler:
         Unavailable or Uncertain (the hypervisor).
         """
         disks = survey.disks(row.key.guest) if survey else None
-        around = survey or Survey(self._records, self._hypervisor, self._links)
-        _, connection = around.links.parsed(row)
-        link = around.links.inspect(row)
+        looked = survey or Survey(self._records, self._hypervisor, self._links)
+        _, connection = looked.links.parsed(row)
+        link = looked.links.inspect(row)
         if disks is None and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
         # A disk goes first, however long its guest takes: until then all guests are left alone.
         first = row.want is Level.ABSENT and disk != NO_DISK and not foresee
-        use = Usage(Held.UNKNOWN) if first else self._use(row, link, disk, around)
+        use = Usage(Held.UNKNOWN) if first else self._use(row, link, disk, looked)
         # A disk can be told from its volume's snapshot while the link is not there, too.
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
         return Seen(
@@ -203,11 +203,11 @@ class Reconciler:
 
     def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
         """Be the only one who changes *guest*, as in each pass. Raises Busy."""
-        return self._lanes.hold(f"guest {guest}")
+        return self._locks.hold(f"guest {guest}")
 
     def with_link(self, link: LinkName) -> AbstractContextManager[None]:
         """Be the only one who changes *link*, as in each pass. Raises Busy."""
-        return self._lanes.hold(f"link {link}")
+        return self._locks.hold(f"link {link}")
 
     def verify(self, row: Attachment) -> DiskSource:
         """Check that its volume may be given to its guest, and return what may be opened.
@@ -224,7 +224,7 @@ class Reconciler:
 
         Raises as the back end's disconnect.
         """
-        with self._lanes.hold(f"link {row.link}"):
+        with self._locks.hold(f"link {row.link}"):
             self._tidy(row, seen)
 
     def backend(self, kind: str) -> StorageBackend[Any]:

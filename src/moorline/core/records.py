@@ -19,7 +19,7 @@ Noted = Callable[[Attachment, Trouble], None]
 """Told of each trouble that is noted. Must neither block nor raise."""
 
 
-def unnoted(attachment: Attachment, trouble: Trouble) -> None:
+def no_note(attachment: Attachment, trouble: Trouble) -> None:
     """For whoever does not want to know."""
 
 
@@ -27,7 +27,7 @@ class Records:
     """The attachments of one host. Writes compare-and-swap on the revision."""
 
     def __init__(
-        self, store: Store, codec: AttachmentCodec, host: str, noted: Noted = unnoted
+        self, store: Store, codec: AttachmentCodec, host: str, noted: Noted = no_note
     ) -> None:
         self._store = store
         self._noted = noted

@@ -33,15 +33,15 @@ from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, M
 from moorline.ports.host import OpenAs
 from moorline.secret import Secret
 
-LOOK_DEADLINE = 2.0
+PROBE_DEADLINE_SECONDS = 2.0
 """Seconds that a share has to answer a look at it."""
 MOST_OUTPUT = 1 << 20
 """Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
 _MOST_SHOWN = 500
-_KILL_WAIT = 1.0
+_KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
-_START_WAIT = 30.0
-_ASKING = 5.0
+_START_TIMEOUT_SECONDS = 30.0
+_HOLD_CHECK_SECONDS = 5.0
 """Seconds that those may take who only ask whether a hold is held, on a machine that is busy."""
 
 
@@ -66,7 +66,7 @@ class Linux:
     """
 
     def __init__(
-        self, *, look_deadline: float = LOOK_DEADLINE, systemd: bool | None = None
+        self, *, look_deadline: float = PROBE_DEADLINE_SECONDS, systemd: bool | None = None
     ) -> None:
         if systemd is None:
             # Others than root would need a session bus, which services have not.
@@ -202,7 +202,7 @@ class Linux:
         # It leads a session and is not reaped yet, so the group is still its own.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        if _ended(child, _KILL_WAIT):
+        if _ended(child, _KILL_SECONDS):
             child.wait()
         else:  # in a call that the kernel does not interrupt: it dies when that returns
             self._abandoned.append(child)
@@ -279,7 +279,7 @@ def _locked(hold: Path) -> Iterator[int]:
 
 
 def _lock(file: int, hold: Path) -> None:
-    end = time.monotonic() + _ASKING
+    end = time.monotonic() + _HOLD_CHECK_SECONDS
     while not _flock(file, fcntl.LOCK_EX):
         # Who only asks whether it is held has it shared, for a moment; a command has it alone.
         if not _flock(file, fcntl.LOCK_SH) or time.monotonic() > end:
@@ -362,7 +362,7 @@ class _Looker:
         )
         try:
             # That Python starts slowly must not be held against a share.
-            self._line(_START_WAIT)
+            self._line(_START_TIMEOUT_SECONDS)
         except (EOFError, TimeoutError) as e:
             self.kill()
             raise Failed("the process that looks at shares does not start") from e

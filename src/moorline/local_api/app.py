@@ -22,9 +22,9 @@ from moorline.local_api.request_id import current
 from moorline.local_api.routes import LONGEST_TIMEOUT, ROUTES, STREAM, Route
 from moorline.ports.api import Api
 
-LOOK_DEADLINE = 60.0
+LOOK_DEADLINE_SECONDS = 60.0
 """Seconds that a look may take."""
-GRACE = 120.0
+OVERRUN_SECONDS = 120.0
 """Seconds that a change may overrun its own timeout: the step in hand is finished."""
 Page = tuple[str, Callable[[], bytes]]
 """The kind of its content, and what makes it."""
@@ -157,9 +157,9 @@ class App:
     def _begin(self, route: Route, arguments: dict[str, Any]) -> Iterator[str | Done]:
         calls = self._changes if route.changes else self._looks
         if not route.changes:
-            deadline = LOOK_DEADLINE
+            deadline = LOOK_DEADLINE_SECONDS
         elif "timeout" in route.fields and not route.moves_data:
-            deadline = route.patience(arguments) + GRACE
+            deadline = route.patience(arguments) + OVERRUN_SECONDS
         else:
             deadline = LONGEST_TIMEOUT
         return calls.run(lambda progress: route.call(self._facade, arguments, progress), deadline)

@@ -14,7 +14,7 @@ from typing import Any
 from moorline.errors import Busy, Failed, Unavailable, Uncertain
 from moorline.ports.api import Progress
 
-HEARTBEAT = 5.0
+HEARTBEAT_SECONDS = 5.0
 """Seconds after which a call that says nothing shows that it still runs."""
 Work = Callable[[Progress], Any]
 
@@ -96,7 +96,7 @@ def _until(told: queue.SimpleQueue[str | Done], deadline: float) -> Iterator[str
     while (left := end - time.monotonic()) > 0:
         item: str | Done = ""
         with suppress(queue.Empty):
-            item = told.get(timeout=min(left, HEARTBEAT))
+            item = told.get(timeout=min(left, HEARTBEAT_SECONDS))
         yield item
         if isinstance(item, Done):
             return

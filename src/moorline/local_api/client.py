@@ -25,9 +25,9 @@ from urllib.parse import urlencode
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.local_api import problem, shapes
 from moorline.local_api.routes import LARGEST_BODY, ROUTES, STREAM, Route
-from moorline.ports.api import Attachments, Guests, Maintenance, Progress, silent
+from moorline.ports.api import Attachments, Guests, Maintenance, Progress, no_progress
 
-GREETING = 10.0
+ABOUT_TIMEOUT_SECONDS = 10.0
 """Seconds that an agent may take to say what it is: it looks at nothing for that."""
 
 
@@ -129,8 +129,8 @@ class Client:
         """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
         ``options`` (a digest). Raises Unavailable, Denied."""
         try:
-            patience = min(self._timeout, GREETING)
-            answer = self._exchange("GET", "/v1/about", None, patience, silent)
+            patience = min(self._timeout, ABOUT_TIMEOUT_SECONDS)
+            answer = self._exchange("GET", "/v1/about", None, patience, no_progress)
         except _Unanswered as e:
             raise Unavailable(f"the agent at {self._socket} did not answer: {e}") from e
         assert isinstance(answer, dict), "as the document says"
@@ -138,7 +138,7 @@ class Client:
 
     def call(self, route: Route, arguments: dict[str, Any]) -> Any:
         """Have the agent do it; see the class. *arguments*: by name, and *progress*."""
-        progress = arguments.pop("progress", silent)
+        progress = arguments.pop("progress", no_progress)
         patience = self._timeout + route.patience(arguments)
         path, body = _written(route, shapes.encode(arguments))
         try:

@@ -30,10 +30,10 @@ from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
 from moorline.local_api.routes import LARGEST_BODY, STREAM
 
-READ_DEADLINE = 10.0
-WRITE_DEADLINE = 10.0
+READ_DEADLINE_SECONDS = 10.0
+WRITE_DEADLINE_SECONDS = 10.0
 """Seconds in which each part of an answer must be taken."""
-CONNECTIONS = 128
+CONNECTIONS_PER_USER = 128
 """That one user may have at once."""
 NOBODY = Peer(pid=0, uid=-1, groups=frozenset())
 """Who asks over TCP."""
@@ -55,7 +55,7 @@ def listen(path: Path, mode: int, group: int | None) -> socket.socket:
             with suppress(PermissionError):  # not our group: then only we may change
                 os.chown(path, -1, group)
         path.chmod(mode)
-        found.listen(CONNECTIONS)
+        found.listen(CONNECTIONS_PER_USER)
     except PermissionError as e:
         found.close()
         raise Denied(f"the socket {path} cannot be made: {e.strerror}") from e
@@ -111,7 +111,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     block_on_close = False
 
     def __init__(
-        self, listening: socket.socket, app: App, *, read_deadline: float = READ_DEADLINE
+        self, listening: socket.socket, app: App, *, read_deadline: float = READ_DEADLINE_SECONDS
     ) -> None:
         super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
@@ -147,7 +147,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         asker = peer(request) if request.family == socket.AF_UNIX else NOBODY
         with self._changed:
             self._connections[asker.uid] += 1
-            crowded = self._connections[asker.uid] > CONNECTIONS
+            crowded = self._connections[asker.uid] > CONNECTIONS_PER_USER
         try:
             if crowded:
                 _turn_away(request)
@@ -176,7 +176,7 @@ def _is_gone(connection: socket.socket) -> bool:
 
 def _turn_away(connection: socket.socket) -> None:
     """Say busy without having read anything, so that whoever asks knows that nothing was done."""
-    error = Busy(f"this user has {CONNECTIONS} requests under way", hint="try again later")
+    error = Busy(f"this user has {CONNECTIONS_PER_USER} requests under way", hint="try again later")
     told = json_bytes(problem.to_problem(error))
     head = (
         f"HTTP/1.0 {problem.status(error)} Busy\r\nContent-Type: {problem.KIND}\r\n"
@@ -302,6 +302,6 @@ class _Writer(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self._connection.settimeout(WRITE_DEADLINE)
+        self._connection.settimeout(WRITE_DEADLINE_SECONDS)
         self._connection.sendall(data)
         return len(data)

@@ -17,28 +17,28 @@ from functools import partial
 from moorline.core.pace import Pending, backoff
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
-from moorline.loop.drift import Looker, Sweep
+from moorline.loop.drift import DriftDetector, Sweep
 from moorline.loop.worker import Verdict, Worker
-from moorline.loop.workqueue import Backlog, Turn
+from moorline.loop.workqueue import Turn, WorkQueue
 from moorline.model import GuestId
 from moorline.ports import Watching
 
-EVERY = 60.0
+SWEEP_INTERVAL_SECONDS = 60.0
 """Seconds between two sweeps."""
-GRACE = 1.0
+CALLER_FIRST_SECONDS = 1.0
 """Seconds that whoever makes a wish has to see to it himself."""
-OFTEN = 6
+LINK_SCANS_PER_SWEEP = 6
 """Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
-RARELY = 4
+REST_PER_SCAN = 4
 """A look is followed by a rest of so many times its own length."""
-_LEAST_REST, _MOST_REST = 0.1, 2.0
-_LAST_LOOK = 3.0
+_LEAST_REST_SECONDS, _MOST_REST_SECONDS = 0.1, 2.0
+_STOP_TIMEOUT_SECONDS = 3.0
 """Seconds that the loops have to end in: longer than a share has to answer."""
 _DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
 _log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Controller:
     """Gives each wish that is not as wished turns, until it is.
 
     *watchers* tell when to look. *every*: seconds between sweeps. *grace*:
@@ -49,20 +49,20 @@ class Upkeep:
         self,
         records: Records,
         worker: Worker,
-        looker: Looker,
+        drift: DriftDetector,
         *,
         watchers: Sequence[Watching] = (),
-        every: float = EVERY,
-        grace: float = GRACE,
-        backlog: Backlog | None = None,
+        every: float = SWEEP_INTERVAL_SECONDS,
+        grace: float = CALLER_FIRST_SECONDS,
+        queue: WorkQueue | None = None,
     ) -> None:
         self._records = records
         self._worker = worker
-        self._looker = looker
+        self._drift = drift
         self._watchers = watchers
         self._every = every
         self._grace = grace
-        self._backlog = backlog or Backlog()
+        self._queue = queue or WorkQueue()
         self._stop = threading.Event()
         self._news = _News()
         self._threads: list[threading.Thread] = []
@@ -79,7 +79,7 @@ class Upkeep:
         for watcher in self._watchers:
             loops[type(watcher).__name__] = partial(watcher.watch, self.wake, self._stop)
         for name, loop in loops.items():
-            thread = threading.Thread(target=loop, name=f"upkeep: {name}", daemon=True)
+            thread = threading.Thread(target=loop, name=f"controller: {name}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -89,7 +89,7 @@ class Upkeep:
 
     def pending(self) -> Sequence[Pending]:
         """What is not as wished, as far as is known, and why it waits."""
-        return self._backlog.pending()
+        return self._queue.pending()
 
     def alive(self) -> bool:
         """Whether every loop runs. False: a defect ended one, and we must be started anew."""
@@ -104,10 +104,10 @@ class Upkeep:
         end = time.monotonic() + timeout
         self._stop.set()
         self._news.add(None)
-        self._backlog.close()
-        finished = self._backlog.idle(timeout)
+        self._queue.close()
+        finished = self._queue.idle(timeout)
         # A loop can hang with libvirt. It changes nothing, so nobody waits for it long.
-        end = min(end, time.monotonic() + _LAST_LOOK)
+        end = min(end, time.monotonic() + _STOP_TIMEOUT_SECONDS)
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         return finished
@@ -117,10 +117,12 @@ class Upkeep:
     def _look_around(self) -> None:
         sweep_at, failures = 0.0, 0
         while not self._stop.is_set():
-            news = self._news.wait(min(sweep_at - time.monotonic(), self._every / OFTEN))
+            news = self._news.wait(
+                min(sweep_at - time.monotonic(), self._every / LINK_SCANS_PER_SWEEP)
+            )
             begun = time.monotonic()
             for guest in news:
-                self._backlog.hasten(guest)
+                self._queue.hasten(guest)
             if begun >= sweep_at:
                 news.add(None)
             failures = 0 if self._look(news) else failures + 1
@@ -129,19 +131,19 @@ class Upkeep:
             elif None in news:
                 sweep_at = time.monotonic() + self._every
             # However much happens, most of the time is left to others.
-            rest = _LEAST_REST + RARELY * (time.monotonic() - begun)
-            self._stop.wait(min(rest, _MOST_REST))
+            rest = _LEAST_REST_SECONDS + REST_PER_SCAN * (time.monotonic() - begun)
+            self._stop.wait(min(rest, _MOST_REST_SECONDS))
 
     def _look(self, news: Set[GuestId | None]) -> bool:
         """Find who needs a turn, near what the news is of; False if that was not possible."""
         try:
             if None in news:
                 return self._sweep()
-            known = self._backlog.knows
-            guests = [partial(self._looker.at, guest, known) for guest in news if guest]
-            for look in guests or [partial(self._looker.links, known)]:
+            known = self._queue.knows
+            guests = [partial(self._drift.at, guest, known) for guest in news if guest]
+            for look in guests or [partial(self._drift.links, known)]:
                 for row in look():
-                    self._backlog.offer(row)
+                    self._queue.offer(row)
         except MoorlineError as e:
             _log.warning("the wishes cannot be read: %s", e)
             return False
@@ -151,9 +153,9 @@ class Upkeep:
         return True
 
     def _sweep(self) -> bool:
-        found = self._looker.everywhere()
+        found = self._drift.everywhere()
         for row in found.due:
-            self._backlog.offer(row)
+            self._queue.offer(row)
         if found.error:
             _log.warning("the guests cannot be looked at: %s", found.error)
         self.swept = found
@@ -168,14 +170,14 @@ class Upkeep:
                     if row is None:
                         self._news.add(None)
                     else:
-                        self._backlog.offer(row, grace=self._grace)
+                        self._queue.offer(row, grace=self._grace)
             failures += 1
             self._stop.wait(backoff(failures, first=0.25))
 
     # --- turns
 
     def _give_turns(self) -> None:
-        while (turn := self._backlog.take()) is not None:
+        while (turn := self._queue.take()) is not None:
             # A thread for each: one that hangs keeps nobody else's.
             threading.Thread(target=self._serve, args=[turn], name="worker", daemon=True).start()
 
@@ -187,9 +189,9 @@ class Upkeep:
             _log.exception("a defect, met by volume %s", turn.key.volume)
         finally:
             if verdict.why:
-                self._backlog.later(turn, verdict.delay, verdict.why, tries=verdict.tries)
+                self._queue.later(turn, verdict.delay, verdict.why, tries=verdict.tries)
             else:
-                self._backlog.settled(turn)
+                self._queue.settled(turn)
 
 
 class _News:

@@ -58,7 +58,7 @@ def nobody(row: Attachment) -> bool:
     return False
 
 
-class Looker:
+class DriftDetector:
     """Tells which wishes need a pass, with one look at the host.
 
     What is told may be out of date a moment later: the pass itself looks afresh.

@@ -16,7 +16,7 @@ from moorline.loop.workqueue import Turn
 from moorline.model import Key, Level
 from moorline.ports.results import Trouble
 
-SLOW, SLOWEST = 15.0, 300.0
+REFUSED_PAUSE_SECONDS, LONGEST_REFUSED_PAUSE_SECONDS = 15.0, 300.0
 """Seconds between tries of what was refused: at first, and at most."""
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
 _WAITS = frozenset({Step.WAIT, Step.PARK})
@@ -37,7 +37,7 @@ class Verdict:
 class Worker:
     """Takes steps for one wish at a time; never waits for one that is occupied.
 
-    *reconciler*: with lanes that turn away at once. *clock*: what the time is
+    *reconciler*: with locks that turn away at once. *clock*: what the time is
     for people; nothing is decided by it. Safe to use from several threads.
     """
 
@@ -115,5 +115,5 @@ def _pace(error: MoorlineError, tries: int) -> float:
     if isinstance(error, Busy):
         return backoff(tries, longest=1.0)
     if isinstance(error, Refused):
-        return backoff(tries, first=SLOW, longest=SLOWEST)
+        return backoff(tries, first=REFUSED_PAUSE_SECONDS, longest=LONGEST_REFUSED_PAUSE_SECONDS)
     return backoff(tries)

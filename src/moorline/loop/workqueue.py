@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from moorline.core.pace import Pending
 from moorline.model import Attachment, GuestId, Key, Level
 
-SOONEST = 1.0
+SHORTEST_PAUSE_SECONDS = 1.0
 """Seconds between two tries that no news can shorten."""
-LATE = 1.0
+BUDGET_SECONDS = 1.0
 """Seconds after which a pass no longer counts against the budget: what it waits for is not us."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A wish whose turn it is. It goes back by :meth:`Backlog.settled` or :meth:`Backlog.later`."""
+    """An attachment whose turn it is. It goes back by `WorkQueue.settled` or `WorkQueue.later`."""
 
     key: Key
     revision: int
@@ -53,12 +53,12 @@ class _Waiting:
     """News came while it was under way."""
 
 
-class Backlog:
+class WorkQueue:
     """Gives out turns, each key to one taker at a time. Safe to use from several threads.
 
     Wishes that go (ABSENT) and wishes that come have a budget of *each* passes
     at once, so that neither starves the other. A pass that takes longer than
-    :data:`LATE` is replaced on its budget, up to *most* of a kind: one that
+    :data:`BUDGET_SECONDS` is replaced on its budget, up to *most* of a kind: one that
     hangs delays nobody, and they cannot pile up.
     """
 
@@ -102,7 +102,7 @@ class Backlog:
                     known.again = known.again or guest in (key.guest, None)
                     continue
                 pause = known.due - known.ended
-                least = SOONEST if key.guest == guest else _shortened(pause)
+                least = SHORTEST_PAUSE_SECONDS if key.guest == guest else _shortened(pause)
                 soonest = max(now, known.not_before, known.ended + least)
                 if soonest < known.due:
                     self._queue(key, known, soonest)
@@ -221,7 +221,7 @@ class Backlog:
             return math.inf
         if len(begun) < self._each:
             return 0.0
-        return sorted(begun)[-self._each] + LATE - now
+        return sorted(begun)[-self._each] + BUDGET_SECONDS - now
 
     def _ended(self, turn: Turn) -> _Waiting:
         known = self._running.pop(turn.key)
@@ -232,4 +232,4 @@ class Backlog:
 
 def _shortened(pause: float) -> float:
     """A pause that news cuts short: not to nothing, as some news is our own doing."""
-    return max(SOONEST, pause / 4)
+    return max(SHORTEST_PAUSE_SECONDS, pause / 4)

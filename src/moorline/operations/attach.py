@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from moorline.core.admission import Wishes
-from moorline.core.driver import Settler, gone, nothing_recorded, recorded
+from moorline.core.admission import Admission
+from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -31,7 +31,7 @@ from moorline.model import (
 )
 from moorline.operations.released import Released
 from moorline.ports import Hypervisor, Mount
-from moorline.ports.api import DEFAULT_TIMEOUT, Progress, silent
+from moorline.ports.api import DEFAULT_TIMEOUT, Progress, no_progress
 from moorline.ports.results import Outcome, View
 
 _AS_IT_COMES = DiskOptions()
@@ -45,16 +45,16 @@ class Attacher:
         records: Records,
         reconciler: Reconciler,
         hypervisor: Hypervisor,
-        wishes: Wishes,
-        settler: Settler,
+        admission: Admission,
+        driver: Driver,
         released: Released,
         mounts: Callable[[], Sequence[Mount]],
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._hypervisor = hypervisor
-        self._wishes = wishes
-        self._settler = settler
+        self._admission = admission
+        self._driver = driver
         self._released = released
         self._mounts = mounts
 
@@ -69,14 +69,14 @@ class Attacher:
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
         timeout: float | None = None,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
         with nothing_recorded():
-            before, wish = self._wishes.make(
+            before, wish = self._admission.make(
                 guest, connection, format, volume, level, options, hands_off=hands_off
             )
-            self._wishes.refuse_anothers_disk(before, wish)
+            self._admission.refuse_anothers_disk(before, wish)
             if dry_run:
                 seen = self._reconciler.observe(wish)
                 self._refuse_impossible(wish, seen)
@@ -84,15 +84,15 @@ class Attacher:
         stubborn = timeout is not None
         timeout = DEFAULT_TIMEOUT if timeout is None else timeout
         end = time.monotonic() + timeout
-        row, prepared = self._settler.record(before, wish, timeout, progress, stubborn=stubborn)
+        row, prepared = self._driver.record(before, wish, timeout, progress, stubborn=stubborn)
         try:
             left = max(0.0, end - time.monotonic())
-            steps, done = self._settler.settle(row, left, progress, stubborn=stubborn)
+            steps, done = self._driver.settle(row, left, progress, stubborn=stubborn)
             if row.hands_off:
                 self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
             if wish != before:
-                self._settler.withdraw(row, before)
+                self._driver.withdraw(row, before)
             raise
         return Outcome([step.value for step in prepared + steps], view(row, done.seen))
 
@@ -103,11 +103,11 @@ class Attacher:
         *,
         hands_off: bool = False,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
         with nothing_recorded():
-            row = self._wishes.find(volume, guest, hands_off=hands_off)
+            row = self._admission.find(volume, guest, hands_off=hands_off)
         if row is None and hands_off:
             return None
         if row is None:
@@ -121,7 +121,7 @@ class Attacher:
             absent = self._records.put(absent)
         if row.hands_off:
             return self._let_go(absent, progress)
-        steps, done = self._settler.settle(absent, timeout, progress)
+        steps, done = self._driver.settle(absent, timeout, progress)
         after = replace(done.seen, disk=NO_DISK)
         return Outcome([step.value for step in steps], view(absent, after))
 
@@ -130,7 +130,7 @@ class Attacher:
     ) -> Sequence[View]:
         mine = [
             row
-            for row in self._wishes.known(volume)
+            for row in self._admission.known(volume)
             if guest is None or guest in (row.guest_name, row.key.guest)
         ]
         if not mine:
@@ -144,7 +144,7 @@ class Attacher:
                 self._records.forget(row)
         return [view(row, seen) for row, seen in looks]
 
-    def sweep(self, progress: Progress = silent) -> Sequence[View]:
+    def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
         survey = self._reconciler.survey()
         steps = [(row, self._due(row, survey)) for row in survey.rows]
         due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
@@ -171,12 +171,12 @@ class Attacher:
 
     def _push(self, row: Attachment, progress: Progress) -> bool:
         """Take its steps as far as they go; whether it is as wished then."""
-        done = self._settler.push(row, progress)
+        done = self._driver.push(row, progress)
         return not isinstance(done, MoorlineError) and done.step in (Step.NOTHING, Step.FORGET)
 
     def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
         """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
-        done = self._settler.push(absent, progress)
+        done = self._driver.push(absent, progress)
         if isinstance(done, MoorlineError):
             with recorded():
                 raise done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from moorline.core.admission import Wishes
+from moorline.core.admission import Admission
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.pace import backoff
 from moorline.core.reconciler import Reconciler
@@ -12,7 +12,7 @@ from moorline.core.views import view
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import Attachment, Sizes, VolumeId
 from moorline.ports import ExtendingHypervisor, Hypervisor
-from moorline.ports.api import Progress, silent
+from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Extended
 
 
@@ -45,9 +45,11 @@ def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
 class Extender:
     """extend of :class:`moorline.ports.api.Attachments`."""
 
-    def __init__(self, reconciler: Reconciler, wishes: Wishes, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor
+    ) -> None:
         self._reconciler = reconciler
-        self._wishes = wishes
+        self._admission = admission
         self._hypervisor = hypervisor
 
     def extend(
@@ -57,12 +59,12 @@ class Extender:
         size: int | None = None,
         *,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Extended:
         """As the protocol's. Refused and NotOurs are raised at once, Failed and Uncertain
         when *timeout* seconds are over."""
-        row = self._wishes.find(volume, guest)
+        row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
         before, after = self._bytes(row, size, timeout, progress, dry_run)

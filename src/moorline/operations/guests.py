@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from moorline.core.admission import Wishes
-from moorline.core.driver import Settler, gone, recorded
+from moorline.core.admission import Admission
+from moorline.core.driver import Driver, gone, recorded
 from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -17,18 +17,18 @@ from moorline.errors import Busy, Failed, MoorlineError, NotFound, NotOurs, Refu
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
 from moorline.operations.asked import read
 from moorline.ports import ChoosingDatastores, Hypervisor
-from moorline.ports.api import Progress, silent
+from moorline.ports.api import Progress, no_progress
 from moorline.ports.datastores import Choice
-from moorline.ports.guests import Launching, Machine, Machines
+from moorline.ports.guests import GuestLifecycle, GuestState, Launching
 from moorline.ports.results import GuestOutcome, View
 
-ASK_AGAIN = 5.0
+SHUTDOWN_RETRY_SECONDS = 5.0
 """Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment]
 """The wish that stood before, if any, and the one that was made."""
 _Volume = tuple[Mapping[str, Any] | str, Format | None]
-_LOOK = 0.05
+_POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
 """Told of a step on a guest itself after it was taken: which, on whom, in how many seconds,
 and the error it ended in. Must neither block nor raise."""
@@ -41,18 +41,18 @@ class Guests:
         self,
         records: Records,
         reconciler: Reconciler,
-        wishes: Wishes,
-        settler: Settler,
+        admission: Admission,
+        driver: Driver,
         hypervisor: Hypervisor,
-        machines: Machines[Any] | None,
+        lifecycle: GuestLifecycle[Any] | None,
         note: Note,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
-        self._wishes = wishes
-        self._settler = settler
+        self._admission = admission
+        self._driver = driver
         self._hypervisor = hypervisor
-        self._machines = machines
+        self._lifecycle = lifecycle
         self._note = note
 
     def launch(
@@ -65,20 +65,20 @@ class Guests:
         hardware: Mapping[str, Any] | None = None,
         start: bool = True,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> GuestOutcome:
-        machines = self._able()
-        volumes = self._volumes(machines.launching, boot, format, connections)
-        asked = read(machines.launching.options, hardware)
+        lifecycle = self._able()
+        volumes = self._volumes(lifecycle.launching, boot, format, connections)
+        asked = read(lifecycle.launching.options, hardware)
         for connection, its in volumes:
-            self._wishes.admit(connection, its)  # refused before anything is made
-        wanted = machines.parse(name, asked)
+            self._admission.admit(connection, its)  # refused before anything is made
+        wanted = lifecycle.parse(name, asked)
         steps: list[str] = []
         with self._alone(name, time.monotonic() + timeout):
-            machines.check(name, wanted)
+            lifecycle.check(name, wanted)
             if not self._is_made(name):
                 with self._step("define", name, steps):
-                    machines.define(name, wanted, progress)
+                    lifecycle.define(name, wanted, progress)
             with recorded():
                 machine = self._named(name)
                 if machine.running and machine.disks and not start:
@@ -93,7 +93,7 @@ class Guests:
         return GuestOutcome(name, machine.guest.id, running, steps, views, [*machine.disks])
 
     def start(
-        self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> GuestOutcome:
         end = time.monotonic() + timeout
         with self._alone(self._named(guest).guest.name, end):
@@ -112,7 +112,7 @@ class Guests:
         force: bool = False,
         any: bool = False,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> GuestOutcome | None:
         read(self._able().launching.removal, {"force": force, "any": any})
         seen = self._seen(guest)
@@ -161,21 +161,23 @@ class Guests:
             if not isinstance(links.inspect(row), Linked)
         ]
 
-    def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
+    def ready(
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
+    ) -> list[str]:
         end = time.monotonic() + timeout
         return [
             row.key.volume
             for row in self._wanted_by(GuestId(guest))
-            if self._settler.connect(row, max(0.0, end - time.monotonic()), progress)
+            if self._driver.connect(row, max(0.0, end - time.monotonic()), progress)
         ]
 
-    def _able(self) -> Machines[Any]:
-        if self._machines is None:
+    def _able(self) -> GuestLifecycle[Any]:
+        if self._lifecycle is None:
             raise Refused(
                 f"Moorline does not make, start or remove {self._hypervisor.kind} guests",
                 hint="it attaches volumes to them: moorline attach",
             )
-        return self._machines
+        return self._lifecycle
 
     def _volumes(
         self,
@@ -196,7 +198,7 @@ class Guests:
             raise Refused(f"{kind} guests boot from a volume, and none is given")
         return [(boot, format), *((connection, None) for connection in connections)]
 
-    def _refuse_stranger(self, machine: Machine, *, any: bool) -> None:
+    def _refuse_stranger(self, machine: GuestState, *, any: bool) -> None:
         if not (machine.launched or any):
             named = {option.key for option in self._able().launching.removal.each}
             raise NotOurs(
@@ -234,7 +236,7 @@ class Guests:
 
     def _give(
         self,
-        machine: Machine,
+        machine: GuestState,
         volumes: Sequence[_Volume],
         end: float,
         progress: Progress,
@@ -262,10 +264,10 @@ class Guests:
             return False
         return machine.guest.name == name and not machine.half  # else it is another's id
 
-    def _named(self, name: str) -> Machine:
+    def _named(self, name: str) -> GuestState:
         return self._able().look(guest_called(name, self._hypervisor).id)
 
-    def _seen(self, guest: str) -> Machine | None:
+    def _seen(self, guest: str) -> GuestState | None:
         try:
             return self._named(guest)
         except NotFound:
@@ -294,19 +296,21 @@ class Guests:
     ) -> _Made:
         """Record that a volume be a disk of *guest*. Raises Refused, with nothing recorded."""
         options = DiskOptions(boot=boot)
-        before, wish = self._wishes.make(guest, connection, format, None, Level.ATTACHED, options)
+        before, wish = self._admission.make(
+            guest, connection, format, None, Level.ATTACHED, options
+        )
         others = [row for row in self._wanted_by(guest) if row.options.boot and row.key != wish.key]
-        self._wishes.refuse_anothers_disk(before, wish)
+        self._admission.refuse_anothers_disk(before, wish)
         if boot and others:
             raise Refused(
                 f"{wish.guest_name} boots from volume {others[0].key.volume} already",
                 hint=f"moorline detach {wish.guest_name} {others[0].key.volume}",
             )
-        row, _ = self._settler.record(before, wish, max(0.0, end - time.monotonic()))
+        row, _ = self._driver.record(before, wish, max(0.0, end - time.monotonic()))
         return before, row
 
     def _settle(self, row: Attachment, end: float, progress: Progress, steps: list[str]) -> View:
-        taken, done = self._settler.settle(row, max(0.0, end - time.monotonic()), progress)
+        taken, done = self._driver.settle(row, max(0.0, end - time.monotonic()), progress)
         steps += [step.value for step in taken]
         return view(row, done.seen)
 
@@ -314,7 +318,7 @@ class Guests:
         """Take back what a refused launch has made; *defined*: the guest as well."""
         for before, row in made:
             if row != before:
-                self._settler.withdraw(row, before)
+                self._driver.withdraw(row, before)
         if not defined:
             return
         with suppress(MoorlineError):  # the refusal is what the caller must hear
@@ -322,21 +326,21 @@ class Guests:
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
                 self._able().remove(guest)
 
-    def _start(self, machine: Machine, progress: Progress, steps: list[str]) -> None:
+    def _start(self, machine: GuestState, progress: Progress, steps: list[str]) -> None:
         name, id = machine.guest.name, machine.guest.id
         progress(f"starting {name}")
         with self._reconciler.with_guest(id), self._step("start", name, steps):
             self._able().start(id)
 
     def _stop(
-        self, machine: Machine, force: bool, end: float, progress: Progress, steps: list[str]
+        self, machine: GuestState, force: bool, end: float, progress: Progress, steps: list[str]
     ) -> None:
         """Bring it down and wait for that. Raises Failed when the time is over."""
         if machine.running or machine.saved:
             with self._step("stop", machine.guest.name, steps):
                 self._bring_down(machine, force, end, progress)
 
-    def _bring_down(self, machine: Machine, force: bool, end: float, progress: Progress) -> None:
+    def _bring_down(self, machine: GuestState, force: bool, end: float, progress: Progress) -> None:
         name, id = machine.guest.name, machine.guest.id
         ask = time.monotonic()
         while machine.running or machine.saved:
@@ -344,13 +348,13 @@ class Guests:
                 progress(f"stopping {name}")
                 with self._reconciler.with_guest(id):
                     self._able().stop(id, force=force)
-                ask += ASK_AGAIN
+                ask += SHUTDOWN_RETRY_SECONDS
             if time.monotonic() > end:
                 raise Failed(
                     f"{name} {_ASKED[force]} and still runs; it is not removed",
                     hint="" if force else "--force cuts its power",
                 )
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
             try:
                 machine = self._able().look(id)
             except NotFound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorline.core.admission import Wishes
+from moorline.core.admission import Admission
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.views import detailed, view
@@ -14,10 +14,10 @@ from moorline.ports.results import View
 class Query:
     """list and show of :class:`moorline.ports.api.Attachments`."""
 
-    def __init__(self, records: Records, reconciler: Reconciler, wishes: Wishes) -> None:
+    def __init__(self, records: Records, reconciler: Reconciler, admission: Admission) -> None:
         self._records = records
         self._reconciler = reconciler
-        self._wishes = wishes
+        self._admission = admission
 
     def list(self) -> Sequence[View]:
         survey = self._reconciler.survey()
@@ -36,5 +36,5 @@ class Query:
             detailed(
                 row, self._reconciler.look(row, survey), self._records.trouble(row.key), survey
             )
-            for row in self._wishes.known(volume, survey.rows)
+            for row in self._admission.known(volume, survey.rows)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from moorline.core.admission import Wishes
+from moorline.core.admission import Admission
 from moorline.core.naming import guest_called
 from moorline.core.records import Records
 from moorline.errors import Failed
@@ -15,9 +15,9 @@ from moorline.ports import Hypervisor
 class Released:
     """Takes away disks of ours that no wish has any more, and none that was never ours."""
 
-    def __init__(self, records: Records, wishes: Wishes, hypervisor: Hypervisor) -> None:
+    def __init__(self, records: Records, admission: Admission, hypervisor: Hypervisor) -> None:
         self._records = records
-        self._wishes = wishes
+        self._admission = admission
         self._hypervisor = hypervisor
 
     def detach(
@@ -25,12 +25,12 @@ class Released:
     ) -> Attachment | None:
         """Take the disk away; return what stands in for its wish, or None if there is no disk.
 
-        Raises as :meth:`Wishes.unrecorded` and :meth:`Wishes.released_disk`; Failed
+        Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`; Failed
         if the guest has not let go when *timeout* seconds are over.
         """
         found = guest_called(guest, self._hypervisor)
-        id = self._wishes.unrecorded(volume, found)
-        if not self._wishes.released_disk(found, id):
+        id = self._admission.unrecorded(volume, found)
+        if not self._admission.released_disk(found, id):
             return None
         end = time.monotonic() + timeout
         while not dry_run and id in self._hypervisor.disks(found.id):

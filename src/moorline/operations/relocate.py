@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moorline.core.admission import Wishes
+from moorline.core.admission import Admission
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -18,7 +18,7 @@ from moorline.model import (
     ShadowDisk,
 )
 from moorline.ports import Hypervisor, RelocatingHypervisor
-from moorline.ports.api import Progress, silent
+from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import View
 from moorline.secret import Secret
 
@@ -27,11 +27,11 @@ class Relocator:
     """relocate of :class:`moorline.ports.api.Attachments`: the wish names the new place then."""
 
     def __init__(
-        self, records: Records, reconciler: Reconciler, wishes: Wishes, hypervisor: Hypervisor
+        self, records: Records, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor
     ) -> None:
         self._records = records
         self._reconciler = reconciler
-        self._wishes = wishes
+        self._admission = admission
         self._hypervisor = hypervisor
 
     def relocate(
@@ -41,7 +41,7 @@ class Relocator:
         datastore: str,
         *,
         round_up: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> View:
         """As the protocol's.
 
@@ -51,7 +51,7 @@ class Relocator:
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, RelocatingHypervisor):
             raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
-        row = self._wishes.find(volume, guest)
+        row = self._admission.find(volume, guest)
         if row is None or row.want is not Level.ATTACHED:
             raise NotFound(f"volume {volume} is not attached to {guest}", hint=BY_ID_OR_DEVICE)
         link = self._reconciler.link(row)
@@ -75,6 +75,6 @@ class Relocator:
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""
-        place = self._wishes.place(f"{row.backend}://{disk.datastore}/{disk.file}{within}", None)
+        place = self._admission.place(f"{row.backend}://{disk.datastore}/{disk.file}{within}", None)
         now = replace(row, connection=Secret(place.connection), link=place.link, place=place.id)
         return row if now == row else self._records.put(now)

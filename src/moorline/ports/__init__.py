@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from moorline.ports.datastores import Choice, Datastore, Verdict
 from moorline.ports.guests import (
+    GuestLifecycle,
     GuestOption,
     GuestOptions,
+    GuestState,
     Kind,
     Launching,
-    Machine,
-    Machines,
     OneOf,
 )
 from moorline.ports.host import (
@@ -107,8 +107,10 @@ __all__ = [
     "Found",
     "FuseControl",
     "GuestDisk",
+    "GuestLifecycle",
     "GuestOption",
     "GuestOptions",
+    "GuestState",
     "Host",
     "Hypervisor",
     "HypervisorDriver",
@@ -119,8 +121,6 @@ __all__ = [
     "Kind",
     "Launching",
     "LaunchingDriver",
-    "Machine",
-    "Machines",
     "MakingGuests",
     "Measure",
     "Met",

@@ -17,10 +17,10 @@ from moorline.ports.results import (
     Adoption,
     Candidate,
     Diagnosis,
+    EventLogEntry,
     Explanation,
     Extended,
     GuestOutcome,
-    JournalEntry,
     Outcome,
     Repair,
     View,
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 _AS_IT_COMES = DiskOptions()
 
 
-def silent(_: str) -> None:
+def no_progress(_: str) -> None:
     """A progress that tells nobody."""
 
 
@@ -51,7 +51,7 @@ class Attachments(Protocol):
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
         timeout: float | None = None,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
         """Wish that a volume be a disk of *guest*, and see to it.
@@ -78,7 +78,7 @@ class Attachments(Protocol):
         *,
         hands_off: bool = False,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
         """Wish that a volume be no disk of *guest* any more, and see to it.
@@ -100,7 +100,7 @@ class Attachments(Protocol):
         size: int | None = None,
         *,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Extended:
         """Let *guest* see, while it runs, that a volume of its became larger.
@@ -122,7 +122,7 @@ class Attachments(Protocol):
         datastore: str,
         *,
         round_up: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> View:
         """Move a volume of *guest* to another datastore while the guest has it (vSphere).
 
@@ -140,7 +140,7 @@ class Attachments(Protocol):
         Raises NotFound, and Refused if anything of it is still there.
         """
 
-    def sweep(self, progress: Progress = silent) -> Sequence[View]:
+    def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
         """Bring every attachment as far as it goes without waiting.
 
         Returns those that are not as wished afterwards, with what stands in
@@ -173,7 +173,7 @@ class Guests(Protocol):
         hardware: Mapping[str, Any] | None = None,
         start: bool = True,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> GuestOutcome:
         """Make a guest, and start it.
 
@@ -190,7 +190,7 @@ class Guests(Protocol):
         """
 
     def start(
-        self, guest: str, *, timeout: float = 60.0, progress: Progress = silent
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> GuestOutcome:
         """Bring the volumes of *guest* (name or id) as far as they are wished, then boot it.
 
@@ -205,7 +205,7 @@ class Guests(Protocol):
         force: bool = False,
         any: bool = False,
         timeout: float = 60.0,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> GuestOutcome | None:
         """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
 
@@ -227,7 +227,9 @@ class Guests(Protocol):
         NotFound, Denied.
         """
 
-    def ready(self, guest: str, *, timeout: float = 60.0, progress: Progress = silent) -> list[str]:
+    def ready(
+        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
+    ) -> list[str]:
         """Make the links that *guest* (its id) needs; return the volumes that needed it.
 
         Asks no hypervisor, so it may be called from a hook that a hypervisor
@@ -244,7 +246,7 @@ class Maintenance(Protocol):
 
     def events(
         self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
-    ) -> Sequence[JournalEntry]:
+    ) -> Sequence[EventLogEntry]:
         """The latest *most* of what was done and seen, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since

@@ -77,7 +77,7 @@ class Launching:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class GuestState:
     """A guest itself, as it is seen."""
 
     guest: GuestName
@@ -89,12 +89,12 @@ class Machine:
     boot: int = 0
     """The place in the boot order that is free for a volume; 0: that order is not by device."""
     half: bool = False
-    """It was not made wholly: :meth:`Machines.define` begins anew."""
+    """It was not made wholly: :meth:`GuestLifecycle.define` begins anew."""
     disks: Sequence[str] = ()
     """The paths of its disks, where those are its own."""
 
 
-class Machines(Protocol[H]):
+class GuestLifecycle(Protocol[H]):
     """Makes, starts, stops and removes guests. Commands are idempotent; :meth:`look` tells.
 
     All raise Unavailable and Uncertain; a guest that is gone is NotFound to
@@ -109,7 +109,7 @@ class Machines(Protocol[H]):
         Each is of its kind, and no two exclude each other. Raises Refused, Failed.
         """
 
-    def look(self, guest: GuestId) -> Machine:
+    def look(self, guest: GuestId) -> GuestState:
         """What is there now."""
 
     def check(self, name: str, hardware: H) -> None:

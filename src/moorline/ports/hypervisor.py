@@ -19,7 +19,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports.datastores import Choice
-from moorline.ports.guests import GuestOptions, Launching, Machines
+from moorline.ports.guests import GuestLifecycle, GuestOptions, Launching
 from moorline.ports.host import Host
 from moorline.ports.inspection import Inventory
 from moorline.ports.storage import Option, Values
@@ -141,7 +141,7 @@ class Watching(Protocol):
 class MakingGuests(Hypervisor, Protocol):
     """A hypervisor whose guests can be made, started, stopped and removed."""
 
-    def machines(self) -> Machines[Any]:
+    def lifecycle(self) -> GuestLifecycle[Any]:
         """What does that; whoever asks closes it."""
 
 
@@ -153,7 +153,7 @@ class ChoosingDatastores(Hypervisor, Protocol):
     """What can be asked of the disk and of the datastores."""
 
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
-        """Judge all, the best first. *asked*: as :meth:`Machines.parse`, of :attr:`choosing`.
+        """Judge all, the best first. *asked*: as :meth:`GuestLifecycle.parse`, of :attr:`choosing`.
 
         Raises Refused, Failed, NotFound, Unavailable.
         """
@@ -218,7 +218,7 @@ class LaunchingDriver(Protocol):
     """The driver of a hypervisor that is :class:`MakingGuests`."""
 
     launching: ClassVar[Launching]
-    """As of its :class:`Machines`."""
+    """As of its :class:`GuestLifecycle`."""
 
 
 @runtime_checkable

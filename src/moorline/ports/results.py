@@ -95,7 +95,7 @@ class GuestOutcome(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class JournalEntry(Result):
+class EventLogEntry(Result):
     """A step that was taken, or something that was seen."""
 
     id: int
@@ -134,7 +134,7 @@ class Explanation(Result):
     link: str
     held_by: list[str]
     """Guests that name a path on the link, and other wishes for it."""
-    tried: list[JournalEntry]
+    tried: list[EventLogEntry]
     """What was done last, oldest first."""
     why: str
     """Why it matters, where somebody must act; ''."""

@@ -221,7 +221,7 @@ def test_systemd_is_told(start: Callable[..., Agent], tmp_path: Path) -> None:
 
 
 class Dead:
-    """An upkeep that a defect has ended."""
+    """An controller that a defect has ended."""
 
     swept = None
 
@@ -233,9 +233,9 @@ class Dead:
 
 
 def test_it_ends_when_a_part_of_it_has_died(tmp_path: Path) -> None:
-    upkeep: Any = Dead()
+    controller: Any = Dead()
     daemon = Daemon(lambda: config.load([], [], state_dir=tmp_path))
-    assert daemon._watch(Notifier(), upkeep) is False  # and systemd starts another
+    assert daemon._watch(Notifier(), controller) is False  # and systemd starts another
 
 
 def test_it_ends_when_nobody_can_reach_it_any_more(start: Callable[..., Agent]) -> None:

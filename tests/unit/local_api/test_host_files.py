@@ -15,9 +15,9 @@ from moorline.api import Moorline
 from moorline.backends.directories import Directories
 from moorline.backends.local import LocalFile
 from moorline.backends.osbrick.protocols import Local
-from moorline.care.doctor import Surroundings
-from moorline.care.eventlog import Journal
-from moorline.core.locks import Lanes
+from moorline.care.doctor import Environment
+from moorline.care.eventlog import EventLog
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Denied, Refused
 from moorline.host.linux import Linux
@@ -30,7 +30,7 @@ from moorline.testing.toys import ToyHypervisor
 from tests.support.care_rig import ToyInventory, disk
 from tests.support.peers import OURS, as_nobody, needs_root, reachable
 from tests.support.rig import Rig
-from tests.support.toy_machines import ToyMachines
+from tests.support.toy_machines import ToyLifecycle
 
 RIGHTS = Rights(OURS)
 
@@ -55,15 +55,15 @@ class Host:
         self.rig = rig
         self.moorline = Moorline(
             rig.records,
-            Reconciler(rig.records, backends, hypervisor, Lanes()),
+            Reconciler(rig.records, backends, hypervisor, Locks()),
             hypervisor,
-            ToyMachines(rig.world),
-            around=Surroundings(
+            ToyLifecycle(rig.world),
+            environment=Environment(
                 backends,
                 self.linux.mounts,
                 FuseConnections(root / "fuse"),
                 self.inventory,
-                Journal(root),
+                EventLog(root),
                 list,
             ),
         )

@@ -209,7 +209,7 @@ def _drip(connection: sockets.socket, end: float) -> None:
 def test_one_user_has_so_many_connections(socket: Path) -> None:
     held = []
     try:
-        for _ in range(server_module.CONNECTIONS):
+        for _ in range(server_module.CONNECTIONS_PER_USER):
             held.append(sockets.socket(sockets.AF_UNIX))
             held[-1].connect(str(socket))
         time.sleep(0.3)

@@ -63,11 +63,11 @@ def test_d7_the_record_is_json_that_another_process_reads() -> None:
 def test_who_only_looks_writes_nothing() -> None:
     store = MemoryStore()
     StoredSlots(store, "h1").put(G, A, Slot("/x", 2, "lun1"))
-    looker = StoredSlots(store, "h1", own=False)
-    looker.put(G, A, Slot("/x", 3, "lun1"))
-    looker.put(G, B, Slot("/y", 2, "lun1"))
-    looker.drop(G, A)
-    assert looker.of(G) == {A: Slot("/x", 2, "lun1")}
+    drift = StoredSlots(store, "h1", own=False)
+    drift.put(G, A, Slot("/x", 3, "lun1"))
+    drift.put(G, B, Slot("/y", 2, "lun1"))
+    drift.drop(G, A)
+    assert drift.of(G) == {A: Slot("/x", 2, "lun1")}
 
 
 def mapping(client: str, slot: int, server_slot: int, lua: str) -> ScsiMapping:

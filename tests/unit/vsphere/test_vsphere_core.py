@@ -12,7 +12,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Makes, Operator, logon, vsphere
 from moorline.api import Moorline
 from moorline.backends.datastore import Datastore
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotOurs, Refused
@@ -40,8 +40,8 @@ class Owner:
 
     def __call__(self) -> Moorline:
         driver = vsphere(self._lab)
-        reconciler = Reconciler(self._records, {"vmdk": Datastore()}, driver, Lanes())
-        return Moorline(self._records, reconciler, driver, close=driver.close, around=bare())
+        reconciler = Reconciler(self._records, {"vmdk": Datastore()}, driver, Locks())
+        return Moorline(self._records, reconciler, driver, close=driver.close, environment=bare())
 
 
 @pytest.fixture

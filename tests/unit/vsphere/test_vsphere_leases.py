@@ -10,7 +10,7 @@ from pyVmomi import vim
 from rows import Rows
 
 from moorline.errors import Failed, Uncertain
-from moorline.hypervisors.vsphere.client.tasks import silent
+from moorline.hypervisors.vsphere.client.tasks import no_progress
 from moorline.hypervisors.vsphere.provision.leases import Lease
 
 State = vim.HttpNfcLease.State
@@ -39,4 +39,4 @@ def test_a_stream_is_for_one_disk(disks: int) -> None:
     other = SimpleNamespace(disk=False, url="https://host/machine.nvram", sslThumbprint=None)
     asked = lease(info=SimpleNamespace(deviceUrl=[other] + [url] * disks))
     with pytest.raises(Uncertain, match=f"asks for {disks} disks"):
-        asked.upload([], 0, silent)
+        asked.upload([], 0, no_progress)

@@ -43,10 +43,10 @@ HELPER = Option(
     "How os-brick's privsep helper is started where Moorline is not root. Default: sudo.",
     group="privsep_osbrick",
 )
-QUESTION_DEADLINE = 10.0
+QUESTION_DEADLINE_SECONDS = 10.0
 """Seconds; starting the privsep helper is part of it where we are not root."""
 _CHILD = "moorline.backends.osbrick.child"
-_LOOK = 0.02
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,7 +235,7 @@ class OsBrick(ABC, Generic[V]):
 
     def ask(self, do: str, c: V) -> Mapping[str, Any]:
         """Ask os-brick something that changes nothing."""
-        return self._call(do, c, QUESTION_DEADLINE, None, "")
+        return self._call(do, c, QUESTION_DEADLINE_SECONDS, None, "")
 
     def change(self, do: str, c: V) -> Mapping[str, Any]:
         """Let os-brick connect or disconnect, one at a time even after a crash."""
@@ -307,5 +307,5 @@ class OsBrick(ABC, Generic[V]):
         while not isinstance(look(c.device, self._sys), what):
             if time.monotonic() >= end:
                 return False
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
         return True

@@ -34,14 +34,14 @@ from moorline.backends.osbrick import connector as hyperscale
 from moorline.backends.osbrick.protocols import LINKS
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
 
-HELD = 75
+EXIT_HELD = 75
 """flock(1) exits so, as we ask it to, if the lock is held (EX_TEMPFAIL)."""
-NOT_STARTED = 69
+EXIT_NOT_STARTED = 69
 """flock(1) exits so if the command cannot be started (EX_UNAVAILABLE)."""
 _SECRET = re.compile(r"passw|secret|token|_key\b")
 BY_ID = Path("/dev/disk/by-id")
 _BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
-_UDEV = 10.0
+_UDEV_TIMEOUT_SECONDS = 10.0
 """Seconds that udev has to name a device."""
 # Not exception.Invalid: os-brick raises it for an addressing mode, after an iSCSI login.
 _REFUSED = (
@@ -88,7 +88,7 @@ def _link(link: Path, device: Path, patience: float) -> None:
     """Make *link* lead to *device* by a name that never leads to another."""
     if device == link:
         return  # the protocol has a path of its own for each volume
-    end = time.monotonic() + min(patience / 2, _UDEV)
+    end = time.monotonic() + min(patience / 2, _UDEV_TIMEOUT_SECONDS)
     while not (lasting := lasting_names(device)):
         if time.monotonic() > end:
             raise Uncertain(f"udev has made no name in {BY_ID} for {device}")
@@ -130,7 +130,7 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
     after all that started it was killed.
     """
     hold, deadline = question["hold"], question["deadline"]
-    held = ("flock", "--no-fork", "--nonblock", "--conflict-exit-code", str(HELD), hold)
+    held = ("flock", "--no-fork", "--nonblock", "--conflict-exit-code", str(EXIT_HELD), hold)
 
     def execute(*command: str, **options: Any) -> Any:
         # We are killed at the deadline; a command of the helper's outlives us, but not for long.
@@ -141,9 +141,9 @@ def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
         try:
             return rootwrap.execute(*held, *command, **options)
         except processutils.ProcessExecutionError as e:
-            if e.exit_code == HELD:
+            if e.exit_code == EXIT_HELD:
                 raise Busy(f"a command that holds {hold} still runs") from e
-            if e.exit_code != NOT_STARTED:
+            if e.exit_code != EXIT_NOT_STARTED:
                 raise
             raise processutils.ProcessExecutionError(description=e.stderr) from FileNotFoundError()
 

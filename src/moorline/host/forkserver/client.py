@@ -14,11 +14,11 @@ from moorline import errors
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.ports import Call
 
-START_WAIT = 60.0
+START_TIMEOUT_SECONDS = 60.0
 """Seconds that an import may take."""
-GRACE = 2.0
+ENFORCE_SECONDS = 2.0
 """Seconds beyond a call's deadline that the warm process has to enforce it."""
-_LAST_WAIT = 0.5
+_EXIT_SECONDS = 0.5
 _FAMILIES: dict[str, type[MoorlineError]] = {
     name: kind
     for name, kind in vars(errors).items()
@@ -45,7 +45,7 @@ class Calls:
     itself is taken to be stuck: it is killed, with every call under way in it.
     """
 
-    def __init__(self, start: Start, *, grace: float = GRACE) -> None:
+    def __init__(self, start: Start, *, grace: float = ENFORCE_SECONDS) -> None:
         self._start = start
         self._grace = grace
         self._lock = threading.Lock()
@@ -72,7 +72,7 @@ class Calls:
             left, self._warm = list(self._warm.values()), {}
         for warm in left:
             warm.control.close()
-        end = time.monotonic() + _LAST_WAIT
+        end = time.monotonic() + _EXIT_SECONDS
         while any(warm.process.poll() is None for warm in left) and time.monotonic() < end:
             time.sleep(0.005)
 
@@ -122,7 +122,7 @@ def _begin(start: Start, call: Call) -> _Warm:
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = start(call.module, theirs)
-    control.settimeout(START_WAIT)
+    control.settimeout(START_TIMEOUT_SECONDS)
     try:
         said = control.recv(512)
     except TimeoutError:

@@ -28,7 +28,7 @@ from moorline.host.process_name import call_self
 
 READY = b"ready"
 """The first packet that it sends; anything else says why the module cannot be imported."""
-_LOOK = 0.1
+_POLL_SECONDS = 0.1
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -52,7 +52,7 @@ def _serve(control: socket.socket, answer: Answer) -> None:
     poll.register(control, select.POLLIN)
     listening = True
     while listening or running:
-        patience = _LOOK * 1000 if running else None
+        patience = _POLL_SECONDS * 1000 if running else None
         if listening and poll.poll(patience):
             packet, files, _, _ = socket.recv_fds(control, 64, 2, socket.MSG_CMSG_CLOEXEC)
             if packet:
@@ -60,7 +60,7 @@ def _serve(control: socket.socket, answer: Answer) -> None:
             else:
                 listening = False
         elif not listening:
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
         _reap(running)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-MOST = 5
+MOST_NAMES = 5
 """Names beyond this many help nobody."""
 
 
@@ -22,7 +22,7 @@ def openers(path: Path, proc: Path = PROC) -> list[str]:
     for process in processes(proc):
         if _uses(process, str(path)):
             found.append(called(process))
-            if len(found) == MOST:
+            if len(found) == MOST_NAMES:
                 break
     return found
 

@@ -8,7 +8,7 @@ import threading
 from moorline.host.mount.table import MOUNTINFO
 from moorline.ports import Wake
 
-_TICK = 500
+_STOP_POLL_MILLISECONDS = 500
 """Milliseconds between looks whether we are to stop."""
 
 
@@ -21,5 +21,5 @@ class MountTable:
             poll = select.poll()
             poll.register(table, select.POLLPRI | select.POLLERR)
             while not stop.is_set():
-                if poll.poll(_TICK):
+                if poll.poll(_STOP_POLL_MILLISECONDS):
                     wake(None)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from moorline.errors import Refused, Uncertain
 
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE_SECONDS = 10.0
 """Seconds between two tries at a hung share, at most."""
 _IDLE_CHILDREN = 4
-_LAST_WAIT = 0.5
+_EXIT_SECONDS = 0.5
 
 
 class Child(Protocol):
@@ -97,7 +97,7 @@ class Probe:
             idle, self._idle = self._idle, []
         for child in idle:
             self._kill(child)
-        patience = time.monotonic() + _LAST_WAIT
+        patience = time.monotonic() + _EXIT_SECONDS
         self._reap()
         while self._killed and time.monotonic() < patience:
             time.sleep(0.001)
@@ -142,7 +142,7 @@ class Probe:
     def _quarantine(self, share: str, state: _Share, child: Child) -> None:
         state.stuck = child
         state.incarnation = self._incarnation(share)
-        state.pause = min(LONGEST_PAUSE, state.pause * 2 or self._deadline)
+        state.pause = min(LONGEST_PAUSE_SECONDS, state.pause * 2 or self._deadline)
         state.retry_at = self._clock() + state.pause
 
     def _take(self) -> Child:

@@ -116,7 +116,7 @@ class Connection:
         return answer
 
     def stuck(self) -> frozenset[str]:
-        """The lanes of the calls that hang."""
+        """The locks of the calls that hang."""
         with self._guard:
             self._stuck = [call for call in self._stuck if not call.ended.is_set()]
             return frozenset(call.lane for call in self._stuck)

@@ -12,7 +12,7 @@ from moorline.hypervisors.libvirt.connection import module, open_with_events
 from moorline.model import GuestId
 from moorline.ports import Wake
 
-_AGAIN = 0.5
+_RECONNECT_SECONDS = 0.5
 """Seconds between two tries to reach libvirtd."""
 _PINGS = (5, 3)
 """A libvirtd that answers nothing is taken to be gone after so many seconds, so many times."""
@@ -31,7 +31,7 @@ def watch(uri: str, wake: Wake, stop: threading.Event) -> None:
         except MoorlineError as e:
             _log.error("there are no events of guests: %s", e)
             stop.wait(60)
-        stop.wait(_AGAIN)
+        stop.wait(_RECONNECT_SECONDS)
 
 
 def _listen(uri: str, wake: Wake, stop: threading.Event) -> None:
@@ -55,7 +55,7 @@ def _listen(uri: str, wake: Wake, stop: threading.Event) -> None:
             with suppress(virt.libvirtError):  # drivers in this process have no pings
                 connection.setKeepAlive(*_PINGS)
             wake(None)
-            while not stop.is_set() and not broken.wait(_AGAIN):
+            while not stop.is_set() and not broken.wait(_RECONNECT_SECONDS):
                 pass
         finally:
             connection.close()

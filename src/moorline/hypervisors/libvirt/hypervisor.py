@@ -24,7 +24,7 @@ from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
-from moorline.hypervisors.libvirt.machines import LibvirtMachines
+from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.openfiles import with_stale
 from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
@@ -50,10 +50,10 @@ BYTES = 1
 CAPACITY = 0
 """Where virDomainBlockInfo has the size that the guest sees. It says nothing of use about the
 storage: of a file that QEMU has written to, its "physical" size is what is allocated."""
-ASK_AGAIN = 1.0
+DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
-_LOOK = 0.02
+_POLL_SECONDS = 0.02
 
 
 class Libvirt:
@@ -156,7 +156,7 @@ class Libvirt:
         for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
             if half is not None and volume in half.disks:
                 error = self._ask_to_go(guest, volume, flag) or error
-        end = time.monotonic() + ASK_AGAIN
+        end = time.monotonic() + DETACH_RETRY_SECONDS
         while volume in self.disks(guest):
             if time.monotonic() > end:
                 if error is None and domain.saved is not None:
@@ -167,7 +167,7 @@ class Libvirt:
                     target = at.target if at is not None else ""
                     raise with_job(self._connection, guest, domain.name, target, error)
                 return
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         return self._sizes(guest, volume)[1]
@@ -187,8 +187,8 @@ class Libvirt:
                 raise with_job(self._connection, guest, name, target, e) from e
         return size
 
-    def machines(self) -> LibvirtMachines:
-        return LibvirtMachines(self._connection.uri)
+    def lifecycle(self) -> LibvirtLifecycle:
+        return LibvirtLifecycle(self._connection.uri)
 
     def inventory(self) -> LibvirtInventory:
         return LibvirtInventory(self._connection.uri)

@@ -29,10 +29,10 @@ from moorline.secret import Secret, password_in
 # where no logging is set up. All that matters of it is raised.
 logging.getLogger("pypowervm").addHandler(logging.NullHandler())
 
-_AFTER_DENIAL = 300.0
+_DENIAL_PAUSE_SECONDS = 300.0
 """Seconds for which a refused password is not tried again: repeated logons lock accounts."""
 
-_PARTING = 5.0
+_LOGOFF_TIMEOUT_SECONDS = 5.0
 """Seconds that NovaLink has to hear that we log off."""
 
 
@@ -175,7 +175,7 @@ class NovaLink:
         with self._lock:
             if self._adapter is not None:
                 # pypowervm does it only when it is collected, which may be never.
-                self._adapter.session.timeout = _PARTING
+                self._adapter.session.timeout = _LOGOFF_TIMEOUT_SECONDS
                 self._adapter.session._logoff()
             self._adapter = self._management = None
         self._transport.close()
@@ -187,7 +187,7 @@ class NovaLink:
             return self._adapter
 
     def _log_on(self) -> Any:
-        if self._denied and time.monotonic() < self._denied[0] + _AFTER_DENIAL:
+        if self._denied and time.monotonic() < self._denied[0] + _DENIAL_PAUSE_SECONDS:
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         given = self._logon
         try:

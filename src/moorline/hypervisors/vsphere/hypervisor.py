@@ -20,11 +20,11 @@ from moorline.hypervisors.vsphere import specs
 from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.client.tasks import Progress, silent
+from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.hardware import CHOOSING
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
+from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, order
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
-from moorline.hypervisors.vsphere.machines import VSphereMachines, order
 from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
@@ -96,8 +96,8 @@ class VSphere:
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
         return Provisioner(self._session).choose(order("none", asked))
 
-    def machines(self) -> VSphereMachines:
-        return VSphereMachines(self._session)
+    def lifecycle(self) -> VSphereLifecycle:
+        return VSphereLifecycle(self._session)
 
     # --- commands --------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class VSphere:
         size: int,
         *,
         round_up: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> int:
         """Make an attached volume *size* bytes large, and return what it is then.
 
@@ -181,7 +181,7 @@ class VSphere:
         datastore: str,
         *,
         round_up: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> DatastoreDisk:
         """Move an attached volume to another datastore; return where it is then.
 
@@ -234,7 +234,7 @@ class VSphere:
     # --- parts -----------------------------------------------------------------
 
     def _reconfigure(
-        self, what: str, machine: Machine, spec: Any, progress: Progress = silent
+        self, what: str, machine: Machine, spec: Any, progress: Progress = no_progress
     ) -> None:
         tasks.run(
             self._session,

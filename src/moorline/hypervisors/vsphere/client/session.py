@@ -25,9 +25,9 @@ T = TypeVar("T")
 VERSION = "vim.version.version11"
 """vSphere API 6.5: the first with all that is used here, and spoken by every later vCenter."""
 PBM_VERSION = "pbm.version.version2"
-KEEP_ALIVE = 600.0
+KEEP_ALIVE_SECONDS = 600.0
 """Seconds between two signs of life; vCenter ends a session that is silent for 30 minutes."""
-_AFTER_DENIAL = 300.0
+_DENIAL_PAUSE_SECONDS = 300.0
 """Seconds for which a refused password is not tried again: repeated logins lock accounts."""
 
 
@@ -90,7 +90,7 @@ class Session:
         logon: Logon,
         *,
         deadline: float = 60.0,
-        keep_alive: float = KEEP_ALIVE,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
         met: Met = welcome,
     ) -> None:
         """*deadline*: seconds that a call may take. *keep_alive*: between two signs of life.
@@ -215,7 +215,7 @@ class Session:
 
     def _log_in(self) -> Any:
         given = self._logon
-        if self._denied and time.monotonic() < self._denied[0] + _AFTER_DENIAL:
+        if self._denied and time.monotonic() < self._denied[0] + _DENIAL_PAUSE_SECONDS:
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         self._stub.cookie = ""
         self.views = {}

@@ -20,14 +20,14 @@ Progress = Callable[[int], None]
 _LEAVES = ("info.state", "info.progress", "info.error", "info.result")
 """Only what is needed: reading TaskInfo whole fails in pyVmomi where its
 ``entity`` is not what the schema says (https://github.com/vmware/govmomi/issues/1357)."""
-_SLICE = 10
+_WAIT_SECONDS = 10
 """Seconds that vCenter may keep a question open, well below a call's deadline."""
-_PAUSE = 1.0
+_RECONNECT_SECONDS = 1.0
 """Seconds between a broken connection and the next try to follow a task."""
 _STATES = vim.TaskInfo.State
 
 
-def silent(percent: int) -> None:
+def no_progress(percent: int) -> None:
     """Tell nobody."""
 
 
@@ -37,7 +37,7 @@ def run(
     start: Callable[[], Any],
     *,
     deadline: float,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Any:
     """Start a task, follow it to its end, return its result.
 
@@ -83,7 +83,7 @@ def _follow(
         while known.get("info.state") not in (_STATES.success, _STATES.error):
             if time.monotonic() > end:
                 return
-            left = max(1, min(_SLICE, int(end - time.monotonic())))
+            left = max(1, min(_WAIT_SECONDS, int(end - time.monotonic())))
             updates = mine.WaitForUpdatesEx(version, collector.WaitOptions(maxWaitSeconds=left))
             if updates is not None:
                 version = updates.version
@@ -95,7 +95,7 @@ def _follow(
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
     except BREAKS:
         # Nor does a cut connection end the task. It is asked about anew, in peace.
-        time.sleep(_PAUSE)
+        time.sleep(_RECONNECT_SECONDS)
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
     except vmodl.MethodFault as error:
         raise failure(what, error, sent=True) from error

@@ -23,7 +23,7 @@ from pyVmomi import SoapStubAdapter
 
 from moorline.errors import Denied
 
-_IDLE = 60
+_IDLE_SECONDS = 60
 """Seconds for which a connection is kept: less than servers do, which cut it unasked."""
 
 
@@ -125,7 +125,7 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
             port=port,
             path=path,
             version=version,
-            connectionPoolTimeout=_IDLE,
+            connectionPoolTimeout=_IDLE_SECONDS,
         )
         self.scheme = Connection
         self.schemeArgs = {"trust": trust, "timeout": deadline}

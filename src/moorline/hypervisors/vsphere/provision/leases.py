@@ -21,8 +21,8 @@ from moorline.hypervisors.vsphere.client.tasks import Progress
 from moorline.hypervisors.vsphere.client.transport import Connection, Trust
 
 _State = vim.HttpNfcLease.State
-_LOOK = 0.2
-_TELL = 5.0
+_POLL_SECONDS = 0.2
+_PROGRESS_SECONDS = 5.0
 """Seconds between two words to vCenter that the lease is still used."""
 
 
@@ -63,7 +63,7 @@ class Lease:
                 raise failure(self._what, self._read("error"), sent=True)
             if time.monotonic() > end:
                 raise Uncertain(f"{self._what}: vCenter has not let us begin in {deadline:.0f} s")
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
 
     def upload(self, pieces: Iterable[bytes], length: int, progress: Progress) -> None:
         """Send a stream of *length* bytes as the machine's only disk.
@@ -125,7 +125,7 @@ class Lease:
         if percent != self._percent:
             self._percent = percent
             progress(percent)
-        if time.monotonic() - self._told > _TELL:
+        if time.monotonic() - self._told > _PROGRESS_SECONDS:
             self._told = time.monotonic()
             # A sign of life may be given twice, which spares an upload a cut connection.
             self._session.ask(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))

@@ -24,7 +24,7 @@ from moorline.errors import (
 from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch, read
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.client.tasks import Progress, silent
+from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.provision import leases
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
@@ -90,7 +90,7 @@ class Provisioner:
         if seen.stage in (Stage.ABSENT, Stage.HALF):
             self.choose(order).best()
 
-    def make(self, order: Order, progress: Progress = silent) -> Sight:
+    def make(self, order: Order, progress: Progress = no_progress) -> Sight:
         """Have the machine made, whole and off, from however far it came; one that runs stays so.
 
         An import may take as long as its bytes need. Raises Refused (nothing of
@@ -305,7 +305,7 @@ class Provisioner:
         return choose(candidates, wanted), cluster, profile
 
     def _bring(
-        self, name: str, stage: Stage, what: str, start: Any, progress: Progress = silent
+        self, name: str, stage: Stage, what: str, start: Any, progress: Progress = no_progress
     ) -> None:
         """Run a task that brings the machine to *stage*; what it came to is seen, not believed."""
         try:

@@ -81,11 +81,11 @@ class Farm:
         for volume in self.hung[::2]:
             with suppress(MoorlineError):
                 self.loop.detach(self.victim, volume, timeout=0.0)
-        until(lambda: len(self.loop.upkeep.pending()) >= HUNG // 2)
+        until(lambda: len(self.loop.controller.pending()) >= HUNG // 2)
         try:
             yield
             assert threading.active_count() <= threads + MOST_THREADS
-            whys = {each.why for each in self.loop.upkeep.pending()}
+            whys = {each.why for each in self.loop.controller.pending()}
             assert any("does not answer" in why for why in whys), whys
         finally:
             self.hung[0].share.daemon()

@@ -27,7 +27,7 @@ Knows = Callable[[Use], bool]
 """Whether Nova has the use on this host, or is about to. May raise anything, and block."""
 
 
-class Upkeep:
+class Controller:
     """Knows which uses are needed, and tells the agent of those that are not.
 
     The thread is plain, and nothing else is needed of Nova's concurrency. Whoever changes a

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from moorline.api import Moorline
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Failed, Uncertain
-from moorline.loop.controller import Upkeep
-from moorline.loop.drift import Looker
+from moorline.loop.controller import Controller
+from moorline.loop.drift import DriftDetector
 from moorline.loop.worker import Worker
 from moorline.model import Broken, GuestId, ImageFile, Key, Level, Link, VolumeId
 from moorline.ports import Wake
@@ -77,41 +77,41 @@ class Hand:
 
 
 class Loop:
-    """An upkeep of a toy host, and the parts that tests look into."""
+    """An controller of a toy host, and the parts that tests look into."""
 
     def __init__(self, rig: Rig, *, every: float = 60.0, wall: Callable[[], float] = time.time):
         self.rig = rig
         self.world = rig.world
         self.share = Share(rig)
         self.hand = Hand()
-        lanes = Lanes(patience=5.0)
+        locks = Locks(patience=5.0)
         backends = {"toy": self.share}
         hypervisor = ToyHypervisor(rig.world)
-        waits = Reconciler(rig.records, backends, hypervisor, lanes)
-        self.facade = Moorline(rig.records, waits, hypervisor, around=bare())
-        hurried = Reconciler(rig.records, backends, hypervisor, lanes.impatient())
-        self.upkeep = Upkeep(
+        waits = Reconciler(rig.records, backends, hypervisor, locks)
+        self.facade = Moorline(rig.records, waits, hypervisor, environment=bare())
+        hurried = Reconciler(rig.records, backends, hypervisor, locks.impatient())
+        self.controller = Controller(
             rig.records,
             Worker(rig.records, hurried, wall),
-            Looker(rig.records, waits, hypervisor),
+            DriftDetector(rig.records, waits, hypervisor),
             watchers=[self.hand],
             every=every,
             grace=0.0,
         )
 
     def start(self) -> None:
-        self.upkeep.start()
-        until(lambda: self.upkeep.swept)
+        self.controller.start()
+        until(lambda: self.controller.swept)
 
     def has(self, guest: GuestId, volume: str) -> bool:
         toy = self.world.guests[guest]
         return volume in toy.live and volume in toy.defined
 
     def settles(self) -> None:
-        until(lambda: not self.upkeep.pending())
+        until(lambda: not self.controller.pending())
 
     def whys(self) -> Sequence[str]:
-        return [each.why for each in self.upkeep.pending()]
+        return [each.why for each in self.controller.pending()]
 
     def trouble(self, volume: str, guest: str = "g1") -> Trouble | None:
         return self.rig.records.trouble(Key("h1", VolumeId(volume), GuestId(guest)))
@@ -127,7 +127,7 @@ def loop(rig: Rig) -> Iterator[Loop]:
     loop = Loop(rig)
     yield loop
     loop.share.open.set()
-    assert loop.upkeep.stop(5)
+    assert loop.controller.stop(5)
     assert not rig.world.violations
 
 
@@ -160,7 +160,7 @@ def test_what_no_event_told_is_found_by_the_sweep(rig: Rig) -> None:
     loop.settles()
     del rig.world.guests[G1].live[VolumeId("v1")]
     until(lambda: loop.has(G1, "v1"))
-    assert loop.upkeep.stop(5)
+    assert loop.controller.stop(5)
 
 
 def test_a_link_that_died_is_found_between_the_sweeps(rig: Rig) -> None:
@@ -170,11 +170,11 @@ def test_a_link_that_died_is_found_between_the_sweeps(rig: Rig) -> None:
     until(lambda: rig.world.mounts)
     loop.settles()
     time.sleep(0.5)  # the sweeps of the start are over
-    swept = loop.upkeep.swept
+    swept = loop.controller.swept
     rig.world.dead.add("s1")
     until(lambda: not rig.world.dead, 3.0)
-    assert loop.upkeep.swept is swept
-    assert loop.upkeep.stop(5)
+    assert loop.controller.swept is swept
+    assert loop.controller.stop(5)
 
 
 def test_news_of_a_guest_is_heeded_at_once(rig: Rig, loop: Loop) -> None:
@@ -194,7 +194,7 @@ def test_a_call_that_gave_up_is_gone_on_with(rig: Rig, loop: Loop) -> None:
         loop.facade.attachments.attach("g1", "toy://s1/f", volume="v1", timeout=0)
     assert loop.trouble("v1")
     rig.world.hung.clear()
-    loop.upkeep.wake()
+    loop.controller.wake()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
     assert loop.trouble("v1") is None
@@ -214,8 +214,8 @@ def test_links_do_not_wait_for_a_blind_hypervisor(rig: Rig, loop: Loop) -> None:
     rig.world.blind = True
     loop.start()
     until(lambda: rig.world.mounts)
-    assert loop.upkeep.swept
-    assert loop.upkeep.swept.error == "the hypervisor does not answer"
+    assert loop.controller.swept
+    assert loop.controller.swept.error == "the hypervisor does not answer"
     assert not loop.has(G1, "v1")
     rig.world.blind = False
     until(lambda: loop.has(G1, "v1"))
@@ -225,7 +225,7 @@ def test_a_mount_that_is_late_is_not_tried_again_in_the_same_turn(rig: Rig, loop
     loop.share.late = True
     rig.wish("v1", "g1", Level.ATTACHED)
     loop.start()
-    until(lambda: loop.upkeep.pending()[0].tries == 3)
+    until(lambda: loop.controller.pending()[0].tries == 3)
     assert loop.share.connecting == 3
     loop.share.late = False
     until(lambda: loop.has(G1, "v1"))
@@ -239,7 +239,7 @@ def test_a_refused_wish_is_kept_and_tried_slowly(rig: Rig, loop: Loop) -> None:
     loop.start()
     until(lambda: loop.trouble("v1", "gone"))
     until(loop.whys)
-    (pending,) = loop.upkeep.pending()
+    (pending,) = loop.controller.pending()
     assert pending.why == "there is no guest gone"
     assert pending.due > 5
     rig.world.guests[GuestId("gone")] = ToyGuest("gone")
@@ -255,7 +255,7 @@ def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
     rig.world.failing.add("s1")
-    loop.upkeep.wake()
+    loop.controller.wake()
     why = "/toy/s1 fails; detach its disks from, or stop, who has it open: g1"
     until(lambda: loop.whys() == [why])
     trouble = loop.trouble("v1")
@@ -275,8 +275,12 @@ def test_the_same_trouble_is_written_once(rig: Rig, loop: Loop) -> None:
     until(lambda: loop.trouble("v1"))
     first = loop.trouble("v1")
     for _ in range(3):
-        tries = loop.upkeep.pending()[0].tries
-        until(lambda tries=tries: loop.upkeep.pending()[0].tries > tries or loop.upkeep.wake(G1))
+        tries = loop.controller.pending()[0].tries
+        until(
+            lambda tries=tries: (
+                loop.controller.pending()[0].tries > tries or loop.controller.wake(G1)
+            )
+        )
     assert loop.trouble("v1") == first
 
 
@@ -287,7 +291,7 @@ def test_a_guest_that_does_not_let_go_is_asked_less_and_less(rig: Rig, loop: Loo
     loop.settles()
     rig.world.guests[G1].deaf = True
     rig.wish("v1", "g1", Level.ABSENT)
-    until(lambda: [each for each in loop.upkeep.pending() if each.tries >= 4])
+    until(lambda: [each for each in loop.controller.pending() if each.tries >= 4])
     assert loop.whys() == ["the guest has not let go of the disk yet"]
     rig.world.guests[G1].deaf = False
     loop.hand.wake(G1)
@@ -306,11 +310,11 @@ def test_a_clock_that_jumps_changes_nothing(rig: Rig) -> None:
     rig.wish("v1", "g1", Level.ATTACHED)
     rig.world.hung.add("s1")
     loop.start()
-    until(lambda: loop.upkeep.pending()[0].tries >= 3)
-    assert loop.upkeep.pending()[0].due < 2
+    until(lambda: loop.controller.pending()[0].tries >= 3)
+    assert loop.controller.pending()[0].due < 2
     rig.world.hung.clear()
     until(lambda: loop.has(G1, "v1"))
-    assert loop.upkeep.stop(5)
+    assert loop.controller.stop(5)
 
 
 def test_a_mount_that_hangs_collects_no_workers(rig: Rig, loop: Loop) -> None:
@@ -336,9 +340,9 @@ def test_stopping_finishes_the_step_in_hand(rig: Rig, loop: Loop) -> None:
     loop.share.open.clear()
     loop.start()
     until(lambda: loop.share.connecting)
-    assert not loop.upkeep.stop(0.1)
+    assert not loop.controller.stop(0.1)
     loop.share.open.set()
-    assert loop.upkeep.stop(5)
+    assert loop.controller.stop(5)
     assert rig.world.mounts  # the mount that was under way was finished
     assert not loop.has(G1, "v1")  # and nothing new was begun
 
@@ -349,7 +353,7 @@ def test_stopping_does_not_wait_for_a_watcher_that_hangs(rig: Rig) -> None:
     loop.hand.watch = lambda wake, stop: threading.Event().wait()  # type: ignore[method-assign]
     loop.start()
     begun = time.monotonic()
-    assert loop.upkeep.stop(60)
+    assert loop.controller.stop(60)
     assert time.monotonic() - begun < 10
 
 
@@ -360,13 +364,13 @@ def test_a_defect_met_by_one_wish_stops_no_other(rig: Rig, loop: Loop) -> None:
     loop.start()
     until(lambda: loop.has(G1, "v2"))
     until(lambda: loop.whys() == ["a defect of Moorline's; the log tells more"])
-    assert loop.upkeep.alive()
+    assert loop.controller.alive()
 
 
 def test_it_is_not_alive_before_it_starts_and_after_it_stops(rig: Rig) -> None:
     loop = Loop(rig)
-    assert not loop.upkeep.alive()
+    assert not loop.controller.alive()
     loop.start()
-    assert loop.upkeep.alive()
-    assert loop.upkeep.stop(5)
-    assert not loop.upkeep.alive()
+    assert loop.controller.alive()
+    assert loop.controller.stop(5)
+    assert not loop.controller.alive()

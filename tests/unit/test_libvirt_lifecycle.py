@@ -12,7 +12,7 @@ import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.libvirt.hardware import Hardware
-from moorline.hypervisors.libvirt.machines import LibvirtMachines, twins
+from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle, twins
 from moorline.model import GuestId
 
 libvirt = pytest.importorskip("libvirt")
@@ -30,7 +30,7 @@ NODE = f"""
 """
 
 
-class Seen(LibvirtMachines):
+class Seen(LibvirtLifecycle):
     """Also tells a guest's id by its name, which is the hypervisor's part elsewhere."""
 
     def id(self, name: str) -> GuestId:
@@ -39,47 +39,47 @@ class Seen(LibvirtMachines):
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Seen]:
+def lifecycle(tmp_path: Path) -> Iterator[Seen]:
     node = tmp_path / "node.xml"  # unlike that of test:///default, it ends with its connection
     node.write_text(NODE)
-    machines = Seen(f"test://{node}")
-    yield machines
-    machines.close()
+    lifecycle = Seen(f"test://{node}")
+    yield lifecycle
+    lifecycle.close()
 
 
-def test_defined_started_stopped_each_twice(machines: Seen) -> None:
+def test_defined_started_stopped_each_twice(lifecycle: Seen) -> None:
     for _ in range(2):
-        machines.define("web01", GOLDEN)
-        id = machines.id("web01")
-    seen = machines.look(id)
+        lifecycle.define("web01", GOLDEN)
+        id = lifecycle.id("web01")
+    seen = lifecycle.look(id)
     assert (seen.guest.name, seen.launched) == ("web01", True)
     assert (seen.running, seen.saved) == (False, False)
     for _ in range(2):
-        machines.start(id)
-        assert machines.look(id).running
+        lifecycle.start(id)
+        assert lifecycle.look(id).running
     for _ in range(2):
-        machines.stop(id, force=True)
-        assert not machines.look(id).running
+        lifecycle.stop(id, force=True)
+        assert not lifecycle.look(id).running
 
 
-def test_a_guest_that_is_gone(machines: Seen) -> None:
+def test_a_guest_that_is_gone(lifecycle: Seen) -> None:
     gone = GuestId("7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f")
-    for ask in (machines.look, machines.start):
+    for ask in (lifecycle.look, lifecycle.start):
         with pytest.raises(NotFound):
             ask(gone)
-    machines.stop(gone, force=False)
-    machines.remove(gone)
+    lifecycle.stop(gone, force=False)
+    lifecycle.remove(gone)
 
 
-def test_a_guest_that_runs_is_not_removed(machines: Seen) -> None:
+def test_a_guest_that_runs_is_not_removed(lifecycle: Seen) -> None:
     with pytest.raises(Failed, match="runs again"):
-        machines.remove(THEIRS)
+        lifecycle.remove(THEIRS)
 
 
-def test_two_of_one_template_are_two(machines: Seen) -> None:
-    machines.define("web01", GOLDEN)
-    machines.define("web02", GOLDEN)
-    assert machines.id("web01") != machines.id("web02")
+def test_two_of_one_template_are_two(lifecycle: Seen) -> None:
+    lifecycle.define("web01", GOLDEN)
+    lifecycle.define("web02", GOLDEN)
+    assert lifecycle.id("web01") != lifecycle.id("web02")
 
 
 MAC = "52:54:00:AB:cd:01"
@@ -91,17 +91,17 @@ def with_card(mac: str) -> Hardware:
     return Hardware(template=(xml))
 
 
-def test_two_guests_do_not_get_one_mac_address(machines: Seen) -> None:
+def test_two_guests_do_not_get_one_mac_address(lifecycle: Seen) -> None:
     golden = with_card(f"<mac address='{MAC}'/>")
-    machines.define("web01", golden)
-    for ask in (machines.check, machines.define):
+    lifecycle.define("web01", golden)
+    for ask in (lifecycle.check, lifecycle.define):
         ask("web01", golden)  # it is its own
         with pytest.raises(Refused, match="52:54:00:ab:cd:01, which web01 has"):
             ask("web02", golden)
     with pytest.raises(NotFound):
-        machines.id("web02")
+        lifecycle.id("web02")
     for name in ("web02", "web03"):
-        machines.define(name, with_card(""))
+        lifecycle.define(name, with_card(""))
 
 
 @dataclass
@@ -127,21 +127,21 @@ def not_printed() -> str:
 
 @pytest.mark.parametrize("why", [not_printed, lambda: "<domain"])
 def test_a_guest_that_cannot_be_read_keeps_none_from_being_made(
-    machines: Seen, why: Callable[[], str]
+    lifecycle: Seen, why: Callable[[], str]
 ) -> None:
-    machines.define("web01", with_card(f"<mac address='{MAC}'/>"))
-    machines.define("broken", GOLDEN)
+    lifecycle.define("web01", with_card(f"<mac address='{MAC}'/>"))
+    lifecycle.define("broken", GOLDEN)
     macs = frozenset({MAC.lower()})
-    found = machines._connection.look("guests", lambda v: twins(Unread(v, why), "x", macs))
+    found = lifecycle._connection.look("guests", lambda v: twins(Unread(v, why), "x", macs))
     assert found == [(MAC.lower(), "web01")]
 
 
-def test_of_two_at_once_one_gets_the_mac_address(machines: Seen) -> None:
+def test_of_two_at_once_one_gets_the_mac_address(lifecycle: Seen) -> None:
     golden = with_card(f"<mac address='{MAC}'/>")
 
     def define(name: str) -> bool:
         try:
-            machines.define(name, golden)
+            lifecycle.define(name, golden)
         except Refused:
             return False
         return True
@@ -150,32 +150,32 @@ def test_of_two_at_once_one_gets_the_mac_address(machines: Seen) -> None:
         assert sum(pool.map(define, ["web01", "web02", "web03", "web04"])) == 1
 
 
-def test_what_is_there_is_not_changed(machines: Seen) -> None:
+def test_what_is_there_is_not_changed(lifecycle: Seen) -> None:
     with pytest.raises(NotOurs):
-        machines.define("test", GOLDEN)
-    assert not machines.look(THEIRS).launched
-    machines.define("web01", GOLDEN)
+        lifecycle.define("test", GOLDEN)
+    assert not lifecycle.look(THEIRS).launched
+    lifecycle.define("web01", GOLDEN)
     for asked in (Hardware(memory=128, template=GOLDEN.template), Hardware(vcpus=2)):
         with pytest.raises(Refused, match="is there already, and has"):
-            machines.define("web01", asked)
+            lifecycle.define("web01", asked)
         with pytest.raises(Refused, match="is there already, and has"):
-            machines.check("web01", asked)
-    machines.check("web01", Hardware(memory=64, vcpus=1, template=GOLDEN.template))
+            lifecycle.check("web01", asked)
+    lifecycle.check("web01", Hardware(memory=64, vcpus=1, template=GOLDEN.template))
 
 
-def test_checking_defines_nothing(machines: Seen) -> None:
-    machines.check("web01", GOLDEN)
+def test_checking_defines_nothing(lifecycle: Seen) -> None:
+    lifecycle.check("web01", GOLDEN)
     with pytest.raises(NotFound):
-        machines.id("web01")
+        lifecycle.id("web01")
 
 
-def test_saved_memory_is_dropped_by_force_alone(machines: Seen) -> None:
-    machines.define("web01", GOLDEN)
-    id = machines.id("web01")
-    machines.start(id)
-    machines._connection.change("web01", lambda virt: virt.lookupByUUIDString(id).managedSave())
-    assert machines.look(id).saved
+def test_saved_memory_is_dropped_by_force_alone(lifecycle: Seen) -> None:
+    lifecycle.define("web01", GOLDEN)
+    id = lifecycle.id("web01")
+    lifecycle.start(id)
+    lifecycle._connection.change("web01", lambda virt: virt.lookupByUUIDString(id).managedSave())
+    assert lifecycle.look(id).saved
     with pytest.raises(Refused, match="would be lost"):
-        machines.stop(id, force=False)
-    machines.stop(id, force=True)
-    assert not machines.look(id).saved
+        lifecycle.stop(id, force=False)
+    lifecycle.stop(id, force=True)
+    assert not lifecycle.look(id).saved

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from moorline_nova import upkeep
+from moorline_nova import controller
 from moorline_nova.agent import Agent
+from moorline_nova.controller import Controller
 from moorline_nova.pending import Pending, Use
-from moorline_nova.upkeep import Upkeep
 
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 
@@ -59,9 +59,9 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "state" / "moorline" / "host"
 
 
-def process(agent: Agent, directory: Path, knows: Callable[[Use], bool] = everybody) -> Upkeep:
+def process(agent: Agent, directory: Path, knows: Callable[[Use], bool] = everybody) -> Controller:
     """Nova-compute as it is started, but that nothing runs by itself."""
-    made = Upkeep(agent, Pending(directory), knows)
+    made = Controller(agent, Pending(directory), knows)
     made.stop()  # the thread ends before its first look
     made.start()
     made._stopped = False
@@ -234,12 +234,12 @@ class TestComparing:
     def test_it_is_not_made_all_the_time(self, directory: Path) -> None:
         agent = Told()
         clock = [1000.0]
-        nova = Upkeep(agent, Pending(directory), nobody, now=lambda: clock[0])
+        nova = Controller(agent, Pending(directory), nobody, now=lambda: clock[0])
         assert nova.look()
         agent.kept = {A}
         assert nova.look()
         assert agent.kept == {A}
-        clock[0] += upkeep.EVERY
+        clock[0] += controller.EVERY
         assert nova.look()
         assert agent.kept == set()
 
@@ -253,7 +253,7 @@ def test_the_thread_looks_by_itself(directory: Path) -> None:
         done.set()
         return True
 
-    nova = Upkeep(agent, Pending(directory), knows)
+    nova = Controller(agent, Pending(directory), knows)
     nova.start()
     assert done.wait(30)
     assert agent.kept == {B}
@@ -335,7 +335,7 @@ class TestKilled:
         def deliver(nth: int) -> None:
             nova.look()
 
-        def begin() -> Upkeep:
+        def begin() -> Controller:
             agent.kept = {A}
             made = process(agent, directory)
             made.not_needed(A)
@@ -349,7 +349,7 @@ class TestKilled:
             nova = begin()
 
     def test_while_it_takes_back(self, directory: Path, kill: Callable[[int], None]) -> None:
-        def begin() -> Upkeep:
+        def begin() -> Controller:
             made = process(Told(), directory)
             made.not_needed(A)
             return made

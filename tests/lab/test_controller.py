@@ -70,7 +70,7 @@ def test_a_guest_that_is_redefined_without_its_disk_gets_it_again(
     volume = scene.volume()
     loop.attach(stopped, volume)
     stopped.undefine()
-    healed(lambda: loop.trouble(volume) and loop.upkeep.pending()[0].due > 3)  # refused: slowly
+    healed(lambda: loop.trouble(volume) and loop.controller.pending()[0].due > 3)  # refused: slowly
     assert len(scene.mounts()) == 1
     again = scene.libvirt.defineXML(without)
     healed(lambda: halves(again, volume) == (False, True))
@@ -112,7 +112,7 @@ def test_a_share_unmounted_lazily_under_a_guest_is_mounted_when_the_guest_stops(
     loop.attach(running, volume)
     assert subprocess.run(["umount", scene.mount_point()], check=False).returncode  # it is busy
     umount(scene.mount_point(), "-l")
-    healed(loop.upkeep.pending)
+    healed(loop.controller.pending)
     assert scene.mounts() == []
     running.destroy()
     healed(scene.mounts)
@@ -167,7 +167,7 @@ def test_a_foreign_mount_is_waited_out(scene: Scene, loop: Loop, stopped: Any) -
         healed(lambda: "another file system (tmpfs, somebodys)" in loop.trouble(volume))
     finally:
         umount(at)
-    healed(lambda: not loop.upkeep.pending())
+    healed(lambda: not loop.controller.pending())
     assert loop.trouble(volume) == ""
     assert len(scene.mount_calls()) == 1
     loop.detach(stopped, volume)
@@ -208,7 +208,7 @@ def test_a_wish_goes_on_when_libvirtd_comes_back(scene: Scene, loop: Loop, guest
         assert umount_fails
     finally:
         host.start_libvirtd()
-    healed(lambda: not loop.upkeep.pending() and not scene.mounts())
+    healed(lambda: not loop.controller.pending() and not scene.mounts())
     import libvirt
 
     anew = libvirt.open("qemu:///system")  # the old connection died with its libvirtd
@@ -244,7 +244,7 @@ def test_after_a_reboot_links_are_there_before_libvirtd_is(
         umount(scene.mount_point(), "-l")
         with running_loop(scene) as loop:
             healed(scene.mounts)
-            assert loop.upkeep.pending()  # its guest cannot be asked
+            assert loop.controller.pending()  # its guest cannot be asked
             host.start_libvirtd()
             loop.settles()
             anew = libvirt.open("qemu:///system")

@@ -24,8 +24,8 @@ from moorline.hypervisors.libvirt.definition import (
 )
 from moorline.hypervisors.libvirt.hardware import LAUNCHING, Hardware
 from moorline.model import GuestId, GuestName
-from moorline.ports.api import Progress, silent
-from moorline.ports.guests import Launching, Machine
+from moorline.ports.api import Progress, no_progress
+from moorline.ports.guests import GuestState, Launching
 
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE."""
@@ -35,8 +35,8 @@ _LONGEST = 64
 """Bytes of a name. libvirt makes file names of it, some of them longer by a suffix."""
 
 
-class LibvirtMachines:
-    """See :class:`moorline.ports.guests.Machines`. Guests are known by their UUID.
+class LibvirtLifecycle:
+    """See :class:`moorline.ports.guests.GuestLifecycle`. Guests are known by their UUID.
 
     *uri* and *deadline* as of :class:`moorline.hypervisors.libvirt.Libvirt`.
     """
@@ -48,7 +48,7 @@ class LibvirtMachines:
         self._connection = Connection(uri, deadline)
         self._defining = threading.Lock()
 
-    def look(self, guest: GuestId) -> Machine:
+    def look(self, guest: GuestId) -> GuestState:
         return self._connection.look(guest, lambda virt: _machine(virt.lookupByUUIDString(guest)))
 
     def parse(self, name: str, asked: Mapping[str, Any]) -> Hardware:
@@ -58,7 +58,7 @@ class LibvirtMachines:
         self._refuse_other(name, hardware)
         self._definition(name, hardware)
 
-    def define(self, name: str, hardware: Hardware, progress: Progress = silent) -> None:
+    def define(self, name: str, hardware: Hardware, progress: Progress = no_progress) -> None:
         with self._defining:  # two of one template must see each other
             self._define(name, hardware)
 
@@ -195,10 +195,10 @@ def _addresses(domain: Any) -> frozenset[str]:
         return frozenset()
 
 
-def _machine(domain: Any) -> Machine:
+def _machine(domain: Any) -> GuestState:
     xml = _definition(domain)
     running = bool(domain.isActive())
-    return Machine(
+    return GuestState(
         GuestName(GuestId(domain.UUIDString()), xml.findtext("name", "")),
         running,
         launched(xml),

@@ -16,14 +16,14 @@ from moorline.hypervisors.vsphere.provision.orders import Order
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.hypervisors.vsphere.provision.sight import Stage
 from moorline.model import GuestId, GuestName
-from moorline.ports.guests import Launching, Machine
+from moorline.ports.guests import GuestState, Launching
 
 _FIELDS = {"for": "empty", "datastore_regex": "datastores", "storage_policy": "policy"}
 """Options, and the fields of an order that they become, where those are called otherwise."""
 
 
-class VSphereMachines:
-    """See :class:`moorline.ports.guests.Machines`. Guests are known by their instance UUID."""
+class VSphereLifecycle:
+    """See :class:`moorline.ports.guests.GuestLifecycle`. A guest's id is its instance UUID."""
 
     launching: ClassVar[Launching] = LAUNCHING
 
@@ -34,12 +34,12 @@ class VSphereMachines:
     def parse(self, name: str, asked: Mapping[str, Any]) -> Order:
         return order(name, asked)
 
-    def look(self, guest: GuestId) -> Machine:
+    def look(self, guest: GuestId) -> GuestState:
         found = self._inventory.machine(guest)
         seen = self._provisioner.look(found.name)
         if seen.id != found.id:
             raise NotFound(f"there is no guest {guest} any more")
-        return Machine(
+        return GuestState(
             GuestName(guest, found.name),
             running=seen.running,
             launched=seen.stage is not Stage.FOREIGN,

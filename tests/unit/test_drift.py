@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.loop.drift import Looker
+from moorline.loop.drift import DriftDetector
 from moorline.model import GuestId, Level, Link, VolumeId
 from moorline.ports.results import Trouble
 from moorline.testing.toys import ToyExport, ToyGuest, ToyHypervisor, ToyShare
@@ -19,10 +19,10 @@ class Share(ToyShare):
         return super().inspect(c)
 
 
-def look(rig: Rig) -> tuple[Looker, Share]:
+def look(rig: Rig) -> tuple[DriftDetector, Share]:
     share, hypervisor = Share(rig.world), ToyHypervisor(rig.world)
-    reconciler = Reconciler(rig.records, {"toy": share}, hypervisor, Lanes())
-    return Looker(rig.records, reconciler, hypervisor), share
+    reconciler = Reconciler(rig.records, {"toy": share}, hypervisor, Locks())
+    return DriftDetector(rig.records, reconciler, hypervisor), share
 
 
 def volumes(rows: object) -> list[str]:
@@ -41,11 +41,11 @@ def test_whoever_is_as_wished_needs_no_pass() -> None:
     toy = rig.world.guests[GuestId("g1")]
     toy.live = {VolumeId("whole"): "/toy/s1/whole", VolumeId("half"): "/toy/s1/half"}
     toy.defined = {VolumeId("whole"): "/toy/s1/whole"}
-    looker, _ = look(rig)
-    found = looker.everywhere()
+    drift, _ = look(rig)
+    found = drift.everywhere()
     assert (found.rows, volumes(found.due)) == (5, ["half", "going", "none"])
-    assert volumes(looker.at(GuestId("g1"))) == ["half"]
-    assert volumes(looker.links()) == []
+    assert volumes(drift.at(GuestId("g1"))) == ["half"]
+    assert volumes(drift.links()) == []
 
 
 def test_a_disk_that_is_another_is_no_disk_of_ours() -> None:
@@ -67,9 +67,9 @@ def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
     rig.wish("theirs", "g1", Level.CONNECTED, share="s3")
     rig.world.mounts.update({"/toy/s1": "s1", "/toy/s2": "s2", "/toy/s3": "theirs"})
     rig.world.hung.update({"s1", "s2"})
-    looker, _ = look(rig)
+    drift, _ = look(rig)
     for _ in range(2):
-        found = looker.everywhere()
+        found = drift.everywhere()
         assert (found.links, found.parked) == ({"hung": 2, "foreign": 1}, 1)
         assert sorted(volumes(found.due)) == ["going", "hangs", "theirs"]
         for row in rig.records.all():
@@ -79,11 +79,11 @@ def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
 def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:
     rig = Rig("g1")
     rig.wish("v", "g1", Level.CONNECTED)
-    looker, share = look(rig)
-    assert volumes(looker.links()) == ["v"]
+    drift, share = look(rig)
+    assert volumes(drift.links()) == ["v"]
     assert share.looks == 1
-    assert looker.links(lambda row: True) == []
-    assert looker.at(GuestId("g1"), lambda row: True) == []
+    assert drift.links(lambda row: True) == []
+    assert drift.at(GuestId("g1"), lambda row: True) == []
     assert share.looks == 1
 
 
