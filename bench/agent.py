@@ -52,11 +52,11 @@ def run(connection: Any) -> list[Result]:
 
 
 def restarts() -> list[Result]:
-    """The owner is started when nothing is as wished, and when all of it is."""
+    """The owner is started when nothing is as wanted, and when all of it is."""
     world = ToyWorld()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "db"
-        _wish(world, _records(path))
+        _attachment(world, _records(path))
         raw = milliseconds(lambda: _records(path).all())
         nothing = _converge(world, path)
         all_there = _converge(world, path)
@@ -69,7 +69,7 @@ def restarts() -> list[Result]:
     whats = ("nothing attached yet", "all of it there", "after a reboot: no mounts, no guest runs")
     return [
         Result(
-            f"restart to converged, {ATTACHMENTS} attachments, {what} (raw: reading the wishes)",
+            f"restart to converged, {ATTACHMENTS} attachments, {what} (raw: reading them)",
             took,
             raw,
             "ms",
@@ -85,7 +85,7 @@ def _records(path: Path) -> Records:
     return Records(SqliteStore(path), Codec(Secret(b"k" * 32)), "bench")
 
 
-def _wish(world: ToyWorld, records: Records) -> None:
+def _attachment(world: ToyWorld, records: Records) -> None:
     backend = ToyShare(world)
     for n in range(ATTACHMENTS):
         guest, volume = GuestId(f"g{n % GUESTS}"), VolumeId(f"v{n}")
@@ -156,7 +156,7 @@ def _quiet(drift: DriftDetector) -> None:
 
 @contextmanager
 def _everything_attached(connection: Any) -> Iterator[DriftDetector]:
-    """Two volumes for each guest, on mounted shares, wished and in the definitions."""
+    """Two volumes for each guest, on mounted shares, wanted and in the definitions."""
     quobyte = Quobyte(host.LAB)
     shares = [quobyte.volume(f"sweep{n}") for n in range(SHARES)]
     with tempfile.TemporaryDirectory(dir=host.LAB) as directory:

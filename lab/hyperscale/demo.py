@@ -185,7 +185,7 @@ def remove_it(demo: Demo, root: HyperScaleVolume, data: HyperScaleVolume) -> Non
     demo.moorline("remove", NAME, "--force")
     claim("the guest is gone", demo.is_defined(), False)
     claim("no device is left", (root.loop, data.loop), (None, None))
-    claim("nothing is wished any more", demo.command.json("list"), [])
+    claim("nothing is wanted any more", demo.command.json("list"), [])
     claim("the data stays where it was written", begins(data), TEXT)
 
 

@@ -151,7 +151,7 @@ def detach(demo: Demo, one: Volume, two: Volume, three: Volume) -> None:
     for lpar, volume in (("web01", one), ("db01", two), ("web01", three)):
         demo.moorline("detach", lpar, volume.id)
     claim("NovaLink maps nothing any more", mapped(demo.novalink), [])
-    claim("nothing is wished any more", demo.seen(), {})
+    claim("nothing is wanted any more", demo.seen(), {})
     posts = demo.posts()
     demo.moorline("detach", "web01", one.id)
     claim("a second detach does nothing", demo.posts(), posts)

@@ -143,7 +143,7 @@ def tell(demo: Demo) -> None:
     demo.moorline("detach", "web01", two.id)
     demo.check_detached(demo.web01, two)
     claim("the other share is unmounted as well", demo.mounts(demo.slow), 0)
-    claim("nothing is wished any more", demo.json("list"), [])
+    claim("nothing is wanted any more", demo.json("list"), [])
     data = one.file.read_bytes()[64 * KIB : 65 * KIB]
     claim("the data stays where it was written", data, guests.pattern("first", KIB))
 
@@ -170,7 +170,7 @@ def kill_while_mounting(demo: Demo, two: Volume) -> None:
     demo.killed_attach(demo.web01, two, mounting, "while mount.quobyte ran")
     claim("the share is not mounted", demo.mounts(demo.slow), 0)
     (row,) = (row for row in demo.json("list") if row["volume"] == two.id)
-    claim("the wish is kept", row["wanted"], "attached")
+    claim("the attachment is kept", row["wanted"], "attached")
     claim("and seen not to be so yet", row["seen"] != "attached")
     say("The next command finds out what became of it, and goes on from there:")
     demo.attach(demo.web01, two)
@@ -224,7 +224,7 @@ def kill_the_agent(demo: Demo, four: Volume) -> None:
             (row["wanted"], row["seen"]) for row in demo.json("list") if row["volume"] == four.id
         ]
 
-    until(there, "the agent attaches what was wished", 30)
+    until(there, "the agent attaches what was wanted", 30)
     claim("the share is mounted once", demo.mounts(demo.lone), 1)
     demo.check_attached(demo.web02, four)
     demo.check_data(demo.web02, four, "fourth")

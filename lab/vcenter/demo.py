@@ -155,7 +155,7 @@ def volume(demo: Demo) -> None:
     claim("it lies on vSAN now", [path.split("]")[0] for path in moved], ["[vsan1"])
     demo.moorline("detach", "box", row["volume"])
     claim("its data stays", demo.size(moved[0]), 16 * MIB)
-    claim("nothing is wished any more", json.loads(demo.command("list", "-o", "json").stdout), [])
+    claim("nothing is wanted any more", json.loads(demo.command("list", "-o", "json").stdout), [])
 
 
 def remove(demo: Demo) -> None:

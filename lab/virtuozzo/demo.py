@@ -132,7 +132,7 @@ def tell(demo: Demo) -> None:
     demo.moorline("detach", "web01", one.id)
     demo.moorline("detach", "web02", two.id)
     claim("the other cluster is unmounted as well", demo.mounts(demo.open), 0)
-    claim("nothing is wished any more", demo.rows(), [])
+    claim("nothing is wanted any more", demo.rows(), [])
 
 
 def attach_with_password(demo: Demo, one: Volume) -> None:

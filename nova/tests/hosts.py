@@ -85,15 +85,15 @@ class ComputeHost:
             self._process.terminate()
             self._process.wait(30)
 
-    def wishes(self) -> Mapping[tuple[str, str], str]:
+    def attachments(self) -> Mapping[tuple[str, str], str]:
         """What is wanted, by volume and instance."""
         return {
             (view.volume, view.guest_id): view.wanted for view in self.client.attachments.list()
         }
 
-    def wished(self) -> set[str]:
+    def wanted(self) -> set[str]:
         """The volumes that somebody wants, or wants to be gone."""
-        return {volume for volume, _ in self.wishes()}
+        return {volume for volume, _ in self.attachments()}
 
     def mounted(self) -> list[str]:
         """The mounts of this host, by the mount table."""

@@ -28,7 +28,7 @@ class Away(Scene):
         self.all_is_gone()
 
     def all_is_gone(self) -> None:
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         until(lambda: not self.one().mounted())
         until(lambda: not self.pending())
 
@@ -50,8 +50,8 @@ class TestAway(Away):
         self._delete_server(first)
         self.one().start()
         self._attach_volume(other, data)
-        assert (data, other["id"]) in self.one().wishes()
-        assert (data, first["id"]) not in self.one().wishes()
+        assert (data, other["id"]) in self.one().attachments()
+        assert (data, first["id"]) not in self.one().attachments()
 
     def test_nova_compute_is_restarted_before_the_agent(self) -> None:
         server = self.server(self.volume(BOOT))
@@ -83,7 +83,7 @@ class TestAway(Away):
         data = self.volume(share=share)
         self.flags(timeout=2, group="moorline")
         self.attach_fails(server, data)
-        until(lambda: data not in self.one().wished())
+        until(lambda: data not in self.one().wanted())
         until(lambda: len(self.one().mounted()) == 1)
 
     def test_an_attach_takes_no_longer_than_it_may(self) -> None:
@@ -96,7 +96,7 @@ class TestAway(Away):
         self.attach_fails(server, data)
         assert time.monotonic() - begun < 20
         share.command()
-        until(lambda: data not in self.one().wished())
+        until(lambda: data not in self.one().wanted())
 
     def test_a_volume_that_is_attached_again_is_not_let_go(self) -> None:
         boot, data = self.volume(BOOT), self.volume()
@@ -111,10 +111,10 @@ class TestAway(Away):
         until(lambda: self.api.get_server(server["id"])["status"] == "ACTIVE")
         until(lambda: not self.pending())
         both = {(boot, server["id"]): "connected", (data, server["id"]): "connected"}
-        until(lambda: self.one().wishes() == both)
+        until(lambda: self.one().attachments() == both)
         self.restart_nova()  # it compares
         time.sleep(2)
-        assert self.one().wishes() == both
+        assert self.one().attachments() == both
 
     def test_what_nova_does_not_know_is_let_go_and_what_was_attached_by_hand_stays(self) -> None:
         boot, mine = self.volume(BOOT), self.volume()
@@ -137,10 +137,10 @@ class TestAway(Away):
         self.addCleanup(virsh, "undefine", "mine")
         made = self.one().client.attachments.attach("mine", self.connections[mine], volume=mine)
         self.addCleanup(self.one().client.attachments.detach, "mine", mine)
-        assert len(self.one().wishes()) == 4
+        assert len(self.one().attachments()) == 4
         self.restart_nova()
         stay = {(boot, server["id"]): "connected", (mine, made.view.guest_id): "attached"}
-        until(lambda: self.one().wishes() == stay)
+        until(lambda: self.one().attachments() == stay)
 
     def test_an_instance_is_shelved(self) -> None:
         server = self.server(self.volume(BOOT))
@@ -158,7 +158,7 @@ class TestAway(Away):
         assert data in self.attached(server)
         assert data not in self.disks(server)
         self.one().start()
-        until(lambda: self.one().wished() == {boot})
+        until(lambda: self.one().wanted() == {boot})
         self.detach(server, data)
 
     def test_a_hard_reboot_ends_in_error_and_is_repeated(self) -> None:
@@ -174,7 +174,7 @@ class TestAway(Away):
         self.api.post_server_action(server["id"], reboot)
         self._wait_for_state_change(server, "ACTIVE")
         until(lambda: not self.pending())
-        assert self.one().wishes() == {(boot, server["id"]): "connected"}
+        assert self.one().attachments() == {(boot, server["id"]): "connected"}
 
 
 class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
@@ -182,8 +182,8 @@ class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
         super().setUp()
         self.second_host()
 
-    def wished_on(self, host: str) -> bool:
-        return (self.boot, self.server["id"]) in self.hosts[host].wishes()
+    def wanted_on(self, host: str) -> bool:
+        return (self.boot, self.server["id"]) in self.hosts[host].attachments()
 
     def migrate(self, to: str) -> None:
         self.src, self.dest = self.dest, self.src
@@ -193,7 +193,7 @@ class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
         self.one().kill()
         self._live_migrate(self.server, host="two")
         self.back()
-        assert self.wished_on("two")
+        assert self.wanted_on("two")
 
     def test_an_instance_migrates_away_and_that_is_not_remembered(self) -> None:
         self.one().kill()
@@ -201,7 +201,7 @@ class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
         shutil.rmtree(self.base / "pending", ignore_errors=True)
         self.restart_nova()
         self.back()
-        assert self.wished_on("two")
+        assert self.wanted_on("two")
 
     def test_an_instance_migrates_away_and_comes_back(self) -> None:
         self.one().kill()
@@ -209,13 +209,13 @@ class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
         assert self.pending()
         self.one().start()
         self.migrate("one")
-        assert self.wished_on("one")
-        until(lambda: not self.wished_on("two"))
+        assert self.wanted_on("one")
+        until(lambda: not self.wanted_on("two"))
         until(lambda: not self.pending())
-        assert self.wished_on("one")
+        assert self.wanted_on("one")
         self.restart_nova()
         time.sleep(2)
-        assert self.wished_on("one")
+        assert self.wanted_on("one")
 
     def test_an_instance_is_evacuated(self) -> None:
         self.computes["one"].stop()
@@ -224,4 +224,4 @@ class TestTwoHostsAway(base.LibvirtMigrationMixin, Away):
         self.one().kill()
         self.restart_nova()
         self.back()
-        assert self.wished_on("two")
+        assert self.wanted_on("two")

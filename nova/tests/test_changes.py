@@ -25,13 +25,13 @@ class TestChanges(Scene):
         self._attach_volume(self.mine, old)
         self.api.put_server_volume(self.mine["id"], old, new)
         until(lambda: new in self.attached(self.mine))
-        until(lambda: self.one().wished() == {self.boot, new})
+        until(lambda: self.one().wanted() == {self.boot, new})
         (mount,) = self.one().mounted()
         source = self.config(self.mine, new).find("source")
         assert source is not None
         assert source.get("file") == f"{mount}/volume-{new}"
         self.detach(self.mine, new)
-        until(lambda: self.one().wished() == {self.boot})
+        until(lambda: self.one().wanted() == {self.boot})
 
     def test_a_swap_that_fails_keeps_the_old(self) -> None:
         old = self.volume(SWAPPED)
@@ -40,7 +40,7 @@ class TestChanges(Scene):
         with ExpectedException(OpenStackApiException):
             self.api.put_server_volume(self.mine["id"], old, new)
         assert old in self.attached(self.mine)
-        assert self.one().wished() == {self.boot, old}
+        assert self.one().wanted() == {self.boot, old}
 
     def test_resize_on_the_same_host(self) -> None:
         self.flags(allow_resize_to_same_host=True)
@@ -48,7 +48,7 @@ class TestChanges(Scene):
         self._resize_server(self.mine, self._create_flavor(vcpu=1, memory_mb=1024, disk=0))
         self._confirm_resize(self.mine)
         assert self.disks(self.mine)[self.boot] == before[self.boot]
-        assert self.one().wishes() == {(self.boot, self.mine["id"]): "connected"}
+        assert self.one().attachments() == {(self.boot, self.mine["id"]): "connected"}
         assert len(self.one().mounted()) == 1
 
     def test_rescue_and_unrescue(self) -> None:
@@ -62,9 +62,9 @@ class TestChanges(Scene):
         self.api.post_server_action(self.mine["id"], rescue)
         self._wait_for_state_change(self.mine, "RESCUE")
         assert self.disks(self.mine)[self.boot] == before[self.boot]
-        assert self.one().wishes() == {(self.boot, self.mine["id"]): "connected"}
+        assert self.one().attachments() == {(self.boot, self.mine["id"]): "connected"}
         self._unrescue_server(self.mine)
-        assert self.one().wishes() == {(self.boot, self.mine["id"]): "connected"}
+        assert self.one().attachments() == {(self.boot, self.mine["id"]): "connected"}
         assert len(self.one().mounted()) == 1
 
     def test_an_encrypted_volume_is_deciphered_by_nova_s_qemu(self) -> None:
@@ -77,7 +77,7 @@ class TestChanges(Scene):
             assert disk.find("driver[@type='raw']") is not None
             assert disk.find("encryption[@format='luks']/secret") is not None
             self.detach(self.mine, data)
-        assert self.one().wished() == {self.boot}
+        assert self.one().wanted() == {self.boot}
 
     def test_a_cipher_that_qemu_does_not_know_is_rolled_back(self) -> None:
         encryption = {"provider": "plain", "control_location": "front-end"}
@@ -85,4 +85,4 @@ class TestChanges(Scene):
         with mock.patch(KEYS), mock.patch(ENCRYPTION, return_value=encryption):
             self.attach_fails(self.mine, data)
         assert data not in self.attached(self.mine)
-        assert self.one().wished() == {self.boot}
+        assert self.one().wanted() == {self.boot}

@@ -31,7 +31,7 @@ class TestDefects(Scene):
                 assert bad not in self.disks(server)
                 for foreign in self.one().mounted()[1:]:
                     host.umount(foreign)  # the operator's to do
-                until(lambda bad=bad: bad not in self.one().wished())
+                until(lambda bad=bad: bad not in self.one().wanted())
 
     def test_d2_what_is_connected_and_not_opened_yet_stays(self) -> None:
         """Nova's Quobyte driver knows no users: it unmounts at each disconnect, and relies upon
@@ -40,7 +40,7 @@ class TestDefects(Scene):
         server, other = self.server(a), self.server(b)
         path = Path(self.disks(server)[a])
         self._delete_server(other)
-        until(lambda: b not in self.one().wished())
+        until(lambda: b not in self.one().wanted())
         assert path.exists()
         assert len(self.one().mounted()) == 1
 
@@ -122,7 +122,7 @@ class TestDefects(Scene):
                     self.attach_fails(server, bad)
                     assert self.disks(server) == before
                     assert bad not in self.attached(server)
-                    assert bad not in self.one().wished()
+                    assert bad not in self.one().wanted()
 
     def test_d6_volumes_are_extended(self) -> None:
         """Nova's drivers for Quobyte and Virtuozzo have no extend_volume: the guest goes on with
@@ -173,7 +173,7 @@ class TestDefects(Scene):
                 subprocess.run(command, check=True)
                 self.attach_fails(server, bad)
                 assert self.disks(server) == before
-                assert bad not in self.one().wished()
+                assert bad not in self.one().wanted()
 
 
 class TestForgetting(base.LibvirtMigrationMixin, Scene):
@@ -192,7 +192,7 @@ class TestForgetting(base.LibvirtMigrationMixin, Scene):
         self.plug(self.hosts["two"])
         self.dest = self.restart_compute_service("two")
         self._delete_server(self.other)
-        until(lambda: len(self.hosts["two"].wishes()) == 1)
+        until(lambda: len(self.hosts["two"].attachments()) == 1)
         (mount,) = self.hosts["two"].mounted()
         self.kept_through = (Path(mount) / f"volume-{self.boot}").exists()
         super()._migrate_stub(domain, destination, params, flags)
@@ -202,7 +202,7 @@ class TestForgetting(base.LibvirtMigrationMixin, Scene):
         connected for a migration is forgotten, and unmounted at another's detach."""
         self._live_migrate(self.server, host="two")
         assert self.kept_through
-        until(lambda: not self.hosts["one"].wishes())
+        until(lambda: not self.hosts["one"].attachments())
         assert self.hosts["one"].mounted() == []
 
 

@@ -198,7 +198,7 @@ class TestCheck(unittest.TestCase):
         self.assertIn("veritas_hyperscale, vzstorage, quobyte", found["volume_types"]["what"])
         told = python(BIN / "moorline-nova", "check", "--config-file", self.conf)
         self.assertEqual(told.stdout.count("ok  "), len(found))
-        self.assertEqual(self.agent.wishes(), {})
+        self.assertEqual(self.agent.attachments(), {})
 
     def test_no_agent(self) -> None:
         self.assertRegex(self.bad(), "agent: no agent answers at .*one.sock.*systemctl")

@@ -37,7 +37,7 @@ class TestVirtuozzo(base.LibvirtMigrationMixin, Scene):
         self.detach(self.server, data)
         assert self.one().mounted() == [mount]
         self._delete_server(self.server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
 
     def test_live_migration(self) -> None:
@@ -51,7 +51,7 @@ class TestVirtuozzo(base.LibvirtMigrationMixin, Scene):
         # libvirt does not know that the file system is shared: at the end of the migration the
         # source's would give the image back to root, under the guest that runs here now.
         assert source.find("seclabel[@model='dac'][@relabel='no']") is not None
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
 
 
@@ -77,7 +77,7 @@ class TestHyperScale(Scene):
         assert data.loop is None
         assert not data.device.exists()
         self._delete_server(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert boot.loop is None
 
     def test_an_hscli_that_fails_is_rolled_back(self) -> None:
@@ -87,7 +87,7 @@ class TestHyperScale(Scene):
         self.attach_fails(server, bad.id)
         assert bad.id not in self.attached(server)
         bad.command()
-        until(lambda: bad.id not in self.one().wished())
+        until(lambda: bad.id not in self.one().wanted())
         assert bad.loop is None
 
     def test_the_guest_is_told_of_a_larger_device_once_there_is_one(self) -> None:

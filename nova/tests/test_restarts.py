@@ -64,7 +64,7 @@ class TestOneHost(Restarting):
                 assert Path(self.disks(server)[data]).exists()
                 assert len(self.one().mounted()) == 2
                 self.detach(server, data)
-                until(lambda data=data: data not in self.one().wished())
+                until(lambda data=data: data not in self.one().wanted())
                 assert len(self.one().mounted()) == 1
 
     def test_the_agent_is_killed_while_it_connects_and_does_not_come_back_in_time(self) -> None:
@@ -75,7 +75,7 @@ class TestOneHost(Restarting):
         assert data not in self.attached(server)
         self.one().start()
         self.restart_nova("one")
-        until(lambda: data not in self.one().wished())
+        until(lambda: data not in self.one().wanted())
         until(lambda: len(self.one().mounted()) == 1)
 
     def test_the_agent_is_killed_while_it_disconnects(self) -> None:
@@ -90,7 +90,7 @@ class TestOneHost(Restarting):
         self.detach(server, data)
         strikes.join()
         share.daemon()
-        until(lambda: self.one().wished() == {boot})
+        until(lambda: self.one().wanted() == {boot})
         until(lambda: len(self.one().mounted()) == 1)
 
     def strike_at_detach(self, server: dict[str, Any], volume: str) -> None:
@@ -108,7 +108,7 @@ class TestOneHost(Restarting):
         assert data in self.attached(server)
         self.one().start()
         self.detach(server, data)
-        assert self.one().wished() == {boot}
+        assert self.one().wanted() == {boot}
 
     def test_nova_compute_is_restarted_while_it_attaches_or_detaches(self) -> None:
         boot = self.volume(BOOT)
@@ -117,12 +117,12 @@ class TestOneHost(Restarting):
         self.while_mounting(
             lambda: self.restart_nova("one"), lambda: self._attach_volume(server, data)
         )
-        assert set(self.one().wishes()) == {(boot, server["id"]), (data, server["id"])}
+        assert set(self.one().attachments()) == {(boot, server["id"]), (data, server["id"])}
         strikes = threading.Thread(target=self.restart_nova, args=["one"])
         strikes.start()
         self.detach(server, data)
         strikes.join()
-        until(lambda: self.one().wished() == {boot})
+        until(lambda: self.one().wanted() == {boot})
         assert len(self.one().mounted()) == 1
 
 
@@ -134,7 +134,7 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Restarting):
 
     def settled_on_two(self) -> None:
         two = self.hosts["two"]
-        assert two.wishes() == {(self.boot, self.server["id"]): "connected"}
+        assert two.attachments() == {(self.boot, self.server["id"]): "connected"}
         assert len(two.mounted()) == 1
 
     def test_the_agent_there_is_killed_while_it_connects_for_a_migration(self) -> None:
@@ -143,7 +143,7 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Restarting):
             lambda: self._live_migrate(self.server, host="two"),
         )
         self.settled_on_two()
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
 
     def test_the_agent_there_is_killed_while_it_connects_for_an_evacuation(self) -> None:
@@ -155,7 +155,7 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Restarting):
         )
         self.settled_on_two()
         self.restart_nova("one")
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
 
     def test_nova_compute_there_is_restarted_while_it_connects_for_an_evacuation(self) -> None:

@@ -93,7 +93,7 @@ class TestOverAndBack(Switching):
         self.switch("moorline.LibvirtDriver")
         self.detach(server, data)
         self.show_to_libvirt(server)
-        until(lambda: self.one().wished() == {boot})
+        until(lambda: self.one().wanted() == {boot})
         again = self.volume()
         self._attach_volume(server, again)
         self.show_to_libvirt(server)
@@ -108,7 +108,7 @@ class TestOverAndBack(Switching):
             assert self.one().mounted() == [self.novas_mount()]
         self._delete_server(server)
         assert self.one().mounted() == []
-        assert self.one().wishes() == {}
+        assert self.one().attachments() == {}
 
     def test_what_was_adopted_is_unmounted_after_its_last_user(self) -> None:
         boot = self.volume(BOOT)
@@ -121,10 +121,10 @@ class TestOverAndBack(Switching):
         self.moorline("adopt", server["id"], url, "--format", "raw", "--hands-off")
         self.switch("moorline.LibvirtDriver")
         self._delete_server(server)
-        assert self.one().wishes() == {(boot, server["id"]): "absent"}
+        assert self.one().attachments() == {(boot, server["id"]): "absent"}
         assert self.one().mounted() == [self.novas_mount()]  # a guest still names it
         self.hide_from_libvirt(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
         assert not Path(self.novas_mount()).exists()
 
@@ -149,7 +149,7 @@ class TestOverAndBack(Switching):
         self._reboot_server(server, hard=True)
         assert self.disks(server)[boot].startswith(self.novas_mount())
         self.show_to_libvirt(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == [self.novas_mount()]
 
 
@@ -173,5 +173,5 @@ class TestToAHostWithout(base.LibvirtMigrationMixin, Switching):
         assert source is not None
         assert source.get("file", "").startswith(self.novas_mount("two"))
         assert self.hosts["two"].mounted() == [self.novas_mount("two")]
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []

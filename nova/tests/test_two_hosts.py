@@ -32,13 +32,13 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Scene):
         connection = self.src.driver._host.get_connection()
         connection.lookupByUUIDString(self.server["id"]).fail_job()
 
-    def wished_on(self, host: str) -> bool:
-        return (self.boot, self.server["id"]) in self.hosts[host].wishes()
+    def wanted_on(self, host: str) -> bool:
+        return (self.boot, self.server["id"]) in self.hosts[host].attachments()
 
     def test_live_migration_connects_there_and_disconnects_here(self) -> None:
         self._live_migrate(self.server, host="two")
-        assert self.wished_on("two")
-        until(lambda: not self.wished_on("one"))
+        assert self.wanted_on("two")
+        until(lambda: not self.wanted_on("one"))
         assert self.hosts["one"].mounted() == []
         (mount,) = self.hosts["two"].mounted()
         # It is the source that writes the destination's XML, from what the destination said.
@@ -50,38 +50,38 @@ class TestTwoHosts(base.LibvirtMigrationMixin, Scene):
         self.hosts["two"].kill()
         self._live_migrate(self.server, migration_expected_state="failed", host="two")
         self.hosts["two"].start()
-        assert self.wished_on("one")
+        assert self.wanted_on("one")
         assert len(self.hosts["one"].mounted()) == 1
-        until(lambda: not self.wished_on("two"))
+        until(lambda: not self.wanted_on("two"))
         assert self.hosts["two"].mounted() == []
 
     def test_a_migration_that_fails_lets_the_destination_go(self) -> None:
         self.libvirt_refuses = True
         self._live_migrate(self.server, migration_expected_state="failed", host="two")
-        assert self.wished_on("one")
-        until(lambda: not self.wished_on("two"))
+        assert self.wanted_on("one")
+        until(lambda: not self.wanted_on("two"))
         assert self.hosts["two"].mounted() == []
 
     def test_cold_migration_confirmed_and_reverted(self) -> None:
         # The instance has no directory: its only disk is the volume, and Nova's fixtures make none.
         with mock.patch("nova.virt.libvirt.driver.LibvirtDriver.migrate_disk_and_power_off", moved):
             self._migrate_server(self.server, host="two")
-            assert self.wished_on("two")
-            assert not self.wished_on("one")
+            assert self.wanted_on("two")
+            assert not self.wanted_on("one")
             self._revert_resize(self.server)
-            until(lambda: self.wished_on("one") and not self.wished_on("two"))
+            until(lambda: self.wanted_on("one") and not self.wanted_on("two"))
             self._migrate_server(self.server, host="two")
             self._confirm_resize(self.server)
-        until(lambda: self.wished_on("two") and not self.wished_on("one"))
+        until(lambda: self.wanted_on("two") and not self.wanted_on("one"))
         assert self.hosts["one"].mounted() == []
 
     def test_evacuation_and_the_dead_host_comes_back(self) -> None:
         self.computes["one"].stop()
         self.api.put_service_force_down(self.api.get_services("nova-compute", "one")[0]["id"], True)
         self._evacuate_server(self.server, expected_host="two")
-        assert self.wished_on("two")
-        assert self.wished_on("one")  # nobody has told its agent
+        assert self.wanted_on("two")
+        assert self.wanted_on("one")  # nobody has told its agent
         self.plug(self.hosts["one"])
         self.restart_compute_service("one")
-        until(lambda: not self.wished_on("one"))
+        until(lambda: not self.wanted_on("one"))
         assert self.hosts["one"].mounted() == []

@@ -24,10 +24,10 @@ class TestVolumes(Scene):
         assert path.parent == Path(self.one().mounted()[0])
         assert path.exists()
         self.detach(server, data)
-        assert set(self.one().wishes()) == {(boot, server["id"])}
+        assert set(self.one().attachments()) == {(boot, server["id"])}
         assert len(self.one().mounted()) == 1
         self._delete_server(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
 
     def test_the_disk_is_as_moorline_says_and_keeps_what_nova_adds(self) -> None:
@@ -48,7 +48,7 @@ class TestVolumes(Scene):
         data = self.volume()
         second = self.server(data)
         self._delete_server(first)
-        until(lambda: set(self.one().wishes()) == {(data, second["id"])})
+        until(lambda: set(self.one().attachments()) == {(data, second["id"])})
         assert len(self.one().mounted()) == 1
 
     def test_multi_attach_is_let_go_one_by_one(self) -> None:
@@ -60,10 +60,10 @@ class TestVolumes(Scene):
         assert disk.find("shareable") is not None
         assert disk.find("driver[@cache='none']") is not None
         self.detach(first, SHARED)
-        assert (SHARED, second["id"]) in self.one().wishes()
-        assert (SHARED, first["id"]) not in self.one().wishes()
+        assert (SHARED, second["id"]) in self.one().attachments()
+        assert (SHARED, first["id"]) not in self.one().attachments()
         self.detach(second, SHARED)
-        assert SHARED not in self.one().wished()
+        assert SHARED not in self.one().wanted()
 
     def test_a_refused_volume_is_rolled_back(self) -> None:
         server = self.server(self.volume(BOOT))
@@ -71,10 +71,10 @@ class TestVolumes(Scene):
         self.connections[bad]["data"]["name"] = "../../../etc/shadow"
         self.attach_fails(server, bad)
         until(lambda: bad not in self.attached(server))
-        assert bad not in self.one().wished()
+        assert bad not in self.one().wanted()
         assert bad not in self.disks(server)
 
-    def test_a_mount_that_fails_is_rolled_back_and_leaves_no_wish(self) -> None:
+    def test_a_mount_that_fails_is_rolled_back_and_leaves_no_attachment(self) -> None:
         server = self.server(self.volume(BOOT))
         sick = self.storage.volume("sick")
         self.storage.command("sick", fail={"code": 1, "stderr": "no route"})
@@ -82,7 +82,7 @@ class TestVolumes(Scene):
         self.flags(timeout=2, group="moorline")
         self.attach_fails(server, bad)
         until(lambda: bad not in self.attached(server))
-        until(lambda: bad not in self.one().wished())
+        until(lambda: bad not in self.one().wanted())
 
     def test_stop_start_and_hard_reboot_keep_the_volume(self) -> None:
         boot = self.volume(BOOT)
@@ -91,17 +91,17 @@ class TestVolumes(Scene):
         self._start_server(server)
         self.api.post_server_action(server["id"], {"reboot": {"type": "HARD"}})
         until(lambda: self.api.get_server(server["id"])["status"] == "ACTIVE")
-        assert self.one().wishes() == {(boot, server["id"]): "connected"}
+        assert self.one().attachments() == {(boot, server["id"]): "connected"}
         assert len(self.one().mounted()) == 1
 
     def test_shelve_and_unshelve(self) -> None:
         boot = self.volume(BOOT)
         server = self.server(boot)
         self._shelve_server(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []
         self._unshelve_server(server)
-        assert (boot, server["id"]) in self.one().wishes()
+        assert (boot, server["id"]) in self.one().attachments()
 
     def test_the_agent_dies_and_comes_back(self) -> None:
         boot, data = self.volume(BOOT), self.volume()
@@ -110,7 +110,7 @@ class TestVolumes(Scene):
         self.attach_fails(server, data)
         until(lambda: data not in self.attached(server))
         self.one().start()
-        assert set(self.one().wishes()) == {(boot, server["id"])}
+        assert set(self.one().attachments()) == {(boot, server["id"])}
         self._attach_volume(server, data)
         self.detach(server, data)
 
@@ -121,5 +121,5 @@ class TestVolumes(Scene):
         self.restart_compute_service("one")
         self.detach(server, data)
         self._delete_server(server)
-        until(lambda: not self.one().wishes())
+        until(lambda: not self.one().attachments())
         assert self.one().mounted() == []

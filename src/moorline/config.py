@@ -32,7 +32,7 @@ HOST_STATE_DIR = Path("/var/lib/moorline")
 STATE_DIR = Option(
     "state_dir",
     "",
-    "Where the wishes are kept. Default: /var/lib/moorline for root, else"
+    "Where the attachments are kept. Default: /var/lib/moorline for root, else"
     " $XDG_STATE_HOME/moorline.",
     group="moorline",
 )

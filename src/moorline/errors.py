@@ -8,7 +8,7 @@
     │   └── Denied     the caller or this process may not do it
     ├── Failed         it surely did not happen; trying again later may help
     │   ├── Conflict   somebody else wrote first (compare-and-swap)
-    │   ├── Busy       another owner holds this host, or a lane is occupied
+    │   ├── Busy       another owner holds this host, or a lock is occupied
     │   ├── Unavailable  a service (store, libvirt) cannot be reached
     │   └── Compacted  the history asked for is gone: list again
     ├── Uncertain      it may have happened: look again before acting
@@ -72,7 +72,7 @@ class Busy(Failed):
 
 
 class Unavailable(Failed):
-    """A service that is needed does not answer; nothing was changed, and no wish recorded."""
+    """A service that is needed does not answer; nothing was changed, and no attachment recorded."""
 
 
 class Compacted(Failed):

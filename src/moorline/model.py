@@ -241,7 +241,7 @@ class Sizes:
 class Held(Enum):
     """Whether a link must stay as it is.
 
-    If the volume is to go: because another wish or any guest, running or
+    If the volume is to go: because another attachment or any guest, running or
     stopped, needs the link. If the link is broken, and not known to be dead: because a
     running guest has it open; to a stopped one, renewing it does no harm.
     """
@@ -286,7 +286,7 @@ class DiskOptions:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """The wish that a volume be a disk of a guest on a host, up to a level."""
+    """The attachment that a volume be a disk of a guest on a host, up to a level."""
 
     key: Key
     backend: str
@@ -299,7 +299,7 @@ class Attachment:
     guest_name: str = ""
     options: DiskOptions = field(default_factory=DiskOptions)
     since: float = 0.0
-    """When the wish was first made, seconds since the epoch."""
+    """When the attachment was first made, seconds since the epoch."""
     hands_off: bool = False
     """The guest's disk is plugged and unplugged by somebody else (Nova): only the link is ours.
     Never wanted above CONNECTED."""

@@ -108,7 +108,7 @@ def open_agent(
     report: Report = no_report,
     every: float = SWEEP_INTERVAL_SECONDS,
 ) -> tuple[Moorline, Controller]:
-    """Open the host as its owner, with the loop that keeps its attachments as wished.
+    """Open the host as its owner, with the loop that keeps its attachments as wanted.
 
     Start the loop; stop it before closing. *every*: seconds between its sweeps.
     Raises as :func:`open_host`.

@@ -171,7 +171,9 @@ def test_a_dead_share_is_no_leave_to_take_a_device_from_a_guest(ploop_rig: Ploop
     assert next_step(Level.ATTACHED, Seen(link, disk, Held.HELD, ("web01",))) is Step.PARK
     assert next_step(Level.CONNECTED, Seen(link, held=Held.FREE)) is Step.DISCONNECT
     disconnect(rig, rig.neighbour)
-    assert look(rig, rig.neighbour) == Unlinked(), "nothing of it is left, and its wish can go"
+    assert look(rig, rig.neighbour) == Unlinked(), (
+        "nothing of it is left, and its attachment can go"
+    )
     with pytest.raises(Failed, match="its client has ended"):
         connect(rig, rig.neighbour)
     assert len(rig.devices) == 1
@@ -223,7 +225,7 @@ def test_whatever_strikes_at_any_command_it_is_gone_over(
 
 @pytest.mark.parametrize("fault", [Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.FAIL])
 def test_what_is_half_made_is_never_seen_as_nothing(ploop_rig: PloopRig, fault: Fault) -> None:
-    """A wish that goes is forgotten where there is nothing: what is there would be leaked."""
+    """An attachment that goes is forgotten where there is nothing: what is there would leak."""
     rig, sound, faults = ploop_rig, ploop_rig.backend, Faults()
     seen = set()
     for at in count():
@@ -253,7 +255,7 @@ def test_a_mount_that_a_neighbour_needs_is_not_half_made(ploop_rig: PloopRig) ->
     assert rig.world() == ([], [], {}, {})
 
 
-def test_devices_that_nobody_wishes_are_found_and_cleared(ploop_rig: PloopRig) -> None:
+def test_devices_that_nobody_attachments_are_found_and_cleared(ploop_rig: PloopRig) -> None:
     rig = ploop_rig
     connect(rig, rig.good)
     connect(rig, rig.neighbour)

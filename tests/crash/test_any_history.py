@@ -1,4 +1,4 @@
-"""Random histories: wishes, kills, faults, and people and machines that interfere.
+"""Random histories: attachments, kills, faults, and people and machines that interfere.
 
 ``MOORLINE_HISTORIES`` says how many.
 """
@@ -60,7 +60,7 @@ class AnyHistory(RuleBasedStateMachine):
                 )
             )
         )
-        self._read_wish(volume, guest, Level.ATTACHED if answered else None)
+        self._read_attachment(volume, guest, Level.ATTACHED if answered else None)
 
     @rule(volume=volumes, guest=guests, faults=faults)
     def detach(self, volume: str, guest: str, faults: list[tuple[int, Fault]]) -> None:
@@ -70,7 +70,7 @@ class AnyHistory(RuleBasedStateMachine):
             lambda: answered.append(self.rig.owner().attachments.detach(guest, volume, timeout=0))
         )
         gone = answered or isinstance(error, NotFound)
-        self._read_wish(volume, guest, Level.ABSENT if gone else None)
+        self._read_attachment(volume, guest, Level.ABSENT if gone else None)
 
     @rule(faults=faults)
     def sweep(self, faults: list[tuple[int, Fault]]) -> None:
@@ -183,22 +183,22 @@ class AnyHistory(RuleBasedStateMachine):
     def _openable(self, path: str) -> bool:
         return path.rsplit("/", 1)[0] in self.world.mounts
 
-    def _read_wish(self, volume: str, guest: str, done: Level | None) -> None:
-        """A wish that was acknowledged (*done*) is there; a killed caller cannot know.
+    def _read_attachment(self, volume: str, guest: str, done: Level | None) -> None:
+        """An attachment that was acknowledged (*done*) is there; a killed caller cannot know.
 
-        No call changes another wish.
+        No call changes another attachment.
         """
-        wishes = {
+        attachments = {
             (r.key.volume, r.key.guest): r.want
             for r in self.rig.records.all()
             if r.want > Level.ABSENT
         }
         mine = (volume, guest)
         if done is not None:
-            assert wishes.get(mine, Level.ABSENT) is done
+            assert attachments.get(mine, Level.ABSENT) is done
         others = {key: want for key, want in self.acknowledged.items() if key != mine}
-        assert {key: want for key, want in wishes.items() if key != mine} == others
-        self.acknowledged = wishes
+        assert {key: want for key, want in attachments.items() if key != mine} == others
+        self.acknowledged = attachments
 
 
 def test_any_history(record_property) -> None:

@@ -22,13 +22,13 @@ def test_two_volumes_of_one_share_converge(fault: Fault, record_property) -> Non
             rig = Rig("g1", "g2")
             rig.world.faults.plan((at, fault))
             for first, second in story:
-                rig.survive(lambda w=first, r=rig: r.wish("a", "g1", w))
-                rig.survive(lambda w=second, r=rig: r.wish("b", "g2", w))
+                rig.survive(lambda w=first, r=rig: r.attachment("a", "g1", w))
+                rig.survive(lambda w=second, r=rig: r.attachment("b", "g2", w))
                 rig.settle()
-            # A kill may have eaten the last wish before it was acknowledged.
+            # A kill may have eaten the last attachment before it was acknowledged.
             rig.world.faults.plan()
-            rig.wish("a", "g1", story[-1][0])
-            rig.wish("b", "g2", story[-1][1])
+            rig.attachment("a", "g1", story[-1][0])
+            rig.attachment("b", "g2", story[-1][1])
             rig.settle()
             rig.check({("a", "g1"): story[-1][0], ("b", "g2"): story[-1][1]})
             runs += 1
@@ -47,12 +47,12 @@ def test_two_faults_in_one_history_converge(faults: tuple[Fault, Fault], record_
         rig = Rig("g1", "g2")
         rig.world.faults.plan((first, faults[0]), (second, faults[1]))
         for want in (Level.ATTACHED, Level.ABSENT, Level.ATTACHED):
-            rig.survive(lambda w=want, r=rig: r.wish("a", "g1", w))
-            rig.survive(lambda w=want, r=rig: r.wish("b", "g2", w))
+            rig.survive(lambda w=want, r=rig: r.attachment("a", "g1", w))
+            rig.survive(lambda w=want, r=rig: r.attachment("b", "g2", w))
             rig.settle()
         rig.world.faults.plan()
-        rig.wish("a", "g1", Level.ABSENT)
-        rig.wish("b", "g2", Level.ATTACHED)
+        rig.attachment("a", "g1", Level.ABSENT)
+        rig.attachment("b", "g2", Level.ATTACHED)
         rig.settle()
         rig.check({("a", "g1"): Level.ABSENT, ("b", "g2"): Level.ATTACHED})
         runs += 1

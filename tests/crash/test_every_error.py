@@ -88,7 +88,7 @@ class Stage:
         """Bring it to where *step* is the next, or comes soon."""
         if step in (Step.CONNECT, Step.ATTACH):
             return
-        self.rig.wish("a", "g1", Level.ATTACHED)
+        self.rig.attachment("a", "g1", Level.ATTACHED)
         self.rig.settle()
         if step is Step.FORGET:
             guest = self.rig.world.guests[GuestId("g1")]
@@ -126,10 +126,10 @@ def test_a_step_that_ends_in_an_error_says_so_and_can_be_repeated(
     assert stage.met[step, family] == 1, "the step did not meet the error"
     assert type(error) is family
     assert "a fault that was planned" in str(error)
-    wishes = [row.want for row in stage.rig.records.all()]
-    # A new wish that is refused is withdrawn; every other one stands until it is as wished.
+    attachments = [row.want for row in stage.rig.records.all()]
+    # A new attachment that is refused is withdrawn; every other one stands until it is as wanted.
     stands = [] if coming and family is Refused else [Level.ATTACHED if coming else Level.ABSENT]
-    assert wishes == stands
+    assert attachments == stands
     if coming and family is not Refused:
         assert stage.rig.records.trouble(stage.rig.records.all()[0].key)
     for _ in range(6):

@@ -68,7 +68,7 @@ def main(
 
 
 def _keep(records: Records, backends: Backends, hypervisor: Hypervisor) -> None:
-    """Run the loop until everything is as wished."""
+    """Run the loop until everything is as wanted."""
     hurried = Reconciler(records, backends, hypervisor, Locks(patience=0))
     controller = Controller(
         records, Worker(records, hurried), DriftDetector(records, hurried, hypervisor)

@@ -104,7 +104,7 @@ class Scene:
         calls = [call["argv"] for call in self.share.cluster.calls()]
         return [argv for argv in calls if argv[0] == "mount.quobyte" and self.share.export in argv]
 
-    def wishes(self) -> dict[str, tuple[str, str]]:
+    def attachments(self) -> dict[str, tuple[str, str]]:
         """What is wanted and what is seen, by volume."""
         return {row["volume"]: (row["wanted"], row["seen"]) for row in self.moorline.json("list")}
 
@@ -112,7 +112,7 @@ class Scene:
         """Nothing is wanted, nothing is mounted, and not even a mount point is left."""
         points = self.directory / "moorline/mnt"
         left = list(points.iterdir()) if points.exists() else []
-        return not self.wishes() and not self.mounts() and not left
+        return not self.attachments() and not self.mounts() and not left
 
 
 def findings(scene: Scene) -> dict[str, dict[str, str]]:

@@ -103,13 +103,13 @@ class Asker:
     failed: int = 0
 
     def go_on(self, stop: threading.Event) -> None:
-        """Wish at random, and remember what came of it."""
+        """Attachment at random, and remember what came of it."""
         while not stop.is_set():
-            self.wish(self.chance.choice(self.pairs), self.chance.random() < 0.6)
+            self.attachment(self.chance.choice(self.pairs), self.chance.random() < 0.6)
             stop.wait(self.chance.uniform(0, 0.1))
 
-    def wish(self, pair: Pair, wanted: bool) -> None:
-        """Wish once. What stands after an error is asked of the agent, if there is one."""
+    def attachment(self, pair: Pair, wanted: bool) -> None:
+        """Attachment once. What stands after an error is asked of the agent, if there is one."""
         before = self.promised.get(pair, {False})
         timeout = self.chance.choice((0.0, 1.0, 5.0))
         try:
@@ -127,7 +127,7 @@ class Asker:
 
 
 def attached(client: Client, pairs: list[Pair]) -> set[Pair]:
-    """Those of *pairs* that are wished, as the agent lists them."""
+    """Those of *pairs* that are wanted, as the agent lists them."""
     wanted = {view.volume for view in client.attachments.list() if view.wanted == "attached"}
     return {pair for pair in pairs if pair.volume in wanted}
 
@@ -295,7 +295,7 @@ def under_fire(askers: list[Asker], fire: Fire, seconds: float) -> None:
 
 
 def converged(client: Client, farm: Farm, wanted: set[Pair], deadline: float) -> None:
-    """Wait until everything is as wished, by the agent's word and by what can be witnessed."""
+    """Wait until everything is as wanted, by the agent's word and by what can be witnessed."""
 
     def views() -> list[str]:
         return [

@@ -25,7 +25,7 @@ def test_a_refused_connection_is_not_what_is_kept(scene: Scene, guest: Guest) ->
     again = ("attach", guest.name, "--connection", as_qcow2(scene, volume))
     assert "keeps the connection that it had" in scene.moorline(*again, code=3).stderr
     assert scene.moorline.json("sweep") == []
-    assert scene.wishes() == {volume.id: ("attached", "attached")}
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
     guest.write(volume.id, "after")
     assert volume.bytes() == pattern("after")
     scene.attach(guest.name, volume)

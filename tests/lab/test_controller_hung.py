@@ -1,4 +1,4 @@
-"""One share among seven hangs, with wishes on it: the loop insists, and nobody else notices."""
+"""One share among seven hangs, with attachments on it: the loop insists, nobody notices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moorline.errors import MoorlineError
 
 WELL = 6
 HUNG = 8
-"""Wishes on the share that hangs."""
+"""Attachments on the share that hangs."""
 HEALED = 5.0
 """Seconds; the loop's own look may be waiting for the share that hangs, once."""
 CLIENTS = 2
@@ -75,7 +75,7 @@ class Farm:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """The share hangs, and half of its disks are wished away, which cannot be done."""
+        """The share hangs, and half of its disks are wanted away, which cannot be done."""
         threads = threading.active_count()
         self.hung[0].share.daemon(hang=True)
         for volume in self.hung[::2]:
@@ -89,7 +89,7 @@ class Farm:
             assert any("does not answer" in why for why in whys), whys
         finally:
             self.hung[0].share.daemon()
-        self.loop.settles()  # it recovers, and what was wished comes true
+        self.loop.settles()  # it recovers, and what was wanted comes true
         for volume in self.hung[::2]:
             self.loop.attach(self.victim, volume)
 

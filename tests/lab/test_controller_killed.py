@@ -29,7 +29,7 @@ MOST = 9
 
 @contextmanager
 def opened(state: Path) -> Iterator[Records]:
-    """The wishes, while nobody owns the host."""
+    """The attachments, while nobody owns the host."""
     store = SqliteStore(state / "moorline.db")
     try:
         name = config.host_name(wiring.settings(state_dir=state))
@@ -38,8 +38,8 @@ def opened(state: Path) -> Iterator[Records]:
         store.close()
 
 
-def wish(state: Path, rows: list[Attachment], want: Level) -> None:
-    """Acknowledge wishes for which nothing has been done yet."""
+def attachment(state: Path, rows: list[Attachment], want: Level) -> None:
+    """Acknowledge attachments for which nothing has been done yet."""
     with opened(state) as records:
         for row in rows:
             now = records.get(row.key)
@@ -71,12 +71,12 @@ def test_the_next_loop_finishes_what_a_killed_one_began(
     volumes = [scene.volume(), scene.volume()]
     with small_guest(libvirt_conn, "k0") as first, small_guest(libvirt_conn, "k1") as second:
         domains = [first, second]
-        rows = first_wishes(scene, domains, volumes)
+        rows = first_attachments(scene, domains, volumes)
         points = {Level.ATTACHED: 0, Level.ABSENT: 0}
         for at in range(MOST):
             before = sum(points.values())
             for want in points:
-                wish(state, rows, want)
+                attachment(state, rows, want)
                 points[want] += killed(state, at, fault)
                 with running_loop(scene) as loop:
                     loop.settles()
@@ -92,12 +92,12 @@ def test_the_next_loop_finishes_what_a_killed_one_began(
             pytest.fail(f"the loop has more than {MOST} effects")
     record_property("loop_crash_points", points)
     assert points[Level.ATTACHED] >= 3  # a mount, two disks
-    assert points[Level.ABSENT] >= 5  # two disks, an unmount, two wishes that are forgotten
+    assert points[Level.ABSENT] >= 5  # two disks, an unmount, two attachments that are forgotten
     assert scene.is_clean()
 
 
-def first_wishes(scene: Scene, domains: list[Any], volumes: list[Volume]) -> list[Attachment]:
-    """The wishes as the façade makes them; nothing is left of them on the host."""
+def first_attachments(scene: Scene, domains: list[Any], volumes: list[Volume]) -> list[Attachment]:
+    """The attachments as the façade makes them; nothing is left of them on the host."""
     with running_loop(scene) as loop:
         for domain, volume in zip(domains, volumes, strict=True):
             loop.attach(domain, volume)

@@ -28,17 +28,17 @@ def test_a_dead_daemon_is_replaced_under_a_running_guest(
     volume, other = scene.volume(), scene.volume()
     scene.attach(RUNNING, volume)
     kill_daemon(scene.share)
-    assert scene.wishes() == {volume.id: ("attached", "broken")}
+    assert scene.attachments() == {volume.id: ("attached", "broken")}
     scene.attach(stopped.name(), other)
     assert len(scene.mounts()) == len(daemons(scene.share)) == 1
     assert len(scene.mount_calls()) == 2
     seen = {volume.id: ("attached", "broken"), other.id: ("attached", "attached")}
-    assert scene.wishes() == seen
+    assert scene.attachments() == seen
     parked = scene.attach(RUNNING, volume, code=7)
     assert "open on a mount" in parked.stderr
     running.destroy()
     start_paused(running)  # as a hard reboot does
-    assert set(scene.wishes().values()) == {("attached", "attached")}
+    assert set(scene.attachments().values()) == {("attached", "attached")}
     running.destroy()
     scene.detach(RUNNING, volume)
     scene.detach(stopped.name(), other)
@@ -99,7 +99,7 @@ def test_a_client_that_lives_and_fails_is_waited_for(
     scene.attach(RUNNING, volume)
     served = daemons(scene.share)
     scene.share.daemon(error={"*": "ENOTCONN"})
-    assert scene.wishes() == {volume.id: ("attached", "broken")}
+    assert scene.attachments() == {volume.id: ("attached", "broken")}
     waits = scene.attach(stopped.name(), other, "--timeout", "1", code=5)
     assert f"({served[0]}), still runs; it may answer again by itself" in waits.stderr
     doctor = scene.moorline("doctor", code=10).stdout
@@ -108,7 +108,7 @@ def test_a_client_that_lives_and_fails_is_waited_for(
     assert len(scene.mount_calls()) == 1
     scene.share.daemon()
     scene.attach(stopped.name(), other)
-    assert set(scene.wishes().values()) == {("attached", "attached")}
+    assert set(scene.attachments().values()) == {("attached", "attached")}
     assert (len(scene.mount_calls()), daemons(scene.share)) == (1, served)
     running.destroy()
     scene.detach(RUNNING, volume)

@@ -42,14 +42,14 @@ def test_what_others_mark_as_we_do_is_neither_told_nor_taken(
     why = "no record of having plugged it" if like_ours else f"with the alias ua-{theirs.id}"
     assert why in refused
     if not like_ours:
-        scene.detach(stopped.name(), theirs)  # the wish
+        scene.detach(stopped.name(), theirs)  # the attachment
     scene.attach(stopped.name(), theirs, "--level", "connected")
     scene.moorline("sweep")
     assert stopped.XMLDesc(2) == before
     scene.detach(stopped.name(), theirs)
     scene.attach(stopped.name(), ours)
     scene.moorline("release", stopped.name(), ours.id)
-    assert set(findings(scene)) == {"unwished-disk", "unmanaged-disk"}
+    assert set(findings(scene)) == {"unwanted-disk", "unmanaged-disk"}
     words = [] if xml is not DISC else ["--boot-disks"]  # without theirs it is the only one
     assert "detach" in scene.moorline("repair", "--disks", *words).stdout
     assert stopped.XMLDesc(2) == before

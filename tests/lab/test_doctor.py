@@ -108,12 +108,12 @@ def test_links_that_nobody_needs(scene: Scene, stopped: Any) -> None:
     assert scene.is_clean()
 
 
-def test_a_disk_that_nobody_wished(scene: Scene, stopped: Any) -> None:
+def test_a_disk_that_nobody_wanted(scene: Scene, stopped: Any) -> None:
     volume = scene.volume()
     scene.attach(stopped.name(), volume)
     scene.moorline("release", stopped.name(), volume.id)
     found = findings(scene)
-    assert volume.id in follow(scene, found["unwished-disk"]).stdout
+    assert volume.id in follow(scene, found["unwanted-disk"]).stdout
     assert scene.moorline("repair").stdout == "nothing to repair\n"
     assert halves(stopped, volume) == (False, True), "never without being told"
     left = scene.moorline("repair", "--disks", code=5).stdout
@@ -126,7 +126,7 @@ def test_a_disk_that_nobody_wished(scene: Scene, stopped: Any) -> None:
     assert scene.is_clean()
 
 
-def test_wishes_that_cannot_come_true(scene: Scene, libvirt_conn: Any, stopped: Any) -> None:
+def test_attachments_that_cannot_come_true(scene: Scene, libvirt_conn: Any, stopped: Any) -> None:
     lost, refused = scene.volume(), scene.volume()
     with small_guest(libvirt_conn, "small3") as domain:
         scene.attach(domain.name(), lost)
@@ -136,7 +136,7 @@ def test_wishes_that_cannot_come_true(scene: Scene, libvirt_conn: Any, stopped: 
     refused.file.unlink()
     stopped.detachDeviceAlias(f"ua-{refused.id}", CONFIG)
     scene.moorline("sweep", code=5)
-    finding = only(scene, "refused-wish")
+    finding = only(scene, "refused-attachment")
     assert "no file" in finding["what"] or "no such file" in finding["what"].lower()
     follow(scene, finding)
     explained = scene.moorline.json("explain", refused.id)[0]
@@ -156,13 +156,13 @@ def test_something_else_in_the_way(scene: Scene, stopped: Any) -> None:
     follow(scene, only(scene, "wrong-mount"))
     assert findings(scene) == {}
     umount(at)
-    follow(scene, only(scene, "not-as-wished"))
+    follow(scene, only(scene, "not-as-wanted"))
     umount(at)
     subprocess.run(["chattr", "-i", at], check=False, capture_output=True)
     (at / "precious").write_text("data")
     follow(scene, only(scene, "written-beneath"))
     assert (at.with_name(f"{at.name}.found") / "precious").read_text() == "data"
-    follow(scene, only(scene, "not-as-wished"))
+    follow(scene, only(scene, "not-as-wanted"))
     assert findings(scene) == {}
     shutil.rmtree(at.with_name(f"{at.name}.found"))
     scene.detach(stopped.name(), volume)
@@ -200,7 +200,7 @@ def test_something_else_has_the_name_of_the_device(
         assert str(volume.device) in follow(scene, finding).stdout
     finally:
         volume.device.unlink()
-    follow(scene, only(scene, "not-as-wished"))
+    follow(scene, only(scene, "not-as-wanted"))
     assert findings(scene) == {}
     scene.moorline("detach", stopped.name(), volume.id)
     assert not volume.device.exists()

@@ -115,12 +115,12 @@ def test_a_conventional_bridge_has_no_room_for_virtio(
 
 
 def test_a_volume_that_is_not_there_is_not_waited_for_a_minute(scene: Scene, guest: Guest) -> None:
-    """Its client says no more than that it failed; the wish is kept, as it may come."""
+    """Its client says no more than that it failed; the attachment is kept, as it may come."""
     volume = scene.volume(export=f"{scene.share.cluster.registries[0]}/no-such-volume")
     begun = time.monotonic()
     said = scene.attach(guest.name, volume, code=5).stderr
     assert 5 < time.monotonic() - begun < 40
-    assert "the wish is kept" in said
+    assert "the attachment is kept" in said
     scene.detach(guest.name, volume)
     assert scene.is_clean()
 
@@ -129,4 +129,4 @@ def test_libvirt_that_is_away_has_a_code_of_its_own(scene: Scene, guest: Guest) 
     volume = scene.volume()
     away = ("--hypervisor", "qemu:///system?socket=/no/such/socket")
     assert "cannot be reached" in scene.attach(guest.name, volume, *away, code=11).stderr
-    assert scene.wishes() == {}
+    assert scene.attachments() == {}

@@ -207,7 +207,7 @@ def test_it_is_told_within_its_deadline_and_recovers(scene: Scene, guest: Guest)
         fails = partial(command, guest.name, volume, "--timeout", "1", code=5)
         failed = in_time(PROBE_DEADLINE_SECONDS + 2.5, fails)
         assert f"the share at {at} does not answer" in failed.stderr
-        assert "the wish is kept" in failed.stderr
+        assert "the attachment is kept" in failed.stderr
         assert guest.domain.XMLDesc() == before  # no libvirt call that could hang was made
     assert len(scene.mounts()) == 1
     scene.share.daemon()

@@ -289,10 +289,10 @@ def test_a_change_is_uncertain_if_libvirtd_dies_in_it(rig: LibvirtRig) -> None:
 
     try:
         with pytest.raises(Uncertain, match="broke"):
-            connection.change("lane", change)
+            connection.change("subject", change)
     finally:
         host.start_libvirtd()
-    assert connection.look("lane", lambda virt: len(virt.listAllDomains())) >= 2
+    assert connection.look("subject", lambda virt: len(virt.listAllDomains())) >= 2
     connection.close()
 
 

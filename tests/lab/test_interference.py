@@ -62,7 +62,7 @@ def test_a_dead_daemon_that_nobody_used_is_replaced(scene: Scene, guest: Guest) 
     volume = scene.volume()
     scene.attach(guest.name, volume, "--level", "connected")
     kill_daemon(scene.share)
-    assert scene.wishes() == {volume.id: ("connected", "broken")}
+    assert scene.attachments() == {volume.id: ("connected", "broken")}
     scene.attach(guest.name, volume)
     assert len(scene.mounts()) == 1
     guest.write(volume.id, "alive")
@@ -180,7 +180,7 @@ def test_half_a_disk_pulled_by_hand_is_put_back(scene: Scene, guest: Guest, half
     guest.wait_for(volume.id)
     target = disk(guest.domain, volume, inactive=half == LIVE)
     pull(guest.domain, VolumeId(volume.id), half)
-    assert scene.wishes() == {volume.id: ("attached", "partial")}
+    assert scene.attachments() == {volume.id: ("attached", "partial")}
     scene.moorline("sweep")
     assert halves(guest.domain, volume) == (True, True)
     now = disk(guest.domain, volume, inactive=half != LIVE)
@@ -238,7 +238,7 @@ def test_a_guest_that_is_renamed_is_the_same_guest(scene: Scene, stopped: Any) -
     scene.attach(old, volume)
     stopped.rename("renamed")
     scene.attach("renamed", volume)
-    assert len(scene.wishes()) == 1
+    assert len(scene.attachments()) == 1
     assert len(scene.mount_calls()) == 1
     scene.detach("renamed", volume)
     assert halves(stopped, volume) == (False, False)
@@ -270,7 +270,7 @@ def test_libvirtd_killed_between_commands(scene: Scene, guest: Guest) -> None:
     assert scene.is_clean()
 
 
-def test_without_libvirtd_nothing_new_is_wished_and_nothing_old_is_lost(
+def test_without_libvirtd_nothing_new_is_wanted_and_nothing_old_is_lost(
     scene: Scene, guest: Guest
 ) -> None:
     import libvirt
@@ -282,7 +282,7 @@ def test_without_libvirtd_nothing_new_is_wished_and_nothing_old_is_lost(
         assert "qemu:///system cannot be reached" in failed.stderr
         failed = scene.detach(guest.name, volume, "--timeout", "0.3", code=5)
         assert "qemu:///system cannot be reached" in failed.stderr
-        assert "the wish is kept" in failed.stderr
+        assert "the attachment is kept" in failed.stderr
         assert len(scene.mounts()) == 1  # who uses it cannot be told
         (row,) = scene.moorline.json("list")
         assert (row["volume"], row["wanted"], row["seen"]) == (volume.id, "absent", "unknown")
@@ -342,7 +342,7 @@ def test_two_commands_at_once_both_succeed(scene: Scene, guest: Guest) -> None:
     assert f"waiting for process {first.pid}" in done.stderr or "waiting" not in done.stderr
     assert first.wait(20) == 0
     assert len(scene.mount_calls()) == len(scene.mounts()) == 1
-    assert set(scene.wishes().values()) == {("attached", "attached")}
+    assert set(scene.attachments().values()) == {("attached", "attached")}
     for each in (volume, second):
         assert halves(guest.domain, each) == (True, True)
         scene.detach(guest.name, each)

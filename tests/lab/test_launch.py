@@ -98,7 +98,7 @@ def test_it_boots_from_the_volume_writes_to_it_and_shuts_down(stage: Stage) -> N
 
     stage.moorline("remove", NAME, "--timeout", "1", code=5)  # nothing in it hears the button
     assert guest.domain.isActive()
-    assert stage.wishes().keys() == {boot.id, data.id}
+    assert stage.attachments().keys() == {boot.id, data.id}
     hear_the_power_button(guest)
     guest.agent.close()
     assert stage.moorline.json("remove", NAME)["steps"][0] == "stop"
@@ -155,7 +155,7 @@ def test_killed_on_the_way_the_same_command_goes_on(stage: Stage, after: str) ->
     stage.moorline(*stage.launch(boot))
     assert stage.domain().isActive()
     assert len(stage.mounts()) == 1
-    assert stage.wishes() == {boot.id: ("attached", "attached")}
+    assert stage.attachments() == {boot.id: ("attached", "attached")}
     stage.moorline("remove", NAME, "--force")
     assert stage.is_clean()
 

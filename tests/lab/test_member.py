@@ -77,7 +77,7 @@ def test_who_is_no_member_is_told_so(agent: Agent, home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_without_an_agent_nobody_is_told_that_nothing_is_wished(agent: Agent, home: Path) -> None:
+def test_without_an_agent_nobody_is_told_that_nothing_is_wanted(agent: Agent, home: Path) -> None:
     agent.kill()  # its socket is left behind
     assert "no agent answers" in user(home, GROUP)("list", code=UNAVAILABLE).stderr
     (HOST_STATE_DIR / "agent.sock").unlink()

@@ -29,12 +29,12 @@ def other_machine(directory: Path) -> Iterator[None]:
         umount(MACHINE_ID)
 
 
-def test_a_clone_serves_no_wish_until_it_is_told_to(
+def test_a_clone_serves_no_attachment_until_it_is_told_to(
     scene: Scene, stopped: Any, tmp_path: Path
 ) -> None:
     volume, more = scene.volume(), scene.volume()
     scene.attach(stopped.name(), volume)
-    before = scene.wishes(), scene.mounts(), stopped.XMLDesc(2)
+    before = scene.attachments(), scene.mounts(), stopped.XMLDesc(2)
     with other_machine(tmp_path):
         for words in (["list"], ["sweep"], ["doctor"], ["repair"]):
             told = scene.moorline(*words, code=REFUSED).stderr
@@ -44,10 +44,10 @@ def test_a_clone_serves_no_wish_until_it_is_told_to(
         scene.moorline("agent", code=REFUSED)
         assert scene.moorline.json("state", "rebind", "--dry-run")["steps"] == ["rebind"]
         scene.moorline("list", code=REFUSED)
-    assert (scene.wishes(), scene.mounts(), stopped.XMLDesc(2)) == before
+    assert (scene.attachments(), scene.mounts(), stopped.XMLDesc(2)) == before
     with other_machine(tmp_path):
         scene.moorline("state", "rebind")
-        assert scene.wishes() == before[0]
+        assert scene.attachments() == before[0]
     scene.moorline("list", code=REFUSED)
     scene.moorline("state", "rebind")
     scene.detach(stopped.name(), volume)
@@ -68,7 +68,7 @@ def test_a_renamed_host_keeps_its_volumes(scene: Scene, stopped: Any) -> None:
     assert scene.is_clean()
 
 
-def test_a_directory_that_moved_has_the_same_wishes(scene: Scene, stopped: Any) -> None:
+def test_a_directory_that_moved_has_the_same_attachments(scene: Scene, stopped: Any) -> None:
     """On the same machine it is the same state, and what was connected can be given back."""
     volume = scene.volume()
     scene.attach(stopped.name(), volume)

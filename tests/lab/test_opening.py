@@ -65,7 +65,7 @@ def refused(scene: Scene, guest: str, path: Path, *args: str) -> str:
     said = scene.moorline("attach", guest, str(path), *form, *args, code=3).stderr
     scene.moorline("attach", guest, str(path), *form, *args, "--dry-run", code=3)
     assert time.monotonic() - begun < AT_ONCE
-    assert scene.wishes() == {}
+    assert scene.attachments() == {}
     return said
 
 

@@ -50,7 +50,7 @@ class PloopStory(Story):
 
         Returns how many verbs were called before it. What earlier kills left is taken away.
         """
-        # The effects before that are the wish, the share, or the disk, and questions about them.
+        # The effects before that are the record, the share, or the disk, and questions about them.
         for at in count(6 if action == "attach" else 10):
             if action == "detach":
                 self.run("attach")
@@ -112,7 +112,7 @@ def test_what_was_refused_or_stopped_halfway_leaves_nothing(story: PloopStory) -
     assert story.verbs()[before:] == ["mount", "umount"]
 
 
-def test_a_device_that_nobody_wishes_is_found_and_taken_away(story: PloopStory) -> None:
+def test_a_device_that_nobody_attachments_is_found_and_taken_away(story: PloopStory) -> None:
     options = ("--config-file", str(story.config))
     story.run("attach", "--level", "connected")
     story.moorline("release", story.guest.name, ID, *options)

@@ -198,7 +198,7 @@ def test_dry_runs_change_nothing(scene: Scene, guest: Guest) -> None:
     told = scene.detach(guest.name, volume, "--dry-run").stdout
     assert told == "would detach, disconnect, forget\n"
     assert guest.domain.XMLDesc() == attached
-    assert scene.wishes() == {volume.id: ("attached", "attached")}
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
     scene.detach(guest.name, volume)
 
 
@@ -241,13 +241,13 @@ def test_usage_unknown_guest_and_unknown_volume(scene: Scene) -> None:
     assert scene.is_clean()
 
 
-def test_a_client_that_fails_is_5_and_the_wish_is_kept(scene: Scene, guest: Guest) -> None:
+def test_a_client_that_fails_is_5_and_the_attachment_is_kept(scene: Scene, guest: Guest) -> None:
     volume = scene.volume()
     scene.share.command(fail={"code": 32, "stderr": "no route to registry"})
     failed = scene.attach(guest.name, volume, "--timeout", "0.5", code=5)
     assert f"volume {volume.id} is not attached to {guest.name}" in failed.stderr
     assert "mount.quobyte exited 32: mount.quobyte: no route to registry" in failed.stderr
-    assert scene.wishes() == {volume.id: ("attached", "absent")}
+    assert scene.attachments() == {volume.id: ("attached", "absent")}
     assert scene.mounts() == []
     shown = scene.moorline("show", volume.id).stdout
     assert "no route to registry" in shown
@@ -269,7 +269,7 @@ def test_another_owner_is_8(scene: Scene, guest: Guest) -> None:
     assert f"process {owner.pid} owns this host's state" in busy.stderr
     scene.moorline("list")  # who only looks need not wait
     assert owner.wait(20) == 0
-    assert set(scene.wishes()) == {volume.id}
+    assert set(scene.attachments()) == {volume.id}
     scene.detach(guest.name, volume)
 
 

@@ -42,7 +42,7 @@ def test_a_snapshot_is_kept_started_with_and_committed(scene: Scene, domain: Any
     before = domain.XMLDesc(2)
 
     def refused() -> str:
-        assert scene.wishes() == {volume.id: ("attached", "snapshot")}
+        assert scene.attachments() == {volume.id: ("attached", "snapshot")}
         found = findings(scene)
         assert list(found) == ["snapshot"]
         told = scene.detach(NAME, volume, code=3).stderr
@@ -65,7 +65,7 @@ def test_a_snapshot_is_kept_started_with_and_committed(scene: Scene, domain: Any
     assert command == words
     virsh(*command[1:])
     assert findings(scene) == {}
-    assert scene.wishes() == {volume.id: ("attached", "attached")}
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
     assert attribute(disk(domain, volume), "source", "file") == base
     domain.destroy()
     scene.detach(NAME, volume)

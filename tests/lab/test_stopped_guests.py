@@ -91,7 +91,7 @@ def test_a_broken_managed_save_is_one_unknown(scene: Scene, stopped: Any) -> Non
         try:
             scene.attach(stopped.name(), second)
             scene.detach(stopped.name(), second)
-            assert scene.wishes() == {first.id: ("attached", "attached")}
+            assert scene.attachments() == {first.id: ("attached", "attached")}
             found = scene.moorline.json("doctor", code=10)["findings"]
             (finding,) = (each for each in found if each["check"] == "unreadable-guest")
             assert finding["next"] == "virsh managedsave-remove broken"

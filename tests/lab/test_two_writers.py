@@ -71,7 +71,7 @@ def test_a_running_guest_s_disk(
         said = scene.attach(guest.name, volume, code=3).stderr
         assert f"{second_guest.name} {CLASH.format(path)}" in said
         assert scene.attach(guest.name, volume, "--dry-run", code=3).stderr
-        assert list(scene.wishes()) == [other.id]
+        assert list(scene.attachments()) == [other.id]
     scene.attach(guest.name, volume)
     scene.detach(guest.name, volume)
     scene.detach(stopped.name(), other)
@@ -86,7 +86,7 @@ def test_beneath_a_stopped_guest_s_disk(
     with has(stopped, top, "qcow2"):
         said = attach(scene, guest.name, base, "--format", "qcow2", code=3)
         assert f"{stopped.name()} {CLASH.format(base)}" in said
-        assert scene.wishes() == {}
+        assert scene.attachments() == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_local_file_by_another_name(
     finally:
         if how == "bind mount":
             host.umount(other.parent)
-    assert scene.wishes() == {}
+    assert scene.attachments() == {}
 
 
 def test_one_share_by_two_of_its_servers_names(
@@ -141,7 +141,7 @@ def test_one_share_by_two_of_its_servers_names(
         said = scene.attach(guest.name, volume, code=3).stderr
         assert f"{second_guest.name} has" in said
         assert f"as {by_hand / volume.file.name}" in said
-        assert scene.wishes() == {}
+        assert scene.attachments() == {}
     scene.attach(guest.name, volume)
     scene.detach(guest.name, volume)
     assert scene.is_clean()

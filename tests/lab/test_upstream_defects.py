@@ -102,7 +102,7 @@ def test_a_share_that_is_busy_is_told_by_a_look_not_by_words(scene: Scene, guest
         assert "is still mounted" in busy.stderr
         assert "in use by" in busy.stderr
         assert halves(guest.domain, volume) == (False, False)
-        assert scene.wishes() == {volume.id: ("absent", "connected")}
+        assert scene.attachments() == {volume.id: ("absent", "connected")}
         file.write("nothing was lost")
     assert (scene.share.path / "notes").read_text() == "nothing was lost"
     scene.detach(guest.name, volume)

@@ -59,13 +59,13 @@ def test_the_agent_dies_and_the_next_one_goes_on(
     until(scene.mount_calls)
     agent.kill()
     _, error = asked.communicate(timeout=20)
-    assert asked.returncode == 6  # nobody knows how far it came, and what was wished stands
+    assert asked.returncode == 6  # nobody knows how far it came, and what was wanted stands
     assert "did not answer to the end" in error
-    assert scene.wishes()[volume.id][0] == "attached"
+    assert scene.attachments()[volume.id][0] == "attached"
     scene.share.command()
     again = Agent(scene.moorline, tmp_path / "log")
     try:
-        until(lambda: scene.wishes() == {volume.id: ("attached", "attached")})
+        until(lambda: scene.attachments() == {volume.id: ("attached", "attached")})
         assert len(scene.mounts()) == 1
         guest.write(volume.id, "after")
         assert volume.bytes() == pattern("after")
@@ -86,7 +86,7 @@ def test_told_to_stop_it_tells_who_waits(scene: Scene, guest: Guest, agent: Agen
     _, error = asked.communicate(timeout=20)
     assert asked.returncode == 5, error
     assert "the agent stops before this was done" in error
-    assert scene.wishes() == {volume.id: ("attached", "absent")}
+    assert scene.attachments() == {volume.id: ("attached", "absent")}
     scene.share.command()
     scene.detach(guest.name, volume)  # without an agent
     assert scene.is_clean()

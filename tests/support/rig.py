@@ -62,8 +62,8 @@ class Rig:
             return e
         return None
 
-    def wish(self, volume: str, guest: str, want: Level, share: str = "s1") -> None:
-        """Write a wish as the façade would, without acting on it."""
+    def attachment(self, volume: str, guest: str, want: Level, share: str = "s1") -> None:
+        """Write an attachment as the façade would, without acting on it."""
         key = Key("h1", VolumeId(volume), GuestId(guest))
         before = self.records.get(key)
         if before is None and want is Level.ABSENT:

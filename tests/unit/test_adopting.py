@@ -68,7 +68,7 @@ def test_what_nova_goes_on_plugging_needs_no_mark(scene: Scene, link: str) -> No
     scene.world.guests[GuestId(guest)] = scene.world.guests.pop(GuestId("g1"))
     adoption = scene.moorline.maintenance.adopt("g1", scene.connection(), hands_off=True)
     assert (adoption.steps, adoption.view.wanted) == (["adopt"], "connected")
-    # What Nova's driver asks for later is the same wish.
+    # What Nova's driver asks for later is the same attachment.
     again = scene.moorline.attachments.attach(
         guest, scene.connection(), level=Level.CONNECTED, hands_off=True
     )
@@ -112,7 +112,7 @@ def test_on_a_mount_that_is_not_ours_the_option_is_told(scene: Scene, link: str)
     with pytest.raises(Refused, match="set quobyte_mounted = reg/vol=/nova/mnt/5c37"):
         scene.moorline.maintenance.adopt("g1", scene.connection())
     (candidate,) = scene.moorline.maintenance.disks("g1")
-    assert (candidate.backend, candidate.wished) == ("quobyte", False)
+    assert (candidate.backend, candidate.wanted) == ("quobyte", False)
 
 
 def test_the_serial_is_the_volume_s_id_where_nothing_else_is(scene: Scene, link: str) -> None:

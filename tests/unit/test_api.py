@@ -175,7 +175,7 @@ def test_an_ambiguous_beginning_is_refused(rig: Rig) -> None:
         rig.owner().attachments.show("vol")
 
 
-def test_a_failure_keeps_the_wish_and_tells_why(rig: Rig) -> None:
+def test_a_failure_keeps_the_attachment_and_tells_why(rig: Rig) -> None:
     rig.world.hung.add("s1")
     with pytest.raises(Failed, match="volume a is not attached to g1: s1 cannot be mounted"):
         rig.owner().attachments.attach("g1", connection("a"), timeout=0)
@@ -222,7 +222,7 @@ def test_a_guest_that_does_not_listen_is_not_reported_as_detached(rig: Rig) -> N
     rig.check({("a", "g1"): Level.ABSENT})
 
 
-def test_a_disk_that_was_never_wished_here_is_somebody_elses(rig: Rig) -> None:
+def test_a_disk_that_was_never_wanted_here_is_somebody_elses(rig: Rig) -> None:
     """Nova and others mark their disks as we do; so does a state directory that was lost."""
     toy = rig.world.guests[GuestId("g1")]
     toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
@@ -236,7 +236,7 @@ def test_a_disk_that_was_never_wished_here_is_somebody_elses(rig: Rig) -> None:
     assert toy.defined
 
 
-def test_a_wish_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
+def test_a_attachment_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
     toy = rig.world.guests[GuestId("g1")]
     rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED)
     toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"
@@ -250,7 +250,7 @@ def test_a_wish_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
     assert (toy.live, toy.defined) == ({"a": f"{S1}/a"}, {"a": f"{S1}/a"})
 
 
-def test_what_came_above_the_link_goes_with_a_later_wish_for_the_link_alone(rig: Rig) -> None:
+def test_what_came_above_the_link_goes_with_a_later_attachment_for_the_link_alone(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.put(replace(row, want=Level.ABSENT))  # and killed before the disk went
@@ -277,7 +277,7 @@ def test_a_disk_that_was_released_can_still_be_detached(rig: Rig) -> None:
         rig.owner().attachments.detach("g1", "a")  # it was seen gone: this is another
 
 
-def test_what_was_released_is_ours_again_when_it_is_wished_again(rig: Rig) -> None:
+def test_what_was_released_is_ours_again_when_it_is_wanted_again(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection("a"))
     (row,) = rig.records.all()
     rig.records.release(row, f"{S1}/a")
@@ -335,7 +335,7 @@ def test_a_dead_share_is_mounted_anew_and_the_disk_that_was_on_it_is_lost(rig: R
 
 def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
     rig.world.guests[GuestId("g1")].running = False
-    rig.wish("a", "g1", Level.ATTACHED)
+    rig.attachment("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
     rig.records.put(replace(row, link=LinkName("/old/s1")))  # of before an option was changed
     assert rig.owner().attachments.sweep() == []

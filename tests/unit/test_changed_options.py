@@ -14,7 +14,7 @@ from moorline.backends.ploop import Ploop
 from moorline.backends.quobyte import Quobyte
 from moorline.backends.virtuozzo import Virtuozzo
 from moorline.backends.virtuozzo_settings import MountSettings
-from moorline.core.locks import Lanes
+from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Failed, NotOurs, Refused
 from moorline.model import GuestId, Level, LinkName
@@ -73,8 +73,8 @@ class Scene:
             backend = kinds[self.kind](self.host, mount_point_base=at, **options)
         hypervisor = ToyHypervisor(self.rig.world)
         backends = {self.kind: backend}
-        reconciler = Reconciler(self.rig.records, backends, hypervisor, Lanes(patience=1.0))
-        return Moorline(self.rig.records, reconciler, hypervisor, around=bare())
+        reconciler = Reconciler(self.rig.records, backends, hypervisor, Locks(patience=1.0))
+        return Moorline(self.rig.records, reconciler, hypervisor, environment=bare())
 
     def _virtuozzo(self, at: Path, **options: Any) -> Virtuozzo:
         commands = self.host.programs.get

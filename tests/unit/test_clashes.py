@@ -1,4 +1,4 @@
-"""What a wish may not change of the one that stands, in words that say what differs."""
+"""What an attachment may not change of the one that stands, in words that say what differs."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_without_moorline_it_holds_no_guest_up(script: Path) -> None:
 
 
 @pytest.mark.parametrize("disk", [OURS, THEIRS])
-def test_a_guest_without_wishes_starts(runner: CliRunner, disk: str) -> None:
+def test_a_guest_without_attachments_starts(runner: CliRunner, disk: str) -> None:
     assert runner.invoke(main, ["hook", "run"], input=domain(disk)).exit_code == 0
 
 

@@ -134,18 +134,18 @@ def loop(rig: Rig) -> Iterator[Loop]:
 # --- what it heals -------------------------------------------------------------
 
 
-def test_a_wish_that_is_there_at_the_start_comes_true(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+def test_a_attachment_that_is_there_at_the_start_comes_true(rig: Rig, loop: Loop) -> None:
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
 
 
-def test_a_wish_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
+def test_a_attachment_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
     loop.start()
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     until(lambda: loop.has(G1, "v1"))
-    rig.wish("v1", "g1", Level.ABSENT)
+    rig.attachment("v1", "g1", Level.ABSENT)
     until(lambda: rig.world.guests[G1].leaving)
     rig.world.tick()
     rig.world.tick()
@@ -154,7 +154,7 @@ def test_a_wish_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
 
 def test_what_no_event_told_is_found_by_the_sweep(rig: Rig) -> None:
     loop = Loop(rig, every=0.1)
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
@@ -165,7 +165,7 @@ def test_what_no_event_told_is_found_by_the_sweep(rig: Rig) -> None:
 
 def test_a_link_that_died_is_found_between_the_sweeps(rig: Rig) -> None:
     loop = Loop(rig, every=6.0)
-    rig.wish("v1", "g1", Level.CONNECTED)
+    rig.attachment("v1", "g1", Level.CONNECTED)
     loop.start()
     until(lambda: rig.world.mounts)
     loop.settles()
@@ -178,7 +178,7 @@ def test_a_link_that_died_is_found_between_the_sweeps(rig: Rig) -> None:
 
 
 def test_news_of_a_guest_is_heeded_at_once(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
@@ -201,7 +201,7 @@ def test_a_call_that_gave_up_is_gone_on_with(rig: Rig, loop: Loop) -> None:
 
 
 def test_a_trouble_that_passed_by_itself_is_forgotten(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.CONNECTED)
+    rig.attachment("v1", "g1", Level.CONNECTED)
     (row,) = rig.records.all()
     rig.records.note(row, Trouble("", "failed", "no route", 0.0))
     rig.world.mounts[row.link] = "s1"
@@ -210,7 +210,7 @@ def test_a_trouble_that_passed_by_itself_is_forgotten(rig: Rig, loop: Loop) -> N
 
 
 def test_links_do_not_wait_for_a_blind_hypervisor(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     rig.world.blind = True
     loop.start()
     until(lambda: rig.world.mounts)
@@ -223,7 +223,7 @@ def test_links_do_not_wait_for_a_blind_hypervisor(rig: Rig, loop: Loop) -> None:
 
 def test_a_mount_that_is_late_is_not_tried_again_in_the_same_turn(rig: Rig, loop: Loop) -> None:
     loop.share.late = True
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.controller.pending()[0].tries == 3)
     assert loop.share.connecting == 3
@@ -234,8 +234,8 @@ def test_a_mount_that_is_late_is_not_tried_again_in_the_same_turn(rig: Rig, loop
 # --- what it leaves alone, and says --------------------------------------------
 
 
-def test_a_refused_wish_is_kept_and_tried_slowly(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "gone", Level.ATTACHED)
+def test_a_refused_attachment_is_kept_and_tried_slowly(rig: Rig, loop: Loop) -> None:
+    rig.attachment("v1", "gone", Level.ATTACHED)
     loop.start()
     until(lambda: loop.trouble("v1", "gone"))
     until(loop.whys)
@@ -250,7 +250,7 @@ def test_a_refused_wish_is_kept_and_tried_slowly(rig: Rig, loop: Loop) -> None:
 
 
 def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
@@ -269,7 +269,7 @@ def test_what_is_parked_names_who_must_stop(rig: Rig, loop: Loop) -> None:
 
 
 def test_the_same_trouble_is_written_once(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     rig.world.missing.add(str(BASE / "s1" / "v1"))
     loop.start()
     until(lambda: loop.trouble("v1"))
@@ -285,12 +285,12 @@ def test_the_same_trouble_is_written_once(rig: Rig, loop: Loop) -> None:
 
 
 def test_a_guest_that_does_not_let_go_is_asked_less_and_less(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
     rig.world.guests[G1].deaf = True
-    rig.wish("v1", "g1", Level.ABSENT)
+    rig.attachment("v1", "g1", Level.ABSENT)
     until(lambda: [each for each in loop.controller.pending() if each.tries >= 4])
     assert loop.whys() == ["the guest has not let go of the disk yet"]
     rig.world.guests[G1].deaf = False
@@ -307,7 +307,7 @@ def test_a_guest_that_does_not_let_go_is_asked_less_and_less(rig: Rig, loop: Loo
 def test_a_clock_that_jumps_changes_nothing(rig: Rig) -> None:
     times = iter([4e9, 0.0, -1.0, 2e9])
     loop = Loop(rig, wall=lambda: next(times))
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     rig.world.hung.add("s1")
     loop.start()
     until(lambda: loop.controller.pending()[0].tries >= 3)
@@ -319,8 +319,8 @@ def test_a_clock_that_jumps_changes_nothing(rig: Rig) -> None:
 
 def test_a_mount_that_hangs_collects_no_workers(rig: Rig, loop: Loop) -> None:
     for n in range(20):
-        rig.wish(f"v{n}", "g1", Level.CONNECTED)
-    rig.wish("other", "g2", Level.ATTACHED, share="s2")
+        rig.attachment(f"v{n}", "g1", Level.CONNECTED)
+    rig.attachment("other", "g2", Level.ATTACHED, share="s2")
     loop.share.open.clear()
     before = threading.active_count()
     loop.start()
@@ -336,7 +336,7 @@ def test_a_mount_that_hangs_collects_no_workers(rig: Rig, loop: Loop) -> None:
 
 
 def test_stopping_finishes_the_step_in_hand(rig: Rig, loop: Loop) -> None:
-    rig.wish("v1", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
     loop.share.open.clear()
     loop.start()
     until(lambda: loop.share.connecting)
@@ -357,10 +357,10 @@ def test_stopping_does_not_wait_for_a_watcher_that_hangs(rig: Rig) -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_a_defect_met_by_one_wish_stops_no_other(rig: Rig, loop: Loop) -> None:
+def test_a_defect_met_by_one_attachment_stops_no_other(rig: Rig, loop: Loop) -> None:
     loop.share.defect = "v1"
-    rig.wish("v1", "g1", Level.ATTACHED)
-    rig.wish("v2", "g1", Level.ATTACHED)
+    rig.attachment("v1", "g1", Level.ATTACHED)
+    rig.attachment("v2", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v2"))
     until(lambda: loop.whys() == ["a defect of Moorline's; the log tells more"])

@@ -83,7 +83,7 @@ def test_a_repair_that_fails_says_so_and_does_not_stop_the_next(scene: Scene) ->
     assert (made.action, made.done) == ("remove", True)
 
 
-@pytest.mark.parametrize("by", ["a wish", "a guest", "who can tell"])
+@pytest.mark.parametrize("by", ["an attachment", "a guest", "who can tell"])
 def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
     exports = {}
     for name, export in (("a", "reg/vol"), ("b", "reg/other")):
@@ -97,7 +97,7 @@ def test_a_link_that_is_needed_meanwhile_stays(scene: Scene, by: str) -> None:
         """While the first is taken away, the other comes into use."""
         umount(host, command)
         (other,) = (link for link in exports if link != command.argv[-1])
-        if by == "a wish":
+        if by == "an attachment":
             scene.moorline.attachments.attach("g2", exports[other], level=Level.CONNECTED)
         elif by == "a guest":
             scene.world.guests[GuestId("g2")].foreign.add(f"{other}/file")
@@ -154,7 +154,7 @@ def test_a_client_that_is_missing_is_told_where_it_is_needed(
     assert scene.found() == ["missing-client"]
 
 
-# --- disks and wishes
+# --- disks and attachments
 
 
 def released(scene: Scene, *others: GuestDisk, boots: bool = False) -> ToyGuest:
@@ -172,7 +172,7 @@ def released(scene: Scene, *others: GuestDisk, boots: bool = False) -> ToyGuest:
 def test_a_disk_that_was_released_goes_only_when_told(scene: Scene) -> None:
     guest = released(scene, disk("/root"))
     finding, _ = scene.moorline.maintenance.doctor().findings
-    assert scene.found() == ["unwished-disk", "unmanaged-disk"]
+    assert scene.found() == ["unwanted-disk", "unmanaged-disk"]
     assert f"toy-vol-a ({guest.defined[VolumeId('vol-a')]})" in finding.what
     assert scene.moorline.maintenance.repair() == []
     due = scene.moorline.maintenance.repair(disks=True, dry_run=True)[0]
@@ -197,7 +197,7 @@ def test_a_disk_that_was_never_ours_is_neither_told_nor_taken(scene: Scene) -> N
 def test_what_was_released_is_another_when_it_comes_back_as_another_path(scene: Scene) -> None:
     guest = released(scene, disk("/root"))
     guest.defined[VolumeId("vol-a")] += ".other"
-    assert "unwished-disk" not in scene.found()
+    assert "unwanted-disk" not in scene.found()
     assert [each.action for each in scene.moorline.maintenance.repair(disks=True)] != ["detach"]
     assert guest.defined
 
@@ -257,7 +257,7 @@ def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> 
     assert scene.found() == []
 
 
-def test_a_wish_for_a_guest_that_is_gone(scene: Scene) -> None:
+def test_a_attachment_for_a_guest_that_is_gone(scene: Scene) -> None:
     scene.attach()
     del scene.world.guests[GuestId("g1")]
     (finding,) = scene.moorline.maintenance.doctor().findings
@@ -294,9 +294,9 @@ def test_what_an_agent_has_just_begun_with_is_no_finding(scene: Scene) -> None:
     scene.host.programs["mount.quobyte"] = lambda host, command: None
     with pytest.raises(Failed):
         scene.moorline.attachments.attach("g1", scene.connection(), timeout=0)
-    assert scene.found() == ["not-as-wished"]
+    assert scene.found() == ["not-as-wanted"]
     (row,) = scene.rows("vol-a")
-    for tries, found in ((0, []), (1, ["not-as-wished"])):
+    for tries, found in ((0, []), (1, ["not-as-wanted"])):
         scene.pending = [Pending(row.key, row.want, 0.0, tries, "", 1.0, True)]
         assert scene.found() == found
 

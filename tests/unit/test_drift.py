@@ -29,14 +29,14 @@ def volumes(rows: object) -> list[str]:
     return [row.key.volume for row in rows]  # type: ignore[attr-defined]
 
 
-def test_whoever_is_as_wished_needs_no_pass() -> None:
+def test_whoever_is_as_wanted_needs_no_pass() -> None:
     rig = Rig("g1", "g2")
-    rig.wish("whole", "g1", Level.ATTACHED)
-    rig.wish("half", "g1", Level.ATTACHED)
-    rig.wish("none", "g2", Level.ATTACHED)
-    rig.wish("linked", "g2", Level.CONNECTED)
-    rig.wish("going", "g2", Level.ATTACHED)
-    rig.wish("going", "g2", Level.ABSENT)
+    rig.attachment("whole", "g1", Level.ATTACHED)
+    rig.attachment("half", "g1", Level.ATTACHED)
+    rig.attachment("none", "g2", Level.ATTACHED)
+    rig.attachment("linked", "g2", Level.CONNECTED)
+    rig.attachment("going", "g2", Level.ATTACHED)
+    rig.attachment("going", "g2", Level.ABSENT)
     rig.world.mounts["/toy/s1"] = "s1"
     toy = rig.world.guests[GuestId("g1")]
     toy.live = {VolumeId("whole"): "/toy/s1/whole", VolumeId("half"): "/toy/s1/half"}
@@ -50,7 +50,7 @@ def test_whoever_is_as_wished_needs_no_pass() -> None:
 
 def test_a_disk_that_is_another_is_no_disk_of_ours() -> None:
     rig = Rig("g1")
-    rig.wish("v", "g1", Level.ATTACHED)
+    rig.attachment("v", "g1", Level.ATTACHED)
     rig.world.mounts["/toy/s1"] = "s1"
     other = {VolumeId("v"): "/toy/s1/other"}
     rig.world.guests[GuestId("g1")] = ToyGuest("g1", live=dict(other), defined=dict(other))
@@ -59,12 +59,12 @@ def test_a_disk_that_is_another_is_no_disk_of_ours() -> None:
 
 
 def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
-    """Also where it was noted as a wish's trouble before, and where the wish goes."""
+    """Also where it was noted as an attachment's trouble before, and where the attachment goes."""
     rig = Rig("g1")
-    rig.wish("hangs", "g1", Level.ATTACHED)
-    rig.wish("going", "g1", Level.ATTACHED, share="s2")
-    rig.wish("going", "g1", Level.ABSENT, share="s2")
-    rig.wish("theirs", "g1", Level.CONNECTED, share="s3")
+    rig.attachment("hangs", "g1", Level.ATTACHED)
+    rig.attachment("going", "g1", Level.ATTACHED, share="s2")
+    rig.attachment("going", "g1", Level.ABSENT, share="s2")
+    rig.attachment("theirs", "g1", Level.CONNECTED, share="s3")
     rig.world.mounts.update({"/toy/s1": "s1", "/toy/s2": "s2", "/toy/s3": "theirs"})
     rig.world.hung.update({"s1", "s2"})
     drift, _ = look(rig)
@@ -78,7 +78,7 @@ def test_what_ails_a_link_is_counted_as_long_as_it_lasts() -> None:
 
 def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:
     rig = Rig("g1")
-    rig.wish("v", "g1", Level.CONNECTED)
+    rig.attachment("v", "g1", Level.CONNECTED)
     drift, share = look(rig)
     assert volumes(drift.links()) == ["v"]
     assert share.looks == 1
@@ -89,8 +89,8 @@ def test_a_link_is_not_looked_at_where_it_is_known_to_be_waited_for() -> None:
 
 def test_where_guests_cannot_be_looked_at_links_are() -> None:
     rig = Rig("g1")
-    rig.wish("v", "g1", Level.ATTACHED)
-    rig.wish("w", "g1", Level.ATTACHED, share="s2")
+    rig.attachment("v", "g1", Level.ATTACHED)
+    rig.attachment("w", "g1", Level.ATTACHED, share="s2")
     rig.world.mounts["/toy/s1"] = "s1"
     rig.world.blind = True
     found = look(rig)[0].everywhere()

@@ -17,7 +17,7 @@ from tests.support.rig import Rig
 
 def took(error: str = "", step: Step = Step.CONNECT, volume: str = "v1") -> Took:
     rig = Rig("g1")
-    rig.wish(volume, "g1", Level.ATTACHED)
+    rig.attachment(volume, "g1", Level.ATTACHED)
     (row,) = rig.records.all()
     return Took(step, row, 0.25, Failed(error) if error else None)
 
@@ -88,7 +88,7 @@ def test_what_is_seen_is_told_each_time(event_log: EventLog) -> None:
     assert [e.times for e in event_log.read()] == [1, 1, 1]
 
 
-def test_what_keeps_a_wish_waiting_is_told_once(event_log: EventLog) -> None:
+def test_what_keeps_a_attachment_waiting_is_told_once(event_log: EventLog) -> None:
     failed = took("no route")
     event_log.took(failed)
     event_log.noted(failed.row, Trouble("", "failed", "no route", 0.0))

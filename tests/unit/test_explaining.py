@@ -59,13 +59,13 @@ def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Sc
     assert "who has it open: g1" in finding.what
     assert finding.next == "moorline detach g1 vol-a", "the guest need not stop for that"
     scene.world.guests[GuestId("g1")].running = False
-    assert scene.found() == ["not-as-wished"]
+    assert scene.found() == ["not-as-wanted"]
 
 
-@pytest.mark.parametrize("wished", [True, False])
-def test_a_share_that_hangs_can_be_aborted(scene: Scene, wished: bool) -> None:
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_share_that_hangs_can_be_aborted(scene: Scene, wanted: bool) -> None:
     link = scene.attach()
-    if not wished:
+    if not wanted:
         scene.moorline.maintenance.release("g1", "vol-a")
     control = scene.connection_of(scene.host.table[-1])
     with pytest.raises(Refused, match="does not hang"):
@@ -110,7 +110,7 @@ def test_only_links_of_ours_that_are_fuse_are_aborted(scene: Scene) -> None:
 # --- explain
 
 
-def test_what_is_as_wished_needs_no_explanation(scene: Scene) -> None:
+def test_what_is_as_wanted_needs_no_explanation(scene: Scene) -> None:
     scene.attach()
     (told,) = scene.moorline.maintenance.explain("vol-a")
     assert (told.step, told.next, told.since, told.due) == ("nothing", "", 0.0, None)

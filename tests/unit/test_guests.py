@@ -208,7 +208,7 @@ class Away(ToyLifecycle):
         raise Unavailable("the hypervisor does not answer")
 
 
-def test_with_wishes_recorded_a_hypervisor_that_is_away_is_a_failure(stage: Stage) -> None:
+def test_with_attachments_recorded_a_hypervisor_that_is_away_is_a_failure(stage: Stage) -> None:
     """Unavailable says that nothing was recorded."""
     stage.machines = Away(stage.world)
     with pytest.raises(Failed, match="does not answer") as error:
@@ -324,7 +324,7 @@ def test_a_hypervisor_without_machines_is_refused_plainly() -> None:
     rig = Rig("g1")
     with pytest.raises(Refused, match="does not make, start or remove toy guests"):
         rig.owner().guests.launch("web01", connection("a"))
-    rig.wish("a", "g1", Level.ATTACHED)
+    rig.attachment("a", "g1", Level.ATTACHED)
     with pytest.raises(Refused):
         rig.owner().guests.remove("g1", any=True)
     assert len(rig.records.all()) == 1

@@ -63,7 +63,7 @@ def test_what_its_guest_still_names_is_disconnected_later(rig: Rig) -> None:
     assert rig.owner().attachments.list() == []
 
 
-def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
+def test_not_even_while_another_attachment_holds_the_link(rig: Rig) -> None:
     connect(rig, "a")
     connect(rig, "b")
     define(rig, "a", "b")
@@ -75,7 +75,7 @@ def test_not_even_while_another_wish_holds_the_link(rig: Rig) -> None:
     assert SHARE not in rig.world.mounts
 
 
-def test_another_disk_of_its_guest_on_the_same_link_does_not_keep_the_wish(rig: Rig) -> None:
+def test_another_disk_of_its_guest_on_the_same_link_does_not_keep_the_attachment(rig: Rig) -> None:
     connect(rig, "a")
     connect(rig, "b")
     define(rig, "b")  # the other was unplugged first, as Nova does it

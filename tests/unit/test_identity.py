@@ -25,7 +25,7 @@ PLAIN = DiskOptions()
 
 
 class Scene:
-    """Wishes of mounted file systems, which nobody acts upon."""
+    """Attachments of mounted file systems, which nobody acts upon."""
 
     def __init__(self) -> None:
         self.rig = Rig("g1", "g2")
@@ -44,13 +44,13 @@ class Scene:
         reconciler = Reconciler(self.rig.records, self.backends, hypervisor, Locks())
         self.admission = Admission(self.rig.records, reconciler, hypervisor)
 
-    def wish(
+    def attachment(
         self, guest: str, kind: str, export: str, options: DiskOptions = PLAIN, **more: Any
     ) -> Attachment:
         data = {"export": export, "name": "disk", "format": "raw", **more}
         connection = {"driver_volume_type": kind, "data": data}
-        _, wish = self.admission.make(guest, connection, None, None, Level.ATTACHED, options)
-        return self.rig.records.put(wish)
+        _, attachment = self.admission.make(guest, connection, None, None, Level.ATTACHED, options)
+        return self.rig.records.put(attachment)
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ TWO = [
 def test_another_spelling_is_the_same_volume(
     scene: Scene, kind: str, first: str, second: str
 ) -> None:
-    one = scene.wish("g1", kind, first)
+    one = scene.attachment("g1", kind, first)
     with pytest.raises(Refused, match=f"volume {one.key.volume} is wanted on g1 already"):
-        scene.wish("g2", kind, second)
+        scene.attachment("g2", kind, second)
     with pytest.raises(Refused, match="under another id"):
-        scene.wish("g2", kind, second, volume_id="another")
+        scene.attachment("g2", kind, second, volume_id="another")
     assert scene.rig.records.all() == [one]
 
 
@@ -101,64 +101,67 @@ def test_both_who_share_it_have_one_volume(
     scene: Scene, kind: str, first: str, second: str
 ) -> None:
     shared = DiskOptions(shared=True)
-    one = scene.wish("g1", kind, first, shared)
-    assert scene.wish("g2", kind, second, shared).key.volume == one.key.volume
+    one = scene.attachment("g1", kind, first, shared)
+    assert scene.attachment("g2", kind, second, shared).key.volume == one.key.volume
 
 
 @pytest.mark.parametrize(("kind", "first", "second"), ONE)
 def test_the_same_guest_gets_it_once(scene: Scene, kind: str, first: str, second: str) -> None:
-    one = scene.wish("g1", kind, first)
+    one = scene.attachment("g1", kind, first)
     data = {"export": second, "name": "disk", "format": "raw"}
     asked = {"driver_volume_type": kind, "data": data}
     if scene.admission.place(asked, None).link == one.link:
-        assert scene.wish("g1", kind, second).key == one.key
+        assert scene.attachment("g1", kind, second).key == one.key
     else:
         with pytest.raises(Refused, match=f"is connected at {one.link}"):
-            scene.wish("g1", kind, second)
+            scene.attachment("g1", kind, second)
     (row,) = scene.rig.records.all()
     assert row.link == one.link
 
 
 @pytest.mark.parametrize(("kind", "first", "second"), TWO)
 def test_another_share_is_another_volume(scene: Scene, kind: str, first: str, second: str) -> None:
-    assert scene.wish("g1", kind, first).key.volume != scene.wish("g2", kind, second).key.volume
+    assert (
+        scene.attachment("g1", kind, first).key.volume
+        != scene.attachment("g2", kind, second).key.volume
+    )
 
 
 @pytest.mark.parametrize(("kind", "first", "second"), ONE)
-def test_a_wish_of_old_keeps_its_id_and_is_found(
+def test_a_attachment_of_old_keeps_its_id_and_is_found(
     scene: Scene, kind: str, first: str, second: str
 ) -> None:
     """It was derived from where the share was mounted."""
-    one = scene.wish("g1", kind, first)
+    one = scene.attachment("g1", kind, first)
     scene.rig.records.forget(one)
     former = str(uuid.uuid5(OLD, f"{kind}\n{one.link}\ndisk"))
     key = one.key._replace(volume=type(one.key.volume)(former))
     old = scene.rig.records.put(replace(one, key=key, place=former, revision=0))
     assert scene.admission.of(former) == [old]
-    again = scene.wish("g1", kind, first)
+    again = scene.attachment("g1", kind, first)
     assert (again.key, again.place) == (old.key, old.place)
     with pytest.raises(Refused, match="is wanted on g1 already"):
-        scene.wish("g2", kind, second)
+        scene.attachment("g2", kind, second)
 
 
 def test_what_is_typed_finds_it_by_any_spelling(scene: Scene) -> None:
-    one = scene.wish("g1", "quobyte", "reg1,reg2/vol")
+    one = scene.attachment("g1", "quobyte", "reg1,reg2/vol")
     assert scene.admission.of("quobyte://reg2:7861/vol/disk") == [one]
     assert scene.admission.of("quobyte://reg2/vol/other") == []
 
 
 def test_another_mount_point_base_makes_no_other_volume(scene: Scene) -> None:
-    one = scene.wish("g1", "quobyte", "reg1/vol")
+    one = scene.attachment("g1", "quobyte", "reg1/vol")
     scene.configure("/elsewhere")
     with pytest.raises(Refused, match="is wanted on g1 already"):
-        scene.wish("g2", "quobyte", "reg1/vol")
+        scene.attachment("g2", "quobyte", "reg1/vol")
     with pytest.raises(Refused, match=f"is connected at {one.link}"):
-        scene.wish("g1", "quobyte", "reg1/vol")
+        scene.attachment("g1", "quobyte", "reg1/vol")
     assert scene.rig.records.all() == [one]
 
 
 def test_the_id_does_not_tell_where_it_is_mounted(scene: Scene) -> None:
-    one = scene.wish("g1", "nfs", "nas:/v")
+    one = scene.attachment("g1", "nfs", "nas:/v")
     scene.rig.records.forget(one)
     scene.configure("/elsewhere")
-    assert scene.wish("g1", "nfs", "nas:/v").key == one.key
+    assert scene.attachment("g1", "nfs", "nas:/v").key == one.key

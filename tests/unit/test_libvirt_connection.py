@@ -46,9 +46,9 @@ def stone() -> Iterator[threading.Event]:
     stone.set()
 
 
-def hang(connection: Connection, lane: str, stone: threading.Event) -> None:
+def hang(connection: Connection, subject: str, stone: threading.Event) -> None:
     with pytest.raises(Uncertain, match=r"did not answer within 0\.3 s"):
-        connection.change(lane, lambda virt: stone.wait())
+        connection.change(subject, lambda virt: stone.wait())
 
 
 def until(true: Callable[[], object]) -> None:
@@ -75,7 +75,7 @@ def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_lane(
     start = time.monotonic()
     for call in (connection.look, connection.change):
         with pytest.raises(Uncertain, match="still hangs"):
-            call("a", lambda virt: pytest.fail("the lane is closed"))
+            call("a", lambda virt: pytest.fail("the subject is closed"))
     assert time.monotonic() - start < DEADLINE
 
 
@@ -166,9 +166,9 @@ def test_a_guest_about_which_a_call_hangs_hides_no_other(
     node.write_text(f"<node>{guest.format('web01', '01')}{guest.format('web02', '02')}</node>")
     hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
     before = {each.name: each for each in hypervisor.survey()}
-    for lane in (before["web01"].id, "web01"):
+    for subject in (before["web01"].id, "web01"):
         stone.clear()
-        hang(hypervisor._connection, lane, stone)
+        hang(hypervisor._connection, subject, stone)
         for _ in range(2):
             now = {each.name: each for each in hypervisor.survey()}
             assert now["web02"] == before["web02"]
@@ -252,7 +252,7 @@ def test_a_broken_connection_leaves_a_change_uncertain(
     def breaks(virt: Any) -> None:
         tries.append(virt)
         virt.isAlive = lambda: 0
-        connection.look("another thread's lane", lambda renewed: tries.append(renewed))
+        connection.look("another thread's subject", lambda renewed: tries.append(renewed))
         raise error(libvirt.VIR_ERR_SYSTEM_ERROR)
 
     with pytest.raises(family, match="broke"):

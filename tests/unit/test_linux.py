@@ -271,13 +271,13 @@ def test_a_child_that_was_killed_is_replaced(linux: Linux, tmp_path: Path) -> No
 
 
 def test_openers_are_named(linux: Linux, tmp_path: Path) -> None:
-    assert list(linux.openers(tmp_path)) == []
+    assert list(linux.users_of(tmp_path)) == []
     with (tmp_path / "file").open("w"):
-        assert [name for name in linux.openers(tmp_path) if f"({os.getpid()})" in name]
+        assert [name for name in linux.users_of(tmp_path) if f"({os.getpid()})" in name]
     beside = tmp_path.with_name(f"{tmp_path.name}-beside")
     beside.mkdir()
     with (beside / "file").open("w"):
-        assert list(linux.openers(tmp_path)) == []
+        assert list(linux.users_of(tmp_path)) == []
 
 
 def test_nothing_is_leaked(tmp_path: Path) -> None:

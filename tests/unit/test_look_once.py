@@ -26,7 +26,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def crowd(scene: Scene, want: Level = Level.ATTACHED) -> None:
-    """Plug many volumes of one share into two guests, and wish *want* for all of them."""
+    """Plug many volumes of one share into two guests, and attachment *want* for all of them."""
     link = scene.attach("a", "g1", Level.ATTACHED)
     (first,) = scene.records.all()
     for row in others_like(first):
@@ -88,7 +88,7 @@ def test_on_a_share_that_fails(scene: Scene, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_where_all_is_as_wished(scene: Scene, command: str) -> None:
+def test_where_all_is_as_wanted(scene: Scene, command: str) -> None:
     crowd(scene)
     assert counted(scene, lambda: COMMANDS[command](scene)) == (1, 1, 1)
 

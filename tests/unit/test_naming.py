@@ -30,7 +30,7 @@ def rig() -> Rig:
     return rig
 
 
-def wished(rig: Rig) -> set[str]:
+def wanted(rig: Rig) -> set[str]:
     return {row.key.volume for row in rig.records.all()}
 
 
@@ -54,7 +54,7 @@ def test_what_is_not_known_is_never_done(rig: Rig, verb: str, what: str) -> None
     with pytest.raises(NotFound) as error:
         getattr(rig.owner().attachments, verb)("g1", what)
     assert "moorline list" in error.value.hint
-    assert wished(rig) == {ID, OTHER}
+    assert wanted(rig) == {ID, OTHER}
 
 
 def test_a_dry_run_says_the_same(rig: Rig) -> None:
@@ -79,7 +79,7 @@ def test_whose_it_is_is_told(rig: Rig) -> None:
 @pytest.mark.parametrize("what", [GONE, GONE.upper(), OTHER])
 def test_a_whole_id_that_is_not_there_is_gone(rig: Rig, what: str) -> None:
     assert rig.owner().attachments.detach("g1", what) is None
-    assert wished(rig) == {ID, OTHER}
+    assert wanted(rig) == {ID, OTHER}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_is_meant_is_done(rig: Rig, what: str) -> None:
     outcome = rig.owner().attachments.detach("g1", what)
     assert outcome is not None
     assert outcome.view.volume == ID
-    assert wished(rig) == {OTHER}
+    assert wanted(rig) == {OTHER}
 
 
 @pytest.mark.parametrize("what", [ID, ID[:4], ID.upper(), DEVICE])
@@ -113,7 +113,7 @@ def test_a_device_is_not_taken_for_another_guest_s_volume_of_that_id(rig: Rig) -
         with pytest.raises(Refused, match="another guest's volume") as error:
             verb("g1", DEVICE)
         assert not isinstance(error.value, NotFound)
-    assert wished(rig) == {ID, OTHER, DEVICE}
+    assert wanted(rig) == {ID, OTHER, DEVICE}
 
 
 def test_an_id_wins_over_a_device(rig: Rig) -> None:

@@ -136,7 +136,7 @@ def test_one_that_fails_does_not_keep_the_others(directory: Path) -> None:
     assert Pending(directory).all() == {A}
 
 
-def test_a_newer_wish_is_not_undone(directory: Path) -> None:
+def test_a_newer_attachment_is_not_undone(directory: Path) -> None:
     agent = Told(A)
     nova = process(agent, directory)
     nova.not_needed(A)
@@ -157,7 +157,7 @@ def test_nothing_is_told_while_nova_is_at_it(directory: Path) -> None:
     assert agent.kept == set()
 
 
-def test_a_wish_that_cannot_be_taken_back_is_not_made(
+def test_a_attachment_that_cannot_be_taken_back_is_not_made(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nova = process(Told(A), directory)
@@ -239,7 +239,7 @@ class TestComparing:
         agent.kept = {A}
         assert nova.look()
         assert agent.kept == {A}
-        clock[0] += controller.EVERY
+        clock[0] += controller.COMPARE_INTERVAL_SECONDS
         assert nova.look()
         assert agent.kept == set()
 

@@ -1,4 +1,4 @@
-"""Whose a state is: no wish vanishes because the host is called, reached or housed otherwise."""
+"""Whose a state is: no attachment vanishes because the host has another name, address or house."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def owner(store: MemoryStore) -> Owner:
     return Owner(store, CODEC)
 
 
-def wish(store: MemoryStore, host: str, *volumes: str) -> None:
+def attachment(store: MemoryStore, host: str, *volumes: str) -> None:
     records = Records(store, CODEC, host)
     for volume in volumes:
         key = Key(host, VolumeId(volume), GuestId("g"))
@@ -83,7 +83,7 @@ def test_a_machine_without_an_id_is_bound_when_it_has_one() -> None:
 
 def test_a_state_of_before_is_taken_once_unless_it_is_another_hosts() -> None:
     store = MemoryStore()
-    wish(store, "h1", "v")
+    attachment(store, "h1", "v")
     with pytest.raises(Refused, match="belongs to host h1, not h2"):
         owner(store).check(replace(HERE, host="h2"), own=True)
     assert owner(store).host() == "h1", "also where the file with the name was lost"
@@ -93,11 +93,11 @@ def test_a_state_of_before_is_taken_once_unless_it_is_another_hosts() -> None:
 
 def test_renamed_everything_is_there_under_the_new_name_and_opens() -> None:
     store = MemoryStore()
-    wish(store, "h1", *(f"v{n}" for n in range(99)))
+    attachment(store, "h1", *(f"v{n}" for n in range(99)))
     store.commit([], [Put("/moorline/slots/h1/g/v1", b"slot")])
     owner(store).check(HERE, own=True)
     dry = owner(store).rename("h 2".replace(" ", "/"), HERE, dry_run=True)
-    assert (dry.steps, dry.wishes, owner(store).recorded()) == (["rename"], 99, HERE)
+    assert (dry.steps, dry.attachments, owner(store).recorded()) == (["rename"], 99, HERE)
     assert owner(store).rename("h/2", HERE, dry_run=False).steps == ["rename"]
     records = Records(store, CODEC, "h/2")
     rows = records.all()
@@ -116,7 +116,7 @@ def test_a_rename_that_is_killed_anywhere_is_gone_on_with() -> None:
     for kill in range(4):
         faults = Faults()
         store = MemoryStore(faults)
-        wish(store, "h1", *(f"v{n}" for n in range(35)))
+        attachment(store, "h1", *(f"v{n}" for n in range(35)))
         owner(store).check(HERE, own=True)
         faults.plan((kill, Fault.KILL_AFTER))
         with pytest.raises(Killed):
@@ -132,13 +132,13 @@ def test_a_rename_that_is_killed_anywhere_is_gone_on_with() -> None:
 
 
 def test_a_rename_loses_nothing_whichever_commit_it_is_killed_at() -> None:
-    """Wishes, troubles, what was released, the slots of disks: all of it, once."""
+    """Attachments, troubles, what was released, the slots of disks: all of it, once."""
     for fault in (Fault.KILL_BEFORE, Fault.KILL_AFTER):
         kill = 0
         while True:
             faults = Faults()
             store = MemoryStore(faults)
-            wish(store, "h1", *(f"v{n}" for n in range(45)))
+            attachment(store, "h1", *(f"v{n}" for n in range(45)))
             puts = [Put(f"/moorline/released/h1/g/w{n}", b"path") for n in range(9)]
             store.commit([], [*puts, Put("/moorline/slots/h1/g/v1", b"slot")])
             owner(store).check(HERE, own=True)
@@ -168,7 +168,7 @@ def kept(store: MemoryStore) -> list[str]:
 
 def test_what_was_released_is_found_under_the_new_name() -> None:
     store = MemoryStore()
-    wish(store, "h1", "v1")
+    attachment(store, "h1", "v1")
     records = Records(store, CODEC, "h1")
     (row,) = records.all()
     records.release(row, "/srv/disk.raw")
@@ -204,8 +204,8 @@ def test_another_hypervisor_at_the_same_place_is_refused() -> None:
 
 def test_hosts_are_not_mixed() -> None:
     store = MemoryStore()
-    wish(store, "h1", "v")
-    wish(store, "h2", "w")
+    attachment(store, "h1", "v")
+    attachment(store, "h2", "w")
     with pytest.raises(Refused, match="which are to be kept"):
         owner(store).rename("h2", HERE, dry_run=False)
     with pytest.raises(Refused, match="no name"):
@@ -294,7 +294,7 @@ def volumes(host: Host, name: str = "") -> int:
     return len(json.loads(told))
 
 
-def test_under_another_name_no_command_says_that_nothing_is_wished(host: Host) -> None:
+def test_under_another_name_no_command_says_that_nothing_is_wanted(host: Host) -> None:
     attach(host)
     assert volumes(host) == 1
     for words in (["list"], ["sweep"], ["doctor"], ["detach", "test", "x"], ["repair"]):

@@ -45,7 +45,7 @@ class Hours:
 
 
 def settle(rig: Rig, hours: Hours, timeout: float = 60.0, *, stubborn: bool) -> None:
-    rig.wish("a", "g1", Level.ATTACHED)
+    rig.attachment("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
     Driver(rig.records, rig.reconciler(), hours.clock()).settle(row, timeout, stubborn=stubborn)
 
@@ -58,7 +58,7 @@ def test_who_gave_no_time_is_not_kept_waiting_for_what_fails_alike(rig: Rig) -> 
     hours = Hours()
     with pytest.raises(Failed, match="s1 cannot be mounted") as error:
         settle(rig, hours, stubborn=False)
-    assert "the wish is kept" in error.value.hint
+    assert "the attachment is kept" in error.value.hint
     assert 3 < hours.now <= 10
     assert [row.want for row in rig.records.all()] == [Level.ATTACHED]
 
@@ -97,7 +97,7 @@ def test_a_service_that_is_away_is_waited_for(rig: Rig) -> None:
 def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection())
     rig.world.guests[GuestId("g1")].deaf = True
-    rig.wish("a", "g1", Level.ABSENT)
+    rig.attachment("a", "g1", Level.ABSENT)
     (row,) = rig.records.all()
     hours = Hours()
     with pytest.raises(Failed):
@@ -114,7 +114,7 @@ def test_an_attach_without_a_time_is_such_a_caller(rig: Rig) -> None:
 # --- what is promised --------------------------------------------------------
 
 
-def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> None:
+def test_failed_promises_a_attachment_and_unavailable_that_there_is_none(rig: Rig) -> None:
     rig.world.blind = True
     for dry_run in (True, False):
         with pytest.raises(Unavailable) as error:
@@ -122,7 +122,7 @@ def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> 
         assert exit_code(error.value) == 11
     assert rig.records.all() == []
     rig.world.blind = False
-    rig.wish("a", "g1", Level.ATTACHED)
+    rig.attachment("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
     rig.world.blind = True
     with pytest.raises(Failed, match="not attached") as failed:
@@ -132,7 +132,7 @@ def test_failed_promises_a_wish_and_unavailable_that_there_is_none(rig: Rig) -> 
 
 @pytest.mark.parametrize("error", [Uncertain, Failed, Unavailable])
 def test_a_look_that_is_uncertain_is_no_change_that_is(rig: Rig, error: type[Exception]) -> None:
-    """libvirt hangs before anything was asked of it: 6 would promise a wish, too."""
+    """libvirt hangs before anything was asked of it: 6 would promise an attachment, too."""
 
     class Mute:
         """A hypervisor that does not answer when it is asked for a guest."""

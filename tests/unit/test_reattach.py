@@ -1,4 +1,4 @@
-"""Attaching what is wished already, with another connection: the wish that stands is not lost."""
+"""Attaching what is wanted already, with another connection: what stands is not lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_of(row: Attachment) -> Any:
 
 @pytest.mark.parametrize("level", [Level.CONNECTED, Level.ATTACHED])
 @pytest.mark.parametrize("again", [Level.CONNECTED, Level.ATTACHED])
-def test_a_refused_connection_leaves_the_wish_that_stands(
+def test_a_refused_connection_leaves_the_attachment_that_stands(
     rig: Rig, level: Level, again: Level
 ) -> None:
     rig.owner().attachments.attach("g1", GOOD, level=level)

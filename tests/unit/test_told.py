@@ -38,9 +38,9 @@ def test_a_dry_run_says_what_it_could_not_look_at(rig: Rig) -> None:
 
 
 def test_a_sweep_shows_what_a_list_shows(rig: Rig) -> None:
-    rig.wish("a", "g1", Level.ATTACHED)
-    rig.wish("b", "g1", Level.ATTACHED, share="s2")
-    rig.wish("c", "g2", Level.ATTACHED, share="s3")
+    rig.attachment("a", "g1", Level.ATTACHED)
+    rig.attachment("b", "g1", Level.ATTACHED, share="s2")
+    rig.attachment("c", "g2", Level.ATTACHED, share="s3")
     rig.world.missing.add(f"{S1}/a")  # refused once it is connected
     rig.world.passwords["s2"] = "another"  # fails before
     rig.world.mounts[str(BASE / "s3")] = "theirs"  # parked

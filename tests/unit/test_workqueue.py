@@ -29,7 +29,9 @@ def queue(clock: Clock) -> WorkQueue:
     return WorkQueue(each=2, most=3, clock=clock)
 
 
-def wish(volume: str, want: Level = COMING, *, guest: str = "g", revision: int = 1) -> Attachment:
+def attachment(
+    volume: str, want: Level = COMING, *, guest: str = "g", revision: int = 1
+) -> Attachment:
     return Attachment(
         key=Key("h", VolumeId(volume), GuestId(guest)),
         backend="toy",
@@ -47,18 +49,18 @@ def take(queue: WorkQueue) -> Turn | None:
 
 
 def test_who_came_first_is_first(queue: WorkQueue, clock: Clock) -> None:
-    queue.offer(wish("b"))
+    queue.offer(attachment("b"))
     clock.now += 0.1
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     turns = [take(queue), take(queue)]
     assert [turn.key.volume for turn in turns if turn] == ["b", "a"]
 
 
-def test_a_wish_under_way_is_not_given_out_twice(queue: WorkQueue) -> None:
-    queue.offer(wish("a"))
+def test_a_attachment_under_way_is_not_given_out_twice(queue: WorkQueue) -> None:
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
-    queue.offer(wish("a"))  # found by a look, perhaps after the pass looked
+    queue.offer(attachment("a"))  # found by a look, perhaps after the pass looked
     assert take(queue) is None
     queue.settled(turn)
     assert take(queue)
@@ -66,11 +68,11 @@ def test_a_wish_under_way_is_not_given_out_twice(queue: WorkQueue) -> None:
 
 def test_those_that_go_and_those_that_come_have_budgets_of_their_own(queue: WorkQueue) -> None:
     for n in range(3):
-        queue.offer(wish(f"c{n}"))
+        queue.offer(attachment(f"c{n}"))
     assert take(queue)
     assert take(queue)
     assert take(queue) is None
-    queue.offer(wish("g", GOING))
+    queue.offer(attachment("g", GOING))
     turn = take(queue)
     assert turn is not None
     assert turn.key.volume == "g"
@@ -80,7 +82,7 @@ def test_what_takes_long_gives_up_its_place_but_not_for_ever(
     queue: WorkQueue, clock: Clock
 ) -> None:
     for n in range(5):
-        queue.offer(wish(f"c{n}"))
+        queue.offer(attachment(f"c{n}"))
     assert take(queue)
     assert take(queue)
     assert take(queue) is None
@@ -92,14 +94,14 @@ def test_what_takes_long_gives_up_its_place_but_not_for_ever(
 
 
 def test_what_failed_waits_as_long_as_it_shall(queue: WorkQueue, clock: Clock) -> None:
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
     queue.later(turn, 8.0, "no route", tries=1)
     (pending,) = queue.pending()
     assert (pending.due, pending.tries, pending.why, pending.running) == (8.0, 1, "no route", False)
     clock.now += 7.9
-    queue.offer(wish("a"))  # a sweep finds it again: that is no news
+    queue.offer(attachment("a"))  # a sweep finds it again: that is no news
     assert take(queue) is None
     clock.now += 0.1
     again = take(queue)
@@ -107,28 +109,28 @@ def test_what_failed_waits_as_long_as_it_shall(queue: WorkQueue, clock: Clock) -
     assert (again.tries, again.why) == (1, "no route")
 
 
-def test_another_wish_starts_afresh(queue: WorkQueue) -> None:
-    queue.offer(wish("a"))
+def test_another_attachment_starts_afresh(queue: WorkQueue) -> None:
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
     queue.later(turn, 300.0, "refused", tries=9)
-    queue.offer(wish("a", GOING, revision=2))
+    queue.offer(attachment("a", GOING, revision=2))
     again = take(queue)
     assert again is not None
     assert (again.tries, again.why) == (0, "")
 
 
-def test_another_wish_does_not_wait_for_what_became_of_the_last(queue: WorkQueue) -> None:
-    queue.offer(wish("a"))
+def test_another_attachment_does_not_wait_for_what_became_of_the_last(queue: WorkQueue) -> None:
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
-    queue.offer(wish("a", GOING, revision=2))
+    queue.offer(attachment("a", GOING, revision=2))
     assert take(queue) is None  # the last one's pass is still under way
     queue.later(turn, 300.0, "refused", tries=9)
     again = take(queue)
     assert again is not None
     assert (again.tries, again.why) == (0, "")
-    queue.offer(wish("a", revision=3))
+    queue.offer(attachment("a", revision=3))
     queue.settled(again)
     assert take(queue)
 
@@ -138,7 +140,7 @@ def test_news_shortens_a_pause_but_not_to_nothing(
     queue: WorkQueue, clock: Clock, guest: str | None, soonest: float
 ) -> None:
     """News may be of our own doing: a failed mount changes the mount table, too."""
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
     queue.later(turn, 8.0, "it failed", tries=5)
@@ -149,7 +151,7 @@ def test_news_shortens_a_pause_but_not_to_nothing(
 
 
 def test_news_while_it_is_under_way_is_not_lost(queue: WorkQueue, clock: Clock) -> None:
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     for _ in range(2):
         turn = take(queue)
         assert turn is not None
@@ -162,7 +164,7 @@ def test_news_while_it_is_under_way_is_not_lost(queue: WorkQueue, clock: Clock) 
 
 
 def test_news_while_it_fails_is_heeded_soon_but_not_at_once(queue: WorkQueue) -> None:
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
     queue.hasten(None)  # its own mount, say, which failed after all
@@ -170,8 +172,8 @@ def test_news_while_it_fails_is_heeded_soon_but_not_at_once(queue: WorkQueue) ->
     assert queue.pending()[0].due == 3.0
 
 
-def test_who_makes_a_wish_has_a_moment_to_see_to_it(queue: WorkQueue, clock: Clock) -> None:
-    queue.offer(wish("a"), grace=1.0)
+def test_who_makes_a_attachment_has_a_moment_to_see_to_it(queue: WorkQueue, clock: Clock) -> None:
+    queue.offer(attachment("a"), grace=1.0)
     queue.hasten(GuestId("g"))
     assert take(queue) is None
     clock.now += 1.0
@@ -179,7 +181,7 @@ def test_who_makes_a_wish_has_a_moment_to_see_to_it(queue: WorkQueue, clock: Clo
 
 
 def test_idle_tells_when_nothing_is_under_way(queue: WorkQueue) -> None:
-    queue.offer(wish("a"))
+    queue.offer(attachment("a"))
     assert queue.idle(0)
     turn = take(queue)
     assert turn is not None

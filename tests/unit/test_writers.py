@@ -206,7 +206,7 @@ def test_another_name_of_a_file_that_a_guest_has(
     use = Use(str(alias(tmp_path, image)), "raw")
     here.world.guests[G2].foreign.add(use.path)
     here.world.guests[G2].uses.add(use)
-    here.wish("a", "g1", Level.CONNECTED)
+    here.attachment("a", "g1", Level.CONNECTED)
     (row,) = here.records.all()
     row = replace(row, options=ours)
     writers = Writers(here.host)
@@ -214,7 +214,7 @@ def test_another_name_of_a_file_that_a_guest_has(
         writers.refuse_others(row, ImageFile(image, "raw"), here.reconciler().survey())
 
 
-def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
+def test_a_hard_link_under_two_attachments(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
     here.owner().attachments.attach("g1", str(image), format="raw")
     other = hard(tmp_path, image)
@@ -224,10 +224,10 @@ def test_a_hard_link_under_two_wishes(here: Here, tmp_path: Path) -> None:
         assert len(here.records.all()) == 1  # nobody waits for the first to be detached
 
 
-def test_a_wish_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
+def test_a_attachment_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
     here.owner().attachments.attach("g1", str(image), format="raw", level=Level.CONNECTED)
-    here.wish("a", "g2", Level.CONNECTED)
+    here.attachment("a", "g2", Level.CONNECTED)
     row = next(row for row in here.records.all() if row.key.guest == G2)
     survey = here.reconciler().survey()
     with pytest.raises(Refused, match=r"volume .* of g1 has"):
@@ -303,7 +303,7 @@ class Two:
         use = Use("/m/two/disk", "raw")
         rig.world.guests[G2].foreign.add(use.path)
         rig.world.guests[G2].uses.add(use)
-        rig.wish("a", "g1", Level.CONNECTED)
+        rig.attachment("a", "g1", Level.CONNECTED)
         self.rig = rig
 
     def refuse_others(self) -> None:

@@ -12,16 +12,16 @@ from moorline.local_api.client import Client
 from moorline.model import DiskOptions, Level
 from moorline_nova.pending import Use
 
-_PAUSE = 0.5
+_PAUSE_SECONDS = 0.5
 """Seconds between two looks whether the agent is back."""
-_RESTART = 5.0
+_RESTART_SECONDS = 5.0
 """Seconds that an agent takes to be restarted."""
-_STALE = 60.0
+_STALE_SECONDS = 60.0
 """Seconds after which a missing agent may be missing for another reason."""
 _MOST_LOSSES = 3
-_ONE_TRY = 10.0
+_ONE_TRY_SECONDS = 10.0
 """Seconds for telling the agent something that can be told later."""
-_MARGIN = 5.0
+_MARGIN_SECONDS = 5.0
 """Seconds that an agent is given, at most, to say why it did not finish in time."""
 _NEVER = (float("-inf"), float("-inf"))
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Agent:
                 level=Level.CONNECTED,
                 options=DiskOptions(shared=shared),
                 hands_off=True,
-                timeout=left - min(_MARGIN, left / 4),
+                timeout=left - min(_MARGIN_SECONDS, left / 4),
             ),
             timeout,
         )
@@ -83,11 +83,11 @@ class Agent:
 
     def tell(self, use: Use) -> bool:
         """Say the same, once, without patience; return whether there was anything to let go."""
-        return self._ask(lambda client: _detach(client, use), _ONE_TRY)
+        return self._ask(lambda client: _detach(client, use), _ONE_TRY_SECONDS)
 
     def uses(self) -> list[Use]:
         """What the agent keeps for whomever. Raises MoorlineError."""
-        views = self._ask(lambda client: client.attachments.list(), 2 * _STALE)
+        views = self._ask(lambda client: client.attachments.list(), 2 * _STALE_SECONDS)
         return [Use(view.guest_id, view.volume) for view in views]
 
     def _persist(self, ask: Asked[T], timeout: float) -> T:
@@ -99,18 +99,18 @@ class Agent:
         end = self._now() + timeout
         losses = 0
         while True:
-            left = max(end - self._now(), _PAUSE)
+            left = max(end - self._now(), _PAUSE_SECONDS)
             try:
                 return self._ask(partial(ask, left=left), left)
             except Uncertain:
                 losses += 1
-                if losses > _MOST_LOSSES or end - self._now() < _PAUSE:
+                if losses > _MOST_LOSSES or end - self._now() < _PAUSE_SECONDS:
                     raise
             except Unavailable:
                 since, now = self._missing
-                if end - now < _PAUSE or (not losses and now - since > _RESTART):
+                if end - now < _PAUSE_SECONDS or (not losses and now - since > _RESTART_SECONDS):
                     raise
-            self._sleep(_PAUSE)
+            self._sleep(_PAUSE_SECONDS)
 
     def _ask(self, ask: Callable[[Client], T], longest: float) -> T:
         try:
@@ -127,7 +127,7 @@ class Agent:
     def _missed(self) -> None:
         now = self._now()
         first, last = self._missing
-        self._missing = (first if now - last < _STALE else now, now)
+        self._missing = (first if now - last < _STALE_SECONDS else now, now)
 
 
 def _detach(client: Client, use: Use) -> bool:

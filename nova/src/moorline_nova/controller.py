@@ -19,7 +19,7 @@ from moorline_nova.pending import Pending, Use
 
 LOG = logging.getLogger(__name__)
 
-EVERY = 600.0
+COMPARE_INTERVAL_SECONDS = 600.0
 """Seconds between two comparisons with Nova."""
 _SOONEST, _LATEST = 1.0, 60.0
 """Seconds to the next try, after the first that failed and after many."""
@@ -65,7 +65,7 @@ class Controller:
         except OSError as e:
             LOG.warning("What the agent was not told yet cannot be read: %s", e)
         # Not before this: Nova may fork after it has made its drivers.
-        threading.Thread(target=self._run, name="moorline-upkeep", daemon=True).start()
+        threading.Thread(target=self._run, name="moorline-controller", daemon=True).start()
 
     def stop(self) -> None:
         """Begin nothing more. What is pending stays, for the next process."""
@@ -136,7 +136,7 @@ class Controller:
         except Exception as e:  # noqa: BLE001 - Nova's database and its messages fail in many ways
             LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
             return False
-        self._compare_at = self._now() + EVERY
+        self._compare_at = self._now() + COMPARE_INTERVAL_SECONDS
         return True
 
     def _compare(self, use: Use) -> None:

@@ -52,7 +52,7 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
         """Tell of every disconnect.
 
         Nova keeps back all but the last of a multi-attached volume on this host,
-        counted by an unlocked read of Cinder; the agent knows each instance's wish.
+        counted by an unlocked read of Cinder; the agent knows each instance's attachment.
         """
         if isinstance(vol_driver, MoorlineVolumeDriver):
             return True

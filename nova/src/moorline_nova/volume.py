@@ -54,7 +54,7 @@ class MoorlineVolumeDriver:
         """Make the volume reachable on this host.
 
         Raises InvalidVolume (it is refused; trying again is no use) or
-        VolumeAttachFailed. After either nothing of it is wished any more, or the agent
+        VolumeAttachFailed. After either nothing of it is wanted any more, or the agent
         is told so when it is back.
         """
         id = get_volume_id(connection_info)

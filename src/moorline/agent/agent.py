@@ -31,7 +31,7 @@ OWNER_TIMEOUT_SECONDS = 10.0
 STOP_TIMEOUT_SECONDS = 60.0
 """Seconds that the steps in hand have to end when we are told to stop."""
 READY_TIMEOUT_SECONDS = 30.0
-"""Seconds that the first try at every wish may keep what is to start after us."""
+"""Seconds that the first try at every attachment may keep what is to start after us."""
 _READY_POLL_SECONDS = 0.05
 _DRAIN_TIMEOUT_SECONDS = 2.0
 """Seconds in which whoever waits for an answer may still take it, and libvirt let us go."""
@@ -98,7 +98,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 def tried(controller: Controller) -> bool:
-    """Whether each wish was looked at, and tried once if it was not as wished."""
+    """Whether each attachment was looked at, and tried once if it was not as wanted."""
     return controller.swept is not None and all(each.why for each in controller.pending())
 
 
@@ -202,7 +202,7 @@ class Agent:
             if self._file != _identity(self._options.socket):
                 _LOG.error("somebody removed %s: starting anew is the cure", self._options.socket)
                 return False
-            systemd.tell("WATCHDOG=1", f"STATUS={len(controller.pending())} not as wished yet")
+            systemd.tell("WATCHDOG=1", f"STATUS={len(controller.pending())} not as wanted yet")
 
     def _reload(self) -> None:
         """Take over what can change while we run; say what cannot."""

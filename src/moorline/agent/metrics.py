@@ -1,4 +1,4 @@
-"""What Prometheus collects. Labels are kinds, results and wishes: never a volume or a guest."""
+"""What Prometheus collects. Labels are kinds, results and levels: never a volume or a guest."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ class _Upkeep:
 
 def _queue(pending: Sequence[Pending]) -> Iterable[Metric]:
     depth = GaugeMetricFamily(
-        "moorline_queue_depth", "Wishes that are not as wished, by what is wanted.", labels=["want"]
+        "moorline_queue_depth",
+        "Attachments that are not as wanted, by what is wanted.",
+        labels=["want"],
     )
     age = GaugeMetricFamily(
         "moorline_queue_oldest_seconds", "How long the longest of them has waited.", labels=["want"]
@@ -115,7 +117,7 @@ def _sweep(sweep: Sweep) -> Iterable[Metric]:
     yield links
     for name, text, value in (
         ("moorline_attachments", "Attachments that are recorded.", sweep.rows),
-        ("moorline_attachments_due", "Those that were not as wished.", len(sweep.due)),
+        ("moorline_attachments_due", "Those that were not as wanted.", len(sweep.due)),
         ("moorline_attachments_parked", "Those that only a person can help.", sweep.parked),
         ("moorline_hung_links", "Links on which a look has hung.", found["hung"]),
         ("moorline_sweep_seconds", "How long the last sweep took.", sweep.seconds),

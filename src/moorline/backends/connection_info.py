@@ -102,7 +102,7 @@ class ConnectionInfo:
     def volume_id(self) -> VolumeId | None:
         """The volume's id, wherever it is told; None if there is none that is usable.
 
-        Who makes a wish refuses one that is not (:mod:`moorline.core.admission`). A wish
+        Who makes an attachment refuses one that is not (:mod:`moorline.core.admission`). One
         that was made when it was passed over must still be read, to take its volume away.
         """
         for place in (self._data, self._connection):

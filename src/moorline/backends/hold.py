@@ -35,7 +35,7 @@ class Hold:
 
     def holders(self) -> str:
         """Who has it, as the end of a sentence."""
-        holders = ", ".join(self.host.openers(hold_file(self.at)))
+        holders = ", ".join(self.host.users_of(hold_file(self.at)))
         return f": {holders}" if holders else ""
 
     def renew(self) -> None:

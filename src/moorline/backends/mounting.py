@@ -83,5 +83,5 @@ def _is_still(host: Host, at: Path, mount: Mount) -> bool:
 
 
 def _busy(host: Host, at: Path, error: MoorlineError) -> Failed:
-    users = ", ".join(host.openers(at))
+    users = ", ".join(host.users_of(at))
     return Failed(f"{at} is still mounted: {error}" + (f"; in use by {users}" if users else ""))

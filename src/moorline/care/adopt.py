@@ -48,10 +48,10 @@ class Adopter:
 
     def disks(self, guest: str) -> list[Candidate]:
         found = guest_called(guest, self._hypervisor)
-        wished = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
+        wanted = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
         mounts = self._environment.mounts()
         return [
-            Candidate(disk, self._kind(disk.path, mounts), disk.mark in wished)
+            Candidate(disk, self._kind(disk.path, mounts), disk.mark in wanted)
             for disk in self._disks(found)
         ]
 
@@ -72,7 +72,7 @@ class Adopter:
         if target not in ("", disk.device):
             raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")
         id = volume or place.volume or disk.mark or _usable(disk.serial)
-        before, wish = self._admission.make(
+        before, attachment = self._admission.make(
             found.id,
             connection,
             format,
@@ -81,14 +81,14 @@ class Adopter:
             _options(disk, hands_off),
             hands_off=hands_off,
         )
-        steps = [] if hands_off or _is_marked(disk, wish) else ["mark"]
-        if wish == before:
+        steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
+        if attachment == before:
             steps = []
         else:
             if not dry_run:
-                wish = self._take(wish, disk.device if steps else "")
+                attachment = self._take(attachment, disk.device if steps else "")
             steps.append("adopt")
-        return Adoption(steps, view(wish, self._reconciler.observe(wish)))
+        return Adoption(steps, view(attachment, self._reconciler.observe(attachment)))
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
         row = self._admission.find(volume, guest)
@@ -109,12 +109,14 @@ class Adopter:
             self._note("released", row)
         return Adoption(["release"], told)
 
-    def _take(self, wish: Attachment, device: str) -> Attachment:
-        """Mark, then wish: a wish for a disk without a mark would plug it a second time."""
-        with self._reconciler.with_guest(wish.key.guest):
+    def _take(self, attachment: Attachment, device: str) -> Attachment:
+        """Mark, then record: an attachment of a disk without a mark would plug it twice."""
+        with self._reconciler.with_guest(attachment.key.guest):
             if device and self._environment.inventory is not None:
-                self._environment.inventory.mark(wish.key.guest, device, wish.key.volume)
-            row = self._records.put(wish)
+                self._environment.inventory.mark(
+                    attachment.key.guest, device, attachment.key.volume
+                )
+            row = self._records.put(attachment)
         self._note("adopted", row)
         return row
 
@@ -180,22 +182,23 @@ def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice) -> No
         raise Refused(f"{disk.device} is used as {disk.format}, and the connection says {format}")
 
 
-def _is_marked(disk: GuestDisk, wish: Attachment) -> bool:
-    """Whether the disk bears the mark of the wish. Raises Refused if it cannot."""
-    if disk.mark not in ("", wish.key.volume):
+def _is_marked(disk: GuestDisk, attachment: Attachment) -> bool:
+    """Whether the disk bears the mark of the attachment. Raises Refused if it cannot."""
+    if disk.mark not in ("", attachment.key.volume):
         raise Refused(
-            f"{disk.device} of {wish.guest_name} bears the mark of volume {disk.mark}",
+            f"{disk.device} of {attachment.guest_name} bears the mark of volume {disk.mark}",
             hint=f"--volume {disk.mark}",
         )
-    if not disk.mark and disk.serial not in ("", wish.key.volume):
+    if not disk.mark and disk.serial not in ("", attachment.key.volume):
         raise Refused(
-            f"{disk.device} of {wish.guest_name} has the serial {disk.serial}, by which the guest"
-            f" may know it, and the mark of volume {wish.key.volume} would replace it",
-            hint=f"--volume {disk.serial}, or take the serial away: virsh edit {wish.guest_name}",
+            f"{disk.device} of {attachment.guest_name} has the serial {disk.serial}, by which the"
+            f" guest may know it, and the mark of volume {attachment.key.volume} would replace it",
+            hint=f"--volume {disk.serial}, or take the serial away:"
+            f" virsh edit {attachment.guest_name}",
         )
     if not disk.mark and disk.running:
         raise Refused(
-            f"{disk.device} of {wish.guest_name} bears no mark, and a running guest's disk"
+            f"{disk.device} of {attachment.guest_name} bears no mark, and a running guest's disk"
             " cannot be given one",
             hint="stop the guest first",
         )

@@ -111,7 +111,7 @@ class Doctor:
         if guests is not None:
             found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
-            found += [findings.unwished_disk(*each) for each in unwished(rows, guests, released)]
+            found += [findings.unwanted_disk(*each) for each in unwanted(rows, guests, released)]
             found += self._links(rows, guests, look)
         found += self._hosts(rows, look.survey)
         # Volumes that share a link find the same.
@@ -119,7 +119,7 @@ class Doctor:
         return Diagnosis(list(reversed(once.values())), self._facts())
 
     def about(self, row: Attachment, survey: Survey) -> list[Finding]:
-        """What keeps one wish from coming true, by *survey*."""
+        """What keeps one attachment from coming true, by *survey*."""
         look = _Look(survey, self._environment.mounts)
         trouble = self._records.trouble(row.key)
         found = list(self._attachments([row], look, {trouble_key(row.key): trouble}))
@@ -132,16 +132,16 @@ class Doctor:
         return [*unreadable, *found, *self._paused(row)]
 
     def _paused(self, row: Attachment) -> Iterator[Finding]:
-        """What keeps the guest of a wish from going on."""
+        """What keeps the guest of an attachment from going on."""
         if self._environment.inventory is not None:
-            with suppress(MoorlineError):  # told of the wish itself
+            with suppress(MoorlineError):  # told of the attachment itself
                 found = self._environment.inventory.diagnose([])
                 yield from (each for each in found if each.subject == row.guest_name)
 
     def _attachments(
         self, rows: Sequence[Attachment], look: _Look, troubles: Mapping[str, Trouble | None]
     ) -> Iterator[Finding]:
-        """What is wrong with wishes; with their links alone if guests cannot be looked at."""
+        """What is wrong with attachments; with their links alone if guests cannot be looked at."""
         known = {guest.id: guest for guest in look.guests or ()}
         names = {guest.name for guest in known.values()}
         for row in rows:
@@ -154,16 +154,16 @@ class Doctor:
                 else:
                     yield from self._stale(row, guest)
                     seen = self._reconciler.observe(row, look.survey)
-                    yield from self._wish(row, seen, troubles.get(trouble_key(row.key)), look)
+                    yield from self._attachment(row, seen, troubles.get(trouble_key(row.key)), look)
             except Refused as e:
-                yield findings.refused_wish(row, str(e))
+                yield findings.refused_attachment(row, str(e))
             except MoorlineError as e:
-                yield findings.not_as_wished(row, str(e))
+                yield findings.not_as_wanted(row, str(e))
 
     def _in_hand(self) -> set[Key]:
         return {each.key for each in self._pending() if not each.tries}
 
-    def _wish(
+    def _attachment(
         self, row: Attachment, seen: Seen, trouble: Trouble | None, look: _Look
     ) -> Iterator[Finding]:
         step = next_step(row.want, seen)
@@ -180,10 +180,10 @@ class Doctor:
         elif why := self._replaced(row, seen):
             yield findings.replaced_image(row, why)
         elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
-            yield findings.refused_wish(row, trouble.message)
+            yield findings.refused_attachment(row, trouble.message)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
-            yield findings.not_as_wished(row, waits or f"the next step is to {step.value}")
+            yield findings.not_as_wanted(row, waits or f"the next step is to {step.value}")
 
     def _broken(self, row: Attachment, seen: Seen, step: Step) -> Iterator[Finding]:
         match seen.link:
@@ -230,11 +230,11 @@ class Doctor:
     def _links(
         self, rows: Sequence[Attachment], guests: Sequence[Guest], look: _Look
     ) -> Iterator[Finding]:
-        wished = {row.link for row in rows}
+        wanted = {row.link for row in rows}
         unsure = unknown_users(guests)  # who they are is a finding already
         for _, found in links(look.survey.links.backends):
-            if found.link in wished:
-                continue  # its wishes tell of it
+            if found.link in wanted:
+                continue  # its attachments tell of it
             if names := users(found.link, guests):
                 yield from (findings.unmanaged_disk(found.link, name) for name in names)
                 continue
@@ -257,7 +257,7 @@ class Doctor:
             try:
                 backend = survey.links.backend(kind)
             except MoorlineError:
-                continue  # its wishes are told as refused
+                continue  # its attachments are told as refused
             if isinstance(backend, Diagnosing):
                 yield from backend.diagnose()
             if isinstance(backend, Discovering):
@@ -315,28 +315,28 @@ def _told(backend: Discovering) -> Sequence[Found]:
 def strays(
     backends: Backends, rows: Sequence[Attachment], guests: Sequence[Guest]
 ) -> Iterator[tuple[Discovering, Found]]:
-    """Links that no wish and no guest, running or stopped, is known to need."""
-    wished = {row.link for row in rows}
+    """Links that no attachment and no guest, running or stopped, is known to need."""
+    wanted = {row.link for row in rows}
     for backend, found in links(backends):
-        if found.link not in wished and not users(found.link, guests):
+        if found.link not in wanted and not users(found.link, guests):
             yield backend, found
 
 
-def unwished(
+def unwanted(
     rows: Sequence[Attachment],
     guests: Sequence[Guest],
     released: Mapping[tuple[str, str], str],
 ) -> Iterator[tuple[Guest, VolumeId]]:
-    """Disks of ours that no wish asks for. *released*: as :meth:`Records.released`.
+    """Disks of ours that no attachment asks for. *released*: as :meth:`Records.released`.
 
     Others mark their disks alike (Nova, oVirt): what bears the mark and was never ours is theirs,
-    and so is everything where somebody else plugs the disks of even one wish.
+    and so is everything where somebody else plugs the disks of even one attachment.
     """
     if any(row.hands_off for row in rows):
         return
-    wished = {(row.key.guest, row.key.volume) for row in rows}
+    wanted = {(row.key.guest, row.key.volume) for row in rows}
     for guest in guests:
         for volume, disk in guest.disks.items():
             key: tuple[str, str] = guest.id, volume
-            if key not in wished and released.get(key) == disk.source:
+            if key not in wanted and released.get(key) == disk.source:
                 yield guest, volume

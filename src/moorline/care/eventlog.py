@@ -86,7 +86,7 @@ class EventLog:
         self._note("", _SEEN, message, volume=volume, guest=guest, link=link, seconds=0.0)
 
     def noted(self, row: Attachment, trouble: Trouble) -> None:
-        """Note what keeps a wish waiting, unless a step has just told it; as :meth:`took`."""
+        """Note what keeps an attachment waiting, unless a step just told it; as :meth:`took`."""
         guest = row.guest_name or row.key.guest
         told = (row.key.volume, guest, row.link)
         if any(key[1:] == told and key[0] for key in self._repeating(trouble.message)):

@@ -97,6 +97,6 @@ def _failures(tried: Sequence[EventLogEntry]) -> int:
 
 
 def _command(finding: Finding, row: Attachment) -> str:
-    if finding.check == "refused-wish":  # what is to be cured is said: else take it back
+    if finding.check == "refused-attachment":  # what is to be cured is said: else take it back
         return command("moorline", "detach", row.guest_name or row.key.guest, row.key.volume)
     return finding.next

@@ -49,7 +49,7 @@ def written_beneath(link: str, why: str) -> Finding:
 
 
 def lost_guest(row: Attachment, *, made_anew: bool) -> Finding:
-    """The guest of a wish is gone. *made_anew*: another has its name now."""
+    """The guest of an attachment is gone. *made_anew*: another has its name now."""
     who = row.guest_name
     if made_anew:
         who = f"an earlier guest of the name {row.guest_name} ({row.key.guest})"
@@ -57,7 +57,7 @@ def lost_guest(row: Attachment, *, made_anew: bool) -> Finding:
         "lost-guest",
         row.key.volume,
         f"volume {row.key.volume} is wanted on {who}, which is not there any more",
-        "the wish cannot come true, and keeps its link"
+        "the attachment cannot come true, and keeps its link"
         + ("; the guest that has the name now is another one, and can have it then" * made_anew),
         command(
             "moorline",
@@ -80,21 +80,21 @@ def unreadable_guest(guest: Guest) -> Finding:
     )
 
 
-def refused_wish(row: Attachment, why: str) -> Finding:
-    """A wish cannot come true as things are."""
+def refused_attachment(row: Attachment, why: str) -> Finding:
+    """An attachment cannot come true as things are."""
     return Finding(
-        "refused-wish",
+        "refused-attachment",
         row.key.volume,
         f"volume {row.key.volume} on {row.guest_name}: {why}",
-        "the wish cannot come true as things are: cure what is said, or take the wish back",
+        "the attachment cannot come true as things are: cure what is said, or detach it",
         command("moorline", "explain", row.key.volume),
     )
 
 
-def not_as_wished(row: Attachment, why: str) -> Finding:
-    """A wish is not served yet."""
+def not_as_wanted(row: Attachment, why: str) -> Finding:
+    """An attachment is not served yet."""
     return Finding(
-        "not-as-wished",
+        "not-as-wanted",
         row.key.volume,
         f"volume {row.key.volume} is not yet {row.want} on {row.guest_name}: {why}",
         "an agent goes on with it by itself; without one, a command must",
@@ -171,7 +171,7 @@ def other_disk(row: Attachment, seen: Seen) -> Finding:
         "other-disk",
         row.key.volume,
         seen.elsewhere,
-        "the guest works on another file than the one that is wished, and what it writes is there:"
+        "the guest works on another file than the one that is wanted, and what it writes is there:"
         " who detaches the volume and attaches it again has it as it was before",
         command("virsh", "domblklist", "--details", row.guest_name),
     )
@@ -212,10 +212,10 @@ def wrong_mount(link: str, why: str) -> Finding:
     )
 
 
-def unwished_disk(guest: Guest, volume: VolumeId) -> Finding:
-    """A disk of ours stays without a wish."""
+def unwanted_disk(guest: Guest, volume: VolumeId) -> Finding:
+    """A disk of ours stays without an attachment."""
     return Finding(
-        "unwished-disk",
+        "unwanted-disk",
         f"{guest.name}/{volume}",
         f"{guest.name} has volume {volume} as {guest.disks[volume].device}"
         f" ({guest.disks[volume].source}); it was released, and stays",
@@ -230,7 +230,7 @@ def leaked_link(found: Found) -> Finding:
     return Finding(
         "leaked-link",
         found.link,
-        f"{found.link} is connected, and no wish and no guest needs it",
+        f"{found.link} is connected, and no attachment and no guest needs it",
         "it keeps a client running, and the share busy",
         "moorline repair",
     )
@@ -260,11 +260,11 @@ def mounted_elsewhere(found: Found) -> Finding:
 
 
 def unmanaged_disk(link: str, guest: str) -> Finding:
-    """A guest uses a link of ours without a wish."""
+    """A guest uses a link of ours without an attachment."""
     return Finding(
         "unmanaged-disk",
         f"{guest} on {link}",
-        f"{guest} has a disk on {link}, which nobody wished",
+        f"{guest} has a disk on {link}, which nobody wanted",
         "the link is left alone for the guest's sake, but nobody mounts it after a reboot",
         command("moorline", "adopt", guest),
     )

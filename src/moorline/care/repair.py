@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorline.care.doctor import Environment, links, strays, unwished
+from moorline.care.doctor import Environment, links, strays, unwanted
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.usage import unknown_users, users
@@ -53,7 +53,7 @@ class Repairer:
         made = []
         if disks:
             going = []
-            for guest, volume in unwished(rows, guests, self._records.released()):
+            for guest, volume in unwanted(rows, guests, self._records.released()):
                 disk = guest.disks[volume]
                 due = Repair("detach", f"{guest.name}/{volume}", disk.device, disk.source)
                 if not boot_disks and (why := self._vital(guest, disk)):
@@ -118,9 +118,9 @@ class Repairer:
         try:
             # Nobody connects it while we look once more whether it is needed.
             with self._reconciler.with_link(found.link):
-                wished = {row.link for row in self._records.all()}
+                wanted = {row.link for row in self._records.all()}
                 guests = self._survey()
-                if found.link in wished or users(found.link, guests):
+                if found.link in wanted or users(found.link, guests):
                     return replace(due, problem="it is needed by now")
                 if unsure := unknown_users(guests):
                     return replace(due, problem=f"it may be needed: {'; '.join(unsure)}")

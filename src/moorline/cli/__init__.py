@@ -28,7 +28,7 @@ from moorline.cli.state import state
 EPILOG = """
 \b
 Exit codes:
-  0  done, or already so       5  failed; the wish is kept, repeat to go on
+  0  done, or already so       5  failed; the attachment is kept, repeat to go on
   1  a defect of Moorline      6  uncertain: it may have happened, look again
   2  wrong usage               7  not ours: a person must decide
   3  refused; nothing changed  8  busy: another command owns this host's state

@@ -91,6 +91,6 @@ def release(given: Common, guest: str, volume: str, dry_run: bool) -> None:
 
 def _row(candidate: Candidate) -> tuple[str, ...]:
     disk = candidate.disk
-    whose = "wished" if candidate.wished else f"marked {disk.mark}" if disk.mark else "no mark"
+    whose = "wanted" if candidate.wanted else f"marked {disk.mark}" if disk.mark else "no mark"
     lies_on = candidate.backend or "no mount of ours"
     return disk.device, disk.format, disk.path, lies_on, whose

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from moorline.cli.common import (
-    LONGEST_TIMEOUT,
+    LONGEST_TIMEOUT_SECONDS,
     Common,
     F,
     common,
@@ -23,7 +23,7 @@ from moorline.cli.output import table
 from moorline.core.untrusted import parse
 from moorline.errors import Failed, Refused
 from moorline.model import DiskOptions, Format, Level
-from moorline.ports.api import DEFAULT_TIMEOUT
+from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome
 
 _MOST = 256 << 10
@@ -82,7 +82,7 @@ def named(
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT),
+    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT_SECONDS),
     metavar="SECONDS",
     help="How long to go on trying; default: 60, or until the same step fails for about 10.",
 )
@@ -115,7 +115,7 @@ def attach(
     what = named(volume_url, connection, format_)
     if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    patience = DEFAULT_TIMEOUT if timeout is None else timeout
+    patience = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
     with given.open(own=not dry_run, patience=patience, first=True) as moorline:
         outcome = moorline.attachments.attach(
             guest,
@@ -163,11 +163,11 @@ def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool
 
 @click.command()
 @volume_argument
-@click.option("--guest", metavar="GUEST", help="Only the wish for this guest.")
+@click.option("--guest", metavar="GUEST", help="Only the attachment for this guest.")
 @dry_run_option
 @common
 def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None:
-    """Drop a wish whose disk and link are provably gone.
+    """Drop an attachment whose disk and link are provably gone.
 
     For guests that were deleted while a volume was wanted on them. Refused
     while anything of it is still there; `moorline detach` takes that away.
@@ -189,7 +189,7 @@ def sweep(given: Common) -> None:
     """Bring every attachment as far as it goes without waiting.
 
     For a timer where no agent runs, and after a crash. Exits 5 and lists what
-    is not as wished if anything is left.
+    is not as wanted if anything is left.
 
     \b
     Example:
@@ -200,7 +200,7 @@ def sweep(given: Common) -> None:
     given.tell(left, table(left) if left else "")
     if left:
         count = len(left)
-        raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wished yet")
+        raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wanted yet")
 
 
 def read_connection(path: Path) -> Mapping[str, Any]:

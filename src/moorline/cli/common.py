@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
-LONGEST_TIMEOUT = 86400.0
+LONGEST_TIMEOUT_SECONDS = 86400.0
 """Seconds; an agent takes no longer one either."""
 _PERCENT = re.compile(r": (100|[0-9]{1,2}) %$")
 _LOCK_POLL_SECONDS = 0.5
@@ -37,7 +37,7 @@ _LOCK_POLL_SECONDS = 0.5
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT),
+    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT_SECONDS),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -216,7 +216,7 @@ def common(command: F) -> Callable[..., Any]:
         # Not readable is for the store to say: it is Denied, not wrong usage.
         type=click.Path(file_okay=False, readable=False, path_type=Path),
         envvar="MOORLINE_STATE_DIR",
-        help="Where the wishes are kept.",
+        help="Where the attachments are kept.",
     )
     @click.option(
         "--hypervisor",
@@ -255,7 +255,7 @@ def common(command: F) -> Callable[..., Any]:
             progress.end()
             _end_unprinted(e)
         except KeyboardInterrupt:
-            complain("moorline: interrupted; a wish that was recorded is kept")
+            complain("moorline: interrupted; an attachment that was recorded is kept")
             sys.exit(EXIT_INTERRUPTED)
         finally:
             progress.end()

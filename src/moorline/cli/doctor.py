@@ -66,7 +66,7 @@ def explain(given: Common, volume: str) -> None:
 @dry_run_option
 @common
 def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
-    """Take away links that no wish and no guest needs, and empty mount points.
+    """Take away links that no attachment and no guest needs, and empty mount points.
 
     Says what it is about to do before it does anything. Whatever cannot be
     told is left alone. Exits 5 if something was not done.
@@ -134,7 +134,7 @@ def _sentences(it: Explanation) -> str:
     """An explanation as a person would give it."""
     told = [f"Volume {it.volume} is wanted {it.wanted} on {it.guest}, and is seen {it.seen}."]
     if it.step == "nothing":
-        told.append("It is as wished: nothing waits.")
+        told.append("It is as wanted: nothing waits.")
     else:
         told.append(_waits(it) if it.waits_for else f"The next step is to {it.step}.")
     held = ", ".join(it.held_by)

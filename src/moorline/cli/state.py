@@ -78,7 +78,7 @@ def _text(told: Ownership, belongs: str) -> str:
     whose = its or told.now
     lines = [
         f"the state {belongs} to host {whose.host} and the hypervisor {whose.hypervisor}"
-        f" ({told.wishes} wishes)"
+        f" ({told.attachments} attachments)"
     ]
     if told.recorded is None:
         lines.append("it was not recorded before whose it is")

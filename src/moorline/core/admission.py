@@ -1,4 +1,4 @@
-"""From what a caller asks to a wish that may be recorded, or a refusal."""
+"""From what a caller asks to an attachment that may be recorded, or a refusal."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Place:
     id: str
     """Of the storage, where it has no other: derived from what it is called, not where it is."""
     former: str
-    """As older wishes have it: derived from where the link is."""
+    """As older attachments have it: derived from where the link is."""
     name: str
     shares: frozenset[str]
     """What its share is called; empty: the link says it all."""
 
 
 class Admission:
-    """Makes wishes, and finds the ones that are recorded."""
+    """Makes attachments, and finds the ones that are recorded."""
 
     def __init__(self, records: Records, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
         self._records = records
@@ -73,10 +73,10 @@ class Admission:
         *,
         hands_off: bool = False,
     ) -> tuple[Attachment | None, Attachment]:
-        """Return the wish that stands for this guest and volume, if any, and the new one.
+        """Return the attachment that stands for this guest and volume, if any, and the new one.
 
         *hands_off*: *guest* is an id, and need not be defined yet.
-        Raises Refused if it is malformed or clashes with another wish,
+        Raises Refused if it is malformed or clashes with another attachment,
         NotFound if there is no such guest. Nothing is recorded.
         """
         place = self.admit(connection, format)
@@ -87,7 +87,7 @@ class Admission:
         there = self._at(place, rows)
         known = there[0] if there else None
         key = Key(self._records.host, _volume_id(volume, place, known), machine.id)
-        wish = Attachment(
+        attachment = Attachment(
             key=key,
             guest_name=machine.name,
             backend=place.backend,
@@ -101,18 +101,21 @@ class Admission:
             link_only=level < Level.ATTACHED,
         )
         before = next((row for row in rows if row.key == key), None)
-        refuse_clashes(wish, rows)
-        return before, merge(before, wish)
+        refuse_clashes(attachment, rows)
+        return before, merge(before, attachment)
 
-    def refuse_anothers_disk(self, before: Attachment | None, wish: Attachment) -> None:
+    def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> None:
         """Refuse to take for ours what bears the mark though we were never asked to plug it.
 
-        *before*, *wish*: as :meth:`make` returns them. Raises Refused, Unavailable, Uncertain.
+        *before*, *attachment*: as :meth:`make` returns them. Raises Refused, Unavailable,
+        Uncertain.
         """
-        if wish.link_only or (before is not None and not before.link_only):
+        if attachment.link_only or (before is not None and not before.link_only):
             return
         try:
-            self.released_disk(GuestName(wish.key.guest, wish.guest_name), wish.key.volume)
+            self.released_disk(
+                GuestName(attachment.key.guest, attachment.guest_name), attachment.key.volume
+            )
         except NotOurs as e:
             raise Refused(e.message, hint=e.hint) from e
 
@@ -158,7 +161,7 @@ class Admission:
         return Place(kind, connection, link, volume, id, former, parsed.name, shares)
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
-        """Return the recorded wish for *volume* on *guest* (name or id), if there is one.
+        """Return the recorded attachment for *volume* on *guest* (name or id), if there is one.
 
         *volume*: as of :meth:`of`, or its device in that guest, for which the
         hypervisor is asked. *hands_off*: both are ids, and the hypervisor need not
@@ -209,7 +212,7 @@ class Admission:
         return [row for row in rows if row.key.volume == id]
 
     def unrecorded(self, volume: str, guest: GuestName) -> VolumeId:
-        """Return the id of what a person calls *volume*, and is not wished on *guest*.
+        """Return the id of what a person calls *volume*, and is not wanted on *guest*.
 
         It may be a disk of the guest all the same, which is looked at. A whole id
         that is neither is returned as well: its volume is gone, or somewhere else.

@@ -1,4 +1,4 @@
-"""What a new wish may not change of the one that stands, and may not contradict of others."""
+"""What a new attachment may not change of the one that stands, and may not contradict of others."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from moorline.model import Attachment, DiskOptions, Level
 _SPOKEN = {"readonly": "read-only", "boot": "the place in the boot order"}
 
 
-def merge(before: Attachment | None, wish: Attachment) -> Attachment:
-    """Let a repeated wish raise the level of the one that stands, never lower it."""
+def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
+    """Let a repeated attachment raise the level of the one that stands, never lower it."""
     if before is None:
-        return wish
-    wish = replace(wish, link_only=before.link_only and wish.link_only)
-    if before.link != wish.link:
+        return attachment
+    attachment = replace(attachment, link_only=before.link_only and attachment.link_only)
+    if before.link != attachment.link:
         raise Refused(
-            f"volume {wish.key.volume} is connected at {before.link}, and this connection"
-            f" or configuration puts it at {wish.link}",
+            f"volume {attachment.key.volume} is connected at {before.link}, and this connection"
+            f" or configuration puts it at {attachment.link}",
             hint="name it as it was named, or detach it first",
         )
     if before.want is Level.ABSENT:
-        return replace(wish, revision=before.revision)
-    if before.hands_off != wish.hands_off:
+        return replace(attachment, revision=before.revision)
+    if before.hands_off != attachment.hands_off:
         raise Refused(
-            f"volume {wish.key.volume} is wanted on {wish.guest_name} already,"
+            f"volume {attachment.key.volume} is wanted on {attachment.guest_name} already,"
             " and somebody else plugs its disk",
             hint="detach it where it was attached",
         )
-    if before.options != wish.options:
+    if before.options != attachment.options:
         raise Refused(
-            f"volume {wish.key.volume} is wanted on {wish.guest_name} with other options:"
-            f" {_differences(before.options, wish.options)}",
+            f"volume {attachment.key.volume} is wanted on {attachment.guest_name} with other"
+            f" options: {_differences(before.options, attachment.options)}",
             hint="detach it first, or attach it as it is wanted",
         )
-    want = max(before.want, wish.want)
-    return replace(wish, want=want, since=before.since, revision=before.revision)
+    want = max(before.want, attachment.want)
+    return replace(attachment, want=want, since=before.since, revision=before.revision)
 
 
-def refuse_clashes(wish: Attachment, rows: Sequence[Attachment]) -> None:
+def refuse_clashes(attachment: Attachment, rows: Sequence[Attachment]) -> None:
     """One storage has one id, one id has one storage, and one guest that writes."""
     for other in rows:
-        same_id = other.key.volume == wish.key.volume
-        same_place = other.place == wish.place
-        guest = _called(other, wish)
+        same_id = other.key.volume == attachment.key.volume
+        same_place = other.place == attachment.place
+        guest = _called(other, attachment)
         who = f"volume {other.key.volume} of {guest}"
         if same_id and not same_place:
-            raise Refused(f"the id {wish.key.volume} belongs to another storage: {who}")
+            raise Refused(f"the id {attachment.key.volume} belongs to another storage: {who}")
         if same_place and not same_id:
             raise Refused(f"the same storage is known under another id: {who}")
-        if not same_id or other.key == wish.key:
+        if not same_id or other.key == attachment.key:
             continue
-        if not (other.options.shared and wish.options.shared):
+        if not (other.options.shared and attachment.options.shared):
             raise Refused(
-                f"volume {wish.key.volume} is wanted on {guest} already",
-                hint=_detach_first(other, wish),
+                f"volume {attachment.key.volume} is wanted on {guest} already",
+                hint=_detach_first(other, attachment),
             )
 
 
-def _called(other: Attachment, wish: Attachment) -> str:
+def _called(other: Attachment, attachment: Attachment) -> str:
     """The other's guest. One that was made anew under its name is not the one that had it."""
-    if other.guest_name != wish.guest_name or other.key.guest == wish.key.guest:
+    if other.guest_name != attachment.guest_name or other.key.guest == attachment.key.guest:
         return other.guest_name
     return f"an earlier guest of the name {other.guest_name} ({other.key.guest})"
 
 
-def _detach_first(other: Attachment, wish: Attachment) -> str:
-    if other.guest_name == wish.guest_name:
+def _detach_first(other: Attachment, attachment: Attachment) -> str:
+    if other.guest_name == attachment.guest_name:
         return "detach it from that first: " + shlex.join(
             ["moorline", "detach", other.key.guest, other.key.volume]
         )

@@ -1,4 +1,4 @@
-"""Which of a guest's disks is a volume's, and whether it is what is wished. Pure."""
+"""Which of a guest's disks is a volume's, and whether it is what is wanted. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_disk(row: Attachment, disks: Mapping[VolumeId, Disk]) -> Disk:
 
 
 def is_somebody_elses(row: Attachment) -> bool:
-    """Whether a disk that bears its mark is none of ours: only its link was ever wished."""
+    """Whether a disk that bears its mark is none of ours: only its link was ever wanted."""
     return row.hands_off or row.link_only
 
 
@@ -36,7 +36,7 @@ def path_of(link: Link) -> str:
 
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
-    """Say why *disk* is not the volume that *link* leads to, as it is wished; mostly ''."""
+    """Say why *disk* is not the volume that *link* leads to, as it is wanted; mostly ''."""
     if disk.stale:
         return disk.stale
     there = path_of(link)
@@ -84,7 +84,7 @@ def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
 
 
 def _otherwise(use: Use, form: str, options: DiskOptions) -> str:
-    """Say how a disk is plugged otherwise than it is wished. What is not told agrees."""
+    """Say how a disk is plugged otherwise than it is wanted. What is not told agrees."""
     if form and use.format and use.format != form:
         # Read as another format, its data is garbage, or names files that it should not.
         return f"the guest's disk of this volume is {use.format}, not {form}"

@@ -1,4 +1,4 @@
-"""Pass after pass until an attachment is as wished, or the time is over."""
+"""Pass after pass until an attachment is as wanted, or the time is over."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }
-_SAME = 5
+_REPEATED_FAILURES = 5
 """Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
-_SAME_FOR = 10.0
+_REPEATED_FAILURE_SECONDS = 10.0
 """...if they go on for so many seconds: what is restarted is mostly back by then."""
 
 
@@ -88,7 +88,7 @@ class _Attempt:
         until = self.clock.now() + delay
         if until >= self.end or self._fails_alike(error, until):
             family = Uncertain if isinstance(error, Uncertain) else Failed
-            kept = "" if self.candidate else "the wish is kept: "
+            kept = "" if self.candidate else "the attachment is kept: "
             raise family(
                 self.unfinished(why),
                 hint=f"{kept}repeat the command to go on,"
@@ -111,7 +111,10 @@ class _Attempt:
         self.failed.append((self.trying, self.clock.now()))
         if self.stubborn or self.row.want is Level.ABSENT:
             return False
-        return len(self.failed) >= _SAME and until - self.failed[0][1] >= _SAME_FOR
+        return (
+            len(self.failed) >= _REPEATED_FAILURES
+            and until - self.failed[0][1] >= _REPEATED_FAILURE_SECONDS
+        )
 
     def unfinished(self, why: str) -> str:
         """Say what is not done, and why."""
@@ -122,7 +125,7 @@ class _Attempt:
 
 @contextmanager
 def nothing_recorded() -> Iterator[None]:
-    """What cannot be told in here changed nothing: say so, as "failed" promises a wish.
+    """What cannot be told in here changed nothing: say so, as "failed" promises an attachment.
 
     Raises Unavailable instead of Uncertain, and of Failed but for Busy and Conflict.
     """
@@ -137,7 +140,7 @@ def nothing_recorded() -> Iterator[None]:
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Raise Failed instead of Unavailable, which would say that no wish stands."""
+    """Raise Failed instead of Unavailable, which would say that no attachment stands."""
     try:
         yield
     except Unavailable as e:
@@ -160,12 +163,12 @@ class Driver:
         *,
         stubborn: bool = True,
     ) -> tuple[list[Step], Pass]:
-        """Take steps until *row* is as wished; return them and the last pass.
+        """Take steps until *row* is as wanted; return them and the last pass.
 
         Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
-        seconds are over; not *stubborn*: Failed also where the same step of a wish
+        seconds are over; not *stubborn*: Failed also where the same step of an attachment
         that comes has failed again and again for some seconds.
-        The wish stands in each case, its trouble noted.
+        The attachment stands in each case, its trouble noted.
         """
         with recorded():
             return self._drive(self._attempt(row, timeout, progress, stubborn=stubborn))
@@ -184,29 +187,31 @@ class Driver:
     def record(
         self,
         before: Attachment | None,
-        wish: Attachment,
+        attachment: Attachment,
         timeout: float = 60.0,
         progress: Progress = no_progress,
         *,
         stubborn: bool = True,
     ) -> tuple[Attachment, list[Step]]:
-        """Write *wish* in the place of *before*; return it as it is recorded, and the steps.
+        """Write *attachment* in the place of *before*; return it as it is recorded, and the steps.
 
         Where *before* stands and has another connection, that one stays until the
         new one has linked the volume, its image was verified, and it agrees with the
         disk that is plugged: a connection that does not work would lose the one that
         does. Raises as :meth:`settle`, with *before* recorded as it was.
         """
-        if wish == before:
+        if attachment == before:
             return before, []
         steps: list[Step] = []
-        if before and before.want > Level.ABSENT and before.connection != wish.connection:
-            attempt = self._attempt(wish, timeout, progress, candidate=True, stubborn=stubborn)
+        if before and before.want > Level.ABSENT and before.connection != attachment.connection:
+            attempt = self._attempt(
+                attachment, timeout, progress, candidate=True, stubborn=stubborn
+            )
             steps = self._drive(attempt)[0]
-        return self._records.put(wish), steps
+        return self._records.put(attachment), steps
 
     def withdraw(self, row: Attachment, before: Attachment | None) -> None:
-        """Put a refused wish back to what was *before* it, so that it leaves nothing behind."""
+        """Put a refused attachment back to what was *before* it: it leaves nothing behind."""
         row = replace(before, revision=row.revision) if before else gone(row)
         try:
             self.settle(self._records.put(row), timeout=10.0)
@@ -287,7 +292,7 @@ class Driver:
         return done
 
     def _note(self, attempt: _Attempt, error: MoorlineError, step: Step | None = None) -> None:
-        if not attempt.candidate:  # the wish that stands has no such trouble
+        if not attempt.candidate:  # the attachment that stands has no such trouble
             self.note(attempt.row, error, step)
 
     def _finish(self, attempt: _Attempt, done: Pass) -> tuple[list[Step], Pass]:
@@ -309,5 +314,5 @@ def unfinished(row: Attachment, why: str) -> str:
 
 
 def gone(row: Attachment) -> Attachment:
-    """The wish as it was when it was dropped."""
+    """The attachment as it was when it was dropped."""
     return replace(row, want=Level.ABSENT)

@@ -17,7 +17,7 @@ class Links:
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
         self._parsed: dict[Key, tuple[Attachment, Any]] = {}
-        """Connections that were parsed already: the same wish reads the same."""
+        """Connections that were parsed already: the same attachment reads the same."""
 
     def by(self, backends: Backends) -> Links:
         """The same links, asked of other instances of the same back ends."""
@@ -54,7 +54,7 @@ def _parse(row: Attachment, backend: StorageBackend[Any]) -> Any:
     if (now := backend.link_name(connection)) == row.link:
         return connection
     if isinstance(backend, Placing):
-        # The wish says where it is; the options, where new ones come. Served under the new
+        # The attachment says where it is; the options, where new ones come. Served under the new
         # name, the link under the old one would leak, and its guests name the old path.
         return backend.at(connection, row.link)
     raise Refused(

@@ -12,7 +12,7 @@ from moorline.errors import Busy
 class Locks:
     """One worker at a time for each name; other names are not delayed.
 
-    A lane whose worker is stuck turns others away after *patience* seconds
+    A lock whose worker is stuck turns others away after *patience* seconds
     instead of collecting them.
     """
 

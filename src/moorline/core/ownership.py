@@ -45,7 +45,7 @@ class Ownership:
     recorded: Identity | None
     """None: nobody has owned it yet."""
     now: Identity
-    wishes: int
+    attachments: int
     steps: list[str]
     """``rename``, ``rebind``; none if nothing is to be done."""
 
@@ -100,7 +100,7 @@ class Owner:
             raise Refused(
                 f"{known.hypervisor} is another than the one that the state belongs to"
                 f" ({uuid}, not {known.uuid})",
-                hint="`moorline state rebind` if the guests of its wishes are on this one now",
+                hint="`moorline state rebind` if the guests of its attachments are on this one now",
             )
         if own and not known.uuid:
             try:
@@ -129,7 +129,9 @@ class Owner:
         others = [each for each in self._entries() if _host_of(each.key) != name]
         hosts = self._hosts()
         if name in hosts and len(hosts) > 1 and not interrupted:
-            raise Refused(f"the state has wishes of {name} and of others: which are to be kept?")
+            raise Refused(
+                f"the state has attachments of {name} and of others: which are to be kept?"
+            )
         done = before is not None and before.host == name and not others and not interrupted
         told = Ownership(before, replace(before or now, host=name), sum(hosts.values()), [])
         if done or dry_run:
@@ -164,7 +166,7 @@ class Owner:
         return replace(now, host=others[0]) if others else now
 
     def _hosts(self) -> Counter[str]:
-        """How many wishes there are of each host."""
+        """How many attachments there are of each host."""
         kept = (each.key for each in self._entries())
         return Counter(_host_of(key) for key in kept if _kind_of(key) == _DESIRED)
 
@@ -215,7 +217,8 @@ def _host_of(key: str) -> str:
 def _refuse_other(known: Identity, now: Identity) -> None:
     if known.host != now.host:
         raise Refused(
-            f"the state belongs to host {known.host}, not {now.host}: its wishes would not be seen",
+            f"the state belongs to host {known.host}, not {now.host}:"
+            " its attachments would not be seen",
             hint=f"give [DEFAULT] host = {known.host}, or `moorline state rename"
             f" {shlex.quote(now.host)}` if it is this host",
         )
@@ -223,7 +226,7 @@ def _refuse_other(known: Identity, now: Identity) -> None:
         raise Refused(
             f"the state belongs to the hypervisor {known.hypervisor}, not {now.hypervisor}",
             hint="name that one, or another --state-dir; `moorline state rebind` if the guests of"
-            " its wishes are on this one now",
+            " its attachments are on this one now",
         )
     if known.machine and now.machine and known.machine != now.machine:
         raise Refused(

@@ -10,7 +10,7 @@ from moorline.model import Key, Level
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A wish that is not as wished yet, as far as is known."""
+    """An attachment that is not as wanted yet, as far as is known."""
 
     key: Key
     want: Level
@@ -21,7 +21,7 @@ class Pending:
     why: str
     """Why it waits; '' if it was not tried yet."""
     age: float
-    """Seconds since it was found not to be as wished."""
+    """Seconds since it was found not to be as wanted."""
     running: bool
     """Whether a pass for it is under way."""
 

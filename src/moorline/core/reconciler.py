@@ -58,7 +58,7 @@ class Pass:
 
     step: Step
     row: Attachment | None
-    """None: there is no such wish."""
+    """None: there is no such attachment."""
     seen: Seen
     reason: str = ""
     """Why nothing can be done now (WAIT, PARK)."""
@@ -116,7 +116,7 @@ class Reconciler:
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
-        # lane. Never both locks at once: their order would deadlock.
+        # lock. Never both locks at once: their order would deadlock.
         with self._locks.hold(f"link {done.row.link}"):
             return self._pass(key, about_to, on_link=True)
 
@@ -138,7 +138,7 @@ class Reconciler:
     def prepare(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
         """Take the next step for the link of *row*, which is not recorded.
 
-        Its guest is looked at and left alone: the wish that stands for it does not
+        Its guest is looked at and left alone: the attachment that stands for it does not
         change. A pass that has nothing to do with the link takes no step.
         """
         with self._locks.hold(f"link {row.link}"):
@@ -212,7 +212,7 @@ class Reconciler:
     def verify(self, row: Attachment) -> DiskSource:
         """Check that its volume may be given to its guest, and return what may be opened.
 
-        Raises as the back end's verify, and Refused if another guest or wish has its file.
+        Raises as the back end's verify, and Refused if another guest or attachment has its file.
         """
         backend, connection = self._links.parsed(row)
         source = backend.verify(connection)
@@ -247,7 +247,7 @@ class Reconciler:
             return Usage(Held.UNKNOWN, unsure=str(e))
         if leaving and row.hands_off:
             # Forgotten while its own guest still names it, nobody would disconnect it later.
-            # Where another wish keeps the link, only its own path matters.
+            # Where another attachment keeps the link, only its own path matters.
             others = survey.others(row)
             what = path_of(link) or row.link if others else row.link
             own = usage(what, [guest for guest in guests if guest.id == row.key.guest])
@@ -264,7 +264,7 @@ class Reconciler:
     def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool) -> Pass:
         row = self._records.get(key)
         if row is None:
-            return Pass(Step.NOTHING, None, Seen(Unknown("there is no such wish")))
+            return Pass(Step.NOTHING, None, Seen(Unknown("there is no such attachment")))
         return self._serve(row, about_to, on_link=on_link)
 
     def _serve(self, row: Attachment, about_to: AboutTo, *, on_link: bool) -> Pass:
@@ -304,7 +304,7 @@ class Reconciler:
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)
-        with suppress(Conflict):  # a newer wish: the next pass serves it
+        with suppress(Conflict):  # a newer attachment: the next pass serves it
             self._records.forget(row)
 
     def _tidy(self, row: Attachment, seen: Seen) -> None:

@@ -1,4 +1,4 @@
-"""Attachments in the store: the wishes of this host, and what went wrong with them."""
+"""Attachments in the store: the attachments of this host, and what went wrong with them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Records:
         return [self._decode(entry) for entry in entries]
 
     def changes(self, stop: threading.Event) -> Iterator[Attachment | None]:
-        """Tell each wish that is made or changed from now on, until *stop* is set.
+        """Tell each attachment that is made or changed from now on, until *stop* is set.
 
         None: what was before is not told (at first, and after a gap), so list.
         May block for the store's poll time. Raises Unavailable.
@@ -68,7 +68,7 @@ class Records:
                         yield self._decode(event.entry)
 
     def put(self, attachment: Attachment) -> Attachment:
-        """Write a wish. Raises Conflict if it changed since it was read."""
+        """Write an attachment. Raises Conflict if it changed since it was read."""
         at = _desired(attachment.key)
         value = self._codec.encode(at, attachment)
         revision = self._store.commit(
@@ -77,14 +77,14 @@ class Records:
         return replace(attachment, revision=revision)
 
     def forget(self, attachment: Attachment) -> None:
-        """Drop a wish and its trouble. Raises Conflict if it changed since it was read."""
+        """Drop an attachment and its trouble. Raises Conflict if it changed since it was read."""
         at = _desired(attachment.key)
         self._store.commit(
             [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
         )
 
     def release(self, attachment: Attachment, path: str) -> None:
-        """Drop a wish as :meth:`forget` does, and keep that its disk *path* was ours ('': none)."""
+        """Drop an attachment as :meth:`forget` does; keep its disk's *path* as ours ('': none)."""
         at, released = _desired(attachment.key), _released(attachment.key)
         kept = json.dumps({"path": path}).encode()
         self._store.commit(
@@ -93,7 +93,7 @@ class Records:
         )
 
     def released(self) -> Mapping[tuple[str, str], str]:
-        """The paths of disks that were ours and stay without a wish, by guest and volume.
+        """The paths of disks that were ours and stay without an attachment, by guest and volume.
 
         The disk that is there is that one if it bears the mark and is that path.
         """
@@ -105,7 +105,7 @@ class Records:
         self._store.commit([], [Delete(_released(Key(self.host, volume, guest)))])
 
     def unrecorded(self, guest: GuestName, volume: VolumeId) -> Attachment:
-        """Stand in for the wish of a disk that bears our mark, and has none here any more."""
+        """Stand in for the attachment of a disk that bears our mark, and has none here any more."""
         return Attachment(
             key=Key(self.host, volume, guest.id),
             guest_name=guest.name,
@@ -126,16 +126,16 @@ class Records:
         return Trouble(**json.loads(entry.value)) if entry else None
 
     def note(self, attachment: Attachment, trouble: Trouble | None) -> None:
-        """Remember what went wrong (None: nothing any more), if the wish still stands."""
+        """Remember what went wrong (None: nothing any more), if the attachment still stands."""
         at = _status(attachment.key)
         if trouble is None:
             if self._store.get(at):
                 self._store.commit([], [Delete(at)])
             return
         self._noted(attachment, trouble)
-        wish = At(_desired(attachment.key), attachment.revision)
-        with suppress(Conflict):  # the wish changed: its old trouble is of no interest
-            self._store.commit([wish], [Put(at, json.dumps(asdict(trouble)).encode())])
+        unchanged = At(_desired(attachment.key), attachment.revision)
+        with suppress(Conflict):  # the attachment changed: its old trouble is of no interest
+            self._store.commit([unchanged], [Put(at, json.dumps(asdict(trouble)).encode())])
 
     def _decode(self, entry: Entry) -> Attachment:
         known = self._decoded.get(entry.key)

@@ -53,7 +53,7 @@ class _File:
 
 
 class Writers:
-    """Refuses a volume whose file another guest or another wish has, running or stopped.
+    """Refuses a volume whose file another guest or another attachment has, running or stopped.
 
     Two may have a file if both only read it, or both share it. Without a *host* only
     the paths are compared. Safe to use from several threads.
@@ -97,12 +97,12 @@ class Writers:
         for other in survey.rows:
             known = (other.key.guest, other.key.volume) in plugged
             if other.key != row.key and other.want > Level.ABSENT and not known:
-                yield from _of_wish(other, survey.links)
+                yield from _of_attachment(other, survey.links)
 
     def _guests(self, survey: Survey) -> Sequence[Guest]:
         """A guest that hangs, or that is broken, must not hold up all others.
 
-        What it had is in use still, and what we gave it since is wished.
+        What it had is in use still, and what we gave it since is wanted.
         """
         try:
             now = survey.guests
@@ -160,12 +160,12 @@ def _of_guest(guest: Guest, row: Attachment) -> Iterator[_Theirs]:
     told = {use.path for use in guest.uses}
     same = guest.disks.get(row.key.volume)
     if same is not None and row.options.shared:
-        told.add(same.source)  # both wishes say so, or this one would not have been made
+        told.add(same.source)  # both attachments say so, or this one would not have been made
     for path in frozenset() if own else guest.paths - told:
         yield _Theirs(Use(path, ""), guest.name, disk=False)
 
 
-def _of_wish(other: Attachment, links: Links) -> Iterator[_Theirs]:
+def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
     """The file of a volume that is linked, and no disk yet."""
     try:
         link = links.inspect(other)

@@ -24,7 +24,7 @@ from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
 from moorline.host.mount.client import clients, has_ended
 from moorline.host.mount.elsewhere import only_serves, seen_at
-from moorline.host.mount.users import openers
+from moorline.host.mount.users import users_of
 from moorline.host.paths import places
 from moorline.host.probe.pool import Probe
 from moorline.host.scope import scope
@@ -152,9 +152,9 @@ class Linux:
         answer = self._probe.ask(str(path), {"ask": "root", "path": str(path), "list": list})
         return Root(answer["size"], answer["device"], answer["empty"], Path(answer["path"]))
 
-    def openers(self, path: Path) -> Sequence[str]:
-        """See :meth:`moorline.ports.Host.openers`."""
-        return openers(path)
+    def users_of(self, path: Path) -> Sequence[str]:
+        """See :meth:`moorline.ports.Host.users_of`."""
+        return users_of(path)
 
     def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         """See :meth:`moorline.ports.Host.image`."""
@@ -175,7 +175,7 @@ class Linux:
         """See :meth:`moorline.ports.Host.openable`."""
         question = {"ask": "opening", "path": str(path), **asdict(use)}
         if not self._probe.ask(str(path.parent), question)["free"]:
-            by = ", ".join(openers(path))
+            by = ", ".join(users_of(path))
             raise Busy(f"another process has locked {path}" + (f": {by}" if by else ""))
 
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:

@@ -81,8 +81,8 @@ class Snapshot:
     def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
         return self._host.files(share, images)
 
-    def openers(self, path: Path) -> Sequence[str]:
-        return self._host.openers(path)
+    def users_of(self, path: Path) -> Sequence[str]:
+        return self._host.users_of(path)
 
     def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         return self._host.image(share, name, format)

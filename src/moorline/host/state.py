@@ -10,7 +10,7 @@ from pathlib import Path
 from moorline.ports.inspection import Finding
 
 LEAST_FREE = 16 << 20
-"""Bytes below which the state's disk is nearly full: a wish takes a few thousand."""
+"""Bytes below which the state's disk is nearly full: an attachment takes a few thousand."""
 _PRIVATE = {
     "key": "it opens the connections, and the credentials in them",
     "moorline.db": "it says what is attached to which guest, and holds the sealed connections",
@@ -79,6 +79,6 @@ def _room(state_dir: Path) -> Iterator[Finding]:
             "full-state-disk",
             str(state_dir),
             f"the disk of {state_dir} has less than {LEAST_FREE >> 20} MiB left",
-            "wishes cannot be recorded once it is full; what was wished is kept true all the same",
+            "no attachment is recorded once it is full; what is wanted is kept true all the same",
             f"df -h {state_dir}",
         )

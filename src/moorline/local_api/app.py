@@ -19,7 +19,7 @@ from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
-from moorline.local_api.routes import LONGEST_TIMEOUT, ROUTES, STREAM, Route
+from moorline.local_api.routes import LONGEST_TIMEOUT_SECONDS, ROUTES, STREAM, Route
 from moorline.ports.api import Api
 
 LOOK_DEADLINE_SECONDS = 60.0
@@ -161,7 +161,7 @@ class App:
         elif "timeout" in route.fields and not route.moves_data:
             deadline = route.patience(arguments) + OVERRUN_SECONDS
         else:
-            deadline = LONGEST_TIMEOUT
+            deadline = LONGEST_TIMEOUT_SECONDS
         return calls.run(lambda progress: route.call(self._facade, arguments, progress), deadline)
 
 

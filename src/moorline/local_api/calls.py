@@ -79,7 +79,7 @@ class Calls:
             done = Done(
                 error=Failed(
                     "the agent stops before this was done",
-                    hint="the wish is kept: the next agent, or the same command, goes on",
+                    hint="the attachment is kept: the next agent, or the same command, goes on",
                 )
             )
         except Exception as e:  # noqa: BLE001 - told to whoever waits, and logged there

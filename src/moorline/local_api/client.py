@@ -97,7 +97,7 @@ class Client:
 
     The methods raise what the façade's do, and besides: Unavailable (no agent
     answers there; nothing was changed), Denied (the agent does not let this
-    user), Uncertain (a change got no answer; the wish may be recorded: look,
+    user), Uncertain (a change got no answer; the attachment may be recorded: look,
     or repeat the call).
     """
 
@@ -148,7 +148,7 @@ class Client:
             family = Uncertain if route.changes and not arguments.get("dry_run") else Unavailable
             raise family(
                 f"the agent at {self._socket} did not answer to the end: {e}",
-                hint="moorline list tells what is wished now",
+                hint="moorline list tells what is wanted now",
             ) from e
 
     def _exchange(

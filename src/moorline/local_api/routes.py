@@ -17,17 +17,24 @@ from typing import Any
 from moorline.core.untrusted import LARGEST, check_text, parse
 from moorline.errors import Refused
 from moorline.local_api import shapes
-from moorline.ports.api import DEFAULT_TIMEOUT, Api, Attachments, Guests, Maintenance, Progress
+from moorline.ports.api import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Api,
+    Attachments,
+    Guests,
+    Maintenance,
+    Progress,
+)
 
 STREAM = "application/x-ndjson"
 LARGEST_BODY = 256 << 10
 """Bytes of a request; no connection that the store takes is larger."""
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
-LONGEST_TIMEOUT = 86400.0
+LONGEST_TIMEOUT_SECONDS = 86400.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "timeout": (0, LONGEST_TIMEOUT),
+        "timeout": (0, LONGEST_TIMEOUT_SECONDS),
         "size": (1, LARGEST),
         "after": (0, LARGEST),
         "since": (0, LARGEST),
@@ -129,7 +136,7 @@ class Route:
         if "timeout" not in self.fields:
             return 0.0
         asked = arguments.get("timeout", self.fields["timeout"].default)
-        return DEFAULT_TIMEOUT if asked is None else float(asked)
+        return DEFAULT_TIMEOUT_SECONDS if asked is None else float(asked)
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a request's fields into the method's arguments. Raises Refused."""

@@ -1,6 +1,6 @@
-"""The owner's loop: attachments stay as wished without anybody asking.
+"""The owner's loop: attachments stay as wanted without anybody asking.
 
-It is level-triggered. News (of guests, mounts, wishes) only says when to look;
+It is level-triggered. News (of guests, mounts, attachments) only says when to look;
 what is done follows from the look. News that is lost costs no more than the
 time until the next sweep.
 """
@@ -26,7 +26,7 @@ from moorline.ports import Watching
 SWEEP_INTERVAL_SECONDS = 60.0
 """Seconds between two sweeps."""
 CALLER_FIRST_SECONDS = 1.0
-"""Seconds that whoever makes a wish has to see to it himself."""
+"""Seconds that whoever makes an attachment has to see to it himself."""
 LINK_SCANS_PER_SWEEP = 6
 """Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
 REST_PER_SCAN = 4
@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 class Controller:
-    """Gives each wish that is not as wished turns, until it is.
+    """Gives each attachment that is not as wanted turns, until it is.
 
     *watchers* tell when to look. *every*: seconds between sweeps. *grace*:
-    seconds that whoever makes a wish has to see to it before we do.
+    seconds that whoever makes an attachment has to see to it before we do.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Controller:
         loops: dict[str, Callable[[], None]] = {
             "turns": self._give_turns,
             "looks": self._look_around,
-            "wishes": self._watch_wishes,
+            "attachments": self._watch_attachments,
         }
         for watcher in self._watchers:
             loops[type(watcher).__name__] = partial(watcher.watch, self.wake, self._stop)
@@ -88,7 +88,7 @@ class Controller:
         self._news.add(guest)
 
     def pending(self) -> Sequence[Pending]:
-        """What is not as wished, as far as is known, and why it waits."""
+        """What is not as wanted, as far as is known, and why it waits."""
         return self._queue.pending()
 
     def alive(self) -> bool:
@@ -145,7 +145,7 @@ class Controller:
                 for row in look():
                     self._queue.offer(row)
         except MoorlineError as e:
-            _log.warning("the wishes cannot be read: %s", e)
+            _log.warning("the attachments cannot be read: %s", e)
             return False
         except Exception:  # noqa: BLE001 - a defect of a back end must not end the loop
             _log.exception("a defect, met by a look")
@@ -161,7 +161,7 @@ class Controller:
         self.swept = found
         return not found.error
 
-    def _watch_wishes(self) -> None:
+    def _watch_attachments(self) -> None:
         failures = 0
         while not self._stop.is_set():
             with suppress(MoorlineError):  # a sweep says what is wrong with the store
@@ -185,7 +185,7 @@ class Controller:
         verdict = _DEFECT
         try:
             verdict = self._worker.serve(turn, self._stop.is_set)
-        except Exception:  # noqa: BLE001 - what one wish meets must not stop the others
+        except Exception:  # noqa: BLE001 - what one attachment meets must not stop the others
             _log.exception("a defect, met by volume %s", turn.key.volume)
         finally:
             if verdict.why:

@@ -34,10 +34,10 @@ _Disks = Mapping[GuestId, Mapping[VolumeId, Disk] | None]
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a look at every wish found."""
+    """What a look at every attachment found."""
 
     rows: int
-    """How many wishes there are."""
+    """How many attachments there are."""
     due: Sequence[Attachment]
     """Those that need a pass."""
     seconds: float
@@ -47,19 +47,19 @@ class Sweep:
     links: Mapping[str, int] = field(default_factory=dict)
     """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
     parked: int = 0
-    """How many wishes only a person can help: another mount, or another disk, is in the way."""
+    """How many only a person can help: another mount, or another disk, is in the way."""
 
 
 Known = Callable[[Attachment], bool]
 
 
 def nobody(row: Attachment) -> bool:
-    """Nothing is known of any wish."""
+    """Nothing is known of any attachment."""
     return False
 
 
 class DriftDetector:
-    """Tells which wishes need a pass, with one look at the host.
+    """Tells which attachments need a pass, with one look at the host.
 
     What is told may be out of date a moment later: the pass itself looks afresh.
     Not for several threads.
@@ -73,7 +73,7 @@ class DriftDetector:
         self._parked: set[Key] = set()
 
     def everywhere(self) -> Sweep:
-        """Look at every wish. Raises Unavailable (the store)."""
+        """Look at every attachment. Raises Unavailable (the store)."""
         begun = time.monotonic()
         self._links, self._parked = {}, set()
         survey = self._reconciler.survey()
@@ -98,7 +98,7 @@ class DriftDetector:
         )
 
     def at(self, guest: GuestId, known: Known = nobody) -> Sequence[Attachment]:
-        """Those wishes for *guest* that need a pass, and are not *known* to. Raises Unavailable."""
+        """Attachments of *guest* that need a pass, and are not *known* to. Raises Unavailable."""
         rows = [row for row in self._records.of(guest) if not known(row)]
         if not rows:
             return []
@@ -109,7 +109,7 @@ class DriftDetector:
         return [row for row in rows if self._is_due(row, disks, links)]
 
     def links(self, known: Known = nobody) -> Sequence[Attachment]:
-        """Those wishes whose link is not there or not well; no guest is looked at.
+        """Those attachments whose link is not there or not well; no guest is looked at.
 
         A share that hangs is not waited for again where that is *known*. Raises Unavailable.
         """

@@ -1,4 +1,4 @@
-"""What a worker does when it is a wish's turn, and when the wish's next turn is."""
+"""What a worker does when it is an attachment's turn, and when the attachment's next turn is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verdict:
     """What came of a turn."""
 
     why: str = ""
-    """Why it is not as wished; '': it is, or there is no such wish."""
+    """Why it is not as wanted; '': it is, or there is no such attachment."""
     delay: float = 0.0
     """Seconds until it is worth trying again."""
     tries: int = 0
@@ -35,7 +35,7 @@ class Verdict:
 
 
 class Worker:
-    """Takes steps for one wish at a time; never waits for one that is occupied.
+    """Takes steps for one attachment at a time; never waits for one that is occupied.
 
     *reconciler*: with locks that turn away at once. *clock*: what the time is
     for people; nothing is decided by it. Safe to use from several threads.
@@ -49,9 +49,9 @@ class Worker:
         self._clock = clock
 
     def serve(self, turn: Turn, stopping: Callable[[], bool] = lambda: False) -> Verdict:
-        """Take steps until it is as wished, must wait, or somebody is *stopping*.
+        """Take steps until it is as wanted, must wait, or somebody is *stopping*.
 
-        Blocks as long as the steps do. A wish that is refused is kept: it was
+        Blocks as long as the steps do. An attachment that is refused is kept: it was
         acknowledged, and may fit again (its guest comes back, say).
         """
         taken: list[Step] = []

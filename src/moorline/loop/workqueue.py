@@ -28,14 +28,14 @@ class Turn:
 
     key: Key
     revision: int
-    """Of the wish, as far as it is known."""
+    """Of the attachment, as far as it is known."""
     tries: int
     why: str
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is known of a wish between its passes."""
+    """What is known of an attachment between its passes."""
 
     want: Level
     revision: int
@@ -56,7 +56,7 @@ class _Waiting:
 class WorkQueue:
     """Gives out turns, each key to one taker at a time. Safe to use from several threads.
 
-    Wishes that go (ABSENT) and wishes that come have a budget of *each* passes
+    Attachments that go (ABSENT) and attachments that come have a budget of *each* passes
     at once, so that neither starves the other. A pass that takes longer than
     :data:`BUDGET_SECONDS` is replaced on its budget, up to *most* of a kind: one that
     hangs delays nobody, and they cannot pile up.
@@ -77,7 +77,7 @@ class WorkQueue:
     def offer(self, row: Attachment, *, grace: float = 0.0) -> None:
         """Have *row* tried, at the earliest in *grace* seconds; again, if it is under way.
 
-        One that waits already goes on waiting, unless the wish is another now.
+        One that waits already goes on waiting, unless the attachment is another now.
         """
         with self._changed:
             now = self._clock()
@@ -88,7 +88,7 @@ class WorkQueue:
                 known.again = True
 
     def knows(self, row: Attachment) -> bool:
-        """Whether this very wish waits already, or is under way."""
+        """Whether this very attachment waits already, or is under way."""
         with self._changed:
             known = self._waiting.get(row.key)
             return known is not None and known.revision == row.revision
@@ -121,7 +121,7 @@ class WorkQueue:
         return None
 
     def settled(self, turn: Turn) -> None:
-        """It is as wished, or there is no such wish any more."""
+        """It is as wanted, or there is no such attachment any more."""
         with self._changed:
             known = self._ended(turn)
             if known.again or known.revision != turn.revision:
@@ -134,7 +134,9 @@ class WorkQueue:
         """Try again after *delay* seconds, or sooner if there was news meanwhile."""
         with self._changed:
             known = self._ended(turn)
-            if known.revision != turn.revision:  # what it came to says nothing of the new wish
+            if (
+                known.revision != turn.revision
+            ):  # what it came to says nothing of the new attachment
                 delay, why, tries = 0.0, "", 0
             known.tries, known.why = tries, why
             if known.again:
@@ -171,7 +173,7 @@ class WorkQueue:
             return self._changed.wait_for(lambda: not self._running, timeout)
 
     def _begin(self, row: Attachment, known: _Waiting | None, now: float, grace: float) -> None:
-        """A wish that is new to us starts afresh, whatever its predecessor waited for."""
+        """An attachment that is new to us starts afresh, whatever its predecessor waited for."""
         if known is not None and known.begun is not None:
             known.want, known.revision = row.want, row.revision
             return

@@ -1,4 +1,4 @@
-"""Attach and detach: wishes that are made and seen to, and those that are dropped."""
+"""Attach and detach: attachments that are made and seen to, and those that are dropped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from moorline.model import (
 )
 from moorline.operations.released import Released
 from moorline.ports import Hypervisor, Mount
-from moorline.ports.api import DEFAULT_TIMEOUT, Progress, no_progress
+from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
 from moorline.ports.results import Outcome, View
 
 _AS_IT_COMES = DiskOptions()
@@ -73,25 +73,27 @@ class Attacher:
         dry_run: bool = False,
     ) -> Outcome:
         with nothing_recorded():
-            before, wish = self._admission.make(
+            before, attachment = self._admission.make(
                 guest, connection, format, volume, level, options, hands_off=hands_off
             )
-            self._admission.refuse_anothers_disk(before, wish)
+            self._admission.refuse_anothers_disk(before, attachment)
             if dry_run:
-                seen = self._reconciler.observe(wish)
-                self._refuse_impossible(wish, seen)
-                return replace(_foreseen(wish, seen), unseen=_unseen(wish, seen))
+                seen = self._reconciler.observe(attachment)
+                self._refuse_impossible(attachment, seen)
+                return replace(_foreseen(attachment, seen), unseen=_unseen(attachment, seen))
         stubborn = timeout is not None
-        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         end = time.monotonic() + timeout
-        row, prepared = self._driver.record(before, wish, timeout, progress, stubborn=stubborn)
+        row, prepared = self._driver.record(
+            before, attachment, timeout, progress, stubborn=stubborn
+        )
         try:
             left = max(0.0, end - time.monotonic())
             steps, done = self._driver.settle(row, left, progress, stubborn=stubborn)
             if row.hands_off:
                 self._reconciler.verify(row)  # nobody of ours looks at it later
         except Refused:
-            if wish != before:
+            if attachment != before:
                 self._driver.withdraw(row, before)
             raise
         return Outcome([step.value for step in prepared + steps], view(row, done.seen))
@@ -170,7 +172,7 @@ class Attacher:
         return None if isinstance(seen, str) else next_step(row.want, seen)
 
     def _push(self, row: Attachment, progress: Progress) -> bool:
-        """Take its steps as far as they go; whether it is as wished then."""
+        """Take its steps as far as they go; whether it is as wanted then."""
         done = self._driver.push(row, progress)
         return not isinstance(done, MoorlineError) and done.step in (Step.NOTHING, Step.FORGET)
 
@@ -189,24 +191,24 @@ class Attacher:
             disks = self._hypervisor.disks(row.key.guest)
             return remains(row, disks, self._mounts())
 
-    def _refuse_impossible(self, wish: Attachment, seen: Seen) -> None:
+    def _refuse_impossible(self, attachment: Attachment, seen: Seen) -> None:
         """Refuse now, for a dry run, what attaching would refuse later."""
         if not isinstance(seen.link, Linked):
             return
         if seen.elsewhere:
             raise Refused(seen.elsewhere)
-        source = self._reconciler.verify(wish)
-        if wish.want is Level.ATTACHED and seen.disk == NO_DISK:
-            self._hypervisor.check(wish.key.guest, source, wish.options)
+        source = self._reconciler.verify(attachment)
+        if attachment.want is Level.ATTACHED and seen.disk == NO_DISK:
+            self._hypervisor.check(attachment.key.guest, source, attachment.options)
 
 
-def _unseen(wish: Attachment, seen: Seen) -> str:
+def _unseen(attachment: Attachment, seen: Seen) -> str:
     """What cannot be told of a volume that is not linked yet."""
     match seen.link:
         case Linked():
             return ""
         case Unlinked():
-            why = f"{wish.link} is not connected yet"
+            why = f"{attachment.link} is not connected yet"
         case Broken(reason) | Foreign(reason) | Unknown(reason):
             why = reason
     return f"the volume itself, its size and format: {why}"

@@ -26,7 +26,7 @@ SHUTDOWN_RETRY_SECONDS = 5.0
 """Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment]
-"""The wish that stood before, if any, and the one that was made."""
+"""The attachment that stood before, if any, and the one that was made."""
 _Volume = tuple[Mapping[str, Any] | str, Format | None]
 _POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
@@ -210,7 +210,7 @@ class Guests:
     def _alone(self, name: str, end: float) -> Iterator[None]:
         """Be the only one who makes or removes the guest *name*. Waits until *end*; raises Busy.
 
-        It may have no id yet. Always the outermost lane, so that no two wait for each other.
+        It may have no id yet. Always the outermost lock, so that no two wait for each other.
         """
         with ExitStack() as stack:
             while True:
@@ -250,7 +250,9 @@ class Guests:
         made: list[_Made] = []
         try:
             for place, (connection, format) in enumerate(volumes):
-                made.append(self._wish(id, connection, format, 0 if place else machine.boot, end))
+                made.append(
+                    self._attachment(id, connection, format, 0 if place else machine.boot, end)
+                )
             return [self._settle(row, end, progress, steps) for _, row in made]
         except Refused:
             self._withdraw(id, made, defined="define" in steps)
@@ -274,7 +276,7 @@ class Guests:
             return None
 
     def _held_by(self, id: GuestId) -> list[Attachment]:
-        """The wishes for this guest alone: another one's name may be this one's id."""
+        """The attachments for this guest alone: another one's name may be this one's id."""
         return [row for row in self._records.all() if row.key.guest == id]
 
     def _wanted_by(self, id: GuestId) -> list[Attachment]:
@@ -286,7 +288,7 @@ class Guests:
         # One that was renamed since is not gone.
         return [row for row in rows if self._seen(row.key.guest) is None]
 
-    def _wish(
+    def _attachment(
         self,
         guest: GuestId,
         connection: Mapping[str, Any] | str,
@@ -296,17 +298,19 @@ class Guests:
     ) -> _Made:
         """Record that a volume be a disk of *guest*. Raises Refused, with nothing recorded."""
         options = DiskOptions(boot=boot)
-        before, wish = self._admission.make(
+        before, attachment = self._admission.make(
             guest, connection, format, None, Level.ATTACHED, options
         )
-        others = [row for row in self._wanted_by(guest) if row.options.boot and row.key != wish.key]
-        self._admission.refuse_anothers_disk(before, wish)
+        others = [
+            row for row in self._wanted_by(guest) if row.options.boot and row.key != attachment.key
+        ]
+        self._admission.refuse_anothers_disk(before, attachment)
         if boot and others:
             raise Refused(
-                f"{wish.guest_name} boots from volume {others[0].key.volume} already",
-                hint=f"moorline detach {wish.guest_name} {others[0].key.volume}",
+                f"{attachment.guest_name} boots from volume {others[0].key.volume} already",
+                hint=f"moorline detach {attachment.guest_name} {others[0].key.volume}",
             )
-        row, _ = self._driver.record(before, wish, max(0.0, end - time.monotonic()))
+        row, _ = self._driver.record(before, attachment, max(0.0, end - time.monotonic()))
         return before, row
 
     def _settle(self, row: Attachment, end: float, progress: Progress, steps: list[str]) -> View:

@@ -1,4 +1,4 @@
-"""A disk that was released and stays: it is taken away as the disk of a wish is."""
+"""A disk that was released and stays: it is taken away as the disk of an attachment is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorline.ports import Hypervisor
 
 
 class Released:
-    """Takes away disks of ours that no wish has any more, and none that was never ours."""
+    """Takes away disks of ours that no attachment has any more, and none that was never ours."""
 
     def __init__(self, records: Records, admission: Admission, hypervisor: Hypervisor) -> None:
         self._records = records
@@ -23,7 +23,7 @@ class Released:
     def detach(
         self, guest: str, volume: str, *, timeout: float, dry_run: bool
     ) -> Attachment | None:
-        """Take the disk away; return what stands in for its wish, or None if there is no disk.
+        """Take the disk away; return what stands in for its record, or None if there is no disk.
 
         Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`; Failed
         if the guest has not let go when *timeout* seconds are over.

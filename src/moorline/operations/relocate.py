@@ -1,4 +1,4 @@
-"""A volume that moves to another datastore: the disk first, then the wish that names it."""
+"""A volume that moves to another datastore: the disk first, then the attachment that names it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moorline.secret import Secret
 
 
 class Relocator:
-    """relocate of :class:`moorline.ports.api.Attachments`: the wish names the new place then."""
+    """relocate of :class:`moorline.ports.api.Attachments`: the record names the new place then."""
 
     def __init__(
         self, records: Records, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor

@@ -26,7 +26,7 @@ from moorline.ports.results import (
     View,
 )
 
-DEFAULT_TIMEOUT = 60.0
+DEFAULT_TIMEOUT_SECONDS = 60.0
 """Seconds to go on trying where the caller says nothing."""
 Progress = Callable[[str], None]
 """Told what goes on, in a few words. What it raises ends the call between two steps."""
@@ -54,7 +54,7 @@ class Attachments(Protocol):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
-        """Wish that a volume be a disk of *guest*, and see to it.
+        """Attachment that a volume be a disk of *guest*, and see to it.
 
         *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
         a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
@@ -65,9 +65,9 @@ class Attachments(Protocol):
         again and again. *dry_run*: change nothing, foresee.
 
         Success means that it was seen to be so. Refused: nothing is left of
-        the wish, and one that stood before is as it was. Unavailable: nothing
+        the attachment, and one that stood before is as it was. Unavailable: nothing
         was recorded. Failed, Uncertain,
-        NotOurs: the wish stands, and repeating this call or a sweep goes on
+        NotOurs: the attachment stands, and repeating this call or a sweep goes on
         with it. One that stood keeps its connection until a new one has worked.
         """
 
@@ -81,13 +81,13 @@ class Attachments(Protocol):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
-        """Wish that a volume be no disk of *guest* any more, and see to it.
+        """Attachment that a volume be no disk of *guest* any more, and see to it.
 
         *volume*: its id, the beginning of its id, its device in the guest, or what
         was typed to attach it. Returns None if it is a whole id, and there was
         nothing to do. The link goes when nobody else needs it. NotFound: there is no
         such guest, or nothing of it is called that. Failed: the guest has not let
-        go; the wish stands. Refused: no volume can be called that, or several are.
+        go; the attachment stands. Refused: no volume can be called that, or several are.
         NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
@@ -135,7 +135,7 @@ class Attachments(Protocol):
     def forget(
         self, volume: str, guest: str | None = None, *, dry_run: bool = False
     ) -> Sequence[View]:
-        """Drop wishes whose disk and link are provably gone.
+        """Drop attachments whose disk and link are provably gone.
 
         Raises NotFound, and Refused if anything of it is still there.
         """
@@ -143,7 +143,7 @@ class Attachments(Protocol):
     def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
         """Bring every attachment as far as it goes without waiting.
 
-        Returns those that are not as wished afterwards, with what stands in
+        Returns those that are not as wanted afterwards, with what stands in
         the way. One attachment's error never stops another.
         """
 
@@ -192,7 +192,7 @@ class Guests(Protocol):
     def start(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> GuestOutcome:
-        """Bring the volumes of *guest* (name or id) as far as they are wished, then boot it.
+        """Bring the volumes of *guest* (name or id) as far as they are wanted, then boot it.
 
         *timeout*: seconds to go on trying with the volumes. Raises NotFound,
         Refused, Failed, Uncertain, NotOurs; the guest is not started then.
@@ -268,7 +268,7 @@ class Maintenance(Protocol):
     def repair(
         self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
     ) -> Sequence[Repair]:
-        """Take away links that no wish and no guest needs; empty mount points too.
+        """Take away links that no attachment and no guest needs; empty mount points too.
 
         *disks*: also disks that were ours, were released, and stay.
         *boot_disks*: of those even the ones that a guest boots from, or that are its only one.
@@ -296,17 +296,17 @@ class Maintenance(Protocol):
         hands_off: bool = False,
         dry_run: bool = False,
     ) -> Adoption:
-        """Wish what is there already: the disk of *guest* that is the connection's volume.
+        """Attachment what is there already: the disk of *guest* that is the connection's volume.
 
         The disk stays as it is; one without a mark gets it, which needs a
         stopped guest. *connection*, *format*, *volume*: as of ``attach``.
         *target*: the disk that it must be. *hands_off*: somebody else (Nova)
-        goes on plugging it, so it needs no mark, and only its link is wished.
+        goes on plugging it, so it needs no mark, and only its link is wanted.
         Raises Refused (no such disk, or it is another), NotFound.
         """
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
-        """Give a disk and its link back as they are: only the wish goes.
+        """Give a disk and its link back as they are: only the attachment goes.
 
         Raises NotFound, Refused (it is on its way out), Conflict.
         """

@@ -177,7 +177,7 @@ class Host(Protocol):
     def elsewhere(self, at: Path) -> Sequence[str]:
         """Name a process of each other mount namespace that has a mount where *at* is here.
 
-        As ``name (pid)``, for people to read; best effort, as :meth:`openers`.
+        As ``name (pid)``, for people to read; best effort, as :meth:`users_of`.
         """
 
     def call(self, call: Call) -> Mapping[str, Any]:
@@ -243,7 +243,7 @@ class Host(Protocol):
         Raises Uncertain (no answer in time).
         """
 
-    def openers(self, path: Path) -> Sequence[str]:
+    def users_of(self, path: Path) -> Sequence[str]:
         """Name processes that have something open at or beneath *path*, for people to read.
 
         Best effort: it looks at this host's process table, never at *path*.

@@ -55,7 +55,7 @@ class Found:
 
 @runtime_checkable
 class Discovering(Protocol):
-    """A back end that can tell its links on this host, also those that nobody wishes."""
+    """A back end that can tell its links on this host, also those that nobody wants."""
 
     def places(self) -> Sequence[Path]:
         """The directories in which it makes links."""

@@ -31,7 +31,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class View(Result):
-    """One attachment as it is wished and as it is seen.
+    """One attachment as it is wanted and as it is seen.
 
     ``seen`` is one of *attached*, *snapshot* (the guest writes to a file above it), *partial*
     (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken* (the link
@@ -49,7 +49,7 @@ class View(Result):
     seen: str
     device: str
     since: float
-    """When it was wished, seconds since the epoch."""
+    """When it was wanted, seconds since the epoch."""
     next: str
     source: dict[str, Any] | None = None
     """What is there for a guest, if the volume is reachable: the disk source's class as
@@ -124,7 +124,7 @@ class Explanation(Result):
     wanted: str
     seen: str
     step: str
-    """The next step; ``nothing`` if it is as wished."""
+    """The next step; ``nothing`` if it is as wanted."""
     waits_for: str
     since: float
     """Since when, seconds since the epoch; 0: nothing waits, or it is not known."""
@@ -133,7 +133,7 @@ class Explanation(Result):
     """Seconds until the agent's next try; None: no agent has it in hand."""
     link: str
     held_by: list[str]
-    """Guests that name a path on the link, and other wishes for it."""
+    """Guests that name a path on the link, and other attachments for it."""
     tried: list[EventLogEntry]
     """What was done last, oldest first."""
     why: str
@@ -173,7 +173,7 @@ class Candidate(Result):
     disk: GuestDisk
     backend: str
     """The kind of the mount that it lies on; '' if none of ours."""
-    wished: bool
+    wanted: bool
 
 
 @dataclass(frozen=True, slots=True)

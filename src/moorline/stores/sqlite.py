@@ -128,7 +128,7 @@ class SqliteStore:
             db = self._connect(str(self._path))
         try:
             with self._unavailable("opened"):
-                # FULL: an acknowledged wish must survive a power cut.
+                # FULL: an acknowledged attachment must survive a power cut.
                 db.execute("pragma journal_mode = wal")
                 db.execute("pragma synchronous = full")
             with self._transaction("immediate", db):

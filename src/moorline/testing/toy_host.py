@@ -161,7 +161,7 @@ class ToyHost:
         inode = names.index(path.name) + 2
         return [FileId(str(path), os.makedev(0, mount.id), inode)]
 
-    def openers(self, path: Path) -> Sequence[str]:
+    def users_of(self, path: Path) -> Sequence[str]:
         return self.users
 
     def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:

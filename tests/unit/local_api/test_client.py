@@ -110,7 +110,7 @@ def test_the_parts_of_the_protocol_are_those_that_are_served() -> None:
 
 
 def test_commands_and_agent_are_equally_patient() -> None:
-    assert common.LONGEST_TIMEOUT == routes.LONGEST_TIMEOUT
+    assert common.LONGEST_TIMEOUT_SECONDS == routes.LONGEST_TIMEOUT_SECONDS
 
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:
@@ -122,7 +122,7 @@ def test_errors_keep_their_class(rig: Rig, client: Client) -> None:
     rig.world.hung.add("s1")
     with pytest.raises(Failed, match="does not answer") as failed:
         client.attachments.attach("g1", connection(), timeout=0)
-    assert "the wish is kept" in failed.value.hint
+    assert "the attachment is kept" in failed.value.hint
     rig.world.hung.clear()
     rig.world.faults.plan((1, Fault.UNDONE))
     with pytest.raises(Uncertain):
@@ -341,4 +341,4 @@ def test_stopping_ends_what_waits_and_lets_the_step_in_hand_finish(
     (error,) = caught
     assert isinstance(error, Failed)
     assert "the agent stops" in error.message
-    assert rig.records.all()  # the wish is kept
+    assert rig.records.all()  # the attachment is kept

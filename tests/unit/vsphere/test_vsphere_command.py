@@ -82,7 +82,7 @@ def test_another_vcenter_at_the_same_address_is_refused(
     assert json.loads(moorline("list", "--output", "json").stdout) == []
 
 
-def test_what_is_not_there_is_refused_and_leaves_no_wish(moorline: Prompt) -> None:
+def test_what_is_not_there_is_refused_and_leaves_no_attachment(moorline: Prompt) -> None:
     moorline("attach", VCenter.guests[0], "vmdk://vvol1/volumes/none.vmdk", code=3)
     assert json.loads(moorline("list", "--output", "json").stdout) == []
 
@@ -107,7 +107,7 @@ def test_datastores_are_chosen_and_explained(moorline: Prompt) -> None:
     moorline("datastores", "--for", "much", code=2)
 
 
-def test_a_volume_moves_and_its_wish_with_it(moorline: Prompt, operator: Operator) -> None:
+def test_a_volume_moves_and_its_attachment_with_it(moorline: Prompt, operator: Operator) -> None:
     source = operator.disk("vvol1")
     guest = VCenter.guests[0]
     moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")

@@ -1,4 +1,4 @@
-"""The whole library above vSphere: wishes, records, reconciler, back end, hypervisor."""
+"""The whole library above vSphere: attachments, records, reconciler, back end, hypervisor."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_attach_list_show_detach(owner: Owner, operator: Operator) -> None:
         assert moorline.attachments.list() == []
 
 
-def test_what_is_refused_leaves_no_wish(owner: Owner, operator: Operator) -> None:
+def test_what_is_refused_leaves_no_attachment(owner: Owner, operator: Operator) -> None:
     with owner() as moorline:
         for bad in ("vmdk://vvol1/absent/disk.vmdk", "vmdk://absent/a/disk.vmdk"):
             with pytest.raises(Refused):

@@ -212,7 +212,7 @@ class OsBrick(ABC, Generic[V]):
         return False
 
     def clear(self, link: LinkName) -> None:
-        """Refused: os-brick needs the connection to disconnect, and that went with the wish."""
+        """Refused: os-brick needs the connection to disconnect; it went with the attachment."""
         raise Refused(
             f"how {link} was connected is not known any more",
             hint="attach its volume with its connection, and detach it",

@@ -12,7 +12,7 @@ MOST_NAMES = 5
 """Names beyond this many help nobody."""
 
 
-def openers(path: Path, proc: Path = PROC) -> list[str]:
+def users_of(path: Path, proc: Path = PROC) -> list[str]:
     """Processes that have something open at or beneath *path*, as ``name (pid)``.
 
     Only links in the process table are read, which asks no file system. What

@@ -18,9 +18,9 @@ from moorline.errors import Busy, Failed, Refused
 from moorline.model import BlockDevice, DiskOptions, DiskSource, ImageFile
 from moorline.ports import Openable, OpenAs, Readable
 
-LETS_GO = 2.0
+RELEASE_TIMEOUT_SECONDS = 2.0
 """Seconds that a process has to let go of a file that it has locked."""
-_LOOK = 0.1
+_POLL_SECONDS = 0.1
 
 
 def qemu_ids(capabilities: str) -> tuple[int, int] | None:
@@ -77,7 +77,7 @@ def demand_openable(
     uses = [(source.path, OpenAs(form, options.readonly, options.shared, direct, mine))]
     for file in source.backing if isinstance(source, ImageFile) else ():
         uses.append((file.path, OpenAs(file.format, True, False, direct, mine)))
-    end = time.monotonic() + LETS_GO
+    end = time.monotonic() + RELEASE_TIMEOUT_SECONDS
     for path, use in uses:
         _demand_openable(path, use, openable, end)
 
@@ -96,7 +96,7 @@ def _demand_openable(path: Path, use: OpenAs, openable: Openable, end: float) ->
             raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
         else:
             return
-        time.sleep(_LOOK)
+        time.sleep(_POLL_SECONDS)
 
 
 def demand_readable(

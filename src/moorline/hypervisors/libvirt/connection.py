@@ -3,7 +3,7 @@
 A libvirt call can hang for ever (a disk on a hung FUSE mount holds its
 domain's lock), and nothing in the binding can cancel it. So calls run in
 threads beside the caller's; one that misses its deadline is left alone, and its
-lane stays closed until it returns, so that threads do not pile up.
+subject stays closed until it returns, so that threads do not pile up.
 
 Each of these threads has a connection of its own: in libvirt's client, calls
 that share one can wait for the call that hangs (libvirt 9.0: a second thread's
@@ -34,8 +34,8 @@ Do = Callable[[Any], T]
 class _Call:
     """A call under way in a worker, and what came of it."""
 
-    def __init__(self, lane: str, do: Do[Any], *, asks: bool) -> None:
-        self.lane = lane
+    def __init__(self, subject: str, do: Do[Any], *, asks: bool) -> None:
+        self.subject = subject
         self.do = do
         self.asks = asks
         self.ended = threading.Event()
@@ -100,26 +100,26 @@ class Connection:
         self._stuck: list[_Call] = []
         self._idle: list[_Worker] = []
 
-    def look(self, lane: str, do: Do[T]) -> T:
+    def look(self, subject: str, do: Do[T]) -> T:
         """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
-        answer: T = self._run(_Call(lane, do, asks=True), lost=Unavailable, wrong=Unavailable)
+        answer: T = self._run(_Call(subject, do, asks=True), lost=Unavailable, wrong=Unavailable)
         return answer
 
-    def change(self, lane: str, do: Do[T]) -> T:
+    def change(self, subject: str, do: Do[T]) -> T:
         """Run *do*, which changes something.
 
         Raises as :meth:`look`, Failed (libvirt says that it did not work), Rejected
         (it never will: the definition or the device is at fault), and Uncertain also
         if the connection broke, because libvirtd may have gone on.
         """
-        answer: T = self._run(_Call(lane, do, asks=False), lost=Uncertain, wrong=Failed)
+        answer: T = self._run(_Call(subject, do, asks=False), lost=Uncertain, wrong=Failed)
         return answer
 
     def stuck(self) -> frozenset[str]:
         """The locks of the calls that hang."""
         with self._guard:
             self._stuck = [call for call in self._stuck if not call.ended.is_set()]
-            return frozenset(call.lane for call in self._stuck)
+            return frozenset(call.subject for call in self._stuck)
 
     def close(self) -> None:
         """Close, except where a call hangs: closing would hang with it."""
@@ -131,13 +131,15 @@ class Connection:
             worker.join(self._deadline)
 
     def _run(self, call: _Call, lost: type[MoorlineError], wrong: type[MoorlineError]) -> Any:
-        if call.lane in self.stuck():
-            raise Uncertain(f"an earlier call to libvirt about {call.lane} still hangs")
+        if call.subject in self.stuck():
+            raise Uncertain(f"an earlier call to libvirt about {call.subject} still hangs")
         self._worker().inbox.put(call)
         if not call.ended.wait(self._deadline):
             with self._guard:
                 self._stuck.append(call)
-            raise Uncertain(f"libvirt did not answer within {self._deadline:g} s about {call.lane}")
+            raise Uncertain(
+                f"libvirt did not answer within {self._deadline:g} s about {call.subject}"
+            )
         if call.error is not None:
             raise self._translated(call.error, call.virt, lost, wrong) from call.error
         return call.answer

@@ -36,7 +36,7 @@ def _left_by(m: ScsiMapping, known: Slot | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plug:
-    """The wish that *path* be the disk *volume* of *client*. Call it with a server."""
+    """The attachment that *path* be the disk *volume* of *client*. Call it with a server."""
 
     client: str
     name: str

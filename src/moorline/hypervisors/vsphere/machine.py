@@ -233,7 +233,7 @@ def _store(backing: Any) -> str:
 
 
 def _origin(device: Device, path: str) -> str:
-    """The path to compare with what was wished: a snapshot's file is the same volume."""
+    """The path to compare with what was wanted: a snapshot's file is the same volume."""
     return path if path in device.chain else device.path
 
 

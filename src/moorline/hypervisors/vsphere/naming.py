@@ -20,7 +20,7 @@ _browser = vim.host.DatastoreBrowser
 
 
 class Naming:
-    """Refuses all spellings of a disk but one, or two wishes could be one disk."""
+    """Refuses all spellings of a disk but one, or two attachments could be one disk."""
 
     def __init__(self, session: Session, *, deadline: float) -> None:
         self._session = session

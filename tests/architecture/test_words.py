@@ -1,0 +1,64 @@
+"""One word for one thing: words that were given up stay away, and a number of seconds says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "nova/src").rglob("*.py")])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+
+GIVEN_UP = {
+    "wish(?:es|ed)?": "attachment (the record), wanted (its state)",
+    r"journal(?=\.(?!md)\w)|\w*_journal|(?<!No )Journal(?=\w)": "event log",
+    "looker": "drift",
+    "upkeep": "controller",
+    "backlog": "work queue",
+    "settler": "driver",
+    "lanes?": "lock",
+    "surroundings": "environment",
+    "openers": "users of a mount",
+    r"\w*Machines(?=[:(\[.]\w?)": "guest lifecycle",
+}
+"""Private words that this project had, and the word that stands for the same thing now."""
+
+FOUND = re.compile("|".join(rf"(\b(?:{word})\b)" for word in GIVEN_UP))
+
+
+def given_up(text: str) -> list[str]:
+    """Say where *text* has a word that was given up, and what stands in its place."""
+    words = list(GIVEN_UP)
+    return [
+        f"line {number}: {found[0]!r}: {GIVEN_UP[words[(found.lastindex or 1) - 1]]}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for found in FOUND.finditer(line)
+    ]
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *PAGES], ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_word_that_was_given_up_stays_away(file: Path) -> None:
+    assert given_up(file.read_text()) == []
+
+
+def test_each_of_them_is_found() -> None:
+    for word in ("wish", "wished", "looker", "upkeep", "lane", "openers", "self.journal.took"):
+        assert given_up(f"a {word} here"), word
+    assert not given_up("no undo journal, `journalctl`, systemd's journal")
+
+
+NUMBER = re.compile(r"^(_?[A-Z][A-Z_0-9]*)(?:: float)? = \d+\.\d+$", re.M)
+RATIOS = ("_RATIO", "_FACTOR", "_SHARE", "_VERSION")
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_time_says_its_unit(file: Path) -> None:
+    """A constant with a decimal point is a time: its name ends with the unit."""
+    nameless = [
+        name
+        for name in NUMBER.findall(file.read_text())
+        if not name.endswith(("_SECONDS", "_MILLISECONDS", *RATIOS))
+    ]
+    assert nameless == []
