@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moorline.care.repair import Repairer
 from moorline.core.pace import Pending
 from moorline.errors import Failed, Refused, Unavailable
 from moorline.host.state import examine
@@ -15,6 +16,7 @@ from moorline.ports.inspection import GuestDisk
 from moorline.testing.toy_host import ToyHost, ToyShare, umount
 from moorline.testing.toys import ToyGuest
 from tests.support.care_rig import Scene, disk, prepared
+from tests.support.environment import bare
 
 
 @pytest.fixture
@@ -237,6 +239,21 @@ def test_what_cannot_be_told_of_a_guest_takes_a_second_word(scene: Scene) -> Non
     (left,) = scene.moorline.maintenance.repair(disks=True)
     assert left.problem == "it cannot be told whether g1 boots from it: libvirt is away"
     assert guest.defined
+
+
+def test_who_cannot_tell_the_disks_of_guests_takes_none_unasked(scene: Scene) -> None:
+    """Not every hypervisor has an inventory."""
+    guest = released(scene, disk("/root"))
+    detach = scene.moorline.attachments.detach
+    repairer = Repairer(scene.records, scene.reconciler, scene.hypervisor.survey, detach, bare())
+    (left,) = repairer.repair(disks=True)
+    assert (left.done, left.problem) == (
+        False,
+        "it cannot be told whether g1 boots from it (--boot-disks)",
+    )
+    assert guest.defined
+    assert [made.done for made in repairer.repair(disks=True, boot_disks=True)] == [True]
+    assert not guest.defined
 
 
 def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> None:
