@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from moorline.core.plan import Step
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "nova/src").rglob("*.py")])
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -62,3 +64,22 @@ def test_a_time_says_its_unit(file: Path) -> None:
         if not name.endswith(("_SECONDS", "_MILLISECONDS", *RATIOS))
     ]
     assert nameless == []
+
+
+TABLE = (ROOT / "docs/architecture.md").read_text().split("## Words")[1].split("##")[0]
+TERMS = [
+    re.sub(r"\s*\(.*\)", "", term).strip()
+    for row in re.findall(r"^\| ([^|]+) \|", TABLE, re.M)[1:]
+    for term in row.split(",")
+]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_word_of_the_table_is_used(term: str) -> None:
+    pattern = re.compile(rf"\b{term}".replace(" ", r"[ _-]?"), re.I)
+    assert any(pattern.search(file.read_text()) for file in SOURCES), term
+
+
+def test_the_table_has_each_step() -> None:
+    row = next(line for line in TABLE.splitlines() if line.startswith("| step |"))
+    assert {step.value for step in Step} == set(re.split(r",? or |, ", row.split("|")[2].strip()))
