@@ -8,6 +8,7 @@ from typing import Any
 
 from moorline.care.doctor import Environment
 from moorline.core.admission import Admission, Place
+from moorline.core.driver import done_before
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -116,7 +117,10 @@ class Adopter:
                 self._environment.inventory.mark(
                     attachment.key.guest, device, attachment.key.volume
                 )
-            row = self._records.put(attachment)
+                with done_before(f"{device} of {attachment.guest_name} bears our mark now"):
+                    row = self._records.put(attachment)
+            else:
+                row = self._records.put(attachment)
         self._note("adopted", row)
         return row
 

@@ -147,6 +147,16 @@ def recorded() -> Iterator[None]:
         raise Failed(e.message, hint=e.hint or "repeat the command to go on") from e
 
 
+@contextmanager
+def done_before(what: str) -> Iterator[None]:
+    """Raise Uncertain for whatever fails in here: *what* was done before."""
+    try:
+        yield
+    except MoorlineError as e:
+        hint = e.hint or "repeat the command: it goes on"
+        raise Uncertain(f"{what}, and then: {e.message}", hint=hint) from e
+
+
 class Driver:
     """Drives the reconciler for callers that wait for a result."""
 

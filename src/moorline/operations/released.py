@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from moorline.core.admission import Admission
+from moorline.core.driver import done_before
 from moorline.core.naming import guest_called
 from moorline.core.records import Records
-from moorline.errors import Failed
-from moorline.model import Attachment
+from moorline.errors import Failed, Unavailable, Uncertain
+from moorline.model import Attachment, GuestName, VolumeId
 from moorline.ports import Hypervisor
 
 
@@ -32,11 +33,19 @@ class Released:
         id = self._admission.unrecorded(volume, found)
         if not self._admission.released_disk(found, id):
             return None
-        end = time.monotonic() + timeout
-        while not dry_run and id in self._hypervisor.disks(found.id):
-            if time.monotonic() > end:
-                raise Failed(f"{found.name} has not let go of volume {id} yet")
-            self._hypervisor.detach(found.id, id)
         if not dry_run:
-            self._records.drop_released(found.id, id)
+            self._hypervisor.detach(found.id, id)
+            self._await(found, id, time.monotonic() + timeout)
+            with done_before(f"{found.name} has let go of volume {id}"):
+                self._records.drop_released(found.id, id)
         return self._records.unrecorded(found, id)
+
+    def _await(self, guest: GuestName, volume: VolumeId, end: float) -> None:
+        """Ask it to let go until it has, or it is *end*. Raises Failed (not yet), Uncertain."""
+        try:
+            while volume in self._hypervisor.disks(guest.id):
+                if time.monotonic() > end:
+                    raise Failed(f"{guest.name} has not let go of volume {volume} yet")
+                self._hypervisor.detach(guest.id, volume)
+        except Unavailable as e:  # which would say that nothing was changed
+            raise Uncertain(f"{guest.name} was asked to let go of volume {volume}: {e}") from e

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moorline.core.admission import Admission
+from moorline.core.driver import done_before
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import view
-from moorline.errors import NotFound, Refused
+from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     Attachment,
     DatastoreDisk,
@@ -46,7 +47,8 @@ class Relocator:
         """As the protocol's.
 
         Killed after the move and before the record, the same call finds the
-        disk moved and goes on. Raises as :meth:`RelocatingHypervisor.relocate`.
+        disk moved and goes on. Raises as :meth:`RelocatingHypervisor.relocate`, and
+        Uncertain if it moved and that could not be recorded.
         """
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, RelocatingHypervisor):
@@ -70,8 +72,12 @@ class Relocator:
             disk = hypervisor.relocate(
                 row.key.guest, row.key.volume, datastore, round_up=round_up, progress=told
             )
-        now = self._follow(row, replace(disk, datacenter=within))
-        return view(now, self._reconciler.observe(now))
+        with done_before(f"volume {row.key.volume} is on {disk.datastore} now"):
+            now = self._follow(row, replace(disk, datacenter=within))
+        try:
+            return view(now, self._reconciler.observe(now))
+        except MoorlineError as e:
+            return view(now, str(e))  # it moved, and that is recorded
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""

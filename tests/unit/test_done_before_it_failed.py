@@ -1,0 +1,133 @@
+"""What was done, and then could not be recorded or looked at, is told as uncertain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Unavailable, Uncertain
+from moorline.model import DatastoreDisk, GuestId, Level, VolumeId
+from moorline.testing.faults import Fault
+from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
+from tests.support.care_rig import Scene, disk, prepared
+from tests.support.environment import bare
+from tests.support.rig import Rig
+
+G1 = GuestId("g1")
+
+
+class Hypervisor(ToyHypervisor):
+    """Its datastores are the toy's shares, between which disks can move."""
+
+    blind_then = False
+    """It answers no question any more once it has done something."""
+
+    def relocate(
+        self,
+        guest: GuestId,
+        volume: VolumeId,
+        datastore: str,
+        *,
+        round_up: bool = False,
+        progress: Callable[[int], None],
+    ) -> DatastoreDisk:
+        toy = self._world.guests[guest]
+        self._world.mounts[str(BASE / datastore)] = datastore
+        toy.live[volume] = toy.defined[volume] = path = f"{BASE}/{datastore}/a"
+        toy.uses = {replace(use, path=path) for use in toy.uses}
+        self._world.blind = self.blind_then
+        return DatastoreDisk(datastore, "a")
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        super().detach(guest, volume)
+        self._world.blind = self.blind_then
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig("g1")
+
+
+@pytest.fixture
+def hypervisor(rig: Rig) -> Hypervisor:
+    return Hypervisor(rig.world)
+
+
+@pytest.fixture
+def moorline(rig: Rig, hypervisor: Hypervisor) -> Moorline:
+    """With the volume ``a`` attached to the guest."""
+    backends = {"toy": ToyShare(rig.world)}
+    reconciler = Reconciler(rig.records, backends, hypervisor, Locks(patience=1.0))
+    moorline = Moorline(rig.records, reconciler, hypervisor, environment=bare())
+    data = {"share": "s1", "name": "a", "volume_id": "a"}
+    moorline.attachments.attach("g1", {"driver_volume_type": "toy", "data": data})
+    return moorline
+
+
+def test_a_volume_that_moved_and_is_recorded_where_it_was(rig: Rig, moorline: Moorline) -> None:
+    rig.world.faults.plan((0, Fault.FAIL))
+    with pytest.raises(Uncertain, match="volume a is on s2 now, and then: a fault"):
+        moorline.attachments.relocate("g1", "a", "s2")
+    (row,) = rig.records.all()
+    assert row.link == str(BASE / "s1")
+    view = moorline.attachments.relocate("g1", "a", "s2")
+    assert (view.link, view.seen) == (str(BASE / "s2"), "attached")
+
+
+def test_a_volume_that_moved_and_is_recorded_has_moved(
+    rig: Rig, moorline: Moorline, hypervisor: Hypervisor
+) -> None:
+    hypervisor.blind_then = True
+    view = moorline.attachments.relocate("g1", "a", "s2")
+    assert (view.link, view.seen) == (str(BASE / "s2"), "unknown")
+    assert [row.link for row in rig.records.all()] == [view.link]
+
+
+def test_a_disk_that_was_asked_to_go_and_cannot_be_looked_at(
+    rig: Rig, moorline: Moorline, hypervisor: Hypervisor
+) -> None:
+    moorline.maintenance.release("g1", "a")
+    hypervisor.blind_then = True
+    with pytest.raises(Uncertain, match="g1 was asked to let go of volume a"):
+        moorline.attachments.detach("g1", "a")
+    assert rig.world.guests[G1].leaving
+
+
+def test_a_hypervisor_that_was_asked_nothing_changed_nothing(rig: Rig, moorline: Moorline) -> None:
+    moorline.maintenance.release("g1", "a")
+    rig.world.blind = True
+    with pytest.raises(Unavailable):
+        moorline.attachments.detach("g1", "a")
+    assert not rig.world.guests[G1].leaving
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    scene = prepared(tmp_path, monkeypatch)
+    scene.world.guests[G1].running = False
+    return scene
+
+
+def test_a_disk_that_is_gone_and_stands_in_the_records(scene: Scene) -> None:
+    scene.attach(level=Level.ATTACHED)
+    scene.moorline.maintenance.release("g1", "vol-a")
+    scene.faults.plan((0, Fault.FAIL))
+    with pytest.raises(Uncertain, match="g1 has let go of volume vol-a, and then: a fault"):
+        scene.moorline.attachments.detach("g1", "vol-a")
+    assert not scene.world.guests[G1].defined
+
+
+def test_a_disk_that_is_marked_and_not_adopted(scene: Scene) -> None:
+    link = scene.attach("b", "g2")
+    scene.inventory.all["g1"] = [disk(f"{link}/a")]
+    scene.faults.plan((0, Fault.FAIL))
+    with pytest.raises(Uncertain, match="vdc of g1 bears our mark now, and then: a fault"):
+        scene.moorline.maintenance.adopt("g1", scene.connection())
+    assert scene.inventory.all["g1"][0].mark == "vol-a"
+    assert scene.rows("vol-a") == []
