@@ -15,7 +15,7 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "secret"}
+VOCABULARY = {"model", "errors", "secret", "deadline"}
 SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from moorline.api import Moorline
-from moorline.core.driver import Clock, Driver
+from moorline.core.driver import Driver
+from moorline.deadline import Clock
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 from moorline.local_api.problem import exit_code
 from moorline.model import GuestId, Level

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +11,7 @@ from moorline.core.pace import backoff
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
 from moorline.core.records import Records
+from moorline.deadline import CLOCK, Clock
 from moorline.errors import (
     Busy,
     Conflict,
@@ -38,17 +39,6 @@ _REPEATED_FAILURES = 5
 """Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
 _REPEATED_FAILURE_SECONDS = 10.0
 """...if they go on for so many seconds: what is restarted is mostly back by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """How time passes for who waits."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-_CLOCK = Clock()
 
 
 @dataclass(slots=True)
@@ -160,7 +150,7 @@ def done_before(what: str) -> Iterator[None]:
 class Driver:
     """Drives the reconciler for callers that wait for a result."""
 
-    def __init__(self, records: Records, reconciler: Reconciler, clock: Clock = _CLOCK) -> None:
+    def __init__(self, records: Records, reconciler: Reconciler, clock: Clock = CLOCK) -> None:
         self._records = records
         self._reconciler = reconciler
         self._clock = clock

@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Uncertain
 from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity
@@ -279,13 +279,13 @@ def _locked(hold: Path) -> Iterator[int]:
 
 
 def _lock(file: int, hold: Path) -> None:
-    end = time.monotonic() + _HOLD_CHECK_SECONDS
+    deadline = Deadline(_HOLD_CHECK_SECONDS)
     while not _flock(file, fcntl.LOCK_EX):
         # Who only asks whether it is held has it shared, for a moment; a command has it alone.
-        if not _flock(file, fcntl.LOCK_SH) or time.monotonic() > end:
+        if not _flock(file, fcntl.LOCK_SH) or deadline.over():
             raise Busy(f"a command that holds {hold} still runs")
         fcntl.flock(file, fcntl.LOCK_UN)
-        time.sleep(0.002)
+        deadline.sleep(0.002)
 
 
 def _flock(file: int, how: int) -> bool:
@@ -386,12 +386,12 @@ class _Looker:
 
     def _line(self, patience: float) -> bytes:
         assert self._child.stdout
-        until = time.monotonic() + patience
+        deadline = Deadline(patience)
         poll = select.poll()
         poll.register(self._child.stdout, select.POLLIN)
         line = b""
         while not line.endswith(b"\n"):
-            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            if not poll.poll(deadline.left() * 1000):
                 raise TimeoutError
             if not (more := self._child.stdout.read(4096)):
                 raise EOFError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Denied, Unavailable
 
 
@@ -31,17 +31,17 @@ class HostLock:
         the state directory), Unavailable (the file cannot be made).
         """
         self._fd = self._open()
-        end = time.monotonic() + patience
+        deadline = Deadline(patience)
         told = False
         while not self._try():
-            if time.monotonic() >= end:
+            if deadline.over():
                 holder = self._holder()
                 self.release()
                 raise Busy(f"{holder} {self._does}", hint="try again when it is done")
             if not told:
                 waiting(f"waiting for {self._holder()}, which {self._does}")
                 told = True
-            time.sleep(0.02)
+            deadline.sleep(0.02)
         with suppress(OSError):  # a full disk keeps nobody from being the owner
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, str(os.getpid()).encode(), 0)

@@ -16,6 +16,7 @@ from functools import partial
 
 from moorline.core.pace import Pending, backoff
 from moorline.core.records import Records
+from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.loop.drift import DriftDetector, Sweep
 from moorline.loop.worker import Verdict, Worker
@@ -101,35 +102,33 @@ class Controller:
         False if one was still under way after *timeout* seconds. The process
         may end then all the same: the next one finds what came of it.
         """
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         self._stop.set()
         self._news.add(None)
         self._queue.close()
         finished = self._queue.idle(timeout)
         # A loop can hang with libvirt. It changes nothing, so nobody waits for it long.
-        end = min(end, time.monotonic() + _STOP_TIMEOUT_SECONDS)
+        deadline = Deadline(min(deadline.left(), _STOP_TIMEOUT_SECONDS))
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(deadline.left())
         return finished
 
     # --- who needs a turn
 
     def _look_around(self) -> None:
-        sweep_at, failures = 0.0, 0
+        sweep, failures = Deadline(0.0), 0
         while not self._stop.is_set():
-            news = self._news.wait(
-                min(sweep_at - time.monotonic(), self._every / LINK_SCANS_PER_SWEEP)
-            )
+            news = self._news.wait(min(sweep.left(), self._every / LINK_SCANS_PER_SWEEP))
             begun = time.monotonic()
             for guest in news:
                 self._queue.hasten(guest)
-            if begun >= sweep_at:
+            if sweep.over():
                 news.add(None)
             failures = 0 if self._look(news) else failures + 1
             if failures:
-                sweep_at = time.monotonic() + backoff(failures, first=0.25)
+                sweep = Deadline(backoff(failures, first=0.25))
             elif None in news:
-                sweep_at = time.monotonic() + self._every
+                sweep = Deadline(self._every)
             # However much happens, most of the time is left to others.
             rest = _LEAST_REST_SECONDS + REST_PER_SCAN * (time.monotonic() - begun)
             self._stop.wait(min(rest, _MOST_REST_SECONDS))
@@ -209,6 +208,6 @@ class _News:
     def wait(self, timeout: float) -> set[GuestId | None]:
         """Take what there is; wait for it up to *timeout* seconds."""
         with self._came:
-            self._came.wait_for(lambda: self._of, max(0.0, timeout))
+            self._came.wait_for(lambda: self._of, timeout)
             news, self._of = self._of, set()
         return news

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from moorline import errors
+from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.ports import Call
 
@@ -53,7 +53,7 @@ class Calls:
 
     def call(self, call: Call, keep: Sequence[int] = ()) -> Mapping[str, Any]:
         """See :meth:`moorline.ports.Host.call`. *keep*: what the fork keeps open as well."""
-        began = time.monotonic()
+        deadline = Deadline(call.deadline)
         warm, ours = self._hand_over(call, keep)
         try:
             answer = _exchange(ours, call, self._grace)
@@ -61,7 +61,7 @@ class Calls:
             self._drop(call.module, warm)
             raise _late(call) from e
         if not answer.endswith(b"\n"):  # the fork has ended, or was killed
-            if time.monotonic() - began >= call.deadline:
+            if deadline.over():
                 raise _late(call)
             raise Uncertain(f"the process that called {call.name} ended")
         return _value(json.loads(answer))
@@ -72,9 +72,9 @@ class Calls:
             left, self._warm = list(self._warm.values()), {}
         for warm in left:
             warm.control.close()
-        end = time.monotonic() + _EXIT_SECONDS
-        while any(warm.process.poll() is None for warm in left) and time.monotonic() < end:
-            time.sleep(0.005)
+        deadline = Deadline(_EXIT_SECONDS)
+        while any(warm.process.poll() is None for warm in left) and not deadline.over():
+            deadline.sleep(0.005)
 
     def _hand_over(self, call: Call, keep: Sequence[int]) -> tuple[_Warm, socket.socket]:
         """Give the other end of a socket to the warm process; nothing is asked yet."""
@@ -138,13 +138,13 @@ def _begin(start: Start, call: Call) -> _Warm:
 
 def _exchange(ours: socket.socket, call: Call, grace: float) -> bytes:
     """Ask and read the answer; without its newline it is not whole. Raises TimeoutError."""
-    end = time.monotonic() + call.deadline + grace
+    deadline = Deadline(call.deadline + grace)
     answer = b""
     with ours, suppress(ConnectionError):  # the other end is gone: there is no answer
         ours.settimeout(call.deadline + grace)
         ours.sendall(json.dumps(call.question.reveal()).encode() + b"\n")
         while not answer.endswith(b"\n"):
-            ours.settimeout(max(0.001, end - time.monotonic()))
+            ours.settimeout(max(0.001, deadline.left()))
             if not (more := ours.recv(65536)):
                 break
             answer += more

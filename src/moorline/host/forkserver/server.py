@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.host.linux import fork
 from moorline.host.process_name import call_self
@@ -47,7 +48,7 @@ def main(module: str) -> None:
 
 
 def _serve(control: socket.socket, answer: Answer) -> None:
-    running: dict[int, float] = {}
+    running: dict[int, Deadline] = {}
     poll = select.poll()
     poll.register(control, select.POLLIN)
     listening = True
@@ -56,7 +57,7 @@ def _serve(control: socket.socket, answer: Answer) -> None:
         if listening and poll.poll(patience):
             packet, files, _, _ = socket.recv_fds(control, 64, 2, socket.MSG_CMSG_CLOEXEC)
             if packet:
-                running[_call(answer, *files)] = time.monotonic() + float(packet)
+                running[_call(answer, *files)] = Deadline(float(packet))
             else:
                 listening = False
         elif not listening:
@@ -89,10 +90,10 @@ def _answered(answer: Answer, question: bytes) -> Mapping[str, Any]:
         return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
 
 
-def _reap(running: dict[int, float]) -> None:
+def _reap(running: dict[int, Deadline]) -> None:
     """Forget the forks that have ended, and end those whose time is over."""
-    for pid, end in list(running.items()):
-        if time.monotonic() > end:
+    for pid, deadline in list(running.items()):
+        if deadline.over():
             with suppress(ProcessLookupError):  # it is not reaped yet, so the group is its own
                 os.killpg(pid, signal.SIGKILL)
         if os.waitpid(pid, os.WNOHANG)[0]:

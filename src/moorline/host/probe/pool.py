@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from moorline.deadline import Deadline
 from moorline.errors import Refused, Uncertain
 
 LONGEST_PAUSE_SECONDS = 10.0
@@ -97,10 +98,10 @@ class Probe:
             idle, self._idle = self._idle, []
         for child in idle:
             self._kill(child)
-        patience = time.monotonic() + _EXIT_SECONDS
+        deadline = Deadline(_EXIT_SECONDS)
         self._reap()
-        while self._killed and time.monotonic() < patience:
-            time.sleep(0.001)
+        while self._killed and not deadline.over():
+            deadline.sleep(0.001)
             self._reap()
 
     def _respect_quarantine(self, share: str, state: _Share) -> None:

@@ -1,0 +1,40 @@
+"""How long somebody waits, by the monotonic clock: setting the host's time changes no wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How time passes for who waits, in seconds."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+
+
+class Deadline:
+    """The time that is *seconds* from when it was made. Safe to use from several threads."""
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, seconds: float, clock: Clock = CLOCK) -> None:
+        self._clock = clock
+        self._end = clock.now() + seconds
+
+    def left(self) -> float:
+        """Seconds until it is over; 0 from then on."""
+        return max(0.0, self._end - self._clock.now())
+
+    def over(self) -> bool:
+        """Whether there is no time left."""
+        return self._clock.now() >= self._end
+
+    def sleep(self, seconds: float) -> None:
+        """Block for *seconds*, or until it is over if that is sooner."""
+        self._clock.sleep(min(seconds, self.left()))
