@@ -32,7 +32,7 @@ class Qemu:
 
     def is_stale(self, path: str = PATH) -> bool:
         disk = Disk(DiskState.WHOLE, "vdb", path)
-        found = openfiles.with_stale("web01", {VolumeId("v"): disk}, self.root, self.root / "run")
+        found = openfiles.OpenDisks("web01", {VolumeId("v"): disk}, self.root, self.root / "run")
         return bool(found[VolumeId("v")].stale)
 
 
@@ -72,3 +72,13 @@ def test_what_is_not_seen_open_is_not_told(qemu: Qemu) -> None:
 def test_a_guest_without_a_process_is_not_looked_at(qemu: Qemu) -> None:
     (qemu.root / "run/web01.pid").unlink()
     assert not qemu.is_stale()
+
+
+def test_the_process_is_looked_at_when_a_disk_is_asked_for_and_not_before(qemu: Qemu) -> None:
+    """Most looks at a guest are about another disk, or about none that is there."""
+    disks = {VolumeId(name): Disk(DiskState.WHOLE, "vdb", PATH) for name in ("v", "w")}
+    looked = openfiles.OpenDisks("web01", disks, qemu.root, qemu.root / "run")
+    assert (set(looked), len(looked), "x" in looked) == (set(disks), 2, False)
+    qemu.open(9, "/disk", 30)
+    qemu.see(ours=ROOT + NEW, theirs=ROOT + NEW)
+    assert all(looked[volume].stale for volume in looked)

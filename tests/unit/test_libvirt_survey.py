@@ -47,6 +47,10 @@ class Virt:
     def name(self) -> str:
         return f"name-{self.uuid}"
 
+    @property
+    def id(self) -> bool:
+        return " id=" in self.now
+
     def connect(self) -> Virt:
         return self
 
@@ -63,6 +67,7 @@ class Virt:
         return self.defined if flags else self.now
 
     def isPersistent(self) -> bool:
+        self.asked.append("persistent?")
         return bool(self.defined)
 
     def hasManagedSaveImage(self) -> bool:
@@ -97,7 +102,11 @@ class Host:
         return Pool(self.pools[name])
 
     def listAllDomains(self, flags: int = 0) -> list[Virt]:
-        return [each for each in self.domains if each.saved or not flags]
+        chosen = {
+            libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE: lambda each: each.saved,
+            libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT: lambda each: each.defined or not each.id,
+        }
+        return [each for each in self.domains if not flags or chosen[flags](each)]
 
 
 def test_a_stopped_guest_is_one_question() -> None:
@@ -115,6 +124,14 @@ def test_what_is_printed_as_before_is_not_read_again() -> None:
     one.now = xml("one", "w")
     (second,) = survey.guests(host)
     assert set(second.disks) == {"w"}
+
+
+def test_who_is_persistent_is_one_question_for_all_that_run() -> None:
+    kept = Virt("1", xml("kept", "live", id="7"), defined=xml("kept", "config"))
+    transient = Virt("2", xml("transient", "v", id="8"))
+    one, two = Survey().guests(Host([kept, transient]))
+    assert (one.paths, two.paths) == ({"/mnt/live", "/mnt/config"}, {"/mnt/v"})
+    assert (kept.asked, transient.asked) == (["xml 0", "xml 2"], ["xml 0"])
 
 
 def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from moorline.core.links import Links
 from moorline.core.survey import Survey
@@ -122,7 +122,8 @@ class Writers:
         names: set[str],
     ) -> None:
         """Compare files, not names. Tells who has one and fits, and what the files are called."""
-        table = host.mounts()
+        # Of those at one place the last is on top.
+        table = {mount.target: mount for mount in host.mounts()}
         (found,) = host.files(Path(mine.path).parent, [(mine.path, mine.format)])
         if isinstance(found, OSError):
             raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
@@ -184,7 +185,7 @@ def _compare(
     others: Sequence[_Theirs],
     files: Sequence[_File],
     near: Sequence[_File],
-    table: Sequence[Mount],
+    table: Mapping[str, Mount],
     told: set[str],
 ) -> bool:
     """Look at what lies on one mount; whether that mount can be asked more.
@@ -274,9 +275,8 @@ def _within(path: str, mount: Mount) -> str:
     return os.path.relpath(path, mount.target)
 
 
-def _covering(path: str, table: Sequence[Mount]) -> Mount | None:
-    """The mount on which *path* lies, by the mount table."""
-    above = {path, *map(str, PurePath(path).parents)}
-    over = [mount for mount in table if mount.target in above]
-    # Of equally deep ones the last is on top.
-    return max(reversed(over), key=lambda mount: len(mount.target), default=None)
+def _covering(path: str, table: Mapping[str, Mount]) -> Mount | None:
+    """The mount on which *path* lies. *table*: the mounts, by where they are."""
+    while path not in table and path not in ("", "/"):
+        path = path.rpartition("/")[0] or "/"
+    return table.get(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import PurePath
 
 from moorline.errors import MoorlineError
 from moorline.ports import Mount
@@ -32,7 +32,8 @@ def places(
     for share, its in by_share.items():
         there = _followed(follow, share, [found[path] for path in its], shares - {share})
         found |= dict(zip(its, there, strict=True))
-    return {path: _copies(at, mounts) if at else None for path, at in found.items()}
+    copies = _Copies(mounts)
+    return {path: copies.of(at) if at else None for path, at in found.items()}
 
 
 def _followed(
@@ -48,24 +49,30 @@ def _followed(
 
 def _covering(path: str, targets: Collection[str]) -> str:
     """The innermost of *targets* on which *path* is; ''."""
-    above = (path, *map(str, PurePath(path).parents))
-    return next((target for target in above if target in targets), "")
+    while path and path not in targets:
+        above = path.rpartition("/")[0] or "/"
+        path = above if above != path else ""
+    return path
 
 
-def _copies(path: str, mounts: Sequence[Mount]) -> frozenset[str]:
-    """*path*, and its names on copies of its mount, which come and go with it.
+class _Copies:
+    """Copies of mounts, which come and go with them.
 
     Where a directory is bound to another place, what is mounted beneath it is mounted
     there as well: the same device, and a mount point of the same name.
     """
-    by_target = {mount.target: mount for mount in mounts}
-    at = _covering(path, by_target)
-    if not at:
-        return frozenset({path})
-    mount, tail = by_target[at], path[len(at) :]
-    return frozenset({path}) | {
-        other.target + tail
-        for other in mounts
-        if other.device == mount.device
-        and posixpath.basename(other.target) == posixpath.basename(at) != ""
-    }
+
+    def __init__(self, mounts: Sequence[Mount]) -> None:
+        self._by_target = {mount.target: mount for mount in mounts}
+        self._alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for mount in mounts:
+            if name := posixpath.basename(mount.target):
+                self._alike[mount.device, name].add(mount.target)
+
+    def of(self, path: str) -> frozenset[str]:
+        """*path*, and its names on copies of its mount."""
+        at = _covering(path, self._by_target)
+        if not at:
+            return frozenset({path})
+        alike = self._alike.get((self._by_target[at].device, posixpath.basename(at)), ())
+        return frozenset({path, *(target + path[len(at) :] for target in alike)})

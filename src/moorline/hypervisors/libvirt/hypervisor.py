@@ -25,11 +25,11 @@ from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
-from moorline.hypervisors.libvirt.openfiles import with_stale
+from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
 from moorline.hypervisors.libvirt.propagation import hidden_from
-from moorline.hypervisors.libvirt.survey import Survey, as_named, located, look
+from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
     BlockDevice,
     Disk,
@@ -96,7 +96,7 @@ class Libvirt:
     def survey(self) -> Sequence[Guest]:
         hang = self._connection.stuck()
         guests = self._connection.look("all guests", lambda v: self._survey.guests(v, hang))
-        return located(guests, self._places)
+        return [as_it_runs(guest) for guest in located(guests, self._places)]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:
@@ -105,7 +105,7 @@ class Libvirt:
             return {}
         self._seen.domain = domain
         disks = domain.disks()
-        return disks if domain.live is None else with_stale(domain.name, disks)
+        return disks if domain.live is None else OpenDisks(domain.name, disks)
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)

@@ -9,9 +9,10 @@ of the old mount open keeps that one, and gets an error of it for good.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +30,14 @@ class OpenFile(NamedTuple):
     """The number of its mount."""
 
 
-def open_files(process: Path) -> Iterator[OpenFile]:
-    """The files and devices that a process has open. Raises OSError (it has ended, or is not ours).
+def open_files(process: Path, paths: Collection[str]) -> Iterator[OpenFile]:
+    """What a process has open that may be one of *paths*. Raises OSError (it has ended, say).
 
     What is closed meanwhile is left out.
     """
     for number, path in _names(process):
+        if not any(_may_be_called(path, of) for of in paths):
+            continue
         with suppress(OSError, ValueError, StopIteration):  # it is closed meanwhile
             lines = (process / "fdinfo" / number).read_text().splitlines()
             told = next(line for line in lines if line.startswith("mnt_id:"))
@@ -67,37 +70,59 @@ def _names(process: Path) -> Iterator[tuple[str, str]]:
                 yield number, path
 
 
-def with_stale(
-    guest: str,
-    disks: Mapping[VolumeId, Disk],
-    proc: Path = PROC,
-    pid_files: Path = PID_FILES,
-) -> Mapping[VolumeId, Disk]:
+class OpenDisks(Mapping[VolumeId, Disk]):
     """The disks of a running guest, those told that it has open on a mount that is not there now.
 
-    None is told if it cannot be known: not root, or not libvirt's system daemon.
+    Its process is looked at when the first of them is asked for, once: most looks at a guest are
+    about another disk. None is told if it cannot be known: not root, or not libvirt's system
+    daemon.
     """
-    paths = {disk.source for disk in disks.values()}
-    if not any(path.startswith("/") and not path.startswith("/dev/") for path in paths):
-        return disks
-    try:
-        process = proc / str(int((pid_files / f"{guest}.pid").read_text()))
-        theirs, ours = table(process), table(proc / "self")
-        files = list(open_files(process))
-    except (OSError, ValueError):
-        return disks
-    lost = {path for path in paths if _is_stale(path, files, theirs, ours)}
-    return {
-        volume: replace(disk, stale=_why(guest, disk)) if disk.source in lost else disk
-        for volume, disk in disks.items()
-    }
 
+    def __init__(
+        self,
+        guest: str,
+        disks: Mapping[VolumeId, Disk],
+        proc: Path = PROC,
+        pid_files: Path = PID_FILES,
+    ) -> None:
+        self._guest = guest
+        self._disks = disks
+        self._proc = proc
+        self._pid_files = pid_files
 
-def _why(guest: str, disk: Disk) -> str:
-    return (
-        f"{guest} has {disk.device} open on a mount of {disk.source} that is no more:"
-        f" detach it and attach it again, or restart {guest}"
-    )
+    def __getitem__(self, volume: VolumeId) -> Disk:
+        disk = self._disks[volume]
+        return replace(disk, stale=self._why(disk)) if disk.source in self._lost else disk
+
+    def __iter__(self) -> Iterator[VolumeId]:
+        return iter(self._disks)
+
+    def __len__(self) -> int:
+        return len(self._disks)
+
+    def __contains__(self, volume: object) -> bool:
+        return volume in self._disks
+
+    @cached_property
+    def _lost(self) -> frozenset[str]:
+        """The paths whose files it has open on a mount that is no more."""
+        sources = (disk.source for disk in self._disks.values())
+        paths = {each for each in sources if each.startswith("/") and not each.startswith("/dev/")}
+        if not paths:
+            return frozenset()
+        try:
+            process = self._proc / str(int((self._pid_files / f"{self._guest}.pid").read_text()))
+            theirs, ours = table(process), table(self._proc / "self")
+            files = list(open_files(process, paths))
+        except (OSError, ValueError):
+            return frozenset()
+        return frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
+
+    def _why(self, disk: Disk) -> str:
+        return (
+            f"{self._guest} has {disk.device} open on a mount of {disk.source} that is no more:"
+            f" detach it and attach it again, or restart {self._guest}"
+        )
 
 
 def _is_stale(path: str, files: Iterable[OpenFile], theirs: Table, ours: Table) -> bool:
@@ -110,6 +135,9 @@ def _is_stale(path: str, files: Iterable[OpenFile], theirs: Table, ours: Table) 
 
 def _may_be(path: str, file: OpenFile, devices: Mapping[int, str]) -> bool:
     """Whether an open file is *path*, or was that on a mount that is no more."""
-    if file.mount in devices:
-        return file.path == path
-    return path.endswith(file.path.removesuffix(" (deleted)"))
+    return file.path == path if file.mount in devices else _may_be_called(file.path, path)
+
+
+def _may_be_called(name: str, path: str) -> bool:
+    """Whether the kernel may call *path* so: of a mount that is no more, by its end alone."""
+    return path.endswith(name.removesuffix(" (deleted)"))

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain import Domain, parse
-from moorline.hypervisors.libvirt.openfiles import with_stale
+from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.model import Guest, GuestId
 from moorline.ports import Places
 
@@ -44,6 +44,16 @@ class _Read:
     definitions: _Definitions
     guest: Guest
     volumes: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is known already of a domain that has no saved state."""
+
+    now: str
+    """Its XML."""
+    persistent: bool
+    """Whether it has a definition beside what runs, if it runs."""
 
 
 class _Unreadable(Exception):
@@ -78,19 +88,22 @@ class Survey:
             for each in domains
         }
         saved |= _saved(virt)
+        runs = any(isinstance(xml, str) and _RUNNING.match(xml) for xml in first.values())
+        persistent = _persistent(virt) if runs else frozenset[str]()
         read: dict[str, _Read] = {}
         guests = []
         pools = _Pools(virt)
         for each, xml in first.items():
             guest = xml
             if isinstance(xml, str):
-                unsaved = None if each.UUIDString() in saved else xml
-                guest = _told(each, partial(self._guest, each, unsaved, read))
+                uuid = each.UUIDString()
+                asked = None if uuid in saved else _Asked(xml, uuid in persistent)
+                guest = _told(each, partial(self._guest, each, asked, read))
             if isinstance(guest, Guest):  # else it is gone since it was listed
                 named = read.get(guest.id)
                 guests.append(pools.resolved(guest, named.volumes) if named else guest)
         self._read = read | {uuid: self._read[uuid] for uuid in silent & self._read.keys()}
-        return [_as_it_runs(guest) for guest in guests]
+        return guests
 
     def _silent(self, domain: Any) -> Guest:
         """A domain that is not asked, with what it was last seen to have."""
@@ -103,10 +116,10 @@ class Survey:
             guest, unreadable=why, remedy=shlex.join(("virsh", "domjobinfo", guest.name))
         )
 
-    def _guest(self, domain: Any, unsaved: str | None, read: dict[str, _Read]) -> Guest:
+    def _guest(self, domain: Any, asked: _Asked | None, read: dict[str, _Read]) -> Guest:
         """Look at a domain, and put what was found into *read*."""
         uuid = domain.UUIDString()
-        definitions = _definitions(domain, unsaved)
+        definitions = _definitions(domain, asked)
         known = self._read.get(uuid)
         if known is None or known.definitions != definitions:
             parsed = _parsed(domain, definitions)
@@ -184,9 +197,9 @@ def _list(*words: str) -> str:
     return ", ".join(filter(None, words))
 
 
-def _as_it_runs(guest: Guest) -> Guest:
+def as_it_runs(guest: Guest) -> Guest:
     """With what no definition tells: whether its disks are still there."""
-    return replace(guest, disks=with_stale(guest.name, guest.disks)) if guest.running else guest
+    return replace(guest, disks=OpenDisks(guest.name, guest.disks)) if guest.running else guest
 
 
 def look(virt: Any) -> Domain:
@@ -195,7 +208,7 @@ def look(virt: Any) -> Domain:
     Raises libvirt's errors, Unavailable (a definition is there and cannot be read).
     """
     try:
-        return _parsed(virt, _definitions(virt, None))
+        return _parsed(virt, _definitions(virt))
     except _Unreadable as e:
         told = f"guest {e.guest.name} cannot be read: {e.guest.unreadable}"
         raise Unavailable(told, hint=e.guest.remedy) from e
@@ -252,13 +265,13 @@ def _unreadable(domain: Any, why: str, defined: str) -> Guest:
     return replace(guest, unreadable=why, remedy=shlex.join(("virsh", verb, guest.name)))
 
 
-def _definitions(virt: Any, unsaved: str | None) -> _Definitions:
-    """*unsaved*: the XML of a domain that is known to have no saved state."""
+def _definitions(virt: Any, asked: _Asked | None = None) -> _Definitions:
     with _reading(virt):
-        now = unsaved or virt.XMLDesc()
+        now = asked.now if asked else virt.XMLDesc()
         if _RUNNING.match(now):
-            return _Definitions(now, virt.XMLDesc(INACTIVE) if virt.isPersistent() else None)
-        saved = not unsaved and virt.hasManagedSaveImage()
+            persistent = asked.persistent if asked else virt.isPersistent()
+            return _Definitions(now, virt.XMLDesc(INACTIVE) if persistent else None)
+        saved = asked is None and virt.hasManagedSaveImage()
     with _reading(virt, now):
         return _Definitions(None, now, virt.managedSaveGetXMLDesc() if saved else None)
 
@@ -284,3 +297,9 @@ def _guest(domain: Domain) -> Guest:
 def _saved(virt: Any) -> set[str]:
     flag = module().VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
     return {each.UUIDString() for each in virt.listAllDomains(flag)}
+
+
+def _persistent(virt: Any) -> frozenset[str]:
+    """One question for all that run. Who is made persistent after it was seen as it was before."""
+    flag = module().VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+    return frozenset(each.UUIDString() for each in virt.listAllDomains(flag))
