@@ -277,6 +277,30 @@ def test_what_a_guest_wrote_into_a_raw_disk_names_nothing(here: Here, tmp_path: 
     here.owner().attachments.attach("g1", str(victim), format="qcow2")
 
 
+@pytest.mark.parametrize("alias", [hard, soft])
+def test_what_cannot_be_the_same_file_is_told_by_its_numbers_alone(
+    here: Here, tmp_path: Path, alias: Callable[[Path, Path], Path]
+) -> None:
+    """Where each directory of a path is asked, as for its own name, very many disks are a wait."""
+    base = make(tmp_path, "base", "qcow2")
+    overlay(tmp_path, "top", "base")
+    other = make(tmp_path, "another", "raw")
+    named = alias(tmp_path, base)
+    (mine,) = here.host.files(tmp_path, [(str(base), "qcow2")])
+    assert not isinstance(mine, OSError)
+    asked = [str(named), str(tmp_path / "top"), str(other), str(tmp_path / "none")]
+    looks = here.host.files(tmp_path, [(path, "qcow2") for path in asked], [mine[0].inode])
+    same, above, unlike, none = looks
+    assert isinstance(none, FileNotFoundError)
+    assert isinstance(same, list)
+    assert isinstance(above, list)
+    assert isinstance(unlike, list)
+    found = here.host.files(tmp_path, [(path, "qcow2") for path in asked[:1]])[0]
+    assert same == found, "what may be the same is told in full"
+    assert above[1:] == mine, "and so is what lies beneath another"
+    assert (unlike[0].path, unlike[0].filesystem) == (str(other), 0)
+
+
 # --- two mounts, and shares that do not answer ----------------------------------
 
 
@@ -287,9 +311,9 @@ class Asked(ToyHost):
         super().__init__()
         self.asked: list[Path] = []
 
-    def files(self, share: Path, images: Any) -> Any:
+    def files(self, share: Path, images: Any, like: Any = None) -> Any:
         self.asked.append(share)
-        return super().files(share, images)
+        return super().files(share, images, like)
 
 
 class Two:
@@ -360,7 +384,7 @@ def test_file_systems_are_told_apart_by_their_device_first(rig: Rig) -> None:
                 for m in self.table
             ]
 
-        def files(self, share: Path, images: Any) -> Any:
+        def files(self, share: Path, images: Any, like: Any = None) -> Any:
             number = 1 if str(share) == "/m/one" else 2
             return [[FileId(path, os.makedev(8, number), 2)] for path, _ in images]
 

@@ -194,7 +194,8 @@ def _compare(
     """
     share = Path(mount.target if mount else "/")
     try:
-        looks = host.files(share, [(each.use.path, each.use.format) for each in others])
+        images = [(each.use.path, each.use.format) for each in others]
+        looks = host.files(share, images, {file.id.inode for file in files})
     except (Uncertain, OSError) as e:
         if near:
             raise Uncertain(f"it cannot be told whether {others[0].who} has the file: {e}") from e

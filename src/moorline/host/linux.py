@@ -73,7 +73,7 @@ class Linux:
             systemd = Path("/run/systemd/system").is_dir() and os.geteuid() == 0
         self._systemd = systemd
         self._abandoned: list[subprocess.Popen[bytes]] = []
-        self._probe = Probe(_Looker, deadline=look_deadline, incarnation=_mounts_on)
+        self._probe = Probe(_Looker, deadline=look_deadline, incarnation=mounts.ids_at)
         self._calls = Calls(_warm)
 
     def close(self) -> None:
@@ -162,9 +162,13 @@ class Linux:
         answer = self._probe.ask(str(share), question)
         return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in answer["files"]]
 
-    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+    def files(
+        self, share: Path, images: Images, like: Collection[int] | None = None
+    ) -> Sequence[FilesOf]:
         """See :meth:`moorline.ports.Host.files`."""
-        answer = self._probe.ask(str(share), {"ask": "files", "images": list(images)})
+        inodes = None if like is None else list(like)
+        question = {"ask": "files", "images": list(images), "like": inodes}
+        answer = self._probe.ask(str(share), question)
         return files_read(answer["files"], images)
 
     def size(self, path: Path) -> int:
@@ -334,10 +338,6 @@ def _stdin(secret: Secret[str] | None) -> Iterator[int]:
         yield theirs
     finally:
         os.close(theirs)
-
-
-def _mounts_on(share: str) -> tuple[int, ...]:
-    return tuple(mount.id for mount in mounts.read() if mount.target == share)
 
 
 def _shown(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,10 @@ class Snapshot:
     def openable(self, path: Path, use: OpenAs) -> None:
         self._host.openable(path, use)
 
-    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
-        return self._host.files(share, images)
+    def files(
+        self, share: Path, images: Images, like: Collection[int] | None = None
+    ) -> Sequence[FilesOf]:
+        return self._host.files(share, images, like)
 
     def users_of(self, path: Path) -> Sequence[str]:
         return self._host.users_of(path)

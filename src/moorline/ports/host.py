@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -237,10 +237,14 @@ class Host(Protocol):
         is told if it is of this host), Uncertain (no answer in time), OSError.
         """
 
-    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+    def files(
+        self, share: Path, images: Images, like: Collection[int] | None = None
+    ) -> Sequence[FilesOf]:
         """Look which files each of *images* on *share* consists of, in a killable child.
 
-        Raises Uncertain (no answer in time).
+        *like*: the inode numbers of files that they are to be compared with. Of a file that
+        has none of them, and so is another, only its numbers are told, and the path by
+        which it was named. Raises Uncertain (no answer in time).
         """
 
     def users_of(self, path: Path) -> Sequence[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,9 @@ class ToyHost:
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
         return {path: frozenset({os.path.realpath(path)}) for path in paths}
 
-    def files(self, share: Path, images: Images) -> Sequence[FilesOf]:
+    def files(
+        self, share: Path, images: Images, like: Collection[int] | None = None
+    ) -> Sequence[FilesOf]:
         if (mount := self._at(str(share))) is not None and self.shares[mount.id].hangs:
             raise Uncertain(f"{share} does not answer")
         return [self._file(Path(path)) for path, _ in images]

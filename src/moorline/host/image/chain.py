@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from moorline.errors import Refused
@@ -20,14 +20,17 @@ File = tuple[str, int, int, int, int]
 """As the fields of :class:`moorline.ports.FileId`."""
 
 
-def files(path: str, format: str) -> list[File]:
-    """The file, and those beneath it as far as they can be read. Raises OSError for the first."""
-    found = [_file(path)]
+def files(path: str, format: str, like: Collection[int] | None = None) -> list[File]:
+    """The file, and those beneath it as far as they can be read. Raises OSError for the first.
+
+    *like*: as of :meth:`moorline.ports.Host.files`.
+    """
+    found = [_file(path, like)]
     pending = _beneath(path, format)
     while pending and len(found) < LONGEST:
         path, format = pending.pop()
         with suppress(OSError):
-            found.append(_file(path))
+            found.append(_file(path, like))
             pending += _beneath(path, format)
     return found
 
@@ -42,9 +45,12 @@ def read(found: Sequence[list[File] | int], images: Images) -> Sequence[FilesOf]
     ]
 
 
-def _file(path: str) -> File:
+def _file(path: str, like: Collection[int] | None) -> File:
     st = os.stat(path)  # noqa: PTH116 - as little to import as can be
     node = st.st_rdev if stat.S_ISBLK(st.st_mode) else 0
+    if like is not None and not node and st.st_ino not in like:
+        # Of very many this is most: one question to the share, instead of one for each directory.
+        return path, st.st_dev, st.st_ino, node, 0
     # With a device, its number says it all: a copy of a file system has the same id.
     unnamed = not os.major(st.st_dev) and not node
     id = os.statvfs(path).f_fsid if unnamed else 0

@@ -33,6 +33,11 @@ def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
     return next((mount for mount in reversed(mounts) if mount.target == str(path)), None)
 
 
+def ids_at(path: str) -> tuple[int, ...]:
+    """The numbers of the mounts at exactly *path*: others if it was mounted anew."""
+    return tuple(mount.id for mount in read() if mount.target == path)
+
+
 def _mount(line: str) -> Mount:
     fields = line.split(" ")  # single spaces: the source may be empty
     number, _parent, device, root, target, _options = fields[:6]
