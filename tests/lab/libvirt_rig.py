@@ -141,10 +141,10 @@ def until(true: Callable[[], object], deadline: float = 10.0) -> None:
 def answers(hypervisor: Libvirt) -> bool:
     """Whether nothing that was asked of it hangs."""
     try:
-        hypervisor.survey()
+        guests = hypervisor.survey()
     except Uncertain:
         return False
-    return True
+    return not any("hangs" in guest.unreadable for guest in guests)
 
 
 @contextmanager
