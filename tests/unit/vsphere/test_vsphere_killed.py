@@ -84,6 +84,17 @@ def test_launch(
     moorline("remove", "made")
 
 
+def test_a_call_that_is_carried_out_after_the_next_command_has_looked(
+    moorline: Moorline, lab: VCenter, image: Path
+) -> None:
+    """The name is taken then, by what the command that was killed had asked for."""
+    kill(moorline, lab, "ImportVApp", {"DelayMs": 3000}, *IMAGE, str(image))
+    lab.fault("ImportVApp", DelayMs=3500)
+    told = moorline.json(*IMAGE, str(image))
+    assert (told["running"], told["disks"]) == (True, lab.disks_of("made"))
+    moorline("remove", "made")
+
+
 @pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
 @pytest.mark.parametrize("call", ["SearchDatastore_Task", "PowerOffVM_Task", "Destroy_Task"])
 def test_remove(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any]) -> None:

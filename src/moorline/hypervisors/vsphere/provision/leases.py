@@ -60,7 +60,8 @@ class Lease:
         end = time.monotonic() + deadline
         while (state := self._read("state")) != _State.ready:
             if state == _State.error:
-                raise failure(self._what, self._read("error"), sent=True)
+                error = self._read("error")
+                raise failure(self._what, error, sent=True) from error
             if time.monotonic() > end:
                 raise Uncertain(f"{self._what}: vCenter has not let us begin in {deadline:.0f} s")
             time.sleep(_POLL_SECONDS)

@@ -175,6 +175,8 @@ class Provisioner:
             self._import(what, order, spec, place, progress)
             self._finish(order)
         except MoorlineError as error:
+            if self._is_taken(order.name, error):
+                return  # a call of a command that was killed was carried out after we looked
             if order.image is not None:
                 self._clear(order.name, error)
             told = isinstance(error.__cause__, vmodl.MethodFault) and not isinstance(error, Failed)
@@ -184,6 +186,11 @@ class Provisioner:
             other = "--thin" if order.thin is False else "--eager"
             hint = f"{place.datastore} may make no such disk: leave the option out, or say {other}"
             raise type(error)(error.message, hint=hint) from error
+
+    def _is_taken(self, name: str, error: MoorlineError) -> bool:
+        """Whether *error* says that there is a machine of that name, and one is seen by now."""
+        taken = isinstance(error.__cause__, vim.fault.DuplicateName)
+        return taken and self.look(name).stage is not Stage.ABSENT
 
     def _import(
         self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
