@@ -161,11 +161,7 @@ def _open(
         hypervisor = registry.driver(given.hypervisor).open(given.hypervisor, site)
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
-        if lifecycle is not None:
-            stack.callback(lifecycle.close)
         inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
-        if inventory is not None:
-            stack.callback(inventory.close)
         locks = Locks()
         backends = InstalledBackends(host, given.values)
         environment = _environment_of_host(given, host, backends, inventory)

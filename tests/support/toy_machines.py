@@ -81,9 +81,6 @@ class ToyLifecycle:
         if guest in self.world.guests:
             self.world.faults.effect(lambda: self.world.guests.pop(guest))
 
-    def close(self) -> None:
-        pass
-
     def _toy(self, guest: GuestId) -> ToyGuest:
         try:
             return self.world.guests[guest]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,9 @@ from moorline.errors import (
 from moorline.hypervisors.libvirt.connection import Connection, Rejected
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
+from tests.support.libvirt_calls import DEADLINE, URI, hang, until
 
 libvirt = pytest.importorskip("libvirt")
-
-URI = "test:///default"
-DEADLINE = 0.3
 
 
 @pytest.fixture
@@ -44,18 +42,6 @@ def stone() -> Iterator[threading.Event]:
     stone = threading.Event()
     yield stone
     stone.set()
-
-
-def hang(connection: Connection, subject: str, stone: threading.Event) -> None:
-    with pytest.raises(Uncertain, match=r"did not answer within 0\.3 s"):
-        connection.change(subject, lambda virt: stone.wait())
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 # --- calls that hang ------------------------------------------------------------
@@ -139,46 +125,6 @@ def test_a_connection_that_hangs_is_not_closed(
     hang(connection, "a", stone)
     connection.close()
     assert seen[0].isAlive()
-
-
-def test_a_survey_is_refused_while_a_call_hangs(stone: threading.Event) -> None:
-    hypervisor = Libvirt(URI, deadline=DEADLINE)
-    assert [guest.name for guest in hypervisor.survey()] == ["test"]
-    hang(hypervisor._connection, "web01", stone)
-    with pytest.raises(Uncertain, match="does not answer about web01"):
-        hypervisor.survey()
-    stone.set()
-    until(lambda: not hypervisor._connection.stuck())
-    assert hypervisor.survey()
-    hypervisor.close()
-
-
-def test_a_guest_about_which_a_call_hangs_hides_no_other(
-    stone: threading.Event, tmp_path: Path
-) -> None:
-    """It may have any disk, beside those that it was last seen to have."""
-    guest = (
-        "<domain type='test'><name>{0}</name><uuid>6695eb01-f6a4-8304-79aa-0000000000{1}</uuid>"
-        "<memory>8192</memory><os><type>hvm</type></os>"
-        "<devices><disk><source file='/mnt/{0}'/><target dev='vda'/></disk></devices></domain>"
-    )
-    node = tmp_path / "node.xml"
-    node.write_text(f"<node>{guest.format('web01', '01')}{guest.format('web02', '02')}</node>")
-    hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
-    before = {each.name: each for each in hypervisor.survey()}
-    for subject in (before["web01"].id, "web01"):
-        stone.clear()
-        hang(hypervisor._connection, subject, stone)
-        for _ in range(2):
-            now = {each.name: each for each in hypervisor.survey()}
-            assert now["web02"] == before["web02"]
-            assert "still hangs" in now["web01"].unreadable
-            assert "web01" in now["web01"].remedy
-            assert (now["web01"].paths, now["web01"].disks) == ({"/mnt/web01"}, {})
-        stone.set()
-        until(lambda: not hypervisor._connection.stuck())
-        assert {each.name: each for each in hypervisor.survey()} == before
-    hypervisor.close()
 
 
 # --- families of errors -----------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
+from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.hardware import Hardware
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle, twins
 from moorline.model import GuestId
@@ -42,9 +43,9 @@ class Seen(LibvirtLifecycle):
 def lifecycle(tmp_path: Path) -> Iterator[Seen]:
     node = tmp_path / "node.xml"  # unlike that of test:///default, it ends with its connection
     node.write_text(NODE)
-    lifecycle = Seen(f"test://{node}")
-    yield lifecycle
-    lifecycle.close()
+    connection = Connection(f"test://{node}", 60)
+    yield Seen(connection)
+    connection.close()
 
 
 def test_defined_started_stopped_each_twice(lifecycle: Seen) -> None:

@@ -141,6 +141,3 @@ class GuestLifecycle(Protocol[H]):
 
         Raises Refused (something else would be lost with it), NotOurs, Failed.
         """
-
-    def close(self) -> None:
-        """Drop the connection to the hypervisor."""

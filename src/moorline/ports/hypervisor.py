@@ -142,7 +142,7 @@ class MakingGuests(Hypervisor, Protocol):
     """A hypervisor whose guests can be made, started, stopped and removed."""
 
     def lifecycle(self) -> GuestLifecycle[Any]:
-        """What does that; whoever asks closes it."""
+        """What does that, for as long as the hypervisor is open."""
 
 
 @runtime_checkable
@@ -164,7 +164,7 @@ class Inspecting(Hypervisor, Protocol):
     """A hypervisor that can tell more of its guests than attaching needs."""
 
     def inventory(self) -> Inventory:
-        """What tells it, with a connection of its own: whoever asks closes it."""
+        """What tells it, for as long as the hypervisor is open."""
 
 
 Met = Callable[[str], None]

@@ -119,9 +119,6 @@ class Inventory(Protocol):
     def facts(self) -> Mapping[str, str]:
         """Versions, for people."""
 
-    def close(self) -> None:
-        """Drop the connection to the hypervisor."""
-
 
 @runtime_checkable
 class OpenImages(Protocol):

@@ -8,10 +8,13 @@ subject stays closed until it returns, so that threads do not pile up.
 Each of these threads has a connection of its own: in libvirt's client, calls
 that share one can wait for the call that hangs (libvirt 9.0: a second thread's
 request is not sent while the first waits for its answer, if it comes at a bad moment).
+A hypervisor and all that it hands out share one table of the calls that hang: a guest whose
+start hangs is not asked for its disks either.
 """
 
 from __future__ import annotations
 
+import copy
 import errno
 import threading
 from collections.abc import Callable
@@ -25,6 +28,12 @@ from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Un
 
 class Rejected(Refused):
     """libvirt will never take what it was given, unless what it clashes with goes."""
+
+
+class NoGuest(str):
+    """The subject of a call about all guests, or about libvirt itself."""
+
+    __slots__ = ()
 
 
 T = TypeVar("T")
@@ -115,11 +124,21 @@ class Connection:
         answer: T = self._run(_Call(subject, do, asks=False), lost=Uncertain, wrong=Failed)
         return answer
 
+    def times(self, deadline: float) -> Connection:
+        """The same, with so many times the deadline: what hangs on one is closed on all."""
+        other = copy.copy(self)
+        other._deadline *= deadline
+        return other
+
     def stuck(self) -> frozenset[str]:
-        """The locks of the calls that hang."""
+        """The subjects of the calls that hang."""
         with self._guard:
-            self._stuck = [call for call in self._stuck if not call.ended.is_set()]
+            self._stuck[:] = [call for call in self._stuck if not call.ended.is_set()]
             return frozenset(call.subject for call in self._stuck)
+
+    def stuck_guests(self) -> frozenset[str]:
+        """The names and UUIDs of the guests about which a call hangs."""
+        return frozenset(each for each in self.stuck() if not isinstance(each, NoGuest))
 
     def close(self) -> None:
         """Close, except where a call hangs: closing would hang with it."""
@@ -199,6 +218,11 @@ def _denied(error: Any, used: Any) -> bool:
         virt.VIR_ERR_AUTH_UNAVAILABLE,
         virt.VIR_ERR_ACCESS_DENIED,
     )
+
+
+def names_of(domain: Any) -> frozenset[str]:
+    """What a domain may be called by whoever asks about it; libvirt is not asked for it."""
+    return frozenset({domain.UUIDString(), domain.name()})
 
 
 def module() -> ModuleType:

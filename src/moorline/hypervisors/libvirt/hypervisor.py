@@ -19,7 +19,7 @@ from moorline.hypervisors.libvirt.access import (
     qemu_ids,
     readable_here,
 )
-from moorline.hypervisors.libvirt.connection import Connection, Rejected, module
+from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected, module
 from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
@@ -54,6 +54,10 @@ DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
 _POLL_SECONDS = 0.02
+_LIFECYCLE_DEADLINES = 2
+"""How many deadlines a start has, which includes hooks and QEMU's own."""
+_INVENTORY_DEADLINES = 1 / 3
+"""The same, of a closer look, which is left out where libvirt is slow."""
 
 
 class Libvirt:
@@ -94,8 +98,10 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: _found(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
-        hang = self._connection.stuck()
-        guests = self._connection.look("all guests", lambda v: self._survey.guests(v, hang))
+        hang = self._connection.stuck_guests()
+        guests = self._connection.look(
+            NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)
+        )
         return [as_it_runs(guest) for guest in located(guests, self._places)]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
@@ -188,10 +194,10 @@ class Libvirt:
         return size
 
     def lifecycle(self) -> LibvirtLifecycle:
-        return LibvirtLifecycle(self._connection.uri)
+        return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
 
     def inventory(self) -> LibvirtInventory:
-        return LibvirtInventory(self._connection.uri)
+        return LibvirtInventory(self._connection.times(_INVENTORY_DEADLINES))
 
     def replaced(self, guest: GuestId, volume: VolumeId) -> str:
         """See :class:`moorline.ports.inspection.OpenImages`."""
@@ -256,7 +262,9 @@ class Libvirt:
         paths = list(only_read(source, options))
         if not paths:
             return
-        ids = qemu_ids(self._connection.look("capabilities", lambda v: v.getCapabilities()))
+        ids = qemu_ids(
+            self._connection.look(NoGuest("capabilities"), lambda v: v.getCapabilities())
+        )
         if ids is not None:
             for path in paths:
                 demand_readable(path, ids, self._readable, image=Path(path_of(source)))
@@ -275,7 +283,7 @@ class Libvirt:
 
     def _qemu_version(self) -> int:
         if not self._qemu:
-            self._qemu = int(self._connection.look("QEMU's version", lambda v: v.getVersion()))
+            self._qemu = self._connection.look(NoGuest("versions"), lambda v: int(v.getVersion()))
         return self._qemu
 
     def _look_again(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt import paused, propagation
 from moorline.hypervisors.libvirt.access import qemu_ids, user_name
-from moorline.hypervisors.libvirt.connection import Connection
+from moorline.hypervisors.libvirt.connection import Connection, NoGuest
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
@@ -21,11 +21,11 @@ CONFIG, INACTIVE = 2, 2
 
 
 class LibvirtInventory:
-    """See :class:`moorline.ports.inspection.Inventory`. *uri*, *deadline* as of ``Libvirt``."""
+    """See :class:`moorline.ports.inspection.Inventory`. The *connection* is the hypervisor's."""
 
-    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 10.0) -> None:
-        self._connection = Connection(uri, deadline)
-        self._system = uri.endswith("/system")
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._system = connection.uri.endswith("/system")
 
     def disks(self, guest: GuestId) -> Sequence[GuestDisk]:
         live, defined = self._connection.look(guest, lambda virt: _halves(virt, guest))
@@ -57,23 +57,20 @@ class LibvirtInventory:
         )
 
     def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
-        found = self._connection.look("paused guests", paused.findings)
+        hang = self._connection.stuck_guests()
+        found = self._connection.look(NoGuest("paused guests"), lambda v: paused.findings(v, hang))
         if not self._system or not places:
             return found  # QEMU runs as we do, in our namespace
-        capabilities = self._connection.look("capabilities", lambda virt: virt.getCapabilities())
+        capabilities = self._connection.look(NoGuest("capabilities"), lambda v: v.getCapabilities())
         ids = qemu_ids(capabilities)
         found += _traps(places)
         return [*found, *_unreachable(places, *ids)] if ids else found
 
     def facts(self) -> Mapping[str, str]:
         libvirt, qemu = self._connection.look(
-            "versions", lambda virt: (virt.getLibVersion(), virt.getVersion())
+            NoGuest("versions"), lambda virt: (virt.getLibVersion(), virt.getVersion())
         )
         return {"libvirt": _version(libvirt), "QEMU": _version(qemu)}
-
-    def close(self) -> None:
-        """Drop the connection."""
-        self._connection.close()
 
 
 class _HardDisk(NamedTuple):

@@ -11,7 +11,15 @@ from typing import Any, ClassVar
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
-from moorline.hypervisors.libvirt.connection import Connection, Do, Rejected, T, module
+from moorline.hypervisors.libvirt.connection import (
+    Connection,
+    Do,
+    NoGuest,
+    Rejected,
+    T,
+    module,
+    names_of,
+)
 from moorline.hypervisors.libvirt.definition import (
     Platform,
     addresses,
@@ -38,14 +46,13 @@ _LONGEST = 64
 class LibvirtLifecycle:
     """See :class:`moorline.ports.guests.GuestLifecycle`. Guests are known by their UUID.
 
-    *uri* and *deadline* as of :class:`moorline.hypervisors.libvirt.Libvirt`.
+    The *connection* is the hypervisor's.
     """
 
     launching: ClassVar[Launching] = LAUNCHING
 
-    def __init__(self, uri: str = "qemu:///system", *, deadline: float = 60.0) -> None:
-        # A start includes hooks, and QEMU's own: it takes longer than a disk.
-        self._connection = Connection(uri, deadline)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._defining = threading.Lock()
 
     def look(self, guest: GuestId) -> GuestState:
@@ -108,9 +115,6 @@ class LibvirtLifecycle:
                 raise Failed(f"guest {guest} runs again, and is not removed")
             self._on(guest, lambda domain: domain.undefineFlags(flags))
 
-    def close(self) -> None:
-        self._connection.close()
-
     def _on(self, guest: GuestId, do: Do[T]) -> T:
         return self._connection.change(guest, lambda virt: do(virt.lookupByUUIDString(guest)))
 
@@ -142,13 +146,19 @@ class LibvirtLifecycle:
             xml = from_template(name, hardware)
             self._refuse_twins(name, addresses(ET.fromstring(xml)))  # noqa: S314 - made above
             return xml
-        network = self._connection.look("networks", lambda v: _network(v, hardware.network))
+        network = self._connection.look(
+            NoGuest("networks"), lambda v: _network(v, hardware.network)
+        )
         asked = Hardware(hardware.memory, hardware.vcpus, network)
-        return from_scratch(name, asked, self._connection.look("QEMU", _platform))
+        return from_scratch(name, asked, self._connection.look(NoGuest("QEMU"), _platform))
 
     def _refuse_twins(self, name: str, macs: frozenset[str]) -> None:
-        if macs and (found := self._connection.look("guests", lambda v: twins(v, name, macs))):
-            mac, other = found[0]
+        if not macs:
+            return
+        hang = self._connection.stuck_guests()
+        for mac, other in self._connection.look(
+            NoGuest("guests"), lambda v: twins(v, name, macs, hang)
+        ):
             raise Refused(
                 f"the template gives {name} the MAC address {mac}, which {other} has",
                 hint="without <mac> in the template, libvirt makes one for each guest",
@@ -177,9 +187,11 @@ def _definition(domain: Any) -> ET.Element:
     return ET.fromstring(domain.XMLDesc(INACTIVE))  # noqa: S314 - libvirt's own output
 
 
-def twins(virt: Any, name: str, macs: frozenset[str]) -> list[tuple[str, str]]:
-    """Which of *macs* other guests have, and who."""
-    others = [domain for domain in virt.listAllDomains() if domain.name() != name]
+def twins(
+    virt: Any, name: str, macs: frozenset[str], hang: frozenset[str] = frozenset()
+) -> list[tuple[str, str]]:
+    """Which of *macs* other guests have, and who; those that *hang* are not asked."""
+    others = [domain for domain in virt.listAllDomains() if not names_of(domain) & {name, *hang}]
     return [(mac, each.name()) for each in others for mac in _addresses(each) & macs]
 
 

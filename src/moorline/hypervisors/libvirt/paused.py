@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from moorline.errors import MoorlineError
-from moorline.hypervisors.libvirt.connection import Connection, module
+from moorline.hypervisors.libvirt.connection import Connection, module, names_of
 from moorline.hypervisors.libvirt.propagation import PROC, covering, table
 from moorline.model import GuestId
 from moorline.ports.inspection import Finding
@@ -20,10 +20,12 @@ PAUSED, IO_ERROR, NO_SPACE = 3, 5, 2
 """VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_IOERROR, VIR_DOMAIN_DISK_ERROR_NO_SPACE"""
 
 
-def findings(virt: Any) -> list[Finding]:
-    """What keeps guests paused that nobody has paused."""
+def findings(virt: Any, hang: frozenset[str]) -> list[Finding]:
+    """What keeps guests paused that nobody has paused; those that *hang* are not asked."""
     found: list[Finding] = []
     for domain in virt.listAllDomains(LIST_PAUSED):
+        if names_of(domain) & hang:
+            continue
         with suppress(module().libvirtError):  # it is gone, or goes on, since it was listed
             if tuple(domain.state()) == (PAUSED, IO_ERROR):
                 found += _of(domain)

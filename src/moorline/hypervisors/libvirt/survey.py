@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Unavailable, Uncertain
-from moorline.hypervisors.libvirt.connection import module
+from moorline.hypervisors.libvirt.connection import module, names_of
 from moorline.hypervisors.libvirt.domain import Domain, parse
 from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.model import Guest, GuestId
@@ -77,8 +77,8 @@ class Survey:
         be listed, Uncertain if what hangs is none of them.
         """
         domains = virt.listAllDomains()
-        silent = {each.UUIDString() for each in domains if hang & _names(each)}
-        if lost := hang.difference(*map(_names, domains)):
+        silent = {each.UUIDString() for each in domains if hang & names_of(each)}
+        if lost := hang.difference(*map(names_of, domains)):
             raise Uncertain(f"libvirt does not answer about {', '.join(sorted(lost))}")
         # Two questions for all, instead of one for each that is stopped: who is
         # saved after both was seen running, with the same disks.
@@ -246,11 +246,6 @@ def _reading(domain: Any, defined: str = "") -> Iterator[None]:
         raise _Unreadable(_unreadable(domain, str(e), defined)) from e
     except ET.ParseError as e:
         raise _Unreadable(_unreadable(domain, f"its XML is broken: {e}", defined)) from e
-
-
-def _names(domain: Any) -> frozenset[str]:
-    """What a domain may be called by whoever asks about it; libvirt is not asked for it."""
-    return frozenset({domain.UUIDString(), domain.name()})
 
 
 def _unreadable(domain: Any, why: str, defined: str) -> Guest:

@@ -70,9 +70,6 @@ class VSphereLifecycle:
         if name := self._name(guest):
             self._provisioner.remove(name)
 
-    def close(self) -> None:
-        """The session is the hypervisor's, who closes it."""
-
     def _name(self, guest: GuestId) -> str:
         """'' if it is gone."""
         with suppress(NotFound):

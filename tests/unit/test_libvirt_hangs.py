@@ -1,0 +1,154 @@
+"""What hangs is known to all who ask libvirt: a hypervisor and all that it hands out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.errors import Uncertain
+from moorline.hypervisors.libvirt import paused
+from moorline.hypervisors.libvirt.connection import Connection, NoGuest
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
+from moorline.hypervisors.libvirt.lifecycle import twins
+from tests.support.libvirt_calls import DEADLINE, URI, hang, until
+
+pytest.importorskip("libvirt")
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = Connection(URI, DEADLINE)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def stone() -> Iterator[threading.Event]:
+    """What hanging calls wait for."""
+    stone = threading.Event()
+    yield stone
+    stone.set()
+
+
+def test_a_survey_is_refused_while_a_call_hangs(stone: threading.Event) -> None:
+    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    assert [guest.name for guest in hypervisor.survey()] == ["test"]
+    hang(hypervisor._connection, "web01", stone)
+    with pytest.raises(Uncertain, match="does not answer about web01"):
+        hypervisor.survey()
+    stone.set()
+    until(lambda: not hypervisor._connection.stuck())
+    assert hypervisor.survey()
+    hypervisor.close()
+
+
+def test_a_guest_about_which_a_call_hangs_hides_no_other(
+    stone: threading.Event, tmp_path: Path
+) -> None:
+    """It may have any disk, beside those that it was last seen to have."""
+    guest = (
+        "<domain type='test'><name>{0}</name><uuid>6695eb01-f6a4-8304-79aa-0000000000{1}</uuid>"
+        "<memory>8192</memory><os><type>hvm</type></os>"
+        "<devices><disk><source file='/mnt/{0}'/><target dev='vda'/></disk></devices></domain>"
+    )
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{guest.format('web01', '01')}{guest.format('web02', '02')}</node>")
+    hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
+    before = {each.name: each for each in hypervisor.survey()}
+    for subject in (before["web01"].id, "web01"):
+        stone.clear()
+        hang(hypervisor._connection, subject, stone)
+        for _ in range(2):
+            now = {each.name: each for each in hypervisor.survey()}
+            assert now["web02"] == before["web02"]
+            assert "still hangs" in now["web01"].unreadable
+            assert "web01" in now["web01"].remedy
+            assert (now["web01"].paths, now["web01"].disks) == ({"/mnt/web01"}, {})
+        stone.set()
+        until(lambda: not hypervisor._connection.stuck())
+        assert {each.name: each for each in hypervisor.survey()} == before
+    hypervisor.close()
+
+
+@pytest.mark.parametrize("whose", ["hypervisor", "lifecycle", "inventory"])
+def test_a_call_that_hangs_is_known_to_all_who_ask(stone: threading.Event, whose: str) -> None:
+    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    lifecycle, inventory = hypervisor.lifecycle(), hypervisor.inventory()
+    guest = hypervisor.find("test").id
+    users: dict[str, Any] = {
+        "hypervisor": hypervisor,
+        "lifecycle": lifecycle,
+        "inventory": inventory,
+    }
+    hang(users[whose]._connection, guest, stone)
+    start = time.monotonic()
+    questions = (hypervisor.disks, lifecycle.look, lifecycle.start, inventory.disks)
+    for ask in questions:
+        with pytest.raises(Uncertain, match="still hangs"):
+            ask(guest)
+    (seen,) = hypervisor.survey()
+    assert "still hangs" in seen.unreadable
+    assert time.monotonic() - start < DEADLINE
+    stone.set()
+    until(lambda: not hypervisor._connection.stuck())
+    assert lifecycle.look(guest).running
+    assert not hypervisor.survey()[0].unreadable
+    hypervisor.close()
+
+
+def test_what_hangs_and_is_no_guest_hides_none(stone: threading.Event) -> None:
+    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    inventory = hypervisor.inventory()
+    before = hypervisor.survey()
+    hang(inventory._connection, NoGuest("paused guests"), stone)
+    with pytest.raises(Uncertain, match="about paused guests still hangs"):
+        inventory.diagnose([])
+    assert hypervisor.survey() == before
+    stone.set()
+    hypervisor.close()
+
+
+def test_a_question_about_all_does_not_ask_who_hangs(
+    connection: Connection, stone: threading.Event
+) -> None:
+    """It would hang as well, and with it the question for all others."""
+
+    class Guest:
+        def __init__(self, name: str, *, hangs: bool) -> None:
+            self._name = name
+            self._hangs = hangs
+
+        def name(self) -> str:
+            return self._name
+
+        def UUIDString(self) -> str:
+            return f"uuid of {self._name}"
+
+        def state(self) -> list[int]:
+            assert not self._hangs, "it was asked"
+            return [1, 0]
+
+        def XMLDesc(self) -> str:
+            assert not self._hangs, "it was asked"
+            mac = "<mac address='52:54:00:00:00:01'/>"
+            return f"<domain><devices><interface>{mac}</interface></devices></domain>"
+
+    class Virt:
+        def listAllDomains(self, *_: int) -> list[Guest]:
+            return [Guest("a", hangs=True), Guest("b", hangs=False)]
+
+    for subject in ("a", "uuid of a"):
+        stone.clear()
+        hang(connection, subject, stone)
+        asked = connection.stuck_guests()
+        assert paused.findings(Virt(), asked) == []
+        assert twins(Virt(), "new", frozenset({"52:54:00:00:00:01"}), asked) == [
+            ("52:54:00:00:00:01", "b")
+        ]
+        stone.set()
+        until(lambda: not connection.stuck())
