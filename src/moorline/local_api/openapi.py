@@ -31,7 +31,11 @@ _ABOUT = {
 _OWN_STATUSES = {
     400: "refused: the request is malformed; nothing changed",
     405: "refused: this path takes another method",
+    408: "refused: the request did not come in time",
+    411: "refused: the request does not say its length",
     413: "refused: the request is too large",
+    414: "refused: the path and query are too long",
+    431: "refused: the headers are too large",
     500: "a defect of the agent",
 }
 

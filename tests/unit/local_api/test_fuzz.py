@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from moorline.local_api.app import App
 from moorline.local_api.client import _UnixConnection
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Rights
+from moorline.local_api.routes import LARGEST_BODY
 from moorline.local_api.server import Server, listen
 from tests.support.rig import Rig
 
@@ -33,6 +35,8 @@ CHECKS = [
     checks.unsupported_method,
 ]
 load_all_checks()
+NEGATIVE = SCHEMA.config.checks.negative_data_rejection
+NEGATIVE.expected_statuses = [*NEGATIVE.expected_statuses, "413"]
 LONGEST = 60.0
 """Seconds after which an answer does not come any more, on a busy machine, too."""
 
@@ -66,7 +70,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[requests.Sessi
     rig = Rig("g1", "g2")
     app = App(rig.owner(), Rights(None), dict.fromkeys(ABOUT, ""), {"/metrics": METRICS})
     path = tmp_path_factory.mktemp("fuzz") / "s"
-    server = Server(listen(path, 0o600, None), app)
+    # A busy machine may not send a request in the time that the agent gives others.
+    server = Server(listen(path, 0o600, None), app, read_deadline=LONGEST)
     server.start()
     over = threading.Event()
 
@@ -82,6 +87,17 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[requests.Sessi
     server.stop()
     assert app.stop(LONGEST)
     assert not rig.world.violations
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Path]:
+    """The socket of a server that waits for no request."""
+    app = App(Rig().owner(), Rights(None), dict.fromkeys(ABOUT, ""), {"/metrics": METRICS})
+    server = Server(listen(tmp_path / "s", 0o600, None), app, read_deadline=0.2)
+    server.start()
+    yield tmp_path / "s"
+    server.stop()
+    assert app.stop(LONGEST)
 
 
 ABOUT = ("version", "host", "hypervisor", "state_dir", "options")
@@ -115,6 +131,29 @@ def test_the_document_is_one() -> None:
     assert SCHEMA.raw_schema["openapi"] == "3.1.0"
 
 
+@pytest.mark.parametrize(
+    ("request_of", "status"),
+    [
+        (b"POST /v1/detach HTTP/1.0\r\nContent-Length: 9\r\n\r\n{", 408),
+        (b"POST /v1/detach HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+        (b"POST /v1/detach HTTP/1.0\r\nContent-Length: 999999\r\n\r\n", 413),
+        (b"GET /v1/show?volume=%b HTTP/1.0\r\n\r\n" % (b"x" * 70_000), 414),
+        (b"GET /v1/list HTTP/1.0\r\nX-Odd: %b\r\n\r\n" % (b"x" * 70_000), 431),
+    ],
+)
+def test_it_says_how_a_request_itself_is_refused(
+    hasty: Path, request_of: bytes, status: int
+) -> None:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(LONGEST)
+        asking.connect(str(hasty))
+        asking.sendall(request_of)
+        assert asking.recv(64).split()[1] == str(status).encode()
+    for path in SCHEMA.raw_schema["paths"].values():
+        for operation in path.values():
+            assert str(status) in operation["responses"]
+
+
 @SCHEMA.parametrize()
 @settings(
     max_examples=50,
@@ -127,4 +166,6 @@ def test_it_does_what_the_document_says(case: Any, session: requests.Session) ->
     response = case.call(base_url="http://localhost", session=session, timeout=LONGEST)
     assert time.monotonic() - begun < LONGEST
     assert response.status_code != 500, response.text
+    if response.status_code == 413:
+        assert len(response.request.body or b"") > LARGEST_BODY
     case.validate_response(response, checks=CHECKS)
