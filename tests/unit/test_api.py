@@ -317,6 +317,19 @@ def test_list_tells_what_is_wanted_and_what_is_seen(rig: Rig) -> None:
     assert view.seen == "unknown"
 
 
+def test_what_cannot_be_opened_is_not_seen_attached(rig: Rig) -> None:
+    """A stopped guest's definition has the disk, wherever its share is: after a reboot, say."""
+    rig.owner().attachments.attach("g1", connection("a"))
+    rig.world.guests[GuestId("g1")].running = False
+    for there, seen in (("s1", "attached"), ("theirs", "foreign"), ("", "broken")):
+        rig.world.mounts = {S1: there} if there else {}
+        (view,) = rig.owner().attachments.list()
+        assert (view.wanted, view.seen) == ("attached", seen)
+    assert view.next == "connect"
+    assert rig.owner().attachments.sweep() == []
+    assert rig.owner().attachments.list()[0].seen == "attached"
+
+
 def test_show_names_the_others_on_the_link(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection("a"))
     rig.owner().attachments.attach("g2", connection("b"))

@@ -22,6 +22,7 @@ from moorline.model import (
     Linked,
     Seen,
     Unknown,
+    Unlinked,
 )
 from moorline.ports.results import Trouble, View
 
@@ -63,10 +64,10 @@ def detailed(row: Attachment, seen: Seen | str, trouble: Trouble | None, survey:
 def state_of(seen: Seen) -> str:
     """Return the one word that sums up an observation."""
     works = not (isinstance(seen.link, Broken) or seen.disk.stale)
-    if seen.snapshot and seen.disk.state is DiskState.WHOLE and works:
-        return "snapshot"
+    if seen.disk.state is DiskState.WHOLE and works:
+        return _whole(seen)
     if seen.disk.state is not DiskState.NONE and works:
-        return "attached" if seen.disk.state is DiskState.WHOLE else seen.disk.state.value
+        return str(seen.disk.state.value)
     if seen.disk.stale:
         return "broken"
     match seen.link:
@@ -79,6 +80,16 @@ def state_of(seen: Seen) -> str:
         case Unknown():
             return "unknown"
     return "absent"
+
+
+def _whole(seen: Seen) -> str:
+    """A disk that the guest has, live and in its definition. Only what is there can be opened."""
+    match seen.link:
+        case Unlinked():
+            return "broken"
+        case Foreign():
+            return "foreign"
+    return "snapshot" if seen.snapshot else "attached"
 
 
 def holders(seen: Seen | str, guests: Iterable[Guest]) -> list[str]:

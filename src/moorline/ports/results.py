@@ -35,8 +35,8 @@ class View(Result):
 
     ``seen`` is one of *attached*, *snapshot* (the guest writes to a file above it), *partial*
     (only live, or only in the definition), *leaving*, *connected*, *absent*, *broken* (the link
-    does not work, or what the guest has open of it), *foreign*, *unknown*. ``next`` is the step
-    that is due and, if it waits, for what.
+    does not work, or what the guest has open of it; or its disk is on a link that is not there),
+    *foreign*, *unknown*. ``next`` is the step that is due and, if it waits, for what.
     """
 
     volume: str
