@@ -9,7 +9,7 @@ import pytest
 
 from moorline.core.locks import Locks
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
-from moorline.model import DiskOptions, GuestId, Level, LinkName, VolumeId
+from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
@@ -344,17 +344,6 @@ def test_a_dead_share_is_mounted_anew_and_the_disk_that_was_on_it_is_lost(rig: R
     (view,) = rig.owner().attachments.sweep()
     assert view.next == "park: /toy/s1/a is lost"
     assert not rig.world.dead
-
-
-def test_a_changed_mount_base_does_not_leak_the_old_link(rig: Rig) -> None:
-    rig.world.guests[GuestId("g1")].running = False
-    rig.attachment("a", "g1", Level.ATTACHED)
-    (row,) = rig.records.all()
-    rig.records.put(replace(row, link=LinkName("/old/s1")))  # of before an option was changed
-    assert rig.owner().attachments.sweep() == []
-    assert rig.world.mounts == {"/old/s1": "s1"}
-    assert _detach(rig, "g1", "a") == ["detach", "disconnect", "forget"]
-    assert (rig.world.mounts, rig.world.violations) == ({}, [])
 
 
 def test_many_threads_attach_and_detach_on_one_share(rig: Rig) -> None:

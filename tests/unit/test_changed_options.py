@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,17 @@ def test_an_image_on_gpfs_lies_where_it_lay() -> None:
     assert (narrow.link_name(there), there.name) == ("/gpfs/fs1", "cinder/disk")
     with pytest.raises(Refused, match="is not beneath /gpfs/fs2"):
         narrow.at(c, LinkName("/gpfs/fs2"))
+
+
+def test_a_changed_mount_base_does_not_leak_the_old_link() -> None:
+    rig = Rig("g1")
+    rig.world.guests[GuestId("g1")].running = False
+    rig.attachment("a", "g1", Level.ATTACHED)
+    (row,) = rig.records.all()
+    rig.records.put(replace(row, link=LinkName("/old/s1")))  # of before an option was changed
+    assert rig.owner().attachments.sweep() == []
+    assert rig.world.mounts == {"/old/s1": "s1"}
+    outcome = rig.owner().attachments.detach("g1", "a")
+    assert outcome is not None
+    assert outcome.steps == ["detach", "disconnect", "forget"]
+    assert (rig.world.mounts, rig.world.violations) == ({}, [])
