@@ -29,6 +29,7 @@ from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
 from moorline.hypervisors.libvirt.propagation import hidden_from
+from moorline.hypervisors.libvirt.shared import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
     BlockDevice,
@@ -90,6 +91,7 @@ class Libvirt:
         self._openable = openable
         self._connection = Connection(uri, deadline)
         self._survey = Survey()
+        self._all_guests = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles: dict[GuestId, Any] = {}
         self._seen = threading.local()
@@ -98,11 +100,7 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: _found(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
-        hang = self._connection.stuck_guests()
-        guests = self._connection.look(
-            NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)
-        )
-        return [as_it_runs(guest) for guest in located(guests, self._places)]
+        return self._all_guests.ask()
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         try:
@@ -236,6 +234,13 @@ class Libvirt:
         except (Failed, NotFound, Rejected) as e:
             return e  # it may be gone, or going: a look decides, not the error
         return None
+
+    def _look_at_all(self) -> Sequence[Guest]:
+        hang = self._connection.stuck_guests()
+        guests = self._connection.look(
+            NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)
+        )
+        return [as_it_runs(guest) for guest in located(guests, self._places)]
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handle(virt, guest)))
