@@ -161,3 +161,30 @@ def test_only_the_beginning_of_a_large_disk_is_read(share: Path) -> None:
 def test_what_is_not_qcow2_is_not_taken_for_it(share: Path, content: bytes) -> None:
     (share / "image").write_bytes(content)
     refused(share, "image", "qcow2")
+
+
+# --- how much of it is read ---
+
+
+def read_for(share: Path, name: str, format: str = "raw") -> int:
+    """Bytes that are read of an image to tell what it is."""
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    check(share, name, format)  # what is imported at first use is read once
+    before = bytes_read()
+    check(share, name, format)
+    return bytes_read() - before
+
+
+@pytest.mark.parametrize("start", [b"", b"\xeb", b"VHDXFILE", b"vhdxfil", b"text\n" * 20000])
+def test_no_more_is_read_than_can_tell_a_format(share: Path, start: bytes) -> None:
+    """Shares are far away, and each chunk is a question to one."""
+    (share / "a.raw").write_bytes(start + bytes(1 << 20))
+    assert read_for(share, "a.raw") < 128 << 10
+
+
+def test_what_begins_as_vhdx_is_read_as_far_as_that_takes(share: Path) -> None:
+    (share / "a.raw").write_bytes(b"vhdxfile" + bytes(1 << 20))
+    assert "begins as vhdx" in refused(share, "a.raw")

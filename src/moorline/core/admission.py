@@ -250,9 +250,8 @@ class Admission:
             return True
         if row.backend != place.backend or not place.shares:
             return False
-        backend = self._reconciler.backend(row.backend)
         try:
-            parsed = backend.parse(row.connection.reveal())
+            backend, parsed = self._reconciler.read(row)
         except Refused:
             return False  # the configuration no longer fits: nothing is done with it either
         return parsed.name == place.name and bool(_shares(backend, parsed) & place.shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from moorline.errors import Refused
@@ -16,13 +17,14 @@ class Links:
 
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
+        self._read: dict[Key, tuple[Attachment, Any]] = {}
         self._parsed: dict[Key, tuple[Attachment, Any]] = {}
-        """Connections that were parsed already: the same attachment reads the same."""
+        """Connections that were read and parsed already: the same attachment reads the same."""
 
     def by(self, backends: Backends) -> Links:
         """The same links, asked of other instances of the same back ends."""
         same = Links(backends)
-        same._parsed = self._parsed
+        same._read, same._parsed = self._read, self._parsed
         return same
 
     def inspect(self, row: Attachment) -> Link:
@@ -40,17 +42,28 @@ class Links:
 
     def parsed(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
         """Return the back end of *row* and its connection. Raises Refused: it no longer fits."""
+        backend, read = self.read(row)
+        return backend, _once(self._parsed, row, lambda: _placed(row, backend, read))
+
+    def read(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        """As :meth:`parsed`, but it may name another link now than the attachment has."""
         backend = self.backend(row.backend)
-        known = self._parsed.get(row.key)
-        if known is None or known[0] is not row:
-            if len(self._parsed) >= _MOST_PARSED:
-                self._parsed.clear()
-            known = self._parsed[row.key] = row, _parse(row, backend)
-        return backend, known[1]
+        return backend, _once(self._read, row, lambda: backend.parse(row.connection.reveal()))
 
 
-def _parse(row: Attachment, backend: StorageBackend[Any]) -> Any:
-    connection = backend.parse(row.connection.reveal())
+def _once(
+    known: dict[Key, tuple[Attachment, Any]], row: Attachment, make: Callable[[], Any]
+) -> Any:
+    """What was made of *row* before, or what is made now."""
+    found = known.get(row.key)
+    if found is None or found[0] is not row:
+        if len(known) >= _MOST_PARSED:
+            known.clear()
+        found = known[row.key] = row, make()
+    return found[1]
+
+
+def _placed(row: Attachment, backend: StorageBackend[Any], connection: Any) -> Any:
     if (now := backend.link_name(connection)) == row.link:
         return connection
     if isinstance(backend, Placing):

@@ -227,6 +227,10 @@ class Reconciler:
         with self._locks.hold(f"link {row.link}"):
             self._tidy(row, seen)
 
+    def read(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
+        """Its back end and its connection, wherever that is connected. Raises Refused."""
+        return self._links.read(row)
+
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*. Raises Refused if there is none."""
         return self._links.backend(kind)

@@ -141,7 +141,8 @@ class Records:
         known = self._decoded.get(entry.key)
         if known is not None and known.revision == entry.revision:
             return known
-        return self._codec.decode(entry)
+        row = self._decoded[entry.key] = self._codec.decode(entry)
+        return row
 
 
 def trouble_key(key: Key) -> str:

@@ -6,6 +6,7 @@ now. Whoever can write to the share can change it afterwards.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from moorline.errors import Refused
 from moorline.host.image import ploop, qcow2
 
 LONGEST_CHAIN = 32
-_CONTAINERS = ["qcow2", "vhd", "vhdx", "vmdk", "vdi", "qed"]
+_CONTAINERS = ["qcow2", "vhd", "vmdk", "vdi", "qed"]
 """Formats that hold a disk. A raw disk that a guest partitioned or encrypted
 looks like gpt, iso or luks to oslo.utils; it is still a raw disk."""
+_VHDX = b"vhdxfile"
+"""What one begins with. Only there is more to read than the first chunk: bytes 192 to 256 Ki."""
 _ENOUGH = 1 << 20
 """Bytes after which all inspectors know. Some ask for a file's end, which may
 be terabytes away; what they look for there does not make a format."""
@@ -101,8 +104,11 @@ def _check_format(file: int, parts: Parts, declared: str) -> None:
 
 
 def _detect(file: int) -> set[str]:
-    with open(file, "rb", buffering=0, closefd=False) as source:
-        stream = format_inspector.InspectWrapper(source, allowed_formats=["raw", *_CONTAINERS])
+    with io.BufferedReader(io.FileIO(file, closefd=False), _CHUNK) as source:
+        head = source.peek(len(_VHDX))[: len(_VHDX)]
+        also = ["vhdx"] if _VHDX.startswith(head) else []  # a short read may be all or half of it
+        formats = ["raw", *_CONTAINERS, *also]
+        stream = format_inspector.InspectWrapper(source, allowed_formats=formats)
         left = _ENOUGH
         while left > 0 and stream.formats is None and (chunk := stream.read(min(left, _CHUNK))):
             left -= len(chunk)

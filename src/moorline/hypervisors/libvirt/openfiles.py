@@ -64,9 +64,11 @@ def _runs(process: Path, guest: GuestId) -> bool:
 
 def _names(process: Path) -> Iterator[tuple[str, str]]:
     """Each descriptor of a file or device, by its number, and its path. Raises OSError."""
-    for number in os.listdir(process / "fd"):  # noqa: PTH208 - names alone, and no stat
+    directory = f"{process}/fd"
+    for number in os.listdir(directory):  # noqa: PTH208 - names alone, and no stat
         with suppress(FileNotFoundError):  # it is closed meanwhile
-            if (path := str((process / "fd" / number).readlink())).startswith("/"):
+            path = os.readlink(f"{directory}/{number}")  # noqa: PTH115 - there are very many
+            if path.startswith("/"):
                 yield number, path
 
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +52,12 @@ class Table(NamedTuple):
 
 def table(process: Path) -> Table:
     """The mounts that a process (``/proc/PID``) sees. Raises OSError."""
+    return _parsed((process / "mountinfo").read_text(errors="surrogateescape"))
+
+
+@lru_cache(maxsize=16)  # they are read often, change seldom, and guests of one kind see the same
+def _parsed(text: str) -> Table:
     found, devices = {}, {}
-    text = (process / "mountinfo").read_text(errors="surrogateescape")
     for line in text.splitlines():
         fields = line.split(" ")
         target, optional = _unescaped(fields[4]), fields[6 : fields.index("-", 6)]
