@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
+from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
@@ -95,6 +97,7 @@ class Libvirt:
         self._qemu = 0
         self._handles: dict[GuestId, Any] = {}
         self._seen = threading.local()
+        self._news = News()
 
     def find(self, guest: str) -> GuestName:
         return self._connection.look(guest, lambda virt: _found(virt, guest))
@@ -149,18 +152,23 @@ class Libvirt:
             self._look_again(guest, volume, source, place, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        domain = self._just_seen(guest)
         try:
-            domain = self._look(guest)
+            if domain is None or volume not in domain.disks():
+                domain = self._look(guest)
         except NotFound:
             return
         error: MoorlineError | None = None
-        # The definition first: a crash in between leaves the live half, which
-        # the next look finds. One call each, as a live request that is under
-        # way already would make the common call fail.
-        for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
-            if half is not None and volume in half.disks:
-                error = self._ask_to_go(guest, volume, flag) or error
-        end = time.monotonic() + DETACH_RETRY_SECONDS
+        with self._news.of(guest) as news:
+            # The definition first: a crash in between leaves the live half, which
+            # the next look finds. One call each, as a live request that is under
+            # way already would make the common call fail.
+            for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
+                if half is not None and volume in half.disks:
+                    error = self._ask_to_go(guest, volume, flag) or error
+            end = time.monotonic() + DETACH_RETRY_SECONDS
+            if domain.live is not None and volume in domain.live.disks:
+                self._wait_for_guest(guest, volume, news, end)
         while volume in self.disks(guest):
             if time.monotonic() > end:
                 if error is None and domain.saved is not None:
@@ -172,6 +180,22 @@ class Libvirt:
                     raise with_job(self._connection, guest, domain.name, target, error)
                 return
             time.sleep(_POLL_SECONDS)
+
+    def _wait_for_guest(
+        self, guest: GuestId, volume: VolumeId, news: NewsOfGuest, end: float
+    ) -> None:
+        """Wait until the running guest seems to have let the disk go, or it is *end*.
+
+        Of its XML no more is read than whether the mark is in it: a look says what is so.
+        """
+        mark = f"'{MARK}{volume}'"
+        with suppress(NotFound):
+            while time.monotonic() < end:
+                news.wait()
+                if mark not in self._connection.look(
+                    guest, lambda virt: self._handle(virt, guest).XMLDesc()
+                ):
+                    return
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         return self._sizes(guest, volume)[1]
@@ -204,7 +228,8 @@ class Libvirt:
         return replaced(domain, disk, self._measure, self._places) if disk is not None else ""
 
     def watch(self, wake: Wake, stop: threading.Event) -> None:
-        events.watch(self._connection.uri, wake, stop)
+        with self._news.told(wake) as tell:
+            events.watch(self._connection.uri, tell, stop)
 
     def close(self) -> None:
         self._connection.close()

@@ -1,0 +1,72 @@
+"""News of a guest, for who waits until it has let go of a disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moorline.model import GuestId
+from moorline.ports import Wake
+
+_POLL_SECONDS = 0.01
+"""Seconds between two looks where nobody listens to libvirt's events..."""
+_LISTENING_POLL_SECONDS = 0.1
+"""...and where somebody does: an event may be lost."""
+
+
+class NewsOfGuest:
+    """What one waits for. News only says that it is time to look."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._told = threading.Event()
+
+    def tell(self) -> None:
+        """End the wait, or the next one."""
+        self._told.set()
+
+    def wait(self) -> None:
+        """Wait until something is told of the guest, or it is time to look anyway."""
+        self._told.wait(self._seconds)
+        self._told.clear()
+
+
+class News:
+    """Tells whoever waits for a guest that libvirt told something of it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: set[tuple[GuestId, NewsOfGuest]] = set()
+        self._listeners = 0
+
+    @contextmanager
+    def of(self, guest: GuestId) -> Iterator[NewsOfGuest]:
+        """Be told of *guest* from now on."""
+        with self._guard:
+            news = NewsOfGuest(_LISTENING_POLL_SECONDS if self._listeners else _POLL_SECONDS)
+            self._waiting.add((guest, news))
+        try:
+            yield news
+        finally:
+            with self._guard:
+                self._waiting.discard((guest, news))
+
+    @contextmanager
+    def told(self, wake: Wake) -> Iterator[Wake]:
+        """Listen: what is told is passed on to *wake*, too."""
+
+        def tell(guest: GuestId | None) -> None:
+            with self._guard:
+                waiting = [news for of, news in self._waiting if guest in (None, of)]
+            for news in waiting:
+                news.tell()
+            wake(guest)
+
+        with self._guard:
+            self._listeners += 1
+        try:
+            yield tell
+        finally:
+            with self._guard:
+                self._listeners -= 1

@@ -1,0 +1,75 @@
+"""Who waits for a guest is told of it, and looks anyway after a while."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from moorline.hypervisors.libvirt.news import News, NewsOfGuest
+from moorline.model import GuestId
+
+ONE, TWO = GuestId("1"), GuestId("2")
+NEVER, SECONDS = 600.0, 10
+
+
+def waits(news: NewsOfGuest) -> threading.Event:
+    """Set as soon as the wait is over."""
+    over = threading.Event()
+
+    def wait() -> None:
+        news.wait()
+        over.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return over
+
+
+@pytest.mark.parametrize("told", [ONE, None])
+def test_what_is_told_of_the_guest_or_of_all_ends_the_wait(told: GuestId | None) -> None:
+    news, heard = News(), []
+    with news.told(heard.append) as tell, news.of(ONE) as mine:
+        mine._seconds = NEVER
+        over = waits(mine)
+        tell(TWO)
+        assert not over.is_set()
+        tell(told)
+        assert over.wait(SECONDS)
+    assert heard == [TWO, told], "who listens is told all of it"
+
+
+def test_what_is_told_before_one_waits_is_not_lost() -> None:
+    news = News()
+    with news.told(lambda guest: None) as tell, news.of(ONE) as mine:
+        mine._seconds = NEVER
+        tell(ONE)  # between the request and the wait
+        assert waits(mine).wait(SECONDS)
+
+
+def test_without_news_it_is_looked_at_all_the_same() -> None:
+    news = News()
+    with news.of(ONE) as unheard, news.told(lambda guest: None), news.of(ONE) as lost:
+        for mine in (unheard, lost):
+            assert waits(mine).wait(SECONDS)
+        assert unheard._seconds < lost._seconds, "who hears of it asks less often"
+    with news.of(ONE) as again:
+        assert again._seconds == unheard._seconds, "nobody listens any more"
+
+
+def test_many_wait_for_one_guest() -> None:
+    news = News()
+    with news.told(lambda guest: None) as tell, ThreadPoolExecutor(4) as pool:
+        begun = threading.Barrier(5)
+
+        def wait() -> bool:
+            with news.of(ONE) as mine:
+                mine._seconds = NEVER
+                begun.wait(SECONDS)
+                mine.wait()
+                return True
+
+        waiting = [pool.submit(wait) for _ in range(4)]
+        begun.wait(SECONDS)
+        tell(ONE)
+        assert all(each.result(SECONDS) for each in waiting)
