@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from xml.etree import ElementTree as ET
 
 from moorline.model import Disk, DiskState, Use, VolumeId
@@ -231,8 +231,9 @@ class Domain:
         return [self.saved] if self.saved is not None else []
 
 
+@lru_cache(maxsize=16)  # one attach looks at its guest three times, and once at all guests
 def parse(xml: str) -> Half:
-    """Read one half of a domain, as libvirt prints it."""
+    """Read one half of a domain, as libvirt prints it. Raises ParseError."""
     return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
 
 

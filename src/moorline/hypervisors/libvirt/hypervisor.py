@@ -152,10 +152,8 @@ class Libvirt:
             self._look_again(guest, volume, source, place, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
-        domain = self._just_seen(guest)
         try:
-            if domain is None or volume not in domain.disks():
-                domain = self._look(guest)
+            domain = self._look(guest)
         except NotFound:
             return
         error: MoorlineError | None = None
