@@ -10,7 +10,7 @@ import click
 import pytest
 
 from moorline import config, registry
-from moorline.cli import main
+from moorline.cli.group import main
 from moorline.local_api.problem import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]

@@ -96,10 +96,20 @@ def test_one_hypervisor_does_not_import_another() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, moorline.cli; print(*sys.modules)"
+    code = """if True:
+        import sys
+        from moorline.cli.group import main
+        main(["--help"], standalone_mode=False)
+        print(*sys.modules, file=sys.stderr)"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    loaded = {name.partition(".")[0] for name in run.stderr.split()}
+    assert "click" in loaded
     assert not loaded & HEAVY
+    ours = {name for name in run.stderr.split() if part(name)}
+    assert {name for name in ours if name.startswith("moorline.")} == {
+        "moorline.cli",
+        "moorline.cli.group",
+    }
 
 
 def test_the_client_loads_neither_the_facade_nor_what_it_is_made_of() -> None:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from moorline import config
-from moorline.cli import main
+from moorline.cli.group import main
 from moorline.core.ownership import Identity, Owner
 from moorline.core.records import Records
 from moorline.errors import Refused

@@ -2,4 +2,4 @@
 
 from moorline.cli import main
 
-main(prog_name="moorline")
+main()

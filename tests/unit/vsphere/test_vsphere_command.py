@@ -20,7 +20,7 @@ from lab.vcenter.images import stream
 from lab.vcenter.prompt import moorline as prompt
 from lab.vcenter.prompt import settings
 from lab.vcenter.rig import Operator
-from moorline.cli import main
+from moorline.cli.group import main
 from moorline.core.ownership import OWNER
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.ports import Put

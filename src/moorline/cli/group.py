@@ -1,0 +1,216 @@
+"""``moorline``: the command that has all others, and loads the one that is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+EPILOG = """
+\b
+Exit codes:
+  0  done, or already so       5  failed; the attachment is kept, repeat to go on
+  1  a defect of Moorline      6  uncertain: it may have happened, look again
+  2  wrong usage               7  not ours: a person must decide
+  3  refused; nothing changed  8  busy: another command owns this host's state
+  4  no such guest or volume   9  denied: permission is missing
+                              10  doctor found something
+                              11  unavailable: no answer, and nothing was recorded
+"""
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "abort": (
+            "doctor:abort",
+            "End the FUSE connection of a share that hangs, so that it can be mounted anew.",
+        ),
+        "adopt": (
+            "adopt:adopt",
+            "Take over a disk of GUEST that somebody else plugged, Nova for example.",
+        ),
+        "agent": (
+            "agent:agent",
+            "Own this host's state, and keep its attachments true until stopped.",
+        ),
+        "attach": (
+            "attachments:attach",
+            "Make a volume a disk of GUEST (name or id), now and after reboots.",
+        ),
+        "completion": ("completion:completion", "Print the completion script of SHELL."),
+        "datastores": (
+            "datastores:datastores",
+            "List the datastores of a vCenter that a disk can go to, the best first.",
+        ),
+        "detach": (
+            "attachments:detach",
+            "Take a volume away from GUEST; its link goes with the last user.",
+        ),
+        "doctor": (
+            "doctor:doctor",
+            "Find what is not as it should be on this host, with the next command for each.",
+        ),
+        "events": ("events:events", "Tell what was done and seen on this host, the latest last."),
+        "explain": (
+            "doctor:explain",
+            "Say how a volume stands: which step waits, for what, for how long, what to do.",
+        ),
+        "extend": ("extend:extend", "Let GUEST see, while it runs, that a volume became larger."),
+        "forget": (
+            "attachments:forget",
+            "Drop an attachment whose disk and link are provably gone.",
+        ),
+        "hook": (
+            "hook:hook",
+            "Have libvirt make a guest's links ready whenever it starts the guest.",
+        ),
+        "launch": ("guests:launch", "Make the guest NAME, and start it."),
+        "list": ("look:list_", "List the attachments of this host: what is wanted, what is seen."),
+        "release": (
+            "adopt:release",
+            "Give a volume's disk and link back as they are: Moorline forgets them.",
+        ),
+        "relocate": (
+            "datastores:relocate",
+            "Move a volume of GUEST to another DATASTORE while the guest has it.",
+        ),
+        "remove": (
+            "guests:remove",
+            "Stop GUEST, take its volumes away from this host, and forget it.",
+        ),
+        "repair": (
+            "doctor:repair",
+            "Take away links that no attachment and no guest needs, and empty mount points.",
+        ),
+        "show": (
+            "look:show",
+            "Show one volume: its link, who else holds it, the last error, what comes next.",
+        ),
+        "start": ("guests:start", "Make the volumes of GUEST (name or id) ready, and start it."),
+        "state": (
+            "state:state",
+            "Tell whose the state directory is, or let it be another host's or machine's.",
+        ),
+        "sweep": ("attachments:sweep", "Bring every attachment as far as it goes without waiting."),
+    }
+)
+"""Where each command is, and the first paragraph of its help."""
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by name, each loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            self._loaded[name] = getattr(import_module(f"moorline.cli.{module}"), attribute)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        raise TypeError("a command has a line in COMMANDS")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a command has a line in COMMANDS")
+
+
+class Lazy(click.Group):
+    """Loads the command that is called, and none for its own help.
+
+    Tells wrong usage as all errors are told: as JSON or YAML to whoever asked for that.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(commands=_Commands(), **options)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As the library does, but from :data:`COMMANDS`."""
+        width = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=help).get_short_help_str(width))
+                    for name, (_, help) in sorted(COMMANDS.items())
+                ]
+            )
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        words = sys.argv[1:] if args is None else args
+        run: Callable[[], Any] = partial(
+            super().main, words, prog_name, complete_var, standalone_mode=False, **extra
+        )
+        if not standalone_mode:
+            return run()
+        try:
+            code: object = run()
+        except click.Abort:
+            from moorline.cli.common import EXIT_INTERRUPTED, complain
+
+            complain("moorline: interrupted")
+            sys.exit(EXIT_INTERRUPTED)
+        except click.ClickException as e:
+            _tell(e, asked_output(words))
+            sys.exit(e.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def asked_output(words: Sequence[str]) -> str:
+    """The ``--output`` among *words*, which may be wrong in any other way."""
+    from moorline.cli.output import FORMATS
+
+    for word, following in pairwise([*words, ""]):
+        if word == "--":
+            break
+        for option in ("--output", "-o"):
+            if word == option and following in FORMATS:
+                return following
+            value = word.removeprefix(option).removeprefix("=")
+            if word.startswith(option) and value in FORMATS:
+                return value
+    return "text"
+
+
+def _tell(error: click.ClickException, output: str) -> None:
+    from moorline.cli.common import complain
+    from moorline.cli.output import dump
+
+    if output == "text":
+        error.show()
+        return
+    context = getattr(error, "ctx", None)
+    told = {
+        "error": "usage",
+        "code": error.exit_code,
+        "message": error.format_message(),
+        "hint": f"{context.command_path} --help" if context else "moorline --help",
+    }
+    complain(dump(told, output))
+
+
+@click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="moorline")
+def main() -> None:
+    """Attach storage volumes to virtual machines, and keep them attached.
+
+    Nothing needs to run or be set up first. Repeating a command is success
+    (detach: with the volume's whole id).
+    """

@@ -1,0 +1,58 @@
+"""The commands are loaded late, and nobody can tell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from moorline.cli.group import COMMANDS, main
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_of_a_command_what_the_command_says(name: str) -> None:
+    """Without loading it; cut where the library would cut it, however narrow the screen is."""
+    command, context = main.commands[name], click.Context(main)
+    assert command.name == name
+    assert command.help
+    assert " ".join(command.help.partition("\n\n")[0].split()) == COMMANDS[name][1]
+    for width in (40, 60, 80):
+        lazy, eager = (click.HelpFormatter(width=width) for _ in range(2))
+        main.format_commands(context, lazy)
+        click.Group.format_commands(main, context, eager)
+        assert lazy.getvalue() == eager.getvalue()
+
+
+def test_every_command_is_in_the_table() -> None:
+    modules = [
+        import_module(f"moorline.cli.{where.partition(':')[0]}") for where, _ in COMMANDS.values()
+    ]
+    groups = [each for each in main.commands.values() if isinstance(each, click.Group)]
+    listed = [*main.commands.values(), *(c for group in groups for c in group.commands.values())]
+    for module in modules:
+        for each in vars(module).values():
+            assert not isinstance(each, click.Command) or each in listed, each.name
+
+
+def test_a_command_that_is_not_there_is_told_with_what_was_meant() -> None:
+    done = CliRunner().invoke(main, ["lst"])
+    assert done.exit_code == 2
+    assert "No such command 'lst'" in done.stderr
+    assert CliRunner().invoke(main, ["list", "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"]], ids=" ".join)
+def test_only_the_command_that_is_called_is_loaded(words: list[str]) -> None:
+    code = f"""if True:
+        import sys
+        from moorline.cli.group import main
+        main({words!r}, standalone_mode=False)
+        print(*sys.modules, file=sys.stderr)"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    commands = {f"moorline.cli.{where.partition(':')[0]}" for where, _ in COMMANDS.values()}
+    loaded = commands.intersection(run.stderr.split())
+    assert loaded == {f"moorline.cli.{word}" for word in words if word in COMMANDS}
