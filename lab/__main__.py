@@ -1,4 +1,4 @@
-"""``python -m lab demo NAME``, ``shell``, ``run -- COMMAND``, ``fetch``: see lab/README.md."""
+"""``python -m lab demo NAME``, ``shell``, ``run -- COMMAND``, ``machine``: see lab/README.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from lab import bootable, demo, host, images, shell
+from lab.machine import cli as machine
 
 
 def main() -> int:
@@ -22,7 +23,10 @@ def main() -> int:
     ask = verbs.add_parser("guest", help="run a command inside a guest of the lab")
     ask.add_argument("guest")
     ask.add_argument("command")
+    machine.add_to(verbs)
     args = parser.parse_args()
+    if args.verb == "machine":
+        return machine.run(args)
     if args.verb == "fetch":
         print(images.build())
         print(bootable.disk())

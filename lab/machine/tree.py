@@ -1,0 +1,219 @@
+"""Trees of Debian: what a machine boots from, made once by debootstrap and apt.
+
+A tree has what README and docs/operations.md take for granted (libvirt, QEMU, Python, a
+compiler), and the wheels that Moorline's installation asks pip for, because the machine itself
+has no network. Moorline is not in it. The packages come from where this machine gets its own.
+
+Trees are kept in ``.lab/`` (``$MOORLINE_LAB_CACHE``), named for their recipe: another recipe is
+another tree. Nothing is ever changed in one: a machine writes to a layer of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.images import CHECKOUT, cache
+
+RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
+PACKAGES = (
+    *("ca-certificates", "dbus", "libpam-systemd", "systemd-container", "systemd-sysv", "udev"),
+    *("libvirt-clients", "libvirt-daemon-system", "qemu-system-x86", "qemu-utils"),
+    *("gcc", "libvirt-dev", "pkg-config", "python3-dev", "python3-venv"),  # README, "Install it"
+    *("e2fsprogs", "fuse3", "iproute2", "procps", "psmisc", "sqlite3", "util-linux"),
+    "prometheus",  # it has promtool
+)
+WHEELS = "/var/lib/moorline-lab/wheels"
+"""What pip is told to take packages from, inside."""
+EXTRAS = ("libvirt", "agent")
+"""Of the installation that docs/operations.md tells."""
+_NEEDS = ("debootstrap", "systemd-nspawn", "script", "setpriv", "unshare", "nsenter")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_TIMEOUT = 1800
+"""Seconds for one command of a build: a slow mirror, and a machine that others use too."""
+
+
+class Unavailable(Exception):
+    """Machines cannot be had here; its text says why."""
+
+
+def check() -> None:
+    """Raises Unavailable, where no tree can be built or booted."""
+    if os.geteuid() != 0:
+        raise Unavailable("it needs root")
+    if missing := [name for name in _NEEDS if shutil.which(name) is None]:
+        raise Unavailable(f"not installed: {', '.join(missing)}")
+    if not Path("/dev/fuse").exists():
+        raise Unavailable("there is no /dev/fuse")
+    if _is_overlay(cache()):
+        raise Unavailable(f"{cache()} is on an overlay, which no other overlay can write to")
+
+
+def _is_overlay(directory: Path) -> bool:
+    command = ["findmnt", "-n", "-o", "FSTYPE", "-T", str(directory)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() == "overlay"
+
+
+def path(release: str) -> Path:
+    """Where the tree of *release* is, or will be."""
+    return cache() / f"tree-{release}-{_recipe(release)}"
+
+
+def _recipe(release: str) -> str:
+    ours = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    parts = [Path(__file__).read_text(), release, repr(_requirements(ours))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _requirements(pyproject: dict[str, object]) -> list[str]:
+    """What pip fetches for Moorline's installation, its build tools included."""
+    project, build = pyproject["project"], pyproject["build-system"]
+    assert isinstance(project, dict)
+    assert isinstance(build, dict)
+    extras = [each for extra in EXTRAS for each in project["optional-dependencies"][extra]]
+    return [*build["requires"], "wheel", *project["dependencies"], *extras]
+
+
+def build(release: str) -> Path:
+    """The tree of *release*, made unless it is there; minutes, and it needs the network.
+
+    Raises Unavailable, where it cannot be made.
+    """
+    check()
+    tree = path(release)
+    with (cache() / f"tree-{release}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            _build_at(release, tree)
+    return tree
+
+
+def _build_at(release: str, tree: Path) -> None:
+    work = Path(tempfile.mkdtemp(dir=cache(), prefix=f"unfinished-{release}-"))
+    log = cache() / f"tree-{release}.log"
+    print(f"lab: building a tree of {release}; see {log}", file=sys.stderr, flush=True)
+    try:
+        with log.open("w") as output:
+            _Builder(RELEASES[release], work, output.fileno()).build()
+        for old in cache().glob(f"tree-{release}-*"):
+            shutil.rmtree(old)
+        work.chmod(0o755)
+        work.rename(tree)  # all or nothing: a build that was interrupted leaves no such tree
+    except (subprocess.SubprocessError, OSError) as e:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise Unavailable(f"the tree of {release} cannot be built: {e}\n{last}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _Builder:
+    def __init__(self, suite: str, tree: Path, output: int) -> None:
+        self._suite = suite
+        self._tree = tree
+        self._output = output
+
+    def build(self) -> None:
+        mirror = [mirror] if (mirror := _mirror()) else []
+        self._run(
+            ["debootstrap", "--variant=minbase", self._suite, str(self._tree), *mirror],
+            environment=dict(os.environ),
+        )
+        self._put("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)  # nothing is started
+        if _CERTIFICATES.exists():  # of a registry that this machine trusts
+            self._put("hostca.crt", _CERTIFICATES.read_text())
+        self._inside("apt-get", "-q", "update")
+        self._inside("apt-get", "-q", "-y", "install", "--no-install-recommends", *PACKAGES)
+        self._wheels()
+        self._furnish()
+
+    def _wheels(self) -> None:
+        """Build once what every installation would: libvirt's binding has no wheel."""
+        ours = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+        self._inside("python3", "-m", "venv", "/build")
+        wheel = ["/build/bin/pip", "wheel", "-q", "--wheel-dir", WHEELS]
+        self._inside(*wheel, *_requirements(ours), "pip")
+        shutil.rmtree(self._tree / "build")
+
+    def _furnish(self) -> None:
+        self._inside("apt-get", "clean")
+        for name in ("hostca.crt", "usr/sbin/policy-rc.d", "etc/machine-id"):
+            (self._tree / name).unlink(missing_ok=True)
+        shutil.rmtree(self._tree / "var/lib/apt/lists")
+        # The machine has loopback alone: its pip finds what README's pip finds, on its own disk.
+        self._put("etc/pip.conf", f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
+        self._put("etc/hostname", "moorline-lab\n")
+        self._put("etc/hosts", "127.0.0.1 localhost moorline-lab\n::1 localhost\n")
+        self._put("etc/fuse.conf", "user_allow_other\n")
+        journald = "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n"
+        self._put("etc/systemd/journald.conf.d/lab.conf", journald)
+        (self._tree / "etc/machine-id").touch()
+        for unit in ("prometheus.service", "prometheus-node-exporter.service", "apt-daily.timer"):
+            self._inside("systemctl", "mask", unit)
+
+    def _put(self, name: str, text: str, mode: int = 0o644) -> None:
+        file = self._tree / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def _inside(self, *command: str) -> None:
+        nspawn = ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--as-pid2", "--pipe"]
+        nspawn += ["--resolv-conf=copy-host", "-D", str(self._tree)]
+        nspawn += [f"--setenv={key}={value}" for key, value in self._environment().items()]
+        self._run([*nspawn, *command], environment=dict(os.environ))
+
+    def _environment(self) -> dict[str, str]:
+        kept = {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        for key, value in os.environ.items():
+            if key.lower().endswith("_proxy") or key in ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT"):
+                kept[key] = value
+        if _CERTIFICATES.exists():
+            kept["PIP_CERT"] = "/hostca.crt"
+        if index := _index():
+            kept.setdefault("PIP_INDEX_URL", index)
+        return kept
+
+    def _run(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        subprocess.run(
+            command,
+            env={**environment, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            timeout=_TIMEOUT,
+            check=True,
+        )
+
+
+def _mirror() -> str | None:
+    """Where this machine gets Debian's packages from; None: debootstrap's own."""
+    if override := os.environ.get("MOORLINE_LAB_MIRROR"):
+        return override
+    with contextlib.suppress(OSError):
+        if not re.search(r"^ID=debian$", Path("/etc/os-release").read_text(), re.MULTILINE):
+            return None
+    for source in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("debian*")):
+        with contextlib.suppress(OSError):
+            if found := re.search(
+                r"^(?:URIs:|deb)\s+.*?(https?://\S+/debian)/?\s", source.read_text(), re.M
+            ):
+                return found.group(1)
+    return None
+
+
+def _index() -> str | None:
+    """The index that this machine's pip asks, if it was told of one."""
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,111 @@
+"""Machines for the tests: `make test-machine`, or with MOORLINE_TEST_MACHINE set to their releases.
+
+``debian12,debian13`` are all. A machine is booted once for each release, has Moorline as
+docs/operations.md tells, and is handed from test to test; a test that fails gets it thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from lab.machine import container, operations, tree
+from lab.machine.container import Machine
+from tests.support.stage import Stage
+
+RELEASES = [each for each in os.environ.get("MOORLINE_TEST_MACHINE", "").split(",") if each]
+MUST = "MOORLINE_TEST_WHOLE"
+"""In the environment: where there can be no machine, a test fails rather than being skipped."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "release" in metafunc.fixturenames:
+        metafunc.parametrize("release", RELEASES or ["debian13"], scope="session")
+
+
+@pytest.fixture
+def release(request: pytest.FixtureRequest) -> str:
+    """The release under test."""
+    return str(request.param)
+
+
+class Pool:
+    """One machine at a time, with Moorline in it."""
+
+    def __init__(self) -> None:
+        self._release = ""
+        self._held = ExitStack()
+        self._machine: Machine | None = None
+
+    def get(self, release: str) -> Machine:
+        if self._machine is None or self._release != release or not self._machine.running:
+            self.drop()
+            machine = self._held.enter_context(container.machine(release))
+            machine.start()
+            operations.install(machine)
+            self._machine, self._release = machine, release
+        return self._machine
+
+    def drop(self) -> None:
+        self._machine = None
+        self._held.close()
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.drop()
+
+
+@pytest.fixture(scope="session")
+def _possible() -> None:
+    if not RELEASES:
+        pytest.skip("whole machines take minutes: run `make test-machine`")
+    try:
+        for release in RELEASES:
+            tree.build(release)
+    except tree.Unavailable as e:
+        (pytest.fail if os.environ.get(MUST) else pytest.skip)(f"no machine can be had: {e}")
+
+
+@pytest.fixture
+def bare(_possible: None, release: str) -> Iterator[Machine]:
+    """A machine of its own that runs, without Moorline."""
+    with container.machine(release) as machine:
+        machine.start()
+        yield machine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def stage(
+    _possible: None, release: str, pool: Pool, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
+    """A share, on a machine with Moorline that runs."""
+    name = "vol-" + "".join(c for c in request.node.originalname if c.isalnum())[:40]
+    stage = Stage(pool.get(release), name)
+    yield stage
+    if FAILED in request.node.stash:
+        sys.stderr.write(stage.journal())
+        pool.drop()
+        return
+    try:
+        stage.strike()
+    except BaseException:
+        pool.drop()
+        raise
