@@ -33,7 +33,7 @@ NOVA_THREADS_eventlet := false
 NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 
-.PHONY: help demo test test-nova nova-own fast bench lint unit lab-test clean packages ready vcenter
+.PHONY: help demo test test-machine test-nova nova-own fast bench lint unit lab-test clean packages ready vcenter
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,10 +58,17 @@ lint: ready ## ruff and mypy
 	$(BIN)/mypy
 
 unit: ready vcenter ## unit, contract, crash and architecture tests
-	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab
+	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine
 
 lab-test: ready ## the tests on a private host with real libvirt, QEMU and FUSE
 	$(WHOLE) $(BIN)/python -m lab run -- $(BIN)/pytest -q $(if $(SUDO),tests/contract) tests/lab
+
+# Whole machines, each release's own systemd, libvirt and Python; not part of `make test`.
+RELEASES ?= debian12,debian13
+MACHINE := debootstrap systemd-container
+test-machine: PACKAGES += $(MACHINE)
+test-machine: ready ## the stories of a host on whole Debian machines: RELEASES=debian12,debian13
+	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 tests/machine
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,6 +50,21 @@ exec script -qefc "$nspawn" /dev/null
 """
 
 
+_CONTROLLERS = """\
+# libvirt keeps guests in machine.slice, where a group has a controller; a kernel whose
+# controllers are all in the older hierarchies has none to show, but for this.
+[Unit]
+Before=libvirtd.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+RuntimeDirectory=lab-controllers
+RuntimeDirectoryPreserve=yes
+ExecStart=sh -euc 'cd /sys/fs/cgroup; ! grep -q . cgroup.controllers || exit 0; \
+  echo misc >/run/lab-controllers/names; mount --bind /run/lab-controllers/names cgroup.controllers'
+"""
+
+
 class Down(Exception):
     """The machine does not run, or did not do in time what it was told."""
 
@@ -75,6 +90,7 @@ class Machine:
         """Boot it; return when systemd has started everything. Raises Down."""
         assert not self.running, f"{self.name} runs"
         _clear(self._group)
+        self._forget_owners()
         nspawn = ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--boot"]
         nspawn += ["--private-network", "--capability=all", "--system-call-filter=@mount"]
         nspawn += ["--bind=/dev/fuse", f"--bind={self.var}:/var", f"--bind={self.lab}:{LAB}"]
@@ -123,9 +139,6 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        end = time.monotonic() + 30
-        while self._left() and time.monotonic() < end:
-            time.sleep(0.02)
         _clear(self._group)
 
     def _down(self, verb: str, code: int, deadline: float) -> float:
@@ -139,6 +152,16 @@ class Machine:
         if ended != code:
             raise Down(f"{self.name}: {verb} ended with {ended}\n{self.console()}")
         return time.monotonic() - began
+
+    def _forget_owners(self) -> None:
+        """Drop what libvirt noted of who had a file before: a note is void once the kernel booted.
+
+        It compares the kernel's boot time, and the kernel of a container boots never.
+        """
+        for path in self.lab.rglob("*"):
+            for name in os.listxattr(path, follow_symlinks=False):
+                if name.startswith("trusted.libvirt.security."):
+                    os.removexattr(path, name, follow_symlinks=False)
 
     def _await(self, end: float) -> None:
         while time.monotonic() < end and self.running:
@@ -161,7 +184,7 @@ class Machine:
         """
         words = ["systemd-run", "--scope", "--quiet", "--collect", "--slice=user.slice", "--"]
         if user != "root":
-            words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+            command = f"exec runuser -l {shlex.quote(user)} -c {shlex.quote(command)}"
         return self._inside([*words, "bash", "-c", command], command, code, deadline)
 
     def raw(self, *command: str, code: int | None = 0, deadline: float = 30) -> str:
@@ -224,6 +247,17 @@ class Machine:
         commands.mkdir(parents=True)
         for command in sorted((CHECKOUT / "lab/commands").iterdir()):
             (commands / command.name).symlink_to(f"{SOFTWARE}/lab/commands/{command.name}")
+        # virtlogd stops before the guests do, and a guest's last words on its console were lost.
+        libvirt = upper / "etc/libvirt"
+        libvirt.mkdir(parents=True)
+        qemu = (self._tree / "etc/libvirt/qemu.conf").read_text()
+        (libvirt / "qemu.conf").write_text(f'{qemu}\nstdio_handler = "file"\n')
+        units = upper / "etc/systemd/system"
+        (units / "libvirtd.service.wants").mkdir(parents=True)
+        (units / "lab-controllers.service").write_text(_CONTROLLERS)
+        (units / "libvirtd.service.wants/lab-controllers.service").symlink_to(
+            "../lab-controllers.service"
+        )
         source = upper / SOURCE.lstrip("/")
         source.mkdir(parents=True)
         (upper / "root").chmod(0o700)
@@ -234,10 +268,6 @@ class Machine:
                 shutil.copytree(each, source / name, ignore=skipped)
             else:
                 shutil.copyfile(each, source / name)
-
-    def _left(self) -> bool:
-        """Whether anything of it still runs."""
-        return any(_processes(group) for group in self._group.rglob("cgroup.procs"))
 
 
 def init_of(pid: int) -> int:
@@ -255,13 +285,6 @@ def entering(init: int, command: Sequence[str]) -> list[str]:
     enter = ["nsenter", "-t", str(init), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
     words = [f"{key}={value}" for key, value in ENVIRONMENT.items()]
     return [*enter, "--", "env", "-i", *words, *command]
-
-
-def _processes(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
 
 
 def _namespaced(pid: int) -> list[str]:
@@ -283,12 +306,19 @@ def _descendants(pid: int) -> Iterator[int]:
         yield from _descendants(int(child))
 
 
-def _clear(group: Path) -> None:
-    """Remove a control group, and those in it, the innermost first."""
-    groups = sorted((each for each in group.rglob("*") if each.is_dir()), reverse=True)
-    for each in [*groups, group]:
-        with contextlib.suppress(FileNotFoundError):
-            each.rmdir()
+def _clear(group: Path, deadline: float = 30) -> None:
+    """Remove a control group, as soon as what was in it has ended. Raises Down."""
+    end = time.monotonic() + deadline
+    while group.exists():
+        for each in sorted((e for e in group.rglob("*") if e.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        try:
+            group.rmdir()
+        except OSError as e:
+            if time.monotonic() > end:
+                raise Down(f"{group.name}: something of it is left: {e}") from e
+            time.sleep(0.05)
 
 
 def _cgroup(name: str) -> Path:
@@ -307,8 +337,8 @@ def machine(release: str) -> Iterator[Machine]:
     """
     tree.check()
     _sweep()
-    here = Path(tempfile.mkdtemp(dir=cache(), prefix="machine-"))
-    here.chmod(0o755)
+    here = cache() / f"machine-{secrets.token_hex(4)}"  # systemd takes no underscore in a name
+    here.mkdir()
     with (here / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made: Machine | None = None
