@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from lab.images import CHECKOUT
 from lab.machine.container import SOURCE, Machine
@@ -10,10 +11,10 @@ from lab.machine.container import SOURCE, Machine
 PAGE = CHECKOUT / "docs/operations.md"
 
 
-def commands(section: str) -> list[str]:
+def commands(section: str, page: Path = PAGE) -> list[str]:
     """The commands as root in *section* (its heading) of the page."""
-    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
-    assert found, f"{PAGE.name} has no section {section}"
+    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", page.read_text(), re.M | re.S)
+    assert found, f"{page.name} has no section {section}"
     blocks: list[str] = re.findall(r"```console\n(.*?)```", found.group(1), re.DOTALL)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("# ")]
 

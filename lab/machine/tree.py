@@ -214,6 +214,7 @@ def _mirror() -> str | None:
 
 def _index() -> str | None:
     """The index that this machine's pip asks, if it was told of one."""
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"^global\.index.url='([^']+)'$", told, re.MULTILINE)
+    return found.group(1) if found else None

@@ -85,6 +85,7 @@ class Stage:
     def guest(self, name: str) -> Guest:
         """A guest that is defined and has booted."""
         self._guests.append(name)
+        (self.machine.lab / "sockets" / f"{name}.console").unlink(missing_ok=True)
         xml = self.machine.lab / f"{name}.xml"
         xml.write_text(definitions.definition(name, Path(LAB)))
         self.run(f"virsh -q define {LAB}/{xml.name} && virsh -q start {name}")
