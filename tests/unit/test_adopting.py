@@ -170,3 +170,12 @@ def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:
         scene.moorline.maintenance.release("g1", "vol-a")
     told = [(e.message, e.outcome) for e in scene.moorline.maintenance.events(volume="vol-a")]
     assert told == [("adopted", "seen"), ("released", "seen")]
+
+
+def test_an_image_that_no_guest_may_be_given_is_not_adopted(scene: Scene, link: str) -> None:
+    """The guest has it, and whoever attached it again would be refused."""
+    plug(scene, f"{link}/c")
+    with pytest.raises(Refused, match="there is no file c"):
+        scene.moorline.maintenance.adopt("g1", scene.connection("c"), volume="vol-a")
+    assert scene.rows("vol-a") == []
+    assert scene.inventory.all["g1"][0].mark == ""

@@ -11,10 +11,14 @@ import pytest
 from moorline.api import Moorline
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Unavailable, Uncertain
+from moorline.core.records import Records
+from moorline.errors import Failed, Unavailable, Uncertain
 from moorline.model import DatastoreDisk, GuestId, Level, VolumeId
+from moorline.ports import Entry
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
 from moorline.testing.faults import Fault
-from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
+from moorline.testing.toys import BASE, MemoryStore, ToyHypervisor, ToyShare
 from tests.support.care_rig import Scene, disk, prepared
 from tests.support.environment import bare
 from tests.support.rig import Rig
@@ -131,3 +135,25 @@ def test_a_disk_that_is_marked_and_not_adopted(scene: Scene) -> None:
         scene.moorline.maintenance.adopt("g1", scene.connection())
     assert scene.inventory.all["g1"][0].mark == "vol-a"
     assert scene.rows("vol-a") == []
+
+
+class Away(MemoryStore):
+    """It answers no more once what is wanted was done."""
+
+    def get(self, key: str) -> Entry | None:
+        if key.startswith("/moorline/status/"):
+            raise Unavailable("the state cannot be read")
+        return super().get(key)
+
+
+@pytest.mark.parametrize("level", [Level.ATTACHED, Level.CONNECTED])
+def test_what_is_recorded_is_never_told_as_unavailable(rig: Rig, level: Level) -> None:
+    rig.store = Away(rig.world.faults)
+    rig.records = Records(rig.store, Codec(Secret(b"k" * 32)), "h1")
+    data = {"share": "s1", "name": "a", "volume_id": "a"}
+    with pytest.raises(Failed, match="the state cannot be read") as told:
+        rig.owner().attachments.attach(
+            "g1", {"driver_volume_type": "toy", "data": data}, level=level
+        )
+    assert not isinstance(told.value, Unavailable)
+    assert [row.want for row in rig.records.all()] == [level]

@@ -56,3 +56,9 @@ def test_a_late_answer_neither_replaces_nor_drops_a_newer_attachment(rig: Rig) -
     with pytest.raises(Conflict):
         rig.records.forget(late)
     assert the_attachment(rig) == newer
+
+
+def test_a_disk_that_could_not_be_seen_is_not_remembered_as_ours(rig: Rig) -> None:
+    """Else any disk whose path is not told would be that one."""
+    rig.records.release(the_attachment(rig), "")
+    assert (rig.records.all(), dict(rig.records.released())) == ([], {})
