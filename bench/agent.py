@@ -22,6 +22,8 @@ from lab import guest as guests
 from lab import host
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
 from moorline import registry, wiring
+from moorline.core.claims import Claims
+from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -108,11 +110,11 @@ def _attachment(world: ToyWorld, records: Records) -> None:
 def _converge(world: ToyWorld, path: Path) -> float:
     """Milliseconds until an owner that starts now has nothing left to do."""
     begun = time.monotonic()
-    records, locks = _records(path), Locks()
-    backends, hypervisor = {"toy": ToyShare(world)}, ToyHypervisor(world)
-    worker = Worker(records, Reconciler(records, backends, hypervisor, locks.impatient()))
-    drift = DriftDetector(records, Reconciler(records, backends, hypervisor, locks), hypervisor)
-    controller = Controller(records, worker, drift)
+    records, hypervisor, claims = _records(path), ToyHypervisor(world), Claims()
+    reconciler = Reconciler(records, {"toy": ToyShare(world)}, hypervisor, Locks())
+    worker = Worker(Driver(records, reconciler, claims))
+    drift = DriftDetector(records, reconciler, hypervisor)
+    controller = Controller(records, worker, drift, claims)
     controller.start()
     while controller.swept is None or controller.pending():
         time.sleep(0.01)

@@ -46,8 +46,8 @@ class Moorline:
     """Attaches volumes to the guests of this host, and keeps them attached.
 
     Made by :func:`moorline.wiring.open_host`, which also takes the host lock.
-    See :class:`moorline.ports.api.Api`. *pending*: what the owner's loop has in
-    hand; nothing where no agent runs.
+    See :class:`moorline.ports.api.Api`. *driver*: the
+    loop's, where an agent runs, and *pending* what is in hand there.
     """
 
     def __init__(
@@ -58,12 +58,13 @@ class Moorline:
         lifecycle: GuestLifecycle[Any] | None = None,
         *,
         environment: Environment,
+        driver: Driver | None = None,
         pending: Callable[[], Sequence[Pending]] = tuple,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         admission = Admission(records, reconciler, hypervisor)
-        driver = Driver(records, reconciler)
-        released = Released(records, admission, hypervisor)
+        driver = driver or Driver(records, reconciler)
+        released = Released(records, reconciler, admission, hypervisor)
         attacher = Attacher(
             records, reconciler, hypervisor, admission, driver, released, environment.mounts
         )

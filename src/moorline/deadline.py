@@ -27,6 +27,10 @@ class Deadline:
         self._clock = clock
         self._end = clock.now() + seconds
 
+    def anew(self, seconds: float) -> Deadline:
+        """Another one, *seconds* from now by the same clock."""
+        return Deadline(seconds, self._clock)
+
     def left(self) -> float:
         """Seconds until it is over; 0 from then on."""
         return max(0.0, self._end - self._clock.now())

@@ -12,6 +12,8 @@ from moorline import config, registry
 from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
+from moorline.core.claims import Claims
+from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.ownership import Identity, Owner
 from moorline.core.pace import Pending
@@ -50,30 +52,35 @@ class _Opened(NamedTuple):
     backends: InstalledBackends
     hypervisor: Hypervisor
     lifecycle: GuestLifecycle[Any] | None
-    locks: Locks
     report: Report
     writers: Writers
     looking: Callable[[], InstalledBackends]
     environment: Environment
     close: Callable[[], None]
 
-    def facade(self, pending: Callable[[], Sequence[Pending]] = tuple) -> Moorline:
+    def facade(
+        self,
+        reconciler: Reconciler,
+        driver: Driver | None = None,
+        pending: Callable[[], Sequence[Pending]] = tuple,
+    ) -> Moorline:
         return Moorline(
             self.records,
-            self.reconciler(self.locks),
+            reconciler,
             self.hypervisor,
             self.lifecycle,
             environment=self.environment,
+            driver=driver,
             pending=pending,
             close=self.close,
         )
 
-    def reconciler(self, locks: Locks) -> Reconciler:
+    def reconciler(self) -> Reconciler:
         return Reconciler(
             self.records,
             self.backends,
             self.hypervisor,
-            locks,
+            Locks(),
             self.report,
             self.writers,
             self.looking,
@@ -97,7 +104,8 @@ def open_host(
     asked something.
     *report* is told of every step that is taken.
     """
-    return _open(given, own, patience, waiting, report).facade()
+    opened = _open(given, own, patience, waiting, report)
+    return opened.facade(opened.reconciler())
 
 
 def open_agent(
@@ -117,19 +125,20 @@ def open_agent(
 
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
-    locks = opened.locks.impatient()  # workers have other things to do than wait
-    hurried = opened.reconciler(locks)
+    reconciler, claims = opened.reconciler(), Claims()
+    driver = Driver(records, reconciler, claims)
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
     controller = Controller(
         records,
-        Worker(records, hurried),
-        DriftDetector(records, hurried, hypervisor),
+        Worker(driver),
+        DriftDetector(records, reconciler, hypervisor),
+        claims,
         watchers=watchers,
         every=every,
     )
-    return opened.facade(controller.pending), controller
+    return opened.facade(reconciler, driver, controller.pending), controller
 
 
 def _open(
@@ -162,7 +171,6 @@ def _open(
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
         inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
-        locks = Locks()
         backends = InstalledBackends(host, given.values)
         environment = _environment_of_host(given, host, backends, inventory)
         noted = environment.event_log.noted
@@ -176,7 +184,6 @@ def _open(
             backends,
             hypervisor,
             lifecycle,
-            locks,
             told,
             writers,
             looking,

@@ -17,6 +17,8 @@ from typing import Any
 
 from moorline import config, registry, wiring
 from moorline.api import Moorline
+from moorline.core.claims import Claims
+from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -69,9 +71,12 @@ def main(
 
 def _keep(records: Records, backends: Backends, hypervisor: Hypervisor) -> None:
     """Run the loop until everything is as wanted."""
-    hurried = Reconciler(records, backends, hypervisor, Locks(patience=0))
+    reconciler, claims = Reconciler(records, backends, hypervisor, Locks()), Claims()
     controller = Controller(
-        records, Worker(records, hurried), DriftDetector(records, hurried, hypervisor)
+        records,
+        Worker(Driver(records, reconciler, claims)),
+        DriftDetector(records, reconciler, hypervisor),
+        claims,
     )
     controller.start()
     while controller.swept is None or controller.pending():

@@ -270,7 +270,8 @@ def test_a_full_state_disk_stops_no_healing(scene: Scene, stopped: Any) -> None:
     state.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=711", "state", state], check=True)
     try:
-        with running_loop(scene) as loop:
+        # No event tells of a definition that lost a disk: a sweep finds it.
+        with running_loop(scene, every=12) as loop:
             loop.attach(stopped, volume)
             fill(state / "ballast")
             with pytest.raises(MoorlineError, match="cannot be"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -48,6 +49,27 @@ def agent(lab: Path) -> Iterator[Agent]:
 def moorline(agent: Agent) -> Moorline:
     """Instead of the other stories' command: this one's state is the agent's."""
     return Moorline(Path(str(agent.client.about()["state_dir"])))
+
+
+def test_the_steps_of_a_call_that_takes_its_time_are_whole(
+    scene: Scene, guest: Guest, agent: Agent
+) -> None:
+    """The agent's loop hears of the attachment at once, and of the mount, and of the guest."""
+    volume = scene.volume()
+    given = ["attach", guest.name, "--connection", str(volume.connection), "--output", "json"]
+    scene.share.command(slow=3)
+    first = scene.moorline.start(*given)
+    until(scene.mount_calls)
+    second = scene.moorline.start(*given)  # it waits for the same
+    for asked in (first, second):
+        output, error = asked.communicate(timeout=30)
+        assert asked.returncode == 0, error
+        assert json.loads(output)["steps"] == ["connect", "attach"]
+    assert len(scene.mount_calls()) == 1
+    scene.share.command()
+    told = scene.moorline("detach", guest.name, volume.id, "--output", "json").stdout
+    assert json.loads(told)["steps"] == ["detach", "disconnect", "forget"]
+    assert scene.is_clean()
 
 
 def test_the_agent_dies_and_the_next_one_goes_on(

@@ -4,117 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
-from moorline.api import Moorline
-from moorline.core.locks import Locks
-from moorline.core.reconciler import Reconciler
-from moorline.errors import Failed, Uncertain
-from moorline.loop.controller import Controller
-from moorline.loop.drift import DriftDetector
-from moorline.loop.worker import Worker
-from moorline.model import Broken, GuestId, ImageFile, Key, Level, Link, VolumeId
-from moorline.ports import Wake
+from moorline.errors import Failed
+from moorline.model import GuestId, Level, VolumeId
 from moorline.ports.results import Trouble
-from moorline.testing.toys import BASE, ToyExport, ToyGuest, ToyHypervisor, ToyShare
-from tests.support.environment import bare
+from moorline.testing.toys import BASE, ToyGuest
 from tests.support.rig import Rig
-
-G1, G2 = GuestId("g1"), GuestId("g2")
-
-
-def until(true: Callable[[], object], deadline: float = 5.0) -> None:
-    end = time.monotonic() + deadline
-    while not true():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.005)
-
-
-class Share(ToyShare):
-    """Its mount command can be stopped, and it can have a defect."""
-
-    def __init__(self, rig: Rig) -> None:
-        super().__init__(rig.world)
-        self.open = threading.Event()
-        self.open.set()
-        self.defect = ""
-        self.late = False
-        self.connecting = 0
-
-    def inspect(self, c: ToyExport) -> Link:
-        link = super().inspect(c)
-        # Of what fails here, nobody can tell whether its client lives.
-        return Broken(link.reason) if isinstance(link, Broken) else link
-
-    def disconnect(self, c: ToyExport) -> None:
-        super().disconnect(c)
-        self._world.failing.discard(c.share)
-
-    def connect(self, c: ToyExport) -> None:
-        self.connecting += 1
-        self.open.wait(10)
-        if self.late:
-            raise Uncertain("the mount command did not end")
-        super().connect(c)
-
-    def verify(self, c: ToyExport) -> ImageFile:
-        if c.name == self.defect:
-            raise AssertionError("a defect")
-        return super().verify(c)
-
-
-class Hand:
-    """A watcher by which a test tells news."""
-
-    def __init__(self) -> None:
-        self.wake: Wake = lambda guest: None
-
-    def watch(self, wake: Wake, stop: threading.Event) -> None:
-        self.wake = wake
-        stop.wait()
-
-
-class Loop:
-    """An controller of a toy host, and the parts that tests look into."""
-
-    def __init__(self, rig: Rig, *, every: float = 60.0, wall: Callable[[], float] = time.time):
-        self.rig = rig
-        self.world = rig.world
-        self.share = Share(rig)
-        self.hand = Hand()
-        locks = Locks(patience=5.0)
-        backends = {"toy": self.share}
-        hypervisor = ToyHypervisor(rig.world)
-        waits = Reconciler(rig.records, backends, hypervisor, locks)
-        self.facade = Moorline(rig.records, waits, hypervisor, environment=bare())
-        hurried = Reconciler(rig.records, backends, hypervisor, locks.impatient())
-        self.controller = Controller(
-            rig.records,
-            Worker(rig.records, hurried, wall),
-            DriftDetector(rig.records, waits, hypervisor),
-            watchers=[self.hand],
-            every=every,
-            grace=0.0,
-        )
-
-    def start(self) -> None:
-        self.controller.start()
-        until(lambda: self.controller.swept)
-
-    def has(self, guest: GuestId, volume: str) -> bool:
-        toy = self.world.guests[guest]
-        return volume in toy.live and volume in toy.defined
-
-    def settles(self) -> None:
-        until(lambda: not self.controller.pending())
-
-    def whys(self) -> Sequence[str]:
-        return [each.why for each in self.controller.pending()]
-
-    def trouble(self, volume: str, guest: str = "g1") -> Trouble | None:
-        return self.rig.records.trouble(Key("h1", VolumeId(volume), GuestId(guest)))
+from tests.support.toy_loop import G1, G2, Loop, until
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None
     class Watched(ToyHypervisor):
         def survey(self) -> Sequence[Guest]:
             try:
-                with scene.locks.impatient().hold(f"link {link}"):
+                with scene.locks.hold(f"link {link}", 0.0):
                     locked.append(False)
             except Busy:
                 locked.append(True)

@@ -8,7 +8,7 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.core.driver import Driver
-from moorline.deadline import Clock
+from moorline.deadline import Clock, Deadline
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 from moorline.local_api.problem import exit_code
 from moorline.model import GuestId, Level
@@ -45,10 +45,11 @@ class Hours:
         return Clock(lambda: self.now, self.sleep)
 
 
-def settle(rig: Rig, hours: Hours, timeout: float = 60.0, *, stubborn: bool) -> None:
+def settle(rig: Rig, hours: Hours, timeout: float = 60.0, *, persistent: bool) -> None:
     rig.attachment("a", "g1", Level.ATTACHED)
     (row,) = rig.records.all()
-    Driver(rig.records, rig.reconciler(), hours.clock()).settle(row, timeout, stubborn=stubborn)
+    deadline = Deadline(timeout, hours.clock())
+    Driver(rig.records, rig.reconciler()).settle(row, deadline, persistent=persistent)
 
 
 # --- what cannot come true ------------------------------------------------------
@@ -58,7 +59,7 @@ def test_who_gave_no_time_is_not_kept_waiting_for_what_fails_alike(rig: Rig) -> 
     rig.world.hung.add("s1")
     hours = Hours()
     with pytest.raises(Failed, match="s1 cannot be mounted") as error:
-        settle(rig, hours, stubborn=False)
+        settle(rig, hours, persistent=False)
     assert "the attachment is kept" in error.value.hint
     assert 3 < hours.now <= 10
     assert [row.want for row in rig.records.all()] == [Level.ATTACHED]
@@ -68,13 +69,13 @@ def test_who_gave_a_time_has_it(rig: Rig) -> None:
     rig.world.hung.add("s1")
     hours = Hours()
     with pytest.raises(Failed):
-        settle(rig, hours, stubborn=True)
+        settle(rig, hours, persistent=True)
     assert hours.now > 40
 
 
 def test_what_comes_back_in_time_is_waited_for(rig: Rig) -> None:
     rig.world.hung.add("s1")
-    settle(rig, Hours(lambda now: rig.world.hung.clear() if now > 2 else None), stubborn=False)
+    settle(rig, Hours(lambda now: rig.world.hung.clear() if now > 2 else None), persistent=False)
     rig.check({("a", "g1"): Level.ATTACHED})
 
 
@@ -82,7 +83,7 @@ def test_what_may_have_happened_is_looked_at_to_the_end(rig: Rig) -> None:
     rig.world.faults.plan(*[(number, Fault.UNDONE) for number in range(1, 99)])
     hours = Hours()
     with pytest.raises(Uncertain):
-        settle(rig, hours, stubborn=False)
+        settle(rig, hours, persistent=False)
     assert hours.now > 40
 
 
@@ -91,7 +92,7 @@ def test_a_service_that_is_away_is_waited_for(rig: Rig) -> None:
     rig.world.blind = True
     hours = Hours()
     with pytest.raises(Failed):
-        settle(rig, hours, stubborn=False)
+        settle(rig, hours, persistent=False)
     assert hours.now > 40
 
 
@@ -101,8 +102,9 @@ def test_a_guest_that_does_not_let_go_is_waited_for(rig: Rig) -> None:
     rig.attachment("a", "g1", Level.ABSENT)
     (row,) = rig.records.all()
     hours = Hours()
+    deadline = Deadline(60.0, hours.clock())
     with pytest.raises(Failed):
-        Driver(rig.records, rig.reconciler(), hours.clock()).settle(row, 60.0, stubborn=False)
+        Driver(rig.records, rig.reconciler()).settle(row, deadline, persistent=False)
     assert hours.now > 40
 
 
@@ -127,7 +129,7 @@ def test_failed_promises_a_attachment_and_unavailable_that_there_is_none(rig: Ri
     (row,) = rig.records.all()
     rig.world.blind = True
     with pytest.raises(Failed, match="not attached") as failed:
-        Driver(rig.records, rig.reconciler(), Hours().clock()).settle(row, 0.0)
+        Driver(rig.records, rig.reconciler()).settle(row, Deadline(0.0))
     assert exit_code(failed.value) == 5
 
 
@@ -161,8 +163,8 @@ def test_a_look_that_is_uncertain_is_no_change_that_is(rig: Rig, error: type[Exc
 def test_what_is_final_is_final(rig: Rig) -> None:
     rig.world.mounts[S1] = "theirs"
     with pytest.raises(NotOurs):
-        settle(rig, Hours(), stubborn=False)
+        settle(rig, Hours(), persistent=False)
     rig.world.mounts.clear()
     rig.world.missing.add(f"{S1}/a")
     with pytest.raises(Refused):
-        settle(rig, Hours(), stubborn=False)
+        settle(rig, Hours(), persistent=False)

@@ -172,14 +172,6 @@ def test_news_while_it_fails_is_heeded_soon_but_not_at_once(queue: WorkQueue) ->
     assert queue.pending()[0].due == 3.0
 
 
-def test_who_makes_a_attachment_has_a_moment_to_see_to_it(queue: WorkQueue, clock: Clock) -> None:
-    queue.offer(attachment("a"), grace=1.0)
-    queue.hasten(GuestId("g"))
-    assert take(queue) is None
-    clock.now += 1.0
-    assert take(queue)
-
-
 def test_idle_tells_when_nothing_is_under_way(queue: WorkQueue) -> None:
     queue.offer(attachment("a"))
     assert queue.idle(0)

@@ -1,17 +1,19 @@
-"""Pass after pass until an attachment is as wanted, or the time is over."""
+"""Pass after pass until an attachment is as wanted, must wait, or the deadline is over."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from moorline.core.pace import backoff
+from moorline.core.claims import Claims
+from moorline.core.patience import LOCK_TIMEOUT_SECONDS, Patience, Wait, drive
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
 from moorline.core.records import Records
-from moorline.deadline import CLOCK, Clock
+from moorline.deadline import Deadline
 from moorline.errors import (
     Busy,
     Conflict,
@@ -22,7 +24,7 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
-from moorline.model import Attachment, Level
+from moorline.model import Attachment, Key, Level, Seen
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Trouble
 
@@ -35,82 +37,45 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }
-_REPEATED_FAILURES = 5
-"""Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
-_REPEATED_FAILURE_SECONDS = 10.0
-"""...if they go on for so many seconds: what is restarted is mostly back by then."""
+_WITHDRAWAL_SECONDS = 10.0
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One call's patience with one attachment. Only its pace is remembered here."""
+    """What somebody drives one attachment with. Only its pace is remembered here."""
 
-    row: Attachment
-    end: float
-    progress: Progress
-    clock: Clock
+    key: Key
+    row: Attachment | None = None
+    """None: whatever is recorded."""
+    patience: Patience | None = None
+    progress: Progress = no_progress
     link_only: bool = False
     candidate: bool = False
     """It is not recorded: another one stands in its place."""
-    stubborn: bool = True
-    """To the end, however often the same step fails."""
-    tries: int = 0
-    steps: list[Step] = field(default_factory=list)
+    loop: bool = False
+    """It is a turn of the loop's, which waits for no lock and gives way to callers."""
+    told: str = ""
+    """The trouble that was noted last."""
+    taken: list[Step] = field(default_factory=list)
     trying: Step = Step.NOTHING
-    failed: list[tuple[Step, float]] = field(default_factory=list)
-    """When the step that failed last has failed, since anything else came of a pass."""
-
-    def took(self, step: Step) -> None:
-        self.tries = 0
-        self.failed.clear()
-        self.steps.append(step)
+    begun: Step = Step.NOTHING
+    """In the pass under way."""
 
     def about_to(self, step: Step) -> None:
-        again, self.trying = step is self.trying, step
-        if step in _WORDS and not again:  # repeated, it is the pause that is told
-            self.progress(f"{_WORDS[step]} volume {self.row.key.volume}")
+        again, self.trying, self.begun = step is self.trying, step, step
+        if self.row is not None and step in _WORDS and not again:
+            self.progress(f"{_WORDS[step]} volume {self.key.volume}")  # again: its pause is told
 
-    def pause(self, why: str, error: MoorlineError | None = None) -> None:
-        """Wait before the next pass, or raise what became of this call."""
-        # A guest is asked again about once a second; what failed is left in peace longer.
-        delay = backoff(self.tries) if error else backoff(self.tries, longest=1.0)
-        self.tries += 1
-        until = self.clock.now() + delay
-        if until >= self.end or self._fails_alike(error, until):
-            family = Uncertain if isinstance(error, Uncertain) else Failed
-            kept = "" if self.candidate else "the attachment is kept: "
-            raise family(
-                self.unfinished(why),
-                hint=f"{kept}repeat the command to go on,"
-                f" `moorline show {self.row.key.volume}` tells more",
-            ) from error
-        self.progress(f"{why}; looking again in {delay:.1f} s")
-        self.clock.sleep(delay)
+    def lock_timeout(self) -> float:
+        """Seconds."""
+        if self.loop:
+            return 0.0
+        return LOCK_TIMEOUT_SECONDS if self.patience is None else self.patience.lock_timeout()
 
-    def _fails_alike(self, error: MoorlineError | None, until: float) -> bool:
-        """Whether the same step fails again and again, and trying *until* then will not help.
-
-        Clients' exit codes and words are not known well enough to tell what can come
-        true later from what cannot; how often it fails can be counted.
-        """
-        if not isinstance(error, Failed) or isinstance(error, Busy | Conflict | Unavailable):
-            self.failed.clear()
-            return False
-        if self.failed and self.failed[-1][0] is not self.trying:
-            self.failed.clear()
-        self.failed.append((self.trying, self.clock.now()))
-        if self.stubborn or self.row.want is Level.ABSENT:
-            return False
-        return (
-            len(self.failed) >= _REPEATED_FAILURES
-            and until - self.failed[0][1] >= _REPEATED_FAILURE_SECONDS
-        )
-
-    def unfinished(self, why: str) -> str:
-        """Say what is not done, and why."""
-        if self.candidate:
-            return f"volume {self.row.key.volume} keeps the connection that it had: {why}"
-        return unfinished(self.row, why)
+    def wait(
+        self, why: str, error: MoorlineError | None, step: Step, seen: Seen | None = None
+    ) -> Wait:
+        return Wait(why, error, step, bool({*self.taken} - {step}), seen)
 
 
 @contextmanager
@@ -148,52 +113,72 @@ def done_before(what: str) -> Iterator[None]:
 
 
 class Driver:
-    """Drives the reconciler for callers that wait for a result."""
+    """Drives the reconciler, for callers that wait and for the loop. Thread-safe.
 
-    def __init__(self, records: Records, reconciler: Reconciler, clock: Clock = CLOCK) -> None:
+    *clock*: what the time is for people; nothing is decided by it.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        claims: Claims | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._records = records
         self._reconciler = reconciler
+        self._claims = claims or Claims()
         self._clock = clock
+
+    def claim(self, row: Attachment) -> AbstractContextManager[list[Step]]:
+        """Keep the loop from *row*, from before it is recorded until the call is over.
+
+        The list gets all steps that are taken meanwhile, whoever takes them.
+        """
+        return self._claims.claim(row)
 
     def settle(
         self,
         row: Attachment,
-        timeout: float,
+        deadline: Deadline,
         progress: Progress = no_progress,
         *,
-        stubborn: bool = True,
+        persistent: bool = True,
     ) -> tuple[list[Step], Pass]:
-        """Take steps until *row* is as wanted; return them and the last pass.
+        """Take steps until *row* is as wanted; return those taken meanwhile and the last pass.
 
-        Raises Refused and NotOurs at once, Failed and Uncertain when *timeout*
-        seconds are over; not *stubborn*: Failed also where the same step of an attachment
+        Raises Refused and NotOurs at once, Failed and Uncertain when the *deadline*
+        is over; not *persistent*: Failed also where the same step of an attachment
         that comes has failed again and again for some seconds.
         The attachment stands in each case, its trouble noted.
         """
-        with recorded():
-            return self._drive(self._attempt(row, timeout, progress, stubborn=stubborn))
+        attempt = self._attempt(row, deadline, progress, persistent=persistent)
+        with recorded(), self.claim(row) as steps:
+            return steps, self._drive_to_the_end(attempt)
 
     def connect(
-        self, row: Attachment, timeout: float, progress: Progress = no_progress
+        self, row: Attachment, deadline: Deadline, progress: Progress = no_progress
     ) -> list[Step]:
         """Make the link of *row* without asking the hypervisor anything; return the steps.
 
         Raises as :meth:`settle`.
         """
-        attempt = self._attempt(row, timeout, progress, link_only=True)
-        with recorded():
-            return self._drive(attempt)[0]
+        attempt = self._attempt(row, deadline, progress)
+        attempt.link_only = True
+        with recorded(), self.claim(row) as steps:
+            self._drive_to_the_end(attempt)
+            return steps
 
     def record(
         self,
         before: Attachment | None,
         attachment: Attachment,
-        timeout: float = 60.0,
+        deadline: Deadline,
         progress: Progress = no_progress,
         *,
-        stubborn: bool = True,
-    ) -> tuple[Attachment, list[Step]]:
-        """Write *attachment* in the place of *before*; return it as it is recorded, and the steps.
+        persistent: bool = True,
+    ) -> Attachment:
+        """Write *attachment* in the place of *before*; return it as it is recorded.
 
         Where *before* stands and has another connection, that one stays until the
         new one has linked the volume, its image was verified, and it agrees with the
@@ -201,110 +186,170 @@ class Driver:
         does. Raises as :meth:`settle`, with *before* recorded as it was.
         """
         if attachment == before:
-            return before, []
-        steps: list[Step] = []
+            return before
         if before and before.want > Level.ABSENT and before.connection != attachment.connection:
-            attempt = self._attempt(
-                attachment, timeout, progress, candidate=True, stubborn=stubborn
-            )
-            steps = self._drive(attempt)[0]
-        return self._records.put(attachment), steps
+            attempt = self._attempt(attachment, deadline, progress, persistent=persistent)
+            attempt.candidate = True
+            self._drive_to_the_end(attempt)
+        return self._records.put(attachment)
 
     def withdraw(self, row: Attachment, before: Attachment | None) -> None:
         """Put a refused attachment back to what was *before* it: it leaves nothing behind."""
         row = replace(before, revision=row.revision) if before else gone(row)
-        try:
-            self.settle(self._records.put(row), timeout=10.0)
-        except MoorlineError as e:
-            # The refusal is what the caller must hear; `show` tells of this.
-            self.note(row, e)
+        with suppress(MoorlineError):  # the refusal is what the caller must hear; `show` has this
+            self.settle(self._records.put(row), Deadline(_WITHDRAWAL_SECONDS))
+
+    def push(self, row: Attachment, progress: Progress = no_progress) -> Pass | Wait:
+        """Take steps as far as they go without waiting; trouble is noted and returned."""
+        return self._drive(_Attempt(row.key, row, progress=progress))
+
+    def turn(
+        self, key: Key, told: str, stopping: Callable[[], bool] = lambda: False
+    ) -> Pass | Wait:
+        """Push what is recorded as *key*, for the loop; *told*: the trouble that it had before.
+
+        Never waits for a lock. A wait without a reason: a caller came who claims it, or
+        somebody is *stopping*. Where the hypervisor cannot be asked the link is made all the
+        same, so that it is there when the guest starts.
+        """
+        attempt = _Attempt(key, loop=True, told=told)
+        came = self._drive(attempt, lambda: stopping() or self._claims.turns_away(key))
+        if isinstance(came, Wait):
+            blind = isinstance(came.error, Unavailable | Uncertain)
+            if blind and came.step is Step.NOTHING:
+                self._connect(attempt)
+        return came
 
     def _attempt(
         self,
         row: Attachment,
-        timeout: float,
+        deadline: Deadline,
         progress: Progress,
         *,
-        link_only: bool = False,
-        candidate: bool = False,
-        stubborn: bool = True,
+        persistent: bool = True,
     ) -> _Attempt:
-        end = self._clock.now() + timeout
-        return _Attempt(row, end, progress, self._clock, link_only, candidate, stubborn)
+        # What goes is waited for: who gives up on it would leave it half done.
+        persistent = persistent or row.want is Level.ABSENT
+        patience = Patience(deadline, progress, persistent=persistent)
+        return _Attempt(row.key, row, patience, progress)
 
-    def _drive(self, attempt: _Attempt) -> tuple[list[Step], Pass]:
-        while True:
-            done = self._advance(attempt)
-            if done is None:
-                continue
-            if done.step in (_TRIED if attempt.candidate else _DONE):
-                return self._finish(attempt, done)
-            if done.step is Step.PARK:
-                family = Refused if attempt.candidate and done.seen.elsewhere else NotOurs
-                error = family(attempt.unfinished(done.reason))
-                self._note(attempt, error, done.step)
-                raise error
-            if done.step is Step.WAIT:
-                attempt.pause(done.reason)
-            elif done.step is Step.DETACH and attempt.steps[-1:] == [Step.DETACH]:
-                attempt.pause("the guest has not let go of the disk yet")
-            else:
-                attempt.took(done.step)
+    def _drive_to_the_end(self, attempt: _Attempt) -> Pass:
+        """Raises what became of it if it is not as wanted at the end."""
+        came = self._drive(attempt)
+        if isinstance(came, Wait):
+            raise _given_up(attempt, came) from came.error
+        return came
 
-    def push(self, row: Attachment, progress: Progress = no_progress) -> Pass | MoorlineError:
-        """Take steps as far as they go without waiting; errors are noted and returned."""
-        attempt = self._attempt(row, 0.0, progress)
-        for _ in range(len(Step)):
-            try:
-                done = self._reconciler.advance(row.key, attempt.about_to)
-            except MoorlineError as e:
-                self.note(row, e)
-                return e
-            if done.step in _DONE or done.step in (Step.WAIT, Step.PARK):
-                break
-        return done
+    def _drive(self, attempt: _Attempt, leave: Callable[[], bool] = lambda: False) -> Pass | Wait:
+        """*leave*: whether to go no further, asked after each step."""
+        came = drive(partial(self._once, attempt, leave), attempt.patience)
+        if isinstance(came, Wait) and came.step is Step.WAIT:
+            self._note(attempt, came)  # a wait is no trouble before it is given up
+        return came
 
-    def note(self, row: Attachment, error: MoorlineError, step: Step | None = None) -> None:
-        """Write down what went wrong, for `show`."""
-        trouble = Trouble(step.value if step else "", error.kind, str(error), time.time())
-        with suppress(MoorlineError):  # the error itself matters more than a note of it
-            self._records.note(row, trouble)
-
-    def _advance(self, attempt: _Attempt) -> Pass | None:
+    def _once(self, attempt: _Attempt, leave: Callable[[], bool]) -> Pass | Wait | None:
+        """Take one pass."""
+        turned_away = self._claims.turned_away(attempt.key)
+        attempt.begun = Step.NOTHING
         try:
-            if attempt.candidate:
-                return self._prepare(attempt)
-            if attempt.link_only:
-                return self._reconciler.connect(attempt.row, attempt.about_to)
-            return self._reconciler.advance(attempt.row.key, attempt.about_to)
-        except (Failed, Uncertain) as e:
-            self._note(attempt, e)
-            attempt.pause(str(e), e)
+            done = self._advance(attempt)
+        except MoorlineError as e:
+            came: Pass | Wait | None = attempt.wait(str(e), e, attempt.begun)
+        else:
+            came = self._came_of(attempt, done, turned_away)
+        if came is None and leave():
+            return attempt.wait("", None, Step.NOTHING)
+        if isinstance(came, Wait):
+            if came.error is not None:
+                self._note(attempt, came)
+            if attempt.patience is not None:
+                self._claims.waits(attempt.key, attempt.patience.tries + 1, came.why)
+        return came
+
+    def _advance(self, attempt: _Attempt) -> Pass:
+        row, timeout = attempt.row, attempt.lock_timeout()
+        if row is not None and attempt.candidate:
+            done = self._reconciler.prepare(row, attempt.about_to, timeout)
+            if done.step in _TRIED:
+                self._reconciler.verify(row)
+            return done
+        if row is not None and attempt.link_only:
+            return self._reconciler.connect(row, attempt.about_to, timeout)
+        return self._reconciler.advance(attempt.key, attempt.about_to, timeout)
+
+    def _came_of(self, attempt: _Attempt, done: Pass, turned_away: int) -> Pass | Wait | None:
+        """None: a step was taken, and there are more."""
+        step = done.step
+        if done.row is None or step in (_TRIED if attempt.candidate else _DONE):
+            self._finish(attempt, done, turned_away)
+            return done
+        if step is Step.PARK:
+            family = Refused if attempt.candidate and done.seen.elsewhere else NotOurs
+            return attempt.wait(done.reason, family(done.reason), step, done.seen)
+        if step is Step.WAIT:
+            return attempt.wait(done.reason, None, step, done.seen)
+        again = step in attempt.taken
+        self._took(attempt, step)
+        if not again:
             return None
-        except (Refused, NotOurs) as e:
-            self._note(attempt, e)
-            raise type(e)(attempt.unfinished(e.message), hint=e.hint) from e
+        # Asked for a second time, it needs more than asking.
+        why = "the guest has not let go of the disk yet"
+        if step is not Step.DETACH:
+            why = f"there is nothing to be seen of what was done ({step.value})"
+        return attempt.wait(why, None, step, done.seen)
 
-    def _prepare(self, attempt: _Attempt) -> Pass:
-        done = self._reconciler.prepare(attempt.row, attempt.about_to)
-        if done.step in _TRIED:
-            self._reconciler.verify(attempt.row)
-        return done
+    def _took(self, attempt: _Attempt, step: Step) -> None:
+        attempt.taken.append(step)
+        self._claims.took(attempt.key, step)
 
-    def _note(self, attempt: _Attempt, error: MoorlineError, step: Step | None = None) -> None:
-        if not attempt.candidate:  # the attachment that stands has no such trouble
-            self.note(attempt.row, error, step)
-
-    def _finish(self, attempt: _Attempt, done: Pass) -> tuple[list[Step], Pass]:
+    def _finish(self, attempt: _Attempt, done: Pass, turned_away: int) -> None:
+        if attempt.link_only or attempt.candidate:
+            return
         if done.step is Step.FORGET:
-            attempt.took(done.step)
-        elif done.row is not None and not (attempt.link_only or attempt.candidate):
-            self._records.note(done.row, None)
-        return attempt.steps, done
+            self._took(attempt, done.step)
+        elif done.row is not None:
+            with suppress(MoorlineError):  # a full disk, say: a sweep clears it later
+                self._records.note(done.row, None)
+        self._claims.as_wanted(attempt.key, turned_away)
+
+    def _connect(self, attempt: _Attempt) -> None:
+        with suppress(MoorlineError):
+            row = self._records.get(attempt.key)
+            if row is not None and row.want > Level.ABSENT:
+                self._reconciler.connect(row, attempt.about_to, attempt.lock_timeout())
+
+    def _note(self, attempt: _Attempt, wait: Wait) -> None:
+        """Write down what went wrong, for `show`, unless it is what was said last."""
+        error = wait.error or Uncertain(wait.why)
+        # The attachment that stands has no trouble of a candidate's; a lock is soon free.
+        if attempt.candidate or isinstance(error, Busy) or str(error) == attempt.told:
+            return
+        attempt.told = str(error)
+        step = wait.step.value if wait.step in (Step.WAIT, Step.PARK) else ""
+        trouble = Trouble(step, error.kind, str(error), self._clock())
+        with suppress(MoorlineError):  # the error itself matters more than a note of it
+            if (row := attempt.row or self._records.get(attempt.key)) is not None:
+                self._records.note(row, trouble)
 
 
-def unfinished(row: Attachment, why: str) -> str:
+def _given_up(attempt: _Attempt, wait: Wait) -> MoorlineError:
+    """What a caller is told."""
+    error, row = wait.error, attempt.row
+    assert row is not None, "only the loop has none, and it waits"
+    if isinstance(error, Refused | NotOurs):
+        return type(error)(_unfinished(attempt, row, error.message), hint=error.hint)
+    family = Uncertain if isinstance(error, Uncertain) else Failed
+    kept = "" if attempt.candidate else "the attachment is kept: "
+    return family(
+        _unfinished(attempt, row, wait.why),
+        hint=f"{kept}repeat the command to go on, `moorline show {row.key.volume}` tells more",
+    )
+
+
+def _unfinished(attempt: _Attempt, row: Attachment, why: str) -> str:
     """Say what is not done, for which volume and guest, and why."""
+    if attempt.candidate:
+        return f"volume {row.key.volume} keeps the connection that it had: {why}"
     state = {
         Level.ABSENT: "not yet gone from",
         Level.CONNECTED: "not connected for",

@@ -21,20 +21,18 @@ class Locks:
         self._guard = threading.Lock()
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
-    def impatient(self) -> Locks:
-        """The same locks, for somebody who rather comes back later than waits."""
-        same = Locks(patience=0.0)
-        same._guard, same._locks = self._guard, self._locks
-        return same
-
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Be the one worker on *name*. Blocks up to the patience, then raises Busy."""
+    def hold(self, name: str, timeout: float | None = None) -> Iterator[None]:
+        """Be the one worker on *name*. Blocks for *timeout* seconds at most, then raises Busy.
+
+        None: the patience. 0: for somebody who rather comes back later.
+        """
+        timeout = self._patience if timeout is None else timeout
         with self._guard:
             lock, users = self._locks.get(name, (threading.Lock(), 0))
             self._locks[name] = lock, users + 1
         try:
-            if not lock.acquire(timeout=self._patience):
+            if not lock.acquire(timeout=timeout):
                 raise Busy(f"another step on {name} is still under way")
             try:
                 yield

@@ -105,28 +105,33 @@ class Reconciler:
         self._writers = writers or Writers()
         self._looking = looking or (lambda: backends)
 
-    def advance(self, key: Key, about_to: AboutTo = lambda step: None) -> Pass:
+    def advance(
+        self, key: Key, about_to: AboutTo = lambda step: None, timeout: float | None = None
+    ) -> Pass:
         """Take the next step for *key*, and say so first. Raises what the step raises.
 
-        Blocks as long as that step may: a client command's deadline, or the
-        hypervisor's.
+        Blocks as long as that step may (a client command's deadline, or the
+        hypervisor's), and for *timeout* seconds for each lock (None: the locks' own);
+        then raises Busy.
         """
-        with self.with_guest(key.guest):
+        with self.with_guest(key.guest, timeout):
             done = self._pass(key, about_to, on_link=False)
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
         # lock. Never both locks at once: their order would deadlock.
-        with self._locks.hold(f"link {done.row.link}"):
+        with self.with_link(done.row.link, timeout):
             return self._pass(key, about_to, on_link=True)
 
-    def connect(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
+    def connect(
+        self, row: Attachment, about_to: AboutTo = lambda step: None, timeout: float | None = None
+    ) -> Pass:
         """Take the next step for the link of *row* alone. The hypervisor is not asked.
 
         For whoever must not ask it (a hook of libvirt's), so a broken link that is not
         dead is waited for: it cannot be told whether a guest has it open.
         """
-        with self._locks.hold(f"link {row.link}"):
+        with self.with_link(row.link, timeout):
             seen = Seen(self.link(row))
             step = next_step(Level.CONNECTED, seen)
             about_to(step)
@@ -135,13 +140,15 @@ class Reconciler:
             return Pass(step, row, seen, f"{seen.link.reason}; `moorline start` can renew it")
         return Pass(step, row, seen, reason(step, seen))
 
-    def prepare(self, row: Attachment, about_to: AboutTo = lambda step: None) -> Pass:
+    def prepare(
+        self, row: Attachment, about_to: AboutTo = lambda step: None, timeout: float | None = None
+    ) -> Pass:
         """Take the next step for the link of *row*, which is not recorded.
 
         Its guest is looked at and left alone: the attachment that stands for it does not
         change. A pass that has nothing to do with the link takes no step.
         """
-        with self._locks.hold(f"link {row.link}"):
+        with self.with_link(row.link, timeout):
             return self._serve(row, about_to, on_link=True)
 
     def survey(self) -> Survey:
@@ -201,13 +208,17 @@ class Reconciler:
         """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
         return self._links.inspect(row)
 
-    def with_guest(self, guest: GuestId) -> AbstractContextManager[None]:
-        """Be the only one who changes *guest*, as in each pass. Raises Busy."""
-        return self._locks.hold(f"guest {guest}")
+    def with_guest(
+        self, guest: GuestId, timeout: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Be the only one who changes *guest*, as in each pass. Raises Busy after *timeout*."""
+        return self._locks.hold(f"guest {guest}", timeout)
 
-    def with_link(self, link: LinkName) -> AbstractContextManager[None]:
-        """Be the only one who changes *link*, as in each pass. Raises Busy."""
-        return self._locks.hold(f"link {link}")
+    def with_link(
+        self, link: LinkName, timeout: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Be the only one who changes *link*, as in each pass. Raises Busy after *timeout*."""
+        return self._locks.hold(f"link {link}", timeout)
 
     def verify(self, row: Attachment) -> DiskSource:
         """Check that its volume may be given to its guest, and return what may be opened.
@@ -224,7 +235,7 @@ class Reconciler:
 
         Raises as the back end's disconnect.
         """
-        with self._locks.hold(f"link {row.link}"):
+        with self.with_link(row.link):
             self._tidy(row, seen)
 
     def read(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:

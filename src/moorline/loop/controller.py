@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
 
+from moorline.core.claims import Claims
 from moorline.core.pace import Pending, backoff
 from moorline.core.records import Records
 from moorline.deadline import Deadline
@@ -21,13 +22,11 @@ from moorline.errors import MoorlineError
 from moorline.loop.drift import DriftDetector, Sweep
 from moorline.loop.worker import Verdict, Worker
 from moorline.loop.workqueue import Turn, WorkQueue
-from moorline.model import GuestId
+from moorline.model import Attachment, GuestId
 from moorline.ports import Watching
 
 SWEEP_INTERVAL_SECONDS = 60.0
 """Seconds between two sweeps."""
-CALLER_FIRST_SECONDS = 1.0
-"""Seconds that whoever makes an attachment has to see to it himself."""
 LINK_SCANS_PER_SWEEP = 6
 """Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
 REST_PER_SCAN = 4
@@ -42,8 +41,8 @@ _log = logging.getLogger(__name__)
 class Controller:
     """Gives each attachment that is not as wanted turns, until it is.
 
-    *watchers* tell when to look. *every*: seconds between sweeps. *grace*:
-    seconds that whoever makes an attachment has to see to it before we do.
+    What callers have *claims* on is theirs until they let go of it.
+    *watchers* tell when to look. *every*: seconds between sweeps.
     """
 
     def __init__(
@@ -51,18 +50,19 @@ class Controller:
         records: Records,
         worker: Worker,
         drift: DriftDetector,
+        claims: Claims,
         *,
         watchers: Sequence[Watching] = (),
         every: float = SWEEP_INTERVAL_SECONDS,
-        grace: float = CALLER_FIRST_SECONDS,
         queue: WorkQueue | None = None,
     ) -> None:
         self._records = records
         self._worker = worker
         self._drift = drift
+        self._claims = claims
+        claims.on_release = lambda key: self.wake(key.guest)
         self._watchers = watchers
         self._every = every
-        self._grace = grace
         self._queue = queue or WorkQueue()
         self._stop = threading.Event()
         self._news = _News()
@@ -89,8 +89,11 @@ class Controller:
         self._news.add(guest)
 
     def pending(self) -> Sequence[Pending]:
-        """What is not as wanted, as far as is known, and why it waits."""
-        return self._queue.pending()
+        """What is not as wanted, as far as is known, and why it waits: the oldest first."""
+        claimed = self._claims.pending()
+        theirs = {each.key for each in claimed}
+        ours = [each for each in self._queue.pending() if each.key not in theirs]
+        return sorted([*claimed, *ours], key=lambda each: -each.age)
 
     def alive(self) -> bool:
         """Whether every loop runs. False: a defect ended one, and we must be started anew."""
@@ -138,9 +141,8 @@ class Controller:
         try:
             if None in news:
                 return self._sweep()
-            known = self._queue.knows
-            guests = [partial(self._drift.at, guest, known) for guest in news if guest]
-            for look in guests or [partial(self._drift.links, known)]:
+            guests = [partial(self._drift.at, guest, self._known) for guest in news if guest]
+            for look in guests or [partial(self._drift.links, self._known)]:
                 for row in look():
                     self._queue.offer(row)
         except MoorlineError as e:
@@ -150,6 +152,10 @@ class Controller:
             _log.exception("a defect, met by a look")
             return False
         return True
+
+    def _known(self, row: Attachment) -> bool:
+        """Whether somebody sees to it already."""
+        return self._claims.turns_away(row.key) or self._queue.knows(row)
 
     def _sweep(self) -> bool:
         found = self._drift.everywhere()
@@ -169,7 +175,7 @@ class Controller:
                     if row is None:
                         self._news.add(None)
                     else:
-                        self._queue.offer(row, grace=self._grace)
+                        self._queue.offer(row)
             failures += 1
             self._stop.wait(backoff(failures, first=0.25))
 
@@ -177,6 +183,9 @@ class Controller:
 
     def _give_turns(self) -> None:
         while (turn := self._queue.take()) is not None:
+            if self._claims.turns_away(turn.key):
+                self._queue.settled(turn)
+                continue
             # A thread for each: one that hangs keeps nobody else's.
             threading.Thread(target=self._serve, args=[turn], name="worker", daemon=True).start()
 

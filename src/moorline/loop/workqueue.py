@@ -42,7 +42,6 @@ class _Waiting:
     since: float
     ended: float
     """When its last try ended; before that, when it was found."""
-    not_before: float
     due: float = 0.0
     tries: int = 0
     why: str = ""
@@ -74,8 +73,8 @@ class WorkQueue:
         self._running: dict[Key, _Waiting] = {}
         self._queues: dict[bool, list[tuple[float, Key]]] = {True: [], False: []}
 
-    def offer(self, row: Attachment, *, grace: float = 0.0) -> None:
-        """Have *row* tried, at the earliest in *grace* seconds; again, if it is under way.
+    def offer(self, row: Attachment) -> None:
+        """Have *row* tried; again, if it is under way.
 
         One that waits already goes on waiting, unless the attachment is another now.
         """
@@ -83,7 +82,7 @@ class WorkQueue:
             now = self._clock()
             known = self._waiting.get(row.key)
             if known is None or known.revision != row.revision:
-                self._begin(row, known, now, grace)
+                self._begin(row, known, now)
             elif known.begun is not None:
                 known.again = True
 
@@ -103,7 +102,7 @@ class WorkQueue:
                     continue
                 pause = known.due - known.ended
                 least = SHORTEST_PAUSE_SECONDS if key.guest == guest else _shortened(pause)
-                soonest = max(now, known.not_before, known.ended + least)
+                soonest = max(now, known.ended + least)
                 if soonest < known.due:
                     self._queue(key, known, soonest)
 
@@ -172,14 +171,14 @@ class WorkQueue:
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, timeout)
 
-    def _begin(self, row: Attachment, known: _Waiting | None, now: float, grace: float) -> None:
+    def _begin(self, row: Attachment, known: _Waiting | None, now: float) -> None:
         """An attachment that is new to us starts afresh, whatever its predecessor waited for."""
         if known is not None and known.begun is not None:
             known.want, known.revision = row.want, row.revision
             return
-        fresh = _Waiting(row.want, row.revision, since=now, ended=now, not_before=now + grace)
+        fresh = _Waiting(row.want, row.revision, since=now, ended=now)
         self._waiting[row.key] = fresh
-        self._queue(row.key, fresh, now + grace)
+        self._queue(row.key, fresh, now)
 
     def _queue(self, key: Key, known: _Waiting, due: float) -> None:
         known.due = due

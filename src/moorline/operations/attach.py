@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
+from moorline.core.patience import Wait
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.remains import refuse_remains, remains
 from moorline.core.survey import Survey
 from moorline.core.views import view
-from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.deadline import Deadline
+from moorline.errors import NotFound, Refused
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -81,22 +82,19 @@ class Attacher:
                 seen = self._reconciler.observe(attachment)
                 self._refuse_impossible(attachment, seen)
                 return replace(_foreseen(attachment, seen), unseen=_unseen(attachment, seen))
-        stubborn = timeout is not None
-        timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-        end = time.monotonic() + timeout
-        row, prepared = self._driver.record(
-            before, attachment, timeout, progress, stubborn=stubborn
-        )
-        try:
-            left = max(0.0, end - time.monotonic())
-            steps, done = self._driver.settle(row, left, progress, stubborn=stubborn)
-            if row.hands_off:
-                self._reconciler.verify(row)  # nobody of ours looks at it later
-        except Refused:
-            if attachment != before:
-                self._driver.withdraw(row, before)
-            raise
-        return Outcome([step.value for step in prepared + steps], view(row, done.seen))
+        persistent = timeout is not None
+        deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+        with self._driver.claim(attachment) as steps:
+            row = self._driver.record(before, attachment, deadline, progress, persistent=persistent)
+            try:
+                _, done = self._driver.settle(row, deadline, progress, persistent=persistent)
+                if row.hands_off:
+                    self._reconciler.verify(row)  # nobody of ours looks at it later
+            except Refused:
+                if attachment != before:
+                    self._driver.withdraw(row, before)
+                raise
+        return Outcome([step.value for step in steps], view(row, done.seen))
 
     def detach(
         self,
@@ -113,17 +111,21 @@ class Attacher:
         if row is None and hands_off:
             return None
         if row is None:
-            left = self._released.detach(guest, volume, timeout=timeout, dry_run=dry_run)
+            left = self._released.detach(
+                guest, volume, timeout=timeout, progress=progress, dry_run=dry_run
+            )
             return Outcome([Step.DETACH.value], view(left, Seen(Unlinked()))) if left else None
         absent = gone(row)
         if dry_run:
             return _foreseen(absent, self._reconciler.observe(absent))
-        if row.want is not Level.ABSENT:
-            self._reconciler.demand_no_snapshot(row)
-            absent = self._records.put(absent)
-        if row.hands_off:
-            return self._let_go(absent, progress)
-        steps, done = self._driver.settle(absent, timeout, progress)
+        with self._driver.claim(absent) as steps:
+            if row.want is not Level.ABSENT:
+                self._reconciler.demand_no_snapshot(row)
+                absent = self._records.put(absent)
+            if row.hands_off:
+                seen = self._let_go(absent, progress)
+                return Outcome([step.value for step in steps], view(absent, seen))
+            _, done = self._driver.settle(absent, Deadline(timeout), progress)
         after = replace(done.seen, disk=NO_DISK)
         return Outcome([step.value for step in steps], view(absent, after))
 
@@ -174,15 +176,17 @@ class Attacher:
     def _push(self, row: Attachment, progress: Progress) -> bool:
         """Take its steps as far as they go; whether it is as wanted then."""
         done = self._driver.push(row, progress)
-        return not isinstance(done, MoorlineError) and done.step in (Step.NOTHING, Step.FORGET)
+        return not isinstance(done, Wait)
 
-    def _let_go(self, absent: Attachment, progress: Progress) -> Outcome:
+    def _let_go(self, absent: Attachment, progress: Progress) -> Seen:
         """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
-        done = self._driver.push(absent, progress)
-        if isinstance(done, MoorlineError):
+        came = self._driver.push(absent, progress)
+        if isinstance(came, Wait) and came.seen is None:
+            assert came.error is not None, "what could not be looked at met an error"
             with recorded():
-                raise done
-        return Outcome([done.step.value], view(absent, done.seen))
+                raise came.error
+        assert came.seen is not None
+        return came.seen
 
     def _remains(self, row: Attachment) -> Seen:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 
 from moorline.core.admission import Admission
 from moorline.core.naming import BY_ID_OR_DEVICE
-from moorline.core.pace import backoff
+from moorline.core.patience import Patience, Wait, drive
 from moorline.core.reconciler import Reconciler
 from moorline.core.views import view
+from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import Attachment, Sizes, VolumeId
 from moorline.ports import ExtendingHypervisor, Hypervisor
@@ -78,21 +79,13 @@ class Extender:
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, ExtendingHypervisor):
             raise Refused(f"{hypervisor.kind} guests cannot be shown another size of a disk")
-        end = time.monotonic() + timeout
         saw: list[int] = []
-        tries = 0
-        while True:
-            try:
-                sees = self._once(hypervisor, row, asked, saw, dry_run=dry_run)
-            except (Failed, Uncertain) as error:
-                delay = backoff(tries)
-                tries += 1
-                if dry_run or time.monotonic() + delay >= end:
-                    raise
-                progress(f"{error}; looking again in {delay:.1f} s")
-            else:
-                return saw[0], sees
-            time.sleep(delay)
+        once = partial(self._once, hypervisor, row, asked, saw, dry_run=dry_run)
+        came = drive(once, None if dry_run else Patience(Deadline(timeout), progress))
+        if isinstance(came, Wait):
+            assert came.error is not None, "it waits for nothing else"
+            raise came.error
+        return saw[0], came
 
     def _once(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 from moorline.core.admission import Admission
@@ -13,7 +13,8 @@ from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import view
-from moorline.errors import Busy, Failed, MoorlineError, NotFound, NotOurs, Refused
+from moorline.deadline import Deadline
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
 from moorline.operations.asked import read
 from moorline.ports import ChoosingDatastores, Hypervisor
@@ -74,7 +75,7 @@ class Guests:
             self._admission.admit(connection, its)  # refused before anything is made
         wanted = lifecycle.parse(name, asked)
         steps: list[str] = []
-        with self._alone(name, time.monotonic() + timeout):
+        with self._alone(name, Deadline(timeout)):
             lifecycle.check(name, wanted)
             if not self._is_made(name):
                 with self._step("define", name, steps):
@@ -86,7 +87,7 @@ class Guests:
                         f"{name} is powered on: its disk is no volume for others",
                         hint="launch a volume under another name",
                     )
-                views = self._give(machine, volumes, time.monotonic() + timeout, progress, steps)
+                views = self._give(machine, volumes, Deadline(timeout), progress, steps)
                 if start and not machine.running:
                     self._start(machine, progress, steps)
         running = start or machine.running
@@ -95,12 +96,12 @@ class Guests:
     def start(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> GuestOutcome:
-        end = time.monotonic() + timeout
-        with self._alone(self._named(guest).guest.name, end):
+        deadline = Deadline(timeout)
+        with self._alone(self._named(guest).guest.name, deadline):
             machine = self._named(guest)
             id = machine.guest.id
             steps: list[str] = []
-            views = [self._settle(row, end, progress, steps) for row in self._wanted_by(id)]
+            views = [self._settle(row, deadline, progress, steps) for row in self._wanted_by(id)]
             if not machine.running:
                 self._start(machine, progress, steps)
         return GuestOutcome(machine.guest.name, id, True, steps, views, [*machine.disks])
@@ -116,7 +117,7 @@ class Guests:
     ) -> GuestOutcome | None:
         read(self._able().launching.removal, {"force": force, "any": any})
         seen = self._seen(guest)
-        with self._alone(seen.guest.name if seen else guest, time.monotonic() + timeout):
+        with self._alone(seen.guest.name if seen else guest, Deadline(timeout)):
             return self._remove(guest, force, any, timeout, progress)
 
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
@@ -140,12 +141,15 @@ class Guests:
             self._reconciler.demand_no_snapshot(row)
         steps: list[str] = []
         if machine is not None:
-            self._stop(machine, force, time.monotonic() + timeout, progress, steps)
+            self._stop(machine, force, Deadline(timeout), progress, steps)
         with recorded():
-            end = time.monotonic() + timeout
+            deadline = Deadline(timeout)
             for row in rows:
-                absent = self._records.put(gone(row)) if row.want > Level.ABSENT else row
-                self._settle(absent, end, progress, steps)
+                absent = gone(row)
+                with self._driver.claim(absent):
+                    if row.want > Level.ABSENT:
+                        absent = self._records.put(absent)
+                    self._settle(absent, deadline, progress, steps)
             if machine is None:
                 return GuestOutcome(guest, rows[0].key.guest, False, steps)
             name, id = machine.guest.name, machine.guest.id
@@ -164,11 +168,11 @@ class Guests:
     def ready(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> list[str]:
-        end = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         return [
             row.key.volume
             for row in self._wanted_by(GuestId(guest))
-            if self._driver.connect(row, max(0.0, end - time.monotonic()), progress)
+            if self._driver.connect(row, deadline, progress)
         ]
 
     def _able(self) -> GuestLifecycle[Any]:
@@ -206,21 +210,12 @@ class Guests:
                 hint="--any removes it all the same" if "any" in named else "",
             )
 
-    @contextmanager
-    def _alone(self, name: str, end: float) -> Iterator[None]:
-        """Be the only one who makes or removes the guest *name*. Waits until *end*; raises Busy.
+    def _alone(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """Be the only one who makes or removes the guest *name*. Waits until then; raises Busy.
 
         It may have no id yet. Always the outermost lock, so that no two wait for each other.
         """
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(self._reconciler.with_guest(GuestId(f"called {name}")))
-                    break
-                except Busy:
-                    if time.monotonic() >= end:
-                        raise
-            yield
+        return self._reconciler.with_guest(GuestId(f"called {name}"), deadline.left())
 
     @contextmanager
     def _step(self, step: str, name: str, steps: list[str]) -> Iterator[None]:
@@ -238,7 +233,7 @@ class Guests:
         self,
         machine: GuestState,
         volumes: Sequence[_Volume],
-        end: float,
+        deadline: Deadline,
         progress: Progress,
         steps: list[str],
     ) -> list[View]:
@@ -248,15 +243,15 @@ class Guests:
         """
         id = machine.guest.id
         made: list[_Made] = []
-        try:
-            for place, (connection, format) in enumerate(volumes):
-                made.append(
-                    self._attachment(id, connection, format, 0 if place else machine.boot, end)
-                )
-            return [self._settle(row, end, progress, steps) for _, row in made]
-        except Refused:
-            self._withdraw(id, made, defined="define" in steps)
-            raise
+        with ExitStack() as claims:
+            try:
+                for place, (connection, format) in enumerate(volumes):
+                    boot = 0 if place else machine.boot
+                    made.append(self._attachment(id, connection, format, boot, deadline, claims))
+                return [self._settle(row, deadline, progress, steps) for _, row in made]
+            except Refused:
+                self._withdraw(id, made, defined="define" in steps)
+                raise
 
     def _is_made(self, name: str) -> bool:
         """Whether there is a guest of that name, wholly."""
@@ -294,9 +289,13 @@ class Guests:
         connection: Mapping[str, Any] | str,
         format: Format | None,
         boot: int,
-        end: float,
+        deadline: Deadline,
+        claims: ExitStack,
     ) -> _Made:
-        """Record that a volume be a disk of *guest*. Raises Refused, with nothing recorded."""
+        """Record that a volume be a disk of *guest*, and claim it.
+
+        Raises Refused, with nothing recorded.
+        """
         options = DiskOptions(boot=boot)
         before, attachment = self._admission.make(
             guest, connection, format, None, Level.ATTACHED, options
@@ -310,11 +309,13 @@ class Guests:
                 f"{attachment.guest_name} boots from volume {others[0].key.volume} already",
                 hint=f"moorline detach {attachment.guest_name} {others[0].key.volume}",
             )
-        row, _ = self._driver.record(before, attachment, max(0.0, end - time.monotonic()))
-        return before, row
+        claims.enter_context(self._driver.claim(attachment))
+        return before, self._driver.record(before, attachment, deadline)
 
-    def _settle(self, row: Attachment, end: float, progress: Progress, steps: list[str]) -> View:
-        taken, done = self._driver.settle(row, max(0.0, end - time.monotonic()), progress)
+    def _settle(
+        self, row: Attachment, deadline: Deadline, progress: Progress, steps: list[str]
+    ) -> View:
+        taken, done = self._driver.settle(row, deadline, progress)
         steps += [step.value for step in taken]
         return view(row, done.seen)
 
@@ -337,28 +338,35 @@ class Guests:
             self._able().start(id)
 
     def _stop(
-        self, machine: GuestState, force: bool, end: float, progress: Progress, steps: list[str]
+        self,
+        machine: GuestState,
+        force: bool,
+        deadline: Deadline,
+        progress: Progress,
+        steps: list[str],
     ) -> None:
         """Bring it down and wait for that. Raises Failed when the time is over."""
         if machine.running or machine.saved:
             with self._step("stop", machine.guest.name, steps):
-                self._bring_down(machine, force, end, progress)
+                self._bring_down(machine, force, deadline, progress)
 
-    def _bring_down(self, machine: GuestState, force: bool, end: float, progress: Progress) -> None:
+    def _bring_down(
+        self, machine: GuestState, force: bool, deadline: Deadline, progress: Progress
+    ) -> None:
         name, id = machine.guest.name, machine.guest.id
-        ask = time.monotonic()
+        ask = Deadline(0.0)
         while machine.running or machine.saved:
-            if time.monotonic() >= ask:
+            if ask.over():
                 progress(f"stopping {name}")
                 with self._reconciler.with_guest(id):
                     self._able().stop(id, force=force)
-                ask += SHUTDOWN_RETRY_SECONDS
-            if time.monotonic() > end:
+                ask = Deadline(SHUTDOWN_RETRY_SECONDS)
+            if deadline.over():
                 raise Failed(
                     f"{name} {_ASKED[force]} and still runs; it is not removed",
                     hint="" if force else "--force cuts its power",
                 )
-            time.sleep(_POLL_SECONDS)
+            deadline.sleep(_POLL_SECONDS)
             try:
                 machine = self._able().look(id)
             except NotFound:
