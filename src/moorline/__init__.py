@@ -9,9 +9,11 @@ loads nothing else until a name is used.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
+    from typing import Any
+
     from moorline.api import Moorline
     from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
     from moorline.local_api.client import Client

@@ -6,7 +6,6 @@ read from the same sections.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from moorline import whereabouts
 from moorline.errors import Refused, Unavailable
 from moorline.ports import Option, Values
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-SYSTEM_FILE = Path("/etc/moorline/moorline.conf")
-HOST_STATE_DIR = Path("/var/lib/moorline")
-"""Root's: where a host's state is unless its configuration says otherwise."""
+SYSTEM_FILE = Path(whereabouts.SYSTEM_FILE)
+HOST_STATE_DIR = Path(whereabouts.HOST_STATE_DIR)
 
 STATE_DIR = Option(
     "state_dir",
@@ -127,7 +126,7 @@ def load(
     except UnicodeDecodeError:
         raise Refused("the configuration cannot be used: a file of it is not text") from None
     named = state_dir or conf.moorline.state_dir
-    chosen = Path(named or _default_state_dir())
+    chosen = Path(named or whereabouts.default_state_dir())
     conf.set_override("state_dir", str(chosen), group="moorline")
     return Settings(
         state_dir=chosen,
@@ -146,6 +145,8 @@ def _refuse_unknown(parser: cfg.ConfigParser) -> None:
     known = {option.name for option in AGENT}
     for name in parser.sections.get("moorline", {}):
         if name.startswith("agent_") and name not in known:
+            import difflib  # 17 ms that no command needs which is typed right
+
             near = difflib.get_close_matches(name, known, n=1)
             raise Refused(
                 f"there is no option {name[:80]} in [moorline]",
@@ -219,10 +220,3 @@ def _remember(file: Path, name: str) -> None:
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return HOST_STATE_DIR
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "moorline"

@@ -20,8 +20,10 @@ not done, for which volume and guest, why, and what to do next (the *hint*).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 class MoorlineError(Exception):

@@ -20,7 +20,7 @@ SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 VERBS = {"loop", "care", "operations"}
-COMPOSITION = {"api", "wiring", "config", "registry"}
+COMPOSITION = {"api", "wiring", "config", "registry", "whereabouts"}
 EDGES = {"cli", "agent", "local_api"}
 
 # From the ground up: what each room of src/moorline may import, besides itself.
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     **dict.fromkeys(ADAPTERS, SEAMS),
     "testing": SEAMS,
     "api": CORE | VERBS,
-    "config": SEAMS,
+    "whereabouts": set(),
+    "config": SEAMS | {"whereabouts"},
     "registry": SEAMS | {"config"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
     "local_api": CORE,  # its client lives in processes that have nothing else of us

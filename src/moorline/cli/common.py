@@ -81,6 +81,8 @@ class Common:
         *first*: this may be the first command with its state directory. Others refuse one that
         was typed and is not there: nothing is made for a word that was mistyped.
         """
+        if agent := self._agent_at_once():
+            return agent
         from moorline import wiring
 
         settings = self.settings()
@@ -108,6 +110,32 @@ class Common:
                     raise
             waiting = _said
         return agent
+
+    def _agent_at_once(self) -> Api | None:
+        """The agent, where plain options lead to one and it can be nobody else's: then no back
+        end and no configuration has to be loaded. None: the long way tells."""
+        from moorline import whereabouts
+        from moorline.local_api import wire
+
+        if self.hypervisor or self.config_files:
+            return None
+        there = whereabouts.find(str(self.state_dir) if self.state_dir else None)
+        if there is None:
+            return None
+        if there.personal:
+            if (Path(there.state_dir) / "moorline.db").exists():
+                return None
+            there = whereabouts.find(whereabouts.HOST_STATE_DIR)
+            assert there is not None, "it was found just now"
+        try:
+            about = wire.about(there.socket)
+        except (errors.Unavailable, errors.Denied):
+            return None
+        if self.state_dir and Path(about["state_dir"]).resolve() != self.state_dir.resolve():
+            return None
+        from moorline.local_api.client import Client
+
+        return Client(there.socket)
 
     def _hosts_agent(self, personal: Settings) -> Api | None:
         """The agent of the host's state, for a user who has no state of his own.

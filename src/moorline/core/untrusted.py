@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
 
 from moorline.errors import Refused
+
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 DEEPEST = 16
 """Levels of objects and lists within each other, of what is read."""

@@ -19,7 +19,8 @@ from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
-from moorline.local_api.routes import LONGEST_TIMEOUT_SECONDS, ROUTES, STREAM, Route
+from moorline.local_api.routes import LONGEST_TIMEOUT_SECONDS, ROUTES, Route
+from moorline.local_api.wire import STREAM
 from moorline.ports.api import Api
 
 LOOK_DEADLINE_SECONDS = 60.0

@@ -11,25 +11,17 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import socket
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
-from urllib.parse import urlencode
 
-from moorline.errors import Denied, Refused, Unavailable, Uncertain
-from moorline.local_api import problem, shapes
-from moorline.local_api.routes import LARGEST_BODY, ROUTES, STREAM, Route
-from moorline.ports.api import Attachments, Guests, Maintenance, Progress, no_progress
-
-ABOUT_TIMEOUT_SECONDS = 10.0
-"""Seconds that an agent may take to say what it is: it looks at nothing for that."""
-
+from moorline.errors import Refused
+from moorline.local_api import shapes, wire
+from moorline.local_api.routes import ROUTES, Route
+from moorline.local_api.wire import LARGEST_BODY, TIMEOUT_SECONDS
+from moorline.ports.api import Attachments, Guests, Maintenance, no_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,11 +37,11 @@ class _Part:
 
 def _remote(asked: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[_Part, P], T]:
     """The same method, done by the agent: its signature is the protocol's."""
-    route, signature = _ROUTE_OF[asked], inspect.signature(asked)
+    route = _ROUTE_OF[asked]
 
     @functools.wraps(asked)
     def method(part: _Part, /, *args: P.args, **named: P.kwargs) -> T:
-        arguments = signature.bind(part, *args, **named).arguments
+        arguments = inspect.signature(asked).bind(part, *args, **named).arguments
         del arguments["self"]
         answer: T = part.client.call(route, dict(arguments))
         return answer
@@ -102,7 +94,7 @@ class Client:
     """
 
     def __init__(
-        self, socket: Path | str, timeout: float = 60.0, longest: float | None = None
+        self, socket: Path | str, timeout: float = TIMEOUT_SECONDS, longest: float | None = None
     ) -> None:
         self._socket = str(socket)
         self._timeout = timeout
@@ -128,13 +120,7 @@ class Client:
     def about(self) -> dict[str, Any]:
         """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
         ``options`` (a digest). Raises Unavailable, Denied."""
-        try:
-            patience = min(self._timeout, ABOUT_TIMEOUT_SECONDS)
-            answer = self._exchange("GET", "/v1/about", None, patience, no_progress)
-        except _Unanswered as e:
-            raise Unavailable(f"the agent at {self._socket} did not answer: {e}") from e
-        assert isinstance(answer, dict), "as the document says"
-        return answer
+        return wire.about(self._socket, min(self._timeout, wire.ABOUT_TIMEOUT_SECONDS))
 
     def call(self, route: Route, arguments: dict[str, Any]) -> Any:
         """Have the agent do it; see the class. *arguments*: by name, and *progress*."""
@@ -142,24 +128,19 @@ class Client:
         patience = self._timeout + route.patience(arguments)
         path, body = _written(route, shapes.encode(arguments))
         try:
-            answer = self._exchange(route.method, path, body, patience, progress)
+            answer = wire.exchange(
+                self._socket,
+                route.method,
+                path,
+                body,
+                patience=patience,
+                longest=self._longest,
+                progress=progress,
+            )
             return _read(route, answer)
-        except _Unanswered as e:
-            family = Uncertain if route.changes and not arguments.get("dry_run") else Unavailable
-            raise family(
-                f"the agent at {self._socket} did not answer to the end: {e}",
-                hint="moorline list tells what is wanted now",
-            ) from e
-
-    def _exchange(
-        self, method: str, path: str, body: bytes | None, patience: float, progress: Progress
-    ) -> Any:
-        connection = _UnixConnection(self._socket, patience, self._longest)
-        try:
-            connection.connect()
-            return _answer(connection, method, path, body, progress)
-        finally:
-            connection.close()
+        except wire.Unanswered as e:
+            changes = route.changes and not arguments.get("dry_run")
+            raise wire.lost(self._socket, e, changes=changes) from e
 
 
 def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
@@ -171,7 +152,11 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
                 raise Refused(f"the request has more than {LARGEST_BODY} bytes as JSON")
             return route.path, body
         query = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
-        return (f"{route.path}?{urlencode(query)}" if query else route.path), None
+        if not query:
+            return route.path, None
+        from urllib.parse import urlencode  # longer than all else takes
+
+        return f"{route.path}?{urlencode(query)}", None
     except (TypeError, ValueError):
         raise Refused("what was given cannot be written as JSON") from None
 
@@ -180,76 +165,4 @@ def _read(route: Route, answer: Any) -> Any:
     try:
         return shapes.decode(route.returns, answer, answer=True)
     except Refused as e:  # an agent of another version: it was answered, but with what?
-        raise _Unanswered(e.message) from e
-
-
-class _Unanswered(Exception):
-    """The agent was reached, and what became of the request is not known."""
-
-
-class _UnixConnection(HTTPConnection):
-    """Waits *timeout* seconds for each sign of life, and *longest* in all."""
-
-    def __init__(self, path: str, timeout: float, longest: float = inf) -> None:
-        super().__init__("localhost", timeout=min(timeout, longest))
-        self._path = path
-        self._patience = timeout
-        self._end = time.monotonic() + longest
-
-    def connect(self) -> None:
-        """Raises Unavailable, Denied."""
-        self.sock = self._open = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(self._path)
-        except PermissionError as e:
-            raise Denied(
-                f"the agent's socket {self._path} cannot be opened: {e.strerror}",
-                hint="run as root or as a member of the agent's group, or give --state-dir",
-            ) from e
-        except OSError as e:
-            raise Unavailable(
-                f"no agent answers at {self._path}: {e.strerror or e}", hint="moorline agent"
-            ) from e
-
-    def wait(self) -> None:
-        """Bound the next wait by what is left. Raises TimeoutError if nothing is."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._open.settimeout(min(self._patience, left))
-
-
-def _answer(
-    connection: _UnixConnection, method: str, path: str, body: bytes | None, progress: Progress
-) -> Any:
-    headers = {"Accept": STREAM}
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-    try:
-        with suppress(BrokenPipeError):  # it may have answered before it was told all
-            connection.request(method, path, body, headers)
-        connection.wait()
-        with connection.getresponse() as response:
-            if response.headers.get_content_type() == STREAM:
-                return _last_line(connection, response, progress)
-            answer = json.loads(response.read())
-    except (OSError, HTTPException, ValueError) as e:
-        raise _Unanswered(str(e) or type(e).__name__) from e
-    if response.status != 200:
-        raise problem.from_problem(answer)
-    return answer
-
-
-def _last_line(connection: _UnixConnection, response: HTTPResponse, progress: Progress) -> Any:
-    """Tell of the progress, and return the result. Raises the error that it ended in."""
-    while line := response.readline():
-        told = json.loads(line)
-        if "progress" in told:
-            progress(told["progress"])
-            connection.wait()
-        elif "problem" in told:
-            raise problem.from_problem(told["problem"])
-        elif "result" in told:
-            return told["result"]
-    raise _Unanswered("the connection ended")
+        raise wire.Unanswered(e.message) from e

@@ -9,7 +9,8 @@ from typing import Any
 
 from moorline.errors import MoorlineError
 from moorline.local_api import problem, shapes
-from moorline.local_api.routes import ROUTES, STREAM, Route
+from moorline.local_api.routes import ROUTES, Route
+from moorline.local_api.wire import STREAM
 
 _PROBLEM = {
     "type": "object",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from moorline import errors
 from moorline.errors import MoorlineError
+
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 EXIT_CODES: dict[type[MoorlineError], int] = {
     errors.Refused: 3,

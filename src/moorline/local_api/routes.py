@@ -26,10 +26,6 @@ from moorline.ports.api import (
     Progress,
 )
 
-STREAM = "application/x-ndjson"
-LARGEST_BODY = 256 << 10
-"""Bytes of a request; no connection that the store takes is larger."""
-"""An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
 LONGEST_TIMEOUT_SECONDS = 86400.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(

@@ -28,7 +28,7 @@ from moorline.local_api import problem
 from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
 from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
-from moorline.local_api.routes import LARGEST_BODY, STREAM
+from moorline.local_api.wire import LARGEST_BODY, STREAM
 
 READ_DEADLINE_SECONDS = 10.0
 WRITE_DEADLINE_SECONDS = 10.0

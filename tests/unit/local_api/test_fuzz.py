@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socket as sockets
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +20,10 @@ from schemathesis.specs.openapi import checks
 from urllib3 import HTTPConnectionPool
 
 from moorline.local_api.app import App
-from moorline.local_api.client import _UnixConnection
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Rights
-from moorline.local_api.routes import LARGEST_BODY
 from moorline.local_api.server import Server, listen
+from moorline.local_api.wire import LARGEST_BODY
 from tests.support.rig import Rig
 
 SCHEMA = schemathesis.openapi.from_dict(document())
@@ -50,9 +50,9 @@ class _Pool(HTTPConnectionPool):
         from urllib3.connection import HTTPConnection
 
         connection = HTTPConnection("localhost", timeout=LONGEST)
-        unix = _UnixConnection(self._path, LONGEST)
-        unix.connect()
-        connection.sock = unix.sock
+        connection.sock = sockets.socket(sockets.AF_UNIX)
+        connection.sock.settimeout(LONGEST)
+        connection.sock.connect(self._path)
         return connection
 
 
