@@ -152,6 +152,18 @@ def test_while_a_guest_keeps_a_disk_no_other_guest_is_looked_at(scene: Scene) ->
     assert scene.hypervisor.surveys == surveys
 
 
+def test_a_detach_asks_who_needs_the_link_where_it_takes_it_away_alone(scene: Scene) -> None:
+    """Each time is a look at all guests of the host: one to disconnect, one to forget."""
+    for guest in scene.world.guests.values():
+        guest.running = False
+    scene.attach("a", "g1", Level.ATTACHED)
+    scene.attach("b", "g2", Level.ATTACHED)
+    detach = scene.moorline.attachments.detach
+    assert counted(scene, lambda: detach("g2", "vol-b"))[0] == 0, "another keeps it"
+    assert counted(scene, lambda: detach("g1", "vol-a"))[0] == 2
+    assert not scene.host.table
+
+
 def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None:
     link = scene.attach()
     locked = []
@@ -170,5 +182,5 @@ def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None
     hypervisor = Watched(scene.world)
     owner = Reconciler(scene.records, scene.backends, hypervisor, scene.locks)
     assert owner.advance(row.key).step is Step.DISCONNECT
-    assert locked[-1], "and nothing that was seen before it took the lock counts"
+    assert locked == [True], "and nothing that was seen before it took the lock counts"
     assert not scene.host.table

@@ -160,7 +160,7 @@ class Reconciler:
     ) -> Seen:
         """Look at one attachment, or tell what *survey* says of it.
 
-        Without *foresee* it is not asked who needs the link before that decides.
+        Without *foresee* it is not asked who needs the link that is to go.
         Raises Refused (the connection or the configuration no longer fits),
         Unavailable or Uncertain (the hypervisor).
         """
@@ -172,8 +172,8 @@ class Reconciler:
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
         # A disk goes first, however long its guest takes: until then all guests are left alone.
-        first = row.want is Level.ABSENT and disk != NO_DISK and not foresee
-        use = Usage(Held.UNKNOWN) if first else self._use(row, link, disk, looked)
+        later = row.want is Level.ABSENT and not foresee
+        use = Usage(Held.UNKNOWN) if later else self._use(row, link, disk, looked)
         # A disk can be told from its volume's snapshot while the link is not there, too.
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
         return Seen(
@@ -283,8 +283,10 @@ class Reconciler:
         return self._serve(row, about_to, on_link=on_link)
 
     def _serve(self, row: Attachment, about_to: AboutTo, *, on_link: bool) -> Pass:
-        seen = self.observe(row, foresee=False)
-        step = next_step(row.want, seen)
+        seen = self.observe(row, foresee=on_link)
+        # Who needs the link is asked once: under its lock, where that decides.
+        free = row.want is Level.ABSENT and not on_link
+        step = next_step(row.want, replace(seen, held=Held.FREE) if free else seen)
         if (step in _ON_LINK) is on_link:
             about_to(step)
             self._take(step, row, seen)
