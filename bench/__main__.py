@@ -8,7 +8,7 @@ from pathlib import Path
 
 import libvirt
 
-from bench import agent, attach, mounts, nova
+from bench import agent, attach, crowd, mounts, nova
 from bench.measure import HEAD, Result, machine
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
@@ -22,6 +22,7 @@ def main() -> int:
         *attach.run(connection),
         *mounts.run(connection),
         *agent.run(connection),
+        *crowd.run(connection),
         *nova.run(),
     ]
     table = "\n".join([HEAD, *(result.row() for result in results)])

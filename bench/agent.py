@@ -166,17 +166,17 @@ def _everything_attached(connection: Any) -> Iterator[DriftDetector]:
         linux, hypervisor = Linux(), Libvirt()
         records = _records(Path(directory) / "db")
         backends = registry.InstalledBackends(linux, settings.values)
-        rows = [_row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
+        rows = [row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
         making = Reconciler(records, backends, hypervisor, Locks())
         looking = Reconciler(
             *(records, backends, hypervisor, Locks()),
             looking=lambda: backends.on(Snapshot(linux)),
         )
-        for row in rows[:SHARES]:
-            making.connect(row)
-        domains = [connection.defineXML(_guest(rows[n::GUESTS])) for n in range(GUESTS)]
-        for row in rows:
-            records.put(row)
+        for each in rows[:SHARES]:
+            making.connect(each)
+        domains = [connection.defineXML(guest(rows[n::GUESTS])) for n in range(GUESTS)]
+        for each in rows:
+            records.put(each)
         stop = threading.Event()  # an agent listens to events as well, which costs calls a little
         events = threading.Thread(target=hypervisor.watch, args=[lambda guest: None, stop])
         events.start()
@@ -187,14 +187,15 @@ def _everything_attached(connection: Any) -> Iterator[DriftDetector]:
             events.join()
             for domain in domains:
                 domain.undefine()
-            for row in rows[:SHARES]:
-                backends["quobyte"].disconnect(backends["quobyte"].parse(row.connection.reveal()))
+            for each in rows[:SHARES]:
+                backends["quobyte"].disconnect(backends["quobyte"].parse(each.connection.reveal()))
             hypervisor.close()
             linux.close()
     quobyte.clear()
 
 
-def _row(backend: Any, share: QuobyteVolume, n: int) -> Attachment:
+def row(backend: Any, share: QuobyteVolume, n: int) -> Attachment:
+    """The attachment of one of the volumes, which is on its guest by its number."""
     volume = VolumeId(f"volume-{n}")
     info = share.connection(volume, volume_id=volume)
     return Attachment(
@@ -208,7 +209,7 @@ def _row(backend: Any, share: QuobyteVolume, n: int) -> Attachment:
     )
 
 
-def _guest(rows: Sequence[Attachment]) -> str:
+def guest(rows: Sequence[Attachment]) -> str:
     """A guest that has the disks already."""
     domain = ET.fromstring(guests.domain_xml(rows[0].guest_name, host.images(), host.SOCKETS))
     ET.SubElement(domain, "uuid").text = rows[0].key.guest

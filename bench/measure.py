@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+
+class Milliseconds(float):
+    """How long something took, and the processor time of this process in it."""
+
+    cpu: float
+
+    def __new__(cls, wall: float, cpu: float) -> Milliseconds:
+        made = super().__new__(cls, wall)
+        made.cpu = cpu
+        return made
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class Result:
     def row(self) -> str:
         met = "yes" if self.met else "**no**"
         return (
-            f"| {self.what} | {self.ours:.1f} {self.unit} | {self.raw:.1f} {self.unit} "
+            f"| {self.what} | {_told(self.ours, self.unit)} | {_told(self.raw, self.unit)} "
             f"| {self.ratio:.2f}× | {self.goal} | {met} |"
         )
 
@@ -34,21 +46,34 @@ class Result:
 HEAD = "| what | ours | raw | ratio | goal | met |\n|---|---|---|---|---|---|"
 
 
-def milliseconds(do: Callable[[], object]) -> float:
+def _told(value: float, unit: str) -> str:
+    cpu = f" ({value.cpu:.1f} CPU)" if isinstance(value, Milliseconds) else ""
+    return f"{value:.1f} {unit}{cpu}"
+
+
+def milliseconds(do: Callable[[], object]) -> Milliseconds:
     """How long *do* took."""
-    start = time.perf_counter()
+    cpu, start = time.process_time(), time.perf_counter()
     do()
-    return (time.perf_counter() - start) * 1000
+    wall = time.perf_counter() - start
+    return Milliseconds(wall * 1000, (time.process_time() - cpu) * 1000)
 
 
 def paired(rounds: int, raw: Callable[[], float], ours: Callable[[], float]) -> tuple[float, float]:
-    """Medians of *raw* and *ours*, taken in turns, so that noise meets both."""
+    """Medians of *raw* and *ours*, taken in turns of a random order, so that noise meets both."""
     samples: tuple[list[float], list[float]] = ([], [])
     raw(), ours()  # what is paid once is not what is compared
-    for round in range(rounds):
-        for which in ((0, 1), (1, 0))[round % 2]:
+    for _ in range(rounds):
+        for which in random.sample((0, 1), 2):
             samples[which].append((raw, ours)[which]())
-    return statistics.median(samples[0]), statistics.median(samples[1])
+    return median(samples[0]), median(samples[1])
+
+
+def median(samples: Sequence[float]) -> float:
+    """The median, of the processor time as well if it is known of each."""
+    wall = statistics.median(samples)
+    cpu = [each.cpu for each in samples if isinstance(each, Milliseconds)]
+    return Milliseconds(wall, statistics.median(cpu)) if len(cpu) == len(samples) else wall
 
 
 def slower(what: str, raw: float, ours: float, most: float) -> Result:
