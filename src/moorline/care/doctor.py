@@ -154,7 +154,8 @@ class Doctor:
                 else:
                     yield from self._stale(row, guest)
                     seen = self._reconciler.observe(row, look.survey)
-                    yield from self._attachment(row, seen, troubles.get(trouble_key(row.key)), look)
+                    trouble = troubles.get(trouble_key(row.key))
+                    yield from self._attachment(row, seen, trouble, look, guest)
             except Refused as e:
                 yield findings.refused_attachment(row, str(e))
             except MoorlineError as e:
@@ -164,7 +165,12 @@ class Doctor:
         return {each.key for each in self._pending() if not each.tries}
 
     def _attachment(
-        self, row: Attachment, seen: Seen, trouble: Trouble | None, look: _Look
+        self,
+        row: Attachment,
+        seen: Seen,
+        trouble: Trouble | None,
+        look: _Look,
+        guest: Guest | None,
     ) -> Iterator[Finding]:
         step = next_step(row.want, seen)
         if ill := list(self._ill(row.link, seen.link, look)):
@@ -177,7 +183,7 @@ class Doctor:
             return  # told already
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
-        elif why := self._replaced(row, seen):
+        elif why := self._replaced(row, seen, guest):
             yield findings.replaced_image(row, why)
         elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
             yield findings.refused_attachment(row, trouble.message)
@@ -198,8 +204,13 @@ class Doctor:
                 stop = "" if own else self._stop((*seen.users, row.guest_name)[0])
                 yield findings.broken_link(row, reason(step, seen), stop)
 
-    def _replaced(self, row: Attachment, seen: Seen) -> str:
-        if self._images is None or seen.disk == NO_DISK:
+    def _replaced(self, row: Attachment, seen: Seen, guest: Guest | None) -> str:
+        """Why what the guest has open is not the volume; a guest that is stopped has nothing open.
+
+        Each is a look of its own at the guest, so those that are stopped are not asked.
+        """
+        runs = guest is not None and guest.running
+        if self._images is None or seen.disk == NO_DISK or not runs:
             return ""
         return self._images.replaced(row.key.guest, row.key.volume)
 
