@@ -130,3 +130,40 @@ def test_the_client_loads_neither_the_facade_nor_what_it_is_made_of() -> None:
 def test_the_rules_cover_every_part() -> None:
     parts = {part(".".join(f.relative_to(SRC).with_suffix("").parts)) for f in FILES}
     assert parts - {"__init__", ""} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("words", [["list"], ["attach", "web01", "/srv/a.raw"]], ids=" ".join)
+def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Path) -> None:
+    """How long a command takes is how much it loads: what may be loaded is written here."""
+    code = f"""if True:
+        import json, socket, sys, threading
+        state = {str(tmp_path)!r}
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(state + "/agent.sock")
+        listening.listen()
+
+        def serve():
+            for answer in ({{"state_dir": state}}, {{"error": "busy", "message": "m"}}):
+                connection, _ = listening.accept()
+                connection.recv(65536)
+                head = b"HTTP/1.0 %d X\\r\\n\\r\\n" % (200 if "error" not in answer else 423)
+                connection.sendall(head + json.dumps(answer).encode())
+                connection.close()
+
+        threading.Thread(target=serve).start()
+        from moorline.cli import main
+        sys.argv = ["moorline", *{words!r}, "--state-dir", state]
+        try:
+            main()
+        except SystemExit as e:
+            print(e.code, *sys.modules)"""
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    code, *loaded = run.stdout.split()
+    assert code == "8", run.stderr  # it was the agent that was asked
+    assert {name for name in loaded if name.startswith("moorline.")} <= {
+        *("moorline.cli", "moorline.cli.at_once", "moorline.cli.output", "moorline.cli.progress"),
+        *("moorline.core", "moorline.core.untrusted", "moorline.errors", "moorline.whereabouts"),
+        *("moorline.local_api", "moorline.local_api.problem", "moorline.local_api.wire"),
+    }
+    slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}
+    assert not {name.partition(".")[0] for name in loaded} & (HEAVY | slow | {"importlib.metadata"})

@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """What the shell starts. Never returns."""
-    from moorline.cli import group
+    from moorline.cli import at_once
 
-    group.main(prog_name="moorline")
+    at_once.main()

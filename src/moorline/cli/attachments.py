@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,14 @@ from moorline.cli.common import (
     timeout_option,
     volume_argument,
 )
+from moorline.cli.connection import read_connection
+from moorline.cli.output import outcome as told
 from moorline.cli.output import table
-from moorline.core.untrusted import parse
-from moorline.errors import Failed, Refused
+from moorline.errors import Failed
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome
 
-_MOST = 256 << 10
-"""Bytes of a file with a connection: Cinder's attachments have more in them."""
 _VOLUME: tuple[Callable[..., Any], ...] = (
     click.argument("volume_url", required=False, metavar="[URL|PATH]"),
     click.option(
@@ -62,7 +60,7 @@ def named(
     if connection is not None and format_ is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     if connection is not None:
-        return read_connection(connection)
+        return read_connection(str(connection))
     return None if volume_url is None else from_here(volume_url)
 
 
@@ -203,45 +201,5 @@ def sweep(given: Common) -> None:
         raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wanted yet")
 
 
-def read_connection(path: Path) -> Mapping[str, Any]:
-    """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
-    try:
-        if str(path) == "-":
-            text = _standard_input()
-        else:
-            with path.open("rb") as file:
-                text = file.read(_MOST + 1)
-    except OSError as e:
-        raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
-    if len(text) > _MOST:
-        raise Refused(f"the connection {path} has more than {_MOST} bytes")
-    try:
-        connection = parse(text)
-    except Refused as e:
-        raise Refused(f"the connection {path} cannot be used: {e.message}") from None
-    if isinstance(connection, dict) and isinstance(connection.get("connection_info"), dict):
-        connection = connection["connection_info"]  # an attachment as Cinder shows it
-    if not isinstance(connection, dict):
-        raise Refused(f"the connection {path} is not a JSON object")
-    return connection
-
-
-def _standard_input() -> bytes:
-    if sys.stdin is None:  # <&-
-        raise Refused("the connection was to come on standard input, which is closed")
-    return sys.stdin.buffer.read(_MOST + 1)
-
-
 def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:
-    view = outcome.view
-    if dry_run:
-        text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
-        if outcome.unseen:
-            text += f"\nnot looked at: {outcome.unseen}"
-    elif view.wanted == "absent":
-        text = f"volume {view.volume} is detached from {view.guest}"
-    else:
-        where = f" as {view.device}" if view.device else ""
-        to = "for" if view.wanted == "connected" else "to"
-        text = f"volume {view.volume} is {view.wanted} {to} {view.guest}{where}"
-    given.tell(outcome, text)
+    given.tell(outcome, told(outcome, dry_run))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import functools
-import os
-import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from moorline import errors
-from moorline.cli.output import FORMATS, Unprinted, dump, say
+from moorline.cli import at_once
+from moorline.cli.output import (
+    EXIT_INTERRUPTED,
+    FORMATS,
+    Unprinted,
+    complain,
+    dump,
+    failed,
+    say,
+    unprinted,
+)
+from moorline.cli.progress import Progress
 from moorline.core.untrusted import LONGEST, check_text
-from moorline.local_api.problem import exit_code, to_problem
 
 if TYPE_CHECKING:
     from moorline.config import Settings
@@ -26,12 +33,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_INTERRUPTED = 130
-EXIT_READER_GONE = 141
-"""As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 LONGEST_TIMEOUT_SECONDS = 86400.0
 """Seconds; an agent takes no longer one either."""
-_PERCENT = re.compile(r": (100|[0-9]{1,2}) %$")
 _LOCK_POLL_SECONDS = 0.5
 """Seconds to wait for whoever has the host before looking for an agent again."""
 
@@ -114,28 +117,14 @@ class Common:
     def _agent_at_once(self) -> Api | None:
         """The agent, where plain options lead to one and it can be nobody else's: then no back
         end and no configuration has to be loaded. None: the long way tells."""
-        from moorline import whereabouts
-        from moorline.local_api import wire
-
         if self.hypervisor or self.config_files:
             return None
-        there = whereabouts.find(str(self.state_dir) if self.state_dir else None)
-        if there is None:
-            return None
-        if there.personal:
-            if (Path(there.state_dir) / "moorline.db").exists():
-                return None
-            there = whereabouts.find(whereabouts.HOST_STATE_DIR)
-            assert there is not None, "it was found just now"
-        try:
-            about = wire.about(there.socket)
-        except (errors.Unavailable, errors.Denied):
-            return None
-        if self.state_dir and Path(about["state_dir"]).resolve() != self.state_dir.resolve():
+        socket = at_once.agent(str(self.state_dir) if self.state_dir else None)
+        if socket is None:
             return None
         from moorline.local_api.client import Client
 
-        return Client(there.socket)
+        return Client(socket)
 
     def _hosts_agent(self, personal: Settings) -> Api | None:
         """The agent of the host's state, for a user who has no state of his own.
@@ -188,47 +177,6 @@ class Common:
         return client
 
 
-class Progress:
-    """Tells on stderr what goes on, once a command has taken longer than a second."""
-
-    def __init__(self, quiet: bool, patience: float = 1.0) -> None:
-        self._latest = ""
-        self._loud = False
-        self._in_line = False
-        self._timer = threading.Timer(patience, self._grow_loud)
-        self._timer.daemon = True
-        if not quiet:
-            self._timer.start()
-
-    def __call__(self, what: str) -> None:
-        """Tell it; a percentage (``…: N %``) in one line on a terminal, else each tenth of it."""
-        done = int(found[1]) if (found := _PERCENT.search(what)) else -1
-        if found and self._loud and sys.stderr.isatty():
-            bar = "#" * (done // 4)
-            text = f"\r… {what[: found.start()]} [{bar:<25}] {done:3} %"
-            click.echo(text, err=True, nl=done == 100)
-            self._in_line = done < 100
-        elif not found or done % 10 == 0:
-            self._latest = what
-            if self._loud:
-                self._end_line()
-                complain(f"… {what}")
-
-    def end(self) -> None:
-        self._timer.cancel()
-        self._end_line()
-
-    def _end_line(self) -> None:
-        if self._in_line:
-            self._in_line = False
-            click.echo(err=True)
-
-    def _grow_loud(self) -> None:
-        self._loud = True
-        if self._latest:
-            complain(f"… {self._latest}")
-
-
 def common(command: F) -> Callable[..., Any]:
     """Give *command* the shared options, and turn its errors into exit codes."""
 
@@ -278,10 +226,10 @@ def common(command: F) -> Callable[..., Any]:
             command(given, **arguments)
         except errors.MoorlineError as e:
             progress.end()
-            _fail(e, output)
+            sys.exit(failed(e, output))
         except Unprinted as e:
             progress.end()
-            _end_unprinted(e)
+            sys.exit(unprinted(e))
         except KeyboardInterrupt:
             complain("moorline: interrupted; an attachment that was recorded is kept")
             sys.exit(EXIT_INTERRUPTED)
@@ -327,30 +275,3 @@ def _check(arguments: Mapping[str, Any]) -> None:
             check_text(text)
             if len(text) > LONGEST:
                 raise errors.Refused(f"what was typed has more than {LONGEST} characters")
-
-
-def _fail(error: errors.MoorlineError, output: str) -> NoReturn:
-    code = exit_code(error)
-    if output != "text":
-        complain(dump(to_problem(error), output))
-    else:
-        complain(f"moorline: {error.message}")
-        if error.hint:
-            complain(f"  hint: {error.hint}")
-    sys.exit(code)
-
-
-def _end_unprinted(error: Unprinted) -> NoReturn:
-    if isinstance(error.__cause__, BrokenPipeError):
-        sys.exit(EXIT_READER_GONE)
-    complain(f"moorline: what was asked is done, and its result cannot be printed: {error}")
-    sys.exit(exit_code(errors.Uncertain("")))
-
-
-def complain(text: str) -> None:
-    """Write to standard error. Where that is full or gone, the exit code has to do."""
-    try:
-        click.echo(text, err=True)
-    except OSError:
-        # What could not be written is kept, and Python 3.13 tries again at the end and exits 120.
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the end

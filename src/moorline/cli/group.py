@@ -163,7 +163,7 @@ class Lazy(click.Group):
         try:
             code: object = run()
         except click.Abort:
-            from moorline.cli.common import EXIT_INTERRUPTED, complain
+            from moorline.cli.output import EXIT_INTERRUPTED, complain
 
             complain("moorline: interrupted")
             sys.exit(EXIT_INTERRUPTED)
@@ -190,8 +190,7 @@ def asked_output(words: Sequence[str]) -> str:
 
 
 def _tell(error: click.ClickException, output: str) -> None:
-    from moorline.cli.common import complain
-    from moorline.cli.output import dump
+    from moorline.cli.output import complain, dump
 
     if output == "text":
         error.show()

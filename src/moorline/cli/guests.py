@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moorline.cli.at_hand import AtHand, asked, driver_at_hand, typed
-from moorline.cli.attachments import read_connection
 from moorline.cli.common import Common, common, from_here, timeout_option
+from moorline.cli.connection import read_connection
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -146,9 +146,9 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     if in_file and values["format"] is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     return {
-        "boot": read_connection(Path(boot)) if in_file else from_here(boot),
+        "boot": read_connection(boot) if in_file else from_here(boot),
         "format": values["format"],
-        "connections": [read_connection(path) for path in values["connections"]],
+        "connections": [read_connection(str(path)) for path in values["connections"]],
     }
 
 

@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 
 import click
 
-from moorline.cli.common import Common, common, complain, timeout_option
-from moorline.cli.output import say
+from moorline.cli.common import Common, common, timeout_option
+from moorline.cli.output import complain, say
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 
 DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")

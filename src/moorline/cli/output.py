@@ -6,14 +6,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
 
-import click
+from moorline.errors import MoorlineError, Uncertain
+from moorline.local_api.problem import exit_code, to_problem
 
-from moorline.ports.results import View
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from moorline.ports.results import Outcome, View
 
 FORMATS = ("text", "json", "yaml")
+EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 _COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")
 
 
@@ -24,13 +31,51 @@ class Unprinted(Exception):
 def say(text: str) -> None:
     """Write *text* and a newline, through to the file. Raises Unprinted."""
     try:
-        click.echo(text)
+        _echo(text)
         if sys.stdout is not None:  # it was closed before we began
             sys.stdout.flush()
     except OSError as e:
         # What is buffered is dropped: Python would try it again, and complain, when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise Unprinted(e.strerror) from e
+
+
+def complain(text: str) -> None:
+    """Write to standard error. Where that is full or gone, the exit code has to do."""
+    try:
+        _echo(text, err=True)
+    except OSError:
+        # What could not be written is kept, and Python 3.13 tries again at the end and exits 120.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the end
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    if "\x1b" in text:  # which click takes out where nobody sees it
+        import click
+
+        click.echo(text, err=err)
+    elif (stream := sys.stderr if err else sys.stdout) is not None:
+        stream.write(f"{text}\n")
+        stream.flush()
+
+
+def failed(error: MoorlineError, output: str) -> int:
+    """Tell an error on standard error, and return its exit code."""
+    if output != "text":
+        complain(dump(to_problem(error), output))
+    else:
+        complain(f"moorline: {error.message}")
+        if error.hint:
+            complain(f"  hint: {error.hint}")
+    return exit_code(error)
+
+
+def unprinted(error: Unprinted) -> int:
+    """Tell that the result could not be, and return the exit code."""
+    if isinstance(error.__cause__, BrokenPipeError):
+        return EXIT_READER_GONE
+    complain(f"moorline: what was asked is done, and its result cannot be printed: {error}")
+    return exit_code(Uncertain(""))
 
 
 def dump(value: Any, output: str) -> str:
@@ -83,6 +128,19 @@ def details(view: View) -> str:
             ("last error", f"{view.trouble.message} ({age(view.trouble.at)} ago)"),
         )
     return "\n".join(f"{name + ':':<14}{text}" for name, text in facts)
+
+
+def outcome(outcome: Outcome, dry_run: bool) -> str:
+    """What a change came to, or would."""
+    view = outcome.view
+    if dry_run:
+        text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
+        return f"{text}\nnot looked at: {outcome.unseen}" if outcome.unseen else text
+    if view.wanted == "absent":
+        return f"volume {view.volume} is detached from {view.guest}"
+    where = f" as {view.device}" if view.device else ""
+    to = "for" if view.wanted == "connected" else "to"
+    return f"volume {view.volume} is {view.wanted} {to} {view.guest}{where}"
 
 
 def age(since: float) -> str:

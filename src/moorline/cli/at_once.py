@@ -1,0 +1,245 @@
+"""``list`` and ``attach`` where an agent answers: the commands that are typed and scripted most.
+
+They need no click, and nothing of what the agent has loaded already: that would take longer
+than all they do. Only what is typed plainly is understood here, with text for people as its
+result; for anything else the long way is taken, which a test compares with this one.
+"""
+# pathlib takes as long to load as all of this:
+# ruff: noqa: PTH113
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+from moorline import whereabouts
+from moorline.cli import output
+from moorline.core.untrusted import LONGEST
+from moorline.errors import Denied, MoorlineError, Refused, Unavailable
+from moorline.local_api import wire
+
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+_FLAGS = {
+    "list": {"--quiet", "-q"},
+    "attach": {"--quiet", "-q", "--read-only", "--shared", "--dry-run"},
+}
+_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
+    "list": {"--state-dir": ()},
+    "attach": {
+        "--state-dir": (),
+        "--connection": (),
+        "--format": ("raw", "qcow2", "ploop"),
+        "--volume": (),
+        "--bus": (),
+        "--target": (),
+        "--level": ("connected", "attached"),
+        "--timeout": (),
+    },
+}
+"""The options that have a value, and what it may be; (): anything."""
+_MOST_ARGUMENTS = {"list": 0, "attach": 2}
+_COLUMNS = {"volume", "guest", "host", "wanted", "seen", "device"}
+_DEFAULT_TIMEOUT_SECONDS = 60.0
+_LONGEST_TIMEOUT_SECONDS = 86400.0
+_INTERRUPTED = "moorline: interrupted; an attachment that was recorded is kept"
+
+
+class Typed:
+    """A command line that is understood."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.arguments: list[str] = []
+        self.options: dict[str, str] = {}
+        """By name; a flag that is set has its name as value."""
+
+    def says(self, option: str, default: str = "") -> str:
+        return self.options.get(option, default)
+
+
+def run(words: Sequence[str]) -> int | None:
+    """Do what is typed, and return the exit code. None: nothing was done, take the long way."""
+    try:
+        typed = read(words)
+        if typed is None:
+            return None
+        body = _request(typed) if typed.name == "attach" else None
+        path = agent(typed.says("--state-dir") or os.environ.get("MOORLINE_STATE_DIR"))
+        if path is None:
+            return None
+        return _list(path) if body is None else _attach(path, typed, body)
+    except _LongWay:
+        return None
+    except MoorlineError as e:
+        return output.failed(e, "text")
+    except output.Unprinted as e:
+        return output.unprinted(e)
+    except KeyboardInterrupt:
+        output.complain(_INTERRUPTED)
+        return output.EXIT_INTERRUPTED
+
+
+def agent(state_dir: str | None) -> str | None:
+    """The socket of the agent, where plain options lead to one. None: the long way tells."""
+    there = whereabouts.find(state_dir or None)
+    if there is None:
+        return None
+    if there.personal:
+        if os.path.lexists(f"{there.state_dir}/moorline.db"):
+            return None
+        there = whereabouts.find(whereabouts.HOST_STATE_DIR)
+        assert there is not None, "it was found just now"
+    try:
+        about = wire.about(there.socket)
+    except (Unavailable, Denied):
+        return None
+    its = about.get("state_dir")
+    if state_dir and not (isinstance(its, str) and _same(its, state_dir)):
+        return None
+    return there.socket
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+class _LongWay(Exception):
+    """It was not understood here, and nothing was done."""
+
+
+def read(words: Sequence[str]) -> Typed | None:
+    """What is typed; None: not plainly enough to be sure."""
+    if not words or words[0] not in _FLAGS or _is_told_elsewhere() or _is_odd(words):
+        return None
+    name = words[0]
+    typed, left = Typed(name), iter(words[1:])
+    for word in left:
+        if word in typed.options:
+            return None
+        if word in _FLAGS[name]:
+            typed.options[word] = word
+        elif word in _VALUES[name]:
+            value = next(left, "")
+            choices = _VALUES[name][word]
+            if not value or value[0] == "-" or (choices and value not in choices):
+                return None
+            typed.options[word] = value
+        elif not word or word[0] == "-":
+            return None
+        else:
+            typed.arguments.append(word)
+    return typed if len(typed.arguments) <= _MOST_ARGUMENTS[name] else None
+
+
+def _is_told_elsewhere() -> bool:
+    """Whether a shell asks for completions, or the environment names the hypervisor."""
+    return bool(os.environ.get("_MOORLINE_COMPLETE") or os.environ.get("MOORLINE_HYPERVISOR"))
+
+
+def _is_odd(words: Sequence[str]) -> bool:
+    """Whether a word is refused, or no text at all."""
+    try:
+        return any(len(word) > LONGEST or not word.encode() for word in words)
+    except UnicodeEncodeError:
+        return True
+
+
+def _request(typed: Typed) -> dict[str, Any]:
+    """The fields of the request. Raises _LongWay."""
+    file, format, timeout = typed.says("--connection"), typed.says("--format"), None
+    if len(typed.arguments) != (1 if file else 2) or (file and format):
+        raise _LongWay
+    if text := typed.says("--timeout"):
+        if not (text.isascii() and text.replace(".", "", 1).isdigit()):
+            raise _LongWay
+        timeout = float(text)
+        if timeout > _LONGEST_TIMEOUT_SECONDS:
+            raise _LongWay
+    if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
+        raise _LongWay
+    return {
+        "guest": typed.arguments[0],
+        "connection": _connection(file) if file else typed.arguments[1],
+        "format": format or None,
+        "volume": typed.says("--volume") or None,
+        "level": typed.says("--level", "attached"),
+        "options": {
+            "bus": typed.says("--bus"),
+            "target": typed.says("--target"),
+            "readonly": "--read-only" in typed.options,
+            "shared": "--shared" in typed.options,
+            "boot": 0,
+        },
+        "timeout": timeout,
+        "dry_run": "--dry-run" in typed.options,
+    }
+
+
+def _connection(file: str) -> Any:
+    from moorline.cli.connection import read_connection
+
+    if not os.path.isfile(file):  # what comes through a pipe can be read but once
+        raise _LongWay
+    try:
+        return read_connection(file)
+    except Refused:
+        raise _LongWay from None
+
+
+def _list(path: str) -> int:
+    try:
+        told = wire.exchange(path, "GET", "/v1/list", None, patience=wire.TIMEOUT_SECONDS)
+        views: list[Any] = [_Told(view, _COLUMNS) for view in told]
+        said = output.table(views)
+    except (wire.Unanswered, TypeError, AttributeError):
+        raise _LongWay from None  # it only looked
+    output.say(said)
+    return 0
+
+
+def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
+    from moorline.cli.progress import Progress
+
+    body = json.dumps(fields).encode()
+    if len(body) > wire.LARGEST_BODY:
+        raise _LongWay
+    timeout = fields["timeout"]
+    patience = wire.TIMEOUT_SECONDS + (_DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+    dry_run: bool = fields["dry_run"]
+    progress = Progress(bool(typed.says("--quiet") or typed.says("-q")))
+    try:
+        told = wire.exchange(path, "POST", "/v1/attach", body, patience=patience, progress=progress)
+        outcome: Any = _Told({"unseen": "", **told}, {"unseen"})
+        outcome.view = _Told(outcome.view, _COLUMNS)
+        said = output.outcome(outcome, dry_run)
+    except (wire.Unanswered, TypeError, AttributeError) as e:
+        raise wire.lost(path, wire.Unanswered(str(e)), changes=not dry_run) from e
+    finally:
+        progress.end()
+    output.say(said)
+    return 0
+
+
+class _Told(SimpleNamespace):
+    """What an agent tells, with at least these *texts* in it. Raises TypeError: something else."""
+
+    def __init__(self, told: Any, texts: set[str]) -> None:
+        if not (isinstance(told, dict) and all(isinstance(told.get(each), str) for each in texts)):
+            raise TypeError("it tells something else")
+        super().__init__(**told)
+
+
+def main() -> None:
+    """What the shell starts. Never returns."""
+    code = run(sys.argv[1:])
+    if code is None:
+        from moorline.cli import group
+
+        group.main(prog_name="moorline")
+    sys.exit(code)

@@ -1,0 +1,47 @@
+"""A connection_info that is in a file."""
+# pathlib takes as long to load as all of this:
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import sys
+
+from moorline.core.untrusted import parse
+from moorline.errors import Refused
+
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_MOST = 256 << 10
+"""Bytes of a file with a connection: Cinder's attachments have more in them."""
+
+
+def read_connection(path: str) -> Mapping[str, Any]:
+    """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
+    try:
+        if path == "-":
+            text = _standard_input()
+        else:
+            with open(path, "rb") as file:
+                text = file.read(_MOST + 1)
+    except OSError as e:
+        raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
+    if len(text) > _MOST:
+        raise Refused(f"the connection {path} has more than {_MOST} bytes")
+    try:
+        connection = parse(text)
+    except Refused as e:
+        raise Refused(f"the connection {path} cannot be used: {e.message}") from None
+    if isinstance(connection, dict) and isinstance(connection.get("connection_info"), dict):
+        connection = connection["connection_info"]  # an attachment as Cinder shows it
+    if not isinstance(connection, dict):
+        raise Refused(f"the connection {path} is not a JSON object")
+    return connection
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # <&-
+        raise Refused("the connection was to come on standard input, which is closed")
+    return sys.stdin.buffer.read(_MOST + 1)
