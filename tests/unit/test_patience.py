@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
 from moorline.api import Moorline
 from moorline.core.driver import Driver
+from moorline.core.locks import Locks
+from moorline.core.patience import Patience, Wait, drive
+from moorline.core.reconciler import Reconciler
 from moorline.deadline import Clock, Deadline
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 from moorline.local_api.problem import exit_code
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault
-from moorline.testing.toys import BASE, ToyHypervisor
+from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
 from tests.support.environment import bare
 from tests.support.rig import Rig
 
@@ -112,6 +116,87 @@ def test_an_attach_without_a_time_is_such_a_caller(rig: Rig) -> None:
     """The façade's default is told apart from 60 s that somebody asked for."""
     outcome = rig.owner().attachments.attach("g1", connection(), timeout=None)
     assert outcome.view.seen == "attached"
+
+
+# --- the one loop ------------------------------------------------------------
+
+
+def test_who_has_no_patience_is_told_at_once_why_it_waits() -> None:
+    tries: list[int] = []
+
+    def once() -> int | Wait | None:
+        tries.append(len(tries))
+        return [None, None, Wait("no route"), 7][len(tries) - 1]
+
+    assert drive(once) == Wait("no route")
+    assert len(tries) == 3
+    assert drive(once) == 7
+
+
+def test_pauses_grow_until_a_step_is_taken() -> None:
+    hours = Hours()
+    pauses: list[float] = []
+    came = iter([*[Wait("no route")] * 4, None, Wait("no route"), True])
+
+    def once() -> bool | Wait | None:
+        pauses.append(hours.now - sum(pauses))
+        return next(came)
+
+    assert drive(once, Patience(Deadline(60.0, hours.clock()))) is True
+    assert 0.4 <= pauses[4] <= 0.8
+    assert pauses[5] == 0.0
+    assert 0.05 <= pauses[6] <= 0.1
+
+
+def test_a_lock_is_waited_for_no_longer_than_the_deadline_but_for_who_only_looks() -> None:
+    hours = Hours()
+    patience = Patience(Deadline(40.0, hours.clock()))
+    timeouts = []
+    for _ in range(5):
+        timeouts.append(patience.lock_timeout())
+        hours.now += 15.0
+    assert timeouts == [30.0, 25.0, 10.0, 1.0, 1.0]
+
+
+def test_whose_time_is_over_does_not_wait_for_anothers_step(rig: Rig) -> None:
+    """As when another attachment's mount takes its time: 30 s were waited for its lock."""
+    rig.attachment("a", "g1", Level.ATTACHED)
+    (row,) = rig.records.all()
+    timeouts: list[float | None] = []
+
+    class Watched(Locks):
+        def hold(self, name: str, timeout: float | None = None) -> AbstractContextManager[None]:
+            timeouts.append(timeout)
+            return super().hold(name, 0.0)
+
+    locks = Watched()
+    reconciler = Reconciler(
+        rig.records, {"toy": ToyShare(rig.world)}, ToyHypervisor(rig.world), locks
+    )
+    with Locks.hold(locks, f"link {row.link}"), pytest.raises(Failed, match="still under way"):
+        Driver(rig.records, reconciler).settle(row, Deadline(0.0))
+    assert timeouts == [1.0, 1.0]
+    assert rig.records.trouble(row.key) is None, "that it is occupied is no trouble of its own"
+
+
+def test_a_released_disk_is_asked_for_again_in_peace_and_told(rig: Rig) -> None:
+    rig.owner().attachments.attach("g1", connection())
+    (row,) = rig.records.all()
+    rig.records.release(row, f"{S1}/a")
+    toy = rig.world.guests[GuestId("g1")]
+    toy.deaf = True
+    told: list[str] = []
+
+    def hears(what: str) -> None:
+        told.append(what)
+        if len(told) == 3:
+            toy.deaf = False
+            toy.live.clear()
+
+    rig.owner().attachments.detach("g1", "a", progress=hears)
+    assert len(told) == 3
+    assert told[0].startswith("g1 has not let go of volume a yet; looking again in ")
+    assert rig.records.released() == {}
 
 
 # --- what is promised --------------------------------------------------------
