@@ -10,6 +10,7 @@ from typing import Any
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver, gone, recorded
 from moorline.core.naming import guest_called
+from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.views import view
@@ -26,8 +27,8 @@ from moorline.ports.results import GuestOutcome, View
 SHUTDOWN_RETRY_SECONDS = 5.0
 """Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
-_Made = tuple[Attachment | None, Attachment]
-"""The attachment that stood before, if any, and the one that was made."""
+_Made = tuple[Attachment | None, Attachment, list[Step]]
+"""The attachment that stood before, if any, the one that was made, and the steps taken for it."""
 _Volume = tuple[Mapping[str, Any] | str, Format | None]
 _POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
@@ -248,10 +249,12 @@ class Guests:
                 for place, (connection, format) in enumerate(volumes):
                     boot = 0 if place else machine.boot
                     made.append(self._attachment(id, connection, format, boot, deadline, claims))
-                return [self._settle(row, deadline, progress, steps) for _, row in made]
+                seen = [self._driver.settle(row, deadline, progress)[1].seen for _, row, _ in made]
             except Refused:
                 self._withdraw(id, made, defined="define" in steps)
                 raise
+        steps += [step.value for _, _, taken in made for step in taken]
+        return [view(row, its) for (_, row, _), its in zip(made, seen, strict=True)]
 
     def _is_made(self, name: str) -> bool:
         """Whether there is a guest of that name, wholly."""
@@ -309,8 +312,8 @@ class Guests:
                 f"{attachment.guest_name} boots from volume {others[0].key.volume} already",
                 hint=f"moorline detach {attachment.guest_name} {others[0].key.volume}",
             )
-        claims.enter_context(self._driver.claim(attachment))
-        return before, self._driver.record(before, attachment, deadline)
+        taken = claims.enter_context(self._driver.claim(attachment))
+        return before, self._driver.record(before, attachment, deadline), taken
 
     def _settle(
         self, row: Attachment, deadline: Deadline, progress: Progress, steps: list[str]
@@ -321,7 +324,7 @@ class Guests:
 
     def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
         """Take back what a refused launch has made; *defined*: the guest as well."""
-        for before, row in made:
+        for before, row, _ in made:
             if row != before:
                 self._driver.withdraw(row, before)
         if not defined:
