@@ -92,3 +92,17 @@ def test_a_child_follows_for_the_host(root: Path) -> None:
         assert host.places([path]) == {path: {str(root / "share/disk")}}
     finally:
         host.close()
+
+
+def test_what_is_told_of_many_at_once_is_what_is_told_of_each(root: Path) -> None:
+    """Directories that many paths have in common are asked once; each leads where it led."""
+    (root / "dir").symlink_to("share")
+    (root / "abs").symlink_to(root / "other")
+    (root / "share/up").symlink_to("../other/new")
+    (root / "share/loop").symlink_to("loop")
+    (root / "out").symlink_to("share/..")
+    ways = ("share", "dir", "abs", "out/share", "dir/../other", "share/up/..", "none/..")
+    names = ("disk", "up", "loop", "new", "../share/up", "")
+    paths = [f"{root}/{way}/{name}" for way in ways for name in names]
+    for stops in ([], [str(root / "share")], [str(root / "share/up")], ["/"]):
+        assert follow(paths, stops)["real"] == [follow([path], stops)["real"][0] for path in paths]

@@ -86,10 +86,12 @@ def size(path: str) -> dict[str, Any]:
 
 def follow(paths: list[str], stops: list[str]) -> dict[str, Any]:
     """Where *paths* lead through symlinks; none beneath *stops* is followed. '': unknown."""
-    return {"real": [_followed(path, set(stops)) for path in paths]}
+    known: dict[str, str | None] = {}
+    stopped = frozenset(stops)
+    return {"real": [_followed(path, stopped, known) for path in paths]}
 
 
-def _followed(path: str, stops: set[str]) -> str:
+def _followed(path: str, stops: frozenset[str], known: dict[str, str | None]) -> str:
     at, rest, links = "", path.split("/")[::-1], 0
     while rest:
         part = rest.pop()
@@ -101,20 +103,39 @@ def _followed(path: str, stops: set[str]) -> str:
         at = f"{at}/{part}"
         if at == "/proc":
             return ""  # what is there depends on who looks
-        if any(at == stop or at.startswith(f"{stop}/") for stop in stops):
-            continue
         try:
-            target = os.readlink(at)  # noqa: PTH115 - pathlib would double the time to start
-        except OSError as e:
-            if e.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
-                return ""
-            continue  # no symlink, or nothing yet: what is made there later has that name
+            target = _target(at, stops, known)
+        except OSError:
+            return ""
+        if not target:
+            continue
         links += 1
         if links > _MOST_LINKS:
             return ""
         at = "" if target.startswith("/") else at.rpartition("/")[0]
         rest += target.split("/")[::-1]
     return at or "/"
+
+
+def _target(at: str, stops: frozenset[str], known: dict[str, str | None]) -> str | None:
+    """Where a symlink leads; '': it is none; None: it is beneath *stops*. Raises OSError.
+
+    *known*: what was told of others, those above it among them. Thousands of paths have few
+    directories.
+    """
+    if at in known:
+        return known[at]
+    above = at.rpartition("/")[0]
+    target: str | None = None
+    if at not in stops and known.get(above, "") is not None:
+        try:
+            target = os.readlink(at)  # noqa: PTH115 - pathlib would double the time to start
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                raise
+            target = ""  # no symlink, or nothing yet: what is made there later has that name
+    known[at] = target
+    return target
 
 
 def readable(path: str, user: int, group: int) -> dict[str, Any]:
