@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from moorline.errors import Refused
-from moorline.ports import Host, HypervisorDriver, Option, StorageBackend, Values
+from moorline.ports import Host, HypervisorDriver, Option, StorageBackend, StorageDriver, Values
 
 BACKENDS = "moorline.backends"
 HYPERVISORS = "moorline.hypervisors"
@@ -30,8 +30,8 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
 
     def __getitem__(self, kind: str) -> StorageBackend[Any]:
         if kind not in self._made:
-            backend: type[StorageBackend[Any]] = _load(self._entries[kind])
-            self._made[kind] = backend.from_options(self._host, self._values)
+            driver: type[StorageDriver] = _load(self._entries[kind])
+            self._made[kind] = driver.from_options(self._host, self._values)
         return self._made[kind]
 
     def on(self, host: Host) -> InstalledBackends:

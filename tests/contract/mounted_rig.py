@@ -16,7 +16,8 @@ import pytest
 from mounts_rig import OnFuse, OnToyHost
 
 from lab.quobyte.cluster import replace
-from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, Nfs, Smbfs
+from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, MountedFile, Nfs, Smbfs
+from moorline.backends.mounter import Mounter
 from moorline.host.linux import Linux
 from moorline.ports import Command
 from moorline.testing.contracts.backend import BackendRig
@@ -91,7 +92,7 @@ FAMILY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
 class Rig(BackendRig):
     """What is alike in memory and on FUSE."""
 
-    backend: Mounted
+    backend: Mounter[MountedFile]
 
     def __init__(self, case: Case, base: Path) -> None:
         self.case = case
@@ -114,7 +115,7 @@ class ToyRig(Rig, OnToyHost):
     def __init__(self, case: Case, base: Path) -> None:
         super().__init__(case, base)
         self.host = ToyHost({case.helper: self.helper})
-        self.backend = case.backend(self.host, mount_point_base=base)
+        self.backend = Mounter(self.host, case.backend(), base)
 
     def helper(self, host: ToyHost, command: Command) -> None:
         (fstype, *_) = sorted(self.case.backend.types)
@@ -129,7 +130,7 @@ class GivenRig(ToyRig):
     def __init__(self, case: Case, base: Path) -> None:
         super().__init__(case, base)
         paths = {share: base / name for share, name in ((case.share, "1"), (case.other, "2"))}
-        self.backend = case.backend(self.host, mount_point_base=base, given=paths)
+        self.backend = Mounter(self.host, case.backend(), base, given=paths)
         for path in paths.values():
             path.mkdir()
             (fstype, *_) = sorted(case.backend.types)
@@ -150,7 +151,9 @@ class GpfsRig(GivenRig):
         self.base = base
         self.host = ToyHost()
         bases = [base / "fs1", base / "fs1/two"]
-        self.backend = Gpfs(self.host, bases=bases)
+        self.backend = Gpfs.from_options(
+            self.host, {"gpfs_mount_point_base": ",".join(map(str, bases))}
+        )
         for path in bases:
             path.mkdir()
             self.host.mount("fs1", str(path), "gpfs", ToyShare(size=4096, files=FILES))
@@ -201,12 +204,12 @@ class FuseRig(Rig, OnFuse):
         self.host = Linux(look_deadline=1.5)
         self.backend = self.make()
 
-    def make(self, given: Mapping[str, Path] | None = None) -> Mounted:
+    def make(self, given: Mapping[str, Path] | None = None) -> Mounter[MountedFile]:
         class AsFuse(self.case.backend):  # type: ignore[misc, name-defined]
             types: ClassVar[frozenset[str]] = frozenset({self.case.fuse_type})
 
-        made: Mounted = AsFuse(self.host, mount_point_base=self.base, given=given, deadline=10)
-        return made
+        made: Mounted = AsFuse()
+        return Mounter(self.host, made, self.base, given=given, deadline=10)
 
     def protect(self, username: str, password: str) -> None:
         self.shares[self.case.share].update(username=username, password=password)

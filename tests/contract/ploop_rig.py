@@ -10,8 +10,8 @@ from typing import Any
 from mounts_rig import OnToyHost, tree
 from virtuozzo_rig import SETTINGS, connection
 
-from moorline.backends.ploop import Ploop
-from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends import mountpoint
+from moorline.backends.virtuozzo import FileOrPloop, Virtuozzo
 from moorline.errors import Failed
 from moorline.ports import Command, Output
 from moorline.testing.toy_host import ToyHost, ToyShare
@@ -46,19 +46,15 @@ class PloopRig(OnToyHost):
         """By the descriptor."""
         self.backend = self.make()
         self.c = self.backend.parse(self.good)
-        self.at = str(self.backend.mount_point(self.c))
+        self.at = f"{self.base}/{mountpoint.name('vzstorage', 'clu')}-ploop"
         self.name = Path(self.backend.link_name(self.c))
 
-    def make(self, host: Any = None, **more: Any) -> Virtuozzo:
-        commands = self.host.programs.get
-        return Virtuozzo(
-            host or self.host,
-            mount_point_base=self.base,
-            settings=SETTINGS,
-            configuration=self.configuration,
-            has_command=commands,
-            ploop=Ploop(host or self.host, names=self.names, has_command=commands, deadline=9),
-            **more,
+    def make(self, host: Any = None, **more: Any) -> FileOrPloop:
+        virtuozzo = Virtuozzo(
+            SETTINGS, configuration=self.configuration, has_command=self.host.programs.get
+        )
+        return virtuozzo.on(
+            host or self.host, mount_point_base=self.base, ploop_names=self.names, **more
         )
 
     def mount(self, host: ToyHost, command: Command) -> None:

@@ -24,6 +24,7 @@ from mounted_rig import (
 from mounts_rig import CLIENTS, tree
 
 from lab.fuse import daemon as fuse
+from moorline.backends.mounter import Mounter
 from moorline.errors import Failed, NotOurs
 from moorline.model import Broken, Foreign, Linked, Unlinked
 from moorline.ports import Command
@@ -92,7 +93,7 @@ class TestMountedOnLinux(BackendContract):
 @FAMILY
 def test_the_command_is_what_the_helper_takes(case: Case, base: Path) -> None:
     rig = ToyRig(case, base)
-    rig.backend = case.backend(rig.host, mount_point_base=base, mount_options="ro,x=1", deadline=7)
+    rig.backend = Mounter(rig.host, case.backend("ro,x=1"), base, deadline=7)
     connect(rig, rig.good)
     (command,) = rig.host.ran
     assert command.argv == (case.helper, case.share, rig.at, "-o", "ro,x=1")

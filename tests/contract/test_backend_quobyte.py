@@ -16,6 +16,7 @@ from mounts_rig import CLIENTS, OnFuse, OnToyHost
 from lab import standin
 from lab.fuse import daemon as fuse
 from lab.quobyte.cluster import Quobyte as Cluster
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux
@@ -82,7 +83,7 @@ class ToyRig(OnToyHost):
     def __init__(self, base: Path) -> None:
         self.base = base
         self.host = ToyHost({"mount.quobyte": self.client})
-        self.backend = Quobyte(self.host, mount_point_base=base)
+        self.backend = Mounter(self.host, Quobyte(), base)
         self.at = self.backend.link_name(self.backend.parse(GOOD))
 
     def client(self, host: ToyHost, command: Command) -> None:
@@ -126,7 +127,7 @@ class FuseRig(OnFuse):
             "an unsound qcow2": self.volume.connection("qcow2", "qcow2"),
         }
         self.host = Linux(look_deadline=1.5)
-        self.backend = Quobyte(self.host, mount_point_base=self.base, deadline=10)
+        self.backend = Mounter(self.host, Quobyte(), self.base, deadline=10)
         self.at = self.backend.link_name(self.backend.parse(self.good))
 
     def daemon(self, **control: Any) -> None:
@@ -243,7 +244,7 @@ def test_stacked_mounts_go_one_by_one(fuse_rig: FuseRig) -> None:
 @pytest.mark.lab
 def test_a_mount_command_that_hangs_is_killed_and_uncertain(fuse_rig: FuseRig) -> None:
     fuse_rig.volume.command(hang=True)
-    hasty = Quobyte(fuse_rig.host, mount_point_base=fuse_rig.base, deadline=0.3)
+    hasty = Mounter(fuse_rig.host, Quobyte(), fuse_rig.base, deadline=0.3)
     with pytest.raises(Uncertain):
         hasty.connect(parsed(fuse_rig))
     assert fuse_rig.world() == ([], [])
@@ -312,7 +313,7 @@ def test_the_client_runs_as_the_mount_user(
     # The checkout may lie where nobody else can go.
     reachable = shutil.copytree(CLIENTS.parent, fuse_rig.base.parent / "reachable/lab")
     monkeypatch.setenv("PATH", str(reachable / CLIENTS.name), prepend=os.pathsep)
-    backend = Quobyte(fuse_rig.host, mount_point_base=fuse_rig.base, mount_user="nobody")
+    backend = Mounter(fuse_rig.host, Quobyte(), fuse_rig.base, user="nobody")
     with pytest.raises(Failed):  # without fusermount it cannot mount, but it notes who it is
         backend.connect(parsed(fuse_rig))
     assert [call["uid"] for call in fuse_rig.cluster.calls()] == [65534]
@@ -321,12 +322,8 @@ def test_the_client_runs_as_the_mount_user(
 
 def test_the_command_is_what_the_client_takes(tmp_path: Path) -> None:
     rig = ToyRig(tmp_path)
-    backend = Quobyte(
-        rig.host,
-        mount_point_base=tmp_path,
-        client_cfg=Path("/etc/quobyte/client.cfg"),
-        mount_user="nobody",
-        deadline=7,
+    backend = Mounter(
+        rig.host, Quobyte(Path("/etc/quobyte/client.cfg")), tmp_path, user="nobody", deadline=7
     )
     backend.connect(backend.parse(GOOD))
     (command,) = rig.host.ran

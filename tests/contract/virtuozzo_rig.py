@@ -10,7 +10,7 @@ from typing import Any
 from mounts_rig import OnFuse, OnToyHost
 
 from lab.virtuozzo.cluster import Virtuozzo as Lab
-from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends.virtuozzo import FileOrPloop, Virtuozzo
 from moorline.backends.virtuozzo_settings import MountSettings
 from moorline.errors import Failed
 from moorline.host.linux import Linux
@@ -83,15 +83,11 @@ class ToyRig(OnToyHost):
         self.passwords: list[str] = []
         self.refusals = 0
 
-    def make(self, **more: Any) -> Virtuozzo:
-        how = {"settings": SETTINGS, **more}
-        return Virtuozzo(
-            self.host,
-            mount_point_base=self.base,
-            configuration=self.configuration,
-            has_command=self.host.programs.get,
-            **how,
+    def make(self, settings: MountSettings = SETTINGS) -> FileOrPloop:
+        virtuozzo = Virtuozzo(
+            settings, configuration=self.configuration, has_command=self.host.programs.get
         )
+        return virtuozzo.on(self.host, mount_point_base=self.base)
 
     @property
     def kept(self) -> Path:
@@ -149,14 +145,9 @@ class FuseRig(OnFuse):
         self.backend = self.make()
         self.at = self.backend.link_name(self.backend.parse(self.good))
 
-    def make(self, deadline: float = 10, given: Mapping[str, Path] | None = None) -> Virtuozzo:
-        return Virtuozzo(
-            self.host,
-            mount_point_base=self.base,
-            settings=SETTINGS,
-            configuration=self.etc,
-            given=given,
-            deadline=deadline,
+    def make(self, deadline: float = 10, given: Mapping[str, Path] | None = None) -> FileOrPloop:
+        return Virtuozzo(SETTINGS, configuration=self.etc).on(
+            self.host, mount_point_base=self.base, given=given, deadline=deadline
         )
 
     @property

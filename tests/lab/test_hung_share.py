@@ -239,6 +239,7 @@ def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> N
 
 
 def test_a_mount_command_that_hangs_is_killed_at_its_deadline(scene: Scene, guest: Guest) -> None:
+    from moorline.backends.mounter import Mounter
     from moorline.backends.quobyte import Quobyte
     from moorline.errors import Uncertain
     from moorline.host.linux import Linux
@@ -247,7 +248,7 @@ def test_a_mount_command_that_hangs_is_killed_at_its_deadline(scene: Scene, gues
     info = json.loads(volume.connection.read_text())
     linux = Linux()
     base = scene.directory / "moorline/mnt"
-    backend = Quobyte(linux, mount_point_base=base, deadline=1.0)
+    backend = Mounter(linux, Quobyte(), base, deadline=1.0)
     connection = backend.parse(info)
     scene.share.command(hang=True)
     start = time.monotonic()

@@ -17,6 +17,7 @@ from scene import Scene
 from siege import ID, OUTSIDE, Siege, siege
 
 from lab.guest import Guest, digest, pattern
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.host.linux import Linux
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
@@ -263,7 +264,7 @@ def test_a_name_that_is_changed_after_the_check_is_not_followed(siege: Siege) ->
     (share / "base").write_bytes(pattern("base", 1 << 20))
     qcow2(share, "-b", "base", "-F", "raw")
     looks = Linux(look_deadline=5)
-    backend = Quobyte(looks, mount_point_base=scene.mount_point().parent)
+    backend = Mounter(looks, Quobyte(), scene.mount_point().parent)
     source = backend.verify(backend.parse(siege.data(format="qcow2")))
     looks.close()
     qcow2(share, "-b", OUTSIDE, "-F", "raw")

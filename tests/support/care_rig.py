@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moorline.api import Moorline
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
@@ -162,7 +163,7 @@ class Scene:
         )
 
     def _backends(self, host: Host) -> dict[str, Quobyte]:
-        return {"quobyte": Quobyte(host, mount_point_base=self.base)}
+        return {"quobyte": Mounter(host, Quobyte(), self.base)}
 
     def connection(self, name: str = "a") -> dict[str, Any]:
         data = {"export": "reg/vol", "name": name, "format": "raw", "volume_id": f"vol-{name}"}

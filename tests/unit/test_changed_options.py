@@ -11,9 +11,9 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, Nfs, Smbfs
-from moorline.backends.ploop import Ploop
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
-from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends.virtuozzo import FileOrPloop, Virtuozzo
 from moorline.backends.virtuozzo_settings import MountSettings
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
@@ -66,29 +66,22 @@ class Scene:
         at = self.directory / base
         backend: Any
         if self.kind == "quobyte":
-            backend = Quobyte(self.host, mount_point_base=at, **options)
+            backend = Mounter(self.host, Quobyte(), at, **options)
         elif self.kind == "vzstorage":
             backend = self._virtuozzo(at, **options)
         else:
             kinds: dict[str, type[Mounted]] = {c.kind: c for c in (Nfs, Smbfs, GlusterFs)}
-            backend = kinds[self.kind](self.host, mount_point_base=at, **options)
+            backend = Mounter(self.host, kinds[self.kind](), at, **options)
         hypervisor = ToyHypervisor(self.rig.world)
         backends = {self.kind: backend}
         reconciler = Reconciler(self.rig.records, backends, hypervisor, Locks(patience=1.0))
         return Moorline(self.rig.records, reconciler, hypervisor, environment=bare())
 
-    def _virtuozzo(self, at: Path, **options: Any) -> Virtuozzo:
+    def _virtuozzo(self, at: Path, **options: Any) -> FileOrPloop:
         commands = self.host.programs.get
         names = self.directory / "dev"
-        return Virtuozzo(
-            self.host,
-            mount_point_base=at,
-            settings=_SETTINGS,
-            configuration=self.directory / "etc",
-            has_command=commands,
-            ploop=Ploop(self.host, names=names, has_command=commands, deadline=9),
-            **options,
-        )
+        virtuozzo = Virtuozzo(_SETTINGS, configuration=self.directory / "etc", has_command=commands)
+        return virtuozzo.on(self.host, mount_point_base=at, ploop_names=names, **options)
 
     def attach(self, moorline: Moorline, level: Level = Level.ATTACHED) -> None:
         data = {"export": self.share, "name": DISK, "format": self.format, "volume_id": "v1"}
@@ -207,7 +200,7 @@ def test_what_is_mounted_at_the_old_place_now_is_left_alone(scene: Scene) -> Non
 
 
 def test_an_image_on_gpfs_lies_where_it_lay() -> None:
-    narrow = Gpfs(ToyHost(), bases=[Path("/gpfs/fs1/cinder"), Path("/gpfs/fs1")])
+    narrow = Gpfs.from_options(ToyHost(), {"gpfs_mount_point_base": "/gpfs/fs1/cinder, /gpfs/fs1"})
     data = {"name": DISK, "device_path": "/gpfs/fs1/cinder/disk"}
     c = narrow.parse({"driver_volume_type": "gpfs", "data": data})
     there = narrow.at(c, LinkName("/gpfs/fs1"))

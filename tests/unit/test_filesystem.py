@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte, QuobyteFile
 from moorline.errors import Busy, Failed, NotOurs, Uncertain
 from moorline.model import Broken, Foreign, Linked, Unknown, Unlinked
@@ -52,7 +53,7 @@ class ScriptedHost(ToyHost):
 @dataclass
 class Stage:
     host: ScriptedHost
-    backend: Quobyte
+    backend: Mounter[QuobyteFile]
     connection: QuobyteFile
     at: str
 
@@ -80,7 +81,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     host = ScriptedHost()
-    backend = Quobyte(host, mount_point_base=tmp_path / "mnt")
+    backend = Mounter(host, Quobyte(), tmp_path / "mnt")
     (tmp_path / "mnt").mkdir()
     connection = backend.parse(CONNECTION)
     stage = Stage(host, backend, connection, backend.link_name(connection))
@@ -251,7 +252,7 @@ def test_two_commands_at_once_are_refused_by_the_hold(stage: Stage) -> None:
 
 def test_a_base_that_cannot_be_used_failed(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    backend = Quobyte(stage.host, mount_point_base=tmp_path / "file")
+    backend = Mounter(stage.host, Quobyte(), tmp_path / "file")
     with pytest.raises((Failed, NotOurs)):
         backend.connect(stage.connection)
     assert stage.host.ran == []
@@ -259,7 +260,7 @@ def test_a_base_that_cannot_be_used_failed(stage: Stage, tmp_path: Path) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_the_mount_point_belongs_to_who_mounts(stage: Stage, tmp_path: Path) -> None:
-    backend = Quobyte(stage.host, mount_point_base=tmp_path / "mnt", mount_user="nobody")
+    backend = Mounter(stage.host, Quobyte(), tmp_path / "mnt", user="nobody")
     backend.connect(stage.connection)
     st = Path(stage.at).stat()
     assert (st.st_uid, st.st_mode & 0o777) == (65534, 0o700)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from moorline.backends.mounted import GlusterFs, Nfs, Smbfs
+from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.core.admission import Admission
 from moorline.core.locks import Locks
@@ -34,10 +35,10 @@ class Scene:
     def configure(self, base: str) -> None:
         host, at = ToyHost(), Path(base)
         backends = (
-            Quobyte(host, mount_point_base=at),
-            Nfs(host, mount_point_base=at),
-            Smbfs(host, mount_point_base=at),
-            GlusterFs(host, mount_point_base=at),
+            Mounter(host, Quobyte(), at),
+            Mounter(host, Nfs(), at),
+            Mounter(host, Smbfs(), at),
+            Mounter(host, GlusterFs(), at),
         )
         self.backends: dict[str, Any] = {backend.kind: backend for backend in backends}
         hypervisor = ToyHypervisor(self.rig.world)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, Nfs, Smbfs
+from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, MountedFile, Nfs, Smbfs
+from moorline.backends.mounter import Mounter
 from moorline.errors import Refused
 from moorline.model import ImageFile
 from moorline.ports import Mount
@@ -17,13 +18,13 @@ from moorline.testing.toy_host import ToyHost
 MNT = Path("/mnt")
 
 
-def make(backend: type[Mounted], **values: str) -> Mounted:
+def make(backend: type[Mounted], **values: str) -> Mounter[MountedFile]:
     defaults = {option.name: option.default for option in backend.options}
     base = {f"{backend.kind}_mount_point_base": "/mnt"}
     return backend.from_options(ToyHost(), {**defaults, **base, **values})
 
 
-def parse(backend: Mounted, export: str, **more: Any) -> Any:
+def parse(backend: Mounter[MountedFile], export: str, **more: Any) -> Any:
     data = {"export": export, "name": "volume-1", "format": "raw", **more}
     return backend.parse({"driver_volume_type": backend.kind, "data": data})
 
@@ -68,13 +69,16 @@ def test_mounts_are_told_by_type_and_source(
     made = make(backend)
     c = parse(made, "//filer/a/b" if backend is Smbfs else "filer:/a/b")
     mount = Mount(1, source, "/mnt/x", fstype, "0:1", True)
-    assert made.is_mount_of(c, mount) is expected
+    assert made.file_system.is_mount_of(c, mount) is expected
 
 
 def test_connections_add_the_options_that_are_harmless() -> None:
     nfs = make(Nfs, nfs_mount_options="nosuid,timeo=600")
     c = parse(nfs, "filer:/a", options="-o vers=4.1,nconnect=4,ro")
-    assert nfs.mount_command(c, MNT)[3:] == ("-o", "nosuid,timeo=600,vers=4.1,nconnect=4,ro")
+    assert nfs.file_system.mount_command(c, MNT)[3:] == (
+        "-o",
+        "nosuid,timeo=600,vers=4.1,nconnect=4,ro",
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_smb_every_spelling_of_a_credential_is_kept_out_of_the_command() -> None
     smb = make(Smbfs)
     c = parse(smb, "//filer/a", options="user=eve,PASS=geheim,workgroup=lab,seal")
     assert c.credentials.reveal() == {"username": "eve", "password": "geheim", "domain": "lab"}
-    assert smb.mount_command(c, MNT)[3:] == ("-o", "seal,credentials=/mnt.credentials")
+    assert smb.file_system.mount_command(c, MNT)[3:] == ("-o", "seal,credentials=/mnt.credentials")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_gpfs_url() -> None:
 
 def test_libvirt_may_label_what_it_knows_to_be_shared() -> None:
     nfs = make(Nfs)
-    assert nfs.source(parse(nfs, "filer:/a"), MNT) == ImageFile(MNT, "raw")
+    assert nfs.file_system.source(parse(nfs, "filer:/a"), MNT) == ImageFile(MNT, "raw")
 
 
 @pytest.mark.parametrize("kind", ["nfs", "smbfs", "glusterfs", "gpfs", "vzstorage"])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.backends.quobyte import Quobyte
+from moorline.backends.mounter import Mounter
+from moorline.backends.quobyte import Quobyte, QuobyteFile
 from moorline.errors import Refused
 from moorline.model import Caching, ImageFile, Linked
 from moorline.ports import Mount
@@ -20,8 +21,8 @@ BASE = Path("/srv/moorline/mnt")
 
 
 @pytest.fixture(scope="module")
-def quobyte() -> Quobyte:
-    return Quobyte(ToyHost(), mount_point_base=BASE)
+def quobyte() -> Mounter[QuobyteFile]:
+    return Mounter(ToyHost(), Quobyte(), BASE)
 
 
 def connection(**data: Any) -> dict[str, Any]:
@@ -46,13 +47,13 @@ CINDER_FLAT = {
 }
 
 
-def test_cinders_attachments_api_is_understood(quobyte: Quobyte) -> None:
+def test_cinders_attachments_api_is_understood(quobyte: Mounter[QuobyteFile]) -> None:
     parsed = quobyte.parse(CINDER_FLAT)
     assert (parsed.quobyte_volume, parsed.name, parsed.format) == ("vol", "volume-3f2a", "qcow2")
     assert (parsed.registries, parsed.volume) == (("127.0.0.1",), "3f2a")
 
 
-def test_novas_nested_connection_is_understood(quobyte: Quobyte) -> None:
+def test_novas_nested_connection_is_understood(quobyte: Mounter[QuobyteFile]) -> None:
     parsed = quobyte.parse({**connection(export="quobyte://a,b/vol"), "serial": "3f2a"})
     assert (parsed.registries, parsed.volume) == (("a", "b"), "3f2a")
 
@@ -64,16 +65,18 @@ def test_novas_nested_connection_is_understood(quobyte: Quobyte) -> None:
         *("[2001:db8::1]", "[2001:db8::1]:7861", "_quobyte._tcp.example.com", "r-1"),
     ],
 )
-def test_registries(quobyte: Quobyte, registry: str) -> None:
+def test_registries(quobyte: Mounter[QuobyteFile], registry: str) -> None:
     assert quobyte.parse(connection(export=f"{registry}/vol")).registries == (registry,)
 
 
-def test_ids_that_are_none_are_not_taken(quobyte: Quobyte) -> None:
+def test_ids_that_are_none_are_not_taken(quobyte: Mounter[QuobyteFile]) -> None:
     for odd in ("", "a b", "x" * 65, 7, None, "../x"):
         assert quobyte.parse(connection(volume_id=odd)).volume is None
 
 
-def test_the_mount_point_does_not_depend_on_spelling_or_credentials(quobyte: Quobyte) -> None:
+def test_the_mount_point_does_not_depend_on_spelling_or_credentials(
+    quobyte: Mounter[QuobyteFile],
+) -> None:
     spellings = [
         connection(),
         connection(export="quobyte://REG2,reg1/vol"),
@@ -88,13 +91,13 @@ def test_the_mount_point_does_not_depend_on_spelling_or_credentials(quobyte: Quo
     assert "vol" in name, "a person sees which it is"
 
 
-def test_mount_points_of_different_shares_differ(quobyte: Quobyte) -> None:
+def test_mount_points_of_different_shares_differ(quobyte: Mounter[QuobyteFile]) -> None:
     exports = ["reg1/vol", "reg1/vol2", "reg2/vol", "reg1:7861/vol", "reg1,reg2/vol", "reg1/Vol"]
     names = {quobyte.link_name(quobyte.parse(connection(export=each))) for each in exports}
     assert len(names) == len(exports)
 
 
-def test_a_typed_url(quobyte: Quobyte) -> None:
+def test_a_typed_url(quobyte: Mounter[QuobyteFile]) -> None:
     given_ = quobyte.from_url("quobyte://reg1,reg2:7861/vol/dir/disk.qcow2", "qcow2")
     parsed = quobyte.parse(given_)
     assert parsed.registries == ("reg1", "reg2:7861")
@@ -108,17 +111,17 @@ def test_a_typed_url(quobyte: Quobyte) -> None:
         *("quobyte://reg/vol/../x", "quobyte://reg/vol//x", "nfs://reg/vol/x", "reg/vol/x", ""),
     ],
 )
-def test_odd_urls_are_refused(quobyte: Quobyte, url: str) -> None:
+def test_odd_urls_are_refused(quobyte: Mounter[QuobyteFile], url: str) -> None:
     with pytest.raises(Refused):
         quobyte.from_url(url, "raw")
 
 
-def test_a_typed_format_is_not_guessed_from_the_name(quobyte: Quobyte) -> None:
+def test_a_typed_format_is_not_guessed_from_the_name(quobyte: Mounter[QuobyteFile]) -> None:
     with pytest.raises(Refused, match="format"):
         quobyte.from_url("quobyte://reg/vol/disk.qcow2", None)
 
 
-def test_a_missing_format_is_not_guessed_either(quobyte: Quobyte) -> None:
+def test_a_missing_format_is_not_guessed_either(quobyte: Mounter[QuobyteFile]) -> None:
     with pytest.raises(Refused, match="does not say the format"):
         quobyte.parse(connection(format=None))
 
@@ -137,7 +140,7 @@ FIELDS = st.sampled_from(
 def test_nothing_crashes_the_parser(
     whole: Any, outer: dict[str, Any], data: dict[str, Any]
 ) -> None:
-    quobyte = Quobyte(ToyHost(), mount_point_base=BASE)
+    quobyte = Mounter(ToyHost(), Quobyte(), BASE)
     for odd in (whole, {**connection(), **outer}, connection(**data), {**CINDER_FLAT, **data}):
         with suppress(Refused):
             assert quobyte.parse(odd).share.endswith("/vol") or "export" in data
@@ -148,7 +151,7 @@ PIECES = st.sampled_from(["..", ".", "/", "a", "-o", "\0", "\n", "\\", "reg", ",
 
 @given(st.lists(PIECES, max_size=8).map("".join), st.lists(PIECES, max_size=6).map("".join))
 def test_nova_defect_5_no_name_escapes_its_link(name: str, export: str) -> None:
-    quobyte = Quobyte(ToyHost(), mount_point_base=BASE)
+    quobyte = Mounter(ToyHost(), Quobyte(), BASE)
     for odd in (connection(name=name), connection(export=export), connection(export=f"r/{export}")):
         try:
             parsed = quobyte.parse(odd)
@@ -158,12 +161,12 @@ def test_nova_defect_5_no_name_escapes_its_link(name: str, export: str) -> None:
         assert at.parent == BASE
         assert not {"..", "."} & set(parsed.name.split("/"))
         assert (at / parsed.name).is_relative_to(at)
-        share = quobyte.mount_command(parsed, Path(at))[2]
+        share = quobyte.file_system.mount_command(parsed, Path(at))[2]
         assert not share.startswith("-")
         assert share.isprintable()
 
 
-def test_a_long_odd_export_is_refused_at_once(quobyte: Quobyte) -> None:
+def test_a_long_odd_export_is_refused_at_once(quobyte: Mounter[QuobyteFile]) -> None:
     for odd in ("a" * 4000 + "!/vol", "a." * 2000 + "/vol", "a" * 10**6):
         with pytest.raises(Refused):
             quobyte.parse(connection(export=odd))
@@ -187,15 +190,15 @@ def test_a_long_odd_export_is_refused_at_once(quobyte: Quobyte) -> None:
     ],
 )
 def test_mounts_of_all_clients_are_recognised(
-    quobyte: Quobyte, fstype: str, source: str, ours: bool
+    quobyte: Mounter[QuobyteFile], fstype: str, source: str, ours: bool
 ) -> None:
     mount = Mount(1, source, "/x", fstype, "0:1", shared=True)
-    assert quobyte.is_mount_of(quobyte.parse(connection()), mount) is ours
+    assert quobyte.file_system.is_mount_of(quobyte.parse(connection()), mount) is ours
 
 
 def test_the_page_cache_is_bypassed(tmp_path: Path) -> None:
     host = ToyHost()
-    quobyte = Quobyte(host, mount_point_base=tmp_path)
+    quobyte = Mounter(host, Quobyte(), tmp_path)
     parsed = quobyte.parse(connection())
     at = quobyte.link_name(parsed)
     host.mount("quobyte@reg1/vol", at, "fuse.quobyte", ToyShare())
@@ -209,7 +212,7 @@ def test_options_are_read_under_novas_names() -> None:
     values |= {"quobyte_mount_point_base": "/srv/mnt", "quobyte_client_cfg": "/etc/q.cfg"}
     quobyte = Quobyte.from_options(ToyHost(), values)
     parsed = quobyte.parse(connection())
-    assert quobyte.mount_command(parsed, Path("/m"))[-2:] == ("-c", "/etc/q.cfg")
+    assert quobyte.file_system.mount_command(parsed, Path("/m"))[-2:] == ("-c", "/etc/q.cfg")
     assert quobyte.link_name(parsed).startswith("/srv/mnt/")
 
 
@@ -239,7 +242,7 @@ def test_a_mount_that_nova_made_is_ours_to_unmount(tmp_path: Path) -> None:
     assert host.mounts() == []
 
 
-def mounted(text: str) -> Quobyte:
+def mounted(text: str) -> Mounter[QuobyteFile]:
     """A back end whose operator mounts volumes as *text* says."""
     values = {option.name: option.default for option in Quobyte.options}
     values |= {"quobyte_mount_point_base": "/srv/mnt", "quobyte_mounted": text}

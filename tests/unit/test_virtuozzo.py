@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.backends.virtuozzo import Virtuozzo
+from moorline.backends.virtuozzo import FileOrPloop, Virtuozzo
 from moorline.backends.virtuozzo_settings import MountSettings, settings_of
 from moorline.errors import Refused
-from moorline.model import Caching, ImageFile
+from moorline.model import Caching, ImageFile, Linked
 from moorline.ports import Mount
 from moorline.secret import Secret
-from moorline.testing.toy_host import ToyHost
+from moorline.testing.toy_host import ToyHost, ToyShare
 
-BACKEND = Virtuozzo(ToyHost(), mount_point_base=Path("/mnt"), has_command="vstorage-mount".__eq__)
+VIRTUOZZO = Virtuozzo(has_command="vstorage-mount".__eq__)
+BACKEND = VIRTUOZZO.on(ToyHost(), mount_point_base=Path("/mnt"))
 PASSWORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
 
 
@@ -98,7 +99,7 @@ def test_shares_are_read_to_their_last_character_or_refused(export: str) -> None
 def test_vz_defect_1_the_password_shows_nowhere() -> None:
     c = parse("mds1:/clu:geheim")
     assert c.password == Secret("geheim")
-    shown = [repr(c), str(c), BACKEND.link_name(c), *BACKEND.mount_command(c, Path("/mnt/x"))]
+    shown = [repr(c), str(c), BACKEND.link_name(c), *VIRTUOZZO.mount_command(c, Path("/mnt/x"))]
     assert not [text for text in shown if "geheim" in text]
 
 
@@ -109,18 +110,16 @@ def test_vz_defect_2_the_path_follows_from_the_cluster_alone() -> None:
 
 
 def test_a_ploop_image_has_a_device_and_a_mount_apart() -> None:
-    c, raw = parse("clu", format="ploop"), parse("clu")
+    c = parse("clu", format="ploop")
     assert BACKEND.link_name(c) != BACKEND.link_name(parse("clu", name="b", format="ploop"))
     assert BACKEND.link_name(c).startswith("/dev/moorline/clu-")
-    assert BACKEND.mount_point(c) not in (BACKEND.mount_point(raw), Path(BACKEND.link_name(c)))
+    assert BACKEND.link_name(c) != BACKEND.link_name(parse("clu"))
 
 
 def test_a_mount_apart_has_a_log_and_a_cache_of_its_own() -> None:
     settings = MountSettings(log="/log/%(cluster_name)s/a.gz", cache="/ssd/c")
-    backend = Virtuozzo(
-        ToyHost(), mount_point_base=Path("/mnt"), settings=settings, has_command=str
-    )
-    words = backend.mount_command(parse("clu", format="ploop"), Path("/at"))
+    virtuozzo = Virtuozzo(settings, has_command=str)
+    words = virtuozzo.mount_command(parse("clu", format="ploop"), Path("/at"))
     assert words[words.index("-l") + 1] == "/log/clu/ploop-a.gz"
     assert words[words.index("-C") + 1] == "/ssd/ploop-c"
 
@@ -148,11 +147,11 @@ def test_the_name_of_a_ploop_image_has_no_spaces() -> None:
 )
 def test_mounts_are_told_by_type_and_cluster(fstype: str, source: str, expected: bool) -> None:
     mount = Mount(1, source, "/mnt/x", fstype, "0:1", True)
-    assert BACKEND.is_mount_of(parse("clu"), mount) is expected
+    assert VIRTUOZZO.is_mount_of(parse("clu"), mount) is expected
 
 
 def test_libvirt_must_not_change_the_owner_of_images() -> None:
-    source = BACKEND.source(parse("clu"), Path("/mnt/x"))
+    source = VIRTUOZZO.source(parse("clu"), Path("/mnt/x"))
     assert source == ImageFile(Path("/mnt/x"), "raw", Caching.WRITEBACK, relabel=False)
 
 
@@ -190,9 +189,9 @@ def test_bad_urls_are_refused_and_passwords_not_quoted(url: str) -> None:
 VALUES = {option.name: option.default for option in Virtuozzo.options}
 
 
-def from_options(**values: str) -> Virtuozzo:
+def from_options(host: ToyHost | None = None, **values: str) -> FileOrPloop:
     base = {"vzstorage_mount_point_base": "/mnt"}
-    return Virtuozzo.from_options(ToyHost(), {**VALUES, **base, **values})
+    return Virtuozzo.from_options(host or ToyHost(), {**VALUES, **base, **values})
 
 
 def command(**values: str) -> tuple[str, ...]:
@@ -259,14 +258,22 @@ def test_unusable_settings_are_refused(values: dict[str, str]) -> None:
     [("writeback", Caching.WRITEBACK), ("none", Caching.DIRECT), ("default", Caching.DEFAULT)],
 )
 def test_the_cache_policy_is_an_option(value: str, cache: Caching) -> None:
-    source = from_options(vzstorage_disk_cache=value).source(parse("clu"), Path("/mnt/x"))
-    assert source.caching is cache
+    host = ToyHost()
+    backend = from_options(host, vzstorage_disk_cache=value)
+    at = backend.link_name(parse("clu"))
+    host.mount("vstorage://clu", at, "fuse.vstorage", ToyShare())
+    link = backend.inspect(parse("clu"))
+    assert link == Linked(ImageFile(Path(at, "volume-1"), "raw", cache, relabel=False))
 
 
 def test_a_cluster_that_nova_mounted_is_mounted_there() -> None:
-    backend = from_options(vzstorage_mount_points="clu=/nova/mnt/5c37")
-    assert backend.link_name(parse("clu:pw")) == "/nova/mnt/5c37"
-    assert not backend.is_given(parse("clu"))
+    host, at = ToyHost(), "/nova/mnt/5c37"
+    backend = from_options(host, vzstorage_mount_points=f"clu={at}")
+    assert backend.link_name(parse("clu:pw")) == at
+    host.mount("vstorage://clu", at, "fuse.vstorage", ToyShare())
+    link = backend.inspect(parse("clu"))
+    assert isinstance(link, Linked)
+    assert not link.given
 
 
 def test_clusters_that_the_operator_mounts() -> None:

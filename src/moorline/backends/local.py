@@ -13,6 +13,7 @@ from moorline.backends import images
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
 from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.host_use import HostUse
+from moorline.backends.mounting import covering
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -207,8 +208,7 @@ def _is_within(directory: Path, mounts: Sequence[Mount], path: Path, mount: Moun
 
     A directory deep in our state may be mounted elsewhere, alone.
     """
-    over = [each for each in mounts if directory.is_relative_to(each.target)]
-    its = max(reversed(over), key=lambda each: len(each.target), default=None)
+    its = covering(mounts, directory)
     if its is None or its.device != mount.device or not path.is_relative_to(mount.target):
         return False
     real = Path(mount.root) / path.relative_to(mount.target)

@@ -1,18 +1,17 @@
 """File systems that ``mount.TYPE`` mounts, or the operator: NFS, SMB, GlusterFS, GPFS.
 
-The recipe is :mod:`moorline.backends.filesystem`'s; here are the facts of each.
+The recipe is :mod:`moorline.backends.mounter`'s; here are the facts of each.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from moorline.backends.connection_info import (
     ConnectionInfo,
@@ -22,11 +21,12 @@ from moorline.backends.connection_info import (
     server_name,
     typed,
 )
-from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.backends.filesystem import FileOnShare, FileSystem
+from moorline.backends.mounter import Mounter
+from moorline.backends.mounting import MountPoint
 from moorline.errors import Failed, Refused
 from moorline.model import Format, LinkName
 from moorline.ports import Host, Mount, Option, Values
-from moorline.ports.inspection import Finding
 from moorline.secret import Secret
 
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
@@ -64,11 +64,10 @@ class MountedFile(FileOnShare):
     credentials: Secret[Mapping[str, str]] | None = None
 
 
-class Mounted(MountedFileSystem[MountedFile]):
+class Mounted(FileSystem[MountedFile]):
     """A file system of which ``mount.TYPE SHARE DIRECTORY -o OPTIONS`` makes mounts.
 
-    *mount_options*: for every mount; a connection can add those that are in
-    ``taken``. *deadline*: seconds that a mount or umount command has.
+    *mount_options*: for every mount; a connection can add those that are in ``taken``.
     """
 
     taken: ClassVar[frozenset[str]] = frozenset()
@@ -77,40 +76,27 @@ class Mounted(MountedFileSystem[MountedFile]):
     """The command that mounts."""
     types: ClassVar[frozenset[str]]
     """Its mounts' types in the mount table."""
+    options: ClassVar[Sequence[Option]]
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        mount_point_base: Path,
-        mount_options: str = "",
-        given: Mapping[str, Path] | None = None,
-        deadline: float = 60.0,
-    ) -> None:
-        named = {self.canonical(share): path for share, path in (given or {}).items()}
-        super().__init__(host, mount_point_base, deadline=deadline, given=named)
+    def __init__(self, mount_options: str = "") -> None:
         if mount_options.startswith("-") or not mount_options.isprintable():
             raise Refused(
                 f"{self.kind}_mount_options is not a list like ro,vers=4.1", hint="without -o"
             )
         self._mount_options = mount_options
-        self.clients = [self.helper] if self.helper else []
 
     @classmethod
-    def from_options(cls, host: Host, values: Values) -> Self:
-        return cls(
+    def from_options(cls, host: Host, values: Values) -> Mounter[MountedFile]:
+        return Mounter(
             host,
-            mount_point_base=Path(values[f"{cls.kind}_mount_point_base"]),
-            mount_options=values[f"{cls.kind}_mount_options"],
+            cls(values[f"{cls.kind}_mount_options"]),
+            Path(values[f"{cls.kind}_mount_point_base"]),
+            deadline=60.0,
             given=given_mounts(f"{cls.kind}_mounted", values[f"{cls.kind}_mounted"]),
         )
 
-    # --- the facts ---
-
-    @classmethod
-    @abstractmethod
-    def canonical(cls, share: str) -> str:
-        """A share as we write it. Raises Refused if it is none."""
+    def clients(self, *, given: bool) -> Sequence[str]:
+        return () if given or not self.helper else (self.helper,)
 
     def mounted_share(self, source: str) -> str:
         """The share that a source in the mount table tells; '' if none."""
@@ -118,8 +104,6 @@ class Mounted(MountedFileSystem[MountedFile]):
             return self.canonical(source)
         except Refused:
             return ""
-
-    # --- StorageBackend ---
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``KIND://HOST/SHARE/FILE`` to a connection; FILE is what follows the last slash."""
@@ -154,18 +138,13 @@ class Mounted(MountedFileSystem[MountedFile]):
     def claims(self, mount: Mount) -> bool:
         return mount.fstype in self.types
 
-    def diagnose(self) -> Sequence[Finding]:
-        # What the operator mounts needs no command of ours.
-        return [] if self._given else super().diagnose()
-
     def is_mount_of(self, c: MountedFile, mount: Mount) -> bool:
-        """Judge by the type and the source; what the operator mounts, by the type alone.
+        """Judge by the type and the source."""
+        return self.claims(mount) and self.mounted_share(mount.source) == c.share
 
-        He may have mounted it by another of the server's names.
-        """
-        if not self.claims(mount):
-            return False
-        return self.is_given(c) or self.mounted_share(mount.source) == c.share
+    def is_given_mount_of(self, c: MountedFile, mount: Mount) -> bool:
+        """By the type alone: the operator may have mounted it by another of the server's names."""
+        return self.claims(mount)
 
     def mount_command(self, c: MountedFile, at: Path) -> tuple[str, ...]:
         words = [self._mount_options, *self.wanted(c, at)]
@@ -271,15 +250,15 @@ class Smbfs(Mounted):
         named = [f"credentials={_credentials(at)}"] if c.credentials else []
         return [*super().wanted(c, at), *named]
 
-    def mount(self, c: MountedFile, at: Path) -> None:
+    def mount(self, c: MountedFile, point: MountPoint) -> None:
         if c.credentials is None:
-            super().mount(c, at)
+            super().mount(c, point)
             return
-        _write_credentials(_credentials(at), c.credentials)
+        _write_credentials(_credentials(point.at), c.credentials)
         try:
-            super().mount(c, at)
+            super().mount(c, point)
         finally:
-            self.tidy(at)
+            self.tidy(point.at)
 
     def tidy(self, at: Path) -> None:
         with suppress(OSError):
@@ -310,6 +289,7 @@ class Gpfs(Mounted):
     """
 
     kind: ClassVar[str] = "gpfs"
+    is_ours: ClassVar[bool] = False
     types: ClassVar[frozenset[str]] = frozenset({"gpfs"})
     options: ClassVar[Sequence[Option]] = (
         Option(
@@ -319,18 +299,15 @@ class Gpfs(Mounted):
         ),
     )
 
-    def __init__(self, host: Host, *, bases: Sequence[Path]) -> None:
-        super().__init__(
-            host, mount_point_base=Path("/"), given={str(base): base for base in bases}
-        )
-
-    def places(self) -> Sequence[Path]:
-        return []  # its own daemon mounts it
+    def __init__(self, bases: Sequence[Path]) -> None:
+        super().__init__()
+        self._bases = {str(base): base for base in bases}
 
     @classmethod
-    def from_options(cls, host: Host, values: Values) -> Self:
+    def from_options(cls, host: Host, values: Values) -> Mounter[MountedFile]:
         bases = filter(None, (b.strip() for b in values["gpfs_mount_point_base"].split(",")))
-        return cls(host, bases=[Path(absolute_path(base)) for base in bases])
+        gpfs = cls([Path(absolute_path(base)) for base in bases])
+        return Mounter(host, gpfs, Path("/"), given=gpfs._bases)
 
     @classmethod
     def canonical(cls, share: str) -> str:
@@ -352,7 +329,7 @@ class Gpfs(Mounted):
         info = ConnectionInfo(self.kind, connection)
         path = PurePosixPath(absolute_path(info.text("device_path", 4096)))
         info.refuse_options()
-        for base in sorted(self._given, key=len, reverse=True):
+        for base in sorted(self._bases, key=len, reverse=True):
             if path.is_relative_to(base) and path != PurePosixPath(base):
                 return MountedFile(
                     share=base,

@@ -1,87 +1,261 @@
-"""One mount at a mount point: what became of its client, and how it is taken away."""
+"""One mount point: what is there, how it is mounted, and how it is taken away."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from moorline.errors import Failed, MoorlineError
-from moorline.model import Broken, Client
-from moorline.ports import Command, Host, Mount
+from moorline.backends import mountpoint
+from moorline.errors import Failed, MoorlineError, NotOurs, Uncertain
+from moorline.model import Broken, Client, Foreign, Unknown, Unlinked
+from moorline.ports import Command, Host, IsIts, Mount, Root
+from moorline.secret import Secret
 
 _CUT_OFF = (errno.ENOTCONN, errno.ECONNABORTED)
 """What the kernel answers for a FUSE client that is gone; one that lives may answer it, too."""
+_DAEMON_EXIT_SECONDS = 2.0
+"""Seconds that a daemon has to end after its mount is gone, or a command that was killed."""
+
+Ill = Broken | Foreign | Unknown
 
 
-def topmost(host: Host, at: Path) -> Mount | None:
-    """The topmost mount at *at*."""
-    return next((m for m in reversed(host.mounts()) if m.target == str(at)), None)
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """The directory *at*, and a locked file beside it that tells of a mount command.
+
+    *is_its*: whether a mount, wherever it is, may be one that was made here. *ailment*: what the
+    root of a mount shows to be wrong with it; '' if it is well. *tidy* removes what mounting may
+    have left beside *at*. *deadline*: seconds that a command has. *user*: who mounts ('' is us).
+    """
+
+    host: Host
+    at: Path
+    is_its: IsIts
+    ailment: Callable[[Root], str]
+    tidy: Callable[[Path], None]
+    deadline: float
+    user: str = ""
+
+    # --- looks: None is a mount that works ---
+
+    def look(self) -> Ill | Unlinked | None:
+        """What is wrong with our mount here. Blocks for the look's deadline at most."""
+        mount = self.mounted()
+        if mount is None:
+            return self.look_beneath()
+        if not self.is_its(mount):
+            return Foreign(
+                f"another file system ({mount.fstype}, {mount.source}) is mounted at {self.at}"
+            )
+        return self.look_at(mount)
+
+    def look_within(self) -> Ill | Unlinked | None:
+        """The same of a mount of the operator's, of which *at* may also be a directory."""
+        mount = self._covering()
+        if mount is None or not self.is_its(mount):
+            if mount is not None and mount.target == str(self.at):
+                return Foreign(f"{self.at} is {mount.source} ({mount.fstype}), not the share")
+            return Unlinked()
+        return self.look_at(mount)
+
+    def look_at(self, mount: Mount) -> Ill | None:
+        """What is wrong with *mount*, on which the path lies."""
+        at = self.at
+        try:
+            root = self.host.root(at)
+        except Uncertain:
+            return Unknown(f"the share at {at} does not answer")
+        except OSError as e:
+            ill = self._broken(mount, e)
+            return ill if self._covering() == mount else self._changed()
+        if root.path != at:
+            return Foreign(f"{at} leads through a symbolic link to {root.path}")
+        if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
+            return Unknown(f"{at} does not lead to the mount that the mount table shows there")
+        if ailment := self.ailment(root):
+            return Broken(f"the mount at {at} is not sound: {ailment}")
+        return None
+
+    def look_beneath(self) -> Foreign | Unknown | Unlinked:
+        """What is there where nothing is mounted."""
+        at = self.at
+        if self.held():
+            why = f"a mount command for {at}, or the daemon that it left, still runs"
+            return Unknown(f"{why}{self._holders()}", hangs=False)
+        try:
+            empty = self.host.root(at, list=True).empty
+        except (FileNotFoundError, PermissionError):
+            return Unlinked()  # nothing there, or it is shut as we left it
+        except Uncertain as e:
+            return Unknown(f"it cannot be told whether {at} is empty: {e}")
+        except OSError as e:
+            return self._unless_mounted(Foreign(f"{at} cannot be used: {_said(e)}"))
+        if empty:
+            return Unlinked()
+        # Data that was written beneath a mount point would vanish under the mount.
+        return self._unless_mounted(
+            Foreign(f"nothing is mounted at {at}, yet it is not empty: move its content away")
+        )
+
+    def mounted(self) -> Mount | None:
+        """The topmost mount here."""
+        return next((m for m in reversed(self.host.mounts()) if m.target == str(self.at)), None)
+
+    def held(self) -> bool:
+        """Whether a command, or a client that it left, may mount here still.
+
+        A client whose mount lives on elsewhere has the file locked, and will not.
+        """
+        return self.host.held(self._lock) and not self.host.only_serves(
+            self._lock, self.at, self.is_its
+        )
+
+    # --- changes ---
+
+    def mount(self, make: Callable[[], object]) -> None:
+        """Prepare the directory and *make* the mount; what fails leaves nothing here."""
+        mountpoint.prepare(self.at, self.user)
+        # The next command has a file of its own, if clients have the old one that do not
+        # mount here. What cannot be removed is locked, which the command meets.
+        if self.host.held(self._lock) and not self.held():
+            self._unlock()
+        try:
+            make()
+        except MoorlineError:
+            self._clear()
+            raise
+
+    def run(
+        self, argv: tuple[str, ...], *, stdin: Secret[str] | None = None, outlives: bool = False
+    ) -> None:
+        """Run a command that is part of mounting here, one at a time even after a crash."""
+        hold = self._lock
+        self.host.run(
+            Command(argv, self.deadline, stdin=stdin, user=self.user, outlives=outlives, hold=hold)
+        )
+
+    def take_away(self) -> None:
+        """Unmount one layer, and remove the directory if that was the last; none is success.
+
+        Raises Failed (busy), Uncertain, NotOurs.
+        """
+        mount = self.mounted()
+        if mount is not None:
+            if not self.is_its(mount):
+                raise NotOurs(f"another file system ({mount.fstype}) is mounted at {self.at}")
+            self._unmount(mount)
+        elif self.held():
+            raise Uncertain(f"a mount command for {self.at} still runs{self._holders()}")
+        self._clear()
+
+    # --- how ---
+
+    @property
+    def _lock(self) -> Path:
+        return self.at.with_name(f"{self.at.name}.lock")
+
+    def _unlock(self) -> None:
+        with suppress(OSError):
+            self._lock.unlink()
+
+    def _holders(self) -> str:
+        """Who has the file locked, as the end of a sentence."""
+        holders = ", ".join(self.host.users_of(self._lock))
+        return f": {holders}" if holders else ""
+
+    def _covering(self) -> Mount | None:
+        return covering(self.host.mounts(), self.at)
+
+    def _changed(self) -> Unknown:
+        return Unknown(f"{self.at} changed while it was looked at")
+
+    def _unless_mounted(self, link: Foreign) -> Foreign | Unknown:
+        """*link*, unless somebody mounted, or is about to, where nothing was mounted."""
+        return self._changed() if self.mounted() is not None or self.held() else link
+
+    def _broken(self, mount: Mount, error: OSError) -> Broken:
+        """A mount of which a look met *error*: dead only if its client is seen to be gone."""
+        reason = f"the mount at {self.at} fails: {_said(error)}"
+        if error.errno not in _CUT_OFF:
+            return Broken(reason)
+        clients = self.host.clients(mount)
+        if clients is None:
+            return Broken(reason)
+        if not clients:
+            return Broken(f"{reason}; its client has ended", Client.GONE)
+        runs = f"its client, {', '.join(clients)}, still runs"
+        if self.host.has_ended(mount):
+            return Broken(f"{reason}: its connection has ended, but {runs}", Client.CUT_OFF)
+        return Broken(f"{reason}; {runs}", Client.ALIVE)
+
+    def _unmount(self, mount: Mount) -> None:
+        """Unmount *mount*, the topmost one. Raises Failed (busy), Uncertain.
+
+        Lazily only if somebody keeps it busy and it is dead: a lazy umount hides a mount
+        that guests still write through, but nobody writes through that one, and who starts
+        now needs its place.
+        """
+        # -c: resolving the path would ask a file system that may be dead.
+        argv = ("umount", "-c", str(self.at))
+        try:
+            try:
+                self.host.run(Command(argv, self.deadline))
+            except Failed:
+                if not (self._is_still(mount) and self._is_dead(mount)):
+                    raise
+                self.host.run(Command((*argv[:-1], "-l", argv[-1]), self.deadline))
+        except Failed as e:
+            if self._is_still(mount):
+                users = ", ".join(self.host.users_of(self.at))
+                by = f"; in use by {users}" if users else ""
+                raise Failed(f"{self.at} is still mounted: {e}{by}") from e
+        else:
+            if self._is_still(mount):
+                raise Failed(f"umount says that it unmounted {self.at}, which is still mounted")
+
+    def _is_still(self, mount: Mount) -> bool:
+        now = self.mounted()
+        return now is not None and now.id == mount.id
+
+    def _is_dead(self, mount: Mount) -> bool:
+        ill = self.look_at(mount)
+        return isinstance(ill, Broken) and ill.client is Client.GONE
+
+    def _clear(self) -> None:
+        """Remove what :meth:`mount` made, unless it is needed still or again.
+
+        Who removes a mount point takes away what other mount namespaces have mounted there
+        (rmdir(2) has done so since Linux 3.19), so it stays for them.
+        """
+        until = time.monotonic() + _DAEMON_EXIT_SECONDS
+        if self.mounted() is not None:
+            return
+        while self.held():
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.01)
+        self.tidy(self.at)
+        if not self.host.elsewhere(self.at):
+            mountpoint.remove(self.at)
+        self._unlock()
 
 
-def covering(host: Host, path: Path) -> Mount | None:
+def covering(mounts: Sequence[Mount], path: Path) -> Mount | None:
     """The mount on which *path* lies, by the mount table."""
     on_the_way = {str(path), *map(str, path.parents)}
-    mounts = [mount for mount in host.mounts() if mount.target in on_the_way]
+    over = [mount for mount in mounts if mount.target in on_the_way]
     # Of equally deep ones the last is on top.
-    return max(reversed(mounts), key=lambda mount: len(mount.target), default=None)
+    return max(reversed(over), key=lambda mount: len(mount.target), default=None)
 
 
-def said(error: OSError) -> str:
+def _said(error: OSError) -> str:
     """What a look at a mount met, in words."""
     text = error.strerror or str(error)
     if error.errno == errno.EACCES:
         return f"{text} (a FUSE mount of another user needs allow_other to be seen by us)"
     return text
-
-
-def broken(host: Host, at: Path, mount: Mount, error: OSError) -> Broken:
-    """A mount of which a look met *error*: dead only if its client is seen to be gone."""
-    reason = f"the mount at {at} fails: {said(error)}"
-    if error.errno not in _CUT_OFF:
-        return Broken(reason)
-    clients = host.clients(mount)
-    if clients is None:
-        return Broken(reason)
-    if not clients:
-        return Broken(f"{reason}; its client has ended", Client.GONE)
-    runs = f"its client, {', '.join(clients)}, still runs"
-    if host.has_ended(mount):
-        return Broken(f"{reason}: its connection has ended, but {runs}", Client.CUT_OFF)
-    return Broken(f"{reason}; {runs}", Client.ALIVE)
-
-
-def unmount(
-    host: Host, at: Path, mount: Mount, deadline: float, is_dead: Callable[[], bool]
-) -> None:
-    """Unmount *mount*, the topmost at *at*. Raises Failed (busy), Uncertain.
-
-    Lazily only if somebody keeps it busy and it *is dead*: a lazy umount hides a mount
-    that guests still write through, but nobody writes through that one, and who starts
-    now needs its place.
-    """
-    # -c: resolving the path would ask a file system that may be dead.
-    argv = ("umount", "-c", str(at))
-    try:
-        try:
-            host.run(Command(argv, deadline))
-        except Failed:
-            if not (_is_still(host, at, mount) and is_dead()):
-                raise
-            host.run(Command((*argv[:-1], "-l", argv[-1]), deadline))
-    except Failed as e:
-        if _is_still(host, at, mount):
-            raise _busy(host, at, e) from e
-    else:
-        if _is_still(host, at, mount):
-            raise Failed(f"umount says that it unmounted {at}, which is still mounted")
-
-
-def _is_still(host: Host, at: Path, mount: Mount) -> bool:
-    now = topmost(host, at)
-    return now is not None and now.id == mount.id
-
-
-def _busy(host: Host, at: Path, error: MoorlineError) -> Failed:
-    users = ", ".join(host.users_of(at))
-    return Failed(f"{at} is still mounted: {error}" + (f"; in use by {users}" if users else ""))

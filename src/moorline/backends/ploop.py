@@ -1,5 +1,8 @@
 """ploop: a disk image that is a directory, and that ``ploop mount`` makes a block device.
 
+Its link is stacked on another: the device, on a mount of the image's share that only such
+devices use, so that the kernel's list of devices tells whether that mount is used.
+
 Facts are those of ploop(8) and tools/ploop.c, https://github.com/OpenVZ/ploop.
 """
 
@@ -7,11 +10,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Generic
 
+from moorline.backends import mountpoint
+from moorline.backends.filesystem import F
+from moorline.backends.mounter import Mounter
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused
 from moorline.model import (
     BlockDevice,
@@ -21,10 +29,12 @@ from moorline.model import (
     Foreign,
     Link,
     Linked,
+    LinkName,
     Unknown,
     Unlinked,
 )
 from moorline.ports import Command, Host
+from moorline.ports.inspection import Found
 
 NAMES = Path("/dev/moorline")
 """Devices have random numbers, so guests know them by names of ours. A reboot takes
@@ -33,31 +43,108 @@ _LIST_DEADLINE_SECONDS = 5.0
 _LISTED = re.compile(r"(?P<device>\S+) +(?P<image>/\S+)(?: .*)?")
 
 
-class Ploop:
-    """The ploop devices of this host.
+class Ploop(Generic[F]):
+    """The part of :class:`moorline.ports.StorageBackend` that is different for ploop images.
 
-    *names*: the directory of the devices' names. *deadline*: seconds that
-    ``ploop mount`` and ``ploop umount`` have each.
+    *share* mounts for such images alone. *names*: the directory of the devices' names.
+    *deadline*: seconds that ``ploop mount`` and ``ploop umount`` have each.
     """
 
     def __init__(
         self,
         host: Host,
+        share: Mounter[F],
         *,
+        caching: Caching,
         names: Path = NAMES,
         has_command: Callable[[str], object] = shutil.which,
         deadline: float,
     ) -> None:
         self._host = host
+        self._share = share
+        self._caching = caching
         self._names = names
         self._has_command = has_command
         self._deadline = deadline
+        self._locks: dict[Path, threading.Lock] = {}
 
-    def name(self, name: str) -> Path:
-        """Where the device of the image *name* appears."""
-        return self._names / name
+    def at(self, c: F, link: LinkName) -> F:
+        """No option says what a device is called. Raises Refused, unless that is its name."""
+        raise Refused(f"{link} is no name of the device of {c.name} on {c.share}")
 
-    def demand(self, name: Path) -> None:
+    def link_name(self, c: F) -> LinkName:
+        """The device's name, which is ours."""
+        return LinkName(str(self._name(c)))
+
+    def inspect(self, c: F) -> Link:
+        """What is there of the image. What is half made is Broken: Unlinked is forgotten."""
+        c = self._placed(c)
+        mount = None if self._share.is_given(c) else self._share.mount_point(c)
+        return self._link(self._name(c), self._directory(c), self._share.inspect(c), mount)
+
+    def verify(self, c: F) -> BlockDevice:
+        """Check the image's files. A guest is given their device."""
+        self._share.verify(self._placed(c))
+        return BlockDevice(self._name(c), self._caching)
+
+    def connect(self, c: F) -> None:
+        self._demand(self._name(c))
+        c = self._placed(c)
+        with self._lock(self._share.mount_point(c)):
+            self._share.connect(c)
+            # What the kernel opens is looked at before it does.
+            self._share.verify(c)
+            self._make(self._name(c), self._directory(c))
+
+    def disconnect(self, c: F) -> None:
+        """Take the device away, and with the last one the mount."""
+        c = self._placed(c)
+        at = self._share.mount_point(c)
+        with self._lock(at):
+            self._take_away(self._name(c), self._directory(c))
+            if not self._used(at):
+                self._share.disconnect(c)
+
+    def links(self) -> Sequence[Found]:
+        """The devices. Those that cannot be listed are left alone."""
+        with suppress(MoorlineError):
+            return [Found(LinkName(str(name)), None) for name in self._found()]
+        return []
+
+    def clear(self, link: LinkName) -> bool:
+        """Take the device *link* away, and with the last one its mount; False: it is none."""
+        directory = self._found().get(Path(link))
+        if directory is None:
+            return False
+        (base,) = self._share.places()
+        ours = directory.is_relative_to(base)  # else the operator mounted it
+        at = base / directory.relative_to(base).parts[0] if ours else directory
+        with self._lock(at):
+            self._take_away(Path(link), directory)
+            if ours and not self._used(at):
+                self._share.clear(LinkName(str(at)))
+        return True
+
+    def _placed(self, c: F) -> F:
+        """*c* with the place where its share is mounted, if it is.
+
+        Our links do not tell by which options that was: the mount table does.
+        """
+        files, name = self._share.file_system, self._share.name(c)
+        targets = (Path(m.target) for m in self._host.mounts() if files.is_mount_of(c, m))
+        return replace(c, at=next((at for at in targets if at.name == name), None))
+
+    def _lock(self, mount_point: Path) -> threading.Lock:
+        """Images have links of their own, but one mount."""
+        return self._locks.setdefault(mount_point, threading.Lock())
+
+    def _name(self, c: F) -> Path:
+        return self._names / mountpoint.name(self._share.kind, f"{c.share}/{c.name}")
+
+    def _directory(self, c: F) -> Path:
+        return self._share.mount_point(c) / c.name
+
+    def _demand(self, name: Path) -> None:
         """Raise Refused if this host cannot make devices, NotOurs if it must not make this one."""
         if not self._has_command("ploop"):
             raise Refused(
@@ -66,13 +153,10 @@ class Ploop:
             )
         _demand_ours(name)
 
-    def link(
-        self, name: Path, directory: Path, share: Link, caching: Caching, mount: Path | None
-    ) -> Link:
-        """What is there of the image in *directory*, on a share that is as *share* says.
+    def _link(self, name: Path, directory: Path, share: Link, mount: Path | None) -> Link:
+        """The link of the image in *directory*, on a share that is as *share* says.
 
-        *mount*: the share's, if it is there for such images alone. What is half made
-        is Broken, for what is Unlinked is forgotten.
+        *mount*: the share's, if it is there for such images alone.
         """
         if isinstance(share, Foreign | Unknown):
             return share
@@ -82,7 +166,7 @@ class Ploop:
             return Unknown(f"a ploop command for {directory} still runs", hangs=False)
         try:
             device = self._device(directory)
-            used = mount is not None and self.used(mount)
+            used = mount is not None and self._used(mount)
         except MoorlineError as e:
             return Unknown(f"the ploop devices cannot be listed: {e}", hangs=False)
         if isinstance(share, Unlinked) and device:
@@ -94,13 +178,9 @@ class Ploop:
             return replace(share, client=Client.UNKNOWN) if share.client is Client.GONE else share
         if device is None or not _leads(name, device):
             return Broken(f"{name} does not lead to the device of {directory}, {device}")
-        return Linked(self.source(name, caching))
+        return Linked(BlockDevice(name, self._caching))
 
-    def source(self, name: Path, caching: Caching) -> BlockDevice:
-        """What a guest is given."""
-        return BlockDevice(name, caching)
-
-    def connect(self, name: Path, directory: Path) -> None:
+    def _make(self, name: Path, directory: Path) -> None:
         """Make the device, and name it. Raises Failed, Uncertain."""
         if self._device(directory) is None:
             # Without -u the top of the image's snapshots is taken: the active one.
@@ -110,7 +190,7 @@ class Ploop:
             raise Failed(f"ploop mount says that it worked, but lists no device of {directory}")
         _point(name, device)
 
-    def disconnect(self, name: Path, directory: Path) -> None:
+    def _take_away(self, name: Path, directory: Path) -> None:
         """Take the device and its name away. Raises Failed (busy), Uncertain, NotOurs."""
         _demand_ours(name)
         device = self._device(directory)
@@ -124,8 +204,8 @@ class Ploop:
         with suppress(OSError):
             _hold(name).unlink()
 
-    def found(self, base: Path) -> Mapping[Path, Path]:
-        """The names that lead to a device, and what has a device beneath *base* without one.
+    def _found(self) -> Mapping[Path, Path]:
+        """The names that lead to a device, and what has a device on a mount of ours without one.
 
         Each with its image's directory. Raises Failed, Uncertain.
         """
@@ -133,10 +213,10 @@ class Ploop:
         return {
             names.get(device, device): image.parent
             for image, device in self._devices()
-            if device in names or image.is_relative_to(base)
+            if device in names or any(map(image.is_relative_to, self._share.places()))
         }
 
-    def used(self, share: Path) -> bool:
+    def _used(self, share: Path) -> bool:
         """Whether an image beneath *share* has a device. Raises Failed, Uncertain."""
         return any(image.is_relative_to(share) for image, _ in self._devices())
 

@@ -16,7 +16,8 @@ from moorline.backends.connection_info import (
     server_name,
     typed,
 )
-from moorline.backends.filesystem import FileOnShare, MountedFileSystem
+from moorline.backends.filesystem import FileOnShare, FileSystem
+from moorline.backends.mounter import Mounter
 from moorline.errors import Refused
 from moorline.model import Caching, Format
 from moorline.ports import Host, Mount, Option, Root, Values
@@ -44,21 +45,16 @@ class QuobyteFile(FileOnShare):
     quobyte_volume: str
 
 
-class Quobyte(MountedFileSystem[QuobyteFile]):
-    """Mounts Quobyte volumes, as *mount_user* or as ourselves.
+class Quobyte(FileSystem[QuobyteFile]):
+    """Quobyte volumes. *client_cfg*: the client's configuration file (``-c``).
 
-    *client_cfg*: the client's configuration file (``-c``). *given*: volumes that
-    the operator mounts, as a connection's export. *places*: where volumes are
-    mounted instead of a place of our choice. *deadline*: seconds that
-    ``mount.quobyte`` and ``umount`` have. What the client's mounts look
-    like, and that the root of a live one has size 0, is as in Nova's driver
-    (nova/virt/libvirt/volume/quobyte.py). Exit codes are not documented, so
-    none is relied on: the mount is looked at instead.
+    What the client's mounts look like, and that the root of a live one has size 0,
+    is as in Nova's driver (nova/virt/libvirt/volume/quobyte.py). Exit codes are not
+    documented, so none is relied on: the mount is looked at instead.
     """
 
     kind: ClassVar[str] = "quobyte"
     caching: ClassVar[Caching] = Caching.DIRECT
-    clients: Sequence[str] = ("mount.quobyte",)
     options: ClassVar[Sequence[Option]] = (
         Option(
             "quobyte_mount_point_base",
@@ -84,40 +80,29 @@ class Quobyte(MountedFileSystem[QuobyteFile]):
         ),
     )
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        mount_point_base: Path,
-        client_cfg: Path | None = None,
-        mount_user: str = "",
-        given: Mapping[str, Path] | None = None,
-        places: Mapping[str, Path] | None = None,
-        deadline: float = 30.0,
-    ) -> None:
-        super().__init__(
-            host,
-            mount_point_base,
-            mount_user=mount_user,
-            deadline=deadline,
-            given={_share(*_export(share)): path for share, path in (given or {}).items()},
-            places={_share(*_export(share)): path for share, path in (places or {}).items()},
-        )
+    def __init__(self, client_cfg: Path | None = None) -> None:
         if client_cfg is not None and not client_cfg.is_absolute():
             raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
         self._client_cfg = client_cfg
 
     @classmethod
-    def from_options(cls, host: Host, values: Values) -> Quobyte:
+    def from_options(cls, host: Host, values: Values) -> Mounter[QuobyteFile]:
         cfg = values["quobyte_client_cfg"]
-        return cls(
+        return Mounter(
             host,
-            mount_point_base=Path(values["quobyte_mount_point_base"]),
-            client_cfg=Path(cfg) if cfg else None,
-            mount_user=values["quobyte_mount_user"],
+            cls(Path(cfg) if cfg else None),
+            Path(values["quobyte_mount_point_base"]),
+            user=values["quobyte_mount_user"],
             given=given_mounts("quobyte_mounted", values["quobyte_mounted"]),
             places=given_mounts("quobyte_mount_points", values["quobyte_mount_points"]),
         )
+
+    def clients(self, *, given: bool) -> Sequence[str]:
+        return ("mount.quobyte",)
+
+    @classmethod
+    def canonical(cls, share: str) -> str:
+        return _share(*_export(share))
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``quobyte://REGISTRY[,REGISTRY…]/VOLUME/FILE`` to a connection. Raises Refused."""

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from moorline.backends import mountpoint
+from moorline.backends import ploop
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
-from moorline.backends.filesystem import FileOnShare, MountedFileSystem
-from moorline.backends.hold import Hold
-from moorline.backends.mounting import topmost
+from moorline.backends.filesystem import FileOnShare, FileSystem
+from moorline.backends.mounter import Mounter
+from moorline.backends.mounting import MountPoint
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_settings import MountSettings, settings_of
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
-from moorline.errors import Busy, Failed, MoorlineError, Refused
+from moorline.errors import Busy, Failed, Refused
 from moorline.model import BlockDevice, Caching, DiskSource, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.ports.inspection import Found
@@ -44,13 +42,11 @@ class VirtuozzoFile(FileOnShare):
     password: Secret[str] | None
 
 
-class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
-    """Mounts clusters of Virtuozzo Storage, as root.
+class Virtuozzo(FileSystem[VirtuozzoFile]):
+    """Clusters of Virtuozzo Storage, which root mounts.
 
-    *given*: clusters that the operator mounts, by their names. *places*: where
-    clusters are mounted instead of a place of our choice. *configuration*: the
-    directory of the clients' configuration. *has_command*: whether there is a command.
-    *deadline*: seconds that each of the client's commands has.
+    *configuration*: the directory of the clients' configuration. *has_command*: whether
+    there is a command.
 
     A cluster's password goes to ``vstorage auth-node`` on its standard input
     (docs.virtuozzo.com, Virtuozzo Storage 2.7), once for a node: the client
@@ -59,8 +55,6 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
     """
 
     kind: ClassVar[str] = "vzstorage"
-    yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
-    clients: Sequence[str] = tuple(f"{client}-mount" for client in CLIENTS)
     options: ClassVar[Sequence[Option]] = (
         Option(
             "vzstorage_mount_point_base",
@@ -101,36 +95,65 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
 
     def __init__(
         self,
-        host: Host,
-        *,
-        mount_point_base: Path,
         settings: MountSettings | None = None,
+        *,
         cache: Caching = Caching.WRITEBACK,
-        given: Mapping[str, Path] | None = None,
-        places: Mapping[str, Path] | None = None,
         configuration: Path = Path("/etc"),
         has_command: Callable[[str], object] = shutil.which,
-        ploop: Ploop | None = None,
-        deadline: float = 30.0,
     ) -> None:
-        super().__init__(host, mount_point_base, deadline=deadline, given=given, places=places)
         self._settings = settings or MountSettings()
         self._cache = cache
         self._configuration = configuration
         self._has_command = has_command
-        self._ploop = ploop or Ploop(host, has_command=has_command, deadline=deadline)
-        self._ploop_lanes: dict[Path, threading.Lock] = {}
 
     @classmethod
-    def from_options(cls, host: Host, values: Values) -> Virtuozzo:
-        return cls(
+    def from_options(cls, host: Host, values: Values) -> FileOrPloop:
+        virtuozzo = cls(settings_of(values), cache=_cache(values["vzstorage_disk_cache"]))
+        return virtuozzo.on(
             host,
             mount_point_base=Path(values["vzstorage_mount_point_base"]),
-            settings=settings_of(values),
-            cache=_cache(values["vzstorage_disk_cache"]),
             given=given_mounts("vzstorage_mounted", values["vzstorage_mounted"]),
             places=given_mounts("vzstorage_mount_points", values["vzstorage_mount_points"]),
         )
+
+    def on(
+        self,
+        host: Host,
+        *,
+        mount_point_base: Path,
+        given: Mapping[str, Path] | None = None,
+        places: Mapping[str, Path] | None = None,
+        ploop_names: Path = ploop.NAMES,
+        deadline: float = 30.0,
+    ) -> FileOrPloop:
+        """A back end of it. *deadline*: seconds that each command has, the client's and ploop's.
+
+        *given*: clusters that the operator mounts, by their names. *places*: where clusters
+        are mounted instead of a place of our choice.
+        """
+
+        def mounter(suffix: str) -> Mounter[VirtuozzoFile]:
+            named = {cluster: Path(f"{at}{suffix}") for cluster, at in (places or {}).items()}
+            return Mounter(
+                *(host, self, mount_point_base),
+                deadline=deadline,
+                given=given,
+                places=named,
+                suffix=suffix,
+            )
+
+        images = Ploop(
+            host,
+            mounter(_APART),
+            caching=self._cache,
+            names=ploop_names,
+            has_command=self._has_command,
+            deadline=deadline,
+        )
+        return FileOrPloop(mounter(""), images)
+
+    def clients(self, *, given: bool) -> Sequence[str]:
+        return tuple(f"{client}-mount" for client in CLIENTS)
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``vzstorage://[MDS[,MDS…]:/]CLUSTER/FILE`` to a connection. Raises Refused.
@@ -164,103 +187,6 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             password=password,
         )
 
-    # --- ploop images: a device on a mount that only such devices use ---
-
-    def at(self, c: VirtuozzoFile, link: LinkName) -> VirtuozzoFile:
-        if c.format == "ploop":  # the name of a device, which no option has changed
-            raise Refused(f"{link} is no name of the device of {c.name} on {c.share}")
-        return super().at(c, link)
-
-    def mount_point(self, c: VirtuozzoFile) -> Path:
-        at = super().mount_point(c)
-        if c.format != "ploop":
-            return at
-        # Apart, so that the kernel's list of devices tells whether it is used. It is no
-        # link (those are the devices), so its name is none that links() takes for one.
-        apart = at if super().is_given(c) else at.with_name(f"{at.name}{_APART}")
-        return self._mounted_apart(c) or apart
-
-    def is_given(self, c: VirtuozzoFile) -> bool:
-        return super().is_given(c) and not (c.format == "ploop" and self._mounted_apart(c))
-
-    def link_name(self, c: VirtuozzoFile) -> LinkName:
-        """The mount point; of a ploop image, the name of its device."""
-        return LinkName(str(self._device(c))) if c.format == "ploop" else super().link_name(c)
-
-    def inspect(self, c: VirtuozzoFile) -> Link:
-        link = super().inspect(c)
-        if c.format != "ploop":
-            return link
-        mount = None if self.is_given(c) else self.mount_point(c)
-        return self._ploop.link(self._device(c), self._directory(c), link, self._cache, mount)
-
-    def verify(self, c: VirtuozzoFile) -> DiskSource:
-        """As of any file; a guest is given the device of a ploop image, whose files are checked."""
-        source = super().verify(c)
-        ploop = c.format == "ploop"
-        return self._ploop.source(self._device(c), self._cache) if ploop else source
-
-    def connect(self, c: VirtuozzoFile) -> None:
-        if c.format != "ploop":
-            super().connect(c)
-            return
-        self._ploop.demand(self._device(c))
-        with self._lane(self.mount_point(c)):
-            super().connect(c)
-            # What the kernel opens is looked at before it does.
-            self.verify(c)
-            self._ploop.connect(self._device(c), self._directory(c))
-
-    def disconnect(self, c: VirtuozzoFile) -> None:
-        if c.format != "ploop":
-            super().disconnect(c)
-            return
-        with self._lane(self.mount_point(c)):
-            self._ploop.disconnect(self._device(c), self._directory(c))
-            if not self._ploop.used(self.mount_point(c)):
-                super().disconnect(c)
-
-    def links(self) -> Sequence[Found]:
-        """Mounts and mount points, and the devices of ploop images."""
-        found = [*super().links()]
-        with suppress(MoorlineError):  # what cannot be told is left alone
-            found += [Found(LinkName(str(name)), None) for name in self._ploop.found(self._base)]
-        return found
-
-    def clear(self, link: LinkName) -> None:
-        """Also the device of a ploop image, and with the last one their mount."""
-        directory = self._ploop.found(self._base).get(Path(link))
-        if directory is None:
-            super().clear(link)
-            return
-        ours = directory.is_relative_to(self._base)  # else the operator mounted it
-        at = self._base / directory.relative_to(self._base).parts[0] if ours else directory
-        with self._lane(at):
-            self._ploop.disconnect(Path(link), directory)
-            if ours and not self._ploop.used(at):
-                self._take_away(Hold(self._host, at, self.claims))
-
-    def _mounted_apart(self, c: VirtuozzoFile) -> Path | None:
-        """Where *c*'s cluster is mounted for ploop images, if it is.
-
-        Their links do not tell by which options that was: the mount table does.
-        """
-        name = f"{mountpoint.name(self.kind, c.share)}{_APART}"
-        targets = (Path(m.target) for m in self._host.mounts() if self.is_mount_of(c, m))
-        return next((at for at in targets if at.name == name), None)
-
-    def _lane(self, mount_point: Path) -> threading.Lock:
-        """Volumes have links of their own here, but one mount."""
-        return self._ploop_lanes.setdefault(mount_point, threading.Lock())
-
-    def _device(self, c: VirtuozzoFile) -> Path:
-        return self._ploop.name(mountpoint.name(self.kind, f"{c.share}/{c.name}"))
-
-    def _directory(self, c: VirtuozzoFile) -> Path:
-        return self.mount_point(c) / c.name
-
-    # --- the facts ---
-
     def claims(self, mount: Mount) -> bool:
         return mount.fstype in {f"fuse.{client}" for client in CLIENTS}
 
@@ -278,30 +204,30 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
         arguments = self._settings.arguments(c.share, prefix)
         return (f"{self._client()}-mount", "-c", c.share, str(at), *arguments)
 
-    def mount(self, c: VirtuozzoFile, at: Path) -> None:
+    def mount(self, c: VirtuozzoFile, point: MountPoint) -> None:
         client = self._client()
         clusters = self._configuration / client / "clusters" / c.share
-        tell_servers(clusters / "bs.list", c.servers, at.name)
+        tell_servers(clusters / "bs.list", c.servers, point.at.name)
         known = (clusters / "auth_digest.key").exists()
         if not known:
-            self._authenticate(client, c, at)
+            self._authenticate(client, c, point)
         try:
-            super().mount(c, at)
+            super().mount(c, point)
         except Busy:
             raise
         except Failed as e:
             if missing := self._settings.missing():
                 raise Failed(f"{e.message}; {missing}") from e
             # The node may be known by a password that has been changed since.
-            if not known or c.password is None or topmost(self._host, at) is not None:
+            if not known or c.password is None or point.mounted() is not None:
                 raise
-            self._authenticate(client, c, at)
-            super().mount(c, at)
+            self._authenticate(client, c, point)
+            super().mount(c, point)
 
-    def _authenticate(self, client: str, c: VirtuozzoFile, at: Path) -> None:
+    def _authenticate(self, client: str, c: VirtuozzoFile, point: MountPoint) -> None:
         if c.password is not None:
             line = Secret(f"{c.password.reveal()}\n")
-            self.run(at, (client, "-c", c.share, "auth-node", "-P"), stdin=line)
+            point.run((client, "-c", c.share, "auth-node", "-P"), stdin=line)
 
     def _client(self) -> str:
         """The client that is installed."""
@@ -312,6 +238,54 @@ class Virtuozzo(MountedFileSystem[VirtuozzoFile]):
             "there is no command vstorage-mount, nor pstorage-mount",
             hint="is Virtuozzo Storage's client installed?",
         )
+
+
+class FileOrPloop:
+    """A back end of clusters: the format of an image tells which of two its link is."""
+
+    kind: ClassVar[str] = Virtuozzo.kind
+    yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+
+    def __init__(self, files: Mounter[VirtuozzoFile], images: Ploop[VirtuozzoFile]) -> None:
+        self._files = files
+        self._images = images
+        self.from_url = files.from_url
+        self.parse = files.parse
+        self.shares = files.shares
+        self.claims = files.claims
+        self.places = files.places
+        self.diagnose = files.diagnose
+
+    def at(self, c: VirtuozzoFile, link: LinkName) -> VirtuozzoFile:
+        return self._of(c).at(c, link)
+
+    def link_name(self, c: VirtuozzoFile) -> LinkName:
+        """The mount point; of a ploop image, the name of its device."""
+        return self._of(c).link_name(c)
+
+    def inspect(self, c: VirtuozzoFile) -> Link:
+        return self._of(c).inspect(c)
+
+    def verify(self, c: VirtuozzoFile) -> DiskSource:
+        return self._of(c).verify(c)
+
+    def connect(self, c: VirtuozzoFile) -> None:
+        self._of(c).connect(c)
+
+    def disconnect(self, c: VirtuozzoFile) -> None:
+        self._of(c).disconnect(c)
+
+    def links(self) -> Sequence[Found]:
+        """Mounts and mount points, and the devices of ploop images."""
+        return [*self._files.links(), *self._images.links()]
+
+    def clear(self, link: LinkName) -> None:
+        """Also the device of a ploop image, and with the last one their mount."""
+        if not self._images.clear(link):
+            self._files.clear(link)
+
+    def _of(self, c: VirtuozzoFile) -> Mounter[VirtuozzoFile] | Ploop[VirtuozzoFile]:
+        return self._images if c.format == "ploop" else self._files
 
 
 def _cache(text: str) -> Caching:

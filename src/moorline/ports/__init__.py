@@ -69,6 +69,7 @@ from moorline.ports.storage import (
     Placing,
     Sharing,
     StorageBackend,
+    StorageDriver,
     Values,
 )
 from moorline.ports.store import (
@@ -139,6 +140,7 @@ __all__ = [
     "Sharing",
     "Site",
     "StorageBackend",
+    "StorageDriver",
     "Store",
     "Values",
     "Verdict",

@@ -47,19 +47,29 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
-class StorageBackend(Protocol[C]):
-    """Makes a volume reachable on this host."""
+class StorageDriver(Protocol):
+    """How a back end is made: what an entry point names. A back end's own class may be it."""
 
     kind: ClassVar[str]
     """Cinder's ``driver_volume_type``; also the scheme of the URLs people type."""
-    yields: ClassVar[frozenset[type]]
-    """The classes of disk source that :meth:`inspect` can return."""
     options: ClassVar[Sequence[Option]]
     """What can be configured."""
 
     @classmethod
-    def from_options(cls, host: Host, values: Values) -> StorageBackend[C]:
+    def from_options(cls, host: Host, values: Values) -> StorageBackend[Any]:
         """Make one. Raises Refused if a value is unusable."""
+
+
+class StorageBackend(Protocol[C]):
+    """Makes a volume reachable on this host."""
+
+    @property
+    def kind(self) -> str:
+        """As of :class:`StorageDriver`."""
+
+    @property
+    def yields(self) -> frozenset[type]:
+        """The classes of disk source that :meth:`inspect` can return."""
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """Turn what a person types into a connection. Raises Refused."""

@@ -1,0 +1,223 @@
+"""A back end of any file system that holds disk images: it mounts shares, and tells of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Generic
+
+from moorline.backends import images, mountpoint
+from moorline.backends.filesystem import F, FileSystem
+from moorline.backends.mounting import MountPoint
+from moorline.errors import Failed, NotOurs, Refused, Uncertain
+from moorline.model import (
+    Broken,
+    DiskSource,
+    Foreign,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+    Unknown,
+    Unlinked,
+)
+from moorline.ports import Host, IsIts
+from moorline.ports.inspection import Finding, Found
+
+
+class Mounter(Generic[F]):
+    """See :class:`moorline.ports.StorageBackend`. What a *file_system* is like, that tells.
+
+    *base*: the directory of the mount points, made if it is not there. *deadline*: seconds
+    that a mount or umount command has. *user*: who mounts ('' is us). *given*: where the
+    operator mounts shares; those are used as they are, and neither mounted nor unmounted.
+    *places*: where shares are mounted instead of beneath *base*: there Nova did it, and
+    guests name it. *suffix*: of the names of mount points, where a share may have another
+    mount for another purpose.
+    """
+
+    yields: frozenset[type] = frozenset({ImageFile})
+
+    def __init__(
+        self,
+        host: Host,
+        file_system: FileSystem[F],
+        base: Path,
+        *,
+        deadline: float = 30.0,
+        user: str = "",
+        given: Mapping[str, Path] | None = None,
+        places: Mapping[str, Path] | None = None,
+        suffix: str = "",
+    ) -> None:
+        self.kind = file_system.kind
+        self.from_url = file_system.from_url
+        self.parse = file_system.parse
+        self.shares = file_system.shares
+        self.at = file_system.at
+        self.claims = file_system.claims
+        if not base.is_absolute():
+            raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
+        self.file_system = file_system
+        self._host = host
+        # The mount table tells real paths.
+        self._base = Path(os.path.realpath(base))
+        self._deadline = deadline
+        self._user = user
+        spell = file_system.canonical
+        self._given = {spell(share): at for share, at in (given or {}).items()}
+        self._places = {spell(share): at for share, at in (places or {}).items()}
+        self._suffix = suffix
+
+    # --- StorageBackend ---
+
+    def link_name(self, c: F) -> LinkName:
+        """The mount point."""
+        return LinkName(str(self.mount_point(c)))
+
+    def inspect(self, c: F) -> Link:
+        """Tell what is at the mount point. Blocks for the look's deadline at most."""
+        point, given = self._point(c), self.is_given(c)
+        ill = point.look_within() if given else point.look()
+        return ill or Linked(self.file_system.source(c, point.at / c.name), given=given)
+
+    def verify(self, c: F) -> DiskSource:
+        """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""
+        self._demand_link(c, self.inspect(c))
+        at = self.mount_point(c)
+        return images.checked(self._host, at, self.file_system.source(c, at / c.name))
+
+    def connect(self, c: F) -> None:
+        """Mount the share, and see that it is what was asked for; there already is success."""
+        link = self.inspect(c)
+        if not isinstance(link, Unlinked) or self.is_given(c):
+            self._demand_link(c, link)
+            return
+        point = self._point(c)
+        point.mount(partial(self._mount, c, point))
+
+    def disconnect(self, c: F) -> None:
+        """Unmount one layer (a crash may have left several). Not mounted is success.
+
+        Lazily only where the client is seen to be gone, and with it all that was open there.
+        The mount point goes as well, so that nothing is left, and nothing can
+        be written where nothing is mounted. What the operator mounted stays.
+        """
+        if not self.is_given(c):
+            self._point(c).take_away()
+        elif isinstance(link := self.inspect(c), Broken):
+            raise Failed(link.reason, hint="the operator mounted it, and must renew it")
+
+    # --- Discovering, Diagnosing ---
+
+    def places(self) -> Sequence[Path]:
+        """The directory of the mount points, if anything is mounted by us."""
+        return [self._base] if self.file_system.is_ours else []
+
+    def links(self) -> Sequence[Found]:
+        """Mounts of this kind at mount points of ours, and mount points without a mount.
+
+        Whose kind the latter were cannot be told any more.
+        """
+        mounted = {Path(m.target).name: m for m in self._host.mounts() if self._is_ours(m.target)}
+        try:
+            names = os.listdir(self._base)  # noqa: PTH208 - no stat: one of them may hang
+        except OSError:
+            names = []
+        bare = [n for n in names if n not in mounted and self._is_ours(str(self._base / n))]
+        found = [
+            Found(LinkName(mount.target), self._anyones(Path(mount.target)).look_at(mount))
+            for mount in mounted.values()
+            if self.claims(mount)
+        ]
+        return found + [self._bare(self._base / name) for name in bare]
+
+    def clear(self, link: LinkName) -> None:
+        """Unmount one layer and remove the mount point; as :meth:`disconnect`."""
+        if not self._is_ours(link):
+            raise Refused(f"{link} is no mount point of ours")
+        self._anyones(Path(link)).take_away()
+
+    def diagnose(self) -> Sequence[Finding]:
+        """Whether the client is installed."""
+        clients = self.file_system.clients(given=bool(self._given))
+        if not clients or any(map(shutil.which, clients)):
+            return []
+        return [
+            Finding(
+                "missing-client",
+                self.kind,
+                f"there is no command {' or '.join(clients)}",
+                f"{self.kind} volumes are wanted here, and cannot be connected without it",
+                f"command -v {clients[0]}",
+            )
+        ]
+
+    # --- how ---
+
+    def mount_point(self, c: F) -> Path:
+        """Where *c*'s share is mounted. It depends on the share alone, and on former options."""
+        if c.at:
+            return c.at
+        named = self._given.get(c.share) or self._places.get(c.share)
+        return named or self._base / self.name(c)
+
+    def name(self, c: F) -> str:
+        """The name of a mount point that we make for *c*'s share."""
+        return f"{mountpoint.name(self.kind, c.share)}{self._suffix}"
+
+    def is_given(self, c: F) -> bool:
+        """Whether *c*'s share is the operator's to mount.
+
+        No option tells that of a place of before, but its name tells whether we made it.
+        """
+        return not self._is_name(c.at.name) if c.at else c.share in self._given
+
+    def _is_ours(self, target: str) -> bool:
+        at = Path(target)
+        ours = at.parent == self._base and self._is_name(at.name)
+        return ours or at in self._places.values()
+
+    def _is_name(self, name: str) -> bool:
+        suffix = self._suffix
+        return name.endswith(suffix) and mountpoint.is_name(name.removesuffix(suffix))
+
+    def _point(self, c: F) -> MountPoint:
+        files = self.file_system
+        is_its = files.is_given_mount_of if self.is_given(c) else files.is_mount_of
+        return self._point_at(self.mount_point(c), partial(is_its, c))
+
+    def _anyones(self, at: Path) -> MountPoint:
+        """A mount point of which nobody tells whose it is."""
+        return self._point_at(at, self.claims)
+
+    def _point_at(self, at: Path, is_its: IsIts) -> MountPoint:
+        files = self.file_system
+        return MountPoint(
+            self._host, at, is_its, files.ailment, files.tidy, self._deadline, self._user
+        )
+
+    def _mount(self, c: F, point: MountPoint) -> None:
+        self.file_system.mount(c, point)
+        # A command that says that it worked proves nothing.
+        self._demand_link(c, self.inspect(c))
+
+    def _bare(self, at: Path) -> Found:
+        """A mount point at which nothing is mounted, whoever's it was."""
+        ill = self._anyones(at).look_beneath()
+        others = self._host.elsewhere(at) if isinstance(ill, Unlinked) else ()
+        return Found(LinkName(str(at)), ill, tuple(others))
+
+    def _demand_link(self, c: F, link: Link) -> None:
+        match link:
+            case Foreign(reason):
+                raise NotOurs(reason)
+            case Unknown(reason):
+                raise Uncertain(reason)
+            case Broken(reason):
+                raise Failed(reason)
+            case Unlinked():
+                raise Failed(f"nothing is mounted at {self.mount_point(c)}")
