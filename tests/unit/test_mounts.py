@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.host.mount.table import mount_at, parse, read
-from moorline.ports import Mount
+from moorline.host.mount.table import mount_at, read
+from moorline.ports.mount import Mount, by_target, covering, innermost, mounts_in
 
 TABLE = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -22,7 +22,7 @@ TABLE = """\
 
 
 def test_lines_become_values() -> None:
-    mounts = parse(TABLE)
+    mounts = mounts_in(TABLE)
     assert mounts[2] == Mount(
         40, "quobyte@r 1/vol", "/mnt/a b\\c", "fuse.quobyte", "0:40", shared=True
     )
@@ -31,7 +31,7 @@ def test_lines_become_values() -> None:
 
 
 def test_the_topmost_mount_at_a_path_is_the_last() -> None:
-    mounts = parse(TABLE)
+    mounts = mounts_in(TABLE)
     assert mount_at(mounts, "/mnt/a b\\c") == mounts[3]
     assert mount_at(mounts, Path("/proc")) == mounts[0]
     assert mount_at(mounts, "/mnt") is None
@@ -49,7 +49,7 @@ def test_the_kernels_own_table_agrees_with_findmnt() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_every_path_survives_the_kernels_escapes(path: str) -> None:
     escaped = "".join(rf"\{ord(c):03o}" if c in " \t\n\\#" else c for c in path)
-    (mount,) = parse(f"1 2 0:3 / {escaped} rw - fuse {escaped} rw\n")
+    (mount,) = mounts_in(f"1 2 0:3 / {escaped} rw - fuse {escaped} rw\n")
     assert (mount.target, mount.source) == (path, path)
 
 
@@ -60,4 +60,31 @@ def test_a_path_that_is_no_text_does_not_hide_the_others(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["", "\n"])
 def test_an_empty_table_has_no_mounts(text: str) -> None:
-    assert not parse(text)
+    assert not mounts_in(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("/mnt/a/deep/file", 4),
+        ("/mnt/a", 4),
+        ("/mnt/ab", 1),
+        ("/mnt", 1),
+        ("/", 1),
+        ("/mnt/a/b", 3),
+        ("", None),
+        ("pool/image", None),
+    ],
+)
+def test_a_path_lies_on_the_innermost_mount_and_on_the_last_one_there(
+    path: str, number: int | None
+) -> None:
+    places = ("/", "/mnt/a", "/mnt/a/b", "/mnt/a")
+    mounts = [Mount(n, "s", at, "ext4", f"0:{n}", True) for n, at in enumerate(places, 1)]
+    found = covering(path, by_target(mounts))
+    assert (found.id if found else None) == number
+
+
+def test_where_there_is_no_root_a_path_may_lie_on_nothing() -> None:
+    assert innermost("/srv/x", {"/mnt"}) == ""
+    assert innermost("/mnt/x", {"/mnt"}) == "/mnt"

@@ -13,7 +13,6 @@ from moorline.backends import images
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
 from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.host_use import HostUse
-from moorline.backends.mounting import covering
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -25,6 +24,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import CheckedFile, Host, Mount, Option, Values
+from moorline.ports.mount import by_target, covering
 
 DEVICES = Path("/dev")
 KERNELS = frozenset(
@@ -208,7 +208,7 @@ def _is_within(directory: Path, mounts: Sequence[Mount], path: Path, mount: Moun
 
     A directory deep in our state may be mounted elsewhere, alone.
     """
-    its = covering(mounts, directory)
+    its = covering(str(directory), by_target(mounts))
     if its is None or its.device != mount.device or not path.is_relative_to(mount.target):
         return False
     real = Path(mount.root) / path.relative_to(mount.target)

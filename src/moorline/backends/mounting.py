@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from moorline.backends import mountpoint
 from moorline.errors import Failed, MoorlineError, NotOurs, Uncertain
 from moorline.model import Broken, Client, Foreign, Unknown, Unlinked
 from moorline.ports import Command, Host, IsIts, Mount, Root
+from moorline.ports.mount import by_target, covering
 from moorline.secret import Secret
 
 _CUT_OFF = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -169,7 +170,7 @@ class MountPoint:
         return f": {holders}" if holders else ""
 
     def _covering(self) -> Mount | None:
-        return covering(self.host.mounts(), self.at)
+        return covering(str(self.at), by_target(self.host.mounts()))
 
     def _changed(self) -> Unknown:
         return Unknown(f"{self.at} changed while it was looked at")
@@ -243,14 +244,6 @@ class MountPoint:
         if not self.host.elsewhere(self.at):
             mountpoint.remove(self.at)
         self._unlock()
-
-
-def covering(mounts: Sequence[Mount], path: Path) -> Mount | None:
-    """The mount on which *path* lies, by the mount table."""
-    on_the_way = {str(path), *map(str, path.parents)}
-    over = [mount for mount in mounts if mount.target in on_the_way]
-    # Of equally deep ones the last is on top.
-    return max(reversed(over), key=lambda mount: len(mount.target), default=None)
 
 
 def _said(error: OSError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 from moorline.care.doctor import Environment
@@ -27,6 +26,7 @@ from moorline.model import (
 )
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.inspection import Discovering, GuestDisk
+from moorline.ports.mount import by_target, covering
 from moorline.ports.results import Adoption, Candidate
 
 
@@ -136,7 +136,7 @@ class Adopter:
 
     def _kind(self, path: str, mounts: Sequence[Mount]) -> str:
         """The kind of back end that knows the mount on which *path* lies; ''."""
-        mount = _covering(path, mounts)
+        mount = covering(path, by_target(mounts))
         for kind in self._environment.backends if mount else ():
             try:
                 backend = self._environment.backends[kind]
@@ -166,7 +166,7 @@ class Adopter:
     ) -> Refused:
         """Say why the disk is not found, and where the operator's option should point."""
         same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
-        mount = _covering(same.path, self._environment.mounts()) if same else None
+        mount = covering(same.path, by_target(self._environment.mounts())) if same else None
         if same is None or mount is None or self._kind(same.path, [mount]) != place.backend:
             known = ", ".join(f"{d.device}={d.path}" for d in disks)
             return Refused(
@@ -219,10 +219,3 @@ def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
 def _usable(serial: str) -> str:
     """Nova and Cinder give the volume's id as serial."""
     return volume_id(serial) or ""
-
-
-def _covering(path: str, mounts: Sequence[Mount]) -> Mount | None:
-    """The mount on which *path* lies, by the mount table."""
-    above = {path, *map(str, PurePath(path).parents)}
-    over = [mount for mount in mounts if mount.target in above]
-    return max(reversed(over), key=lambda mount: len(mount.target), default=None)

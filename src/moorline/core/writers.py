@@ -25,6 +25,7 @@ from moorline.model import (
     Use,
 )
 from moorline.ports import FileId, Host, Mount
+from moorline.ports.mount import by_target, covering
 
 AT_ONCE = 64
 """Images that one look is asked for: it has a deadline for all of them."""
@@ -122,16 +123,15 @@ class Writers:
         names: set[str],
     ) -> None:
         """Compare files, not names. Tells who has one and fits, and what the files are called."""
-        # Of those at one place the last is on top.
-        table = {mount.target: mount for mount in host.mounts()}
+        table = by_target(host.mounts())
         (found,) = host.files(Path(mine.path).parent, [(mine.path, mine.format)])
         if isinstance(found, OSError):
             raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
         beneath = Use(mine.path, "", readonly=True)
-        files = [_File(found[0], mine, _covering(found[0].path, table))]
-        files += [_File(id, beneath, _covering(id.path, table), True) for id in found[1:]]
+        files = [_File(found[0], mine, covering(found[0].path, table))]
+        files += [_File(id, beneath, covering(id.path, table), True) for id in found[1:]]
         names.update(file.id.path for file in files)
-        named = [(_covering(each.use.path, table), each) for each in theirs]
+        named = [(covering(each.use.path, table), each) for each in theirs]
         named.sort(key=lambda pair: (pair[0].id if pair[0] else 0, pair[1].use, pair[1].who))
         for mount, group in groupby(named, lambda pair: pair[0]):
             others = [each for _, each in group if each.use.path.startswith("/")]
@@ -209,7 +209,7 @@ def _compare(
             continue
         for id in look:
             use = each.use if id is look[0] else Use(id.path, "", readonly=True)
-            at = _covering(id.path, table)
+            at = covering(id.path, table)
             for file in files:
                 if _same(file, id, at):
                     _refuse_clash(file.use, use, each.who, file.id.path if file.beneath else "")
@@ -274,10 +274,3 @@ def _names(source: str) -> frozenset[str]:
 
 def _within(path: str, mount: Mount) -> str:
     return os.path.relpath(path, mount.target)
-
-
-def _covering(path: str, table: Mapping[str, Mount]) -> Mount | None:
-    """The mount on which *path* lies. *table*: the mounts, by where they are."""
-    while path not in table and path not in ("", "/"):
-        path = path.rpartition("/")[0] or "/"
-    return table.get(path)

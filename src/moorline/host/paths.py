@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from moorline.errors import MoorlineError
-from moorline.ports import Mount
+from moorline.ports.mount import Mount, by_target, covering, innermost
 
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "glusterfs", "autofs")
 Follow = Callable[[str, Sequence[str], Collection[str]], Sequence[str]]
@@ -27,7 +27,7 @@ def places(
     found = dict(zip(asked, _followed(follow, "/", asked, shares), strict=True))
     by_share: dict[str, list[str]] = {}
     for path, at in found.items():
-        if at and (share := _covering(at, shares)):
+        if at and (share := innermost(at, shares)):
             by_share.setdefault(share, []).append(path)
     for share, its in by_share.items():
         there = _followed(follow, share, [found[path] for path in its], shares - {share})
@@ -47,14 +47,6 @@ def _followed(
         return [""] * len(paths)
 
 
-def _covering(path: str, targets: Collection[str]) -> str:
-    """The innermost of *targets* on which *path* is; ''."""
-    while path and path not in targets:
-        above = path.rpartition("/")[0] or "/"
-        path = above if above != path else ""
-    return path
-
-
 class _Copies:
     """Copies of mounts, which come and go with them.
 
@@ -63,7 +55,7 @@ class _Copies:
     """
 
     def __init__(self, mounts: Sequence[Mount]) -> None:
-        self._by_target = {mount.target: mount for mount in mounts}
+        self._by_target = by_target(mounts)
         self._alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for mount in mounts:
             if name := posixpath.basename(mount.target):
@@ -71,8 +63,8 @@ class _Copies:
 
     def of(self, path: str) -> frozenset[str]:
         """*path*, and its names on copies of its mount."""
-        at = _covering(path, self._by_target)
-        if not at:
+        at = covering(path, self._by_target)
+        if at is None:
             return frozenset({path})
-        alike = self._alike.get((self._by_target[at].device, posixpath.basename(at)), ())
-        return frozenset({path, *(target + path[len(at) :] for target in alike)})
+        alike = self._alike.get((at.device, posixpath.basename(at.target)), ())
+        return frozenset({path, *(target + path[len(at.target) :] for target in alike)})

@@ -25,9 +25,7 @@ from moorline.ports.host import (
     FilesOf,
     Host,
     Images,
-    IsIts,
     Measure,
-    Mount,
     Openable,
     OpenAs,
     Output,
@@ -60,6 +58,7 @@ from moorline.ports.inspection import (
     GuestDisk,
     Inventory,
 )
+from moorline.ports.mount import IsIts, Mount
 from moorline.ports.storage import (
     Backends,
     C,

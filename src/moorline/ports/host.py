@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from moorline.model import (
     Format,
 )
+from moorline.ports.mount import IsIts, Mount
 from moorline.secret import Secret
 
 
@@ -53,26 +54,6 @@ class Call:
     """Seconds after which it is killed with all that it started, and Uncertain is raised."""
     hold: Path | None = None
     """As a command's: kept locked until the process has ended, even if we are killed first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A line of /proc/self/mountinfo."""
-
-    id: int
-    source: str
-    target: str
-    fstype: str
-    device: str
-    """``major:minor``"""
-    shared: bool
-    """Whether mounts made beneath it propagate to other mount namespaces."""
-    root: str = "/"
-    """The directory of its file system that is mounted: not / of a bind mount, say."""
-
-
-IsIts = Callable[[Mount], bool]
-"""Whether a mount may be the one in question, by its line alone."""
 
 
 @dataclass(frozen=True, slots=True)

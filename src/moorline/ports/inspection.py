@@ -19,7 +19,7 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.ports.host import Mount
+from moorline.ports.mount import Mount
 
 
 @dataclass(frozen=True, slots=True)

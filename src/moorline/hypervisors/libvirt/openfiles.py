@@ -9,7 +9,7 @@ of the old mount open keeps that one, and gets an error of it for good.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -17,8 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, Table, covering, table
+from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import Disk, GuestId, VolumeId
+from moorline.ports import Mount
 
 
 class OpenFile(NamedTuple):
@@ -114,7 +115,7 @@ class OpenDisks(Mapping[VolumeId, Disk]):
             return frozenset()
         try:
             process = self._proc / str(int((self._pid_files / f"{self._guest}.pid").read_text()))
-            theirs, ours = table(process), table(self._proc / "self")
+            theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
             files = list(open_files(process, paths))
         except (OSError, ValueError):
             return frozenset()
@@ -127,8 +128,10 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         )
 
 
-def _is_stale(path: str, files: Iterable[OpenFile], theirs: Table, ours: Table) -> bool:
-    devices = {**ours.devices, **theirs.devices}
+def _is_stale(
+    path: str, files: Iterable[OpenFile], theirs: Sequence[Mount], ours: Sequence[Mount]
+) -> bool:
+    devices = {mount.id: mount.device for mount in (*ours, *theirs)}
     here = covering(ours, path).device
     found = [devices.get(file.mount) for file in files if _may_be(path, file, devices)]
     # QEMU has none open where libvirt handed it a descriptor: then nothing is told.

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import MoorlineError
 from moorline.hypervisors.libvirt.connection import Connection, module, names_of
-from moorline.hypervisors.libvirt.propagation import PROC, covering, table
+from moorline.hypervisors.libvirt.propagation import PROC, covering, mounts_of
 from moorline.model import GuestId
 from moorline.ports.inspection import Finding
 
@@ -75,7 +75,7 @@ def with_job(
 
 def _share(path: str) -> str:
     try:
-        return covering(table(PROC / "self"), path).target if path else ""
+        return covering(mounts_of(PROC / "self"), path).target if path else ""
     except OSError:
         return ""
 

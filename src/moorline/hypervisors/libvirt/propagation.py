@@ -8,12 +8,12 @@ as systemd makes ``/``. Elsewhere the attach fails with "No such file".
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+
+from moorline.ports import mount
+from moorline.ports.mount import Mount
 
 PID_FILES = Path("/run/libvirt/qemu")
 PROC = Path("/proc")
@@ -29,53 +29,21 @@ def hidden_from(guest: str, path: str) -> bool:
         return False
     try:
         pid = int((PID_FILES / f"{guest}.pid").read_text())
-        theirs, ours = table(PROC / str(pid)), table(PROC / "self")
+        theirs, ours = mounts_of(PROC / str(pid)), mounts_of(PROC / "self")
     except (OSError, ValueError):
         return False
     return covering(ours, path).device != covering(theirs, path).device
 
 
-class _Mount(NamedTuple):
-    target: str
-    device: str
-    shared: bool
-
-
-class Table(NamedTuple):
-    """The mount table of a process."""
-
-    mounts: Mapping[str, _Mount]
-    """By where they are; the topmost at a point wins."""
-    devices: Mapping[int, str]
-    """Of every mount, by its number."""
-
-
-def table(process: Path) -> Table:
+def mounts_of(process: Path) -> Sequence[Mount]:
     """The mounts that a process (``/proc/PID``) sees. Raises OSError."""
-    return _parsed((process / "mountinfo").read_text(errors="surrogateescape"))
+    text = (process / "mountinfo").read_bytes().decode("utf-8", "surrogateescape")
+    return mount.mounts_in(text)
 
 
-@lru_cache(maxsize=16)  # they are read often, change seldom, and guests of one kind see the same
-def _parsed(text: str) -> Table:
-    found, devices = {}, {}
-    for line in text.splitlines():
-        fields = line.split(" ")
-        target, optional = _unescaped(fields[4]), fields[6 : fields.index("-", 6)]
-        shared = any(field.startswith("shared:") for field in optional)
-        found[target] = _Mount(target, fields[2], shared)
-        devices[int(fields[0])] = fields[2]
-    return Table(found, devices)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
-
-
-def covering(table: Table, path: str) -> _Mount:
+def covering(mounts: Sequence[Mount], path: str) -> Mount:
     """The mount on which *path* lies."""
-    while path not in table.mounts and path != "/":
-        path = os.path.dirname(path)  # noqa: PTH120 - text, not a path to touch
-    return table.mounts.get(path, _Mount("/", "", True))
+    return mount.covering(path, mount.by_target(mounts)) or Mount(0, "", "/", "", "", shared=True)
 
 
 def private_mount(path: str) -> str:
@@ -84,7 +52,7 @@ def private_mount(path: str) -> str:
     Nor does one where all guests that run share our namespace (``namespaces = []``).
     """
     try:
-        above = covering(table(PROC / "self"), path)
+        above = covering(mounts_of(PROC / "self"), path)
     except OSError:
         return ""
     if above.shared or _namespaces_of_guests() == {_namespace("self")}:
