@@ -14,6 +14,11 @@ from moorline.model import Format, VolumeId, volume_id
 LONGEST_NAME = 1024
 """Bytes of a file's name within its share, directories included."""
 _LONGEST_PART = 255
+# DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_SERVER = re.compile(
+    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 
 
 class ConnectionInfo:
@@ -110,6 +115,22 @@ class ConnectionInfo:
                 if id := volume_id(place.get(field)):
                     return id
         return None
+
+
+def server(text: str) -> str:
+    """``host[:port]`` as we write it; '' if it is none. Raises Refused if its port is none."""
+    match = _SERVER.fullmatch(text)
+    if match is None or len(text) > 260:
+        return ""
+    if int(match["port"] or 1) not in range(1, 65536):
+        raise Refused("the connection's export has a port that is none")
+    host = match["host"].lower()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return ""
+    return f"{host}:{int(match['port'])}" if match["port"] else host
 
 
 def server_name(host: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from moorline.backends.connection_info import (
     ConnectionInfo,
     file_name,
     given_mounts,
+    server,
     server_name,
     typed,
 )
@@ -28,11 +28,6 @@ MOST_REGISTRIES = 32
 PORT = "7861"
 """Of a registry, where none is said (as in the sources of the client's mounts)."""
 
-# DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
-_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_REGISTRY = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
 
@@ -191,13 +186,6 @@ def _known_as(registry: str) -> str:
 
 
 def _registry(text: str) -> str:
-    match = _REGISTRY.fullmatch(text)
-    if match is None or len(text) > 260 or int(match["port"] or 1) not in range(1, 65536):
-        raise Refused("the connection's export does not name Quobyte registries (host[:port])")
-    host = match["host"].lower()
-    if host.startswith("["):
-        try:
-            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        except ValueError:
-            raise Refused("the connection's export has an IPv6 address that is none") from None
-    return f"{host}:{int(match['port'])}" if match["port"] else host
+    if name := server(text):
+        return name
+    raise Refused("the connection's export does not name Quobyte registries (host[:port])")

@@ -5,13 +5,13 @@ And where its client is told of the metadata servers.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from moorline.backends.connection_info import server
 from moorline.errors import Failed, Refused
 from moorline.secret import Secret
 
@@ -20,10 +20,6 @@ LONGEST_PASSWORD = 1024
 CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 """A cluster's name, as a regular expression."""
 
-_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_SERVER = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
 _PLAIN = re.compile(rf"(?P<cluster>{CLUSTER})(?::(?P<password>[^/].*))?")
 _SERVED = re.compile(rf"(?P<servers>[^/]+):/(?P<cluster>{CLUSTER})(?::(?P<password>.+))?")
 
@@ -59,24 +55,8 @@ def read_share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
 
 def _servers(text: str) -> tuple[str, ...]:
     """A list of metadata servers; empty if it is none."""
-    servers = tuple(_server(part) for part in text.split(","))
+    servers = tuple(server(part) for part in text.split(","))
     return servers if all(servers) and len(servers) <= MOST_SERVERS else ()
-
-
-def _server(text: str) -> str:
-    """``host[:port]`` as we write it; '' if it is none. Raises Refused if it is nearly one."""
-    match = _SERVER.fullmatch(text)
-    if match is None or len(text) > 260:
-        return ""
-    if int(match["port"] or 1) not in range(1, 65536):
-        raise Refused("the connection's export has a port that is none")
-    host = match["host"].lower()
-    if host.startswith("["):
-        try:
-            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        except ValueError:
-            return ""
-    return f"{host}:{int(match['port'])}" if match["port"] else host
 
 
 def tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:
