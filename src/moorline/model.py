@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NewType
+from uuid import UUID
 
 from moorline.secret import Secret
 
@@ -32,6 +33,14 @@ def volume_id(text: object) -> VolumeId | None:
 def is_uuid(text: str) -> bool:
     """Whether *text* is a UUID as libvirt and Cinder write it: in small letters, with dashes."""
     return _UUID.fullmatch(text) is not None
+
+
+def as_uuid(text: str) -> str:
+    """*text*, a UUID in any spelling, as :func:`is_uuid` has it; '' if it is none."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""
 
 
 Format = Literal["raw", "qcow2", "ploop"]

@@ -140,7 +140,7 @@ class Adopter:
         for kind in self._environment.backends if mount else ():
             try:
                 backend = self._environment.backends[kind]
-            except (MoorlineError, ImportError):
+            except MoorlineError:
                 continue
             if mount and isinstance(backend, Discovering) and backend.claims(mount):
                 return kind

@@ -7,12 +7,12 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 from urllib.parse import quote, unquote
 
 from moorline.errors import Conflict, Refused
 from moorline.model import Key
 from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
+from moorline.ports.results import Result
 
 OWNER = "/moorline/owner"
 _ROOT = "/moorline/"
@@ -22,7 +22,7 @@ _AT_ONCE = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Result):
     """What a state directory belongs to."""
 
     host: str
@@ -33,13 +33,9 @@ class Identity:
     uuid: str = ""
     """The hypervisor's own; '' if it has none, or was not met yet, and then not compared."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Result):
     """What was recorded, what is so now, and what was done about it."""
 
     recorded: Identity | None
@@ -48,10 +44,6 @@ class Ownership:
     attachments: int
     steps: list[str]
     """``rename``, ``rebind``; none if nothing is to be done."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same facts for JSON and YAML; the keys are stable."""
-        return asdict(self)
 
 
 class Owner:

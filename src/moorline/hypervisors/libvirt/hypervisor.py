@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +43,7 @@ from moorline.model import (
     ImageFile,
     Sizes,
     VolumeId,
+    as_uuid,
 )
 from moorline.ports import Measure, Openable, Places, Readable, Wake
 
@@ -340,7 +340,7 @@ class Libvirt:
 def _found(virt: Any, guest: str) -> GuestName:
     """Find a domain by name or UUID. Raises NotFound, Refused (it is both)."""
     by_name = _lookup(virt.lookupByName, guest)
-    by_uuid = _lookup(virt.lookupByUUIDString, _as_uuid(guest))
+    by_uuid = _lookup(virt.lookupByUUIDString, as_uuid(guest))
     if by_name and by_uuid and by_name.UUID() != by_uuid.UUID():
         raise Refused(f"{guest} is the name of one guest and the UUID of another")
     found = by_name or by_uuid
@@ -359,13 +359,6 @@ def _lookup(by: Callable[[str], Any], text: str) -> Any | None:
     except ValueError:
         pass  # no name has a NUL in it, or is no UTF-8
     return None
-
-
-def _as_uuid(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        return ""
 
 
 def _saved(name: str, volume: VolumeId) -> Failed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -31,7 +30,7 @@ from moorline.hypervisors.libvirt.definition import (
     platform,
 )
 from moorline.hypervisors.libvirt.hardware import LAUNCHING, Hardware
-from moorline.model import GuestId, GuestName
+from moorline.model import GuestId, GuestName, as_uuid
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching
 
@@ -171,16 +170,8 @@ def _refuse_name(name: str) -> None:
             f"{name!r} is no name for a guest",
             hint=f"1 to {_LONGEST} bytes, without slashes and white space",
         )
-    if _is_uuid(name):
+    if as_uuid(name):
         raise Refused(f"{name} is no name for a guest: it could be taken for another one's UUID")
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _definition(domain: Any) -> ET.Element:

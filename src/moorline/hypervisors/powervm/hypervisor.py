@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import UUID
 
 from pypowervm import exceptions as pvm
 from pypowervm.wrappers.logical_partition import LPAR
@@ -32,6 +31,7 @@ from moorline.model import (
     ImageFile,
     Sizes,
     VolumeId,
+    is_uuid,
 )
 
 _NEVER_IN_NAMES = frozenset("()<>*$&?|[]'\"`")
@@ -223,7 +223,7 @@ class PowerVM:
     def _lpar(self, guest: str) -> Any:
         what = f"LPAR {guest} cannot be looked at"
         lpar = None
-        if _is_uuid(guest):
+        if is_uuid(guest.lower()):
             lpar = self._novalink.ask(what, lambda a: _get(a, guest.upper()))
         elif guest.isprintable() and guest and not _NEVER_IN_NAMES & set(guest):
             lpar = self._novalink.ask(what, lambda a: LPAR.search(a, name=guest, one_result=True))
@@ -286,13 +286,6 @@ def _get(adapter: Any, uuid: str) -> Any:
         return LPAR.get(adapter, uuid=uuid)
     except pvm.HttpNotFound:
         return None
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 def _disk(found: Sequence[ScsiMapping]) -> Disk:

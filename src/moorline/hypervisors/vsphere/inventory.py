@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from pyVmomi import vim
 
@@ -20,7 +19,7 @@ from moorline.hypervisors.vsphere.client.properties import (
 )
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.machine import READS, Device, Machine, parse
-from moorline.model import Guest, GuestId, GuestName
+from moorline.model import Guest, GuestId, GuestName, is_uuid
 from moorline.ports.datastores import Datastore
 
 _REMEDY = "in vCenter: make its datastore accessible, or remove it from the inventory"
@@ -197,7 +196,7 @@ class Inventory:
     def _ref(self, what: str, guest: GuestId) -> Any:
         session = self._session
         ref = None
-        if _is_uuid(guest):
+        if is_uuid(guest.lower()):
             ref = session.ask(
                 what, lambda: session.content.searchIndex.FindByUuid(None, guest, True, True)
             )
@@ -271,10 +270,3 @@ def seen(ref: Any, values: Values) -> Datastore:
         shared=bool(summary.multipleHostAccess),
         thin=values.get("capability.perFileThinProvisioningSupported", True),
     )
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
