@@ -127,6 +127,9 @@ def test_what_is_forgotten_leaves_no_mount_point(scene: Scene) -> None:
     scene.host.unmount(link)  # somebody did it by hand
     assert scene.moorline.attachments.detach("g1", "vol-a").steps[-1] == "forget"
     assert list(scene.base.iterdir()) == []
+    scene.host.unmount(scene.attach())
+    assert [view.volume for view in scene.moorline.attachments.forget("vol-a")] == ["vol-a"]
+    assert list(scene.base.iterdir()) == []
 
 
 def test_what_others_have_in_the_directory_is_left_alone(scene: Scene) -> None:

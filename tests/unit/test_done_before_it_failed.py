@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,12 @@ from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import Failed, Unavailable, Uncertain
-from moorline.model import DatastoreDisk, GuestId, Level, VolumeId
+from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Entry
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Fault
-from moorline.testing.toys import BASE, MemoryStore, ToyHypervisor, ToyShare
+from moorline.testing.toys import MemoryStore, ToyHypervisor, ToyShare
 from tests.support.care_rig import Scene, disk, prepared
 from tests.support.environment import bare
 from tests.support.rig import Rig
@@ -27,26 +25,8 @@ G1 = GuestId("g1")
 
 
 class Hypervisor(ToyHypervisor):
-    """Its datastores are the toy's shares, between which disks can move."""
-
     blind_then = False
     """It answers no question any more once it has done something."""
-
-    def relocate(
-        self,
-        guest: GuestId,
-        volume: VolumeId,
-        datastore: str,
-        *,
-        round_up: bool = False,
-        progress: Callable[[int], None],
-    ) -> DatastoreDisk:
-        toy = self._world.guests[guest]
-        self._world.mounts[str(BASE / datastore)] = datastore
-        toy.live[volume] = toy.defined[volume] = path = f"{BASE}/{datastore}/a"
-        toy.uses = {replace(use, path=path) for use in toy.uses}
-        self._world.blind = self.blind_then
-        return DatastoreDisk(datastore, "a")
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         super().detach(guest, volume)
@@ -72,25 +52,6 @@ def moorline(rig: Rig, hypervisor: Hypervisor) -> Moorline:
     data = {"share": "s1", "name": "a", "volume_id": "a"}
     moorline.attachments.attach("g1", {"driver_volume_type": "toy", "data": data})
     return moorline
-
-
-def test_a_volume_that_moved_and_is_recorded_where_it_was(rig: Rig, moorline: Moorline) -> None:
-    rig.world.faults.plan((0, Fault.FAIL))
-    with pytest.raises(Uncertain, match="volume a is on s2 now, and then: a fault"):
-        moorline.attachments.relocate("g1", "a", "s2")
-    (row,) = rig.records.all()
-    assert row.link == str(BASE / "s1")
-    view = moorline.attachments.relocate("g1", "a", "s2")
-    assert (view.link, view.seen) == (str(BASE / "s2"), "attached")
-
-
-def test_a_volume_that_moved_and_is_recorded_has_moved(
-    rig: Rig, moorline: Moorline, hypervisor: Hypervisor
-) -> None:
-    hypervisor.blind_then = True
-    view = moorline.attachments.relocate("g1", "a", "s2")
-    assert (view.link, view.seen) == (str(BASE / "s2"), "unknown")
-    assert [row.link for row in rig.records.all()] == [view.link]
 
 
 def test_a_disk_that_was_asked_to_go_and_cannot_be_looked_at(
