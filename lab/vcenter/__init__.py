@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from lab.novalink import certificates
+from lab.vcenter import wsdl
 from lab.vcenter.build import Missing, binary
 
 __all__ = ["FIVE_TYPES", "Missing", "VCenter"]
@@ -76,7 +77,9 @@ class VCenter:
         pools: int = 0,
         vapps: int = 0,
         folders: int = 0,
+        described: bool = False,
     ) -> None:
+        """*described*: the API's description can be had, which clients on suds ask for."""
         self._binary = binary()
         self._directory = tempfile.TemporaryDirectory(prefix="lab-vcenter-")
         self.directory = Path(self._directory.name)
@@ -96,6 +99,9 @@ class VCenter:
             f"-vapps={vapps}",
             f"-folders={folders}",
         ]
+        if described:
+            wsdl.write(self.directory)
+            self._arguments.append(f"-wsdl={self.directory}")
         self.port = 0
 
     def __enter__(self) -> VCenter:

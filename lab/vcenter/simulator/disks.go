@@ -170,6 +170,28 @@ func (m *manager) ExtendVirtualDiskTask(ctx *simulator.Context, req *types.Exten
 		Res: &types.ExtendVirtualDisk_TaskResponse{Returnval: task.Run()}}
 }
 
+func (m *manager) CopyVirtualDiskTask(ctx *simulator.Context, req *types.CopyVirtualDisk_Task) soap.HasFault {
+	if req.DestDatacenter == nil {
+		req.DestDatacenter = req.SourceDatacenter
+	}
+	stock := m.VirtualDiskManager.CopyVirtualDiskTask(ctx, req)
+	disks.see(req.DestDatacenter, req.DestName, disks.size(req.SourceDatacenter, req.SourceName))
+	return stock
+}
+
+func (m *manager) MoveVirtualDiskTask(ctx *simulator.Context, req *types.MoveVirtualDisk_Task) soap.HasFault {
+	if req.DestDatacenter == nil {
+		req.DestDatacenter = req.SourceDatacenter
+	}
+	was := disks.see(req.SourceDatacenter, req.SourceName, 0)
+	stock := m.VirtualDiskManager.MoveVirtualDiskTask(ctx, req)
+	if is := disks.see(req.DestDatacenter, req.DestName, 0); was != nil && is != nil && is != was {
+		is.size, is.uuid = was.size, was.uuid
+	}
+	disks.see(req.SourceDatacenter, req.SourceName, 0)
+	return stock
+}
+
 func (m *manager) QueryVirtualDiskUuid(ctx *simulator.Context, req *types.QueryVirtualDiskUuid) soap.HasFault {
 	stock := m.VirtualDiskManager.QueryVirtualDiskUuid(ctx, req)
 	if body, ok := stock.(*methods.QueryVirtualDiskUuidBody); ok && body.Res != nil {

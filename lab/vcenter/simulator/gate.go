@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -30,7 +31,11 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case req.URL.Path == "/lab":
 		serveControl(w, req)
 	case strings.HasPrefix(req.URL.Path, "/nfc/"):
-		g.upload(w, req)
+		if !download(w, req) {
+			g.upload(w, req)
+		}
+	case strings.HasSuffix(req.URL.Path, ".wsdl"), strings.HasSuffix(req.URL.Path, ".xsd"):
+		serveWSDL(w, req)
 	case req.URL.Path == "/sdk", req.URL.Path == "/pbm", req.URL.Path == "/pbm/sdk":
 		g.call(w, req)
 	default:
@@ -60,12 +65,15 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 	if instead(w, r) {
 		return
 	}
+	body, keys := adapt(method, body)
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	decoded := decode(method, body)
 	if move, ok := decoded.(*types.RelocateVM_Task); ok && r.Idle {
 		move.Spec = types.VirtualMachineRelocateSpec{}
 	}
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	g.carryOut(rec, req, method, body, decoded)
+	rec.rewrite(func(reply []byte) []byte { return keyed(reply, keys) })
 	if m := taskID.FindSubmatch(rec.Bytes()); m != nil {
 		if method == "SearchDatastore_Task" {
 			browsed(string(m[1]))
@@ -73,10 +81,9 @@ func (g *gate) call(w http.ResponseWriter, req *http.Request) {
 		hold(string(m[1]), r)
 	}
 	if r.LeaseHost != "" {
-		told := bytes.ReplaceAll(rec.Bytes(), []byte("https://*/"), []byte("https://"+r.LeaseHost+"/"))
-		rec.Reset()
-		_, _ = rec.Write(told)
-		rec.header.Del("Content-Length")
+		rec.rewrite(func(reply []byte) []byte {
+			return bytes.ReplaceAll(reply, []byte("https://*/"), []byte("https://"+r.LeaseHost+"/"))
+		})
 	}
 	time.Sleep(time.Duration(r.ReplyMs) * time.Millisecond)
 	if r.DropAfter {
@@ -95,6 +102,12 @@ func (g *gate) carryOut(rec *recorder, req *http.Request, method string, body []
 		rec.refuse(method, decoded, fault)
 		return
 	}
+	if export, ok := decoded.(*types.ExportVm); ok {
+		if vm, ok := simulator.Map.Get(export.This).(*simulator.VirtualMachine); ok {
+			exportVM(rec, vm)
+			return
+		}
+	}
 	placed := placeHome(body, decoded)
 	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(placed)), int64(len(placed))
 	g.next.ServeHTTP(rec, req)
@@ -106,8 +119,9 @@ func decode(method string, body []byte) types.AnyType {
 	switch method {
 	case "CreateVM_Task", "ImportVApp", "ReconfigVM_Task", "RelocateVM_Task", "Destroy_Task",
 		"CreateVirtualDisk_Task", "ExtendVirtualDisk_Task", "DeleteVirtualDisk_Task",
-		"MoveVirtualDisk_Task", "CopyVirtualDisk_Task", "DeleteDatastoreFile_Task", "MakeDirectory":
-		decoded, err := simulator.UnmarshalBody(types.TypeFunc(), body)
+		"MoveVirtualDisk_Task", "CopyVirtualDisk_Task", "DeleteDatastoreFile_Task", "MakeDirectory",
+		"MoveDatastoreFile_Task", "CopyDatastoreFile_Task", "CloneVM_Task", "ExportVm":
+		decoded, err := simulator.UnmarshalBody(typeNamed, body)
 		if err == nil {
 			return decoded.Body
 		}
@@ -145,6 +159,14 @@ type recorder struct {
 
 func (r *recorder) Header() http.Header    { return r.header }
 func (r *recorder) WriteHeader(status int) { r.status = status }
+
+// rewrite changes a reply.
+func (r *recorder) rewrite(change func([]byte) []byte) {
+	changed := change(append([]byte{}, r.Bytes()...))
+	r.Reset()
+	_, _ = r.Write(changed)
+	r.header.Del("Content-Length")
+}
 
 func (r *recorder) replay(w http.ResponseWriter) {
 	for name, values := range r.header {
@@ -205,9 +227,13 @@ func (g *gate) upload(w http.ResponseWriter, req *http.Request) {
 	}
 	sum := sha256.New()
 	counted := &counter{}
-	req.Body = io.NopCloser(io.TeeReader(req.Body, io.MultiWriter(sum, counted)))
+	began := &beginning{}
+	req.Body = io.NopCloser(io.TeeReader(req.Body, io.MultiWriter(sum, counted, began)))
 	rec := &recorder{header: http.Header{}, status: http.StatusOK}
 	g.next.ServeHTTP(rec, req)
+	if capacity := capacityOf(began.data); capacity > 0 {
+		uploaded(path.Base(req.URL.Path), capacity)
+	}
 	control.Lock()
 	if control.uploads == nil {
 		control.uploads = map[string]upload{}

@@ -63,6 +63,18 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 		}
 	case *types.MakeDirectory:
 		return refuseFolder(req)
+	case *types.CopyVirtualDisk_Task:
+		to := req.DestDatacenter
+		if to == nil {
+			to = req.SourceDatacenter
+		}
+		return refuseSize(store(to, req.DestName), disks.size(req.SourceDatacenter, req.SourceName), 0)
+	case *types.MoveVirtualDisk_Task:
+		return refuseMove(req.SourceDatacenter, req.SourceName, req.DestName)
+	case *types.MoveDatastoreFile_Task:
+		return refuseMove(req.SourceDatacenter, req.SourceName, req.DestinationName)
+	case *types.DeleteDatastoreFile_Task:
+		return refuseDelete(req)
 	case *types.RelocateVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
 			return refuseRelocate(vm, req.Spec)
@@ -137,8 +149,22 @@ func store(dc *types.ManagedObjectReference, file string) *simulator.Datastore {
 	return ds
 }
 
+// locators: a machine that moves as a whole takes its disks along.
+func locators(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) []types.VirtualMachineRelocateSpecDiskLocator {
+	all := spec.Disk
+	if spec.Datastore == nil || len(spec.Disk) > 0 || vm.Config == nil {
+		return all
+	}
+	for _, device := range vm.Config.Hardware.Device {
+		if d, ok := device.(*types.VirtualDisk); ok {
+			all = append(all, types.VirtualMachineRelocateSpecDiskLocator{DiskId: d.Key, Datastore: *spec.Datastore})
+		}
+	}
+	return all
+}
+
 func refuseRelocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) types.BaseMethodFault {
-	for _, locator := range spec.Disk {
+	for _, locator := range locators(vm, spec) {
 		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
 		if d := deviceOf(vm, locator.DiskId); d != nil && ok {
 			if !target.Summary.Accessible || target.Summary.MaintenanceMode == "inMaintenance" {
@@ -190,6 +216,9 @@ func settleMachine(vm *simulator.VirtualMachine) {
 			if d, ok := device.(*types.VirtualDisk); ok {
 				settleDisk(dc, d)
 			}
+			if c, ok := device.(types.BaseVirtualSCSIController); ok {
+				c.GetVirtualSCSIController().ScsiCtlrUnitNumber = 7
+			}
 		}
 		simulator.Map.Update(vm, []types.PropertyChange{
 			{Name: "config.hardware.device", Val: vm.Config.Hardware.Device},
@@ -205,6 +234,9 @@ func settleDisk(dc *types.ManagedObjectReference, d *types.VirtualDisk) {
 	known := disks.see(dc, file, size(d))
 	if !ok || known == nil {
 		return
+	}
+	if known.size == 0 && flat.Parent != nil { // a child has its parent's size
+		known.size = disks.size(dc, flat.Parent.FileName)
 	}
 	d.CapacityInBytes, d.CapacityInKB = known.size, known.size/1024
 	flat.Uuid = known.uuid
@@ -229,7 +261,7 @@ func options(all []types.BaseOptionValue) []types.BaseOptionValue {
 }
 
 func relocate(vm *simulator.VirtualMachine, spec types.VirtualMachineRelocateSpec) {
-	for _, locator := range spec.Disk {
+	for _, locator := range locators(vm, spec) {
 		target, ok := simulator.Map.Get(locator.Datastore).(*simulator.Datastore)
 		d := deviceOf(vm, locator.DiskId)
 		if d == nil || !ok {

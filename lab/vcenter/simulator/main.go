@@ -5,13 +5,15 @@
 // disks only; UUIDs of disks as the disk manager tells them, with blanks, and as machines do, with
 // hyphens; machines in folders for machines only; the 1 MiB rule for every way to set a disk's size; the sizes, UUIDs, locks and places of disks; free space; extending and
 // relocating disks; names that are taken once; the bytes that are uploaded through a lease; storage
-// policies; slow tasks and faults on demand, through /lab.
+// policies; slow tasks and faults on demand, through /lab; what clients on suds need (suds.go), the API's
+// description among it; machines that are exported, as the headers of their disks (export.go).
 //
 // Known: the calls, their types and most faults (govmomi's simulator follows vCenter's API); that
 // VVOL datastores refuse disks that are no whole number of MiB (VMware's pages on Virtual Volumes).
 //
 // Assumed, where no page tells: that the refusal is a task that ends with InvalidArgument; that a
-// lock shows as FileLocked when the second running VM adds the disk.
+// lock shows as FileLocked when the second running VM adds the disk; that on VVOL a file stays in the object
+// that it is in, and an object is not deleted as a folder of files.
 //
 // Not like a real vCenter: no network latency; tasks run within the call that makes them, and only
 // look slow; all disks count with their full size; objects are files in the folder
@@ -19,7 +21,7 @@
 // disks; storage policies match by datastore type; an encrypted disk is not known;
 // a machine
 // without a configuration is not found by its UUID; permissions are not checked; a name is taken in all folders, not in its own; the 1 MiB rule does not
-// hold for clones, copies and first-class disks; uploads are measured and thrown away.
+// hold for clones and first-class disks; uploads are measured, give their disk its capacity, and are thrown away.
 package main
 
 import (
@@ -34,6 +36,8 @@ import (
 
 	"github.com/vmware/govmomi/simulator"
 )
+
+var wsdl = flag.String("wsdl", "", "folder with the description of the API for clients that ask for it")
 
 func main() {
 	model := simulator.VPX()
@@ -62,6 +66,7 @@ func main() {
 	addDiskManager()
 	addNamespaces()
 	addSearchIndex()
+	addExtensions()
 	simulator.Map.AddHandler(taskFixer{})
 	addPolicies(model.Service)
 

@@ -108,6 +108,40 @@ func refuseFolder(req *types.MakeDirectory) types.BaseMethodFault {
 	return &types.CannotCreateFile{FileFault: types.FileFault{File: req.Name}}
 }
 
+// refuseMove: on VVOL a file stays in the object that it is in.
+func refuseMove(dc *types.ManagedObjectReference, from, to string) types.BaseMethodFault {
+	source, target := split(from), split(to)
+	for _, name := range []string{source.Datastore, target.Datastore} {
+		if ds := find(dc, name); ds != nil && ds.Summary.Type == "VVOL" &&
+			(source.Datastore != target.Datastore || objectOf(ds, source.Path) != objectOf(ds, target.Path)) {
+			return &types.CannotAccessFile{FileFault: types.FileFault{File: to}}
+		}
+	}
+	return nil
+}
+
+// refuseDelete: on VVOL an object goes with its machine, or as such, and not as a folder of files.
+func refuseDelete(req *types.DeleteDatastoreFile_Task) types.BaseMethodFault {
+	p := split(req.Name)
+	ds := find(req.Datacenter, p.Datastore)
+	if ds == nil || ds.Summary.Type != "VVOL" || strings.Contains(strings.Trim(p.Path, "/"), "/") {
+		return nil
+	}
+	if found, err := os.Stat(path.Join(root(ds), p.Path)); err == nil && found.IsDir() {
+		return &types.CannotDeleteFile{FileFault: types.FileFault{File: req.Name}}
+	}
+	return nil
+}
+
+// objectOf is the id of the one that a path begins with, whichever name the path has for it.
+func objectOf(ds *simulator.Datastore, file string) string {
+	first := strings.Split(file, "/")[0]
+	if id, err := os.Readlink(path.Join(root(ds), first)); err == nil {
+		return id
+	}
+	return first
+}
+
 // browsed shows the folders of objects as they are: by id, with the friendly name beside.
 func browsed(id string) {
 	task, ok := simulator.Map.Get(types.ManagedObjectReference{Type: "Task", Value: id}).(*simulator.Task)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,101 @@ def test_without_go_it_says_what_to_install(tmp_path: Path) -> None:
     )
     assert "Missing: the vCenter simulator needs Debian's packages golang-go" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["vcenter-lock"]
+
+
+def prefixed(operator: Operator, body: str) -> str:
+    """What the stand-in answers to a call as clients on suds write it."""
+    stub = operator.datacenter._stub
+    text = (
+        '<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"'
+        ' xmlns:ns0="urn:vim25" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        f"<soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>"
+    )
+    call = urllib.request.Request(
+        f"https://{stub.host}/sdk",
+        data=text.encode(),
+        headers={"Cookie": stub.cookie, "SOAPAction": "urn:vim25/8.0"},
+    )
+    trust = ssl._create_unverified_context()
+    with urllib.request.urlopen(call, context=trust, timeout=20) as answer:
+        return answer.read().decode()
+
+
+def task_in(operator: Operator, answer: str) -> Any:
+    found = re.search(r'type="Task">([^<]+)<', answer)
+    assert found is not None, answer
+    return vim.Task(found[1], operator.datacenter._stub)
+
+
+@pytest.mark.parametrize(("kib", "fault"), [(1500, vmodl.fault.InvalidArgument), (2048, None)])
+def test_the_rule_holds_for_clients_that_prefix_types(
+    operator: Operator, kib: int, fault: Any
+) -> None:
+    vm = operator.machines[WEB]
+    answer = prefixed(
+        operator,
+        f'<ns0:ReconfigVM_Task><ns0:_this type="VirtualMachine">{vm._moId}</ns0:_this><ns0:spec>'
+        "<ns0:deviceChange><ns0:operation>add</ns0:operation>"
+        "<ns0:fileOperation>create</ns0:fileOperation>"
+        '<ns0:device xsi:type="ns0:VirtualDisk"><ns0:key>-1</ns0:key>'
+        '<ns0:backing xsi:type="ns0:VirtualDiskFlatVer2BackingInfo">'
+        "<ns0:fileName>[vvol1]</ns0:fileName><ns0:diskMode>persistent</ns0:diskMode></ns0:backing>"
+        f"<ns0:controllerKey>{controller(vm)}</ns0:controllerKey><ns0:unitNumber>9</ns0:unitNumber>"
+        f"<ns0:capacityInKB>{kib}</ns0:capacityInKB></ns0:device></ns0:deviceChange></ns0:spec>"
+        "</ns0:ReconfigVM_Task>",
+    )
+    assert outcome(task_in(operator, answer)) is fault
+
+
+def test_a_key_of_the_extra_configuration_can_be_asked_for(operator: Operator) -> None:
+    vm = operator.machines[WEB]
+    keys = [vim.option.OptionValue(key=key, value=f"of {key}") for key in ("one", "two")]
+    operator.done(vm.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=keys)))
+    answer = prefixed(
+        operator,
+        "<ns0:RetrievePropertiesEx>"
+        '<ns0:_this type="PropertyCollector">propertyCollector</ns0:_this>'
+        "<ns0:specSet><ns0:propSet><ns0:type>VirtualMachine</ns0:type>"
+        '<ns0:pathSet>config.extraConfig["two"]</ns0:pathSet>'
+        "<ns0:pathSet>config.extraConfig[&quot;none&quot;]</ns0:pathSet></ns0:propSet>"
+        f'<ns0:objectSet><ns0:obj type="VirtualMachine">{vm._moId}</ns0:obj></ns0:objectSet>'
+        "</ns0:specSet><ns0:options/></ns0:RetrievePropertiesEx>",
+    )
+    assert "of two" in answer
+    assert "of one" not in answer
+    assert answer.count("<propSet>") == 1
+
+
+def test_a_file_stays_in_its_object(operator: Operator) -> None:
+    disk, other = operator.disk("vvol1"), operator.folder("vvol1", "elsewhere")
+    disks, files = operator.content.virtualDiskManager, operator.content.fileManager
+    dc = operator.datacenter
+    moved = disks.MoveVirtualDisk_Task(disk.path, dc, f"[vvol1] {other}/x.vmdk", dc, False)
+    assert outcome(moved) is vim.fault.CannotAccessFile
+    beside = disk.path.replace(".vmdk", "-2.vmdk")
+    operator.done(disks.MoveVirtualDisk_Task(disk.path, dc, beside, dc, False))
+    folder = beside.rpartition("/")[0]
+    gone = files.DeleteDatastoreFile_Task(folder, dc)
+    assert outcome(gone) is vim.fault.CannotDeleteFile
+
+
+def test_a_copy_has_the_size_and_a_uuid_of_its_own(lab: VCenter, operator: Operator) -> None:
+    disk, dc = operator.disk("nfs1", mib=5), operator.datacenter
+    disks = operator.content.virtualDiskManager
+    copy = disk.path.replace(".vmdk", "-copy.vmdk")
+    operator.done(disks.CopyVirtualDisk_Task(disk.path, dc, copy))
+    assert lab.disks()[copy] == 5 * MIB
+    ask = disks.QueryVirtualDiskUuid
+    before = ask(copy, dc)
+    assert before != ask(disk.path, dc)
+    moved = disk.path.replace(".vmdk", "-moved.vmdk")
+    operator.done(disks.MoveVirtualDisk_Task(copy, dc, moved, dc, False))
+    assert ask(moved, dc) == before
+
+
+def test_a_machine_takes_its_disks_along(lab: VCenter, operator: Operator) -> None:
+    vm = operator.machines[DB]
+    store = next(each for each in operator.datacenter.datastore if each.name == "vmfs1")
+    operator.done(vm.RelocateVM_Task(vim.vm.RelocateSpec(datastore=store)))
+    disk = next(d for d in vm.config.hardware.device if isinstance(d, device.VirtualDisk))
+    assert disk.backing.fileName.startswith("[vmfs1]")
