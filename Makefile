@@ -22,8 +22,8 @@ NOVA ?= 34
 NOVA_VENV := .venv-nova$(NOVA)
 NOVA_PYTHON := $(CURDIR)/$(NOVA_VENV)/bin/python -W ignore
 # What Nova's own tests need, and do not say; and ours.
-NOVA_NEEDS := ddt fixtures gabbi openstack-placement oslotest osprofiler psycopg2-binary PyMySQL \
-	python-barbicanclient requests-mock stestr testresources testscenarios testtools wsgi-intercept
+NOVA_NEEDS := ddt fixtures gabbi openstack-placement oslo.vmware oslotest osprofiler psycopg2-binary \
+	PyMySQL python-barbicanclient pyvmomi requests-mock stestr testresources testscenarios testtools wsgi-intercept
 # How nova-compute can run, the usual way first. Nova 32 has no native threads for it; 33 has, but
 # the harness of 33 looks for the greenlet of each message.
 NOVA_MODES_32 := eventlet
@@ -32,8 +32,9 @@ NOVA_MODES_34 := threads eventlet
 NOVA_THREADS_eventlet := false
 NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
+VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine test-nova nova-own fast bench lint unit lab-test clean packages ready vcenter
+.PHONY: help demo test test-machine test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,7 +71,7 @@ test-machine: PACKAGES += $(MACHINE)
 test-machine: ready ## the stories of a host on whole Debian machines: RELEASES=debian12,debian13
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 tests/machine
 
-test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
+test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 
 # The first two names have no tests: Nova prepares the process, and the plug-in is loaded into it.
 nova-own: ready $(NOVA_VENV)/.ready
@@ -79,6 +80,18 @@ nova-own: ready $(NOVA_VENV)/.ready
 	OS_NOVA_DISABLE_EVENTLET_PATCHING=$(NOVA_THREADS_$(firstword $(NOVA_MODES_$(NOVA)))) $(NOVA_PYTHON) \
 		-m unittest -b nova.tests.unit nova.virt.moorline \
 		$(addprefix nova.tests.unit.virt.libvirt.volume.test_,mount nfs quobyte remotefs smbfs volume vzstorage)
+
+# Each in a process of its own: what Nova binds when it is imported, and what the plug-in replaces, stays.
+nova-vmware: vcenter ready $(NOVA_VENV)/.ready ## the same for its VMware driver, against the lab's vCenter
+	@echo "Nova $(NOVA)'s own tests of its VMware driver, with the plug-in loaded:"
+	cd nova/tests/vmware && OS_NOVA_DISABLE_EVENTLET_PATCHING=$(NOVA_THREADS_$(firstword $(NOVA_MODES_$(NOVA)))) \
+		$(NOVA_PYTHON) -m unittest -b nova.tests.unit nova.virt.moorline plugged \
+		$$($(NOVA_PYTHON) -c 'import pkgutil, importlib.util as u; p = "nova.tests.unit.virt.vmwareapi"; \
+			print(*(f"{p}.{m.name}" for m in pkgutil.iter_modules([u.find_spec("nova").submodule_search_locations[0] \
+			+ "/tests/unit/virt/vmwareapi"]) if m.name.startswith("test_")))')
+	@echo "The stories, on datastores of five types:"
+	cd nova/tests/vmware && for tests in $(VMWARE_TESTS); do echo "$$tests:"; \
+		OS_NOVA_DISABLE_EVENTLET_PATCHING=true PYTHONPATH=$(CURDIR) $(NOVA_PYTHON) -m unittest -b $$tests; done
 
 nova-%: ready $(NOVA_VENV)/.ready
 	@echo "The stories, on Nova $(NOVA) with $*:"

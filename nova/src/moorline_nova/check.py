@@ -22,6 +22,7 @@ from moorline.local_api.client import Client
 SUPPORTED = (32, 33, 34)
 """Nova's versions that this has been run on."""
 _DRIVER = "moorline.LibvirtDriver"
+_VMWARE = "moorline.VMwareVCDriver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,10 @@ def look(files: Sequence[Path], directories: Sequence[Path] = ()) -> Iterator[Fi
             yield Finding("configuration", False, "no nova.conf is found", "give --config-file")
             return
         yield from _configured(conf, found)
-        yield from _agent(conf.moorline.socket, found)
+        if conf.compute_driver == _VMWARE:
+            yield _vmware()  # it needs no agent
+        else:
+            yield from _agent(conf.moorline.socket, found)
     except cfg.Error as e:
         yield Finding("configuration", False, f"Nova's configuration cannot be used: {e}")
 
@@ -151,10 +155,29 @@ def _within(directories: Sequence[Path]) -> list[Path]:
 
 def _configured(conf: Any, files: Sequence[Path]) -> Iterator[Finding]:
     yield Finding("configuration", True, f"configuration: {', '.join(map(str, files))}")
-    advice = f"set compute_driver = {_DRIVER} in [DEFAULT]"
+    advice = f"set compute_driver = {_DRIVER} in [DEFAULT], or {_VMWARE} for a vCenter"
     what = f"compute_driver = {conf.compute_driver}"
-    yield Finding("compute_driver", conf.compute_driver == _DRIVER, what, advice)
-    yield Finding("volume_types", True, f"volume types: {', '.join(conf.moorline.volume_types)}")
+    yield Finding("compute_driver", conf.compute_driver in (_DRIVER, _VMWARE), what, advice)
+    if conf.compute_driver != _VMWARE:
+        yield Finding(
+            "volume_types", True, f"volume types: {', '.join(conf.moorline.volume_types)}"
+        )
+
+
+def _vmware() -> Finding:
+    """Whether Nova's VMware driver is one that the plug-in adds Virtual Volumes to."""
+    try:
+        from moorline_nova import vmware_known
+
+        others = vmware_known.unknown()
+        importlib.import_module("moorline_nova.vmware")
+    except ImportError as e:
+        what = f"Nova's VMware driver cannot be loaded: {e}"
+        return Finding("vmware", False, what, "install oslo.vmware beside Nova")
+    if others:
+        what = f"Nova's VMware driver is another than is known: {', '.join(others)}"
+        return Finding("vmware", False, what, "nova-compute would refuse to start, and say so")
+    return Finding("vmware", True, "Nova's VMware driver is as known: Virtual Volumes are added")
 
 
 def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:

@@ -23,9 +23,9 @@ def main() -> int | None:
             f"moorline-nova-compute: Nova cannot be imported by {sys.executable}:"
             " install moorline-nova into the Python environment that nova-compute runs in"
         )
-    from moorline_nova import driver
+    from moorline_nova import drivers
 
-    sys.modules.setdefault("nova.virt.moorline", driver)
+    sys.modules.setdefault("nova.virt.moorline", drivers)
     ended: int | None = compute.main()
     return ended
 

@@ -1,5 +1,5 @@
 """Where Nova looks for ``compute_driver = moorline.LibvirtDriver``: beneath ``nova.virt``."""
 
-from moorline_nova.driver import LibvirtDriver
+from moorline_nova.drivers import LibvirtDriver, __getattr__
 
-__all__ = ["LibvirtDriver"]
+__all__ = ["LibvirtDriver", "__getattr__"]
