@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,37 @@ from lab.agent import Agent
 from lab.command import Moorline
 from moorline.config import HOST_STATE_DIR
 
+ROOT = Path(__file__).parents[2]
 GROUP = "users"
 DENIED, UNAVAILABLE = 9, 11
+
+
+def mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *map(str, words)], check=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Who is not root finds the command, though root's home, where the checkout may be, is shut.
+
+    The host's mounts are private: there a home lies over root's that has only what is run.
+    """
+    shut = [each for each in reversed(ROOT.parents) if not each.stat().st_mode & 0o001]
+    if not shut:
+        yield
+        return
+    home = shut[0]
+    run = [each for each in (ROOT, Path(sys.base_prefix)) if each.is_relative_to(home)]
+    aside = {each: tmp_path_factory.mktemp("aside") for each in run}
+    for each, at in aside.items():
+        mount("--bind", each, at)
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", home)
+    for each, at in aside.items():
+        each.mkdir(parents=True)
+        mount("--bind", at, each)
+    yield
+    for each in [*run, home, *aside.values()]:
+        subprocess.run(["umount", "--lazy", str(each)], check=True)
 
 
 @pytest.fixture
