@@ -20,6 +20,7 @@ from moorline.agent import logs
 from moorline.agent.metrics import KIND, Metrics
 from moorline.agent.systemd import Notifier
 from moorline.api import Moorline
+from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
@@ -181,12 +182,12 @@ class Agent:
             if systemd.watchdog
             else _WATCHDOG_INTERVAL_SECONDS
         )
-        ready, late = False, time.monotonic() + READY_TIMEOUT_SECONDS
+        ready, patience = False, Deadline(READY_TIMEOUT_SECONDS)
         while True:
             number = None
             with suppress(queue.Empty):
                 number = self._signals.get(timeout=pause if ready else _READY_POLL_SECONDS)
-            if not ready and (tried(controller) or time.monotonic() > late):
+            if not ready and (tried(controller) or patience.over()):
                 ready = True
                 systemd.tell("READY=1")
             if number == signal.SIGHUP:
@@ -240,10 +241,10 @@ class Agent:
         with suppress(OSError):
             if self._file == _identity(self._options.socket):
                 self._options.socket.unlink()
-        end = time.monotonic() + STOP_TIMEOUT_SECONDS
+        deadline = Deadline(STOP_TIMEOUT_SECONDS)
         app.stop(0)
         finished = controller.stop(STOP_TIMEOUT_SECONDS)
-        if not (app.stop(max(0.0, end - time.monotonic())) and finished):
+        if not (app.stop(deadline.left()) and finished):
             return False
         self._servers[0].drain(_DRAIN_TIMEOUT_SECONDS)
         closing = threading.Thread(target=moorline.close, name="closing", daemon=True)
