@@ -6,7 +6,6 @@ import itertools
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -153,21 +152,6 @@ class Bench:
         whole = "the same: processor time of all processes for one of them"
         yield slower(whole, theirs, ours_ms, 1.35)
 
-    def start(self, runs: int = 10) -> Result:
-        """``moorline list`` from the shell, against a bare interpreter."""
-        command = [str(Path(sys.executable).with_name("moorline")), "list"]
-        ours = statistics.median(_command(command) for _ in range(runs))
-        raw = statistics.median(_command([sys.executable, "-c", "pass"]) for _ in range(runs))
-        return Result(
-            "`moorline list`, from the shell (raw: `python -c pass`)",
-            ours,
-            raw,
-            "ms",
-            ours / raw,
-            "≤ 250 ms",
-            ours <= 250,
-        )
-
     def _mount(self) -> None:
         subprocess.run(["mount.quobyte", self._share.export, str(MNT)], check=True)
 
@@ -194,7 +178,7 @@ def run(connection: Any) -> list[Result]:
     with wiring.open_host(wiring.settings()) as moorline:
         bench = Bench(connection, moorline, share)
         results = [*bench.link_up(), bench.first(), *bench.many()]
-    return [*results, bench.start()]
+    return results
 
 
 def disk_xml(path: Path, target: str, volume: str) -> str:
@@ -230,7 +214,3 @@ def _rate(
     with ThreadPoolExecutor(threads) as pool:
         took = milliseconds(lambda: list(pool.map(attach, places)))
     return len(places) / took * 1000
-
-
-def _command(argv: list[str]) -> float:
-    return milliseconds(lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL))

@@ -102,10 +102,13 @@ def load(
     *state_dir* and *hypervisor* override what the files say. Raises Refused if
     a file cannot be read or does not parse.
     """
-    from oslo_config import cfg  # 80 ms that --help does not need
-
     if not files and SYSTEM_FILE.exists():
         files = [SYSTEM_FILE]
+    refers = any("$" in each for each in (str(state_dir), *(each.default for each in options)))
+    if not files and not refers and not whereabouts.is_told_elsewhere():
+        return _defaults(options, state_dir, hypervisor)
+    from oslo_config import cfg  # 100 ms that a host without a configuration does not need
+
     conf = cfg.ConfigOpts()
     for option in (*OPTIONS, *options):
         group = None if option.group == "DEFAULT" else option.group
@@ -136,6 +139,25 @@ def load(
         | {"state_dir": str(chosen)},
         agent={option.name: _value(conf, option) for option in AGENT},
         personal=not named and chosen != HOST_STATE_DIR,
+    )
+
+
+def _defaults(
+    options: Sequence[Option], state_dir: Path | None, hypervisor: str | None
+) -> Settings:
+    """What :func:`load` says where nothing is configured."""
+    chosen = Path(state_dir or whereabouts.default_state_dir())
+
+    def value(option: Option) -> str:
+        return option.default.replace("${moorline.state_dir}", str(chosen))
+
+    return Settings(
+        state_dir=chosen,
+        host=HOST.default,
+        hypervisor=hypervisor or CONNECTION_URI.default,
+        values={option.name: value(option) for option in options} | {"state_dir": str(chosen)},
+        agent={option.name: value(option) for option in AGENT},
+        personal=not state_dir and chosen != HOST_STATE_DIR,
     )
 
 

@@ -50,7 +50,7 @@ def find(state_dir: str | None, file: str = SYSTEM_FILE) -> Whereabouts | None:
 
     *state_dir* overrides what *file*, the system's, says.
     """
-    if _is_told_elsewhere():
+    if is_told_elsewhere():
         return None
     said = _read(file)
     if said is None:
@@ -71,7 +71,7 @@ def default_state_dir() -> str:
     return f"{base}/moorline"
 
 
-def _is_told_elsewhere() -> bool:
+def is_told_elsewhere() -> bool:
     """Whether oslo.config would read the environment, or a folder beside a file of ours."""
     if "SNAP" in os.environ or any(k.startswith("OS_") and "__" in k for k in os.environ):
         return True

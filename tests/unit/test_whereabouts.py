@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from moorline import config, whereabouts
+from moorline import config, registry, whereabouts
 from moorline.errors import Refused
 
 WORDS = ("state_dir", "agent_socket", "agent_group", "agent_grup", "host", "config_dir", "colour")
@@ -119,3 +119,15 @@ def test_what_is_told_elsewhere_is_left_to_oslo_config(
         (folder / "a.conf").write_text("[moorline]\nstate_dir = /elsewhere\n")
     assert whereabouts.find(None, str(none)) is None
     assert config.load([], []).state_dir == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("hypervisor", [None, "test:///default"])
+@pytest.mark.parametrize("state_dir", [None, Path("/typed")])
+def test_where_nothing_is_configured_the_defaults_are_oslo_configs(
+    state_dir: Path | None, hypervisor: str | None, tmp_path: Path
+) -> None:
+    """An empty file is read by oslo.config, no file is not."""
+    empty = tmp_path / "empty.conf"
+    empty.touch()
+    options, typed = registry.options(), {"state_dir": state_dir, "hypervisor": hypervisor}
+    assert config.load([], options, **typed) == config.load([empty], options, **typed)
