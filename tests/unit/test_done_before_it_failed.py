@@ -60,7 +60,7 @@ def test_a_disk_that_was_asked_to_go_and_cannot_be_looked_at(
     moorline.maintenance.release("g1", "a")
     hypervisor.blind_then = True
     with pytest.raises(Uncertain, match="g1 was asked to let go of volume a"):
-        moorline.attachments.detach("g1", "a")
+        moorline.attachments.detach("g1", "a", timeout=0)
     assert rig.world.guests[G1].leaving
 
 
