@@ -253,12 +253,13 @@ def test_a_mount_command_that_hangs_is_killed_and_uncertain(fuse_rig: FuseRig) -
 
 @pytest.mark.lab
 def test_the_mount_command_of_a_killed_owner_is_waited_for(fuse_rig: FuseRig) -> None:
-    fuse_rig.volume.command(slow=1.0)
+    fuse_rig.volume.command(slow=2.0)
     owner = os.fork()
     if not owner:
         fuse_rig.backend.connect(parsed(fuse_rig))
         os._exit(0)
-    time.sleep(0.4)
+    while not isinstance(look(fuse_rig, fuse_rig.good), Unknown):  # until its command has begun
+        time.sleep(0.01)
     os.kill(owner, 9)
     os.waitpid(owner, 0)
     assert isinstance(look(fuse_rig, fuse_rig.good), Unknown)

@@ -126,10 +126,11 @@ class _Connection:
         """What is told at last, and the status. Raises what :func:`exchange` makes of it."""
         with self._socket.makefile("rb") as stream:
             self._bound()
-            status, kind = _head(stream)
+            status, kind, length = _head(stream)
             if kind == STREAM:
                 return self._last_line(stream, progress), 200
-            return json.loads(stream.read()), status
+            # No byte more: who refuses a request without reading it resets the connection.
+            return json.loads(stream.read(length)), status
 
     def _last_line(self, stream: BufferedReader, progress: Callable[[str], None]) -> Any:
         """Tell of the progress, and return the result. Raises the error that it ended in."""
@@ -154,19 +155,24 @@ class _Connection:
         self._socket.settimeout(min(self._patience, left))
 
 
-def _head(stream: BufferedReader) -> tuple[int, str]:
-    """The status, and the kind of what follows. Raises ValueError: this is no HTTP."""
+def _head(stream: BufferedReader) -> tuple[int, str, int | None]:
+    """The status, and the kind and length of what follows (None: to the end of the connection).
+
+    Raises ValueError: this is no HTTP.
+    """
     version, _, rest = _line(stream).partition(b" ")
     if not version.startswith(b"HTTP/"):
         raise ValueError("what answers there is no agent")
-    status, kind = int(rest[:3]), ""
+    status, kind, length = int(rest[:3]), "", None
     for _ in range(_MOST_HEADERS):
         line = _line(stream)
         if not line.strip():
-            return status, kind
+            return status, kind, length
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-type":
             kind = value.partition(b";")[0].strip().lower().decode("latin-1")
+        elif name.strip().lower() == b"content-length":
+            length = int(value)
     raise ValueError("the answer has too many headers")
 
 
