@@ -19,7 +19,7 @@ from moorline.secret import Secret
 
 _CUT_OFF = (errno.ENOTCONN, errno.ECONNABORTED)
 """What the kernel answers for a FUSE client that is gone; one that lives may answer it, too."""
-_DAEMON_EXIT_SECONDS = 2.0
+_DAEMON_EXIT_SECONDS = 5.0
 """Seconds that a daemon has to end after its mount is gone, or a command that was killed."""
 
 Ill = Broken | Foreign | Unknown
