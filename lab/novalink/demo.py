@@ -69,9 +69,11 @@ def _named(volume: Volume) -> list[str]:
 
 def main() -> None:
     with shares(host.LAB) as at:
-        one = at.on_nfs("3f2a9c1e-0001")
-        two = at.on_gpfs("3f2a9c1e-0002")
-        three = at.on_nfs("1b04d7f2-0003")  # the first in order, the last to come
+        one = at.on_nfs("3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a51")
+        two = at.on_gpfs("3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a52")
+        three = at.on_nfs(
+            "1b04d7f2-2c8e-4f60-8f13-7a90be12cd53"
+        )  # the first in order, the last to come
         with NovaLink(["web01", "db01"]) as novalink:
             demo = Demo(novalink, "novalink", at)
             attach_two(demo, one, two)
