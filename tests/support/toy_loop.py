@@ -133,3 +133,13 @@ class Loop:
 
     def trouble(self, volume: str, guest: str = "g1") -> Trouble | None:
         return self.rig.records.trouble(Key("h1", VolumeId(volume), GuestId(guest)))
+
+
+@contextmanager
+def running(rig: Rig) -> Iterator[Loop]:
+    """A loop that has ended afterwards, and that broke no rule of the world."""
+    loop = Loop(rig)
+    yield loop
+    loop.share.open.set()
+    assert loop.controller.stop(5)
+    assert not rig.world.violations

@@ -14,7 +14,7 @@ from moorline.errors import Failed, Refused
 from moorline.model import Level
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
-from tests.support.toy_loop import G1, Loop, until
+from tests.support.toy_loop import G1, Loop, running, until
 
 
 @pytest.fixture
@@ -24,11 +24,8 @@ def rig() -> Rig:
 
 @pytest.fixture
 def loop(rig: Rig) -> Iterator[Loop]:
-    loop = Loop(rig)
-    yield loop
-    loop.share.open.set()
-    assert loop.controller.stop(5)
-    assert not rig.world.violations
+    with running(rig) as loop:
+        yield loop
 
 
 class Call:

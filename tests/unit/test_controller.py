@@ -13,7 +13,7 @@ from moorline.model import GuestId, Level, VolumeId
 from moorline.ports.results import Trouble
 from moorline.testing.toys import BASE, ToyGuest
 from tests.support.rig import Rig
-from tests.support.toy_loop import G1, G2, Loop, until
+from tests.support.toy_loop import G1, G2, Loop, running, until
 
 
 @pytest.fixture
@@ -23,11 +23,8 @@ def rig() -> Rig:
 
 @pytest.fixture
 def loop(rig: Rig) -> Iterator[Loop]:
-    loop = Loop(rig)
-    yield loop
-    loop.share.open.set()
-    assert loop.controller.stop(5)
-    assert not rig.world.violations
+    with running(rig) as loop:
+        yield loop
 
 
 # --- what it heals -------------------------------------------------------------
