@@ -22,7 +22,7 @@ from bench.measure import HEAD, milliseconds, paired, slower
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk, DiskOptions, VolumeId
 
@@ -66,7 +66,7 @@ def choice(rounds: int) -> tuple[float, float]:
             assert len(page.objects) == 50  # the model has one of its own
 
         maker = Provisioner(operator.session)
-        order = Order(name="box", empty=20 * GIB, cluster=lab.cluster)
+        order = MachineRequest(name="box", empty=20 * GIB, cluster=lab.cluster)
 
         def ours() -> None:
             assert maker.choose(order).best().datastore.name == "ds48"

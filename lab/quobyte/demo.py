@@ -15,9 +15,9 @@ from xml.etree import ElementTree as ET
 from lab import guest as guests
 from lab import host
 from lab.agent import Agent
-from lab.cast import KIB, Cast, play
 from lab.command import Moorline
 from lab.demo import chapter, claim, say, until
+from lab.demo_guests import KIB, DemoGuests, run_demo
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
 
 
@@ -31,7 +31,7 @@ class Volume:
     connection: Path
 
 
-class Demo(Cast):
+class Demo(DemoGuests):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self.libvirt = connection
@@ -118,7 +118,7 @@ class Demo(Cast):
 
 
 def main() -> None:
-    play(Demo, tell)
+    run_demo(Demo, tell)
 
 
 def tell(demo: Demo) -> None:

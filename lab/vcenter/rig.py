@@ -12,7 +12,7 @@ from lab.vcenter import VCenter
 from moorline.hypervisors.vsphere.client.session import Logon, Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DatastoreDisk, GuestId, GuestName, ShadowDisk
 from moorline.secret import Secret
@@ -34,13 +34,13 @@ def vsphere(lab: VCenter, *, deadline: float = 20.0, task_deadline: float = 60.0
 class Makes(Provisioner):
     """Makes machines that run, and such that only hold their disk, as commands do."""
 
-    def launch(self, order: Order, progress: Progress = no_progress) -> GuestName:
-        seen = self.make(order, progress)
-        self.start(order.name)
-        return GuestName(GuestId(seen.id), order.name)
+    def launch(self, request: MachineRequest, progress: Progress = no_progress) -> GuestName:
+        seen = self.make(request, progress)
+        self.start(request.name)
+        return GuestName(GuestId(seen.id), request.name)
 
-    def hold(self, order: Order) -> ShadowDisk:
-        return ShadowDisk(str(self.make(order).ref._moId))
+    def hold(self, request: MachineRequest) -> ShadowDisk:
+        return ShadowDisk(str(self.make(request).ref._moId))
 
 
 class Operator:

@@ -11,9 +11,9 @@ from typing import Any
 
 from lab import guest as guests
 from lab import host
-from lab.cast import KIB, Cast, play
 from lab.command import Moorline
 from lab.demo import chapter, claim, say
+from lab.demo_guests import KIB, DemoGuests, run_demo
 from lab.virtuozzo.cluster import Cluster, Virtuozzo
 
 FIRST, SECOND = "first:/pass word", "second, longer"
@@ -34,7 +34,7 @@ class Volume:
         self.connection.write_text(json.dumps(connection))
 
 
-class Demo(Cast):
+class Demo(DemoGuests):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self.virtuozzo = Virtuozzo(host.LAB)
@@ -111,7 +111,7 @@ class Demo(Cast):
 
 
 def main() -> None:
-    play(Demo, tell)
+    run_demo(Demo, tell)
 
 
 def tell(demo: Demo) -> None:

@@ -14,12 +14,12 @@ from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
+from moorline.core.file_clashes import FileClashes
 from moorline.core.locks import Locks
 from moorline.core.ownership import Identity, Owner
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
-from moorline.core.writers import Writers
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
 from moorline.loop.drift import DriftDetector
@@ -53,7 +53,7 @@ class _Opened(NamedTuple):
     hypervisor: Hypervisor
     lifecycle: GuestLifecycle[Any] | None
     report: Report
-    writers: Writers
+    file_clashes: FileClashes
     looking: Callable[[], InstalledBackends]
     environment: Environment
     close: Callable[[], None]
@@ -82,7 +82,7 @@ class _Opened(NamedTuple):
             self.hypervisor,
             Locks(),
             self.report,
-            self.writers,
+            self.file_clashes,
             self.looking,
         )
 
@@ -176,7 +176,7 @@ def _open(
         noted = environment.event_log.noted
         records = Records(store, codec, name, noted)
         told = _both(environment.event_log.took, report)
-        writers = Writers(host)
+        file_clashes = FileClashes(host)
         looking = partial(_looking, backends, host)
         close = stack.pop_all().close
         return _Opened(
@@ -185,7 +185,7 @@ def _open(
             hypervisor,
             lifecycle,
             told,
-            writers,
+            file_clashes,
             looking,
             environment,
             close,
@@ -211,10 +211,10 @@ def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
 
 def _identity(given: config.Settings, owner: Owner) -> Identity:
     """Whose a state would be that is made here and now."""
-    from moorline.host.machine import machine
+    from moorline.host.machine_id import machine_id_digest
 
     name = given.host or owner.host() or config.host_name(given, remember=False)
-    return Identity(name, machine(), config.hypervisor_of(given))
+    return Identity(name, machine_id_digest(), config.hypervisor_of(given))
 
 
 @contextmanager

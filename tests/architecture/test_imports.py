@@ -122,7 +122,7 @@ def test_the_client_loads_neither_the_facade_nor_what_it_is_made_of() -> None:
     assert not beyond
     assert {name for name in ours if part(name) == "core"} <= {
         "moorline.core",
-        "moorline.core.untrusted",  # the bounds of what is sent
+        "moorline.core.validation",  # the bounds of what is sent
     }
     assert not {name.partition(".")[0] for name in loaded} & {*HEAVY, "click", "logging"}
 
@@ -161,8 +161,8 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
     code, *loaded = run.stdout.split()
     assert code == "8", run.stderr  # it was the agent that was asked
     assert {name for name in loaded if name.startswith("moorline.")} <= {
-        *("moorline.cli", "moorline.cli.at_once", "moorline.cli.output", "moorline.cli.progress"),
-        *("moorline.core", "moorline.core.untrusted", "moorline.errors", "moorline.whereabouts"),
+        *("moorline.cli", "moorline.cli.fast_path", "moorline.cli.output", "moorline.cli.progress"),
+        *("moorline.core", "moorline.core.validation", "moorline.errors", "moorline.whereabouts"),
         *("moorline.local_api", "moorline.local_api.problem", "moorline.local_api.wire"),
     }
     slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}

@@ -22,7 +22,7 @@ from lab.host import umount
 from moorline import wiring
 from moorline.api import Moorline
 from moorline.errors import MoorlineError, Uncertain
-from moorline.host.linux import PROBE_DEADLINE_SECONDS
+from moorline.host.probe.pool import PROBE_DEADLINE_SECONDS
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import VolumeId
 

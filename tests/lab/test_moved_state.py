@@ -12,7 +12,7 @@ from typing import Any
 from scene import Scene
 
 from lab.host import umount
-from moorline.host.machine import MACHINE_ID
+from moorline.host.machine_id import MACHINE_ID
 
 REFUSED = 3
 

@@ -18,7 +18,7 @@ import pytest
 
 from lab import guest as guests
 from lab import host
-from lab.neighbour import Neighbour
+from lab.second_host import SecondHost
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import Caching, DiskOptions, ImageFile, VolumeId
 
@@ -37,20 +37,20 @@ class Site:
     def __init__(self, connection: libvirt.virConnect, directory: Path) -> None:
         self.content, self.at = directory / "content", directory / "at"
         sockets = directory / "sockets"
-        for each in (self.content, self.at, sockets, directory / "neighbour"):
+        for each in (self.content, self.at, sockets, directory / "second_host"):
             each.mkdir()
         sockets.chmod(0o1777)
         self.channel = directory / "sockets-of-both"
         self.channel.mkdir()
         self.channel.chmod(0o1777)
-        self.neighbour = Neighbour(directory / "neighbour", (sockets, self.at))
-        self.there = libvirt.open(self.neighbour.uri)
+        self.second_host = SecondHost(directory / "second_host", (sockets, self.at))
+        self.there = libvirt.open(self.second_host.uri)
         mount = (sys.executable, "-m", "lab.fuse.daemon", "--type", "fuse.vstorage")
         mount += ("--source", "vstorage://vault", str(self.content), str(self.at))
         subprocess.run(mount, check=True, timeout=30)
-        self.neighbour.run(*mount)
+        self.second_host.run(*mount)
         (self.guest,) = guests.boot(connection, ["moves"], host.images(), sockets)
-        self.agent_there = guests.GuestAgent(directory / "neighbour/own-1/moves.agent")
+        self.agent_there = guests.GuestAgent(directory / "second_host/own-1/moves.agent")
 
     def disk(self, volume: VolumeId, *, relabel: bool) -> Path:
         """Give the guest a disk; return its file behind the mounts."""
@@ -70,16 +70,16 @@ class Site:
 
     def migrate(self, flags: int) -> None:
         where = {"migrate_uri": f"unix://{self.channel}/moves"}
-        self.guest.domain.migrateToURI3(self.neighbour.uri, where, flags)
+        self.guest.domain.migrateToURI3(self.second_host.uri, where, flags)
         self.guest.agent.close()
         self.guest = guests.Guest(self.there.lookupByName("moves"), self.agent_there)
 
     def close(self) -> None:
         guests.remove(self.guest)
         self.there.close()
-        self.neighbour.run("umount", str(self.at))
+        self.second_host.run("umount", str(self.at))
         subprocess.run(["umount", str(self.at)], check=True)
-        self.neighbour.close()
+        self.second_host.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lab.machine import operations
 from lab.machine.container import LAB, Machine
 from tests.support.stage import Stage
 
-BEFORE = "src/moorline/host/scope.py"
+BEFORE = "src/moorline/host/systemd_scope.py"
 """The version before is the one that this file was not in yet: it named scopes differently."""
 METRICS = "mkdir -p /etc/moorline; printf '[moorline]\nagent_metrics = 127.0.0.1:9877\n' >{file}"
 ASK = """python3 - <<'END'

@@ -41,8 +41,8 @@ def xml(
 ) -> str:
     options = options or DiskOptions()
     target = "vdb"
-    place = {"target": target, "bus": bus, "controller": 2, "unit": unit}
-    return disk_xml(VolumeId(volume), source, options, qemu=qemu, **place)  # type: ignore[arg-type]
+    address = {"target": target, "bus": bus, "controller": 2, "unit": unit}
+    return disk_xml(VolumeId(volume), source, options, qemu=qemu, **address)  # type: ignore[arg-type]
 
 
 def driver(source: DiskSource, qemu: int = NEW, *, shared: bool = False) -> dict[str, str]:

@@ -16,7 +16,7 @@ from moorline.cli.group import main
 from moorline.core.ownership import Identity, Owner
 from moorline.core.records import Records
 from moorline.errors import Refused
-from moorline.host.machine import machine
+from moorline.host.machine_id import machine_id_digest
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Put
 from moorline.ports.results import Trouble
@@ -242,12 +242,12 @@ def test_a_hypervisor_is_the_same_however_it_is_reached(one: str, other: str, sa
 
 def test_a_machine_is_known_by_a_digest_of_its_id(tmp_path: Path) -> None:
     file = tmp_path / "machine-id"
-    assert machine(file) == ""
+    assert machine_id_digest(file) == ""
     file.write_text("uninitialized\n")
-    assert machine(file) == ""
+    assert machine_id_digest(file) == ""
     file.write_text("0123456789abcdef0123456789abcdef\n")
-    known = machine(file)
-    assert known == machine(file)
+    known = machine_id_digest(file)
+    assert known == machine_id_digest(file)
     assert "0123456789abcdef" not in known
 
 

@@ -62,14 +62,14 @@ class Metrics:
         self, pending: Callable[[], Sequence[Pending]], swept: Callable[[], Sweep | None]
     ) -> None:
         """Tell of the controller as well."""
-        self._registry.register(_Upkeep(pending, swept))
+        self._registry.register(_LoopMetrics(pending, swept))
 
     def page(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Upkeep:
+class _LoopMetrics:
     def __init__(
         self, pending: Callable[[], Sequence[Pending]], swept: Callable[[], Sweep | None]
     ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorline.care.doctor import Environment
-from moorline.core.admission import Admission, Place
+from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
@@ -68,11 +68,11 @@ class Adopter:
         dry_run: bool = False,
     ) -> Adoption:
         found = guest_called(guest, self._hypervisor)
-        place = self._admission.admit(connection, format)
-        disk = self._disk_of(found, place)
+        accepted = self._admission.admit(connection, format)
+        disk = self._disk_of(found, accepted)
         if target not in ("", disk.device):
-            raise Refused(f"volume {place.volume or ''} is {disk.device}, not {target}")
-        id = volume or place.volume or disk.mark or _usable(disk.serial)
+            raise Refused(f"volume {accepted.volume or ''} is {disk.device}, not {target}")
+        id = volume or accepted.volume or disk.mark or _usable(disk.serial)
         before, attachment = self._admission.make(
             found.id,
             connection,
@@ -146,10 +146,10 @@ class Adopter:
                 return kind
         return ""
 
-    def _disk_of(self, guest: GuestName, place: Place) -> GuestDisk:
+    def _disk_of(self, guest: GuestName, accepted: AcceptedConnection) -> GuestDisk:
         """The guest's disk that is this volume, where this host has it. Raises Refused."""
-        backend = self._reconciler.backend(place.backend)
-        parsed = backend.parse(place.connection)
+        backend = self._reconciler.backend(accepted.backend)
+        parsed = backend.parse(accepted.connection)
         link = backend.inspect(parsed)
         source = link.source if isinstance(link, Linked) else None
         disks = self._disks(guest)
@@ -159,24 +159,28 @@ class Adopter:
                 _refuse_other_format(disk, source)
                 backend.verify(parsed)
                 return disk
-        raise self._elsewhere(guest, disks, place, parsed)
+        raise self._elsewhere(guest, disks, accepted, parsed)
 
     def _elsewhere(
-        self, guest: GuestName, disks: Sequence[GuestDisk], place: Place, parsed: Any
+        self,
+        guest: GuestName,
+        disks: Sequence[GuestDisk],
+        accepted: AcceptedConnection,
+        parsed: Any,
     ) -> Refused:
         """Say why the disk is not found, and where the operator's option should point."""
         same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
         mount = covering(same.path, by_target(self._environment.mounts())) if same else None
-        if same is None or mount is None or self._kind(same.path, [mount]) != place.backend:
+        if same is None or mount is None or self._kind(same.path, [mount]) != accepted.backend:
             known = ", ".join(f"{d.device}={d.path}" for d in disks)
             return Refused(
-                f"{guest.name} has no disk that is this volume on {place.link}",
+                f"{guest.name} has no disk that is this volume on {accepted.link}",
                 hint=f"its disks: {known}",
             )
         share = getattr(parsed, "share", "SHARE")
         return Refused(
             f"{same.device} of {guest.name} is {same.path}, on a mount that is not ours",
-            hint=f"leave it mounted, and set {place.backend}_mounted = {share}={mount.target}",
+            hint=f"leave it mounted, and set {accepted.backend}_mounted = {share}={mount.target}",
         )
 
 

@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """What the shell starts. Never returns."""
-    from moorline.cli import at_once
+    from moorline.cli import fast_path
 
-    at_once.main()
+    fast_path.main()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from moorline import errors
-from moorline.cli import at_once
+from moorline.cli import fast_path
 from moorline.cli.output import (
     EXIT_INTERRUPTED,
     FORMATS,
@@ -25,7 +25,7 @@ from moorline.cli.output import (
     unprinted,
 )
 from moorline.cli.progress import Progress
-from moorline.core.untrusted import LONGEST, check_text
+from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
 
 if TYPE_CHECKING:
     from moorline.config import Settings
@@ -84,7 +84,7 @@ class Common:
         *first*: this may be the first command with its state directory. Others refuse one that
         was typed and is not there: nothing is made for a word that was mistyped.
         """
-        if agent := self._agent_at_once():
+        if agent := self._agent_by_fast_path():
             return agent
         from moorline import wiring
 
@@ -114,12 +114,12 @@ class Common:
             waiting = _said
         return agent
 
-    def _agent_at_once(self) -> Api | None:
+    def _agent_by_fast_path(self) -> Api | None:
         """The agent, where plain options lead to one and it can be nobody else's: then no back
         end and no configuration has to be loaded. None: the long way tells."""
         if self.hypervisor or self.config_files:
             return None
-        socket = at_once.agent(str(self.state_dir) if self.state_dir else None)
+        socket = fast_path.agent(str(self.state_dir) if self.state_dir else None)
         if socket is None:
             return None
         from moorline.local_api.client import Client
@@ -273,5 +273,7 @@ def _check(arguments: Mapping[str, Any]) -> None:
     for text in arguments.values():
         if isinstance(text, str):
             check_text(text)
-            if len(text) > LONGEST:
-                raise errors.Refused(f"what was typed has more than {LONGEST} characters")
+            if len(text) > MAX_TEXT_CHARACTERS:
+                raise errors.Refused(
+                    f"what was typed has more than {MAX_TEXT_CHARACTERS} characters"
+                )

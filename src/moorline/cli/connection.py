@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from moorline.core.untrusted import parse
+from moorline.core.validation import parse_json
 from moorline.errors import Refused
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -31,7 +31,7 @@ def read_connection(path: str) -> Mapping[str, Any]:
     if len(text) > _MOST:
         raise Refused(f"the connection {path} has more than {_MOST} bytes")
     try:
-        connection = parse(text)
+        connection = parse_json(text)
     except Refused as e:
         raise Refused(f"the connection {path} cannot be used: {e.message}") from None
     if isinstance(connection, dict) and isinstance(connection.get("connection_info"), dict):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorline.cli.at_hand import AtHand, asked, driver_at_hand, typed
 from moorline.cli.common import Common, common
+from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.ports import ChoosingDriver
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def _for_datastores(driver: type[HypervisorDriver]) -> Sequence[click.Parameter]
     return typed(driver.choosing) if isinstance(driver, ChoosingDriver) else None
 
 
-@click.command(cls=AtHand, offer=_for_datastores)
+@click.command(cls=HypervisorOptionsCommand, offer=_for_datastores)
 @click.option("--explain", is_flag=True, help="Also those that will not do, and why.")
 @common
 def datastores(given: Common, explain: bool, **values: Any) -> None:
@@ -33,7 +33,7 @@ def datastores(given: Common, explain: bool, **values: Any) -> None:
       moorline datastores --for 20G --explain --hypervisor vsphere://vcenter.example
       moorline datastores --image disk.vmdk --cluster c1 -c vsphere://vcenter.example -o json
     """
-    driver = driver_at_hand()
+    driver = chosen_driver()
     wanted: dict[str, Any] = {}
     if isinstance(driver, ChoosingDriver):
         wanted = asked(driver.choosing, values)

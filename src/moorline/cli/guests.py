@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorline.cli.at_hand import AtHand, asked, driver_at_hand, typed
 from moorline.cli.common import Common, common, from_here, timeout_option
 from moorline.cli.connection import read_connection
+from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -56,7 +56,7 @@ def _for_removal(driver: type[HypervisorDriver]) -> Sequence[click.Parameter] | 
     return None if launching is None else typed(launching.removal)
 
 
-@click.command(cls=AtHand, offer=_for_launch)
+@click.command(cls=HypervisorOptionsCommand, offer=_for_launch)
 @click.argument("name")
 @click.option("--no-start", is_flag=True, help="Only make the guest and its disks.")
 @timeout_option
@@ -78,7 +78,7 @@ def launch(given: Common, name: str, no_start: bool, timeout: float, **values: A
       moorline launch web01 --boot boot.json --connection data.json --template web.xml
       moorline launch web01 -c vsphere://vcenter.example --image disk.vmdk --memory 2G
     """
-    launching = _launching(driver_at_hand())
+    launching = _launching(chosen_driver())
     what: dict[str, Any] = {}
     if launching is not None:
         if launching.from_volumes:
@@ -114,7 +114,7 @@ def start(given: Common, guest: str, timeout: float) -> None:
     _tell(given, outcome, f"guest {outcome.guest} {_state(outcome)}")
 
 
-@click.command(cls=AtHand, offer=_for_removal)
+@click.command(cls=HypervisorOptionsCommand, offer=_for_removal)
 @click.argument("guest")
 @timeout_option
 @common

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moorline.core.asker import is_trusted
-from moorline.core.clashes import merge, refuse_clashes
 from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
+from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
+from moorline.core.record_clashes import merge, refuse_clashes
 from moorline.core.records import Records
-from moorline.core.untrusted import check_plain
+from moorline.core.validation import check_value
 from moorline.errors import NotFound, NotOurs, Refused
 from moorline.model import (
     Attachment,
@@ -38,7 +38,7 @@ LARGEST_CONNECTION = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AcceptedConnection:
     """A connection that a back end has accepted, and the storage that it names."""
 
     backend: str
@@ -79,23 +79,23 @@ class Admission:
         Raises Refused if it is malformed or clashes with another attachment,
         NotFound if there is no such guest. Nothing is recorded.
         """
-        place = self.admit(connection, format)
-        if not self._reconciler.backend(place.backend).yields & self._hypervisor.accepts:
-            raise Refused(f"{self._hypervisor.kind} guests cannot use {place.backend} volumes")
+        accepted = self.admit(connection, format)
+        if not self._reconciler.backend(accepted.backend).yields & self._hypervisor.accepts:
+            raise Refused(f"{self._hypervisor.kind} guests cannot use {accepted.backend} volumes")
         machine = _to_come(guest, level) if hands_off else guest_called(guest, self._hypervisor)
         rows = self._records.all()
-        there = self._at(place, rows)
+        there = self._at(accepted, rows)
         known = there[0] if there else None
-        key = Key(self._records.host, _volume_id(volume, place, known), machine.id)
+        key = Key(self._records.host, _volume_id(volume, accepted, known), machine.id)
         attachment = Attachment(
             key=key,
             guest_name=machine.name,
-            backend=place.backend,
-            connection=Secret(place.connection),
-            link=place.link,
-            place=known.place if known else place.id,
+            backend=accepted.backend,
+            connection=Secret(accepted.connection),
+            link=accepted.link,
+            place=known.place if known else accepted.id,
             want=level,
-            options=_options(options, place.connection, hands_off=hands_off),
+            options=_options(options, accepted.connection, hands_off=hands_off),
             since=time.time(),
             hands_off=hands_off,
             link_only=level < Level.ATTACHED,
@@ -135,15 +135,19 @@ class Admission:
             )
         return True
 
-    def admit(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
-        """As :meth:`place`, for whoever asks to have it attached. Raises Refused, Denied."""
-        place = self.place(connection, format)
-        backend = self._reconciler.backend(place.backend)
+    def admit(
+        self, connection: Mapping[str, Any] | str, format: Format | None
+    ) -> AcceptedConnection:
+        """As :meth:`accept`, for whoever asks to have it attached. Raises Refused, Denied."""
+        accepted = self.accept(connection, format)
+        backend = self._reconciler.backend(accepted.backend)
         if isinstance(backend, Confined) and not is_trusted():
-            backend.demand_for_others(backend.parse(place.connection))
-        return place
+            backend.demand_for_others(backend.parse(accepted.connection))
+        return accepted
 
-    def place(self, connection: Mapping[str, Any] | str, format: Format | None) -> Place:
+    def accept(
+        self, connection: Mapping[str, Any] | str, format: Format | None
+    ) -> AcceptedConnection:
         """Parse a connection, or what a person types for one. Raises Refused."""
         if isinstance(connection, str):
             connection = self._typed(connection, format)
@@ -158,7 +162,7 @@ class Admission:
         shares = _shares(backend, parsed)
         former = _derived(kind, link, parsed.name)
         id = _derived(kind, min(shares), parsed.name) if shares else former
-        return Place(kind, connection, link, volume, id, former, parsed.name, shares)
+        return AcceptedConnection(kind, connection, link, volume, id, former, parsed.name, shares)
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded attachment for *volume* on *guest* (name or id), if there is one.
@@ -201,13 +205,13 @@ class Admission:
             rows = self._records.all()
         if "/" in volume:
             try:
-                place = self.place(volume, "raw")
+                accepted = self.accept(volume, "raw")
             except Refused as e:
                 # Not quoted: who types a URL may put a password into it.
                 raise NotFound(
                     f"no volume is known as what was typed: {e.message}", hint=BY_ID
                 ) from e
-            return self._at(place, rows)
+            return self._at(accepted, rows)
         id = meant(volume, (row.key.volume for row in rows))
         return [row for row in rows if row.key.volume == id]
 
@@ -241,20 +245,20 @@ class Admission:
         disks = self._hypervisor.disks(guest).items()
         return next((id for id, disk in disks if device and disk.device == device), None)
 
-    def _at(self, place: Place, rows: Sequence[Attachment]) -> list[Attachment]:
-        """Those of *rows* whose storage is at *place*, however they spell it."""
-        return [row for row in rows if self._is_at(place, row)]
+    def _at(self, accepted: AcceptedConnection, rows: Sequence[Attachment]) -> list[Attachment]:
+        """Those of *rows* whose storage is that of *accepted*, however they spell it."""
+        return [row for row in rows if self._is_at(accepted, row)]
 
-    def _is_at(self, place: Place, row: Attachment) -> bool:
-        if row.place in (place.id, place.former):
+    def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:
+        if row.place in (accepted.id, accepted.former):
             return True
-        if row.backend != place.backend or not place.shares:
+        if row.backend != accepted.backend or not accepted.shares:
             return False
         try:
             backend, parsed = self._reconciler.read(row)
         except Refused:
             return False  # the configuration no longer fits: nothing is done with it either
-        return parsed.name == place.name and bool(_shares(backend, parsed) & place.shares)
+        return parsed.name == accepted.name and bool(_shares(backend, parsed) & accepted.shares)
 
     def known(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
         """As :meth:`of`; raises NotFound if there are none."""
@@ -271,7 +275,7 @@ class Admission:
 def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
     """Refuse what no back end reads and no store could keep."""
     try:
-        check_plain(connection)
+        check_value(connection)
         size = len(json.dumps(connection))
     except (TypeError, ValueError, RecursionError):
         raise Refused("the connection cannot be written as JSON") from None
@@ -323,13 +327,15 @@ def _derived(*parts: str) -> str:
     return str(uuid.uuid5(_PLACES, "\n".join(parts)))
 
 
-def _volume_id(asked: str | None, place: Place, known: Attachment | None) -> VolumeId:
+def _volume_id(
+    asked: str | None, accepted: AcceptedConnection, known: Attachment | None
+) -> VolumeId:
     """The id that is given, else the one that the storage has already, else its own."""
-    if asked is not None and place.volume and asked != place.volume:
-        raise Refused(f"the connection is of volume {place.volume}, not {asked}")
-    if asked is None and place.volume is None and known is not None:
+    if asked is not None and accepted.volume and asked != accepted.volume:
+        raise Refused(f"the connection is of volume {accepted.volume}, not {asked}")
+    if asked is None and accepted.volume is None and known is not None:
         return known.key.volume
-    return usable_id(place.volume or place.id if asked is None else asked)
+    return usable_id(accepted.volume or accepted.id if asked is None else asked)
 
 
 def usable_id(id: object) -> VolumeId:

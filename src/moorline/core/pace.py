@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from moorline.model import Key, Level
 
+REFUSED_PAUSE_SECONDS, LONGEST_REFUSED_PAUSE_SECONDS = 15.0, 300.0
+"""Seconds between tries of what was refused: at first, and at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

@@ -18,13 +18,13 @@ from moorline.core.disks import (
     path_of,
     snapshot,
 )
+from moorline.core.file_clashes import FileClashes
 from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.plan import Step, next_step
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.core.usage import Usage, usage, without
-from moorline.core.writers import Writers
 from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (
     NO_DISK,
@@ -93,7 +93,7 @@ class Reconciler:
         hypervisor: Hypervisor,
         locks: Locks,
         report: Report = no_report,
-        writers: Writers | None = None,
+        file_clashes: FileClashes | None = None,
         looking: Callable[[], Backends] | None = None,
     ) -> None:
         """*looking* makes back ends for looking alone, which ask each share once."""
@@ -102,7 +102,7 @@ class Reconciler:
         self._hypervisor = hypervisor
         self._locks = locks
         self._report = report
-        self._writers = writers or Writers()
+        self._file_clashes = file_clashes or FileClashes()
         self._looking = looking or (lambda: backends)
 
     def advance(
@@ -227,7 +227,7 @@ class Reconciler:
         """
         backend, connection = self._links.parsed(row)
         source = backend.verify(connection)
-        self._writers.refuse_others(row, source, self.survey())
+        self._file_clashes.refuse_others(row, source, self.survey())
         return source
 
     def tidy(self, row: Attachment, seen: Seen) -> None:

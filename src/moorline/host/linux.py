@@ -26,15 +26,13 @@ from moorline.host.mount.client import clients, has_ended
 from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.users import users_of
 from moorline.host.paths import places
-from moorline.host.probe.pool import Probe
-from moorline.host.scope import scope
+from moorline.host.probe.pool import PROBE_DEADLINE_SECONDS, Probe
+from moorline.host.systemd_scope import scope
 from moorline.model import Format
 from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, Mount, Output, Root
 from moorline.ports.host import OpenAs
 from moorline.secret import Secret
 
-PROBE_DEADLINE_SECONDS = 2.0
-"""Seconds that a share has to answer a look at it."""
 MOST_OUTPUT = 1 << 20
 """Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
 _MOST_SHOWN = 500

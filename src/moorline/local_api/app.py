@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from moorline.core.asker import asked_by
-from moorline.core.untrusted import parse
+from moorline.core.privilege import acting_for
+from moorline.core.validation import parse_json
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
 from moorline.local_api import problem, shapes
 from moorline.local_api.calls import Calls, Done
@@ -142,7 +142,7 @@ class App:
             arguments = _arguments(route, request.body, query)
         except Refused as e:
             raise BadRequest(400, e.message, e.hint) from None
-        with asked_by(trusted=request.peer.trusted):
+        with acting_for(trusted=request.peer.trusted):
             told = self._begin(route, arguments)
         if request.streams:
             return Answer(200, (_line(item, facts) for item in told), STREAM)
@@ -177,7 +177,7 @@ def _arguments(route: Route, body: bytes, query: str) -> dict[str, Any]:
     if route.changes:
         if query:
             raise Refused("a change has its fields in its body, not in the query")
-        given = parse(body or b"{}")
+        given = parse_json(body or b"{}")
         if not isinstance(given, dict):
             raise Refused("the body is no JSON object")
         return route.bind(given)

@@ -14,7 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from moorline.core.untrusted import LARGEST, check_text, parse
+from moorline.core.validation import MAX_INTEGER, check_text, parse_json
 from moorline.errors import Refused
 from moorline.local_api import shapes
 from moorline.ports.api import (
@@ -31,9 +31,9 @@ LONGEST_TIMEOUT_SECONDS = 86400.0
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "timeout": (0, LONGEST_TIMEOUT_SECONDS),
-        "size": (1, LARGEST),
-        "after": (0, LARGEST),
-        "since": (0, LARGEST),
+        "size": (1, MAX_INTEGER),
+        "after": (0, MAX_INTEGER),
+        "since": (0, MAX_INTEGER),
         "most": (1, 10_000),
     }
 )
@@ -68,7 +68,7 @@ class Field:
         if self._is_text:
             check_text(text)
             return self.decode(text)
-        return self.decode(parse(text.encode(errors="surrogatepass")))
+        return self.decode(parse_json(text.encode(errors="surrogatepass")))
 
     @property
     def _is_text(self) -> bool:

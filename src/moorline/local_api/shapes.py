@@ -17,15 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from moorline.core.untrusted import LARGEST, LONGEST
+from moorline.core.validation import MAX_INTEGER, MAX_TEXT_CHARACTERS
 from moorline.errors import Refused
 
 Schema = dict[str, Any]
 _PLAIN: dict[Any, Schema] = {
-    str: {"type": "string", "maxLength": LONGEST},
-    Path: {"type": "string", "maxLength": LONGEST},
+    str: {"type": "string", "maxLength": MAX_TEXT_CHARACTERS},
+    Path: {"type": "string", "maxLength": MAX_TEXT_CHARACTERS},
     bool: {"type": "boolean"},
-    int: {"type": "integer", "minimum": -LARGEST, "maximum": LARGEST},
+    int: {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
     float: {"type": "number"},
     type(None): {"type": "null"},
 }
@@ -144,8 +144,8 @@ def _one_of(kinds: Sequence[Any], value: Any, at: str, answer: bool) -> Any:
 def _plain(kind: Any, value: Any, at: str, answer: bool) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (str, Path) and isinstance(value, str):
-        if len(value) > LONGEST and not answer:
-            raise Refused(f"{at} is longer than {LONGEST} characters")
+        if len(value) > MAX_TEXT_CHARACTERS and not answer:
+            raise Refused(f"{at} is longer than {MAX_TEXT_CHARACTERS} characters")
         return kind(value)
     if kind is bool and isinstance(value, bool):
         return value

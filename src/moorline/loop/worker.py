@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorline.core.driver import Driver
-from moorline.core.pace import backoff
+from moorline.core.pace import LONGEST_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS, backoff
 from moorline.core.patience import Wait
 from moorline.errors import Busy, MoorlineError, Refused
 from moorline.loop.workqueue import Turn
-
-REFUSED_PAUSE_SECONDS, LONGEST_REFUSED_PAUSE_SECONDS = 15.0, 300.0
-"""Seconds between tries of what was refused: at first, and at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
+from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.patience import Wait
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.remains import refuse_remains, remains
 from moorline.core.survey import Survey
 from moorline.core.views import view
 from moorline.deadline import Deadline
@@ -141,7 +141,7 @@ class Attacher:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
         looks = [(row, self._remains(row)) for row in map(gone, mine)]
         for row, seen in looks:
-            refuse_remains(row, seen)
+            refuse_leftovers(row, seen)
         if not dry_run:
             for row, seen in looks:
                 self._reconciler.tidy(row, seen)
@@ -193,7 +193,7 @@ class Attacher:
             return self._reconciler.observe(row)
         except Refused:  # the connection or the options no longer fit: what is there still tells
             disks = self._hypervisor.disks(row.key.guest)
-            return remains(row, disks, self._mounts())
+            return leftovers(row, disks, self._mounts())
 
     def _refuse_impossible(self, attachment: Attachment, seen: Seen) -> None:
         """Refuse now, for a dry run, what attaching would refuse later."""

@@ -17,7 +17,7 @@ from moorline.core.views import view
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
-from moorline.operations.asked import read
+from moorline.operations.guest_options import validate
 from moorline.ports import ChoosingDatastores, Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.datastores import Choice
@@ -71,7 +71,7 @@ class Guests:
     ) -> GuestOutcome:
         lifecycle = self._able()
         volumes = self._volumes(lifecycle.launching, boot, format, connections)
-        asked = read(lifecycle.launching.options, hardware)
+        asked = validate(lifecycle.launching.options, hardware)
         for connection, its in volumes:
             self._admission.admit(connection, its)  # refused before anything is made
         wanted = lifecycle.parse(name, asked)
@@ -116,7 +116,7 @@ class Guests:
         timeout: float = 60.0,
         progress: Progress = no_progress,
     ) -> GuestOutcome | None:
-        read(self._able().launching.removal, {"force": force, "any": any})
+        validate(self._able().launching.removal, {"force": force, "any": any})
         seen = self._seen(guest)
         with self._alone(seen.guest.name if seen else guest, Deadline(timeout)):
             return self._remove(guest, force, any, timeout, progress)
@@ -125,7 +125,7 @@ class Guests:
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, ChoosingDatastores):
             raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
-        return hypervisor.datastores(read(hypervisor.choosing, asked))
+        return hypervisor.datastores(validate(hypervisor.choosing, asked))
 
     def _remove(
         self, guest: str, force: bool, any: bool, timeout: float, progress: Progress

@@ -81,6 +81,8 @@ class Relocator:
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""
-        place = self._admission.place(f"{row.backend}://{disk.datastore}/{disk.file}{within}", None)
+        place = self._admission.accept(
+            f"{row.backend}://{disk.datastore}/{disk.file}{within}", None
+        )
         now = replace(row, connection=Secret(place.connection), link=place.link, place=place.id)
         return row if now == row else self._records.put(now)

@@ -14,7 +14,7 @@ import yaml
 
 from moorline.agent.metrics import Metrics
 from moorline.core.pace import Pending
-from moorline.host.scope import AFTER_GUESTS, NETWORK, SLICE
+from moorline.host.systemd_scope import AFTER_GUESTS, NETWORK, SLICE
 from moorline.loop.drift import Sweep
 from moorline.model import GuestId, Key, Level, VolumeId
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.core.untrusted import parse
+from moorline.core.validation import parse_json
 from moorline.errors import Refused
 from moorline.local_api import shapes
 from moorline.local_api.routes import ROUTES
@@ -41,7 +41,7 @@ ATTACH = next(route for route in ROUTES if route.name == "attach")
 )
 def test_hostile_json_is_refused(text: bytes) -> None:
     with pytest.raises(Refused):
-        parse(text)
+        parse_json(text)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_refusal_repeats_what_was_given() -> None:
         assert secret not in str(refused.value)
     for text in (f'["{secret}"', f'{{"{secret}": 1, "{secret}": 2}}', f"{secret}"):
         with pytest.raises(Refused) as refused:
-            parse(text.encode())
+            parse_json(text.encode())
         assert secret not in str(refused.value)
 
 

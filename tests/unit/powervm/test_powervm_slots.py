@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorline.hypervisors.powervm.mappings import Place, ScsiMapping, choose
+from moorline.hypervisors.powervm.mappings import DiskAddress, ScsiMapping, choose
 from moorline.hypervisors.powervm.slots import MemorySlots, Slot, Slots, StoredSlots
 from moorline.model import GuestId, VolumeId
 from moorline.testing.toys import MemoryStore
@@ -75,18 +75,18 @@ def mapping(client: str, slot: int, server_slot: int, lua: str) -> ScsiMapping:
 
 
 def test_a_bus_of_another_client_is_never_used() -> None:
-    assert choose([mapping("H", 2, 2, "lun1")], "G", Slot("")) == Place()
+    assert choose([mapping("H", 2, 2, "lun1")], "G", Slot("")) == DiskAddress()
 
 
 def test_orphans_are_no_bus() -> None:
-    assert choose([mapping("G", 0, 5, "lun1")], "G", Slot("")) == Place()
+    assert choose([mapping("G", 0, 5, "lun1")], "G", Slot("")) == DiskAddress()
     halved = replace(mapping("G", 2, 5, "lun1"), paired=False)
-    assert choose([halved], "G", Slot("")) == Place()
+    assert choose([halved], "G", Slot("")) == DiskAddress()
 
 
 def test_an_empty_bus_is_used() -> None:
     empty = mapping("G", 2, 2, "")
-    assert choose([empty], "G", Slot("")) == Place(bus=empty)
+    assert choose([empty], "G", Slot("")) == DiskAddress(bus=empty)
 
 
 @given(

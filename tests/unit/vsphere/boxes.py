@@ -9,7 +9,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.images import stream
 from lab.vcenter.rig import MIB
 from moorline.hypervisors.vsphere.provision.images import Image, inspect
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 
 GRAINS = {0: b"boot", 5: b"data" * 99, 9: b"more"}
 DISK = stream(8 * MIB, GRAINS)
@@ -21,8 +21,8 @@ def saved(directory: Path, data: bytes, name: str = "disk.vmdk") -> Image:
     return inspect(path)
 
 
-def order(image: Image | None, **more: Any) -> Order:
-    return Order(**{"name": "box", "image": image, "memory": 64, **more})
+def order(image: Image | None, **more: Any) -> MachineRequest:
+    return MachineRequest(**{"name": "box", "image": image, "memory": 64, **more})
 
 
 def left(lab: VCenter, name: str = "box") -> list[str]:

@@ -13,7 +13,7 @@ from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import (
     DatastoreDisk,
     DiskOptions,
@@ -340,7 +340,7 @@ def shadow(lab: VCenter) -> Iterator[ShadowDisk]:
     """A volume as Cinder's driver makes one: a machine, never powered on, with one disk."""
     session = Session(logon(lab))
     made = Makes(session)
-    yield made.hold(Order(name="volume-1", empty=8 * MIB, memory=64, datastores="vvol1"))
+    yield made.hold(MachineRequest(name="volume-1", empty=8 * MIB, memory=64, datastores="vvol1"))
     made.remove("volume-1")
     session.close()
 

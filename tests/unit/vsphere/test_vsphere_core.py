@@ -18,7 +18,7 @@ from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DatastoreDisk
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
@@ -88,7 +88,7 @@ def test_what_is_refused_leaves_no_attachment(owner: Owner, operator: Operator) 
 def test_a_volume_of_cinders(owner: Owner, lab: VCenter) -> None:
     session = Session(logon(lab))
     maker = Makes(session)
-    held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
+    held = maker.hold(MachineRequest("volume-9", empty=8 * MIB, datastores="vvol1"))
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:
         connection = {"driver_volume_type": "vmdk", "data": data}
@@ -121,7 +121,7 @@ def test_whoever_has_the_disk_is_told(owner: Owner, lab: VCenter, operator: Oper
 def test_whoever_has_a_disk_that_cinder_keeps_is_told(owner: Owner, lab: VCenter) -> None:
     session = Session(logon(lab))
     maker = Makes(session)
-    held = maker.hold(Order("volume-9", empty=8 * MIB, datastores="vvol1"))
+    held = maker.hold(MachineRequest("volume-9", empty=8 * MIB, datastores="vvol1"))
     data = {"volume": held.machine, "volume_id": "9", "name": "volume-9", "profile_id": None}
     with owner() as moorline:
         moorline.attachments.attach(WEB, {"driver_volume_type": "vmdk", "data": data})

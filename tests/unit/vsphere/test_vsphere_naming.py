@@ -12,7 +12,7 @@ from lab.vcenter.rig import MIB, Makes, Operator, logon, vsphere
 from moorline.errors import NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere, split
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DatastoreDisk, DiskOptions, GuestId, VolumeId
 
 WEB, DB = VCenter.guests
@@ -96,7 +96,7 @@ def test_a_disk_of_another_machine_is_refused_with_its_name(
 def test_a_disk_that_a_running_machine_has_by_its_friendly_name_is_not_removed(
     lab: VCenter, operator: Operator, makes: Makes, datastore: str
 ) -> None:
-    held = makes.hold(Order("box", empty=8 * MIB, memory=64, datastores=datastore))
+    held = makes.hold(MachineRequest("box", empty=8 * MIB, memory=64, datastores=datastore))
     assert held.machine
     (path,) = makes.look("box").disks
     spelt = alias(split(path), "box")
@@ -211,7 +211,9 @@ def test_an_equal_path_in_another_datacenter_is_another_disk(
     """It holds up neither a removal nor a move, and a true user still does."""
     session = Session(logon(wide), deadline=20)
     makes = Makes(session, task_deadline=20)
-    makes.hold(Order("held", empty=8 * MIB, memory=64, datastores="nfs1", cluster="DC0_C0"))
+    makes.hold(
+        MachineRequest("held", empty=8 * MIB, memory=64, datastores="nfs1", cluster="DC0_C0")
+    )
     (path,) = makes.look("held").disks
     there.folder("nfs1", split(path).file.partition("/")[0])
     spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(

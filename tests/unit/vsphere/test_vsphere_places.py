@@ -13,7 +13,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Makes, Operator, logon
 from moorline.errors import NotFound, Refused, Uncertain
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.provision.sight import Stage
+from moorline.hypervisors.vsphere.provision.machine_state import Stage
 from tests.support.missing import vcenter_lab
 
 GIB = 1 << 30

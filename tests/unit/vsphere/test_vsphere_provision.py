@@ -17,7 +17,7 @@ from lab.vcenter.rig import MIB, Makes, Operator
 from moorline.errors import NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.provision.sight import Stage
+from moorline.hypervisors.vsphere.provision.machine_state import Stage
 from moorline.model import DiskOptions, GuestId, VolumeId
 
 ODD = stream(8 * MIB + 65536, {**GRAINS, 128: b"end"})

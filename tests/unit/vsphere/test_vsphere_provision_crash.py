@@ -12,7 +12,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Makes
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.provision.sight import Stage
+from moorline.hypervisors.vsphere.provision.machine_state import Stage
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from moorline.errors import Busy, Failed, MoorlineError, Refused, Unavailable, U
 from moorline.hypervisors.vsphere.client import failures, tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
 from moorline.model import DiskOptions, DiskState, GuestId, VolumeId
 
@@ -274,7 +274,7 @@ def test_all_machines_are_looked_at_through_one_view(
 
 def test_the_view_shows_what_came_and_what_went(vm: VSphere, makes: Provisioner) -> None:
     before = names_of(vm)
-    makes.hold(Order("box", empty=MIB, memory=64, cluster=VCenter.cluster))
+    makes.hold(MachineRequest("box", empty=MIB, memory=64, cluster=VCenter.cluster))
     assert names_of(vm) == {*before, "box"}
     makes.remove("box")
     assert names_of(vm) == before

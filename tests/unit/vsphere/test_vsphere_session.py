@@ -21,7 +21,7 @@ from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.session import Logon, Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.hypervisors.vsphere.provision.leases import Lease
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret
 from tests.support.missing import vcenter_lab
@@ -130,7 +130,7 @@ def test_a_session_that_ends_while_all_are_looked_at_is_renewed(
 def test_a_session_that_ended_is_renewed_for_policies(lab: VCenter, operator: Operator) -> None:
     session = Session(logon(lab))
     made = Makes(session)
-    wanted = Order("box", empty=1 << 20, policy="VVol No Requirements Policy")
+    wanted = MachineRequest("box", empty=1 << 20, policy="VVol No Requirements Policy")
     for _ in range(2):
         assert made.choose(wanted).best().datastore.name == "vvol1"
         operator.log_everybody_out()

@@ -10,7 +10,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Makes, Operator
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import VSphere, split
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DiskOptions, GuestId, VolumeId
 
 WEB, DB = VCenter.guests
@@ -68,7 +68,7 @@ def test_a_disk_goes_unless_the_machine_may_have_it(
     lab: VCenter, operator: Operator, makes: Makes
 ) -> None:
     """It may have what lies on a datastore that it has something on."""
-    makes.hold(Order("box", empty=8 * MIB, memory=64, datastores="vvol1"))
+    makes.hold(MachineRequest("box", empty=8 * MIB, memory=64, datastores="vvol1"))
     (path,) = makes.look("box").disks
     operator.plug(DB, split(path))
     lab.machine(DB, "inaccessible")
@@ -81,7 +81,7 @@ def test_a_disk_goes_unless_the_machine_may_have_it(
 
 
 def test_a_disk_on_another_datastore_is_not_the_machines(lab: VCenter, makes: Makes) -> None:
-    makes.hold(Order("box", empty=8 * MIB, memory=64, datastores="nfs41"))
+    makes.hold(MachineRequest("box", empty=8 * MIB, memory=64, datastores="nfs41"))
     lab.machine(DB, "inaccessible")
     try:
         assert makes.remove("box")

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from moorline.deadline import Deadline
 from moorline.errors import Refused, Uncertain
 
+PROBE_DEADLINE_SECONDS = 2.0
+"""Seconds that a share has to answer a look at it."""
 LONGEST_PAUSE_SECONDS = 10.0
 """Seconds between two tries at a hung share, at most."""
 _IDLE_CHILDREN = 4

@@ -21,6 +21,14 @@ from moorline.hypervisors.libvirt.access import (
 )
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected, module
 from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
+from moorline.hypervisors.libvirt.disk_address import (
+    CONFIG,
+    LIVE,
+    DiskAddress,
+    address_for,
+    check,
+    missing_from,
+)
 from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
@@ -28,7 +36,6 @@ from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.openfiles import OpenDisks
 from moorline.hypervisors.libvirt.paused import with_job
-from moorline.hypervisors.libvirt.placing import CONFIG, LIVE, Place, check, missing_from, place_for
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.shared import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
@@ -131,17 +138,17 @@ class Libvirt:
         flags = missing_from(domain, volume)
         if not flags:
             return
-        place = place_for(domain, volume, source, options)
+        address = address_for(domain, volume, source, options)
         self._demand_readable(source, options)
         self._demand_openable(domain, source, options, volume)
         xml = disk_xml(
             volume,
             source,
             options,
-            target=place.target,
-            bus=place.bus,
+            target=address.target,
+            bus=address.bus,
             controller=next((h.scsi_controller for h in domain.halves()), None) or 0,
-            unit=place.unit,
+            unit=address.unit,
             qemu=self._qemu_version(),
         )
         try:
@@ -149,7 +156,7 @@ class Libvirt:
                 guest, lambda virt: self._handle(virt, guest).attachDeviceFlags(xml, flags)
             )
         except (Failed, Rejected) as e:
-            self._look_again(guest, volume, source, place, flags, e)
+            self._look_again(guest, volume, source, address, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
@@ -319,7 +326,7 @@ class Libvirt:
         guest: GuestId,
         volume: VolumeId,
         source: DiskSource,
-        place: Place,
+        address: DiskAddress,
         flags: int,
         error: Failed | Rejected,
     ) -> None:
@@ -332,7 +339,7 @@ class Libvirt:
             raise Uncertain(f"{error.message} (though a part of it was done)") from error
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source)) from error
-        if isinstance(error, Rejected) and place.is_taken(domain, volume):
+        if isinstance(error, Rejected) and address.is_taken(domain, volume):
             raise Failed(error.message) from error  # by somebody who was faster: choose anew
         raise error
 

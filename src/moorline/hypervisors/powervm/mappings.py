@@ -115,7 +115,7 @@ def _mapping(e: Any) -> ScsiMapping:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DiskAddress:
     """Where a new mapping goes. What is not said is for the server to choose."""
 
     bus: ScsiMapping | None = None
@@ -124,7 +124,7 @@ class Place:
     lua: str | None = None
 
 
-def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> Place:
+def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> DiskAddress:
     """Find a place for one more disk of *client*, the *wanted* one if it is known and free.
 
     The bus is chosen by its client slot. pypowervm's own builder clones whichever
@@ -135,13 +135,13 @@ def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> Place:
     if wanted.slot:
         there = [bus for bus in busses if bus[0].slot == wanted.slot]
         if not there:
-            return Place(slot=wanted.slot, lua=wanted.lua or None)
+            return DiskAddress(slot=wanted.slot, lua=wanted.lua or None)
         if wanted.lua not in {m.lua for m in there[0]}:
-            return Place(bus=there[0][0], lua=wanted.lua or None)
+            return DiskAddress(bus=there[0][0], lua=wanted.lua or None)
     for bus in busses:
         if sum(m.occupied for m in bus) < _BUS_LIMIT:
-            return Place(bus=bus[0])
-    return Place()
+            return DiskAddress(bus=bus[0])
+    return DiskAddress()
 
 
 def _busses(mappings: Sequence[ScsiMapping], client: str) -> Iterator[list[ScsiMapping]]:
@@ -152,7 +152,7 @@ def _busses(mappings: Sequence[ScsiMapping], client: str) -> Iterator[list[ScsiM
     yield from by_server_slot.values()
 
 
-def add(vios: Any, client: str, path: str, volume: VolumeId, place: Place) -> None:
+def add(vios: Any, client: str, path: str, volume: VolumeId, place: DiskAddress) -> None:
     """Put a mapping of the file *path* into *vios*, marked with *volume*."""
     # LOOP is IBM's choice for raw files over FILE_IO (pypowervm, BackStoreType).
     file = FileIO.bld(vios.adapter, path, backstore_type=BackStoreType.LOOP, tag=volume)

@@ -23,7 +23,7 @@ from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.hardware import CHOOSING
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
-from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, order
+from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, machine_request
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
 from moorline.hypervisors.vsphere.naming import Naming
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
@@ -94,7 +94,7 @@ class VSphere:
         return Sizes(guest=device.size, storage=None)
 
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
-        return Provisioner(self._session).choose(order("none", asked))
+        return Provisioner(self._session).choose(machine_request("none", asked))
 
     def lifecycle(self) -> VSphereLifecycle:
         return VSphereLifecycle(self._session)

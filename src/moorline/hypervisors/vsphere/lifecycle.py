@@ -1,4 +1,4 @@
-"""vSphere's machines themselves: made to order on a datastore that is chosen, started, removed."""
+"""vSphere's machines themselves: made on a chosen datastore, started, removed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hardware import LAUNCHING
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.provision import images
-from moorline.hypervisors.vsphere.provision.orders import Order
+from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
+from moorline.hypervisors.vsphere.provision.machine_state import Stage
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
-from moorline.hypervisors.vsphere.provision.sight import Stage
 from moorline.model import GuestId, GuestName
 from moorline.ports.guests import GuestState, Launching
 
 _FIELDS = {"for": "empty", "datastore_regex": "datastores", "storage_policy": "policy"}
-"""Options, and the fields of an order that they become, where those are called otherwise."""
+"""Options, and the fields of a request that they become, where those are called otherwise."""
 
 
 class VSphereLifecycle:
@@ -31,8 +31,8 @@ class VSphereLifecycle:
         self._inventory = Inventory(session)
         self._provisioner = Provisioner(session)
 
-    def parse(self, name: str, asked: Mapping[str, Any]) -> Order:
-        return order(name, asked)
+    def parse(self, name: str, asked: Mapping[str, Any]) -> MachineRequest:
+        return machine_request(name, asked)
 
     def look(self, guest: GuestId) -> GuestState:
         found = self._inventory.machine(guest)
@@ -47,10 +47,10 @@ class VSphereLifecycle:
             disks=seen.disks,
         )
 
-    def check(self, name: str, hardware: Order) -> None:
+    def check(self, name: str, hardware: MachineRequest) -> None:
         self._provisioner.check(hardware)
 
-    def define(self, name: str, hardware: Order, progress: Callable[[str], None]) -> None:
+    def define(self, name: str, hardware: MachineRequest, progress: Callable[[str], None]) -> None:
         what = f"bringing in {hardware.image.path.name}" if hardware.image else f"making {name}"
         self._provisioner.make(hardware, lambda done: progress(f"{what}: {done} %"))
 
@@ -77,11 +77,11 @@ class VSphereLifecycle:
         return ""
 
 
-def order(name: str, asked: Mapping[str, Any]) -> Order:
-    """Make an order of what was asked, looking at the image first. Raises Refused, Failed."""
+def machine_request(name: str, asked: Mapping[str, Any]) -> MachineRequest:
+    """Make a request of what was asked, looking at the image first. Raises Refused, Failed."""
     fields = {_FIELDS.get(key, key): value for key, value in asked.items()}
     if fields.pop("eager", False):
         fields["thin"] = False
     if image := fields.pop("image", None):
         fields["image"] = images.inspect(Path(image))
-    return Order(name, **fields)
+    return MachineRequest(name, **fields)

@@ -1,4 +1,4 @@
-"""Machines made to order: a disk from an image, on a datastore that was chosen for it.
+"""Makes requested machines: a disk from an image, on a datastore that was chosen for it.
 
 How far a machine came is read off the machine. Launching again finishes it, or
 removes a half-made one and begins anew; nothing is remembered elsewhere.
@@ -28,16 +28,25 @@ from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.provision import leases
 from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
-from moorline.hypervisors.vsphere.provision.orders import WHOLE, Order, machine_spec
+from moorline.hypervisors.vsphere.provision.machine_request import (
+    WHOLE,
+    MachineRequest,
+    machine_spec,
+)
+from moorline.hypervisors.vsphere.provision.machine_state import (
+    MACHINE_STATE_READS,
+    MachineState,
+    Stage,
+    machine_state,
+)
 from moorline.hypervisors.vsphere.provision.places import Places
 from moorline.hypervisors.vsphere.provision.policies import matching
-from moorline.hypervisors.vsphere.provision.sight import SIGHT_READS, Sight, Stage, sight
 from moorline.ports.datastores import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an order goes."""
+    """Where a requested machine goes."""
 
     folder: Any
     pool: Any
@@ -55,11 +64,11 @@ class Provisioner:
         self._places = Places(session)
         self._task_deadline = task_deadline
 
-    def choose(self, order: Order) -> Choice:
-        """Judge the datastores of the order's cluster. Raises Refused, NotFound, Unavailable."""
-        return self._choose(order)[0]
+    def choose(self, request: MachineRequest) -> Choice:
+        """Judge the datastores of the request's cluster. Raises Refused, NotFound, Unavailable."""
+        return self._choose(request)[0]
 
-    def look(self, name: str) -> Sight:
+    def look(self, name: str) -> MachineState:
         """See how far the machine called *name* came.
 
         Raises Refused if there are several, Unavailable if vCenter cannot tell of it.
@@ -73,39 +82,41 @@ class Provisioner:
         if len(refs) > 1:
             raise Refused(f"there are {len(refs)} machines called {name}")
         if not refs:
-            return Sight(Stage.ABSENT)
+            return MachineState(Stage.ABSENT)
         sources = [collector.ObjectSpec(obj=refs[0], skip=False)]
         try:
-            ref, values = fetch(self._session, what, sources, {vim.VirtualMachine: SIGHT_READS})[0]
+            ref, values = fetch(
+                self._session, what, sources, {vim.VirtualMachine: MACHINE_STATE_READS}
+            )[0]
         except NotFound:
-            return Sight(Stage.ABSENT)  # it went meanwhile
+            return MachineState(Stage.ABSENT)  # it went meanwhile
         if "config.instanceUuid" not in values:
             raise Unavailable(f"{what}: it is {values.get('runtime.connectionState')}")
-        return sight(ref, values)
+        return machine_state(ref, values)
 
-    def check(self, order: Order) -> None:
+    def check(self, request: MachineRequest) -> None:
         """Refuse now what :meth:`make` would refuse before it makes something."""
-        seen = self.look(order.name)
-        _refuse_other(order, seen)
+        seen = self.look(request.name)
+        _refuse_other(request, seen)
         if seen.stage in (Stage.ABSENT, Stage.HALF):
-            self.choose(order).best()
+            self.choose(request).best()
 
-    def make(self, order: Order, progress: Progress = no_progress) -> Sight:
+    def make(self, request: MachineRequest, progress: Progress = no_progress) -> MachineState:
         """Have the machine made, whole and off, from however far it came; one that runs stays so.
 
         An import may take as long as its bytes need. Raises Refused (nothing of
         it is left), Failed, Uncertain, NotOurs; making it again goes on.
         """
         for turn in range(len(Stage)):
-            seen = self.look(order.name) if turn == 0 else self._look_again(order.name)
-            _refuse_other(order, seen)
+            seen = self.look(request.name) if turn == 0 else self._look_again(request.name)
+            _refuse_other(request, seen)
             if seen.stage in (Stage.OFF, Stage.ON):
                 return seen
             if seen.stage is Stage.HALF:
-                self._destroy(order.name, seen)
+                self._destroy(request.name, seen)
             else:
-                self._make(order, progress)
-        raise Uncertain(f"machine {order.name} does not become whole")
+                self._make(request, progress)
+        raise Uncertain(f"machine {request.name} does not become whole")
 
     def start(self, name: str) -> None:
         """Power on a machine that was launched; that it runs already is success.
@@ -156,34 +167,34 @@ class Provisioner:
 
     # --- steps -----------------------------------------------------------------
 
-    def _look_again(self, name: str) -> Sight:
+    def _look_again(self, name: str) -> MachineState:
         """Look after a change, which has happened even if nothing can be seen."""
         try:
             return self.look(name)
         except (Refused, Failed) as blind:
             raise Uncertain(f"machine {name} was changed, and {blind.message}") from blind
 
-    def _make(self, order: Order, progress: Progress) -> None:
-        place = self._place(order)
-        spec = machine_spec(order, place.datastore, place.size, place.profile)
-        what = f"machine {order.name} is not made"
+    def _make(self, request: MachineRequest, progress: Progress) -> None:
+        place = self._place(request)
+        spec = machine_spec(request, place.datastore, place.size, place.profile)
+        what = f"machine {request.name} is not made"
         try:
-            if order.image is None:
+            if request.image is None:
                 start = partial(place.folder.CreateVM_Task, spec, place.pool)
-                self._bring(order.name, Stage.OFF, what, start, progress)
+                self._bring(request.name, Stage.OFF, what, start, progress)
                 return
-            self._import(what, order, spec, place, progress)
-            self._finish(order)
+            self._import(what, request, spec, place, progress)
+            self._finish(request)
         except MoorlineError as error:
-            if self._is_taken(order.name, error):
+            if self._is_taken(request.name, error):
                 return  # a call of a command that was killed was carried out after we looked
-            if order.image is not None:
-                self._clear(order.name, error)
+            if request.image is not None:
+                self._clear(request.name, error)
             told = isinstance(error.__cause__, vmodl.MethodFault) and not isinstance(error, Failed)
-            if order.thin is None or error.hint or not told:
+            if request.thin is None or error.hint or not told:
                 raise
             # Not all that make one kind of disks say so before, and none has a fault for it.
-            other = "--thin" if order.thin is False else "--eager"
+            other = "--thin" if request.thin is False else "--eager"
             hint = f"{place.datastore} may make no such disk: leave the option out, or say {other}"
             raise type(error)(error.message, hint=hint) from error
 
@@ -193,9 +204,9 @@ class Provisioner:
         return taken and self.look(name).stage is not Stage.ABSENT
 
     def _import(
-        self, what: str, order: Order, spec: Any, place: _Place, progress: Progress
+        self, what: str, request: MachineRequest, spec: Any, place: _Place, progress: Progress
     ) -> None:
-        assert order.image is not None
+        assert request.image is not None
         wanted = vim.vm.VmImportSpec(configSpec=spec)
         with leases.held(
             self._session,
@@ -203,17 +214,17 @@ class Provisioner:
             lambda: place.pool.ImportVApp(wanted, place.folder),
             deadline=self._task_deadline,
         ) as lease:
-            lease.upload(order.image.pieces(place.size), order.image.length, progress)
+            lease.upload(request.image.pieces(place.size), request.image.length, progress)
 
-    def _finish(self, order: Order) -> None:
-        seen = self._look_again(order.name)
+    def _finish(self, request: MachineRequest) -> None:
+        seen = self._look_again(request.name)
         if seen.stage is not Stage.HALF:
-            raise Uncertain(f"machine {order.name} was brought in, and is {seen.stage.value}")
-        whole = vim.vm.ConfigSpec(extraConfig=[order.mark(WHOLE)])
-        what = f"machine {order.name} is not finished"
-        self._bring(order.name, Stage.OFF, what, lambda: seen.ref.ReconfigVM_Task(whole))
+            raise Uncertain(f"machine {request.name} was brought in, and is {seen.stage.value}")
+        whole = vim.vm.ConfigSpec(extraConfig=[request.mark(WHOLE)])
+        what = f"machine {request.name} is not finished"
+        self._bring(request.name, Stage.OFF, what, lambda: seen.ref.ReconfigVM_Task(whole))
 
-    def _power_on(self, name: str, seen: Sight) -> None:
+    def _power_on(self, name: str, seen: MachineState) -> None:
         what = f"machine {name} is not powered on"
         self._bring(name, Stage.ON, what, seen.ref.PowerOnVM_Task)
 
@@ -229,18 +240,18 @@ class Provisioner:
                 hint="launching or removing it again clears it up",
             ) from error
 
-    def _power_off(self, name: str, seen: Sight) -> None:
+    def _power_off(self, name: str, seen: MachineState) -> None:
         what = f"machine {name} is not powered off"
         self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
 
-    def _destroy(self, name: str, seen: Sight) -> None:
+    def _destroy(self, name: str, seen: MachineState) -> None:
         self._refuse_loss(name, seen)
         if seen.stage is Stage.ON:
             self._power_off(name, seen)
         what = f"machine {name} is not removed"
         self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
 
-    def _refuse_loss(self, name: str, seen: Sight) -> None:
+    def _refuse_loss(self, name: str, seen: MachineState) -> None:
         """What else would be lost with the machine."""
         if seen.attached:
             raise Refused(
@@ -251,14 +262,14 @@ class Provisioner:
             self._refuse_used(name, seen)
             self._refuse_strays(name, seen)
 
-    def _refuse_used(self, name: str, seen: Sight) -> None:
+    def _refuse_used(self, name: str, seen: MachineState) -> None:
         if users := self._inventory.users(seen.devices, besides=seen.ref):
             raise Refused(
                 f"the disk of machine {name} is a disk of {', '.join(users)}, too",
                 hint="detach it there first",
             )
 
-    def _refuse_strays(self, name: str, seen: Sight) -> None:
+    def _refuse_strays(self, name: str, seen: MachineState) -> None:
         """A machine's folder goes with it, on VVOL at least, whatever else lies in it."""
         what = f"the folder of machine {name} cannot be looked at"
         within = self._inventory.datacenter(seen.ref)
@@ -283,32 +294,32 @@ class Provisioner:
 
     # --- where -----------------------------------------------------------------
 
-    def _place(self, order: Order) -> _Place:
-        choice, cluster, profile = self._choose(order)
+    def _place(self, request: MachineRequest) -> _Place:
+        choice, cluster, profile = self._choose(request)
         best = choice.best()
         center = self._inventory.datacenter(cluster)
         return _Place(
-            folder=self._places.folder(center, order.folder),
-            pool=self._places.pool(cluster, order.resource_pool),
+            folder=self._places.folder(center, request.folder),
+            pool=self._places.pool(cluster, request.resource_pool),
             datastore=best.datastore.name,
             size=best.size,
             profile=profile,
         )
 
-    def _choose(self, order: Order) -> tuple[Choice, Any, str]:
+    def _choose(self, request: MachineRequest) -> tuple[Choice, Any, str]:
         """The choice, the cluster that it was made in, and the policy's id."""
-        profile, ids = matching(self._session, order.policy) if order.policy else ("", None)
+        profile, ids = matching(self._session, request.policy) if request.policy else ("", None)
         wanted = Wanted(
-            size=order.size,
-            kind=order.kind,
-            names=order.datastores,
-            policy=order.policy,
+            size=request.size,
+            kind=request.kind,
+            names=request.datastores,
+            policy=request.policy,
             matching=ids,
-            thin=order.thin,
-            round_up=order.round_up,
-            reserve=order.reserve,
+            thin=request.thin,
+            round_up=request.round_up,
+            reserve=request.reserve,
         )
-        cluster, candidates = self._places.datastores(order.cluster)
+        cluster, candidates = self._places.datastores(request.cluster)
         return choose(candidates, wanted), cluster, profile
 
     def _bring(
@@ -331,12 +342,12 @@ def _flat(disk: str) -> str:
     return disk if disk.endswith("-flat.vmdk") else disk.replace(".vmdk", "-flat.vmdk")
 
 
-def _refuse_other(order: Order, seen: Sight) -> None:
+def _refuse_other(request: MachineRequest, seen: MachineState) -> None:
     if seen.stage is Stage.FOREIGN:
-        raise NotOurs(f"there is a machine {order.name} that Moorline did not make")
-    if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != order.digest():
+        raise NotOurs(f"there is a machine {request.name} that Moorline did not make")
+    if seen.stage in (Stage.OFF, Stage.ON) and seen.digest != request.digest():
         raise Refused(
-            f"there is a machine {order.name} that was ordered otherwise",
+            f"there is a machine {request.name} that was ordered otherwise",
             hint="image, size of the disk, CPUs, memory and adapter must be the same; take another"
             " name, or remove it first",
         )

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moorline.cli import at_once
+from moorline.cli import fast_path
 from moorline.cli.group import main
 
 VIEW = {
@@ -52,7 +52,7 @@ def nobody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["list", "attach"]), WORDS)
 def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -> None:
-    typed = at_once.read([name, *words])
+    typed = fast_path.read([name, *words])
     if typed is None:
         return  # the long way
     command = main.commands[name]
@@ -60,16 +60,16 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
         params = command.make_context(name, list(words)).params
     except click.UsageError:
         # What is refused there is not asked for here.
-        with pytest.raises(at_once._LongWay):
-            at_once._request(typed)
+        with pytest.raises(fast_path._SlowPath):
+            fast_path._request(typed)
         return
     assert params["quiet"] == bool({"-q", "--quiet"} & typed.options.keys())
     assert str(params["state_dir"] or "") == typed.says("--state-dir")
     if name == "list":
         return
     try:
-        fields = at_once._request(typed)
-    except at_once._LongWay:
+        fields = fast_path._request(typed)
+    except fast_path._SlowPath:
         return
     assert fields["guest"] == params["guest"]
     assert fields["connection"] == params["volume_url"]
@@ -177,7 +177,7 @@ def test_it_comes_to_the_same(
 ) -> None:
     words = [*words, "--state-dir", str(tmp_path)]
     with agent(tmp_path, lines, status) as stub:
-        assert at_once.run(words) == code
+        assert fast_path.run(words) == code
         short = capsys.readouterr()
         done = CliRunner().invoke(main, words)
     assert done.exit_code == code
@@ -194,13 +194,13 @@ def test_a_connection_in_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
     file.write_text('{"connection_info": {"driver_volume_type": "nfs", "data": {"a": "é"}}}')
     words = ["attach", "web01", "--connection", str(file), "--state-dir", str(tmp_path)]
     with agent(tmp_path, [{"result": OUTCOME}]) as stub:
-        assert at_once.run(words) == 0
+        assert fast_path.run(words) == 0
         assert CliRunner().invoke(main, words).exit_code == 0
         file.write_text("[")
-        assert at_once.run(words) is None
+        assert fast_path.run(words) is None
         file.unlink()
         os.mkfifo(file)
-        assert at_once.run(words) is None  # and was not read
+        assert fast_path.run(words) is None  # and was not read
     first, second = stub.asked
     assert first == second
     assert first[1]["connection"] == {"driver_volume_type": "nfs", "data": {"a": "é"}}
@@ -210,10 +210,10 @@ def test_without_an_agent_of_that_state_it_is_left_to_the_long_way(tmp_path: Pat
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir(), here.mkdir()
     words = ["list", "--state-dir", str(here)]
-    assert at_once.run(words) is None
+    assert fast_path.run(words) is None
     with agent(there, [{"result": []}]) as stub:
         (here / "agent.sock").symlink_to(there / "agent.sock")  # it keeps another state
-        assert at_once.run(words) is None
+        assert fast_path.run(words) is None
         assert not stub.asked
 
 
@@ -221,6 +221,6 @@ def test_without_an_agent_of_that_state_it_is_left_to_the_long_way(tmp_path: Pat
 def test_what_the_environment_asks_is_not_passed_over(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert at_once.read(["list"])
+    assert fast_path.read(["list"])
     monkeypatch.setenv(name, "x")
-    assert at_once.read(["list"]) is None
+    assert fast_path.read(["list"]) is None

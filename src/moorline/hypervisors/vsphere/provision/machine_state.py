@@ -1,4 +1,4 @@
-"""How far a machine came that was made to order: read off the machine."""
+"""How far the making of a requested machine came, read off the machine itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from enum import Enum
 from typing import Any
 
 from moorline.hypervisors.vsphere.machine import READS, Device, parse
-from moorline.hypervisors.vsphere.provision.orders import HALF, WHOLE, marked
+from moorline.hypervisors.vsphere.provision.machine_request import HALF, WHOLE, marked
 
-SIGHT_READS = (*READS, "config.files.vmPathName")
-"""The properties that make a :class:`Sight`."""
+MACHINE_STATE_READS = (*READS, "config.files.vmPathName")
+"""The properties that make a :class:`MachineState`."""
 
 
 class Stage(Enum):
@@ -26,8 +26,8 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """A look at the machine of an order."""
+class MachineState:
+    """What a look at a requested machine found."""
 
     stage: Stage
     ref: Any = None
@@ -48,12 +48,12 @@ class Sight:
     """What is not its own: it would be destroyed with it."""
 
 
-def sight(ref: Any, values: Any) -> Sight:
-    """Read a machine's properties (:data:`SIGHT_READS`)."""
+def machine_state(ref: Any, values: Any) -> MachineState:
+    """Read a machine's properties (:data:`MACHINE_STATE_READS`)."""
     state, digest = marked(values.get("config.extraConfig", ()))
     machine = parse(ref, values)
     if state not in (HALF, WHOLE):
-        return Sight(Stage.FOREIGN, ref, machine.id, running=machine.running)
+        return MachineState(Stage.FOREIGN, ref, machine.id, running=machine.running)
     stage = Stage.HALF
     if state == WHOLE:
         stage = Stage.ON if machine.running else Stage.OFF
@@ -61,7 +61,7 @@ def sight(ref: Any, values: Any) -> Sight:
     files = [device.path for device in machine.devices]
     # Any mark counts: a volume may have been moved into the machine's own folder.
     volumes = [f"volume {volume}" for volume in machine.marks]
-    return Sight(
+    return MachineState(
         stage=stage,
         ref=ref,
         id=machine.id,

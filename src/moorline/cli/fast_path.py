@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from moorline import whereabouts
 from moorline.cli import output
-from moorline.core.untrusted import LONGEST
+from moorline.core.validation import MAX_TEXT_CHARACTERS
 from moorline.errors import Denied, MoorlineError, Refused, Unavailable
 from moorline.local_api import wire
 
@@ -74,7 +74,7 @@ def run(words: Sequence[str]) -> int | None:
         if path is None:
             return None
         return _list(path) if body is None else _attach(path, typed, body)
-    except _LongWay:
+    except _SlowPath:
         return None
     except MoorlineError as e:
         return output.failed(e, "text")
@@ -109,7 +109,7 @@ def _same(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-class _LongWay(Exception):
+class _SlowPath(Exception):
     """It was not understood here, and nothing was done."""
 
 
@@ -145,24 +145,24 @@ def _is_told_elsewhere() -> bool:
 def _is_odd(words: Sequence[str]) -> bool:
     """Whether a word is refused, or no text at all."""
     try:
-        return any(len(word) > LONGEST or not word.encode() for word in words)
+        return any(len(word) > MAX_TEXT_CHARACTERS or not word.encode() for word in words)
     except UnicodeEncodeError:
         return True
 
 
 def _request(typed: Typed) -> dict[str, Any]:
-    """The fields of the request. Raises _LongWay."""
+    """The fields of the request. Raises _SlowPath."""
     file, format, timeout = typed.says("--connection"), typed.says("--format"), None
     if len(typed.arguments) != (1 if file else 2) or (file and format):
-        raise _LongWay
+        raise _SlowPath
     if text := typed.says("--timeout"):
         if not (text.isascii() and text.replace(".", "", 1).isdigit()):
-            raise _LongWay
+            raise _SlowPath
         timeout = float(text)
         if timeout > _LONGEST_TIMEOUT_SECONDS:
-            raise _LongWay
+            raise _SlowPath
     if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
-        raise _LongWay
+        raise _SlowPath
     return {
         "guest": typed.arguments[0],
         "connection": _connection(file) if file else typed.arguments[1],
@@ -185,11 +185,11 @@ def _connection(file: str) -> Any:
     from moorline.cli.connection import read_connection
 
     if not os.path.isfile(file):  # what comes through a pipe can be read but once
-        raise _LongWay
+        raise _SlowPath
     try:
         return read_connection(file)
     except Refused:
-        raise _LongWay from None
+        raise _SlowPath from None
 
 
 def _list(path: str) -> int:
@@ -198,7 +198,7 @@ def _list(path: str) -> int:
         views: list[Any] = [_Told(view, _COLUMNS) for view in told]
         said = output.table(views)
     except (wire.Unanswered, TypeError, AttributeError):
-        raise _LongWay from None  # it only looked
+        raise _SlowPath from None  # it only looked
     output.say(said)
     return 0
 
@@ -208,7 +208,7 @@ def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
 
     body = json.dumps(fields).encode()
     if len(body) > wire.LARGEST_BODY:
-        raise _LongWay
+        raise _SlowPath
     timeout = fields["timeout"]
     patience = wire.TIMEOUT_SECONDS + (_DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
     dry_run: bool = fields["dry_run"]

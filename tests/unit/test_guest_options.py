@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from moorline.core.asker import asked_by
+from moorline.core.privilege import acting_for
 from moorline.errors import Denied, Refused
-from moorline.operations.asked import LONGEST_DOCUMENT, read
+from moorline.operations.guest_options import LONGEST_DOCUMENT, validate
 from moorline.ports import GuestOption, GuestOptions, Kind, OneOf
 
 OPTIONS = GuestOptions(
@@ -37,13 +37,13 @@ DISK = {"disk_size": 1 << 20}
     ids=["all", "one", "none"],
 )
 def test_what_is_asked_is_passed_on(given: dict[str, Any]) -> None:
-    assert read(OPTIONS, {**DISK, **given}) == {**DISK, **given}
+    assert validate(OPTIONS, {**DISK, **given}) == {**DISK, **given}
 
 
 def test_what_is_empty_is_not_asked() -> None:
     empty = {"count": None, "name": "", "flag": False, "unheard-of": None}
-    assert read(OPTIONS, {**DISK, **empty}) == DISK
-    assert read(GuestOptions(), None) == {}
+    assert validate(OPTIONS, {**DISK, **empty}) == DISK
+    assert validate(GuestOptions(), None) == {}
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,16 @@ def test_what_is_empty_is_not_asked() -> None:
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(Refused):
-        read(OPTIONS, {**DISK, **given})
+        validate(OPTIONS, {**DISK, **given})
 
 
 def test_what_is_needed_must_be_there() -> None:
     with pytest.raises(Refused, match="give either --image or --disk-size"):
-        read(OPTIONS, {})
+        validate(OPTIONS, {})
 
 
 @pytest.mark.parametrize("given", [{"image": "/etc/shadow"}, {**DISK, "template": "<domain/>"}])
 def test_a_file_of_the_host_is_for_those_to_name_who_may_read_all(given: dict[str, Any]) -> None:
-    assert read(OPTIONS, given) == given
-    with asked_by(trusted=False), pytest.raises(Denied, match="any file of this host"):
-        read(OPTIONS, given)
+    assert validate(OPTIONS, given) == given
+    with acting_for(trusted=False), pytest.raises(Denied, match="any file of this host"):
+        validate(OPTIONS, given)

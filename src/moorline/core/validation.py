@@ -14,14 +14,14 @@ TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-DEEPEST = 16
+MAX_DEPTH = 16
 """Levels of objects and lists within each other, of what is read."""
-LONGEST = 4096
+MAX_TEXT_CHARACTERS = 4096
 """Characters of a text, of what is read."""
-LARGEST = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 
 
-def parse(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
     """Read untrusted JSON: no NaN, no key twice, no NUL, nothing too deep. Raises Refused."""
     try:
         value = json.loads(
@@ -30,7 +30,7 @@ def parse(text: bytes) -> Any:
     except (ValueError, RecursionError):
         # The text may hold credentials, so what the parser says of it is not repeated.
         raise Refused("this is not JSON in UTF-8, or it names a key twice") from None
-    check_plain(value)
+    check_value(value)
     return value
 
 
@@ -45,20 +45,20 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_plain(value: Any, depth: int = DEEPEST) -> None:
+def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
     """Refuse what no record, command or path could bear, wherever it stands."""
     if depth == 0:
-        raise Refused(f"this JSON is nested deeper than {DEEPEST} levels")
+        raise Refused(f"this JSON is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict):
         for key, item in value.items():
             check_text(key)
-            check_plain(item, depth - 1)
+            check_value(item, depth - 1)
     elif isinstance(value, list):
         for item in value:
-            check_plain(item, depth - 1)
-    elif isinstance(value, int) and abs(value) > LARGEST:
+            check_value(item, depth - 1)
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise Refused("a number is larger than 63 bits can hold")
     elif isinstance(value, float) and not math.isfinite(value):
         raise Refused("a number is too large")

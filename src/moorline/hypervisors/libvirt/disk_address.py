@@ -16,7 +16,7 @@ LIVE, CONFIG = 1, 2
 FORMATS = ("raw", "qcow2")
 
 
-class Place(NamedTuple):
+class DiskAddress(NamedTuple):
     """What was chosen for a disk."""
 
     target: str
@@ -45,7 +45,9 @@ def missing_from(domain: Domain, volume: VolumeId) -> int:
     return flags
 
 
-def place_for(domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions) -> Place:
+def address_for(
+    domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions
+) -> DiskAddress:
     """Choose target, bus and unit; free in both halves, or as one of them has it.
 
     Raises Refused, NotOurs (that one's disk is another).
@@ -61,7 +63,7 @@ def place_for(domain: Domain, volume: VolumeId, source: DiskSource, options: Dis
         # Both halves must agree, or the disk moves when the guest reboots.
         same = replace(options, target=there.target, bus=there.bus)
         check(domain, [half for half in halves if volume not in half.disks], source, same)
-        return Place(there.target, there.bus, there.unit)
+        return DiskAddress(there.target, there.bus, there.unit)
     check(domain, halves, source, options)
     if any(f"{MARK}{volume}" in half.aliases for half in halves):
         raise NotOurs(
@@ -71,7 +73,7 @@ def place_for(domain: Domain, volume: VolumeId, source: DiskSource, options: Dis
     bus = bus_of(options)
     unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
     taken = {target for half in halves for target in half.targets}
-    return Place(options.target or next_target(bus, taken), bus, unit)
+    return DiskAddress(options.target or next_target(bus, taken), bus, unit)
 
 
 def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions) -> None:

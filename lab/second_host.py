@@ -19,7 +19,7 @@ _OWN = ("etc", "run", "lib", "log", "cache")
 _ENTER = """\
 set -e
 directory=$1; shift
-hostname neighbour
+hostname second-host
 for name in etc:/etc run:/run lib:/var/lib log:/var/log cache:/var/cache; do
     mount --bind "$directory/${name%%:*}" "${name#*:}/libvirt"
 done
@@ -34,7 +34,7 @@ exec libvirtd --pid-file "$directory/pid"
 """
 
 
-class Neighbour:
+class SecondHost:
     """*directory*: an empty one, below the lab's. *own*: directories that it does not share."""
 
     def __init__(self, directory: Path, own: Sequence[Path] = ()) -> None:

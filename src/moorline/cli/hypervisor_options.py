@@ -11,7 +11,7 @@ import click
 
 from moorline.cli.sizes import Memory, size
 from moorline.errors import MoorlineError, Refused
-from moorline.operations.asked import misfit
+from moorline.operations.guest_options import exclusion
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _DRIVER, _OFFERED = "moorline.driver", "moorline.offered"
 _WHERE = ("hypervisor", "config_files", "state_dir")
 
 
-class AtHand(click.Command):
+class HypervisorOptionsCommand(click.Command):
     """A command whose options are in part those of the hypervisor that is typed or configured.
 
     Where that cannot do it, or cannot be told, any option is taken: the command says why it
@@ -83,7 +83,7 @@ class AtHand(click.Command):
         )
 
 
-def driver_at_hand() -> type[HypervisorDriver] | None:
+def chosen_driver() -> type[HypervisorDriver] | None:
     """What opens the hypervisor at hand, within such a command; None if that cannot be told."""
     found: type[HypervisorDriver] | None = click.get_current_context().meta.get(_DRIVER)
     return found
@@ -98,7 +98,7 @@ def asked(options: GuestOptions, values: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed of *options*. Raises UsageError, Refused (a file cannot be read)."""
     found = {each: values.get(each.key) for each in options.each}
     told = {each.key: _told(each, value) for each, value in found.items() if value}
-    if why := misfit(options, told):
+    if why := exclusion(options, told):
         raise click.UsageError(why)
     return told
 

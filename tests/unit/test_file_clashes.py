@@ -12,9 +12,9 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.backends.local import LocalFile
+from moorline.core.file_clashes import FileClashes
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.core.writers import Writers
 from moorline.errors import Refused, Unavailable, Uncertain
 from moorline.host.linux import Linux
 from moorline.model import (
@@ -174,10 +174,10 @@ class Here(Rig):
         self.host = host
 
     def reconciler(self) -> Reconciler:
-        hypervisor = ToyHypervisor(self.world)
-        writers = Writers(self.host)
+        hypervisor, clashes = ToyHypervisor(self.world), FileClashes(self.host)
         backends: Mapping[str, Any] = {"local": LocalFile(self.host, state_dir=Path("/nowhere"))}
-        return Reconciler(self.records, backends, hypervisor, Locks(patience=1.0), writers=writers)
+        locks = Locks(patience=1.0)
+        return Reconciler(self.records, backends, hypervisor, locks, file_clashes=clashes)
 
 
 @pytest.fixture
@@ -209,9 +209,9 @@ def test_another_name_of_a_file_that_a_guest_has(
     here.attachment("a", "g1", Level.CONNECTED)
     (row,) = here.records.all()
     row = replace(row, options=ours)
-    writers = Writers(here.host)
+    file_clashes = FileClashes(here.host)
     with pytest.raises(Refused, match=f"g2 has {image} already, as {use.path}"):
-        writers.refuse_others(row, ImageFile(image, "raw"), here.reconciler().survey())
+        file_clashes.refuse_others(row, ImageFile(image, "raw"), here.reconciler().survey())
 
 
 def test_a_hard_link_under_two_attachments(here: Here, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_attachment_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> 
     row = next(row for row in here.records.all() if row.key.guest == G2)
     survey = here.reconciler().survey()
     with pytest.raises(Refused, match=r"volume .* of g1 has"):
-        Writers(here.host).refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), survey)
+        FileClashes(here.host).refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), survey)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -331,11 +331,9 @@ class Two:
         self.rig = rig
 
     def refuse_others(self) -> None:
-        writers = Writers(self.host)
         (row,) = self.rig.records.all()
-        writers.refuse_others(
-            row, ImageFile(Path("/m/one/disk"), "raw"), self.rig.reconciler().survey()
-        )
+        image = ImageFile(Path("/m/one/disk"), "raw")
+        FileClashes(self.host).refuse_others(row, image, self.rig.reconciler().survey())
 
 
 QUOBYTE = "fuse.quobyte"

@@ -1,4 +1,4 @@
-"""The cast of a demo: two guests, and the witnesses of what they have."""
+"""The two guests of a demo, and how it is checked which disks they have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Volume(Protocol):
         ...
 
 
-class Cast:
+class DemoGuests:
     """Two guests without disks, web01 and web02."""
 
     def __init__(self, connection: Any) -> None:
@@ -53,10 +53,10 @@ class Cast:
         claim(f"{guest.name} reads the same", read, guests.digest(pattern))
 
 
-C = TypeVar("C", bound=Cast)
+C = TypeVar("C", bound=DemoGuests)
 
 
-def play(make: Callable[[Any], C], tell: Callable[[C], None]) -> None:
+def run_demo(make: Callable[[Any], C], tell: Callable[[C], None]) -> None:
     """Boot the guests, tell the story, and see that nothing of it is left."""
     import libvirt
 
@@ -64,12 +64,12 @@ def play(make: Callable[[Any], C], tell: Callable[[C], None]) -> None:
     connection = libvirt.open("qemu:///system")
     before = leftovers.look(connection)
     chapter("Two guests boot: Linux and busybox, under QEMU and libvirt")
-    cast = make(connection)
-    for guest in (cast.web01, cast.web02):
+    two = make(connection)
+    for guest in (two.web01, two.web02):
         claim(f"{guest.name} answers and has no disk", guest.disks(), {})
-    tell(cast)
+    tell(two)
     chapter("The guests go, and nothing is left")
-    for guest in (cast.web01, cast.web02):
+    for guest in (two.web01, two.web02):
         guests.remove(guest)
     claim("no mount, process or domain is left", leftovers.after(connection, before), [])
     connection.close()

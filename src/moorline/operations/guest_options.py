@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moorline.core.asker import is_trusted
-from moorline.core.untrusted import LARGEST, LONGEST
+from moorline.core.privilege import is_trusted
+from moorline.core.validation import MAX_INTEGER, MAX_TEXT_CHARACTERS
 from moorline.errors import Denied, Refused
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
 
@@ -15,7 +15,7 @@ LONGEST_DOCUMENT = 64 << 10
 _NUMBERS = (Kind.COUNT, Kind.MIB, Kind.BYTES)
 
 
-def read(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def validate(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what is asked for, by key; without what is null, empty or false.
 
     Raises Refused (an option that was not declared, a value that is not of its kind,
@@ -31,12 +31,12 @@ def read(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str, An
         )
     for key, value in asked.items():
         _check(known[key], value)
-    if why := misfit(options, asked):
+    if why := exclusion(options, asked):
         raise Refused(why)
     return asked
 
 
-def misfit(options: GuestOptions, asked: Mapping[str, Any]) -> str:
+def exclusion(options: GuestOptions, asked: Mapping[str, Any]) -> str:
     """Which options exclude each other, or are missing; '' if none do."""
     typed = {option.key: f"--{option.name}" for option in options.each}
     for one in options.one_of:
@@ -53,11 +53,11 @@ def _is_empty(value: Any) -> bool:
 
 def _check(option: GuestOption, value: Any) -> None:
     if option.kind in _NUMBERS:
-        fits = type(value) is int and 1 <= value <= LARGEST
+        fits = type(value) is int and 1 <= value <= MAX_INTEGER
     elif option.kind is Kind.FLAG:
         fits = value is True
     else:
-        longest = LONGEST_DOCUMENT if option.kind is Kind.DOCUMENT else LONGEST
+        longest = LONGEST_DOCUMENT if option.kind is Kind.DOCUMENT else MAX_TEXT_CHARACTERS
         fits = isinstance(value, str) and len(value) <= longest
     if not fits or (option.choices and value not in option.choices):
         known = ", ".join(option.choices)

@@ -22,7 +22,7 @@ from moorline.model import (
 from moorline.ports import Mount
 
 
-def remains(row: Attachment, disks: Mapping[VolumeId, Disk], mounts: Sequence[Mount]) -> Seen:
+def leftovers(row: Attachment, disks: Mapping[VolumeId, Disk], mounts: Sequence[Mount]) -> Seen:
     """Look at what is left where *row* was connected, without its back end.
 
     For a connection that can no longer be read, or options that now put its link elsewhere.
@@ -34,7 +34,7 @@ def remains(row: Attachment, disks: Mapping[VolumeId, Disk], mounts: Sequence[Mo
     return Seen(link, disks.get(row.key.volume, NO_DISK))
 
 
-def refuse_remains(row: Attachment, seen: Seen) -> None:
+def refuse_leftovers(row: Attachment, seen: Seen) -> None:
     """Raise Refused if anything of *row* is still there."""
     hint = f"moorline detach {row.guest_name} {row.key.volume}"
     if seen.disk.state is not DiskState.NONE:

@@ -10,7 +10,7 @@ _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=True)
 
 
 @contextmanager
-def asked_by(*, trusted: bool) -> Iterator[None]:
+def acting_for(*, trusted: bool) -> Iterator[None]:
     """All that is done within is done for somebody; *trusted*: root, or the user that we run as."""
     token = _TRUSTED.set(trusted)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 MACHINE_ID = Path("/etc/machine-id")
 
 
-def machine(file: Path = MACHINE_ID) -> str:
+def machine_id_digest(file: Path = MACHINE_ID) -> str:
     """Equal on one installation of a system, different on a clone that was made right; '': none."""
     try:
         id = file.read_text().strip()

@@ -16,7 +16,7 @@ from moorline.hypervisors.vsphere.provision.images import Image
 MARK = "moorline.launch"
 """The key, in a machine's extra configuration, that says that we made it, and how far we came.
 
-Its value is :data:`HALF` or :data:`WHOLE` and the order's digest.
+Its value is :data:`HALF` or :data:`WHOLE` and the request's digest.
 """
 HALF, WHOLE = "half", "whole"
 ADAPTERS = {
@@ -28,7 +28,7 @@ ADAPTERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MachineRequest:
     """What is asked for. Either *image*, or *empty*: the bytes of an empty disk."""
 
     name: str
@@ -80,7 +80,7 @@ class Order:
         return DiskKind.STREAM if self.image else DiskKind.EMPTY
 
     def digest(self) -> str:
-        """Equal for orders that come to the same machine."""
+        """Equal for requests that come to the same machine."""
         image = self.image and (self.image.length, self.image.capacity, self.image.digest)
         told = (image, self.empty, self.cpus, self.memory, self.adapter, self.guest_os)
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
@@ -91,7 +91,7 @@ class Order:
 
 
 def marked(options: Iterable[Any]) -> tuple[str, str]:
-    """How far a machine of ours came, and its order's digest; '' and '' if it is not ours."""
+    """How far a machine of ours came, and its request's digest; '' and '' if it is not ours."""
     for option in options:
         if option.key == MARK:
             state, _, digest = str(option.value).partition(" ")
@@ -99,16 +99,16 @@ def marked(options: Iterable[Any]) -> tuple[str, str]:
     return "", ""
 
 
-def machine_spec(order: Order, datastore: str, size: int, profile: str) -> Any:
+def machine_spec(request: MachineRequest, datastore: str, size: int, profile: str) -> Any:
     """The machine, with one disk of *size* bytes, on *datastore*, under the policy *profile*.
 
     An empty disk is whole at once; one that is uploaded is half until then.
     """
     device = vim.vm.device
     backing = device.VirtualDisk.FlatVer2BackingInfo(fileName="", diskMode="persistent")
-    if order.thin is not None:
-        backing.thinProvisioned = order.thin
-        backing.eagerlyScrub = not order.thin
+    if request.thin is not None:
+        backing.thinProvisioned = request.thin
+        backing.eagerlyScrub = not request.thin
     disk = device.VirtualDisk(
         key=-2,
         controllerKey=-1,
@@ -117,18 +117,18 @@ def machine_spec(order: Order, datastore: str, size: int, profile: str) -> Any:
         capacityInKB=size // 1024,
         capacityInBytes=size,
     )
-    controller = ADAPTERS[order.adapter](
+    controller = ADAPTERS[request.adapter](
         key=-1, busNumber=0, sharedBus=device.VirtualSCSIController.Sharing.noSharing
     )
     policy = [vim.vm.DefinedProfileSpec(profileId=profile)] if profile else []
     return vim.vm.ConfigSpec(
-        name=order.name,
-        guestId=order.guest_os,
-        numCPUs=order.cpus,
-        memoryMB=order.memory,
+        name=request.name,
+        guestId=request.guest_os,
+        numCPUs=request.cpus,
+        memoryMB=request.memory,
         files=vim.vm.FileInfo(vmPathName=f"[{datastore}]"),
         vmProfile=policy,
-        extraConfig=[order.mark(HALF if order.image else WHOLE)],
+        extraConfig=[request.mark(HALF if request.image else WHOLE)],
         deviceChange=[
             device.VirtualDeviceSpec(operation="add", device=controller),
             device.VirtualDeviceSpec(

@@ -53,7 +53,7 @@ class _File:
     """It is a backing file, which the image's use has the name of."""
 
 
-class Writers:
+class FileClashes:
     """Refuses a volume whose file another guest or another attachment has, running or stopped.
 
     Two may have a file if both only read it, or both share it. Without a *host* only
