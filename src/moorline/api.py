@@ -79,7 +79,6 @@ class Moorline:
             records, reconciler, admission, driver, hypervisor, lifecycle, environment.event_log.did
         )
         self.maintenance = Maintenance(
-            environment.event_log,
             Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),
             doctor,
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),

@@ -93,7 +93,7 @@ def test_a_guest_of_somebody_else_is_not_ours(typed: Typed) -> None:
     assert typed("remove", "test").exit_code == 7
     assert typed("start", "test").exit_code == 0  # it runs
     assert typed("start", "nobody").exit_code == 4
-    assert "there is no guest nobody" in typed("remove", "nobody").stdout
+    assert typed("remove", "nobody").exit_code == 4
 
 
 @pytest.mark.parametrize("verb", ["start", "remove"])

@@ -41,12 +41,13 @@ def test_what_was_done_is_told_in_order(event_log: EventLog) -> None:
 def test_it_can_be_narrowed(tmp_path: Path) -> None:
     now = iter([10.0, 20.0, 30.0])
     event_log = EventLog(tmp_path, clock=lambda: next(now))
-    for volume in ("aaaa1", "bbbb1", "aaaa2"):
+    for volume in ("aaaa1", "bbbb1", "aaaa12"):
         event_log.took(took(volume=volume))
-    assert [e.volume for e in event_log.read(since=20.0)] == ["bbbb1", "aaaa2"]
-    assert [e.volume for e in event_log.read(volume="aaaa")] == ["aaaa1", "aaaa2"]
-    assert [e.volume for e in event_log.read(after=2)] == ["aaaa2"]
-    assert [e.volume for e in event_log.read(most=1)] == ["aaaa2"]
+    assert [e.volume for e in event_log.read(since=20.0)] == ["bbbb1", "aaaa12"]
+    assert [e.volume for e in event_log.read(volume="aaaa1")] == ["aaaa1"]
+    assert [e.volume for e in event_log.read(after=2)] == ["aaaa12"]
+    assert [e.volume for e in event_log.read(most=1)] == ["aaaa12"]
+    assert event_log.volumes() == {"aaaa1", "bbbb1", "aaaa12"}
 
 
 def test_another_process_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:

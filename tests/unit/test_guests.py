@@ -9,7 +9,7 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.care.eventlog import EventLog
-from moorline.errors import Busy, Failed, NotOurs, Refused, Unavailable
+from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Unavailable
 from moorline.model import DiskState, GuestId, Level, VolumeId
 from moorline.ports.results import GuestOutcome
 from moorline.testing.faults import Fault
@@ -292,13 +292,16 @@ def test_a_guest_that_is_gone_already_leaves_its_volumes_to_be_taken_away(stage:
     del stage.world.guests[GuestId("id-web01")]
     assert stage.remove()
     assert stage.is_empty()
-    assert stage.remove() is None
+    with pytest.raises(NotFound):  # as of a name that nobody ever had
+        stage.remove()
+    assert stage.remove("3f2a9c4e-1111-4222-8333-abcdefabcdef") is None
 
 
 def test_a_guest_that_was_renamed_is_not_meant_by_its_old_name(stage: Stage) -> None:
     stage.launch()
     stage.guest().name = "db01"
-    assert stage.remove() is None
+    with pytest.raises(NotFound):
+        stage.remove()
     assert stage.is_launched()
     assert stage.remove("db01", force=True)
     assert stage.is_empty()

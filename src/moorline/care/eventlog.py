@@ -15,7 +15,7 @@ from typing import Any
 
 from moorline.core.reconciler import Took
 from moorline.errors import Denied, MoorlineError
-from moorline.model import Attachment
+from moorline.model import Attachment, VolumeId
 from moorline.ports.results import EventLogEntry, Trouble
 
 FILE_LIMIT_BYTES = 2 << 20
@@ -107,15 +107,19 @@ class EventLog:
         """The latest *most* entries, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since
-        the epoch), of volumes whose id begins with *volume*. Raises Denied.
+        the epoch), of *volume*, which is an id. Raises Denied.
         """
         found: list[EventLogEntry] = []
-        about = f'"volume": {json.dumps(volume)[:-1]}'.encode()
+        about = f'"volume": {json.dumps(volume)}'.encode() if volume else b""
         for entry in self._backwards(about):
             if entry.id <= after or entry.at < since or len(found) == most:
                 break
             found.append(entry)
         return found[::-1]
+
+    def volumes(self) -> set[VolumeId]:
+        """Those that entries are of. Raises Denied."""
+        return {VolumeId(entry.volume) for entry in self._backwards(b"") if entry.volume}
 
     def _note(self, step: str, outcome: str, message: str, **what: Any) -> None:
         with self._guard, suppress(OSError, MoorlineError):

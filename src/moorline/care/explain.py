@@ -1,4 +1,4 @@
-"""Says in plain English how one volume stands, what it waits for, and what to do."""
+"""Says how one volume stands, what it waits for and what to do; and what was done to it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from itertools import takewhile
 from moorline.care.eventlog import EventLog
 from moorline.care.findings import command
 from moorline.core.admission import Admission
+from moorline.core.naming import BY_ID, meant
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.core.views import detailed
-from moorline.model import Attachment
+from moorline.errors import NotFound
+from moorline.model import Attachment, VolumeId
 from moorline.ports.inspection import Finding
 from moorline.ports.results import EventLogEntry, Explanation, View
 
@@ -24,7 +26,7 @@ LATEST_ENTRIES = 5
 
 
 class Explainer:
-    """explain of :class:`moorline.ports.api.Maintenance`."""
+    """explain and events of :class:`moorline.ports.api.Maintenance`."""
 
     def __init__(
         self,
@@ -42,11 +44,28 @@ class Explainer:
         self._about = about
         self._pending = pending
 
+    def events(
+        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+    ) -> list[EventLogEntry]:
+        if volume:
+            volume = self._told_of(volume)
+        return self._event_log.read(after=after, since=since, volume=volume, most=most)
+
     def explain(self, volume: str) -> list[Explanation]:
         pending = self._pending()
         survey = self._reconciler.survey()
         rows = self._admission.known(volume, survey.rows)
         return [self._one(row, survey, pending) for row in rows]
+
+    def _told_of(self, volume: str) -> VolumeId:
+        """The volume that a person calls so, wanted or only told of. Raises NotFound, Refused."""
+        if rows := self._admission.of(volume):
+            return rows[0].key.volume
+        if id := meant(volume, self._event_log.volumes()):
+            return id
+        raise NotFound(
+            f"no volume {volume} is known on this host, nor told of in its events", hint=BY_ID
+        )
 
     def _one(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
         """Explain *row*, as *survey* has it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moorline.care.adopt import Adopter
 from moorline.care.doctor import Doctor
-from moorline.care.eventlog import EventLog
 from moorline.care.explain import Explainer
 from moorline.care.repair import Repairer
 
@@ -14,13 +13,12 @@ class Maintenance:
 
     def __init__(
         self,
-        event_log: EventLog,
         explainer: Explainer,
         doctor: Doctor,
         repairer: Repairer,
         adopter: Adopter,
     ) -> None:
-        self.events = event_log.read
+        self.events = explainer.events
         self.explain = explainer.explain
         self.doctor = doctor.examine
         self.repair = repairer.repair

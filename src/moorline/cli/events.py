@@ -11,9 +11,10 @@ from datetime import datetime
 
 import click
 
-from moorline.cli.common import Common, common
+from moorline.cli.common import Common, VolumeName, common
 from moorline.cli.output import say
-from moorline.errors import Unavailable
+from moorline.core.naming import is_whole
+from moorline.errors import MoorlineError, NotFound, Unavailable
 from moorline.ports.results import EventLogEntry
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -35,12 +36,14 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
 @click.option("--since", callback=_since, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
-@click.option("--volume", default="", metavar="ID", help="Of this volume, or what begins so.")
+@click.option("--volume", type=VolumeName(), metavar="VOLUME", help="Of this volume alone.")
 @common
-def events(given: Common, follow: bool, since: float, volume: str) -> None:
+def events(given: Common, follow: bool, since: float, volume: str | None) -> None:
     """Tell what was done and seen on this host, the latest last.
 
-    The event log is bounded; what is older than some thousand entries is gone.
+    VOLUME is its id, the beginning of its id, or the URL or path that was typed
+    to attach it. The event log is bounded; what is older than some thousand
+    entries is gone. With --follow, a whole id may be one that is still to come.
     With --follow, JSON is one object a line.
 
     \b
@@ -49,7 +52,9 @@ def events(given: Common, follow: bool, since: float, volume: str) -> None:
       moorline events --follow --volume 3f2a
       moorline events --output json | jq '.[] | select(.outcome != "done")'
     """
-    for told in _told(given, follow, since, volume):
+    if volume == "":
+        raise click.UsageError("--volume is empty")  # a variable that was not set, say
+    for told in _told(given, follow, since, volume or ""):
         if given.output != "text" and not follow:
             given.tell(told, "")
             return
@@ -61,7 +66,9 @@ def _told(
     given: Common, follow: bool, since: float, volume: str
 ) -> Iterator[Sequence[EventLogEntry]]:
     # Who tells may be an agent that ends: the next one, or the file, goes on.
-    ends = (Unavailable,) if follow else ()
+    ends: tuple[type[MoorlineError], ...] = (Unavailable,) if follow else ()
+    if follow and is_whole(volume):
+        ends += (NotFound,)  # it may be one that is still to come
     last = 0
     while True:
         with given.open(own=False) as moorline, suppress(*ends):

@@ -17,6 +17,10 @@ BY_ID = (
     "moorline list; a volume goes by its id, or the beginning of that"
     f" ({SHORTEST} characters or more)"
 )
+GUEST_BY_NAME = (
+    "a guest goes by its name, its id, or the beginning of that"
+    f" ({SHORTEST_GUEST} characters or more)"
+)
 BY_ID_OR_DEVICE = f"{BY_ID}, or by its device in the guest"
 
 
@@ -65,7 +69,7 @@ def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:
             return GuestName(found.id, found.name)
         names = {guest.name.casefold(): guest.name for guest in guests}
         near = [names[name] for name in difflib.get_close_matches(text.casefold(), names)]
-        hint = f"did you mean {' or '.join(near)}?" if near else e.hint
+        hint = f"did you mean {' or '.join(near)}?" if near else e.hint or GUEST_BY_NAME
         raise NotFound(e.message, hint=hint) from None
 
 

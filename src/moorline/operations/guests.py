@@ -9,7 +9,7 @@ from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver, gone, recorded
-from moorline.core.naming import guest_called
+from moorline.core.naming import guest_called, is_whole
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -133,6 +133,8 @@ class Guests:
         machine = self._seen(guest)
         rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
         if machine is None and not rows:
+            if not is_whole(guest):
+                self._named(guest)  # raises NotFound: a name may be a slip
             return None
         if machine is not None:
             self._refuse_stranger(machine, any=any)

@@ -6,13 +6,13 @@ from functools import partial
 
 from moorline.core.admission import Admission
 from moorline.core.driver import done_before
-from moorline.core.naming import guest_called
+from moorline.core.naming import guest_called, is_whole
 from moorline.core.patience import Patience, Wait, drive
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
-from moorline.errors import Failed, Unavailable, Uncertain
+from moorline.errors import Failed, NotFound, Unavailable, Uncertain
 from moorline.model import Attachment, GuestName, VolumeId
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress
@@ -36,13 +36,19 @@ class Released:
     def detach(
         self, guest: str, volume: str, *, timeout: float, progress: Progress, dry_run: bool
     ) -> Attachment | None:
-        """Take the disk away; return what stands in for its record, or None if there is no disk.
+        """Take the disk away; return what stands in for its record, or None if there is no disk
+        (nor a guest that goes by that whole id).
 
         Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`; when
         *timeout* seconds are over what the hypervisor raises, and Failed if the guest, which
         was asked, has not let go.
         """
-        found = guest_called(guest, self._hypervisor)
+        try:
+            found = guest_called(guest, self._hypervisor)
+        except NotFound:
+            if is_whole(guest) and is_whole(volume):
+                return None
+            raise
         id = self._admission.unrecorded(volume, found)
         if not self._admission.released_disk(found, id):
             return None

@@ -85,9 +85,10 @@ class Attachments(Protocol):
 
         *volume*: its id, the beginning of its id, its device in the guest, or what
         was typed to attach it. Returns None if it is a whole id, and there was
-        nothing to do. The link goes when nobody else needs it. NotFound: there is no
-        such guest, or nothing of it is called that. Failed: the guest has not let
-        go; the attachment stands. Refused: no volume can be called that, or several are.
+        nothing to do: no such disk, nor a guest, if that goes by a whole id too. The
+        link goes when nobody else needs it. NotFound: no guest is called that, or
+        nothing of it. Failed: the guest has not let go; the attachment stands. Refused:
+        no volume can be called that, or several are.
         NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it.
@@ -213,10 +214,11 @@ class Guests(Protocol):
         have been detached before.
         *force*: cut its power instead of asking it to shut down. *any*: also one
         that was not launched by Moorline. *timeout*: seconds for the shutdown,
-        and again for the volumes. Returns None if there was nothing to do.
+        and again for the volumes. Returns None if there is no guest of that whole id.
 
-        Raises NotOurs (without *any*), Refused, Failed (it did not shut down,
-        or does not let go), Uncertain. Repeat the call to go on.
+        Raises NotFound (no guest has that name, nor left anything under it), NotOurs
+        (without *any*), Refused, Failed (it did not shut down, or does not let go),
+        Uncertain. Repeat the call to go on.
         """
 
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
@@ -250,7 +252,8 @@ class Maintenance(Protocol):
         """The latest *most* of what was done and seen, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since
-        the epoch), of volumes whose id begins with *volume*. Raises Denied.
+        the epoch), of *volume*: as of ``show``, or one that is no longer wanted.
+        Raises Denied; NotFound (nothing is known of that volume), Refused (it can be several).
         """
 
     def explain(self, volume: str) -> Sequence[Explanation]:
