@@ -8,9 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from moorline.agent.metrics import Metrics
 from moorline.core.pace import Pending
@@ -124,6 +128,39 @@ def test_alerts_and_dashboard_ask_for_what_there_is() -> None:
     names = {name for expr in asked for name in re.findall(r"moorline_\w+", expr)}
     assert len(names) > 8
     assert names <= told()
+
+
+def understood(written: Any) -> Any:
+    """What Grafana's schema keeps of a dashboard; it drops what it does not have a name for."""
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(written)))
+
+
+def lost(written: Any, kept: Any, at: str = "") -> list[str]:
+    """Where in *written* something is that is not, or otherwise, in *kept*."""
+    if isinstance(written, dict) and isinstance(kept, dict):
+        pairs = [(name, value, kept.get(name)) for name, value in written.items()]
+    elif isinstance(written, list) and isinstance(kept, list) and len(written) == len(kept):
+        pairs = [(str(n), *pair) for n, pair in enumerate(zip(written, kept, strict=True))]
+    else:
+        return [] if written == kept else [at]
+    return [each for name, one, other in pairs for each in lost(one, other, f"{at}/{name}")]
+
+
+def test_the_dashboard_is_of_grafana_s_schema() -> None:
+    dashboard = json.loads((PACKAGING / "moorline-dashboard.json").read_text())
+    assert lost(dashboard, understood(dashboard)) == []
+    series = next(p for p in dashboard["panels"] if p["type"] == "timeseries")
+    for part in (
+        dashboard,
+        dashboard["templating"]["list"][1],
+        series,
+        series["targets"][0],
+        series["fieldConfig"]["defaults"],
+        series["gridPos"],
+    ):
+        part["misspelled"] = 1
+    assert len(lost(dashboard, understood(dashboard))) == 6
 
 
 def test_every_metric_is_in_the_reference() -> None:
