@@ -34,7 +34,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter
+.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter machines
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ help: ## list the targets
 demo: ready $(if $(filter vvol,$(SYSTEM)),vcenter) ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol
 	$(BIN)/python -m lab demo $(SYSTEM)
 
-test: lint unit lab-test ## everything: lint, types, unit, contract, crash, architecture, lab
+test: lint unit lab-test host-test ## everything: lint, types, unit, contract, crash, architecture, lab, a host's stories
 
 # Left out of the inner loop: every crash point of the large hypervisors, and the slowest with a vCenter.
 SLOW := $(wildcard tests/unit/*/*_crash.py tests/unit/*/*_killed.py) \
@@ -64,11 +64,12 @@ unit: ready vcenter ## unit, contract, crash and architecture tests
 lab-test: ready ## the tests on a private host with real libvirt, QEMU and FUSE
 	$(WHOLE) $(BIN)/python -m lab run -- $(BIN)/pytest -q $(if $(SUDO),tests/contract) tests/lab
 
-# Whole machines, each release's own systemd, libvirt and Python; not part of `make test`.
+# Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13
-MACHINE := debootstrap systemd-container
-test-machine: PACKAGES += $(MACHINE)
-test-machine: ready ## the stories of a host on whole Debian machines: RELEASES=debian12,debian13
+host-test: ready machines ## the stories of a host that matter most, on a whole machine of this one's release
+	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=here $(BIN)/pytest -q --durations=5 -m everyday tests/machine
+
+test-machine: ready machines ## the stories of a host on whole Debian machines: RELEASES=debian12,debian13
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 tests/machine
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
@@ -121,7 +122,8 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 # Distributions' packages are looked for each time, which takes no time, and
 # installed only if one is missing.
 vcenter: PACKAGES := $(VCENTER)
-packages vcenter:
+machines: PACKAGES := debootstrap systemd-container
+packages vcenter machines:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lab.images import CHECKOUT, cache
 from lab.machine import guest, tree
-from lab.machine.tree import Unavailable
+from lab.machine.tree import Forbidden
 
 LAB = "/run/moorline-lab"
 """Where the stand-ins find the lab's storage (lab/standin.py), inside."""
@@ -306,7 +306,7 @@ def _descendants(pid: int) -> Iterator[int]:
         yield from _descendants(int(child))
 
 
-def _clear(group: Path, deadline: float = 30) -> None:
+def _clear(group: Path, deadline: float = 60) -> None:
     """Remove a control group, as soon as what was in it has ended. Raises Down."""
     end = time.monotonic() + deadline
     while group.exists():
@@ -326,7 +326,7 @@ def _cgroup(name: str) -> Path:
     for place in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         if (place / "cgroup.procs").exists() and (place / "cgroup.controllers").exists():
             return place / f"moorline-lab-{name}"
-    raise Unavailable("this machine has no cgroup v2")
+    raise Forbidden("this machine has no cgroup v2")
 
 
 @contextlib.contextmanager
@@ -354,12 +354,14 @@ def machine(release: str) -> Iterator[Machine]:
 def _sweep() -> None:
     """Remove what a run that was killed left."""
     for old in cache().glob("machine-*"):
-        with contextlib.suppress(OSError), (old / "lock").open() as lock:
+        with contextlib.suppress(OSError, Down), (old / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(old)
 
 
 def _remove(here: Path) -> None:
+    """Remove a machine that does not run any more. Raises Down: something of it still does."""
+    _clear(_cgroup(here.name))  # whoever was killed had no time for it
     # Mount points of Moorline's are immutable while nothing is mounted on them.
     subprocess.run(
         ["chattr", "-R", "-f", "-i", str(here / "var"), str(here / "upper")], check=False

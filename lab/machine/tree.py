@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -47,6 +48,10 @@ class Unavailable(Exception):
     """Machines cannot be had here; its text says why."""
 
 
+class Forbidden(Unavailable):
+    """No installation helps: whatever this runs in, a container perhaps, does not allow it."""
+
+
 def check() -> None:
     """Raises Unavailable, where no tree can be built or booted."""
     if os.geteuid() != 0:
@@ -54,9 +59,26 @@ def check() -> None:
     if missing := [name for name in _NEEDS if shutil.which(name) is None]:
         raise Unavailable(f"not installed: {', '.join(missing)}")
     if not Path("/dev/fuse").exists():
-        raise Unavailable("there is no /dev/fuse")
+        raise Forbidden("there is no /dev/fuse")
     if _is_overlay(cache()):
-        raise Unavailable(f"{cache()} is on an overlay, which no other overlay can write to")
+        raise Forbidden(f"{cache()} is on an overlay, which no other overlay can write to")
+    _demand_nspawn()
+
+
+@functools.cache
+def _demand_nspawn() -> None:
+    """Run nothing in a container of this machine's own files."""
+    command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "systemd-nspawn", "-q"]
+    command += ["--register=no", "--keep-unit", "--volatile=yes", "--private-network"]
+    tried = subprocess.run(
+        [*command, "--as-pid2", "-D", "/", "true"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode:
+        raise Forbidden(f"systemd-nspawn cannot run here: {tried.stderr.strip()}")
 
 
 def _is_overlay(directory: Path) -> bool:
@@ -130,6 +152,9 @@ class _Builder:
             environment=dict(os.environ),
         )
         self._put("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)  # nothing is started
+        self._put(
+            "etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n"
+        )  # an unfinished tree is thrown away
         if _CERTIFICATES.exists():  # of a registry that this machine trusts
             self._put("hostca.crt", _CERTIFICATES.read_text())
         self._inside("apt-get", "-q", "update")
@@ -147,7 +172,8 @@ class _Builder:
 
     def _furnish(self) -> None:
         self._inside("apt-get", "clean")
-        for name in ("hostca.crt", "usr/sbin/policy-rc.d", "etc/machine-id"):
+        building = ("hostca.crt", "usr/sbin/policy-rc.d", "etc/dpkg/dpkg.cfg.d/lab")
+        for name in (*building, "etc/machine-id"):
             (self._tree / name).unlink(missing_ok=True)
         shutil.rmtree(self._tree / "var/lib/apt/lists")
         # The machine has loopback alone: its pip finds what README's pip finds, on its own disk.

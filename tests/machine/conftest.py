@@ -1,7 +1,9 @@
 """Machines for the tests: `make test-machine`, or with MOORLINE_TEST_MACHINE set to their releases.
 
-``debian12,debian13`` are all. A machine is booted once for each release, has Moorline as
-docs/operations.md tells, and is handed from test to test; a test that fails gets it thrown away.
+``debian12,debian13`` are all; ``here`` is the release of the machine that the tests run on, as
+`make test` has it, and skips the tests where there can be none. A machine is booted once for each
+release, has Moorline as docs/operations.md tells, and is handed from test to test; a test that
+fails gets it thrown away.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +20,20 @@ from lab.machine import container, operations, tree
 from lab.machine.container import Machine
 from tests.support.stage import Stage
 
-RELEASES = [each for each in os.environ.get("MOORLINE_TEST_MACHINE", "").split(",") if each]
+GIVEN = [each for each in os.environ.get("MOORLINE_TEST_MACHINE", "").split(",") if each]
+HERE = "here"
 MUST = "MOORLINE_TEST_WHOLE"
 """In the environment: where there can be no machine, a test fails rather than being skipped."""
+
+
+def _this_release() -> str:
+    """As debian12; whatever it is, if there are no trees of it."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    facts = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+    return f"{facts.get('ID')}{facts.get('VERSION_ID', '')}"
+
+
+RELEASES = [_this_release() if each == HERE else each for each in GIVEN]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,15 +76,34 @@ def pool() -> Iterator[Pool]:
     pool.drop()
 
 
-@pytest.fixture(scope="session")
-def _possible() -> None:
-    if not RELEASES:
-        pytest.skip("whole machines take minutes: run `make test-machine`")
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the trees, which takes longer than a test may."""
+    if session.config.option.collectonly or not any(map(_is_story, session.items)):
+        return
     try:
         for release in RELEASES:
+            if release not in tree.RELEASES:
+                raise tree.Forbidden(f"this is {release}, not one of {', '.join(tree.RELEASES)}")
             tree.build(release)
     except tree.Unavailable as e:
-        (pytest.fail if os.environ.get(MUST) else pytest.skip)(f"no machine can be had: {e}")
+        session.stash[UNAVAILABLE] = e
+
+
+def _is_story(item: pytest.Item) -> bool:
+    return item.path.parent == Path(__file__).parent
+
+
+UNAVAILABLE = pytest.StashKey[tree.Unavailable]()
+
+
+@pytest.fixture
+def _possible(request: pytest.FixtureRequest) -> None:
+    if not RELEASES:
+        pytest.skip("whole machines take minutes: run `make test-machine`")
+    if e := request.session.stash.get(UNAVAILABLE, None):
+        forbidden = isinstance(e, tree.Forbidden) and GIVEN == [HERE]
+        must = os.environ.get(MUST) and not forbidden
+        (pytest.fail if must else pytest.skip)(f"no machine can be had: {e}")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ NO_WATCHDOG = """rm -r /etc/systemd/system/moorline-agent.service.d
 systemctl daemon-reload; systemctl restart moorline-agent"""
 
 
+@pytest.mark.everyday
 def test_it_is_installed_as_the_page_says(stage: Stage) -> None:
     assert stage.property("ActiveState") == "active"
     assert stage.property("Type") == "notify"
@@ -28,6 +29,7 @@ def test_it_is_installed_as_the_page_says(stage: Stage) -> None:
     assert stage.run("findmnt -n -o PROPAGATION /").stdout.strip() == "shared"
 
 
+@pytest.mark.everyday
 def test_shares_and_guests_live_on_whatever_becomes_of_the_agent(stage: Stage) -> None:
     guest, volume = stage.writing("web01")
     clients = stage.clients()

@@ -47,6 +47,7 @@ def test_who_is_killed_leaves_no_machine_behind(bare: Machine) -> None:
 
     with machine(bare.release):
         assert not (cache() / name).exists()
+        assert not list(Path("/sys/fs/cgroup").rglob(f"moorline-lab-{name}"))
         assert bare.running  # which is somebody else's
 
 

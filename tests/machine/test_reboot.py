@@ -30,6 +30,7 @@ def wrote_to_the_end(stage: Stage, guest: Guest) -> None:
     assert last_words(stage, f"{guest.name}.raw") == b"off\n"
 
 
+@pytest.mark.everyday
 def test_a_guest_that_writes_all_the_time_loses_nothing_by_a_reboot(stage: Stage) -> None:
     first, one = stage.writing("web01")
     second, two = stage.writing("web02")
@@ -79,8 +80,8 @@ def test_links_are_made_before_the_agent_is_ready(stage: Stage) -> None:
     assert "libvirt-guests.service" in order
 
 
-@pytest.mark.parametrize("verb", ["reboot"])
-def test_a_share_that_hangs_does_not_hold_the_machine_up(stage: Stage, verb: str) -> None:
+@pytest.mark.everyday
+def test_a_share_that_hangs_does_not_hold_the_machine_up(stage: Stage) -> None:
     stage.run(IMPATIENT)
     guest, _ = stage.writing("web01")
     other = stage.guest("web02")
