@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
+FAST = ("list", "attach")
+"""What may be done without click: :mod:`moorline.cli.fast_path`."""
+
 
 def main() -> None:
     """What the shell starts. Never returns."""
-    from moorline.cli import fast_path
+    code = None
+    if sys.argv[1:] and sys.argv[1] in FAST:
+        from moorline.cli import fast_path  # a third of what others load, who do not need it
 
-    fast_path.main()
+        code = fast_path.run(sys.argv[1:])
+    if code is None:
+        from moorline.cli import group
+
+        group.main(prog_name="moorline")
+    sys.exit(code)

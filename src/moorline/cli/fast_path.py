@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from types import SimpleNamespace
 
 from moorline import whereabouts
@@ -233,13 +232,3 @@ class _Told(SimpleNamespace):
         if not (isinstance(told, dict) and all(isinstance(told.get(each), str) for each in texts)):
             raise TypeError("it tells something else")
         super().__init__(**told)
-
-
-def main() -> None:
-    """What the shell starts. Never returns."""
-    code = run(sys.argv[1:])
-    if code is None:
-        from moorline.cli import group
-
-        group.main(prog_name="moorline")
-    sys.exit(code)
