@@ -11,9 +11,10 @@ import json
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SYSTEM_FILE = Path(whereabouts.SYSTEM_FILE)
 HOST_STATE_DIR = Path(whereabouts.HOST_STATE_DIR)
+_STATE_DIR_REFERENCE = "${moorline.state_dir}"
 
 STATE_DIR = Option(
     "state_dir",
@@ -90,27 +92,67 @@ class Settings:
     """Whether the state directory is that of a user who is not root, because none was named."""
 
 
+class Defaults(Mapping[str, str]):
+    """The values of options of which nobody says anything; and ``state_dir``.
+
+    To declare them, all that is installed has to be loaded: that waits until a name is asked
+    for, which those do not need to do who know what they declare (:func:`only`).
+    """
+
+    def __init__(self, options: Callable[[], Sequence[Option]], state_dir: Path) -> None:
+        self._options = options
+        self._state_dir = str(state_dir)
+
+    def of(self, options: Sequence[Option]) -> Values:
+        """Those of *options*."""
+        return {**_unset(options, self._state_dir), "state_dir": self._state_dir}
+
+    @cached_property
+    def _all(self) -> Values:
+        return self.of(self._options())
+
+    def __getitem__(self, name: str) -> str:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+def _unset(options: Sequence[Option], state_dir: str) -> Values:
+    return {each.name: each.default.replace(_STATE_DIR_REFERENCE, state_dir) for each in options}
+
+
+def only(values: Values, options: Sequence[Option]) -> Values:
+    """What an adapter that declares *options* needs of *values*, if that is less to load."""
+    return values.of(options) if isinstance(values, Defaults) else values
+
+
 def load(
     files: Sequence[Path],
-    options: Sequence[Option],
+    options: Callable[[], Sequence[Option]],
     *,
     state_dir: Path | None = None,
     hypervisor: str | None = None,
 ) -> Settings:
     """Read *files* (default: the system's, if there is one). Later files win.
 
-    *state_dir* and *hypervisor* override what the files say. Raises Refused if
-    a file cannot be read or does not parse.
+    *options*: tells what adapters declare. *state_dir* and *hypervisor* override what the
+    files say. Raises Refused if a file cannot be read or does not parse.
     """
     if not files and SYSTEM_FILE.exists():
         files = [SYSTEM_FILE]
-    refers = any("$" in each for each in (str(state_dir), *(each.default for each in options)))
-    if not files and not refers and not whereabouts.is_told_elsewhere():
-        return _defaults(options, state_dir, hypervisor)
+    unsaid = Path(state_dir or whereabouts.default_state_dir())
+    # oslo.config would read a name into the "$" of a path.
+    if not (files or "$" in str(unsaid) or whereabouts.is_told_elsewhere()):
+        return _defaults(Defaults(options, unsaid), unsaid, hypervisor, named=bool(state_dir))
     from oslo_config import cfg  # 100 ms that a host without a configuration does not need
 
+    declared = options()
     conf = cfg.ConfigOpts()
-    for option in (*OPTIONS, *options):
+    for option in (*OPTIONS, *declared):
         group = None if option.group == "DEFAULT" else option.group
         conf.register_opt(
             cfg.StrOpt(option.name, default=option.default, help=option.help), group=group
@@ -135,7 +177,7 @@ def load(
         state_dir=chosen,
         host=conf.host,
         hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
-        values={option.name: _value(conf, option) for option in options}
+        values={option.name: _value(conf, option) for option in declared}
         | {"state_dir": str(chosen)},
         agent={option.name: _value(conf, option) for option in AGENT},
         personal=not named and chosen != HOST_STATE_DIR,
@@ -143,21 +185,16 @@ def load(
 
 
 def _defaults(
-    options: Sequence[Option], state_dir: Path | None, hypervisor: str | None
+    values: Defaults, state_dir: Path, hypervisor: str | None, *, named: bool
 ) -> Settings:
     """What :func:`load` says where nothing is configured."""
-    chosen = Path(state_dir or whereabouts.default_state_dir())
-
-    def value(option: Option) -> str:
-        return option.default.replace("${moorline.state_dir}", str(chosen))
-
     return Settings(
-        state_dir=chosen,
+        state_dir=state_dir,
         host=HOST.default,
         hypervisor=hypervisor or CONNECTION_URI.default,
-        values={option.name: value(option) for option in options} | {"state_dir": str(chosen)},
-        agent={option.name: value(option) for option in AGENT},
-        personal=not state_dir and chosen != HOST_STATE_DIR,
+        values=values,
+        agent=_unset(AGENT, str(state_dir)),
+        personal=not named and state_dir != HOST_STATE_DIR,
     )
 
 

@@ -8,6 +8,7 @@ from copy import copy
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from moorline.config import only
 from moorline.errors import Refused
 from moorline.ports import Host, HypervisorDriver, Option, StorageBackend, StorageDriver, Values
 
@@ -31,7 +32,7 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
     def __getitem__(self, kind: str) -> StorageBackend[Any]:
         if kind not in self._made:
             driver: type[StorageDriver] = _load(self._entries[kind])
-            self._made[kind] = driver.from_options(self._host, self._values)
+            self._made[kind] = driver.from_options(self._host, only(self._values, driver.options))
         return self._made[kind]
 
     def on(self, host: Host) -> InstalledBackends:

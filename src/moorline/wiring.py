@@ -42,7 +42,7 @@ def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
 ) -> config.Settings:
     """Read the configuration, with the options of all that is installed. Raises Refused."""
-    return config.load(files, registry.options(), state_dir=state_dir, hypervisor=hypervisor)
+    return config.load(files, registry.options, state_dir=state_dir, hypervisor=hypervisor)
 
 
 class _Opened(NamedTuple):
@@ -166,8 +166,10 @@ def _open(
         stack.callback(host.close)
         owner = Owner(store, codec)
         name = _whose(given, owner, own)
-        site = Site(given.values, host, store, name, own, partial(owner.met, own=own))
-        hypervisor = registry.driver(given.hypervisor).open(given.hypervisor, site)
+        driver = registry.driver(given.hypervisor)
+        values = config.only(given.values, driver.options)
+        site = Site(values, host, store, name, own, partial(owner.met, own=own))
+        hypervisor = driver.open(given.hypervisor, site)
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
         inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None

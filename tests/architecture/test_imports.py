@@ -171,3 +171,24 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
     }
     slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}
     assert not {name.partition(".")[0] for name in loaded} & (HEAVY | slow | {"importlib.metadata"})
+
+
+def test_without_an_agent_no_more_is_loaded_than_is_at_hand(tmp_path: Path) -> None:
+    """No back end that nothing is attached by, no other hypervisor, nothing to read files with."""
+    code = f"""if True:
+        import sys
+        from moorline.cli import main
+        state = {str(tmp_path)!r}
+        sys.argv = ["moorline", "list", "--state-dir", state, "--hypervisor", "test:///default"]
+        try:
+            main()
+        except SystemExit as e:
+            print(e.code, *sys.modules, file=sys.stderr)"""
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    code, *loaded = run.stderr.split()
+    assert code == "0", run.stderr
+    assert run.stdout.startswith("VOLUME")
+    assert not {name.partition(".")[0] for name in loaded} & {"oslo_config", "oslo_utils", "yaml"}
+    assert not [name for name in loaded if name.startswith("moorline.backends")]
+    ours = {name.split(".")[2] for name in loaded if name.startswith("moorline.hypervisors.")}
+    assert ours == {"libvirt"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -48,7 +50,7 @@ def compare(file: Path, state_dir: str | None) -> bool:
     found = whereabouts.find(state_dir, str(file))
     if found is None:
         return False
-    loaded = config.load([file], [], state_dir=Path(state_dir) if state_dir else None)
+    loaded = config.load([file], tuple, state_dir=Path(state_dir) if state_dir else None)
     assert Path(found.state_dir) == loaded.state_dir
     assert Path(found.socket) == Path(loaded.agent["agent_socket"])
     assert found.personal == loaded.personal
@@ -97,7 +99,7 @@ def test_what_oslo_config_refuses_is_left_to_it(tmp_path: Path) -> None:
         file.write_text(text)
         assert whereabouts.find("/typed", str(file)) is None
         with pytest.raises(Refused):
-            config.load([file], [])
+            config.load([file], tuple)
 
 
 def test_the_options_are_the_agents() -> None:
@@ -118,7 +120,7 @@ def test_what_is_told_elsewhere_is_left_to_oslo_config(
         folder.mkdir(parents=True)
         (folder / "a.conf").write_text("[moorline]\nstate_dir = /elsewhere\n")
     assert whereabouts.find(None, str(none)) is None
-    assert config.load([], []).state_dir == Path("/elsewhere")
+    assert config.load([], tuple).state_dir == Path("/elsewhere")
 
 
 @pytest.mark.parametrize("hypervisor", [None, "test:///default"])
@@ -129,5 +131,29 @@ def test_where_nothing_is_configured_the_defaults_are_oslo_configs(
     """An empty file is read by oslo.config, no file is not."""
     empty = tmp_path / "empty.conf"
     empty.touch()
-    options, typed = registry.options(), {"state_dir": state_dir, "hypervisor": hypervisor}
-    assert config.load([], options, **typed) == config.load([empty], options, **typed)
+    options, typed = registry.options, {"state_dir": state_dir, "hypervisor": hypervisor}
+    plain, read = config.load([], options, **typed), config.load([empty], options, **typed)
+    assert isinstance(plain.values, config.Defaults)
+    assert plain == read
+    assert config.digest(plain) == config.digest(read)
+
+
+@pytest.mark.parametrize("entry", [*entry_points(group=registry.BACKENDS)], ids=lambda e: e.name)
+def test_each_back_end_is_told_what_it_declares_and_no_other_is_loaded_for_it(
+    entry: EntryPoint,
+) -> None:
+    declared = entry.load().options
+    every = config.load([], registry.options, state_dir=Path("/typed")).values
+    mine = config.only(config.Defaults(unasked, Path("/typed")), declared)
+    assert mine == {name: every[name] for name in mine}
+    assert mine.keys() == {option.name for option in declared} | {"state_dir"}
+
+
+def unasked() -> NoReturn:
+    raise AssertionError("all that is installed was loaded")
+
+
+def test_a_state_directory_with_a_dollar_is_oslo_configs(tmp_path: Path) -> None:
+    """It reads a name after the sign, and is the one to say so."""
+    with pytest.raises(Refused, match="cannot be used"):
+        config.load([], tuple, state_dir=tmp_path / "$x")

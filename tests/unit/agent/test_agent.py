@@ -234,7 +234,7 @@ class Dead:
 
 def test_it_ends_when_a_part_of_it_has_died(tmp_path: Path) -> None:
     controller: Any = Dead()
-    daemon = Daemon(lambda: config.load([], [], state_dir=tmp_path))
+    daemon = Daemon(lambda: config.load([], tuple, state_dir=tmp_path))
     assert daemon._watch(Notifier(), controller) is False  # and systemd starts another
 
 

@@ -23,7 +23,7 @@ from moorline.errors import Refused
     ],
 )
 def test_options_are_checked(name: str, value: str, tmp_path: Path) -> None:
-    settings = config.load([], [], state_dir=tmp_path)
+    settings = config.load([], tuple, state_dir=tmp_path)
     assert Options.of(settings).socket == tmp_path / "agent.sock"
     with pytest.raises(Refused, match=name):
         Options.of(config.Settings(tmp_path, "", "", {}, {**settings.agent, name: value}))
@@ -33,7 +33,7 @@ def test_a_misspelled_option_is_told(tmp_path: Path) -> None:
     conf = tmp_path / "a.conf"
     conf.write_text("[moorline]\nagent_grup = storage\n")
     with pytest.raises(Refused, match="no option agent_grup") as told:
-        config.load([conf], [], state_dir=tmp_path)
+        config.load([conf], tuple, state_dir=tmp_path)
     assert told.value.hint == "did you mean agent_group?"
     conf.write_text("[moorline]\nsocket = /run/x\n[nova]\nagent_grup = 1\n")  # the plug-in's
-    config.load([conf], [], state_dir=tmp_path)
+    config.load([conf], tuple, state_dir=tmp_path)
