@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+
+TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
 class Clock:
-    """How time passes for who waits, in seconds."""
+    """How time passes for whoever waits, in seconds."""
 
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    __slots__ = ("now", "sleep")
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.now = now
+        self.sleep = sleep
 
 
 CLOCK = Clock()

@@ -41,7 +41,10 @@ MAY_IMPORT = {
     "__init__": SEAMS | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.
-IN_NOVA = {"moorline.errors", "moorline.model", "moorline.local_api.client"}
+IN_NOVA = {
+    *("moorline.deadline", "moorline.errors", "moorline.model"),
+    "moorline.local_api.client",
+}
 BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.registry", "moorline.wiring"}}
 # Nothing of these may be loaded by what only prints help.
 HEAVY = {"libvirt", "oslo_config", "oslo_utils", "cryptography", "yaml", "sqlite3", "asyncio"}
@@ -167,6 +170,7 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
     assert {name for name in loaded if name.startswith("moorline.")} <= {
         *("moorline.cli", "moorline.cli.fast_path", "moorline.cli.output", "moorline.cli.progress"),
         *("moorline.core", "moorline.core.validation", "moorline.errors", "moorline.whereabouts"),
+        "moorline.deadline",
         *("moorline.local_api", "moorline.local_api.problem", "moorline.local_api.wire"),
     }
     slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -59,15 +60,20 @@ def test_every_way_to_start_a_process_is_seen(code: str) -> None:
     assert list(starts(code))
 
 
-def starts(code: str) -> Iterator[str]:
-    """What *code* names that starts processes, whatever it calls it."""
-    tree = ast.parse(code)
-    aliases = {
+def aliased(tree: ast.AST) -> Mapping[str, str]:
+    """The modules that are imported, by what they are called there."""
+    return {
         alias.asname or alias.name: alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.Import)
         for alias in node.names
     }
+
+
+def starts(code: str) -> Iterator[str]:
+    """What *code* names that starts processes, whatever it calls it."""
+    tree = ast.parse(code)
+    aliases = aliased(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -78,6 +84,84 @@ def starts(code: str) -> Iterator[str]:
         else:
             continue
         yield from (f"line {node.lineno}: {name}" for name in names if STARTERS.match(name))
+
+
+CLOCKS = re.compile(r"time\.(monotonic|monotonic_ns|perf_counter|perf_counter_ns)$")
+NO_WAITS = {
+    "src/moorline/deadline.py": "it is what all others wait by",
+    "src/moorline/agent/agent.py": "systemd is told when a reload began (sd_notify(3))",
+}
+
+
+def test_all_waiting_is_by_a_deadline() -> None:
+    """Outside of deadline.py the monotonic clock measures: it is read, and a reading taken off."""
+    for file in PRODUCT:
+        if relative(file) not in NO_WAITS:
+            assert not list(waits(file.read_text())), relative(file)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\nend = time.monotonic() + 5",
+        "import time\nleft = end - time.monotonic()",
+        "import time\nwhile time.monotonic() < end: pass",
+        "import time\nlate = time.monotonic() - begun > 5",
+        "import time\nnow = time.monotonic()\nlate = now > end",
+        "import time\nwork(clock=time.monotonic)",
+        "import time as t\nend = t.perf_counter() + 5",
+        "from time import monotonic",
+    ],
+)
+def test_every_way_to_wait_by_hand_is_seen(code: str) -> None:
+    assert list(waits(code))
+
+
+def test_what_only_measures_is_no_wait() -> None:
+    assert not list(
+        waits("import time\nbegun = time.monotonic()\nwork()\ntime.monotonic() - begun")
+    )
+
+
+def waits(code: str) -> Iterator[str]:
+    """Where *code* does more with the monotonic clock than to say how long something took."""
+    tree = ast.parse(code)
+    aliases = aliased(tree)
+    above = {below: node for node in ast.walk(tree) for below in ast.iter_child_nodes(node)}
+
+    def is_call(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and is_clock(node.func, aliases)
+
+    readings = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and is_call(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def is_reading(node: ast.AST) -> bool:
+        return is_call(node) or (isinstance(node, ast.Name) and node.id in readings)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            yield from (f"line {node.lineno}: {alias.name}" for alias in node.names)
+        elif is_clock(node, aliases) and not is_call(above[node]):
+            yield f"line {node.lineno}: the clock is handed on"
+        elif is_reading(node):
+            its, forbidden = above[node], (ast.Compare, ast.BinOp)
+            if isinstance(its, ast.BinOp) and isinstance(its.op, ast.Sub) and is_reading(its.left):
+                its, forbidden = above[its], (ast.Compare,)  # seconds that something took
+            if isinstance(its, forbidden):
+                yield f"line {node.lineno}: {ast.unparse(its)}"
+
+
+def is_clock(node: ast.AST, aliases: Mapping[str, str]) -> TypeGuard[ast.Attribute]:
+    return (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and bool(CLOCKS.match(f"{aliases.get(node.value.id, node.value.id)}.{node.attr}"))
+    )
 
 
 def test_no_file_is_too_long() -> None:

@@ -11,6 +11,7 @@ import pytest
 from moorline_nova.agent import Agent
 from moorline_nova.pending import Use
 
+from moorline.deadline import Clock
 from moorline.errors import Busy, MoorlineError, Refused, Unavailable, Uncertain
 
 USES = [Use("7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f", name) for name in "abcdefgh"]
@@ -24,7 +25,7 @@ class World:
         self.clock = 1000.0
         self.does: Callable[[float], None] = lambda longest: None
         self.calls: list[tuple[str, float, dict[str, Any]]] = []
-        self.agent = Agent("/s", client=self.client, now=lambda: self.clock, sleep=self.passes)
+        self.agent = Agent("/s", client=self.client, clock=Clock(lambda: self.clock, self.passes))
 
     def client(self, socket: str, longest: float) -> Any:
         return SimpleNamespace(attachments=Attachments(self, longest))

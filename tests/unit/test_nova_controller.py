@@ -16,6 +16,7 @@ from moorline_nova.agent import Agent
 from moorline_nova.controller import Controller
 from moorline_nova.pending import Pending, Use
 
+from moorline.deadline import Clock
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
 
 A = Use("7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f", "a")
@@ -234,7 +235,7 @@ class TestComparing:
     def test_it_is_not_made_all_the_time(self, directory: Path) -> None:
         agent = Told()
         clock = [1000.0]
-        nova = Controller(agent, Pending(directory), nobody, now=lambda: clock[0])
+        nova = Controller(agent, Pending(directory), nobody, clock=Clock(lambda: clock[0]))
         assert nova.look()
         agent.kept = {A}
         assert nova.look()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from moorline.deadline import Clock
 from moorline.errors import Refused, Uncertain
 from moorline.host.probe.pool import LONGEST_PAUSE_SECONDS, Probe
 
@@ -28,7 +29,7 @@ class World:
             self.start,
             deadline=2.0,
             incarnation=lambda share: self.mounts.get(share, 0),
-            clock=lambda: self.now,
+            clock=Clock(lambda: self.now),
         )
 
     def start(self) -> Child:

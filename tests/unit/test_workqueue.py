@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from moorline.deadline import Clock
 from moorline.loop.workqueue import BUDGET_SECONDS, Turn, WorkQueue
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.secret import Secret
@@ -11,7 +12,7 @@ from moorline.secret import Secret
 COMING, GOING = Level.ATTACHED, Level.ABSENT
 
 
-class Clock:
+class Hours:
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -20,13 +21,13 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Hours:
+    return Hours()
 
 
 @pytest.fixture
-def queue(clock: Clock) -> WorkQueue:
-    return WorkQueue(each=2, most=3, clock=clock)
+def queue(clock: Hours) -> WorkQueue:
+    return WorkQueue(each=2, most=3, clock=Clock(now=clock))
 
 
 def attachment(
@@ -48,7 +49,7 @@ def take(queue: WorkQueue) -> Turn | None:
     return queue.take(wait=False)
 
 
-def test_who_came_first_is_first(queue: WorkQueue, clock: Clock) -> None:
+def test_who_came_first_is_first(queue: WorkQueue, clock: Hours) -> None:
     queue.offer(attachment("b"))
     clock.now += 0.1
     queue.offer(attachment("a"))
@@ -79,7 +80,7 @@ def test_those_that_go_and_those_that_come_have_budgets_of_their_own(queue: Work
 
 
 def test_what_takes_long_gives_up_its_place_but_not_for_ever(
-    queue: WorkQueue, clock: Clock
+    queue: WorkQueue, clock: Hours
 ) -> None:
     for n in range(5):
         queue.offer(attachment(f"c{n}"))
@@ -93,7 +94,7 @@ def test_what_takes_long_gives_up_its_place_but_not_for_ever(
     assert take(queue) is None
 
 
-def test_what_failed_waits_as_long_as_it_shall(queue: WorkQueue, clock: Clock) -> None:
+def test_what_failed_waits_as_long_as_it_shall(queue: WorkQueue, clock: Hours) -> None:
     queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
@@ -137,7 +138,7 @@ def test_another_attachment_does_not_wait_for_what_became_of_the_last(queue: Wor
 
 @pytest.mark.parametrize(("guest", "soonest"), [("g", 1.0), ("other", 2.0), (None, 2.0)])
 def test_news_shortens_a_pause_but_not_to_nothing(
-    queue: WorkQueue, clock: Clock, guest: str | None, soonest: float
+    queue: WorkQueue, clock: Hours, guest: str | None, soonest: float
 ) -> None:
     """News may be of our own doing: a failed mount changes the mount table, too."""
     queue.offer(attachment("a"))
@@ -150,7 +151,7 @@ def test_news_shortens_a_pause_but_not_to_nothing(
     assert take(queue)
 
 
-def test_news_while_it_is_under_way_is_not_lost(queue: WorkQueue, clock: Clock) -> None:
+def test_news_while_it_is_under_way_is_not_lost(queue: WorkQueue, clock: Hours) -> None:
     queue.offer(attachment("a"))
     for _ in range(2):
         turn = take(queue)

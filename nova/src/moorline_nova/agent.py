@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import MoorlineError, Unavailable, Uncertain
 from moorline.local_api.client import Client
 from moorline.model import DiskOptions, Level
@@ -46,13 +46,11 @@ class Agent:
         socket: str,
         *,
         client: Callable[..., Client] = Client,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Clock = CLOCK,
     ) -> None:
         self._socket = socket
         self._client = client
-        self._now = now
-        self._sleep = sleep
+        self._clock = clock
         self._missing = _NEVER
         """When it was first seen to be missing, and when last."""
 
@@ -96,21 +94,22 @@ class Agent:
         What was asked may be recorded by then, and Nova would not know. *ask* is told the
         seconds that are left. For an agent that is not there at all, a restart's time is waited.
         """
-        end = self._now() + timeout
+        deadline = Deadline(timeout, self._clock)
         losses = 0
         while True:
-            left = max(end - self._now(), _PAUSE_SECONDS)
+            left = max(deadline.left(), _PAUSE_SECONDS)
             try:
                 return self._ask(partial(ask, left=left), left)
             except Uncertain:
                 losses += 1
-                if losses > _MOST_LOSSES or end - self._now() < _PAUSE_SECONDS:
+                if losses > _MOST_LOSSES or deadline.left() < _PAUSE_SECONDS:
                     raise
             except Unavailable:
                 since, now = self._missing
-                if end - now < _PAUSE_SECONDS or (not losses and now - since > _RESTART_SECONDS):
+                restarts = losses or now - since <= _RESTART_SECONDS
+                if not restarts or deadline.left() < _PAUSE_SECONDS:
                     raise
-            self._sleep(_PAUSE_SECONDS)
+            deadline.sleep(_PAUSE_SECONDS)
 
     def _ask(self, ask: Callable[[Client], T], longest: float) -> T:
         try:
@@ -125,7 +124,7 @@ class Agent:
         return answer
 
     def _missed(self) -> None:
-        now = self._now()
+        now = self._clock.now()
         first, last = self._missing
         self._missing = (first if now - last < _STALE_SECONDS else now, now)
 

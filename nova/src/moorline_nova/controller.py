@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Failed, MoorlineError, NotOurs, Unavailable
 from moorline_nova.agent import Agent
 from moorline_nova.pending import Pending, Use
@@ -40,9 +40,9 @@ class Controller:
         pending: Pending,
         knows: Knows,
         *,
-        now: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
-        self._now = now
+        self._clock = clock
         self._agent = agent
         self._pending = pending
         self._knows = knows
@@ -55,7 +55,7 @@ class Controller:
         self._turns: WeakValueDictionary[Use, threading.Lock] = WeakValueDictionary()
         self._wake = threading.Event()
         self._stopped = False
-        self._compare_at = float("-inf")
+        self._compare_again = Deadline(0.0, clock)
 
     def start(self) -> None:
         """Go on with what an earlier process remembered, and compare with Nova."""
@@ -121,7 +121,7 @@ class Controller:
     def look(self) -> bool:
         """Tell what is pending and, if it is time, compare; return whether all of it was done."""
         told = [self._deliver(use) for use in self._waiting() if not self._stopped]
-        if self._now() < self._compare_at or self._stopped:
+        if not self._compare_again.over() or self._stopped:
             return all(told)
         return self.compare() and all(told)
 
@@ -136,7 +136,7 @@ class Controller:
         except Exception as e:  # noqa: BLE001 - Nova's database and its messages fail in many ways
             LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
             return False
-        self._compare_at = self._now() + COMPARE_INTERVAL_SECONDS
+        self._compare_again = self._compare_again.anew(COMPARE_INTERVAL_SECONDS)
         return True
 
     def _compare(self, use: Use) -> None:

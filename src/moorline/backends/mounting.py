@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from moorline.backends import mountpoint
+from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotOurs, Uncertain
 from moorline.model import Broken, Client, Foreign, Unknown, Unlinked
 from moorline.ports import Command, Host, IsIts, Mount, Root
@@ -233,13 +233,13 @@ class MountPoint:
         Who removes a mount point takes away what other mount namespaces have mounted there
         (rmdir(2) has done so since Linux 3.19), so it stays for them.
         """
-        until = time.monotonic() + _DAEMON_EXIT_SECONDS
+        deadline = Deadline(_DAEMON_EXIT_SECONDS)
         if self.mounted() is not None:
             return
         while self.held():
-            if time.monotonic() >= until:
+            if deadline.over():
                 return
-            time.sleep(0.01)
+            deadline.sleep(0.01)
         self.tidy(self.at)
         if not self.host.elsewhere(self.at):
             mountpoint.remove(self.at)

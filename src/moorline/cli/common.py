@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from moorline.cli.output import (
 )
 from moorline.cli.progress import Progress
 from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
+from moorline.deadline import Deadline
 
 if TYPE_CHECKING:
     from moorline.config import Settings
@@ -91,7 +91,7 @@ class Common:
         settings = self.settings()
         if settings.personal and (agents := self._hosts_agent(settings)):
             return agents
-        end = time.monotonic() + patience
+        deadline = Deadline(patience)
         waiting: Callable[[str], None] = self.progress
         while (agent := self._agent(settings)) is None:
             if not first and self.state_dir and not self.state_dir.is_dir():
@@ -99,17 +99,17 @@ class Common:
                     f"there is no state directory {self.state_dir}",
                     hint="see --state-dir and MOORLINE_STATE_DIR; the first attach makes it",
                 )
-            left = end - time.monotonic()
+            left = deadline.left()
             try:
                 return wiring.open_host(
                     settings,
                     own=own,
-                    patience=min(_LOCK_POLL_SECONDS, max(0.0, left)),
+                    patience=min(_LOCK_POLL_SECONDS, left),
                     waiting=waiting,
                 )
             except errors.Busy:
                 # Whoever has the host may be an agent that is about to open its socket.
-                if left <= 0:
+                if not left:
                     raise
             waiting = _said
         return agent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,6 +12,7 @@ import click
 
 from moorline.cli.common import Common, common, timeout_option
 from moorline.cli.output import complain, say
+from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 
 DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
@@ -99,7 +99,7 @@ def uninstall(given: Common, directory: Path) -> None:
 @common
 def run(given: Common, timeout: float) -> None:
     """What the hook runs: make the links ready of the guest whose XML is on standard input."""
-    end = time.monotonic() + timeout
+    deadline = Deadline(timeout)
     domain = _domain(sys.stdin.read())
     guest = _guest(domain)
     try:
@@ -114,8 +114,7 @@ def run(given: Common, timeout: float) -> None:
         complain(f"moorline: {e}; the guest has no disk of Moorline's, and starts")
         return
     with given.open(own=True, patience=timeout) as moorline:
-        left = max(0.0, end - time.monotonic())
-        moorline.guests.ready(guest, timeout=left, progress=given.progress)
+        moorline.guests.ready(guest, timeout=deadline.left(), progress=given.progress)
 
 
 def _domain(xml: str) -> ET.Element:

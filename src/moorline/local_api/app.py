@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from moorline.core.privilege import acting_for
 from moorline.core.validation import parse_json
+from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
 from moorline.local_api import problem, shapes
 from moorline.local_api.calls import Calls, Done
@@ -95,9 +96,9 @@ class App:
 
     def stop(self, patience: float) -> bool:
         """End what waits, let each finish the step in hand; tell whether all did in time."""
-        end = time.monotonic() + patience
+        deadline = Deadline(patience)
         changed = self._changes.stop(patience)
-        return self._looks.stop(end - time.monotonic()) and changed
+        return self._looks.stop(deadline.left()) and changed
 
     def answer(self, request: Request) -> Answer:
         """Answer it, and write a line about it to the log. Never raises."""

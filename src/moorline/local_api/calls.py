@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Unavailable, Uncertain
 from moorline.ports.api import Progress
 
@@ -92,8 +92,8 @@ class Calls:
 
 
 def _until(told: queue.SimpleQueue[str | Done], deadline: float) -> Iterator[str | Done]:
-    end = time.monotonic() + deadline
-    while (left := end - time.monotonic()) > 0:
+    end = Deadline(deadline)
+    while left := end.left():
         item: str | Done = ""
         with suppress(queue.Empty):
             item = told.get(timeout=min(left, HEARTBEAT_SECONDS))

@@ -15,7 +15,6 @@ import socket
 import socketserver
 import stat
 import threading
-import time
 import uuid
 from collections import Counter
 from contextlib import suppress
@@ -23,6 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Denied, MoorlineError, Refused, Unavailable
 from moorline.local_api import problem
 from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
@@ -192,14 +192,14 @@ class _Patient(io.RawIOBase):
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
-        self._end = time.monotonic() + seconds
+        self._deadline = Deadline(seconds)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._end - time.monotonic()
-        if left <= 0:
+        left = self._deadline.left()
+        if not left:
             raise TimeoutError
         self._connection.settimeout(left)
         return self._connection.recv_into(buffer)

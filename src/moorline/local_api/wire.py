@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from contextlib import suppress
 
+from moorline.deadline import Deadline
 from moorline.errors import Denied, Unavailable, Uncertain
 from moorline.local_api import problem
 
@@ -93,7 +93,7 @@ def exchange(
 class _Connection:
     def __init__(self, path: str, patience: float, longest: float) -> None:
         self._patience = patience
-        self._end = time.monotonic() + longest
+        self._deadline = Deadline(longest)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._bound()
@@ -149,8 +149,8 @@ class _Connection:
 
     def _bound(self) -> None:
         """Bound the next wait by what is left. Raises TimeoutError if nothing is."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        left = self._deadline.left()
+        if not left:
             raise TimeoutError("timed out")
         self._socket.settimeout(min(self._patience, left))
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorline.core.pace import Pending
+from moorline.deadline import CLOCK, Clock
 from moorline.model import Attachment, GuestId, Key, Level
 
 SHORTEST_PAUSE_SECONDS = 1.0
@@ -61,12 +60,10 @@ class WorkQueue:
     hangs delays nobody, and they cannot pile up.
     """
 
-    def __init__(
-        self, *, each: int = 2, most: int = 16, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, each: int = 2, most: int = 16, clock: Clock = CLOCK) -> None:
         self._each = each
         self._most = most
-        self._clock = clock
+        self._now = clock.now
         self._changed = threading.Condition()
         self._closed = False
         self._waiting: dict[Key, _Waiting] = {}
@@ -79,7 +76,7 @@ class WorkQueue:
         One that waits already goes on waiting, unless the attachment is another now.
         """
         with self._changed:
-            now = self._clock()
+            now = self._now()
             known = self._waiting.get(row.key)
             if known is None or known.revision != row.revision:
                 self._begin(row, known, now)
@@ -95,7 +92,7 @@ class WorkQueue:
     def hasten(self, guest: GuestId | None) -> None:
         """Shorten what waits, as something changed: with *guest*, or with anything (None)."""
         with self._changed:
-            now = self._clock()
+            now = self._now()
             for key, known in self._waiting.items():
                 if known.begun is not None:
                     known.again = known.again or guest in (key.guest, None)
@@ -110,7 +107,7 @@ class WorkQueue:
         """Block until it is somebody's turn. None: it is closed, or nobody's turn and no *wait*."""
         with self._changed:
             while not self._closed:
-                key, pause = self._next(self._clock())
+                key, pause = self._next(self._now())
                 if key is not None:
                     known = self._waiting[key]
                     return Turn(key, known.revision, known.tries, known.why)
@@ -125,7 +122,7 @@ class WorkQueue:
             known = self._ended(turn)
             if known.again or known.revision != turn.revision:
                 known.again, known.tries, known.why = False, 0, ""
-                self._queue(turn.key, known, self._clock())
+                self._queue(turn.key, known, self._now())
             else:
                 del self._waiting[turn.key]
 
@@ -145,7 +142,7 @@ class WorkQueue:
     def pending(self) -> list[Pending]:
         """Everything that waits or is under way, the longest waiting first."""
         with self._changed:
-            now = self._clock()
+            now = self._now()
             found = [
                 Pending(
                     key,
@@ -226,7 +223,7 @@ class WorkQueue:
 
     def _ended(self, turn: Turn) -> _Waiting:
         known = self._running.pop(turn.key)
-        known.begun, known.ended = None, self._clock()
+        known.begun, known.ended = None, self._now()
         self._changed.notify_all()
         return known
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from moorline.backends.osbrick.device import SYS, Device, look
+from moorline.deadline import Deadline
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     BlockDevice,
@@ -303,9 +303,9 @@ class OsBrick(ABC, Generic[V]):
 
     def _becomes(self, c: V, what: type) -> bool:
         """Wait until the device has come or gone."""
-        end = time.monotonic() + self._patience
+        deadline = Deadline(self._patience)
         while not isinstance(look(c.device, self._sys), what):
-            if time.monotonic() >= end:
+            if deadline.over():
                 return False
-            time.sleep(_POLL_SECONDS)
+            deadline.sleep(_POLL_SECONDS)
         return True

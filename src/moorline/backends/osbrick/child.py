@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from oslo_utils import strutils
 
 from moorline.backends.osbrick import connector as hyperscale
 from moorline.backends.osbrick.protocols import LINKS
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
 
 EXIT_HELD = 75
@@ -88,11 +88,11 @@ def _link(link: Path, device: Path, patience: float) -> None:
     """Make *link* lead to *device* by a name that never leads to another."""
     if device == link:
         return  # the protocol has a path of its own for each volume
-    end = time.monotonic() + min(patience / 2, _UDEV_TIMEOUT_SECONDS)
+    deadline = Deadline(min(patience / 2, _UDEV_TIMEOUT_SECONDS))
     while not (lasting := lasting_names(device)):
-        if time.monotonic() > end:
+        if deadline.over():
             raise Uncertain(f"udev has made no name in {BY_ID} for {device}")
-        time.sleep(0.05)
+        deadline.sleep(0.05)
     rootwrap.execute("mkdir", "-p", "--", str(link.parent), run_as_root=True)
     rootwrap.link_root(str(lasting[0]), str(link), force=True)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from moorline.deadline import Deadline
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Refused, Uncertain
 
 PROBE_DEADLINE_SECONDS = 2.0
@@ -44,7 +43,8 @@ class _Share:
     incarnation: Hashable = None
     """What was mounted there when it hung."""
     pause: float = 0.0
-    retry_at: float = 0.0
+    retry: Deadline | None = None
+    """Over when it may be asked again; None: it never hung."""
 
 
 class Probe:
@@ -63,7 +63,7 @@ class Probe:
         *,
         deadline: float,
         incarnation: Callable[[str], Hashable] = lambda share: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         self._start = start
         self._deadline = deadline
@@ -111,7 +111,7 @@ class Probe:
             return
         if self._incarnation(share) != state.incarnation:
             state.stuck, state.pause = None, 0.0  # another mount: it starts afresh
-        elif self._clock() < state.retry_at or not state.stuck.gone():
+        elif not (state.retry and state.retry.over() and state.stuck.gone()):
             raise Uncertain(f"{share} does not answer")
 
     def _look(self, share: str, state: _Share, question: bytes) -> bytes:
@@ -146,7 +146,7 @@ class Probe:
         state.stuck = child
         state.incarnation = self._incarnation(share)
         state.pause = min(LONGEST_PAUSE_SECONDS, state.pause * 2 or self._deadline)
-        state.retry_at = self._clock() + state.pause
+        state.retry = Deadline(state.pause, self._clock)
 
     def _take(self) -> Child:
         self._reap()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pwd
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Refused
 from moorline.model import BlockDevice, DiskOptions, DiskSource, ImageFile
 from moorline.ports import Openable, OpenAs, Readable
@@ -77,17 +77,17 @@ def demand_openable(
     uses = [(source.path, OpenAs(form, options.readonly, options.shared, direct, mine))]
     for file in source.backing if isinstance(source, ImageFile) else ():
         uses.append((file.path, OpenAs(file.format, True, False, direct, mine)))
-    end = time.monotonic() + RELEASE_TIMEOUT_SECONDS
+    deadline = Deadline(RELEASE_TIMEOUT_SECONDS)
     for path, use in uses:
-        _demand_openable(path, use, openable, end)
+        _demand_openable(path, use, openable, deadline)
 
 
-def _demand_openable(path: Path, use: OpenAs, openable: Openable, end: float) -> None:
+def _demand_openable(path: Path, use: OpenAs, openable: Openable, deadline: Deadline) -> None:
     while True:
         try:
             openable(path, use)
         except Busy as e:
-            if time.monotonic() > end:
+            if deadline.over():
                 raise Refused(
                     f"{e.message}, and QEMU would not open it",
                     hint="end what has it open (lsof, fuser), or attach it as shared to all",
@@ -96,7 +96,7 @@ def _demand_openable(path: Path, use: OpenAs, openable: Openable, end: float) ->
             raise Failed(f"{path} cannot be looked at: {e.strerror}") from e
         else:
             return
-        time.sleep(_POLL_SECONDS)
+        deadline.sleep(_POLL_SECONDS)
 
 
 def demand_readable(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.access import (
@@ -171,11 +171,11 @@ class Libvirt:
             for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
                 if half is not None and volume in half.disks:
                     error = self._ask_to_go(guest, volume, flag) or error
-            end = time.monotonic() + DETACH_RETRY_SECONDS
+            deadline = Deadline(DETACH_RETRY_SECONDS)
             if domain.live is not None and volume in domain.live.disks:
-                self._wait_for_guest(guest, volume, news, end)
+                self._wait_for_guest(guest, volume, news, deadline)
         while volume in self.disks(guest):
-            if time.monotonic() > end:
+            if deadline.over():
                 if error is None and domain.saved is not None:
                     error = _saved(domain.name, volume)
                 if error is not None:
@@ -184,18 +184,18 @@ class Libvirt:
                     target = at.target if at is not None else ""
                     raise with_job(self._connection, guest, domain.name, target, error)
                 return
-            time.sleep(_POLL_SECONDS)
+            deadline.sleep(_POLL_SECONDS)
 
     def _wait_for_guest(
-        self, guest: GuestId, volume: VolumeId, news: NewsOfGuest, end: float
+        self, guest: GuestId, volume: VolumeId, news: NewsOfGuest, deadline: Deadline
     ) -> None:
-        """Wait until the running guest seems to have let the disk go, or it is *end*.
+        """Wait until the running guest seems to have let the disk go, or *deadline* is over.
 
         Of its XML no more is read than whether the mark is in it: a look says what is so.
         """
         mark = f"'{MARK}{volume}'"
         with suppress(NotFound):
-            while time.monotonic() < end:
+            while not deadline.over():
                 news.wait()
                 if mark not in self._connection.look(
                     guest, lambda virt: self._handle(virt, guest).XMLDesc()

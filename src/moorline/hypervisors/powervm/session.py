@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pypowervm.utils.transaction import WrapperTask
 from pypowervm.wrappers.managed_system import System
 from pypowervm.wrappers.virtual_io_server import VIOS
 
+from moorline.deadline import Deadline
 from moorline.errors import Denied, Failed, MoorlineError, Refused
 from moorline.hypervisors.powervm.failures import ERRORS, failure, told
 from moorline.hypervisors.powervm.transport import Transport, session_class
@@ -113,7 +113,8 @@ class NovaLink:
         self._lock = threading.Lock()
         self._adapter: Any = None
         self._management: ManagementPartition | None = None
-        self._denied: tuple[float, Denied] | None = None
+        self._denied: tuple[Deadline, Denied] | None = None
+        """Until when the logon that was denied is not tried again, and what was said."""
 
     def ask(self, what: str, question: Callable[[Any], Any]) -> Any:
         """Return *question(adapter)*; *what* begins the text of an error.
@@ -151,11 +152,11 @@ class NovaLink:
         Raises Failed, Denied, Uncertain (posted, and no answer).
         """
         adapter = self._adapter_now()
-        end = time.monotonic() + self.deadline
+        deadline = Deadline(self.deadline)
         with told(what) as change:
 
             def once(vios: Any) -> bool:
-                if time.monotonic() > end:
+                if deadline.over():
                     raise Failed(f"{what}: {vios.name} was busy for {self.deadline:.0f} s")
                 change.sent = edit(vios)
                 return change.sent
@@ -187,7 +188,7 @@ class NovaLink:
             return self._adapter
 
     def _log_on(self) -> Any:
-        if self._denied and time.monotonic() < self._denied[0] + _DENIAL_PAUSE_SECONDS:
+        if self._denied and not self._denied[0].over():
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         given = self._logon
         try:
@@ -202,7 +203,7 @@ class NovaLink:
                     certpath="",  # pypowervm's own check of certificates fails since Python 3.11
                 )
         except Denied as error:
-            self._denied = (time.monotonic(), error)
+            self._denied = (Deadline(_DENIAL_PAUSE_SECONDS), error)
             raise
         if session.mc_type != "PVM":
             raise Refused(

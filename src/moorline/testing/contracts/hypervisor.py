@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import NO_DISK, Disk, DiskOptions, DiskState, GuestId, PathSource, VolumeId
 from moorline.ports import Hypervisor
@@ -317,10 +318,10 @@ def gone() -> GuestId:
 
 def take_away(rig: HypervisorRig, guest: GuestId, volume: VolumeId) -> None:
     """Detach, ask again, until the disk is gone."""
-    end = time.monotonic() + rig.patience
+    deadline = Deadline(rig.patience)
     rig.hypervisor.detach(guest, volume)
     while volume in rig.hypervisor.disks(guest):
-        assert time.monotonic() < end, f"{volume} is still there"
+        assert not deadline.over(), f"{volume} is still there"
         rig.settle()
         rig.hypervisor.detach(guest, volume)
 
@@ -336,9 +337,9 @@ def persistently(
     """An attach that is asked for again, as the core does, if it lost a race."""
 
     def attach() -> None:
-        end = time.monotonic() + rig.patience
+        deadline = Deadline(rig.patience)
         while look(rig, guest, volume).state is not DiskState.WHOLE:
-            assert time.monotonic() < end, f"{volume} is not there"
+            assert not deadline.over(), f"{volume} is not there"
             try:
                 rig.hypervisor.attach(guest, volume, source, PLAIN)
             except (Failed, Uncertain):

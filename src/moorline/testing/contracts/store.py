@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
 
+from moorline.deadline import Deadline
 from moorline.errors import Compacted, Conflict
 from moorline.ports import At, Delete, Event, Put, Store
 
@@ -158,10 +158,10 @@ def watch(store: Store, prefix: str, after: int) -> dict[str, bytes | None]:
     """Return the last state of each key that a watch told, once it told something."""
     stop = threading.Event()
     last: dict[str, bytes | None] = {}
-    deadline = time.monotonic() + 10
+    deadline = Deadline(10)
     for event in store.watch(prefix, after, stop):
         _note(last, event)
-        if (last and not event.key) or time.monotonic() > deadline:
+        if (last and not event.key) or deadline.over():
             stop.set()
     return last
 

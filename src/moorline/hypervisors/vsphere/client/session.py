@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pyVmomi import vim
 
+from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, Refused
 from moorline.hypervisors.vsphere.client.failures import BREAKS, ERRORS, failure
 from moorline.hypervisors.vsphere.client.transport import Stub, Trust
@@ -108,7 +108,8 @@ class Session:
         self._content: Any = None
         self.views: dict[Any, Any] = {}
         """Views that live as long as this login, by what they show."""
-        self._denied: tuple[float, Denied] | None = None
+        self._denied: tuple[Deadline, Denied] | None = None
+        """Until when the login that was denied is not tried again, and what was said."""
         self._keep_alive = keep_alive
         self._closed = threading.Event()
         self._pulse: threading.Thread | None = None
@@ -215,7 +216,7 @@ class Session:
 
     def _log_in(self) -> Any:
         given = self._logon
-        if self._denied and time.monotonic() < self._denied[0] + _DENIAL_PAUSE_SECONDS:
+        if self._denied and not self._denied[0].over():
             raise Denied(self._denied[1].message, hint=self._denied[1].hint)
         self._stub.cookie = ""
         self.views = {}
@@ -227,7 +228,7 @@ class Session:
                 f"{given.host} does not let {given.user} log in",
                 hint="check vcenter_user and vcenter_password_file in [vsphere]",
             )
-            self._denied = (time.monotonic(), denied)
+            self._denied = (Deadline(_DENIAL_PAUSE_SECONDS), denied)
             raise denied from error
         except ERRORS as error:
             raise failure(f"{given.host} cannot be logged in to", error, sent=False) from error

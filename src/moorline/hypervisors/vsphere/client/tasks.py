@@ -9,6 +9,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
+from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.client.failures import BREAKS, failure
 from moorline.hypervisors.vsphere.client.properties import collector, read
@@ -46,12 +47,12 @@ def run(
     task did not end within *deadline* seconds: it goes on without us.
     """
     task = session.change(what, start)
-    end = time.monotonic() + deadline
+    end = Deadline(deadline)
     known: dict[str, Any] = {}
     try:
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
         while known.get("info.state") not in (_STATES.success, _STATES.error):
-            if time.monotonic() > end:
+            if end.over():
                 raise Uncertain(f"{what}: its task has not ended after {deadline:.0f} s")
             _follow(session, what, task, known, end, progress)
     except (Refused, Failed) as error:
@@ -68,7 +69,7 @@ def _follow(
     what: str,
     task: Any,
     known: dict[str, Any],
-    end: float,
+    end: Deadline,
     progress: Progress,
 ) -> None:
     """Take updates into *known* until the task, the session or the connection ends."""
@@ -81,9 +82,9 @@ def _follow(
         session.ask(what, lambda: mine.CreateFilter(wanted, True))
         version = ""
         while known.get("info.state") not in (_STATES.success, _STATES.error):
-            if time.monotonic() > end:
+            if end.over():
                 return
-            left = max(1, min(_WAIT_SECONDS, int(end - time.monotonic())))
+            left = max(1, min(_WAIT_SECONDS, int(end.left())))
             updates = mine.WaitForUpdatesEx(version, collector.WaitOptions(maxWaitSeconds=left))
             if updates is not None:
                 version = updates.version

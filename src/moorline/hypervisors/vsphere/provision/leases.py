@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pyVmomi import vim
 
+from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.client.failures import failure
 from moorline.hypervisors.vsphere.client.properties import read
@@ -53,18 +53,19 @@ class Lease:
         self._session = session
         self._what = what
         self._percent = -1
-        self._told = 0.0
+        self._sign_of_life = Deadline(0.0)
+        """When the next one is due."""
 
     def wait(self, deadline: float) -> None:
         """Wait until it may be used. Raises what vCenter has against it."""
-        end = time.monotonic() + deadline
+        end = Deadline(deadline)
         while (state := self._read("state")) != _State.ready:
             if state == _State.error:
                 error = self._read("error")
                 raise failure(self._what, error, sent=True) from error
-            if time.monotonic() > end:
+            if end.over():
                 raise Uncertain(f"{self._what}: vCenter has not let us begin in {deadline:.0f} s")
-            time.sleep(_POLL_SECONDS)
+            end.sleep(_POLL_SECONDS)
 
     def upload(self, pieces: Iterable[bytes], length: int, progress: Progress) -> None:
         """Send a stream of *length* bytes as the machine's only disk.
@@ -126,8 +127,8 @@ class Lease:
         if percent != self._percent:
             self._percent = percent
             progress(percent)
-        if time.monotonic() - self._told > _PROGRESS_SECONDS:
-            self._told = time.monotonic()
+        if self._sign_of_life.over():
+            self._sign_of_life = Deadline(_PROGRESS_SECONDS)
             # A sign of life may be given twice, which spares an upload a cut connection.
             self._session.ask(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))
 
