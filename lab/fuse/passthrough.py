@@ -37,6 +37,16 @@ class Owner(NamedTuple):
     permissions: int
 
 
+def _kind(entry: os.DirEntry[bytes]) -> int:
+    """What a listing says that it is (``d_type`` of readdir(3)); 0: it does not say."""
+    kinds = (
+        (entry.is_symlink(), stat.S_IFLNK),
+        (entry.is_dir(follow_symlinks=False), stat.S_IFDIR),
+        (entry.is_file(follow_symlinks=False), stat.S_IFREG),
+    )
+    return next((kind >> 12 for is_it, kind in kinds if is_it), 0)
+
+
 class Nodes:
     """The inodes that the kernel knows, each by its parent and its name there."""
 
@@ -295,10 +305,14 @@ class Passthrough:
 
     def readdir(self, r: Request) -> bytes:
         _, offset, size = struct.unpack_from("<2QI", r.body)
-        names = [b".", b"..", *sorted(os.listdir(self.nodes.path(r.node)))]
+        path = self.nodes.path(r.node)
+        with os.scandir(path) as found:
+            entries = sorted((entry.name, entry.inode(), _kind(entry)) for entry in found)
+        here = os.stat(path).st_ino  # said of "..", too, for which nobody reads a listing
+        entries[:0] = [(name, here, stat.S_IFDIR >> 12) for name in (b".", b"..")]
         out = bytearray()
-        for number, name in enumerate(names[offset:], offset + 1):
-            entry = struct.pack("<2Q2I", number, number, len(name), 0) + name
+        for number, (name, inode, kind) in enumerate(entries[offset:], offset + 1):
+            entry = struct.pack("<2Q2I", inode, number, len(name), kind) + name
             entry += b"\0" * (-len(entry) % 8)
             if len(out) + len(entry) > size:
                 break

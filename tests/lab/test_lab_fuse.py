@@ -141,7 +141,12 @@ def test_names_and_attributes(fs: Mounted) -> None:
     os.truncate(fs.at / "hard", 4)
     behind = (fs.backing / "dir" / "moved").stat()
     assert (fs.at / "link").read_text() == "hell"
-    assert sorted(p.name for p in fs.at.iterdir()) == ["dir", "hard", "link"]
+    with os.scandir(fs.at) as entries:
+        listed = {e.name: (e.inode(), e.is_symlink(), e.is_dir()) for e in entries}
+    assert sorted(listed) == ["dir", "hard", "link"]
+    assert listed["hard"] == (moved.stat().st_ino, False, False)
+    assert listed["link"] == ((fs.at / "link").lstat().st_ino, True, False)
+    assert listed["dir"] == ((fs.at / "dir").stat().st_ino, False, True)
     assert (behind.st_mode & 0o7777, behind.st_uid, behind.st_gid) == (0o640, 1234, 4321)
     os.utime(moved, ns=(1_500_000_000_000_000_007, 1_600_000_000_000_000_009))
     assert moved.stat().st_mtime_ns == 1_600_000_000_000_000_009

@@ -311,9 +311,9 @@ class Asked(ToyHost):
         super().__init__()
         self.asked: list[Path] = []
 
-    def files(self, share: Path, images: Any, like: Any = None) -> Any:
+    def files(self, share: Path, images: Any, like: Any = None, *, first: bool = False) -> Any:
         self.asked.append(share)
-        return super().files(share, images, like)
+        return super().files(share, images, like, first=first)
 
 
 class Two:
@@ -382,7 +382,7 @@ def test_file_systems_are_told_apart_by_their_device_first(rig: Rig) -> None:
                 for m in self.table
             ]
 
-        def files(self, share: Path, images: Any, like: Any = None) -> Any:
+        def files(self, share: Path, images: Any, like: Any = None, *, first: bool = False) -> Any:
             number = 1 if str(share) == "/m/one" else 2
             return [[FileId(path, os.makedev(8, number), 2)] for path, _ in images]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 from moorline.core.links import Links
@@ -24,8 +24,8 @@ from moorline.model import (
     Linked,
     Use,
 )
-from moorline.ports import FileId, Host, Mount
-from moorline.ports.mount import by_target, covering
+from moorline.ports import FileId, FilesOf, Host, Images, Mount
+from moorline.ports.mount import MountsByPath
 
 AT_ONCE = 64
 """Images that one look is asked for: it has a deadline for all of them."""
@@ -123,24 +123,98 @@ class FileClashes:
         names: set[str],
     ) -> None:
         """Compare files, not names. Tells who has one and fits, and what the files are called."""
-        table = by_target(host.mounts())
-        (found,) = host.files(Path(mine.path).parent, [(mine.path, mine.format)])
+        table = MountsByPath(host.mounts())
+        named: defaultdict[Mount | None, list[_Theirs]] = defaultdict(list)
+        for each in theirs:
+            if each.use.path.startswith("/"):
+                named[table.covering(each.use.path)].append(each)
+        at = table.covering(mine.path)
+        near, far = _split(sorted(named.pop(at, ()), key=_order), AT_ONCE - 1)
+        # What lies beside it is asked for in one breath.
+        images = [(mine.path, mine.format), *_images(near)]
+        found, *looks = host.files(_share(at), images, first=True)
         if isinstance(found, OSError):
             raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
         beneath = Use(mine.path, "", readonly=True)
-        files = [_File(found[0], mine, covering(found[0].path, table))]
-        files += [_File(id, beneath, covering(id.path, table), True) for id in found[1:]]
+        files = [_File(found[0], mine, table.covering(found[0].path))]
+        files += [_File(id, beneath, table.covering(id.path), True) for id in found[1:]]
         names.update(file.id.path for file in files)
-        named = [(covering(each.use.path, table), each) for each in theirs]
-        named.sort(key=lambda pair: (pair[0].id if pair[0] else 0, pair[1].use, pair[1].who))
-        for mount, group in groupby(named, lambda pair: pair[0]):
-            others = [each for _, each in group if each.use.path.startswith("/")]
-            near = [file for file in files if _may_be_same(file.mount, mount)]
-            if not near and mount is not None and _may_hang(mount):
-                continue  # only a symlink could lead from there to the file: QEMU's lock is left
-            for at in range(0, len(others), AT_ONCE):
-                if not _compare(host, mount, others[at : at + AT_ONCE], files, near, table, told):
-                    break
+        comparison = _Comparison(host, table, files, told)
+        comparison.judge(at, near, looks)
+        comparison.compare(at, far)
+        for mount in sorted(named, key=lambda mount: mount.id if mount else 0):
+            comparison.compare(mount, sorted(named[mount], key=_order))
+
+
+class _Comparison:
+    """Of *files* with those of others. *told*: whose use of one is known, and fits."""
+
+    def __init__(
+        self, host: Host, table: MountsByPath, files: Sequence[_File], told: set[str]
+    ) -> None:
+        self._host = host
+        self._table = table
+        self._files = files
+        self._told = told
+
+    def compare(self, mount: Mount | None, others: Sequence[_Theirs]) -> None:
+        """Look at what lies on one mount. Raises Refused, Uncertain."""
+        near = self._may_lie_on(mount)
+        if not near and mount is not None and _may_hang(mount):
+            return  # only a symlink could lead from there to the file: QEMU's lock is left
+        while others:
+            asked, others = _split(others, AT_ONCE)
+            inodes = {file.id.inode for file in self._files}
+            try:
+                looks = self._host.files(_share(mount), _images(asked), inodes)
+            except (Uncertain, OSError) as e:
+                if near:
+                    raise _cannot_tell(asked[0], str(e)) from e
+                return  # it can be asked no more
+            self.judge(mount, asked, looks)
+
+    def judge(
+        self, mount: Mount | None, others: Sequence[_Theirs], looks: Sequence[FilesOf]
+    ) -> None:
+        """Compare what was found on one mount. Raises Refused, Uncertain."""
+        near = self._may_lie_on(mount)
+        for each, look in zip(others, looks, strict=True):
+            if isinstance(look, OSError):
+                if near and look.errno not in _ABSENT:
+                    raise _cannot_tell(each, look.strerror or "")
+                continue
+            for id in look:
+                use = each.use if id is look[0] else Use(id.path, "", readonly=True)
+                self._compare_one(id, use, each.who)
+
+    def _may_lie_on(self, mount: Mount | None) -> bool:
+        return any(_may_be_same(file.mount, mount) for file in self._files)
+
+    def _compare_one(self, id: FileId, use: Use, who: str) -> None:
+        for file in self._files:
+            if _same(file, id, self._table):
+                _refuse_clash(file.use, use, who, file.id.path if file.beneath else "")
+                self._told.add(who)
+
+
+def _split(others: Sequence[_Theirs], at: int) -> tuple[Sequence[_Theirs], Sequence[_Theirs]]:
+    return others[:at], others[at:]
+
+
+def _order(theirs: _Theirs) -> tuple[Use, str]:
+    return theirs.use, theirs.who
+
+
+def _images(others: Sequence[_Theirs]) -> Images:
+    return [(each.use.path, each.use.format) for each in others]
+
+
+def _share(mount: Mount | None) -> Path:
+    return Path(mount.target if mount else "/")
+
+
+def _cannot_tell(theirs: _Theirs, why: str) -> Uncertain:
+    return Uncertain(f"it cannot be told whether {theirs.who} has the file: {why}")
 
 
 def _with_what_it_had(guest: Guest, known: Mapping[GuestId, Guest]) -> Guest:
@@ -179,44 +253,6 @@ def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
         yield _Theirs(use, f"volume {other.key.volume} of {other.guest_name}")
 
 
-def _compare(
-    host: Host,
-    mount: Mount | None,
-    others: Sequence[_Theirs],
-    files: Sequence[_File],
-    near: Sequence[_File],
-    table: Mapping[str, Mount],
-    told: set[str],
-) -> bool:
-    """Look at what lies on one mount; whether that mount can be asked more.
-
-    *near*: those of *files* that may lie on it. Raises Refused, Uncertain.
-    """
-    share = Path(mount.target if mount else "/")
-    try:
-        images = [(each.use.path, each.use.format) for each in others]
-        looks = host.files(share, images, {file.id.inode for file in files})
-    except (Uncertain, OSError) as e:
-        if near:
-            raise Uncertain(f"it cannot be told whether {others[0].who} has the file: {e}") from e
-        return False
-    for each, look in zip(others, looks, strict=True):
-        if isinstance(look, OSError):
-            if near and look.errno not in _ABSENT:
-                raise Uncertain(
-                    f"it cannot be told whether {each.who} has the file: {look.strerror}"
-                )
-            continue
-        for id in look:
-            use = each.use if id is look[0] else Use(id.path, "", readonly=True)
-            at = covering(id.path, table)
-            for file in files:
-                if _same(file, id, at):
-                    _refuse_clash(file.use, use, each.who, file.id.path if file.beneath else "")
-                    told.add(each.who)
-    return True
-
-
 def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
     """Raise Refused unless both may have it. *beneath*: it is this backing file of *mine*."""
     if (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared):
@@ -229,7 +265,7 @@ def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
     )
 
 
-def _same(mine: _File, theirs: FileId, mount: Mount | None) -> bool:
+def _same(mine: _File, theirs: FileId, table: MountsByPath) -> bool:
     """Whether both are one file, as far as this host can tell."""
     if mine.id.node or theirs.node:
         return mine.id.node == theirs.node
@@ -240,6 +276,7 @@ def _same(mine: _File, theirs: FileId, mount: Mount | None) -> bool:
     if mine.id.filesystem and mine.id.filesystem == theirs.filesystem:
         return True
     # Two mounts of one share by two names of its server: nothing tells but what they show.
+    mount = table.covering(theirs.path)
     if not mine.mount or not mount or not _may_be_same(mine.mount, mount):
         return False
     return _within(mine.id.path, mine.mount) == _within(theirs.path, mount)

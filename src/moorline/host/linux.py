@@ -156,18 +156,21 @@ class Linux:
 
     def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         """See :meth:`moorline.ports.Host.image`."""
-        question = {"ask": "image", "share": str(share), "name": name, "format": format}
-        answer = self._probe.ask(str(share), question)
-        return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in answer["files"]]
+        what = {"share": str(share), "name": name, "format": format}
+        files = self._probe.ask(str(share), {"ask": "image", **what})["files"]
+        return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in files]
 
     def files(
-        self, share: Path, images: Images, like: Collection[int] | None = None
+        self,
+        share: Path,
+        images: Images,
+        like: Collection[int] | None = None,
+        *,
+        first: bool = False,
     ) -> Sequence[FilesOf]:
         """See :meth:`moorline.ports.Host.files`."""
-        inodes = None if like is None else list(like)
-        question = {"ask": "files", "images": list(images), "like": inodes}
-        answer = self._probe.ask(str(share), question)
-        return files_read(answer["files"], images)
+        to = {"images": list(images), "like": like if like is None else list(like), "first": first}
+        return files_read(self._probe.ask(str(share), {"ask": "files", **to})["files"], images)
 
     def size(self, path: Path) -> int:
         """See :meth:`moorline.ports.Host.size`."""

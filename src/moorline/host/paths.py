@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from moorline.errors import MoorlineError
-from moorline.ports.mount import Mount, by_target, covering, innermost
+from moorline.ports.mount import Mount, MountsByPath, innermost
 
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "glusterfs", "autofs")
 Follow = Callable[[str, Sequence[str], Collection[str]], Sequence[str]]
@@ -55,7 +55,7 @@ class _Copies:
     """
 
     def __init__(self, mounts: Sequence[Mount]) -> None:
-        self._by_target = by_target(mounts)
+        self._mounts = MountsByPath(mounts)
         self._alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for mount in mounts:
             if name := posixpath.basename(mount.target):
@@ -63,7 +63,7 @@ class _Copies:
 
     def of(self, path: str) -> frozenset[str]:
         """*path*, and its names on copies of its mount."""
-        at = covering(path, self._by_target)
+        at = self._mounts.covering(path)
         if at is None:
             return frozenset({path})
         alike = self._alike.get((at.device, posixpath.basename(at.target)), ())

@@ -79,9 +79,14 @@ class Snapshot:
         self._host.openable(path, use)
 
     def files(
-        self, share: Path, images: Images, like: Collection[int] | None = None
+        self,
+        share: Path,
+        images: Images,
+        like: Collection[int] | None = None,
+        *,
+        first: bool = False,
     ) -> Sequence[FilesOf]:
-        return self._host.files(share, images, like)
+        return self._host.files(share, images, like, first=first)
 
     def users_of(self, path: Path) -> Sequence[str]:
         return self._host.users_of(path)

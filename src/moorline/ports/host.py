@@ -219,13 +219,20 @@ class Host(Protocol):
         """
 
     def files(
-        self, share: Path, images: Images, like: Collection[int] | None = None
+        self,
+        share: Path,
+        images: Images,
+        like: Collection[int] | None = None,
+        *,
+        first: bool = False,
     ) -> Sequence[FilesOf]:
         """Look which files each of *images* on *share* consists of, in a killable child.
 
         *like*: the inode numbers of files that they are to be compared with. Of a file that
         has none of them, and so is another, only its numbers are told, and the path by
-        which it was named. Raises Uncertain (no answer in time).
+        which it was named. *first*: the first image's files are told in full, and are
+        among those with which the others are compared; what the look at it met is told
+        of the others as well. Raises Uncertain (no answer in time).
         """
 
     def users_of(self, path: Path) -> Sequence[str]:

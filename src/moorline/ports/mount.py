@@ -31,7 +31,7 @@ IsIts = Callable[[Mount], bool]
 """Whether a mount may be the one in question, by its line alone."""
 
 
-@lru_cache(maxsize=16)  # read often, changed seldom; guests of one kind see the same
+@lru_cache(maxsize=64)  # read often, changed seldom; guests of one kind see the same
 def mounts_in(mountinfo: str) -> Sequence[Mount]:
     """The mounts of a mountinfo file's text, in mount order: proc_pid_mountinfo(5).
 
@@ -43,6 +43,25 @@ def mounts_in(mountinfo: str) -> Sequence[Mount]:
 def by_target(mounts: Sequence[Mount]) -> dict[str, Mount]:
     """Mounts by where they are. Of those at one place the last is on top."""
     return {mount.target: mount for mount in mounts}
+
+
+class MountsByPath:
+    """Which mount a path lies on, for very many paths: each directory is looked up once."""
+
+    def __init__(self, mounts: Sequence[Mount]) -> None:
+        self._table = by_target(mounts)
+        self._directories: dict[str, Mount | None] = {}
+
+    def covering(self, path: str) -> Mount | None:
+        """As :func:`covering`."""
+        if path in self._table:
+            return self._table[path]
+        directory, slash, _ = path.rpartition("/")
+        if not slash:
+            return None
+        if directory not in self._directories:
+            self._directories[directory] = covering(directory or "/", self._table)
+        return self._directories[directory]
 
 
 def covering(path: str, table: Mapping[str, Mount]) -> Mount | None:

@@ -142,7 +142,12 @@ class ToyHost:
         return {path: frozenset({os.path.realpath(path)}) for path in paths}
 
     def files(
-        self, share: Path, images: Images, like: Collection[int] | None = None
+        self,
+        share: Path,
+        images: Images,
+        like: Collection[int] | None = None,
+        *,
+        first: bool = False,
     ) -> Sequence[FilesOf]:
         if (mount := self._at(str(share))) is not None and self.shares[mount.id].hangs:
             raise Uncertain(f"{share} does not answer")

@@ -5,8 +5,10 @@ Runs in a child that can be killed: every call may hang.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
@@ -15,9 +17,29 @@ from moorline.host.image import qcow2
 from moorline.ports.host import FileId, FilesOf, Images
 
 LONGEST = 32
+_FEW = 4
+"""Files of one directory that are asked for singly: to list it costs as much."""
+_ENTRIES_EACH = 64
+"""Entries that are listed for each file that is asked for, at most: one question tells of many."""
 
 File = tuple[str, int, int, int, int]
 """As the fields of :class:`moorline.ports.FileId`."""
+
+
+def look(images: Images, like: Collection[int] | None, *, first: bool) -> list[list[File] | int]:
+    """What :func:`files` tells of each, or the errno that it met.
+
+    *like*, *first*: as of :meth:`moorline.ports.Host.files`.
+    """
+    if not first:
+        unlike = {} if like is None else _unlike(images, like)
+        return [
+            [unlike[path]] if path in unlike else _each(path, form, like) for path, form in images
+        ]
+    mine = _each(*images[0], None)
+    if isinstance(mine, int):
+        return [mine] * len(images)  # of the others nothing was asked but whether they are like it
+    return [mine, *look(images[1:], {*(like or ()), *(file[2] for file in mine)}, first=False)]
 
 
 def files(path: str, format: str, like: Collection[int] | None = None) -> list[File]:
@@ -43,6 +65,55 @@ def read(found: Sequence[list[File] | int], images: Images) -> Sequence[FilesOf]
         else [FileId(*file) for file in each]
         for each, (path, _) in zip(found, images, strict=True)
     ]
+
+
+def _each(path: str, format: str, like: Collection[int] | None) -> list[File] | int:
+    try:
+        return files(path, format, like)
+    except (OSError, ValueError) as e:  # a NUL in it, say
+        return getattr(e, "errno", None) or errno.EINVAL
+
+
+def _unlike(images: Images, like: Collection[int]) -> dict[str, File]:
+    """Of the images that are one regular file, and none of *like*, what listings tell."""
+    asked: defaultdict[str, list[str]] = defaultdict(list)
+    for path, format in images:
+        if format != "qcow2":
+            asked[os.path.dirname(path)].append(path)  # noqa: PTH120
+    told: dict[str, File] = {}
+    for directory, paths in asked.items():
+        if len(paths) > _FEW:
+            with suppress(OSError, ValueError):  # each is asked for singly, and meets it
+                told |= _listed(directory, paths, like)
+    return told
+
+
+def _listed(directory: str, paths: Sequence[str], like: Collection[int]) -> dict[str, File]:
+    """Those of *paths* in *directory* whose entry there says that they are none of *like*.
+
+    An entry has the number of what it names (readdir(3)), which of a symlink and of a mount
+    point is not what a path leads to: the former are left out here, and the caller knows the
+    latter. Not all file systems' entries have the numbers that stat(2) tells: one is compared.
+    """
+    names = {os.path.basename(path): path for path in paths}  # noqa: PTH119
+    found: dict[str, int] = {}
+    left = _ENTRIES_EACH * len(names)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name in names and entry.is_file(follow_symlinks=False):
+                found[names[entry.name]] = entry.inode()
+            left -= 1
+            if not left or len(found) == len(names):
+                break
+    if not found:
+        return {}
+    sample, number = next(iter(found.items()))
+    st = os.lstat(sample)
+    if st.st_ino != number:
+        return {}
+    return {
+        path: (path, st.st_dev, inode, 0, 0) for path, inode in found.items() if inode not in like
+    }
 
 
 def _file(path: str, like: Collection[int] | None) -> File:

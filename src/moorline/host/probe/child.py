@@ -184,18 +184,12 @@ def opening(**question: Any) -> dict[str, Any]:
     return {"free": free(**question)}
 
 
-def files(images: list[list[str]], like: list[int] | None) -> dict[str, Any]:
+def files(images: list[list[str]], like: list[int] | None, first: bool) -> dict[str, Any]:
     """Which files each image is, or the errno that it met."""
-    from moorline.host.image.chain import files as files_of
+    from moorline.host.image.chain import look
 
     inodes = None if like is None else frozenset(like)
-    found: list[Any] = []
-    for path, format in images:
-        try:
-            found.append(files_of(path, format, inodes))
-        except (OSError, ValueError) as e:  # a NUL in it, say
-            found.append(getattr(e, "errno", None) or errno.EINVAL)
-    return {"files": found}
+    return {"files": look([(path, form) for path, form in images], inodes, first=first)}
 
 
 if __name__ == "__main__":

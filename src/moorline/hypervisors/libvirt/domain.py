@@ -231,7 +231,7 @@ class Domain:
         return [self.saved] if self.saved is not None else []
 
 
-@lru_cache(maxsize=16)  # one attach looks at its guest three times, and once at all guests
+@lru_cache(maxsize=64)  # one attach looks at its guest several times, and once at all guests
 def parse(xml: str) -> Half:
     """Read one half of a domain, as libvirt prints it. Raises ParseError."""
     return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
