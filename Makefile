@@ -13,6 +13,8 @@ PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system l
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
 # what needs the simulator where they are missing.
 VCENTER := golang-go golang-github-vmware-govmomi-dev
+# The store of a fleet. Debian starts an etcd with the package, on loopback: not for `make fast`.
+ETCD := etcd-server etcd-client
 # What is missing fails a test in `make test`, and skips it elsewhere.
 WHOLE := MOORLINE_TEST_WHOLE=1
 # Only what runs in many processes at once; the lab has one libvirt for all its tests.
@@ -34,7 +36,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter machines
+.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter machines etcd
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,10 +60,10 @@ lint: ready ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: ready vcenter ## unit, contract, crash and architecture tests
+unit: ready vcenter etcd ## unit, contract, crash and architecture tests
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine
 
-lab-test: ready ## the tests on a private host with real libvirt, QEMU and FUSE
+lab-test: ready etcd ## the tests on a private host with real libvirt, QEMU and FUSE
 	$(WHOLE) $(BIN)/python -m lab run -- $(BIN)/pytest -q $(if $(SUDO),tests/contract) tests/lab
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
@@ -122,8 +124,9 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 # Distributions' packages are looked for each time, which takes no time, and
 # installed only if one is missing.
 vcenter: PACKAGES := $(VCENTER)
+etcd: PACKAGES := $(ETCD)
 machines: PACKAGES := debootstrap systemd-container
-packages vcenter machines:
+packages vcenter machines etcd:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \
@@ -138,7 +141,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,agent,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,agent,fleet,test]'
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages

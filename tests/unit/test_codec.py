@@ -86,6 +86,6 @@ def test_a_damaged_key_file_is_not_used(tmp_path: Path) -> None:
 
 
 def test_on_a_full_disk_no_half_key_is_left(tmp_path: Path) -> None:
-    with full_disk(), pytest.raises(Unavailable, match="cannot be read"):
+    with full_disk(), pytest.raises(Unavailable, match="cannot be written"):
         Codec.from_file(tmp_path / "key")
     assert list(tmp_path.iterdir()) == []

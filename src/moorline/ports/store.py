@@ -53,12 +53,17 @@ class Store(Protocol):
     Keys are ``/``-separated UTF-8, ordered bytewise; prefixes end in ``/``.
     Values are opaque, at most 256 KiB. Each commit that succeeds has one
     revision, greater than all before it; gaps are legal. A commit is atomic,
-    linearizable, durable when it returns, of at most 100 operations, and names
-    a key at most once.
+    linearizable, durable when it returns, of at most 100 operations and 1 MiB
+    of values, and names a key at most once. One that changes nothing (it deletes
+    what is absent) may return the revision of the last that did.
 
     All methods may block for the engine's time-out, and raise Unavailable
     (nothing changed), Denied, or, from commit alone, Conflict (nothing
-    changed) and Uncertain (it may have been applied: read again).
+    changed) and Uncertain (it may have been applied, or may be yet: read again).
+
+    A commit that was uncertain can be applied late, for as long as all of its
+    *when* holds. So name in *when* what the commit was decided on, always: then
+    whoever writes next decides which of the two is done.
     """
 
     def get(self, key: str) -> Entry | None: ...

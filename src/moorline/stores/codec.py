@@ -6,14 +6,16 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moorline.errors import Unavailable
+from moorline.errors import Refused, Unavailable
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Entry
 from moorline.secret import Secret
+from moorline.stores.files import write_new
 
 _NONCE = 12
 _KEY = 32
@@ -42,8 +44,9 @@ class Codec:
         Raises Unavailable if it cannot be read or is not one.
         """
         try:
-            if make:
-                _make_key(path)
+            if make and not path.exists():
+                with suppress(Refused):  # someone was faster
+                    write_new(path, os.urandom(_KEY))
             key = path.read_bytes() if make or path.exists() else os.urandom(_KEY)
         except OSError as e:
             raise Unavailable(f"the key file {path} cannot be read: {e.strerror}") from e
@@ -106,20 +109,3 @@ class Codec:
             ) from e
         connection: Mapping[str, Any] = json.loads(text)
         return connection
-
-
-def _make_key(path: Path) -> None:
-    """Make the key file whole or not at all: half a key would lock us out."""
-    if path.exists():
-        return
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, os.urandom(_KEY))
-        os.fsync(fd)
-        os.link(fresh, path)  # fails, rather than replaces, if someone was faster
-    except FileExistsError:
-        pass
-    finally:
-        os.close(fd)
-        fresh.unlink()

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable
 from moorline.ports import At, Delete, Entry, Event, Put
+from moorline.stores.limits import prefix_ends, within_limits
 
-MAX_VALUE = 256 * 1024
-MAX_OPERATIONS = 100
 _A_FEW_PAGES = 64 << 10
 _TAKES_NOTHING = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -75,7 +74,7 @@ class SqliteStore:
             return self._get(key)
 
     def list(self, prefix: str) -> tuple[list[Entry], int]:
-        below = _range(prefix)
+        below = prefix_ends(prefix)
         with self._transaction("deferred"):
             rows = self._db.execute(
                 "select key, value, revision from entry"
@@ -85,7 +84,7 @@ class SqliteStore:
             return [Entry(*row) for row in rows], self._counter("revision")
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
-        _validate(then)
+        within_limits(when, then)
         self._thaw()
         # Never deferred: an upgrade from read to write fails at once when busy.
         with self._transaction("immediate"):
@@ -104,7 +103,7 @@ class SqliteStore:
         return revision
 
     def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
-        below = _range(prefix)
+        below = prefix_ends(prefix)
         while not stop.is_set() and not self._closed:
             events, now = self._since(below, after)
             yield from events
@@ -321,19 +320,3 @@ def _drop_tombstones(db: sqlite3.Connection) -> None:
 
 def _revision(entry: Entry | None) -> int:
     return entry.revision if entry else 0
-
-
-def _range(prefix: str) -> tuple[str, str]:
-    if not prefix.endswith("/"):
-        raise ValueError(f"a prefix ends in '/': {prefix!r}")
-    return prefix, prefix[:-1] + chr(ord("/") + 1)
-
-
-def _validate(then: Sequence[Put | Delete]) -> None:
-    if len({operation.key for operation in then}) != len(then):
-        raise ValueError("a key stands twice in one commit")
-    if len(then) > MAX_OPERATIONS:
-        raise ValueError(f"more than {MAX_OPERATIONS} operations in one commit")
-    for operation in then:
-        if isinstance(operation, Put) and len(operation.value) > MAX_VALUE:
-            raise ValueError(f"the value of {operation.key} is larger than {MAX_VALUE} bytes")

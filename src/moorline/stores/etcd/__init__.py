@@ -1,0 +1,1 @@
+"""The store of a fleet: etcd, over plain synchronous gRPC."""

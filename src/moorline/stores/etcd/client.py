@@ -1,0 +1,268 @@
+"""Calls to etcd: one member at a time, and the next one when it fails or stalls."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from moorline.errors import Compacted, Denied, MoorlineError, Unavailable, Uncertain
+from moorline.stores.etcd.access import Access, target
+from moorline.stores.etcd.messages import messages
+from moorline.stores.etcd.versions import doubt
+
+CALL_SECONDS = 2.0
+"""A member that does not answer a call in this time is left for the next one."""
+GIVE_UP_SECONDS = 5.0
+"""A leader that dies is replaced in 1 to 3 s: that long a call looks for a member."""
+PAUSE_SECONDS = 0.1
+
+_OPTIONS = (
+    # etcd closes connections on which a ping comes more often than each 5 s
+    # (--grpc-keepalive-min-time). The second makes that it is sent however idle a watch is.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A new channel is a new connection, not one that others wait for.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", 256 << 20),
+)
+# Without it, a member that is cut off from its leader lets a watch hang, and a read wait.
+_HAS_LEADER = (("hasleader", "true"),)
+_MOST_TOLD = 300
+
+_Code = grpc.StatusCode
+_DENIED = {_Code.PERMISSION_DENIED, _Code.UNAUTHENTICATED}
+_NOT_DONE = {
+    *(_Code.INVALID_ARGUMENT, _Code.FAILED_PRECONDITION, _Code.NOT_FOUND, _Code.ALREADY_EXISTS),
+    *(_Code.OUT_OF_RANGE, _Code.UNIMPLEMENTED),
+}
+"""The member looked at the request, and did not do it."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """To one member, which answered and has a leader."""
+
+    channel: grpc.Channel
+    endpoint: str
+    cluster: int
+    stamp: tuple[int, ...]
+    """Of the files that it was made with."""
+
+
+class Client:
+    """Calls as the user of one certificate. Safe from many threads.
+
+    Nothing is connected until the first call, so etcd may be away when this is made.
+    Calls raise Unavailable (no member answers), Denied (etcd or a file), Refused (a
+    release of etcd that loses data), and as they say. They block up to
+    *give_up_seconds* and a call's time-out.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        call_seconds: float = CALL_SECONDS,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ) -> None:
+        self._access = access
+        self._seconds = call_seconds
+        self._patience = give_up_seconds
+        self._lock = threading.Lock()
+        self._next = 0
+        self._current: Connection | None = None
+        self._closed = False
+        self._failure: MoorlineError | None = None
+        self._failed_at = 0.0
+        self._doubts: dict[str, str] = {}
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def doubts(self) -> list[str]:
+        """What people should know of the members that we were connected to."""
+        return sorted(filter(None, self._doubts.values()))
+
+    def ask(self, method: str, request: Any, answer: Any, *, seconds: float = 0) -> Any:
+        """A question: it is asked again, of another member, until one answers.
+
+        Raises Compacted where the revision that it names is forgotten or not there yet.
+        """
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                connection = self.connection(give_up)
+                return self._unary(connection, method, request, answer, seconds or self._seconds)
+            except grpc.RpcError as e:
+                if e.code() is _Code.OUT_OF_RANGE:
+                    raise Compacted(_told(e)) from e
+                if e.code() in _DENIED:
+                    raise Denied(f"etcd denies it: {_told(e)}") from e
+                # What it did not do may be due to grants that changed at this moment.
+                if e.code() not in _NOT_DONE:
+                    self.leave(connection)
+                if time.monotonic() >= give_up:
+                    raise Unavailable(f"etcd does not answer: {_told(e)}") from e
+                time.sleep(PAUSE_SECONDS)
+
+    def tell(self, method: str, request: Any, answer: Any) -> Any:
+        """A change: it is sent once, to a member that answered before.
+
+        Raises Uncertain where it may have been done; Unavailable: it surely was not.
+        """
+        connection = self.connection(time.monotonic() + self._patience)
+        try:
+            return self._unary(connection, method, request, answer, self._seconds)
+        except grpc.RpcError as e:
+            if e.code() in _DENIED:
+                raise Denied(f"etcd denies it: {_told(e)}") from e
+            if e.code() in _NOT_DONE:
+                raise Unavailable(f"etcd did not take it: {_told(e)}") from e
+            if e.code() is _Code.RESOURCE_EXHAUSTED:
+                raise Full(
+                    f"etcd is full, and may have taken it or not: {_told(e)}", hint=MAKE_ROOM
+                ) from e
+            self.leave(connection)
+            raise Uncertain(f"etcd may have taken it: {_told(e)}") from e
+
+    def stream(
+        self, connection: Connection, method: str, requests: Iterator[Any], answer: Any
+    ) -> Any:
+        """The answers, which can be cancelled; iterating them raises grpc.RpcError."""
+        call = connection.channel.stream_stream(
+            f"/etcdserverpb.{method}",
+            lambda message: message.SerializeToString(),
+            answer.FromString,
+        )
+        try:
+            return call(requests, metadata=_HAS_LEADER)
+        except ValueError as e:
+            raise Unavailable("the connection to etcd was closed") from e
+
+    def status(self) -> Any:
+        """What the member that we are connected to says of itself."""
+        return self.ask("Maintenance/Status", messages.StatusRequest(), messages.StatusResponse)
+
+    def connection(self, give_up: float = 0) -> Connection:
+        """The one in use, or one to the next member that answers and has a leader.
+
+        *give_up*: the moment of the monotonic clock until which to look for one.
+        """
+        while True:
+            try:
+                return self._connection()
+            except Unavailable:
+                if time.monotonic() >= give_up or self._closed:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+
+    def is_current(self, connection: Connection) -> bool:
+        return self._current is connection
+
+    def leave(self, connection: Connection) -> None:
+        """Have the next call go to the next member; calls that are under way go on."""
+        with self._lock:
+            if self._current is connection:
+                self._current = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._current:
+                self._current.channel.close()
+                self._current = None
+
+    def _connection(self) -> Connection:
+        asked = time.monotonic()
+        with self._lock:
+            if self._closed:
+                raise Unavailable("this store is closed")
+            if self._current and self._current.stamp == self._access.stamp():
+                return self._current
+            if self._failure and self._failed_at > asked:
+                # Somebody looked while this call waited to: that is the answer to both.
+                raise type(self._failure)(self._failure.message, hint=self._failure.hint)
+            try:
+                self._current = self._connected()
+            except MoorlineError as e:
+                self._failure, self._failed_at = e, time.monotonic()
+                raise
+            self._failure = None
+            return self._current
+
+    def _connected(self) -> Connection:
+        stamp = self._access.stamp()
+        credentials = self._access.credentials()
+        reasons = []
+        for _ in self._access.endpoints:
+            endpoint = self._access.endpoints[self._next % len(self._access.endpoints)]
+            self._next += 1
+            channel = grpc.secure_channel(target(endpoint), credentials, _OPTIONS)
+            try:
+                return self._looked_at(channel, endpoint, stamp)
+            except grpc.RpcError as e:
+                channel.close()
+                if e.code() in _DENIED:
+                    raise Denied(f"{endpoint} denies it: {_told(e)}") from e
+                reasons.append(f"{endpoint}: {_told(e)}")
+            except MoorlineError:
+                channel.close()
+                raise
+        raise Unavailable(f"etcd does not answer: {'; '.join(reasons)}")
+
+    def _looked_at(
+        self, channel: grpc.Channel, endpoint: str, stamp: tuple[int, ...]
+    ) -> Connection:
+        probe = Connection(channel, endpoint, 0, stamp)
+        status = self._unary(
+            probe,
+            "Maintenance/Status",
+            messages.StatusRequest(),
+            messages.StatusResponse,
+            self._seconds,
+        )
+        doubtful = doubt(status.version, endpoint)
+        if doubtful and self._doubts.get(endpoint) != doubtful:
+            _log.warning("%s", doubtful)
+        self._doubts[endpoint] = doubtful
+        return Connection(channel, endpoint, status.header.cluster_id, stamp)
+
+    def _unary(
+        self, connection: Connection, method: str, request: Any, answer: Any, seconds: float
+    ) -> Any:
+        call = connection.channel.unary_unary(
+            f"/etcdserverpb.{method}",
+            lambda message: message.SerializeToString(),
+            answer.FromString,
+        )
+        try:
+            return call(request, timeout=seconds, metadata=_HAS_LEADER)
+        except ValueError as e:
+            raise Unavailable("the connection to etcd was closed") from e
+
+
+MAKE_ROOM = (
+    "compact and defragment etcd, disarm its alarm, and give it a larger"
+    " --quota-backend-bytes: see the page on fleets"
+)
+
+
+class Full(Uncertain):
+    """Etcd has no more room. It notices so only when the last change may be in."""
+
+
+def _told(error: grpc.RpcError) -> str:
+    """What etcd or gRPC said. There is no value of ours in it."""
+    return f"{error.code().name}: {(error.details() or '')[:_MOST_TOLD]}"
