@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
+from moorline.deadline import Deadline
 from moorline.errors import Compacted, Denied, MoorlineError, Unavailable, Uncertain
 from moorline.stores.etcd.access import Access, target
 from moorline.stores.etcd.messages import messages
@@ -83,7 +83,7 @@ class Client:
         self._current: Connection | None = None
         self._closed = False
         self._failure: MoorlineError | None = None
-        self._failed_at = 0.0
+        self._failures = 0
         self._doubts: dict[str, str] = {}
 
     @property
@@ -100,7 +100,7 @@ class Client:
 
         Raises Compacted where the revision that it names is forgotten or not there yet.
         """
-        give_up = time.monotonic() + self._patience
+        give_up = Deadline(self._patience)
         while True:
             try:
                 connection = self.connection(give_up)
@@ -113,16 +113,16 @@ class Client:
                 # What it did not do may be due to grants that changed at this moment.
                 if e.code() not in _NOT_DONE:
                     self.leave(connection)
-                if time.monotonic() >= give_up:
+                if give_up.over():
                     raise Unavailable(f"etcd does not answer: {_told(e)}") from e
-                time.sleep(PAUSE_SECONDS)
+                give_up.sleep(PAUSE_SECONDS)
 
     def tell(self, method: str, request: Any, answer: Any) -> Any:
         """A change: it is sent once, to a member that answered before.
 
         Raises Uncertain where it may have been done; Unavailable: it surely was not.
         """
-        connection = self.connection(time.monotonic() + self._patience)
+        connection = self.connection(Deadline(self._patience))
         try:
             return self._unary(connection, method, request, answer, self._seconds)
         except grpc.RpcError as e:
@@ -155,18 +155,19 @@ class Client:
         """What the member that we are connected to says of itself."""
         return self.ask("Maintenance/Status", messages.StatusRequest(), messages.StatusResponse)
 
-    def connection(self, give_up: float = 0) -> Connection:
+    def connection(self, give_up: Deadline | None = None) -> Connection:
         """The one in use, or one to the next member that answers and has a leader.
 
-        *give_up*: the moment of the monotonic clock until which to look for one.
+        *give_up*: for how long to look for one; without it, once around.
         """
+        give_up = give_up or Deadline(0)
         while True:
             try:
                 return self._connection()
             except Unavailable:
-                if time.monotonic() >= give_up or self._closed:
+                if give_up.over() or self._closed:
                     raise
-                time.sleep(PAUSE_SECONDS)
+                give_up.sleep(PAUSE_SECONDS)
 
     def is_current(self, connection: Connection) -> bool:
         return self._current is connection
@@ -185,19 +186,19 @@ class Client:
                 self._current = None
 
     def _connection(self) -> Connection:
-        asked = time.monotonic()
+        failures = self._failures
         with self._lock:
             if self._closed:
                 raise Unavailable("this store is closed")
             if self._current and self._current.stamp == self._access.stamp():
                 return self._current
-            if self._failure and self._failed_at > asked:
+            if self._failure and self._failures != failures:
                 # Somebody looked while this call waited to: that is the answer to both.
                 raise type(self._failure)(self._failure.message, hint=self._failure.hint)
             try:
                 self._current = self._connected()
             except MoorlineError as e:
-                self._failure, self._failed_at = e, time.monotonic()
+                self._failure, self._failures = e, self._failures + 1
                 raise
             self._failure = None
             return self._current
