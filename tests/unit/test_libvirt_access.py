@@ -27,12 +27,11 @@ def linux() -> Iterator[Linux]:
 
 
 @pytest.fixture
-def open_to_all(tmp_path: Path) -> Path:
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory == Path(tempfile.gettempdir()):
-            break
-        directory.chmod(0o755)
-    return tmp_path
+def open_to_all() -> Iterator[Path]:
+    # Not pytest's: each pytest that starts shuts what is above that to other users.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @root_only
