@@ -15,6 +15,7 @@ from moorline.care.eventlog import EventLog
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes
+from moorline.core.file_turns import FileTurns
 from moorline.core.locks import Locks
 from moorline.core.ownership import Identity, Owner
 from moorline.core.pace import Pending
@@ -31,6 +32,7 @@ from moorline.ports import (
     Inspecting,
     Inventory,
     MakingGuests,
+    Settling,
     Site,
     Watching,
 )
@@ -54,6 +56,7 @@ class _Opened(NamedTuple):
     lifecycle: GuestLifecycle[Any] | None
     report: Report
     file_clashes: FileClashes
+    turns: FileTurns
     looking: Callable[[], InstalledBackends]
     environment: Environment
     close: Callable[[], None]
@@ -83,6 +86,7 @@ class _Opened(NamedTuple):
             Locks(),
             self.report,
             self.file_clashes,
+            self.turns,
             self.looking,
         )
 
@@ -148,6 +152,7 @@ def _open(
     waiting: Callable[[str], None],
     report: Report,
 ) -> _Opened:
+    from moorline.host.filelock import FileLock
     from moorline.host.linux import Linux
     from moorline.host.lock import HostLock
     from moorline.stores.codec import Codec
@@ -179,6 +184,8 @@ def _open(
         records = Records(store, codec, name, noted)
         told = _both(environment.event_log.took, report)
         file_clashes = FileClashes(host)
+        settled = hypervisor.settled if isinstance(hypervisor, Settling) else None
+        turns = FileTurns(host, FileLock, settled)
         looking = partial(_looking, backends, host)
         close = stack.pop_all().close
         return _Opened(
@@ -188,6 +195,7 @@ def _open(
             lifecycle,
             told,
             file_clashes,
+            turns,
             looking,
             environment,
             close,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from moorline.core.disks import (
     snapshot,
 )
 from moorline.core.file_clashes import FileClashes
+from moorline.core.file_turns import FileTurns
 from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.plan import Step, next_step
@@ -94,6 +95,7 @@ class Reconciler:
         locks: Locks,
         report: Report = no_report,
         file_clashes: FileClashes | None = None,
+        turns: FileTurns | None = None,
         looking: Callable[[], Backends] | None = None,
     ) -> None:
         """*looking* makes back ends for looking alone, which ask each share once."""
@@ -103,6 +105,7 @@ class Reconciler:
         self._locks = locks
         self._report = report
         self._file_clashes = file_clashes or FileClashes()
+        self._turns = turns or FileTurns()
         self._looking = looking or (lambda: backends)
 
     def advance(
@@ -115,7 +118,7 @@ class Reconciler:
         then raises Busy.
         """
         with self.with_guest(key.guest, timeout):
-            done = self._pass(key, about_to, on_link=False)
+            done = self._pass(key, about_to, on_link=False, timeout=timeout)
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
@@ -230,6 +233,19 @@ class Reconciler:
         self._file_clashes.refuse_others(row, source, self.survey())
         return source
 
+    def verify_alone(self, row: Attachment) -> None:
+        """As :meth:`verify`, once nobody else on this host is giving its file to a guest."""
+        with self._alone(row, None):
+            pass
+
+    @contextmanager
+    def _alone(self, row: Attachment, timeout: float | None) -> Iterator[DiskSource]:
+        backend, connection = self._links.parsed(row)
+        source = backend.verify(connection)
+        with self._turns.turn(row, source, timeout):
+            self._file_clashes.refuse_others(row, source, self.survey())
+            yield source
+
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
 
@@ -276,48 +292,53 @@ class Reconciler:
             guests = [guest for guest in guests if guest.running]
         return usage(row.link, guests)
 
-    def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool) -> Pass:
+    def _pass(
+        self, key: Key, about_to: AboutTo, *, on_link: bool, timeout: float | None = None
+    ) -> Pass:
         row = self._records.get(key)
         if row is None:
             return Pass(Step.NOTHING, None, Seen(Unknown("there is no such attachment")))
-        return self._serve(row, about_to, on_link=on_link)
+        return self._serve(row, about_to, on_link=on_link, timeout=timeout)
 
-    def _serve(self, row: Attachment, about_to: AboutTo, *, on_link: bool) -> Pass:
+    def _serve(
+        self, row: Attachment, about_to: AboutTo, *, on_link: bool, timeout: float | None = None
+    ) -> Pass:
         seen = self.observe(row, foresee=on_link)
         # Who needs the link is asked once: under its lock, where that decides.
         free = row.want is Level.ABSENT and not on_link
         step = next_step(row.want, replace(seen, held=Held.FREE) if free else seen)
         if (step in _ON_LINK) is on_link:
             about_to(step)
-            self._take(step, row, seen)
+            self._take(step, row, seen, timeout)
         return Pass(step, row, seen, reason(step, seen))
 
-    def _take(self, step: Step, row: Attachment, seen: Seen) -> None:
+    def _take(self, step: Step, row: Attachment, seen: Seen, timeout: float | None = None) -> None:
         """Act, and report what came of it."""
         if step in _IDLE:
             return
         begun = time.monotonic()
         try:
-            self._act(step, row, seen)
+            self._act(step, row, seen, timeout)
         except MoorlineError as e:
             self._report(Took(step, row, time.monotonic() - begun, e))
             raise
         self._report(Took(step, row, time.monotonic() - begun, None))
 
-    def _act(self, step: Step, row: Attachment, seen: Seen) -> None:
+    def _act(self, step: Step, row: Attachment, seen: Seen, timeout: float | None) -> None:
         if step is Step.FORGET:
             self._forget(row, seen)
         elif step is Step.DETACH:
             self._hypervisor.detach(row.key.guest, row.key.volume)
-        elif step in (Step.CONNECT, Step.DISCONNECT, Step.ATTACH):
+        elif step is Step.ATTACH:
+            # What is opened is what is given: not what the look before it told.
+            with self._alone(row, timeout) as source:
+                self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
+        elif step in (Step.CONNECT, Step.DISCONNECT):
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
                 backend.connect(connection)
-            elif step is Step.DISCONNECT:
-                backend.disconnect(connection)
             else:
-                source = self.verify(row)  # what is opened: not what the look before it told
-                self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
+                backend.disconnect(connection)
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)

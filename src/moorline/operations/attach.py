@@ -89,7 +89,7 @@ class Attacher:
             try:
                 _, done = self._driver.settle(row, deadline, progress, persistent=persistent)
                 if row.hands_off:
-                    self._reconciler.verify(row)  # nobody of ours looks at it later
+                    self._reconciler.verify_alone(row)  # nobody of ours looks at it later
             except Refused:
                 if attachment != before:
                     self._driver.withdraw(row, before)

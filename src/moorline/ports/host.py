@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from moorline.model import (
-    Format,
-)
+from moorline.model import Format, GuestId
 from moorline.ports.mount import IsIts, Mount
 from moorline.secret import Secret
 
@@ -132,6 +130,29 @@ Images = Sequence[tuple[str, str]]
 
 FilesOf = Sequence[FileId] | OSError
 """An image's file and, after it, those beneath it at any depth; or what a look at it met."""
+
+
+class FileLocks(Protocol):
+    """Files of this host that nobody else gives to a guest meanwhile, whoever has which state."""
+
+    def take(self, files: Mapping[FileId, bool], patience: float) -> None:
+        """Lock *files*. True: the guest may write to it; others that all only read go on.
+
+        Blocks for *patience* seconds at most, then raises Busy with who has one of them, and
+        may have locked some. Raises Denied, Unavailable (there is nothing to lock).
+        """
+
+    def left(self) -> Sequence[GuestId]:
+        """The guests that were being given one of them by somebody who never came to an end."""
+
+    def begin(self, guest: GuestId) -> None:
+        """Note that *guest* is being given them, until :meth:`end`. Raises Unavailable."""
+
+    def end(self) -> None:
+        """It is known what became of it, and of what was left."""
+
+    def release(self) -> None:
+        """Let go of all; without effect if there are none. The kernel does so when we die."""
 
 
 class Host(Protocol):

@@ -121,6 +121,21 @@ class RelocatingHypervisor(Hypervisor, Protocol):
         """
 
 
+Settled = Callable[[GuestId], None]
+
+
+@runtime_checkable
+class Settling(Hypervisor, Protocol):
+    """A hypervisor that can tell whether a guest is still being changed, by whomever."""
+
+    def settled(self, guest: GuestId) -> None:
+        """Return once nothing that was begun on *guest* earlier is under way any more.
+
+        A survey sees then what came of it. A guest that is gone is settled. Raises
+        Unavailable, Uncertain: that cannot be told, or it goes on.
+        """
+
+
 Wake = Callable[[GuestId | None], None]
 """Told that something changed: with a guest, or with anything (None). Never blocks."""
 

@@ -220,6 +220,15 @@ class Libvirt:
                 raise with_job(self._connection, guest, name, target, e) from e
         return size
 
+    def settled(self, guest: GuestId) -> None:
+        """See :class:`moorline.ports.Settling`.
+
+        What changes a guest has its job, or its lock while it is stopped, until it ends;
+        virDomainMemoryStats waits for both, and libvirt gives up on the job after 30 s.
+        """
+        with suppress(NotFound, Rejected):  # it is no guest, or none of this hypervisor
+            self._connection.look(guest, lambda virt: _settled(self._handle(virt, guest)))
+
     def lifecycle(self) -> LibvirtLifecycle:
         return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
 
@@ -354,6 +363,11 @@ def _found(virt: Any, guest: str) -> GuestName:
     if found is None:
         raise NotFound(f"there is no guest {guest}")
     return GuestName(GuestId(found.UUIDString()), found.name())
+
+
+def _settled(domain: Any) -> None:
+    if domain.isActive():
+        domain.memoryStats()
 
 
 def _lookup(by: Callable[[str], Any], text: str) -> Any | None:
