@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.agent import Agent
+from lab.command import Moorline
 from moorline.wiring import open_agent, settings
 
 COMMAND = str(Path(sys.executable).with_name("moorline"))
@@ -44,18 +46,9 @@ def attach(state: Path, *words: str, given: bytes = b"") -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     state = tmp_path_factory.mktemp("agent")
-    process = subprocess.Popen(
-        [COMMAND, "agent", "--state-dir", str(state)],
-        env={**os.environ, "MOORLINE_HYPERVISOR": "test:///default"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "moorline" in (line := process.stderr.readline()) and not (state / "agent.sock").exists():
-        assert line
+    served = Agent(Moorline(state, {"MOORLINE_HYPERVISOR": "test:///default"}), state / "log")
     yield state
-    process.terminate()
-    process.communicate(timeout=60)
+    served.stop()
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -154,7 +154,8 @@ def test_a_machine_is_launched_started_and_removed(
     moorline(*launch, "--memory", "128M", code=3)
     moorline("start", "made")
     moorline("remove", "made")
-    moorline("remove", "made")
+    moorline("remove", "made", code=4)
+    assert moorline("remove", told["guest_id"]).stdout == f"there is no guest {told['guest_id']}\n"
     moorline("start", "made", code=4)
     assert lab.disks_of("made") == []
 
@@ -235,7 +236,7 @@ def bring_in(moorline: Moorline, lab: VCenter, image: Path, *more: str) -> str:
             shown += data
     os.close(ours)
     process.communicate()
-    moorline("remove", "made")
+    moorline("remove", "made", code=4 if process.returncode else 0)
     return shown.decode()
 
 
@@ -256,7 +257,7 @@ def test_a_bar_grows_while_an_image_is_brought_in(lab: VCenter, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["ü" * 80, "x" * 300, "a/b", ".."])
 def test_a_name_may_be_no_files(moorline: Prompt, name: str) -> None:
-    assert f"there is no guest {name}" in moorline("remove", name).stdout
+    assert f"there is no guest {name}" in moorline("remove", name, code=4).stderr
 
 
 def test_a_machine_may_have_the_longest_name(moorline: Prompt, vm: VSphere) -> None:

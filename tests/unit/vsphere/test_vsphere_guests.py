@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from lab.agent import Agent
 from lab.command import Moorline
-from lab.demo import until
 from lab.vcenter import VCenter
 from lab.vcenter.images import stream
 from lab.vcenter.prompt import moorline as prompt
@@ -30,11 +29,9 @@ def moorline(lab: VCenter, tmp_path: Path) -> Iterator[Moorline]:
 
 @pytest.fixture
 def agent(moorline: Moorline, tmp_path: Path) -> Iterator[Client]:
-    process = moorline.start("agent")
-    until(lambda: (tmp_path / "state/agent.sock").exists(), "for the agent")
-    yield Client(tmp_path / "state/agent.sock")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    agent = Agent(moorline, tmp_path / "log")
+    yield agent.client
+    agent.stop()
 
 
 def noted(moorline: Moorline) -> list[tuple[str, str, str]]:
@@ -53,7 +50,7 @@ def told_alike(moorline: Moorline, lab: VCenter) -> None:
     removed = moorline.json("remove", "made")
     assert list(removed) == KEYS
     assert (removed["steps"], removed["guest_id"]) == (["stop", "undefine"], launched["guest_id"])
-    assert moorline.json("remove", "made") is None
+    assert moorline.json("remove", launched["guest_id"]) is None
     steps = ["define", "start", "stop", "undefine"]
     assert noted(moorline) == [(step, "done", "made") for step in steps]
 

@@ -100,7 +100,9 @@ def test_a_call_that_is_carried_out_after_the_next_command_has_looked(
 def test_remove(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any]) -> None:
     moorline(*EMPTY)
     kill(moorline, lab, call, way, "remove", "made")
-    moorline("remove", "made")
+    again = moorline("remove", "made", code=None)
+    # Once vCenter was asked for it, the machine may go when nobody asks any more.
+    assert again.returncode in ((0, 4) if call == "Destroy_Task" else (0,)), again.stderr
     assert lab.disks_of("made") == []
 
 
