@@ -1,4 +1,4 @@
-"""From what a caller asks to an attachment that may be recorded, or a refusal."""
+"""Turns what a caller asks into an attachment that may be recorded, or refuses it."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class AcceptedConnection:
     link: LinkName
     volume: VolumeId | None
     id: str
-    """Of the storage, where it has no other: derived from what it is called, not where it is."""
+    """A volume id for storage that has none: derived from its name, not from where its link is."""
     former: str
-    """As older attachments have it: derived from where the link is."""
+    """*id* as older attachments have it: derived from where the link is."""
     name: str
     shares: frozenset[str]
-    """What its share is called; empty: the link says it all."""
+    """All names of its share; empty: the link identifies the share."""
 
 
 class Admission:
@@ -73,11 +73,11 @@ class Admission:
         *,
         hands_off: bool = False,
     ) -> tuple[Attachment | None, Attachment]:
-        """Return the attachment that stands for this guest and volume, if any, and the new one.
+        """Return the recorded attachment of this guest and volume (or None), and the new one.
 
-        *hands_off*: *guest* is an id, and need not be defined yet.
-        Raises Refused if it is malformed or clashes with another attachment,
-        NotFound if there is no such guest. Nothing is recorded.
+        *hands_off*: *guest* is an id, and that guest need not be defined yet.
+        Raises Refused (the request is malformed, or clashes with another attachment),
+        NotFound (there is no such guest). Nothing is recorded.
         """
         accepted = self.admit(connection, format)
         if not self._reconciler.backend(accepted.backend).yields & self._hypervisor.accepts:
@@ -105,7 +105,7 @@ class Admission:
         return before, merge(before, attachment)
 
     def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> None:
-        """Refuse to take for ours what bears the mark though we were never asked to plug it.
+        """Refuse if the guest has a disk with our mark that we were never asked to plug.
 
         *before*, *attachment*: as :meth:`make` returns them. Raises Refused, Unavailable,
         Uncertain.
@@ -120,9 +120,10 @@ class Admission:
             raise Refused(e.message, hint=e.hint) from e
 
     def released_disk(self, guest: GuestName, volume: VolumeId) -> bool:
-        """Whether the guest has a disk of ours that was released. Raises NotOurs: somebody else's.
+        """Whether the guest has this volume as a disk that we released.
 
-        Raises Unavailable and Uncertain, too.
+        Raises NotOurs (it has the volume, and we neither plugged nor released it), Unavailable,
+        Uncertain.
         """
         disk = self._hypervisor.disks(guest.id).get(volume)
         if disk is None:
@@ -138,7 +139,10 @@ class Admission:
     def admit(
         self, connection: Mapping[str, Any] | str, format: Format | None
     ) -> AcceptedConnection:
-        """As :meth:`accept`, for whoever asks to have it attached. Raises Refused, Denied."""
+        """As :meth:`accept`; also check that the caller may name that storage.
+
+        Raises Refused, Denied.
+        """
         accepted = self.accept(connection, format)
         backend = self._reconciler.backend(accepted.backend)
         if isinstance(backend, Confined) and not is_trusted():
@@ -148,7 +152,7 @@ class Admission:
     def accept(
         self, connection: Mapping[str, Any] | str, format: Format | None
     ) -> AcceptedConnection:
-        """Parse a connection, or what a person types for one. Raises Refused."""
+        """Parse a connection, or the URL or path that a person types for one. Raises Refused."""
         if isinstance(connection, str):
             connection = self._typed(connection, format)
         _refuse_unstorable(connection)
@@ -167,10 +171,10 @@ class Admission:
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded attachment for *volume* on *guest* (name or id), if there is one.
 
-        *volume*: as of :meth:`of`, or its device in that guest, for which the
+        *volume*: as for :meth:`of`, or the name of its device in that guest, for which the
         hypervisor is asked. *hands_off*: both are ids, and the hypervisor need not
-        know the guest. Raises NotFound (no such guest, or no volume that is known as
-        what was typed), Refused (it can be several), Unavailable, Uncertain.
+        know the guest. Raises NotFound (no such guest, or no volume is known by
+        what was typed), Refused (several fit), Unavailable, Uncertain.
         """
         if hands_off:
             row = self._records.get(Key(self._records.host, VolumeId(volume), GuestId(guest)))
@@ -181,7 +185,7 @@ class Admission:
             return min(named, key=lambda row: row.key.guest != guest)
         if not mine and ("/" in volume or is_whole(volume)):
             return None
-        # It may have been renamed since, or an earlier guest have had its name.
+        # The guest may have been renamed since, or an earlier guest had its name.
         now = guest_called(guest, self._hypervisor).id
         named = [row for row in mine if row.key.guest == now]
         if named:
@@ -195,11 +199,11 @@ class Admission:
         return self._records.get(Key(self._records.host, device, now)) if device else None
 
     def of(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
-        """Return those of *rows* (all that are recorded) that a person calls *volume*.
+        """Return those of *rows* (default: all that are recorded) that *volume* names.
 
-        That is its id, the beginning of its id (4 characters or more), in capitals
-        or not, or the path or URL that was typed to attach it. Raises Refused if
-        it can be several, NotFound if no volume can be known by that path or URL.
+        *volume*: an id or the beginning of one (4 characters or more, in capitals or not), or
+        the path or URL that was typed to attach it. Raises Refused (several ids begin so),
+        NotFound (no volume can be known by that path or URL).
         """
         if rows is None:
             rows = self._records.all()
@@ -216,13 +220,12 @@ class Admission:
         return [row for row in rows if row.key.volume == id]
 
     def unrecorded(self, volume: str, guest: GuestName) -> VolumeId:
-        """Return the id of what a person calls *volume*, and is not wanted on *guest*.
+        """Return the id of a volume that *volume* names and that is not wanted on *guest*.
 
-        It may be a disk of the guest all the same, which is looked at. A whole id
-        that is neither is returned as well: its volume is gone, or somewhere else.
-        Raises NotFound: what else was typed may be a slip, and "gone" would be no
-        answer to that. Raises Refused (no volume can be called that, or several
-        are), Unavailable, Uncertain.
+        The guest's disks are looked at, too. A whole id that nothing has is returned as it is:
+        its volume is gone, or somewhere else. Raises NotFound for any other text that names
+        nothing: it may be mistyped, and "gone" would be the wrong answer. Raises Refused (no
+        volume can be called that, or several fit), Unavailable, Uncertain.
         """
         elsewhere = self.of(volume)
         if "/" not in volume:
@@ -246,7 +249,7 @@ class Admission:
         return next((id for id, disk in disks if device and disk.device == device), None)
 
     def _at(self, accepted: AcceptedConnection, rows: Sequence[Attachment]) -> list[Attachment]:
-        """Those of *rows* whose storage is that of *accepted*, however they spell it."""
+        """Those of *rows* that have the same storage as *accepted*, however it is spelled."""
         return [row for row in rows if self._is_at(accepted, row)]
 
     def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:
@@ -257,7 +260,7 @@ class Admission:
         try:
             backend, parsed = self._reconciler.read(row)
         except Refused:
-            return False  # the configuration no longer fits: nothing is done with it either
+            return False  # its connection does not fit the configuration: it cannot be compared
         return parsed.name == accepted.name and bool(_shares(backend, parsed) & accepted.shares)
 
     def known(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
@@ -273,7 +276,7 @@ class Admission:
 
 
 def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
-    """Refuse what no back end reads and no store could keep."""
+    """Refuse a connection that no back end could read or no store could keep."""
     try:
         check_value(connection)
         size = len(json.dumps(connection))
@@ -286,7 +289,7 @@ def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
 
 
 def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:
-    """Heed what Cinder says of every volume, whatever its kind. Raises Refused."""
+    """The options, with those fields heeded that Cinder sends for every kind. Raises Refused."""
     for encrypted in _told(connection, "encrypted"):
         if not isinstance(encrypted, bool):
             raise Refused("the connection's encrypted is not true or false")
@@ -300,9 +303,9 @@ def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bo
 
 
 def _told(connection: Mapping[str, Any], *fields: str) -> list[Any]:
-    """What stands in *fields*, in the data or beside it (Nova completes it there).
+    """The values of *fields*, in the connection's data or beside it (where Nova adds some).
 
-    Null is what Cinder sends where there is nothing to say.
+    Null values are left out: Cinder sends null where there is nothing to say.
     """
     data = connection.get("data")
     places = (data, connection) if isinstance(data, Mapping) else (connection,)
@@ -311,7 +314,10 @@ def _told(connection: Mapping[str, Any], *fields: str) -> list[Any]:
 
 
 def _told_id(connection: Mapping[str, Any]) -> VolumeId | None:
-    """The volume's id. One that cannot be used is refused: under another, nobody would find it."""
+    """The volume's id as the connection has it; None: it has none.
+
+    Raises Refused: it is unusable.
+    """
     ids = [usable_id(value) for value in _told(connection, "volume_id", "serial")]
     if len(set(ids)) > 1:
         both = " and ".join(sorted(set(ids)))
@@ -330,7 +336,7 @@ def _derived(*parts: str) -> str:
 def _volume_id(
     asked: str | None, accepted: AcceptedConnection, known: Attachment | None
 ) -> VolumeId:
-    """The id that is given, else the one that the storage has already, else its own."""
+    """The id that was asked for, else that of the known attachment, else that of the storage."""
     if asked is not None and accepted.volume and asked != accepted.volume:
         raise Refused(f"the connection is of volume {accepted.volume}, not {asked}")
     if asked is None and accepted.volume is None and known is not None:
@@ -347,7 +353,7 @@ def usable_id(id: object) -> VolumeId:
 
 
 def _to_come(guest: str, level: Level) -> GuestName:
-    """Name a guest that its owner may define later. Raises Refused."""
+    """The id and name of a guest that may be defined later. Raises Refused."""
     if level > Level.CONNECTED:
         raise Refused("with hands off the guest, a volume can only be connected")
     if not is_uuid(guest):

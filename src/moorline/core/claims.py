@@ -1,4 +1,4 @@
-"""Which attachments callers drive now: the loop leaves those alone."""
+"""Claims of callers on the attachments that they drive: the loop leaves those alone."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from moorline.model import Attachment, Key, Level
 
 @dataclass(slots=True)
 class _Claimed:
-    """What is known of an attachment that one caller drives, or several do."""
+    """An attachment that one or several callers drive."""
 
     want: Level
     since: float
     steps: list[list[Step]] = field(default_factory=list)
-    """For each caller those that were taken since he came."""
+    """For each caller, the steps that were taken since he claimed it."""
     tries: int = 0
     why: str = ""
     turned_away: int = 0
-    """How often the loop was."""
+    """How often the loop was turned away."""
     covered: int = 0
-    """How many of those times were before the look that found it as wanted."""
+    """How many of those times were before a look that found the attachment as wanted."""
 
 
 class Claims:
-    """Who claims an attachment sees to it; its steps are told to all who do. Thread-safe.
+    """The claims of all callers; each step is told to all who claim its attachment. Thread-safe.
 
-    A claim is no lock: what is changed is changed under the locks of link and guest,
-    whoever does it. It only says whose patience counts.
+    A claim is no lock: changes are made under the locks of link and guest, whoever makes
+    them. A claim only decides whose patience counts.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._claimed: dict[Key, _Claimed] = {}
         self.on_release: Callable[[Key], None] = lambda key: None
-        """Told of an attachment from which the loop was turned away, and shall look at."""
+        """Called with each attachment that the loop was turned away from and may look at again."""
 
     @contextmanager
     def claim(self, row: Attachment) -> Iterator[list[Step]]:
-        """See to *row* oneself. The steps are all that are taken meanwhile, whoever takes them."""
+        """Claim *row*. The list gets all steps that are taken meanwhile, whoever takes them."""
         steps: list[Step] = []
         with self._guard:
             known = self._claimed.setdefault(row.key, _Claimed(row.want, time.monotonic()))
@@ -62,7 +62,7 @@ class Claims:
                 self.on_release(row.key)
 
     def turns_away(self, key: Key) -> bool:
-        """Whether the loop must leave it alone; then it is told when that is over."""
+        """Whether the loop must leave *key* alone; :attr:`on_release` tells when that is over."""
         with self._guard:
             known = self._claimed.get(key)
             if known is not None:
@@ -70,13 +70,16 @@ class Claims:
             return known is not None
 
     def turned_away(self, key: Key) -> int:
-        """How often the loop was, up to now."""
+        """How often the loop was turned away from *key* up to now."""
         with self._guard:
             known = self._claimed.get(key)
             return known.turned_away if known else 0
 
     def took(self, key: Key, step: Step) -> None:
-        """Tell all who drive it of a step. A guest that is asked again to let go is one step."""
+        """Tell all who claim *key* of a step.
+
+        The same step again (a guest asked twice) counts once.
+        """
         with self._guard:
             if known := self._claimed.get(key):
                 for steps in known.steps:
@@ -84,19 +87,19 @@ class Claims:
                         steps.append(step)
 
     def waits(self, key: Key, tries: int, why: str) -> None:
-        """Tell for what it waits."""
+        """Note why *key* waits, and after how many tries."""
         with self._guard:
             if known := self._claimed.get(key):
                 known.tries, known.why = tries, why
 
     def as_wanted(self, key: Key, turned_away: int) -> None:
-        """A look that began when the loop had been *turned_away* so often found it as wanted."""
+        """Note that *key* is as wanted, by a look that began after so many times *turned_away*."""
         with self._guard:
             if known := self._claimed.get(key):
                 known.covered = max(known.covered, turned_away)
 
     def pending(self) -> list[Pending]:
-        """What callers drive: each is under way."""
+        """What is claimed; each is under way."""
         with self._guard:
             now = time.monotonic()
             return [

@@ -20,23 +20,23 @@ from moorline.model import (
 
 
 def own_disk(row: Attachment, disks: Mapping[VolumeId, Disk]) -> Disk:
-    """The one of its guest's marked disks that we plugged for *row*, or adopted."""
+    """The disk that we plugged for *row*, or adopted; of *disks*, the marked ones of its guest."""
     return NO_DISK if is_somebody_elses(row) else disks.get(row.key.volume, NO_DISK)
 
 
 def is_somebody_elses(row: Attachment) -> bool:
-    """Whether a disk that bears its mark is none of ours: only its link was ever wanted."""
+    """Whether a disk that bears the mark of *row* is not ours: only the link was ever wanted."""
     return row.hands_off or row.link_only
 
 
 def path_of(link: Link) -> str:
-    """Of the volume alone, where its link tells it; else ''."""
+    """The path of the one volume, if its link tells it; else ''."""
     source = link.source if isinstance(link, Linked) else None
     return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
 
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
-    """Say why *disk* is not the volume that *link* leads to, as it is wanted; mostly ''."""
+    """Why *disk* is not the volume that *link* leads to, plugged as *row* wants it; '': it is."""
     if disk.stale:
         return disk.stale
     there = path_of(link)
@@ -58,7 +58,7 @@ def snapshot(there: str, disk: Disk) -> bool | None:
 
 
 def over(seen: Seen) -> str:
-    """Say why a disk above its volume must stay."""
+    """Why the disk of an external snapshot above the volume must stay plugged."""
     if seen.snapshot is None:
         return (
             f"the guest's disk of this volume is {seen.disk.source}, and it cannot be told whether"
@@ -72,7 +72,7 @@ def over(seen: Seen) -> str:
 
 
 def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
-    """The command that writes a snapshot back into its volume, while the guest runs."""
+    """The command that merges a snapshot into its volume while the guest runs."""
     disk = seen.disk
     if not seen.snapshot or not disk.beneath:
         return ("virsh", "domblklist", "--details", row.guest_name)
@@ -84,9 +84,9 @@ def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
 
 
 def _otherwise(use: Use, form: str, options: DiskOptions) -> str:
-    """Say how a disk is plugged otherwise than it is wanted. What is not told agrees."""
+    """How a disk is plugged otherwise than it is wanted; ''. What the disk does not tell agrees."""
     if form and use.format and use.format != form:
-        # Read as another format, its data is garbage, or names files that it should not.
+        # A raw image read as qcow2 could name any file of the host; qcow2 as raw is garbage.
         return f"the guest's disk of this volume is {use.format}, not {form}"
     if options.readonly and not use.readonly:
         return "the guest's disk of this volume can be written to, and it is wanted read-only"

@@ -1,4 +1,4 @@
-"""Pass after pass until an attachment is as wanted, must wait, or the deadline is over."""
+"""Takes pass after pass until an attachment is as wanted, must wait, or the deadline is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from moorline.ports.results import Trouble
 
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
 _TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH})
-"""With no more to do for a link, a new connection can be verified."""
+"""Steps at which a candidate's link is ready, so that its connection can be verified."""
 _WORDS = {
     Step.CONNECT: "connecting",
     Step.ATTACH: "attaching",
@@ -42,29 +42,29 @@ _WITHDRAWAL_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Attempt:
-    """What somebody drives one attachment with. Only its pace is remembered here."""
+    """One caller's (or the loop's) work on one attachment. Only its pace is remembered here."""
 
     key: Key
     row: Attachment | None = None
-    """None: whatever is recorded."""
+    """The attachment to serve; None: whatever is recorded as *key*."""
     patience: Patience | None = None
     progress: Progress = no_progress
     link_only: bool = False
     candidate: bool = False
-    """It is not recorded: another one stands in its place."""
+    """*row* is not recorded: another attachment is, in its place."""
     loop: bool = False
-    """It is a turn of the loop's, which waits for no lock and gives way to callers."""
+    """It is a turn of the loop, which waits for no lock and gives way to callers."""
     told: str = ""
     """The trouble that was noted last."""
     taken: list[Step] = field(default_factory=list)
     trying: Step = Step.NOTHING
     begun: Step = Step.NOTHING
-    """In the pass under way."""
+    """The step that the pass under way began."""
 
     def about_to(self, step: Step) -> None:
         again, self.trying, self.begun = step is self.trying, step, step
         if self.row is not None and step in _WORDS and not again:
-            self.progress(f"{_WORDS[step]} volume {self.key.volume}")  # again: its pause is told
+            self.progress(f"{_WORDS[step]} volume {self.key.volume}")  # again: told as a pause
 
     def lock_timeout(self) -> float:
         """Seconds."""
@@ -80,9 +80,10 @@ class _Attempt:
 
 @contextmanager
 def nothing_recorded() -> Iterator[None]:
-    """What cannot be told in here changed nothing: say so, as "failed" promises an attachment.
+    """For code that runs before an attachment is recorded: an error in it changed nothing.
 
-    Raises Unavailable instead of Uncertain, and of Failed but for Busy and Conflict.
+    Raises Unavailable in place of Uncertain and Failed (but not of Busy and Conflict), because
+    those promise that the attachment is kept.
     """
     try:
         yield
@@ -95,7 +96,9 @@ def nothing_recorded() -> Iterator[None]:
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Raise Failed instead of Unavailable, which would say that no attachment stands."""
+    """For code that runs once an attachment is recorded: raise Failed in place of Unavailable.
+
+    Unavailable would say that nothing was recorded."""
     try:
         yield
     except Unavailable as e:
@@ -104,7 +107,7 @@ def recorded() -> Iterator[None]:
 
 @contextmanager
 def done_before(what: str) -> Iterator[None]:
-    """Raise Uncertain for whatever fails in here: *what* was done before."""
+    """For code that runs after *what* was done: raise Uncertain for each error in it."""
     try:
         yield
     except MoorlineError as e:
@@ -115,7 +118,7 @@ def done_before(what: str) -> Iterator[None]:
 class Driver:
     """Drives the reconciler, for callers that wait and for the loop. Thread-safe.
 
-    *clock*: what the time is for people; nothing is decided by it.
+    *clock*: the wall clock, for the time of troubles that people read; nothing is decided by it.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class Driver:
     def claim(self, row: Attachment) -> AbstractContextManager[list[Step]]:
         """Keep the loop from *row*, from before it is recorded until the call is over.
 
-        The list gets all steps that are taken meanwhile, whoever takes them.
+        The list that it yields gets all steps that are taken meanwhile, whoever takes them.
         """
         return self._claims.claim(row)
 
@@ -145,12 +148,12 @@ class Driver:
         *,
         persistent: bool = True,
     ) -> tuple[list[Step], Pass]:
-        """Take steps until *row* is as wanted; return those taken meanwhile and the last pass.
+        """Take steps until *row* is as wanted; return the steps and the last pass.
 
-        Raises Refused and NotOurs at once, Failed and Uncertain when the *deadline*
-        is over; not *persistent*: Failed also where the same step of an attachment
-        that comes has failed again and again for some seconds.
-        The attachment stands in each case, its trouble noted.
+        Raises Refused and NotOurs at once, Failed and Uncertain when the *deadline* is over. If
+        not *persistent*, raises Failed also when the same step of an attachment that is to come
+        failed :data:`~moorline.core.patience.REPEATED_FAILURES` times. The attachment stays
+        recorded in each case, with its trouble.
         """
         attempt = self._attempt(row, deadline, progress, persistent=persistent)
         with recorded(), self.claim(row) as steps:
@@ -180,10 +183,10 @@ class Driver:
     ) -> Attachment:
         """Write *attachment* in the place of *before*; return it as it is recorded.
 
-        Where *before* stands and has another connection, that one stays until the
-        new one has linked the volume, its image was verified, and it agrees with the
-        disk that is plugged: a connection that does not work would lose the one that
-        does. Raises as :meth:`settle`, with *before* recorded as it was.
+        If *before* is wanted with another connection, that one stays recorded until the new
+        one has linked the volume, its image was verified, and it agrees with the disk that is
+        plugged: a connection that does not work must not replace one that does. Raises as
+        :meth:`settle`; *before* is recorded as it was then.
         """
         if attachment == before:
             return before
@@ -194,23 +197,23 @@ class Driver:
         return self._records.put(attachment)
 
     def withdraw(self, row: Attachment, before: Attachment | None) -> None:
-        """Put a refused attachment back to what was *before* it: it leaves nothing behind."""
+        """Undo a refused attachment: what was *before* it is recorded again (None: nothing)."""
         row = replace(before, revision=row.revision) if before else gone(row)
-        with suppress(MoorlineError):  # the refusal is what the caller must hear; `show` has this
+        with suppress(MoorlineError):  # the caller is told the refusal; this error is in `show`
             self.settle(self._records.put(row), Deadline(_WITHDRAWAL_SECONDS))
 
     def push(self, row: Attachment, progress: Progress = no_progress) -> Pass | Wait:
-        """Take steps as far as they go without waiting; trouble is noted and returned."""
+        """Take steps until one would have to wait; trouble is noted and returned."""
         return self._drive(_Attempt(row.key, row, progress=progress))
 
     def turn(
         self, key: Key, told: str, stopping: Callable[[], bool] = lambda: False
     ) -> Pass | Wait:
-        """Push what is recorded as *key*, for the loop; *told*: the trouble that it had before.
+        """Push the attachment that is recorded as *key*, for the loop; *told*: its last trouble.
 
-        Never waits for a lock. A wait without a reason: a caller came who claims it, or
-        somebody is *stopping*. Where the hypervisor cannot be asked the link is made all the
-        same, so that it is there when the guest starts.
+        Never waits for a lock. Returns a Wait without a reason if a caller claims the attachment
+        or *stopping* says so. If the hypervisor cannot be asked, the link is made all the same,
+        so that it is there when the guest starts.
         """
         attempt = _Attempt(key, loop=True, told=told)
         came = self._drive(attempt, lambda: stopping() or self._claims.turns_away(key))
@@ -228,27 +231,27 @@ class Driver:
         *,
         persistent: bool = True,
     ) -> _Attempt:
-        # What goes is waited for: who gives up on it would leave it half done.
+        # A detach is tried until the deadline: given up earlier, it would be left half done.
         persistent = persistent or row.want is Level.ABSENT
         patience = Patience(deadline, progress, persistent=persistent)
         return _Attempt(row.key, row, patience, progress)
 
     def _drive_to_the_end(self, attempt: _Attempt) -> Pass:
-        """Raises what became of it if it is not as wanted at the end."""
+        """Return the last pass; raise why it is not as wanted if it is not."""
         came = self._drive(attempt)
         if isinstance(came, Wait):
             raise _given_up(attempt, came) from came.error
         return came
 
     def _drive(self, attempt: _Attempt, leave: Callable[[], bool] = lambda: False) -> Pass | Wait:
-        """*leave*: whether to go no further, asked after each step."""
+        """Drive *attempt*; *leave*, asked after each step: whether to stop there."""
         came = drive(partial(self._once, attempt, leave), attempt.patience)
         if isinstance(came, Wait) and came.step is Step.WAIT:
-            self._note(attempt, came)  # a wait is no trouble before it is given up
+            self._note(attempt, came)  # waiting is noted as trouble only when the wait is given up
         return came
 
     def _once(self, attempt: _Attempt, leave: Callable[[], bool]) -> Pass | Wait | None:
-        """Take one pass."""
+        """Take one pass; None: it took a step, and another pass is needed."""
         turned_away = self._claims.turned_away(attempt.key)
         attempt.begun = Step.NOTHING
         try:
@@ -278,7 +281,7 @@ class Driver:
         return self._reconciler.advance(attempt.key, attempt.about_to, timeout)
 
     def _came_of(self, attempt: _Attempt, done: Pass, turned_away: int) -> Pass | Wait | None:
-        """None: a step was taken, and there are more."""
+        """What *done* means for the attempt; None: it took a step, and another pass is needed."""
         step = done.step
         if done.row is None or step in (_TRIED if attempt.candidate else _DONE):
             self._finish(attempt, done, turned_away)
@@ -292,7 +295,7 @@ class Driver:
         self._took(attempt, step)
         if not again:
             return None
-        # Asked for a second time, it needs more than asking.
+        # The step was taken before and is needed again: it did not have its effect yet.
         why = "the guest has not let go of the disk yet"
         if step is not Step.DETACH:
             why = f"there is nothing to be seen of what was done ({step.value})"
@@ -308,7 +311,7 @@ class Driver:
         if done.step is Step.FORGET:
             self._took(attempt, done.step)
         elif done.row is not None:
-            with suppress(MoorlineError):  # a full disk, say: a sweep clears it later
+            with suppress(MoorlineError):  # such as a full disk: a sweep clears the trouble later
                 self._records.note(done.row, None)
         self._claims.as_wanted(attempt.key, turned_away)
 
@@ -319,21 +322,21 @@ class Driver:
                 self._reconciler.connect(row, attempt.about_to, attempt.lock_timeout())
 
     def _note(self, attempt: _Attempt, wait: Wait) -> None:
-        """Write down what went wrong, for `show`, unless it is what was said last."""
+        """Record what went wrong, for `show`, unless it is what was recorded last."""
         error = wait.error or Uncertain(wait.why)
-        # The attachment that stands has no trouble of a candidate's; a lock is soon free.
+        # A candidate's trouble is not that of the recorded attachment; a lock is soon free.
         if attempt.candidate or isinstance(error, Busy) or str(error) == attempt.told:
             return
         attempt.told = str(error)
         step = wait.step.value if wait.step in (Step.WAIT, Step.PARK) else ""
         trouble = Trouble(step, error.kind, str(error), self._clock())
-        with suppress(MoorlineError):  # the error itself matters more than a note of it
+        with suppress(MoorlineError):  # the error itself matters more than its record
             if (row := attempt.row or self._records.get(attempt.key)) is not None:
                 self._records.note(row, trouble)
 
 
 def _given_up(attempt: _Attempt, wait: Wait) -> MoorlineError:
-    """What a caller is told."""
+    """The error that a caller gets for an attempt that ended in *wait*."""
     error, row = wait.error, attempt.row
     assert row is not None, "only the loop has none, and it waits"
     if isinstance(error, Refused | NotOurs):
@@ -359,5 +362,5 @@ def _unfinished(attempt: _Attempt, row: Attachment, why: str) -> str:
 
 
 def gone(row: Attachment) -> Attachment:
-    """The attachment as it was when it was dropped."""
+    """*row* as an attachment that is to be absent."""
     return replace(row, want=Level.ABSENT)

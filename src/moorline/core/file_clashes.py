@@ -1,4 +1,4 @@
-"""Who else has the file that a guest is about to be given, whatever it is called there."""
+"""Clashes over files: finds who else has the file that a guest is about to get, by any name."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from moorline.ports import FileId, FilesOf, Host, Images, Mount
 from moorline.ports.mount import MountsByPath
 
 AT_ONCE = 64
-"""Images that one look is asked for: it has a deadline for all of them."""
+"""Images in one look at a share, which has one deadline for all of them."""
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
 
 
 @dataclass(frozen=True, slots=True)
 class _Theirs:
-    """A file that somebody else has."""
+    """A file that another guest or another attachment has."""
 
     use: Use
     who: str
     disk: bool = True
-    """Not just a path that a guest names."""
+    """False: it is only a path in the guest's definition, such as a kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _File:
     use: Use
     mount: Mount | None
     beneath: bool = False
-    """It is a backing file, which the image's use has the name of."""
+    """It is a backing file of the image that *use* names."""
 
 
 class FileClashes:
@@ -63,14 +63,14 @@ class FileClashes:
     def __init__(self, host: Host | None = None) -> None:
         self._host = host
         self._known: Mapping[GuestId, Guest] = {}
-        """Each guest as it was when it could last be looked at."""
+        """Each guest as it was when it was last readable."""
 
     def refuse_others(self, row: Attachment, source: DiskSource, survey: Survey) -> None:
         """Raise Refused if somebody else has a file of *source*, Uncertain if it cannot be told.
 
-        What cannot be looked at is in use if its file system can be the volume's own: a
-        share of somebody else that hangs holds up nobody. May block for a look's deadline
-        for each share that has hung just now. *survey*: a look that was made for this.
+        A path that cannot be looked at counts as in use if it may lie on the volume's own file
+        system; an unrelated share that hangs delays nobody. May block for a look's deadline for
+        each share that began to hang just now. *survey* must have been made for this call.
         """
         if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
             return
@@ -78,7 +78,7 @@ class FileClashes:
         mine = Use(str(source.path), form, row.options.readonly, row.options.shared)
         theirs = list(self._theirs(row, survey))
         uses = [each for each in theirs if each.disk]
-        told = set()  # whose use of it is known, and fits
+        told = set()  # the users whose way to use the file is known, and compatible
         names = {mine.path}
         for other in uses:
             if other.use.path == mine.path:
@@ -101,9 +101,9 @@ class FileClashes:
                 yield from _of_attachment(other, survey.links)
 
     def _guests(self, survey: Survey) -> Sequence[Guest]:
-        """A guest that hangs, or that is broken, must not hold up all others.
+        """All guests. Of one that hangs or is unreadable, what it was last seen to have counts.
 
-        What it had is in use still, and what we gave it since is wanted.
+        So one such guest does not stop all others. What we gave it since is among the attachments.
         """
         try:
             now = survey.guests
@@ -122,7 +122,10 @@ class FileClashes:
         told: set[str],
         names: set[str],
     ) -> None:
-        """Compare files, not names. Tells who has one and fits, and what the files are called."""
+        """Compare files by identity.
+
+        Adds compatible users to *told*, the files' paths to *names*.
+        """
         table = MountsByPath(host.mounts())
         named: defaultdict[Mount | None, list[_Theirs]] = defaultdict(list)
         for each in theirs:
@@ -161,7 +164,7 @@ class _Comparison:
         """Look at what lies on one mount. Raises Refused, Uncertain."""
         near = self._may_lie_on(mount)
         if not near and mount is not None and _may_hang(mount):
-            return  # only a symlink could lead from there to the file: QEMU's lock is left
+            return  # only a symlink there could lead to the file: QEMU's lock guards that
         while others:
             asked, others = _split(others, AT_ONCE)
             inodes = {file.id.inode for file in self._files}
@@ -225,27 +228,27 @@ def _with_what_it_had(guest: Guest, known: Mapping[GuestId, Guest]) -> Guest:
 
 
 def _of_guest(guest: Guest, row: Attachment) -> Iterator[_Theirs]:
-    """What *guest* has, but for the disk that is the volume's own."""
+    """The files of *guest*, but for the disk of the volume itself."""
     own = guest.id == row.key.guest
     if own and (row.hands_off or not guest.uses):
-        return  # its owner plugs it, or the hypervisor does not tell what is whose
+        return  # its owner plugs it, or the hypervisor does not say which disk is which volume
     for use in guest.uses:
         if not (own and use.volume == row.key.volume):
             yield _Theirs(use, guest.name)
     told = {use.path for use in guest.uses}
     same = guest.disks.get(row.key.volume)
     if same is not None and row.options.shared:
-        told.add(same.source)  # both attachments say so, or this one would not have been made
+        told.add(same.source)  # both attachments are shared: else this one would have been refused
     for path in frozenset() if own else guest.paths - told:
         yield _Theirs(Use(path, ""), guest.name, disk=False)
 
 
 def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
-    """The file of a volume that is linked, and no disk yet."""
+    """The file of a volume that is linked and is not a disk yet."""
     try:
         link = links.inspect(other)
     except MoorlineError:
-        return  # it cannot be plugged before that is mended, and then it is looked at
+        return  # it cannot be plugged before its link works, and it is compared then
     source = link.source if isinstance(link, Linked) else None
     if isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
         form = source.format if isinstance(source, ImageFile) else "raw"
@@ -254,7 +257,10 @@ def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
 
 
 def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
-    """Raise Refused unless both may have it. *beneath*: it is this backing file of *mine*."""
+    """Raise Refused unless both only read the file, or share it.
+
+    *beneath*: the backing file it is.
+    """
     if (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared):
         return
     raise Refused(
@@ -275,7 +281,8 @@ def _same(mine: _File, theirs: FileId, table: MountsByPath) -> bool:
         return True
     if mine.id.filesystem and mine.id.filesystem == theirs.filesystem:
         return True
-    # Two mounts of one share by two names of its server: nothing tells but what they show.
+    # One share may be mounted twice, by two names of its server. The kernel does not tell that,
+    # so the same inode at the same path within both counts as the same file.
     mount = table.covering(theirs.path)
     if not mine.mount or not mount or not _may_be_same(mine.mount, mount):
         return False
@@ -283,10 +290,10 @@ def _same(mine: _File, theirs: FileId, table: MountsByPath) -> bool:
 
 
 def _may_be_same(one: Mount | None, other: Mount | None) -> bool:
-    """Whether two mounts can be of one file system. The mount table alone is asked.
+    """Whether two mounts may be of one file system, by the mount table alone.
 
-    One with a device is known by that. Others (network, FUSE) have a number for each
-    mount: of one type, and with no part of their names in common, they are two.
+    A file system on a device is known by the device. Network and FUSE mounts have a number
+    each: two of the same type are distinct only if their sources have no part in common.
     """
     if one is None or other is None or one.device == other.device:
         return True

@@ -1,4 +1,4 @@
-"""What is left of an attachment that is to be forgotten."""
+"""What is left on the host of an attachment that is to be forgotten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from moorline.ports import Mount
 def leftovers(row: Attachment, disks: Mapping[VolumeId, Disk], mounts: Sequence[Mount]) -> Seen:
     """Look at what is left where *row* was connected, without its back end.
 
-    For a connection that can no longer be read, or options that now put its link elsewhere.
+    For a connection that can no longer be parsed, or options that put its link elsewhere now.
     """
     mounted = any(mount.target == row.link for mount in mounts)
     # A node of /dev is on the host itself, and never hangs.

@@ -1,4 +1,4 @@
-"""The links of attachments, by their back ends."""
+"""Finds the back end and the parsed connection of an attachment, and looks at its link."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _MOST_PARSED = 4096
 
 
 class Links:
-    """Tells how an attachment's link is. Safe to use from as many threads as *backends*."""
+    """The links of attachments. As safe to use from several threads as *backends* are."""
 
     def __init__(self, backends: Backends) -> None:
         self.backends = backends
         self._read: dict[Key, tuple[Attachment, Any]] = {}
         self._parsed: dict[Key, tuple[Attachment, Any]] = {}
-        """Connections that were read and parsed already: the same attachment reads the same."""
+        """Connections that were parsed already: the same attachment always parses to the same."""
 
     def by(self, backends: Backends) -> Links:
-        """The same links, asked of other instances of the same back ends."""
+        """The same, but asking other instances of the same back ends."""
         same = Links(backends)
         same._read, same._parsed = self._read, self._parsed
         return same
@@ -46,7 +46,7 @@ class Links:
         return backend, _once(self._parsed, row, lambda: _placed(row, backend, read))
 
     def read(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
-        """As :meth:`parsed`, but it may name another link now than the attachment has."""
+        """As :meth:`parsed`, but the connection may lead to another link than that of *row*."""
         backend = self.backend(row.backend)
         return backend, _once(self._read, row, lambda: backend.parse(row.connection.reveal()))
 
@@ -54,7 +54,7 @@ class Links:
 def _once(
     known: dict[Key, tuple[Attachment, Any]], row: Attachment, make: Callable[[], Any]
 ) -> Any:
-    """What was made of *row* before, or what is made now."""
+    """The result of *make* for *row*, remembered from an earlier call if there was one."""
     found = known.get(row.key)
     if found is None or found[0] is not row:
         if len(known) >= _MOST_PARSED:
@@ -67,8 +67,9 @@ def _placed(row: Attachment, backend: StorageBackend[Any], connection: Any) -> A
     if (now := backend.link_name(connection)) == row.link:
         return connection
     if isinstance(backend, Placing):
-        # The attachment says where it is; the options, where new ones come. Served under the new
-        # name, the link under the old one would leak, and its guests name the old path.
+        # The attachment says where its link is; the options, where new links come. If it were
+        # served under its new name, the link under the old one would leak, and guests name the old
+        # path.
         return backend.at(connection, row.link)
     raise Refused(
         f"volume {row.key.volume} was connected at {row.link},"

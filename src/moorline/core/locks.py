@@ -1,4 +1,4 @@
-"""Who may work on a link or a guest now."""
+"""Locks by name: one worker at a time for each link and each guest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from moorline.errors import Busy
 class Locks:
     """One worker at a time for each name; other names are not delayed.
 
-    A lock whose worker is stuck turns others away after *patience* seconds
-    instead of collecting them.
+    Whoever waits for a lock is turned away after *patience* seconds, so that a stuck worker
+    does not collect threads.
     """
 
     def __init__(self, patience: float = 30.0) -> None:
@@ -23,9 +23,8 @@ class Locks:
 
     @contextmanager
     def hold(self, name: str, timeout: float | None = None) -> Iterator[None]:
-        """Be the one worker on *name*. Blocks for *timeout* seconds at most, then raises Busy.
-
-        None: the patience. 0: for somebody who rather comes back later.
+        """Hold the lock *name*. Blocks for *timeout* seconds at most (None: the patience), then
+        raises Busy. 0 does not block at all.
         """
         timeout = self._patience if timeout is None else timeout
         with self._guard:

@@ -1,4 +1,4 @@
-"""Which volume or guest a person means, who types a name, an id, or the beginning of an id."""
+"""Finds the volume or guest that a person means by a name, an id, or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from moorline.model import Guest, GuestName, VolumeId, is_uuid
 from moorline.ports import Hypervisor
 
 SHORTEST = 4
-"""Characters that the beginning of an id has at least."""
+"""Characters that the beginning of an id must have."""
 SHORTEST_GUEST = 8
-"""Of a guest's id: with fewer, a guest's name (db01) may well be the beginning of another's id."""
+"""As :data:`SHORTEST`, for a guest's id: a short name (db01) may begin another guest's id."""
 BY_ID = (
     "moorline list; a volume goes by its id, or the beginning of that"
     f" ({SHORTEST} characters or more)"
@@ -25,12 +25,15 @@ BY_ID_OR_DEVICE = f"{BY_ID}, or by its device in the guest"
 
 
 def is_whole(text: str) -> bool:
-    """Whether *text* can be nothing but a whole id: what it names may be gone, not mistyped."""
+    """Whether *text* is a whole UUID: if nothing has it, the volume is gone, not mistyped."""
     return is_uuid(text.lower())
 
 
 def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
-    """The one of *ids* that *text* is or begins. Raises Refused if it begins several."""
+    """The one of *ids* that *text* equals or begins; None: none.
+
+    Raises Refused if it begins several.
+    """
     among, folded = set(ids), text.casefold()
     ways: list[Callable[[VolumeId], bool]] = [
         lambda id: id == text,
@@ -53,9 +56,9 @@ def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
 
 
 def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:
-    """The guest of that name or id, or whose id begins so.
+    """The guest whose name or id *text* is, or whose id begins with it.
 
-    Raises NotFound with what was perhaps meant, Refused (it can be several),
+    Raises NotFound (its hint names guests with similar names), Refused (several guests fit),
     Unavailable, Uncertain.
     """
     try:
@@ -64,7 +67,7 @@ def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:
         try:
             guests = hypervisor.survey()
         except MoorlineError:
-            raise e from None  # that it is not there was told all the same
+            raise e from None  # NotFound is true all the same
         if found := _begun(text, guests):
             return GuestName(found.id, found.name)
         names = {guest.name.casefold(): guest.name for guest in guests}

@@ -1,4 +1,4 @@
-"""Whose a state directory is: recorded at first use, so that nobody else's is taken for ours."""
+"""The owner of a state directory (host, machine, hypervisor), recorded at first use and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWNER = "/moorline/owner"
 _ROOT = "/moorline/"
 _DESIRED = "desired"
 _AT_ONCE = 40
-"""Entries that are moved by one commit; each is two of the 100 operations that it may have."""
+"""Entries that one commit moves: each takes two of the 100 operations that a commit may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,15 @@ class Identity(Result):
     hypervisor: str
     """The driver, and where it is, without what only says how to get there."""
     uuid: str = ""
-    """The hypervisor's own; '' if it has none, or was not met yet, and then not compared."""
+    """The hypervisor's own id; '' if it has none, or was not met yet, and then not compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership(Result):
-    """What was recorded, what is so now, and what was done about it."""
+    """The recorded owner, the present one, and what was done about the difference."""
 
     recorded: Identity | None
-    """None: nobody has owned it yet."""
+    """None: none is recorded yet."""
     now: Identity
     attachments: int
     steps: list[str]
@@ -47,22 +47,22 @@ class Ownership(Result):
 
 
 class Owner:
-    """Keeps a state directory for the host that it was made on."""
+    """Records and checks which host, machine and hypervisor a state directory belongs to."""
 
     def __init__(self, store: Store, codec: AttachmentCodec) -> None:
         self._store = store
         self._codec = codec
 
     def recorded(self) -> Identity | None:
-        """Whose the state is. None: it was never said."""
+        """The recorded owner; None: none is recorded."""
         entry = self._store.get(OWNER)
         return _identity(entry) if entry else None
 
     def check(self, now: Identity, *, own: bool) -> None:
-        """Refuse a state that is another's; with *own*, record whose it is if nobody's.
+        """Refuse a state of another owner; with *own*, record the owner if none is.
 
-        A state of before this was recorded is taken for ours, unless all that it has is
-        another host's. Raises Refused.
+        A state that is older than this record is taken for ours, unless it has only attachments
+        of another host. Raises Refused.
         """
         entry = self._store.get(OWNER)
         if name := _renaming(entry):
@@ -79,9 +79,10 @@ class Owner:
             self._put(entry, bound)
 
     def met(self, uuid: str, *, own: bool) -> None:
-        """Refuse a hypervisor that is another than the state's; with *own*, record the first.
+        """Refuse a hypervisor whose *uuid* is not the recorded one; with *own*, record the first.
 
-        It is met when it is first asked something, which may be long after :meth:`check`.
+        The id is known when the hypervisor is first asked something, which may be long after
+        :meth:`check`.
         Raises Refused, Unavailable.
         """
         entry = self._store.get(OWNER)
@@ -97,11 +98,11 @@ class Owner:
         if own and not known.uuid:
             try:
                 self._put(entry, replace(known, uuid=uuid))
-            except Conflict:  # another thread met it, too
+            except Conflict:  # another thread recorded it at the same time
                 self.met(uuid, own=own)
 
     def tell(self, now: Identity) -> Ownership:
-        """Say whose the state is, and whether it is to be bound anew."""
+        """Report the recorded and the present owner, and whether the state must be rebound."""
         before = self.recorded()
         if before is not None:
             now = replace(now, uuid=before.uuid)
@@ -109,9 +110,9 @@ class Owner:
         return Ownership(before, now, sum(self._hosts().values()), steps)
 
     def rename(self, name: str, now: Identity, *, dry_run: bool) -> Ownership:
-        """Let all that is recorded be the host *name*'s. Raises Refused (it has records of both).
+        """Move all records to the host *name*. Raises Refused (there are records of both).
 
-        Interrupted, the state is refused until this is repeated.
+        If it is interrupted, :meth:`check` refuses the state until it is repeated.
         """
         if not name or any(not c.isprintable() or c.isspace() for c in name):
             raise Refused(f"{name!r} is no name for a host")
@@ -135,9 +136,9 @@ class Owner:
         return replace(told, steps=["rename"])
 
     def rebind(self, now: Identity, *, dry_run: bool) -> Ownership:
-        """Let the state belong to this machine and hypervisor; its host's name stays.
+        """Make this machine and hypervisor the owner; the host's name stays.
 
-        The hypervisor's own id is recorded when it is next met.
+        The hypervisor's own id is recorded when it is next asked something.
         """
         entry = self._store.get(OWNER)
         before = _identity(entry) if entry else None
@@ -149,7 +150,7 @@ class Owner:
         return Ownership(before, now, sum(self._hosts().values()), steps)
 
     def host(self) -> str:
-        """The name of the host that the state belongs to, as far as it says; ''."""
+        """The name of the host that the state belongs to; '' if it does not say."""
         known = self.recorded()
         return known.host if known else next(iter(self._hosts()), "")
 
@@ -176,7 +177,7 @@ class Owner:
         kind, _, rest = entry.key.removeprefix(_ROOT).partition("/")
         at = f"{_ROOT}{kind}/{quote(host, safe='')}/{rest.partition('/')[2]}"
         value = entry.value
-        if kind == _DESIRED:  # its connection is sealed for the place where it is
+        if kind == _DESIRED:  # its connection is sealed with the key of the entry
             row = self._codec.decode(entry)
             value = self._codec.encode(at, replace(row, key=Key(host, *row.key[1:])))
         yield Put(at, value)
@@ -194,7 +195,7 @@ def _identity(entry: Entry) -> Identity:
 
 
 def _renaming(entry: Entry | None) -> str:
-    """The name that it was to get when that was interrupted; ''."""
+    """The new name, if a rename was interrupted; else ''."""
     return str(json.loads(entry.value).get("renaming", "")) if entry else ""
 
 

@@ -1,4 +1,4 @@
-"""How long to wait before trying again, and what waits. Only pace is told here, never truth."""
+"""When to try again, and what waits for that. It affects timing only, no decision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moorline.model import Key, Level
 
 REFUSED_PAUSE_SECONDS, LONGEST_REFUSED_PAUSE_SECONDS = 15.0, 300.0
-"""Seconds between tries of what was refused: at first, and at most."""
+"""Seconds between two tries of what was refused: at first, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Pending:
     why: str
     """Why it waits; '' if it was not tried yet."""
     age: float
-    """Seconds since it was found not to be as wanted."""
+    """Seconds since it was first found not to be as wanted."""
     running: bool
     """Whether a pass for it is under way."""
 
@@ -32,7 +32,7 @@ class Pending:
 def backoff(tries: int, *, first: float = 0.1, longest: float = 15.0) -> float:
     """Seconds to wait after *tries* failures in a row: doubling, with jitter.
 
-    The jitter keeps many volumes of one sick share from knocking all at once.
+    The jitter keeps the volumes of a share that fails from trying all at the same time.
     """
     delay = min(longest, first * 2.0 ** min(tries, 16))
     return delay * random.uniform(0.5, 1.0)  # noqa: S311 - not for cryptography

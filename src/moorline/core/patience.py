@@ -1,4 +1,4 @@
-"""The one loop that keeps at something, and how long whoever waits keeps at it."""
+"""The one retry loop, and how long a caller goes on in it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from moorline.ports.api import Progress, no_progress
 
 T = TypeVar("T")
 LOCK_TIMEOUT_SECONDS = 30.0
-"""Seconds after which whoever has a lock is taken to be stuck."""
+"""Seconds after which the holder of a lock is taken to be stuck."""
 SHORTEST_LOCK_TIMEOUT_SECONDS = 1.0
-"""Seconds that also who has no time waits for a lock: mostly somebody only looks."""
+"""Seconds to wait for a lock even if the deadline is over: most holders only look, briefly."""
 REPEATED_FAILURES = 5
-"""Failures of one step in a row, after which a caller who said nothing is not kept waiting..."""
+"""How often one step fails in a row before a caller who gave no timeout is told..."""
 REPEATED_FAILURE_SECONDS = 10.0
-"""...if they go on for so many seconds: what is restarted is mostly back by then."""
+"""...if that took at least so many seconds: a service that is restarted is mostly back by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,19 @@ class Wait:
 
     why: str
     error: MoorlineError | None = None
-    """What was met; None: nothing is wrong, it takes its time."""
+    """The error that was met; None: nothing is wrong, it takes its time."""
     step: Step = Step.NOTHING
-    """WAIT, PARK, or the step that was begun; NOTHING: none was."""
+    """WAIT, PARK, or the step that was begun; NOTHING: none was begun."""
     forward: bool = False
     """Whether other steps were taken before."""
     seen: Seen | None = None
-    """None: it could not be looked at, or a step failed."""
+    """What was observed; None: observing failed, or a step did."""
 
 
 class Patience:
-    """One caller's, with one thing. Not for several threads.
+    """How long one caller goes on trying one thing. Not for several threads.
 
-    *persistent*: to the end, however often the same step fails.
+    *persistent*: until the deadline, however often the same step fails.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Patience:
         self._failures = 0
         self._enough = deadline
         self.tries = 0
-        """In a row without a step forward."""
+        """Tries in a row without a step forward."""
 
     def lock_timeout(self) -> float:
-        """Seconds to wait for a lock: not past the deadline, but that somebody only looks."""
+        """Seconds to wait for a lock: until the deadline, and a moment even after it."""
         least = max(SHORTEST_LOCK_TIMEOUT_SECONDS, self._deadline.left())
         return min(LOCK_TIMEOUT_SECONDS, least)
 
@@ -75,10 +75,10 @@ class Patience:
         self.tries = self._failures = 0
 
     def again(self, wait: Wait) -> bool:
-        """Sleep until it is worth trying again; False: it is not, or the time is over."""
+        """Sleep until it is worth trying again; False: it is not, or no time is left."""
         if isinstance(wait.error, Refused | NotOurs):
             return False
-        # A guest is asked again about once a second; what failed is left in peace longer.
+        # A guest is asked again about once a second; after a failure the pause is longer.
         delay = backoff(self.tries) if wait.error else backoff(self.tries, longest=1.0)
         self.tries += 1
         if delay >= self._deadline.left() or self._fails_alike(wait, delay):
@@ -88,10 +88,10 @@ class Patience:
         return True
 
     def _fails_alike(self, wait: Wait, delay: float) -> bool:
-        """Whether the same step fails again and again, and trying after *delay* will not help.
+        """Whether the same step failed so often that trying again after *delay* will not help.
 
-        Clients' exit codes and words are not known well enough to tell what can come
-        true later from what cannot; how often it fails can be counted.
+        Vendors document their clients' exit codes and messages too little to tell a failure that
+        passes from one that does not; how often it happens can be counted.
         """
         error = wait.error
         if not isinstance(error, Failed) or isinstance(error, Busy | Conflict | Unavailable):
@@ -107,10 +107,10 @@ class Patience:
 
 
 def drive(once: Callable[[], T | Wait | None], patience: Patience | None = None) -> T | Wait:
-    """Do *once* until it has a result, or must wait longer than somebody has *patience*.
+    """Call *once* until it has a result, or must wait longer than *patience* allows.
 
-    Whoever has none (the loop, which comes back) is told at once that it must wait.
-    *once* returns None for a step forward. What it raises of ours is a reason to wait.
+    *once* returns None for a step forward; a MoorlineError of it is a reason to wait. Without
+    *patience* (the loop, which comes back later) the first Wait is returned at once.
     """
     while True:
         came: T | Wait | None

@@ -1,4 +1,4 @@
-"""Decide; touch nothing."""
+"""Decides the next step of an attachment from what is wanted and what is seen. Pure."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def _leave(seen: Seen) -> Step:
 
 
 def _renew(link: Broken, held: Held) -> Step:
-    # From what is dead nothing can be taken: guests that start now need it made anew.
+    # No guest loses anything by a dead link's removal, and guests that start now need a new one.
     if link.client is Client.GONE:
         return Step.DISCONNECT
-    # A new client of a server that is away would do no better than the one that is there.
-    # One that was cut off may be writing still what it had taken.
+    # If the server is away, a new client would do no better than the one that lives.
+    # A client that was cut off may still be writing what it has cached.
     if link.client in (Client.ALIVE, Client.CUT_OFF) or held is Held.UNKNOWN:
         return Step.WAIT
     if held is Held.FREE:
@@ -87,7 +87,7 @@ def _renew(link: Broken, held: Held) -> Step:
 
 
 def foresee(want: Level, seen: Seen) -> list[Step]:
-    """List the steps to come if each one does what it should."""
+    """List the steps to come, assuming that each has its effect."""
     steps: list[Step] = []
     while (step := next_step(want, seen)) not in _LAST:
         steps.append(step)

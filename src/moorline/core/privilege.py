@@ -1,4 +1,4 @@
-"""On whose behalf the code that runs acts: not everybody may name this host's own files."""
+"""On whose behalf the current code acts: only root and our own user may name any host file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=True)
 
 @contextmanager
 def acting_for(*, trusted: bool) -> Iterator[None]:
-    """All that is done within is done for somebody; *trusted*: root, or the user that we run as."""
+    """Mark what is done within as asked for by another; *trusted*: root, or the user we run as."""
     token = _TRUSTED.set(trusted)
     try:
         yield
@@ -20,5 +20,5 @@ def acting_for(*, trusted: bool) -> Iterator[None]:
 
 
 def is_trusted() -> bool:
-    """Whether it is root or our own user who asks. A command without an agent acts for those."""
+    """Whether root or our own user asks. A command without an agent always acts for those."""
     return _TRUSTED.get()

@@ -67,13 +67,13 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """A step that was taken, for journals and metrics. Nothing is decided upon it."""
+    """A step that was taken, for the event log and the metrics. No decision depends on it."""
 
     step: Step
     row: Attachment
     seconds: float
     error: MoorlineError | None
-    """None: it was done."""
+    """What the step raised; None: it succeeded."""
 
 
 Report = Callable[[Took], None]
@@ -81,7 +81,7 @@ Report = Callable[[Took], None]
 
 
 def no_report(took: Took) -> None:
-    """The report of somebody who does not want to know."""
+    """A :data:`Report` that does nothing."""
 
 
 class Reconciler:
@@ -111,11 +111,11 @@ class Reconciler:
     def advance(
         self, key: Key, about_to: AboutTo = lambda step: None, timeout: float | None = None
     ) -> Pass:
-        """Take the next step for *key*, and say so first. Raises what the step raises.
+        """Take the next step for *key*; *about_to* is told which before it is taken.
 
         Blocks as long as that step may (a client command's deadline, or the
-        hypervisor's), and for *timeout* seconds for each lock (None: the locks' own);
-        then raises Busy.
+        hypervisor's), and up to *timeout* seconds for each lock (None: the locks' own
+        patience). Raises Busy (a lock was not free in time) and what the step raises.
         """
         with self.with_guest(key.guest, timeout):
             done = self._pass(key, about_to, on_link=False, timeout=timeout)
@@ -131,8 +131,8 @@ class Reconciler:
     ) -> Pass:
         """Take the next step for the link of *row* alone. The hypervisor is not asked.
 
-        For whoever must not ask it (a hook of libvirt's), so a broken link that is not
-        dead is waited for: it cannot be told whether a guest has it open.
+        For a caller that libvirt itself waits for (its hook). Without the hypervisor it cannot be
+        told whether a guest has a broken link open, so only a dead one is made anew.
         """
         with self.with_link(row.link, timeout):
             seen = Seen(self.link(row))
@@ -148,8 +148,8 @@ class Reconciler:
     ) -> Pass:
         """Take the next step for the link of *row*, which is not recorded.
 
-        Its guest is looked at and left alone: the attachment that stands for it does not
-        change. A pass that has nothing to do with the link takes no step.
+        Its guest is looked at and not changed: the attachment that is recorded in its place
+        stays valid. A step that concerns anything but the link is not taken.
         """
         with self.with_link(row.link, timeout):
             return self._serve(row, about_to, on_link=True)
@@ -163,7 +163,7 @@ class Reconciler:
     ) -> Seen:
         """Look at one attachment, or tell what *survey* says of it.
 
-        Without *foresee* it is not asked who needs the link that is to go.
+        *foresee*: also find out who needs the link of an attachment that is to go.
         Raises Refused (the connection or the configuration no longer fits),
         Unavailable or Uncertain (the hypervisor).
         """
@@ -174,7 +174,7 @@ class Reconciler:
         if disks is None and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
-        # A disk goes first, however long its guest takes: until then all guests are left alone.
+        # The disk goes before the link does. Until it has, no other guest needs to be looked at.
         later = row.want is Level.ABSENT and not foresee
         use = Usage(Held.UNKNOWN) if later else self._use(row, link, disk, looked)
         # A disk can be told from its volume's snapshot while the link is not there, too.
@@ -186,7 +186,7 @@ class Reconciler:
         )
 
     def look(self, row: Attachment, survey: Survey) -> Seen | str:
-        """Tell what *survey* says of *row*; text: why it can tell nothing."""
+        """What *survey* says of *row*; a text, if it can say nothing: why."""
         try:
             return self.observe(row, survey)
         except MoorlineError as e:
@@ -195,7 +195,8 @@ class Reconciler:
     def demand_no_snapshot(self, row: Attachment) -> None:
         """Refuse to take away a disk whose guest writes above the volume, if that can be seen.
 
-        What cannot be looked at now is looked at before each step. Raises Refused.
+        If it cannot be seen now, nothing is refused: each pass looks again before its step.
+        Raises Refused.
         """
         try:
             seen = self.observe(row)
@@ -208,25 +209,28 @@ class Reconciler:
             )
 
     def link(self, row: Attachment) -> Link:
-        """Look at the link alone; the hypervisor is not asked. Raises Refused, as observing."""
+        """Look at the link alone; the hypervisor is not asked.
+
+        Raises Refused as :meth:`observe`.
+        """
         return self._links.inspect(row)
 
     def with_guest(
         self, guest: GuestId, timeout: float | None = None
     ) -> AbstractContextManager[None]:
-        """Be the only one who changes *guest*, as in each pass. Raises Busy after *timeout*."""
+        """Hold the lock of *guest*, as each pass does. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"guest {guest}", timeout)
 
     def with_link(
         self, link: LinkName, timeout: float | None = None
     ) -> AbstractContextManager[None]:
-        """Be the only one who changes *link*, as in each pass. Raises Busy after *timeout*."""
+        """Hold the lock of *link*, as each pass does. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"link {link}", timeout)
 
     def verify(self, row: Attachment) -> DiskSource:
-        """Check that its volume may be given to its guest, and return what may be opened.
+        """Check that the volume of *row* may be given to its guest; return what is to be opened.
 
-        Raises as the back end's verify, and Refused if another guest or attachment has its file.
+        Raises as the back end's verify, and Refused if another guest or attachment has the file.
         """
         backend, connection = self._links.parsed(row)
         source = backend.verify(connection)
@@ -247,7 +251,7 @@ class Reconciler:
             yield source
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
-        """Remove what a crash, or a umount by hand, left where no link is: an empty mount point.
+        """Remove the empty mount point that a crash, or an umount by hand, left behind.
 
         Raises as the back end's disconnect.
         """
@@ -255,7 +259,7 @@ class Reconciler:
             self._tidy(row, seen)
 
     def read(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
-        """Its back end and its connection, wherever that is connected. Raises Refused."""
+        """As :meth:`Links.read`. Raises Refused."""
         return self._links.read(row)
 
     def backend(self, kind: str) -> StorageBackend[Any]:
@@ -263,7 +267,7 @@ class Reconciler:
         return self._links.backend(kind)
 
     def _use(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> Usage:
-        """Tell whether the link must stay, if that matters, and which guests hold it.
+        """Whether the link must stay, if that matters for the next step, and which guests hold it.
 
         The volume's own disk does not count: it goes before the link does.
         """
@@ -277,8 +281,9 @@ class Reconciler:
         except MoorlineError as e:
             return Usage(Held.UNKNOWN, unsure=str(e))
         if leaving and row.hands_off:
-            # Forgotten while its own guest still names it, nobody would disconnect it later.
-            # Where another attachment keeps the link, only its own path matters.
+            # If the attachment were forgotten while its own guest still names the link, nobody
+            # would disconnect the link later. Where another attachment keeps it, only the own path
+            # matters.
             others = survey.others(row)
             what = path_of(link) or row.link if others else row.link
             own = usage(what, [guest for guest in guests if guest.id == row.key.guest])
@@ -304,7 +309,7 @@ class Reconciler:
         self, row: Attachment, about_to: AboutTo, *, on_link: bool, timeout: float | None = None
     ) -> Pass:
         seen = self.observe(row, foresee=on_link)
-        # Who needs the link is asked once: under its lock, where that decides.
+        # Finding out who needs the link is costly, so it is done once: under the link's lock.
         free = row.want is Level.ABSENT and not on_link
         step = next_step(row.want, replace(seen, held=Held.FREE) if free else seen)
         if (step in _ON_LINK) is on_link:
@@ -342,7 +347,7 @@ class Reconciler:
 
     def _forget(self, row: Attachment, seen: Seen) -> None:
         self._tidy(row, seen)
-        with suppress(Conflict):  # a newer attachment: the next pass serves it
+        with suppress(Conflict):  # it changed meanwhile: the next pass serves the new one
             self._records.forget(row)
 
     def _tidy(self, row: Attachment, seen: Seen) -> None:

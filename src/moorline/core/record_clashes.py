@@ -1,4 +1,4 @@
-"""What a new attachment may not change of the one that stands, and may not contradict of others."""
+"""Clashes between attachments: of a new one with its own earlier record, or with others'."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _SPOKEN = {"readonly": "read-only", "boot": "the place in the boot order"}
 
 
 def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
-    """Let a repeated attachment raise the level of the one that stands, never lower it."""
+    """The attachment to record: a repeated one can raise the level of *before*, never lower it.
+
+    Raises Refused if it wants anything else to be otherwise than *before*."""
     if before is None:
         return attachment
     attachment = replace(attachment, link_only=before.link_only and attachment.link_only)
@@ -42,7 +44,7 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
 
 
 def refuse_clashes(attachment: Attachment, rows: Sequence[Attachment]) -> None:
-    """One storage has one id, one id has one storage, and one guest that writes."""
+    """Raise Refused unless each storage has one id, each id one storage, and one guest writes."""
     for other in rows:
         same_id = other.key.volume == attachment.key.volume
         same_place = other.place == attachment.place
@@ -62,7 +64,7 @@ def refuse_clashes(attachment: Attachment, rows: Sequence[Attachment]) -> None:
 
 
 def _called(other: Attachment, attachment: Attachment) -> str:
-    """The other's guest. One that was made anew under its name is not the one that had it."""
+    """The name of the other's guest. A guest that was made anew under a name is another guest."""
     if other.guest_name != attachment.guest_name or other.key.guest == attachment.key.guest:
         return other.guest_name
     return f"an earlier guest of the name {other.guest_name} ({other.key.guest})"
@@ -77,7 +79,7 @@ def _detach_first(other: Attachment, attachment: Attachment) -> str:
 
 
 def _differences(before: DiskOptions, now: DiskOptions) -> str:
-    """Each option that is not as it was: ``bus is virtio, not scsi``."""
+    """The options that differ, in words: ``bus is virtio, not scsi``."""
     pairs = [(f.name, getattr(before, f.name), getattr(now, f.name)) for f in fields(before)]
     return ", ".join(
         f"{_SPOKEN.get(name, name)} is {_spoken(old)}, not {_spoken(new)}"

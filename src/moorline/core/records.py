@@ -1,4 +1,4 @@
-"""Attachments in the store: the attachments of this host, and what went wrong with them."""
+"""The attachments of this host in the store, and their troubles."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from moorline.ports.results import Trouble
 from moorline.secret import Secret
 
 Noted = Callable[[Attachment, Trouble], None]
-"""Told of each trouble that is noted. Must neither block nor raise."""
+"""Called with each trouble that is recorded. Must neither block nor raise."""
 
 
 def no_note(attachment: Attachment, trouble: Trouble) -> None:
-    """For whoever does not want to know."""
+    """A :data:`Noted` that does nothing."""
 
 
 class Records:
@@ -34,7 +34,7 @@ class Records:
         self._codec = codec
         self.host = host
         self._decoded: dict[str, Attachment] = {}
-        """What was decoded already: the same revision is the same value."""
+        """Attachments that were decoded already, by key: the same revision is the same value."""
 
     def get(self, key: Key) -> Attachment | None:
         entry = self._store.get(_desired(key))
@@ -53,9 +53,9 @@ class Records:
         return [self._decode(entry) for entry in entries]
 
     def changes(self, stop: threading.Event) -> Iterator[Attachment | None]:
-        """Tell each attachment that is made or changed from now on, until *stop* is set.
+        """Yield each attachment that is made or changed from now on, until *stop* is set.
 
-        None: what was before is not told (at first, and after a gap), so list.
+        Yields None at first and after a gap: what was before is not told, so list.
         May block for the store's poll time. Raises Unavailable.
         """
         prefix = _prefix("desired", self.host)
@@ -84,7 +84,7 @@ class Records:
         )
 
     def release(self, attachment: Attachment, path: str) -> None:
-        """Drop an attachment as :meth:`forget` does; keep its disk's *path* as ours ('': none)."""
+        """Forget an attachment; keep the *path* of its disk recorded as ours ('': it has none)."""
         at, released = _desired(attachment.key), _released(attachment.key)
         kept = json.dumps({"path": path}).encode()
         self._store.commit(
@@ -95,17 +95,17 @@ class Records:
     def released(self) -> Mapping[tuple[str, str], str]:
         """The paths of disks that were ours and stay without an attachment, by guest and volume.
 
-        The disk that is there is that one if it bears the mark and is that path.
+        A disk is that one if it bears the mark of the volume and has this path.
         """
         entries, _ = self._store.list(_prefix("released", self.host))
         return {_of(entry): str(json.loads(entry.value)["path"]) for entry in entries}
 
     def drop_released(self, guest: GuestId, volume: VolumeId) -> None:
-        """Forget such a disk; it is gone."""
+        """Forget a released disk, which is gone."""
         self._store.commit([], [Delete(_released(Key(self.host, volume, guest)))])
 
     def unrecorded(self, guest: GuestName, volume: VolumeId) -> Attachment:
-        """Stand in for the attachment of a disk that bears our mark, and has none here any more."""
+        """An attachment for a disk that bears our mark and has no recorded attachment any more."""
         return Attachment(
             key=Key(self.host, volume, guest.id),
             guest_name=guest.name,
@@ -126,7 +126,7 @@ class Records:
         return Trouble(**json.loads(entry.value)) if entry else None
 
     def note(self, attachment: Attachment, trouble: Trouble | None) -> None:
-        """Remember what went wrong (None: nothing any more), if the attachment still stands."""
+        """Record what went wrong (None: nothing any more), unless the attachment has changed."""
         at = _status(attachment.key)
         if trouble is None:
             if self._store.get(at):
@@ -134,7 +134,7 @@ class Records:
             return
         self._noted(attachment, trouble)
         unchanged = At(_desired(attachment.key), attachment.revision)
-        with suppress(Conflict):  # the attachment changed: its old trouble is of no interest
+        with suppress(Conflict):  # the attachment changed, and its trouble is obsolete
             self._store.commit([unchanged], [Put(at, json.dumps(asdict(trouble)).encode())])
 
     def _decode(self, entry: Entry) -> Attachment:

@@ -1,4 +1,4 @@
-"""A look at this host, shared by all that one call looks at."""
+"""One look at this host, shared by everything that one call needs to see."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from moorline.ports import Hypervisor
 class Survey:
     """What this host has: each thing is looked at once, when it is first asked for.
 
-    It may be out of date a moment later, so whoever changes something makes a new
-    one under the locks that he needs. Not for several threads.
+    It may be out of date a moment later, so code that changes something makes a new
+    one under the locks that it holds. Not for several threads.
     """
 
     def __init__(self, records: Records, hypervisor: Hypervisor, links: Links) -> None:
         self._records = records
         self._hypervisor = hypervisor
         self.links = links
-        """Those whose back ends ask each share once."""
+        """Links whose back ends ask each share once."""
 
     @cached_property
     def rows(self) -> Sequence[Attachment]:
@@ -34,13 +34,13 @@ class Survey:
 
     @property
     def guests(self) -> Sequence[Guest]:
-        """As the hypervisor's survey. Raises as that, and the same each time."""
+        """All guests. Raises as the hypervisor's survey, and the same error each time."""
         if isinstance(self._guests, MoorlineError):
             raise self._guests
         return self._guests
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
-        """As the hypervisor's. Raises Unavailable (also of an unreadable guest), Uncertain."""
+        """The marked disks of *guest*. Raises Unavailable (also if it is unreadable), Uncertain."""
         found = self._by_id.get(guest)
         if found is not None and found.unreadable:
             raise Unavailable(unknown(found))

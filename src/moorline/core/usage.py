@@ -10,7 +10,7 @@ from moorline.model import Disk, Guest, GuestId, Held
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Whether a link must stay; as in :class:`moorline.model.Seen`."""
+    """Whether a link must stay. The fields are those of :class:`moorline.model.Seen`."""
 
     held: Held
     by: tuple[str, ...] = ()
@@ -27,13 +27,13 @@ def usage(link: str, guests: Sequence[Guest]) -> Usage:
 
 
 def without(disk: Disk, guest: Guest, owner: GuestId) -> Guest:
-    """*guest*, without the path of *disk* if it is the disk's *owner*."""
+    """*guest*, without the path of *disk* if *guest* is the disk's *owner*."""
     return replace(guest, paths=guest.paths - {disk.source}) if guest.id == owner else guest
 
 
 def users(link: str, guests: Iterable[Guest]) -> list[str]:
     """Name the guests that have a path on *link* in any of their definitions."""
-    below = f"{link.rstrip('/')}/"  # paths are normalised: by their text they are told apart
+    below = f"{link.rstrip('/')}/"  # paths are normalised, so comparing their text is enough
     return sorted(
         guest.name
         for guest in guests
@@ -42,12 +42,12 @@ def users(link: str, guests: Iterable[Guest]) -> list[str]:
 
 
 def unknown_users(guests: Iterable[Guest]) -> list[str]:
-    """Say which guests may have a path on any link, because it cannot be told, and why."""
+    """Say which guests may have a path on any link, as not all of their paths are known."""
     return sorted(unknown(guest) for guest in guests if guest.unreadable or guest.unresolved)
 
 
 def unknown(guest: Guest) -> str:
-    """Say what of *guest* cannot be told, and why."""
+    """Say what is not known of *guest*, and why."""
     if not guest.unreadable:
         return f"guest {guest.name} names {guest.unresolved}, and it cannot be told where that is"
     help = f" ({guest.remedy})" if guest.remedy else ""

@@ -1,6 +1,6 @@
-"""What is asked is untrusted, whether it was typed, read from a file or came over a socket.
+"""Checks what callers send, which is untrusted however it came: typed, in a file, by a socket.
 
-The same is refused on each way, and no message repeats a value: it may be a secret.
+The same is refused in each case, and no message repeats a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 MAX_DEPTH = 16
-"""Levels of objects and lists within each other, of what is read."""
+"""Levels of nested objects and lists that are read."""
 MAX_TEXT_CHARACTERS = 4096
-"""Characters of a text, of what is read."""
+"""Characters of a text that are read."""
 MAX_INTEGER = 2**63 - 1
 
 
@@ -46,7 +46,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Refuse what no record, command or path could bear, wherever it stands."""
+    """Refuse what no record, command or path could hold, at any level of *value*."""
     if depth == 0:
         raise Refused(f"this JSON is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -65,7 +65,7 @@ def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
 
 
 def check_text(text: str) -> None:
-    """Refuse what is no text to the store and the system."""
+    """Refuse a text that the store or the system cannot take: with NUL, or not encodable."""
     if "\0" in text:
         raise Refused("a text has a NUL in it")
     try:

@@ -1,4 +1,4 @@
-"""From an attachment, and what is seen of it, to what is told."""
+"""Describes an attachment and what was observed of it, for `list`, `show` and the API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from moorline.ports.results import Trouble, View
 
 
 def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> View:
-    """Describe *row*. *seen* is an observation, or why there is none."""
+    """Describe *row*. *seen*: what was observed, or, as text, why nothing was."""
     if isinstance(seen, str):
         state, device, due = "unknown", "", f"look again: {seen}"
     else:
@@ -83,7 +83,8 @@ def state_of(seen: Seen) -> str:
 
 
 def _whole(seen: Seen) -> str:
-    """A disk that the guest has, live and in its definition. Only what is there can be opened."""
+    """The word for a disk that the guest has, live and in its definition.
+    / Without its link it cannot be opened again."""
     match seen.link:
         case Unlinked():
             return "broken"
@@ -93,7 +94,7 @@ def _whole(seen: Seen) -> str:
 
 
 def holders(seen: Seen | str, guests: Iterable[Guest]) -> list[str]:
-    """Name the guests that have what was *seen*: some links are names, on which no path lies."""
+    """Name the guests that have the disk or source itself, rather than a path below its link."""
     if isinstance(seen, str):
         return []
     source = seen.link.source if isinstance(seen.link, Linked) else None
@@ -111,7 +112,7 @@ def _source(seen: Seen | str) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn *value* into what JSON and YAML can bear."""
+    """*value* as JSON and YAML can hold it."""
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, Path) else value
