@@ -1,1 +1,1 @@
-"""What nobody asks for: the owner looks around, and gives turns to what is not as wanted."""
+"""The owner's loop: finds attachments that are not as wanted, and works on them unasked."""

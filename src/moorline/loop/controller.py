@@ -1,8 +1,7 @@
 """The owner's loop: attachments stay as wanted without anybody asking.
 
-It is level-triggered. News (of guests, mounts, attachments) only says when to look;
-what is done follows from the look. News that is lost costs no more than the
-time until the next sweep.
+It is level-triggered: news of guests, mounts and attachments only says when to look, and
+what is done follows from the look. News that is lost delays things until the next sweep.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from moorline.ports import Watching
 SWEEP_INTERVAL_SECONDS = 60.0
 """Seconds between two sweeps."""
 LINK_SCANS_PER_SWEEP = 6
-"""Links alone are looked at so many times as often: a FUSE daemon that dies is news to nobody."""
+"""How often links alone are looked at between two sweeps: no event tells of a dead FUSE daemon."""
 REST_PER_SCAN = 4
-"""A look is followed by a rest of so many times its own length."""
+"""A look is followed by a pause of so many times its own length."""
 _LEAST_REST_SECONDS, _MOST_REST_SECONDS = 0.1, 2.0
 _STOP_TIMEOUT_SECONDS = 3.0
-"""Seconds that the loops have to end in: longer than a share has to answer."""
+"""Seconds in which the threads must end: longer than a share has to answer."""
 _DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
 _log = logging.getLogger(__name__)
 
 
 class Controller:
-    """Gives each attachment that is not as wanted turns, until it is.
+    """Gives turns to each attachment that is not as wanted, until it is.
 
-    What callers have *claims* on is theirs until they let go of it.
+    Attachments that callers have *claims* on are left to them.
     *watchers* tell when to look. *every*: seconds between sweeps.
     """
 
@@ -85,22 +84,25 @@ class Controller:
             thread.start()
 
     def wake(self, guest: GuestId | None = None) -> None:
-        """Something changed: with *guest*, or with anything (None). Never blocks."""
+        """Note that *guest* changed (None: anything may have). Never blocks."""
         self._news.add(guest)
 
     def pending(self) -> Sequence[Pending]:
-        """What is not as wanted, as far as is known, and why it waits: the oldest first."""
+        """The attachments that are not as wanted, as far as is known, the oldest first."""
         claimed = self._claims.pending()
         theirs = {each.key for each in claimed}
         ours = [each for each in self._queue.pending() if each.key not in theirs]
         return sorted([*claimed, *ours], key=lambda each: -each.age)
 
     def alive(self) -> bool:
-        """Whether every loop runs. False: a defect ended one, and we must be started anew."""
+        """Whether every thread runs.
+
+        False: a defect ended one, and the process must be restarted.
+        """
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float = 30.0) -> bool:
-        """Finish the steps in hand, and take no others.
+        """Finish the steps that are under way, and begin no others.
 
         False if one was still under way after *timeout* seconds. The process
         may end then all the same: the next one finds what came of it.
@@ -110,7 +112,8 @@ class Controller:
         self._news.add(None)
         self._queue.close()
         finished = self._queue.idle(timeout)
-        # A loop can hang with libvirt. It changes nothing, so nobody waits for it long.
+        # A thread that looks can hang with libvirt. It changes nothing, so it is not waited for
+        # long.
         deadline = Deadline(min(deadline.left(), _STOP_TIMEOUT_SECONDS))
         for thread in self._threads:
             thread.join(deadline.left())
@@ -132,12 +135,12 @@ class Controller:
                 sweep = Deadline(backoff(failures, first=0.25))
             elif None in news:
                 sweep = Deadline(self._every)
-            # However much happens, most of the time is left to others.
+            # However many events come, looking takes only a small part of the time.
             rest = _LEAST_REST_SECONDS + REST_PER_SCAN * (time.monotonic() - begun)
             self._stop.wait(min(rest, _MOST_REST_SECONDS))
 
     def _look(self, news: Set[GuestId | None]) -> bool:
-        """Find who needs a turn, near what the news is of; False if that was not possible."""
+        """Queue attachments that need a turn, where the news points; False: it was not possible."""
         try:
             if None in news:
                 return self._sweep()
@@ -154,7 +157,7 @@ class Controller:
         return True
 
     def _known(self, row: Attachment) -> bool:
-        """Whether somebody sees to it already."""
+        """Whether a caller drives it, or it is in the queue."""
         return self._claims.turns_away(row.key) or self._queue.knows(row)
 
     def _sweep(self) -> bool:
@@ -186,7 +189,7 @@ class Controller:
             if self._claims.turns_away(turn.key):
                 self._queue.settled(turn)
                 continue
-            # A thread for each: one that hangs keeps nobody else's.
+            # Each turn has a thread of its own, so that one that hangs delays no other.
             threading.Thread(target=self._serve, args=[turn], name="worker", daemon=True).start()
 
     def _serve(self, turn: Turn) -> None:

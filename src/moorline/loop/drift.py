@@ -1,4 +1,4 @@
-"""Who needs a pass: a look at everything that costs little, and decides nothing else."""
+"""Finds attachments whose state differs from what is wanted, with one cheap look at the host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from moorline.model import (
 from moorline.ports import Hypervisor
 
 _Disks = Mapping[GuestId, Mapping[VolumeId, Disk] | None]
-"""None: the guest cannot be read. One that is not there has no disks."""
+"""The disks of each guest; None: the guest cannot be read.
+
+A guest that is not there is left out.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +44,27 @@ class Sweep:
     due: Sequence[Attachment]
     """Those that need a pass."""
     seconds: float
-    """How long the look took."""
+    """How many seconds the look took."""
     error: str = ""
-    """Why the guests could not be looked at; the links were."""
+    """Why the guests could not be looked at; the links were all the same."""
     links: Mapping[str, int] = field(default_factory=dict)
     """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
     parked: int = 0
-    """How many only a person can help: another mount, or another disk, is in the way."""
+    """How many attachments only a person can help: another mount or disk is in the way."""
 
 
 Known = Callable[[Attachment], bool]
 
 
 def nobody(row: Attachment) -> bool:
-    """Nothing is known of any attachment."""
+    """A :data:`Known` that knows no attachment."""
     return False
 
 
 class DriftDetector:
     """Tells which attachments need a pass, with one look at the host.
 
-    What is told may be out of date a moment later: the pass itself looks afresh.
+    The answer may be out of date a moment later: the pass itself looks afresh.
     Not for several threads.
     """
 
@@ -89,7 +92,7 @@ class DriftDetector:
         due = [
             row
             for row in rows
-            # One that has come true by itself still has its trouble to be cleared.
+            # One that became as wanted by itself still has a trouble to be cleared.
             if self._is_due(row, disks, survey.links) or trouble_key(row.key) in troubled
         ]
         seconds = time.monotonic() - begun
@@ -98,7 +101,7 @@ class DriftDetector:
         )
 
     def at(self, guest: GuestId, known: Known = nobody) -> Sequence[Attachment]:
-        """Attachments of *guest* that need a pass, and are not *known* to. Raises Unavailable."""
+        """Attachments of *guest* that need a pass and are not *known*. Raises Unavailable."""
         rows = [row for row in self._records.of(guest) if not known(row)]
         if not rows:
             return []
@@ -109,9 +112,9 @@ class DriftDetector:
         return [row for row in rows if self._is_due(row, disks, links)]
 
     def links(self, known: Known = nobody) -> Sequence[Attachment]:
-        """Those attachments whose link is not there or not well; no guest is looked at.
+        """Attachments whose link is missing or not sound; no guest is looked at.
 
-        A share that hangs is not waited for again where that is *known*. Raises Unavailable.
+        A hung share is not waited for if its attachments are *known*. Raises Unavailable.
         """
         survey = self._reconciler.survey()
         return [
@@ -121,7 +124,8 @@ class DriftDetector:
         ]
 
     def _is_due(self, row: Attachment, disks: _Disks | None, links: Links) -> bool:
-        """*disks* None: the guests cannot be looked at. Notes how the link is, due or not."""
+        """Whether *row* needs a pass; *disks* None: the guests cannot be looked at.
+        / Notes the state of the link in either case."""
         try:
             link = links.inspect(row)
         except MoorlineError:

@@ -1,4 +1,4 @@
-"""What a worker does when it is an attachment's turn, and when the attachment's next turn is."""
+"""Serves one turn of an attachment, and says when its next turn is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Verdict:
     """What came of a turn."""
 
     why: str = ""
-    """Why it is not as wanted; '': it is, there is no such attachment, or it is a caller's now."""
+    """Why it is not as wanted; '': it is, it does not exist any more, or a caller drives it now."""
     delay: float = 0.0
     """Seconds until it is worth trying again."""
     tries: int = 0
@@ -25,21 +25,21 @@ class Verdict:
 
 
 class Worker:
-    """Has one attachment at a time driven; never waits for one that is occupied. Thread-safe."""
+    """Drives the attachment of a turn. Never waits for a lock. Thread-safe."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     def serve(self, turn: Turn, stopping: Callable[[], bool] = lambda: False) -> Verdict:
-        """Take steps until it is as wanted, must wait, or somebody is *stopping*.
+        """Take steps until the attachment is as wanted, must wait, or *stopping* says so.
 
-        Blocks as long as the steps do. An attachment that is refused is kept: it was
-        acknowledged, and may fit again (its guest comes back, say).
+        Blocks as long as the steps do. An attachment that is refused now stays recorded: it was
+        acknowledged before, and may fit again (when its guest comes back, say).
         """
         came = self._driver.turn(turn.key, turn.why, stopping)
         if not isinstance(came, Wait) or not came.why:
             return Verdict()
-        # A guest that is asked again and again to let go is no step forward.
+        # Asking a guest again and again to let go is not a step forward.
         tries = 0 if came.forward else turn.tries
         return Verdict(came.why, _pace(came.error, tries), tries + 1)
 

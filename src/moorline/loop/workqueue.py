@@ -1,7 +1,7 @@
-"""What waits for a pass: whose turn it is, and how many are under way at once.
+"""The queue of attachments that need a pass: whose turn is next, and how many run at once.
 
-Only pace is kept here. Losing all of it costs nothing but time: a sweep finds
-again who needs a pass.
+Only pace is kept here. Losing all of it costs nothing but time: a sweep finds the same
+attachments again.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from moorline.deadline import CLOCK, Clock
 from moorline.model import Attachment, GuestId, Key, Level
 
 SHORTEST_PAUSE_SECONDS = 1.0
-"""Seconds between two tries that no news can shorten."""
+"""Seconds between two tries; news of an event does not make the pause shorter than this."""
 BUDGET_SECONDS = 1.0
-"""Seconds after which a pass no longer counts against the budget: what it waits for is not us."""
+"""Seconds after which a pass no longer counts against the budget: it waits for somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An attachment whose turn it is. It goes back by `WorkQueue.settled` or `WorkQueue.later`."""
+    """An attachment whose turn it is. Its taker calls `WorkQueue.settled` or `WorkQueue.later`."""
 
     key: Key
     revision: int
-    """Of the attachment, as far as it is known."""
+    """Of the attachment, as it was when it was offered."""
     tries: int
     why: str
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is known of an attachment between its passes."""
+    """What the queue knows of an attachment."""
 
     want: Level
     revision: int
     since: float
     ended: float
-    """When its last try ended; before that, when it was found."""
+    """When its last try ended; before the first: when it was offered."""
     due: float = 0.0
     tries: int = 0
     why: str = ""
     begun: float | None = None
     going: bool = False
-    """Which budget the pass under way is on."""
+    """Whether the pass under way counts against the budget of attachments that go."""
     again: bool = False
-    """News came while it was under way."""
+    """It was offered or woken while its pass was under way."""
 
 
 class WorkQueue:
-    """Gives out turns, each key to one taker at a time. Safe to use from several threads.
+    """Hands out turns, each key to one taker at a time. Safe to use from several threads.
 
     Attachments that go (ABSENT) and attachments that come have a budget of *each* passes
     at once, so that neither starves the other. A pass that takes longer than
     :data:`BUDGET_SECONDS` is replaced on its budget, up to *most* of a kind: one that
-    hangs delays nobody, and they cannot pile up.
+    hangs delays no other, and the number of hung ones is bounded.
     """
 
     def __init__(self, *, each: int = 2, most: int = 16, clock: Clock = CLOCK) -> None:
@@ -71,9 +71,9 @@ class WorkQueue:
         self._queues: dict[bool, list[tuple[float, Key]]] = {True: [], False: []}
 
     def offer(self, row: Attachment) -> None:
-        """Have *row* tried; again, if it is under way.
+        """Queue *row*; if its pass is under way, it gets another one after that.
 
-        One that waits already goes on waiting, unless the attachment is another now.
+        If it waits already it keeps its place, unless the attachment was replaced meanwhile.
         """
         with self._changed:
             now = self._now()
@@ -84,13 +84,13 @@ class WorkQueue:
                 known.again = True
 
     def knows(self, row: Attachment) -> bool:
-        """Whether this very attachment waits already, or is under way."""
+        """Whether this revision of the attachment waits already, or is under way."""
         with self._changed:
             known = self._waiting.get(row.key)
             return known is not None and known.revision == row.revision
 
     def hasten(self, guest: GuestId | None) -> None:
-        """Shorten what waits, as something changed: with *guest*, or with anything (None)."""
+        """Shorten pauses, as *guest* changed (None: anything may have)."""
         with self._changed:
             now = self._now()
             for key, known in self._waiting.items():
@@ -117,7 +117,7 @@ class WorkQueue:
         return None
 
     def settled(self, turn: Turn) -> None:
-        """It is as wanted, or there is no such attachment any more."""
+        """End a turn: the attachment is as wanted, or does not exist any more."""
         with self._changed:
             known = self._ended(turn)
             if known.again or known.revision != turn.revision:
@@ -127,7 +127,7 @@ class WorkQueue:
                 del self._waiting[turn.key]
 
     def later(self, turn: Turn, delay: float, why: str, *, tries: int) -> None:
-        """Try again after *delay* seconds, or sooner if there was news meanwhile."""
+        """End a turn: try again after *delay* seconds, or sooner if there was news meanwhile."""
         with self._changed:
             known = self._ended(turn)
             if (
@@ -140,7 +140,7 @@ class WorkQueue:
             self._queue(turn.key, known, known.ended + delay)
 
     def pending(self) -> list[Pending]:
-        """Everything that waits or is under way, the longest waiting first."""
+        """Everything that waits or is under way, the longest-waiting first."""
         with self._changed:
             now = self._now()
             found = [
@@ -158,7 +158,7 @@ class WorkQueue:
         return sorted(found, key=lambda each: -each.age)
 
     def close(self) -> None:
-        """Give out no more turns."""
+        """Hand out no more turns."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -169,7 +169,7 @@ class WorkQueue:
             return self._changed.wait_for(lambda: not self._running, timeout)
 
     def _begin(self, row: Attachment, known: _Waiting | None, now: float) -> None:
-        """An attachment that is new to us starts afresh, whatever its predecessor waited for."""
+        """Queue an attachment that is new here; it does not inherit its predecessor's pause."""
         if known is not None and known.begun is not None:
             known.want, known.revision = row.want, row.revision
             return
@@ -183,7 +183,7 @@ class WorkQueue:
         self._changed.notify_all()
 
     def _next(self, now: float) -> tuple[Key | None, float | None]:
-        """Whose turn it is, else for how many seconds it is nobody's (None: until told)."""
+        """The key whose turn it is, or None and the seconds until one is due (None: unknown)."""
         waits: list[float] = []
         for going, queue in self._queues.items():
             while queue and not self._is_current(going, *queue[0]):
@@ -201,7 +201,10 @@ class WorkQueue:
         return None, None if wait == math.inf else wait
 
     def _is_current(self, going: bool, due: float, key: Key) -> bool:
-        """Whether an entry still stands: what changes is queued anew, the old entry is left."""
+        """Whether a heap entry is valid.
+
+        When a due time changes, the old entry stays in the heap.
+        """
         known = self._waiting.get(key)
         return (
             known is not None
@@ -211,7 +214,7 @@ class WorkQueue:
         )
 
     def _full(self, going: bool, now: float) -> float:
-        """Seconds until the budget has room; not more than 0: it has."""
+        """Seconds until the budget has room; 0 or less: it has room now."""
         begun = [
             k.begun for k in self._running.values() if k.going is going and k.begun is not None
         ]
@@ -229,5 +232,5 @@ class WorkQueue:
 
 
 def _shortened(pause: float) -> float:
-    """A pause that news cuts short: not to nothing, as some news is our own doing."""
+    """The pause that is left after news: not 0, as the news may come from our own change."""
     return max(SHORTEST_PAUSE_SECONDS, pause / 4)
