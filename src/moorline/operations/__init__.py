@@ -1,1 +1,1 @@
-"""The verbs beyond attach and detach: each is one thing that a caller asks for."""
+"""The verbs: one module for each thing, or group of things, that a caller can ask for."""

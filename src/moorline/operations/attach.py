@@ -1,4 +1,4 @@
-"""Attach and detach: attachments that are made and seen to, and those that are dropped."""
+"""attach, detach, forget and sweep: record what is wanted, and drive it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Attacher:
         ]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
-        looks = [(row, self._remains(row)) for row in map(gone, mine)]
+        looks = [(row, self._leftovers(row)) for row in map(gone, mine)]
         for row, seen in looks:
             refuse_leftovers(row, seen)
         if not dry_run:
@@ -154,14 +154,14 @@ class Attacher:
         due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
         left = {row.key for row in due if not self._push(row, progress)}
         if due:
-            survey = self._reconciler.survey()  # what waits may have waited for what was done
+            survey = self._reconciler.survey()  # anew: steps may have ended waits
         waiting = [row for row, step in steps if step in (Step.WAIT, Step.PARK)]
         again = [row for row in waiting if self._due(row, survey) not in (Step.WAIT, Step.PARK)]
         served = {row.key for row in again if self._push(row, progress)}
         left |= {row.key for row in waiting} - served
         if again:
             survey = self._reconciler.survey()
-        # Not what a pass saw before it failed, but what is there now, as in a list.
+        # A list shows what is there now, not what a pass saw before it failed.
         return [
             view(row, self._reconciler.look(row, survey), self._records.trouble(row.key))
             for row, _ in steps
@@ -169,17 +169,17 @@ class Attacher:
         ]
 
     def _due(self, row: Attachment, survey: Survey) -> Step | None:
-        """The step that is next by *survey*; None: it can tell nothing of *row*."""
+        """The next step of *row* by *survey*; None: the survey knows nothing of it."""
         seen = self._reconciler.look(row, survey)
         return None if isinstance(seen, str) else next_step(row.want, seen)
 
     def _push(self, row: Attachment, progress: Progress) -> bool:
-        """Take its steps as far as they go; whether it is as wanted then."""
+        """Take the steps that need no waiting; return whether *row* is as wanted then."""
         done = self._driver.push(row, progress)
         return not isinstance(done, Wait)
 
     def _let_go(self, absent: Attachment, progress: Progress) -> Seen:
-        """Go as far as it goes now: its guest's owner may need us to return before it lets go."""
+        """Take the steps that need no waiting: the guest's owner may only unplug when we return."""
         came = self._driver.push(absent, progress)
         if isinstance(came, Wait) and came.seen is None:
             assert came.error is not None, "what could not be looked at met an error"
@@ -188,15 +188,15 @@ class Attacher:
         assert came.seen is not None
         return came.seen
 
-    def _remains(self, row: Attachment) -> Seen:
+    def _leftovers(self, row: Attachment) -> Seen:
         try:
             return self._reconciler.observe(row)
-        except Refused:  # the connection or the options no longer fit: what is there still tells
+        except Refused:  # the connection or the options no longer fit: look without the back end
             disks = self._hypervisor.disks(row.key.guest)
             return leftovers(row, disks, self._mounts())
 
     def _refuse_impossible(self, attachment: Attachment, seen: Seen) -> None:
-        """Refuse now, for a dry run, what attaching would refuse later."""
+        """For a dry run: raise now what attaching would raise later."""
         if not isinstance(seen.link, Linked):
             return
         if seen.elsewhere:
@@ -207,7 +207,7 @@ class Attacher:
 
 
 def _unseen(attachment: Attachment, seen: Seen) -> str:
-    """What cannot be told of a volume that is not linked yet."""
+    """What a dry run could not check, because the volume is not linked yet; ''."""
     match seen.link:
         case Linked():
             return ""

@@ -1,4 +1,4 @@
-"""A volume that became larger: from what guest and storage say of its size to what is done."""
+"""extend: lets a guest see that its volume became larger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moorline.ports.results import Extended
 
 
 def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
-    """The bytes that the guest shall see: *asked*, or what the storage has.
+    """The bytes that the guest is to see: *asked*, or what the storage has.
 
     Raises Refused (it would shrink, or hide a part), Failed (the storage is
     not as large yet).
@@ -63,7 +63,7 @@ class Extender:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Extended:
-        """As the protocol's. Refused and NotOurs are raised at once, Failed and Uncertain
+        """See the protocol. Refused and NotOurs are raised at once, Failed and Uncertain
         when *timeout* seconds are over."""
         row = self._admission.find(volume, guest)
         if row is None:

@@ -1,4 +1,4 @@
-"""What is asked of a guest that is made, held against what its hypervisor declares."""
+"""Checks the options that a caller gives for a guest against those that its hypervisor declares."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from moorline.errors import Denied, Refused
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
 
 LONGEST_DOCUMENT = 64 << 10
-"""Characters of a description of a guest."""
+"""Characters of a document, such as a guest's XML, that may be given."""
 _NUMBERS = (Kind.COUNT, Kind.MIB, Kind.BYTES)
 
 
 def validate(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what is asked for, by key; without what is null, empty or false.
+    """Return the options that are set, by key: null, empty and false values are left out.
 
-    Raises Refused (an option that was not declared, a value that is not of its kind,
-    options that exclude each other), Denied (it names a file of the host, and may not).
+    Raises Refused (an option that is not declared, a value of the wrong kind, options that
+    exclude each other), Denied (the caller may not name files of the host).
     """
     known = {option.key: option for option in options.each}
     asked = {key: value for key, value in (given or {}).items() if not _is_empty(value)}
     if unknown := asked.keys() - known:
-        # What is not known may be a misplaced value: it is not repeated.
+        # An unknown option may be a misplaced value, even a secret: it is not repeated.
         raise Refused(
             f"{len(unknown)} of the options are not known here",
             hint=f"known: {', '.join(known) or 'none'}",
@@ -37,7 +37,7 @@ def validate(options: GuestOptions, given: Mapping[str, Any] | None) -> dict[str
 
 
 def exclusion(options: GuestOptions, asked: Mapping[str, Any]) -> str:
-    """Which options exclude each other, or are missing; '' if none do."""
+    """Say which of the given options exclude each other, or which is missing; '' if all is well."""
     typed = {option.key: f"--{option.name}" for option in options.each}
     for one in options.one_of:
         found = [key for key in one.keys if asked.get(key)]

@@ -25,15 +25,15 @@ from moorline.ports.guests import GuestLifecycle, GuestState, Launching
 from moorline.ports.results import GuestOutcome, View
 
 SHUTDOWN_RETRY_SECONDS = 5.0
-"""Seconds after which a guest is asked anew to shut down: one that boots does not hear it."""
+"""Seconds between two requests to shut down: a guest that still boots ignores them."""
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment, list[Step]]
-"""The attachment that stood before, if any, the one that was made, and the steps taken for it."""
+"""The attachment that was recorded before, the one that was made, and the steps taken for it."""
 _Volume = tuple[Mapping[str, Any] | str, Format | None]
 _POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
-"""Told of a step on a guest itself after it was taken: which, on whom, in how many seconds,
-and the error it ended in. Must neither block nor raise."""
+"""Called after a step on a guest: its name, the guest, the seconds that it took, and its error.
+Must neither block nor raise."""
 
 
 class Guests:
@@ -134,11 +134,11 @@ class Guests:
         rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
         if machine is None and not rows:
             if not is_whole(guest):
-                self._named(guest)  # raises NotFound: a name may be a slip
+                self._named(guest)  # raises NotFound: the name may be mistyped
             return None
         if machine is not None:
             self._refuse_stranger(machine, any=any)
-            if machine.running or machine.saved or rows:  # else removing tells it as early
+            if machine.running or machine.saved or rows:  # else removing raises it as early
                 self._able().check_removal(machine.guest.id)
         for row in rows:
             self._reconciler.demand_no_snapshot(row)
@@ -193,7 +193,7 @@ class Guests:
         format: Format | None,
         connections: Sequence[Mapping[str, Any]],
     ) -> list[_Volume]:
-        """The volumes that a guest gets when it is made, the one that it boots from first."""
+        """The connections of the guest's disks, the boot disk first."""
         kind = self._hypervisor.kind
         if not launching.from_volumes:
             if boot is not None or format is not None or connections:
@@ -214,15 +214,16 @@ class Guests:
             )
 
     def _alone(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
-        """Be the only one who makes or removes the guest *name*. Waits until then; raises Busy.
+        """Hold the lock for making or removing the guest *name*, which may have no id yet.
 
-        It may have no id yet. Always the outermost lock, so that no two wait for each other.
+        Blocks until the deadline, then raises Busy. It is always the outermost lock, so that no two
+        callers wait for each other.
         """
         return self._reconciler.with_guest(GuestId(f"called {name}"), deadline.left())
 
     @contextmanager
     def _step(self, step: str, name: str, steps: list[str]) -> Iterator[None]:
-        """A step on a guest itself: it is noted, and told if it was done."""
+        """Run a step on a guest; report it, and add it to *steps* if it succeeded."""
         begun = time.monotonic()
         try:
             yield
@@ -240,9 +241,9 @@ class Guests:
         progress: Progress,
         steps: list[str],
     ) -> list[View]:
-        """Let *volumes* be its disks, the first the one that it boots from.
+        """Attach *volumes* as its disks, the first as the boot disk.
 
-        Refused: nothing is left of what was made.
+        If one is refused, all that was made is removed again.
         """
         id = machine.guest.id
         made: list[_Made] = []
@@ -259,7 +260,7 @@ class Guests:
         return [view(row, its) for (_, row, _), its in zip(made, seen, strict=True)]
 
     def _is_made(self, name: str) -> bool:
-        """Whether there is a guest of that name, wholly."""
+        """Whether there is a guest that is named *name* and was made completely."""
         try:
             machine = self._able().look(self._hypervisor.find(name).id)
         except NotFound:
@@ -276,16 +277,19 @@ class Guests:
             return None
 
     def _held_by(self, id: GuestId) -> list[Attachment]:
-        """The attachments for this guest alone: another one's name may be this one's id."""
+        """The attachments of this guest.
+
+        Found by id: another guest may be named like this one's id.
+        """
         return [row for row in self._records.all() if row.key.guest == id]
 
     def _wanted_by(self, id: GuestId) -> list[Attachment]:
         return [row for row in self._held_by(id) if row.want > Level.ABSENT]
 
     def _left_by(self, guest: str) -> list[Attachment]:
-        """Those for a guest that is gone, by its id or the name it had when they were made."""
+        """The attachments of a guest that is gone, by its id or by its name when they were made."""
         rows = [row for row in self._records.all() if guest in (row.key.guest, row.guest_name)]
-        # One that was renamed since is not gone.
+        # A guest that was renamed since is not gone.
         return [row for row in rows if self._seen(row.key.guest) is None]
 
     def _attachment(
@@ -325,13 +329,13 @@ class Guests:
         return view(row, done.seen)
 
     def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
-        """Take back what a refused launch has made; *defined*: the guest as well."""
+        """Remove what a refused launch has made; *defined*: the guest, too."""
         for before, row, _ in made:
             if row != before:
                 self._driver.withdraw(row, before)
         if not defined:
             return
-        with suppress(MoorlineError):  # the refusal is what the caller must hear
+        with suppress(MoorlineError):  # the caller is told the refusal
             machine = self._able().look(guest)
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
                 self._able().remove(guest)
@@ -350,7 +354,7 @@ class Guests:
         progress: Progress,
         steps: list[str],
     ) -> None:
-        """Bring it down and wait for that. Raises Failed when the time is over."""
+        """Shut the guest down and wait until it is. Raises Failed when the deadline is over."""
         if machine.running or machine.saved:
             with self._step("stop", machine.guest.name, steps):
                 self._bring_down(machine, force, deadline, progress)
@@ -375,4 +379,4 @@ class Guests:
             try:
                 machine = self._able().look(id)
             except NotFound:
-                return  # it had no definition
+                return  # it was transient: it had no definition

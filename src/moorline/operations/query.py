@@ -1,4 +1,4 @@
-"""List and show: attachments as they are wanted and as they are seen. Changes nothing."""
+"""list and show: attachments as they are wanted and as they are. Changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that was released and stays: it is taken away as the disk of an attachment is."""
+"""Detaches a disk that was released: no attachment is recorded for it any more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moorline.ports.api import Progress
 
 
 class Released:
-    """Takes away disks of ours that no attachment has any more, and none that was never ours."""
+    """Detaches disks that we plugged and released, and none that was never ours."""
 
     def __init__(
         self,
@@ -36,12 +36,11 @@ class Released:
     def detach(
         self, guest: str, volume: str, *, timeout: float, progress: Progress, dry_run: bool
     ) -> Attachment | None:
-        """Take the disk away; return what stands in for its record, or None if there is no disk
-        (nor a guest that goes by that whole id).
+        """Detach the disk. Return a stand-in for its attachment; None: there is no such disk (or no
+        guest of that whole id).
 
-        Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`; when
-        *timeout* seconds are over what the hypervisor raises, and Failed if the guest, which
-        was asked, has not let go.
+        Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`. When *timeout*
+        seconds are over: what the hypervisor raised, or Failed if the guest has not let go.
         """
         try:
             found = guest_called(guest, self._hypervisor)
@@ -72,7 +71,7 @@ class Released:
     def _once(
         self, guest: GuestName, volume: VolumeId, asked: list[Step], patience: Patience
     ) -> bool | Wait:
-        """Ask the guest to let go, unless it has."""
+        """Ask the guest to let the disk go, unless it has."""
         with self._reconciler.with_guest(guest.id, patience.lock_timeout()):
             if asked and volume not in self._hypervisor.disks(guest.id):
                 return True

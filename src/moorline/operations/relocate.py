@@ -1,4 +1,4 @@
-"""A volume that moves to another datastore: the disk first, then the attachment that names it."""
+"""relocate: moves a volume to another datastore, first its disk, then its record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from moorline.secret import Secret
 
 
 class Relocator:
-    """relocate of :class:`moorline.ports.api.Attachments`: the record names the new place then."""
+    """relocate of :class:`moorline.ports.api.Attachments`."""
 
     def __init__(
         self, records: Records, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor
@@ -44,9 +44,9 @@ class Relocator:
         round_up: bool = False,
         progress: Progress = no_progress,
     ) -> View:
-        """As the protocol's.
+        """See the protocol.
 
-        Killed after the move and before the record, the same call finds the
+        If it is killed between the move and the record, the same call finds the
         disk moved and goes on. Raises as :meth:`RelocatingHypervisor.relocate`, and
         Uncertain if it moved and that could not be recorded.
         """
@@ -77,7 +77,7 @@ class Relocator:
         try:
             return view(now, self._reconciler.observe(now))
         except MoorlineError as e:
-            return view(now, str(e))  # it moved, and that is recorded
+            return view(now, str(e))  # it moved, and the record says so
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""
