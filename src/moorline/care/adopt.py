@@ -1,4 +1,4 @@
-"""Takes over disks that somebody else plugged, and gives them back; neither is touched."""
+"""disks, adopt and release: takes over disks that somebody else plugged, and gives them back."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Adopter:
             seen = self._reconciler.observe(row)
             told, path = view(row, seen), seen.disk.source
         except MoorlineError as e:
-            told, path = view(row, str(e)), ""  # to forget it, nothing needs to be seen
+            told, path = view(row, str(e)), ""  # what is there does not matter here
             stuck = isinstance(e, Refused)
         if row.want is Level.ABSENT and not stuck:
             raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
@@ -111,7 +111,7 @@ class Adopter:
         return Adoption(["release"], told)
 
     def _take(self, attachment: Attachment, device: str) -> Attachment:
-        """Mark, then record: an attachment of a disk without a mark would plug it twice."""
+        """Mark the disk, then record it: without a mark it would be plugged a second time."""
         with self._reconciler.with_guest(attachment.key.guest):
             if device and self._environment.inventory is not None:
                 self._environment.inventory.mark(
@@ -135,7 +135,7 @@ class Adopter:
         return self._environment.inventory.disks(guest.id)
 
     def _kind(self, path: str, mounts: Sequence[Mount]) -> str:
-        """The kind of back end that knows the mount on which *path* lies; ''."""
+        """The kind of the back end whose mount *path* lies on; '' if there is none."""
         mount = covering(path, by_target(mounts))
         for kind in self._environment.backends if mount else ():
             try:
@@ -147,7 +147,10 @@ class Adopter:
         return ""
 
     def _disk_of(self, guest: GuestName, accepted: AcceptedConnection) -> GuestDisk:
-        """The guest's disk that is this volume, where this host has it. Raises Refused."""
+        """The guest's disk that is this volume, by the path that it has on this host.
+
+        Raises Refused.
+        """
         backend = self._reconciler.backend(accepted.backend)
         parsed = backend.parse(accepted.connection)
         link = backend.inspect(parsed)
@@ -168,7 +171,7 @@ class Adopter:
         accepted: AcceptedConnection,
         parsed: Any,
     ) -> Refused:
-        """Say why the disk is not found, and where the operator's option should point."""
+        """The error for a disk that is not found: why, and which option would help."""
         same = next((d for d in disks if parsed.name and d.path.endswith(f"/{parsed.name}")), None)
         mount = covering(same.path, by_target(self._environment.mounts())) if same else None
         if same is None or mount is None or self._kind(same.path, [mount]) != accepted.backend:
@@ -191,7 +194,7 @@ def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice) -> No
 
 
 def _is_marked(disk: GuestDisk, attachment: Attachment) -> bool:
-    """Whether the disk bears the mark of the attachment. Raises Refused if it cannot."""
+    """Whether the disk bears the mark of the attachment. Raises Refused if it cannot be marked."""
     if disk.mark not in ("", attachment.key.volume):
         raise Refused(
             f"{disk.device} of {attachment.guest_name} bears the mark of volume {disk.mark}",
@@ -214,7 +217,7 @@ def _is_marked(disk: GuestDisk, attachment: Attachment) -> bool:
 
 
 def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
-    """How the disk is plugged, where that is ours to do again."""
+    """The options with which the disk is plugged, if they are to be recorded."""
     if hands_off:
         return DiskOptions(shared=disk.shared)
     return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared)

@@ -1,4 +1,4 @@
-"""Finds what is not as it should be on this host, and says what to do. Changes nothing."""
+"""doctor: finds what is wrong on this host, and says what to do. Changes nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from moorline.ports.results import Diagnosis, Trouble
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is around the attachments: for those who look after a host."""
+    """The parts of an opened host that examining and repairing it needs."""
 
     backends: Backends
     mounts: Callable[[], Sequence[Mount]]
@@ -60,15 +60,15 @@ class Environment:
 
 
 class _Look:
-    """What one examination saw: each thing is looked at once."""
+    """What one examination saw; each thing is looked at once."""
 
     def __init__(self, survey: Survey, mounts: Callable[[], Sequence[Mount]]) -> None:
         self.survey = survey
         self._mounts = mounts
         self.guests: Sequence[Guest] | None = None
-        """None: they cannot be looked at."""
+        """None: the guests cannot be looked at."""
         self.errors: list[MoorlineError] = []
-        """Why they cannot."""
+        """Why the guests cannot be looked at."""
         try:
             self.guests = survey.guests
         except MoorlineError as e:
@@ -82,7 +82,7 @@ class _Look:
 class Doctor:
     """Looks at everything once. Blocks for a look's deadline for each share that hangs.
 
-    *pending*: what an agent has in hand; what it has just begun with is no finding yet.
+    *pending*: what an agent works on; an attachment that it has just begun with is no finding.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Doctor:
         self._pending = pending
 
     def examine(self) -> Diagnosis:
-        """See the class. Raises what the store raises."""
+        """All findings. Raises what the store raises."""
         look = _Look(self._reconciler.survey(), self._environment.mounts)
         rows, guests = look.survey.rows, look.guests
         found = list(self._environment.check_state())
@@ -114,27 +114,27 @@ class Doctor:
             found += [findings.unwanted_disk(*each) for each in unwanted(rows, guests, released)]
             found += self._links(rows, guests, look)
         found += self._hosts(rows, look.survey)
-        # Volumes that share a link find the same.
+        # Volumes on the same link have the same finding.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
         return Diagnosis(list(reversed(once.values())), self._facts())
 
     def about(self, row: Attachment, survey: Survey) -> list[Finding]:
-        """What keeps one attachment from coming true, by *survey*."""
+        """The findings that keep *row* from becoming as wanted, by *survey*."""
         look = _Look(survey, self._environment.mounts)
         trouble = self._records.trouble(row.key)
         found = list(self._attachments([row], look, {trouble_key(row.key): trouble}))
         if (guests := look.guests) is None:
             return [*found, *map(self._no_hypervisor, look.errors)]
-        # What goes waits for whoever may need its link.
+        # An attachment that is to go waits for guests that may need its link.
         waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
         unreadable = map(findings.unreadable_guest, own or (waits if found else ()))
         return [*unreadable, *found, *self._paused(row)]
 
     def _paused(self, row: Attachment) -> Iterator[Finding]:
-        """What keeps the guest of an attachment from going on."""
+        """Findings that keep the guest of an attachment paused."""
         if self._environment.inventory is not None:
-            with suppress(MoorlineError):  # told of the attachment itself
+            with suppress(MoorlineError):  # is a finding of the attachment
                 found = self._environment.inventory.diagnose([])
                 yield from (each for each in found if each.subject == row.guest_name)
 
@@ -180,7 +180,7 @@ class Doctor:
         elif seen.snapshot is not False:
             yield findings.snapshot(row, seen)
         elif seen.disk.stale:
-            return  # told already
+            return  # is a finding already
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
         elif why := self._replaced(row, seen, guest):
@@ -205,9 +205,9 @@ class Doctor:
                 yield findings.broken_link(row, reason(step, seen), stop)
 
     def _replaced(self, row: Attachment, seen: Seen, guest: Guest | None) -> str:
-        """Why what the guest has open is not the volume; a guest that is stopped has nothing open.
+        """Why the file that a running guest has open is not the volume; ''.
 
-        Each is a look of its own at the guest, so those that are stopped are not asked.
+        That costs a look at each guest, so stopped guests, which have nothing open, are left out.
         """
         runs = guest is not None and guest.running
         if self._images is None or seen.disk == NO_DISK or not runs:
@@ -215,7 +215,7 @@ class Doctor:
         return self._images.replaced(row.key.guest, row.key.volume)
 
     def _stale(self, row: Attachment, guest: Guest | None) -> Iterator[Finding]:
-        """What a running guest has open and lost, whoever plugged it."""
+        """Disks that a running guest has open and that are gone, whoever plugged them."""
         disk = guest.disks.get(row.key.volume) if guest else None
         if disk is not None and disk.stale:
             stop = self._stop(row.guest_name) if row.hands_off else ""
@@ -225,7 +225,7 @@ class Doctor:
         return self._stop_command.format(shlex.quote(guest))
 
     def _ill(self, link: str, ill: Link | None, look: _Look) -> Iterator[Finding]:
-        """What no step of ours can cure."""
+        """Findings that no step of ours can mend."""
         mount = next((m for m in look.mounts if m.target == link), None)
         match ill:
             case Unknown(reason, hangs=True):
@@ -242,10 +242,10 @@ class Doctor:
         self, rows: Sequence[Attachment], guests: Sequence[Guest], look: _Look
     ) -> Iterator[Finding]:
         wanted = {row.link for row in rows}
-        unsure = unknown_users(guests)  # who they are is a finding already
+        unsure = unknown_users(guests)  # unreadable guests are findings already
         for _, found in links(look.survey.links.backends):
             if found.link in wanted:
-                continue  # its attachments tell of it
+                continue  # is told with its attachments
             if names := users(found.link, guests):
                 yield from (findings.unmanaged_disk(found.link, name) for name in names)
                 continue
@@ -268,7 +268,7 @@ class Doctor:
             try:
                 backend = survey.links.backend(kind)
             except MoorlineError:
-                continue  # its attachments are told as refused
+                continue  # its attachments are findings (refused)
             if isinstance(backend, Diagnosing):
                 yield from backend.diagnose()
             if isinstance(backend, Discovering):
@@ -291,7 +291,7 @@ class Doctor:
     def _facts(self) -> dict[str, str]:
         facts = {"kernel": platform.release(), "Python": platform.python_version()}
         if self._environment.inventory is not None:
-            with suppress(MoorlineError):  # told as a finding
+            with suppress(MoorlineError):  # is a finding of its own
                 facts |= self._environment.inventory.facts()
         return facts
 
@@ -301,16 +301,16 @@ def _is_refusal(trouble: Trouble) -> bool:
 
 
 def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:
-    """The links on this host, whoever asked for them, each once, and whose they are."""
+    """All links on this host, each once, with the back end whose it is."""
     told = set()
     for kind in backends:
         try:
             backend = backends[kind]
         except MoorlineError:
-            continue  # not usable here, so it made none
+            continue  # unusable here, so it has made no links
         if isinstance(backend, Discovering):
             for found in _told(backend):
-                # Back ends can share a directory; an empty place is told by all of them.
+                # Back ends can share a directory, and each of them reports an empty place in it.
                 if found.link not in told:
                     told.add(found.link)
                     yield backend, found
@@ -326,7 +326,7 @@ def _told(backend: Discovering) -> Sequence[Found]:
 def strays(
     backends: Backends, rows: Sequence[Attachment], guests: Sequence[Guest]
 ) -> Iterator[tuple[Discovering, Found]]:
-    """Links that no attachment and no guest, running or stopped, is known to need."""
+    """Links that neither an attachment nor a guest, running or stopped, is known to need."""
     wanted = {row.link for row in rows}
     for backend, found in links(backends):
         if found.link not in wanted and not users(found.link, guests):
@@ -338,10 +338,10 @@ def unwanted(
     guests: Sequence[Guest],
     released: Mapping[tuple[str, str], str],
 ) -> Iterator[tuple[Guest, VolumeId]]:
-    """Disks of ours that no attachment asks for. *released*: as :meth:`Records.released`.
+    """Disks of ours without an attachment. *released*: as :meth:`Records.released`.
 
-    Others mark their disks alike (Nova, oVirt): what bears the mark and was never ours is theirs,
-    and so is everything where somebody else plugs the disks of even one attachment.
+    Nova and oVirt mark their disks in the same way, so a marked disk that is not in *released*
+    is theirs; and if somebody else plugs the disk of any attachment, all marked disks are.
     """
     if any(row.hands_off for row in rows):
         return

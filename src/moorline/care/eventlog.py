@@ -1,4 +1,4 @@
-"""What was done on this host, for people to read. Bounded, and never decided upon."""
+"""events: what was done on this host, for people to read. Bounded; no decision depends on it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from moorline.model import Attachment, VolumeId
 from moorline.ports.results import EventLogEntry, Trouble
 
 FILE_LIMIT_BYTES = 2 << 20
-"""Bytes of a file of the event log; there are two."""
+"""Bytes of a file of the event log; it has two files."""
 _LONGEST_MESSAGE = 1000
 _TAIL_BYTES = 64 << 10
-"""Bytes at the end of a file that surely have a whole line in them."""
+"""Bytes at the end of a file that always hold a whole line."""
 _MOST_KEYS = 1000
 _DONE, _SEEN = "done", "seen"
 _LOG = logging.getLogger("moorline.events")
-_LOG.addHandler(logging.NullHandler())  # where nobody set a log up, commands speak for themselves
+_LOG.addHandler(logging.NullHandler())  # without a log, a command prints its result itself
 
 
 _FIELDS = frozenset(field.name for field in fields(EventLogEntry))
@@ -35,9 +35,9 @@ _FIELDS = frozenset(field.name for field in fields(EventLogEntry))
 class EventLog:
     """Two files of JSON lines in *directory*; the older one goes when the newer is full.
 
-    What is noted goes to the log as well. Only the host's owner writes, so there is
-    one writer. A line that a crash cut short is skipped. What cannot be written is
-    lost, and stops nothing. Safe to use from several threads.
+    Entries go to the process's log, too. Only the host's owner writes, so there is
+    one writer. A line that a crash cut short is skipped. An entry that cannot be written is
+    lost, and no error. Safe to use from several threads.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class EventLog:
         self._repeats: dict[tuple[str, ...], tuple[str, int]] = {}
 
     def took(self, took: Took) -> None:
-        """Note a step. Neither blocks on more than a local file, nor raises."""
+        """Note a step. Writes to a local file; never raises."""
         key = took.row.key
         self._note(
             took.step.value,
@@ -82,11 +82,11 @@ class EventLog:
         )
 
     def saw(self, message: str, *, volume: str = "", guest: str = "", link: str = "") -> None:
-        """Note what was seen; as :meth:`took`."""
+        """Note something that was seen; as :meth:`took`."""
         self._note("", _SEEN, message, volume=volume, guest=guest, link=link, seconds=0.0)
 
     def noted(self, row: Attachment, trouble: Trouble) -> None:
-        """Note what keeps an attachment waiting, unless a step just told it; as :meth:`took`."""
+        """Note why an attachment waits, unless the last step's entry says so; as :meth:`took`."""
         guest = row.guest_name or row.key.guest
         told = (row.key.volume, guest, row.link)
         if any(key[1:] == told and key[0] for key in self._repeating(trouble.message)):
@@ -118,7 +118,7 @@ class EventLog:
         return found[::-1]
 
     def volumes(self) -> set[VolumeId]:
-        """Those that entries are of. Raises Denied."""
+        """The volumes that have entries. Raises Denied."""
         return {VolumeId(entry.volume) for entry in self._backwards(b"") if entry.volume}
 
     def _note(self, step: str, outcome: str, message: str, **what: Any) -> None:
@@ -126,7 +126,7 @@ class EventLog:
             key = (step, what["volume"], what["guest"], what["link"])
             times = 1 if outcome == _SEEN else self._times(key, message)
             if times & (times - 1):
-                return  # what fails again and again would wash out all else: 1, 2, 4, 8 …
+                return  # the 1st, 2nd, 4th, 8th … is noted: all would displace the other entries
             if self._last < 0:
                 self._last = self._last_id()
             entry = EventLogEntry(
@@ -144,7 +144,7 @@ class EventLog:
 
     def _times(self, key: tuple[str, ...], message: str) -> int:
         if not message:
-            # A step that works ends the failures of all steps on it.
+            # A step that works ends the count of failures of its attachment.
             for other in [other for other in self._repeats if other[1:] == key[1:]]:
                 del self._repeats[other]
             return 1
@@ -182,7 +182,7 @@ class EventLog:
             os.close(file)
 
     def _backwards(self, about: bytes) -> Iterator[EventLogEntry]:
-        """The entries with *about* in their lines, the last one first. Raises Denied."""
+        """The entries whose lines contain *about*, the latest first. Raises Denied."""
         for file in (self._file, self._older):
             try:
                 content = file.read_bytes()

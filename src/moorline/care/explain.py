@@ -1,4 +1,4 @@
-"""Says how one volume stands, what it waits for and what to do; and what was done to it."""
+"""explain and events: the state of one volume, what it waits for, what to do, what was done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from moorline.ports.results import EventLogEntry, Explanation, View
 
 _WELL = ("done", "seen")
 LATEST_ENTRIES = 5
-"""Entries of the event log that are told."""
+"""Entries of the event log that are shown."""
 
 
 class Explainer:
@@ -58,7 +58,7 @@ class Explainer:
         return [self._one(row, survey, pending) for row in rows]
 
     def _told_of(self, volume: str) -> VolumeId:
-        """The volume that a person calls so, wanted or only told of. Raises NotFound, Refused."""
+        """The id that *volume* names, of an attachment or of an event. Raises NotFound, Refused."""
         if rows := self._admission.of(volume):
             return rows[0].key.volume
         if id := meant(volume, self._event_log.volumes()):
@@ -100,7 +100,7 @@ def _is_of(entry: EventLogEntry, row: Attachment) -> bool:
 
 
 def _since(view: View, step: str, tried: Sequence[EventLogEntry], pending: Pending | None) -> float:
-    """When the agent found that it waits; else the first failure that nothing has ended yet."""
+    """When it began to wait, by the agent or else by the first failure since a success."""
     if step == "nothing":
         return 0.0
     if pending is not None:
@@ -111,11 +111,11 @@ def _since(view: View, step: str, tried: Sequence[EventLogEntry], pending: Pendi
 
 
 def _failures(tried: Sequence[EventLogEntry]) -> int:
-    """How often the last step failed, at least."""
+    """How often the last step failed, as far as the event log goes back."""
     return tried[-1].times if tried and tried[-1].outcome not in _WELL else 0
 
 
 def _command(finding: Finding, row: Attachment) -> str:
-    if finding.check == "refused-attachment":  # what is to be cured is said: else take it back
+    if finding.check == "refused-attachment":  # its text says what to mend; this gives up
         return command("moorline", "detach", row.guest_name or row.key.guest, row.key.volume)
     return finding.next

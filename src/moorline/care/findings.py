@@ -1,4 +1,4 @@
-"""What the doctor may find, in words: what, why it matters, what to run next."""
+"""The texts of the doctor's findings: what is wrong, why it matters, what to run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moorline.ports.inspection import Finding, Found
 
 
 def command(*words: str) -> str:
-    """What a person can paste into a shell."""
+    """*words* as a command that can be pasted into a shell."""
     return shlex.join(words)
 
 
@@ -38,7 +38,7 @@ def wrong_device(link: str, why: str) -> Finding:
 
 
 def written_beneath(link: str, why: str) -> Finding:
-    """Somebody wrote beneath a mount point."""
+    """There are files in a mount point on which nothing is mounted."""
     return Finding(
         "written-beneath",
         link,
@@ -81,7 +81,7 @@ def unreadable_guest(guest: Guest) -> Finding:
 
 
 def refused_attachment(row: Attachment, why: str) -> Finding:
-    """An attachment cannot come true as things are."""
+    """An attachment cannot become as wanted without a person's help."""
     return Finding(
         "refused-attachment",
         row.key.volume,
@@ -115,7 +115,7 @@ def dead_share(row: Attachment, why: str) -> Finding:
 
 
 def failing_share(row: Attachment, why: str) -> Finding:
-    """The client of a share lives, and answers with an error; or what became of it is unknown."""
+    """The client of a share lives and answers with an error, or it is unknown whether it lives."""
     return Finding(
         "failing-share",
         row.link,
@@ -139,9 +139,9 @@ def cut_off_share(row: Attachment, why: str) -> Finding:
 
 
 def broken_link(row: Attachment, why: str, stop: str) -> Finding:
-    """A link does not work under a guest that runs.
+    """A link does not work, and a running guest has it open.
 
-    *stop*: the command to stop it, where to detach the volume would not do; else ''.
+    *stop*: the command that stops the guest, if detaching the volume would not help; else ''.
     """
     return Finding(
         "broken-link",
@@ -154,7 +154,10 @@ def broken_link(row: Attachment, why: str, stop: str) -> Finding:
 
 
 def stale_disk(row: Attachment, why: str, stop: str) -> Finding:
-    """A running guest has lost a disk. *stop*: the command, where we may not detach it; else ''."""
+    """A running guest has lost a disk.
+
+    *stop*: the command that stops it, if we may not detach; ''.
+    """
     return Finding(
         "stale-disk",
         f"{row.guest_name}/{row.key.volume}",
@@ -166,7 +169,7 @@ def stale_disk(row: Attachment, why: str, stop: str) -> Finding:
 
 
 def other_disk(row: Attachment, seen: Seen) -> Finding:
-    """The guest's disk of a volume is another path."""
+    """The guest's disk of a volume has another path."""
     return Finding(
         "other-disk",
         row.key.volume,
@@ -190,7 +193,7 @@ def replaced_image(row: Attachment, why: str) -> Finding:
 
 
 def snapshot(row: Attachment, seen: Seen) -> Finding:
-    """The guest writes above its volume."""
+    """The guest writes to an external snapshot above its volume."""
     return Finding(
         "snapshot",
         row.key.volume,
@@ -226,7 +229,7 @@ def unwanted_disk(guest: Guest, volume: VolumeId) -> Finding:
 
 
 def leaked_link(found: Found) -> Finding:
-    """A link is there that nobody needs."""
+    """There is a link that nobody needs."""
     return Finding(
         "leaked-link",
         found.link,
@@ -237,7 +240,7 @@ def leaked_link(found: Found) -> Finding:
 
 
 def leftover(found: Found) -> Finding:
-    """The place of a link is left, empty."""
+    """An empty mount point of a link is left over."""
     return Finding(
         "leftover",
         found.link,

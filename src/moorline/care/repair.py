@@ -1,4 +1,4 @@
-"""Does what the doctor advises and what harms nobody; ends a FUSE connection when told to."""
+"""repair and abort: does those things that doctor advises and that harm nobody."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from moorline.ports.results import Repair
 class Repairer:
     """repair and abort of :class:`moorline.ports.api.Maintenance`.
 
-    Unknown means in use: what cannot be told is left alone.
+    Unknown means in use: what may be in use is not touched.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Repairer:
                 if not due.problem:
                     going.append((guest, volume))
                 made.append(due)
-            # Their links may be free then.
+            # Without these disks, links may be free.
             guests = _without(guests, going) if dry_run else self._survey()
         for backend, found in strays(self._environment.backends, rows, guests):
             if not isinstance(found.ill, Foreign | Unknown) and not found.elsewhere:
@@ -101,7 +101,7 @@ class Repairer:
         return replace(due, done=True)
 
     def _vital(self, guest: Guest, disk: Disk) -> str:
-        """Why the guest might not boot without the disk; mostly ''."""
+        """Why the guest might not boot without the disk; '': it would."""
         if self._environment.inventory is None:
             return f"it cannot be told whether {guest.name} boots from it (--boot-disks)"
         try:
@@ -116,7 +116,7 @@ class Repairer:
 
     def _try_clear(self, due: Repair, backend: Discovering, found: Found) -> Repair:
         try:
-            # Nobody connects it while we look once more whether it is needed.
+            # Under its lock nobody connects the link while we look once more whether it is needed.
             with self._reconciler.with_link(found.link):
                 wanted = {row.link for row in self._records.all()}
                 guests = self._survey()
@@ -148,7 +148,7 @@ class Repairer:
             raise Refused(f"{link} does not hang", hint="moorline doctor")
 
     def _running_on(self, link: str) -> str:
-        """Which guests run on it, in words; '' if none does."""
+        """Which running guests use it, in words; '' if none does."""
         try:
             guests = [guest for guest in self._survey() if guest.running]
         except MoorlineError as e:
@@ -160,7 +160,7 @@ class Repairer:
 
 
 def _without(guests: Sequence[Guest], disks: Sequence[tuple[Guest, VolumeId]]) -> list[Guest]:
-    """The guests as they will be when *disks* are gone."""
+    """*guests* without *disks*, as they will be when those are gone."""
     gone: dict[GuestId, set[str]] = {}
     for guest, volume in disks:
         gone.setdefault(guest.id, set()).add(guest.disks[volume].source)
