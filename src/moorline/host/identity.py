@@ -1,4 +1,4 @@
-"""Who runs a command."""
+"""Runs commands as another user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identity(TypedDict, total=False):
 
 
 def identity(name: str) -> Identity:
-    """How to become a user; nothing if that is who we are. Raises Failed."""
+    """The arguments that make a process run as *user*; none if we are that user. Raises Failed."""
     if not name:
         return {}
     user = user_named(name)

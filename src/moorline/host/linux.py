@@ -1,4 +1,4 @@
-"""This machine as back ends see it, and the one place that starts processes."""
+"""Implements the host port on Linux; the only module that starts processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_SECONDS = 30.0
 _HOLD_CHECK_SECONDS = 5.0
-"""Seconds that those may take who only ask whether a hold is held, on a machine that is busy."""
+"""Seconds to wait for processes that only check a hold, and lock it shared for a moment."""
 
 
 class CommandFailed(Failed):
@@ -75,15 +75,15 @@ class Linux:
         self._calls = Calls(_warm)
 
     def close(self) -> None:
-        """End our children. What commands left behind stays, and calls under way go on."""
+        """End our children. Daemons that commands started stay, and calls under way go on."""
         self._calls.close()
         self._probe.close()
 
     def run(self, command: Command) -> Output:
         """See :meth:`moorline.ports.Host.run`; Failed is CommandFailed if it ran.
 
-        It gets files, not pipes, for its output: a daemon that it leaves
-        behind keeps nobody waiting, and writes into a sealed file later on.
+        Its output goes to files, not pipes, so that a daemon which it leaves behind with its
+        output open does not keep us waiting; later it writes into a sealed file.
         """
         self._abandoned = [child for child in self._abandoned if child.poll() is None]
         program = command.argv[0]
@@ -209,14 +209,14 @@ class Linux:
             os.killpg(child.pid, signal.SIGKILL)
         if _ended(child, _KILL_SECONDS):
             child.wait()
-        else:  # in a call that the kernel does not interrupt: it dies when that returns
+        else:  # it is in an uninterruptible call of the kernel, and dies when that returns
             self._abandoned.append(child)
 
 
 def fork(do: Callable[[], None]) -> int:
     """Run *do* in a fork that leads a session and is killed when we end; return its id.
 
-    Only for a process with one thread: what others of them had locked stays locked.
+    Only for a process with one thread: in a fork, locks of other threads stay locked.
     """
     parent = os.getpid()
     if pid := os.fork():
@@ -228,7 +228,7 @@ def _be_fork(do: Callable[[], None], parent: int) -> NoReturn:
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == parent:  # it may have ended before we asked to end with it
+        if os.getppid() == parent:  # our parent may have ended before the request took effect
             do()
     finally:
         os._exit(0)
@@ -256,7 +256,7 @@ def _start(argv: Sequence[str], *, program: str, **how: Any) -> subprocess.Popen
 
 
 def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
-    """Wait for the end of a process, and leave its status to be asked for.
+    """Wait for the end of a process, without reaping it.
 
     Not ``Popen.wait``, which sleeps up to 50 ms too long with a time-out.
     """
@@ -271,7 +271,7 @@ def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
 
 @contextmanager
 def _locked(hold: Path) -> Iterator[int]:
-    """Lock *hold*, for ourselves and for who inherits the descriptor. Raises Busy, Failed."""
+    """Lock *hold*, for us and for all who inherit the descriptor. Raises Busy, Failed."""
     try:
         file = os.open(hold, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as e:
@@ -286,7 +286,7 @@ def _locked(hold: Path) -> Iterator[int]:
 def _lock(file: int, hold: Path) -> None:
     deadline = Deadline(_HOLD_CHECK_SECONDS)
     while not _flock(file, fcntl.LOCK_EX):
-        # Who only asks whether it is held has it shared, for a moment; a command has it alone.
+        # A check whether it is held locks it shared, for a moment; a command locks it exclusively.
         if not _flock(file, fcntl.LOCK_SH) or deadline.over():
             raise Busy(f"a command that holds {hold} still runs")
         fcntl.flock(file, fcntl.LOCK_UN)
@@ -303,7 +303,7 @@ def _flock(file: int, how: int) -> bool:
 
 @contextmanager
 def _capture() -> Iterator[int]:
-    """A file for a command's output, of a size that cannot grow."""
+    """A file for a command's output, of limited size."""
     file = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(file, MOST_OUTPUT)
@@ -315,7 +315,7 @@ def _capture() -> Iterator[int]:
 
 def _text(file: int, secret: Secret[str] | None) -> str:
     """What was written to *file*, without the secret."""
-    written = os.lseek(file, 0, os.SEEK_CUR)  # the position is shared with who wrote
+    written = os.lseek(file, 0, os.SEEK_CUR)  # the file position is shared with the writer
     text = os.pread(file, written, 0).decode(errors="replace")
     for line in secret.reveal().splitlines() if secret else ():
         if line:
@@ -325,7 +325,7 @@ def _text(file: int, secret: Secret[str] | None) -> str:
 
 @contextmanager
 def _stdin(secret: Secret[str] | None) -> Iterator[int]:
-    """A descriptor from which the secret can be read once, and its end after it."""
+    """A descriptor from which the secret can be read once, followed by the end of file."""
     if secret is None:
         yield subprocess.DEVNULL
         return
@@ -334,7 +334,7 @@ def _stdin(secret: Secret[str] | None) -> Iterator[int]:
         raise Failed("the text for the command's standard input is too long")
     theirs, ours = os.pipe2(os.O_CLOEXEC)
     try:
-        os.write(ours, data)  # fits into the pipe, so nobody needs to read yet
+        os.write(ours, data)  # it fits into the pipe, so writing does not block
         os.close(ours)
         yield theirs
     finally:
@@ -342,7 +342,7 @@ def _stdin(secret: Secret[str] | None) -> Iterator[int]:
 
 
 def _shown(text: str) -> str:
-    """The last lines of what a command said, on one line of a person's screen."""
+    """The end of a command's output, on one line."""
     line = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     line = "".join(char if char.isprintable() else "?" for char in line)
     return line if len(line) <= _MOST_SHOWN else f"…{line[-_MOST_SHOWN:]}"
@@ -353,7 +353,7 @@ class _Looker:
 
     def __init__(self) -> None:
         self._child = _start(
-            # -P: what lies in the current directory is not imported.
+            # -P: nothing is imported from the current directory.
             [sys.executable, "-P", "-m", "moorline.host.probe.child"],
             program=sys.executable,
             stdin=subprocess.PIPE,
@@ -362,7 +362,7 @@ class _Looker:
             bufsize=0,
         )
         try:
-            # That Python starts slowly must not be held against a share.
+            # The time that Python takes to start must not count against the share's deadline.
             self._line(_START_TIMEOUT_SECONDS)
         except (EOFError, TimeoutError) as e:
             self.kill()

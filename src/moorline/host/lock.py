@@ -42,12 +42,12 @@ class HostLock:
                 waiting(f"waiting for {self._holder()}, which {self._does}")
                 told = True
             deadline.sleep(0.02)
-        with suppress(OSError):  # a full disk keeps nobody from being the owner
+        with suppress(OSError):  # on a full disk the lock works all the same
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let go; without effect if it is not held."""
+        """Release the lock; without effect if it is not held."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,4 +1,4 @@
-"""Which machine this is: machine-id(5), as a digest, since the id itself is not to be shown."""
+"""Identifies this machine by a digest of machine-id(5); the id itself is confidential."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ MACHINE_ID = Path("/etc/machine-id")
 
 
 def machine_id_digest(file: Path = MACHINE_ID) -> str:
-    """Equal on one installation of a system, different on a clone that was made right; '': none."""
+    """The digest; '': the machine has no id.
+
+    A clone has another if it was given an id of its own.
+    """
     try:
         id = file.read_text().strip()
     except OSError:
         return ""
-    # An image that no machine was started from yet has an empty one, or this word.
+    # An image that was never booted has an empty id, or this word.
     if id in ("", "uninitialized"):
         return ""
     return hashlib.sha256(f"moorline {id}".encode()).hexdigest()[:32]

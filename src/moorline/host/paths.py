@@ -1,4 +1,4 @@
-"""Where paths lead, whatever symlinks and bind mounts are on the way. No share is waited for."""
+"""Resolves paths through symlinks and bind mounts, without waiting for a share that hangs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from moorline.ports.mount import Mount, MountsByPath, innermost
 
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "glusterfs", "autofs")
 Follow = Callable[[str, Sequence[str], Collection[str]], Sequence[str]]
-"""Asks a child about a share: the paths, and the mount points at which it stops."""
+"""Resolves paths on a share in a child; *stops*: mount points at which it stops."""
 
 
 def places(
     paths: Iterable[str], mounts: Sequence[Mount], follow: Follow
 ) -> dict[str, frozenset[str] | None]:
-    """All names under which what a path leads to is on this host. None: it cannot be told.
+    """All paths on this host of what each path leads to; None: it is unknown.
 
-    Symlinks outside of shares are followed first, without touching a share; then
-    those on each share, which costs that share's paths alone if it hangs.
+    Symlinks outside of shares are followed first, without touching a share; then those on
+    each share. If a share hangs, only its own paths are unknown.
     """
     shares = {mount.target for mount in mounts if mount.fstype.startswith(_REMOTE)}
     asked = sorted({*paths})
@@ -48,10 +48,10 @@ def _followed(
 
 
 class _Copies:
-    """Copies of mounts, which come and go with them.
+    """Copies of mounts, which come and go with the originals.
 
-    Where a directory is bound to another place, what is mounted beneath it is mounted
-    there as well: the same device, and a mount point of the same name.
+    If a directory is bound to another place, what is mounted beneath it is mounted there,
+    too: the same device, and a mount point of the same name.
     """
 
     def __init__(self, mounts: Sequence[Mount]) -> None:

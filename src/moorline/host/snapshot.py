@@ -1,4 +1,4 @@
-"""A host that is asked each thing once: for a look at very many links."""
+"""A host that remembers each answer, for one look at very many links."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from moorline.ports import (
 class Snapshot:
     """A :class:`moorline.ports.Host` that remembers what it saw.
 
-    It is for looking alone. What it says may be out of date: who acts looks for
-    himself. Not for several threads.
+    It is for looking only. Its answers may be out of date, so code that acts asks the host
+    itself. Not for several threads.
     """
 
     def __init__(self, host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Whether the state directory is as it must be: who may read it, and whether it can be written."""
+"""Checks the state directory: its permissions, and whether it can be written to."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from moorline.ports.inspection import Finding
 
 LEAST_FREE = 16 << 20
-"""Bytes below which the state's disk is nearly full: an attachment takes a few thousand."""
+"""Free bytes below which the disk counts as nearly full: an attachment takes a few thousand."""
 _PRIVATE = {
     "key": "it opens the connections, and the credentials in them",
     "moorline.db": "it says what is attached to which guest, and holds the sealed connections",
     "events.jsonl": "it tells of every guest and volume of this host",
     "events.1.jsonl": "it tells of every guest and volume of this host",
 }
-"""What is for its owner alone, and why."""
+"""Files that only their owner may read, and why."""
 
 
 def examine(state_dir: Path) -> list[Finding]:
-    """What is wrong with *state_dir*. It lies on the host's own disk, and does not hang."""
+    """What is wrong with *state_dir*, which is on a local disk and so does not hang."""
     if not state_dir.exists():
         return []  # it is made when it is needed
     return [*_permissions(state_dir), *_room(state_dir)]

@@ -1,4 +1,4 @@
-"""The systemd scope of a client: it outlives us, and ends after the guests when the host stops."""
+"""Runs a share's client in a systemd scope, so that it outlives us and stops after the guests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorline.ports import Command
 
 SLICE = "moorline.slice"
 AFTER_GUESTS = ("libvirt-guests.service", "virt-guest-shutdown.target", "machine.slice")
-"""What shall have stopped before a client does: units stop in the reverse of the order in which
+"""Units that must stop before a client does: units stop in the reverse of the order in which
 they start (systemd.unit(5)). libvirt-guests asks guests to shut down, and those sync their disks
 then; QEMU's own scopes lie in machine.slice, and the target ends between the two."""
 NETWORK = "network-online.target"
@@ -29,6 +29,6 @@ def scope(command: Command) -> Sequence[str]:
 
 
 def _name(command: Command) -> str:
-    """Named for the share and the moment: a client whose mount is gone may have its scope still."""
+    """The scope's name, with the time: an earlier client of the share may still have a scope."""
     of = command.hold.name.removesuffix(".lock") if command.hold else command.argv[0]
     return f"moorline-{re.sub(r'[^A-Za-z0-9_.]+', '-', of)[-100:]}-{time.time_ns():x}.scope"

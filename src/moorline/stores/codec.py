@@ -1,4 +1,4 @@
-"""Attachments to bytes and back; connections are sealed on the way."""
+"""Writes attachments as bytes and reads them; their connections are encrypted."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Codec:
     """
 
     def __init__(self, key: Secret[bytes]) -> None:
-        # Imported here: `moorline --help` has nothing to open.
+        # Imported here, as `moorline --help` does not need it.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._aead = AESGCM(key.reveal())
 
     @classmethod
     def from_file(cls, path: Path, *, make: bool = True) -> Codec:
-        """Open the key file; *make* it on first use, else a key opens nothing and is not kept.
+        """Open the key file. If it is missing: *make* it, or use a new key that is not kept.
 
         Raises Unavailable if it cannot be read or is not one.
         """

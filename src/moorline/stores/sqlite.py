@@ -38,12 +38,12 @@ class SqliteStore:
     """See :class:`moorline.ports.Store`. Safe from many threads and processes.
 
     *path*: the database file; it is created for its owner alone.
-    *make*: if there is none; else it is then an empty one that takes nothing, and no file is made.
+    *make*: if there is none; else it acts as an empty, read-only store, and no file is made.
     *busy*: seconds to wait for another process's write lock.
     *poll*: seconds between looks for another process's commits while watching.
 
-    A disk that is full or read-only still lets a database be read that was closed
-    well; a commit then raises Unavailable until there is room again.
+    On a disk that is full or read-only, a database that was closed properly can still be
+    read; a commit raises Unavailable until there is room again.
 
     Opening raises Unavailable (cannot be read), Denied or Refused (written by a newer
     Moorline). SQLite never leaves a commit in doubt, so Uncertain is not raised here.
@@ -60,7 +60,7 @@ class SqliteStore:
         self._committed = threading.Condition()
         self._closed = False
         self._frozen = False
-        """Opened on a disk that takes nothing: to read only."""
+        """It was opened read-only, as its disk cannot be written to."""
         try:
             self._db = self._open() if make or self._exists() else self._open_none()
         except Unavailable as e:
@@ -86,7 +86,7 @@ class SqliteStore:
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
         within_limits(when, then)
         self._thaw()
-        # Never deferred: an upgrade from read to write fails at once when busy.
+        # Never deferred: upgrading from read to write fails at once when the database is busy.
         with self._transaction("immediate"):
             current = {at.key: self._get(at.key) for at in when}
             lost = {at.key for at in when if _revision(current[at.key]) != at.revision}
@@ -147,7 +147,7 @@ class SqliteStore:
             return True
 
     def _open_none(self) -> sqlite3.Connection:
-        """An empty one. Raises Denied where it would not be ours to make one."""
+        """An empty, read-only database. Raises Denied if we could not make the file."""
         above = self._path.parent
         with self._unavailable("opened"):
             if above.exists() and not _may_write(above):
@@ -159,7 +159,7 @@ class SqliteStore:
         return db
 
     def _open_frozen(self) -> sqlite3.Connection:
-        """As a file that nobody writes, so that SQLite needs no files of its own beside it."""
+        """Open the file as immutable, so that SQLite needs no files beside it."""
         with self._unavailable("opened"):
             db = self._connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
@@ -185,7 +185,7 @@ class SqliteStore:
         )
 
     def _thaw(self) -> None:
-        """Open it to be written as soon as the disk takes that. Raises Unavailable."""
+        """Reopen it for writing if the disk allows that by now. Raises Unavailable."""
         with self._lock:
             if self._frozen:
                 fresh = self._open()
@@ -279,7 +279,7 @@ class SqliteStore:
             ) from e
 
     def _why(self, error: sqlite3.Error) -> str:
-        """SQLite calls a disk that is full an I/O error where its smaller files are concerned."""
+        """*error* in words. SQLite reports a full disk as an I/O error of its smaller files."""
         with suppress(OSError):
             disk = os.statvfs(self._path.parent)
             if disk.f_flag & os.ST_RDONLY:
@@ -290,7 +290,7 @@ class SqliteStore:
 
 
 def _may_write(directory: Path) -> bool:
-    """Whether it is ours to write to, if its disk were not read-only."""
+    """Whether we have permission to write to it, apart from the disk being read-only."""
     return bool(
         os.access(directory, os.W_OK, effective_ids=True)
         or os.statvfs(directory).f_flag & os.ST_RDONLY
@@ -298,7 +298,7 @@ def _may_write(directory: Path) -> bool:
 
 
 def _takes_nothing(error: BaseException | None) -> bool:
-    """Whether that is how a disk that is full or read-only shows. It is no other's lock."""
+    """Whether the error means a full or read-only disk, rather than another's lock."""
     if isinstance(error, OSError):
         return error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _TAKES_NOTHING
@@ -309,7 +309,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _drop_tombstones(db: sqlite3.Connection) -> None:
-    """An owner that starts lists first, so nobody needs older deletions."""
+    """Delete all tombstones: an owner lists when it starts, so nobody needs older deletions."""
     if db.execute("delete from entry where gone").rowcount:
         db.execute(
             "update counter set value ="

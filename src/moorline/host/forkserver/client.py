@@ -27,7 +27,7 @@ _FAMILIES: dict[str, type[MoorlineError]] = {
 
 
 class Process(Protocol):
-    """What we need of ``subprocess.Popen``."""
+    """The part of ``subprocess.Popen`` that is needed here."""
 
     def kill(self) -> None: ...
 
@@ -52,7 +52,10 @@ class Calls:
         self._warm: dict[str, _Warm] = {}
 
     def call(self, call: Call, keep: Sequence[int] = ()) -> Mapping[str, Any]:
-        """See :meth:`moorline.ports.Host.call`. *keep*: what the fork keeps open as well."""
+        """See :meth:`moorline.ports.Host.call`.
+
+        *keep*: descriptors that the fork keeps open, too.
+        """
         deadline = Deadline(call.deadline)
         warm, ours = self._hand_over(call, keep)
         try:
@@ -67,7 +70,7 @@ class Calls:
         return _value(json.loads(answer))
 
     def close(self) -> None:
-        """Let the warm processes end; one in which a call is under way ends with that."""
+        """End the warm processes; one with a call under way ends after the call."""
         with self._lock:
             left, self._warm = list(self._warm.values()), {}
         for warm in left:
@@ -77,7 +80,7 @@ class Calls:
             deadline.sleep(0.005)
 
     def _hand_over(self, call: Call, keep: Sequence[int]) -> tuple[_Warm, socket.socket]:
-        """Give the other end of a socket to the warm process; nothing is asked yet."""
+        """Give the other end of a socket to the warm process; the question is sent later."""
         for last in (False, True):
             warm = self._get(call)
             ours, theirs = socket.socketpair()
@@ -85,7 +88,7 @@ class Calls:
                 with theirs:
                     deadline = f"{call.deadline:.3f}".encode()
                     socket.send_fds(warm.control, [deadline], [theirs.fileno(), *keep])
-            except OSError as e:  # it died (the out-of-memory killer, say): a new one will do
+            except OSError as e:  # it died (by the out-of-memory killer, say): start a new one
                 ours.close()
                 self._drop(call.module, warm)
                 if last:
@@ -137,7 +140,7 @@ def _begin(start: Start, call: Call) -> _Warm:
 
 
 def _exchange(ours: socket.socket, call: Call, grace: float) -> bytes:
-    """Ask and read the answer; without its newline it is not whole. Raises TimeoutError."""
+    """Ask and read the answer, which ends with a newline. Raises TimeoutError."""
     deadline = Deadline(call.deadline + grace)
     answer = b""
     with ours, suppress(ConnectionError):  # the other end is gone: there is no answer

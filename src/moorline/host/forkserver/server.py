@@ -70,7 +70,7 @@ def _call(answer: Answer, file: int, *kept: int) -> int:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         with socket.socket(fileno=file) as call, call.makefile("rwb") as stream:
             said = json.dumps(_answered(answer, stream.readline())).encode()
-            _close(kept)  # it is done: who reads the answer finds the hold free
+            _close(kept)  # exit before the answer is read, so that its reader finds the hold free
             stream.write(said + b"\n")
 
     pid = fork(serve)
@@ -91,7 +91,7 @@ def _answered(answer: Answer, question: bytes) -> Mapping[str, Any]:
 
 
 def _reap(running: dict[int, Deadline]) -> None:
-    """Forget the forks that have ended, and end those whose time is over."""
+    """Forget the forks that have ended, and kill those whose deadline is over."""
     for pid, deadline in list(running.items()):
         if deadline.over():
             with suppress(ProcessLookupError):  # it is not reaped yet, so the group is its own

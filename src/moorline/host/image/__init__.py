@@ -1,1 +1,1 @@
-"""Whether an image may be given to a guest, read from its bytes."""
+"""Reads images: what they are, what they refer to, and whether a guest may have them."""

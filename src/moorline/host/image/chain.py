@@ -1,4 +1,4 @@
-"""Which files an image consists of: itself, and those beneath it. Nothing is judged here.
+"""Lists the files of an image: itself and its backing files. Nothing is refused here.
 
 Runs in a child that can be killed: every call may hang.
 """
@@ -38,7 +38,7 @@ def look(images: Images, like: Collection[int] | None, *, first: bool) -> list[l
         ]
     mine = _each(*images[0], None)
     if isinstance(mine, int):
-        return [mine] * len(images)  # of the others nothing was asked but whether they are like it
+        return [mine] * len(images)  # of the others only what is like the first was asked
     return [mine, *look(images[1:], {*(like or ()), *(file[2] for file in mine)}, first=False)]
 
 
@@ -58,7 +58,7 @@ def files(path: str, format: str, like: Collection[int] | None = None) -> list[F
 
 
 def read(found: Sequence[list[File] | int], images: Images) -> Sequence[FilesOf]:
-    """What was found of *images*, or its errno, as it came through a pipe."""
+    """The answer of :func:`files` as it came through a pipe: files, or the errno that was met."""
     return [
         OSError(each, os.strerror(each), path)
         if isinstance(each, int)

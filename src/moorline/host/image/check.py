@@ -1,7 +1,7 @@
-"""Whether an image may be given to a guest: where it lies, what it is, what it refers to.
+"""Checks whether a guest may have an image: where it lies, what it is, what it refers to.
 
-Runs in a child that can be killed: every call here may hang. It tells what is so
-now. Whoever can write to the share can change it afterwards.
+Runs in a child that can be killed: every call here may hang. The answer holds for
+now: whoever can write to the share can change the image afterwards.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _CONTAINERS = ["qcow2", "vhd", "vmdk", "vdi", "qed"]
 """Formats that hold a disk. A raw disk that a guest partitioned or encrypted
 looks like gpt, iso or luks to oslo.utils; it is still a raw disk."""
 _VHDX = b"vhdxfile"
-"""What one begins with. Only there is more to read than the first chunk: bytes 192 to 256 Ki."""
+"""The first bytes of a VHDX file, the only format of which more than the first chunk must be
+read: bytes 192 to 256 Ki."""
 _ENOUGH = 1 << 20
-"""Bytes after which all inspectors know. Some ask for a file's end, which may
-be terabytes away; what they look for there does not make a format."""
+"""Bytes after which all inspectors have decided. Some ask for the end of the file, which may
+be terabytes away; what they look for there does not decide the format."""
 _CHUNK = 64 << 10
 
 Parts = tuple[str, ...]
@@ -45,7 +46,7 @@ def check_image(share: str, name: str, format: str) -> list[dict[str, Any]]:
 
 
 def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[str, Any]]:
-    """Down from the image named to the last backing file; QEMU is given just these."""
+    """Check the image and each backing file, down to the last; QEMU is given exactly these."""
     files: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
     above: Parts = ()
@@ -65,7 +66,7 @@ def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[
 
 @contextmanager
 def _naming_what_it_backs(above: Parts, parts: Parts) -> Iterator[None]:
-    """Say of errors about *parts* that it is the backing file of *above*, if it is one."""
+    """Add to errors about *parts* that it is the backing file of *above*, if it is one."""
     try:
         yield
     except Refused as e:
@@ -134,15 +135,15 @@ def _backing(file: int, share: str, parts: Parts) -> tuple[Parts, str]:
 
 
 def _resolve(share: str, image: Parts, name: str, has: str) -> Parts:
-    """Where *name*, found in *image*, lies beneath the share."""
+    """The path beneath the share of *name*, which *image* refers to."""
     named = f"{_name(image)} {has} {name!r}"
     if ":" in name.partition("/")[0]:
         # QEMU takes "json:{…}", "nbd://…" and the like for protocols.
         raise Refused(f"{named}, which is not a plain file name")
     path = PurePosixPath(name)
     if ".." in path.parts:
-        # The kernel follows a symbolic link first and goes up from where it leads; to strike
-        # out what stands before ".." is to look at another file than the one that is opened.
+        # The kernel follows a symbolic link before it goes up by "..". Shortening "link/.." in the
+        # text would lead to another file than the one that is opened.
         raise Refused(
             f"{named}, which goes up with '..': it may be outside of {share}",
             hint="put it beside the image, or name it by its whole path: qemu-img rebase -u -b",
@@ -178,7 +179,7 @@ def _image(root: int, share: str, parts: Parts) -> Iterator[tuple[int, os.stat_r
 
 
 def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
-    """All files that the directory's descriptor names are in it, and none is of a format."""
+    """Check that the files of the descriptor lie in its directory and have no other format."""
     with _walked(root, share, parts) as (_, st):
         if not stat.S_ISDIR(st.st_mode):
             raise Refused(f"{_name(parts)} is {_type(st)}, not a directory")
@@ -201,9 +202,9 @@ def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
 def _walked(root: int, share: str, parts: Parts) -> Iterator[tuple[int, os.stat_result]]:
     """Go down from *root* by descriptor, through no symlink and into no other mount.
 
-    No part is "..", so what is opened cannot lie elsewhere, whoever moves
-    directories meanwhile. A bind mount has the device of what it shows: the
-    mount's own id tells it.
+    No part is "..", so the file cannot lie outside, even if somebody moves directories
+    meanwhile. A bind mount has the device of its source, so mounts are told apart by the
+    mount's own id.
     """
     device, mount = os.fstat(root).st_dev, _mount(root)
     place = os.dup(root)
@@ -226,7 +227,7 @@ def _walked(root: int, share: str, parts: Parts) -> Iterator[tuple[int, os.stat_
 
 def _mount(file: int) -> int:
     """The id of the mount that *file* is on, as the mount table has it. Asks no file system."""
-    with open(f"/proc/self/fdinfo/{file}") as facts:  # noqa: PTH123 - it is no file
+    with open(f"/proc/self/fdinfo/{file}") as facts:  # noqa: PTH123 - it is not a regular file
         return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
 
 

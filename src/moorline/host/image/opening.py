@@ -1,7 +1,7 @@
-"""Whether QEMU could open a file as it is about to: nothing is changed, and nothing kept open.
+"""Checks whether QEMU could open a file: nothing is changed, and nothing is kept open.
 
-Runs in a child that can be killed: every call may hang. What is asked here is what QEMU asks
-when it opens a file (block/file-posix.c and bdrv_node_refresh_perm in block.c of QEMU).
+Runs in a child that can be killed: every call may hang. The checks are those of QEMU when it
+opens a file (block/file-posix.c and bdrv_node_refresh_perm in block.c of QEMU).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from moorline.errors import Refused
 
 LARGEST = (1 << 63) - (1 << 30)
-"""Bytes of a disk, at most: BDRV_MAX_LENGTH."""
+"""Bytes of the largest disk: BDRV_MAX_LENGTH."""
 _SECTOR = 512
 _ALIGNMENTS = (1, 512, 1024, 2048, 4096)
 _SAFE_ALIGNMENT = max(4096, mmap.PAGESIZE)
@@ -37,10 +37,10 @@ _READ, _WRITE, _RESIZE = 0, 1, 3
 
 
 def opening(path: str, format: str, readonly: bool, shared: bool, direct: bool, mine: bool) -> bool:
-    """Whether nobody has *path* locked against such an opening.
+    """Whether *path* is not locked against being opened so.
 
     *direct*: past the page cache. *mine*: the guest's own QEMU has it open, and locked.
-    Raises Refused if it cannot be opened so whoever waits; OSError.
+    Raises Refused if it can never be opened so; OSError.
     """
     file = _open(path, direct)
     try:
@@ -76,7 +76,7 @@ def _demand_writable(path: str, file: int) -> None:
         return
     if os.fstatvfs(file).f_flag & os.ST_RDONLY:
         raise _fixed(f"{path} lies on a file system that is mounted read-only")
-    with suppress(OSError):  # few file systems know such flags
+    with suppress(OSError):  # most file systems have no such flags
         answer = fcntl.ioctl(file, _FS_IOC_GETFLAGS, struct.pack("l", 0))
         if struct.unpack("l", answer)[0] & _IMMUTABLE:
             raise _fixed(f"{path} is immutable or append-only (lsattr)")
@@ -90,7 +90,7 @@ def _fixed(what: str) -> Refused:
 
 
 def refuse_size(path: str, file: int, alignment: int) -> None:
-    """Refuse a raw file whose size is none of a disk. *alignment*: of what QEMU writes to it."""
+    """Refuse a raw file whose size no disk can have. *alignment*: of QEMU's writes, in bytes."""
     size = os.lseek(file, 0, os.SEEK_END)
     if size > LARGEST:
         raise Refused(f"{path} has {size} bytes, and QEMU's disks have {LARGEST} at most")
@@ -104,14 +104,14 @@ def refuse_size(path: str, file: int, alignment: int) -> None:
 
 
 def _alignment(file: int) -> int:
-    """What QEMU takes for the least that can be read with O_DIRECT (raw_probe_alignment)."""
+    """The bytes that QEMU takes for the smallest O_DIRECT read (raw_probe_alignment)."""
     with suppress(OSError):
         answer = fcntl.ioctl(file, _XFS_IOC_DIOINFO, bytes(12))
         return int(struct.unpack("III", answer)[1]) or 1
     with mmap.mmap(-1, _SAFE_ALIGNMENT) as page:
         for size in _ALIGNMENTS:
             if _can_read(file, page, size):
-                # Where one byte can be read, it is not known what can be written.
+                # If a single byte can be read, the alignment of writes is unknown.
                 return _SAFE_ALIGNMENT if size == 1 else size
     return _SAFE_ALIGNMENT
 
@@ -142,7 +142,7 @@ def _asked(format: str, readonly: bool, shared: bool) -> Iterator[int]:
 
 
 def _has(file: int, byte: int) -> bool:
-    """Whether anybody has locked *byte*. Where locks are not known, nobody has."""
+    """Whether *byte* is locked by anybody; False on a file system without locks."""
     question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     try:
         answer = fcntl.fcntl(file, _F_OFD_GETLK, question)

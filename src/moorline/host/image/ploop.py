@@ -1,8 +1,8 @@
-"""What a ploop image's DiskDescriptor.xml refers to, refused where it is not plain.
+"""Reads which files a ploop image's DiskDescriptor.xml names.
 
-Format: https://www.qemu.org/docs/master/interop/prl-xml.html; ``ploop`` reads it as
-lib/xml.c of github.com/OpenVZ/ploop does, by another XML library than ours. So what
-two libraries could read in two ways is refused: an XML file needs none of it.
+Format: https://www.qemu.org/docs/master/interop/prl-xml.html. ``ploop`` reads it with another
+XML library than ours (lib/xml.c of github.com/OpenVZ/ploop). So XML that two libraries could
+read in two ways is refused: a descriptor needs none of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a qcow2 header says, refused where it is absurd.
+"""Reads a qcow2 header, and refuses absurd values.
 
 Layout: https://www.qemu.org/docs/master/interop/qcow2.html; limits: block/qcow2.h
 of QEMU. oslo.utils' inspector tells that a file is qcow2 and whether it refers to

@@ -1,4 +1,4 @@
-"""The processes that serve a FUSE mount: whether any is left decides whether it can ever answer.
+"""Finds the processes that serve a FUSE mount: without one it can never answer again.
 
 The kernel ends a connection when the last descriptor of it is closed, and answers ENOTCONN from
 then on, for good; a client that lives may give the same answer while its server is away. Of a

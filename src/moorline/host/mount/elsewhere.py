@@ -1,4 +1,4 @@
-"""Where a mount lives on that is not at its place any more: other namespaces, bind mounts.
+"""Finds where a mount lives on after it was taken away: other namespaces, bind mounts.
 
 A mount namespace that was made while a share was mounted (a container with the host's files bound
 in) keeps the mount when it is taken away here, unless it was made to follow (mount_namespaces(7)).
@@ -21,15 +21,15 @@ from moorline.ports import IsIts, Mount
 
 class _Namespace(NamedTuple):
     process: Path
-    """One that is in it."""
+    """A process that is in it."""
     mounts: Sequence[Mount]
 
 
 def seen_at(at: Path, proc: Path = PROC) -> list[str]:
-    """A process of each other mount namespace in which something is mounted as *at* is here.
+    """For each other mount namespace with a mount like that at *at*, a process: ``name (pid)``.
 
-    As ``name (pid)``. There another directory may be above it, so its name alone is compared:
-    a copy of what is mounted here by that name in another directory is not meant.
+    There the mount point may lie in another directory, so only its name is compared. A copy of
+    another mount that is here, in another directory, with the same name does not count.
     """
     ours = [m for m in table.read(proc / "self/mountinfo") if m.target != str(at)]
     copies = _named(at.name, ours)

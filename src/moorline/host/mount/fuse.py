@@ -1,4 +1,4 @@
-"""The way out of a FUSE mount that hangs: the kernel ends its connection.
+"""Ends the connection of a FUSE mount that hangs, by the kernel's control file system.
 
 Facts: Documentation/filesystems/fuse.rst in the Linux source, "Control filesystem".
 """

@@ -12,15 +12,15 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 
 def read(path: Path = MOUNTINFO) -> Sequence[Mount]:
     """Return the mount table in mount order. It asks no file system, so it never hangs."""
-    # Paths are bytes to the kernel: what is no UTF-8 must not hide the rest.
+    # Paths are bytes to the kernel: one that is not UTF-8 must not hide the others.
     return mounts_in(path.read_bytes().decode("utf-8", "surrogateescape"))
 
 
 def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:
-    """Return the topmost mount at exactly *path*: the last that was made there."""
+    """The topmost mount at exactly *path*: the last that was made there; None: there is none."""
     return next((mount for mount in reversed(mounts) if mount.target == str(path)), None)
 
 
 def ids_at(path: str) -> tuple[int, ...]:
-    """The numbers of the mounts at exactly *path*: others if it was mounted anew."""
+    """The ids of the mounts at exactly *path*; they differ after it was mounted anew."""
     return tuple(mount.id for mount in read() if mount.target == path)

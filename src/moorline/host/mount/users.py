@@ -1,4 +1,4 @@
-"""Who keeps a mount busy, for people to read."""
+"""Names the processes that keep a mount busy, for people to read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 MOST_NAMES = 5
-"""Names beyond this many help nobody."""
+"""How many processes are named."""
 
 
 def users_of(path: Path, proc: Path = PROC) -> list[str]:
@@ -50,7 +50,7 @@ def _links(process: Path) -> Iterator[str]:
 
 
 def called(process: Path) -> str:
-    """A process as people know it: ``name (pid)``."""
+    """A process as ``name (pid)``."""
     name = "?"
     with suppress(OSError):
         name = (process / "comm").read_text(errors="replace").strip()

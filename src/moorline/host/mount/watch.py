@@ -9,7 +9,7 @@ from moorline.host.mount.table import MOUNTINFO
 from moorline.ports import Wake
 
 _STOP_POLL_MILLISECONDS = 500
-"""Milliseconds between looks whether we are to stop."""
+"""Milliseconds between two checks of the stop event."""
 
 
 class MountTable:

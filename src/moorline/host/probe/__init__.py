@@ -1,1 +1,1 @@
-"""Looks that may hang, asked of a child that can be killed."""
+"""Looks at shares that may hang, by children that can be killed."""

@@ -1,7 +1,7 @@
 """The child that looks at shares: answers questions, one JSON line each, until its input ends.
 
-It is killed when a share hangs, so it holds nothing that would be missed. Its
-imports are few because it is started anew then.
+It is killed when a share hangs, so it keeps no state. It has few imports because a new one
+is started then.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from moorline.errors import Refused
 from moorline.host.process_name import call_self
 
 _MOST_LINKS = 40
-"""As many as the kernel follows."""
+"""Symlinks in one path: as many as the kernel follows."""
 READY = b"{}\n"
-"""The first line that it prints: what follows waits for shares only."""
+"""The first line that it prints: from then on it waits for nothing but shares."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def root(path: str, list: bool) -> dict[str, Any]:
-    """What :class:`moorline.ports.Root` says."""
+    """The facts of :class:`moorline.ports.Root`."""
     st = os.stat(path)  # noqa: PTH116 - pathlib would double the time to start
     if not stat.S_ISDIR(st.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
@@ -69,7 +69,7 @@ def root(path: str, list: bool) -> dict[str, Any]:
 
 
 def image(**question: Any) -> dict[str, Any]:
-    """The files that were checked, if all is well with the image."""
+    """The files of the image that were checked. Raises Refused."""
     from moorline.host.image.check import check_image  # its libraries take 60 ms to import
 
     return {"files": check_image(**question)}
@@ -102,7 +102,7 @@ def _followed(path: str, stops: frozenset[str], known: dict[str, str | None]) ->
             continue
         at = f"{at}/{part}"
         if at == "/proc":
-            return ""  # what is there depends on who looks
+            return ""  # what it leads to depends on the process that looks
         try:
             target = _target(at, stops, known)
         except OSError:
@@ -133,13 +133,13 @@ def _target(at: str, stops: frozenset[str], known: dict[str, str | None]) -> str
         except OSError as e:
             if e.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                 raise
-            target = ""  # no symlink, or nothing yet: what is made there later has that name
+            target = ""  # no symlink, or not there: what is made there later has that name
     known[at] = target
     return target
 
 
 def readable(path: str, user: int, group: int) -> dict[str, Any]:
-    """Whether the user can open it for reading: to open it is the only way to know."""
+    """Whether the user can open it for reading; only opening it tells."""
     if os.geteuid() not in (0, user):
         return {"readable": True}
     try:
@@ -152,7 +152,7 @@ def readable(path: str, user: int, group: int) -> dict[str, Any]:
 
 @contextmanager
 def _as(user: int, group: int) -> Iterator[None]:
-    """Be that user, with all its groups, as far as file systems are concerned."""
+    """Access file systems as that user, with all of its groups."""
     if os.geteuid() == user:
         yield
         return
@@ -178,14 +178,14 @@ def _groups(user: int, group: int) -> list[int]:
 
 
 def opening(**question: Any) -> dict[str, Any]:
-    """Whether nobody has the file locked against such an opening."""
+    """Whether the file is not locked against being opened so."""
     from moorline.host.image.opening import opening as free
 
     return {"free": free(**question)}
 
 
 def files(images: list[list[str]], like: list[int] | None, first: bool) -> dict[str, Any]:
-    """Which files each image is, or the errno that it met."""
+    """The files of each image, or the errno that looking met."""
     from moorline.host.image.chain import look
 
     inodes = None if like is None else frozenset(like)

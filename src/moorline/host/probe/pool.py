@@ -83,7 +83,7 @@ class Probe:
         """
         with self._lock:
             state = self._shares.setdefault(share, _Share())
-        # Somebody may be trying a hung share just now: that one waits, nobody else.
+        # Another thread may be trying a hung share just now: only that one waits for it.
         patience = 0.0 if state.stuck else self._deadline
         if not state.lock.acquire(timeout=patience):
             raise Uncertain(f"{share} does not answer")
@@ -110,18 +110,18 @@ class Probe:
         if state.stuck is None:
             return
         if self._incarnation(share) != state.incarnation:
-            state.stuck, state.pause = None, 0.0  # another mount: it starts afresh
+            state.stuck, state.pause = None, 0.0  # it was mounted anew: the quarantine ends
         elif not (state.retry and state.retry.over() and state.stuck.gone()):
             raise Uncertain(f"{share} does not answer")
 
     def _look(self, share: str, state: _Share, question: bytes) -> bytes:
-        # A share that hung pays for a child of its own: the idle ones are for the others.
+        # A share that hung gets a new child: the idle ones are for the others.
         child = self._start() if state.stuck else self._take()
         try:
             answer = self._answer(share, state, child, question)
         except EOFError:
-            # It ended while it was idle (the out-of-memory killer, say). To ask
-            # again is harmless: questions change nothing.
+            # It ended while it was idle (by the out-of-memory killer, say). Asking again is
+            # harmless: questions change nothing.
             child = self._start()
             try:
                 answer = self._answer(share, state, child, question)
