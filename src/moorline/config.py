@@ -1,4 +1,4 @@
-"""Settings, read by oslo.config under the names that operators know.
+"""Reads settings with oslo.config, under the names that operators know.
 
 An existing ``nova.conf`` can be given as it is: the options that Nova has are
 read from the same sections.
@@ -93,10 +93,10 @@ class Settings:
 
 
 class Defaults(Mapping[str, str]):
-    """The values of options of which nobody says anything; and ``state_dir``.
+    """The default values of all options, and ``state_dir``.
 
-    To declare them, all that is installed has to be loaded: that waits until a name is asked
-    for, which those do not need to do who know what they declare (:func:`only`).
+    Declaring them needs all that is installed to be loaded, so that waits until a name is
+    asked for. An adapter that knows its own options does not need that (:func:`only`).
     """
 
     def __init__(self, options: Callable[[], Sequence[Option]], state_dir: Path) -> None:
@@ -126,7 +126,7 @@ def _unset(options: Sequence[Option], state_dir: str) -> Values:
 
 
 def only(values: Values, options: Sequence[Option]) -> Values:
-    """What an adapter that declares *options* needs of *values*, if that is less to load."""
+    """The part of *values* that an adapter which declares *options* needs, if it loads less."""
     return values.of(options) if isinstance(values, Defaults) else values
 
 
@@ -148,7 +148,7 @@ def load(
     # oslo.config would read a name into the "$" of a path.
     if not (files or "$" in str(unsaid) or whereabouts.is_told_elsewhere()):
         return _defaults(Defaults(options, unsaid), unsaid, hypervisor, named=bool(state_dir))
-    from oslo_config import cfg  # 100 ms that a host without a configuration does not need
+    from oslo_config import cfg  # takes 100 ms, and a host without a configuration does not need it
 
     declared = options()
     conf = cfg.ConfigOpts()
@@ -162,7 +162,7 @@ def load(
         for file in files:
             _refuse_unknown(cfg.ConfigParser(str(file), {}))
     except cfg.ConfigFileParseError as e:
-        # Its message quotes the line, which may hold a password, or megabytes of anything.
+        # Its message quotes the line, which may hold a password, or be very long.
         line = re.search(r":([0-9]+), ", str(e.msg))
         where = f"line {line[1]} of {e.config_file}" if line else e.config_file
         raise Refused(f"the configuration cannot be used: {where} is no assignment") from None
@@ -199,12 +199,12 @@ def _defaults(
 
 
 def _refuse_unknown(parser: cfg.ConfigParser) -> None:
-    """Refuse what looks like an option of the agent's. All else may be another program's."""
+    """Refuse what looks like a mistyped option of the agent. Others may be another program's."""
     parser.parse()
     known = {option.name for option in AGENT}
     for name in parser.sections.get("moorline", {}):
         if name.startswith("agent_") and name not in known:
-            import difflib  # 17 ms that no command needs which is typed right
+            import difflib  # takes 17 ms, and is needed for a typing error alone
 
             near = difflib.get_close_matches(name, known, n=1)
             raise Refused(
@@ -239,10 +239,10 @@ def hypervisor_of(settings: Settings) -> str:
 
 
 def host_name(settings: Settings, *, remember: bool = True) -> str:
-    """The name that this host's records go by: set, remembered, or the host name now.
+    """The name of this host in its records: configured, else remembered, else the host name.
 
-    It is remembered because a host that is renamed still has its attachments.
-    *remember*: as a look does not, which changes nothing. Raises Unavailable.
+    It is remembered because a host that is renamed keeps its attachments.
+    *remember*: write it down; a call that changes nothing does not. Raises Unavailable.
     """
     file = settings.state_dir / "host"
     if settings.host:
@@ -259,7 +259,7 @@ def host_name(settings: Settings, *, remember: bool = True) -> str:
 
 
 def remember_host(settings: Settings, name: str) -> None:
-    """Let records go by *name* from now on, unless an option says another. Raises Unavailable."""
+    """Remember *name* as this host's name in its records. Raises Unavailable."""
     file = settings.state_dir / "host"
     try:
         if not file.exists() or file.read_text().strip() != name:
@@ -269,7 +269,7 @@ def remember_host(settings: Settings, name: str) -> None:
 
 
 def _remember(file: Path, name: str) -> None:
-    """Write it whole or not at all: under half a name no record would be found again."""
+    """Write the file whole or not at all: with half a name no record would be found again."""
     fresh = file.with_name(f"host.{os.getpid()}")
     try:
         with fresh.open("w") as stream:

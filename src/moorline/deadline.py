@@ -36,7 +36,7 @@ class Deadline:
         self._end = clock.now() + seconds
 
     def anew(self, seconds: float) -> Deadline:
-        """Another one, *seconds* from now by the same clock."""
+        """A new deadline, *seconds* from now by the same clock."""
         return Deadline(seconds, self._clock)
 
     def left(self) -> float:

@@ -1,4 +1,4 @@
-"""What the whole system talks about: frozen values, no I/O."""
+"""The values that all rooms exchange: frozen, no I/O."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Key(NamedTuple):
 
 
 class Caching(Enum):
-    """What the storage needs of the hypervisor's cache; it picks its own words for it."""
+    """What the storage needs of the hypervisor's cache, which has its own names for it."""
 
     DEFAULT = "default"
     DIRECT = "direct"
@@ -113,7 +113,7 @@ class DatastoreDisk:
     file: str
     """The VMDK's place beneath the datastore's root: ``folder/disk.vmdk``."""
     datacenter: str = ""
-    """Where the datastore is, as its name is its own in one datacenter only; '': in the guest's."""
+    """The datacenter of the datastore, whose name is unique in that alone; '': the guest's."""
 
     @property
     def path(self) -> str:
@@ -154,12 +154,12 @@ class Client(Enum):
     """Of a broken link: what became of the process that served it."""
 
     GONE = "gone"
-    """Seen gone, and the link with it, for good: who has something open there has lost it."""
+    """Seen gone, and its link for good: who has a file open there has lost it."""
     ALIVE = "alive"
     """It runs, and may answer again by itself: its server may be away."""
     CUT_OFF = "cut-off"
-    """It runs, but its link has ended (``moorline abort``) and never answers again. What it had
-    taken it may be writing still."""
+    """It runs, but its link has ended (``moorline abort``) and never answers again. It may still be
+    writing what it had cached."""
     UNKNOWN = "unknown"
     """There is none, or it cannot be told."""
 
@@ -185,14 +185,14 @@ class Unknown:
 
     reason: str
     hangs: bool = True
-    """Whether a guest that is asked to let go of a disk on it might hang as well."""
+    """Whether a guest that is asked to let go of a disk on it might hang, too."""
 
 
 Link = Linked | Unlinked | Broken | Foreign | Unknown
 
 
 class DiskState(Enum):
-    """Of a volume as a disk of a guest."""
+    """How a volume is a disk of a guest."""
 
     NONE = "none"
     PARTIAL = "partial"
@@ -239,7 +239,7 @@ NO_DISK = Disk(DiskState.NONE)
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large an attached volume is, in bytes: two may differ about it."""
+    """How large an attached volume is, in bytes, by the guest and by the storage."""
 
     guest: int
     """What the guest was told."""
@@ -342,7 +342,7 @@ class Guest:
     remedy: str = ""
     """The command that helps if it is unreadable."""
     unresolved: str = ""
-    """What it names that leads to no path which can be told, so that it may be on any link; ''."""
+    """What it names whose path is not known, and which may therefore be on any link; ''."""
     uses: frozenset[Use] = frozenset()
-    """How those that are its disks, or beneath them, are used. A path of which nothing is told
-    may be written to."""
+    """How it uses those of *paths* that are its disks or beneath them. A path that is not among
+    these may be written to."""

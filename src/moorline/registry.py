@@ -36,7 +36,7 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
         return self._made[kind]
 
     def on(self, host: Host) -> InstalledBackends:
-        """The same back ends, made to look at *host*: a snapshot, say."""
+        """The same back ends for another *host*, such as a snapshot."""
         same = copy(self)
         same._host, same._made = host, {}
         return same
@@ -56,7 +56,7 @@ def driver(uri: str) -> type[HypervisorDriver]:
     scheme = uri.partition(":")[0].partition("+")[0]  # qemu+ssh: a transport of libvirt's
     drivers = {entry.name: entry for entry in entry_points(group=HYPERVISORS)}
     if scheme not in drivers:
-        # The URI is not repeated: people put passwords there.
+        # The URI is not repeated: people put passwords into it.
         raise Refused("no hypervisor is known by such a URI", hint=f"known: {known_uris()}")
     found: type[HypervisorDriver] = _load(drivers[scheme])
     return found
@@ -88,7 +88,7 @@ def _declared(group: str) -> list[Option]:
 
 
 def _loaded(group: str) -> Iterator[Any]:
-    """What can be imported: the others are told of when they are asked for."""
+    """What can be imported; the others raise when they are asked for."""
     for entry in entry_points(group=group):
         with suppress(Refused):
             yield _load(entry)

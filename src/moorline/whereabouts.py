@@ -1,7 +1,7 @@
-"""Where the agent's socket is, without oslo.config, which takes longer than the rest of a command.
+"""Finds the agent's socket without oslo.config, which takes longer than the rest of a command.
 
-What oslo.config would say is said here too, or nothing: whatever is not as plain as in the
-files that people write is left to :func:`moorline.config.load`. A test compares the two.
+The answer is the same as oslo.config's, or none: files that are less plain than those that
+people write are left to :func:`moorline.config.load`. A test compares the two.
 """
 # pathlib takes as long to load as all of this:
 # ruff: noqa: PTH111, PTH119, PTH123
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SYSTEM_FILE = "/etc/moorline/moorline.conf"
 HOST_STATE_DIR = "/var/lib/moorline"
-"""Root's: where a host's state is unless its configuration says otherwise."""
+"""Root's state directory, unless its configuration says otherwise."""
 AGENT_OPTIONS = (
     "agent_anyone_may_look",
     "agent_group",
@@ -32,7 +32,7 @@ _PLAIN = {*AGENT_OPTIONS, "state_dir"}
 _LEADS_ELSEWHERE = {"config_dir", "config_file", "config_source"}
 """Options of [DEFAULT] by which oslo.config reads more: its ``--config-*``, and its drivers."""
 _LARGEST = 1 << 20
-"""Bytes of a file that is read here."""
+"""Bytes of the largest file that is read here."""
 
 
 class Whereabouts:
@@ -46,7 +46,7 @@ class Whereabouts:
 
 
 def find(state_dir: str | None, file: str = SYSTEM_FILE) -> Whereabouts | None:
-    """What :func:`moorline.config.load` says without files; None: it has to be asked.
+    """The same as :func:`moorline.config.load`; None: that has to be asked.
 
     *state_dir* overrides what *file*, the system's, says.
     """
@@ -64,7 +64,7 @@ def find(state_dir: str | None, file: str = SYSTEM_FILE) -> Whereabouts | None:
 
 
 def default_state_dir() -> str:
-    """Where this user's state is if nobody says where."""
+    """This user's state directory if none is configured."""
     if os.geteuid() == 0:
         return HOST_STATE_DIR
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -127,7 +127,7 @@ def _section(line: str) -> str:
 
 
 def _assignment(line: str) -> tuple[str, str]:
-    """Raises ValueError: none, or one that goes on or refers to others."""
+    """Raises ValueError: it is no assignment, or goes on in the next line, or refers to others."""
     at = min((i for i in (line.find("="), line.find(":")) if i >= 0), default=-1)
     name, value = line[:at].strip(), line[at + 1 :].strip()
     if at < 0 or not name or line[0] in " \t" or "$" in value:

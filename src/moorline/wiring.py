@@ -1,4 +1,4 @@
-"""Settings to objects: what an owner of a host is made of."""
+"""Makes the objects of an opened host from its settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def settings(
 
 
 class _Opened(NamedTuple):
-    """What an owner is made of; *close* lets go of all of it."""
+    """The objects of an opened host; *close* closes them all."""
 
     records: Records
     backends: InstalledBackends
@@ -211,7 +211,7 @@ def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
 
 
 def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
-    """The name of this host in its records. Raises Refused if they are another's."""
+    """The name of this host in its records. Raises Refused if the state has another owner."""
     now = _identity(given, owner)
     owner.check(now, own=own)
     if own and not given.host:
@@ -220,7 +220,7 @@ def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
 
 
 def _identity(given: config.Settings, owner: Owner) -> Identity:
-    """Whose a state would be that is made here and now."""
+    """The owner that a state would have that is made here and now."""
     from moorline.host.machine_id import machine_id_digest
 
     name = given.host or owner.host() or config.host_name(given, remember=False)
@@ -229,7 +229,7 @@ def _identity(given: config.Settings, owner: Owner) -> Identity:
 
 @contextmanager
 def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Identity]]:
-    """Open what says whose the state is, whoever that is; and what is so now.
+    """Open the record of the state's owner, without a check; and the present owner.
 
     *own*: as of :func:`open_host`. Raises Refused (there is no state), Busy, Denied, Unavailable.
     """
@@ -288,7 +288,7 @@ def _both(event_log: Report, report: Report) -> Report:
 
 def _make_state_dir(path: Path) -> None:
     try:
-        # QEMU's user must get through to the mount points; the files are for their owner alone.
+        # QEMU's user must pass through it to the mount points; the files are for their owner alone.
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
     except PermissionError as e:
         raise Denied(
