@@ -60,7 +60,7 @@ lint: ready ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: ready vcenter etcd ## unit, contract, crash and architecture tests
+unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine
 
 lab-test: ready etcd ## the tests on a private host with real libvirt, QEMU and FUSE
