@@ -31,6 +31,7 @@ MAY_IMPORT = {
     **dict.fromkeys(VERBS, CORE),
     **dict.fromkeys(ADAPTERS, SEAMS),
     "testing": SEAMS,
+    "fleet": CORE,
     "api": CORE | VERBS,
     "whereabouts": set(),
     "config": SEAMS | {"whereabouts"},

@@ -1,0 +1,1 @@
+"""Many hosts as one: who has which guest, and how guests move."""

@@ -1,0 +1,183 @@
+"""The fleet's store, read as records; and changes of it that are made as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from moorline.fleet import keys
+from moorline.fleet.records import (
+    Assignment,
+    GuestOwner,
+    GuestReport,
+    Heartbeat,
+    HostRecord,
+    Move,
+    Stored,
+    VolumeOwner,
+    VolumeReport,
+)
+from moorline.model import Attachment, GuestId, Key, VolumeId
+from moorline.ports import At, AttachmentCodec, Delete, Put, Store
+
+R = TypeVar("R", bound=Stored)
+
+MOST_VOLUMES = 40
+"""Of one guest: all of them go to another host in one commit, of at most 100 operations."""
+
+
+class Vault(Protocol):
+    """Seals guests' definitions, each to the host of its key; they may hold passwords."""
+
+    def seal(self, at: str, definition: bytes) -> bytes:
+        """Return what may be stored as *at*."""
+
+    def open(self, at: str, sealed: bytes) -> bytes:
+        """Return what was sealed as *at*. Raises Unavailable if it is not for us."""
+
+
+@dataclass(slots=True)
+class Change:
+    """Operations that are committed together, and what must not have changed since it was read."""
+
+    when: dict[str, At] = field(default_factory=dict)
+    then: dict[str, Put | Delete] = field(default_factory=dict)
+
+    def expect(self, key: str, record: Stored | Attachment | None) -> None:
+        """Demand that *key* is as *record* was read; None: that there is none."""
+        self.when[key] = At(key, record.revision if record else 0)
+
+    def put(self, key: str, record: Stored | bytes) -> None:
+        """Write *key*."""
+        self.then[key] = Put(key, record if isinstance(record, bytes) else record.encode())
+
+    def replace(self, key: str, before: Stored | None, after: Stored) -> None:
+        """Write *key*, if it is as *before* was read."""
+        self.expect(key, before)
+        self.put(key, after)
+
+    def delete(self, key: str, before: Stored | Attachment | None = None) -> None:
+        """Remove *key*, if it is as *before* was read, where that is given."""
+        if before is not None:
+            self.expect(key, before)
+        self.then[key] = Delete(key)
+
+
+@dataclass(slots=True)
+class OfHost:
+    """What is wanted of one host, or what it reports."""
+
+    assignments: dict[GuestId, Assignment] = field(default_factory=dict)
+    attachments: dict[tuple[GuestId, VolumeId], Attachment] = field(default_factory=dict)
+    guests: dict[GuestId, GuestReport] = field(default_factory=dict)
+    volumes: dict[tuple[GuestId, VolumeId], VolumeReport] = field(default_factory=dict)
+
+    def attachments_of(self, guest: GuestId) -> Mapping[VolumeId, Attachment]:
+        """Those of one guest."""
+        return {volume: row for (of, volume), row in self.attachments.items() if of == guest}
+
+
+class Book:
+    """Reads and writes the fleet's store. Every method raises as :class:`moorline.ports.Store`."""
+
+    def __init__(self, store: Store, codec: AttachmentCodec, vault: Vault) -> None:
+        self.store = store
+        self.codec = codec
+        self.vault = vault
+
+    def hosts(self) -> dict[str, HostRecord]:
+        """Every host of the fleet, by name."""
+        return self._all(keys.HOSTS, HostRecord)
+
+    def host(self, name: str) -> HostRecord | None:
+        """One host."""
+        return self._one(keys.host(name), HostRecord)
+
+    def heartbeat(self, host: str) -> Heartbeat | None:
+        """The last sign of life of a host's agent."""
+        return self._one(keys.heartbeat(host), Heartbeat)
+
+    def owner(self, guest: GuestId) -> GuestOwner | None:
+        """Who has a guest."""
+        return self._one(keys.guest_owner(guest), GuestOwner)
+
+    def owners(self) -> dict[GuestId, GuestOwner]:
+        """Who has which guest."""
+        return {GuestId(id): each for id, each in self._all(keys.GUEST_OWNERS, GuestOwner).items()}
+
+    def volume_owner(self, volume: VolumeId) -> VolumeOwner | None:
+        """Who has a volume."""
+        return self._one(keys.volume_owner(volume), VolumeOwner)
+
+    def moves(self) -> dict[GuestId, Move]:
+        """The moves that are under way."""
+        return {GuestId(id): each for id, each in self._all(keys.MOVES, Move).items()}
+
+    def move(self, guest: GuestId) -> Move | None:
+        """The move of a guest."""
+        return self._one(keys.move(guest), Move)
+
+    def assignment(self, host: str, guest: GuestId) -> Assignment | None:
+        """What a host is to do with a guest."""
+        return self._one(keys.assignment(host, guest), Assignment)
+
+    def guest_report(self, host: str, guest: GuestId) -> GuestReport | None:
+        """What a host says of a guest."""
+        return self._one(keys.report(keys.assignment(host, guest)), GuestReport)
+
+    def attachment(self, host: str, guest: GuestId, volume: VolumeId) -> Attachment | None:
+        """What is wanted of a volume and a guest on a host."""
+        entry = self.store.get(keys.attachment(host, guest, volume))
+        return self.codec.decode(entry) if entry else None
+
+    def volume_report(self, host: str, guest: GuestId, volume: VolumeId) -> VolumeReport | None:
+        """What a host says of an attachment."""
+        return self._one(keys.report(keys.attachment(host, guest, volume)), VolumeReport)
+
+    def desired(self, host: str) -> OfHost:
+        """All that is wanted of a host."""
+        found, prefix = OfHost(), keys.desired(host)
+        for entry in self.store.list(prefix)[0]:
+            guest, *volume = keys.below(prefix, entry.key)
+            if volume:
+                row = self.codec.decode(entry)
+                found.attachments[GuestId(guest), row.key.volume] = row
+            else:
+                found.assignments[GuestId(guest)] = Assignment.decode(entry)
+        return found
+
+    def reports(self, host: str) -> OfHost:
+        """All that a host reports."""
+        found, prefix = OfHost(), keys.status(host)
+        for entry in self.store.list(prefix)[0]:
+            guest, *volume = keys.below(prefix, entry.key)
+            if volume:
+                id = VolumeId(volume[0])
+                found.volumes[GuestId(guest), id] = VolumeReport.decode(entry)
+            else:
+                found.guests[GuestId(guest)] = GuestReport.decode(entry)
+        return found
+
+    def definition(self, host: str, guest: GuestId) -> bytes | None:
+        """What a guest is defined by, as *host* can open it."""
+        at = keys.definition(host, guest)
+        entry = self.store.get(at)
+        return self.vault.open(at, entry.value) if entry else None
+
+    def commit(self, change: Change) -> int:
+        """Make *change*, and return its revision."""
+        return self.store.commit(list(change.when.values()), list(change.then.values()))
+
+    def sealed(self, attachment: Attachment, host: str) -> tuple[str, bytes]:
+        """*attachment* as an entry of *host*."""
+        at = keys.attachment(host, attachment.key.guest, attachment.key.volume)
+        key = Key(host, attachment.key.volume, attachment.key.guest)
+        return at, self.codec.encode(at, replace(attachment, key=key))
+
+    def _one(self, key: str, kind: type[R]) -> R | None:
+        entry = self.store.get(key)
+        return kind.decode(entry) if entry else None
+
+    def _all(self, prefix: str, kind: type[R]) -> dict[str, R]:
+        return {keys.last(each.key): kind.decode(each) for each in self.store.list(prefix)[0]}

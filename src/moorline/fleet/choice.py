@@ -1,0 +1,44 @@
+"""Which host a guest goes to. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+from moorline.fleet.records import GuestOwner, Heartbeat, HostRecord, Move
+from moorline.model import GuestId
+
+
+class Candidates(Protocol):
+    """What is looked at to choose."""
+
+    hosts: dict[str, HostRecord]
+    moves: dict[GuestId, Move]
+    owners: dict[GuestId, GuestOwner]
+    heartbeats: dict[str, Heartbeat | None]
+    silent: frozenset[str]
+
+
+def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
+    """Return the host with the fewest guests that may take one more; None: there is none.
+
+    It lives, is not cordoned, and is not the one of which the last move said that it cannot.
+    """
+    load = _load(look.owners, look.moves)
+    able = [
+        name
+        for name, record in look.hosts.items()
+        if name != source
+        and name not in look.silent
+        and look.heartbeats.get(name)
+        and not (record.cordoned or record.draining or record.fenced)
+    ]
+    note = look.owners[guest].note if guest in look.owners else ""
+    return min(able, key=lambda name: (note.startswith(f"{name}:"), load[name], name), default=None)
+
+
+def _load(owners: Mapping[GuestId, GuestOwner], moves: Mapping[GuestId, Move]) -> Counter[str]:
+    load = Counter(owner.host for owner in owners.values())
+    load.update(move.destination for move in moves.values())
+    return load

@@ -1,0 +1,209 @@
+"""The controller: looks at the whole fleet, and takes one step for each thing that needs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from moorline.deadline import CLOCK, Clock
+from moorline.errors import Conflict, Uncertain
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change, OfHost
+from moorline.fleet.choice import choose
+from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
+from moorline.fleet.moves import Place, Situation, change_for, clean, place
+from moorline.fleet.ownership import Home, Ownership, registration
+from moorline.fleet.plan import MoveStep, next_move_step
+from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Move, Role
+from moorline.model import GuestId, Level
+from moorline.ports.moving import Presence
+
+MOVES_AT_ONCE = 4
+"""Of one host that is drained or evacuated."""
+
+
+@dataclass(slots=True)
+class Look:
+    """The fleet as it was seen in one pass."""
+
+    hosts: dict[str, HostRecord]
+    moves: dict[GuestId, Move]
+    owners: dict[GuestId, GuestOwner]
+    heartbeats: dict[str, Heartbeat | None]
+    silent: frozenset[str]
+    desired: dict[str, OfHost] = field(default_factory=dict)
+    reports: dict[str, OfHost] = field(default_factory=dict)
+
+    def place(self, guest: GuestId, host: str) -> Place:
+        """What is known of a guest on one host."""
+        return place(
+            guest,
+            host,
+            self.hosts.get(host),
+            self.desired.get(host, OfHost()),
+            self.reports.get(host, OfHost()),
+            silent=host in self.silent,
+        )
+
+
+Told = Callable[[str], None]
+"""Told what is done, for people. Must neither block nor raise."""
+
+
+def tell_nobody(_: str) -> None:
+    """For whoever does not want to know."""
+
+
+class Controller:
+    """Drives moves, and what follows from them. Holds nothing but what time it saw things.
+
+    It can be killed anywhere, and any number of them can run: each change expects that
+    nothing it was decided by has changed.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        session: str,
+        clock: Clock = CLOCK,
+        seconds: float = SILENCE_SECONDS,
+        told: Told = tell_nobody,
+    ) -> None:
+        self._book = book
+        self._expiry = Expiry(clock, seconds)
+        self._leadership = Leadership(book, session, Expiry(clock, seconds))
+        self._ownership = Ownership(book)
+        self._told = told
+
+    def advance(self) -> int:
+        """Take one step for each thing that needs one; return how many were taken.
+
+        Raises as the store; whatever was done by then is done.
+        """
+        if not self._leadership.leads():
+            return 0
+        look = self.look()
+        taken = 0
+        for what, change in self._due(look):
+            if change is not None and self._commit(change):
+                self._told(what)
+                taken += 1
+        return taken
+
+    def look(self) -> Look:
+        """Look at all of it. What is wanted of hosts is read after the moves: those keep it as
+        it is."""
+        hosts = self._book.hosts()
+        heartbeats = {name: self._book.heartbeat(name) for name in hosts}
+        silent = frozenset(name for name, each in heartbeats.items() if self._is_silent(name, each))
+        moves = self._book.moves()
+        look = Look(hosts, moves, self._book.owners(), heartbeats, silent)
+        for name in hosts:
+            look.desired[name] = self._book.desired(name)
+            look.reports[name] = self._book.reports(name)
+        return look
+
+    def _is_silent(self, name: str, heartbeat: Heartbeat | None) -> bool:
+        revision = heartbeat.revision if heartbeat else 0
+        return self._expiry.expired(keys.heartbeat(name), revision)
+
+    def _commit(self, change: Change) -> bool:
+        try:
+            self._book.commit(change)
+        except (Conflict, Uncertain):
+            return False  # the next pass looks again
+        return True
+
+    def _due(self, look: Look) -> Iterator[tuple[str, Change | None]]:
+        for guest, move in look.moves.items():
+            yield self._of_move(look, guest, move)
+        for host in look.hosts:
+            yield from self._of_host(look, host)
+        yield from self._new_moves(look)
+
+    def _of_move(self, look: Look, guest: GuestId, move: Move) -> tuple[str, Change | None]:
+        now = Situation(
+            move,
+            look.owners.get(guest),
+            look.place(guest, move.source),
+            look.place(guest, move.destination),
+        )
+        step = next_move_step(now.seen())
+        what = f"{move.source} to {move.destination}: guest {guest}: {step.value}"
+        return what, None if step is MoveStep.WAIT else change_for(step, now, self._book)
+
+    def _of_host(self, look: Look, host: str) -> Iterator[tuple[str, Change | None]]:
+        record = look.hosts[host]
+        yield f"{host} is back", _returned(host, record, look.heartbeats[host])
+        for guest, assignment in look.desired[host].assignments.items():
+            here = look.place(guest, host)
+            if assignment.role is Role.GONE:
+                yield f"{host} is without guest {guest}", clean(guest, here)
+            if assignment.role is Role.HERE:
+                yield f"guest {guest} is as wanted on {host}", _settled(guest, here)
+                self._release(look, guest, here)
+        if record.fenced or host in look.silent:
+            return
+        for guest, report in look.reports[host].guests.items():
+            if not report.assignment and guest not in look.owners:
+                here_now = registration(self._book, host, guest, report)
+                yield f"guest {guest} is of {host}", here_now
+
+    def _release(self, look: Look, guest: GuestId, here: Place) -> None:
+        for volume, row in here.attachments.items():
+            if row.want is Level.ABSENT and here.assignment and guest in look.owners:
+                home = Home(guest, look.owners[guest], here.assignment)
+                self._ownership.release(home, volume)
+
+    def _new_moves(self, look: Look) -> Iterator[tuple[str, Change | None]]:
+        """Have guests leave hosts that are drained, or evacuated."""
+        for host, record in look.hosts.items():
+            if not (record.draining or record.fenced):
+                continue
+            under_way = sum(move.source == host for move in look.moves.values())
+            for guest, owner in look.owners.items():
+                if owner.host != host or guest in look.moves or under_way >= MOVES_AT_ONCE:
+                    continue
+                yield self._new_move(look, guest, host, record)
+                under_way += 1
+
+    def _new_move(
+        self, look: Look, guest: GuestId, host: str, record: HostRecord
+    ) -> tuple[str, Change | None]:
+        destination = choose(guest, host, look)
+        if destination is None:
+            return f"guest {guest} has nowhere to go", None
+        why = record.fenced or f"{host} is drained"
+        move = Move(guest=guest, source=host, destination=destination, why=why, by=record.fenced_by)
+        change = Change()
+        change.expect(keys.guest_owner(guest), look.owners[guest])
+        change.expect(keys.host(host), record)
+        change.replace(keys.move(guest), None, move)
+        return f"guest {guest} goes from {host} to {destination}", change
+
+
+def _returned(host: str, record: HostRecord, heartbeat: Heartbeat | None) -> Change | None:
+    """Let a host that was fenced be one of the fleet again, once no copy runs there any more."""
+    if not record.fenced or heartbeat is None or heartbeat.quiet != record.revision:
+        return None
+    change = Change()
+    back = replace(record, fenced="", fenced_by="", fenced_at=0.0, cordoned=True, draining=False)
+    change.replace(keys.host(host), record, back)
+    return change
+
+
+def _settled(guest: GuestId, here: Place) -> Change | None:
+    """What was to be brought once was brought: from now on its users have the word."""
+    enough = {
+        Bring.RUNNING: {Presence.RUNNING},
+        Bring.DEFINED: {Presence.STOPPED, Presence.RUNNING},
+        Bring.NOTHING: set(),
+    }
+    assignment = here.assignment
+    if assignment is None or here.side.state not in enough[assignment.bring]:
+        return None
+    change = Change()
+    change.replace(
+        keys.assignment(here.name, guest), assignment, replace(assignment, bring=Bring.NOTHING)
+    )
+    return change

@@ -1,0 +1,375 @@
+"""A host's side of the fleet: follows what is wanted of it, and reports what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+
+from moorline.errors import (
+    Conflict,
+    Failed,
+    MoorlineError,
+    NotFound,
+    Refused,
+)
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change, OfHost
+from moorline.fleet.guard import Guard
+from moorline.fleet.marks import Mark, Marks
+from moorline.fleet.plan import HostStep, next_host_step
+from moorline.fleet.records import (
+    Assignment,
+    Bring,
+    GuestReport,
+    Heartbeat,
+    Role,
+    Stored,
+    VolumeReport,
+)
+from moorline.fleet.volumes import LocalVolumes, Served
+from moorline.model import Attachment, GuestId, Level
+from moorline.ports.moving import MovingHypervisor, Presence, Present
+
+_ACTIVE = frozenset({Presence.RUNNING, Presence.SENT, Presence.INCOMING, Presence.ARRIVED})
+Loud = Callable[[str], None]
+"""Told what people must hear of: a copy that was stopped, a guest that was lost."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one pass knows."""
+
+    fenced: bool
+    desired: OfHost
+    reports: OfHost
+    marks: Mapping[GuestId, Mark]
+    present: Mapping[GuestId, Present]
+
+    def presence(self, guest: GuestId) -> Presence:
+        found = self.present.get(guest)
+        return found.presence if found else Presence.ABSENT
+
+    def role(self, guest: GuestId) -> Role | None:
+        assignment = self.desired.assignments.get(guest)
+        return assignment.role if assignment else None
+
+
+class FleetHost:
+    """Takes one step for each guest and each attachment a pass. One at a time, one process a host.
+
+    What the hypervisor has and what the fleet's store says is looked at afresh in each pass;
+    the host's own store only tells what was followed here once.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        name: str,
+        session: str,
+        marks: Marks,
+        guard: Guard,
+        volumes: LocalVolumes,
+        hypervisor: MovingHypervisor,
+        boot: Callable[[], str],
+        loud: Loud = lambda text: None,
+    ) -> None:
+        self._book = book
+        self._name = name
+        self._session = session
+        self._marks = marks
+        self._guard = guard
+        self._volumes = volumes
+        self._hypervisor = hypervisor
+        self._boot = boot
+        self._loud = loud
+        self._quiet = 0
+
+    def advance(self) -> None:
+        """Tell that this host lives, take a step for each thing that needs one, and report.
+
+        What keeps one guest from being served keeps no other. Raises the first of that, and
+        Unavailable and Uncertain where the store or the hypervisor does not answer,
+        NotFound (this host is not of the fleet), Refused (the store is not the one it was).
+        """
+        look = self._look()
+        self._guard.alive = True
+        failures: list[MoorlineError] = []
+        guests = look.desired.assignments.keys() | look.marks.keys() | look.present.keys()
+        # What is another's goes first, before anything is made or started here.
+        for guest in sorted(guests, key=lambda guest: (look.role(guest) is not Role.GONE, guest)):
+            _collect(failures, partial(self._serve, look, guest))
+        for wanted in look.desired.attachments.values():
+            _collect(failures, partial(self._follow, look, wanted))
+        _collect(failures, partial(self._tidy, look))
+        if failures:
+            raise failures[0]
+        if not look.fenced:
+            self._marks.prove(self._boot())
+
+    def _look(self) -> _Look:
+        """Beat, and look. The beat comes first: whoever fences this host expects it unchanged."""
+        self._beat()
+        record = self._book.host(self._name)
+        if record is None:
+            raise NotFound(f"{self._name} is not of this fleet", hint="moorline fleet enrol")
+        self._demand_epoch()
+        look = _Look(
+            bool(record.fenced),
+            self._book.desired(self._name),
+            self._book.reports(self._name),
+            self._marks.guests(),
+            self._hypervisor.present(),
+        )
+        if look.fenced:
+            self._obey(look, record.revision)
+        return look
+
+    def _demand_epoch(self) -> None:
+        """Refuse a store that was restored: what it lacks may have happened all the same."""
+        entry = self._book.store.get(keys.EPOCH)
+        epoch = entry.value.decode() if entry else ""
+        known = self._marks.epoch()
+        if not known and epoch:
+            self._marks.accept(epoch)
+        elif epoch != known:
+            raise Refused(
+                "the fleet's store was restored from a backup: this host follows it no more, and"
+                " leaves everything as it is",
+                hint="moorline fleet join --restored, once it says who has which guest",
+            )
+
+    def _beat(self) -> None:
+        before = self._book.heartbeat(self._name)
+        count = before.count + 1 if before else 1
+        beat = Heartbeat(session=self._session, count=count, quiet=self._quiet)
+        self._replace(keys.heartbeat(self._name), before, beat)
+
+    def _obey(self, look: _Look, fencing: int) -> None:
+        """Stop whatever copy is here: this host was given up, and its guests may be anywhere."""
+        ours = look.marks.keys() | look.desired.assignments.keys()
+        for guest in ours & look.present.keys():
+            if look.presence(guest) in _ACTIVE:
+                if look.role(guest) in (Role.HERE, Role.LEAVING):
+                    self._marks.ask(guest)  # if it is still of this host when that is back
+                self._loud(f"this host was fenced: stopping its copy of {guest}")
+                self._hypervisor.stop(guest)
+        look.present = self._hypervisor.present()
+        if not any(look.presence(guest) in _ACTIVE for guest in ours):
+            self._quiet = fencing
+
+    def _serve(self, look: _Look, guest: GuestId) -> None:
+        """Take the next step for one guest, and report how it is then."""
+        assignment = look.desired.assignments.get(guest)
+        if assignment is None:
+            if guest not in look.marks:
+                self._tell_of_a_stranger(look, guest)
+            return  # without a word of whose it is, it is left as it is
+        self._remember(look, guest, assignment)
+        step = self._step(look, guest, assignment)
+        if step is HostStep.SEND:
+            # Whatever was reported before, and is on its way still, comes too late from now on.
+            self._report_guest(look, guest, assignment, None, f"going to {assignment.peer}")
+        error: MoorlineError | None = None
+        try:
+            self._act(step, look, guest, assignment)
+        except MoorlineError as e:
+            error = e
+        if step is not HostStep.NOTHING:
+            look.present = self._hypervisor.present()
+        self._report_guest(look, guest, assignment, error)
+
+    def _remember(self, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+        mark = Mark(assignment.role, assignment.generation)
+        if look.marks.get(guest) != mark:
+            self._marks.follow(mark, guest)
+
+    def _step(self, look: _Look, guest: GuestId, assignment: Assignment) -> HostStep:
+        report = look.reports.guests.get(guest)
+        step = next_host_step(
+            assignment.role,
+            Bring.RUNNING if guest in self._marks.asked() else assignment.bring,
+            look.presence(guest),
+            kept=report is not None and report.definition == self._digest(look, guest),
+            promised=_promised(report, assignment),
+        )
+        # What is fenced stops and cleans up, and does nothing else.
+        if look.fenced and step not in (HostStep.STOP, HostStep.UNDEFINE):
+            return HostStep.NOTHING
+        if step is HostStep.START and not self._is_ready(look, guest):
+            return HostStep.NOTHING
+        return step
+
+    def _act(self, step: HostStep, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+        hypervisor = self._hypervisor
+        if step is HostStep.STOP:
+            name = look.present[guest].name
+            self._loud(f"stopping the copy of {name} that is here: it is another host's")
+            hypervisor.stop(guest)
+        elif step is HostStep.UNDEFINE:
+            hypervisor.undefine(guest)
+        elif step is HostStep.RESUME:
+            hypervisor.resume(guest)
+        elif step is HostStep.START:
+            self._guard.demand(guest)
+            hypervisor.start(guest)
+            self._marks.answered(guest)
+        elif step is HostStep.DEFINE:
+            definition = self._book.definition(self._name, guest)
+            if definition is None:
+                raise Failed(f"the fleet has no definition of {guest}")
+            hypervisor.define(guest, definition)
+        elif step is HostStep.SEND:
+            hypervisor.send(guest, assignment.peer)
+
+    def _digest(self, look: _Look, guest: GuestId) -> str:
+        """Of what defines the guest here now; '': nothing does."""
+        if look.presence(guest) not in (Presence.STOPPED, Presence.RUNNING):
+            return ""
+        return sha256(self._hypervisor.definition(guest)).hexdigest()
+
+    def _is_ready(self, look: _Look, guest: GuestId) -> bool:
+        """Whether all its volumes are as wanted, as was reported: then it may start."""
+        return all(
+            (report := look.reports.volumes.get((guest, volume))) is not None
+            and (report.attachment, report.seen) == (row.revision, str(row.want))
+            for volume, row in look.desired.attachments_of(guest).items()
+        )
+
+    def _follow(self, look: _Look, wanted: Attachment) -> None:
+        """Take a step for one attachment, and report how it is then."""
+        guest, volume = wanted.key.guest, wanted.key.volume
+        role, absent = look.role(guest), look.presence(guest) is Presence.ABSENT
+        # The guest goes before its disks do, and those of one that leaves are left alone.
+        waits = role is Role.GONE and not absent
+        if look.fenced or role in (None, Role.LEAVING) or waits:
+            return
+        unborn = role is Role.HERE and absent and wanted.want > Level.ABSENT
+        self._marks.follow(Mark(), guest, volume)
+        served = self._volumes.serve(wanted, link_only=role is Role.ARRIVING or unborn)
+        if not unborn:
+            self._report_volume(look, wanted, served)
+
+    def _tidy(self, look: _Look) -> None:
+        """Forget what is neither wanted nor here any more, and what was reported of it.
+
+        What is here, and is wanted no more without having been called off, is left as it is.
+        """
+        volumes = self._marks.volumes()
+        for guest, volume in volumes - look.desired.attachments.keys():
+            if not self._volumes.has(guest, volume):
+                self._marks.forget(guest, volume)
+        left = {guest for guest, _ in volumes}
+        for guest in look.marks.keys() - look.desired.assignments.keys() - left:
+            if look.presence(guest) is Presence.ABSENT:
+                self._marks.answered(guest)
+                self._marks.forget(guest)
+        change = Change()
+        for guest, report in look.reports.guests.items():
+            if guest not in look.desired.assignments and guest not in look.present:
+                change.delete(keys.report(keys.assignment(self._name, guest)), report)
+        for (guest, volume), told in look.reports.volumes.items():
+            if (guest, volume) not in look.desired.attachments:
+                change.delete(keys.report(keys.attachment(self._name, guest, volume)), told)
+        if change.then:
+            with suppress(Conflict):
+                self._book.commit(change)
+
+    def _tell_of_a_stranger(self, look: _Look, guest: GuestId) -> None:
+        """Report a guest of which the fleet has said nothing yet."""
+        present = look.present[guest]
+        before = look.reports.guests.get(guest)
+        report = GuestReport(
+            seen=present.presence,
+            name=present.name,
+            memory=present.memory,
+            due=guest in self._marks.asked(),
+            definition=before.definition if before else "",
+        )
+        self._tell(look, guest, before, report, keep=True)
+
+    def _report_guest(
+        self,
+        look: _Look,
+        guest: GuestId,
+        assignment: Assignment,
+        error: MoorlineError | None,
+        doing: str = "",
+    ) -> None:
+        """*doing*: what begins now, which is written whatever was reported before."""
+        before = look.reports.guests.get(guest)
+        if assignment.role is Role.LEAVING and _promised(before, assignment):
+            return  # what was promised stands
+        present = look.present.get(guest)
+        promises = isinstance(error, Refused | Failed)  # not Uncertain: it may go on
+        told = error if promises or assignment.role is not Role.LEAVING else None
+        report = GuestReport(
+            assignment=assignment.revision,
+            seen=look.presence(guest),
+            name=present.name if present else assignment.name,
+            memory=present.memory if present else 0,
+            error=told.kind if told else "",
+            message=str(error) if error else doing,
+            due=guest in self._marks.asked(),
+            definition=before.definition if before else "",
+        )
+        keep = assignment.role in (Role.HERE, Role.LEAVING)
+        self._tell(look, guest, before, report, keep=keep, anew=bool(doing))
+
+    def _tell(
+        self,
+        look: _Look,
+        guest: GuestId,
+        before: GuestReport | None,
+        report: GuestReport,
+        *,
+        keep: bool,
+        anew: bool = False,
+    ) -> None:
+        """Write a report, and with *keep* the guest's definition in the same commit."""
+        change = Change()
+        if keep and (digest := self._digest(look, guest)):
+            if digest != report.definition:
+                at = keys.definition(self._name, guest)
+                change.put(at, self._book.vault.seal(at, self._hypervisor.definition(guest)))
+            report = replace(report, definition=digest)
+        if not anew and before is not None and replace(before, revision=0) == report:
+            return
+        change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
+        look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
+
+    def _report_volume(self, look: _Look, wanted: Attachment, served: Served) -> None:
+        report = VolumeReport(
+            attachment=wanted.revision,
+            seen=str(wanted.want) if served.as_wanted else "",
+            error=served.error,
+            message=served.message,
+        )
+        key = wanted.key
+        self._report(
+            keys.attachment(self._name, key.guest, key.volume),
+            look.reports.volumes.get((key.guest, key.volume)),
+            report,
+        )
+
+    def _report(self, of: str, before: Stored | None, report: Stored) -> None:
+        if before is None or replace(before, revision=0) != report:
+            self._replace(keys.report(of), before, report)
+
+    def _replace(self, key: str, before: Stored | None, after: Stored) -> None:
+        change = Change()
+        change.replace(key, before, after)
+        self._book.commit(change)
+
+
+def _promised(report: GuestReport | None, assignment: Assignment) -> bool:
+    return report is not None and report.assignment == assignment.revision and bool(report.error)
+
+
+def _collect(failures: list[MoorlineError], do: Callable[[], None]) -> None:
+    try:
+        do()
+    except MoorlineError as e:
+        failures.append(e)

@@ -1,0 +1,111 @@
+"""Where in the fleet's store everything is. All prefixes end in ``/``.
+
+============================  =====================  ======================================
+key                           written by             what
+============================  =====================  ======================================
+epoch                         whoever made the store changes when a backup was restored
+leader                        controllers            which of them leads
+hosts/HOST                    controllers            enrolled, cordoned, fenced
+desired/HOST/GUEST            controllers            the assignment: what HOST is to do with GUEST
+desired/HOST/GUEST/VOLUME     controllers            an attachment, sealed to HOST
+definitions/HOST/GUEST        HOST and controllers   what GUEST is defined by, sealed to HOST
+status/HOST/GUEST[/VOLUME]    HOST                   what HOST reports of it
+heartbeat/HOST/agent          HOST                   that its agent lives
+owners/guests/GUEST           controllers            which host has GUEST, and its generation
+owners/volumes/VOLUME         controllers            which guests have VOLUME
+owners/places/DIGEST          controllers            which volume a storage is
+moves/GUEST                   controllers            that GUEST is to go to another host
+============================  =====================  ======================================
+
+A host reads ``epoch``, ``hosts/HOST``, ``desired/HOST/``, and what it writes itself. Of others it
+learns nothing, not even who has what it lost.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from urllib.parse import quote, unquote
+
+from moorline.model import GuestId, VolumeId
+
+ROOT = "/moorline/"
+EPOCH = f"{ROOT}epoch"
+LEADER = f"{ROOT}leader"
+HOSTS = f"{ROOT}hosts/"
+MOVES = f"{ROOT}moves/"
+GUEST_OWNERS = f"{ROOT}owners/guests/"
+VOLUME_OWNERS = f"{ROOT}owners/volumes/"
+
+
+def host(name: str) -> str:
+    """Of the host itself."""
+    return f"{HOSTS}{_plain(name)}"
+
+
+def heartbeat(host: str) -> str:
+    """Of its agent's sign of life."""
+    return f"{ROOT}heartbeat/{_plain(host)}/agent"
+
+
+def desired(host: str) -> str:
+    """The prefix of all that is wanted of a host."""
+    return f"{ROOT}desired/{_plain(host)}/"
+
+
+def status(host: str) -> str:
+    """The prefix of all that a host reports."""
+    return f"{ROOT}status/{_plain(host)}/"
+
+
+def assignment(host: str, guest: GuestId) -> str:
+    """Of what a host is to do with a guest."""
+    return f"{desired(host)}{guest}"
+
+
+def attachment(host: str, guest: GuestId, volume: VolumeId) -> str:
+    """Of an attachment of a guest on a host."""
+    return f"{desired(host)}{guest}/{volume}"
+
+
+def definition(host: str, guest: GuestId) -> str:
+    """Of a guest's definition, as that host can open it."""
+    return f"{ROOT}definitions/{_plain(host)}/{guest}"
+
+
+def report(desired: str) -> str:
+    """Of what a host reports of an assignment or an attachment, given that one's key."""
+    return f"{ROOT}status/{desired.removeprefix(f'{ROOT}desired/')}"
+
+
+def guest_owner(guest: GuestId) -> str:
+    """Of who has a guest."""
+    return f"{GUEST_OWNERS}{guest}"
+
+
+def volume_owner(volume: VolumeId) -> str:
+    """Of who has a volume."""
+    return f"{VOLUME_OWNERS}{volume}"
+
+
+def place(place: str) -> str:
+    """Of which volume a storage is: one storage has one id."""
+    return f"{ROOT}owners/places/{sha256(place.encode()).hexdigest()}"
+
+
+def move(guest: GuestId) -> str:
+    """Of a guest's move."""
+    return f"{MOVES}{guest}"
+
+
+def last(key: str) -> str:
+    """What a key ends with: the name of a host, or the id of a guest or a volume."""
+    return unquote(key.rsplit("/", 1)[1])
+
+
+def below(prefix: str, key: str) -> tuple[str, ...]:
+    """The parts of *key* below *prefix*: a guest, or a guest and a volume."""
+    return tuple(key.removeprefix(prefix).split("/"))
+
+
+def _plain(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,102 @@
+"""What a host remembers of the fleet in its own store: what it followed, and since which boot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from urllib.parse import quote
+
+from moorline.model import GuestId, VolumeId
+from moorline.ports import Delete, Put, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That something was wanted of this host by the fleet."""
+
+    role: str = ""
+    generation: int = 0
+
+
+class Marks:
+    """Kept locally, so that a host knows what it had, also where the fleet says nothing of it."""
+
+    def __init__(self, store: Store, host: str) -> None:
+        self._store = store
+        self._host = quote(host, safe="")
+
+    def guests(self) -> Mapping[GuestId, Mark]:
+        """Guests that this host was told of."""
+        return {
+            GuestId(at[0]): Mark(**json.loads(value)) for at, value in self._all() if len(at) == 1
+        }
+
+    def volumes(self) -> set[tuple[GuestId, VolumeId]]:
+        """Attachments that the fleet wanted here."""
+        return {(GuestId(at[0]), VolumeId(at[1])) for at, _ in self._all() if len(at) == 2}
+
+    def follow(self, mark: Mark, *of: str) -> None:
+        """Remember a guest, or a guest and a volume, before anything is done about it."""
+        value = json.dumps(asdict(mark))
+        self._put("followed", value, *of)
+
+    def forget(self, *of: str) -> None:
+        """Nothing of it is left here."""
+        self._store.commit([], [Delete(self._at("followed", *of))])
+
+    def epoch(self) -> str:
+        """The epoch of the store that this host follows; ''."""
+        return self._get("proven", "epoch")
+
+    def accept(self, epoch: str) -> None:
+        """Follow the store as it is, although it is not what it was."""
+        self._put("proven", epoch, "epoch")
+
+    def proven(self) -> str:
+        """The boot in which the fleet last told that this host may do what it does."""
+        return self._get("proven", "boot")
+
+    def prove(self, boot: str) -> None:
+        """Remember that it did in *boot*."""
+        if self.proven() != boot:
+            self._put("proven", boot, "boot")
+
+    def asked(self) -> set[GuestId]:
+        """Guests that somebody wanted to start here while it could not be told whose they are."""
+        entries, _ = self._store.list(self._at("asked") + "/")
+        return {GuestId(each.key.rsplit("/", 1)[1]) for each in entries}
+
+    def ask(self, guest: GuestId) -> None:
+        """Remember to start a guest."""
+        self._put("asked", "", guest)
+
+    def answered(self, guest: GuestId) -> None:
+        """It was started, or is another's."""
+        self._store.commit([], [Delete(self._at("asked", guest))])
+
+    def vouched(self, guest: GuestId) -> str:
+        """The boot for which a person said that no other host has a guest; ''."""
+        return self._get("vouched", guest)
+
+    def vouch(self, guest: GuestId, boot: str) -> None:
+        """Remember that a person said so."""
+        self._put("vouched", boot, guest)
+
+    def _all(self) -> list[tuple[tuple[str, ...], str]]:
+        prefix = self._at("followed") + "/"
+        entries, _ = self._store.list(prefix)
+        return [
+            (tuple(each.key.removeprefix(prefix).split("/")), each.value.decode())
+            for each in entries
+        ]
+
+    def _get(self, *of: str) -> str:
+        entry = self._store.get(self._at(*of))
+        return entry.value.decode() if entry else ""
+
+    def _put(self, kind: str, value: str, *of: str) -> None:
+        self._store.commit([], [Put(self._at(kind, *of), value.encode())])
+
+    def _at(self, kind: str, *of: str) -> str:
+        return "/".join((f"/moorline/fleet-{kind}", self._host, *of))

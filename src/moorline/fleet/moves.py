@@ -1,0 +1,287 @@
+"""What the steps of a move are: each one commit, which holds only if nothing of it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change, OfHost
+from moorline.fleet.plan import MoveStep, SeenMove, Side
+from moorline.fleet.records import (
+    Assignment,
+    Bring,
+    GuestOwner,
+    GuestReport,
+    HostRecord,
+    Move,
+    Role,
+)
+from moorline.model import Attachment, GuestId, Level, VolumeId
+from moorline.ports.moving import Presence
+
+_BORN = Assignment(name="", role=Role.GONE, generation=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One of the two hosts, with what is wanted of it and what it reports."""
+
+    name: str
+    record: HostRecord | None
+    assignment: Assignment | None
+    attachments: Mapping[VolumeId, Attachment]
+    report: GuestReport | None
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a step of a move is decided by."""
+
+    move: Move
+    owner: GuestOwner | None
+    source: Place
+    destination: Place
+
+    @property
+    def guest(self) -> GuestId:
+        """Whose move it is."""
+        return self.move.guest
+
+    def seen(self) -> SeenMove:
+        """As the planner sees it."""
+        owner = {self.source.name: "source", self.destination.name: "destination"}.get(
+            self.owner.host if self.owner else "", "other"
+        )
+        leaving = (row.want is Level.ABSENT for row in self.source.attachments.values())
+        assignment = self.destination.assignment
+        return SeenMove(
+            self.source.side,
+            self.destination.side,
+            owner,
+            called=assignment is not None and assignment.calls > 0,
+            given_up=bool(self.move.given_up),
+            blocked=any(leaving),
+        )
+
+
+def place(
+    guest: GuestId,
+    name: str,
+    record: HostRecord | None,
+    desired: OfHost,
+    reports: OfHost,
+    *,
+    silent: bool,
+) -> Place:
+    """Put together what is known of *guest* on one host."""
+    assignment = desired.assignments.get(guest)
+    attachments = desired.attachments_of(guest)
+    report = reports.guests.get(guest)
+    if assignment is None or report is None or report.assignment != assignment.revision:
+        of_now = None
+    else:
+        of_now = report
+    side = Side(
+        assignment.role if assignment else None,
+        of_now.seen if of_now else None,
+        (of_now.error if of_now else "") or _refusal(guest, attachments, reports),
+        all(_is_as_wanted(row, reports) for row in attachments.values()),
+        silent,
+        bool(record and record.fenced),
+    )
+    return Place(name, record, assignment, attachments, report, side)
+
+
+def _is_as_wanted(row: Attachment, reports: OfHost) -> bool:
+    report = reports.volumes.get((row.key.guest, row.key.volume))
+    return report is not None and (report.attachment, report.seen) == (row.revision, str(row.want))
+
+
+def _refusal(guest: GuestId, rows: Mapping[VolumeId, Attachment], reports: OfHost) -> str:
+    """``refused`` if the host refuses one of the attachments as it is wanted now."""
+    for volume, row in rows.items():
+        report = reports.volumes.get((guest, volume))
+        if report and report.attachment == row.revision and report.error == "refused":
+            return report.error
+    return ""
+
+
+def change_for(step: MoveStep, now: Situation, book: Book) -> Change | None:
+    """Return what *step* writes; None: nothing is to be written."""
+    builders = {
+        MoveStep.PREPARE: _prepare,
+        MoveStep.SEND: _send,
+        MoveStep.CALL: _call,
+        MoveStep.HAND_OVER: _hand_over,
+        MoveStep.BACK: _back,
+        MoveStep.FORGET: _forget,
+    }
+    if step not in builders or (step is not MoveStep.FORGET and now.owner is None):
+        return None
+    return builders[step](now, book)
+
+
+def _unchanged(now: Situation) -> Change:
+    """Expect all that was decided by to be as it was."""
+    change = Change()
+    change.expect(keys.move(now.guest), now.move)
+    change.expect(keys.guest_owner(now.guest), now.owner)
+    for side in (now.source, now.destination):
+        change.expect(keys.assignment(side.name, now.guest), side.assignment)
+        change.expect(keys.host(side.name), side.record)
+    if now.source.side.role is Role.LEAVING:
+        # What it promised is what it says now.
+        at = keys.report(keys.assignment(now.source.name, now.guest))
+        change.expect(at, now.source.report)
+    return change
+
+
+def _prepare(now: Situation, book: Book) -> Change:
+    assert now.owner is not None
+    change = _unchanged(now)
+    arriving = Assignment(
+        name=now.owner.name,
+        role=Role.ARRIVING,
+        generation=now.owner.generation,
+        peer=now.source.name,
+    )
+    change.put(keys.assignment(now.destination.name, now.guest), arriving)
+    for row in now.source.attachments.values():
+        _write(
+            change, book, now.destination.name, replace(row, want=min(row.want, Level.CONNECTED))
+        )
+    return change
+
+
+def _send(now: Situation, book: Book) -> Change | None:
+    source, destination = now.source.assignment, now.destination.assignment
+    if source is None or destination is None:
+        return None
+    change = _unchanged(now)
+    at = keys.assignment(now.source.name, now.guest)
+    peer = now.destination.name
+    change.put(at, replace(source, role=Role.LEAVING, peer=peer, bring=_brought(now)))
+    if destination.calls:  # it was called for another reason: what it said then is old
+        change.put(keys.assignment(now.destination.name, now.guest), replace(destination, calls=0))
+    return change
+
+
+def _call(now: Situation, book: Book) -> Change | None:
+    destination = now.destination.assignment
+    if destination is None:
+        return None
+    change = _unchanged(now)
+    at = keys.assignment(now.destination.name, now.guest)
+    change.put(at, replace(destination, calls=destination.calls + 1))
+    return change
+
+
+def _hand_over(now: Situation, book: Book) -> Change:
+    """The one commit after which the guest is the destination's, with all its volumes."""
+    assert now.owner is not None
+    change = _unchanged(now)
+    _settle(change, now, now.destination, note="")
+    _lose(change, book, now, now.source, now.destination)
+    for row in now.source.attachments.values():
+        _write(change, book, now.destination.name, row)
+    sealed = book.definition(now.source.name, now.guest)
+    if sealed is not None:
+        at = keys.definition(now.destination.name, now.guest)
+        change.put(at, book.vault.seal(at, sealed))
+        change.delete(keys.definition(now.source.name, now.guest))
+    change.delete(keys.move(now.guest))
+    return change
+
+
+def _back(now: Situation, book: Book) -> Change:
+    """The one commit after which the guest is the source's, and the destination cleans up."""
+    assert now.owner is not None
+    change = _unchanged(now)
+    _settle(change, now, now.source, note=_why_back(now))
+    _lose(change, book, now, now.destination, now.source)
+    change.delete(keys.move(now.guest))
+    return change
+
+
+def _settle(change: Change, now: Situation, home: Place, note: str) -> None:
+    assert now.owner is not None
+    owner = replace(now.owner, host=home.name, generation=now.owner.generation + 1, note=note)
+    change.put(keys.guest_owner(now.guest), owner)
+    here = Assignment(
+        name=owner.name, role=Role.HERE, generation=owner.generation, bring=_brought(now)
+    )
+    change.put(keys.assignment(home.name, now.guest), here)
+
+
+def _lose(change: Change, book: Book, now: Situation, loser: Place, home: Place) -> None:
+    """Have *loser* clean up; a host that is fenced finds this when it comes back."""
+    at = keys.assignment(loser.name, now.guest)
+    before = loser.assignment or _BORN
+    assert now.owner is not None
+    gone = replace(
+        before,
+        name=now.owner.name,
+        role=Role.GONE,
+        peer=home.name,
+        bring=Bring.NOTHING,
+        generation=now.owner.generation + 1,
+    )
+    change.put(at, gone)
+    for row in loser.attachments.values():
+        _write(change, book, loser.name, replace(row, want=Level.ABSENT))
+
+
+def _forget(now: Situation, book: Book) -> Change:
+    change = Change()
+    change.delete(keys.move(now.guest), now.move)
+    return change
+
+
+def clean(guest: GuestId, loser: Place) -> Change | None:
+    """Drop what was wanted of a host that cleaned up after it lost *guest*; None: it has not."""
+    if loser.side.role is not Role.GONE or loser.assignment is None:
+        return None
+    if loser.side.state is not Presence.ABSENT or not loser.side.ready:
+        return None
+    change = Change()
+    change.expect(keys.host(loser.name), loser.record)
+    change.delete(keys.assignment(loser.name, guest), loser.assignment)
+    for volume, row in loser.attachments.items():
+        change.delete(keys.attachment(loser.name, guest, volume), row)
+    change.delete(keys.definition(loser.name, guest))
+    return change
+
+
+_RAN = frozenset({Presence.RUNNING, Presence.SENT, Presence.ARRIVED})
+
+
+def _brought(now: Situation) -> Bring:
+    """How far the guest is to be brought at its new home: as far as it was."""
+    source, report = now.source.assignment, now.source.report
+    if source is not None and source.role is Role.LEAVING:
+        stayed = now.source.side.error and not now.source.side.fenced
+        return Bring.NOTHING if stayed else source.bring
+    if report is not None and (report.seen in _RAN or report.due):
+        return Bring.RUNNING
+    if source is not None and source.bring is not Bring.NOTHING:
+        return source.bring
+    return Bring.DEFINED
+
+
+def _why_back(now: Situation) -> str:
+    if now.move.given_up:
+        return now.move.given_up
+    for side, report in (
+        (now.source, now.source.report),
+        (now.destination, now.destination.report),
+    ):
+        if side.side.error:
+            return f"{side.name}: {(report.message if report else '') or side.side.error}"
+    return f"{now.destination.name} is silent, or fenced"
+
+
+def _write(change: Change, book: Book, host: str, row: Attachment) -> None:
+    at, sealed = book.sealed(row, host)
+    change.put(at, sealed)

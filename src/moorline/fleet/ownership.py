@@ -1,0 +1,224 @@
+"""Who gets a volume: attaching and detaching through the fleet, each one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
+from moorline.fleet import keys
+from moorline.fleet.book import MOST_VOLUMES, Book, Change
+from moorline.fleet.records import Assignment, GuestOwner, GuestReport, Role, VolumeOwner
+from moorline.model import Attachment, GuestId, Key, Level, VolumeId
+from moorline.ports import At
+
+T = TypeVar("T")
+_TRIES = 8
+"""How often a change is decided anew because somebody else wrote first, or its fate is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The host that has a guest."""
+
+    guest: GuestId
+    owner: GuestOwner
+    assignment: Assignment
+
+
+class Ownership:
+    """Gives volumes to guests, whatever host those are on. Two who ask at once are told apart.
+
+    All raise Refused, Busy (the guest is on its way to another host), and what the store raises.
+    """
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def find(self, guest: str) -> Home:
+        """Look up by name or id who has a guest. Raises NotFound, Refused (there are several)."""
+        owners = self._book.owners()
+        mine = [id for id, owner in owners.items() if guest in (id, owner.name)]
+        if len(mine) > 1 and guest not in mine:
+            raise Refused(f"there are {len(mine)} guests of the name {guest}: give the id")
+        if not mine:
+            return self._unowned(guest)
+        id = GuestId(guest) if guest in mine else mine[0]
+        assignment = self._book.assignment(owners[id].host, id)
+        if assignment is None:
+            raise Busy(f"{guest} has just gone to another host", hint="repeat the command")
+        return Home(id, owners[id], assignment)
+
+    def attach(self, home: Home, wanted: Attachment) -> Attachment:
+        """Let *wanted* be the guest's; return it as it is recorded.
+
+        Its key need not be that of the host. As wanted already is success. Refused: another
+        guest has the volume, and is named.
+        """
+        guest, volume = home.guest, wanted.key.volume
+        return _decided(lambda: self._attach(self._anew(guest, home), volume, wanted))
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> Attachment | None:
+        """Have *volume* taken from *guest*; return what is recorded. None: it is not its disk."""
+        return _decided(lambda: self._detach(guest, volume))
+
+    def release(self, home: Home, volume: VolumeId) -> bool:
+        """Give the volume free if its host reports that it is gone; whether it is free."""
+        return _decided(lambda: self._release(home.guest, volume))
+
+    def _unowned(self, name: str) -> Home:
+        """A guest that a host reports, and that nobody has registered yet."""
+        found = []
+        for host in self._book.hosts():
+            for id, report in self._book.reports(host).guests.items():
+                if name in (id, report.name) and not report.assignment:
+                    found.append((host, id, report))
+        if not found:
+            raise NotFound(f"no host of the fleet has a guest {name}", hint="moorline fleet list")
+        if len(found) > 1:
+            raise Refused(f"{' and '.join(host for host, *_ in found)} have a guest {name}")
+        host, id, report = found[0]
+        change = registration(self._book, host, id, report)
+        _decided(lambda: self._book.commit(change))
+        return self.find(id)
+
+    def _anew(self, guest: GuestId, home: Home) -> Home:
+        """The same guest as it is now, at home."""
+        owner = self._book.owner(guest)
+        now = self._book.assignment(owner.host, guest) if owner else None
+        if owner is None or now is None:
+            raise NotFound(f"the fleet knows {home.owner.name} no more")
+        if now.role is not Role.HERE or self._book.move(guest):
+            raise Busy(f"{owner.name} is on its way to another host", hint="moorline fleet hosts")
+        return Home(guest, owner, now)
+
+    def _attach(self, home: Home, volume: VolumeId, wanted: Attachment) -> Attachment:
+        host, guest = home.owner.host, home.guest
+        before = self._book.attachment(host, guest, volume)
+        row = replace(wanted, key=Key(host, volume, guest), guest_name=home.owner.name)
+        if before is not None and before.want > Level.ABSENT:
+            _refuse_another(before, row)
+            if before.connection == row.connection and before.want >= row.want:
+                return before
+        change = _at_home(home)
+        change.expect(keys.move(guest), None)
+        at, sealed = self._book.sealed(row, host)
+        change.expect(at, before)
+        change.put(at, sealed)
+        owner_at = keys.volume_owner(volume)
+        owner = self._book.volume_owner(volume)
+        change.replace(owner_at, owner, self._owned(owner, home, row))
+        if row.place:
+            place_at = keys.place(row.place)
+            entry = self._book.store.get(place_at)
+            if entry is not None and entry.value.decode() != volume:
+                raise Refused(f"the same storage is volume {entry.value.decode()} already")
+            change.when[place_at] = At(place_at, entry.revision if entry else 0)
+            change.put(place_at, volume.encode())
+        if before is None and len(self._book.desired(host).attachments_of(guest)) >= MOST_VOLUMES:
+            raise Refused(f"{home.owner.name} has {MOST_VOLUMES} volumes: no more can move at once")
+        return replace(row, revision=self._book.commit(change))
+
+    def _owned(self, owner: VolumeOwner | None, home: Home, row: Attachment) -> VolumeOwner:
+        """The volume's owner if *row* is let in. Raises Refused: who has it."""
+        shared = row.options.shared
+        others = [each for each in owner.guests if each != home.guest] if owner else []
+        if others and not (shared and owner and owner.shared):
+            who = self._book.owner(others[0])
+            told = f"{who.name} on {who.host}" if who else f"guest {others[0]}"
+            raise Refused(
+                f"volume {row.key.volume} is not attached to {home.owner.name}: {told} has it",
+                hint=f"moorline fleet detach {who.name if who else others[0]} {row.key.volume}",
+            )
+        return VolumeOwner(guests=(*others, home.guest), shared=shared, place=row.place)
+
+    def _detach(self, guest: GuestId, volume: VolumeId) -> Attachment | None:
+        owner = self._book.owner(guest)
+        before = self._book.attachment(owner.host, guest, volume) if owner else None
+        if owner is None or before is None:
+            return None
+        assignment = self._book.assignment(owner.host, guest)
+        if assignment is None or assignment.role is not Role.HERE or self._book.move(guest):
+            raise Busy(f"{owner.name} is on its way to another host", hint="moorline fleet hosts")
+        if before.want is Level.ABSENT:
+            return before
+        gone = replace(before, want=Level.ABSENT)
+        change = _at_home(Home(guest, owner, assignment))
+        change.expect(keys.move(guest), None)
+        at, sealed = self._book.sealed(gone, owner.host)
+        change.expect(at, before)
+        change.put(at, sealed)
+        return replace(gone, revision=self._book.commit(change))
+
+    def _release(self, guest: GuestId, volume: VolumeId) -> bool:
+        owner = self._book.owner(guest)
+        row = self._book.attachment(owner.host, guest, volume) if owner else None
+        if owner is None or row is None:
+            return True
+        assignment = self._book.assignment(owner.host, guest)
+        report = self._book.volume_report(owner.host, guest, volume)
+        if assignment is None or assignment.role is not Role.HERE or row.want > Level.ABSENT:
+            return False
+        if report is None or report.attachment != row.revision or report.seen != "absent":
+            return False
+        # Also while a move waits for just this, to begin.
+        change = _at_home(Home(guest, owner, assignment))
+        change.delete(keys.attachment(owner.host, guest, volume), row)
+        self.drop(change, guest, volume)
+        self._book.commit(change)
+        return True
+
+    def drop(self, change: Change, guest: GuestId, volume: VolumeId) -> None:
+        """Let *change* also take the volume from its owners."""
+        owner = self._book.volume_owner(volume)
+        if owner is None:
+            return
+        left = tuple(each for each in owner.guests if each != guest)
+        if left:
+            change.replace(keys.volume_owner(volume), owner, replace(owner, guests=left))
+            return
+        change.delete(keys.volume_owner(volume), owner)
+        if owner.place:
+            change.delete(keys.place(owner.place))
+
+
+def _at_home(home: Home) -> Change:
+    """A change that holds only while the guest stays where it is."""
+    change = Change()
+    change.expect(keys.guest_owner(home.guest), home.owner)
+    change.expect(keys.assignment(home.owner.host, home.guest), home.assignment)
+    return change
+
+
+def registration(book: Book, host: str, guest: GuestId, report: GuestReport) -> Change:
+    """Give a guest that nobody has to the host that reports it."""
+    change = Change()
+    owner = GuestOwner(host=host, name=report.name)
+    here = Assignment(name=report.name, role=Role.HERE, generation=owner.generation)
+    change.replace(keys.guest_owner(guest), None, owner)
+    change.replace(keys.assignment(host, guest), None, here)
+    change.expect(keys.report(keys.assignment(host, guest)), report)
+    return change
+
+
+def _decided(do: Callable[[], T]) -> T:
+    """Decide and commit, anew where somebody was faster or the reply was lost.
+
+    Every change can be repeated: as it should be already is success.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return do()
+        except (Conflict, Uncertain):
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _refuse_another(before: Attachment, row: Attachment) -> None:
+    if before.options != row.options:
+        raise Refused(
+            f"volume {row.key.volume} is wanted on {row.guest_name} with other options",
+            hint="detach it first, or attach it as it is wanted",
+        )

@@ -1,0 +1,189 @@
+"""What is kept in the fleet's store: frozen values, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import Enum, StrEnum
+from functools import cache
+from typing import Any, Self, get_type_hints
+
+from moorline.model import GuestId
+from moorline.ports import Entry
+from moorline.ports.moving import Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record, written as JSON. Fields that an older release did not write have their default."""
+
+    revision: int = 0
+    """The store's, of the entry that it was read from; 0: it was not."""
+
+    def encode(self) -> bytes:
+        """Return its stored form."""
+        return json.dumps({k: v for k, v in asdict(self).items() if k != "revision"}).encode()
+
+    @classmethod
+    def decode(cls, entry: Entry) -> Self:
+        """Return the record in *entry*."""
+        hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
+        given = {
+            name: _read(hints[name], value)
+            for name, value in json.loads(entry.value).items()
+            if name in hints
+        }
+        return cls(**given, revision=entry.revision)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind) if field.name != "revision"}
+
+
+def _read(hint: Any, value: Any) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Role(StrEnum):
+    """What a host is to do with a guest."""
+
+    HERE = "here"
+    """Have it. This host alone may run it."""
+    LEAVING = "leaving"
+    """Send it to the other host, or let it go if it is stopped. It does not start here any more."""
+    ARRIVING = "arriving"
+    """Make ready for it. A copy that arrives stays paused until it is HERE."""
+    GONE = "gone"
+    """Stop any copy at once, and clean up."""
+
+
+class Bring(StrEnum):
+    """How far a guest that is HERE shall be brought, once."""
+
+    NOTHING = "nothing"
+    """It is as its users have it."""
+    DEFINED = "defined"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRecord(Stored):
+    """A host of the fleet."""
+
+    cordoned: bool = False
+    """No guest is brought here."""
+    draining: bool = False
+    """Its guests are brought elsewhere."""
+    fenced: str = ""
+    """Why it can surely not write any more, and who says so; '': it may."""
+    fenced_by: str = ""
+    fenced_at: float = 0.0
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Stored):
+    """An agent's sign of life: what counts is that it changes."""
+
+    session: str
+    """One process of the agent."""
+    count: int = 0
+    quiet: int = 0
+    """The revision of the host's record whose fencing it has obeyed: no copy of a guest runs."""
+    memory: int = 0
+    """MiB that are free for guests; 0: not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader(Stored):
+    """The controller that leads."""
+
+    session: str
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOwner(Stored):
+    """Which host has a guest."""
+
+    host: str
+    name: str
+    generation: int = 1
+    """Grows each time that it is given away: what bears an older one is out of date."""
+    note: str = ""
+    """Why its last move came to nothing; ''."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOwner(Stored):
+    """Which guests have a volume: one, unless all of them share it."""
+
+    guests: tuple[GuestId, ...]
+    shared: bool = False
+    place: str = ""
+    """Identifies the storage behind it: one storage has one id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment(Stored):
+    """What a host is to do with a guest."""
+
+    name: str
+    role: Role
+    generation: int
+    bring: Bring = Bring.NOTHING
+    peer: str = ""
+    """The host where it goes, or comes from."""
+    calls: int = 0
+    """Grows to have the host report anew: what it says then was seen after that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestReport(Stored):
+    """What a host reports of a guest."""
+
+    assignment: int = 0
+    """The revision of the assignment that it follows; 0: it has none."""
+    seen: Presence = Presence.ABSENT
+    name: str = ""
+    memory: int = 0
+    """MiB; 0: not told."""
+    error: str = ""
+    """The family of what keeps it from doing as it is told. Of a guest that is LEAVING it is also
+    a promise: under this assignment it does not go."""
+    message: str = ""
+    due: bool = False
+    """Somebody started it, or it ran before the host booted, and it was not allowed to yet."""
+    definition: str = ""
+    """The digest of the definition that it keeps in the store; '': none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeReport(Stored):
+    """What a host reports of an attachment."""
+
+    attachment: int = 0
+    """The revision of the attachment that it follows."""
+    seen: str = ""
+    """The level that it is at (``attached``, ``connected``, ``absent``), if it is as wanted."""
+    error: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move(Stored):
+    """That a guest is to go to another host."""
+
+    guest: GuestId
+    source: str
+    destination: str
+    by: str = ""
+    why: str = ""
+    at: float = 0.0
+    """Seconds since the epoch."""
+    given_up: str = ""
+    """Why it is not done after all; ''."""

@@ -1,0 +1,348 @@
+"""A toy fleet: hosts, controllers and persons, each of which can be killed, cut off or paused."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from moorline.core.admission import Admission
+from moorline.core.driver import Driver
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.deadline import Clock
+from moorline.errors import Conflict, MoorlineError, Unavailable, Uncertain
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change
+from moorline.fleet.controller import Controller
+from moorline.fleet.guard import Guard
+from moorline.fleet.host import FleetHost
+from moorline.fleet.marks import Marks
+from moorline.fleet.ownership import Ownership
+from moorline.fleet.records import HostRecord
+from moorline.fleet.volumes import LocalVolumes
+from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
+from moorline.ports import At, Delete, Entry, Event, Put
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.testing.faults import Killed
+from moorline.testing.toy_moving import MovableGuest, ToyCentre, ToyMover, WatchedFaults, halt
+from moorline.testing.toy_store import MemoryStore
+from moorline.testing.toys import ToyShare, ToyWorld
+
+CODEC = Codec(Secret(b"k" * 32))
+SESSIONS = itertools.count()
+SILENCE = 3.0
+"""Ticks of an observer's own clock."""
+
+
+class PlainVault:
+    """Seals nothing: what a seal is worth is tested where it is made."""
+
+    def seal(self, at: str, definition: bytes) -> bytes:
+        return at.encode() + b"\0" + definition
+
+    def open(self, at: str, sealed: bytes) -> bytes:
+        sealed_for, _, definition = sealed.partition(b"\0")
+        assert sealed_for.decode() == at, "sealed for another"
+        return definition
+
+
+class Line:
+    """How one process reaches a store: it can be cut, and a commit can land late."""
+
+    def __init__(self, store: MemoryStore, faults: WatchedFaults) -> None:
+        self._store = store
+        self._faults = faults
+        self.cut = False
+        self.keep_late = False
+        self.late: list[tuple[Sequence[At], Sequence[Put | Delete]]] = []
+
+    def get(self, key: str) -> Entry | None:
+        self._demand()
+        return self._store.get(key)
+
+    def list(self, prefix: str) -> tuple[list[Entry], int]:
+        assert prefix.endswith("/"), prefix
+        self._demand()
+        return self._store.list(prefix)
+
+    def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
+        self._demand()
+        assert len(then) <= 100
+        assert len(when) <= 100
+        done: list[int] = []
+
+        def do() -> int:
+            self._demand()
+            done.append(self._store.commit(when, then))
+            return done[0]
+
+        try:
+            return self._faults.effect(do)
+        except Uncertain:
+            if not done and self.keep_late:
+                self.late.append((when, then))
+            raise
+
+    def land(self) -> None:
+        """What was on its way arrives, as far as it still can."""
+        for when, then in self.late:
+            try:
+                self._store.commit(when, then)
+            except Conflict:
+                continue
+        self.late = []
+
+    def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
+        return self._store.watch(prefix, after, stop)
+
+    def close(self) -> None:
+        pass
+
+    def _demand(self) -> None:
+        if self.cut:
+            raise Unavailable("the store does not answer")
+
+
+@dataclass
+class Agent:
+    """One process of a host's agent."""
+
+    fleet: FleetHost
+    guard: Guard
+    driver: Driver
+    records: Records
+
+
+@dataclass
+class Site:
+    """One host: its world and its own store outlive its agent."""
+
+    name: str
+    world: ToyWorld
+    local: Line
+    line: Line
+    boot: int = 1
+    agent: Agent | None = None
+    ran: set[GuestId] = field(default_factory=set)
+    """Guests that were running when its power was cut."""
+    loud: list[str] = field(default_factory=list)
+
+
+class ToyFleet:
+    """Everything that there is, and what can be done to it. Effects are counted in each act."""
+
+    def __init__(self, hosts: Sequence[str], guests: dict[str, str]) -> None:
+        """*guests*: which host each of them runs on."""
+        self.centre = ToyCentre()
+        self.faults = WatchedFaults(self.centre.look)
+        self.store = MemoryStore()
+        self.sites: dict[str, Site] = {}
+        for name in hosts:
+            world = ToyWorld(faults=self.faults)
+            self.centre.hosts[name] = world
+            lines = Line(MemoryStore(), self.faults), Line(self.store, self.faults)
+            lines[1].keep_late = True
+            self.sites[name] = Site(name, world, *lines)
+        for guest, host in guests.items():
+            self.sites[host].world.guests[GuestId(guest)] = MovableGuest(guest)
+        self.person = self.book(Line(self.store, self.faults))
+        self.store.commit([], [Put(keys.EPOCH, b"1")])
+        for name in hosts:
+            self.store.commit([], [Put(keys.host(name), HostRecord().encode())])
+        self.clocks: dict[str, float] = {}
+        self.controllers: dict[str, tuple[Controller, Line]] = {}
+        self.controller_lines: list[Line] = []
+        self.told: list[str] = []
+
+    def book(self, line: Line) -> Book:
+        return Book(line, CODEC, PlainVault())
+
+    def mover(self, name: str) -> ToyMover:
+        """The host's hypervisor, which asks the agent before each start."""
+
+        def guard(guest: GuestId) -> None:
+            agent = self.sites[name].agent
+            if agent is None:
+                raise Unavailable("the agent does not run")
+            agent.guard.demand(guest)
+
+        return ToyMover(self.sites[name].world, self.centre, name, guard)
+
+    def agent(self, name: str) -> Agent:
+        """The agent that runs, or a new process of it."""
+        site = self.sites[name]
+        if site.agent is None:
+            site.agent = self._agent(site)
+        return site.agent
+
+    def _agent(self, site: Site) -> Agent:
+        mover, book = self.mover(site.name), self.book(site.line)
+        records = Records(site.local, CODEC, site.name)
+        backends = {"toy": ToyShare(site.world)}
+        reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))
+        driver = Driver(records, reconciler)
+        marks = Marks(site.local, site.name)
+        guard = Guard(book, site.name, marks, lambda: str(site.boot))
+        fleet = FleetHost(
+            book,
+            site.name,
+            f"s{next(SESSIONS)}",
+            marks,
+            guard,
+            LocalVolumes(records, Admission(records, reconciler, mover), driver, mover),
+            mover,
+            lambda: str(site.boot),
+            site.loud.append,
+        )
+        return Agent(fleet, guard, driver, records)
+
+    def controller(self, name: str) -> tuple[Controller, Line]:
+        """The controller of that name, or a new process of it."""
+        if name not in self.controllers:
+            line = Line(self.store, self.faults)
+            line.keep_late = True
+            self.clocks.setdefault(name, 0.0)
+            self.controllers[name] = (
+                Controller(
+                    self.book(line),
+                    f"{name}-{next(SESSIONS)}",
+                    Clock(lambda: self.clocks[name]),
+                    SILENCE,
+                    self.told.append,
+                ),
+                line,
+            )
+            self.controller_lines.append(line)
+        return self.controllers[name]
+
+    # What happens. Each act is one process's, and may end in its death.
+
+    def agent_passes(self, name: str) -> None:
+        """The host's agent takes a pass."""
+        if name in self.centre.down:
+            return
+        try:
+            self.survive(self.agent(name).fleet.advance)
+        except Killed:
+            self.sites[name].agent = None
+
+    def heals(self, name: str) -> None:
+        """The host's own loop brings its attachments to what they were wanted."""
+        if name in self.centre.down:
+            return
+        try:
+            self.survive(lambda: self._heal(self.agent(name)))
+        except Killed:
+            self.sites[name].agent = None
+
+    def _heal(self, agent: Agent) -> None:
+        if agent.guard.may_heal():
+            for row in agent.records.all():
+                agent.driver.push(row)
+
+    def controller_passes(self, name: str) -> None:
+        """A controller takes a pass."""
+        try:
+            self.survive(self.controller(name)[0].advance)
+        except Killed:
+            del self.controllers[name]
+
+    def survive(self, do: Callable[[], object]) -> MoorlineError | None:
+        """Return the error that *do* ended in. Raises Killed."""
+        try:
+            do()
+        except MoorlineError as e:
+            return e
+        return None
+
+    def power_off(self, name: str) -> None:
+        """Cut the power: all that runs there is gone, and what is written stays."""
+        site = self.sites[name]
+        self.centre.down.add(name)
+        site.agent = None
+        for id, guest in list(site.world.guests.items()):
+            assert isinstance(guest, MovableGuest)
+            if guest.running and guest.copy.value == "running":
+                site.ran.add(id)
+            halt(guest)
+            if not guest.defined and guest.copy.value == "incoming":
+                del site.world.guests[id]
+        site.world.mounts.clear()
+
+    def power_on(self, name: str) -> None:
+        """Let it boot: the agent, then libvirt, which asks it before it starts what ran."""
+        site = self.sites[name]
+        if name not in self.centre.down:
+            return
+        self.centre.down.discard(name)
+        site.boot += 1
+        site.agent = self._agent(site)
+        for guest in sorted(site.ran):
+            if guest in site.world.guests:
+                self.survive(partial(self.mover(name).start, guest))
+        site.ran.clear()
+
+    def attach(self, guest: str, volume: str, share: str = "s1") -> Attachment:
+        """A person attaches a volume."""
+        ownership = Ownership(self.person)
+        return ownership.attach(ownership.find(guest), wanted(guest, volume, share))
+
+    def detach(self, guest: str, volume: str) -> Attachment | None:
+        """A person detaches a volume."""
+        return Ownership(self.person).detach(GuestId(guest), VolumeId(volume))
+
+    def change_host(self, name: str, **fields: bool) -> None:
+        """A person cordons or drains a host, or ends that."""
+        before = self.person.host(name)
+        assert before is not None
+        change = Change()
+        change.replace(keys.host(name), before, replace(before, **fields))
+        self.person.commit(change)
+
+    def settle(self, rounds: int = 80) -> None:
+        """Let everything come to rest: all that is needed runs and answers."""
+        still = 0
+        for _ in range(rounds):
+            before = self._picture()
+            for name in self.sites:
+                self.agent_passes(name)
+                self.heals(name)
+                self.sites[name].world.tick()
+            for name in ("c1",):
+                self.clocks[name] = self.clocks.get(name, 0.0) + 1.0
+                self.controller_passes(name)
+            still = still + 1 if self._picture() == before else 0
+            if still >= 5:
+                return
+        raise AssertionError(f"no rest: {self._picture()}")
+
+    def _picture(self) -> object:
+        beats = (keys.LEADER, f"{keys.ROOT}heartbeat/")
+        entries, _ = self.store.list(keys.ROOT)
+        kept = [(e.key, e.revision) for e in entries if not e.key.startswith(beats)]
+        guests = {
+            name: sorted(
+                (id, g.running, str(g.live), str(g.defined)) for id, g in site.world.guests.items()
+            )
+            for name, site in self.sites.items()
+        }
+        return kept, guests
+
+
+def wanted(guest: str, volume: str, share: str, *, shared: bool = False) -> Attachment:
+    """What a person asks for."""
+    data = {"share": share, "name": volume, "volume_id": volume}
+    return Attachment(
+        key=Key("", VolumeId(volume), GuestId(guest)),
+        backend="toy",
+        connection=Secret({"driver_volume_type": "toy", "data": data}),
+        link=LinkName(""),
+        place=f"toy/{share}/{volume}",
+        want=Level.ATTACHED,
+        options=DiskOptions(shared=shared),
+    )

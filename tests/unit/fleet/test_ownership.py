@@ -1,0 +1,158 @@
+"""Who gets a volume, when several ask, when replies are lost, and while guests move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from moorline.errors import Busy, NotFound, Refused
+from moorline.fleet import keys
+from moorline.fleet.book import MOST_VOLUMES, Change
+from moorline.fleet.ownership import Ownership
+from moorline.fleet.records import Move
+from moorline.model import GuestId, Level, VolumeId
+from moorline.testing.faults import Fault
+from tests.support.toy_fleet import ToyFleet, wanted
+
+G1, G2, A = GuestId("g1"), GuestId("g2"), VolumeId("a")
+
+
+@pytest.fixture
+def fleet() -> ToyFleet:
+    fleet = ToyFleet(["h1", "h2", "h3"], {"g1": "h1", "g2": "h2"})
+    fleet.settle()
+    return fleet
+
+
+def test_two_ask_for_one_volume_and_the_other_is_told_who_has_it(fleet: ToyFleet) -> None:
+    fleet.attach("g1", "a")
+    with pytest.raises(Refused, match="g1 on h1 has it") as told:
+        fleet.attach("g2", "a")
+    assert told.value.hint == "moorline fleet detach g1 a"
+    fleet.settle()
+    assert not fleet.person.desired("h2").attachments
+
+
+def test_two_ask_in_the_same_moment(fleet: ToyFleet) -> None:
+    """The second one looks and decides before the first one commits, and commits after it."""
+    ownership = Ownership(fleet.person)
+    one, two = ownership.find("g1"), ownership.find("g2")
+    fleet.faults.plan()
+    fleet.faults.meanwhile = lambda: ownership.attach(one, wanted("g1", "a", "s1"))
+    with pytest.raises(Refused, match="g1 on h1 has it"):
+        ownership.attach(two, wanted("g2", "a", "s1"))
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    assert owner.guests == (G1,)
+
+
+def test_the_same_storage_under_another_id_is_refused(fleet: ToyFleet) -> None:
+    fleet.attach("g1", "a")
+    ownership = Ownership(fleet.person)
+    other = wanted("g2", "a", "s1")
+    other = replace(other, key=other.key._replace(volume=VolumeId("b")))
+    with pytest.raises(Refused, match="the same storage is volume a"):
+        ownership.attach(ownership.find("g2"), other)
+
+
+def test_shared_by_both_is_shared_and_not_by_one(fleet: ToyFleet) -> None:
+    ownership = Ownership(fleet.person)
+    for guest in ("g1", "g2"):
+        ownership.attach(ownership.find(guest), wanted(guest, "a", "s1", shared=True))
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    assert owner.guests == ("g1", "g2")
+    ownership.detach(G1, A)
+    fleet.settle()
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    assert owner.guests == ("g2",)
+    with pytest.raises(Refused, match="g2 on h2 has it"):
+        ownership.attach(ownership.find("g1"), wanted("g1", "a", "s1"))
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.UNDONE])
+def test_a_lost_reply_is_looked_at_and_repeated(fleet: ToyFleet, fault: Fault) -> None:
+    fleet.faults.plan((0, fault))
+    fleet.attach("g1", "a")
+    assert fleet.faults.struck == 1
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    assert owner.guests == ("g1",)
+    fleet.faults.plan((0, fault))
+    fleet.detach("g1", "a")
+    row = fleet.person.attachment("h1", G1, A)
+    assert row is not None
+    assert row.want is Level.ABSENT
+
+
+def test_a_volume_is_free_when_its_host_says_that_it_is_gone(fleet: ToyFleet) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle()
+    fleet.detach("g1", "a")
+    fleet.controller_passes("c1")  # h1 has not said anything yet
+    with pytest.raises(Refused, match="g1 on h1 has it"):
+        fleet.attach("g2", "a")
+    fleet.settle()
+    fleet.attach("g2", "a")
+    assert fleet.person.volume_owner(A) is not None
+
+
+def test_what_is_on_its_way_out_can_be_wanted_again(fleet: ToyFleet) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle()
+    fleet.detach("g1", "a")
+    fleet.agent_passes("h1")
+    fleet.attach("g1", "a")
+    fleet.settle()
+    assert A in fleet.sites["h1"].world.guests[G1].live
+    assert fleet.person.volume_owner(A) is not None
+
+
+def test_a_repeated_attach_writes_nothing_and_other_options_are_refused(fleet: ToyFleet) -> None:
+    before = fleet.attach("g1", "a")
+    assert fleet.attach("g1", "a").revision == before.revision
+    ownership = Ownership(fleet.person)
+    with pytest.raises(Refused, match="other options"):
+        ownership.attach(ownership.find("g1"), wanted("g1", "a", "s1", shared=True))
+
+
+def test_a_guest_that_moves_is_left_alone(fleet: ToyFleet) -> None:
+    fleet.attach("g1", "b")
+    fleet.settle()
+    change = Change()
+    change.put(keys.move(G1), Move(guest=G1, source="h1", destination="h2"))
+    fleet.person.commit(change)
+    with pytest.raises(Busy, match="on its way"):
+        fleet.attach("g1", "a")
+    with pytest.raises(Busy, match="on its way"):
+        fleet.detach("g1", "b")
+
+
+def test_as_many_as_can_move_at_once(fleet: ToyFleet) -> None:
+    ownership = Ownership(fleet.person)
+    home = ownership.find("g1")
+    for n in range(MOST_VOLUMES):
+        ownership.attach(home, wanted("g1", f"v{n}", "s1"))
+    with pytest.raises(Refused, match=f"has {MOST_VOLUMES} volumes"):
+        ownership.attach(home, wanted("g1", "one-more", "s1"))
+    fleet.settle()
+    change = Change()
+    change.put(keys.move(G1), Move(guest=G1, source="h1", destination="h3"))
+    fleet.person.commit(change)  # the store of the rig takes 100 operations and no more
+    fleet.settle()
+    assert len(fleet.sites["h3"].world.guests[G1].live) == MOST_VOLUMES
+
+
+def test_a_guest_that_nobody_has_registered_is_found_where_it_is() -> None:
+    fleet = ToyFleet(["h1", "h2"], {"g1": "h1"})
+    with pytest.raises(NotFound, match="no host of the fleet has a guest g1"):
+        fleet.attach("g1", "a")
+    fleet.agent_passes("h1")
+    fleet.attach("g1", "a")
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h1"
+    with pytest.raises(NotFound):
+        fleet.attach("g7", "a")
