@@ -13,7 +13,8 @@ from moorline.care import findings
 from moorline.care.eventlog import EventLog
 from moorline.core.pace import Pending
 from moorline.core.plan import Step, next_step
-from moorline.core.reconciler import Reconciler, reason
+from moorline.core.reasons import reason
+from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
 from moorline.core.usage import unknown_users, users

@@ -104,16 +104,16 @@ class Admission:
         refuse_clashes(attachment, rows)
         return before, merge(before, attachment)
 
-    def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> None:
+    def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> bool:
         """Refuse if the guest has a disk with our mark that we were never asked to plug.
 
-        *before*, *attachment*: as :meth:`make` returns them. Raises Refused, Unavailable,
-        Uncertain.
+        *before*, *attachment*: as :meth:`make` returns them. Return whether the guest was
+        looked at, and has no such disk. Raises Refused, Unavailable, Uncertain.
         """
         if attachment.link_only or (before is not None and not before.link_only):
-            return
+            return False
         try:
-            self.released_disk(
+            return not self.released_disk(
                 GuestName(attachment.key.guest, attachment.guest_name), attachment.key.volume
             )
         except NotOurs as e:

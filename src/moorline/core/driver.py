@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from moorline.core.claims import Claims
+from moorline.core.expect import Expect
 from moorline.core.patience import LOCK_TIMEOUT_SECONDS, Patience, Wait, drive
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
@@ -37,6 +38,10 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }
+_LEAVES: Mapping[Step | None, Expect] = {
+    Step.DETACH: Expect.NO_DISK_ANY_MORE,
+    Step.DISCONNECT: Expect.NO_LINK_ANY_MORE,
+}
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -54,6 +59,8 @@ class _Attempt:
     """*row* is not recorded: another attachment is, in its place."""
     loop: bool = False
     """It is a turn of the loop, which waits for no lock and gives way to callers."""
+    bare: bool = False
+    """Its guest was just seen to have no disk of it."""
     told: str = ""
     """The trouble that was noted last."""
     taken: list[Step] = field(default_factory=list)
@@ -65,6 +72,12 @@ class _Attempt:
         again, self.trying, self.begun = step is self.trying, step, step
         if self.row is not None and step in _WORDS and not again:
             self.progress(f"{_WORDS[step]} volume {self.key.volume}")  # again: told as a pause
+
+    def expects(self) -> Expect:
+        """What the next pass will find, as far as the one before it tells."""
+        bare, self.bare = self.bare, False
+        last = self.taken[-1] if self.taken else None
+        return _LEAVES.get(last, Expect.NO_DISK_YET if bare else Expect.ANYTHING)
 
     def lock_timeout(self) -> float:
         """Seconds."""
@@ -147,8 +160,11 @@ class Driver:
         progress: Progress = no_progress,
         *,
         persistent: bool = True,
+        bare: bool = False,
     ) -> tuple[list[Step], Pass]:
         """Take steps until *row* is as wanted; return the steps and the last pass.
+
+        *bare*: its guest was just seen to have no disk of it.
 
         Raises Refused and NotOurs at once, Failed and Uncertain when the *deadline* is over. If
         not *persistent*, raises Failed also when the same step of an attachment that is to come
@@ -156,6 +172,7 @@ class Driver:
         recorded in each case, with its trouble.
         """
         attempt = self._attempt(row, deadline, progress, persistent=persistent)
+        attempt.bare = bare
         with recorded(), self.claim(row) as steps:
             return steps, self._drive_to_the_end(attempt)
 
@@ -278,7 +295,7 @@ class Driver:
             return done
         if row is not None and attempt.link_only:
             return self._reconciler.connect(row, attempt.about_to, timeout)
-        return self._reconciler.advance(attempt.key, attempt.about_to, timeout)
+        return self._reconciler.advance(attempt.key, attempt.about_to, timeout, attempt.expects())
 
     def _came_of(self, attempt: _Attempt, done: Pass, turned_away: int) -> Pass | Wait | None:
         """What *done* means for the attempt; None: it took a step, and another pass is needed."""

@@ -18,11 +18,13 @@ from moorline.core.disks import (
     path_of,
     snapshot,
 )
+from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
 from moorline.core.file_clashes import FileClashes
 from moorline.core.file_turns import FileTurns
 from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.plan import Step, next_step
+from moorline.core.reasons import reason
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.core.usage import Usage, usage, without
@@ -34,8 +36,6 @@ from moorline.model import (
     Client,
     Disk,
     DiskSource,
-    DiskState,
-    Foreign,
     GuestId,
     Held,
     Key,
@@ -109,7 +109,11 @@ class Reconciler:
         self._looking = looking or (lambda: backends)
 
     def advance(
-        self, key: Key, about_to: AboutTo = lambda step: None, timeout: float | None = None
+        self,
+        key: Key,
+        about_to: AboutTo = lambda step: None,
+        timeout: float | None = None,
+        expect: Expect = Expect.ANYTHING,
     ) -> Pass:
         """Take the next step for *key*; *about_to* is told which before it is taken.
 
@@ -117,8 +121,10 @@ class Reconciler:
         hypervisor's), and up to *timeout* seconds for each lock (None: the locks' own
         patience). Raises Busy (a lock was not free in time) and what the step raises.
         """
+        if expect in LINK_IS_LEFT and (done := self._leave(key, about_to, timeout, expect)):
+            return done
         with self.with_guest(key.guest, timeout):
-            done = self._pass(key, about_to, on_link=False, timeout=timeout)
+            done = self._pass(key, about_to, on_link=False, timeout=timeout, expect=expect)
         if done.row is None or done.step not in _ON_LINK:
             return done
         # A link's users are looked at and the link is changed under its own
@@ -159,7 +165,12 @@ class Reconciler:
         return Survey(self._records, self._hypervisor, self._links.by(self._looking()))
 
     def observe(
-        self, row: Attachment, survey: Survey | None = None, *, foresee: bool = True
+        self,
+        row: Attachment,
+        survey: Survey | None = None,
+        *,
+        foresee: bool = True,
+        expect: Expect = Expect.ANYTHING,
     ) -> Seen:
         """Look at one attachment, or tell what *survey* says of it.
 
@@ -171,11 +182,14 @@ class Reconciler:
         looked = survey or Survey(self._records, self._hypervisor, self._links)
         _, connection = looked.links.parsed(row)
         link = looked.links.inspect(row)
-        if disks is None and not is_somebody_elses(row):
+        # Who wants it attached may go by what was just seen: the hypervisor plugs nothing twice,
+        # and who else has the file is looked at anew.
+        bare = expect is Expect.NO_DISK_YET and row.want is Level.ATTACHED
+        if disks is None and not bare and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
         # The disk goes before the link does. Until it has, no other guest needs to be looked at.
-        later = row.want is Level.ABSENT and not foresee
+        later = row.want is Level.ABSENT and (not foresee or is_no_matter(link, disk, expect))
         use = Usage(Held.UNKNOWN) if later else self._use(row, link, disk, looked)
         # A disk can be told from its volume's snapshot while the link is not there, too.
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
@@ -199,6 +213,12 @@ class Reconciler:
         Raises Refused.
         """
         try:
+            _, connection = self._links.parsed(row)
+            disk = NO_DISK
+            if not is_somebody_elses(row):
+                disk = own_disk(row, self._hypervisor.disks(row.key.guest))
+            if disk.source in ("", f"{row.link}/{connection.name}"):
+                return  # it is the volume itself
             seen = self.observe(row)
         except MoorlineError:
             return
@@ -297,18 +317,33 @@ class Reconciler:
             guests = [guest for guest in guests if guest.running]
         return usage(row.link, guests)
 
-    def _pass(
-        self, key: Key, about_to: AboutTo, *, on_link: bool, timeout: float | None = None
-    ) -> Pass:
+    def _leave(
+        self, key: Key, about_to: AboutTo, timeout: float | None, expect: Expect
+    ) -> Pass | None:
+        """Take the next step for the link; None: that of the guest is not over."""
+        row = self._records.get(key)
+        if row is None or row.want is not Level.ABSENT:
+            return None
+        with self.with_link(row.link, timeout):
+            done = self._pass(key, about_to, on_link=True, expect=expect)
+        return done if done.step in _IDLE | _ON_LINK else None
+
+    def _pass(self, key: Key, about_to: AboutTo, *, on_link: bool, **how: Any) -> Pass:
         row = self._records.get(key)
         if row is None:
             return Pass(Step.NOTHING, None, Seen(Unknown("there is no such attachment")))
-        return self._serve(row, about_to, on_link=on_link, timeout=timeout)
+        return self._serve(row, about_to, on_link=on_link, **how)
 
     def _serve(
-        self, row: Attachment, about_to: AboutTo, *, on_link: bool, timeout: float | None = None
+        self,
+        row: Attachment,
+        about_to: AboutTo,
+        *,
+        on_link: bool,
+        timeout: float | None = None,
+        expect: Expect = Expect.ANYTHING,
     ) -> Pass:
-        seen = self.observe(row, foresee=on_link)
+        seen = self.observe(row, foresee=on_link, expect=expect)
         # Finding out who needs the link is costly, so it is done once: under the link's lock.
         free = row.want is Level.ABSENT and not on_link
         step = next_step(row.want, replace(seen, held=Held.FREE) if free else seen)
@@ -354,37 +389,3 @@ class Reconciler:
         if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
             backend, connection = self._links.parsed(row)
             backend.disconnect(connection)
-
-
-def reason(step: Step, seen: Seen) -> str:
-    """Say in words why *step* waits or parks; '' for the others."""
-    if step is Step.PARK and isinstance(seen.link, Foreign):
-        return seen.link.reason
-    if step is Step.PARK and isinstance(seen.link, Broken):
-        who = ", ".join(seen.users)
-        return f"{seen.link.reason}; detach its disks from, or stop, who has it open: {who}"
-    if step is Step.PARK:
-        return seen.elsewhere or over(seen)
-    if step is Step.WAIT:
-        return _waits_for(seen)
-    return ""
-
-
-_HOPES = {
-    Client.ALIVE: "it may answer again by itself, as when its server was away",
-    Client.CUT_OFF: "the share is mounted anew when that has ended",
-}
-
-
-def _waits_for(seen: Seen) -> str:
-    if isinstance(seen.link, Unknown):
-        return seen.link.reason
-    if isinstance(seen.link, Broken) and (hope := _HOPES.get(seen.link.client)):
-        return f"{seen.link.reason}; {hope}"
-    leaving = seen.disk.state is DiskState.LEAVING
-    if leaving or (seen.disk != NO_DISK and not isinstance(seen.link, Broken)):
-        return "the guest has not let go of the disk yet"
-    if seen.users:
-        return f"{', '.join(seen.users)} still names a path on the link"
-    why = f": {seen.unsure}" if seen.unsure else ""
-    return f"it cannot be told whether a guest still uses the link{why}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moorline.core.plan import next_step
-from moorline.core.reconciler import reason
+from moorline.core.reasons import reason
 from moorline.core.survey import Survey
 from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError

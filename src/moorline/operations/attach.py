@@ -77,7 +77,7 @@ class Attacher:
             before, attachment = self._admission.make(
                 guest, connection, format, volume, level, options, hands_off=hands_off
             )
-            self._admission.refuse_anothers_disk(before, attachment)
+            bare = self._admission.refuse_anothers_disk(before, attachment)
             if dry_run:
                 seen = self._reconciler.observe(attachment)
                 self._refuse_impossible(attachment, seen)
@@ -87,7 +87,9 @@ class Attacher:
         with self._driver.claim(attachment) as steps:
             row = self._driver.record(before, attachment, deadline, progress, persistent=persistent)
             try:
-                _, done = self._driver.settle(row, deadline, progress, persistent=persistent)
+                _, done = self._driver.settle(
+                    row, deadline, progress, persistent=persistent, bare=bare
+                )
                 if row.hands_off:
                     self._reconciler.verify_alone(row)  # nobody of ours looks at it later
             except Refused:

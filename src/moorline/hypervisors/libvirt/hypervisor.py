@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from moorline.hypervisors.libvirt.access import (
     qemu_ids,
     readable_here,
 )
-from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected, module
+from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.disk_address import (
     CONFIG,
@@ -31,6 +31,7 @@ from moorline.hypervisors.libvirt.disk_address import (
 )
 from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
+from moorline.hypervisors.libvirt.handles import Handles
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
@@ -50,7 +51,6 @@ from moorline.model import (
     ImageFile,
     Sizes,
     VolumeId,
-    as_uuid,
 )
 from moorline.ports import Measure, Openable, Places, Readable, Wake
 
@@ -64,6 +64,8 @@ DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
 _POLL_SECONDS = 0.02
+_FRESH_SECONDS = 1.0
+"""Seconds in which who was told of a guest's disks changes them by that."""
 _LIFECYCLE_DEADLINES = 2
 """How many deadlines a start has, which includes hooks and QEMU's own."""
 _INVENTORY_DEADLINES = 1 / 3
@@ -102,22 +104,23 @@ class Libvirt:
         self._survey = Survey()
         self._all_guests = SharedLook(self._look_at_all)
         self._qemu = 0
-        self._handles: dict[GuestId, Any] = {}
+        self._handles = Handles()
         self._seen = threading.local()
         self._news = News()
 
     def find(self, guest: str) -> GuestName:
-        return self._connection.look(guest, lambda virt: _found(virt, guest))
+        return self._connection.look(guest, lambda virt: self._handles.find(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
         return self._all_guests.ask()
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        self._seen.domain = None
         try:
             domain = self._look(guest)
         except NotFound:
             return {}
-        self._seen.domain = domain
+        self._seen.domain, self._seen.fresh = domain, Deadline(_FRESH_SECONDS)
         disks = domain.disks()
         return disks if domain.live is None else OpenDisks(domain.name, disks)
 
@@ -153,14 +156,14 @@ class Libvirt:
         )
         try:
             self._connection.change(
-                guest, lambda virt: self._handle(virt, guest).attachDeviceFlags(xml, flags)
+                guest, lambda virt: self._handles.of(virt, guest).attachDeviceFlags(xml, flags)
             )
         except (Failed, Rejected) as e:
             self._look_again(guest, volume, source, address, flags, e)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
-            domain = self._look(guest)
+            domain = self._just_seen(guest) or self._look(guest)
         except NotFound:
             return
         error: MoorlineError | None = None
@@ -198,7 +201,7 @@ class Libvirt:
             while not deadline.over():
                 news.wait()
                 if mark not in self._connection.look(
-                    guest, lambda virt: self._handle(virt, guest).XMLDesc()
+                    guest, lambda virt: self._handles.of(virt, guest).XMLDesc()
                 ):
                     return
 
@@ -213,7 +216,8 @@ class Libvirt:
         if size != sizes.guest:
             try:
                 self._connection.change(
-                    guest, lambda virt: self._handle(virt, guest).blockResize(target, size, BYTES)
+                    guest,
+                    lambda virt: self._handles.of(virt, guest).blockResize(target, size, BYTES),
                 )
             except Failed as e:
                 name = self._look(guest).name
@@ -227,7 +231,7 @@ class Libvirt:
         virDomainMemoryStats waits for both, and libvirt gives up on the job after 30 s.
         """
         with suppress(NotFound, Rejected):  # it is no guest, or none of this hypervisor
-            self._connection.look(guest, lambda virt: _settled(self._handle(virt, guest)))
+            self._connection.look(guest, lambda virt: _settled(self._handles.of(virt, guest)))
 
     def lifecycle(self) -> LibvirtLifecycle:
         return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
@@ -259,7 +263,7 @@ class Libvirt:
                 f"volume {volume} is not extended: {why}", hint=f"{REPLACED}; moorline doctor"
             )
         told = self._connection.look(
-            guest, lambda virt: self._handle(virt, guest).blockInfo(disk.target)[CAPACITY]
+            guest, lambda virt: self._handles.of(virt, guest).blockInfo(disk.target)[CAPACITY]
         )
         # What a stopped guest will see is read from the image already.
         return disk.target, Sizes(guest=told, storage=storage if domain.live else told)
@@ -268,7 +272,7 @@ class Libvirt:
         alias = f"{MARK}{volume}"
         try:
             self._connection.change(
-                guest, lambda virt: self._handle(virt, guest).detachDeviceAlias(alias, flag)
+                guest, lambda virt: self._handles.of(virt, guest).detachDeviceAlias(alias, flag)
             )
         except (Failed, NotFound, Rejected) as e:
             return e  # it may be gone, or going: a look decides, not the error
@@ -282,24 +286,20 @@ class Libvirt:
         return [as_it_runs(guest) for guest in located(guests, self._places)]
 
     def _look(self, guest: GuestId) -> Domain:
-        return self._connection.look(guest, lambda virt: look(self._handle(virt, guest)))
-
-    def _handle(self, virt: Any, guest: GuestId) -> Any:
-        """A handle only names the domain: it says nothing of what the domain is now."""
-        handle = self._handles.get(guest)
-        if handle is None or handle.connect() is not virt:
-            handle = self._handles[guest] = virt.lookupByUUIDString(guest)
-        return handle
+        return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))
 
     def _just_seen(self, guest: GuestId) -> Domain | None:
         """What this thread's last question saw, once, if it was about this guest.
 
-        A pass asks for the disks and attaches then: a second look would see the
-        same, or what libvirt itself refuses (a target or an alias that is taken).
+        Who attaches or detaches has asked for the disks: a second look would see the same, or
+        what libvirt itself refuses (a target or an alias that is taken, one that is not there).
+        What came of it is looked at in any case.
         """
         domain: Domain | None = getattr(self._seen, "domain", None)
         self._seen.domain = None
-        return domain if domain is not None and domain.uuid == guest else None
+        if domain is None or domain.uuid != guest or self._seen.fresh.over():
+            return None
+        return domain
 
     def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
         """See that QEMU can read what libvirt shall not give it. Raises Refused, Failed."""
@@ -353,33 +353,9 @@ class Libvirt:
         raise error
 
 
-def _found(virt: Any, guest: str) -> GuestName:
-    """Find a domain by name or UUID. Raises NotFound, Refused (it is both)."""
-    by_name = _lookup(virt.lookupByName, guest)
-    by_uuid = _lookup(virt.lookupByUUIDString, as_uuid(guest))
-    if by_name and by_uuid and by_name.UUID() != by_uuid.UUID():
-        raise Refused(f"{guest} is the name of one guest and the UUID of another")
-    found = by_name or by_uuid
-    if found is None:
-        raise NotFound(f"there is no guest {guest}")
-    return GuestName(GuestId(found.UUIDString()), found.name())
-
-
 def _settled(domain: Any) -> None:
     if domain.isActive():
         domain.memoryStats()
-
-
-def _lookup(by: Callable[[str], Any], text: str) -> Any | None:
-    libvirt = module()
-    try:
-        return by(text) if text else None
-    except libvirt.libvirtError as e:
-        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-    except ValueError:
-        pass  # no name has a NUL in it, or is no UTF-8
-    return None
 
 
 def _saved(name: str, volume: VolumeId) -> Failed:
