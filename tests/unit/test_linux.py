@@ -262,6 +262,30 @@ def test_an_image_is_looked_at(linux: Linux, tmp_path: Path) -> None:
         linux.image(tmp_path / "none", "a.raw", "raw")
 
 
+SLOW_IMPORT = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "oslo_utils.imageutils":
+            time.sleep(1.5)
+sys.meta_path.insert(0, Slow())
+"""
+
+
+def test_that_python_imports_slowly_is_not_held_against_a_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a host that is busy, or whose own disk is slow."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    share = tmp_path / "share"
+    share.mkdir()
+    (share / "a.raw").write_bytes(bytes(4096))
+    linux = Linux(look_deadline=1.0)
+    linux.image(share, "a.raw", "raw")
+    linux.close()
+
+
 def test_a_child_that_was_killed_is_replaced(linux: Linux, tmp_path: Path) -> None:
     linux.root(tmp_path)
     child = linux._probe._idle[0]._child  # type: ignore[attr-defined]

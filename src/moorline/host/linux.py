@@ -26,6 +26,7 @@ from moorline.host.mount.client import clients, has_ended
 from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.users import users_of
 from moorline.host.paths import places
+from moorline.host.probe.child import READY
 from moorline.host.probe.pool import PROBE_DEADLINE_SECONDS, Probe
 from moorline.host.systemd_scope import scope
 from moorline.model import Format
@@ -294,11 +295,10 @@ def _lock(file: int, hold: Path) -> None:
 
 
 def _flock(file: int, how: int) -> bool:
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager
@@ -363,7 +363,7 @@ class _Looker:
         )
         try:
             # The time that Python takes to start must not count against the share's deadline.
-            self._line(_START_TIMEOUT_SECONDS)
+            self._line(_START_TIMEOUT_SECONDS, len(READY))
         except (EOFError, TimeoutError) as e:
             self.kill()
             raise Failed("the process that looks at shares does not start") from e
@@ -372,20 +372,20 @@ class _Looker:
         assert self._child.stdin
         try:
             self._child.stdin.write(question)
-        except BrokenPipeError as e:
+            self._line(_START_TIMEOUT_SECONDS, len(READY))
+        except (BrokenPipeError, TimeoutError) as e:
             raise EOFError from e
         return self._line(deadline)
 
     def kill(self) -> None:
         self._child.kill()
-        for pipe in (self._child.stdin, self._child.stdout):
-            assert pipe
+        for pipe in filter(None, (self._child.stdin, self._child.stdout)):
             pipe.close()
 
     def gone(self) -> bool:
         return self._child.poll() is not None
 
-    def _line(self, patience: float) -> bytes:
+    def _line(self, patience: float, most: int = 4096) -> bytes:
         assert self._child.stdout
         deadline = Deadline(patience)
         poll = select.poll()
@@ -394,7 +394,7 @@ class _Looker:
         while not line.endswith(b"\n"):
             if not poll.poll(deadline.left() * 1000):
                 raise TimeoutError
-            if not (more := self._child.stdout.read(4096)):
+            if not (more := self._child.stdout.read(most)):
                 raise EOFError
             line += more
         return line

@@ -1,7 +1,9 @@
 """The child that looks at shares: answers questions, one JSON line each, until its input ends.
 
 It is killed when a share hangs, so it keeps no state. It has few imports because a new one
-is started then.
+is started then; what one kind of question needs is imported when it is first asked. It says
+that it is ready when it has started, and again before each look: only the look itself counts
+against the share's deadline.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from moorline.errors import Refused
@@ -21,15 +24,25 @@ from moorline.host.process_name import call_self
 _MOST_LINKS = 40
 """Symlinks in one path: as many as the kernel follows."""
 READY = b"{}\n"
-"""The first line that it prints: from then on it waits for nothing but shares."""
+"""The line that it prints when from then on it waits for nothing but shares."""
+_NEEDS = {
+    "image": "moorline.host.image.check",  # its libraries take 60 ms to import, or seconds
+    "opening": "moorline.host.image.opening",
+    "files": "moorline.host.image.chain",
+    "readable": "pwd",
+}
 
 
 def main() -> None:
-    """Answer each line of standard input with one on standard output."""
+    """Answer each line of standard input with READY, and one more when it is known."""
     call_self("moorline-look")
     os.write(1, READY)
     for line in sys.stdin.buffer:
-        os.write(1, json.dumps(answer(json.loads(line))).encode() + b"\n")
+        question = json.loads(line)
+        if need := _NEEDS.get(question["ask"]):
+            import_module(need)
+        os.write(1, READY)
+        os.write(1, json.dumps(answer(question)).encode() + b"\n")
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +83,7 @@ def root(path: str, list: bool) -> dict[str, Any]:
 
 def image(**question: Any) -> dict[str, Any]:
     """The files of the image that were checked. Raises Refused."""
-    from moorline.host.image.check import check_image  # its libraries take 60 ms to import
+    from moorline.host.image.check import check_image
 
     return {"files": check_image(**question)}
 

@@ -24,7 +24,7 @@ class Child(Protocol):
     """A process that answers questions (:mod:`moorline.host.probe.child`)."""
 
     def ask(self, question: bytes, deadline: float) -> bytes:
-        """Return the answer. Raises TimeoutError, EOFError (it has ended)."""
+        """Return the answer. Raises TimeoutError, EOFError (it has ended, or is of no use)."""
 
     def kill(self) -> None:
         """Send SIGKILL; do not wait. It stays while the kernel keeps it in a hung call."""
