@@ -159,12 +159,9 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
                 connection.close()
 
         threading.Thread(target=serve).start()
-        from moorline.cli import main
-        sys.argv = ["moorline", *{words!r}, "--state-dir", state]
-        try:
-            main()
-        except SystemExit as e:
-            print(e.code, *sys.modules)"""
+        from moorline.cli import fast_path
+        code = fast_path.run([*{words!r}, "--state-dir", state])
+        print(code, *sys.modules)"""
     run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     code, *loaded = run.stdout.split()
     assert code == "8", run.stderr  # it was the agent that was asked

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket as sockets
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,6 +189,29 @@ def test_it_comes_to_the_same(
     assert short.err.startswith("moorline: ") == bool(code)
     first, second = stub.asked
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "code"),
+    [
+        (["list"], [{"result": [VIEW]}], 0),
+        (["list"], [{"problem": {**REFUSED, "error": "busy"}}], 8),
+        (ATTACH, [{"progress": "attaching"}, {"result": OUTCOME}], 0),
+        (["list", "--output", "json"], [{"result": [VIEW]}], 0),
+    ],
+)
+def test_what_the_shell_starts_says_all_of_it_and_ends(
+    words: list[str], lines: list[Any], code: int, tmp_path: Path
+) -> None:
+    """Into pipes, where what is not flushed is lost with a process that ends at once."""
+    words = [*words, "--state-dir", str(tmp_path)]
+    with agent(tmp_path, lines):
+        process = subprocess.run(
+            [sys.executable, "-m", "moorline.cli", *words], capture_output=True, text=True
+        )
+        told = CliRunner().invoke(main, words)
+    assert process.returncode == code == told.exit_code
+    assert (process.stdout, process.stderr) == (told.stdout, told.stderr)
 
 
 def test_a_connection_in_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
