@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config, registry
 from moorline.api import Moorline
@@ -22,9 +22,6 @@ from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
-from moorline.loop.drift import DriftDetector
-from moorline.loop.worker import Worker
 from moorline.ports import (
     GuestLifecycle,
     Host,
@@ -38,6 +35,9 @@ from moorline.ports import (
 )
 from moorline.ports.api import no_progress
 from moorline.registry import InstalledBackends
+
+if TYPE_CHECKING:
+    from moorline.loop.controller import Controller
 
 
 def settings(
@@ -118,14 +118,17 @@ def open_agent(
     patience: float = 60.0,
     waiting: Callable[[str], None] = no_progress,
     report: Report = no_report,
-    every: float = SWEEP_INTERVAL_SECONDS,
+    every: float | None = None,
 ) -> tuple[Moorline, Controller]:
     """Open the host as its owner, with the loop that keeps its attachments as wanted.
 
-    Start the loop; stop it before closing. *every*: seconds between its sweeps.
+    Start the loop; stop it before closing. *every*: seconds between its sweeps (None: a minute).
     Raises as :func:`open_host`.
     """
     from moorline.host.mount.watch import MountTable
+    from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
+    from moorline.loop.drift import DriftDetector
+    from moorline.loop.worker import Worker
 
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
@@ -140,7 +143,7 @@ def open_agent(
         DriftDetector(records, reconciler, hypervisor),
         claims,
         watchers=watchers,
-        every=every,
+        every=SWEEP_INTERVAL_SECONDS if every is None else every,
     )
     return opened.facade(reconciler, driver, controller.pending), controller
 

@@ -231,15 +231,44 @@ def test_a_connection_in_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
     assert first[1]["connection"] == {"driver_volume_type": "nfs", "data": {"a": "é"}}
 
 
-def test_without_an_agent_of_that_state_it_is_left_to_the_long_way(tmp_path: Path) -> None:
+def test_an_agent_of_another_state_is_not_asked(tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir(), here.mkdir()
-    words = ["list", "--state-dir", str(here)]
+    words = [*ATTACH, "--state-dir", str(here)]
     assert fast_path.run(words) is None
     with agent(there, [{"result": []}]) as stub:
         (here / "agent.sock").symlink_to(there / "agent.sock")  # it keeps another state
         assert fast_path.run(words) is None
         assert not stub.asked
+
+
+@pytest.mark.parametrize("told", ["typed", "environment"])
+@pytest.mark.parametrize("state", ["missing", "empty", "broken", "file"])
+def test_without_an_agent_the_list_is_the_same(
+    state: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where nothing answers to the hypervisor's name, as here."""
+    where = tmp_path / state
+    if state in ("empty", "broken"):
+        where.mkdir()
+        (where / "moorline.db").write_text("none" * (state != "empty"))
+    elif state == "file":
+        where.write_text("")
+    words = ["list", "--state-dir", str(where)]
+    if told == "environment":
+        monkeypatch.setenv("MOORLINE_STATE_DIR", str(where))
+        words = ["list"]
+    code = fast_path.run(words)
+    short = capsys.readouterr()
+    done = CliRunner().invoke(main, words)
+    if state == "file":
+        assert (code, done.exit_code) == (None, 2)  # click says what is wrong
+    else:
+        assert (code, short.out, short.err) == (done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("name", ["MOORLINE_HYPERVISOR", "_MOORLINE_COMPLETE"])

@@ -4,7 +4,7 @@ They need no click, and nothing of what the agent has loaded already: that would
 than all they do. Only what is typed plainly is understood here, with text for people as its
 result; for anything else the long way is taken, which a test compares with this one.
 """
-# pathlib takes as long to load as all of this:
+# pathlib takes as long to load as all that an agent's answer needs:
 # ruff: noqa: PTH113
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def run(words: Sequence[str]) -> int | None:
         if typed is None:
             return None
         body = _request(typed) if typed.name == "attach" else None
-        path = agent(typed.says("--state-dir") or os.environ.get("MOORLINE_STATE_DIR"))
+        path = agent(_state_dir(typed))
         if path is None:
-            return None
+            return _list_alone(typed) if body is None else None
         return _list(path) if body is None else _attach(path, typed, body)
     except _SlowPath:
         return None
@@ -82,6 +82,10 @@ def run(words: Sequence[str]) -> int | None:
     except KeyboardInterrupt:
         output.complain(_INTERRUPTED)
         return output.EXIT_INTERRUPTED
+
+
+def _state_dir(typed: Typed) -> str | None:
+    return typed.says("--state-dir") or os.environ.get("MOORLINE_STATE_DIR")
 
 
 def agent(state_dir: str | None) -> str | None:
@@ -199,6 +203,27 @@ def _list(path: str) -> int:
     except (wire.Unanswered, TypeError, AttributeError):
         raise _SlowPath from None  # it only looked
     output.say(said)
+    return 0
+
+
+def _list_alone(typed: Typed) -> int:
+    """The same without an agent."""
+    from pathlib import Path
+
+    from moorline.cli.facade import Target
+    from moorline.cli.progress import Progress
+
+    said = _state_dir(typed)
+    if said and os.path.isfile(said):
+        raise _SlowPath  # that is wrong usage
+    progress = Progress(bool(typed.says("--quiet") or typed.says("-q")))
+    target = Target(Path(said) if said else None, None, (), progress)
+    try:
+        with target.open(own=False) as moorline:
+            views = moorline.attachments.list()
+    finally:
+        progress.end()
+    output.say(output.table(views))
     return 0
 
 
