@@ -9,6 +9,7 @@ import pytest
 from moorline.errors import Uncertain
 from moorline.host.snapshot import Snapshot
 from moorline.ports import Root
+from moorline.ports.host import Remembering
 from moorline.testing.toy_host import ToyHost, ToyShare
 
 AT = Path("/mnt/a")
@@ -43,6 +44,24 @@ def test_a_share_that_hangs_is_waited_for_once() -> None:
         with pytest.raises(Uncertain):
             snapshot.root(AT)
     assert host.looks == 1
+
+
+def test_what_follows_from_its_answers_is_found_out_once() -> None:
+    snapshot, asked = Snapshot(ToyHost()), 0
+
+    def ask() -> int:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise Uncertain("it hangs")
+        return asked
+
+    assert isinstance(snapshot, Remembering)
+    assert [snapshot.once("a", ask), snapshot.once("a", ask)] == [1, 1]
+    for _ in range(2):
+        with pytest.raises(Uncertain):
+            snapshot.once("b", ask)
+    assert asked == 2
 
 
 def test_other_questions_are_other_answers(tmp_path: Path) -> None:

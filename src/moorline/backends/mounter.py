@@ -11,7 +11,7 @@ from typing import Generic
 
 from moorline.backends import images, mountpoint
 from moorline.backends.filesystem import F, FileSystem
-from moorline.backends.mounting import MountPoint
+from moorline.backends.mounting import Ill, MountPoint
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
@@ -25,6 +25,7 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.ports import Host, IsIts
+from moorline.ports.host import Remembering
 from moorline.ports.inspection import Finding, Found
 
 
@@ -63,6 +64,7 @@ class Mounter(Generic[F]):
             raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
         self.file_system = file_system
         self._host = host
+        self._remembering = host if isinstance(host, Remembering) else None
         # The mount table tells real paths.
         self._base = Path(os.path.realpath(base))
         self._deadline = deadline
@@ -80,9 +82,17 @@ class Mounter(Generic[F]):
 
     def inspect(self, c: F) -> Link:
         """Tell what is at the mount point. Blocks for the look's deadline at most."""
+        if self._remembering is None:
+            at, given, ill = self._looked(c)
+        else:  # all volumes of a share are on one mount
+            what = (self, c.share, c.at)
+            at, given, ill = self._remembering.once(what, lambda: self._looked(c))
+        return ill or Linked(self.file_system.source(c, at / c.name), given=given)
+
+    def _looked(self, c: F) -> tuple[Path, bool, Ill | Unlinked | None]:
+        """Where *c*'s share is mounted, whether that is the operator's to do, what is wrong."""
         point, given = self._point(c), self.is_given(c)
-        ill = point.look_within() if given else point.look()
-        return ill or Linked(self.file_system.source(c, point.at / c.name), given=given)
+        return point.at, given, point.look_within() if given else point.look()
 
     def verify(self, c: F) -> DiskSource:
         """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""

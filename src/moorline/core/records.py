@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import lru_cache
 from urllib.parse import quote
 
 from moorline.errors import Compacted, Conflict
@@ -150,6 +151,7 @@ def trouble_key(key: Key) -> str:
     return _status(key)
 
 
+@lru_cache(maxsize=64)
 def _prefix(kind: str, host: str) -> str:
     return f"/moorline/{kind}/{quote(host, safe='')}/"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,14 @@ def _source(seen: Seen | str) -> dict[str, Any] | None:
     if isinstance(seen, str) or not isinstance(seen.link, Linked):
         return None
     source = seen.link.source
-    told = [field.name for field in fields(source) if field.name != "backing"]
-    plain = {name: _plain(getattr(source, name)) for name in told}
+    kind: type = type(source)
+    plain = {name: _plain(getattr(source, name)) for name in _told(kind)}
     return {"type": type(source).__name__, **plain}
+
+
+@cache
+def _told(kind: Any) -> Sequence[str]:
+    return [field.name for field in fields(kind) if field.name != "backing"]
 
 
 def _plain(value: Any) -> Any:

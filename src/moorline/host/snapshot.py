@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moorline.errors import Uncertain
 from moorline.model import Format
@@ -22,6 +22,8 @@ from moorline.ports import (
     Root,
 )
 
+T = TypeVar("T")
+
 
 class Snapshot:
     """A :class:`moorline.ports.Host` that remembers what it saw.
@@ -38,7 +40,7 @@ class Snapshot:
         return self._host.run(command)
 
     def held(self, hold: Path) -> bool:
-        return bool(self._once(("held", hold), lambda: self._host.held(hold)))
+        return bool(self.once(("held", hold), lambda: self._host.held(hold)))
 
     def only_serves(self, hold: Path, at: Path, is_its: IsIts) -> bool:
         return self._host.only_serves(hold, at, is_its)
@@ -50,21 +52,16 @@ class Snapshot:
         return self._host.call(call)
 
     def mounts(self) -> Sequence[Mount]:
-        found: Sequence[Mount] = self._once("mounts", self._host.mounts)
-        return found
+        return self.once("mounts", self._host.mounts)
 
     def clients(self, mount: Mount) -> Sequence[str] | None:
-        found: Sequence[str] | None = self._once(
-            ("clients", mount), lambda: self._host.clients(mount)
-        )
-        return found
+        return self.once(("clients", mount), lambda: self._host.clients(mount))
 
     def has_ended(self, mount: Mount) -> bool:
         return self._host.has_ended(mount)
 
     def root(self, path: Path, *, list: bool = False) -> Root:
-        found: Root = self._once((path, list), lambda: self._host.root(path, list=list))
-        return found
+        return self.once((path, list), lambda: self._host.root(path, list=list))
 
     def size(self, path: Path) -> int:
         return self._host.size(path)
@@ -94,7 +91,8 @@ class Snapshot:
     def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
         return self._host.image(share, name, format)
 
-    def _once(self, what: object, ask: Callable[[], Any]) -> Any:
+    def once(self, what: Hashable, ask: Callable[[], T]) -> T:
+        """See :class:`moorline.ports.host.Remembering`."""
         if what not in self._seen:
             try:
                 self._seen[what] = ask()
@@ -102,4 +100,4 @@ class Snapshot:
                 self._seen[what] = e
         if isinstance(found := self._seen[what], Exception):
             raise found
-        return found
+        return found  # type: ignore[no-any-return]

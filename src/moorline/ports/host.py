@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from moorline.model import Format, GuestId
 from moorline.ports.mount import IsIts, Mount
 from moorline.secret import Secret
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,17 @@ class FileLocks(Protocol):
 
     def release(self) -> None:
         """Let go of all; without effect if there are none. The kernel does so when we die."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A host for looking alone, that is asked each thing once."""
+
+    def once(self, what: Hashable, ask: Callable[[], T]) -> T:
+        """What *ask* answered when *what* was first asked for: of what follows from looks at it.
+
+        An error that it met then is met again.
+        """
 
 
 class Host(Protocol):

@@ -77,28 +77,30 @@ class Survey:
         be listed, Uncertain if what hangs is none of them.
         """
         domains = virt.listAllDomains()
-        silent = {each.UUIDString() for each in domains if hang & names_of(each)}
-        if lost := hang.difference(*map(names_of, domains)):
+        silent = {each.UUIDString() for each in domains if hang and hang & names_of(each)}
+        if hang and (lost := hang.difference(*map(names_of, domains))):
             raise Uncertain(f"libvirt does not answer about {', '.join(sorted(lost))}")
         # Two questions for all, instead of one for each that is stopped: who is
         # saved after both was seen running, with the same disks.
         saved = _saved(virt)
-        first = {
-            each: self._silent(each) if each.UUIDString() in silent else _told(each, each.XMLDesc)
-            for each in domains
-        }
+        first = [
+            (each, uuid, self._silent(each) if uuid in silent else _told(each, each.XMLDesc))
+            for each, uuid in ((each, each.UUIDString()) for each in domains)
+        ]
         saved |= _saved(virt)
-        runs = any(isinstance(xml, str) and _RUNNING.match(xml) for xml in first.values())
+        runs = any(isinstance(xml, str) and _RUNNING.match(xml) for _, _, xml in first)
         persistent = _persistent(virt) if runs else frozenset[str]()
         read: dict[str, _Read] = {}
         guests = []
         pools = _Pools(virt)
-        for each, xml in first.items():
+        for each, uuid, xml in first:
             guest = xml
             if isinstance(xml, str):
-                uuid = each.UUIDString()
-                asked = None if uuid in saved else _Asked(xml, uuid in persistent)
-                guest = _told(each, partial(self._guest, each, asked, read))
+                if uuid not in saved and (same := self._stopped_as_before(uuid, xml)):
+                    read[uuid], guest = same, same.guest
+                else:
+                    asked = None if uuid in saved else _Asked(xml, uuid in persistent)
+                    guest = _told(each, partial(self._guest, each, asked, read))
             if isinstance(guest, Guest):  # else it is gone since it was listed
                 named = read.get(guest.id)
                 guests.append(pools.resolved(guest, named.volumes) if named else guest)
@@ -115,6 +117,17 @@ class Survey:
         return replace(
             guest, unreadable=why, remedy=shlex.join(("virsh", "domjobinfo", guest.name))
         )
+
+    def _stopped_as_before(self, uuid: str, xml: str) -> _Read | None:
+        """What was read of a domain without a saved state, if it says the same as then.
+
+        Its definition is all that it has: nothing else has to be asked.
+        """
+        known = self._read.get(uuid)
+        if known is None or known.definitions.defined != xml or _RUNNING.match(xml):
+            return None
+        only = known.definitions.live is None and known.definitions.saved is None
+        return known if only else None
 
     def _guest(self, domain: Any, asked: _Asked | None, read: dict[str, _Read]) -> Guest:
         """Look at a domain, and put what was found into *read*."""
