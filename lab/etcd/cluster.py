@@ -122,9 +122,9 @@ class Cluster:
         """Return when all members that are to run have the same leader. Raises TimeoutError."""
         self._told()
 
-    def control(self, *words: str, member: Member | None = None, check: bool = True) -> str:
-        """What ``etcdctl`` answers root. Raises CalledProcessError."""
-        certificate, key = self.user("root")
+    def control(self, *words: str, member: Member | None = None, user: str = "root") -> str:
+        """What ``etcdctl`` answers. Raises CalledProcessError."""
+        certificate, key = self.user(user)
         command = [
             *("etcdctl", "--endpoints", (member or self.members[0]).endpoint),
             *("--cacert", str(self.ca), "--cert", str(certificate), "--key", str(key)),
@@ -139,7 +139,7 @@ class Cluster:
             timeout=CONTROL_SECONDS,
             check=False,
         )
-        if check and done.returncode:
+        if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, words, done.stdout, done.stderr)
         return done.stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,7 +209,8 @@ def test_a_commit_to_a_member_that_hangs_is_uncertain(cluster: Cluster) -> None:
 def test_a_closed_store_ends_its_watches(cluster: Cluster) -> None:
     store = etcd.store(cluster)
     with etcd.Watching(store, "/a/", store.list("/a/")[1]) as watching:
-        time.sleep(0.3)
+        store.commit([], [Put("/a/x", b"")])
+        watching.wait_for("/a/x")
         store.close()
         assert watching.end(5) is None
 
@@ -231,7 +231,9 @@ def test_a_new_certificate_is_used_without_a_restart(cluster: Cluster, tmp_path:
     issue()
     store = EtcdStore(Access(ours.endpoints, ours.ca, *pair))
     with etcd.Watching(store, "/a/", store.list("/a/")[1]) as watching:
-        issue()
         store.commit([], [Put("/a/x", b"1")])
+        watching.wait_for("/a/x")
+        issue()
+        store.commit([], [Put("/a/x", b"2")])
         assert isinstance(watching.end(), Unavailable), "it has the old certificate still"
     store.close()

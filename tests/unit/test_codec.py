@@ -15,6 +15,7 @@ from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkNam
 from moorline.ports import Entry
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
+from moorline.stores.sealed import BoxKey, for_controllers, for_host
 from tests.support.full_disk import full_disk
 
 ROW = Attachment(
@@ -63,6 +64,18 @@ def test_nothing_of_the_connection_can_be_read() -> None:
 def test_a_seal_belongs_to_its_key_in_the_store() -> None:
     with pytest.raises(Unavailable, match="sealed with another key"):
         CODEC.decode(Entry("/other", CODEC.encode("/k", ROW), 7))
+
+
+def test_in_a_fleet_a_connection_is_sealed_for_its_host() -> None:
+    fleet, host, other = (BoxKey(Secret(bytes([i]) * 32)) for i in (1, 2, 3))
+    at, row = "/moorline/desired/h1/g1/v1", replace(ROW, revision=0)
+    entry = Entry(at, Codec(for_controllers(fleet, lambda _: host.public)).encode(at, row), 0)
+    assert Codec(for_host(host, fleet.public)).decode(entry) == row
+    for codec in (Codec(for_host(other, fleet.public)), CODEC):
+        with pytest.raises(Unavailable):
+            codec.decode(entry)
+    for word in (b"p4ssw0rd", b"cluster", b"export"):
+        assert word not in entry.value
 
 
 def test_another_key_file_opens_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from moorline.errors import Refused, Unavailable
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
@@ -22,8 +22,42 @@ _KEY = 32
 """Bytes of the key file."""
 
 
+class Seal(Protocol):
+    """Encrypts texts for the store, and decrypts them. Each is bound to its entry's key."""
+
+    def seal(self, at: str, text: bytes) -> bytes: ...
+
+    def open(self, at: str, sealed: bytes) -> bytes:
+        """Raises Unavailable: it is encrypted for another key, or for another entry."""
+
+
+class KeySeal:
+    """AES-256-GCM with the one key of a host's own store."""
+
+    def __init__(self, key: Secret[bytes]) -> None:
+        # Imported here, as `moorline --help` does not need it.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._aead = AESGCM(key.reveal())
+
+    def seal(self, at: str, text: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + self._aead.encrypt(nonce, text, at.encode())
+
+    def open(self, at: str, sealed: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], at.encode())
+        except InvalidTag as e:
+            raise Unavailable(
+                f"the connection of {at} is sealed with another key",
+                hint="restore the key file that belongs to this state directory",
+            ) from e
+
+
 class Codec:
-    """Writes attachments as JSON, the connection sealed with AES-256-GCM.
+    """Writes attachments as JSON, the connection sealed.
 
     The whole connection is sealed, not chosen fields of it: back ends put
     credentials into ordinary ones (Virtuozzo's ``export``, for example). The
@@ -31,11 +65,8 @@ class Codec:
     open.
     """
 
-    def __init__(self, key: Secret[bytes]) -> None:
-        # Imported here, as `moorline --help` does not need it.
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        self._aead = AESGCM(key.reveal())
+    def __init__(self, seal: Seal | Secret[bytes]) -> None:
+        self._seal = KeySeal(seal) if isinstance(seal, Secret) else seal
 
     @classmethod
     def from_file(cls, path: Path, *, make: bool = True) -> Codec:
@@ -57,8 +88,7 @@ class Codec:
     def encode(self, at: str, attachment: Attachment) -> bytes:
         """Return the stored form of *attachment* under the store key *at*."""
         text = json.dumps(attachment.connection.reveal()).encode()
-        nonce = os.urandom(_NONCE)
-        sealed = nonce + self._aead.encrypt(nonce, text, at.encode())
+        sealed = self._seal.seal(at, text)
         return json.dumps(
             {
                 "host": attachment.key.host,
@@ -97,15 +127,5 @@ class Codec:
         )
 
     def _open(self, at: str, sealed: str) -> Mapping[str, Any]:
-        from cryptography.exceptions import InvalidTag
-
-        data = base64.b64decode(sealed)
-        try:
-            text = self._aead.decrypt(data[:_NONCE], data[_NONCE:], at.encode())
-        except InvalidTag as e:
-            raise Unavailable(
-                f"the connection of {at} is sealed with another key",
-                hint="restore the key file that belongs to this state directory",
-            ) from e
-        connection: Mapping[str, Any] = json.loads(text)
+        connection: Mapping[str, Any] = json.loads(self._seal.open(at, base64.b64decode(sealed)))
         return connection

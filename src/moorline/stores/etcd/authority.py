@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moorline.errors import Refused, Unavailable
@@ -28,6 +28,8 @@ CLOCKS_DIFFER_SECONDS = 300
 MOST_OF_A_NAME = 64
 """Characters of a CN: RFC 5280, appendix A, ub-common-name."""
 
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -40,7 +42,7 @@ class Certificate:
 class Authority:
     """Signs the certificates of users and of etcd's members."""
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, certificate: x509.Certificate, key: _Key) -> None:
         self._certificate = certificate
         self._key = key
 
@@ -82,8 +84,8 @@ class Authority:
         except (ValueError, TypeError):
             # The library's words could have a part of the key.
             raise Refused(f"{certificate} and {key} are not an authority in PEM") from None
-        if not isinstance(signer, ec.EllipticCurvePrivateKey):
-            raise Refused(f"{key} is not an elliptic curve key")
+        if not isinstance(signer, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise Refused(f"{key} is neither an elliptic curve key nor one of RSA")
         if signer.public_key() != signed.public_key():
             raise Refused(f"{key} is not the key of {certificate}")
         return cls(signed, signer)
@@ -156,6 +158,16 @@ def user_of(certificate: bytes) -> str:
     except ValueError as e:
         raise Refused("this is not a certificate in PEM") from e
     return "".join(str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def belongs(certificate: bytes, key: Secret[bytes]) -> bool:
+    """Whether a key is that of a certificate, both in PEM."""
+    try:
+        signed = x509.load_pem_x509_certificate(certificate)
+        own = serialization.load_pem_private_key(key.reveal(), password=None)
+    except (ValueError, TypeError):
+        return False
+    return bool(own.public_key() == signed.public_key())
 
 
 def _until(certificate: x509.Certificate) -> datetime:

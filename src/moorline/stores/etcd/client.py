@@ -13,8 +13,9 @@ import grpc
 from moorline.deadline import Deadline
 from moorline.errors import Compacted, Denied, MoorlineError, Unavailable, Uncertain
 from moorline.stores.etcd.access import Access, target
-from moorline.stores.etcd.messages import messages
-from moorline.stores.etcd.versions import doubt
+from moorline.stores.etcd.grants import EPOCH
+from moorline.stores.etcd.messages import NO_SPACE, messages
+from moorline.stores.etcd.versions import NOT_TOLD, doubts
 
 CALL_SECONDS = 2.0
 """A member that does not answer a call in this time is left for the next one."""
@@ -54,7 +55,6 @@ class Connection:
 
     channel: grpc.Channel
     endpoint: str
-    cluster: int
     stamp: tuple[int, ...]
     """Of the files that it was made with."""
 
@@ -84,7 +84,7 @@ class Client:
         self._closed = False
         self._failure: MoorlineError | None = None
         self._failures = 0
-        self._doubts: dict[str, str] = {}
+        self._doubts: dict[str, list[str]] = {}
 
     @property
     def closed(self) -> bool:
@@ -93,7 +93,7 @@ class Client:
     @property
     def doubts(self) -> list[str]:
         """What people should know of the members that we were connected to."""
-        return sorted(filter(None, self._doubts.values()))
+        return sorted(doubt for known in self._doubts.values() for doubt in known)
 
     def ask(self, method: str, request: Any, answer: Any, *, seconds: float = 0) -> Any:
         """A question: it is asked again, of another member, until one answers.
@@ -118,24 +118,32 @@ class Client:
                 give_up.sleep(PAUSE_SECONDS)
 
     def tell(self, method: str, request: Any, answer: Any) -> Any:
-        """A change: it is sent once, to a member that answered before.
+        """A change: it is sent to a member that answered before, and not again if it may be done.
 
         Raises Uncertain where it may have been done; Unavailable: it surely was not.
         """
-        connection = self.connection(Deadline(self._patience))
-        try:
-            return self._unary(connection, method, request, answer, self._seconds)
-        except grpc.RpcError as e:
-            if e.code() in _DENIED:
-                raise Denied(f"etcd denies it: {_told(e)}") from e
-            if e.code() in _NOT_DONE:
-                raise Unavailable(f"etcd did not take it: {_told(e)}") from e
-            if e.code() is _Code.RESOURCE_EXHAUSTED:
-                raise Full(
-                    f"etcd is full, and may have taken it or not: {_told(e)}", hint=MAKE_ROOM
-                ) from e
-            self.leave(connection)
-            raise Uncertain(f"etcd may have taken it: {_told(e)}") from e
+        give_up = Deadline(self._patience)
+        while True:
+            connection = self.connection(give_up)
+            try:
+                return self._unary(connection, method, request, answer, self._seconds)
+            except grpc.RpcError as e:
+                # Refused as well while users and roles change, and taken a moment later.
+                if e.code() is not _Code.INVALID_ARGUMENT or give_up.over():
+                    raise self._untold(connection, e) from e
+            give_up.sleep(PAUSE_SECONDS)
+
+    def _untold(self, connection: Connection, error: grpc.RpcError) -> MoorlineError:
+        """What a change that failed is told as."""
+        code, told = error.code(), _told(error)
+        if code in _DENIED:
+            return Denied(f"etcd denies it: {told}")
+        if code in _NOT_DONE:
+            return Unavailable(f"etcd did not take it: {told}")
+        if code is _Code.RESOURCE_EXHAUSTED:
+            return Full(f"etcd is full, and may have taken it or not: {told}", hint=MAKE_ROOM)
+        self.leave(connection)
+        return Uncertain(f"etcd may have taken it: {told}")
 
     def stream(
         self, connection: Connection, method: str, requests: Iterator[Any], answer: Any
@@ -151,9 +159,14 @@ class Client:
         except ValueError as e:
             raise Unavailable("the connection to etcd was closed") from e
 
-    def status(self) -> Any:
-        """What the member that we are connected to says of itself."""
-        return self.ask("Maintenance/Status", messages.StatusRequest(), messages.StatusResponse)
+    def is_full(self) -> bool:
+        """Whether etcd says so; not, if it does not tell us."""
+        request = messages.AlarmRequest()
+        try:
+            answer = self.ask("Maintenance/Alarm", request, messages.AlarmResponse)
+        except Denied:
+            return False
+        return any(member.alarm == NO_SPACE for member in answer.alarms)
 
     def connection(self, give_up: Deadline | None = None) -> Connection:
         """The one in use, or one to the next member that answers and has a leader.
@@ -226,19 +239,31 @@ class Client:
     def _looked_at(
         self, channel: grpc.Channel, endpoint: str, stamp: tuple[int, ...]
     ) -> Connection:
-        probe = Connection(channel, endpoint, 0, stamp)
-        status = self._unary(
-            probe,
-            "Maintenance/Status",
-            messages.StatusRequest(),
-            messages.StatusResponse,
+        connection = Connection(channel, endpoint, stamp)
+        # What all users may read: the answer tells that it has a leader, and knows us.
+        self._unary(
+            connection,
+            "KV/Range",
+            messages.RangeRequest(key=EPOCH.encode()),
+            messages.RangeResponse,
             self._seconds,
         )
-        doubtful = doubt(status.version, endpoint)
-        if doubtful and self._doubts.get(endpoint) != doubtful:
-            _log.warning("%s", doubtful)
-        self._doubts[endpoint] = doubtful
-        return Connection(channel, endpoint, status.header.cluster_id, stamp)
+        known = doubts(self._version(connection), endpoint)
+        for doubt in known if self._doubts.get(endpoint) != known else ():
+            _log.warning("%s", doubt)
+        self._doubts[endpoint] = known
+        return connection
+
+    def _version(self, connection: Connection) -> str:
+        """Of a member. Those that let only root ask are new enough to have no doubts."""
+        request, answer = messages.StatusRequest(), messages.StatusResponse
+        try:
+            status = self._unary(connection, "Maintenance/Status", request, answer, self._seconds)
+        except grpc.RpcError as e:
+            if e.code() in _DENIED:  # from 3.5.28 to 3.5.31 or so
+                return NOT_TOLD
+            raise
+        return str(status.version)
 
     def _unary(
         self, connection: Connection, method: str, request: Any, answer: Any, seconds: float

@@ -20,6 +20,7 @@ from moorline.stores.etcd.client import Client
 from moorline.stores.etcd.grants import ADMINISTRATOR, CONTROLLER, ENROLLED, EPOCH, Grant
 from moorline.stores.etcd.messages import messages
 from moorline.stores.etcd.store import EtcdStore
+from moorline.stores.limits import prefix_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,22 @@ class Enrolment:
         self._user(user, CONTROLLER)
         return user
 
-    def enrol(self, host: str, box: str) -> Enrolled:
+    def enrol(self, host: str, box: str = "") -> Enrolled:
         """Make a host one of the fleet, with a user of its own for its next certificate.
 
-        *box*: the public key of its sealed box. The users of its earlier certificates stay
-        until :meth:`retire`, so that the host can change from one to the other.
-        Raises Conflict (somebody else enrolled it in this moment), Refused (no such name).
+        *box*: the public key of its sealed box; without one, it keeps the one that it has.
+        The users of its earlier certificates stay until :meth:`retire`, so that the host can
+        change from one to the other.
+        Raises Conflict (somebody else enrolled it in this moment), Refused (no such name, or
+        it has no box to keep).
         """
         role = grants.host_role(host)
         entry = self._store.get(ENROLLED + host)
-        number = max([0, *self._numbers(host)], default=0) + 1
-        if entry:
-            number = max(number, _decoded(entry).number + 1)
-        enrolled = Enrolled(host, number, box, time.time())
+        before = _decoded(entry) if entry else Enrolled(host, 0, "", 0)
+        if not (box or before.box):
+            raise Refused(f"{host} has no sealed box that it could keep")
+        number = max(before.number, *self._numbers(host), 0) + 1
+        enrolled = Enrolled(host, number, box or before.box, time.time())
         # First, so that of two who enrol it one is told so, before there is a user for either.
         self._store.commit(
             [At(ENROLLED + host, entry.revision if entry else 0)], [_encoded(enrolled)]
@@ -150,14 +154,14 @@ class Enrolment:
 
     def _is_for_us(self) -> None:
         """An etcd that serves others would lock them out."""
-        others = messages.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)
-        answer = self._client.ask("KV/Range", others, messages.RangeResponse)
-        foreign = [kv.key for kv in answer.kvs if not kv.key.startswith(grants.ROOT.encode())]
-        if foreign:
-            raise Refused(
-                f"this etcd has entries of somebody else: {foreign[0].decode(errors='replace')}",
-                hint="give the fleet an etcd of its own",
-            )
+        first, end = prefix_ends(grants.ROOT)
+        for key, before in ((b"\0", first.encode()), (end.encode(), b"\0")):
+            others = messages.RangeRequest(key=key, range_end=before, limit=1, keys_only=True)
+            for kv in self._client.ask("KV/Range", others, messages.RangeResponse).kvs:
+                raise Refused(
+                    f"this etcd has entries of somebody else: {kv.key.decode(errors='replace')}",
+                    hint="give the fleet an etcd of its own",
+                )
 
     def _epoch(self) -> str:
         fresh = secrets.token_hex(16)
@@ -203,7 +207,7 @@ class Enrolment:
             )
             self._client.tell("Auth/UserAdd", request, messages.AuthUserAddResponse)
         granted = messages.AuthUserGrantRoleRequest(user=name, role=role)
-        self._client.tell("Auth/UserGrant", granted, messages.AuthUserGrantRoleResponse)
+        self._client.tell("Auth/UserGrantRole", granted, messages.AuthUserGrantRoleResponse)
 
     def _delete_users(self, names: Iterable[str]) -> list[str]:
         gone = []

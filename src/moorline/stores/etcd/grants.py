@@ -1,7 +1,7 @@
 """Who may read and write what: the one table of it.
 
-A host reads what is wanted of it, and writes what it saw and that it lives. All else,
-such as who owns a volume, is for controllers alone. A range ends in '/', so that the
+A host reads what is wanted of it and who owns what, and writes what it saw, what its guests
+are, and that it lives. All else is for controllers alone. A prefix ends in '/', so that the
 grants of ``h1`` have nothing of ``h10``.
 """
 
@@ -53,9 +53,12 @@ def host_grants(host: str) -> tuple[Grant, ...]:
     named(host)
     return (
         Grant(READ, EPOCH),
+        Grant(READ, f"{ROOT}hosts/{host}"),
         Grant(READ, f"{ROOT}desired/{host}/"),
+        Grant(READ, f"{ROOT}owners/"),
+        Grant(READWRITE, f"{ROOT}definitions/{host}/"),
         Grant(READWRITE, f"{ROOT}status/{host}/"),
-        Grant(READWRITE, f"{ROOT}heartbeat/{host}/"),
+        Grant(READWRITE, f"{ROOT}heartbeat/{host}"),
     )
 
 

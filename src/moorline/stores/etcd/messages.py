@@ -47,8 +47,10 @@ progress_notify=4 bool, watch_id=7 int64
 WatchResponse: header=1 ResponseHeader, watch_id=2 int64, created=3 bool, canceled=4 bool, \
 compact_revision=5 int64, cancel_reason=6 string, events=11 *Event
 Event: type=1 int32, kv=2 KeyValue
-StatusResponse: header=1 ResponseHeader, version=2 string, dbSize=3 int64, leader=4 uint64, \
-errors=8 *string
+StatusResponse: header=1 ResponseHeader, version=2 string
+AlarmRequest: action=1 int32
+AlarmMember: memberID=1 uint64, alarm=2 int32
+AlarmResponse: header=1 ResponseHeader, alarms=2 *AlarmMember
 UserAddOptions: no_password=1 bool
 AuthUserAddRequest: name=1 string, options=3 UserAddOptions
 AuthUserDeleteRequest: name=1 string
@@ -70,6 +72,8 @@ MOD = 2
 """Of ``Compare.CompareTarget``: the revision of the last change."""
 DELETE = 1
 """Of ``Event.EventType``."""
+NO_SPACE = 1
+"""Of ``AlarmType``."""
 
 _PACKAGE = "moorline.etcd"
 _FIELD = descriptor_pb2.FieldDescriptorProto

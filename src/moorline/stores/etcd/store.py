@@ -168,8 +168,8 @@ class EtcdStore:
         Asked only after a commit failed for that. What only deletes is taken.
         """
         if self._full and any(isinstance(operation, Put) for operation in then):
-            if errors := self._client.status().errors:
-                raise Unavailable(f"etcd takes no entries: {'; '.join(errors)}", hint=MAKE_ROOM)
+            if self._client.is_full():
+                raise Unavailable("etcd is full, and takes no entries", hint=MAKE_ROOM)
             self._full = False
 
     @contextmanager
