@@ -12,6 +12,7 @@ from moorline import config, registry
 from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
+from moorline.care.shared_files import SharedFiles
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes
@@ -278,6 +279,7 @@ def _environment_of_host(
         inventory,
         EventLog(given.state_dir),
         lambda: examine(given.state_dir),
+        SharedFiles(host).find,
     )
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from libvirt_rig import CONFIG, LIVE, mounted
-from scene import Scene
+from scene import Scene, findings
 
 from lab import host
 from lab.guest import Guest
@@ -128,6 +128,27 @@ def test_a_local_file_by_another_name(
         if how == "bind mount":
             host.umount(other.parent)
     assert scene.attachments() == {}
+
+
+def test_the_doctor_names_two_that_have_one_file(
+    scene: Scene, guest: Guest, stopped: Any, files: Path
+) -> None:
+    (files / "also").mkdir()
+    base = image(files / "base.qcow2", form="qcow2")
+    top = image(files / "top.qcow2", "-F", "qcow2", "-b", "base.qcow2", form="qcow2")
+    attach(scene, guest.name, base, "--format", "qcow2", "--read-only")
+    with has(stopped, top, "qcow2"):
+        assert "shared-file" not in findings(scene)  # both only read it
+    subprocess.run(["mount", "--bind", files, files / "also"], check=True)
+    try:
+        with has(stopped, files / "also/base.qcow2", "qcow2"):
+            told = findings(scene)["shared-file"]
+    finally:
+        host.umount(files / "also")
+    assert told["subject"] == str(base)
+    assert f"{stopped.name()}, which is stopped, has {files}/also/base.qcow2" in told["what"]
+    assert told["next"].startswith(f"moorline detach {guest.name} ")
+    scene.moorline("detach", guest.name, str(base))
 
 
 def test_one_share_by_two_of_its_servers_names(

@@ -16,6 +16,7 @@ from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
+from moorline.care.shared_files import SharedFiles
 from moorline.core.locks import Locks
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
@@ -159,6 +160,7 @@ class Scene:
                 self.inventory,
                 event_log,
                 list,
+                SharedFiles(self.host).find,
             ),
         )
 

@@ -13,4 +13,5 @@ _NOWHERE = Path("/nonexistent")
 
 def bare() -> Environment:
     """No other mounts, nobody who knows of disks without a mark, and no event log."""
-    return Environment({}, list, FuseConnections(_NOWHERE), None, EventLog(_NOWHERE), list)
+    fuse, event_log = FuseConnections(_NOWHERE), EventLog(_NOWHERE)
+    return Environment({}, list, fuse, None, event_log, list, lambda guests: ())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 from moorline.care import findings
 from moorline.care.eventlog import EventLog
+from moorline.care.shared_files import Holder
 from moorline.core.pace import Pending
 from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
@@ -58,6 +59,8 @@ class Environment:
     """None: this hypervisor has none."""
     event_log: EventLog
     check_state: Callable[[], Sequence[Finding]]
+    shared_files: Callable[[Sequence[Guest]], Iterable[tuple[Holder, Holder]]]
+    """As :meth:`moorline.care.shared_files.SharedFiles.find`."""
 
 
 class _Look:
@@ -114,6 +117,9 @@ class Doctor:
             released = self._records.released()
             found += [findings.unwanted_disk(*each) for each in unwanted(rows, guests, released)]
             found += self._links(rows, guests, look)
+            wanted = {(row.key.guest, row.key.volume) for row in rows}
+            pairs = self._environment.shared_files(guests)
+            found += [findings.shared_file(*pair, wanted) for pair in pairs]
         found += self._hosts(rows, look.survey)
         # Volumes on the same link have the same finding.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}

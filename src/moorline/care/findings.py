@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 
+from moorline.care.shared_files import Holder
 from moorline.core.disks import commit, over
 from moorline.model import Attachment, Guest, Seen, VolumeId
 from moorline.ports.inspection import Finding, Found
@@ -202,6 +204,30 @@ def snapshot(row: Attachment, seen: Seen) -> Finding:
         " must run for",
         command(*commit(row, seen)),
     )
+
+
+def shared_file(one: Holder, other: Holder, wanted: Collection[tuple[str, str]]) -> Finding:
+    """Two guests have one file. *wanted*: the guest and the volume of each attachment."""
+    # What is stopped loses nothing by letting go; what we plugged we can take away.
+    first, second = sorted((one, other), key=lambda each: not each.guest.running)
+    ours = [each for each in (second, first) if (each.guest.id, each.disk.volume) in wanted]
+    help = ("virsh", "domblklist", "--details", second.guest.name)
+    if ours:
+        help = ("moorline", "detach", ours[0].guest.name, ours[0].disk.volume)
+    return Finding(
+        "shared-file",
+        first.file.path,
+        f"{_has(first)}, and {_has(second)}: that is one file",
+        "what one of them writes the other overwrites, or reads without knowing: the file is"
+        " ruined. Only guests that all read it, or that all have it as shared, may have it",
+        command(*help),
+    )
+
+
+def _has(holder: Holder) -> str:
+    runs = "runs" if holder.guest.running else "is stopped"
+    above = f" beneath {holder.disk.path}" if holder.beneath else ""
+    return f"{holder.guest.name}, which {runs}, has {holder.file.path}{above}"
 
 
 def wrong_mount(link: str, why: str) -> Finding:

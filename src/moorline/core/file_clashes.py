@@ -191,11 +191,11 @@ class _Comparison:
                 self._compare_one(id, use, each.who)
 
     def _may_lie_on(self, mount: Mount | None) -> bool:
-        return any(_may_be_same(file.mount, mount) for file in self._files)
+        return any(may_be_same(file.mount, mount) for file in self._files)
 
     def _compare_one(self, id: FileId, use: Use, who: str) -> None:
         for file in self._files:
-            if _same(file, id, self._table):
+            if same_file(file.id, id, self._table):
                 _refuse_clash(file.use, use, who, file.id.path if file.beneath else "")
                 self._told.add(who)
 
@@ -256,12 +256,17 @@ def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
         yield _Theirs(use, f"volume {other.key.volume} of {other.guest_name}")
 
 
+def fits(mine: Use, theirs: Use) -> bool:
+    """Whether two may have one file so."""
+    return (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared)
+
+
 def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
     """Raise Refused unless both only read the file, or share it.
 
     *beneath*: the backing file it is.
     """
-    if (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared):
+    if fits(mine, theirs):
         return
     raise Refused(
         (f"the backing file of {mine.path}: " if beneath else "")
@@ -271,25 +276,25 @@ def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
     )
 
 
-def _same(mine: _File, theirs: FileId, table: MountsByPath) -> bool:
+def same_file(mine: FileId, theirs: FileId, table: MountsByPath) -> bool:
     """Whether both are one file, as far as this host can tell."""
-    if mine.id.node or theirs.node:
-        return mine.id.node == theirs.node
-    if mine.id.inode != theirs.inode:
+    if mine.node or theirs.node:
+        return mine.node == theirs.node
+    if mine.inode != theirs.inode:
         return False
-    if mine.id.device == theirs.device:
+    if mine.device == theirs.device:
         return True
-    if mine.id.filesystem and mine.id.filesystem == theirs.filesystem:
+    if mine.filesystem and mine.filesystem == theirs.filesystem:
         return True
     # One share may be mounted twice, by two names of its server. The kernel does not tell that,
     # so the same inode at the same path within both counts as the same file.
-    mount = table.covering(theirs.path)
-    if not mine.mount or not mount or not _may_be_same(mine.mount, mount):
+    one, other = table.covering(mine.path), table.covering(theirs.path)
+    if not one or not other or not may_be_same(one, other):
         return False
-    return _within(mine.id.path, mine.mount) == _within(theirs.path, mount)
+    return _within(mine.path, one) == _within(theirs.path, other)
 
 
-def _may_be_same(one: Mount | None, other: Mount | None) -> bool:
+def may_be_same(one: Mount | None, other: Mount | None) -> bool:
     """Whether two mounts may be of one file system, by the mount table alone.
 
     A file system on a device is known by the device. Network and FUSE mounts have a number

@@ -17,6 +17,7 @@ from moorline.backends.local import LocalFile
 from moorline.backends.osbrick.protocols import Local
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
+from moorline.care.shared_files import SharedFiles
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Denied, Refused
@@ -65,6 +66,7 @@ class Host:
                 self.inventory,
                 EventLog(root),
                 list,
+                SharedFiles(self.linux).find,
             ),
         )
         self.app = App(self.moorline, RIGHTS, {}, {})

@@ -1,0 +1,125 @@
+"""Files that two guests have, though they neither both only read nor both share them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from moorline.core.file_clashes import AT_ONCE, fits, may_be_same, same_file
+from moorline.errors import Uncertain
+from moorline.model import Guest, Use
+from moorline.ports import FileId, FilesOf, Host, Mount
+from moorline.ports.mount import MountsByPath
+
+_Had = tuple[Guest, Use]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A guest that has a file as its disk, or beneath one."""
+
+    guest: Guest
+    disk: Use
+    file: FileId
+    beneath: bool
+    """The disk's image is another file, which is read from this one."""
+
+    @property
+    def use(self) -> Use:
+        """How it has the file itself."""
+        return Use(self.file.path, "", readonly=True) if self.beneath else self.disk
+
+    def clashes_with(self, other: Holder) -> bool:
+        """Whether they are two disks, and one may write to what the other has.
+
+        What a guest runs with and what it is defined with are one disk. A guest that is stopped,
+        with images above its disk, is a template: it is there to be read.
+        """
+        marks = {self.disk.volume, other.disk.volume} - {""}
+        if self.guest.id == other.guest.id and len(marks) < 2:
+            return False
+        if any(a.beneath and not (b.beneath or b.guest.running) for a, b in _both(self, other)):
+            return False
+        return not fits(self.use, other.use)
+
+
+class SharedFiles:
+    """Compares what guests have, file by file: each is asked for its number, once."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def find(self, guests: Iterable[Guest]) -> Iterator[tuple[Holder, Holder]]:
+        """Two that should not have one file together, for each such file.
+
+        A share that hangs is asked for a look's deadline, and what is on it is left out.
+        """
+        table = MountsByPath(self._host.mounts())
+        numbered: defaultdict[tuple[int, int], list[Holder]] = defaultdict(list)
+        had = [(guest, use) for guest in guests for use in guest.uses]
+        for holder in self._look(had, table, ()):
+            numbered[holder.file.inode, holder.file.node].append(holder)
+        for holders in numbered.values():
+            if any(_may_clash(*pair, table) for pair in _pairs(holders)):
+                yield from self._same(holders, table)
+
+    def _same(
+        self, holders: Sequence[Holder], table: MountsByPath
+    ) -> Iterator[tuple[Holder, Holder]]:
+        """The first two that have one file indeed: a number may be that of two files."""
+        inodes = {holder.file.inode for holder in holders}
+        found = self._look([(holder.guest, holder.disk) for holder in holders], table, inodes)
+        for one, other in _pairs([holder for holder in found if holder.file.inode in inodes]):
+            if one.clashes_with(other) and same_file(one.file, other.file, table):
+                yield one, other
+                return
+
+    def _look(
+        self, had: Sequence[_Had], table: MountsByPath, like: Collection[int]
+    ) -> Iterator[Holder]:
+        """Ask which files all of *had* are. *like*: as of :meth:`moorline.ports.Host.files`."""
+        mounts: defaultdict[Mount | None, set[tuple[str, str]]] = defaultdict(set)
+        for _, use in had:
+            if use.path.startswith("/"):
+                mounts[table.covering(use.path)].add((use.path, use.format))
+        looks: dict[tuple[str, str], FilesOf] = {}
+        for mount, images in mounts.items():
+            looks |= self._on(mount, sorted(images), like)
+        for guest, use in had:
+            look = looks.get((use.path, use.format), ())
+            if not isinstance(look, OSError):
+                for place, file in enumerate(look):
+                    yield Holder(guest, use, file, beneath=place > 0)
+
+    def _on(
+        self, mount: Mount | None, images: Sequence[tuple[str, str]], like: Collection[int]
+    ) -> dict[tuple[str, str], FilesOf]:
+        share = Path(mount.target if mount else "/")
+        looks: dict[tuple[str, str], FilesOf] = {}
+        try:
+            for at in range(0, len(images), AT_ONCE):
+                asked = images[at : at + AT_ONCE]
+                looks |= zip(asked, self._host.files(share, asked, like), strict=True)
+        except (Uncertain, OSError):
+            pass  # it is told as a share that hangs
+        return looks
+
+
+def _may_clash(one: Holder, other: Holder, table: MountsByPath) -> bool:
+    """By their numbers alone, which two file systems can both have."""
+    near = one.file.device == other.file.device or may_be_same(
+        table.covering(one.file.path), table.covering(other.file.path)
+    )
+    return near and one.clashes_with(other)
+
+
+def _pairs(holders: Sequence[Holder]) -> Iterator[tuple[Holder, Holder]]:
+    """Each who may write, with each."""
+    return product([holder for holder in holders if not holder.use.readonly], holders)
+
+
+def _both(one: Holder, other: Holder) -> tuple[tuple[Holder, Holder], tuple[Holder, Holder]]:
+    return (one, other), (other, one)
