@@ -232,6 +232,8 @@ class Disk:
     external snapshot is written above them), the nearest first. None: it cannot be told."""
     stale: str = ""
     """Why what the running guest has open can never be what is there at that path now; ''."""
+    replaced: str = ""
+    """Why the file that the running guest has open has no name any more, as far as is known; ''."""
 
 
 NO_DISK = Disk(DiskState.NONE)

@@ -30,10 +30,13 @@ class Qemu:
         (self.root / f"7/fd/{number}").symlink_to(path)
         (self.root / f"7/fdinfo/{number}").write_text(f"pos:\t0\nmnt_id:\t{mount}\nino:\t5\n")
 
-    def is_stale(self, path: str = PATH) -> bool:
+    def disk(self, path: str = PATH) -> Disk:
         disk = Disk(DiskState.WHOLE, "vdb", path)
         found = openfiles.OpenDisks("web01", {VolumeId("v"): disk}, self.root, self.root / "run")
-        return bool(found[VolumeId("v")].stale)
+        return found[VolumeId("v")]
+
+    def is_stale(self, path: str = PATH) -> bool:
+        return bool(self.disk(path).stale)
 
 
 @pytest.fixture
@@ -82,3 +85,17 @@ def test_the_process_is_looked_at_when_a_disk_is_asked_for_and_not_before(qemu: 
     qemu.open(9, "/disk", 30)
     qemu.see(ours=ROOT + NEW, theirs=ROOT + NEW)
     assert all(looked[volume].stale for volume in looked)
+
+
+def test_a_file_without_its_name_is_told(qemu: Qemu) -> None:
+    qemu.open(9, f"{PATH} (deleted)", 30)
+    assert "deleted while the guest ran" in qemu.disk().replaced
+    assert not qemu.is_stale()
+    qemu.open(10, PATH, 30)  # attached anew, and the old one not closed yet
+    assert not qemu.disk().replaced
+
+
+@pytest.mark.parametrize("name", ["/mnt/s/other (deleted)", "/disk (deleted)"])
+def test_another_file_without_a_name_is_none_of_it(qemu: Qemu, name: str) -> None:
+    qemu.open(9, name, 30)
+    assert not qemu.disk().replaced

@@ -186,7 +186,7 @@ class Doctor:
             yield from broken
         elif seen.snapshot is not False:
             yield findings.snapshot(row, seen)
-        elif seen.disk.stale:
+        elif seen.disk.stale or seen.disk.replaced:
             return  # is a finding already
         elif step is Step.PARK:
             yield findings.other_disk(row, seen)
@@ -227,6 +227,8 @@ class Doctor:
         if disk is not None and disk.stale:
             stop = self._stop(row.guest_name) if row.hands_off else ""
             yield findings.stale_disk(row, disk.stale, stop)
+        elif disk is not None and disk.replaced:
+            yield findings.replaced_image(row, disk.replaced)
 
     def _stop(self, guest: str) -> str:
         return self._stop_command.format(shlex.quote(guest))

@@ -37,8 +37,8 @@ def path_of(link: Link) -> str:
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
     """Why *disk* is not the volume that *link* leads to, plugged as *row* wants it; '': it is."""
-    if disk.stale:
-        return disk.stale
+    if lost := disk.stale or disk.replaced:
+        return lost
     there = path_of(link)
     if snapshot(there, disk):
         return ""

@@ -64,12 +64,13 @@ def detailed(row: Attachment, seen: Seen | str, trouble: Trouble | None, survey:
 
 def state_of(seen: Seen) -> str:
     """Return the one word that sums up an observation."""
-    works = not (isinstance(seen.link, Broken) or seen.disk.stale)
+    lost = seen.disk.stale or seen.disk.replaced
+    works = not (isinstance(seen.link, Broken) or lost)
     if seen.disk.state is DiskState.WHOLE and works:
         return _whole(seen)
     if seen.disk.state is not DiskState.NONE and works:
         return str(seen.disk.state.value)
-    if seen.disk.stale:
+    if lost:
         return "broken"
     match seen.link:
         case Linked():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.openfiles import opened
+from moorline.hypervisors.libvirt.openfiles import opened, unlike
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
 
@@ -48,11 +48,7 @@ def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places)
     names = {disk.source} | (places([disk.source])[disk.source] or frozenset())
     if has is None or (names & has and not gone):
         return ""
-    return (
-        f"{domain.name} has another file open than the one that is"
-        f"{' not there any more' if gone else ''} at {disk.source}: it was moved, replaced"
-        " or deleted while the guest ran"
-    )
+    return unlike(domain.name, disk.source, gone=gone)
 
 
 def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:

@@ -74,11 +74,12 @@ def _names(process: Path) -> Iterator[tuple[str, str]]:
 
 
 class OpenDisks(Mapping[VolumeId, Disk]):
-    """The disks of a running guest, those told that it has open on a mount that is not there now.
+    """The disks of a running guest, those told of which it has open what is not there now.
 
-    Its process is looked at when the first of them is asked for, once: most looks at a guest are
-    about another disk. None is told if it cannot be known: not root, or not libvirt's system
-    daemon.
+    That is a file of a mount that is no more, or one that was replaced or deleted, as far as the
+    kernel knows: on a share it learns that when somebody looks. Its process is looked at when the
+    first of them is asked for, once: most looks at a guest are about another disk. None is told
+    if it cannot be known: not root, or not libvirt's system daemon.
     """
 
     def __init__(
@@ -95,7 +96,14 @@ class OpenDisks(Mapping[VolumeId, Disk]):
 
     def __getitem__(self, volume: VolumeId) -> Disk:
         disk = self._disks[volume]
-        return replace(disk, stale=self._why(disk)) if disk.source in self._lost else disk
+        lost, deleted = self._lost
+        if disk.source in lost:
+            return replace(disk, stale=self._why(disk))
+        return (
+            replace(disk, replaced=unlike(self._guest, disk.source))
+            if disk.source in deleted
+            else disk
+        )
 
     def __iter__(self) -> Iterator[VolumeId]:
         return iter(self._disks)
@@ -107,25 +115,39 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         return volume in self._disks
 
     @cached_property
-    def _lost(self) -> frozenset[str]:
-        """The paths whose files it has open on a mount that is no more."""
+    def _lost(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The paths whose files it has open on a mount that is no more; and without a name."""
         sources = (disk.source for disk in self._disks.values())
         paths = {each for each in sources if each.startswith("/") and not each.startswith("/dev/")}
+        nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         if not paths:
-            return frozenset()
+            return nothing
         try:
             process = self._proc / str(int((self._pid_files / f"{self._guest}.pid").read_text()))
             theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
             files = list(open_files(process, paths))
         except (OSError, ValueError):
-            return frozenset()
-        return frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
+            return nothing
+        stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
+        names = {file.path for file in files}
+        return stale, frozenset(
+            path for path in paths if path not in names and f"{path} (deleted)" in names
+        )
 
     def _why(self, disk: Disk) -> str:
         return (
             f"{self._guest} has {disk.device} open on a mount of {disk.source} that is no more:"
             f" detach it and attach it again, or restart {self._guest}"
         )
+
+
+def unlike(guest: str, path: str, *, gone: bool = False) -> str:
+    """Say that a guest has another file open than the one at *path*. *gone*: none is there."""
+    return (
+        f"{guest} has another file open than the one that is"
+        f"{' not there any more' if gone else ''} at {path}: it was moved, replaced"
+        " or deleted while the guest ran"
+    )
 
 
 def _is_stale(
