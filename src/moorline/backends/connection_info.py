@@ -39,7 +39,7 @@ class ConnectionInfo:
         self._data = data
 
     def text(self, field: str, longest: int = LONGEST_NAME) -> str:
-        """A field that must be there, and print."""
+        """The text in *field*, which must be there and printable. Raises Refused."""
         value = self._data.get(field)
         if value is None or value == "":
             raise Refused(f"the connection has no {field}")
@@ -56,7 +56,7 @@ class ConnectionInfo:
         return self._data.get(field) is not None
 
     def value(self, field: str) -> object:
-        """A field that may be missing (None) or of any type."""
+        """The value of a field of any type; None: it is missing."""
         return self._data.get(field)
 
     def format(self, known: Sequence[Format]) -> Format:
@@ -78,7 +78,7 @@ class ConnectionInfo:
         return file_name(self.text(field))
 
     def refuse_options(self) -> None:
-        """Refuse mount options; ``null`` is what Cinder sends where there are none."""
+        """Raise Refused if there are mount options. Cinder sends ``null`` where there are none."""
         if self._data.get("options"):
             raise Refused(
                 "the connection has mount options, which this back end does not take",
@@ -105,10 +105,10 @@ class ConnectionInfo:
         return options
 
     def volume_id(self) -> VolumeId | None:
-        """The volume's id, wherever it is told; None if there is none that is usable.
+        """The volume's id, wherever the connection has it; None: it has none that is usable.
 
-        Who makes an attachment refuses one that is not (:mod:`moorline.core.admission`). One
-        that was made when it was passed over must still be read, to take its volume away.
+        A new attachment with an unusable id is refused (:mod:`moorline.core.admission`). Older
+        ones, made when it was ignored, must still be readable to be detached.
         """
         for place in (self._data, self._connection):
             for field in ("volume_id", "serial"):
@@ -118,7 +118,10 @@ class ConnectionInfo:
 
 
 def server(text: str) -> str:
-    """``host[:port]`` as we write it; '' if it is none. Raises Refused if its port is none."""
+    """``host[:port]`` in one spelling; '' if *text* is none.
+
+    Raises Refused if the port is invalid.
+    """
     match = _SERVER.fullmatch(text)
     if match is None or len(text) > 260:
         return ""
@@ -146,7 +149,7 @@ def server_name(host: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return *name* if it can name a file beneath a share. Raises Refused."""
+    """Return *name* if it can be the path of a file beneath a share. Raises Refused."""
     shown = repr(name if len(name) <= 80 else f"{name[:80]}…")
     if name.startswith("/"):
         raise Refused(f"the name {shown} is absolute: it must be a file on the share")
@@ -161,7 +164,7 @@ def file_name(name: str) -> str:
 
 
 def typed(kind: str, data: Mapping[str, Any], format: Format | None) -> Mapping[str, Any]:
-    """A connection as if Cinder had sent it, for what a person typed. Raises Refused."""
+    """The connection, in Cinder's form, for what a person typed. Raises Refused."""
     if format is None:
         raise Refused(
             "the format of the image must be said", hint="formats are never probed: --format raw"
@@ -188,7 +191,7 @@ def given_mounts(option: str, text: str) -> dict[str, Path]:
 
 
 def absolute_path(path: str) -> str:
-    """Return *path* if it is absolute and says plainly where it leads. Raises Refused."""
+    """Return *path* if it is absolute and normalised. Raises Refused."""
     root, *parts = path.split("/")
     if root or not parts or {"", ".", ".."} & set(parts):
         raise Refused(f"{path[:80]!r} is not the plain absolute path of a file")

@@ -37,8 +37,8 @@ class Datastore:
     and what else it gives (path, datastore, its own password) is not used: the
     path changes when the storage is rebalanced, the machine does not.
 
-    Whether the disk is there is known to vCenter alone: the hypervisor's check
-    and attach tell, not :meth:`verify`.
+    Only vCenter knows whether the disk is there, so the hypervisor's check and
+    attach find out, not :meth:`verify`.
     """
 
     kind: ClassVar[str] = "vmdk"
@@ -52,7 +52,7 @@ class Datastore:
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``vmdk://DATASTORE/folder/disk.vmdk[?datacenter=NAME]`` to a connection. Raises Refused.
 
-        *format* is what a guest sees, if it is said: raw.
+        *format*: raw, if it is given.
         """
         if format not in (None, "raw"):
             raise Refused(f"a VMDK is not {format}", hint="leave the format out")

@@ -1,4 +1,4 @@
-"""Where disks may lie that are this host's own files and devices, and for whom."""
+"""The directories in which local files and devices may be disks, and whose disks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCAL_DIRECTORIES = Option(
 
 
 class Directories:
-    """The directories of the option, or the defaults where none is *named*."""
+    """The directories that are *named* by the option, or the defaults if none is."""
 
     def __init__(self, named: Sequence[Path] = (), *, for_others: Path = FOR_OTHERS) -> None:
         if strange := [str(each) for each in named if not each.is_absolute()]:
@@ -35,7 +35,7 @@ class Directories:
         return cls([Path(each) for each in named if each])
 
     def demand(self, path: Path) -> None:
-        """See that a disk may lie at *path*, its real one. Raises Refused."""
+        """Raise Refused unless a disk may lie at *path*, its real path."""
         if self._named and not any(map(path.is_relative_to, self._named)):
             raise Refused(
                 f"{path} is not where local disks may lie",
@@ -43,7 +43,7 @@ class Directories:
             )
 
     def demand_for_others(self, path: Path) -> None:
-        """See that it may for who is neither root nor our own user. Raises Refused, Denied."""
+        """The same for a caller that is neither root nor our own user. Raises Refused, Denied."""
         self.demand(path)
         if not self._named and not path.is_relative_to(self._for_others):
             raise Denied(

@@ -1,6 +1,6 @@
-"""What a file system that holds disk images tells of itself: facts alone, no mechanism.
+"""The facts of a file system that holds disk images; no mechanism.
 
-:class:`moorline.backends.mounter.Mounter` is given them, and makes a back end of them.
+:class:`moorline.backends.mounter.Mounter` makes a back end of such facts.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ F = TypeVar("F", bound=FileOnShare)
 
 
 class FileSystem(ABC, Generic[F]):
-    """How its connections read, what its mounts look like, the command, what a sound root is."""
+    """One kind of file system: its connections, its mounts, the mount command, a sound root."""
 
     kind: ClassVar[str]
     caching: ClassVar[Caching] = Caching.DEFAULT
     is_ours: ClassVar[bool] = True
-    """Whether we mount it; else its own daemon has."""
+    """Whether we mount it; else its own daemon does."""
 
     def clients(self, *, given: bool) -> Sequence[str]:
         """Commands that mount it, of which one is needed. *given*: the operator mounts some."""
@@ -59,14 +59,14 @@ class FileSystem(ABC, Generic[F]):
 
     @abstractmethod
     def claims(self, mount: Mount) -> bool:
-        """Whether a line of the mount table is a mount of this kind of file system."""
+        """Whether *mount* is of this kind of file system."""
 
     @abstractmethod
     def is_mount_of(self, c: F, mount: Mount) -> bool:
-        """Whether a line of the mount table may be the mount of *c*'s share."""
+        """Whether *mount* may be of *c*'s share."""
 
     def is_given_mount_of(self, c: F, mount: Mount) -> bool:
-        """The same, of what the operator has mounted at the place of *c*'s share."""
+        """The same, for a mount that the operator made where *c*'s share belongs."""
         return self.is_mount_of(c, mount)
 
     @abstractmethod
@@ -81,11 +81,11 @@ class FileSystem(ABC, Generic[F]):
         """Remove what :meth:`mount` may have left beside *at*."""
 
     def ailment(self, root: Root) -> str:
-        """What the root of a mount shows to be wrong with it; '' if it is well."""
+        """What the root of a mount shows to be wrong with the mount; '' if it is sound."""
         return ""
 
     def source(self, c: F, path: Path) -> ImageFile:
-        """What a guest is given."""
+        """The source of the guest's disk."""
         return ImageFile(path, c.format, self.caching)
 
     def shares(self, c: F) -> frozenset[str]:

@@ -1,6 +1,6 @@
-"""What this host itself does with a block device or a file: none of that may be a guest's disk.
+"""Finds out what this host itself uses a block device or a file for: then no guest may have it.
 
-By /proc, /sys and the mount table, which ask no storage and never hang.
+It reads /proc, /sys and the mount table, which ask no storage and never hang.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SWAPS = Path("/proc/swaps")
 
 @dataclass(frozen=True, slots=True)
 class HostUse:
-    """Where the kernel tells it."""
+    """The files of the kernel in which that is told."""
 
     sys: Path = SYS
     swaps: Path = SWAPS
 
     def demand_free_device(self, path: Path, number: int, mounts: Sequence[Mount]) -> None:
-        """See that the host uses no part of a block device, nor the whole of which it is a part.
+        """Raise Refused if the host uses the device, a part of it, or the whole that it is part of.
 
-        *number*: the device's, as of stat(2). Raises Refused.
+        *number*: the device's, as in stat(2).
         """
         for device in self._parts(number):
             if why := self._used(device, mounts):
@@ -39,7 +39,7 @@ class HostUse:
                 )
 
     def demand_free_file(self, path: Path) -> None:
-        """See that the host neither swaps to a file nor has it as a loop device. Raises Refused."""
+        """Raise Refused if the host swaps to the file or has it as a loop device."""
         if _escaped(str(path)) in self._swapped_to():
             raise Refused(f"{path} is in use by this host: it swaps to it", hint=f"swapoff {path}")
         for loop in (self.sys / "block").glob("loop*/loop/backing_file"):
@@ -60,7 +60,7 @@ class HostUse:
                 yield _Device(directory, (directory / "dev").read_text().strip())
 
     def _used(self, device: _Device, mounts: Sequence[Mount]) -> str:
-        """What the host does with this very device; ''."""
+        """What the host uses this device itself for; ''."""
         for mount in mounts:
             if mount.device == device.number:
                 return f"mounted at {mount.target}"
@@ -74,7 +74,7 @@ class HostUse:
         return ""
 
     def _swapped_to(self) -> list[str]:
-        """Paths as the kernel spells them, without blanks."""
+        """The paths to which the host swaps, as the kernel spells them, without blanks."""
         try:
             lines = self.swaps.read_text(errors="surrogateescape").splitlines()[1:]
         except OSError:
@@ -95,7 +95,7 @@ class _Device:
         return self.directory.name
 
     def holders(self) -> list[str]:
-        """What is made of it: dm-3, md0, with the name that people know where there is one."""
+        """The devices that are made of it (dm-3, md0), with their names for people."""
         try:
             found = sorted((self.directory / "holders").iterdir())
         except OSError:

@@ -1,4 +1,4 @@
-"""An image file on its way to a guest: checked, and with all that lies beneath it."""
+"""Checks an image file with all its backing files, before a guest gets it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moorline.ports import CheckedFile, Host
 
 
 def any_file(file: CheckedFile) -> None:
-    """Take whatever the host has found sound."""
+    """Accept each file that the host found sound."""
 
 
 def checked(

@@ -1,4 +1,4 @@
-"""Disks that are on this host already: files and block devices, with nothing to mount."""
+"""Disks that are on this host already: files and block devices. Nothing is mounted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KERNELS = frozenset(
         *("resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs"),
     )
 )
-"""Types of file systems whose files are the kernel's own: to read or write one can do anything."""
+"""Types of file systems whose files are the kernel's: reading or writing one has side effects."""
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 _SCHEME = "file://"
 
@@ -152,19 +152,19 @@ class LocalFile:
         )
 
     def connect(self, c: LocalDisk) -> None:
-        """There is nothing to make; the disk is only verified."""
+        """Nothing is made; the disk is only verified."""
         self.verify(c)
 
     def disconnect(self, c: LocalDisk) -> None:
         """There is nothing to undo."""
 
     def _demand_elsewhere(self, directory: Path) -> None:
-        """See that a directory is not within that of our state. Raises Refused."""
+        """Raise Refused if a directory lies within that of our state."""
         if directory.is_relative_to(os.path.realpath(self._state_dir)):
             raise _is_ours(directory)
 
     def _demand_open_to_guests(self, file: CheckedFile) -> None:
-        """Refuse a file that no guest may have, by whatever name. Raises Refused."""
+        """Raise Refused if no guest may have the file, whatever its name."""
         mounts = self._host.mounts()
         mount = next((m for m in mounts if m.id == file.mount), None)
         if mount and mount.fstype in KERNELS:
@@ -184,7 +184,7 @@ class LocalFile:
         try:
             return self._host.root(directory).path
         except (OSError, Uncertain):
-            # To detach it, its directory need not be there.
+            # A volume whose directory is gone must still be detachable.
             return Path(*PurePosixPath(directory).parts)
 
     def _verify_device(self, path: Path) -> None:

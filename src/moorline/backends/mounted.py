@@ -1,6 +1,6 @@
 """File systems that ``mount.TYPE`` mounts, or the operator: NFS, SMB, GlusterFS, GPFS.
 
-The recipe is :mod:`moorline.backends.mounter`'s; here are the facts of each.
+:mod:`moorline.backends.mounter` does the work; here are the facts of each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from moorline.secret import Secret
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 
 _HOST = r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])"
-# What separates mount options, or escapes, is not for names.
+# Characters that separate or escape mount options cannot be in names.
 _PART = r"[^/,\\\s]+"
 _VOLUME_CHARACTERS = "a volume's name has A-Z a-z 0-9 _ - alone"
 _CHARACTERS = "its names may have all characters but blanks, commas and backslashes"
@@ -99,7 +99,7 @@ class Mounted(FileSystem[MountedFile]):
         return () if given or not self.helper else (self.helper,)
 
     def mounted_share(self, source: str) -> str:
-        """The share that a source in the mount table tells; '' if none."""
+        """The share that a source in the mount table names; '' if none."""
         try:
             return self.canonical(source)
         except Refused:
@@ -143,7 +143,7 @@ class Mounted(FileSystem[MountedFile]):
         return self.claims(mount) and self.mounted_share(mount.source) == c.share
 
     def is_given_mount_of(self, c: MountedFile, mount: Mount) -> bool:
-        """By the type alone: the operator may have mounted it by another of the server's names."""
+        """Judge by the type alone: the operator may have used another name of the server."""
         return self.claims(mount)
 
     def mount_command(self, c: MountedFile, at: Path) -> tuple[str, ...]:
@@ -215,7 +215,7 @@ class Smbfs(Mounted):
         "dom": "domain",
         "workgroup": "domain",
     }
-    """Options that are credentials, and what the file calls them."""
+    """Mount options that are credentials, and their names in the credentials file."""
     taken: ClassVar[frozenset[str]] = frozenset(secret) | _names(
         "vers sec seal port uid gid file_mode dir_mode noperm cache actimeo rsize wsize"
         " ro rw hard soft guest"
@@ -223,7 +223,7 @@ class Smbfs(Mounted):
 
     @classmethod
     def canonical(cls, share: str) -> str:
-        # Both names disregard case, the share's as the server's.
+        # The names of server and share are case-insensitive.
         match = re.fullmatch(rf"//{_HOST}(?P<path>(?:/{_PART})+)/?", share.replace("\\", "/"))
         if match is None or {".", ".."} & set(match["path"].split("/")):
             raise Refused("the smbfs share is not //HOST/SHARE", hint=_CHARACTERS)
@@ -314,7 +314,7 @@ class Gpfs(Mounted):
         return absolute_path(share)
 
     def at(self, c: MountedFile, link: LinkName) -> MountedFile:
-        """The image lies where it lay, whichever base it is counted from."""
+        """Whatever its base is, the image stays at its path."""
         path = PurePosixPath(c.share) / c.name
         if not path.is_relative_to(link):
             raise Refused(f"{path} is not beneath {link}, where it was")

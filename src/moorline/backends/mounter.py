@@ -1,4 +1,4 @@
-"""A back end of any file system that holds disk images: it mounts shares, and tells of them."""
+"""The back end of any file system that holds disk images: mounts shares and looks at them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from moorline.ports.inspection import Finding, Found
 
 
 class Mounter(Generic[F]):
-    """See :class:`moorline.ports.StorageBackend`. What a *file_system* is like, that tells.
+    """See :class:`moorline.ports.StorageBackend`. *file_system*: the facts of its kind.
 
     *base*: the directory of the mount points, made if it is not there. *deadline*: seconds
     that a mount or umount command has. *user*: who mounts ('' is us). *given*: where the
@@ -101,7 +101,7 @@ class Mounter(Generic[F]):
         return images.checked(self._host, at, self.file_system.source(c, at / c.name))
 
     def connect(self, c: F) -> None:
-        """Mount the share, and see that it is what was asked for; there already is success."""
+        """Mount the share, and check that it is the right one. Mounted already is success."""
         link = self.inspect(c)
         if not isinstance(link, Unlinked) or self.is_given(c):
             self._demand_link(c, link)
@@ -112,9 +112,9 @@ class Mounter(Generic[F]):
     def disconnect(self, c: F) -> None:
         """Unmount one layer (a crash may have left several). Not mounted is success.
 
-        Lazily only where the client is seen to be gone, and with it all that was open there.
-        The mount point goes as well, so that nothing is left, and nothing can
-        be written where nothing is mounted. What the operator mounted stays.
+        It is lazy only if the client was seen gone, and with it all that was open there. The
+        mount point is removed, too, so that nothing can be written where nothing is mounted.
+        What the operator mounted stays.
         """
         if not self.is_given(c):
             self._point(c).take_away()
@@ -128,9 +128,9 @@ class Mounter(Generic[F]):
         return [self._base] if self.file_system.is_ours else []
 
     def links(self) -> Sequence[Found]:
-        """Mounts of this kind at mount points of ours, and mount points without a mount.
+        """Mounts of this kind at our mount points, and mount points without a mount.
 
-        Whose kind the latter were cannot be told any more.
+        The latter may be of another kind: an empty directory does not tell.
         """
         mounted = {Path(m.target).name: m for m in self._host.mounts() if self._is_ours(m.target)}
         try:
@@ -169,7 +169,7 @@ class Mounter(Generic[F]):
     # --- how ---
 
     def mount_point(self, c: F) -> Path:
-        """Where *c*'s share is mounted. It depends on the share alone, and on former options."""
+        """Where *c*'s share is mounted: by its name, or where earlier options put it."""
         if c.at:
             return c.at
         named = self._given.get(c.share) or self._places.get(c.share)
@@ -180,9 +180,10 @@ class Mounter(Generic[F]):
         return f"{mountpoint.name(self.kind, c.share)}{self._suffix}"
 
     def is_given(self, c: F) -> bool:
-        """Whether *c*'s share is the operator's to mount.
+        """Whether *c*'s share is mounted by the operator.
 
-        No option tells that of a place of before, but its name tells whether we made it.
+        Of a mount point from earlier options no option tells that, but its name tells whether
+        we made it.
         """
         return not self._is_name(c.at.name) if c.at else c.share in self._given
 
@@ -201,7 +202,7 @@ class Mounter(Generic[F]):
         return self._point_at(self.mount_point(c), partial(is_its, c))
 
     def _anyones(self, at: Path) -> MountPoint:
-        """A mount point of which nobody tells whose it is."""
+        """A mount point of an unknown share."""
         return self._point_at(at, self.claims)
 
     def _point_at(self, at: Path, is_its: IsIts) -> MountPoint:
@@ -212,11 +213,11 @@ class Mounter(Generic[F]):
 
     def _mount(self, c: F, point: MountPoint) -> None:
         self.file_system.mount(c, point)
-        # A command that says that it worked proves nothing.
+        # The exit code of a mount command proves nothing.
         self._demand_link(c, self.inspect(c))
 
     def _bare(self, at: Path) -> Found:
-        """A mount point at which nothing is mounted, whoever's it was."""
+        """A mount point at which nothing is mounted, of whatever share."""
         ill = self._anyones(at).look_beneath()
         others = self._host.elsewhere(at) if isinstance(ill, Unlinked) else ()
         return Found(LinkName(str(at)), ill, tuple(others))

@@ -1,4 +1,4 @@
-"""One mount point: what is there, how it is mounted, and how it is taken away."""
+"""One mount point: looks at it, mounts there, unmounts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from moorline.ports.mount import by_target, covering
 from moorline.secret import Secret
 
 _CUT_OFF = (errno.ENOTCONN, errno.ECONNABORTED)
-"""What the kernel answers for a FUSE client that is gone; one that lives may answer it, too."""
+"""The kernel's errors for a FUSE client that is gone; one that lives may answer them, too."""
 _DAEMON_EXIT_SECONDS = 5.0
-"""Seconds that a daemon has to end after its mount is gone, or a command that was killed."""
+"""Seconds that a daemon whose mount is gone, or a command that was killed, has to end."""
 
 Ill = Broken | Foreign | Unknown
 
@@ -45,7 +45,10 @@ class MountPoint:
     # --- looks: None is a mount that works ---
 
     def look(self) -> Ill | Unlinked | None:
-        """What is wrong with our mount here. Blocks for the look's deadline at most."""
+        """What is wrong with our mount here; None: it works.
+
+        Blocks for the look's deadline at most.
+        """
         mount = self.mounted()
         if mount is None:
             return self.look_beneath()
@@ -56,7 +59,7 @@ class MountPoint:
         return self.look_at(mount)
 
     def look_within(self) -> Ill | Unlinked | None:
-        """The same of a mount of the operator's, of which *at* may also be a directory."""
+        """The same for a mount of the operator's; *at* may also be a directory on it."""
         mount = self._covering()
         if mount is None or not self.is_its(mount):
             if mount is not None and mount.target == str(self.at):
@@ -65,7 +68,7 @@ class MountPoint:
         return self.look_at(mount)
 
     def look_at(self, mount: Mount) -> Ill | None:
-        """What is wrong with *mount*, on which the path lies."""
+        """What is wrong with *mount*, on which *at* lies; None: it works."""
         at = self.at
         try:
             root = self.host.root(at)
@@ -83,7 +86,7 @@ class MountPoint:
         return None
 
     def look_beneath(self) -> Foreign | Unknown | Unlinked:
-        """What is there where nothing is mounted."""
+        """The state of a mount point at which nothing is mounted."""
         at = self.at
         if self.held():
             why = f"a mount command for {at}, or the daemon that it left, still runs"
@@ -91,14 +94,14 @@ class MountPoint:
         try:
             empty = self.host.root(at, list=True).empty
         except (FileNotFoundError, PermissionError):
-            return Unlinked()  # nothing there, or it is shut as we left it
+            return Unlinked()  # it is not there, or is closed as we left it
         except Uncertain as e:
             return Unknown(f"it cannot be told whether {at} is empty: {e}")
         except OSError as e:
             return self._unless_mounted(Foreign(f"{at} cannot be used: {_said(e)}"))
         if empty:
             return Unlinked()
-        # Data that was written beneath a mount point would vanish under the mount.
+        # Files in the mount point would be hidden by the mount.
         return self._unless_mounted(
             Foreign(f"nothing is mounted at {at}, yet it is not empty: move its content away")
         )
@@ -108,9 +111,9 @@ class MountPoint:
         return next((m for m in reversed(self.host.mounts()) if m.target == str(self.at)), None)
 
     def held(self) -> bool:
-        """Whether a command, or a client that it left, may mount here still.
+        """Whether a command, or a client that it started, may still mount here.
 
-        A client whose mount lives on elsewhere has the file locked, and will not.
+        A client whose mount lives on elsewhere holds the lock, too, but will not mount here.
         """
         return self.host.held(self._lock) and not self.host.only_serves(
             self._lock, self.at, self.is_its
@@ -119,10 +122,10 @@ class MountPoint:
     # --- changes ---
 
     def mount(self, make: Callable[[], object]) -> None:
-        """Prepare the directory and *make* the mount; what fails leaves nothing here."""
+        """Prepare the directory and *make* the mount; a failure leaves nothing here."""
         mountpoint.prepare(self.at, self.user)
-        # The next command has a file of its own, if clients have the old one that do not
-        # mount here. What cannot be removed is locked, which the command meets.
+        # Clients that do not mount here may hold the old lock file: the next command gets a new
+        # one. If the old one cannot be removed, the command fails on its lock.
         if self.host.held(self._lock) and not self.held():
             self._unlock()
         try:
@@ -165,7 +168,7 @@ class MountPoint:
             self._lock.unlink()
 
     def _holders(self) -> str:
-        """Who has the file locked, as the end of a sentence."""
+        """Who holds the lock, as the end of a sentence."""
         holders = ", ".join(self.host.users_of(self._lock))
         return f": {holders}" if holders else ""
 
@@ -176,11 +179,11 @@ class MountPoint:
         return Unknown(f"{self.at} changed while it was looked at")
 
     def _unless_mounted(self, link: Foreign) -> Foreign | Unknown:
-        """*link*, unless somebody mounted, or is about to, where nothing was mounted."""
+        """*link*, unless somebody has mounted here meanwhile, or is about to."""
         return self._changed() if self.mounted() is not None or self.held() else link
 
     def _broken(self, mount: Mount, error: OSError) -> Broken:
-        """A mount of which a look met *error*: dead only if its client is seen to be gone."""
+        """The state of a mount whose look met *error*: dead only if its client was seen gone."""
         reason = f"the mount at {self.at} fails: {_said(error)}"
         if error.errno not in _CUT_OFF:
             return Broken(reason)
@@ -197,9 +200,9 @@ class MountPoint:
     def _unmount(self, mount: Mount) -> None:
         """Unmount *mount*, the topmost one. Raises Failed (busy), Uncertain.
 
-        Lazily only if somebody keeps it busy and it is dead: a lazy umount hides a mount
-        that guests still write through, but nobody writes through that one, and who starts
-        now needs its place.
+        It is lazy only if the mount is dead and kept busy. A lazy umount hides a mount that
+        guests may still write through; through a dead one nobody writes, and guests that start
+        now need its mount point.
         """
         # -c: resolving the path would ask a file system that may be dead.
         argv = ("umount", "-c", str(self.at))
@@ -228,10 +231,10 @@ class MountPoint:
         return isinstance(ill, Broken) and ill.client is Client.GONE
 
     def _clear(self) -> None:
-        """Remove what :meth:`mount` made, unless it is needed still or again.
+        """Remove what :meth:`mount` made, unless it is still or again in use.
 
-        Who removes a mount point takes away what other mount namespaces have mounted there
-        (rmdir(2) has done so since Linux 3.19), so it stays for them.
+        Removing a mount point also removes what is mounted there in other mount namespaces
+        (rmdir(2), since Linux 3.19), so it stays if there are such.
         """
         deadline = Deadline(_DAEMON_EXIT_SECONDS)
         if self.mounted() is not None:
@@ -247,7 +250,7 @@ class MountPoint:
 
 
 def _said(error: OSError) -> str:
-    """What a look at a mount met, in words."""
+    """The error of a look at a mount, in words."""
     text = error.strerror or str(error)
     if error.errno == errno.EACCES:
         return f"{text} (a FUSE mount of another user needs allow_other to be seen by us)"

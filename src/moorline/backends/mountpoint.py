@@ -1,4 +1,4 @@
-"""A directory to mount on, and nothing else: what is not mounted must take no data.
+"""Makes and removes mount points, which take no data while nothing is mounted on them.
 
 A guest whose disk path led to the bare directory would write to the host's own
 disk. So nobody can write to it while nothing is mounted there: mode 000, and
@@ -27,7 +27,7 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*)?-[0-9a-f]{16}")
 
 @lru_cache(maxsize=1024)
 def name(kind: str, what: str) -> str:
-    """A file's name for *what*: readable, short, and nobody else's."""
+    """A file name for *what*: readable, short, and unique."""
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", what)[-40:].lstrip("-.")
     digest = hashlib.sha256(f"{kind}\n{what}".encode()).hexdigest()[:16]
     return f"{readable}-{digest}"
@@ -39,9 +39,9 @@ def is_name(text: str) -> bool:
 
 
 def prepare(path: Path, user: str = "") -> None:
-    """Make *path* ready to be mounted on by *user* ('' is us). Raises Failed.
+    """Make *path* a directory on which *user* ('' is us) can mount. Raises Failed.
 
-    Who is not root can mount only where he can write: then the directory is his.
+    A user who is not root can mount only where he can write, so he gets to own the directory.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def prepare(path: Path, user: str = "") -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove *path* if it is there and empty; who can tell what to do with the rest?"""
+    """Remove *path* if it is there and empty. Files in it are left for a person."""
     with suppress(OSError):
         _set_immutable(path, False)
         path.rmdir()

@@ -1,4 +1,4 @@
-"""ploop: a disk image that is a directory, and that ``ploop mount`` makes a block device.
+"""ploop: disk images that are directories, and of which ``ploop mount`` makes block devices.
 
 Its link is stacked on another: the device, on a mount of the image's share that only such
 devices use, so that the kernel's list of devices tells whether that mount is used.
@@ -37,8 +37,8 @@ from moorline.ports import Command, Host
 from moorline.ports.inspection import Found
 
 NAMES = Path("/dev/moorline")
-"""Devices have random numbers, so guests know them by names of ours. A reboot takes
-the names away: no guest can start with a number that is another image's by then."""
+"""Devices have random numbers, so guests know them by our names. The names are gone after a
+reboot, so no guest can start with a device number that is another image's by then."""
 _LIST_DEADLINE_SECONDS = 5.0
 _LISTED = re.compile(r"(?P<device>\S+) +(?P<image>/\S+)(?: .*)?")
 
@@ -69,15 +69,18 @@ class Ploop(Generic[F]):
         self._locks: dict[Path, threading.Lock] = {}
 
     def at(self, c: F, link: LinkName) -> F:
-        """No option says what a device is called. Raises Refused, unless that is its name."""
+        """No option changes a device's name. Raises Refused if *link* is not its name."""
         raise Refused(f"{link} is no name of the device of {c.name} on {c.share}")
 
     def link_name(self, c: F) -> LinkName:
-        """The device's name, which is ours."""
+        """Our name of the device."""
         return LinkName(str(self._name(c)))
 
     def inspect(self, c: F) -> Link:
-        """What is there of the image. What is half made is Broken: Unlinked is forgotten."""
+        """The state of the image's link.
+
+        A half-made one is Broken, as Unlinked would be forgotten.
+        """
         c = self._placed(c)
         mount = None if self._share.is_given(c) else self._share.mount_point(c)
         return self._link(self._name(c), self._directory(c), self._share.inspect(c), mount)
@@ -92,12 +95,12 @@ class Ploop(Generic[F]):
         c = self._placed(c)
         with self._lock(self._share.mount_point(c)):
             self._share.connect(c)
-            # What the kernel opens is looked at before it does.
+            # The image is checked before the kernel opens it.
             self._share.verify(c)
             self._make(self._name(c), self._directory(c))
 
     def disconnect(self, c: F) -> None:
-        """Take the device away, and with the last one the mount."""
+        """Remove the device, and after the last one the mount."""
         c = self._placed(c)
         at = self._share.mount_point(c)
         with self._lock(at):
@@ -106,18 +109,18 @@ class Ploop(Generic[F]):
                 self._share.disconnect(c)
 
     def links(self) -> Sequence[Found]:
-        """The devices. Those that cannot be listed are left alone."""
+        """The devices; none if they cannot be listed."""
         with suppress(MoorlineError):
             return [Found(LinkName(str(name)), None) for name in self._found()]
         return []
 
     def clear(self, link: LinkName) -> bool:
-        """Take the device *link* away, and with the last one its mount; False: it is none."""
+        """Remove the device *link*, and after the last one its mount; False: it is not ours."""
         directory = self._found().get(Path(link))
         if directory is None:
             return False
         (base,) = self._share.places()
-        ours = directory.is_relative_to(base)  # else the operator mounted it
+        ours = directory.is_relative_to(base)  # otherwise the operator mounted it
         at = base / directory.relative_to(base).parts[0] if ours else directory
         with self._lock(at):
             self._take_away(Path(link), directory)
@@ -128,7 +131,7 @@ class Ploop(Generic[F]):
     def _placed(self, c: F) -> F:
         """*c* with the place where its share is mounted, if it is.
 
-        Our links do not tell by which options that was: the mount table does.
+        Our links do not say which options that was by; the mount table does.
         """
         files, name = self._share.file_system, self._share.name(c)
         targets = (Path(m.target) for m in self._host.mounts() if files.is_mount_of(c, m))
@@ -174,7 +177,7 @@ class Ploop(Generic[F]):
         if device is None and not name.is_symlink():
             return _bare(share, mount, used=used)
         if isinstance(share, Broken):
-            # A dead share gives no leave to take a device from under a guest.
+            # That a share is dead does not allow taking a device from under a guest.
             return replace(share, client=Client.UNKNOWN) if share.client is Client.GONE else share
         if device is None or not _leads(name, device):
             return Broken(f"{name} does not lead to the device of {directory}, {device}")
@@ -191,11 +194,11 @@ class Ploop(Generic[F]):
         _point(name, device)
 
     def _take_away(self, name: Path, directory: Path) -> None:
-        """Take the device and its name away. Raises Failed (busy), Uncertain, NotOurs."""
+        """Remove the device and its name. Raises Failed (busy), Uncertain, NotOurs."""
         _demand_ours(name)
         device = self._device(directory)
         if device is not None:
-            # By the device: its image may lie on a share that is dead.
+            # It is found by the device, as its image may lie on a dead share.
             self._run(name, "umount", "-d", str(device))
             if self._device(directory) == device:
                 raise Failed(f"ploop umount says that it worked, but {device} is still there")
@@ -205,7 +208,7 @@ class Ploop(Generic[F]):
             _hold(name).unlink()
 
     def _found(self) -> Mapping[Path, Path]:
-        """The names that lead to a device, and what has a device on a mount of ours without one.
+        """Our names of devices, and the devices on our mounts that have no name.
 
         Each with its image's directory. Raises Failed, Uncertain.
         """
@@ -227,7 +230,7 @@ class Ploop(Generic[F]):
             return []  # no name was given yet
 
     def _device(self, directory: Path) -> Path | None:
-        """The device of the image in *directory*, as the kernel tells it. Never asks the share."""
+        """The device of the image in *directory*, by the kernel's list. Never asks the share."""
         return next((dev for image, dev in self._devices() if image.parent == directory), None)
 
     def _devices(self) -> Iterator[tuple[Path, Path]]:
@@ -248,9 +251,9 @@ class Ploop(Generic[F]):
 
 
 def _bare(share: Broken | Linked | Unlinked, mount: Path | None, *, used: bool) -> Link:
-    """What there is of an image that has neither device nor name. *used*: others have devices."""
+    """The state of an image with neither device nor name. *used*: others on its mount have some."""
     if used or isinstance(share, Unlinked):
-        return Unlinked()  # while others have devices there, even a dead share is not made anew
+        return Unlinked()  # while other images have devices there, even a dead mount is not renewed
     if isinstance(share, Broken):
         return share
     return Broken(f"{mount} is mounted for no device yet") if mount else Unlinked()

@@ -26,7 +26,7 @@ SCHEME = "quobyte://"
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
 MOST_REGISTRIES = 32
 PORT = "7861"
-"""Of a registry, where none is said (as in the sources of the client's mounts)."""
+"""A registry's port if none is given (as in the sources of the client's mounts)."""
 
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
@@ -130,7 +130,7 @@ class Quobyte(FileSystem[QuobyteFile]):
         )
 
     def shares(self, c: QuobyteFile) -> frozenset[str]:
-        """Each registry knows the volume: any one that two connections have in common will do."""
+        """Each registry knows the volume: one that two connections have in common will do."""
         return frozenset(f"{_known_as(name)}/{c.quobyte_volume}" for name in c.registries)
 
     def claims(self, mount: Mount) -> bool:
@@ -173,7 +173,7 @@ def _export(export: str) -> tuple[tuple[str, ...], str]:
 
 
 def _share(registries: Sequence[str], volume: str) -> str:
-    """A share as we write it, whatever the order of its registries."""
+    """A share in one spelling, whatever the order of its registries."""
     return f"{','.join(sorted(set(registries)))}/{volume}"
 
 

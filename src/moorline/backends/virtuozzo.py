@@ -29,13 +29,13 @@ CLIENTS = ("vstorage", "pstorage")
 """The names of the client, the newer first: commands, configuration, mounts."""
 
 _APART = "-ploop"
-"""What the name of a mount for ploop images ends in."""
+"""The suffix of the names of mounts for ploop images."""
 _SOURCE = re.compile(rf"[vp]storage://(?P<cluster>{CLUSTER})/?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VirtuozzoFile(FileOnShare):
-    """A disk image on a cluster. The share is the cluster's name: a host knows it by that."""
+    """A disk image on a cluster. The share is the cluster's name, which is unique on a host."""
 
     servers: tuple[str, ...]
     """Metadata servers, ``host[:port]``; empty: the host finds them by itself."""
@@ -158,7 +158,7 @@ class Virtuozzo(FileSystem[VirtuozzoFile]):
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``vzstorage://[MDS[,MDS…]:/]CLUSTER/FILE`` to a connection. Raises Refused.
 
-        There is no place for a password: what is typed can be seen by others.
+        It has no place for a password, as other users can see what is typed.
         """
         match = re.fullmatch(r"vzstorage://((?:[^/]+:/)?[^/:]+)/(.+)", url)
         if match is None:
@@ -218,7 +218,7 @@ class Virtuozzo(FileSystem[VirtuozzoFile]):
         except Failed as e:
             if missing := self._settings.missing():
                 raise Failed(f"{e.message}; {missing}") from e
-            # The node may be known by a password that has been changed since.
+            # The node may have been authorised with a password that was changed since.
             if not known or c.password is None or point.mounted() is not None:
                 raise
             self._authenticate(client, c, point)
@@ -241,7 +241,7 @@ class Virtuozzo(FileSystem[VirtuozzoFile]):
 
 
 class FileOrPloop:
-    """A back end of clusters: the format of an image tells which of two its link is."""
+    """The back end of clusters: an image's format decides which of two kinds of link it has."""
 
     kind: ClassVar[str] = Virtuozzo.kind
     yields: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})

@@ -1,4 +1,4 @@
-"""How the operator wants clusters of Virtuozzo Storage mounted: options to arguments."""
+"""Turns the operator's options for mounting Virtuozzo Storage into arguments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MountSettings:
         _refuse_reserved(self.options)
 
     def missing(self) -> str:
-        """Which of the names this host does not know; '' if it knows both."""
+        """The user or group that this host does not know; '' if it knows both."""
         names = (("user", self.user, pwd.getpwnam), ("group", self.group, grp.getgrnam))
         for what, name, look in names:
             try:
@@ -68,7 +68,7 @@ class MountSettings:
 
 
 def settings_of(values: Values) -> MountSettings:
-    """Read the options that are the mount command's. Raises Refused."""
+    """Read the options that go to the mount command. Raises Refused."""
     return MountSettings(
         user=values["vzstorage_mount_user"],
         group=values["vzstorage_mount_group"],
@@ -85,7 +85,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _refuse_reserved(options: Sequence[str]) -> None:
-    """Refuse what has a setting of its own, and what could be the mount point."""
+    """Raise Refused for an argument that has a setting of its own, or could be the mount point."""
     before = ""
     for word in options:
         flag = re.fullmatch(r"-([A-Za-z])", word)

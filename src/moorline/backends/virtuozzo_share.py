@@ -1,6 +1,6 @@
-"""A share of Virtuozzo Storage as Cinder has it: ``[mds1[,mds2…]:/]cluster[:password]``.
+"""Parses Cinder's shares of Virtuozzo Storage: ``[mds1[,mds2…]:/]cluster[:password]``.
 
-And where its client is told of the metadata servers.
+Also writes the file in which its client finds the metadata servers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _servers(text: str) -> tuple[str, ...]:
 
 
 def tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:
-    """Write the list of metadata servers, one a line, if it names others than it should.
+    """Write the list of metadata servers, one a line, unless it is right already.
 
     *mount* tells this writer from another one: a cluster can have two mounts. Raises Failed.
     """

@@ -1,4 +1,4 @@
-"""The recipe for block devices that os-brick connects. os-brick itself runs in ``child``."""
+"""The back end of block devices that os-brick connects. os-brick itself runs in ``child``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BlockVolume:
     """A volume that os-brick can connect."""
 
     device: Path
-    """Where its device appears on this host: known beforehand, and this volume's alone."""
+    """The path of its device on this host: known beforehand, and unique."""
     properties: Secret[Mapping[str, Any]]
     """What os-brick is given; it may hold credentials."""
     id: str
@@ -63,7 +63,7 @@ class BlockVolume:
     name: str = ""
     """The link is the volume."""
     size: int = 0
-    """Bytes that it has at least; 0: not told."""
+    """Bytes that it has at least; 0: unknown."""
     discard: bool = False
 
 
@@ -86,7 +86,7 @@ class OsBrick(ABC, Generic[V]):
     yields: ClassVar[frozenset[type]] = frozenset({BlockDevice})
     options: ClassVar[Sequence[Option]] = (LOCK_PATH, HELPER, MULTIPATH)
     given: ClassVar[bool] = False
-    """There is nothing to connect."""
+    """The volume is connected already, and nothing is to be done."""
     commands_hold: ClassVar[bool] = False
     """Whether each command keeps the volume's lock as long as it lives. Not where
     one leaves a daemon behind, as iscsiadm does."""
@@ -135,7 +135,7 @@ class OsBrick(ABC, Generic[V]):
         return LinkName(str(c.device))
 
     def inspect(self, c: V) -> Link:
-        """Tell what is at the device's path. Blocks on no storage."""
+        """Look at the device's path. Asks no storage, so it never hangs."""
         found = look(c.device, self._sys)
         if isinstance(found, Foreign):
             return found
@@ -146,11 +146,11 @@ class OsBrick(ABC, Generic[V]):
         return self._usurper(c) or Linked(self.source(c), given=self.given)
 
     def source(self, c: V) -> BlockDevice:
-        """What a guest is given."""
+        """The source of the guest's disk."""
         return BlockDevice(c.device, discard=c.discard)
 
     def verify(self, c: V) -> BlockDevice:
-        """See :meth:`moorline.ports.StorageBackend.verify`: it is the device that was asked for."""
+        """See :meth:`moorline.ports.StorageBackend.verify`: checks that it is the right device."""
         device = self._demand_device(c)
         if device.size < c.size:
             raise Refused(f"{c.device} has {device.size} bytes, the volume has {c.size}")
@@ -158,7 +158,7 @@ class OsBrick(ABC, Generic[V]):
         return self.source(c)
 
     def connect(self, c: V) -> None:
-        """Let os-brick connect it, and see that its device is there."""
+        """Let os-brick connect it, and check that its device is there."""
         link = self.inspect(c)
         if isinstance(link, Unlinked):
             begun = self._begun(c)
@@ -167,7 +167,7 @@ class OsBrick(ABC, Generic[V]):
                 self.change("connect", c)
             except Refused:
                 if not begun:
-                    self._drop_holds(c)  # nothing changed, so there is nothing to undo
+                    self._drop_holds(c)  # nothing was changed, so there is nothing to undo
                 raise
             if not self._becomes(c, Device):
                 raise Uncertain(f"os-brick says it is connected, yet there is no {c.device}")
@@ -180,7 +180,7 @@ class OsBrick(ABC, Generic[V]):
             raise Failed(link.reason)
 
     def disconnect(self, c: V) -> None:
-        """Let os-brick disconnect it, and see that its device is gone. Not there is success."""
+        """Let os-brick disconnect it, and check that its device is gone. Absence is success."""
         link = self.inspect(c)
         if isinstance(link, Foreign):
             raise NotOurs(link.reason)
@@ -197,11 +197,11 @@ class OsBrick(ABC, Generic[V]):
     # --- Discovering ---
 
     def places(self) -> Sequence[Path]:
-        """None of its own: libvirt makes device nodes in each guest's /dev itself."""
+        """It has no directory of its own: libvirt makes device nodes in each guest's /dev."""
         return []
 
     def links(self) -> Sequence[Found]:
-        """Volumes that we began to connect and have not disconnected."""
+        """Volumes that we began to connect and have not disconnected yet."""
         found = []
         for volume in self._begun_volumes():
             link = self.inspect(volume)
@@ -212,7 +212,7 @@ class OsBrick(ABC, Generic[V]):
         return False
 
     def clear(self, link: LinkName) -> None:
-        """Refused: os-brick needs the connection to disconnect; it went with the attachment."""
+        """Raises Refused: os-brick needs the connection, which went with the attachment."""
         raise Refused(
             f"how {link} was connected is not known any more",
             hint="attach its volume with its connection, and detach it",
@@ -221,11 +221,11 @@ class OsBrick(ABC, Generic[V]):
     # --- what a protocol may add ---
 
     def _of(self, id: str) -> V:
-        """The volume *id*, as far as its links tell. Raises Refused."""
+        """The volume *id*, with as much as its link tells. Raises Refused."""
         raise Refused(f"{id} is not known")
 
     def _usurper(self, c: V) -> Foreign | None:
-        """Whose the device at *c*'s path is, if that is known to be another volume."""
+        """The other volume whose device is at *c*'s path; None: none is known to be."""
         return None
 
     def _identify(self, c: V, device: Device) -> None:
@@ -259,7 +259,7 @@ class OsBrick(ABC, Generic[V]):
         return self._host.call(Call("os-brick", _CHILD, Secret(question), deadline, hold))
 
     def _holds(self, c: V) -> tuple[Path, Path]:
-        """Locked by the process that calls os-brick, and by the command that it runs."""
+        """The locks of the process that calls os-brick, and of the command that it runs."""
         name = f"{self._hold_prefix()}{c.id}"
         return self._locks / f"{name}.call", self._locks / f"{name}.command"
 
@@ -286,7 +286,7 @@ class OsBrick(ABC, Generic[V]):
     def _ready(self, c: V) -> None:
         try:
             self._locks.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # Commands run as root, and we may not be: we could not open a file of theirs.
+            # Commands run as root. If we are not root, we could not open a file that they make.
             self._holds(c)[1].touch()
         except OSError as e:
             raise Failed(f"the directory of locks {self._locks} cannot be used: {e}") from e

@@ -1,7 +1,7 @@
-"""Runs os-brick: what the bridge calls in a process of its own, and nothing else imports.
+"""Runs os-brick. It is called in a process of its own, and nothing else imports it.
 
-As root, what os-brick does privileged is done in that process; otherwise through
-oslo.privsep's helper, which sudo starts.
+As root, that process does os-brick's privileged work itself; otherwise oslo.privsep's helper
+does, which sudo starts.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
 
 EXIT_HELD = 75
-"""flock(1) exits so, as we ask it to, if the lock is held (EX_TEMPFAIL)."""
+"""Exit code of flock(1), as we ask it to, if the lock is held (EX_TEMPFAIL)."""
 EXIT_NOT_STARTED = 69
-"""flock(1) exits so if the command cannot be started (EX_UNAVAILABLE)."""
+"""Exit code of flock(1) if the command cannot be started (EX_UNAVAILABLE)."""
 _SECRET = re.compile(r"passw|secret|token|_key\b")
 BY_ID = Path("/dev/disk/by-id")
 _BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
@@ -85,9 +85,9 @@ def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _link(link: Path, device: Path, patience: float) -> None:
-    """Make *link* lead to *device* by a name that never leads to another."""
+    """Make *link* lead to *device* by a name of udev's that can never lead to another volume."""
     if device == link:
-        return  # the protocol has a path of its own for each volume
+        return  # the protocol gives each volume a path of its own
     deadline = Deadline(min(patience / 2, _UDEV_TIMEOUT_SECONDS))
     while not (lasting := lasting_names(device)):
         if deadline.over():
@@ -126,14 +126,14 @@ def _configure(question: Mapping[str, Any]) -> None:
 def _executor(question: Mapping[str, Any]) -> Callable[..., Any]:
     """os-brick's own, with our deadline, and the hold on each command.
 
-    A command locks the hold for its own life, so that it is known to run still
-    after all that started it was killed.
+    A command holds the lock as long as it lives. So it is known to run, even after the
+    process that started it was killed.
     """
     hold, deadline = question["hold"], question["deadline"]
     held = ("flock", "--no-fork", "--nonblock", "--conflict-exit-code", str(EXIT_HELD), hold)
 
     def execute(*command: str, **options: Any) -> Any:
-        # We are killed at the deadline; a command of the helper's outlives us, but not for long.
+        # We are killed at the deadline. A command of the helper outlives us, for a bounded time.
         options["timeout"] = min(options.get("timeout", math.inf), deadline + 1)
         options.setdefault("signal", signal.SIGKILL)
         if not hold:
@@ -175,7 +175,7 @@ def told_apart(properties: Mapping[str, Any]) -> Iterator[None]:
     except processutils.ProcessExecutionError as e:
         family = Failed if hyperscale.not_started(e) else Uncertain
         raise family(says(e)) from None
-    except Exception as e:  # noqa: BLE001 - whatever os-brick raises, it may have happened
+    except Exception as e:  # noqa: BLE001 - os-brick may raise anything after its effect
         raise Uncertain(f"{type(e).__name__}: {says(e)}") from None
 
 

@@ -87,7 +87,7 @@ class HyperScale(OsBrick[BlockVolume]):
         return self.parse({"driver_volume_type": self.kind, "data": {"name": f"{{{id}}}"}})
 
     def _usurper(self, c: BlockVolume) -> Foreign | None:
-        """Another volume, whose GUID begins alike, was connected here and this one was not."""
+        """Another volume whose GUID begins alike, if that was connected and *c* was not."""
         if not self._begun(c):
             for other in self._begun_volumes():
                 if other.device == c.device:

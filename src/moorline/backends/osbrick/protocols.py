@@ -30,7 +30,7 @@ from moorline.secret import Secret
 LINKS = Path("/dev/moorline")
 MOST_PATHS = 64
 _PLAIN = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:_\[\]-]{0,222}")
-"""What the commands of os-brick can be given: no option, no separator."""
+"""Texts that can be arguments of os-brick's commands: no option, no separator."""
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 _WWN = re.compile(r"[0-9A-Fa-f]{16}")
 
@@ -40,7 +40,7 @@ class Fabric(OsBrick[BlockVolume]):
 
     @abstractmethod
     def identity(self, info: ConnectionInfo) -> object:
-        """What makes the volume this one, however the connection spells it. Raises Refused."""
+        """The volume's identity, however the connection spells it. Raises Refused."""
 
     def parse(self, connection: Mapping[str, Any]) -> BlockVolume:
         """Validate a connection. Raises Refused."""
@@ -105,10 +105,10 @@ class NvmeOf(Fabric):
 
 
 class Local(OsBrick[BlockVolume]):
-    """A block device that is there already, through os-brick's own ``local`` connector.
+    """A block device that is there already, by os-brick's own ``local`` connector.
 
-    Its kind is ``osbrick_local``, as ``local`` is the host's files and devices
-    without os-brick. It is of use to try the bridge.
+    Its kind is ``osbrick_local``: ``local`` means the host's files and devices
+    without os-brick. It serves to try out os-brick without a storage.
     """
 
     kind: ClassVar[str] = "osbrick_local"
@@ -159,12 +159,12 @@ class Local(OsBrick[BlockVolume]):
         self._directories.demand_for_others(c.device)
 
     def verify(self, c: BlockVolume) -> BlockDevice:
-        """As of every block device, and that it lies where local disks may."""
+        """As for every block device; also checks that it lies where local disks may."""
         self._directories.demand(c.device)
         return super().verify(c)
 
     def connect(self, c: BlockVolume) -> None:
-        """There is nothing to make; the device is only verified."""
+        """Nothing is made; the device is only verified."""
         self.verify(c)
 
     def _identify(self, c: BlockVolume, device: Device) -> None:
@@ -194,7 +194,7 @@ def _luns(info: ConnectionInfo) -> list[int]:
 
 
 def _values(info: ConnectionInfo, field: str) -> list[Any]:
-    """What stands in *field* or in its plural, which Cinder gives where there are several."""
+    """The values of *field*, or of its plural, which Cinder sends if there are several."""
     values = info.value(f"{field}s")
     if values is not None and not isinstance(values, list):
         raise Refused(f"the connection's {field}s is not a list")
@@ -206,7 +206,7 @@ def _values(info: ConnectionInfo, field: str) -> list[Any]:
 
 
 def _pairs(targets: list[str], luns: list[int]) -> list[tuple[str, int]]:
-    """Each target with its LUN; one LUN is that of all targets."""
+    """Each target with its LUN; a single LUN belongs to all targets."""
     if len(luns) not in (1, len(targets)):
         raise Refused("the connection has not as many LUNs as targets")
     luns = luns if len(luns) > 1 else luns * len(targets)
@@ -231,5 +231,5 @@ def _namespace(info: ConnectionInfo) -> str:
 
 
 def _hex(value: object) -> str:
-    """The hexadecimal digits of an identity, which is spelled in many ways."""
+    """The hexadecimal digits of an identity, which has many spellings."""
     return re.sub(r"[^0-9a-f]", "", str(value or "").lower().rpartition(".")[2])
