@@ -1,4 +1,4 @@
-"""What QEMU only reads keeps its owner; so QEMU's user must be able to read it as it is.
+"""Checks that QEMU can open files, and read those whose owner libvirt must not change.
 
 libvirt makes QEMU's user the owner of all files of a disk, and gives back only those that were
 written to: a read-only one may be in use elsewhere, and so may one beneath an image
@@ -42,7 +42,7 @@ def user_name(user: int) -> str:
 
 
 def readable_here(path: Path, user: int, group: int) -> bool:
-    """Cannot tell: for programs without a ``Host``. libvirt says it then, in its own words."""
+    """True, for programs without a ``Host``: libvirt itself reports what it cannot read."""
     return True
 
 
@@ -60,16 +60,16 @@ def only_read(source: DiskSource, options: DiskOptions) -> Iterator[Path]:
 
 
 def openable_here(path: Path, use: OpenAs) -> None:
-    """Cannot tell: for programs without a ``Host``. QEMU says it then, in its own words."""
+    """Accept all, for programs without a ``Host``: QEMU itself reports what it cannot open."""
 
 
 def demand_openable(
     source: DiskSource, options: DiskOptions, openable: Openable, *, mine: bool, direct: bool
 ) -> None:
-    """See that QEMU could open all files of *source*. *mine*: the guest has it open already.
+    """Check that QEMU could open all files of *source*. *mine*: the guest has it open already.
 
-    A stopped guest would be found out only when it is started. Whoever lets a file go (the
-    QEMU that had it before, say) has a moment for that. Raises Refused, Failed, Uncertain.
+    For a stopped guest libvirt would not notice before its start. A process that is letting a
+    file go (an earlier QEMU, say) gets a moment for it. Raises Refused, Failed, Uncertain.
     """
     if not isinstance(source, ImageFile | BlockDevice):
         return

@@ -27,7 +27,7 @@ from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Un
 
 
 class Rejected(Refused):
-    """libvirt will never take what it was given, unless what it clashes with goes."""
+    """libvirt will never accept this change, unless what it clashes with goes."""
 
 
 class NoGuest(str):
@@ -41,7 +41,7 @@ Do = Callable[[Any], T]
 
 
 class _Call:
-    """A call under way in a worker, and what came of it."""
+    """A call under way in a worker, and its result."""
 
     def __init__(self, subject: str, do: Do[Any], *, asks: bool) -> None:
         self.subject = subject
@@ -49,7 +49,7 @@ class _Call:
         self.asks = asks
         self.ended = threading.Event()
         self.virt: Any = None
-        """The connection that it was made on; None if there was none to be had."""
+        """The connection that it was made on; None: there was none."""
         self.answer: Any = None
         self.error: BaseException | None = None
 
@@ -69,8 +69,8 @@ class _Worker(threading.Thread):
         while (call := self.inbox.get()) is not None:
             self._make(call)
             ended = call.ended
-            del call  # it holds what the caller gave it
-            self._idle.append(self)  # before its caller goes on, who may call again
+            del call  # it refers to the caller's values
+            self._idle.append(self)  # before the caller goes on and calls again
             ended.set()
         if self._virt is not None:
             with suppress(module().libvirtError):  # it is gone already
@@ -82,7 +82,7 @@ class _Worker(threading.Thread):
             call.virt = self._opened()
             call.answer = call.do(call.virt)
         except BaseException as e:  # noqa: BLE001 - raised in the caller's thread
-            # A libvirtd that went away shows when it is next asked, not before.
+            # That libvirtd went away shows only when it is next asked.
             if call.asks and not again and call.virt is not None and not call.virt.isAlive():
                 self._make(call, again=True)
             else:
@@ -96,7 +96,7 @@ class _Worker(threading.Thread):
 
 
 class Connection:
-    """Opened when it is first used, and again when libvirtd went away.
+    """The connections to one libvirtd: opened when first used, and again when it went away.
 
     Safe to use from several threads; libvirt works well with about four calls
     at once. *deadline*: seconds a call has.
@@ -110,7 +110,10 @@ class Connection:
         self._idle: list[_Worker] = []
 
     def look(self, subject: str, do: Do[T]) -> T:
-        """Run *do*, which only asks. Raises NotFound, Unavailable, Denied, Uncertain, Refused."""
+        """Run *do*, which changes nothing.
+
+        Raises NotFound, Unavailable, Denied, Uncertain, Refused.
+        """
         answer: T = self._run(_Call(subject, do, asks=True), lost=Unavailable, wrong=Unavailable)
         return answer
 
@@ -125,7 +128,7 @@ class Connection:
         return answer
 
     def times(self, deadline: float) -> Connection:
-        """The same, with so many times the deadline: what hangs on one is closed on all."""
+        """The same, with *deadline* times the deadline, and the same table of calls that hang."""
         other = copy.copy(self)
         other._deadline *= deadline
         return other
@@ -141,7 +144,7 @@ class Connection:
         return frozenset(each for each in self.stuck() if not isinstance(each, NoGuest))
 
     def close(self) -> None:
-        """Close, except where a call hangs: closing would hang with it."""
+        """Close all connections but those on which a call hangs: closing would hang, too."""
         with self._guard:
             workers, self._idle[:] = list(self._idle), []
         for worker in workers:
@@ -221,7 +224,7 @@ def _denied(error: Any, used: Any) -> bool:
 
 
 def names_of(domain: Any) -> frozenset[str]:
-    """What a domain may be called by whoever asks about it; libvirt is not asked for it."""
+    """All names by which callers may ask for a domain; libvirt is not asked for them."""
     return frozenset({domain.UUIDString(), domain.name()})
 
 
@@ -243,7 +246,7 @@ _loop_guard = threading.Lock()
 
 def _open(uri: str) -> Any:
     virt = module()
-    # It prints each error to stderr by default, beside raising it.
+    # By default it prints each error to stderr, in addition to raising it.
     virt.registerErrorHandler(lambda *_: None, None)
     if uri.startswith("qemu:///embed"):
         _run_event_loop(virt)
@@ -257,7 +260,7 @@ def open_with_events(uri: str) -> Any:
 
 
 def _run_event_loop(virt: ModuleType) -> None:
-    """For events, and for the embedded driver, which lives in this process."""
+    """Run libvirt's event loop: for events, and for the embedded driver in this process."""
     global _loop
     with _loop_guard:
         if _loop is None:

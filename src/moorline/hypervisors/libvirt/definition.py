@@ -16,7 +16,7 @@ from moorline.hypervisors.libvirt.hardware import Hardware
 MARK = "urn:moorline:launched:1"
 """The XML namespace of the element in a domain's metadata that says that we made it."""
 MEMORY, VCPUS = 2048, 2
-"""Of a guest for which nothing is said. MiB."""
+"""MiB of a guest's memory if none is given."""
 ROOT_PORTS = 20
 """PCIe places of a q35 machine. The devices below take five, each virtio disk one, and a
 device can be plugged into a running q35 machine only where a port is spare."""
@@ -105,7 +105,10 @@ def boot_place(domain: ET.Element) -> int:
 
 
 def difference(domain: ET.Element, hardware: Hardware) -> str:
-    """How a definition differs from what is asked for; mostly ''. A template is not compared."""
+    """How a definition differs from what is asked for; '': it does not.
+
+    A template is not compared.
+    """
     memory = int(domain.findtext("memory", "0")) // 1024  # libvirt says KiB
     vcpus = int(domain.findtext("vcpu", "0"))
     if hardware.memory not in (None, memory):
@@ -163,7 +166,7 @@ def _parsed(template: str) -> ET.Element:
 
 
 def _take_disks(domain: ET.Element) -> None:
-    """Drop what two guests must not share: hard disks, and the file of the firmware's variables."""
+    """Remove what two guests must not share: hard disks, and the firmware's variables."""
     for devices in domain.findall("devices"):
         for disk in devices.findall("disk"):
             if disk.get("device", "disk") in HARD_DISKS:
@@ -176,7 +179,7 @@ def _take_disks(domain: ET.Element) -> None:
 
 
 def _take_firmware_uuid(domain: ET.Element) -> None:
-    """Drop the UUID that the firmware tells: libvirt would take it for the guest's."""
+    """Remove the UUID in the firmware's tables: libvirt would take it for the guest's."""
     for sysinfo in domain.findall("sysinfo"):
         for system in sysinfo.findall("system"):
             for entry in system.findall("entry[@name='uuid']"):
@@ -196,7 +199,7 @@ def _size(domain: ET.Element, hardware: Hardware) -> None:
 
 
 def _replace(domain: ET.Element, tags: tuple[str, str], text: str, **attributes: str) -> None:
-    """Put *text* into the first of *tags*; the other one would contradict it."""
+    """Put *text* into the first of *tags*, and remove the other, which would contradict it."""
     for tag in tags:
         for element in domain.findall(tag):
             domain.remove(element)

@@ -1,4 +1,7 @@
-"""Values to a ``<disk>``. Pure: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms."""
+"""Makes the XML of a ``<disk>``.
+
+Pure: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def next_unit(taken: Collection[int]) -> int:
 
 
 def bus_of(options: DiskOptions) -> str:
-    """The bus that is asked for, or follows from the target. Raises Refused."""
+    """The bus that is asked for, or that follows from the target. Raises Refused."""
     if options.target and not _TARGET.fullmatch(options.target):
         raise Refused(f"{options.target!r} is no name of a disk", hint="such as vdb or sdb")
     by_target = next((b for b, p in PREFIX.items() if options.target.startswith(p)), "")
@@ -50,7 +53,7 @@ def bus_of(options: DiskOptions) -> str:
 
 
 def path_of(source: DiskSource) -> str:
-    """The path that QEMU opens. Raises Refused if libvirt cannot be told it."""
+    """The path that QEMU opens. Raises Refused if it cannot be written in libvirt's XML."""
     if not isinstance(source, ImageFile | BlockDevice):
         raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
     return _sayable(source.path)
@@ -95,7 +98,7 @@ def disk_xml(
 
 
 def _tell_backing(disk: ET.Element, source: ImageFile) -> None:
-    """Name all files beneath, and say that there are no more.
+    """Name all backing files, and end the chain.
 
     So neither libvirt nor QEMU takes a name from a header, which whoever can write to the
     share may have changed since. An empty ``<backingStore/>`` ends the chain.
@@ -134,7 +137,7 @@ def _sayable(path: Path) -> str:
 
 
 def is_direct(source: DiskSource, options: DiskOptions, qemu: int) -> bool:
-    """Whether QEMU is told to go past the page cache."""
+    """Whether QEMU is told to bypass the page cache."""
     return _caching(source, options) is Caching.DIRECT and qemu >= NATIVE_AIO
 
 

@@ -1,4 +1,4 @@
-"""Where a disk goes in a guest: its target, bus and unit; or why it cannot go anywhere."""
+"""Chooses a disk's address in a guest (target, bus, unit), or refuses the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMATS = ("raw", "qcow2")
 
 
 class DiskAddress(NamedTuple):
-    """What was chosen for a disk."""
+    """Where a disk is plugged."""
 
     target: str
     bus: str
@@ -77,7 +77,7 @@ def address_for(
 
 
 def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions) -> None:
-    """Refuse what cannot work in *halves*, in words that say what to do."""
+    """Raise Refused if a disk cannot work in *halves*; the hint says what to do."""
     path_of(source)
     if isinstance(source, ImageFile) and source.format not in FORMATS:
         raise Refused(f"QEMU has no driver for {source.format} files here")

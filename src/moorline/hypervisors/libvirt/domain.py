@@ -1,4 +1,4 @@
-"""A domain's XML to values. Pure: https://libvirt.org/formatdomain.html."""
+"""Parses a domain's XML. Pure: https://libvirt.org/formatdomain.html."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class MarkedDisk:
     """The files beneath it, the nearest first; None: libvirt does not tell."""
 
     def use(self, volume: VolumeId) -> Use:
-        """As the core knows it."""
+        """The same as a value of the core."""
         return Use(self.source, self.format, self.readonly, self.shared, volume)
 
 
 class Half:
-    """The running half of a domain, or its definition. What costs is read when it is asked."""
+    """The running half of a domain, or its definition. Costly parts are parsed when first used."""
 
     def __init__(self, xml: ET.Element) -> None:
         self._xml = xml
@@ -60,7 +60,7 @@ class Half:
 
     @property
     def name(self) -> str:
-        """The domain's name as it is now; a handle's is as old as the handle."""
+        """The domain's present name; that of a libvirt handle is as old as the handle."""
         return self._xml.findtext("name", "")
 
     @cached_property
@@ -83,7 +83,7 @@ class Half:
 
     @cached_property
     def aliases(self) -> frozenset[str]:
-        """The names that its devices have for libvirt, whatever they are."""
+        """The aliases of all its devices, of whatever kind."""
         devices = self._xml.iterfind("devices/*")
         return frozenset(_get(device, "alias", "name") for device in devices)
 
@@ -111,7 +111,7 @@ class Half:
 
     @cached_property
     def paths(self) -> frozenset[str]:
-        """Every absolute path that it names, in whatever place: more is safer than less."""
+        """Every absolute path that it names, in any element: one too many is the safe side."""
         return frozenset(
             path
             for each in self._xml.iter()
@@ -136,7 +136,7 @@ class Half:
             f"{what} as {_get(disk, 'target', 'dev') or _get(disk, 'target', 'dir')}"
             for disk in disks
             for each in disk.iter()
-            if (what := _riddle(each))
+            if (what := _unresolved(each))
         )
 
     @cached_property
@@ -151,7 +151,7 @@ class Half:
 
     @cached_property
     def hotplug_ports(self) -> tuple[int, int] | None:
-        """Free and all places for a hot-plugged virtio disk; None: it has no PCI.
+        """How many virtio disks can still be hot-plugged, and in all; None: it has no PCI.
 
         q35: a root port takes one device; the root bus and conventional bridges none.
         pc: the root bus and each bridge have 31 places (0 is not for devices), and
@@ -185,7 +185,7 @@ class Domain:
     live: Half | None
     defined: Half | None
     saved: Half | None = None
-    """What a stopped one will be when it is started, if it was saved (``virsh managedsave``)."""
+    """The state with which a stopped domain starts, if it was saved (``virsh managedsave``)."""
 
     def halves(self) -> list[Half]:
         """Those that an attach or a detach must change."""
@@ -219,7 +219,7 @@ class Domain:
         return frozenset[tuple[str, str]]().union(*(half.volumes for half in halves))
 
     def unresolved(self) -> str:
-        """What any of its definitions names that leads to no path; ''."""
+        """What any of its definitions names whose path is not known; ''."""
         halves = (*self.halves(), *self._saved())
         return ", ".join(sorted({what for half in halves for what in half.unresolved}))
 
@@ -231,17 +231,17 @@ class Domain:
         return [self.saved] if self.saved is not None else []
 
 
-@lru_cache(maxsize=64)  # one attach looks at its guest several times, and once at all guests
+@lru_cache(maxsize=64)  # one attach looks at its own guest several times, and at all guests once
 def parse(xml: str) -> Half:
     """Read one half of a domain, as libvirt prints it. Raises ParseError."""
     return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
 
 
 def marked_as(device: ET.Element) -> VolumeId | None:
-    """The volume whose mark a device bears: a hard disk with its alias and its serial.
+    """The volume whose mark a device bears: a hard disk with the volume's alias and serial.
 
-    The alias alone is nobody's: ``ua-`` is libvirt's prefix for everybody's own names, and
-    oVirt, KubeVirt and Nova give such to drives and root disks too.
+    The alias alone proves nothing: ``ua-`` is libvirt's prefix for all user-defined aliases, and
+    oVirt, KubeVirt and Nova use it for drives and root disks, too.
     """
     alias = _get(device, "alias", "name")
     volume = alias.removeprefix(MARK)
@@ -265,8 +265,8 @@ def _source(disk: ET.Element) -> str:
     return source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
 
 
-def _riddle(element: ET.Element) -> str:
-    """What a part of a disk names that is no absolute path and may be a file; ''."""
+def _unresolved(element: ET.Element) -> str:
+    """What a part of a disk names that may be a file and is no absolute path; ''."""
     if element.tag in _STORED and element.get("type", "file") not in _TOLD:
         return f"storage of type {element.get('type')}"
     if element.tag == "source":
@@ -316,9 +316,10 @@ def _unit(device: ET.Element, controller: int | None) -> int | None:
 
 
 def _paths(text: str) -> Iterator[str]:
-    """The absolute path that *text* is, or all that begin in it (an argument for QEMU, say).
+    """The absolute path that *text* is, or all that begin in it (in an argument for QEMU, say).
 
-    Where one of those ends cannot be told, as it may contain anything: both readings are given.
+    It is unknown where such a path ends, as it may contain any character: both readings are
+    returned.
     """
     if text.startswith("/"):
         yield _normal(text)

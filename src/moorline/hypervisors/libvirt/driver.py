@@ -1,4 +1,4 @@
-"""How libvirt is opened. Light: it is imported wherever options are read."""
+"""The driver that opens libvirt. Light, as it is imported wherever options are read."""
 
 from __future__ import annotations
 

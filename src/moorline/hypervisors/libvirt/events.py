@@ -15,15 +15,15 @@ from moorline.ports import Wake
 _RECONNECT_SECONDS = 0.5
 """Seconds between two tries to reach libvirtd."""
 _PINGS = (5, 3)
-"""A libvirtd that answers nothing is taken to be gone after so many seconds, so many times."""
+"""libvirtd is taken to be gone after so many unanswered pings, so many seconds apart."""
 _log = logging.getLogger(__name__)
 
 
 def watch(uri: str, wake: Wake, stop: threading.Event) -> None:
     """See :meth:`moorline.ports.Watching.watch`. Has a connection of its own.
 
-    libvirt tells nothing about the time without a connection, so whenever one
-    is made all are woken.
+    Events of the time without a connection are lost, so all are woken whenever one
+    is made.
     """
     while not stop.is_set():
         try:

@@ -1,4 +1,4 @@
-"""How large a disk's storage is, and whether QEMU can let a guest that runs see it."""
+"""Finds the size of a disk's storage, and whether QEMU can show a new size to a running guest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
 
 SECTOR = 512
-"""QEMU counts in these: it fills up a file's last one."""
+"""Bytes of a sector. QEMU rounds the size of a file up to whole sectors."""
 
 
 def measure_here(path: Path) -> int:
-    """In this process, which hangs if the storage does. For programs without a ``Host``."""
+    """The size, for programs without a ``Host``: it hangs if the storage does."""
     with path.open("rb") as file:
         return file.seek(0, 2)
 
@@ -30,7 +30,7 @@ def stored(disk: MarkedDisk, measure: Measure) -> int:
 
 
 def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places) -> str:
-    """Why the file that a running guest has open is not the one at its path; mostly ''.
+    """Why the file that a running guest has open is not the one at its path; '': it is.
 
     Raises Failed, Uncertain.
     """
@@ -38,7 +38,7 @@ def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places)
         return ""
     gone = False
     try:
-        # So the kernel learns what became of the name on a share, and hangs in nothing below.
+        # This refreshes what the kernel knows of the name on a share, so that nothing below hangs.
         measure(Path(disk.source))
     except FileNotFoundError:
         gone = True
@@ -63,7 +63,7 @@ def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:
             hint="detach it and attach it again",
         )
     if domain.live is not None and disk.format != "raw":
-        # Whoever else writes to it while QEMU has it open destroys it.
+        # Another writer would destroy the image while QEMU has it open.
         raise Refused(
             f"volume {volume} is {disk.format}, and cannot be made larger while {domain.name} runs",
             hint="detach the volume first, and attach it again afterwards",

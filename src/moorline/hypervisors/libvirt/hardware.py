@@ -1,4 +1,4 @@
-"""What a guest of libvirt's is made of, and what can be asked of it. Light: for options."""
+"""The options for a libvirt guest's hardware. Light, as it is imported with the options."""
 
 from __future__ import annotations
 

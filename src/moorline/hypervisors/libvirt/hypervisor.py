@@ -1,4 +1,4 @@
-"""Disks of libvirt's guests."""
+"""The hypervisor ``libvirt``: plugs disks into QEMU guests."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ REPLACED = "what the guest writes is in the file that it has open, and is gone w
 BYTES = 1
 """VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
 CAPACITY = 0
-"""Where virDomainBlockInfo has the size that the guest sees. It says nothing of use about the
-storage: of a file that QEMU has written to, its "physical" size is what is allocated."""
+"""Index in virDomainBlockInfo of the size that the guest sees. What it says of the storage is
+of no use: the "physical" size of a file to which QEMU has written is what is allocated."""
 DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
@@ -69,7 +69,7 @@ _FRESH_SECONDS = 1.0
 _LIFECYCLE_DEADLINES = 2
 """How many deadlines a start has, which includes hooks and QEMU's own."""
 _INVENTORY_DEADLINES = 1 / 3
-"""The same, of a closer look, which is left out where libvirt is slow."""
+"""The same for a closer look, which is skipped if libvirt is slow."""
 
 
 class Libvirt:
@@ -137,7 +137,7 @@ class Libvirt:
     ) -> None:
         domain = self._just_seen(guest)
         if domain is None or not missing_from(domain, volume):
-            domain = self._look(guest)  # "it is there already" is said of what is, not of what was
+            domain = self._look(guest)  # "there already" must be true of now
         flags = missing_from(domain, volume)
         if not flags:
             return
@@ -275,7 +275,7 @@ class Libvirt:
                 guest, lambda virt: self._handles.of(virt, guest).detachDeviceAlias(alias, flag)
             )
         except (Failed, NotFound, Rejected) as e:
-            return e  # it may be gone, or going: a look decides, not the error
+            return e  # it may be gone, or about to go: a look decides, not the error
         return None
 
     def _look_at_all(self) -> Sequence[Guest]:
@@ -289,7 +289,7 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))
 
     def _just_seen(self, guest: GuestId) -> Domain | None:
-        """What this thread's last question saw, once, if it was about this guest.
+        """The domain as this thread last saw it, if that was this guest; usable once.
 
         Who attaches or detaches has asked for the disks: a second look would see the same, or
         what libvirt itself refuses (a target or an alias that is taken, one that is not there).
@@ -302,7 +302,10 @@ class Libvirt:
         return domain
 
     def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
-        """See that QEMU can read what libvirt shall not give it. Raises Refused, Failed."""
+        """Check that QEMU can read the files whose owner libvirt does not change.
+
+        Raises Refused, Failed.
+        """
         paths = list(only_read(source, options))
         if not paths:
             return
@@ -320,7 +323,7 @@ class Libvirt:
         options: DiskOptions,
         volume: VolumeId | None = None,
     ) -> None:
-        """See that QEMU can open it, now or when the guest is started. Raises Refused, Failed."""
+        """Check that QEMU can open it, now or when the guest is started. Raises Refused, Failed."""
         direct = is_direct(source, options, self._qemu_version())
         mine = domain.live is not None and volume in domain.live.disks
         demand_openable(source, options, self._openable, mine=mine, direct=direct)
@@ -339,7 +342,10 @@ class Libvirt:
         flags: int,
         error: Failed | Rejected,
     ) -> None:
-        """Raise what an attach came to that libvirt calls failed; another may have made it."""
+        """After a failed attach: return if the disk is there all the same, else raise.
+
+        Another caller may have plugged it.
+        """
         domain = self._look(guest)
         missing = missing_from(domain, volume)
         if not missing:
@@ -349,7 +355,7 @@ class Libvirt:
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
             raise _trap(domain.name, path_of(source)) from error
         if isinstance(error, Rejected) and address.is_taken(domain, volume):
-            raise Failed(error.message) from error  # by somebody who was faster: choose anew
+            raise Failed(error.message) from error  # another was faster: choose anew
         raise error
 
 

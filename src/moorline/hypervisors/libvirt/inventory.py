@@ -1,4 +1,4 @@
-"""A closer look at libvirt's guests and at libvirt itself: for doctor and adopt."""
+"""Looks closer at libvirt's guests and at libvirt itself, for doctor and adopt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LibvirtInventory:
             both = found.get(device)
             same = both is not None and both.path == _path(disk.xml)
             found[device] = _disk(disk, running=same, defined=True)
-            if both is not None and not same:  # the same name for two disks: both are told
+            if both is not None and not same:  # two disks have the same name: both are listed
                 found[f"{device} (running)"] = both
         return [found[device] for device in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""libvirt's guests themselves: defined, started, stopped, undefined."""
+"""Defines, starts, stops and undefines libvirt's guests."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from moorline.ports.guests import GuestState, Launching
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE."""
 _NAME = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
-"""What libvirt takes for a name, without white space."""
+"""The names that libvirt allows, without white space."""
 _LONGEST = 64
-"""Bytes of a name. libvirt makes file names of it, some of them longer by a suffix."""
+"""Bytes of a name. libvirt makes file names of it, some with a suffix."""
 
 
 class LibvirtLifecycle:
@@ -65,16 +65,16 @@ class LibvirtLifecycle:
         self._definition(name, hardware)
 
     def define(self, name: str, hardware: Hardware, progress: Progress = no_progress) -> None:
-        with self._defining:  # two of one template must see each other
+        with self._defining:  # two guests of one template, made at once, must see each other
             self._define(name, hardware)
 
     def _define(self, name: str, hardware: Hardware) -> None:
         if self._refuse_other(name, hardware):
             return
         xml = self._definition(name, hardware)
-        validate: int = module().VIR_DOMAIN_DEFINE_VALIDATE  # a slip in a template is told
+        validate: int = module().VIR_DOMAIN_DEFINE_VALIDATE  # a mistake in a template is reported
         try:
-            # Without a UUID, libvirt never takes it for a guest that is there already.
+            # Without a UUID, libvirt never redefines an existing guest with it.
             self._connection.change(name, lambda virt: virt.defineXMLFlags(xml, validate))
         except (Failed, Rejected) as e:
             if self._refuse_other(name, hardware):  # somebody was faster
@@ -102,7 +102,7 @@ class LibvirtLifecycle:
             self._on(guest, lambda domain: domain.managedSaveRemove())
 
     def check_removal(self, guest: GuestId) -> None:
-        """Nothing is a guest's alone that would be missed: volumes are taken away before."""
+        """Nothing to check: a guest has no data of its own, and volumes are detached before."""
 
     def remove(self, guest: GuestId) -> None:
         virt = module()
@@ -118,7 +118,7 @@ class LibvirtLifecycle:
         return self._connection.change(guest, lambda virt: do(virt.lookupByUUIDString(guest)))
 
     def _settled(self, guest: GuestId, do: Do[Any], *, running: bool) -> None:
-        """Change its state; that it was so already is success."""
+        """Change its state; that it has that state already is success."""
         try:
             self._connection.change(guest, do)
         except Failed:
@@ -219,7 +219,7 @@ def _stop(virt: Any, guest: GuestId, force: bool) -> None:
 
 
 def _platform(virt: Any) -> Platform:
-    """q35 where QEMU has it, else what it is by default; KVM wherever libvirt can use it."""
+    """q35 if QEMU has it, else QEMU's default; KVM if libvirt can use it."""
     libvirt = module()
     try:
         return platform(virt.getDomainCapabilities(None, None, "q35", None))

@@ -1,4 +1,4 @@
-"""News of a guest, for who waits until it has let go of a disk."""
+"""Wakes threads that wait for a guest to let go of a disk, when libvirt tells something of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from moorline.model import GuestId
 from moorline.ports import Wake
 
 _POLL_SECONDS = 0.01
-"""Seconds between two looks where nobody listens to libvirt's events..."""
+"""Seconds between two looks if nobody listens to libvirt's events..."""
 _LISTENING_POLL_SECONDS = 0.1
-"""...and where somebody does: an event may be lost."""
+"""...and if somebody does: an event may be lost."""
 
 
 class NewsOfGuest:
-    """What one waits for. News only says that it is time to look."""
+    """The news of one guest, for one waiting thread. News only says that it is time to look."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -33,7 +33,7 @@ class NewsOfGuest:
 
 
 class News:
-    """Tells whoever waits for a guest that libvirt told something of it. Thread-safe."""
+    """Passes libvirt's events on to the threads that wait for their guest. Thread-safe."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -42,7 +42,7 @@ class News:
 
     @contextmanager
     def of(self, guest: GuestId) -> Iterator[NewsOfGuest]:
-        """Be told of *guest* from now on."""
+        """Collect news of *guest* within."""
         with self._guard:
             news = NewsOfGuest(_LISTENING_POLL_SECONDS if self._listeners else _POLL_SECONDS)
             self._waiting.add((guest, news))
@@ -54,7 +54,7 @@ class News:
 
     @contextmanager
     def told(self, wake: Wake) -> Iterator[Wake]:
-        """Listen: what is told is passed on to *wake*, too."""
+        """Listen within: each event is passed on to *wake*, too."""
 
         def tell(guest: GuestId | None) -> None:
             with self._guard:

@@ -1,4 +1,4 @@
-"""What a running guest's QEMU has open, as the process table tells it: no file system is asked.
+"""Reads from the process table which files a guest's QEMU has open. No file system is asked.
 
 ``fd`` has a file's present name (proc_pid_fd(5)): of a file that was moved another, of one that was
 replaced or removed the old one with `` (deleted)`` behind it. ``fdinfo`` names the mount of each
@@ -32,9 +32,9 @@ class OpenFile(NamedTuple):
 
 
 def open_files(process: Path, paths: Collection[str]) -> Iterator[OpenFile]:
-    """What a process has open that may be one of *paths*. Raises OSError (it has ended, say).
+    """The open files of a process that may be *paths*. Raises OSError (it has ended, say).
 
-    What is closed meanwhile is left out.
+    Files that are closed meanwhile are left out.
     """
     for number, path in _names(process):
         if not any(_may_be_called(path, of) for of in paths):
@@ -156,15 +156,15 @@ def _is_stale(
     devices = {mount.id: mount.device for mount in (*ours, *theirs)}
     here = covering(ours, path).device
     found = [devices.get(file.mount) for file in files if _may_be(path, file, devices)]
-    # QEMU has none open where libvirt handed it a descriptor: then nothing is told.
+    # If libvirt handed descriptors to QEMU, it has none of these open: then it is not known.
     return bool(found) and here not in found
 
 
 def _may_be(path: str, file: OpenFile, devices: Mapping[int, str]) -> bool:
-    """Whether an open file is *path*, or was that on a mount that is no more."""
+    """Whether an open file is *path*, or was *path* on a mount that is gone."""
     return file.path == path if file.mount in devices else _may_be_called(file.path, path)
 
 
 def _may_be_called(name: str, path: str) -> bool:
-    """Whether the kernel may call *path* so: of a mount that is no more, by its end alone."""
+    """Whether *path* may have that name: on a mount that is gone the end alone is compared."""
     return path.endswith(name.removesuffix(" (deleted)"))

@@ -1,4 +1,4 @@
-"""What is in the way at a disk: no space, for which QEMU pauses the guest, or a block job."""
+"""Finds what blocks a disk: lack of space, for which QEMU pauses the guest, or a block job."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PAUSED, IO_ERROR, NO_SPACE = 3, 5, 2
 
 
 def findings(virt: Any, hang: frozenset[str]) -> list[Finding]:
-    """What keeps guests paused that nobody has paused; those that *hang* are not asked."""
+    """Guests that QEMU paused itself, and why; those that *hang* are not asked."""
     found: list[Finding] = []
     for domain in virt.listAllDomains(LIST_PAUSED):
         if names_of(domain) & hang:
             continue
-        with suppress(module().libvirtError):  # it is gone, or goes on, since it was listed
+        with suppress(module().libvirtError):  # since it was listed it went, or was resumed
             if tuple(domain.state()) == (PAUSED, IO_ERROR):
                 found += _of(domain)
     return found
@@ -56,7 +56,7 @@ def _of(domain: Any) -> Iterator[Finding]:
 def with_job(
     connection: Connection, guest: GuestId, name: str, target: str, error: MoorlineError
 ) -> MoorlineError:
-    """*error*, and what to do where a block job of the disk *target* is its cause."""
+    """*error*, with a hint if a block job of the disk *target* is its cause."""
     try:
         job = connection.look(
             guest, lambda virt: virt.lookupByUUIDString(guest).blockJobInfo(target, 0)

@@ -1,4 +1,4 @@
-"""One look for all who asked before it began."""
+"""Shares one costly look among all threads that asked before it began."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 class SharedLook(Generic[T]):
     """A look that costs much, made once for several threads that ask at the same time.
 
-    Nobody is given what was begun before he asked: what was done until then is in it, as in a
-    look of his own. So who comes while one is under way waits for that and for the next.
+    A thread never gets a look that began before it asked: all that was done until then must be
+    in it. So a thread that asks while a look is under way waits for that and for the next one.
     """
 
     def __init__(self, look: Callable[[], T]) -> None:
@@ -23,10 +23,10 @@ class SharedLook(Generic[T]):
         self._begun = 0
         self._under_way = False
         self._last: tuple[int, Future[T]] = 0, Future()
-        """The number of the last that ended, and what came of it."""
+        """The number of the last look that ended, and its result."""
 
     def ask(self) -> T:
-        """Return what a look tells that begins after this call. Raises as that."""
+        """Return the result of a look that begins after this call. Raises as that look."""
         with self._changed:
             wanted = self._begun + 1
             while self._under_way and self._last[0] < wanted:
@@ -40,7 +40,7 @@ class SharedLook(Generic[T]):
         return answer.result()
 
     def _make(self, number: int, answer: Future[T]) -> None:
-        """Look for all who wait. One that is interrupted tells them nothing: another looks."""
+        """Look for all that wait. If the look is interrupted, another thread looks for them."""
         try:
             answer.set_result(self._look())
         except Exception as e:  # noqa: BLE001 - raised in each of their threads

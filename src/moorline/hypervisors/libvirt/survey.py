@@ -23,7 +23,7 @@ T = TypeVar("T")
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE"""
 _NETWORK_POOLS = ("rbd", "sheepdog", "gluster", "iscsi-direct")
-"""Types of pools whose volumes are no files of this host, as far as a guest names them."""
+"""Types of pools whose volumes are not files of this host."""
 _RUNNING = re.compile(r"<domain\b[^>]*\bid=")
 """libvirt gives an id to what runs."""
 
@@ -39,7 +39,7 @@ class _Definitions:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read of a domain."""
+    """What was parsed of a domain."""
 
     definitions: _Definitions
     guest: Guest
@@ -48,7 +48,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is known already of a domain that has no saved state."""
+    """What two bulk calls tell of a domain that has no saved state."""
 
     now: str
     """Its XML."""
@@ -65,13 +65,13 @@ class _Unreadable(Exception):
 
 
 class Survey:
-    """Every guest. What is read of a definition is kept while libvirt prints the same text."""
+    """Surveys all guests. A definition is not parsed again while libvirt prints the same text."""
 
     def __init__(self) -> None:
         self._read: dict[str, _Read] = {}
 
     def guests(self, virt: Any, hang: frozenset[str] = frozenset()) -> Sequence[Guest]:
-        """Look at all domains, but for those whose UUID or name is among *hang*.
+        """Look at all domains but those whose UUID or name is among *hang*.
 
         Those are not asked, which would hang, too. Raises libvirt's errors if domains cannot
         be listed, Uncertain if what hangs is none of them.
@@ -142,14 +142,14 @@ class Survey:
 
 
 def as_named(paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
-    """Take each path for what it says: for who only plugs disks, and takes no link away."""
+    """Follow no path: for programs that only plug disks and never remove a link."""
     return {path: frozenset({path}) for path in paths}
 
 
 def located(guests: Sequence[Guest], places: Places) -> list[Guest]:
-    """*guests*, with all places that their paths lead to.
+    """*guests*, with all paths that their paths lead to.
 
-    Not of marked disks: those were seen to be files on their link before they were plugged.
+    Paths of marked disks are not followed: they were checked to be files on their link before.
     """
     marked = {guest.id: {disk.source for disk in guest.disks.values()} for guest in guests}
     known = places(path for guest in guests for path in guest.paths - marked[guest.id])
@@ -159,10 +159,10 @@ def located(guests: Sequence[Guest], places: Places) -> list[Guest]:
 def _located(guest: Guest, known: Mapping[str, frozenset[str] | None]) -> Guest:
     led = {path: known[path] for path in guest.paths if path in known}
     paths = guest.paths.union(*(places for places in led.values() if places))
-    riddles = sorted(path for path, places in led.items() if places is None)
-    if paths == guest.paths and not riddles:
+    unknown = sorted(path for path, places in led.items() if places is None)
+    if paths == guest.paths and not unknown:
         return guest
-    return replace(guest, paths=paths, unresolved=_list(guest.unresolved, *riddles))
+    return replace(guest, paths=paths, unresolved=_list(guest.unresolved, *unknown))
 
 
 class _Pools:
@@ -180,12 +180,12 @@ class _Pools:
                 path = os.path.normpath(f"{target}/{volume}")
                 guest = replace(guest, paths=guest.paths | {path})
             elif target is None:
-                riddle = f"volume {volume} of storage pool {pool}"
-                guest = replace(guest, unresolved=_list(guest.unresolved, riddle))
+                what = f"volume {volume} of storage pool {pool}"
+                guest = replace(guest, unresolved=_list(guest.unresolved, what))
         return guest
 
     def _target(self, pool: str) -> str | None:
-        """Where the pool's volumes are; '': nowhere on this host; None: it cannot be told."""
+        """The directory of the pool's volumes; '': not on this host; None: unknown."""
         if pool not in self._targets:
             self._targets[pool] = self._asked(pool)
         return self._targets[pool]
@@ -211,7 +211,7 @@ def _list(*words: str) -> str:
 
 
 def as_it_runs(guest: Guest) -> Guest:
-    """With what no definition tells: whether its disks are still there."""
+    """*guest* with what no definition tells: which of its disks are on a mount that is gone."""
     return replace(guest, disks=OpenDisks(guest.name, guest.disks)) if guest.running else guest
 
 
@@ -228,7 +228,7 @@ def look(virt: Any) -> Domain:
 
 
 def _told(domain: Any, ask: Callable[[], T]) -> T | Guest | None:
-    """What is answered. A guest: it cannot be read; None: it is gone since it was listed.
+    """The answer to *ask*. A Guest: the domain cannot be read; None: it went since it was listed.
 
     Raises libvirt's errors if the connection broke.
     """
@@ -265,7 +265,7 @@ def _unreadable(domain: Any, why: str, defined: str) -> Guest:
     guest = Guest(GuestId(domain.UUIDString()), domain.name(), True, {}, frozenset(), why)
     verb = "dumpxml"
     if defined:
-        # It is stopped; what it has now is known, and what it has when it is started is not.
+        # It is stopped: what it has now is known, but not what it has when it is started.
         verb = "managedsave-remove"
         why = f"its saved state is broken: {why}"
         with suppress(ET.ParseError):
@@ -308,6 +308,6 @@ def _saved(virt: Any) -> set[str]:
 
 
 def _persistent(virt: Any) -> frozenset[str]:
-    """One question for all that run. Who is made persistent after it was seen as it was before."""
+    """Which of the running domains have a definition, by one call for all."""
     flag = module().VIR_CONNECT_LIST_DOMAINS_PERSISTENT
     return frozenset(each.UUIDString() for each in virt.listAllDomains(flag))
