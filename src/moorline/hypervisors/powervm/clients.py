@@ -1,4 +1,4 @@
-"""Who has the disks of mappings that name no LPAR.
+"""Finds who has the disks of mappings that name no LPAR.
 
 NovaLink names a mapping's client (``AssociatedLogicalPartition``) only if that is
 an LPAR. Virtual I/O Servers are clients too, which boot from files of the NovaLink
@@ -53,5 +53,5 @@ def _holder(number: int, paired: bool, partition: Any, found: Sequence[ScsiMappi
         return Guest(GuestId(partition.uuid.upper()), partition.name, runs(partition), {}, paths)
     who = f"LPAR {number}" if 0 < number < ANYBODY else "an LPAR"
     name = f"{who}, which is not listed" if paired else f"{who}, which is gone"
-    # What has an adapter and cannot be looked at may run.
+    # A partition that has an adapter and cannot be looked at may run.
     return Guest(GuestId(f"partition-{number}{'' if paired else '-gone'}"), name, paired, {}, paths)

@@ -1,4 +1,4 @@
-"""How PowerVM is opened. Light: it is imported wherever options are read."""
+"""The driver that opens PowerVM. Light, as it is imported wherever options are read."""
 
 from __future__ import annotations
 

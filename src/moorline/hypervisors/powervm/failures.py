@@ -1,4 +1,4 @@
-"""What pypowervm raises, in Moorline's terms: told by class and status, never by text."""
+"""Translates pypowervm's errors into Moorline's, by class and status, never by text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def told(what: str) -> Iterator[Change]:
 
 
 def failure(what: str, error: Exception, *, sent: bool) -> MoorlineError:
-    """Say whether it may have happened. *sent*: a change was on its way."""
+    """Our error for *error*, by whether it may have happened. *sent*: a change was sent."""
     status = getattr(getattr(error, "response", None), "status", 0)
     message = f"{what}: {_reason(error)}"
     if isinstance(error, pvm.AuthFileReadError):
@@ -60,7 +60,7 @@ def _reason(error: Exception) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """What the socket said, beneath the words of the libraries above it."""
+    """The error of the socket, which the libraries above it wrap in their own."""
     while beneath := error.__cause__ or error.__context__:
         error = beneath
     return str(getattr(error, "strerror", None) or error)

@@ -35,7 +35,7 @@ from moorline.model import (
 )
 
 _NEVER_IN_NAMES = frozenset("()<>*$&?|[]'\"`")
-"""What PowerVM does not allow in a partition's name; it would change our search."""
+"""Characters that PowerVM does not allow in a partition's name; they would change our search."""
 
 
 class PowerVM:
@@ -74,7 +74,7 @@ class PowerVM:
         return GuestName(GuestId(lpar.uuid.upper()), lpar.name)
 
     def survey(self) -> Sequence[Guest]:
-        """Every LPAR of the system, and whoever else has a file: a Virtual I/O Server, say.
+        """Every LPAR of the system, and other holders of files, such as Virtual I/O Servers.
 
         A mapping whose client is gone still holds its file open.
         """
@@ -89,7 +89,7 @@ class PowerVM:
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         client = GuestId(guest.upper())
         ours = self._ours(client, self._mappings(client=client))
-        # An owner that was killed after a change had no time to note the place.
+        # An owner that was killed after a change did not record the slot.
         self._note(client, {volume: found[0].place for volume, found in ours.items()})
         return {volume: _disk(found) for volume, found in ours.items()}
 
@@ -187,7 +187,7 @@ class PowerVM:
         )
 
     def _keep_place(self, guest: GuestId, volume: VolumeId, slot: Slot | None) -> None:
-        """Let a detached volume keep its place, while its guest is there to come back to."""
+        """Keep the slot of a detached volume as long as its guest exists."""
         if slot is None:
             return
         with suppress(MoorlineError):  # the volume is detached, whatever the record says
@@ -196,7 +196,7 @@ class PowerVM:
             except NotFound:
                 self._slots.drop(guest, volume)
             else:
-                # Without the path: a name proves something only while we ask for it.
+                # Without the path: a name is a proof only while we ask for that file.
                 self._slots.put(guest, volume, replace(slot, path=""))
 
     def _attached(self, guest: GuestId, volume: VolumeId) -> ScsiMapping:
@@ -212,7 +212,7 @@ class PowerVM:
         with _told(path):
             file = self._measure(path)
         told = float(found.gib or 0)
-        # GiB with six places are exact to a KiB, which is less than a block of any file system.
+        # GiB with six decimals are exact to a KiB, which is less than a block of any file system.
         alike = f"{file / 2**30:.6f}" == f"{told:.6f}"
         return Sizes(guest=file if alike else round(told * 2**18) * 4096, storage=file)
 
@@ -263,7 +263,7 @@ class PowerVM:
         return ours
 
     def _note(self, guest: GuestId, places: Mapping[VolumeId, Slot]) -> None:
-        with suppress(MoorlineError):  # the next look notes it
+        with suppress(MoorlineError):  # the next look records it
             known = self._slots.of(guest)
             for volume, slot in places.items():
                 if slot.lua and known.get(volume) != slot:
@@ -272,7 +272,7 @@ class PowerVM:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Say in our words why *path* could not be looked at."""
+    """Translate errors of looking at *path* into ours."""
     try:
         yield
     except FileNotFoundError as error:

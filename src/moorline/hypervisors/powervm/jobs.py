@@ -1,4 +1,4 @@
-"""Jobs that NovaLink runs for us."""
+"""Runs NovaLink's jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vSCSI mappings of a Virtual I/O Server: read as values, chosen, built, taken away."""
+"""The vSCSI mappings of a Virtual I/O Server: reads, chooses, adds and removes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moorline.hypervisors.powervm.slots import Slot
 from moorline.model import VolumeId
 
 ANYBODY = 65535
-"""Stands for the client's id where a server's adapter takes whoever connects to it."""
+"""The client's id if a server's adapter takes any client."""
 _BUS_LIMIT = 32
 """Disks on one bus before another is made (pypowervm's own limit)."""
 
@@ -34,7 +34,7 @@ class ScsiMapping:
     It is not for clients that are Virtual I/O Servers, nor once the LPAR was deleted.
     """
     client_id: int
-    """The client partition's id; 0 or :data:`ANYBODY` where none is told."""
+    """The client partition's id; 0 or :data:`ANYBODY` if the server names none."""
     paired: bool
     """The client has its half of the pair. If not, it cannot see the disk, and may be gone."""
     slot: int
@@ -116,7 +116,7 @@ def _mapping(e: Any) -> ScsiMapping:
 
 @dataclass(frozen=True, slots=True)
 class DiskAddress:
-    """Where a new mapping goes. What is not said is for the server to choose."""
+    """Where a new mapping goes. The server chooses what is None."""
 
     bus: ScsiMapping | None = None
     """A mapping whose adapters are shared."""
@@ -125,7 +125,7 @@ class DiskAddress:
 
 
 def choose(mappings: Sequence[ScsiMapping], client: str, wanted: Slot) -> DiskAddress:
-    """Find a place for one more disk of *client*, the *wanted* one if it is known and free.
+    """Choose an address for one more disk of *client*, the *wanted* one if it is known and free.
 
     The bus is chosen by its client slot. pypowervm's own builder clones whichever
     bus it finds first and then overwrites the client slot alone, which leaves a pair

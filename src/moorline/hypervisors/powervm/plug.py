@@ -1,4 +1,4 @@
-"""One change: a file becomes a disk of an LPAR, if nothing speaks against it."""
+"""One change: makes a file a disk of an LPAR, if that is allowed."""
 
 from __future__ import annotations
 
@@ -46,9 +46,12 @@ class Plug:
     path: str
     shared: bool
     obstacle: str
-    """Why the client cannot be changed now; mostly empty."""
+    """Why the client cannot be changed now; '': it can."""
     recall: Callable[[], Slot]
-    """Reads the place on record. After the mappings, or another's claim would be missed."""
+    """Reads the recorded slot.
+
+    To be called after the mappings are read, so as to see others' claims.
+    """
     claim: Callable[[Slot], None]
     """Records that we ask for the file."""
 

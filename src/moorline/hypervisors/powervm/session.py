@@ -25,20 +25,20 @@ from moorline.hypervisors.powervm.transport import Transport, session_class
 from moorline.ports import Met, Values, welcome
 from moorline.secret import Secret, password_in
 
-# It logs each failure with its traceback, which would reach the user's terminal
-# where no logging is set up. All that matters of it is raised.
+# It logs each failure with its traceback, which would reach the user's terminal if no
+# logging is set up. All that matters of it is raised as an error.
 logging.getLogger("pypowervm").addHandler(logging.NullHandler())
 
 _DENIAL_PAUSE_SECONDS = 300.0
 """Seconds for which a refused password is not tried again: repeated logons lock accounts."""
 
 _LOGOFF_TIMEOUT_SECONDS = 5.0
-"""Seconds that NovaLink has to hear that we log off."""
+"""Seconds for logging off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logon:
-    """Where NovaLink is and who we are there."""
+    """How to log on to NovaLink."""
 
     host: str = "localhost"
     port: int = 0
@@ -234,7 +234,7 @@ def _system(adapter: Any) -> str:
     try:
         systems = System.get(adapter)
     except ERRORS:
-        return ""  # whoever asks next is told what is wrong
+        return ""  # the next call raises what is wrong
     return str(systems[0].uuid).lower() if len(systems) == 1 else ""
 
 

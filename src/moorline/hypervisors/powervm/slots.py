@@ -1,4 +1,4 @@
-"""Where a guest has its disks: the slot of the adapter and the LUN on it, volume by volume.
+"""Records where a guest has its disks: for each volume the adapter's slot and the LUN on it.
 
 PowerVM forgets them with the mapping, but operating systems know their disks by
 them. So they are kept in our store, and used again when the volume comes back

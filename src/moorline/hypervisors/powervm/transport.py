@@ -57,7 +57,7 @@ class _Call:
     def __init__(self, session: requests.Session, verify: str | bool) -> None:
         self._session = session
         self._verify = verify
-        self.verify: object = None  # pypowervm sets it; it has no say
+        self.verify: object = None  # pypowervm sets it; it is ignored
 
     def request(self, method: str, url: str, **given: Any) -> requests.Response:
         # A redirect would take the session token elsewhere.

@@ -1,4 +1,4 @@
-"""How a vCenter is opened. Light: it is imported wherever options are read."""
+"""The driver that opens a vCenter. Light, as it is imported wherever options are read."""
 
 from __future__ import annotations
 

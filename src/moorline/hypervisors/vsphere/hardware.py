@@ -1,4 +1,4 @@
-"""What can be asked of a machine, and of the datastore of its disk. Light: for options."""
+"""The options for a machine and the datastore of its disk. Light, as it is imported with them."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class VSphere:
         try:
             self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
         except (Refused, Failed) as error:
-            # A task can fail after its effect, and somebody else can be faster.
+            # A task can fail after its effect, or another caller can have been faster.
             now = self._look_again(guest, error)
             if _is_there(now, volume, path):
                 return
@@ -150,7 +150,7 @@ class VSphere:
         round_up: bool = False,
         progress: Progress = no_progress,
     ) -> int:
-        """Make an attached volume *size* bytes large, and return what it is then.
+        """Make an attached volume *size* bytes large; return its size then, in bytes.
 
         It must be what the datastore's type allows, or is rounded up to it.
         A volume that is as large already is left alone. Raises NotFound (not
@@ -185,10 +185,10 @@ class VSphere:
     ) -> DatastoreDisk:
         """Move an attached volume to another datastore; return where it is then.
 
-        The target must do as it must for a new disk of that size. A disk that its type does
-        not allow is extended first if it may be rounded up, as VMware advises. One that
-        another machine has, too, is refused: its path there would be wrong. Raises NotFound,
-        Refused, Failed, Uncertain.
+        The target must meet the same rules as for a new disk of that size. If its type does not
+        allow the size and it may be rounded up, the disk is extended first, as VMware advises. A
+        disk that another machine has, too, is refused: its path there would be wrong. Raises
+        NotFound, Refused, Failed, Uncertain.
         """
         machine, device = self._attached(guest, volume)
         _refuse_difference(machine, volume, device)
@@ -245,7 +245,7 @@ class VSphere:
         )
 
     def _look_again(self, guest: GuestId, error: MoorlineError) -> Machine:
-        """Look at a machine after a change, of which *error* is what is known so far."""
+        """Look at a machine after a change that ended in *error*."""
         try:
             return self._inventory.machine(guest)
         except MoorlineError as blind:
@@ -353,7 +353,10 @@ def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
 
 
 def _refuse_others(machine: Machine, path: str, wanted: set[str], all: Sequence[Machine]) -> None:
-    """A machine that holds the disk for others is none; of one that cannot be read, locks tell."""
+    """Refuse a disk that another machine has.
+
+    A machine that only holds a disk does not count. For one that cannot be read, vCenter's
+    locks decide."""
     for other in all:
         if other.ref == machine.ref or other.holds:
             continue

@@ -1,4 +1,4 @@
-"""What there is in a vCenter: guests and datastores, and where they belong."""
+"""Reads a vCenter's guests and datastores, and their datacenters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REMEDY = "in vCenter: make its datastore accessible, or remove it from the inve
 _LOST = ("orphaned", "invalid")
 """Connection states of machines that no host has: they hold nothing."""
 SUMMARY = ("name", "summary", "capability.perFileThinProvisioningSupported")
-"""What :func:`seen` needs of a datastore."""
+"""The properties of a datastore that :func:`seen` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Unreadable:
     """The datastores that it has something on; empty if vCenter does not say."""
 
     def guest(self) -> Guest:
-        """What a survey tells of it."""
+        """The same as a guest of a survey."""
         return Guest(self.id, self.name, self.running, {}, frozenset(), self.why, _REMEDY)
 
 
@@ -61,7 +61,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """All that there is at one moment; of machines, those that can be read."""
+    """Machines that can be read, datacenters and datastores, at one moment."""
 
     machines: Sequence[Machine]
     stores: Sequence[Store]
@@ -116,7 +116,7 @@ class Inventory:
         return _told_apart(self._all(READS, "the guests cannot be surveyed"))
 
     def among_all(self, guest: GuestId) -> tuple[Machine, Whole]:
-        """Look at one machine among all that there is. Raises as :meth:`machine` does."""
+        """Look at everything; return it with one machine. Raises as :meth:`machine` does."""
         whole = self.whole()
         found = next((each for each in whole.machines if _same(each.id, guest)), None)
         return found or self.machine(guest), whole
@@ -257,7 +257,7 @@ def _unreadable(values: Values) -> str:
 
 
 def seen(ref: Any, values: Values) -> Datastore:
-    """What was read of a datastore, as facts to choose by."""
+    """A datastore as a value, from what was read of it."""
     summary = values["summary"]
     return Datastore(
         id=ref._moId,

@@ -1,4 +1,4 @@
-"""vSphere's machines themselves: made on a chosen datastore, started, removed."""
+"""Makes vSphere's machines on a chosen datastore, starts and removes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moorline.model import GuestId, GuestName
 from moorline.ports.guests import GuestState, Launching
 
 _FIELDS = {"for": "empty", "datastore_regex": "datastores", "storage_policy": "policy"}
-"""Options, and the fields of a request that they become, where those are called otherwise."""
+"""Options whose field in a request has another name."""
 
 
 class VSphereLifecycle:
@@ -58,7 +58,7 @@ class VSphereLifecycle:
         self._provisioner.start(self._inventory.machine(guest).name)
 
     def stop(self, guest: GuestId, *, force: bool) -> None:
-        """Cut its power, however: what would hear that it is asked need not run in it."""
+        """Power it off, forced or not: nothing need run in it that hears a shutdown request."""
         if name := self._name(guest):
             self._provisioner.stop(name)
 
@@ -78,7 +78,7 @@ class VSphereLifecycle:
 
 
 def machine_request(name: str, asked: Mapping[str, Any]) -> MachineRequest:
-    """Make a request of what was asked, looking at the image first. Raises Refused, Failed."""
+    """The request for the options *asked*; looks at the image. Raises Refused, Failed."""
     fields = {_FIELDS.get(key, key): value for key, value in asked.items()}
     if fields.pop("eager", False):
         fields["thin"] = False

@@ -19,7 +19,7 @@ The key is written in the call that adds the disk, and cleared in the call that
 removes it. vCenter drops a key whose value becomes empty.
 """
 NOBODY = "-"
-"""Stands for the UUID of a disk that has none."""
+"""In place of the UUID of a disk that has none."""
 READS = (
     "name",
     "runtime.powerState",
@@ -34,7 +34,7 @@ READS = (
 """The properties that make a :class:`Machine`, or tell of one whose ``config`` cannot be read."""
 CONTROLLERS = 4
 UNITS = tuple(unit for unit in range(16) if unit != 7)
-"""Places on a SCSI controller; 7 is the controller's own. Some have more, none has fewer."""
+"""Units of a SCSI controller but 7, which is its own. Some have more, none has fewer."""
 
 _device = vim.vm.device
 
@@ -67,7 +67,7 @@ class Controller:
     free: tuple[int, ...]
     """Units for our disks."""
     shared: bool = False
-    """Other machines are on its bus: the nodes of a cluster. Our disks are not for them."""
+    """Other machines share its bus (the nodes of a cluster); our disks do not go there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Machine:
     marks: Mapping[VolumeId, tuple[str, str]]
     """UUID and path of each volume's disk, as they were when it was attached."""
     holds: bool = False
-    """It is off and has this one disk: as such machines hold a volume for others."""
+    """It is off and has one disk, as machines that only hold a volume."""
     other_paths: tuple[str, ...] = ()
     """Files of other devices, such as CD images."""
 
@@ -134,13 +134,13 @@ class Machine:
                 f" {len(UNITS)} devices on each"
                 + (f", and none goes onto those whose bus machines share ({shared})" * bool(shared))
             )
-        # The guest has the driver of what it has already.
+        # The guest has a driver for a type of controller that it has already.
         kind = self.controllers[0].kind if self.controllers else _device.ParaVirtualSCSIController
         return Controller(-101, spare[0], kind, UNITS), UNITS[0]
 
 
 def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
-    """Make a machine of what was read of it (:data:`READS`)."""
+    """A machine from its properties (:data:`READS`)."""
     devices: Sequence[Any] = values.get("config.hardware.device", ())
     return Machine(
         ref=ref,
@@ -164,7 +164,7 @@ def mark(uuid: str, path: str) -> str:
 def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]:
     for option in options:
         if option.key.startswith(MARK) and option.value:
-            # The path begins at its bracket: marks of old have blanks in the UUID.
+            # The path begins at its bracket: older marks have blanks in the UUID.
             uuid, _, path = str(option.value).partition(" [")
             yield VolumeId(option.key.removeprefix(MARK)), (plain(uuid), f"[{path}")
 
@@ -197,11 +197,11 @@ def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
 
 
 def names(path: str = "", store: str = "", *, uuid: str = "", object: str | None = "") -> set[str]:
-    """What a disk goes by: two that share one of these are one disk.
+    """All names of a disk: two disks that share one of them are the same.
 
-    A path is its own in a datastore only, and not even there the only one: on VVOL
-    and vSAN an object's folder has a friendly name too. So the UUID in the disk, and
-    the id of the object where the datastore keeps such, count as well.
+    A path is unique in one datastore only, and a disk can have two: on VVOL and vSAN an
+    object's folder has a friendly name, too. So the UUID in the disk, and the id of the
+    object on datastores that keep objects, count as names.
     """
     told = (("path", path and f"{store} {path}"), ("uuid", plain(uuid)), ("object", object))
     return {f"{kind} {name}" for kind, name in told if name}
@@ -233,7 +233,7 @@ def _store(backing: Any) -> str:
 
 
 def _origin(device: Device, path: str) -> str:
-    """The path to compare with what was wanted: a snapshot's file is the same volume."""
+    """The path to compare with the wanted one: for a snapshot, that of its base."""
     return path if path in device.chain else device.path
 
 

@@ -1,4 +1,4 @@
-"""The one name of a disk: its datacenter, and its folder where that has two names."""
+"""Gives each disk one name: with its datacenter, and the id of a folder that has two names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Naming:
         return store
 
     def _check_folder(self, source: DatastoreDisk, store: Store) -> None:
-        # Without a query or the details, vCenter tells the names alone.
+        # Without a query and details, vCenter returns only the names.
         wanted = _browser.SearchSpec(matchPattern=["*"])
         found = tasks.run(
             self._session,

@@ -1,4 +1,4 @@
-"""What is asked of vCenter, as its data objects."""
+"""Makes the data objects that vCenter's calls take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pyVmomi raises, in Moorline's terms: told by class, never by text."""
+"""Translates pyVmomi's errors into Moorline's, by class, never by text."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from moorline.errors import (
 )
 
 FAULTS = (vmodl.MethodFault,)
-"""What vCenter answers."""
+"""Faults that vCenter answers."""
 BREAKS = (OSError, HTTPException, ExpatError)
-"""What becomes of an answer that never came."""
+"""Errors of a connection on which no answer came."""
 ERRORS = FAULTS + BREAKS
 
 _FAMILIES: Sequence[tuple[type[MoorlineError], tuple[type[Exception], ...]]] = (
     (Denied, (vim.fault.InvalidLogin, vim.fault.NotAuthenticated, vim.fault.NoPermission)),
-    # The task or the call was turned away at the door.
+    # The task or the call was rejected before it began.
     (Busy, (vim.fault.TaskInProgress, vim.fault.ResourceInUse, vim.fault.FileLocked)),
     (Conflict, (vim.fault.ConcurrentAccess,)),
     (NotFound, (vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound)),
@@ -69,11 +69,11 @@ _FAMILIES: Sequence[tuple[type[MoorlineError], tuple[type[Exception], ...]]] = (
         ),
     ),
 )
-"""By the first that fits: a file that is missing is refused, one that is locked is busy."""
+"""The first that fits counts: a missing file is Refused, a locked one Busy."""
 
 
 def failure(what: str, error: BaseException, *, sent: bool) -> MoorlineError:
-    """Say whether it may have happened. *sent*: a change was on its way.
+    """Our error for *error*, by whether it may have happened. *sent*: a change was sent.
 
     A fault of a class that is not known counts as Failed if nothing was asked
     to change, and as Uncertain otherwise.

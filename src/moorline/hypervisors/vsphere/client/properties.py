@@ -47,7 +47,7 @@ def fetch(
         found = session.ask(what, lambda: _all_pages(session, wanted))
     except (NotFound, Denied):
         raise
-    except Refused as error:  # a question cannot be wrong at one time and right at another
+    except Refused as error:  # the same request is right at other times
         raise Unavailable(error.message, hint=error.hint) from error
     return [_values(what, each) for each in found]
 
@@ -91,7 +91,7 @@ def _in_view(session: Session, what: str, kinds: Mapping[Any, Sequence[str]]) ->
 
 
 def _all_pages(session: Session, wanted: Any) -> list[Any]:
-    """From the first page, in one session: a page's token is worth nothing in another."""
+    """Read all pages in one session: a page's token is not valid in another."""
     reader = session.content.propertyCollector
     page = reader.RetrievePropertiesEx([wanted], collector.RetrieveOptions(maxObjects=_PAGE))
     found: list[Any] = []

@@ -33,7 +33,7 @@ _DENIAL_PAUSE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Logon:
-    """Where vCenter is and who we are there."""
+    """How to log in to vCenter."""
 
     host: str
     user: str
@@ -42,7 +42,7 @@ class Logon:
     ca: Path | None = None
     """The authorities that may vouch for the server; None: those of the system."""
     thumbprint: str = ""
-    """The SHA-256 of the server's certificate, believed whoever signed it; '' for none."""
+    """The SHA-256 of the server's certificate, which is then trusted whoever signed it; ''."""
 
     def __post_init__(self) -> None:
         if self.thumbprint and not re.fullmatch(r"([0-9A-Fa-f]{2}:?){32}", self.thumbprint):
@@ -147,7 +147,7 @@ class Session:
         alive = vim.ServiceInstance("ServiceInstance", self._stub)
 
         def look() -> Any:
-            alive.CurrentTime()  # the policies' own service would not say that we are logged out
+            alive.CurrentTime()  # the policy service itself does not report that we are logged out
             self._pbm.requestContext = {"vcSessionCookie": _session_id(self._stub)}
             return pbm.ServiceInstance("ServiceInstance", self._pbm).RetrieveContent()
 
@@ -161,7 +161,7 @@ class Session:
         """Log out. May block for a call's deadline."""
         self._closed.set()
         if self._pulse is not None:
-            self._pulse.join()  # it would log in again
+            self._pulse.join()  # or it would log in again
         with self._lock:
             if self._content is not None:
                 with suppress(*ERRORS):  # it ends by itself, too
@@ -200,7 +200,7 @@ class Session:
     def _beat(self) -> None:
         alive = vim.ServiceInstance("ServiceInstance", self._stub)
         while not self._closed.wait(self._keep_alive):
-            with suppress(MoorlineError):  # whoever asks next is told
+            with suppress(MoorlineError):  # the next call raises it
                 self.ask("vCenter gives no sign of life", alive.CurrentTime)
 
     def _new_stub(self, path: str, version: str) -> Stub:

@@ -1,4 +1,4 @@
-"""Tasks, followed by the updates that vCenter pushes."""
+"""Runs tasks, and follows them by the updates that vCenter pushes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATES = vim.TaskInfo.State
 
 
 def no_progress(percent: int) -> None:
-    """Tell nobody."""
+    """A :data:`Progress` that does nothing."""
 
 
 def run(
@@ -42,9 +42,9 @@ def run(
 ) -> Any:
     """Start a task, follow it to its end, return its result.
 
-    An error of the task is told by its fault's family; it may all the same have
-    done something: look. Raises as :meth:`Session.change` does, and Uncertain if the
-    task did not end within *deadline* seconds: it goes on without us.
+    A failed task raises the family of its fault; it may have done something all the same,
+    so look. Raises as :meth:`Session.change` does, and Uncertain if the task did not end
+    within *deadline* seconds: it goes on without us.
     """
     task = session.change(what, start)
     end = Deadline(deadline)
@@ -56,7 +56,7 @@ def run(
                 raise Uncertain(f"{what}: its task has not ended after {deadline:.0f} s")
             _follow(session, what, task, known, end, progress)
     except (Refused, Failed) as error:
-        # The task was made: that we cannot ask about it does not undo it.
+        # The task was started, and an error in asking about it does not undo it.
         raise Uncertain(error.message, hint=error.hint) from error
     if known["info.state"] == _STATES.error:
         fault = known["info.error"]
@@ -95,7 +95,7 @@ def _follow(
         # The collector went with its session. What it missed is read anew.
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
     except BREAKS:
-        # Nor does a cut connection end the task. It is asked about anew, in peace.
+        # Nor does a cut connection end the task: it is asked about again, after a pause.
         time.sleep(_RECONNECT_SECONDS)
         known.update(read(session, what, [task], vim.Task, _LEAVES)[0][1])
     except vmodl.MethodFault as error:

@@ -14,7 +14,7 @@ from moorline.hypervisors.vsphere.provision import ova, vmdk
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that was looked at. Its grains are checked only as they pass by."""
+    """An image whose headers were checked. Its grains are checked while they are uploaded."""
 
     path: Path
     offset: int
@@ -26,9 +26,9 @@ class Image:
     """The algorithm and the hexadecimal digest of the stream, if it came with one."""
 
     def pieces(self, capacity: int = 0) -> Iterator[bytes]:
-        """The stream, each piece as it is found good. Raises Refused, Failed.
+        """The stream, each piece once it was found good. Raises Refused, Failed.
 
-        The last piece comes only if the whole was right. *capacity*: see
+        The last piece comes only if all was good. *capacity*: see
         :func:`moorline.hypervisors.vsphere.vmdk.checked`.
         """
         algorithm, expected = self.digest or ("sha256", "")

@@ -1,4 +1,4 @@
-"""Bringing an image in: the import lease, and the upload that it allows."""
+"""Imports an image: the import lease, and the upload that it allows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from moorline.hypervisors.vsphere.client.transport import Connection, Trust
 _State = vim.HttpNfcLease.State
 _POLL_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
-"""Seconds between two words to vCenter that the lease is still used."""
+"""Seconds between two messages to vCenter that the lease is still in use."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ class Lease:
         """When the next one is due."""
 
     def wait(self, deadline: float) -> None:
-        """Wait until it may be used. Raises what vCenter has against it."""
+        """Wait until it is ready. Raises vCenter's error if it is not granted."""
         end = Deadline(deadline)
         while (state := self._read("state")) != _State.ready:
             if state == _State.error:
@@ -99,7 +99,7 @@ class Lease:
             connection.close()
 
     def _connection(self, disk: Any) -> Connection:
-        """To where the *disk* (DeviceUrl) is uploaded, whose certificate somebody vouches for."""
+        """A verified connection to the server to which the *disk* (DeviceUrl) is uploaded."""
         session, url = self._session, urlsplit(disk.url)
         host, port, trust = url.hostname or "", url.port or 443, session.trust
         if host in ("", "*", session.host):
@@ -129,7 +129,7 @@ class Lease:
             progress(percent)
         if self._sign_of_life.over():
             self._sign_of_life = Deadline(_PROGRESS_SECONDS)
-            # A sign of life may be given twice, which spares an upload a cut connection.
+            # It changes nothing, so it is repeated after a cut connection: the upload goes on.
             self._session.ask(self._what, lambda: self.ref.HttpNfcLeaseProgress(percent))
 
     def _read(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A machine that is asked for, and how its making shows on it."""
+"""A request for a machine, and the mark on the machine that tells how far it came."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ADAPTERS = {
 
 @dataclass(frozen=True, slots=True)
 class MachineRequest:
-    """What is asked for. Either *image*, or *empty*: the bytes of an empty disk."""
+    """A requested machine. Its disk is either *image*, or *empty*: the bytes of an empty disk."""
 
     name: str
     image: Image | None = None
@@ -80,7 +80,7 @@ class MachineRequest:
         return DiskKind.STREAM if self.image else DiskKind.EMPTY
 
     def digest(self) -> str:
-        """Equal for requests that come to the same machine."""
+        """A digest that is equal for requests of the same machine."""
         image = self.image and (self.image.length, self.image.capacity, self.image.digest)
         told = (image, self.empty, self.cpus, self.memory, self.adapter, self.guest_os)
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

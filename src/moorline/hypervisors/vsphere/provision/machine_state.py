@@ -45,7 +45,7 @@ class MachineState:
         return [path for device in self.devices for path in (device.path, *device.chain)]
 
     attached: tuple[str, ...] = ()
-    """What is not its own: it would be destroyed with it."""
+    """Volumes and files that are not its own: removing the machine would destroy them."""
 
 
 def machine_state(ref: Any, values: Any) -> MachineState:

@@ -1,4 +1,4 @@
-"""Where machines are made: a cluster, a folder for machines in its datacenter, one of its pools."""
+"""Finds where a machine is made: a cluster, a folder in its datacenter, a resource pool."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Places:
         return dict(everywhere(self._session, f"the {word}s cannot be listed", kind, paths))
 
     def _one(self, word: str, name: str, paths: Mapping[Any, str]) -> Any:
-        """The one that is called so. A whole path is meant before the end of a longer one."""
+        """The one whose path *name* is, else the one whose path ends with it."""
         exact = [ref for ref, path in paths.items() if name in ("", path, ref._moId)]
         some = exact or [ref for ref, path in paths.items() if path.rpartition("/")[2] == name]
         if not some:

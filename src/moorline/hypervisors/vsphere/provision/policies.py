@@ -1,4 +1,4 @@
-"""Storage policies: which datastores meet one."""
+"""Finds the datastores that meet a storage policy."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Provisioner:
             self.choose(request).best()
 
     def make(self, request: MachineRequest, progress: Progress = no_progress) -> MachineState:
-        """Have the machine made, whole and off, from however far it came; one that runs stays so.
+        """Make the machine whole and off, from whatever state it is in; one that runs stays so.
 
         An import may take as long as its bytes need. Raises Refused (nothing of
         it is left), Failed, Uncertain, NotOurs; making it again goes on.
@@ -168,7 +168,7 @@ class Provisioner:
     # --- steps -----------------------------------------------------------------
 
     def _look_again(self, name: str) -> MachineState:
-        """Look after a change, which has happened even if nothing can be seen."""
+        """Look after a change; an error of the look is Uncertain, as the change was made."""
         try:
             return self.look(name)
         except (Refused, Failed) as blind:
@@ -187,19 +187,20 @@ class Provisioner:
             self._finish(request)
         except MoorlineError as error:
             if self._is_taken(request.name, error):
-                return  # a call of a command that was killed was carried out after we looked
+                return  # a call of a killed command was carried out after we looked
             if request.image is not None:
                 self._clear(request.name, error)
             told = isinstance(error.__cause__, vmodl.MethodFault) and not isinstance(error, Failed)
             if request.thin is None or error.hint or not told:
                 raise
-            # Not all that make one kind of disks say so before, and none has a fault for it.
+            # Not all datastores that make only one kind of disk say so, and there is no fault for
+            # it.
             other = "--thin" if request.thin is False else "--eager"
             hint = f"{place.datastore} may make no such disk: leave the option out, or say {other}"
             raise type(error)(error.message, hint=hint) from error
 
     def _is_taken(self, name: str, error: MoorlineError) -> bool:
-        """Whether *error* says that there is a machine of that name, and one is seen by now."""
+        """Whether *error* says that there is a machine of that name already, and there is one."""
         taken = isinstance(error.__cause__, vim.fault.DuplicateName)
         return taken and self.look(name).stage is not Stage.ABSENT
 
@@ -252,7 +253,7 @@ class Provisioner:
         self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
 
     def _refuse_loss(self, name: str, seen: MachineState) -> None:
-        """What else would be lost with the machine."""
+        """Refuse to destroy the machine if anything else would be lost with it."""
         if seen.attached:
             raise Refused(
                 f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
@@ -270,7 +271,7 @@ class Provisioner:
             )
 
     def _refuse_strays(self, name: str, seen: MachineState) -> None:
-        """A machine's folder goes with it, on VVOL at least, whatever else lies in it."""
+        """Refuse if other disks lie in its folder, which (on VVOL at least) goes with it."""
         what = f"the folder of machine {name} cannot be looked at"
         within = self._inventory.datacenter(seen.ref)
         store, _ = self._inventory.datastore(seen.home[1:].partition("] ")[0], within)
@@ -325,7 +326,7 @@ class Provisioner:
     def _bring(
         self, name: str, stage: Stage, what: str, start: Any, progress: Progress = no_progress
     ) -> None:
-        """Run a task that brings the machine to *stage*; what it came to is seen, not believed."""
+        """Run a task that brings the machine to *stage*; a look decides whether it did."""
         try:
             tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
         except MoorlineError as error:

@@ -1,4 +1,4 @@
-"""The size of a virtual disk, and what each type of datastore asks of it."""
+"""The sizes of virtual disks that each type of datastore allows."""
 
 from __future__ import annotations
 

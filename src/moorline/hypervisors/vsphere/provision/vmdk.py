@@ -1,4 +1,4 @@
-"""VMDK streams: their header, and a look at every byte that passes by.
+"""VMDK streams: reads their header, and checks every byte that passes.
 
 The layout is that of VMware's "Virtual Disk Format 5.0". An image is untrusted:
 what it claims is compared with what it has, nothing it names is opened, and no
@@ -110,7 +110,7 @@ def parse(sector: bytes) -> Header:
 
 
 def _check_places(header: Header) -> None:
-    """See that description, tables and grains follow each other."""
+    """Raise Refused unless description, tables and grains follow each other."""
     end = sum(header.descriptor)
     first = end if header.directory is None else header.directory
     # Two sets of tables, an entry of 4 bytes for each grain, and what rounds them up.
@@ -120,7 +120,7 @@ def _check_places(header: Header) -> None:
 
 
 def check_descriptor(text: bytes, header: Header) -> None:
-    """See that the description names nothing but the disk itself. Raises Refused.
+    """Raise Refused if the description names anything but the disk itself.
 
     A description can name any file of the host as an extent or as the parent
     (CVE-2022-47951).
@@ -155,10 +155,10 @@ def check_descriptor(text: bytes, header: Header) -> None:
 
 
 def checked(read: Read, length: int, *, capacity: int = 0) -> Iterator[bytes]:
-    """Pass on a stream-optimised VMDK of *length* bytes, piece by piece as each is found good.
+    """Yield a stream-optimised VMDK of *length* bytes in pieces, each once it was found good.
 
-    Every grain is inflated, into no more than a grain. Raises Refused at the
-    first thing that is wrong; the last piece is passed on only if all was right.
+    Every grain is inflated, into at most a grain's size. Raises Refused at the
+    first error; the last piece is yielded only if all was good.
 
     *capacity*: what the disk shall have instead, in bytes: its own, rounded up
     to a whole MiB. The header, its copy at the end and the description are
@@ -285,7 +285,7 @@ def _padded(size: int, header: Header) -> int:
 
 
 def _check_grain(data: bytes, place: int, header: Header) -> int:
-    """See that *data* is a grain of the disk; return how many bytes it holds."""
+    """Check that *data* is a grain of the disk; return how many bytes it holds."""
     start = place * SECTOR
     if start % header.grain or start >= header.capacity:
         raise Refused(f"a grain of this VMDK lies at sector {place}, where none can be")
