@@ -86,7 +86,9 @@ def state_of(seen: Seen) -> str:
 
 def _whole(seen: Seen) -> str:
     """The word for a disk that the guest has, live and in its definition.
-    / Without its link it cannot be opened again."""
+
+    Without its link it cannot be opened again.
+    """
     match seen.link:
         case Unlinked():
             return "broken"

@@ -125,7 +125,9 @@ class DriftDetector:
 
     def _is_due(self, row: Attachment, disks: _Disks | None, links: Links) -> bool:
         """Whether *row* needs a pass; *disks* None: the guests cannot be looked at.
-        / Notes the state of the link in either case."""
+
+        Notes the state of the link in either case.
+        """
         try:
             link = links.inspect(row)
         except MoorlineError:
