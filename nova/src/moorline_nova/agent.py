@@ -1,4 +1,4 @@
-"""The agent as Nova needs it: asked with patience, and never longer than there is time."""
+"""Calls the agent for Nova: retries while it restarts, and never beyond the caller's timeout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAUSE_SECONDS = 0.5
 _RESTART_SECONDS = 5.0
 """Seconds that an agent takes to be restarted."""
 _STALE_SECONDS = 60.0
-"""Seconds after which a missing agent may be missing for another reason."""
+"""Seconds after which an agent that is missing again counts as missing anew."""
 _MOST_LOSSES = 3
 _ONE_TRY_SECONDS = 10.0
 """Seconds for telling the agent something that can be told later."""
@@ -29,7 +29,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Asked(Protocol[T_co]):
-    """A question that may take *left* seconds."""
+    """A call that may take *left* seconds."""
 
     def __call__(self, client: Client, left: float) -> T_co: ...
 
@@ -37,8 +37,8 @@ class Asked(Protocol[T_co]):
 class Agent:
     """Asks the agent. Safe to use from several threads, and after a fork.
 
-    That it is missing is known to all who ask: a restart's time is waited once, not
-    for each volume.
+    All callers share the knowledge that the agent is missing: the time of a restart is waited
+    once, not for each volume.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Agent:
         self._client = client
         self._clock = clock
         self._missing = _NEVER
-        """When it was first seen to be missing, and when last."""
+        """When the agent was first seen missing, and when last."""
 
     def attach(
         self, use: Use, connection: Mapping[str, Any], timeout: float, *, shared: bool
@@ -76,23 +76,23 @@ class Agent:
         return outcome.view.source
 
     def detach(self, use: Use, timeout: float) -> None:
-        """Say that the instance needs the volume no more. Blocks up to *timeout* seconds."""
+        """Release the volume for the instance. Blocks up to *timeout* seconds."""
         self._persist(lambda client, left: _detach(client, use), timeout)
 
     def tell(self, use: Use) -> bool:
-        """Say the same, once, without patience; return whether there was anything to let go."""
+        """As :meth:`detach`, tried once; return whether there was anything to release."""
         return self._ask(lambda client: _detach(client, use), _ONE_TRY_SECONDS)
 
     def uses(self) -> list[Use]:
-        """What the agent keeps for whomever. Raises MoorlineError."""
+        """All uses that the agent keeps, whoever asked for them. Raises MoorlineError."""
         views = self._ask(lambda client: client.attachments.list(), 2 * _STALE_SECONDS)
         return [Use(view.guest_id, view.volume) for view in views]
 
     def _persist(self, ask: Asked[T], timeout: float) -> T:
-        """Ask; if the agent is lost in the midst of that, wait for it and ask again.
+        """Call the agent; if it is lost during the call, wait for it and call again.
 
-        What was asked may be recorded by then, and Nova would not know. *ask* is told the
-        seconds that are left. For an agent that is not there at all, a restart's time is waited.
+        The request may have been recorded by then, and Nova would not know. *ask* gets the
+        seconds that are left. An agent that is not there at all is waited for while it may restart.
         """
         deadline = Deadline(timeout, self._clock)
         losses = 0

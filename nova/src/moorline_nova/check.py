@@ -1,4 +1,4 @@
-"""``moorline-nova check``: does it all fit on this host, and which way works here."""
+"""``moorline-nova check``: checks that Nova, plug-in and agent fit together on this host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VMWARE = "moorline.VMwareVCDriver"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. *topic* is stable; *advice*: what to do if it is not well."""
+    """The result of one check. *topic* is stable; *advice*: what to do if it failed."""
 
     topic: str
     well: bool
@@ -80,7 +80,7 @@ def check(files: tuple[Path, ...], directories: tuple[Path, ...], output: str) -
 
 
 def look(files: Sequence[Path], directories: Sequence[Path] = ()) -> Iterator[Finding]:
-    """Look at one thing after the other, as far as that makes sense. Nothing is changed."""
+    """Run the checks, as far as earlier ones allow. Nothing is changed."""
     if importlib.util.find_spec("nova.conf") is None:
         yield Finding(
             "nova",
@@ -184,7 +184,7 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     client = Client(socket, timeout=5.0)
     try:
         about = client.about()
-        # Only who may change may ask this; there is no such volume.
+        # It needs the right to change something; there is no such volume.
         client.attachments.detach("moorline-nova", "check", hands_off=True, dry_run=True)
     except Denied as e:
         advice = "add nova-compute's user to the agent's group (moorline) and restart nova-compute"
@@ -198,7 +198,7 @@ def _agent(socket: str, files: Sequence[Path]) -> Iterator[Finding]:
     ours, its = importlib.metadata.version("moorline"), about["version"]
     what = f"moorline {its} is the agent, {ours} is beside Nova"
     yield Finding("version", ours == its, what, "install the same version in both places")
-    if ours == its:  # else what they know of options differs anyway
+    if ours == its:  # other versions have other options anyway
         yield _options(about, files)
 
 
@@ -216,7 +216,7 @@ def _where_it_may_be(socket: str, files: Sequence[Path]) -> str:
 
 
 def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
-    """Whether the agent heeds what nova.conf says of the storage."""
+    """Whether the agent has the storage options of nova.conf."""
     from moorline import config, registry, wiring
 
     at = Path(about["state_dir"])

@@ -1,4 +1,4 @@
-"""``moorline-nova-compute``: nova-compute, where no file can land beside Nova's own drivers.
+"""``moorline-nova-compute``: starts nova-compute if no file can be put beside Nova's drivers.
 
 For a distribution's Nova, or an editable one: with the same ``compute_driver =
 moorline.LibvirtDriver``, this command is started in nova-compute's place, with

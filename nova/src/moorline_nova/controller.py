@@ -1,7 +1,7 @@
-"""What Nova needs no more is let go, though the agent was away when Nova said so.
+"""Releases volumes that Nova needs no more, even if the agent was away when Nova said so.
 
-Two ways lead to that. What the agent could not be told is remembered and told later; and what the
-agent keeps is compared with what Nova knows, for all of which nothing is remembered.
+There are two ways. What the agent could not be told is remembered and told later. And what the
+agent keeps is compared with what Nova knows, which needs no memory.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ COMPARE_INTERVAL_SECONDS = 600.0
 _SOONEST, _LATEST = 1.0, 60.0
 """Seconds to the next try, after the first that failed and after many."""
 Knows = Callable[[Use], bool]
-"""Whether Nova has the use on this host, or is about to. May raise anything, and block."""
+"""Tells whether Nova has a use on this host, or is about to. May raise anything, and block."""
 
 
 class Controller:
     """Knows which uses are needed, and tells the agent of those that are not.
 
-    The thread is plain, and nothing else is needed of Nova's concurrency. Whoever changes a
-    use takes its *turn*, so that what is told late never undoes what was asked since.
+    It runs a plain thread, and needs nothing of Nova's concurrency. Code that changes a
+    use takes its *turn*, so that a late release never undoes a newer request.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Controller:
         self._pending = pending
         self._knows = knows
         self._remembered: set[Use] = set()
-        """All that is pending, also what could not be written."""
+        """All pending releases, including those that could not be written."""
         self._connected: set[Use] = set()
-        """By this process, which will say itself when they are needed no more: until then Nova
-        may be in the midst of something, and know of the volume later (as when it swaps one)."""
+        """Uses that this process connected. It says itself when they are needed no more; until then
+        Nova may not know of the volume yet (as when it swaps one)."""
         self._guard = threading.Lock()
         self._turns: WeakValueDictionary[Use, threading.Lock] = WeakValueDictionary()
         self._wake = threading.Event()
@@ -58,7 +58,7 @@ class Controller:
         self._compare_again = Deadline(0.0, clock)
 
     def start(self) -> None:
-        """Go on with what an earlier process remembered, and compare with Nova."""
+        """Begin with what an earlier process remembered, and compare with Nova."""
         try:
             with self._guard:
                 self._remembered |= self._pending.all()
@@ -68,25 +68,25 @@ class Controller:
         threading.Thread(target=self._run, name="moorline-controller", daemon=True).start()
 
     def stop(self) -> None:
-        """Begin nothing more. What is pending stays, for the next process."""
+        """Begin nothing more. Pending releases stay, for the next process."""
         self._stopped = True
         self._wake.set()
 
     @contextmanager
     def turn(self, use: Use) -> Iterator[None]:
-        """Nobody else changes *use* meanwhile. Blocks for as long as the agent is told of it."""
+        """Be the only one that changes *use*. Blocks while another releases it."""
         with self._turn(use):
             yield
 
     def needed(self, use: Use) -> None:
-        """Nova is about to use it: what is told later must not undo that. Raises OSError."""
+        """Nova is about to use it: no pending release may undo that. Raises OSError."""
         self._pending.discard(use)
         with self._guard:
             self._remembered.discard(use)
             self._connected.add(use)
 
     def not_needed(self, use: Use) -> None:
-        """The agent could not be told: tell it later. It is on the disk when this returns."""
+        """The agent could not be told: tell it later. The release is on disk when this returns."""
         with self._guard:
             self._connected.discard(use)
             self._remembered.add(use)
@@ -109,26 +109,26 @@ class Controller:
             self._remembered.discard(use)
         try:
             self._pending.discard(use)
-        except OSError as e:  # it is told once more then, before anything else is asked
+        except OSError as e:  # then it is told once more, before anything else
             LOG.warning("What the agent was told cannot be forgotten: %s", e)
 
     def make_room(self, use: Use) -> None:
-        """Tell first who needs the volume of *use* no more: the agent gives it to one instance."""
+        """Release the volume of *use* for other instances first: the agent gives it to only one."""
         for other in self._waiting():
             if other.volume == use.volume and other != use:
                 self._deliver(other)
 
     def look(self) -> bool:
-        """Tell what is pending and, if it is time, compare; return whether all of it was done."""
+        """Tell pending releases and, if it is time, compare; return whether all was done."""
         told = [self._deliver(use) for use in self._waiting() if not self._stopped]
         if not self._compare_again.over() or self._stopped:
             return all(told)
         return self.compare() and all(told)
 
     def compare(self) -> bool:
-        """Let go of what Nova does not know; return whether that could be found out.
+        """Release uses that Nova does not know; return whether that could be found out.
 
-        What was attached by hand is none of Nova's, and the agent keeps it.
+        Volumes that were attached by hand are not Nova's, and the agent keeps them.
         """
         try:
             for use in self._agent.uses():
@@ -200,5 +200,5 @@ class Controller:
 
 
 def is_told(error: MoorlineError) -> bool:
-    """Whether the agent knows what is wanted, and goes on by itself."""
+    """Whether the agent has recorded what is wanted, and goes on by itself."""
     return isinstance(error, Failed | NotOurs) and not isinstance(error, Unavailable | Conflict)

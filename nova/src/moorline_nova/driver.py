@@ -19,7 +19,7 @@ from moorline_nova.volume import MoorlineVolumeDriver
 
 CONF = nova.conf.CONF
 NOVAS = dict(driver.VOLUME_DRIVERS)
-"""What Nova itself has for each kind."""
+"""Nova's own driver for each kind."""
 _OURS = f"{MoorlineVolumeDriver.__module__}.{MoorlineVolumeDriver.__qualname__}"
 
 _OVER = frozenset({"cancelled", "completed", "confirmed", "done", "error", "failed", "reverted"})
@@ -27,13 +27,13 @@ _OVER = frozenset({"cancelled", "completed", "confirmed", "done", "error", "fail
 
 
 class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
-    """Nova's own in all but the volumes."""
+    """Nova's own driver, but for the volumes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         options.register(CONF)
         ours = MoorlineVolumeDriver(self._host, NOVAS, partial(knows, CONF.host))
-        # Nova asks the table whether a kind is known, and then finds it made already.
+        # Nova looks a kind up in the table, where our driver is made already.
         driver.VOLUME_DRIVERS.update(dict.fromkeys(CONF.moorline.volume_types, _OURS))
         self.volume_drivers.update(dict.fromkeys(CONF.moorline.volume_types, ours))
         self._moorline = ours
@@ -49,7 +49,7 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
     def _should_disconnect_target(
         self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str
     ) -> bool:
-        """Tell of every disconnect.
+        """Pass every disconnect on to the agent.
 
         Nova keeps back all but the last of a multi-attached volume on this host,
         counted by an unlocked read of Cinder; the agent knows each instance's attachment.

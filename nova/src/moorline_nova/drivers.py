@@ -1,4 +1,4 @@
-"""What Nova finds beneath ``nova.virt.moorline``, wherever that lies."""
+"""The drivers that Nova finds beneath ``nova.virt.moorline``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["LibvirtDriver"]
 
 
 def __getattr__(name: str) -> Any:
-    """The VMware driver, when it is asked for: it needs oslo.vmware, which not all have."""
+    """The VMware driver, loaded on demand: it needs oslo.vmware, which not all hosts have."""
     if name != "VMwareVCDriver":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         from moorline_nova.vmware import VMwareVCDriver
-    except ImportError as e:  # Nova takes that as a driver that is not there
+    except ImportError as e:  # which Nova would take for a driver that is not there
         raise RuntimeError(
             "compute_driver = moorline.VMwareVCDriver: Nova's VMware driver cannot be loaded"
             f" ({e}); it needs the package oslo.vmware, and a Nova that still has it (32 to 34)"

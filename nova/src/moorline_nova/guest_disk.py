@@ -1,4 +1,4 @@
-"""The agent's disk source as Nova's configuration of a guest's disk."""
+"""Writes the agent's disk source into Nova's configuration of a guest's disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CACHE = {"direct": ("none", "native"), "writeback": ("writeback", None)}
 
 
 class GuestDisk(config.LibvirtConfigGuestDisk):  # type: ignore[misc]
-    """Nova's, and one thing more: libvirt can be told to leave the file's owner alone.
+    """Nova's class, which can also tell libvirt to leave the file's owner alone.
 
     Where libvirt does not know that a file system is shared (``fuse.quobyte``,
     ``fuse.vstorage``), it would give the image back to root at the end of a
@@ -40,6 +40,6 @@ def describe(disk: GuestDisk, source: Mapping[str, Any]) -> None:
     if source.get("discard"):
         disk.driver_discard = "unmap"
     cache, io = _CACHE.get(source.get("caching", ""), (disk.driver_cache, None))
-    # Several guests write to a shared disk: no page cache may stand between them.
+    # Several guests write to a shared disk, so no page cache may be in between.
     disk.driver_cache = "none" if disk.shareable else cache
     disk.driver_io = io if disk.driver_cache == "none" else None

@@ -1,6 +1,6 @@
-"""What Nova needs no more and the agent was not told yet: it outlives nova-compute.
+"""Releases that the agent was not told yet, kept on disk so that they outlive nova-compute.
 
-An empty file for each, whose name says all: such a file is there or is not, and never in part.
+Each is an empty file whose name says all: such a file is never written in part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Pending:
         self._directory = directory
 
     def add(self, use: Use) -> None:
-        """Remember *use*. It is on the disk when this returns."""
+        """Remember *use*. It is on disk when this returns."""
         _make(self._directory)
         file = os.open(self._file(use), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
@@ -43,7 +43,7 @@ class Pending:
         _sync(self._directory)
 
     def all(self) -> set[Use]:
-        """What is remembered."""
+        """All uses that are remembered."""
         try:
             names = [entry.name for entry in self._directory.iterdir()]
         except FileNotFoundError:
@@ -56,7 +56,7 @@ class Pending:
 
 
 def _make(directory: Path) -> None:
-    """Make *directory* and those above it, each entry on the disk before what is beneath it."""
+    """Make *directory* and its parents, each on disk before what is beneath it."""
     if directory.is_dir():
         return
     _make(directory.parent)

@@ -1,7 +1,7 @@
 """Nova's VMware driver, with datastores of Virtual Volumes (VVOL).
 
-What Nova knows of datastores is bound in three places, which are replaced when a driver is made,
-after a look whether they are as known. All else is done by overriding.
+Nova's knowledge of datastores is bound in three places. They are replaced when a driver is made,
+after a check that they are as expected. All else is done by overriding.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def install() -> None:
 
 
 class VMwareVCDriver(driver.VMwareVCDriver):  # type: ignore[misc]
-    """Nova's own, whose instances may be on Virtual Volumes."""
+    """Nova's own driver, whose instances may be on Virtual Volumes."""
 
     def __init__(self, virtapi: Any, *args: Any, **named: Any) -> None:
         install()

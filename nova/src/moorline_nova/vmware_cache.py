@@ -1,4 +1,4 @@
-"""Nova's ageing of cached images, for those that machines keep on Virtual Volumes."""
+"""Nova's ageing of cached images, also for images that machines keep on Virtual Volumes."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ class ImageCache(imagecache.ImageCacheManager):  # type: ignore[misc]
 
 
 def _in_turn(datastore: Any, image_id: str) -> Any:
-    """Decorates what one does at a time for an image on a datastore, over all processes."""
+    """Decorates a function that only one process at a time may run for an image on a datastore."""
     return utils.synchronized(f"vmware-kept-{datastore.name}-{image_id}", external=True)

@@ -1,4 +1,4 @@
-"""What the plug-in knows of Nova's VMware driver: it replaces nothing in another one.
+"""Checks that Nova's VMware driver is the known one; in another nothing is replaced.
 
 The driver is the same in Nova 32, 33 and 34. What is compared is the source of all that the
 plug-in replaces, overrides, or counts on to behave as it does.
@@ -42,7 +42,7 @@ DIGESTS = {
 
 
 def unknown() -> list[str]:
-    """The names of what is not as it is known, or not there; none: all is as it should be.
+    """The names of what differs from the known driver or is missing; none: all is as expected.
 
     Raises ImportError if a module of the driver cannot be imported.
     """
@@ -56,7 +56,7 @@ def unknown() -> list[str]:
 
 
 def digest_of(name: str) -> str:
-    """The digest of what goes by *name* in Nova's driver; empty: there is no such thing."""
+    """The digest of the source of *name* in Nova's driver; empty: there is none."""
     module, _, path = name.partition(".")
     try:
         source = inspect.getsource(attrgetter(path)(importlib.import_module(f"{_ROOM}.{module}")))
@@ -66,7 +66,7 @@ def digest_of(name: str) -> str:
 
 
 def require() -> None:
-    """Raise NovaException, with words, unless Nova's driver is one that is known."""
+    """Raise NovaException, with an explanation, unless Nova's driver is the known one."""
     if others := unknown():
         raise exception.NovaException(
             "moorline.VMwareVCDriver does not know this Nova, and changes nothing in it: of"

@@ -1,4 +1,4 @@
-"""Nova's work on virtual machines, where a datastore of Virtual Volumes asks for other ways."""
+"""Nova's operations on virtual machines, changed where Virtual Volumes need it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class VMOps(vmops.VMwareVMOps):  # type: ignore[misc]
         super().spawn(context, instance, *args, **named)
 
     def _get_vm_config_info(self, instance: Any, image_info: Any, extra_specs: Any) -> Any:
-        """Nova's, with another choice of the datastore."""
+        """Nova's method, but for the choice of the datastore."""
         root_gb = instance.flavor.root_gb
         if root_gb and image_info.file_size > root_gb * _GIB:
             raise exception.InstanceUnacceptable(
@@ -212,7 +212,7 @@ class VMOps(vmops.VMwareVMOps):  # type: ignore[misc]
         return self._session._call_method(vutil, "get_object_property", ref, "summary.name")
 
     def _spare_others(self, instance: Any, machine: Any, home: Any) -> None:
-        """Take out what is not the machine's own: it would be destroyed with it."""
+        """Remove disks that are not the machine's own: they would be destroyed with it."""
         options = self._session._call_method(
             vutil, "get_object_property", machine, "config.extraConfig"
         )

@@ -1,4 +1,4 @@
-"""What a datastore is, and what cannot lie on one of Virtual Volumes."""
+"""Finds out what a datastore is, and what cannot lie on one of Virtual Volumes."""
 
 from __future__ import annotations
 

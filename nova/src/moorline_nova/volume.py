@@ -1,4 +1,4 @@
-"""One volume driver for Nova, for all kinds: it asks the agent, and hands on what it says.
+"""One volume driver for Nova, for all kinds: it calls the agent and passes its answer on.
 
 Nothing here mounts, waits without a deadline, or needs a privilege.
 """
@@ -46,7 +46,7 @@ class MoorlineVolumeDriver:
         self._agent = Agent(CONF.moorline.socket)
         kept = Path(CONF.moorline.pending_dir) / quote(CONF.host, safe="")
         self.controller = Controller(self._agent, Pending(kept), knows)
-        """What sees to it that volumes are let go; who makes this starts and stops it."""
+        """Releases volumes; the maker of this driver starts and stops it."""
         self._host = host
         self._novas = novas
 
@@ -74,7 +74,7 @@ class MoorlineVolumeDriver:
                     shared=bool(connection_info.get("multiattach")),
                 )
             except MoorlineError as e:
-                # Nova takes it as never done, and will not disconnect it.
+                # Nova takes it for never connected, and will not disconnect it.
                 self.controller.not_needed(use)
                 raise _as_nova_says(e, id) from e
         connection_info["data"][SOURCE] = source
@@ -82,7 +82,7 @@ class MoorlineVolumeDriver:
     def disconnect_volume(
         self, connection_info: dict[str, Any], instance: Any, force: bool = False
     ) -> None:
-        """Need the volume no more. The agent takes the link away once nothing names it.
+        """Release the volume. The agent removes the link once nothing names it.
 
         That may be after this returns: Nova disconnects before it undefines a
         guest, and a share may be busy with others. Raises VolumeDetachFailed if the agent
@@ -147,19 +147,19 @@ class MoorlineVolumeDriver:
 
 
 def as_given(connection_info: Mapping[str, Any]) -> dict[str, Any]:
-    """Cinder's connection, without what Nova and this driver have added to it."""
+    """Cinder's connection, without the fields that Nova and this driver added."""
     data = {key: value for key, value in connection_info["data"].items() if key != SOURCE}
     return {"driver_volume_type": connection_info["driver_volume_type"], "data": data}
 
 
 def _is_on_share(connection_info: Mapping[str, Any]) -> bool:
-    """Whether others may use the volume's link, so that Cinder waits for nothing of it."""
+    """Whether other volumes may use the link, so that Cinder does not wait for its removal."""
     source = connection_info.get("data", {}).get(SOURCE) or {}
     return source.get("type") == "ImageFile"
 
 
 def _say_what_follows(error: MoorlineError, id: str, instance: Any) -> None:
-    """Log what becomes of a volume that was let go, and whose link is still there."""
+    """Log that a released volume's link is still there, and why."""
     if isinstance(error, NotOurs):
         what = "Volume %s is let go; its link stays until a person has decided: %s"
         LOG.warning(what, id, error, instance=instance)
