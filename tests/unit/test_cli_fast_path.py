@@ -56,7 +56,7 @@ def nobody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -> None:
     typed = fast_path.read([name, *words])
     if typed is None:
-        return  # the long way
+        return  # click does it
     command = main.commands[name]
     try:
         params = command.make_context(name, list(words)).params

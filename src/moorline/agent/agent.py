@@ -1,4 +1,4 @@
-"""The daemon: takes the host lock, opens the socket, keeps up, ends well."""
+"""The daemon: takes the host lock, serves the socket, runs the loop, and stops in order."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from moorline.loop.controller import Controller
 OWNER_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for a command that owns the host."""
 STOP_TIMEOUT_SECONDS = 60.0
-"""Seconds that the steps in hand have to end when we are told to stop."""
+"""Seconds that steps under way have to end when we are told to stop."""
 READY_TIMEOUT_SECONDS = 30.0
-"""Seconds that the first try at every attachment may keep what is to start after us."""
+"""Seconds that the first try of all attachments may delay units that start after us."""
 _READY_POLL_SECONDS = 0.05
 _DRAIN_TIMEOUT_SECONDS = 2.0
-"""Seconds in which whoever waits for an answer may still take it, and libvirt let us go."""
+"""Seconds in which clients may still take their answers, and libvirt's connections close."""
 _WATCHDOG_INTERVAL_SECONDS = 5.0
-"""Seconds between two looks at whether all that should run does."""
+"""Seconds between two checks that all threads run."""
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
 _LOG = logging.getLogger("moorline.agent")
 
@@ -142,7 +142,7 @@ class Agent:
         systemd.tell("STOPPING=1")
         code = 0 if healthy else 1
         if not self._end(moorline, controller, app):
-            # It hangs. The kernel takes the lock from us; the next owner finds what came of it.
+            # Something hangs. The kernel releases our lock; the next owner finds what came of it.
             _LOG.warning("stopped, with a step or a call to the hypervisor under way")
             logging.shutdown()
             os._exit(code)
@@ -176,7 +176,7 @@ class Agent:
         }
 
     def _watch(self, systemd: Notifier, controller: Controller) -> bool:
-        """Heed signals until one says stop; False if a part of us died before that."""
+        """Handle signals until one says stop; False: a thread died before that."""
         pause = (
             min(_WATCHDOG_INTERVAL_SECONDS, systemd.watchdog / 3)
             if systemd.watchdog
@@ -206,7 +206,7 @@ class Agent:
             systemd.tell("WATCHDOG=1", f"STATUS={len(controller.pending())} not as wanted yet")
 
     def _reload(self) -> None:
-        """Take over what can change while we run; say what cannot."""
+        """Apply the settings that can change while we run; log those that cannot."""
         try:
             settings = self._read()
             options = Options.of(settings)
@@ -235,7 +235,7 @@ class Agent:
             _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
 
     def _end(self, moorline: Moorline, controller: Controller, app: App) -> bool:
-        """Finish the steps in hand, take no others, let go of the host; False if that hangs."""
+        """Finish steps under way, begin no others, and close the host; False if that hangs."""
         for server in self._servers:
             server.stop()
         with suppress(OSError):

@@ -18,7 +18,7 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
 def set_up(format: str, level: str) -> None:
-    """Log so from now on; may be called again."""
+    """Set the log up; may be called again."""
     root = logging.getLogger()
     handler = logging.StreamHandler()
     formatter = Json() if format == "json" else Text(dated=not to_journald())

@@ -1,4 +1,4 @@
-"""What Prometheus collects. Labels are kinds, results and levels: never a volume or a guest."""
+"""The metrics for Prometheus. Labels are kinds, results and levels: never a volume or a guest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Metrics:
     def watch(
         self, pending: Callable[[], Sequence[Pending]], swept: Callable[[], Sweep | None]
     ) -> None:
-        """Tell of the controller as well."""
+        """Collect the controller's metrics, too."""
         self._registry.register(_LoopMetrics(pending, swept))
 
     def page(self) -> bytes:

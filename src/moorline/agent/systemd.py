@@ -1,4 +1,4 @@
-"""What a service tells systemd about itself (sd_notify(3)); nothing where none listens."""
+"""Notifies systemd of the service's state (sd_notify(3)), if systemd listens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Notifier:
-    """Tells the service manager that started us. Children are not to tell it anything."""
+    """Notifies the service manager that started us. Our children cannot."""
 
     def __init__(self) -> None:
         address = os.environ.pop("NOTIFY_SOCKET", "")

@@ -7,7 +7,7 @@ import os
 import sys
 
 FAST = ("list", "attach")
-"""What may be done without click: :mod:`moorline.cli.fast_path`."""
+"""Try :mod:`moorline.cli.fast_path`, which needs no click."""
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def _fast() -> None:
     # What is loaded here is no garbage, and it is not taken apart again at the end: a seventh
     # of what the command takes. All that it printed is flushed.
     gc.disable()
-    from moorline.cli import fast_path  # a third of what others load, who do not need it
+    from moorline.cli import fast_path  # a third of what the other commands load
 
     code = fast_path.run(sys.argv[1:])
     if code is not None:

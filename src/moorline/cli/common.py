@@ -29,7 +29,7 @@ from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
 F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST_TIMEOUT_SECONDS = 86400.0
-"""Seconds; an agent takes no longer one either."""
+"""Seconds of the longest timeout, which is the agent's limit, too."""
 
 timeout_option = click.option(
     "--timeout",
@@ -68,7 +68,7 @@ def common(command: F) -> Callable[..., Any]:
     )
     @click.option(
         "--state-dir",
-        # Not readable is for the store to say: it is Denied, not wrong usage.
+        # click must not check readability: the store raises Denied, which is not wrong usage.
         type=click.Path(file_okay=False, readable=False, path_type=Path),
         envvar="MOORLINE_STATE_DIR",
         help="Where the attachments are kept.",
@@ -119,9 +119,9 @@ def common(command: F) -> Callable[..., Any]:
 
 
 def from_here(text: str) -> str:
-    """A path that was typed, from the root: an agent has another current directory.
+    """A typed path made absolute: an agent has another current directory.
 
-    A URL stays as it is. ".." is left in it: what is before it may be a symbolic link.
+    A URL stays as it is. ".." stays in it: what is before it may be a symbolic link.
     Raises Refused.
     """
     if text.startswith("/") or "://" in text:
@@ -133,7 +133,7 @@ def from_here(text: str) -> str:
 
 
 class VolumeName(click.ParamType):  # type: ignore[type-arg]
-    """A volume that is known: its id, the beginning of that, or the path or URL that was typed."""
+    """The argument for a known volume: its id, the beginning of it, or the path or URL typed."""
 
     name = "volume"
 
@@ -148,7 +148,7 @@ volume_argument = click.argument("volume", type=VolumeName(), metavar="VOLUME")
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    """Refuse what an agent would refuse, whether there is one or not."""
+    """Refuse words that an agent would refuse, even if there is none."""
     for text in arguments.values():
         if isinstance(text, str):
             check_text(text)

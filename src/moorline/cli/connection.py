@@ -1,4 +1,4 @@
-"""A connection_info that is in a file."""
+"""Reads a connection_info from a file."""
 # pathlib takes as long to load as all of this:
 # ruff: noqa: PTH123
 

@@ -1,4 +1,4 @@
-"""datastores, relocate: where disks lie that the hypervisor keeps."""
+"""datastores, relocate: where the hypervisor keeps disks."""
 
 from __future__ import annotations
 

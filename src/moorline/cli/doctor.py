@@ -17,7 +17,7 @@ from moorline.ports.results import Explanation, Repair
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
 EXIT_FOUND = 10
-"""The exit code of a doctor who found something."""
+"""The exit code of doctor if it found something."""
 
 
 @click.command()
@@ -131,7 +131,7 @@ def _told(finding: Finding) -> str:
 
 
 def _sentences(it: Explanation) -> str:
-    """An explanation as a person would give it."""
+    """An explanation as text."""
     told = [f"Volume {it.volume} is wanted {it.wanted} on {it.guest}, and is seen {it.seen}."]
     if it.step == "nothing":
         told.append("It is as wanted: nothing waits.")

@@ -65,7 +65,7 @@ def events(given: Common, follow: bool, since: float, volume: str | None) -> Non
 def _told(
     given: Common, follow: bool, since: float, volume: str
 ) -> Iterator[Sequence[EventLogEntry]]:
-    # Who tells may be an agent that ends: the next one, or the file, goes on.
+    # If the agent that answers ends, the next one, or the file, is asked.
     ends: tuple[type[MoorlineError], ...] = (Unavailable,) if follow else ()
     if follow and is_whole(volume):
         ends += (NotFound,)  # it may be one that is still to come
@@ -83,7 +83,7 @@ def _told(
 
 
 def line(entry: EventLogEntry) -> str:
-    """An entry on one line of a person's screen."""
+    """An entry as one line of text."""
     when = datetime.fromtimestamp(entry.at).strftime("%Y-%m-%d %H:%M:%S")
     what = [when, f"{entry.step or '-':<10}", entry.outcome]
     if entry.volume:

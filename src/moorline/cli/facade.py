@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from moorline.ports.api import Api
 
 _LOCK_POLL_SECONDS = 0.5
-"""Seconds to wait for whoever has the host before looking for an agent again."""
+"""Seconds to wait for the host lock before looking for an agent again."""
 
 
 def _said(_: str) -> None:
-    """Who is waited for was told already."""
+    """Say nothing: who holds the lock was told already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Target:
     def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Api:
         """Open the façade: the agent's if one runs, else as the host's owner, or only to look.
 
-        *first*: this may be the first command with its state directory. Others refuse one that
+        *first*: the command may make its state directory. Others refuse one that
         was typed and is not there: nothing is made for a word that was mistyped.
         """
         if agent := self._agent_by_fast_path():
@@ -80,7 +80,7 @@ class Target:
 
     def _agent_by_fast_path(self) -> Api | None:
         """The agent, where plain options lead to one and it can be nobody else's: then no back
-        end and no configuration has to be loaded. None: the long way tells."""
+        end and no configuration has to be loaded. None: the configuration decides."""
         if self.hypervisor or self.config_files:
             return None
         socket = fast_path.agent(str(self.state_dir) if self.state_dir else None)

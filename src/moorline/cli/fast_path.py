@@ -1,8 +1,8 @@
-"""``list`` and ``attach`` where an agent answers: the commands that are typed and scripted most.
+"""``list`` and ``attach`` through an agent: the commands that are typed and scripted most.
 
-They need no click, and nothing of what the agent has loaded already: that would take longer
-than all they do. Only what is typed plainly is understood here, with text for people as its
-result; for anything else the long way is taken, which a test compares with this one.
+They need neither click nor what the agent has loaded already: loading it would take longer
+than all that they do. Only plain command lines are understood here, with text for people as
+their result; all others are left to click. A test compares the two.
 """
 # pathlib takes as long to load as all that an agent's answer needs:
 # ruff: noqa: PTH113
@@ -50,7 +50,7 @@ _INTERRUPTED = "moorline: interrupted; an attachment that was recorded is kept"
 
 
 class Typed:
-    """A command line that is understood."""
+    """A command line that was understood."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Typed:
 
 
 def run(words: Sequence[str]) -> int | None:
-    """Do what is typed, and return the exit code. None: nothing was done, take the long way."""
+    """Run a command line and return its exit code. None: nothing was done, leave it to click."""
     try:
         typed = read(words)
         if typed is None:
@@ -89,7 +89,7 @@ def _state_dir(typed: Typed) -> str | None:
 
 
 def agent(state_dir: str | None) -> str | None:
-    """The socket of the agent, where plain options lead to one. None: the long way tells."""
+    """The agent's socket, if plain options lead to one. None: the configuration decides."""
     there = whereabouts.find(state_dir or None)
     if there is None:
         return None
@@ -113,11 +113,11 @@ def _same(one: str, other: str) -> bool:
 
 
 class _SlowPath(Exception):
-    """It was not understood here, and nothing was done."""
+    """The command line was not understood, and nothing was done: leave it to click."""
 
 
 def read(words: Sequence[str]) -> Typed | None:
-    """What is typed; None: not plainly enough to be sure."""
+    """Parse a command line; None: it is not plain enough to be sure."""
     if not words or words[0] not in _FLAGS or _is_told_elsewhere() or _is_odd(words):
         return None
     name = words[0]
@@ -146,7 +146,7 @@ def _is_told_elsewhere() -> bool:
 
 
 def _is_odd(words: Sequence[str]) -> bool:
-    """Whether a word is refused, or no text at all."""
+    """Whether a word is too long, or not encodable."""
     try:
         return any(len(word) > MAX_TEXT_CHARACTERS or not word.encode() for word in words)
     except UnicodeEncodeError:
@@ -187,7 +187,7 @@ def _request(typed: Typed) -> dict[str, Any]:
 def _connection(file: str) -> Any:
     from moorline.cli.connection import read_connection
 
-    if not os.path.isfile(file):  # what comes through a pipe can be read but once
+    if not os.path.isfile(file):  # a pipe can be read only once
         raise _SlowPath
     try:
         return read_connection(file)
@@ -201,7 +201,7 @@ def _list(path: str) -> int:
         views: list[Any] = [_Told(view, _COLUMNS) for view in told]
         said = output.table(views)
     except (wire.Unanswered, TypeError, AttributeError):
-        raise _SlowPath from None  # it only looked
+        raise _SlowPath from None  # nothing was changed
     output.say(said)
     return 0
 
@@ -251,7 +251,7 @@ def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
 
 
 class _Told(SimpleNamespace):
-    """What an agent tells, with at least these *texts* in it. Raises TypeError: something else."""
+    """An agent's answer, with at least these *texts* in it. Raises TypeError: it is another."""
 
     def __init__(self, told: Any, texts: set[str]) -> None:
         if not (isinstance(told, dict) and all(isinstance(told.get(each), str) for each in texts)):

@@ -1,4 +1,4 @@
-"""``moorline``: the command that has all others, and loads the one that is called."""
+"""``moorline``: the group of all commands, which loads the one that is called."""
 
 from __future__ import annotations
 
@@ -129,14 +129,14 @@ class _Commands(MutableMapping[str, click.Command]):
 class Lazy(click.Group):
     """Loads the command that is called, and none for its own help.
 
-    Tells wrong usage as all errors are told: as JSON or YAML to whoever asked for that.
+    Reports wrong usage like all errors: as JSON or YAML if that was asked for.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(commands=_Commands(), **options)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As the library does, but from :data:`COMMANDS`."""
+        """As click's, but from :data:`COMMANDS`."""
         width = formatter.width - 6 - max(map(len, COMMANDS))
         with formatter.section("Commands"):
             formatter.write_dl(

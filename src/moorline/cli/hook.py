@@ -104,8 +104,8 @@ def run(given: Common, timeout: float) -> None:
     guest = _guest(domain)
     try:
         with given.open(own=False, first=True) as moorline:
-            # Whoever starts a guest with us is the owner of this host now, waits
-            # for libvirt, which waits for us, and has made the links before.
+            # If Moorline starts the guest, its process owns this host now. It waits for libvirt,
+            # which waits for us, and it has made the links before.
             if not moorline.guests.unready(guest):
                 return
     except MoorlineError as e:
@@ -125,7 +125,7 @@ def _domain(xml: str) -> ET.Element:
 
 
 def _may_need_us(domain: ET.Element) -> bool:
-    """Whether a disk bears a mark such as ours. What is broken here is no other guest's trouble."""
+    """Whether a disk bears a mark like ours. Our errors must not stop guests without one."""
     marks = [alias.get("name", "") for alias in domain.iterfind("devices/disk/alias")]
     return any(mark.startswith("ua-") for mark in marks)
 

@@ -1,4 +1,4 @@
-"""Commands that take the options which the hypervisor at hand declares."""
+"""Commands with the options that the configured hypervisor declares."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from moorline.ports import HypervisorDriver
 
 Offer = Callable[["type[HypervisorDriver]"], "Sequence[click.Parameter] | None"]
-"""The options that a command has with a hypervisor; None: that cannot do what it is for."""
+"""The options of a command with a hypervisor; None: the hypervisor does not support it."""
 _DRIVER, _OFFERED = "moorline.driver", "moorline.offered"
 _WHERE = ("hypervisor", "config_files", "state_dir")
 
 
 class HypervisorOptionsCommand(click.Command):
-    """A command whose options are in part those of the hypervisor that is typed or configured.
+    """A command some of whose options are those of the hypervisor that is typed or configured.
 
-    Where that cannot do it, or cannot be told, any option is taken: the command says why it
-    is refused.
+    If that does not support the command, or is unknown, any option is accepted: the command
+    itself says why it is refused.
     """
 
     def __init__(self, *args: Any, offer: Offer, **named: Any) -> None:
@@ -36,7 +36,7 @@ class HypervisorOptionsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         offered: Sequence[click.Parameter] | None = None
-        with suppress(MoorlineError):  # the command meets it again, and tells it
+        with suppress(MoorlineError):  # the command raises it again
             driver = ctx.meta[_DRIVER] = self._driver(args)
             offered = self._offer(driver)
         if offered is None:
@@ -56,7 +56,7 @@ class HypervisorOptionsCommand(click.Command):
         return [*arguments, *ctx.meta.get(_OFFERED, ()), *common]
 
     def _driver(self, args: Sequence[str]) -> type[HypervisorDriver]:
-        """What opens the hypervisor at hand. Raises Refused."""
+        """The driver of the hypervisor that is typed or configured. Raises Refused."""
         from moorline import registry, wiring
 
         probe = click.Command(
@@ -73,7 +73,7 @@ class HypervisorOptionsCommand(click.Command):
         return registry.driver(uri)
 
     def _elsewhere(self, option: str) -> str:
-        """What the URIs of those hypervisors look like that have *option*; '': none has."""
+        """The URIs of the hypervisors that have *option*, for people; '': none has."""
         from moorline import registry
 
         return ", ".join(
@@ -84,18 +84,18 @@ class HypervisorOptionsCommand(click.Command):
 
 
 def chosen_driver() -> type[HypervisorDriver] | None:
-    """What opens the hypervisor at hand, within such a command; None if that cannot be told."""
+    """The driver of the hypervisor, within such a command; None: it is unknown."""
     found: type[HypervisorDriver] | None = click.get_current_context().meta.get(_DRIVER)
     return found
 
 
 def typed(options: GuestOptions) -> list[click.Parameter]:
-    """How *options* are typed."""
+    """*options* as options of click."""
     return [_option(each) for each in options.each]
 
 
 def asked(options: GuestOptions, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed of *options*. Raises UsageError, Refused (a file cannot be read)."""
+    """The values that were typed for *options*. Raises UsageError, Refused (an unreadable file)."""
     found = {each: values.get(each.key) for each in options.each}
     told = {each.key: _told(each, value) for each, value in found.items() if value}
     if why := exclusion(options, told):
@@ -122,7 +122,7 @@ def _option(declared: GuestOption) -> click.Option:
 
 def _told(declared: GuestOption, value: Any) -> Any:
     if declared.kind is Kind.FILE:
-        return str(Path(value).absolute())  # whoever reads it may stand elsewhere
+        return str(Path(value).absolute())  # its reader may have another current directory
     if declared.kind is Kind.DOCUMENT:
         return _text(declared.name, value)
     return value

@@ -1,4 +1,4 @@
-"""From a request to its answer; knows nothing of sockets."""
+"""Answers requests; knows nothing of sockets."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from moorline.local_api.wire import STREAM
 from moorline.ports.api import Api
 
 LOOK_DEADLINE_SECONDS = 60.0
-"""Seconds that a look may take."""
+"""Seconds that a request that changes nothing may take."""
 OVERRUN_SECONDS = 120.0
-"""Seconds that a change may overrun its own timeout: the step in hand is finished."""
+"""Seconds that a change may exceed its own timeout: the step under way is finished."""
 Page = tuple[str, Callable[[], bytes]]
-"""The kind of its content, and what makes it."""
+"""A page: its content type, and the function that makes it."""
 _LOG = logging.getLogger("moorline.request")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asked."""
+    """A request."""
 
     method: str
     target: str
     body: bytes
     peer: Peer
     streams: bool = False
-    """Whether the answer shall come in lines, progress first."""
+    """Whether the answer is to come in lines, progress first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What they are told; the body may come in parts that take their time."""
+    """An answer; the parts of its body may come slowly."""
 
     status: int
     body: Iterator[bytes]
     kind: str = "application/json"
     allow: str = ""
-    """The method that the path takes, if it was another."""
+    """The method that the path takes, if the request had another."""
 
 
 class BadRequest(Exception):
-    """A request that is none; it never came to the façade."""
+    """A malformed request, which did not reach the façade."""
 
     def __init__(self, status: int, message: str, hint: str = "", *, allow: str = "") -> None:
         super().__init__(message)
@@ -86,7 +86,7 @@ class App:
         self.rights = rights
         self._facade = facade
         self._changes = Calls(256)
-        self._looks = Calls(32)  # of their own, so that one can look while many changes wait
+        self._looks = Calls(32)  # a pool of their own, so that one can look while many changes wait
         self._routes = {} if only_pages else {route.path: route for route in ROUTES}
         own: dict[str, Page] = {
             "/openapi.json": ("application/json", lambda: json_bytes(document())),
@@ -95,7 +95,7 @@ class App:
         self._pages = dict(pages) if only_pages else {**own, **pages}
 
     def stop(self, patience: float) -> bool:
-        """End what waits, let each finish the step in hand; tell whether all did in time."""
+        """End calls that wait, let the others finish their step; return whether all did in time."""
         deadline = Deadline(patience)
         changed = self._changes.stop(patience)
         return self._looks.stop(deadline.left()) and changed
@@ -111,7 +111,7 @@ class App:
             answer = replace(_problem(e.status, bad(e), facts), allow=e.allow)
         except MoorlineError as e:
             answer = _problem(problem.status(e), problem.to_problem(e), facts)
-        except Exception as e:  # noqa: BLE001 - a defect: whoever asked must hear of it
+        except Exception as e:  # noqa: BLE001 - a defect: the caller must be told
             answer = _problem(500, _defect(e), facts)
         return replace(answer, body=_logged(answer, facts, begun))
 
@@ -224,13 +224,13 @@ def _problem(status: int, told: dict[str, Any], facts: dict[str, Any]) -> Answer
 
 
 def bad(error: BadRequest) -> dict[str, Any]:
-    """What is told of a request that is none."""
+    """The body of the answer to a malformed request."""
     code = problem.EXIT_CODES[Refused]
     return {"error": "refused", "code": code, "message": error.message, "hint": error.hint}
 
 
 def _defect(error: Exception) -> dict[str, Any]:
-    # Its text may bear what was given, a password too: only where it happened is written down.
+    # Its text may contain what was given, even a password: only where it happened is logged.
     frames = "".join(traceback.format_tb(error.__traceback__))
     _LOG.error("a defect: %s\n%s", type(error).__name__, frames)
     return {
@@ -246,7 +246,7 @@ def _logged(answer: Answer, facts: dict[str, Any], begun: float) -> Iterator[byt
         yield from answer.body
     finally:
         facts["seconds"] = round(time.monotonic() - begun, 6)
-        # Looks are many, and change nothing.
+        # requests that change nothing are many
         looked = facts["outcome"] == "done" and not facts.get("changes")
         text = "%(operation)s %(outcome)s uid=%(uid)s pid=%(pid)s %(seconds).3f s"
         _LOG.log(logging.DEBUG if looked else logging.INFO, text, facts)

@@ -1,4 +1,4 @@
-"""Calls of the façade for others to wait for: bounded in number and in time."""
+"""Runs calls of the façade in threads, bounded in number and in time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from moorline.errors import Busy, Failed, Unavailable, Uncertain
 from moorline.ports.api import Progress
 
 HEARTBEAT_SECONDS = 5.0
-"""Seconds after which a call that says nothing shows that it still runs."""
+"""Seconds after which a call without progress shows that it still runs."""
 Work = Callable[[Progress], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a call returned, or the error that it ended in."""
+    """The result of a call, or its error."""
 
     result: Any = None
     error: Exception | None = None
 
 
 class _Stopping(Exception):
-    """Raised out of a call between two of its steps. Not one of our errors: none retries it."""
+    """Ends a call between two of its steps. It is not a MoorlineError, so that none retries it."""
 
 
 class Calls:
@@ -44,7 +44,7 @@ class Calls:
         self._stopping = False
 
     def run(self, work: Work, deadline: float) -> Iterator[str | Done]:
-        """Tell the progress of *work* ('' now and then: it still runs), and at last its end.
+        """Yield the progress of *work* ('' now and then: it still runs), and at last its end.
 
         Raises Busy and Unavailable at once; nothing was begun then.
         """
@@ -55,14 +55,14 @@ class Calls:
                 raise Busy(f"{self._most} requests are under way already", hint="try again later")
             self._running += 1
         told: queue.SimpleQueue[str | Done] = queue.SimpleQueue()
-        context = copy_context()  # the request's id, for the log, and who asks
+        context = copy_context()  # the request's id, for the log, and the caller's privilege
         threading.Thread(
             target=context.run, args=(self._work, work, told), name="call", daemon=True
         ).start()
         return _until(told, deadline)
 
     def stop(self, patience: float) -> bool:
-        """Begin no more, end those that wait, and tell whether all ended in time."""
+        """Begin no more, end those that wait, and return whether all ended in time."""
         with self._changed:
             self._stopping = True
             return self._changed.wait_for(lambda: self._running == 0, patience)
@@ -82,7 +82,7 @@ class Calls:
                     hint="the attachment is kept: the next agent, or the same command, goes on",
                 )
             )
-        except Exception as e:  # noqa: BLE001 - told to whoever waits, and logged there
+        except Exception as e:  # noqa: BLE001 - returned to whoever waits, and logged there
             done = Done(error=e)
         finally:
             with self._changed:

@@ -29,7 +29,7 @@ _ROUTE_OF = {route.function: route for route in ROUTES}
 
 
 class _Part:
-    """What the agent does of one part of the protocol."""
+    """One part of the protocol, done by the agent."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -81,7 +81,7 @@ class _Maintenance(_Part):
 
 
 class Client:
-    """Has what :class:`moorline.ports.api.Api` has, and does it in the agent.
+    """Implements :class:`moorline.ports.api.Api` by an agent.
 
     *socket*: where the agent listens. *timeout*: seconds to wait for a sign of
     life of it, on top of a call's own timeout. *longest*: seconds that a call
@@ -123,7 +123,7 @@ class Client:
         return wire.about(self._socket, min(self._timeout, wire.ABOUT_TIMEOUT_SECONDS))
 
     def call(self, route: Route, arguments: dict[str, Any]) -> Any:
-        """Have the agent do it; see the class. *arguments*: by name, and *progress*."""
+        """Call a method in the agent; see the class. *arguments*: by name, and *progress*."""
         progress = arguments.pop("progress", no_progress)
         patience = self._timeout + route.patience(arguments)
         path, body = _written(route, shapes.encode(arguments))
@@ -148,13 +148,13 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
     try:
         if route.changes:
             body = json.dumps(plain).encode()
-            if len(body) > LARGEST_BODY:  # the agent would hang up on it, and leave us uncertain
+            if len(body) > LARGEST_BODY:  # the agent would hang up, and the result be uncertain
                 raise Refused(f"the request has more than {LARGEST_BODY} bytes as JSON")
             return route.path, body
         query = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
         if not query:
             return route.path, None
-        from urllib.parse import urlencode  # longer than all else takes
+        from urllib.parse import urlencode  # slow to import
 
         return f"{route.path}?{urlencode(query)}", None
     except (TypeError, ValueError):
@@ -164,5 +164,5 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
 def _read(route: Route, answer: Any) -> Any:
     try:
         return shapes.decode(route.returns, answer, answer=True)
-    except Refused as e:  # an agent of another version: it was answered, but with what?
+    except Refused as e:  # an agent of another version answered something that is not understood
         raise wire.Unanswered(e.message) from e

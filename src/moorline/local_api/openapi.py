@@ -43,7 +43,7 @@ _OWN_STATUSES = {
 
 @cache
 def document() -> dict[str, Any]:
-    """Describe every path that is served."""
+    """The document, with every path that is served."""
     components: dict[str, shapes.Schema] = {"Problem": _PROBLEM, "About": _ABOUT}
     paths = {route.path: {route.method.lower(): _operation(route, components)} for route in ROUTES}
     paths["/v1/about"] = {"get": _page("about", "What the agent says of itself.", "About")}

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, and what they may do: the kernel says."""
+"""The process at the other end of a Unix socket, as the kernel says, and its rights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def peer(connection: socket.socket) -> Peer:
     ucred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(ucred)
     more = b""
-    with suppress(OSError):  # who is in more groups than can be read has but the first
+    with suppress(OSError):  # if there are more groups than can be read, only the first counts
         more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
     return Peer(pid, uid, frozenset({gid, *struct.unpack(f"{len(more) // 4}I", more)}))
 

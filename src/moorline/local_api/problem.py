@@ -38,7 +38,7 @@ _CLASSES: dict[str, type[MoorlineError]] = {
 }
 KIND = "application/problem+json"
 DEFECT = "defect"
-"""What is called an error that no class of ours stands for."""
+"""The kind of an error that is none of our classes."""
 
 
 def exit_code(error: MoorlineError) -> int:
@@ -52,7 +52,7 @@ def status(error: MoorlineError) -> int:
 
 
 def to_problem(error: MoorlineError) -> dict[str, Any]:
-    """What is told of an error; the keys are stable."""
+    """An error as JSON; the keys are stable."""
     return {
         "error": error.kind,
         "code": exit_code(error),
@@ -62,7 +62,10 @@ def to_problem(error: MoorlineError) -> dict[str, Any]:
 
 
 def from_problem(problem: Mapping[str, Any]) -> MoorlineError:
-    """The error that :func:`to_problem` told of. Of a defect nobody knows how far it came."""
+    """The error of a problem (:func:`to_problem`).
+
+    A defect is Uncertain: it may have changed something.
+    """
     message, hint = str(problem.get("message", "")), str(problem.get("hint", ""))
     kind = _CLASSES.get(str(problem.get("error")), errors.Uncertain)
     if issubclass(kind, errors.Conflict):

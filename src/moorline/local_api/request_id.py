@@ -1,4 +1,4 @@
-"""Which request the code that runs serves: for the log."""
+"""The id of the request that the current code serves, for the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CURRENT: ContextVar[str] = ContextVar("request_id", default="")
 
 @contextmanager
 def request_id(id: str) -> Iterator[None]:
-    """Everything that is done within is done for the request *id*."""
+    """Mark what is done within as done for the request *id*."""
     token = _CURRENT.set(id)
     try:
         yield
@@ -20,5 +20,5 @@ def request_id(id: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """The request that is served here; '' if none is."""
+    """The id of the request that is served; '' if none is."""
     return _CURRENT.get()

@@ -1,4 +1,4 @@
-"""What the agent serves: the methods of :class:`moorline.ports.api.Api`, read off their signatures.
+"""The routes of the API: the methods of :class:`moorline.ports.api.Api`, by their signatures.
 
 This one table is served, documented and called: a method of the protocol becomes
 a route with a line in :data:`ROUTES`.
@@ -72,7 +72,7 @@ class Field:
 
     @property
     def _is_text(self) -> bool:
-        mapping = typing.get_origin(self.kind) is Mapping  # its arguments are no alternatives
+        mapping = typing.get_origin(self.kind) is Mapping  # its arguments are not alternatives
         return str in (self.kind, *(() if mapping else typing.get_args(self.kind)))
 
     def schema(self, components: dict[str, shapes.Schema]) -> shapes.Schema:
@@ -95,7 +95,7 @@ class Route:
     changes: bool
     """Whether it is for those who may change something; else looking is enough."""
     moves_data: bool = False
-    """It may take as long as a disk's bytes need to be moved, whatever its timeout says."""
+    """It moves a disk's bytes, which may take longer than its timeout says."""
 
     @property
     def method(self) -> str:
@@ -152,7 +152,7 @@ class Route:
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         if not given.keys() <= self.fields.keys():
-            # The name of what is not known may be a misplaced value: it is not repeated.
+            # An unknown name may be a misplaced value, even a secret: it is not repeated.
             known = ", ".join(self.fields) or "none"
             raise Refused("the request has a field that is not known", hint=f"known: {known}")
         missing = [name for name, f in self.fields.items() if f.required and name not in given]

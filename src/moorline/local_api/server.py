@@ -1,8 +1,8 @@
-"""HTTP on a listening socket: bounded in size, in time and in connections a user.
+"""HTTP on a listening socket, with bounds of size, time, and connections for each user.
 
-The standard library's server, because a request may take as long as a mount
-does: each has a thread of its own, nobody waits for a worker, and whoever has
-too many is turned away. HTTP/1.0: a connection a request.
+It is the standard library's server, because a request may take as long as a mount:
+each has a thread of its own, so none waits for a worker, and a user with
+too many is turned away. HTTP/1.0: one request for each connection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READ_DEADLINE_SECONDS = 10.0
 WRITE_DEADLINE_SECONDS = 10.0
 """Seconds in which each part of an answer must be taken."""
 CONNECTIONS_PER_USER = 128
-"""That one user may have at once."""
+"""Connections that one user may have at once."""
 NOBODY = Peer(pid=0, uid=-1, groups=frozenset())
 """Who asks over TCP."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -50,9 +50,9 @@ def listen(path: Path, mode: int, group: int | None) -> socket.socket:
     try:
         refuse_served(path)
         path.unlink(missing_ok=True)  # left by an agent that was killed
-        found.bind(str(path))  # nobody can connect before listen()
+        found.bind(str(path))  # none can connect before listen()
         if group is not None:
-            with suppress(PermissionError):  # not our group: then only we may change
+            with suppress(PermissionError):  # not our group: then only we may use it
                 os.chown(path, -1, group)
         path.chmod(mode)
         found.listen(CONNECTIONS_PER_USER)
@@ -160,22 +160,22 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked went away, or was cut; there is nobody to tell."""
+        """The client went away or was cut off: there is nobody to tell."""
 
 
 def _is_gone(connection: socket.socket) -> bool:
-    """Whether whoever asked has given up before anything was begun.
+    """Whether the client gave up before anything was begun.
 
-    What they ask for then is no longer what they want: they may have asked for the opposite
-    since, and that may have been done already.
+    Its request is obsolete then: it may have asked for the opposite since, and that may have
+    been done already.
     """
     looked = select.poll()
-    looked.register(connection, 0)  # a hang-up is told always; an end of what they send is none
+    looked.register(connection, 0)  # a hang-up is reported always; half-closed is none
     return any(told & select.POLLHUP for _, told in looked.poll(0))
 
 
 def _turn_away(connection: socket.socket) -> None:
-    """Say busy without having read anything, so that whoever asks knows that nothing was done."""
+    """Answer busy without reading anything, so that the client knows that nothing was done."""
     error = Busy(f"this user has {CONNECTIONS_PER_USER} requests under way", hint="try again later")
     told = json_bytes(problem.to_problem(error))
     head = (
@@ -188,7 +188,7 @@ def _turn_away(connection: socket.socket) -> None:
 
 
 class _Patient(io.RawIOBase):
-    """What a connection sends, until the deadline: a slow sender is cut, however it drips."""
+    """Reads a connection until a deadline for the whole request, however slowly it is sent."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
@@ -220,16 +220,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The app logs, and never what was asked: it may bear a password."""
+        """Log nothing: the app logs, and never the request, which may contain a password."""
 
     def version_string(self) -> str:
         return "moorline"
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Say that the request is none. It is not repeated, as the library would."""
+        """Answer a malformed request, without repeating it as the library would."""
         told = bad(BadRequest(code, "this is no request that the agent understands"))
         self.close_connection = True
-        status = 400 if code >= 500 else code  # it is the request that is wrong, not we
+        status = 400 if code >= 500 else code  # the request is wrong, not the server
         self._send(Answer(status, iter([json_bytes(told)]), problem.KIND), "")
 
     def _handle(self) -> None:
@@ -249,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer, id)
 
     def __getattr__(self, name: str) -> Any:
-        """Every method, whatever it is called: the app says which ones a path takes."""
+        """Handles every HTTP method: the app says which one a path takes."""
         if name.startswith("do_"):
             return self._handle
         raise AttributeError(name)
@@ -262,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise BadRequest(400, "the Content-Length is no number")
         length = int(said)
         if length > LARGEST_BODY:
-            # Read what was sent, or they would never see the answer.
+            # Read the rest of the request, or the client would never see the answer.
             with suppress(OSError):
                 self.rfile.read(min(length, 16 * LARGEST_BODY))
             raise BadRequest(413, f"a request may have {LARGEST_BODY} bytes")
@@ -293,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Writer(io.RawIOBase):
-    """What is sent to a connection, each part with a deadline of its own."""
+    """Writes to a connection, each part with a deadline of its own."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

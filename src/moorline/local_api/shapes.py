@@ -1,4 +1,4 @@
-"""Types to JSON Schema, JSON to values of these types and back.
+"""Translates types to JSON Schema, and JSON to values of these types and back.
 
 Enough for the façade's signatures: plain values, literals, enums, unions,
 sequences, mappings of anything, and data classes. What is asked is untrusted:
@@ -55,7 +55,7 @@ def decode(kind: Any, value: Any, at: str = "the value", *, answer: bool = False
 
 
 def encode(value: Any) -> Any:
-    """Turn a value that the façade returns into what JSON can tell."""
+    """Turn a value that the façade returns into JSON's types."""
     if isinstance(value, Enum):
         return value.name.lower() if isinstance(value, IntEnum) else value.value
     if is_dataclass(value) and not isinstance(value, type):
@@ -91,7 +91,7 @@ def schema(kind: Any, components: dict[str, Schema], *, answer: bool = False) ->
 def _reference(kind: Any, components: dict[str, Schema], answer: bool) -> Schema:
     name = kind.__name__
     if name not in components:
-        components[name] = {}  # so that it may refer to itself
+        components[name] = {}  # set before its fields, as it may refer to itself
         hints = _hints(kind)
         components[name] = {
             "type": "object",
@@ -137,7 +137,7 @@ def _one_of(kinds: Sequence[Any], value: Any, at: str, answer: bool) -> Any:
             return decode(kind, value, at, answer=answer)
         except Refused as e:
             refusals.append(e)
-    # The last kind but None is what most callers meant; its refusal says most.
+    # The last kind but None is what most callers meant, so its refusal is the most useful.
     raise [r for r, kind in zip(refusals, kinds, strict=True) if kind is not type(None)][-1]
 
 
@@ -159,7 +159,7 @@ def _plain(kind: Any, value: Any, at: str, answer: bool) -> Any:
 
 
 def _bare(kind: Any) -> Any:
-    """Without what only type checkers see: a NewType stands for its base."""
+    """*kind* without what only type checkers see: a NewType becomes its base."""
     return getattr(kind, "__supertype__", kind)
 
 
@@ -168,7 +168,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _words(kind: Any) -> dict[str, Any]:
-    """The values of a literal or an enum by what they are called; of others, none."""
+    """The values of a literal or an enum by their names; none for other types."""
     if get_origin(kind) is Literal:
         return {word: word for word in get_args(kind)}
     if not (isinstance(kind, type) and issubclass(kind, Enum)):

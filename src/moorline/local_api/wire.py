@@ -1,8 +1,8 @@
-"""A request to the agent's Unix socket, and its answer: HTTP as far as that takes.
+"""Sends a request to the agent's Unix socket and reads the answer: as much HTTP as is needed.
 
 The library's client reads headers with the parser for e-mail, which takes longer to load than
-most commands take to run. What is loaded here is loaded by each of them: the vocabulary of
-types is left to mypy.
+most commands take to run. Each command loads this module, so types are imported for mypy
+alone.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 STREAM = "application/x-ndjson"
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
 LARGEST_BODY = 256 << 10
-"""Bytes of a request; no connection that the store takes is larger."""
+"""Bytes of a request's body; no connection that the store takes is larger."""
 TIMEOUT_SECONDS = 60.0
 """Seconds to wait for a sign of life, on top of a call's own timeout."""
 ABOUT_TIMEOUT_SECONDS = 10.0
-"""Seconds that an agent may take to say what it is: it looks at nothing for that."""
+"""Seconds that an agent may take to say what it is, for which it looks at nothing."""
 _LONGEST_LINE = 65536
 _MOST_HEADERS = 100
 
 
 class Unanswered(Exception):
-    """The agent was reached, and what became of the request is not known."""
+    """The agent was reached, and it is unknown what became of the request."""
 
 
 def nobody(_: str) -> None:
-    """Told of the progress where nobody wants to know."""
+    """A progress callback that does nothing."""
 
 
 def about(path: str, patience: float = ABOUT_TIMEOUT_SECONDS) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def exchange(
     """
     with _Connection(path, patience, longest) as connection:
         try:
-            with suppress(BrokenPipeError):  # it may have answered before it was told all
+            with suppress(BrokenPipeError):  # it may have answered before all was sent
                 connection.send(method, target, body)
             answer, status = connection.receive(progress)
         except (OSError, ValueError, RecursionError) as e:
@@ -123,13 +123,13 @@ class _Connection:
         self._socket.sendall("\r\n".join([*head, "", ""]).encode("ascii") + (body or b""))
 
     def receive(self, progress: Callable[[str], None]) -> tuple[Any, int]:
-        """What is told at last, and the status. Raises what :func:`exchange` makes of it."""
+        """The result and the status. Raises what :func:`exchange` translates."""
         with self._socket.makefile("rb") as stream:
             self._bound()
             status, kind, length = _head(stream)
             if kind == STREAM:
                 return self._last_line(stream, progress), 200
-            # No byte more: who refuses a request without reading it resets the connection.
+            # Not a byte more: a server that refuses a request unread resets the connection.
             return json.loads(stream.read(length)), status
 
     def _last_line(self, stream: BufferedReader, progress: Callable[[str], None]) -> Any:
