@@ -15,10 +15,10 @@ URI = "test:///default"
 DEADLINE = 0.3
 
 
-def hang(connection: Connection, subject: str, stone: threading.Event) -> None:
-    """Let a call about *subject* hang until *stone* is set."""
+def hang(connection: Connection, subject: str, may_return: threading.Event) -> None:
+    """Let a call about *subject* hang until *may_return* is set."""
     with pytest.raises(Uncertain, match=r"did not answer within 0\.\d s"):
-        connection.change(subject, lambda virt: stone.wait())
+        connection.change(subject, lambda virt: may_return.wait())
 
 
 def until(true: Callable[[], object]) -> None:

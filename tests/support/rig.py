@@ -31,6 +31,12 @@ from tests.support.environment import bare
 _CODEC = Codec(Secret(b"k" * 32))
 
 
+def connection(name: str = "a", share: str = "s1", volume: str | None = None) -> dict[str, object]:
+    """Cinder's for the file *name* of a toy share. *volume*: the volume's id; None: the name."""
+    data = {"share": share, "name": name, "volume_id": volume or name}
+    return {"driver_volume_type": "toy", "data": data, "ignored": None}
+
+
 class Rig:
     """The world and the store survive; everything else is made anew by :meth:`owner`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,18 +13,7 @@ from moorline.errors import Failed, Refused
 from moorline.model import Level
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
-from tests.support.toy_loop import G1, Loop, running, until
-
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
-
-
-@pytest.fixture
-def loop(rig: Rig) -> Iterator[Loop]:
-    with running(rig) as loop:
-        yield loop
+from tests.support.toy_loop import G1, Loop, until
 
 
 class Call:

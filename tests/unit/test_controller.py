@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,19 +12,7 @@ from moorline.model import GuestId, Level, VolumeId
 from moorline.ports.results import Trouble
 from moorline.testing.toys import BASE, ToyGuest
 from tests.support.rig import Rig
-from tests.support.toy_loop import G1, G2, Loop, running, until
-
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
-
-
-@pytest.fixture
-def loop(rig: Rig) -> Iterator[Loop]:
-    with running(rig) as loop:
-        yield loop
-
+from tests.support.toy_loop import G1, G2, Loop, until
 
 # --- what it heals -------------------------------------------------------------
 

@@ -48,11 +48,6 @@ def test_the_size_to_come(
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
-
-
-@pytest.fixture
 def moorline(rig: Rig) -> Moorline:
     moorline = rig.owner()
     moorline.attachments.attach("g1", CONNECTION)

@@ -43,11 +43,6 @@ def connection(name: str = "a") -> dict[str, Any]:
     return {"driver_volume_type": "toy", "data": {"share": "s1", "name": name}}
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
-
-
 # --- what a guest names ------------------------------------------------------
 
 

@@ -15,16 +15,11 @@ from moorline.ports.results import GuestOutcome
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.environment import bare
-from tests.support.rig import Rig
+from tests.support.rig import Rig, connection
 from tests.support.toy_machines import ToyLifecycle
 
 S1 = str(BASE / "s1")
 A, B = VolumeId("a"), VolumeId("b")
-
-
-def connection(name: str) -> dict[str, object]:
-    data = {"share": "s1", "name": name, "volume_id": name}
-    return {"driver_volume_type": "toy", "data": data}
 
 
 class Stage(Rig):

@@ -7,15 +7,10 @@ import pytest
 from moorline.errors import Refused
 from moorline.model import GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyGuest
-from tests.support.rig import Rig
+from tests.support.rig import Rig, connection
 
 GUEST = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
 SHARE = str(BASE / "s1")
-
-
-def connection(name: str) -> dict[str, object]:
-    data = {"share": "s1", "name": name, "volume_id": name}
-    return {"driver_volume_type": "toy", "data": data}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,58 +28,45 @@ from tests.support.libvirt_calls import DEADLINE, URI, hang, until
 libvirt = pytest.importorskip("libvirt")
 
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    connection = Connection(URI, DEADLINE)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
-def stone() -> Iterator[threading.Event]:
-    """What hanging calls wait for."""
-    stone = threading.Event()
-    yield stone
-    stone.set()
-
-
 # --- calls that hang ------------------------------------------------------------
 
 
-def test_an_answer_is_returned(connection: Connection) -> None:
-    assert connection.look("a", lambda virt: virt.getType()) == "TEST"
-    assert connection.change("a", lambda virt: 7) == 7
-    assert connection.stuck() == frozenset()
+def test_an_answer_is_returned(libvirt_connection: Connection) -> None:
+    assert libvirt_connection.look("a", lambda virt: virt.getType()) == "TEST"
+    assert libvirt_connection.change("a", lambda virt: 7) == 7
+    assert libvirt_connection.stuck() == frozenset()
 
 
 def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_lane(
-    connection: Connection, stone: threading.Event
+    libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
-    hang(connection, "a", stone)
-    assert connection.stuck() == {"a"}
+    hang(libvirt_connection, "a", may_return)
+    assert libvirt_connection.stuck() == {"a"}
     start = time.monotonic()
-    for call in (connection.look, connection.change):
+    for call in (libvirt_connection.look, libvirt_connection.change):
         with pytest.raises(Uncertain, match="still hangs"):
             call("a", lambda virt: pytest.fail("the subject is closed"))
     assert time.monotonic() - start < DEADLINE
 
 
-def test_other_lanes_are_not_affected(connection: Connection, stone: threading.Event) -> None:
-    hang(connection, "a", stone)
-    assert connection.look("b", lambda virt: "fine") == "fine"
+def test_other_lanes_are_not_affected(
+    libvirt_connection: Connection, may_return: threading.Event
+) -> None:
+    hang(libvirt_connection, "a", may_return)
+    assert libvirt_connection.look("b", lambda virt: "fine") == "fine"
 
 
 def test_the_lane_opens_when_the_call_returns(
-    connection: Connection, stone: threading.Event
+    libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
-    hang(connection, "a", stone)
-    stone.set()
-    until(lambda: not connection.stuck())
-    assert connection.look("a", lambda virt: "again") == "again"
+    hang(libvirt_connection, "a", may_return)
+    may_return.set()
+    until(lambda: not libvirt_connection.stuck())
+    assert libvirt_connection.look("a", lambda virt: "again") == "again"
 
 
 def test_the_lane_stays_closed_until_all_its_calls_return(
-    connection: Connection, stone: threading.Event
+    libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     """Two callers may have been in it at once."""
     other = threading.Event()
@@ -92,38 +78,40 @@ def test_the_lane_stays_closed_until_all_its_calls_return(
             on.wait()
 
         with pytest.raises(Uncertain):
-            connection.look("a", do)
+            libvirt_connection.look("a", do)
 
-    threads = [threading.Thread(target=ask, args=[on]) for on in (stone, other)]
+    threads = [threading.Thread(target=ask, args=[on]) for on in (may_return, other)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     other.set()
     time.sleep(0.05)
-    assert connection.stuck() == {"a"}
-    stone.set()
-    until(lambda: not connection.stuck())
+    assert libvirt_connection.stuck() == {"a"}
+    may_return.set()
+    until(lambda: not libvirt_connection.stuck())
 
 
-def test_threads_do_not_pile_up(connection: Connection, stone: threading.Event) -> None:
-    connection.look("a", lambda virt: None)
-    hang(connection, "a", stone)
+def test_threads_do_not_pile_up(
+    libvirt_connection: Connection, may_return: threading.Event
+) -> None:
+    libvirt_connection.look("a", lambda virt: None)
+    hang(libvirt_connection, "a", may_return)
     before = threading.active_count()
     for _ in range(50):
         with pytest.raises(Uncertain):
-            connection.look("a", lambda virt: None)
-        connection.look("b", lambda virt: None)
+            libvirt_connection.look("a", lambda virt: None)
+        libvirt_connection.look("b", lambda virt: None)
     assert threading.active_count() <= before + 2
 
 
 def test_a_connection_that_hangs_is_not_closed(
-    connection: Connection, stone: threading.Event
+    libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     seen: list[Any] = []
-    connection.look("a", seen.append)
-    hang(connection, "a", stone)
-    connection.close()
+    libvirt_connection.look("a", seen.append)
+    hang(libvirt_connection, "a", may_return)
+    libvirt_connection.close()
     assert seen[0].isAlive()
 
 
@@ -159,12 +147,15 @@ def error(code: int, *, int1: int = -1) -> Exception:
     ],
 )
 def test_the_family_follows_from_the_code(
-    connection: Connection, code: int, looked: type[MoorlineError], changed: type[MoorlineError]
+    libvirt_connection: Connection,
+    code: int,
+    looked: type[MoorlineError],
+    changed: type[MoorlineError],
 ) -> None:
     def fails(virt: Any) -> None:
         raise error(code)
 
-    for call, family in ((connection.look, looked), (connection.change, changed)):
+    for call, family in ((libvirt_connection.look, looked), (libvirt_connection.change, changed)):
         with pytest.raises(MoorlineError, match="it says so") as raised:
             call("a", fails)
         assert type(raised.value) is family
@@ -179,12 +170,12 @@ def test_what_the_driver_cannot_do_is_refused() -> None:
     hypervisor.close()
 
 
-def test_our_own_errors_and_mistakes_pass_through(connection: Connection) -> None:
+def test_our_own_errors_and_mistakes_pass_through(libvirt_connection: Connection) -> None:
     def mistaken(virt: Any) -> None:
         raise KeyError("a mistake of ours")
 
     with pytest.raises(KeyError, match="a mistake of ours"):
-        connection.look("a", mistaken)
+        libvirt_connection.look("a", mistaken)
 
 
 @pytest.mark.parametrize(("call", "family"), [("look", Unavailable), ("change", Uncertain)])
@@ -207,7 +198,7 @@ def test_a_broken_connection_leaves_a_change_uncertain(
     connection.close()
 
 
-def test_a_question_is_asked_again_on_a_new_connection(connection: Connection) -> None:
+def test_a_question_is_asked_again_on_a_new_connection(libvirt_connection: Connection) -> None:
     tries = []
 
     def breaks_once(virt: Any) -> str:
@@ -217,7 +208,7 @@ def test_a_question_is_asked_again_on_a_new_connection(connection: Connection) -
             raise error(libvirt.VIR_ERR_SYSTEM_ERROR)
         return "answer"
 
-    assert connection.look("a", breaks_once) == "answer"
+    assert libvirt_connection.look("a", breaks_once) == "answer"
     assert tries[0] is not tries[1]
 
 

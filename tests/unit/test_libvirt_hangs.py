@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,20 @@ from tests.support.libvirt_calls import DEADLINE, URI, hang, until
 pytest.importorskip("libvirt")
 
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    connection = Connection(URI, DEADLINE)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
-def stone() -> Iterator[threading.Event]:
-    """What hanging calls wait for."""
-    stone = threading.Event()
-    yield stone
-    stone.set()
-
-
-def test_a_survey_is_refused_while_a_call_hangs(stone: threading.Event) -> None:
+def test_a_survey_is_refused_while_a_call_hangs(may_return: threading.Event) -> None:
     hypervisor = Libvirt(URI, deadline=DEADLINE)
     assert [guest.name for guest in hypervisor.survey()] == ["test"]
-    hang(hypervisor._connection, "web01", stone)
+    hang(hypervisor._connection, "web01", may_return)
     with pytest.raises(Uncertain, match="does not answer about web01"):
         hypervisor.survey()
-    stone.set()
+    may_return.set()
     until(lambda: not hypervisor._connection.stuck())
     assert hypervisor.survey()
     hypervisor.close()
 
 
 def test_a_guest_about_which_a_call_hangs_hides_no_other(
-    stone: threading.Event, tmp_path: Path
+    may_return: threading.Event, tmp_path: Path
 ) -> None:
     """It may have any disk, beside those that it was last seen to have."""
     guest = (
@@ -61,22 +45,22 @@ def test_a_guest_about_which_a_call_hangs_hides_no_other(
     hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
     before = {each.name: each for each in hypervisor.survey()}
     for subject in (before["web01"].id, "web01"):
-        stone.clear()
-        hang(hypervisor._connection, subject, stone)
+        may_return.clear()
+        hang(hypervisor._connection, subject, may_return)
         for _ in range(2):
             now = {each.name: each for each in hypervisor.survey()}
             assert now["web02"] == before["web02"]
             assert "still hangs" in now["web01"].unreadable
             assert "web01" in now["web01"].remedy
             assert (now["web01"].paths, now["web01"].disks) == ({"/mnt/web01"}, {})
-        stone.set()
+        may_return.set()
         until(lambda: not hypervisor._connection.stuck())
         assert {each.name: each for each in hypervisor.survey()} == before
     hypervisor.close()
 
 
 @pytest.mark.parametrize("whose", ["hypervisor", "lifecycle", "inventory"])
-def test_a_call_that_hangs_is_known_to_all_who_ask(stone: threading.Event, whose: str) -> None:
+def test_a_call_that_hangs_is_known_to_all_who_ask(may_return: threading.Event, whose: str) -> None:
     hypervisor = Libvirt(URI, deadline=DEADLINE)
     lifecycle, inventory = hypervisor.lifecycle(), hypervisor.inventory()
     guest = hypervisor.find("test").id
@@ -85,7 +69,7 @@ def test_a_call_that_hangs_is_known_to_all_who_ask(stone: threading.Event, whose
         "lifecycle": lifecycle,
         "inventory": inventory,
     }
-    hang(users[whose]._connection, guest, stone)
+    hang(users[whose]._connection, guest, may_return)
     start = time.monotonic()
     questions = (hypervisor.disks, lifecycle.look, lifecycle.start, inventory.disks)
     for ask in questions:
@@ -94,27 +78,27 @@ def test_a_call_that_hangs_is_known_to_all_who_ask(stone: threading.Event, whose
     (seen,) = hypervisor.survey()
     assert "still hangs" in seen.unreadable
     assert time.monotonic() - start < DEADLINE
-    stone.set()
+    may_return.set()
     until(lambda: not hypervisor._connection.stuck())
     assert lifecycle.look(guest).running
     assert not hypervisor.survey()[0].unreadable
     hypervisor.close()
 
 
-def test_what_hangs_and_is_no_guest_hides_none(stone: threading.Event) -> None:
+def test_what_hangs_and_is_no_guest_hides_none(may_return: threading.Event) -> None:
     hypervisor = Libvirt(URI, deadline=DEADLINE)
     inventory = hypervisor.inventory()
     before = hypervisor.survey()
-    hang(inventory._connection, NoGuest("paused guests"), stone)
+    hang(inventory._connection, NoGuest("paused guests"), may_return)
     with pytest.raises(Uncertain, match="about paused guests still hangs"):
         inventory.diagnose([])
     assert hypervisor.survey() == before
-    stone.set()
+    may_return.set()
     hypervisor.close()
 
 
 def test_a_question_about_all_does_not_ask_who_hangs(
-    connection: Connection, stone: threading.Event
+    libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     """It would hang as well, and with it the question for all others."""
 
@@ -143,12 +127,12 @@ def test_a_question_about_all_does_not_ask_who_hangs(
             return [Guest("a", hangs=True), Guest("b", hangs=False)]
 
     for subject in ("a", "uuid of a"):
-        stone.clear()
-        hang(connection, subject, stone)
-        asked = connection.stuck_guests()
+        may_return.clear()
+        hang(libvirt_connection, subject, may_return)
+        asked = libvirt_connection.stuck_guests()
         assert paused.findings(Virt(), asked) == []
         assert twins(Virt(), "new", frozenset({"52:54:00:00:00:01"}), asked) == [
             ("52:54:00:00:00:01", "b")
         ]
-        stone.set()
-        until(lambda: not connection.stuck())
+        may_return.set()
+        until(lambda: not libvirt_connection.stuck())

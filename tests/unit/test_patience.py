@@ -19,14 +19,9 @@ from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
 from tests.support.environment import bare
-from tests.support.rig import Rig
+from tests.support.rig import Rig, connection
 
 S1 = str(BASE / "s1")
-
-
-def connection(name: str = "a") -> dict[str, object]:
-    data = {"share": "s1", "name": name, "volume_id": name}
-    return {"driver_volume_type": "toy", "data": data}
 
 
 @pytest.fixture

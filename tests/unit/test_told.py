@@ -7,21 +7,11 @@ import pytest
 from moorline.errors import Failed
 from moorline.model import DiskOptions, Level
 from moorline.testing.toys import BASE
-from tests.support.rig import Rig
+from tests.support.rig import Rig, connection
 
 S1 = str(BASE / "s1")
 ID = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
 SHARED = DiskOptions(shared=True)
-
-
-def connection(name: str, share: str = "s1", volume: str | None = None) -> dict[str, object]:
-    data = {"share": share, "name": name, "volume_id": volume or name}
-    return {"driver_volume_type": "toy", "data": data, "ignored": None}
-
-
-@pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
 
 
 def test_a_dry_run_says_what_it_could_not_look_at(rig: Rig) -> None:

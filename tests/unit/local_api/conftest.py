@@ -17,11 +17,6 @@ ABOUT = {"version": "1", "host": "h1", "hypervisor": "toy:///", "state_dir": "/s
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig("g1", "g2")
-
-
-@pytest.fixture
 def app(rig: Rig) -> App:
     return App(rig.owner(), Rights(None), ABOUT, {"/metrics": ("text/plain", lambda: b"up 1\n")})
 
