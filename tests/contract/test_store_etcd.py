@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable, Uncertain
-from moorline.ports import At, Delete, Put, Store
+from moorline.ports import At, Put, Store
 from moorline.testing.contracts.store import StoreContract, watch
 from tests.support import etcd
 
@@ -87,19 +87,10 @@ def test_a_bookmark_is_never_ahead_of_what_was_told(store: EtcdStore) -> None:
             told = event.revision
 
 
-def test_the_largest_commits_are_taken(store: EtcdStore) -> None:
+def test_the_largest_commit_is_taken(store: EtcdStore) -> None:
     keys = [f"/a/{i:03}" for i in range(100)]
     store.commit([At(key, 0) for key in keys], [Put(key, b"x" * 10_000) for key in keys])
     assert len(store.list("/a/")[0]) == 100
-    store.commit([], [Put(key, b"x" * (256 << 10)) for key in keys[:4]])
-    for when, then in (
-        ([At(f"{key}x", 0) for key in [*keys, "y"]], []),
-        ([], [Delete(f"{key}x") for key in [*keys, "y"]]),
-        ([], [Put(key, b"x" * (256 << 10)) for key in keys[:5]]),
-        ([], [Put("/a/x", b"x" * (256 << 10) + b"x")]),
-    ):
-        with pytest.raises(ValueError, match=r"more than|larger than"):
-            store.commit(when, then)
 
 
 def test_long_lists_come_whole(store: EtcdStore) -> None:

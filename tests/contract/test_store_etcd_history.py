@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from moorline.errors import Compacted, MoorlineError, Unavailable, Uncertain
+from moorline.errors import Compacted, Denied, MoorlineError, Unavailable, Uncertain
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import At, Delete, Put
 from moorline.secret import Secret
@@ -19,6 +20,7 @@ from tests.support import etcd
 
 if TYPE_CHECKING:
     from lab.etcd import Cluster
+    from moorline.stores.etcd.store import EtcdStore
 
 QUOTA = 4 << 20
 
@@ -29,16 +31,20 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+def fill(store: EtcdStore, below: str) -> tuple[int, MoorlineError]:
+    """Write until etcd takes no more. Return how much was taken, and what the last try was told."""
+    for number in range(1000):
+        try:
+            store.commit([], [Put(f"{below}{number}", bytes(256 << 10))])
+        except MoorlineError as e:
+            return number, e
+    pytest.fail("it is never full")
+
+
 def test_a_full_etcd_is_told_as_such_and_taken_up_again(cluster: Cluster) -> None:
     store = etcd.store(cluster)
     revision = store.commit([], [Put("/a/x", b"1")])
-    written, error = 0, None
-    while error is None and written < 1000:
-        try:
-            store.commit([], [Put(f"/fill/{written}", bytes(256 << 10))])
-            written += 1
-        except MoorlineError as e:
-            error = e
+    written, error = fill(store, "/fill/")
     # The one that fills it may be in: etcd notices when it is applied.
     assert isinstance(error, Uncertain)
     assert "full" in error.message
@@ -53,6 +59,27 @@ def test_a_full_etcd_is_told_as_such_and_taken_up_again(cluster: Cluster) -> Non
     cluster.make_room()
     store.commit([At("/a/x", revision)], [Put("/a/x", b"2")])
     store.close()
+
+
+def test_a_full_etcd_that_checks_no_grants_is_told(cluster: Cluster) -> None:
+    """A host fills it with what it may write, and then deletes what it may not: or is denied."""
+    from moorline.stores.etcd.enrolment import Enrolment
+
+    enrolment = Enrolment(etcd.access(cluster))
+    enrolment.initialise()
+    enrolment.enrol("h1", "box")
+    root, host = etcd.store(cluster), etcd.store(cluster, "host:h1:1")
+    victim = Delete("/moorline/owners/volumes/v1")
+    root.commit([], [Put(victim.key, b"h10")])
+    with pytest.raises(Denied):
+        host.commit([], [victim])
+    assert isinstance(fill(host, "/moorline/status/h1/")[1], Uncertain)
+    with suppress(Denied):
+        host.commit([], [victim])
+    held = root.get(victim.key) is not None
+    assert held or any("while it is full" in doubt for doubt in host.doubts)
+    for each in (enrolment, root, host):
+        each.close()
 
 
 @pytest.mark.parametrize("token", ["moorline-lab", "restored"], ids=["same id", "new id"])

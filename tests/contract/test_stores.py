@@ -92,12 +92,6 @@ def test_what_another_process_has_locked_is_not_read_behind_its_back(tmp_path: P
     other.close()
 
 
-def test_an_oversized_value_is_a_mistake(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db")
-    with pytest.raises(ValueError, match="larger"):
-        store.commit([], [Put("/a/x", b"0" * (256 * 1024 + 1))])
-
-
 def test_on_a_full_disk_what_was_closed_well_can_be_read(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db")
     before = store.commit([], [Put("/a/x", b"1")])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable
 from moorline.ports import At, Delete, Entry, Event, Put
-from moorline.stores.limits import prefix_ends, within_limits
+from moorline.ports.limits import prefix_ends, within_limits
 
 _A_FEW_PAGES = 64 << 10
 _TAKES_NOTHING = frozenset(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from moorline.errors import Compacted, Conflict
 from moorline.ports import At, Delete, Entry, Event, Put
+from moorline.ports.limits import prefix_ends, within_limits
 from moorline.testing.faults import Faults
 
 
@@ -25,13 +26,13 @@ class MemoryStore:
         return self._entries.get(key)
 
     def list(self, prefix: str) -> tuple[list[Entry], int]:
+        prefix_ends(prefix)
         with self._changed:
             keys = sorted(key for key in self._entries if key.startswith(prefix))
             return [self._entries[key] for key in keys], self._revision
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
-        if len({operation.key for operation in then}) != len(then):
-            raise ValueError("a key stands twice in one commit")
+        within_limits(when, then)
         with self._changed:
             current = {at.key: self._entries.get(at.key) for at in when}
             lost = [at for at in when if _revision(current[at.key]) != at.revision]
@@ -42,6 +43,7 @@ class MemoryStore:
             return self._faults.effect(lambda: self._apply(then))
 
     def watch(self, prefix: str, after: int, stop: threading.Event) -> Iterator[Event]:
+        prefix_ends(prefix)
         while not stop.is_set():
             with self._changed:
                 if not self._compacted <= after <= self._revision:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from moorline.errors import Conflict, NotFound, Refused
 from moorline.ports import At, Delete, Entry, Put
+from moorline.ports.limits import prefix_ends
 from moorline.stores.etcd import grants
 from moorline.stores.etcd.access import Access
 from moorline.stores.etcd.client import Client
 from moorline.stores.etcd.grants import ADMINISTRATOR, CONTROLLER, ENROLLED, EPOCH, Grant
 from moorline.stores.etcd.messages import messages
 from moorline.stores.etcd.store import EtcdStore
-from moorline.stores.limits import prefix_ends
 
 
 @dataclass(frozen=True, slots=True)

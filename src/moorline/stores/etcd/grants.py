@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from moorline.errors import Refused
-from moorline.stores.limits import prefix_ends
+from moorline.ports.limits import prefix_ends
 
 ROOT = "/moorline/"
 """Above all entries of the fleet."""

@@ -13,6 +13,7 @@ import grpc
 
 from moorline.errors import Compacted, Conflict, Unavailable
 from moorline.ports import At, Delete, Entry, Event, Put
+from moorline.ports.limits import prefix_ends, within_limits
 from moorline.stores.etcd.access import Access
 from moorline.stores.etcd.client import (
     CALL_SECONDS,
@@ -24,7 +25,6 @@ from moorline.stores.etcd.client import (
 )
 from moorline.stores.etcd.grants import EPOCH
 from moorline.stores.etcd.messages import DELETE, EQUAL, MOD, messages
-from moorline.stores.limits import prefix_ends, within_limits
 
 LIST_SECONDS = 10.0
 """100,000 entries of 1 KB take 1.5 s."""

@@ -99,6 +99,29 @@ class StoreContract:
         with pytest.raises(ValueError, match="twice"):
             store.commit([], [Put("/a/x", b"1"), Delete("/a/x")])
 
+    def test_a_commit_has_bounds(self, store: Store) -> None:
+        keys = [f"/a/{i:03}" for i in range(101)]
+        largest = b"x" * (256 << 10)
+        store.commit([At(key, 0) for key in keys[:100]], [Put(key, b"") for key in keys[:100]])
+        store.commit([], [Put(key, largest) for key in keys[:4]])
+        before = store.list("/a/")
+        for when, then in (
+            ([At(key, 0) for key in keys], [Delete("/a/000")]),
+            ([], [Delete(key) for key in keys]),
+            ([], [Put(key, largest) for key in keys[:5]]),
+            ([], [Put("/a/x", largest + b"x")]),
+        ):
+            with pytest.raises(ValueError, match=r"more than|larger than"):
+                store.commit(when, then)
+        assert store.list("/a/") == before
+
+    def test_a_prefix_without_a_slash_is_a_mistake(self, store: Store) -> None:
+        """It would have the entries of host ``h10`` among those of ``h1``."""
+        with pytest.raises(ValueError, match="ends in"):
+            store.list("/a")
+        with pytest.raises(ValueError, match="ends in"):
+            next(iter(store.watch("/a", 0, threading.Event())))
+
     def test_one_of_many_racing_writers_wins_each_round(self, store: Store) -> None:
         revision = store.commit([], [Put("/a/x", b"0")])
         won: list[int] = []

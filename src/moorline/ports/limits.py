@@ -1,10 +1,10 @@
-"""What the stores' contract bounds, checked alike by every engine."""
+"""The bounds of the store contract, checked by every engine in the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorline.ports import At, Delete, Put
+from moorline.ports.store import At, Delete, Put
 
 MAX_VALUE = 256 * 1024
 MAX_OPERATIONS = 100
@@ -13,7 +13,7 @@ MAX_COMMIT = 1024 * 1024
 
 
 def within_limits(when: Sequence[At], then: Sequence[Put | Delete]) -> None:
-    """Raise ValueError where a commit breaks the contract: that is a defect of the caller's."""
+    """Raise ValueError if a commit breaks the contract, which is a defect of the caller."""
     if len({operation.key for operation in then}) != len(then):
         raise ValueError("a key stands twice in one commit")
     if max(len(when), len(then)) > MAX_OPERATIONS:
