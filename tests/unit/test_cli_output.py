@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+TEST = "test:///default"
 COMMAND = [str(Path(sys.executable).with_name("moorline"))]
 
 
@@ -17,7 +18,7 @@ def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedPr
     environment = {
         **os.environ,
         "MOORLINE_STATE_DIR": str(tmp_path),
-        "MOORLINE_HYPERVISOR": "test:///default",
+        "MOORLINE_HYPERVISOR": TEST,
     }
     return subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" {words} {streams}', *COMMAND],
@@ -29,7 +30,10 @@ def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("words", ["list", "list -o json", "doctor", "events -o yaml"])
+HELP = ["--help", "list -h", "state show --help", "--version", "completion bash", "agent --openapi"]
+
+
+@pytest.mark.parametrize("words", ["list", "list -o json", "doctor", "events -o yaml", *HELP])
 def test_a_result_that_cannot_be_printed_is_told_and_no_success(tmp_path: Path, words: str) -> None:
     done = run(tmp_path, words, ">/dev/full")
     assert done.returncode == 6
@@ -37,11 +41,13 @@ def test_a_result_that_cannot_be_printed_is_told_and_no_success(tmp_path: Path, 
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_who_has_seen_enough_is_no_defect(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["list", *HELP])
+def test_a_reader_who_has_seen_enough_is_no_defect(tmp_path: Path, words: str) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*COMMAND, "list", "--state-dir", tmp_path, "-c", "test:///default"],
+        [*COMMAND, *words.split()],
+        env={**os.environ, "MOORLINE_STATE_DIR": str(tmp_path), "MOORLINE_HYPERVISOR": TEST},
         stdout=write,
         stderr=subprocess.PIPE,
         check=False,
@@ -52,6 +58,8 @@ def test_a_reader_who_has_seen_enough_is_no_defect(tmp_path: Path) -> None:
 
 
 def test_an_error_that_cannot_be_printed_keeps_its_code(tmp_path: Path) -> None:
+    assert run(tmp_path, "nonsense", "2>/dev/full").returncode == 2
+    assert run(tmp_path, "list --nonsense -o json", "2>/dev/full").returncode == 2
     assert run(tmp_path, "show nothing", "2>/dev/full").returncode == 4
     assert run(tmp_path, "show nothing", "2>&-").returncode == 4
 

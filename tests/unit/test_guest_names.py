@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moorline.api import Moorline
+from moorline.core.naming import GUEST_BY_NAME
 from moorline.errors import NotFound, Refused
 from moorline.local_api.app import App
 from moorline.local_api.client import Client
@@ -68,7 +69,7 @@ def test_a_name_comes_before_the_beginning_of_an_id(rig: Rig) -> None:
         ("web1", "did you mean web01?"),
         ("WEB01", "did you mean web01?"),
         ("db-main", "did you mean Db-Main?"),
-        ("nothing-like-it", ""),
+        ("nothing-like-it", GUEST_BY_NAME),
     ],
 )
 def test_an_unknown_guest_leads_to_a_near_name_with_an_agent_too(

@@ -57,6 +57,17 @@ def test_what_is_not_known_is_never_done(rig: Rig, verb: str, what: str) -> None
     assert wanted(rig) == {ID, OTHER}
 
 
+@pytest.mark.parametrize("volume", [ID, GONE, ID.upper()])
+def test_a_whole_id_is_no_disk_of_a_guest_that_is_gone_by_its_own(rig: Rig, volume: str) -> None:
+    detach = rig.owner().attachments.detach
+    assert detach("88888888-1111-4222-8333-abcdefabcdef", volume) is None
+    with pytest.raises(NotFound):
+        detach("88888888-1111-4222-8333-abcdefabcdef", ID[:8])
+    with pytest.raises(NotFound):
+        detach("web01", volume)
+    assert wanted(rig) == {ID, OTHER}
+
+
 def test_a_dry_run_says_the_same(rig: Rig) -> None:
     for what in SLIPS:
         with pytest.raises(NotFound):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from moorline.cli.output import say
+from moorline.cli.output import say_or_exit
 
 
 @click.command()
@@ -21,4 +21,4 @@ def completion(context: click.Context, shell: str) -> None:
     script = get_completion_class(shell)
     assert script is not None, "click knows the three shells that it lets through"
     root = context.find_root().command
-    say(script(root, {}, "moorline", "_MOORLINE_COMPLETE").source())
+    say_or_exit(script(root, {}, "moorline", "_MOORLINE_COMPLETE").source())

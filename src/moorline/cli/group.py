@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +25,7 @@ Exit codes:
                               10  doctor found something
                               11  unavailable: no answer, and nothing was recorded
 """
+_HELP = frozenset({"--help", "-h", "--version"})
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "abort": (
@@ -161,7 +164,7 @@ class Lazy(click.Group):
         if not standalone_mode:
             return run()
         try:
-            code: object = run()
+            code: object = _helped(run) if _HELP & set(words) else run()
         except click.Abort:
             from moorline.cli.output import EXIT_INTERRUPTED, complain
 
@@ -171,6 +174,19 @@ class Lazy(click.Group):
             _tell(e, asked_output(words))
             sys.exit(e.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _helped(run: Callable[[], Any]) -> object:
+    """Print what click tells, help or version, and end as all commands do where that cannot be."""
+    with redirect_stdout(StringIO()) as told:
+        code: object = run()
+    try:
+        click.echo(told.getvalue(), nl=False)
+    except OSError:
+        from moorline.cli.output import say_or_exit  # not before: help loads nothing of ours
+
+        say_or_exit("")
+    return code
 
 
 def asked_output(words: Sequence[str]) -> str:
@@ -193,7 +209,8 @@ def _tell(error: click.ClickException, output: str) -> None:
     from moorline.cli.output import complain, dump
 
     if output == "text":
-        error.show()
+        error.show(shown := StringIO())
+        complain(shown.getvalue().rstrip("\n"))
         return
     context = getattr(error, "ctx", None)
     told = {

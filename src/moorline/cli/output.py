@@ -40,6 +40,14 @@ def say(text: str) -> None:
         raise Unprinted(e.strerror) from e
 
 
+def say_or_exit(text: str) -> None:
+    """As :func:`say`; where it cannot be, end as a command does whose result cannot be printed."""
+    try:
+        say(text)
+    except Unprinted as e:
+        sys.exit(unprinted(e))
+
+
 def complain(text: str) -> None:
     """Write to standard error. Where that is full or gone, the exit code has to do."""
     try:

@@ -186,7 +186,12 @@ class Admission:
         if not mine and ("/" in volume or is_whole(volume)):
             return None
         # The guest may have been renamed since, or an earlier guest had its name.
-        now = guest_called(guest, self._hypervisor).id
+        try:
+            now = guest_called(guest, self._hypervisor).id
+        except NotFound:
+            if is_whole(guest) and is_whole(volume):
+                return None
+            raise
         named = [row for row in mine if row.key.guest == now]
         if named:
             return named[0]
