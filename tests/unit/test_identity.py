@@ -111,7 +111,7 @@ def test_the_same_guest_gets_it_once(scene: Scene, kind: str, first: str, second
     one = scene.attachment("g1", kind, first)
     data = {"export": second, "name": "disk", "format": "raw"}
     asked = {"driver_volume_type": kind, "data": data}
-    if scene.admission.place(asked, None).link == one.link:
+    if scene.admission.accept(asked, None).link == one.link:
         assert scene.attachment("g1", kind, second).key == one.key
     else:
         with pytest.raises(Refused, match=f"is connected at {one.link}"):
