@@ -179,7 +179,6 @@ def test_what_the_operator_mounts_now_was_ours_to_unmount(scene: Scene) -> None:
     assert scene.mounted() == [str(given[scene.share])]
 
 
-@pytest.mark.parametrize("scene", FILES, indirect=True)
 def test_what_the_operator_mounted_is_left_to_him_by_any_options(scene: Scene) -> None:
     given = {scene.share: scene.operator_mounts()}
     scene.attach(scene.moorline("old", given=given))

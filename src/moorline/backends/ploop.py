@@ -131,11 +131,22 @@ class Ploop(Generic[F]):
     def _placed(self, c: F) -> F:
         """*c* with the place where its share is mounted, if it is.
 
-        Our links do not say which options that was by; the mount table does.
+        Our links do not say which options that was by. Of an image that has a device the kernel
+        does, and of others the mount table.
         """
         files, name = self._share.file_system, self._share.name(c)
         targets = (Path(m.target) for m in self._host.mounts() if files.is_mount_of(c, m))
-        return replace(c, at=next((at for at in targets if at.name == name), None))
+        made = next((at for at in targets if at.name == name), None)
+        return replace(c, at=self._where_device_is(c) or made)
+
+    def _where_device_is(self, c: F) -> Path | None:
+        """The mount on which the image is that has the device; None: there is none, or no list."""
+        with suppress(OSError, MoorlineError):
+            device = self._name(c).readlink()
+            for image, listed in self._devices():
+                if listed == device and str(image.parent).endswith(f"/{c.name}"):
+                    return Path(str(image.parent).removesuffix(f"/{c.name}"))
+        return None
 
     def _lock(self, mount_point: Path) -> threading.Lock:
         """Images have links of their own, but one mount."""
