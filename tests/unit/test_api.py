@@ -307,6 +307,17 @@ def test_list_tells_what_is_wanted_and_what_is_seen(rig: Rig) -> None:
     assert view.seen == "unknown"
 
 
+def test_a_share_that_hangs_is_seen_whatever_the_guest_has(rig: Rig) -> None:
+    rig.owner().attachments.attach("g1", connection("a"))
+    rig.owner().attachments.attach("g1", connection("b"), level=Level.CONNECTED)
+    rig.world.hung.add("s1")
+    views = rig.owner().attachments.list()
+    assert [view.seen for view in views] == ["hung", "hung"]
+    assert all(view.next.startswith("wait: ") for view in views)
+    rig.world.hung.clear()
+    assert [view.seen for view in rig.owner().attachments.list()] == ["attached", "connected"]
+
+
 def test_what_cannot_be_opened_is_not_seen_attached(rig: Rig) -> None:
     """A stopped guest's definition has the disk, wherever its share is: after a reboot, say."""
     rig.owner().attachments.attach("g1", connection("a"))

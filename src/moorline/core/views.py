@@ -65,6 +65,8 @@ def detailed(row: Attachment, seen: Seen | str, trouble: Trouble | None, survey:
 def state_of(seen: Seen) -> str:
     """Return the one word that sums up an observation."""
     lost = seen.disk.stale or seen.disk.replaced
+    if isinstance(seen.link, Unknown) and seen.link.hangs and not lost:
+        return "hung"  # also of a disk that the guest has: it waits for the share, too
     works = not (isinstance(seen.link, Broken) or lost)
     if seen.disk.state is DiskState.WHOLE and works:
         return _whole(seen)
