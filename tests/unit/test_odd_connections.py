@@ -141,3 +141,10 @@ def test_read_only_is_heeded_wherever_it_stands(rig: Rig, asked: dict[str, Any])
     rig.owner().attachments.attach("g1", asked, level=Level.CONNECTED)
     (row,) = rig.records.all()
     assert row.options == DiskOptions(readonly=True)
+
+
+@pytest.mark.parametrize("value", ["yes", "true", "", 1, 0, [True], {}], ids=repr)
+def test_a_discard_that_is_neither_true_nor_false_is_refused(rig: Rig, value: Any) -> None:
+    refuse(rig, connection({"discard": value}), "discard is not true or false")
+    for usable in (True, False, None):
+        rig.owner().attachments.attach("g1", connection({"discard": usable}))

@@ -301,6 +301,8 @@ def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bo
         if encrypted and not hands_off:  # Nova has the keys, and QEMU deciphers
             # The guest would get the cipher text for a blank disk, and format it.
             raise Refused("encrypted volumes are not supported: the guest would see cipher text")
+    if not all(isinstance(discard, bool) for discard in _told(connection, "discard")):
+        raise Refused("the connection's discard is not true or false")
     modes = _told(connection, "access_mode")
     if any(mode not in ("rw", "ro") for mode in modes):
         raise Refused("the connection's access_mode is not rw or ro")
