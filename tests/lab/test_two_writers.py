@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from libvirt_rig import CONFIG, LIVE, mounted
+from libvirt_rig import CONFIG, LIVE, loop_device, mounted
 from scene import Scene, findings
 
 from lab import host
@@ -128,6 +130,44 @@ def test_a_local_file_by_another_name(
         if how == "bind mount":
             host.umount(other.parent)
     assert scene.attachments() == {}
+
+
+@contextmanager
+def partitioned(file: Path) -> Iterator[tuple[Path, Path]]:
+    """A disk of this kernel's, and its partition; what is stored on it is a DOS partition table."""
+    with file.open("wb") as disk:
+        disk.truncate(4 << 20)
+        disk.seek(446)
+        disk.write(struct.pack("<8BII", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 4096) + bytes(48))
+        disk.write(b"\x55\xaa")
+    with loop_device(file) as device:
+        subprocess.run(["partx", "--add", device], check=True)
+        partition = device.with_name(f"{device.name}p1")
+        number = Path(f"/sys/class/block/{partition.name}/dev").read_text().strip()
+        made = not partition.exists()
+        if made:
+            os.mknod(partition, 0o600 | stat.S_IFBLK, os.makedev(*map(int, number.split(":"))))
+        try:
+            yield device, partition
+        finally:
+            subprocess.run(["partx", "--delete", device], check=True)
+            if made:
+                partition.unlink()
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_disk_and_its_partition(
+    scene: Scene, guest: Guest, stopped: Any, files: Path, whole_first: bool
+) -> None:
+    with partitioned(files / "disk.raw") as (device, partition):
+        first, second = (device, partition) if whole_first else (partition, device)
+        with has(stopped, first):
+            said = attach(scene, guest.name, second, code=3)
+            assert f"{stopped.name()} {CLASH.format(second)}, as {first}" in said
+        attach(scene, guest.name, second)
+        with has(stopped, first):
+            assert findings(scene)["shared-file"]["subject"] == str(second)
+        scene.moorline("detach", guest.name, str(second))
 
 
 def test_the_doctor_names_two_that_have_one_file(

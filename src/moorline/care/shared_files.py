@@ -61,7 +61,8 @@ class SharedFiles:
         numbered: defaultdict[tuple[int, int], list[Holder]] = defaultdict(list)
         had = [(guest, use) for guest in guests for use in guest.uses]
         for holder in self._look(had, table, ()):
-            numbered[holder.file.inode, holder.file.node].append(holder)
+            for number in _numbers(holder.file):
+                numbered[number].append(holder)
         for holders in numbered.values():
             if any(_may_clash(*pair, table) for pair in _pairs(holders)):
                 yield from self._same(holders, table)
@@ -106,6 +107,15 @@ class SharedFiles:
         except (Uncertain, OSError):
             pass  # it is told as a share that hangs
         return looks
+
+
+def _numbers(file: FileId) -> Iterator[tuple[int, int]]:
+    """What it has in common with whatever may be the same, or a part of it."""
+    if not file.node:
+        yield file.inode, 0
+        return
+    for node in (file.node, *file.lower):
+        yield 0, node
 
 
 def _may_clash(one: Holder, other: Holder, table: MountsByPath) -> bool:

@@ -277,9 +277,11 @@ def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
 
 
 def same_file(mine: FileId, theirs: FileId, table: MountsByPath) -> bool:
-    """Whether both are one file, as far as this host can tell."""
+    """Whether both are one file, as far as this host can tell; of devices, whether one is a part
+    of the other, or made of it.
+    """
     if mine.node or theirs.node:
-        return mine.node == theirs.node
+        return mine.node in (theirs.node, *theirs.lower) or theirs.node in mine.lower
     if mine.inode != theirs.inode:
         return False
     if mine.device == theirs.device:

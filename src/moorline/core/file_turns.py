@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from moorline.errors import Failed, MoorlineError, Uncertain
 from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, ImageFile
@@ -78,4 +79,6 @@ class FileTurns:
         if isinstance(found, OSError):
             raise Failed(f"{source.path} cannot be looked at: {found.strerror}") from found
         own, *beneath = found
+        # Two partitions of a disk are given at the same time, and a disk and its partition not.
+        beneath += [replace(own, node=number, lower=()) for number in own.lower]
         return {**dict.fromkeys(beneath, False), own: writes}

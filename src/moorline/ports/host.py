@@ -125,6 +125,9 @@ class FileId:
     """Of a block device its number, else 0."""
     filesystem: int = 0
     """What a file system without a device calls itself (statvfs(3), ``f_fsid``); 0: nothing."""
+    lower: tuple[int, ...] = ()
+    """Of a block device the numbers of those that it lies on: the disk of a partition, and what
+    a device of LVM, RAID or the device mapper is made of, down to the disks."""
 
 
 Images = Sequence[tuple[str, str]]

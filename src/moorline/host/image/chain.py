@@ -22,7 +22,7 @@ _FEW = 4
 _ENTRIES_EACH = 64
 """Entries that are listed for each file that is asked for, at most: one question tells of many."""
 
-File = tuple[str, int, int, int, int]
+File = tuple[str, int, int, int, int, tuple[int, ...]]
 """As the fields of :class:`moorline.ports.FileId`."""
 
 
@@ -62,7 +62,7 @@ def read(found: Sequence[list[File] | int], images: Images) -> Sequence[FilesOf]
     return [
         OSError(each, os.strerror(each), path)
         if isinstance(each, int)
-        else [FileId(*file) for file in each]
+        else [FileId(*file[:5], tuple(file[5])) for file in each]
         for each, (path, _) in zip(found, images, strict=True)
     ]
 
@@ -112,7 +112,9 @@ def _listed(directory: str, paths: Sequence[str], like: Collection[int]) -> dict
     if st.st_ino != number:
         return {}
     return {
-        path: (path, st.st_dev, inode, 0, 0) for path, inode in found.items() if inode not in like
+        path: (path, st.st_dev, inode, 0, 0, ())
+        for path, inode in found.items()
+        if inode not in like
     }
 
 
@@ -121,11 +123,33 @@ def _file(path: str, like: Collection[int] | None) -> File:
     node = st.st_rdev if stat.S_ISBLK(st.st_mode) else 0
     if like is not None and not node and st.st_ino not in like:
         # Of very many this is most: one question to the share, instead of one for each directory.
-        return path, st.st_dev, st.st_ino, node, 0
+        return path, st.st_dev, st.st_ino, node, 0, ()
     # With a device, its number says it all: a copy of a file system has the same id.
     unnamed = not os.major(st.st_dev) and not node
     id = os.statvfs(path).f_fsid if unnamed else 0
-    return os.path.realpath(path), st.st_dev, st.st_ino, node, id
+    lower = tuple(sorted(lower_devices(node))) if node else ()
+    return os.path.realpath(path), st.st_dev, st.st_ino, node, id, lower
+
+
+def lower_devices(node: int, sys: str = "/sys") -> set[int]:
+    """The numbers of the block devices that one lies on, as sysfs tells it: it never hangs."""
+    found: set[int] = set()
+    pending = [f"{sys}/dev/block/{os.major(node)}:{os.minor(node)}"]
+    while pending:
+        for below in _lower(os.path.realpath(pending.pop())):
+            with suppress(OSError, ValueError), open(f"{below}/dev") as file:  # noqa: PTH123
+                major, _, minor = file.read().partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+                pending.append(below)
+    return found
+
+
+def _lower(device: str) -> list[str]:
+    """The directories of the devices that *device* is a part of, or made of."""
+    below = [os.path.dirname(device)] if os.path.exists(f"{device}/partition") else []  # noqa: PTH110, PTH120
+    with suppress(OSError), os.scandir(f"{device}/slaves") as slaves:
+        below += [slave.path for slave in slaves]
+    return below
 
 
 def _beneath(path: str, format: str) -> list[tuple[str, str]]:
