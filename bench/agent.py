@@ -6,18 +6,19 @@ the loop. The sweep is over real guests, which are defined and do not run.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from bench.measure import Result, milliseconds, paired
+from bench.measure import Result, milliseconds, paired, slower
 from lab import guest as guests
 from lab import host
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
@@ -40,47 +41,63 @@ from moorline.stores.codec import Codec
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.toys import ToyGuest, ToyHypervisor, ToyShare, ToyWorld
 
+NAMES = ("restart", "look")
 ATTACHMENTS, GUESTS, SHARES = 1000, 500, 10
-RESTART, SWEEP = 5.0, 2.0
-ROUNDS = 15
+RESTART, SWEEP, MEMORY = 5.0, 2.0, 6.0
+RESTARTS, ROUNDS = 3, 15
 
 
-def run(connection: Any) -> list[Result]:
-    """All comparisons, in a lab host."""
-    return [*restarts(), sweep(connection)]
+def run(connection: Any, wanted: Set[str]) -> Iterator[Result]:
+    """What is *wanted* of :data:`NAMES`, in a lab host."""
+    if "restart" in wanted:
+        yield from restarts()
+    if "look" in wanted:
+        yield from look(connection)
 
 
 # --- restart -----------------------------------------------------------------------
 
 
-def restarts() -> list[Result]:
-    """The owner is started when nothing is as wanted, and when all of it is."""
-    world = ToyWorld()
+def restarts() -> Iterator[Result]:
+    """The owner is started when nothing is as wanted, when all of it is, and after a reboot."""
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "db"
-        _attachment(world, _records(path))
-        raw = milliseconds(lambda: _records(path).all())
-        nothing = _converge(world, path)
-        all_there = _converge(world, path)
-        world.mounts.clear()  # a reboot: the definitions of the guests are left
-        for guest in world.guests.values():
-            guest.running = False
-            guest.live.clear()
-        rebooted = _converge(world, path)
-    assert not world.violations
-    whats = ("nothing attached yet", "all of it there", "after a reboot: no mounts, no guest runs")
-    return [
-        Result(
-            f"restart to converged, {ATTACHMENTS} attachments, {what} (raw: reading them)",
-            took,
-            raw,
-            "ms",
-            took / raw,
-            f"≤ {RESTART:g} s",
-            took <= RESTART * 1000,
-        )
-        for what, took in zip(whats, (nothing, all_there, rebooted), strict=True)
-    ]
+        count = itertools.count()
+
+        def fresh() -> tuple[ToyWorld, Path]:
+            world, path = ToyWorld(), Path(directory) / str(next(count))
+            _attachment(world, _records(path))
+            return world, path
+
+        settled = fresh()
+        _converge(*settled)
+
+        def nothing() -> float:
+            return _converge(*fresh())
+
+        def rebooted() -> float:
+            world, path = settled
+            world.mounts.clear()  # the definitions of the guests are left
+            for guest in world.guests.values():
+                guest.running = False
+                guest.live.clear()
+            return _converge(world, path)
+
+        for what, ours in (
+            ("nothing attached yet", nothing),
+            ("all of it there", lambda: _converge(*settled)),
+            ("after a reboot: no mounts, no guest runs", rebooted),
+        ):
+            raw, took = paired(RESTARTS, lambda: milliseconds(_records(settled[1]).all), ours)
+            yield Result(
+                f"restart to converged, {ATTACHMENTS} attachments, {what}"
+                " (raw: reading the attachments)",
+                took,
+                raw,
+                "ms",
+                took / raw,
+                f"≤ {RESTART:g} s",
+                took <= RESTART * 1000,
+            )
 
 
 def _records(path: Path) -> Records:
@@ -109,45 +126,48 @@ def _attachment(world: ToyWorld, records: Records) -> None:
 
 def _converge(world: ToyWorld, path: Path) -> float:
     """Milliseconds until an owner that starts now has nothing left to do."""
-    begun = time.monotonic()
     records, hypervisor, claims = _records(path), ToyHypervisor(world), Claims()
     reconciler = Reconciler(records, {"toy": ToyShare(world)}, hypervisor, Locks())
-    worker = Worker(Driver(records, reconciler, claims))
     drift = DriftDetector(records, reconciler, hypervisor)
-    controller = Controller(records, worker, drift, claims)
-    controller.start()
-    while controller.swept is None or controller.pending():
-        time.sleep(0.01)
-    took = (time.monotonic() - begun) * 1000
+    controller = Controller(records, Worker(Driver(records, reconciler, claims)), drift, claims)
+
+    def converge() -> None:
+        controller.start()
+        while controller.swept is None or controller.pending():
+            time.sleep(0.01)
+
+    took = milliseconds(converge)
     controller.stop()
     assert not drift.everywhere().due
+    assert not world.violations
     return took
 
 
 # --- sweep -------------------------------------------------------------------------
 
 
-def sweep(connection: Any) -> Result:
+def look(connection: Any) -> Iterator[Result]:
     """A look at everything that finds nothing to do; raw: XMLDesc of each guest."""
     before = _memory()
     with _everything_attached(connection) as drift:
 
-        def raw() -> None:
-            for domain in connection.listAllDomains():
-                domain.XMLDesc()
+        def raw() -> list[str]:
+            return [domain.XMLDesc() for domain in connection.listAllDomains()]
 
         theirs, ours = paired(
             ROUNDS, lambda: milliseconds(raw), lambda: milliseconds(lambda: _quiet(drift))
         )
-    return Result(
-        f"sweep with nothing to do, {ATTACHMENTS} attachments on {GUESTS} guests,"
-        f" {_memory() - before} MiB (raw: XMLDesc of all guests)",
-        ours,
-        theirs,
-        "ms",
-        ours / theirs,
-        f"≤ {SWEEP:g}×",
-        ours / theirs <= SWEEP,
+        grown, texts = _memory() - before, sum(map(len, raw())) / 2**20
+    what = f"sweep with nothing to do, {ATTACHMENTS} attachments on {GUESTS} guests"
+    yield slower(f"{what} (raw: XMLDesc of all guests)", theirs, ours, SWEEP)
+    yield Result(
+        f"{what}: memory (raw: the XML)",
+        grown,
+        texts,
+        "MiB",
+        grown / texts,
+        f"≤ {MEMORY:g}×",
+        grown / texts <= MEMORY,
     )
 
 
@@ -225,14 +245,3 @@ def _memory() -> int:
     """MiB that this process has resident now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
-
-
-def main() -> None:
-    import libvirt
-
-    for result in run(libvirt.open("qemu:///system")):
-        print(result.row())
-
-
-if __name__ == "__main__":
-    main()

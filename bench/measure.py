@@ -11,9 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-TOLERANCE = 1.25
-"""How much worse than on the page a ratio may be: machines differ, and so do runs."""
-
 
 class Milliseconds(float):
     """How long something took, and the processor time of this process in it."""
@@ -38,29 +35,12 @@ class Result:
     goal: str
     met: bool
 
-    def is_worse_than(self, before: float | None) -> bool:
-        """Whether the ratio is worse by a quarter than the one that was measured *before*."""
-        if before is None:
-            return False
-        if self.goal.startswith("≥"):
-            return self.ratio < before / TOLERANCE
-        return self.ratio > before * TOLERANCE
-
     def row(self) -> str:
         met = "yes" if self.met else "**no**"
         return (
             f"| {self.what} | {_told(self.ours, self.unit)} | {_told(self.raw, self.unit)} "
             f"| {self.ratio:.2f}× | {self.goal} | {met} |"
         )
-
-
-HEAD = "| what | ours | raw | ratio | goal | met |\n|---|---|---|---|---|---|"
-
-
-def ratios(page: str) -> dict[str, float]:
-    """The ratios in the table of *page*, by what was measured."""
-    rows = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
-    return {row[1]: float(row[4][:-1]) for row in rows if len(row) == 8 and row[4][-1:] == "×"}
 
 
 def _told(value: float, unit: str) -> str:

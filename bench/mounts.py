@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from bench.measure import Result, milliseconds
+from bench.measure import Result, milliseconds, paired, slower
 from lab import guest as guests
 from lab import host
 from lab.quobyte.cluster import Quobyte
@@ -21,6 +21,8 @@ from moorline.api import Moorline
 from moorline.errors import MoorlineError
 from moorline.model import Level
 
+NAMES = ("quobyte", "virtuozzo", "hung")
+ROUNDS = 3
 SHARES = 20
 SECONDS = 1.0
 Connection = Mapping[str, Any]
@@ -37,22 +39,29 @@ class Farm:
         self, what: str, connections: Sequence[Connection], raw: Sequence[Sequence[str]]
     ) -> Result:
         """Connect all of them at once; *raw* are the commands that mount them."""
-        single = _slowest(raw)
-        took = milliseconds(lambda: _all(self._connect, connections)) / 1000
-        self._disconnect()
-        return _result(what, took, single)
+
+        def ours() -> float:
+            took = milliseconds(lambda: _all(self._connect, connections))
+            self._disconnect()
+            return took
+
+        return _result(what, *paired(ROUNDS, lambda: _slowest(raw), ours))
 
     def beside_a_hung_one(
         self, connections: Sequence[Connection], raw: Sequence[Sequence[str]]
     ) -> Result:
         """The same while the mount command of the first one hangs: the others' time."""
-        single = _slowest(raw[1:])
-        with _pool(connections) as pool:
-            stuck = pool.submit(self._connect, connections[0])
-            took = milliseconds(lambda: _all(self._connect, connections[1:])) / 1000
-            assert _fails(stuck), "the hung one came through"
-        self._disconnect()
-        return _result(f"{len(connections) - 1} shares while another one hangs", took, single)
+
+        def ours() -> float:
+            with _pool(connections) as pool:
+                stuck = pool.submit(self._connect, connections[0])
+                took = milliseconds(lambda: _all(self._connect, connections[1:]))
+                assert _fails(stuck), "the hung one came through"
+            self._disconnect()
+            return took
+
+        what = f"{len(connections) - 1} shares while another one hangs"
+        return _result(what, *paired(ROUNDS, lambda: _slowest(raw[1:]), ours))
 
     def _connect(self, connection: Connection) -> None:
         self._moorline.attachments.attach(self._guest, connection, level=Level.CONNECTED, timeout=5)
@@ -62,19 +71,19 @@ class Farm:
         _all(lambda volume: self._moorline.attachments.detach(self._guest, volume), volumes)
 
 
-def run(connection: Any) -> list[Result]:
-    """All comparisons, in a lab host."""
+def run(connection: Any, wanted: Set[str]) -> Iterator[Result]:
+    """What is *wanted* of :data:`NAMES`, in a lab host."""
     config = host.LAB / "mounts.conf"
     config.write_text("[libvirt]\nvzstorage_mount_user = root\nvzstorage_mount_group = root\n")
     domain = connection.defineXML(guests.domain_xml("farm", host.images(), host.SOCKETS))
     try:
         with wiring.open_host(wiring.settings([config])) as moorline:
-            return _compare(Farm(moorline, "farm"))
+            yield from _compare(Farm(moorline, "farm"), wanted)
     finally:
         domain.undefine()
 
 
-def _compare(farm: Farm) -> list[Result]:
+def _compare(farm: Farm, wanted: Set[str]) -> Iterator[Result]:
     quobyte, virtuozzo = Quobyte(host.LAB), Virtuozzo(host.LAB)
     quobyte.command(takes=SECONDS)
     virtuozzo.command(takes=SECONDS)
@@ -86,26 +95,26 @@ def _compare(farm: Farm) -> list[Result]:
     v = [cluster.connection("disk", volume_id=f"v{n}") for n, cluster in enumerate(clusters)]
     mount = [["mount.quobyte", volume.export] for volume in volumes]
     vstorage = [["vstorage-mount", "-c", cluster.name] for cluster in clusters]
-    results = [
-        farm.at_once(f"{SHARES} Quobyte shares at once", q[1:], mount[1:]),
-        farm.at_once(f"{SHARES} Virtuozzo clusters at once", v[1:], vstorage[1:]),
-    ]
-    volumes[0].command(hang=True)
-    results.append(farm.beside_a_hung_one(q, mount))
+    if "quobyte" in wanted:
+        yield farm.at_once(f"{SHARES} Quobyte shares at once", q[1:], mount[1:])
+    if "virtuozzo" in wanted:
+        yield farm.at_once(f"{SHARES} Virtuozzo clusters at once", v[1:], vstorage[1:])
+    if "hung" in wanted:
+        volumes[0].command(hang=True)
+        yield farm.beside_a_hung_one(q, mount)
     quobyte.clear()
     virtuozzo.clear()
-    return results
 
 
 def _slowest(commands: Sequence[Sequence[str]]) -> float:
-    """Seconds that the slowest of these mount commands takes, all started at once."""
+    """Milliseconds that the slowest of these mount commands takes, all started at once."""
     with tempfile.TemporaryDirectory(dir=host.LAB) as directory, _pool(commands) as pool:
         places = [tempfile.mkdtemp(dir=directory) for _ in commands]
 
         def mount(command: Sequence[str], at: str) -> float:
             return milliseconds(lambda: subprocess.run([*command, at], check=True))
 
-        slowest = max(pool.map(mount, commands, places)) / 1000
+        slowest = max(pool.map(mount, commands, places))
         for at in places:
             subprocess.run(["umount", at], check=True)
     return slowest
@@ -128,17 +137,5 @@ def _fails(future: Future[None]) -> bool:
     return False
 
 
-def _result(what: str, took: float, single: float) -> Result:
-    what = f"{what}, {SECONDS:g} s each (raw: the slowest mount)"
-    return Result(what, took, single, "s", took / single, "≤ 1.5×", took / single <= 1.5)
-
-
-def main() -> None:
-    import libvirt
-
-    for result in run(libvirt.open("qemu:///system")):
-        print(result.row())
-
-
-if __name__ == "__main__":
-    main()
+def _result(what: str, single: float, took: float) -> Result:
+    return slower(f"{what}, {SECONDS:g} s each (raw: the slowest mount)", single, took, 1.5)

@@ -18,7 +18,8 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from bench.measure import HEAD, milliseconds, paired, slower
+from bench.measure import milliseconds, paired, slower
+from bench.page import HEAD
 from lab.vcenter import VCenter
 from lab.vcenter.rig import Operator, vsphere
 from moorline.hypervisors.vsphere.hypervisor import VSphere
