@@ -44,7 +44,7 @@ from moorline.testing.toys import ToyGuest, ToyHypervisor, ToyShare, ToyWorld
 NAMES = ("restart", "look")
 ATTACHMENTS, GUESTS, SHARES = 1000, 500, 10
 RESTART, SWEEP, MEMORY = 5.0, 2.0, 6.0
-RESTARTS, ROUNDS = 3, 15
+RESTARTS, ROUNDS = 1, 15
 
 
 def run(connection: Any, wanted: Set[str]) -> Iterator[Result]:

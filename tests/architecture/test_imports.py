@@ -103,10 +103,10 @@ def test_one_hypervisor_does_not_import_another() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = """if True:
         import sys
-        from moorline.cli import main
-        sys.argv = ["moorline", "--help"]
+        import moorline.cli
+        from moorline.cli.group import main
         try:
-            main()
+            main(["--help"])
         except SystemExit as e:
             print(e.code, *sys.modules, file=sys.stderr)"""
     run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)

@@ -199,6 +199,7 @@ def test_it_comes_to_the_same(
         (ATTACH, [{"progress": "attaching"}, {"result": OUTCOME}], 0),
         (["list", "--output", "json"], [{"result": [VIEW]}], 0),
     ],
+    ids=["list", "refused", "attach", "the slow path"],
 )
 def test_what_the_shell_starts_says_all_of_it_and_ends(
     words: list[str], lines: list[Any], code: int, tmp_path: Path
@@ -212,6 +213,16 @@ def test_what_the_shell_starts_says_all_of_it_and_ends(
         told = CliRunner().invoke(main, words)
     assert process.returncode == code == told.exit_code
     assert (process.stdout, process.stderr) == (told.stdout, told.stderr)
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_said_to_its_end(word: str) -> None:
+    slow = "from moorline.cli.group import main; main(['--help'], prog_name='moorline')"
+    told, plain = (
+        subprocess.run([sys.executable, *how], capture_output=True, check=True)
+        for how in (["-m", "moorline.cli", word], ["-c", slow])
+    )
+    assert (told.stdout, told.stderr) == (plain.stdout, b"")
 
 
 def test_a_connection_in_a_file_is_sent_as_it_is(tmp_path: Path) -> None:

@@ -6,27 +6,41 @@ import gc
 import os
 import sys
 
-FAST = ("list", "attach")
-"""Try :mod:`moorline.cli.fast_path`, which needs no click."""
+_FAST = (["list"], ["attach"])
+"""First words for which :mod:`moorline.cli.fast_path`, which needs no click, is tried."""
+_HELP = (["--help"], ["-h"])
 
 
 def main() -> None:
     """What the shell starts. Never returns."""
-    if sys.argv[1:] and sys.argv[1] in FAST:
-        _fast()
+    words = sys.argv[1:]
+    if words in _HELP or words[:1] in _FAST:
+        # What is loaded here is no garbage, and the process ends without taking it apart again:
+        # that is a seventh of the command's time. All that is printed is flushed.
+        gc.disable()
+        code = _help() if words in _HELP else _fast(words)
+        if code is not None:
+            os._exit(code)
+        gc.enable()
+    _all()
+
+
+def _help() -> int:
+    try:
+        _all()
+    except SystemExit as e:
+        return int(e.code or 0)
+    return 0
+
+
+def _fast(words: list[str]) -> int | None:
+    """Do it; None: the slow path has to be taken, and nothing was done."""
+    from moorline.cli import fast_path  # a third of what the other commands load
+
+    return fast_path.run(words)
+
+
+def _all() -> None:
     from moorline.cli import group
 
     group.main(prog_name="moorline")
-
-
-def _fast() -> None:
-    """Do it and end, or return: the slow path has to be taken, and nothing was done."""
-    # What is loaded here is no garbage, and it is not taken apart again at the end: a seventh
-    # of what the command takes. All that it printed is flushed.
-    gc.disable()
-    from moorline.cli import fast_path  # a third of what the other commands load
-
-    code = fast_path.run(sys.argv[1:])
-    if code is not None:
-        os._exit(code)
-    gc.enable()
