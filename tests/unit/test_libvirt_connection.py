@@ -37,7 +37,7 @@ def test_an_answer_is_returned(libvirt_connection: Connection) -> None:
     assert libvirt_connection.stuck() == frozenset()
 
 
-def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_lane(
+def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_subject(
     libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     hang(libvirt_connection, "a", may_return)
@@ -49,14 +49,14 @@ def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_lane(
     assert time.monotonic() - start < DEADLINE
 
 
-def test_other_lanes_are_not_affected(
+def test_other_subjects_are_not_affected(
     libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     hang(libvirt_connection, "a", may_return)
     assert libvirt_connection.look("b", lambda virt: "fine") == "fine"
 
 
-def test_the_lane_opens_when_the_call_returns(
+def test_the_subject_opens_when_the_call_returns(
     libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     hang(libvirt_connection, "a", may_return)
@@ -65,7 +65,7 @@ def test_the_lane_opens_when_the_call_returns(
     assert libvirt_connection.look("a", lambda virt: "again") == "again"
 
 
-def test_the_lane_stays_closed_until_all_its_calls_return(
+def test_the_subject_stays_closed_until_all_its_calls_return(
     libvirt_connection: Connection, may_return: threading.Event
 ) -> None:
     """Two callers may have been in it at once."""

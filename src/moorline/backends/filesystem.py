@@ -80,7 +80,7 @@ class FileSystem(ABC, Generic[F]):
     def tidy(self, at: Path) -> None:
         """Remove what :meth:`mount` may have left beside *at*."""
 
-    def ailment(self, root: Root) -> str:
+    def defect(self, root: Root) -> str:
         """What the root of a mount shows to be wrong with the mount; '' if it is sound."""
         return ""
 

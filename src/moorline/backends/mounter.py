@@ -208,7 +208,7 @@ class Mounter(Generic[F]):
     def _point_at(self, at: Path, is_its: IsIts) -> MountPoint:
         files = self.file_system
         return MountPoint(
-            self._host, at, is_its, files.ailment, files.tidy, self._deadline, self._user
+            self._host, at, is_its, files.defect, files.tidy, self._deadline, self._user
         )
 
     def _mount(self, c: F, point: MountPoint) -> None:

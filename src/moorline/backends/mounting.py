@@ -29,7 +29,7 @@ Ill = Broken | Foreign | Unknown
 class MountPoint:
     """The directory *at*, and a locked file beside it that tells of a mount command.
 
-    *is_its*: whether a mount, wherever it is, may be one that was made here. *ailment*: what the
+    *is_its*: whether a mount, wherever it is, may be one that was made here. *defect*: what the
     root of a mount shows to be wrong with it; '' if it is well. *tidy* removes what mounting may
     have left beside *at*. *deadline*: seconds that a command has. *user*: who mounts ('' is us).
     """
@@ -37,7 +37,7 @@ class MountPoint:
     host: Host
     at: Path
     is_its: IsIts
-    ailment: Callable[[Root], str]
+    defect: Callable[[Root], str]
     tidy: Callable[[Path], None]
     deadline: float
     user: str = ""
@@ -81,8 +81,8 @@ class MountPoint:
             return Foreign(f"{at} leads through a symbolic link to {root.path}")
         if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
             return Unknown(f"{at} does not lead to the mount that the mount table shows there")
-        if ailment := self.ailment(root):
-            return Broken(f"the mount at {at} is not sound: {ailment}")
+        if defect := self.defect(root):
+            return Broken(f"the mount at {at} is not sound: {defect}")
         return None
 
     def look_beneath(self) -> Foreign | Unknown | Unlinked:

@@ -154,7 +154,7 @@ class Quobyte(FileSystem[QuobyteFile]):
         config = ("-c", str(self._client_cfg)) if self._client_cfg else ()
         return ("mount.quobyte", "--disable-xattrs", share, str(at), *config)
 
-    def ailment(self, root: Root) -> str:
+    def defect(self, root: Root) -> str:
         return f"its root has the size {root.size}, not 0" if root.size else ""
 
 

@@ -72,7 +72,7 @@ class Linux:
             systemd = Path("/run/systemd/system").is_dir() and os.geteuid() == 0
         self._systemd = systemd
         self._abandoned: list[subprocess.Popen[bytes]] = []
-        self._probe = Probe(_Looker, deadline=look_deadline, incarnation=mounts.ids_at)
+        self._probe = Probe(_ProbeChild, deadline=look_deadline, incarnation=mounts.ids_at)
         self._calls = Calls(_warm)
 
     def close(self) -> None:
@@ -348,7 +348,7 @@ def _shown(text: str) -> str:
     return line if len(line) <= _MOST_SHOWN else f"…{line[-_MOST_SHOWN:]}"
 
 
-class _Looker:
+class _ProbeChild:
     """A child that looks at shares (:mod:`moorline.host.probe.child`)."""
 
     def __init__(self) -> None:

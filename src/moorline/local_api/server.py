@@ -144,19 +144,19 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection, unless its user has too many."""
-        asker = peer(request) if request.family == socket.AF_UNIX else NOBODY
+        client = peer(request) if request.family == socket.AF_UNIX else NOBODY
         with self._changed:
-            self._connections[asker.uid] += 1
-            crowded = self._connections[asker.uid] > CONNECTIONS_PER_USER
+            self._connections[client.uid] += 1
+            crowded = self._connections[client.uid] > CONNECTIONS_PER_USER
         try:
             if crowded:
                 _turn_away(request)
                 self.shutdown_request(request)
             else:
-                super().process_request_thread(request, asker)
+                super().process_request_thread(request, client)
         finally:
             with self._changed:
-                self._connections[asker.uid] -= 1
+                self._connections[client.uid] -= 1
                 self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:

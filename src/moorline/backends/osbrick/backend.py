@@ -143,7 +143,7 @@ class OsBrick(ABC, Generic[V]):
             return Unknown(f"a command that (dis)connects {c.device} still runs", hangs=False)
         if not isinstance(found, Device):
             return found
-        return self._usurper(c) or Linked(self.source(c), given=self.given)
+        return self._other_volume(c) or Linked(self.source(c), given=self.given)
 
     def source(self, c: V) -> BlockDevice:
         """The source of the guest's disk."""
@@ -224,7 +224,7 @@ class OsBrick(ABC, Generic[V]):
         """The volume *id*, with as much as its link tells. Raises Refused."""
         raise Refused(f"{id} is not known")
 
-    def _usurper(self, c: V) -> Foreign | None:
+    def _other_volume(self, c: V) -> Foreign | None:
         """The other volume whose device is at *c*'s path; None: none is known to be."""
         return None
 

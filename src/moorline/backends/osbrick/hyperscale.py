@@ -86,7 +86,7 @@ class HyperScale(OsBrick[BlockVolume]):
     def _of(self, id: str) -> BlockVolume:
         return self.parse({"driver_volume_type": self.kind, "data": {"name": f"{{{id}}}"}})
 
-    def _usurper(self, c: BlockVolume) -> Foreign | None:
+    def _other_volume(self, c: BlockVolume) -> Foreign | None:
         """Another volume whose GUID begins alike, if that was connected and *c* was not."""
         if not self._begun(c):
             for other in self._begun_volumes():
@@ -95,8 +95,8 @@ class HyperScale(OsBrick[BlockVolume]):
         return None
 
     def _identify(self, c: BlockVolume, device: Device) -> None:
-        if usurper := self._usurper(c):
-            raise Refused(usurper.reason, hint="their GUIDs begin alike: disconnect that one first")
+        if foreign := self._other_volume(c):
+            raise Refused(foreign.reason, hint="their GUIDs begin alike: disconnect that one first")
         for other in self._begun_volumes():
             with suppress(OSError):
                 if other.device != c.device and other.device.stat().st_rdev == device.number:
