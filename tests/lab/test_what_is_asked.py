@@ -1,0 +1,164 @@
+"""How often libvirt, a share and the store are asked by an attach and by a detach: exact counts.
+
+What each question is for stands in docs/performance.md. Whoever needs one more writes it there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from scene import Scene, small_guest
+
+from lab.guest import Guest
+from moorline import wiring
+from moorline.api import Moorline
+
+LOCAL = frozenset({"connect", "name", "UUID", "UUIDString", "ID", "isAlive", "c_pointer", "close"})
+"""Methods of libvirt's binding for which libvirtd is not asked."""
+LOOK = Counter({"XMLDesc": 2, "isPersistent": 1})
+"""At a guest that runs."""
+
+
+@dataclass
+class Asked:
+    """What was asked meanwhile."""
+
+    libvirt: Counter[str] = field(default_factory=Counter)
+    share: int = 0
+    commits: int = 0
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Calls to libvirtd, by their names."""
+    made: Counter[str] = Counter()
+
+    def count(kind: type, name: str) -> None:
+        real = getattr(kind, name)
+
+        def counted(self: Any, *args: Any) -> Any:
+            made[name] += 1
+            return real(self, *args)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    for kind in (libvirt.virConnect, libvirt.virDomain):
+        for name, method in vars(kind).items():
+            if callable(method) and not name.startswith("_") and name not in LOCAL:
+                count(kind, name)
+    return made
+
+
+def answers() -> int:
+    """How often children of ours that look at shares have answered: each answer is one write."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and (process / "comm").read_text() == "moorline-look\n":
+                facts = dict(line.split(": ") for line in (process / "io").read_text().splitlines())
+                total += int(facts["syscw"])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+    return total
+
+
+def revision(scene: Scene) -> int:
+    """How many commits the store has had."""
+    database = f"file:{scene.directory}/moorline/moorline.db?mode=ro"
+    with closing(sqlite3.connect(database, uri=True)) as store:
+        return int(store.execute("select value from counter where name='revision'").fetchone()[0])
+
+
+@contextmanager
+def counted(scene: Scene, calls: Counter[str]) -> Iterator[Asked]:
+    asked = Asked()
+    calls.clear()
+    share, commits = answers(), revision(scene)
+    yield asked
+    asked.libvirt = Counter(calls)
+    asked.share, asked.commits = answers() - share, revision(scene) - commits
+
+
+def survey(guests: int, stopped: int = 0) -> Counter[str]:
+    """A look at all guests, of which so many are stopped."""
+    return Counter({"listAllDomains": 4, "XMLDesc": 2 * guests - stopped})
+
+
+@pytest.fixture
+def owner(scene: Scene) -> Iterator[Moorline]:
+    with wiring.open_host(wiring.settings(state_dir=scene.directory / "moorline")) as moorline:
+        yield moorline
+
+
+def test_an_attach_and_a_detach_while_the_link_is_up(
+    scene: Scene, guest: Guest, owner: Moorline, libvirt_conn: Any, calls: Counter[str]
+) -> None:
+    guests = len(libvirt_conn.listAllDomains())
+    keeper, volume = scene.volume(), scene.volume()
+    attach = lambda: owner.attachments.attach(  # noqa: E731
+        guest.name, json.loads(volume.connection.read_text())
+    )
+    owner.attachments.attach(guest.name, json.loads(keeper.connection.read_text()))
+    attach()
+    owner.attachments.detach(guest.name, volume.id)  # all that is looked up once is known
+
+    with counted(scene, calls) as asked:
+        attach()
+    assert (
+        asked.libvirt == Counter(lookupByName=1, attachDeviceFlags=1) + LOOK + survey(guests) + LOOK
+    )
+    # The root of the share before, with the check and after; the image; its file, and what
+    # lies beside it, too; whether QEMU could open it; where what else guests name leads.
+    assert (asked.share, asked.commits) == (8, 1)
+
+    guest.wait_for(volume.id)
+    with counted(scene, calls) as asked:
+        owner.attachments.detach(guest.name, volume.id)
+    polls = asked.libvirt["XMLDesc"] - 8
+    assert polls > 0, "the guest is asked whether it has let go"
+    looks = Counter(XMLDesc=8 + polls, isPersistent=4)
+    assert asked.libvirt == looks + Counter(detachDeviceAlias=2)
+    assert (asked.share, asked.commits) == (2, 2)
+    owner.attachments.detach(guest.name, keeper.id)
+    assert scene.is_clean()
+
+
+def test_the_first_and_the_last_of_a_share(
+    scene: Scene, owner: Moorline, libvirt_conn: Any, calls: Counter[str]
+) -> None:
+    volume = scene.volume()
+    connection = json.loads(volume.connection.read_text())
+    with small_guest(libvirt_conn, "stopped") as domain:
+        owner.attachments.attach(domain.name(), connection)
+        owner.attachments.detach(domain.name(), volume.id)
+        every = libvirt_conn.listAllDomains()
+        stopped = sum(not each.isActive() for each in every)
+        look = Counter(XMLDesc=1, hasManagedSaveImage=1)
+
+        with counted(scene, calls) as asked:
+            owner.attachments.attach(domain.name(), connection)
+        assert asked.libvirt == sum_of(
+            Counter(lookupByName=1, attachDeviceFlags=1), *[look] * 4, survey(len(every), stopped)
+        )
+        with counted(scene, calls) as asked:
+            owner.attachments.detach(domain.name(), volume.id)
+        assert asked.libvirt == sum_of(
+            Counter(detachDeviceAlias=1), *[look] * 5, survey(len(every), stopped)
+        )
+        assert asked.commits == 2
+    assert scene.is_clean()
+
+
+def sum_of(*counts: Counter[str]) -> Counter[str]:
+    return sum(counts, Counter())
