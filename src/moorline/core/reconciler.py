@@ -162,7 +162,7 @@ class Reconciler:
 
     def survey(self) -> Survey:
         """Begin a look at this host, for all that one call looks at."""
-        return Survey(self._records, self._hypervisor, self._links.by(self._looking()))
+        return Survey(self._records, self._hypervisor.survey, self._links.by(self._looking()))
 
     def observe(
         self,
@@ -179,7 +179,7 @@ class Reconciler:
         Unavailable or Uncertain (the hypervisor).
         """
         disks = survey.disks(row.key.guest) if survey else None
-        looked = survey or Survey(self._records, self._hypervisor, self._links)
+        looked = survey or Survey(self._records, self._hypervisor.survey, self._links)
         _, connection = looked.links.parsed(row)
         link = looked.links.inspect(row)
         # Who wants it attached may go by what was just seen: the hypervisor plugs nothing twice,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 
 from moorline.core.links import Links
 from moorline.core.records import Records
 from moorline.core.usage import unknown
 from moorline.errors import MoorlineError, Unavailable
 from moorline.model import Attachment, Disk, Guest, GuestId, Level, LinkName, VolumeId
-from moorline.ports import Hypervisor
 
 
 class Survey:
@@ -21,26 +19,44 @@ class Survey:
     one under the locks that it holds. Not for several threads.
     """
 
-    def __init__(self, records: Records, hypervisor: Hypervisor, links: Links) -> None:
+    def __init__(
+        self, records: Records, all_guests: Callable[[], Sequence[Guest]], links: Links
+    ) -> None:
+        """*all_guests*: as :meth:`moorline.ports.Hypervisor.survey`."""
         self._records = records
-        self._hypervisor = hypervisor
+        self._all_guests = all_guests
         self.links = links
         """Links whose back ends ask each share once."""
+        # Not by cached_property, which has one lock for all surveys in Python 3.11: each thread
+        # would wait for the looks of all others (github.com/python/cpython/issues/87634).
+        self._rows: Sequence[Attachment] | None = None
+        self._found: Sequence[Guest] | MoorlineError | None = None
+        self._by_id: Mapping[GuestId, Guest] | None = None
+        self._wanted: Mapping[tuple[str, LinkName], Sequence[Attachment]] | None = None
 
-    @cached_property
+    @property
     def rows(self) -> Sequence[Attachment]:
         """Every attachment of this host, in the order of guest and volume. Raises Unavailable."""
-        return self._records.all()
+        if self._rows is None:
+            self._rows = self._records.all()
+        return self._rows
 
     @property
     def guests(self) -> Sequence[Guest]:
         """All guests. Raises as the hypervisor's survey, and the same error each time."""
-        if isinstance(self._guests, MoorlineError):
-            raise self._guests
-        return self._guests
+        if self._found is None:
+            try:
+                self._found = self._all_guests()
+            except MoorlineError as e:
+                self._found = e
+        if isinstance(self._found, MoorlineError):
+            raise self._found
+        return self._found
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         """The marked disks of *guest*. Raises Unavailable (also if it is unreadable), Uncertain."""
+        if self._by_id is None:
+            self._by_id = {each.id: each for each in self.guests}
         found = self._by_id.get(guest)
         if found is not None and found.unreadable:
             raise Unavailable(unknown(found))
@@ -48,24 +64,18 @@ class Survey:
 
     def others(self, row: Attachment) -> Sequence[Attachment]:
         """The other attachments that want the link of *row*."""
-        same = self._wanted[row.backend, row.link]
+        if self._wanted is None:
+            self._wanted = _by_link(self.rows)
+        same = self._wanted.get((row.backend, row.link), ())
         return [other for other in same if other.key != row.key]
 
-    @cached_property
-    def _guests(self) -> Sequence[Guest] | MoorlineError:
-        try:
-            return self._hypervisor.survey()
-        except MoorlineError as e:
-            return e
 
-    @cached_property
-    def _by_id(self) -> Mapping[GuestId, Guest]:
-        return {guest.id: guest for guest in self.guests}
-
-    @cached_property
-    def _wanted(self) -> Mapping[tuple[str, LinkName], Sequence[Attachment]]:
-        wanted: defaultdict[tuple[str, LinkName], list[Attachment]] = defaultdict(list)
-        for row in self.rows:
-            if row.want > Level.ABSENT:
-                wanted[row.backend, row.link].append(row)
-        return wanted
+def _by_link(
+    rows: Sequence[Attachment],
+) -> Mapping[tuple[str, LinkName], Sequence[Attachment]]:
+    """The attachments that want a link, by that."""
+    wanted: defaultdict[tuple[str, LinkName], list[Attachment]] = defaultdict(list)
+    for row in rows:
+        if row.want > Level.ABSENT:
+            wanted[row.backend, row.link].append(row)
+    return wanted

@@ -12,7 +12,6 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -93,10 +92,11 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         self._disks = disks
         self._proc = proc
         self._pid_files = pid_files
+        self._found: tuple[frozenset[str], frozenset[str]] | None = None
 
     def __getitem__(self, volume: VolumeId) -> Disk:
         disk = self._disks[volume]
-        lost, deleted = self._lost
+        lost, deleted = self._lost()
         if disk.source in lost:
             return replace(disk, stale=self._why(disk))
         return (
@@ -114,9 +114,16 @@ class OpenDisks(Mapping[VolumeId, Disk]):
     def __contains__(self, volume: object) -> bool:
         return volume in self._disks
 
-    @cached_property
     def _lost(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The paths whose files it has open on a mount that is no more; and without a name."""
+        """The paths whose files it has open on a mount that is no more; and without a name.
+
+        It is looked for once.
+        """
+        if self._found is None:
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> tuple[frozenset[str], frozenset[str]]:
         sources = (disk.source for disk in self._disks.values())
         paths = {each for each in sources if each.startswith("/") and not each.startswith("/dev/")}
         nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
