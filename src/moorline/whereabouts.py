@@ -31,7 +31,7 @@ _PLAIN = {*AGENT_OPTIONS, "state_dir"}
 """What may be in [moorline]; anything else may be misspelled, or of a newer Moorline."""
 _LEADS_ELSEWHERE = {"config_dir", "config_file", "config_source"}
 """Options of [DEFAULT] by which oslo.config reads more: its ``--config-*``, and its drivers."""
-_LARGEST = 1 << 20
+_MAX_FILE_BYTES = 1 << 20
 """Bytes of the largest file that is read here."""
 
 
@@ -88,12 +88,16 @@ def _read(file: str) -> Mapping[str, str] | None:
     """The options in [moorline] of *file*; none if it is not there. None: it is not plain."""
     try:
         with open(file, "rb") as stream:
-            text = stream.read(_LARGEST + 1).decode("ascii")
+            text = stream.read(_MAX_FILE_BYTES + 1).decode("ascii")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
         return None
-    if len(text) > _LARGEST or any(c < " " and c not in "\t\n" for c in text) or "\x7f" in text:
+    if (
+        len(text) > _MAX_FILE_BYTES
+        or any(c < " " and c not in "\t\n" for c in text)
+        or "\x7f" in text
+    ):
         return None
     try:
         return dict(_ours(text.split("\n")))

@@ -8,7 +8,7 @@ import pytest
 
 from moorline.core.privilege import acting_for
 from moorline.errors import Denied, Refused
-from moorline.operations.guest_options import LONGEST_DOCUMENT, validate
+from moorline.operations.guest_options import MAX_DOCUMENT_CHARACTERS, validate
 from moorline.ports import GuestOption, GuestOptions, Kind, OneOf
 
 OPTIONS = GuestOptions(
@@ -30,7 +30,13 @@ DISK = {"disk_size": 1 << 20}
 @pytest.mark.parametrize(
     "given",
     [
-        {"count": 1, "memory": 64, "name": "x", "flag": True, "template": "x" * LONGEST_DOCUMENT},
+        {
+            "count": 1,
+            "memory": 64,
+            "name": "x",
+            "flag": True,
+            "template": "x" * MAX_DOCUMENT_CHARACTERS,
+        },
         {"word": "a"},
         {},
     ],
@@ -63,7 +69,7 @@ def test_what_is_empty_is_not_asked() -> None:
         {"name": ["x"]},
         {"flag": 1},
         {"flag": "yes"},
-        {"template": "x" * (LONGEST_DOCUMENT + 1)},
+        {"template": "x" * (MAX_DOCUMENT_CHARACTERS + 1)},
         {"image": "relative"},
         {"image": "/srv/image"},
         {"flag": True, "word": "a"},

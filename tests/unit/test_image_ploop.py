@@ -93,7 +93,7 @@ def test_a_descriptor_that_is_a_symlink_is_refused(share: Path, image: Path) -> 
         '<!DOCTYPE a [<!ENTITY e SYSTEM "/etc/shadow">]><a><File>&e;</File></a>',
         '<?xml version="1.0" encoding="UTF-16"?><a><File>b</File></a>',
         "<a><File>b</File>",
-        "<a><File>b</File></a>" + " " * ploop.ENOUGH,
+        "<a><File>b</File></a>" + " " * ploop.MAX_DESCRIPTOR_BYTES,
         "\ufffe",
     ],
 )

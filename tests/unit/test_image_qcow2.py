@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moorline.errors import Refused
 from moorline.host.image import qcow2
-from moorline.host.image.check import LONGEST_CHAIN, check_image
+from moorline.host.image.check import MAX_CHAIN_FILES, check_image
 from tests.support.disk_images import check, make, overlay, refused, share
 
 __all__ = ["share"]  # the fixture
@@ -233,11 +233,11 @@ def test_a_chain_that_comes_back_is_refused(share: Path) -> None:
 
 def test_a_chain_that_is_too_long_is_refused(share: Path) -> None:
     base = make(share, "0", "qcow2")
-    for number in range(1, LONGEST_CHAIN + 1):
+    for number in range(1, MAX_CHAIN_FILES + 1):
         shutil.copy(base, share / str(number))
         set_backing(share / str(number), str(number - 1).encode(), b"qcow2")
-    check(share, str(LONGEST_CHAIN - 1), "qcow2")
-    assert "more than" in refused(share, str(LONGEST_CHAIN), "qcow2")
+    check(share, str(MAX_CHAIN_FILES - 1), "qcow2")
+    assert "more than" in refused(share, str(MAX_CHAIN_FILES), "qcow2")
 
 
 @pytest.mark.parametrize("name", ["data.raw", "/{share}/data.raw", "{share.parent}/outside"])

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
-from moorline.host.linux import MOST_OUTPUT, CommandFailed, Linux
+from moorline.host.linux import MAX_OUTPUT_BYTES, CommandFailed, Linux
 from moorline.ports import Command
 from moorline.secret import Secret
 
@@ -86,7 +86,7 @@ def test_a_command_that_never_stops_talking_fills_no_memory(linux: Linux) -> Non
     with pytest.raises(MoorlineError) as failure:
         linux.run(Command(("yes",), 20))
     assert isinstance(failure.value, CommandFailed)
-    assert linux.run(sh(f"head -c {MOST_OUTPUT} /dev/zero")).stdout == "\0" * MOST_OUTPUT
+    assert linux.run(sh(f"head -c {MAX_OUTPUT_BYTES} /dev/zero")).stdout == "\0" * MAX_OUTPUT_BYTES
 
 
 def test_past_its_deadline_the_whole_group_is_killed(linux: Linux, tmp_path: Path) -> None:

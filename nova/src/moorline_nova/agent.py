@@ -18,7 +18,7 @@ _RESTART_SECONDS = 5.0
 """Seconds that an agent takes to be restarted."""
 _STALE_SECONDS = 60.0
 """Seconds after which an agent that is missing again counts as missing anew."""
-_MOST_LOSSES = 3
+_MAX_LOSSES = 3
 _ONE_TRY_SECONDS = 10.0
 """Seconds for telling the agent something that can be told later."""
 _MARGIN_SECONDS = 5.0
@@ -102,7 +102,7 @@ class Agent:
                 return self._ask(partial(ask, left=left), left)
             except Uncertain:
                 losses += 1
-                if losses > _MOST_LOSSES or deadline.left() < _PAUSE_SECONDS:
+                if losses > _MAX_LOSSES or deadline.left() < _PAUSE_SECONDS:
                     raise
             except Unavailable:
                 since, now = self._missing

@@ -15,7 +15,7 @@ VVOL = "VVOL"
 NOVAS = vmware_known.TYPES
 WIDE = NOVAS | {VVOL}
 _STREAM = constants.DISK_TYPE_STREAM_OPTIMIZED
-_MOST_SIZES = 1000
+_MAX_SIZES = 1000
 
 
 class Stores:
@@ -54,7 +54,7 @@ class Fitness:
         size = self._sizes.get(image.image_id)
         if size is None:
             size = virtual_size(context, image.image_id, is_ova=image.is_ova)
-            if len(self._sizes) >= _MOST_SIZES:
+            if len(self._sizes) >= _MAX_SIZES:
                 self._sizes.clear()
             self._sizes[image.image_id] = size
         return size

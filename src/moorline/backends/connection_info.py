@@ -11,9 +11,9 @@ from typing import Any, cast
 from moorline.errors import Refused
 from moorline.model import Format, VolumeId, volume_id
 
-LONGEST_NAME = 1024
+MAX_NAME_BYTES = 1024
 """Bytes of a file's name within its share, directories included."""
-_LONGEST_PART = 255
+_MAX_PART_BYTES = 255
 # DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 _SERVER = re.compile(
@@ -38,7 +38,7 @@ class ConnectionInfo:
         self._connection = connection
         self._data = data
 
-    def text(self, field: str, longest: int = LONGEST_NAME) -> str:
+    def text(self, field: str, longest: int = MAX_NAME_BYTES) -> str:
         """The text in *field*, which must be there and printable. Raises Refused."""
         value = self._data.get(field)
         if value is None or value == "":
@@ -158,7 +158,7 @@ def file_name(name: str) -> str:
             raise Refused(f"the name {shown} does not stay on its share")
         if part.startswith("-"):
             raise Refused(f"the name {shown} looks like an option")
-        if len(part.encode()) > _LONGEST_PART:
+        if len(part.encode()) > _MAX_PART_BYTES:
             raise Refused(f"the name {shown} is too long for a file")
     return name
 

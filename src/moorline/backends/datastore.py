@@ -15,7 +15,7 @@ from moorline.ports import Host, Option, Values
 _SCHEME = "vmdk://"
 _DATACENTER = "?datacenter="
 _MACHINE = re.compile(r"vm-[0-9]{1,20}")
-_LONGEST = 80
+_MAX_NAME_CHARACTERS = 80
 """Characters of a datastore's or a datacenter's name."""
 
 
@@ -77,7 +77,7 @@ class Datastore:
         datastore, path = info.text("datastore"), info.file_name("path")
         datacenter = info.text("datacenter") if "datacenter" in data else ""
         for name, kind in ((datastore, "datastore"), (datacenter, "datacenter")):
-            if set("[]/\\") & set(name) or len(name) > _LONGEST or name.startswith("."):
+            if set("[]/\\") & set(name) or len(name) > _MAX_NAME_CHARACTERS or name.startswith("."):
                 raise Refused(f"{name[:80]!r} is not the name of a {kind}")
         if not path.endswith(".vmdk"):
             raise Refused(f"{path[:80]!r} is not the name of a VMDK")

@@ -24,7 +24,7 @@ from moorline.ports import Host, Mount, Option, Root, Values
 
 SCHEME = "quobyte://"
 FORMATS: tuple[Format, ...] = ("raw", "qcow2")
-MOST_REGISTRIES = 32
+MAX_REGISTRIES = 32
 PORT = "7861"
 """A registry's port if none is given (as in the sources of the client's mounts)."""
 
@@ -167,8 +167,8 @@ def _export(export: str) -> tuple[tuple[str, ...], str]:
             " a letter, a digit or _",
         )
     names = registries.split(",")
-    if len(names) > MOST_REGISTRIES:
-        raise Refused(f"the connection's export has more than {MOST_REGISTRIES} registries")
+    if len(names) > MAX_REGISTRIES:
+        raise Refused(f"the connection's export has more than {MAX_REGISTRIES} registries")
     return tuple(_registry(name) for name in names), volume
 
 

@@ -15,8 +15,8 @@ from moorline.backends.connection_info import server
 from moorline.errors import Failed, Refused
 from moorline.secret import Secret
 
-MOST_SERVERS = 32
-LONGEST_PASSWORD = 1024
+MAX_SERVERS = 32
+MAX_PASSWORD_BYTES = 1024
 CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
 """A cluster's name, as a regular expression."""
 
@@ -48,15 +48,15 @@ def read_share(text: str) -> tuple[tuple[str, ...], str, Secret[str] | None]:
             " no hyphen",
         )
     password = match["password"]
-    if password and len(password.encode()) > LONGEST_PASSWORD:
-        raise Refused(f"the cluster's password is longer than {LONGEST_PASSWORD} bytes")
+    if password and len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise Refused(f"the cluster's password is longer than {MAX_PASSWORD_BYTES} bytes")
     return servers, match["cluster"], Secret(password) if password else None
 
 
 def _servers(text: str) -> tuple[str, ...]:
     """A list of metadata servers; empty if it is none."""
     servers = tuple(server(part) for part in text.split(","))
-    return servers if all(servers) and len(servers) <= MOST_SERVERS else ()
+    return servers if all(servers) and len(servers) <= MAX_SERVERS else ()
 
 
 def tell_servers(path: Path, servers: Sequence[str], mount: str) -> None:

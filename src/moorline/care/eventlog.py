@@ -20,10 +20,10 @@ from moorline.ports.results import EventLogEntry, Trouble
 
 FILE_LIMIT_BYTES = 2 << 20
 """Bytes of a file of the event log; it has two files."""
-_LONGEST_MESSAGE = 1000
+_MAX_MESSAGE_CHARACTERS = 1000
 _TAIL_BYTES = 64 << 10
 """Bytes at the end of a file that always hold a whole line."""
-_MOST_KEYS = 1000
+_MAX_FAILING_STEPS = 1000
 _DONE, _SEEN = "done", "seen"
 _LOG = logging.getLogger("moorline.events")
 _LOG.addHandler(logging.NullHandler())  # without a log, a command prints its result itself
@@ -134,7 +134,7 @@ class EventLog:
                 self._clock(),
                 step,
                 outcome,
-                message=message[:_LONGEST_MESSAGE],
+                message=message[:_MAX_MESSAGE_CHARACTERS],
                 times=times,
                 **what,
             )
@@ -148,7 +148,7 @@ class EventLog:
             for other in [other for other in self._repeats if other[1:] == key[1:]]:
                 del self._repeats[other]
             return 1
-        if len(self._repeats) > _MOST_KEYS:
+        if len(self._repeats) > _MAX_FAILING_STEPS:
             self._repeats.clear()
         before, times = self._repeats.get(key, ("", 0))
         times = times + 1 if before == message else 1

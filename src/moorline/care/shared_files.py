@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from moorline.core.file_clashes import AT_ONCE, fits, may_be_same, same_file
+from moorline.core.file_clashes import IMAGES_PER_LOOK, fits, may_be_same, same_file
 from moorline.errors import Uncertain
 from moorline.model import Guest, Use
 from moorline.ports import FileId, FilesOf, Host, Mount
@@ -101,8 +101,8 @@ class SharedFiles:
         share = Path(mount.target if mount else "/")
         looks: dict[tuple[str, str], FilesOf] = {}
         try:
-            for at in range(0, len(images), AT_ONCE):
-                asked = images[at : at + AT_ONCE]
+            for at in range(0, len(images), IMAGES_PER_LOOK):
+                asked = images[at : at + IMAGES_PER_LOOK]
                 looks |= zip(asked, self._host.files(share, asked, like), strict=True)
         except (Uncertain, OSError):
             pass  # it is told as a share that hangs

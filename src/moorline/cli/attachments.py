@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moorline.cli.common import (
-    LONGEST_TIMEOUT_SECONDS,
+    MAX_TIMEOUT_SECONDS,
     Common,
     F,
     common,
@@ -80,7 +80,7 @@ def named(
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT_SECONDS),
+    type=click.FloatRange(min=0, max=MAX_TIMEOUT_SECONDS),
     metavar="SECONDS",
     help="How long to go on trying; default: 60, or until the same step fails for about 10.",
 )

@@ -28,12 +28,12 @@ from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LONGEST_TIMEOUT_SECONDS = 86400.0
+MAX_TIMEOUT_SECONDS = 86400.0
 """Seconds of the longest timeout, which is the agent's limit, too."""
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=LONGEST_TIMEOUT_SECONDS),
+    type=click.FloatRange(min=0, max=MAX_TIMEOUT_SECONDS),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-_MOST = 256 << 10
+_MAX_FILE_BYTES = 256 << 10
 """Bytes of a file with a connection: Cinder's attachments have more in them."""
 
 
@@ -25,11 +25,11 @@ def read_connection(path: str) -> Mapping[str, Any]:
             text = _standard_input()
         else:
             with open(path, "rb") as file:
-                text = file.read(_MOST + 1)
+                text = file.read(_MAX_FILE_BYTES + 1)
     except OSError as e:
         raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
-    if len(text) > _MOST:
-        raise Refused(f"the connection {path} has more than {_MOST} bytes")
+    if len(text) > _MAX_FILE_BYTES:
+        raise Refused(f"the connection {path} has more than {_MAX_FILE_BYTES} bytes")
     try:
         connection = parse_json(text)
     except Refused as e:
@@ -44,4 +44,4 @@ def read_connection(path: str) -> Mapping[str, Any]:
 def _standard_input() -> bytes:
     if sys.stdin is None:  # <&-
         raise Refused("the connection was to come on standard input, which is closed")
-    return sys.stdin.buffer.read(_MOST + 1)
+    return sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)

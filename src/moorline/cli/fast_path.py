@@ -42,10 +42,10 @@ _VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """The options that have a value, and what it may be; (): anything."""
-_MOST_ARGUMENTS = {"list": 0, "attach": 2}
+_MAX_ARGUMENTS = {"list": 0, "attach": 2}
 _COLUMNS = {"volume", "guest", "host", "wanted", "seen", "device"}
 _DEFAULT_TIMEOUT_SECONDS = 60.0
-_LONGEST_TIMEOUT_SECONDS = 86400.0
+_MAX_TIMEOUT_SECONDS = 86400.0
 _INTERRUPTED = "moorline: interrupted; an attachment that was recorded is kept"
 
 
@@ -137,7 +137,7 @@ def read(words: Sequence[str]) -> Typed | None:
             return None
         else:
             typed.arguments.append(word)
-    return typed if len(typed.arguments) <= _MOST_ARGUMENTS[name] else None
+    return typed if len(typed.arguments) <= _MAX_ARGUMENTS[name] else None
 
 
 def _is_told_elsewhere() -> bool:
@@ -162,7 +162,7 @@ def _request(typed: Typed) -> dict[str, Any]:
         if not (text.isascii() and text.replace(".", "", 1).isdigit()):
             raise _SlowPath
         timeout = float(text)
-        if timeout > _LONGEST_TIMEOUT_SECONDS:
+        if timeout > _MAX_TIMEOUT_SECONDS:
             raise _SlowPath
     if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
         raise _SlowPath
@@ -231,7 +231,7 @@ def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
     from moorline.cli.progress import Progress
 
     body = json.dumps(fields).encode()
-    if len(body) > wire.LARGEST_BODY:
+    if len(body) > wire.MAX_BODY_BYTES:
         raise _SlowPath
     timeout = fields["timeout"]
     patience = wire.TIMEOUT_SECONDS + (_DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)

@@ -33,7 +33,7 @@ from moorline.ports import Confined, Hypervisor, Sharing
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
-LARGEST_CONNECTION = 64 << 10
+MAX_CONNECTION_BYTES = 64 << 10
 """Bytes of a connection as JSON; Cinder's have one or two thousand."""
 
 
@@ -289,8 +289,8 @@ def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
         raise Refused("the connection cannot be written as JSON") from None
     except Refused as e:
         raise Refused(f"the connection cannot be used: {e.message}") from None
-    if size > LARGEST_CONNECTION:
-        raise Refused(f"the connection has more than {LARGEST_CONNECTION} bytes as JSON")
+    if size > MAX_CONNECTION_BYTES:
+        raise Refused(f"the connection has more than {MAX_CONNECTION_BYTES} bytes as JSON")
 
 
 def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:

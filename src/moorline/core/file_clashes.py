@@ -27,7 +27,7 @@ from moorline.model import (
 from moorline.ports import FileId, FilesOf, Host, Images, Mount
 from moorline.ports.mount import MountsByPath
 
-AT_ONCE = 64
+IMAGES_PER_LOOK = 64
 """Images in one look at a share, which has one deadline for all of them."""
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
 
@@ -132,7 +132,7 @@ class FileClashes:
             if each.use.path.startswith("/"):
                 named[table.covering(each.use.path)].append(each)
         at = table.covering(mine.path)
-        near, far = _split(sorted(named.pop(at, ()), key=_order), AT_ONCE - 1)
+        near, far = _split(sorted(named.pop(at, ()), key=_order), IMAGES_PER_LOOK - 1)
         # What lies beside it is asked for in one breath.
         images = [(mine.path, mine.format), *_images(near)]
         found, *looks = host.files(_share(at), images, first=True)
@@ -166,7 +166,7 @@ class _Comparison:
         if not near and mount is not None and _may_hang(mount):
             return  # only a symlink there could lead to the file: QEMU's lock guards that
         while others:
-            asked, others = _split(others, AT_ONCE)
+            asked, others = _split(others, IMAGES_PER_LOOK)
             inodes = {file.id.inode for file in self._files}
             try:
                 looks = self._host.files(_share(mount), _images(asked), inodes)

@@ -9,7 +9,7 @@ from moorline.errors import Refused
 from moorline.model import Attachment, Key, Link
 from moorline.ports import Backends, Placing, StorageBackend
 
-_MOST_PARSED = 4096
+_MAX_PARSED = 4096
 
 
 class Links:
@@ -57,7 +57,7 @@ def _once(
     """The result of *make* for *row*, remembered from an earlier call if there was one."""
     found = known.get(row.key)
     if found is None or found[0] is not row:
-        if len(known) >= _MOST_PARSED:
+        if len(known) >= _MAX_PARSED:
             known.clear()
         found = known[row.key] = row, make()
     return found[1]

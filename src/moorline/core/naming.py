@@ -9,17 +9,17 @@ from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Guest, GuestName, VolumeId, is_uuid
 from moorline.ports import Hypervisor
 
-SHORTEST = 4
+MIN_ID_CHARACTERS = 4
 """Characters that the beginning of an id must have."""
-SHORTEST_GUEST = 8
-"""As :data:`SHORTEST`, for a guest's id: a short name (db01) may begin another guest's id."""
+MIN_GUEST_ID_CHARACTERS = 8
+"""As :data:`MIN_ID_CHARACTERS`, for a guest's: a short name (db01) may begin another's id."""
 BY_ID = (
     "moorline list; a volume goes by its id, or the beginning of that"
-    f" ({SHORTEST} characters or more)"
+    f" ({MIN_ID_CHARACTERS} characters or more)"
 )
 GUEST_BY_NAME = (
     "a guest goes by its name, its id, or the beginning of that"
-    f" ({SHORTEST_GUEST} characters or more)"
+    f" ({MIN_GUEST_ID_CHARACTERS} characters or more)"
 )
 BY_ID_OR_DEVICE = f"{BY_ID}, or by its device in the guest"
 
@@ -39,7 +39,7 @@ def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
         lambda id: id == text,
         lambda id: id.casefold() == folded,
     ]
-    if len(text) >= SHORTEST:
+    if len(text) >= MIN_ID_CHARACTERS:
         ways += [
             lambda id: id.startswith(text),
             lambda id: id.casefold().startswith(folded),
@@ -77,7 +77,7 @@ def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:
 
 
 def _begun(text: str, guests: Iterable[Guest]) -> Guest | None:
-    if len(text) < SHORTEST_GUEST:
+    if len(text) < MIN_GUEST_ID_CHARACTERS:
         return None
     found = [guest for guest in guests if guest.id.casefold().startswith(text.casefold())]
     if len(found) > 1:

@@ -17,7 +17,7 @@ from moorline.ports.results import Result
 OWNER = "/moorline/owner"
 _ROOT = "/moorline/"
 _DESIRED = "desired"
-_AT_ONCE = 40
+_ENTRIES_PER_COMMIT = 40
 """Entries that one commit moves: each takes two of the 100 operations that a commit may have."""
 
 
@@ -130,8 +130,8 @@ class Owner:
         if done or dry_run:
             return replace(told, steps=[] if done else ["rename"])
         self._put(entry, before or now, renaming=name)
-        for start in range(0, len(others), _AT_ONCE):
-            self._move(others[start : start + _AT_ONCE], name)
+        for start in range(0, len(others), _ENTRIES_PER_COMMIT):
+            self._move(others[start : start + _ENTRIES_PER_COMMIT], name)
         self._put(self._store.get(OWNER), replace(before or now, host=name))
         return replace(told, steps=["rename"])
 

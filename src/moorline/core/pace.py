@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moorline.model import Key, Level
 
-REFUSED_PAUSE_SECONDS, LONGEST_REFUSED_PAUSE_SECONDS = 15.0, 300.0
+REFUSED_PAUSE_SECONDS, MAX_REFUSED_PAUSE_SECONDS = 15.0, 300.0
 """Seconds between two tries of what was refused: at first, and at most."""
 
 

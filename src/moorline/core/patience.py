@@ -24,7 +24,7 @@ from moorline.ports.api import Progress, no_progress
 T = TypeVar("T")
 LOCK_TIMEOUT_SECONDS = 30.0
 """Seconds after which the holder of a lock is taken to be stuck."""
-SHORTEST_LOCK_TIMEOUT_SECONDS = 1.0
+MIN_LOCK_TIMEOUT_SECONDS = 1.0
 """Seconds to wait for a lock even if the deadline is over: most holders only look, briefly."""
 REPEATED_FAILURES = 5
 """How often one step fails in a row before a caller who gave no timeout is told..."""
@@ -67,7 +67,7 @@ class Patience:
 
     def lock_timeout(self) -> float:
         """Seconds to wait for a lock: until the deadline, and a moment even after it."""
-        least = max(SHORTEST_LOCK_TIMEOUT_SECONDS, self._deadline.left())
+        least = max(MIN_LOCK_TIMEOUT_SECONDS, self._deadline.left())
         return min(LOCK_TIMEOUT_SECONDS, least)
 
     def forward(self) -> None:

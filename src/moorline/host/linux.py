@@ -34,9 +34,9 @@ from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, M
 from moorline.ports.host import OpenAs
 from moorline.secret import Secret
 
-MOST_OUTPUT = 1 << 20
+MAX_OUTPUT_BYTES = 1 << 20
 """Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
-_MOST_SHOWN = 500
+_MAX_SHOWN_CHARACTERS = 500
 _KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_SECONDS = 30.0
@@ -306,7 +306,7 @@ def _capture() -> Iterator[int]:
     """A file for a command's output, of limited size."""
     file = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(file, MOST_OUTPUT)
+        os.ftruncate(file, MAX_OUTPUT_BYTES)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         yield file
     finally:
@@ -345,7 +345,7 @@ def _shown(text: str) -> str:
     """The end of a command's output, on one line."""
     line = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= _MOST_SHOWN else f"…{line[-_MOST_SHOWN:]}"
+    return line if len(line) <= _MAX_SHOWN_CHARACTERS else f"…{line[-_MAX_SHOWN_CHARACTERS:]}"
 
 
 class _ProbeChild:

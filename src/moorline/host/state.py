@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moorline.ports.inspection import Finding
 
-LEAST_FREE = 16 << 20
+MIN_FREE_BYTES = 16 << 20
 """Free bytes below which the disk counts as nearly full: an attachment takes a few thousand."""
 _PRIVATE = {
     "key": "it opens the connections, and the credentials in them",
@@ -74,11 +74,11 @@ def _room(state_dir: Path) -> Iterator[Finding]:
             "nothing can be recorded: no agent and no command can own this host",
             f"findmnt -T {state_dir}",
         )
-    elif room.f_bavail * room.f_frsize < LEAST_FREE:
+    elif room.f_bavail * room.f_frsize < MIN_FREE_BYTES:
         yield Finding(
             "full-state-disk",
             str(state_dir),
-            f"the disk of {state_dir} has less than {LEAST_FREE >> 20} MiB left",
+            f"the disk of {state_dir} has less than {MIN_FREE_BYTES >> 20} MiB left",
             "no attachment is recorded once it is full; what is wanted is kept true all the same",
             f"df -h {state_dir}",
         )

@@ -20,7 +20,7 @@ from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
-from moorline.local_api.routes import LONGEST_TIMEOUT_SECONDS, ROUTES, Route
+from moorline.local_api.routes import MAX_TIMEOUT_SECONDS, ROUTES, Route
 from moorline.local_api.wire import STREAM
 from moorline.ports.api import Api
 
@@ -163,7 +163,7 @@ class App:
         elif "timeout" in route.fields and not route.moves_data:
             deadline = route.patience(arguments) + OVERRUN_SECONDS
         else:
-            deadline = LONGEST_TIMEOUT_SECONDS
+            deadline = MAX_TIMEOUT_SECONDS
         return calls.run(lambda progress: route.call(self._facade, arguments, progress), deadline)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from moorline.errors import Refused
 from moorline.local_api import shapes, wire
 from moorline.local_api.routes import ROUTES, Route
-from moorline.local_api.wire import LARGEST_BODY, TIMEOUT_SECONDS
+from moorline.local_api.wire import MAX_BODY_BYTES, TIMEOUT_SECONDS
 from moorline.ports.api import Attachments, Guests, Maintenance, no_progress
 
 P = ParamSpec("P")
@@ -148,8 +148,8 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
     try:
         if route.changes:
             body = json.dumps(plain).encode()
-            if len(body) > LARGEST_BODY:  # the agent would hang up, and the result be uncertain
-                raise Refused(f"the request has more than {LARGEST_BODY} bytes as JSON")
+            if len(body) > MAX_BODY_BYTES:  # the agent would hang up, and the result be uncertain
+                raise Refused(f"the request has more than {MAX_BODY_BYTES} bytes as JSON")
             return route.path, body
         query = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
         if not query:

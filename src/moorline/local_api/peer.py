@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _UCRED = struct.Struct("3i")
 # Linux 4.13 (socket(7) does not name it): the peer's supplementary groups when it connected.
 _SO_PEERGROUPS = 59
-_MOST = 1024
+_MAX_OPTION_BYTES = 1024
 """Bytes that Python reads of an option: 256 groups."""
 
 
@@ -36,7 +36,7 @@ def peer(connection: socket.socket) -> Peer:
     pid, uid, gid = _UCRED.unpack(ucred)
     more = b""
     with suppress(OSError):  # if there are more groups than can be read, only the first counts
-        more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
+        more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION_BYTES)
     return Peer(pid, uid, frozenset({gid, *struct.unpack(f"{len(more) // 4}I", more)}))
 
 

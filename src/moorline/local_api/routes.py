@@ -26,11 +26,11 @@ from moorline.ports.api import (
     Progress,
 )
 
-LONGEST_TIMEOUT_SECONDS = 86400.0
+MAX_TIMEOUT_SECONDS = 86400.0
 """Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "timeout": (0, LONGEST_TIMEOUT_SECONDS),
+        "timeout": (0, MAX_TIMEOUT_SECONDS),
         "size": (1, MAX_INTEGER),
         "after": (0, MAX_INTEGER),
         "since": (0, MAX_INTEGER),

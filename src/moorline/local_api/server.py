@@ -28,7 +28,7 @@ from moorline.local_api import problem
 from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
 from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
-from moorline.local_api.wire import LARGEST_BODY, STREAM
+from moorline.local_api.wire import MAX_BODY_BYTES, STREAM
 
 READ_DEADLINE_SECONDS = 10.0
 WRITE_DEADLINE_SECONDS = 10.0
@@ -261,11 +261,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not (said.isascii() and said.isdigit() and len(said) < 16):
             raise BadRequest(400, "the Content-Length is no number")
         length = int(said)
-        if length > LARGEST_BODY:
+        if length > MAX_BODY_BYTES:
             # Read the rest of the request, or the client would never see the answer.
             with suppress(OSError):
-                self.rfile.read(min(length, 16 * LARGEST_BODY))
-            raise BadRequest(413, f"a request may have {LARGEST_BODY} bytes")
+                self.rfile.read(min(length, 16 * MAX_BODY_BYTES))
+            raise BadRequest(413, f"a request may have {MAX_BODY_BYTES} bytes")
         try:
             body = self.rfile.read(length)
         except OSError:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 STREAM = "application/x-ndjson"
 """An answer in lines: objects with *progress*, and at last one with *result* or *problem*."""
-LARGEST_BODY = 256 << 10
+MAX_BODY_BYTES = 256 << 10
 """Bytes of a request's body; no connection that the store takes is larger."""
 TIMEOUT_SECONDS = 60.0
 """Seconds to wait for a sign of life, on top of a call's own timeout."""
 ABOUT_TIMEOUT_SECONDS = 10.0
 """Seconds that an agent may take to say what it is, for which it looks at nothing."""
-_LONGEST_LINE = 65536
-_MOST_HEADERS = 100
+_MAX_LINE_BYTES = 65536
+_MAX_HEADERS = 100
 
 
 class Unanswered(Exception):
@@ -164,7 +164,7 @@ def _head(stream: BufferedReader) -> tuple[int, str, int | None]:
     if not version.startswith(b"HTTP/"):
         raise ValueError("what answers there is no agent")
     status, kind, length = int(rest[:3]), "", None
-    for _ in range(_MOST_HEADERS):
+    for _ in range(_MAX_HEADERS):
         line = _line(stream)
         if not line.strip():
             return status, kind, length
@@ -177,7 +177,7 @@ def _head(stream: BufferedReader) -> tuple[int, str, int | None]:
 
 
 def _line(stream: BufferedReader) -> bytes:
-    line = stream.readline(_LONGEST_LINE)
+    line = stream.readline(_MAX_LINE_BYTES)
     if not line.endswith(b"\n"):
         raise ValueError("the answer ends in its headers")
     return line

@@ -30,7 +30,7 @@ LINK_SCANS_PER_SWEEP = 6
 """How often links alone are looked at between two sweeps: no event tells of a dead FUSE daemon."""
 REST_PER_SCAN = 4
 """A look is followed by a pause of so many times its own length."""
-_LEAST_REST_SECONDS, _MOST_REST_SECONDS = 0.1, 2.0
+_MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.1, 2.0
 _STOP_TIMEOUT_SECONDS = 3.0
 """Seconds in which the threads must end: longer than a share has to answer."""
 _DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
@@ -136,8 +136,8 @@ class Controller:
             elif None in news:
                 sweep = Deadline(self._every)
             # However many events come, looking takes only a small part of the time.
-            rest = _LEAST_REST_SECONDS + REST_PER_SCAN * (time.monotonic() - begun)
-            self._stop.wait(min(rest, _MOST_REST_SECONDS))
+            rest = _MIN_REST_SECONDS + REST_PER_SCAN * (time.monotonic() - begun)
+            self._stop.wait(min(rest, _MAX_REST_SECONDS))
 
     def _look(self, news: Set[GuestId | None]) -> bool:
         """Queue attachments that need a turn, where the news points; False: it was not possible."""

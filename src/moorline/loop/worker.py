@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorline.core.driver import Driver
-from moorline.core.pace import LONGEST_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS, backoff
+from moorline.core.pace import MAX_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS, backoff
 from moorline.core.patience import Wait
 from moorline.errors import Busy, MoorlineError, Refused
 from moorline.loop.workqueue import Turn
@@ -48,5 +48,5 @@ def _pace(error: MoorlineError | None, tries: int) -> float:
     if isinstance(error, Busy):
         return backoff(tries, longest=1.0)
     if isinstance(error, Refused):
-        return backoff(tries, first=REFUSED_PAUSE_SECONDS, longest=LONGEST_REFUSED_PAUSE_SECONDS)
+        return backoff(tries, first=REFUSED_PAUSE_SECONDS, longest=MAX_REFUSED_PAUSE_SECONDS)
     return backoff(tries)

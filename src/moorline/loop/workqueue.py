@@ -15,7 +15,7 @@ from moorline.core.pace import Pending
 from moorline.deadline import CLOCK, Clock
 from moorline.model import Attachment, GuestId, Key, Level
 
-SHORTEST_PAUSE_SECONDS = 1.0
+MIN_PAUSE_SECONDS = 1.0
 """Seconds between two tries; news of an event does not make the pause shorter than this."""
 BUDGET_SECONDS = 1.0
 """Seconds after which a pass no longer counts against the budget: it waits for somebody else."""
@@ -98,7 +98,7 @@ class WorkQueue:
                     known.again = known.again or guest in (key.guest, None)
                     continue
                 pause = known.due - known.ended
-                least = SHORTEST_PAUSE_SECONDS if key.guest == guest else _shortened(pause)
+                least = MIN_PAUSE_SECONDS if key.guest == guest else _shortened(pause)
                 soonest = max(now, known.ended + least)
                 if soonest < known.due:
                     self._queue(key, known, soonest)
@@ -233,4 +233,4 @@ class WorkQueue:
 
 def _shortened(pause: float) -> float:
     """The pause that is left after news: not 0, as the news may come from our own change."""
-    return max(SHORTEST_PAUSE_SECONDS, pause / 4)
+    return max(MIN_PAUSE_SECONDS, pause / 4)

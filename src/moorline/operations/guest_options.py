@@ -10,7 +10,7 @@ from moorline.core.validation import MAX_INTEGER, MAX_TEXT_CHARACTERS
 from moorline.errors import Denied, Refused
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
 
-LONGEST_DOCUMENT = 64 << 10
+MAX_DOCUMENT_CHARACTERS = 64 << 10
 """Characters of a document, such as a guest's XML, that may be given."""
 _NUMBERS = (Kind.COUNT, Kind.MIB, Kind.BYTES)
 
@@ -57,7 +57,7 @@ def _check(option: GuestOption, value: Any) -> None:
     elif option.kind is Kind.FLAG:
         fits = value is True
     else:
-        longest = LONGEST_DOCUMENT if option.kind is Kind.DOCUMENT else MAX_TEXT_CHARACTERS
+        longest = MAX_DOCUMENT_CHARACTERS if option.kind is Kind.DOCUMENT else MAX_TEXT_CHARACTERS
         fits = isinstance(value, str) and len(value) <= longest
     if not fits or (option.choices and value not in option.choices):
         known = ", ".join(option.choices)

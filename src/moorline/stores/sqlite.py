@@ -16,7 +16,7 @@ from moorline.errors import Compacted, Conflict, Denied, Refused, Unavailable
 from moorline.ports import At, Delete, Entry, Event, Put
 from moorline.ports.limits import prefix_ends, within_limits
 
-_A_FEW_PAGES = 64 << 10
+_FULL_BELOW_BYTES = 64 << 10
 _TAKES_NOTHING = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 )
@@ -284,7 +284,7 @@ class SqliteStore:
             disk = os.statvfs(self._path.parent)
             if disk.f_flag & os.ST_RDONLY:
                 return f"{error}: its disk is read-only"
-            if disk.f_bavail * disk.f_frsize < _A_FEW_PAGES:
+            if disk.f_bavail * disk.f_frsize < _FULL_BELOW_BYTES:
                 return f"{error}: its disk is full"
         return str(error)
 

@@ -110,7 +110,7 @@ def test_the_parts_of_the_protocol_are_those_that_are_served() -> None:
 
 
 def test_commands_and_agent_are_equally_patient() -> None:
-    assert common.LONGEST_TIMEOUT_SECONDS == routes.LONGEST_TIMEOUT_SECONDS
+    assert common.MAX_TIMEOUT_SECONDS == routes.MAX_TIMEOUT_SECONDS
 
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:

@@ -23,7 +23,7 @@ from moorline.local_api.app import App
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen
-from moorline.local_api.wire import LARGEST_BODY
+from moorline.local_api.wire import MAX_BODY_BYTES
 from tests.support.rig import Rig
 
 SCHEMA = schemathesis.openapi.from_dict(document())
@@ -167,5 +167,5 @@ def test_it_does_what_the_document_says(case: Any, session: requests.Session) ->
     assert time.monotonic() - begun < LONGEST
     assert response.status_code != 500, response.text
     if response.status_code == 413:
-        assert len(response.request.body or b"") > LARGEST_BODY
+        assert len(response.request.body or b"") > MAX_BODY_BYTES
     case.validate_response(response, checks=CHECKS)

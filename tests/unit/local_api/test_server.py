@@ -148,7 +148,7 @@ def test_bad_bodies_are_400(rig: Rig, socket: Path, body: bytes) -> None:
 
 
 def test_a_body_that_is_too_large_is_told_so(socket: Path) -> None:
-    body = b" " * (server_module.LARGEST_BODY + 1)
+    body = b" " * (server_module.MAX_BODY_BYTES + 1)
     assert post(socket, "/v1/attach", body)[0] == 413
 
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.sizes import LARGEST, MIB, size_on, unit
+from moorline.hypervisors.vsphere.provision.sizes import MAX_DISK_BYTES, MIB, size_on, unit
 
 TYPES = st.sampled_from(["VVOL", "VMFS", "NFS", "NFS41", "vsan"])
 
 
-@pytest.mark.parametrize("size", [MIB, 7 * MIB, 20 << 30, LARGEST])
+@pytest.mark.parametrize("size", [MIB, 7 * MIB, 20 << 30, MAX_DISK_BYTES])
 def test_whole_mebibytes_are_taken_as_they_are(size: int) -> None:
     assert size_on("VVOL", size) == size
 
@@ -43,13 +43,13 @@ def test_the_type_is_read_in_any_case() -> None:
     assert unit("vvol") == unit("VVOL") == MIB
 
 
-@pytest.mark.parametrize("size", [0, -MIB, LARGEST + MIB, 2**80])
+@pytest.mark.parametrize("size", [0, -MIB, MAX_DISK_BYTES + MIB, 2**80])
 def test_absurd_sizes_are_refused_even_if_rounding_is_wanted(size: int) -> None:
     with pytest.raises(Refused):
         size_on("VVOL", size, round_up=True)
 
 
-@given(TYPES, st.integers(1, LARGEST))
+@given(TYPES, st.integers(1, MAX_DISK_BYTES))
 def test_rounding_gives_the_least_size_that_holds_it(type: str, size: int) -> None:
     rounded = size_on(type, size, round_up=True)
     assert size <= rounded < size + unit(type)

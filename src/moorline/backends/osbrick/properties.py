@@ -9,7 +9,7 @@ from moorline.backends.connection_info import ConnectionInfo
 from moorline.errors import Refused
 
 _GIB = 1 << 30
-_LARGEST = 1 << 23
+_MAX_SIZE_GIB = 1 << 23
 """GiB of a volume: 8 EiB is the most that a device can have."""
 _FOR_OTHERS = frozenset({"driver_volume_type", "options"})
 
@@ -36,6 +36,6 @@ def block_facts(info: ConnectionInfo) -> BlockFacts:
     if info.has("format"):
         info.format(("raw",))
     size = info.value("size") or 0
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE_GIB:
         raise Refused("the connection's size is not a number of GiB")
     return {"size": size * _GIB, "discard": info.value("discard") is True}

@@ -28,7 +28,7 @@ from moorline.ports import Host, Option, Values
 from moorline.secret import Secret
 
 LINKS = Path("/dev/moorline")
-MOST_PATHS = 64
+MAX_PATHS = 64
 _PLAIN = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:_\[\]-]{0,222}")
 """Texts that can be arguments of os-brick's commands: no option, no separator."""
 _DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -200,8 +200,8 @@ def _values(info: ConnectionInfo, field: str) -> list[Any]:
         raise Refused(f"the connection's {field}s is not a list")
     values = values or info.value(field)
     values = values if isinstance(values, list) else [values]
-    if not 0 < len(values) <= MOST_PATHS:
-        raise Refused(f"the connection has {len(values)} of {field}, not 1 to {MOST_PATHS}")
+    if not 0 < len(values) <= MAX_PATHS:
+        raise Refused(f"the connection has {len(values)} of {field}, not 1 to {MAX_PATHS}")
     return values
 
 

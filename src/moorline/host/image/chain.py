@@ -16,7 +16,7 @@ from moorline.errors import Refused
 from moorline.host.image import qcow2
 from moorline.ports.host import FileId, FilesOf, Images
 
-LONGEST = 32
+MAX_CHAIN_FILES = 32
 _FEW = 4
 """Files of one directory that are asked for singly: to list it costs as much."""
 _ENTRIES_EACH = 64
@@ -49,7 +49,7 @@ def files(path: str, format: str, like: Collection[int] | None = None) -> list[F
     """
     found = [_file(path, like)]
     pending = _beneath(path, format)
-    while pending and len(found) < LONGEST:
+    while pending and len(found) < MAX_CHAIN_FILES:
         path, format = pending.pop()
         with suppress(OSError):
             found.append(_file(path, like))
@@ -171,6 +171,6 @@ def _beneath(path: str, format: str) -> list[tuple[str, str]]:
 def _head(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.pread(file, qcow2.ENOUGH, 0)
+        return os.pread(file, qcow2.HEADER_BYTES, 0)
     finally:
         os.close(file)

@@ -19,14 +19,14 @@ from oslo_utils.imageutils import format_inspector
 from moorline.errors import Refused
 from moorline.host.image import ploop, qcow2
 
-LONGEST_CHAIN = 32
+MAX_CHAIN_FILES = 32
 _CONTAINERS = ["qcow2", "vhd", "vmdk", "vdi", "qed"]
 """Formats that hold a disk. A raw disk that a guest partitioned or encrypted
 looks like gpt, iso or luks to oslo.utils; it is still a raw disk."""
 _VHDX = b"vhdxfile"
 """The first bytes of a VHDX file, the only format of which more than the first chunk must be
 read: bytes 192 to 256 Ki."""
-_ENOUGH = 1 << 20
+_INSPECTED_BYTES = 1 << 20
 """Bytes after which all inspectors have decided. Some ask for the end of the file, which may
 be terabytes away; what they look for there does not decide the format."""
 _CHUNK = 64 << 10
@@ -54,8 +54,8 @@ def _check_chain(root: int, share: str, parts: Parts, format: str) -> list[dict[
         with _naming_what_it_backs(above, parts), _image(root, share, parts) as (file, st):
             if (st.st_dev, st.st_ino) in seen:
                 raise Refused(f"the backing chain comes back to {_name(parts)}")
-            if len(seen) == LONGEST_CHAIN:
-                raise Refused(f"the backing chain has more than {LONGEST_CHAIN} files")
+            if len(seen) == MAX_CHAIN_FILES:
+                raise Refused(f"the backing chain has more than {MAX_CHAIN_FILES} files")
             seen.add((st.st_dev, st.st_ino))
             _check_format(file, parts, format)
             files.append(_facts(file, st, share, parts, format))
@@ -110,7 +110,7 @@ def _detect(file: int) -> set[str]:
         also = ["vhdx"] if _VHDX.startswith(head) else []  # a short read may be all or half of it
         formats = ["raw", *_CONTAINERS, *also]
         stream = format_inspector.InspectWrapper(source, allowed_formats=formats)
-        left = _ENOUGH
+        left = _INSPECTED_BYTES
         while left > 0 and stream.formats is None and (chunk := stream.read(min(left, _CHUNK))):
             left -= len(chunk)
         stream.close()
@@ -120,7 +120,7 @@ def _detect(file: int) -> set[str]:
 def _backing(file: int, share: str, parts: Parts) -> tuple[Parts, str]:
     """The backing file of a qcow2 image and its declared format; no parts: it has none."""
     try:
-        header = qcow2.parse(os.pread(file, qcow2.ENOUGH, 0))
+        header = qcow2.parse(os.pread(file, qcow2.HEADER_BYTES, 0))
     except Refused as e:
         raise Refused(f"{_name(parts)}: {e.message}", hint=e.hint) from e
     if not header.backing:
@@ -185,7 +185,7 @@ def _check_ploop(root: int, share: str, parts: Parts) -> list[dict[str, Any]]:
             raise Refused(f"{_name(parts)} is {_type(st)}, not a directory")
     descriptor = (*parts, ploop.NAME)
     with _image(root, share, descriptor) as (file, _):
-        names = ploop.files(os.pread(file, ploop.ENOUGH + 1, 0))
+        names = ploop.files(os.pread(file, ploop.MAX_DESCRIPTOR_BYTES + 1, 0))
     files = []
     for name in names:
         delta = _resolve(share, descriptor, name, "names the file")

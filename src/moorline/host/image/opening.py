@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from moorline.errors import Refused
 
-LARGEST = (1 << 63) - (1 << 30)
+MAX_DISK_BYTES = (1 << 63) - (1 << 30)
 """Bytes of the largest disk: BDRV_MAX_LENGTH."""
 _SECTOR = 512
 _ALIGNMENTS = (1, 512, 1024, 2048, 4096)
@@ -92,8 +92,8 @@ def _fixed(what: str) -> Refused:
 def refuse_size(path: str, file: int, alignment: int) -> None:
     """Refuse a raw file whose size no disk can have. *alignment*: of QEMU's writes, in bytes."""
     size = os.lseek(file, 0, os.SEEK_END)
-    if size > LARGEST:
-        raise Refused(f"{path} has {size} bytes, and QEMU's disks have {LARGEST} at most")
+    if size > MAX_DISK_BYTES:
+        raise Refused(f"{path} has {size} bytes, and QEMU's disks have {MAX_DISK_BYTES} at most")
     sectors = -(-size // _SECTOR) * _SECTOR
     if sectors % alignment:
         raise Refused(

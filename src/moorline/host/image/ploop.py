@@ -13,15 +13,15 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Refused
 
 NAME = "DiskDescriptor.xml"
-ENOUGH = 1 << 20
+MAX_DESCRIPTOR_BYTES = 1 << 20
 """Bytes; a descriptor of 126 snapshots, the most there can be, has about 40000."""
 _DECLARATION = re.compile(r"""<\?xml version=["']1\.0["'](?: encoding=["']UTF-8["'])? ?\?>""", re.I)
 
 
 def files(data: bytes) -> list[str]:
     """The image files that a descriptor names, as it names them: untrusted. Raises Refused."""
-    if len(data) > ENOUGH:
-        raise Refused(f"{NAME} is larger than {ENOUGH} bytes")
+    if len(data) > MAX_DESCRIPTOR_BYTES:
+        raise Refused(f"{NAME} is larger than {MAX_DESCRIPTOR_BYTES} bytes")
     try:
         text = data.decode()
         text = text[match.end() :] if (match := _DECLARATION.match(text)) else text

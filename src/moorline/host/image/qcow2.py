@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 from moorline.errors import Refused
 
 MAGIC = b"QFI\xfb"
-ENOUGH = 64 << 10
+HEADER_BYTES = 64 << 10
 """Bytes to read: QEMU writes the header, its extensions and the backing file's
 name one after the other, in a cluster which is rarely larger."""
 
@@ -25,10 +25,10 @@ _V2_LENGTH, _V3_LENGTH = 72, 104
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _WIDE_L2 = (1 << bit for bit in range(5))
 _KNOWN = _DIRTY | _COMPRESSION | _WIDE_L2
 _BACKING_FORMAT = 0xE2792ACA
-_LONGEST_NAME = 1023
+_MAX_NAME_BYTES = 1023
 _LARGEST_L1 = 32 << 20
-_LARGEST_REFCOUNT_TABLE = 8 << 20
-_MOST_SNAPSHOTS = 65536
+_MAX_REFCOUNT_TABLE_BYTES = 8 << 20
+_MAX_SNAPSHOTS = 65536
 _COMPRESSION_AT, _ZSTD = 104, 1
 
 
@@ -131,9 +131,9 @@ def _check_sizes(fields: _Fields) -> None:
 
 def _check_tables(fields: _Fields) -> None:
     cluster = 1 << fields.cluster_bits
-    if fields.refcount_clusters * cluster > _LARGEST_REFCOUNT_TABLE:
+    if fields.refcount_clusters * cluster > _MAX_REFCOUNT_TABLE_BYTES:
         _absurd(f"its reference counts need {fields.refcount_clusters} clusters")
-    if fields.snapshots > _MOST_SNAPSHOTS:
+    if fields.snapshots > _MAX_SNAPSHOTS:
         _absurd(f"it has {fields.snapshots} snapshots")
     for at in (fields.l1_at, fields.refcounts_at, fields.snapshots_at):
         if at % cluster or at >= 1 << 63:
@@ -168,7 +168,7 @@ def _backing(head: bytes, fields: _Fields) -> str:
     if not fields.backing_at:
         return ""
     end = fields.backing_at + fields.backing_length
-    if not 0 < fields.backing_length <= _LONGEST_NAME or end > len(head):
+    if not 0 < fields.backing_length <= _MAX_NAME_BYTES or end > len(head):
         _absurd("the name of its backing file is out of bounds")
     return _text(head[fields.backing_at : end], "backing file")
 

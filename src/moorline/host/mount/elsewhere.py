@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from moorline.host.mount import table
 from moorline.host.mount.client import arguments, connected, is_fuse, names_one
-from moorline.host.mount.users import MOST_NAMES, PROC, called, processes
+from moorline.host.mount.users import MAX_NAMES, PROC, called, processes
 from moorline.ports import IsIts, Mount
 
 
@@ -36,7 +36,7 @@ def seen_at(at: Path, proc: Path = PROC) -> list[str]:
     found = (
         called(other.process) for other in _others(proc) if _named(at.name, other.mounts) - copies
     )
-    return [name for name, _ in zip(found, range(MOST_NAMES), strict=False)]
+    return [name for name, _ in zip(found, range(MAX_NAMES), strict=False)]
 
 
 def only_serves(hold: Path, at: Path, is_its: IsIts, proc: Path = PROC) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-MOST_NAMES = 5
+MAX_NAMES = 5
 """How many processes are named."""
 
 
@@ -22,7 +22,7 @@ def users_of(path: Path, proc: Path = PROC) -> list[str]:
     for process in processes(proc):
         if _uses(process, str(path)):
             found.append(called(process))
-            if len(found) == MOST_NAMES:
+            if len(found) == MAX_NAMES:
                 break
     return found
 

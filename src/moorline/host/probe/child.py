@@ -21,7 +21,7 @@ from typing import Any
 from moorline.errors import Refused
 from moorline.host.process_name import call_self
 
-_MOST_LINKS = 40
+_MAX_SYMLINKS = 40
 """Symlinks in one path: as many as the kernel follows."""
 READY = b"{}\n"
 """The line that it prints when from then on it waits for nothing but shares."""
@@ -123,7 +123,7 @@ def _followed(path: str, stops: frozenset[str], known: dict[str, str | None]) ->
         if not target:
             continue
         links += 1
-        if links > _MOST_LINKS:
+        if links > _MAX_SYMLINKS:
             return ""
         at = "" if target.startswith("/") else at.rpartition("/")[0]
         rest += target.split("/")[::-1]

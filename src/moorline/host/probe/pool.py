@@ -14,7 +14,7 @@ from moorline.errors import Refused, Uncertain
 
 PROBE_DEADLINE_SECONDS = 2.0
 """Seconds that a share has to answer a look at it."""
-LONGEST_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 10.0
 """Seconds between two tries at a hung share, at most."""
 _IDLE_CHILDREN = 4
 _EXIT_SECONDS = 0.5
@@ -145,7 +145,7 @@ class Probe:
     def _quarantine(self, share: str, state: _Share, child: Child) -> None:
         state.stuck = child
         state.incarnation = self._incarnation(share)
-        state.pause = min(LONGEST_PAUSE_SECONDS, state.pause * 2 or self._deadline)
+        state.pause = min(MAX_PAUSE_SECONDS, state.pause * 2 or self._deadline)
         state.retry = Deadline(state.pause, self._clock)
 
     def _take(self) -> Child:

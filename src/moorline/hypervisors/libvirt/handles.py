@@ -9,7 +9,7 @@ from moorline.errors import NotFound, Refused
 from moorline.hypervisors.libvirt.connection import module
 from moorline.model import GuestId, GuestName, as_uuid
 
-_MOST = 4096
+_MAX_HANDLES = 4096
 
 
 class Handles:
@@ -39,7 +39,7 @@ class Handles:
         return GuestName(id, self._kept(virt, id, found).name())
 
     def _kept(self, virt: Any, guest: GuestId, handle: Any) -> Any:
-        if len(self._known) >= _MOST:
+        if len(self._known) >= _MAX_HANDLES:
             self._known.clear()
         self._known[guest, id(virt)] = handle
         return handle

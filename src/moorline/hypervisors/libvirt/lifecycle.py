@@ -38,7 +38,7 @@ INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE."""
 _NAME = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 """The names that libvirt allows, without white space."""
-_LONGEST = 64
+_MAX_NAME_BYTES = 64
 """Bytes of a name. libvirt makes file names of it, some with a suffix."""
 
 
@@ -165,10 +165,10 @@ class LibvirtLifecycle:
 
 
 def _refuse_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST or name in (".", ".."):
+    if not _NAME.fullmatch(name) or len(name.encode()) > _MAX_NAME_BYTES or name in (".", ".."):
         raise Refused(
             f"{name!r} is no name for a guest",
-            hint=f"1 to {_LONGEST} bytes, without slashes and white space",
+            hint=f"1 to {_MAX_NAME_BYTES} bytes, without slashes and white space",
         )
     if as_uuid(name):
         raise Refused(f"{name} is no name for a guest: it could be taken for another one's UUID")

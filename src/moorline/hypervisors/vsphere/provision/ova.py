@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 from moorline.errors import Refused
 
 _BLOCK = 512
-_MOST_MEMBERS = 64
-_LONGEST_TEXT = 4 << 20
+_MAX_MEMBERS = 64
+_MAX_TEXT_BYTES = 4 << 20
 _OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 _VMDK_FORMAT = re.compile(
     r"https?://www\.vmware\.com/(specifications|interfaces/specifications)/vmdk"
@@ -82,7 +82,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
             raise Refused("this is no OVA: it is not a plain tar") from None
         if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
             raise Refused(f"this OVA has a member that is not a plain file: {header.name[:80]!r}")
-        if header.name in names or len(names) == _MOST_MEMBERS:
+        if header.name in names or len(names) == _MAX_MEMBERS:
             raise Refused("this OVA has too many members, or one twice")
         names.add(header.name)
         at += _BLOCK
@@ -93,7 +93,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
 
 
 def _text(file: BinaryIO, member: Member) -> str:
-    if member.length > _LONGEST_TEXT:
+    if member.length > _MAX_TEXT_BYTES:
         raise Refused(f"a description in this OVA has {member.length} bytes")
     file.seek(member.offset)
     try:

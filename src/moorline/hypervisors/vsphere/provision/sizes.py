@@ -8,7 +8,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 TIB = 1 << 40
 
-LARGEST = 62 * TIB
+MAX_DISK_BYTES = 62 * TIB
 """The largest virtual disk that vSphere makes ("Configuration Maximums")."""
 
 _UNITS = {"vvol": MIB}
@@ -39,8 +39,8 @@ def size_on(datastore_type: str, size: int, *, round_up: bool = False, what: str
         raise Refused(f"{what} of {size} bytes cannot be made")
     whole = unit(datastore_type)
     fitting = -(-size // whole) * whole
-    if fitting > LARGEST:
-        raise Refused(f"{what} of {size} bytes is larger than vSphere's largest, {LARGEST}")
+    if fitting > MAX_DISK_BYTES:
+        raise Refused(f"{what} of {size} bytes is larger than vSphere's largest, {MAX_DISK_BYTES}")
     if fitting != size and not round_up:
         name = "MiB" if whole == MIB else "KiB"
         raise Refused(

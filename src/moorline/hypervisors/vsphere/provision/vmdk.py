@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.sizes import LARGEST, MIB
+from moorline.hypervisors.vsphere.provision.sizes import MAX_DISK_BYTES, MIB
 
 SECTOR = 512
 MAGIC = b"KDMV"
@@ -24,12 +24,12 @@ _NEWLINES = b"\n \r\n"  # a transfer in text mode would have changed them
 _COMPRESSED, _MARKERS = 1 << 16, 1 << 17
 _DEFLATE = 1
 _AT_END = 2**64 - 1
-_LARGEST_GRAIN = 1 << 20
-_LONGEST_DESCRIPTOR = 64 << 10
+_MAX_GRAIN_BYTES = 1 << 20
+_MAX_DESCRIPTOR_BYTES = 64 << 10
 _PIECE = 64 << 10
 _MARKER = struct.Struct("<QII")
 _END, _GRAIN_TABLE, _DIRECTORY, _FOOTER = range(4)
-_MOST_METADATA = 16 << 20
+_MAX_METADATA_BYTES = 16 << 20
 """Bytes; the grain directory of the largest disk has 8 MiB."""
 _EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+([0-9]{1,20})\s+(\w+)(?:\s+"([^"]*)")?(.*)')
 
@@ -89,14 +89,14 @@ def parse(sector: bytes) -> Header:
         raise Refused(f"VMDK version {version} is not known")
     if newlines != _NEWLINES:
         raise Refused("this VMDK was damaged by a transfer as text")
-    if not 0 < capacity <= LARGEST // SECTOR:
+    if not 0 < capacity <= MAX_DISK_BYTES // SECTOR:
         raise Refused(f"this VMDK claims a disk of {capacity} sectors")
-    if not 8 <= grain <= _LARGEST_GRAIN // SECTOR or grain & (grain - 1):
+    if not 8 <= grain <= _MAX_GRAIN_BYTES // SECTOR or grain & (grain - 1):
         raise Refused(f"this VMDK claims grains of {grain} sectors")
     compressed = bool(flags & _COMPRESSED)
     if packing != (_DEFLATE if compressed else 0):
         raise Refused(f"this VMDK names the compression {packing}, which does not fit its flags")
-    if not 0 < length <= _LONGEST_DESCRIPTOR // SECTOR or not 0 < at < _LONGEST_DESCRIPTOR:
+    if not 0 < length <= _MAX_DESCRIPTOR_BYTES // SECTOR or not 0 < at < _MAX_DESCRIPTOR_BYTES:
         raise Refused("this VMDK has no description within it")
     stream = compressed and bool(flags & _MARKERS)
     return Header(
@@ -114,7 +114,7 @@ def _check_places(header: Header) -> None:
     end = sum(header.descriptor)
     first = end if header.directory is None else header.directory
     # Two sets of tables, an entry of 4 bytes for each grain, and what rounds them up.
-    most = end + 2 * 5 * header.grains + 4 * _LARGEST_GRAIN
+    most = end + 2 * 5 * header.grains + 4 * _MAX_GRAIN_BYTES
     if not end <= first <= header.data <= most:
         raise Refused("the grains of this VMDK begin where none can")
 
@@ -254,7 +254,7 @@ def _grains(source: _Source, header: Header, tables: _Tables, grown: Grown) -> I
         elif type == _END:
             last = sector + source.rest()
             break
-        elif type in (_GRAIN_TABLE, _DIRECTORY, _FOOTER) and place * SECTOR <= _MOST_METADATA:
+        elif type in (_GRAIN_TABLE, _DIRECTORY, _FOOTER) and place * SECTOR <= _MAX_METADATA_BYTES:
             data = source.take(place * SECTOR)
             if type == _FOOTER:
                 whole = _is_footer(data, header)
@@ -317,7 +317,7 @@ class _Source:
 
     def rest(self) -> bytes:
         """What comes after the end: padding."""
-        if self.left > _MOST_METADATA or (rest := self.take(self.left)).strip(b"\0"):
+        if self.left > _MAX_METADATA_BYTES or (rest := self.take(self.left)).strip(b"\0"):
             raise Refused("this VMDK goes on after its end")
         return rest
 
