@@ -71,8 +71,8 @@ RELEASES ?= debian12,debian13
 host-test: ready machines ## the stories of a host that matter most, on a whole machine of this one's release
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=here $(BIN)/pytest -q --durations=5 -m everyday tests/machine
 
-test-machine: ready machines ## the stories of a host on whole Debian machines: RELEASES=debian12,debian13
-	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 tests/machine
+test-machine: ready machines ## the stories of a host, and real storage, on whole Debian machines: RELEASES=debian12,debian13
+	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 --timeout=1800 tests/machine
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.images import cache
-from lab.machine import container, operations, tree
+from lab.machine import container, operations, tree, virtual
 from lab.machine.container import Machine
 from lab.machine.tree import RELEASES, Unavailable
 
@@ -28,6 +29,9 @@ def add_to(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     deeds = parser.add_subparsers(dest="deed", required=True)
     deeds.add_parser("build", parents=[release], help="build the tree that it boots from")
     run = deeds.add_parser("run", parents=[release, fresh], help="run a command in a fresh one")
+    run.add_argument(
+        "--virtual", action="store_true", help="with its own kernel, in QEMU, and real storage"
+    )
     run.add_argument("command", nargs="+", metavar="COMMAND")
     deeds.add_parser("shell", parents=[release, fresh], help="a shell in a fresh one")
     deeds.add_parser("list", help="name those that run")
@@ -52,9 +56,20 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.virtual:
+        return _run_virtual(args.release, shlex.join(args.command))
     with container.machine(args.release) as machine:
         _begin(machine, args.bare)
         return _attend(machine, args.command)
+
+
+def _run_virtual(release: str, command: str) -> int:
+    with virtual.machine(release) as machine:
+        machine.start()
+        ran = machine.run(command, code=None, deadline=3600)
+        sys.stdout.write(ran.stdout)
+        sys.stderr.write(ran.stderr)
+        return ran.returncode
 
 
 def _shell(args: argparse.Namespace) -> int:

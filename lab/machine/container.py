@@ -70,16 +70,16 @@ class Down(Exception):
 
 
 class Machine:
-    """A machine of *release*, in a directory of its own. Not yet running."""
+    """A machine of *tree*, of *release*, in a directory of its own. Not yet running."""
 
-    def __init__(self, release: str, directory: Path) -> None:
+    def __init__(self, release: str, directory: Path, tree: Path) -> None:
         self.release = release
         self.directory = directory
         self.name = directory.name
         self.lab = directory / "lab"
         """The lab's storage and the guests' serial ports, seen from outside."""
         self.var = directory / "var"
-        self._tree = tree.build(release)
+        self._tree = tree
         self._group = _cgroup(self.name)
         self._process: subprocess.Popen[bytes] | None = None
         self._furnish()
@@ -330,20 +330,21 @@ def _cgroup(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def machine(release: str) -> Iterator[Machine]:
+def machine(release: str, lower: Path | None = None) -> Iterator[Machine]:
     """A machine of *release*, not yet running; nothing of it is left afterwards.
 
-    Raises Unavailable, where there can be none.
+    *lower*: a tree other than the usual one. Raises Unavailable, where there can be none.
     """
     tree.check()
     _sweep()
+    lower = lower or tree.build(release)
     here = cache() / f"machine-{secrets.token_hex(4)}"  # systemd takes no underscore in a name
     here.mkdir()
     with (here / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made: Machine | None = None
         try:
-            made = Machine(release, here)
+            made = Machine(release, here, lower)
             yield made
         finally:
             if made is not None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab.images import CHECKOUT, cache
@@ -42,6 +42,8 @@ _NEEDS = ("debootstrap", "systemd-nspawn", "script", "setpriv", "unshare", "nsen
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _TIMEOUT = 1800
 """Seconds for one command of a build: a slow mirror, and a machine that others use too."""
+_TEXT = Path(__file__).read_text()
+"""As it was loaded, whatever becomes of the file."""
 
 
 class Unavailable(Exception):
@@ -94,17 +96,17 @@ def path(release: str) -> Path:
 
 def _recipe(release: str) -> str:
     ours = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    parts = [Path(__file__).read_text(), release, repr(_requirements(ours))]
+    parts = [_TEXT, release, repr(_requirements(ours))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-def _requirements(pyproject: dict[str, object]) -> list[str]:
+def _requirements(pyproject: dict[str, object], extras: Sequence[str] = EXTRAS) -> list[str]:
     """What pip fetches for Moorline's installation, its build tools included."""
     project, build = pyproject["project"], pyproject["build-system"]
     assert isinstance(project, dict)
     assert isinstance(build, dict)
-    extras = [each for extra in EXTRAS for each in project["optional-dependencies"][extra]]
-    return [*build["requires"], "wheel", *project["dependencies"], *extras]
+    more = [each for extra in extras for each in project["optional-dependencies"][extra]]
+    return [*build["requires"], "wheel", *project["dependencies"], *more]
 
 
 def build(release: str) -> Path:
@@ -117,90 +119,106 @@ def build(release: str) -> Path:
     with (cache() / f"tree-{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
-            _build_at(release, tree)
+            build_at(tree, release, lambda builder: _fill(builder, release))
     return tree
 
 
-def _build_at(release: str, tree: Path) -> None:
-    work = Path(tempfile.mkdtemp(dir=cache(), prefix=f"unfinished-{release}-"))
-    log = cache() / f"tree-{release}.log"
-    print(f"lab: building a tree of {release}; see {log}", file=sys.stderr, flush=True)
+def build_at(tree: Path, name: str, fill: Callable[[Builder], None]) -> None:
+    """Make *tree*, named *name* and a digest, of what *fill* puts into it, and drop older ones.
+
+    Raises Unavailable.
+    """
+    work = Path(tempfile.mkdtemp(dir=cache(), prefix=f"unfinished-{name}-"))
+    log = cache() / f"tree-{name}.log"
+    print(f"lab: building a tree of {name}; see {log}", file=sys.stderr, flush=True)
     try:
         with log.open("w") as output:
-            _Builder(RELEASES[release], work, output.fileno()).build()
-        for old in cache().glob(f"tree-{release}-*"):
+            fill(Builder(work, output.fileno()))
+        for old in tree.parent.glob(f"{tree.name.rpartition('-')[0]}-????????"):
             shutil.rmtree(old)
         work.chmod(0o755)
         work.rename(tree)  # all or nothing: a build that was interrupted leaves no such tree
     except (subprocess.SubprocessError, OSError) as e:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        raise Unavailable(f"the tree of {release} cannot be built: {e}\n{last}") from e
+        raise Unavailable(f"the tree of {name} cannot be built: {e}\n{last}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-class _Builder:
-    def __init__(self, suite: str, tree: Path, output: int) -> None:
-        self._suite = suite
-        self._tree = tree
+def _fill(builder: Builder, release: str) -> None:
+    builder.bootstrap(RELEASES[release])
+    with builder.building():
+        builder.install(*PACKAGES)
+        builder.wheels(EXTRAS)
+    builder.furnish()
+
+
+class Builder:
+    """A tree that is being made; what its commands say goes to the descriptor *output*."""
+
+    def __init__(self, tree: Path, output: int) -> None:
+        self.tree = tree
         self._output = output
 
-    def build(self) -> None:
+    def bootstrap(self, suite: str) -> None:
         mirror = [mirror] if (mirror := _mirror()) else []
-        self._run(
-            ["debootstrap", "--variant=minbase", self._suite, str(self._tree), *mirror],
-            environment=dict(os.environ),
-        )
-        self._put("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)  # nothing is started
-        self._put(
-            "etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n"
-        )  # an unfinished tree is thrown away
-        if _CERTIFICATES.exists():  # of a registry that this machine trusts
-            self._put("hostca.crt", _CERTIFICATES.read_text())
-        self._inside("apt-get", "-q", "update")
-        self._inside("apt-get", "-q", "-y", "install", "--no-install-recommends", *PACKAGES)
-        self._wheels()
-        self._furnish()
+        self._run(["debootstrap", "--variant=minbase", suite, str(self.tree), *mirror])
 
-    def _wheels(self) -> None:
+    def copy(self, tree: Path) -> None:
+        self._run(["cp", "-a", "--reflink=auto", f"{tree}/.", str(self.tree)])
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """While packages and wheels can be had from outside, and nothing is started."""
+        self.put("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+        self.put("etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n")  # what is unfinished goes
+        if _CERTIFICATES.exists():  # of a registry that this machine trusts
+            self.put("hostca.crt", _CERTIFICATES.read_text())
+        self.inside("apt-get", "-q", "update")
+        yield
+        self.inside("apt-get", "clean")
+        for name in ("hostca.crt", "usr/sbin/policy-rc.d", "etc/dpkg/dpkg.cfg.d/lab"):
+            (self.tree / name).unlink(missing_ok=True)
+        shutil.rmtree(self.tree / "var/lib/apt/lists")
+
+    def install(self, *packages: str) -> None:
+        self.inside("apt-get", "-q", "-y", "install", "--no-install-recommends", *packages)
+
+    def wheels(self, extras: Sequence[str]) -> None:
         """Build once what every installation would: libvirt's binding has no wheel."""
         ours = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-        self._inside("python3", "-m", "venv", "/build")
+        self.inside("python3", "-m", "venv", "/build")
         wheel = ["/build/bin/pip", "wheel", "-q", "--wheel-dir", WHEELS]
-        self._inside(*wheel, *_requirements(ours), "pip")
-        shutil.rmtree(self._tree / "build")
+        self.inside(*wheel, *_requirements(ours, extras), "pip")
+        shutil.rmtree(self.tree / "build")
 
-    def _furnish(self) -> None:
-        self._inside("apt-get", "clean")
-        building = ("hostca.crt", "usr/sbin/policy-rc.d", "etc/dpkg/dpkg.cfg.d/lab")
-        for name in (*building, "etc/machine-id"):
-            (self._tree / name).unlink(missing_ok=True)
-        shutil.rmtree(self._tree / "var/lib/apt/lists")
+    def furnish(self) -> None:
         # The machine has loopback alone: its pip finds what README's pip finds, on its own disk.
-        self._put("etc/pip.conf", f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
-        self._put("etc/hostname", "moorline-lab\n")
-        self._put("etc/hosts", "127.0.0.1 localhost moorline-lab\n::1 localhost\n")
-        self._put("etc/fuse.conf", "user_allow_other\n")
+        self.put("etc/pip.conf", f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
+        self.put("etc/hostname", "moorline-lab\n")
+        self.put("etc/hosts", "127.0.0.1 localhost moorline-lab\n::1 localhost\n")
+        self.put("etc/fuse.conf", "user_allow_other\n")
         journald = "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n"
-        self._put("etc/systemd/journald.conf.d/lab.conf", journald)
-        (self._tree / "etc/machine-id").touch()
+        self.put("etc/systemd/journald.conf.d/lab.conf", journald)
+        self.put("etc/machine-id", "")
         for unit in ("prometheus.service", "prometheus-node-exporter.service", "apt-daily.timer"):
-            self._inside("systemctl", "mask", unit)
+            self.inside("systemctl", "mask", unit)
 
-    def _put(self, name: str, text: str, mode: int = 0o644) -> None:
-        file = self._tree / name
+    def put(self, name: str, text: str, mode: int = 0o644) -> None:
+        file = self.tree / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(mode)
 
-    def _inside(self, *command: str) -> None:
+    def inside(self, *command: str) -> None:
         nspawn = ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--as-pid2", "--pipe"]
-        nspawn += ["--resolv-conf=copy-host", "-D", str(self._tree)]
+        nspawn += ["--resolv-conf=copy-host", "-D", str(self.tree)]
         nspawn += [f"--setenv={key}={value}" for key, value in self._environment().items()]
-        self._run([*nspawn, *command], environment=dict(os.environ))
+        self._run([*nspawn, *command])
 
     def _environment(self) -> dict[str, str]:
         kept = {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        kept["PIP_CONFIG_FILE"] = os.devnull  # a machine's own, which asks no index
         for key, value in os.environ.items():
             if key.lower().endswith("_proxy") or key in ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT"):
                 kept[key] = value
@@ -210,10 +228,10 @@ class _Builder:
             kept.setdefault("PIP_INDEX_URL", index)
         return kept
 
-    def _run(self, command: Sequence[str], environment: dict[str, str]) -> None:
+    def _run(self, command: Sequence[str]) -> None:
         subprocess.run(
             command,
-            env={**environment, "LC_ALL": "C.UTF-8"},
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.machine import container, operations, tree
+from lab.machine import container, operations, tree, virtual
 from lab.machine.container import Machine
+from lab.machine.virtual import Virtual
+from tests.support.real import Real
 from tests.support.stage import Stage
 
 GIVEN = [each for each in os.environ.get("MOORLINE_TEST_MACHINE", "").split(",") if each]
@@ -141,4 +143,50 @@ def stage(
         stage.strike()
     except BaseException:
         pool.drop()
+        raise
+
+
+class VirtualPool:
+    """One virtual machine at a time."""
+
+    def __init__(self) -> None:
+        self._release = ""
+        self._held = ExitStack()
+        self._machine: Virtual | None = None
+
+    def get(self, release: str) -> Virtual:
+        if self._machine is None or self._release != release or not self._machine.running:
+            self.drop()
+            machine = self._held.enter_context(virtual.machine(release))
+            machine.start()
+            self._machine, self._release = machine, release
+        return self._machine
+
+    def drop(self) -> None:
+        self._machine = None
+        self._held.close()
+
+
+@pytest.fixture(scope="session")
+def virtual_pool() -> Iterator[VirtualPool]:
+    pool = VirtualPool()
+    yield pool
+    pool.drop()
+
+
+@pytest.fixture
+def real(
+    _possible: None, release: str, virtual_pool: VirtualPool, request: pytest.FixtureRequest
+) -> Iterator[Real]:
+    """A virtual machine with Moorline that runs, and guests in it."""
+    real = Real(virtual_pool.get(release))
+    yield real
+    if FAILED in request.node.stash:
+        sys.stderr.write(real.journal())
+        virtual_pool.drop()
+        return
+    try:
+        real.strike()
+    except BaseException:
+        virtual_pool.drop()
         raise

@@ -162,6 +162,21 @@ def test_the_family_follows_from_the_code(
         assert isinstance(raised.value.__cause__, libvirt.libvirtError)
 
 
+def test_a_way_out_is_told_where_libvirt_tells_none(connection: Connection) -> None:
+    """As seen on a virtual machine of the lab: a LUN was removed, detached, and attached again."""
+    said = (
+        "Requested operation is not valid: Setting different DAC user or group on"
+        " /dev/moorline/iscsi-272d6113a09255a2 which is already in use"
+    )
+
+    def fails(virt: Any) -> None:
+        raise libvirt.libvirtError(said)
+
+    with pytest.raises(Failed, match="which is already in use") as raised:
+        connection.change("a", fails)
+    assert "stop the guest, and start it" in raised.value.hint
+
+
 def test_what_the_driver_cannot_do_is_refused() -> None:
     hypervisor = Libvirt(URI)
     guest, source = hypervisor.find("test").id, ImageFile(Path("/a"), "raw")

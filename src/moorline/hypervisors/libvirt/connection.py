@@ -192,7 +192,22 @@ class Connection:
             return lost(f"the connection to {self.uri} broke: {text}")
         if wrong is Failed and code in _final(virt):
             return Rejected(text)
-        return wrong(text)
+        return wrong(text, hint=_way_out(text))
+
+
+def _way_out(text: str) -> str:
+    """What to do about an error of which only libvirt's source tells what brings it about.
+
+    A device that goes away while a guest has it leaves its node in the guest's own /dev: when it
+    is detached, libvirt cannot open it, and keeps node and owner. The next device of that name
+    (/dev/sda) is then taken for one that somebody uses (9.0: virSecurityDACSetOwnership).
+    """
+    if "Setting different" in text and "already in use" in text:
+        return (
+            "a device of that name went away while the guest had it, and libvirt kept it in the"
+            " guest's /dev: stop the guest, and start it"
+        )
+    return ""
 
 
 def _final(virt: ModuleType) -> frozenset[int]:
