@@ -96,7 +96,8 @@ def test_the_command_is_what_the_helper_takes(case: Case, base: Path) -> None:
     rig.backend = Mounter(rig.host, case.backend("ro,x=1"), base, deadline=7)
     connect(rig, rig.good)
     (command,) = rig.host.ran
-    assert command.argv == (case.helper, case.share, rig.at, "-o", "ro,x=1")
+    options = ",".join(filter(None, (case.backend.always, "ro,x=1")))
+    assert command.argv == (case.helper, case.share, rig.at, "-o", options)
     assert (command.deadline, command.outlives) == (7, True)
     disconnect(rig, rig.good)
 
@@ -125,7 +126,13 @@ def test_smb_credentials_go_by_a_file_that_is_gone_afterwards(fuse_rig: FuseRig)
     connect(fuse_rig, smb(options=f"-o {USER}"))
     (call,) = fuse_rig.calls()
     path = f"{fuse_rig.at}.credentials"
-    assert call == ["mount.cifs", SMB.share, fuse_rig.at, "-o", f"vers=3.1.1,credentials={path}"]
+    assert call == [
+        "mount.cifs",
+        SMB.share,
+        fuse_rig.at,
+        "-o",
+        f"nobrl,vers=3.1.1,credentials={path}",
+    ]
     assert not Path(path).exists()
     disconnect(fuse_rig, fuse_rig.good)
     assert fuse_rig.world() == ([], [])

@@ -62,19 +62,21 @@ class Real:
     def detach(self, guest: str, volume: str, code: int = 0) -> str:
         return self.moorline(f"detach {guest} {volume}", code)
 
-    def io(self, guest: str, volume: str, command: str, deadline: float = 120) -> None:
-        """Let QEMU do *command* of qemu-io on the disk of *volume*; what it says is not seen."""
+    def io(self, guest: str, volume: str, command: str, deadline: float = 120) -> str:
+        """Let QEMU do *command* of qemu-io on the disk of *volume*; the end of its log."""
         xml = f"virsh dumpxml {guest}"
         find = f"grep -A99 '<serial>{volume}' | grep -o -m1 \"alias name='[^']*\" | cut -d\\' -f2"
         hmp = f"virsh qemu-monitor-command --hmp {guest}"
-        self.run(
-            f'alias=$({xml} | {find}); {hmp} "qemu-io -d $alias \\"{command}\\""',
+        return self.run(
+            f'alias=$({xml} | {find}); {hmp} "qemu-io -d $alias \\"{command}\\""; '
+            f"tail -n 2 /var/log/libvirt/qemu/{guest}.log",
             deadline=deadline,
-        )
+        ).stdout
 
     def writes(self, guest: str, volume: str, byte: int, file: str) -> None:
         """A write through the guest's disk is in *file*, on the server."""
-        self.io(guest, volume, f"write -P {byte} 0 64k")
+        told = self.io(guest, volume, f"write -P {byte} 0 64k")
+        assert "failed" not in told, told
         self.io(guest, volume, "flush")
         seen = self.run(f"head -c 65536 {file} | od -An -tu1 -v | tr -s ' ' '\\n' | sort -u").stdout
         assert seen.split() == [str(byte)], seen

@@ -162,7 +162,7 @@ def test_the_family_follows_from_the_code(
         assert isinstance(raised.value.__cause__, libvirt.libvirtError)
 
 
-def test_a_way_out_is_told_where_libvirt_tells_none(connection: Connection) -> None:
+def test_a_way_out_is_told_where_libvirt_tells_none(libvirt_connection: Connection) -> None:
     """As seen on a virtual machine of the lab: a LUN was removed, detached, and attached again."""
     said = (
         "Requested operation is not valid: Setting different DAC user or group on"
@@ -173,7 +173,7 @@ def test_a_way_out_is_told_where_libvirt_tells_none(connection: Connection) -> N
         raise libvirt.libvirtError(said)
 
     with pytest.raises(Failed, match="which is already in use") as raised:
-        connection.change("a", fails)
+        libvirt_connection.change("a", fails)
     assert "stop the guest, and start it" in raised.value.hint
 
 

@@ -77,6 +77,8 @@ class Mounted(FileSystem[MountedFile]):
     types: ClassVar[frozenset[str]]
     """Its mounts' types in the mount table."""
     options: ClassVar[Sequence[Option]]
+    always: ClassVar[str] = ""
+    """Mount options that come first, so that the operator's can undo them."""
 
     def __init__(self, mount_options: str = "") -> None:
         if mount_options.startswith("-") or not mount_options.isprintable():
@@ -147,7 +149,7 @@ class Mounted(FileSystem[MountedFile]):
         return self.claims(mount)
 
     def mount_command(self, c: MountedFile, at: Path) -> tuple[str, ...]:
-        words = [self._mount_options, *self.wanted(c, at)]
+        words = [self.always, self._mount_options, *self.wanted(c, at)]
         options = ",".join(word for word in words if word)
         return (self.helper, c.share, str(at), *(("-o", options) if options else ()))
 
@@ -205,6 +207,9 @@ class Smbfs(Mounted):
     kind: ClassVar[str] = "smbfs"
     helper: ClassVar[str] = "mount.cifs"
     types: ClassVar[frozenset[str]] = frozenset({"cifs", "smb3"})
+    # Locks of SMB are mandatory: those that QEMU has on bytes 100 to 300 of an image, to keep
+    # other programs off, would fail the guest's own writes to its first sector.
+    always: ClassVar[str] = "nobrl"
     options: ClassVar[Sequence[Option]] = _options("smbfs", "cifs")
     secret: ClassVar[Mapping[str, str]] = {
         "username": "username",
