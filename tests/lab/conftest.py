@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab import guest as guests
 from lab import host, leftovers
 from lab.command import Moorline
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
+from moorline.host.mount.fuse import CONNECTIONS
 
 GUESTS = ("moor1", "moor2")
 
@@ -118,6 +120,17 @@ def stopped(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
     """A guest that is defined, has no system, and can be started in no time."""
     with small_guest(libvirt_conn, "small1") as domain:
         yield domain
+
+
+@pytest.fixture
+def fusectl(leftovers_check: None) -> Iterator[None]:
+    """The kernel's control of FUSE connections, as systemd mounts it."""
+    if CONNECTIONS.is_mount():
+        yield
+        return
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=True)
+    yield
+    host.umount(CONNECTIONS)
 
 
 @pytest.fixture(autouse=True)

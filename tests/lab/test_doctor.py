@@ -30,7 +30,6 @@ from scene import (
 from lab.host import umount
 from lab.hyperscale.installation import HyperScale
 from moorline.errors import Refused
-from moorline.host.mount.fuse import CONNECTIONS
 
 RUNNING = "small2"
 FOUND = 10
@@ -41,17 +40,6 @@ def running(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
     """A guest that holds its disks open and lets none go: it has no system."""
     with small_guest(libvirt_conn, RUNNING, running=True) as domain:
         yield domain
-
-
-@pytest.fixture
-def fusectl(leftovers_check: None) -> Iterator[None]:
-    """The kernel's control of FUSE connections, as systemd mounts it."""
-    if CONNECTIONS.is_mount():
-        yield
-        return
-    subprocess.run(["mount", "-t", "fusectl", "fusectl", CONNECTIONS], check=True)
-    yield
-    umount(CONNECTIONS)
 
 
 @pytest.fixture
