@@ -49,6 +49,13 @@ def test_slips_change_nothing_and_devices_are_known(scene: Scene, stopped: Any, 
     for verb in ("show", "explain", "forget"):
         for slip in ("vda", mine.id[:3], GONE):
             scene.moorline(verb, slip, code=4)
+    for slip in ("vda", mine.id[:3], GONE):
+        scene.moorline("events", "--volume", slip, code=4)
+    assert scene.moorline.json("events", "--volume", mine.id[:8].upper())[0]["volume"] == mine.id
+    scene.moorline("remove", "web-mistyped", code=4)
+    for absent in (GONE, GONE.upper()):
+        assert scene.moorline.json("remove", absent) is None
+        assert scene.moorline.json("detach", absent, mine.id) is None
     scene.moorline("detach", name, "", code=3)
     for absent in (GONE, GONE.upper(), theirs.id):
         assert "is no disk of" in scene.moorline("detach", name, absent).stdout
