@@ -81,7 +81,7 @@ class MoveStep(Enum):
     SEND = "send"
     """Have the source send the guest."""
     CALL = "call"
-    """Ask the destination anew: what it said may be older than the guest's going."""
+    """Ask the destination anew: that it is not ready may be older than the guest's going."""
     HAND_OVER = "hand over"
     """The guest is the destination's."""
     BACK = "back"
@@ -165,15 +165,12 @@ def _after_it_went(seen: SeenMove) -> MoveStep:
     destination = seen.destination
     if destination.silent or destination.fenced:
         return MoveStep.BACK
+    if destination.state is Presence.ARRIVED or destination.ready:
+        return MoveStep.HAND_OVER
     if not seen.called:
-        return MoveStep.CALL
-    if destination.state is None:
-        return MoveStep.WAIT
-    if destination.state is Presence.ARRIVED:
-        return MoveStep.HAND_OVER  # with its memory, whatever else is not well
-    if seen.given_up or destination.error == "refused":
-        return MoveStep.BACK
-    return MoveStep.HAND_OVER if destination.ready else MoveStep.WAIT
+        return MoveStep.CALL  # its memory may have arrived since: only the next report counts
+    hopeless = seen.given_up or destination.error == "refused"
+    return MoveStep.BACK if destination.state is not None and hopeless else MoveStep.WAIT
 
 
 def _is_lost(side: Side) -> bool:
