@@ -41,7 +41,9 @@ guests = st.sampled_from(sorted(GUESTS))
 volumes = st.sampled_from(sorted(VOLUMES))
 controllers = st.sampled_from(CONTROLLERS)
 faults = st.lists(st.tuples(st.integers(0, 12), st.sampled_from(Fault)), max_size=2)
-acts = st.tuples(st.sampled_from(["agent", "controller", "off", "off and on", "heal"]), hosts)
+acts = st.tuples(
+    st.sampled_from(["agent", "controller", "off", "off and on", "heal", "start"]), hosts
+)
 pauses = st.tuples(st.integers(0, 8), st.lists(acts, max_size=6))
 """Before which effect somebody dawdles, and what all the others do meanwhile."""
 
@@ -131,6 +133,10 @@ class AnyFleet(RuleBasedStateMachine):
     @rule(host=hosts)
     def power_returns(self, host) -> None:
         self.fleet.power_on(host)
+
+    @rule(host=hosts)
+    def somebody_starts_what_is_stopped(self, host) -> None:
+        self.fleet.start(host)
 
     @rule(host=hosts)
     def an_agent_is_killed(self, host) -> None:
@@ -245,6 +251,8 @@ class AnyFleet(RuleBasedStateMachine):
                 self.fleet.power_on(host)
                 if who != host:
                     self.fleet.agent_passes(host)
+        elif kind == "start":  # the agent answers, whatever else it is at
+            self.fleet.start(host)
         elif host != who:
             (self.fleet.agent_passes if kind == "agent" else self.fleet.heals)(host)
 

@@ -287,6 +287,14 @@ class ToyFleet:
                 self.survive(partial(self.mover(name).start, guest))
         site.ran.clear()
 
+    def start(self, name: str) -> None:
+        """Somebody starts all that is stopped on a host, by libvirt's own means."""
+        if name in self.centre.down:
+            return
+        for guest, found in list(self.sites[name].world.guests.items()):
+            if not found.running:
+                self.survive(partial(self.mover(name).start, guest))
+
     def attach(self, guest: str, volume: str, share: str = "s1") -> Attachment:
         """A person attaches a volume."""
         ownership = Ownership(self.person)

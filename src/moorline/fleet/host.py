@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ class FleetHost:
     def _beat(self) -> None:
         before = self._book.heartbeat(self._name)
         count = before.count + 1 if before else 1
-        beat = Heartbeat(session=self._session, count=count, quiet=self._quiet)
+        beat = Heartbeat(session=self._session, count=count, quiet=self._quiet, at=time.time())
         self._replace(keys.heartbeat(self._name), before, beat)
 
     def _obey(self, look: _Look, fencing: int) -> None:

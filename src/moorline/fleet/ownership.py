@@ -57,15 +57,24 @@ class Ownership:
         guest has the volume, and is named.
         """
         guest, volume = home.guest, wanted.key.volume
-        return _decided(lambda: self._attach(self._anew(guest, home), volume, wanted))
+        return decided(lambda: self._attach(self._anew(guest, home), volume, wanted))
 
     def detach(self, guest: GuestId, volume: VolumeId) -> Attachment | None:
         """Have *volume* taken from *guest*; return what is recorded. None: it is not its disk."""
-        return _decided(lambda: self._detach(guest, volume))
+        return decided(lambda: self._detach(guest, volume))
+
+    def in_the_way(self, home: Home, wanted: Attachment) -> list[str]:
+        """Say what :meth:`attach` would refuse now; nothing: it would not."""
+        try:
+            now = self._anew(home.guest, home)
+            self._owned(self._book.volume_owner(wanted.key.volume), now, wanted)
+        except (Busy, Refused) as e:
+            return [e.message]
+        return []
 
     def release(self, home: Home, volume: VolumeId) -> bool:
         """Give the volume free if its host reports that it is gone; whether it is free."""
-        return _decided(lambda: self._release(home.guest, volume))
+        return decided(lambda: self._release(home.guest, volume))
 
     def _unowned(self, name: str) -> Home:
         """A guest that a host reports, and that nobody has registered yet."""
@@ -80,7 +89,7 @@ class Ownership:
             raise Refused(f"{' and '.join(host for host, *_ in found)} have a guest {name}")
         host, id, report = found[0]
         change = registration(self._book, host, id, report)
-        _decided(lambda: self._book.commit(change))
+        decided(lambda: self._book.commit(change))
         return self.find(id)
 
     def _anew(self, guest: GuestId, home: Home) -> Home:
@@ -202,7 +211,7 @@ def registration(book: Book, host: str, guest: GuestId, report: GuestReport) -> 
     return change
 
 
-def _decided(do: Callable[[], T]) -> T:
+def decided(do: Callable[[], T]) -> T:
     """Decide and commit, anew where somebody was faster or the reply was lost.
 
     Every change can be repeated: as it should be already is success.

@@ -92,6 +92,8 @@ class Heartbeat(Stored):
     session: str
     """One process of the agent."""
     count: int = 0
+    at: float = 0.0
+    """By that host's own clock, for people: seconds since the epoch."""
     quiet: int = 0
     """The revision of the host's record whose fencing it has obeyed: no copy of a guest runs."""
     memory: int = 0

@@ -124,7 +124,7 @@ class ToyMover(ToyHypervisor):
             return
         if found.running:
             raise Failed(f"{guest} runs")
-        self._world.faults.effect(lambda: self._world.guests.pop(guest, None))
+        self._world.faults.effect(partial(self._undefine, guest))
 
     def start(self, guest: GuestId) -> None:
         found = self._found(guest)
@@ -192,6 +192,11 @@ class ToyMover(ToyHypervisor):
         made.defined = {VolumeId(volume): path for volume, path in text["defined"].items()}
         made.uses = {Use(**use) for use in text["uses"]}
         self._world.guests[guest] = made
+
+    def _undefine(self, guest: GuestId) -> None:
+        found = self._world.guests.get(guest)
+        if found is not None and not found.running:  # started meanwhile, it runs on
+            del self._world.guests[guest]
 
     def _start(self, guest: GuestId) -> None:
         found = self._world.guests.get(guest)

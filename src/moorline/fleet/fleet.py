@@ -1,0 +1,375 @@
+"""What a person can ask of the fleet: each call records what is wanted, and waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from moorline.deadline import CLOCK, Clock, Deadline
+from moorline.errors import Busy, Failed, NotFound, Refused
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change
+from moorline.fleet.evacuation import Proof, fence
+from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
+from moorline.fleet.ownership import Home, Ownership, decided
+from moorline.fleet.records import HostRecord, Move, Role
+from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
+from moorline.model import Attachment, GuestId, Level, VolumeId
+from moorline.ports.api import Progress, no_progress
+from moorline.secret import Secret
+
+_POLL_SECONDS = 0.2
+
+
+class Fleet:
+    """The fleet, for whoever gives orders to it. Each call can be repeated.
+
+    Raises what the store raises; of what is not done when the *timeout* is over, Failed: it
+    stands, and goes on without the caller.
+    """
+
+    def __init__(self, book: Book, clock: Clock = CLOCK, silence: float = SILENCE_SECONDS) -> None:
+        self._book = book
+        self._ownership = Ownership(book)
+        self._clock = clock
+        self._silence = silence
+
+    def hosts(self) -> list[HostView]:
+        """Every host, and what is on it."""
+        return [self._host_view(name, record) for name, record in self._book.hosts().items()]
+
+    def guests(self) -> list[GuestView]:
+        """Every guest, and where it is."""
+        moves = self._book.moves()
+        views = []
+        for guest, owner in self._book.owners().items():
+            report = self._book.guest_report(owner.host, guest)
+            move = moves.get(guest)
+            note = (report.message if report else "") or owner.note
+            seen = str(report.seen) if report else ""
+            to = move.destination if move else ""
+            where = owner.host, owner.generation
+            views.append(GuestView(owner.name, guest, *where, seen, to, note))
+        return views
+
+    def attachments(self, host: str | None = None) -> list[FleetView]:
+        """Every attachment, or those of one host."""
+        names = [host] if host else list(self._book.hosts())
+        return [view for name in names for view in self._views(name)]
+
+    def show(self, volume: str) -> list[FleetView]:
+        """The attachments of one volume. Raises NotFound."""
+        owner = self._book.volume_owner(VolumeId(volume))
+        found = []
+        for guest in owner.guests if owner else ():
+            home = self._book.owner(guest)
+            found += [v for v in self.attachments(home.host) if v.volume == volume] if home else []
+        if not found:
+            raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
+        return found
+
+    def attach(
+        self,
+        guest: str,
+        wanted: Attachment,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Attach a volume to *guest* (name or id), wherever that is.
+
+        Refused: another guest has the volume, and is named; or its host refuses it, and then
+        nothing of it is left.
+        """
+        home = self._ownership.find(guest)
+        volume = wanted.key.volume
+        there = replace(wanted, key=wanted.key._replace(guest=home.guest))
+        told = FleetOutcome(["attach"], home.owner.name, home.owner.host, volume)
+        if dry_run:
+            return replace(told, in_the_way=self._ownership.in_the_way(home, there))
+        row = self._ownership.attach(home, there)
+        progress(f"attaching volume {volume} on {row.key.host}")
+        deadline = Deadline(timeout, self._clock)
+        why = "its host has not said anything yet"
+        while True:
+            report = self._book.volume_report(row.key.host, home.guest, volume)
+            if report is not None and report.attachment == row.revision:
+                if report.seen == str(row.want):
+                    return told
+                why = report.message or why
+                if report.error == "refused":
+                    self._ownership.detach(home.guest, volume)
+                    raise Refused(f"volume {volume} is not attached to {guest}: {why}")
+            self._wait(deadline, f"volume {volume} is not attached to {guest} yet: {why}")
+
+    def detach(
+        self,
+        guest: str,
+        volume: str,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Take a volume from *guest*, and wait until it is free. Not its disk: success."""
+        home = self._ownership.find(guest)
+        told = FleetOutcome(["detach"], home.owner.name, home.owner.host, volume)
+        id = VolumeId(volume)
+        if self._book.attachment(home.owner.host, home.guest, id) is None:
+            return replace(told, steps=[])
+        if dry_run:
+            return told
+        self._ownership.detach(home.guest, id)
+        progress(f"detaching volume {volume} on {home.owner.host}")
+        deadline = Deadline(timeout, self._clock)
+        while not self._ownership.release(home, id):
+            report = self._book.volume_report(home.owner.host, home.guest, id)
+            why = (report.message if report else "") or "its host has not said anything yet"
+            self._wait(deadline, f"volume {volume} is not gone from {guest} yet: {why}")
+        return told
+
+    def migrate(
+        self,
+        guest: str,
+        host: str,
+        *,
+        by: str = "",
+        timeout: float = 300.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Bring *guest* to *host* with its volumes, live if it runs. There already is success.
+
+        Refused: that host is cordoned, or cannot have it; it stays where it is then.
+        """
+        home = self._ownership.find(guest)
+        told = FleetOutcome(["migrate"], home.owner.name, host)
+        if home.owner.host == host:
+            return replace(told, steps=[])
+        in_the_way = self._cannot_come(home, host)
+        if dry_run:
+            return replace(told, in_the_way=in_the_way)
+        if in_the_way:
+            raise Refused(f"{guest} stays on {home.owner.host}: {in_the_way[0]}")
+        decided(lambda: self._begin(home, host, by))
+        return self._wait_for_move(home, told, Deadline(timeout, self._clock), progress)
+
+    def give_up(self, guest: str, why: str = "a person gave it up") -> None:
+        """Have the guest stay where it is, if it has not gone yet."""
+        home = self._ownership.find(guest)
+
+        def give_up() -> None:
+            move = self._book.move(home.guest)
+            if move is not None and not move.given_up:
+                change = Change()
+                change.replace(keys.move(home.guest), move, replace(move, given_up=why))
+                self._book.commit(change)
+
+        decided(give_up)
+
+    def cordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
+        """Let no guest come to *host* any more."""
+        return self._mark(host, "cordon", lambda at: replace(at, cordoned=True), dry_run=dry_run)
+
+    def uncordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
+        """Let guests come to *host* again, and none go because it was to be drained."""
+        return self._mark(
+            host,
+            "uncordon",
+            lambda at: replace(at, cordoned=False, draining=False),
+            dry_run=dry_run,
+        )
+
+    def drain(
+        self,
+        host: str,
+        *,
+        timeout: float = 600.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Bring all guests of *host* elsewhere, and let none come, until it is uncordoned."""
+        told = self._mark(
+            host, "drain", lambda at: replace(at, cordoned=True, draining=True), dry_run=dry_run
+        )
+        deadline = Deadline(timeout, self._clock)
+        while not dry_run and (left := self._guests_of(host)):
+            progress(f"{len(left)} guests are on {host}")
+            self._wait(deadline, f"{', '.join(left)} are on {host} still")
+        return told
+
+    def evacuate(
+        self,
+        host: str,
+        proof: Proof,
+        *,
+        by: str,
+        timeout: float = 600.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Have the guests of a dead host run elsewhere, once it is silent and *proof* is made.
+
+        Raises Busy: it is alive. Blocks for the time that is needed to find it silent.
+        """
+        told = FleetOutcome(["fence", "evacuate"], host=host)
+        record = self._host(host)
+        if dry_run:
+            return replace(told, steps=told.steps[1:] if record.fenced else told.steps)
+        if not record.fenced:
+            expiry = self._silent(host, progress)
+            fence(self._book, host, expiry, proof, by)
+        deadline = Deadline(timeout, self._clock)
+        while left := self._guests_of(host):
+            progress(f"{len(left)} guests were on {host}")
+            self._wait(deadline, f"{', '.join(left)} are not evacuated from {host} yet")
+        return told
+
+    def _silent(self, host: str, progress: Progress) -> Callable[[str, int], bool]:
+        """Wait until *host* was silent for long enough. Raises Busy: it was not."""
+        expiry = Expiry(self._clock, self._silence)
+        first = self._book.heartbeat(host)
+        revision = first.revision if first else 0
+        deadline = Deadline(self._silence, self._clock)
+        expiry.left(host, revision)
+        progress(f"listening to {host} for {self._silence:.0f} s")
+        while not expiry.expired(host, revision):
+            deadline.sleep(min(1.0, self._silence))
+            now = self._book.heartbeat(host)
+            if now is not None and now.revision != revision:
+                break
+        return expiry.expired
+
+    def _begin(self, home: Home, host: str, by: str) -> None:
+        move = self._book.move(home.guest)
+        if move is not None and move.destination == host:
+            return
+        if move is not None:
+            raise Busy(f"{home.owner.name} is on its way to {move.destination}")
+        change = Change()
+        change.expect(keys.guest_owner(home.guest), self._book.owner(home.guest))
+        asked = Move(
+            guest=home.guest, source=home.owner.host, destination=host, by=by, at=time.time()
+        )
+        change.replace(keys.move(home.guest), None, asked)
+        self._book.commit(change)
+
+    def _wait_for_move(
+        self, home: Home, told: FleetOutcome, deadline: Deadline, progress: Progress
+    ) -> FleetOutcome:
+        said = ""
+        while self._book.move(home.guest) is not None:
+            report = self._book.guest_report(home.owner.host, home.guest)
+            if report and report.message and report.message != said:
+                said = report.message
+                progress(said)
+            self._wait(deadline, f"{home.owner.name} is on its way to {told.host} still")
+        owner = self._book.owner(home.guest)
+        if owner is None or owner.host != told.host:
+            why = owner.note if owner else "the fleet knows it no more"
+            raise Failed(f"{home.owner.name} stays on {home.owner.host}: {why}")
+        return told
+
+    def _cannot_come(self, home: Home, host: str) -> list[str]:
+        record = self._host(host)
+        desired = self._book.desired(home.owner.host)
+        leaving = [
+            f"volume {volume} is on its way out of it"
+            for volume, row in desired.attachments_of(home.guest).items()
+            if row.want is Level.ABSENT
+        ]
+        told = [
+            *([f"{host} is fenced"] if record.fenced else []),
+            *([f"{host} is cordoned"] if record.cordoned else []),
+            *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
+        ]
+        return told + leaving
+
+    def _mark(
+        self, host: str, step: str, change_it: Callable[[HostRecord], HostRecord], *, dry_run: bool
+    ) -> FleetOutcome:
+        def mark() -> bool:
+            record = self._host(host)
+            after = change_it(record)
+            if after == record:
+                return False
+            if not dry_run:
+                change = Change()
+                change.replace(keys.host(host), record, after)
+                self._book.commit(change)
+            return True
+
+        return FleetOutcome([step] if decided(mark) else [], host=host)
+
+    def _host(self, name: str) -> HostRecord:
+        record = self._book.host(name)
+        if record is None:
+            raise NotFound(f"there is no host {name} in the fleet", hint="moorline fleet hosts")
+        return record
+
+    def _guests_of(self, host: str) -> list[str]:
+        return sorted(each.name for each in self._book.owners().values() if each.host == host)
+
+    def _host_view(self, name: str, record: HostRecord) -> HostView:
+        heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)
+        by_role: dict[Role, list[str]] = {role: [] for role in Role}
+        for assignment in desired.assignments.values():
+            by_role[assignment.role].append(assignment.name)
+        return HostView(
+            host=name,
+            heard=heartbeat.at if heartbeat else 0.0,
+            cordoned=record.cordoned,
+            draining=record.draining,
+            fenced=record.fenced,
+            fenced_by=record.fenced_by,
+            guests=by_role[Role.HERE] + by_role[Role.LEAVING],
+            arriving=by_role[Role.ARRIVING],
+            leaving=by_role[Role.LEAVING],
+            volumes=len(desired.attachments),
+        )
+
+    def _views(self, host: str) -> list[FleetView]:
+        desired, reports = self._book.desired(host), self._book.reports(host)
+        views = []
+        for (guest, volume), row in desired.attachments.items():
+            assignment = desired.assignments.get(guest)
+            report = reports.volumes.get((guest, volume))
+            now = report if report and report.attachment == row.revision else None
+            views.append(
+                FleetView(
+                    volume,
+                    assignment.name if assignment else guest,
+                    guest,
+                    host,
+                    str(row.want),
+                    now.seen if now else "",
+                    now.error if now else "",
+                    now.message if now else "",
+                )
+            )
+        return views
+
+    def _wait(self, deadline: Deadline, why: str) -> None:
+        if deadline.over():
+            raise Failed(why, hint="it goes on: repeat the command to wait for it")
+        deadline.sleep(_POLL_SECONDS)
+
+
+def wanted(
+    volume: VolumeId, backend: str, connection: Mapping[str, object], place: str, **options: object
+) -> Attachment:
+    """What may be asked of :meth:`Fleet.attach`. Where it is, its host finds."""
+    from moorline.model import DiskOptions, Key, LinkName
+
+    return Attachment(
+        key=Key("", volume, GuestId("")),
+        backend=backend,
+        connection=Secret(connection),
+        link=LinkName(""),
+        place=place,
+        want=Level.ATTACHED,
+        options=DiskOptions(**options),  # type: ignore[arg-type]
+        since=time.time(),
+    )

@@ -1,0 +1,69 @@
+"""What the fleet's calls come to: plain values that print and serialise well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moorline.ports.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class HostView(Result):
+    """One host of the fleet."""
+
+    host: str
+    heard: float
+    """When its agent last gave a sign of life, by that host's own clock: seconds since the
+    epoch; 0: never."""
+    cordoned: bool
+    draining: bool
+    fenced: str
+    """Why it can surely not write any more; '': it may."""
+    fenced_by: str
+    guests: list[str]
+    arriving: list[str]
+    leaving: list[str]
+    volumes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView(Result):
+    """One guest of the fleet."""
+
+    guest: str
+    guest_id: str
+    host: str
+    generation: int
+    seen: str
+    """*running*, *stopped*, *absent*, …; '' if its host has not said yet."""
+    moving_to: str
+    note: str
+    """What is in its way: of its move, or why the last one came to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView(Result):
+    """One attachment of the fleet."""
+
+    volume: str
+    guest: str
+    guest_id: str
+    host: str
+    wanted: str
+    seen: str
+    """The level that it is at, if that is as wanted; '' if it is not, or not yet."""
+    error: str
+    """The family of what is in the way; ''."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOutcome(Result):
+    """What a change came to: the steps that were taken, or with a dry run would be."""
+
+    steps: list[str]
+    guest: str = ""
+    host: str = ""
+    volume: str = ""
+    in_the_way: list[str] = field(default_factory=list)
+    """What keeps it from being done now; of a dry run."""

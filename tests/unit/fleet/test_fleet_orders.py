@@ -1,0 +1,212 @@
+"""What a person can ask of the fleet, and what comes of it, with all others at work meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from moorline.deadline import Clock
+from moorline.errors import Busy, Failed, NotFound, Refused
+from moorline.fleet.fencing import fence_agent, word
+from moorline.fleet.fleet import Fleet
+from moorline.model import GuestId
+from moorline.ports import Command, Output
+from tests.support.toy_fleet import ToyFleet, wanted
+
+G1 = GuestId("g1")
+
+
+@dataclass
+class Person:
+    """One who waits: meanwhile everybody else does something."""
+
+    toys: ToyFleet
+    now: float = 0.0
+    working: bool = True
+
+    def fleet(self) -> Fleet:
+        return Fleet(self.toys.person, Clock(lambda: self.now, self.sleep), silence=3.0)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 0.2)
+        if not self.working:
+            return
+        for name in self.toys.sites:
+            self.toys.agent_passes(name)
+            self.toys.sites[name].world.tick()
+        self.toys.clocks["c1"] = self.toys.clocks.get("c1", 0.0) + 1.0
+        self.toys.controller_passes("c1")
+
+
+@pytest.fixture
+def person() -> Person:
+    toys = ToyFleet(["h1", "h2", "h3"], {"g1": "h1", "g2": "h2"})
+    toys.settle()
+    return Person(toys)
+
+
+def test_attach_and_detach(person: Person) -> None:
+    fleet = person.fleet()
+    told = fleet.attach("g1", wanted("", "a", "s1"))
+    assert (told.steps, told.guest, told.host, told.volume) == (["attach"], "g1", "h1", "a")
+    assert person.toys.sites["h1"].world.guests[G1].live
+    [view] = fleet.show("a")
+    assert (view.guest, view.host, view.wanted, view.seen) == ("g1", "h1", "attached", "attached")
+    assert fleet.detach("g1", "a").steps == ["detach"]
+    assert fleet.detach("g1", "a").steps == []
+    assert not fleet.attachments()
+    with pytest.raises(NotFound):
+        fleet.show("a")
+
+
+def test_a_dry_run_changes_nothing_and_says_what_is_in_the_way(person: Person) -> None:
+    fleet = person.fleet()
+    before = person.toys.store.list("/moorline/")[0]
+    assert not fleet.attach("g1", wanted("", "a", "s1"), dry_run=True).in_the_way
+    assert not fleet.migrate("g1", "h3", dry_run=True).in_the_way
+    assert fleet.drain("h1", dry_run=True).steps == ["drain"]
+    assert fleet.evacuate("h1", word("off"), by="n", dry_run=True).steps == ["fence", "evacuate"]
+    assert person.toys.store.list("/moorline/")[0] == before
+    fleet.attach("g1", wanted("", "a", "s1"))
+    told = fleet.attach("g2", wanted("", "a", "s1"), dry_run=True)
+    assert told.in_the_way == ["volume a is not attached to g2: g1 on h1 has it"]
+
+
+def test_what_its_host_refuses_leaves_nothing(person: Person) -> None:
+    person.toys.sites["h1"].world.missing.add("/toy/s1/a")
+    fleet = person.fleet()
+    with pytest.raises(Refused, match="there is no file"):
+        fleet.attach("g1", wanted("", "a", "s1"))
+    person.toys.settle()
+    assert not fleet.attachments()
+    assert fleet.attach("g2", wanted("", "a", "s1")).host == "h2"
+
+
+def test_who_waits_in_vain_is_told_that_it_goes_on(person: Person) -> None:
+    person.working = False
+    with pytest.raises(Failed, match="has not said anything yet") as told:
+        person.fleet().attach("g1", wanted("", "a", "s1"), timeout=1.0)
+    assert "goes on" in told.value.hint
+    person.working = True
+    assert person.fleet().attach("g1", wanted("", "a", "s1")).host == "h1"
+
+
+def test_migrate(person: Person) -> None:
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", "a", "s1"))
+    assert fleet.migrate("g1", "h3").steps == ["migrate"]
+    assert fleet.migrate("g1", "h3").steps == []
+    guest = person.toys.sites["h3"].world.guests[G1]
+    assert guest.running
+    assert guest.live
+    assert [(each.guest, each.host) for each in fleet.guests()] == [("g1", "h3"), ("g2", "h2")]
+    with pytest.raises(NotFound):
+        fleet.migrate("g1", "h9")
+
+
+def test_a_move_that_fails_leaves_the_guest_where_it_is(person: Person) -> None:
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", "a", "s1"))
+    person.toys.centre.unreachable.add("h3")  # for its peers; it reaches the store
+    with pytest.raises(Failed, match="g1 stays on h1: h1: h3 does not answer"):
+        fleet.migrate("g1", "h3")
+    person.toys.settle()
+    assert person.toys.sites["h1"].world.guests[G1].running
+    assert not person.toys.sites["h3"].world.guests
+    assert not person.toys.sites["h3"].world.mounts
+
+
+def test_a_move_can_be_given_up_before_it_goes(person: Person) -> None:
+    fleet = person.fleet()
+    person.toys.sites["h3"].world.hung.add("s1")
+    fleet.attach("g1", wanted("", "a", "s1"))
+    with pytest.raises(Failed, match="on its way"):
+        fleet.migrate("g1", "h3", timeout=3.0)
+    with pytest.raises(Busy, match="on its way to h3"):
+        fleet.migrate("g1", "h2")
+    fleet.give_up("g1")
+    person.toys.sites["h3"].world.hung.clear()
+    person.toys.settle()
+    assert fleet.migrate("g1", "h2").host == "h2"
+
+
+def test_no_guest_comes_to_a_cordoned_host(person: Person) -> None:
+    fleet = person.fleet()
+    assert fleet.cordon("h3").steps == ["cordon"]
+    assert fleet.cordon("h3").steps == []
+    with pytest.raises(Refused, match="h3 is cordoned"):
+        fleet.migrate("g1", "h3")
+    fleet.uncordon("h3")
+    assert fleet.migrate("g1", "h3").steps == ["migrate"]
+
+
+def test_drain(person: Person) -> None:
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", "a", "s1"))
+    fleet.cordon("h2")
+    fleet.drain("h1")
+    assert {each.guest: each.host for each in fleet.guests()} == {"g1": "h3", "g2": "h2"}
+    [h1] = [each for each in fleet.hosts() if each.host == "h1"]
+    assert h1.draining
+    assert h1.cordoned
+    assert not h1.guests
+
+
+def test_evacuate(person: Person) -> None:
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", "a", "s1"))
+    with pytest.raises(Busy, match="its agent is alive"):
+        fleet.evacuate("h1", word("said too early"), by="n")
+    person.toys.power_off("h1")
+    with pytest.raises(Failed, match="it is locked"):
+        fleet.evacuate("h1", _fails, by="n")
+    assert not person.toys.person.host("h1").fenced
+    fleet.evacuate("h1", word("power cut by N., ticket 4711"), by="n")
+    assert {each.guest: each.host for each in fleet.guests()}["g1"] != "h1"
+    [h1] = [each for each in fleet.hosts() if each.host == "h1"]
+    assert (h1.fenced, h1.fenced_by) == ("power cut by N., ticket 4711", "n")
+    person.toys.power_on("h1")
+    person.toys.settle()
+    assert not person.toys.sites["h1"].world.guests
+    assert not person.toys.centre.violations
+    [h1] = [each for each in fleet.hosts() if each.host == "h1"]
+    assert not h1.fenced
+    assert h1.cordoned
+
+
+def _fails() -> str:
+    raise Failed("it is locked")
+
+
+@dataclass
+class Recorder:
+    """A host that runs nothing, and tells what it would."""
+
+    commands: list[Command]
+
+    def run(self, command: Command) -> Output:
+        self.commands.append(command)
+        return Output("", "")
+
+
+def test_a_fence_agent_is_told_by_standard_input() -> None:
+    host = Recorder([])
+    proof = fence_agent(host, Path("/usr/sbin/fence_ipmilan"), ["ip=10.0.0.7", "password=p"])  # type: ignore[arg-type]
+    assert proof() == "fence_ipmilan switched it off"
+    [command] = host.commands
+    assert command.argv == ("/usr/sbin/fence_ipmilan",)
+    assert command.stdin is not None
+    assert command.stdin.reveal().splitlines() == ["ip=10.0.0.7", "password=p", "action=off"]
+
+
+@pytest.mark.parametrize("option", ["ip", "action=on", "option=on", "a=b\naction=on"])
+def test_what_a_fence_agent_does_is_not_chosen(option: str) -> None:
+    with pytest.raises(Refused):
+        fence_agent(Recorder([]), Path("/f"), [option])  # type: ignore[arg-type]
+
+
+def test_a_word_says_something() -> None:
+    with pytest.raises(Refused):
+        word("  ")
