@@ -27,7 +27,7 @@ from moorline.fleet import keys
 from moorline.fleet.book import Change
 from moorline.fleet.evacuation import fence
 from moorline.fleet.records import Move
-from moorline.model import GuestId, Level, VolumeId
+from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault, Killed
 from tests.support.toy_fleet import ToyFleet
 
@@ -194,34 +194,7 @@ class AnyFleet(RuleBasedStateMachine):
         fleet.settle()
         self._heal()
         fleet.settle()
-        assert not fleet.centre.violations
-        owners, moves = fleet.person.owners(), fleet.person.moves()
-        assert owners.keys() == GUESTS.keys()
-        assert not moves
-        attached: dict[str, set[str]] = {guest: set() for guest in GUESTS}
-        for guest, volume in self.acknowledged:
-            attached[guest].add(volume)
-        for guest, owner in owners.items():
-            for name, site in fleet.sites.items():
-                found = site.world.guests.get(guest)
-                assert (found is not None) == (name == owner.host), f"{guest} is on {name}"
-                if found is not None:
-                    assert set(found.defined) == attached[guest], guest
-                    assert found.running, f"{guest} does not run"
-                    assert found.live.keys() == found.defined.keys()
-        for name, site in fleet.sites.items():
-            mine = {(g, v) for g, v in self.acknowledged if owners[GuestId(g)].host == name}
-            rows = {(r.key.guest, r.key.volume) for r in fleet.agent(name).records.all()}
-            assert rows == mine, f"{name} has records of {rows}"
-            assert set(site.world.mounts.values()) == {VOLUMES[v] for _, v in mine}, name
-            desired = fleet.person.desired(name)
-            assert set(desired.assignments) == {g for g in owners if owners[g].host == name}
-            assert set(desired.attachments) == mine
-            assert not fleet.person.host(name).fenced
-        for volume in VOLUMES:
-            owner = fleet.person.volume_owner(VolumeId(volume))
-            told = {(g, volume) for g in owner.guests} if owner else set()
-            assert told == {key for key in self.acknowledged if key[1] == volume}
+        fleet.check({key: VOLUMES[key[1]] for key in self.acknowledged})
         COUNTS["crash_points"] += fleet.faults.struck
 
     def _plan(self, faults, pause, who: str) -> None:

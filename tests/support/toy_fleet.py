@@ -35,6 +35,7 @@ from moorline.testing.toys import ToyShare, ToyWorld
 
 CODEC = Codec(Secret(b"k" * 32))
 SESSIONS = itertools.count()
+BEATS = (keys.LEADER, f"{keys.ROOT}heartbeat/")
 SILENCE = 3.0
 """Ticks of an observer's own clock."""
 
@@ -60,6 +61,8 @@ class Line:
         self.cut = False
         self.keep_late = False
         self.late: list[tuple[Sequence[At], Sequence[Put | Delete]]] = []
+        self.beats_count = True
+        """Whether signs of life are effects as all others are."""
 
     def get(self, key: str) -> Entry | None:
         self._demand()
@@ -81,6 +84,8 @@ class Line:
             done.append(self._store.commit(when, then))
             return done[0]
 
+        if not self.beats_count and all(each.key.startswith(BEATS) for each in then):
+            return do()
         try:
             return self._faults.effect(do)
         except Uncertain:
@@ -136,8 +141,11 @@ class Site:
 class ToyFleet:
     """Everything that there is, and what can be done to it. Effects are counted in each act."""
 
-    def __init__(self, hosts: Sequence[str], guests: dict[str, str]) -> None:
+    def __init__(
+        self, hosts: Sequence[str], guests: dict[str, str], *, beats_count: bool = True
+    ) -> None:
         """*guests*: which host each of them runs on."""
+        self.beats_count = beats_count
         self.centre = ToyCentre()
         self.faults = WatchedFaults(self.centre.look)
         self.store = MemoryStore()
@@ -146,7 +154,7 @@ class ToyFleet:
             world = ToyWorld(faults=self.faults)
             self.centre.hosts[name] = world
             lines = Line(MemoryStore(), self.faults), Line(self.store, self.faults)
-            lines[1].keep_late = True
+            lines[1].keep_late, lines[1].beats_count = True, beats_count
             self.sites[name] = Site(name, world, *lines)
         for guest, host in guests.items():
             self.sites[host].world.guests[GuestId(guest)] = MovableGuest(guest)
@@ -158,6 +166,8 @@ class ToyFleet:
         self.controllers: dict[str, tuple[Controller, Line]] = {}
         self.controller_lines: list[Line] = []
         self.told: list[str] = []
+        self.acting = ""
+        """Whose act is under way."""
 
     def book(self, line: Line) -> Book:
         return Book(line, CODEC, PlainVault())
@@ -205,7 +215,7 @@ class ToyFleet:
         """The controller of that name, or a new process of it."""
         if name not in self.controllers:
             line = Line(self.store, self.faults)
-            line.keep_late = True
+            line.keep_late, line.beats_count = True, self.beats_count
             self.clocks.setdefault(name, 0.0)
             self.controllers[name] = (
                 Controller(
@@ -224,6 +234,7 @@ class ToyFleet:
 
     def agent_passes(self, name: str) -> None:
         """The host's agent takes a pass."""
+        self.acting = name
         if name in self.centre.down:
             return
         try:
@@ -233,6 +244,7 @@ class ToyFleet:
 
     def heals(self, name: str) -> None:
         """The host's own loop brings its attachments to what they were wanted."""
+        self.acting = name
         if name in self.centre.down:
             return
         try:
@@ -247,6 +259,7 @@ class ToyFleet:
 
     def controller_passes(self, name: str) -> None:
         """A controller takes a pass."""
+        self.acting = name
         try:
             self.survive(self.controller(name)[0].advance)
         except Killed:
@@ -312,8 +325,11 @@ class ToyFleet:
         change.replace(keys.host(name), before, replace(before, **fields))
         self.person.commit(change)
 
-    def settle(self, rounds: int = 80) -> None:
-        """Let everything come to rest: all that is needed runs and answers."""
+    def settle(self, rounds: int = 80, rest: int = 5) -> None:
+        """Let everything come to rest: nothing happens in *rest* rounds.
+
+        Fewer than it takes to find somebody silent are enough where nobody is.
+        """
         still = 0
         for _ in range(rounds):
             before = self._picture()
@@ -325,14 +341,58 @@ class ToyFleet:
                 self.clocks[name] = self.clocks.get(name, 0.0) + 1.0
                 self.controller_passes(name)
             still = still + 1 if self._picture() == before else 0
-            if still >= 5:
+            if still >= rest:
                 return
         raise AssertionError(f"no rest: {self._picture()}")
 
+    def check(self, attached: dict[tuple[str, str], str]) -> None:
+        """Assert that exactly this is there: a share for each guest and volume; all guests run.
+
+        Each guest is on one host, and nothing of it is left on another.
+        """
+        assert not self.centre.violations
+        owners = self.person.owners()
+        assert not self.person.moves()
+        home = {guest: owner.host for guest, owner in owners.items()}
+        assert set(home) == {guest for site in self.sites.values() for guest in site.world.guests}
+        for guest, host in home.items():
+            self._check_guest(guest, host, {v for g, v in attached if g == guest})
+        for name in self.sites:
+            mine = {key: share for key, share in attached.items() if home[GuestId(key[0])] == name}
+            self._check_host(name, {guest for guest in home if home[guest] == name}, mine)
+        owned: set[tuple[str, str]] = set()
+        for entry in self.store.list(f"{keys.ROOT}owners/volumes/")[0]:
+            volume = VolumeId(keys.last(entry.key))
+            owner = self.person.volume_owner(volume)
+            owned |= {(guest, volume) for guest in owner.guests} if owner else set()
+        assert owned == set(attached)
+
+    def _check_guest(self, guest: GuestId, host: str, volumes: set[str]) -> None:
+        for name, site in self.sites.items():
+            found = site.world.guests.get(guest)
+            assert (found is not None) == (name == host), f"{guest} is on {name}"
+            if found is not None:
+                assert set(found.defined) == volumes, guest
+                assert found.running, f"{guest} does not run"
+                assert found.live.keys() == found.defined.keys()
+
+    def _check_host(
+        self, name: str, guests: set[GuestId], mine: dict[tuple[str, str], str]
+    ) -> None:
+        rows = {(r.key.guest, r.key.volume) for r in self.agent(name).records.all()}
+        assert rows == set(mine), f"{name} has records of {rows}"
+        assert set(self.sites[name].world.mounts.values()) == set(mine.values()), name
+        desired = self.person.desired(name)
+        assert set(desired.assignments) == guests
+        assert set(desired.attachments) == set(mine)
+        assert set(Marks(self.sites[name].local, name).guests()) == guests
+        record = self.person.host(name)
+        assert record is not None
+        assert not record.fenced
+
     def _picture(self) -> object:
-        beats = (keys.LEADER, f"{keys.ROOT}heartbeat/")
         entries, _ = self.store.list(keys.ROOT)
-        kept = [(e.key, e.revision) for e in entries if not e.key.startswith(beats)]
+        kept = [(e.key, e.revision) for e in entries if not e.key.startswith(BEATS)]
         guests = {
             name: sorted(
                 (id, g.running, str(g.live), str(g.defined)) for id, g in site.world.guests.items()

@@ -90,6 +90,10 @@ class Book:
         """Every host of the fleet, by name."""
         return self._all(keys.HOSTS, HostRecord)
 
+    def enrolled(self) -> frozenset[str]:
+        """The hosts that were given a way to the store."""
+        return frozenset(keys.last(each.key) for each in self.store.list(keys.ENROLLED)[0])
+
     def host(self, name: str) -> HostRecord | None:
         """One host."""
         return self._one(keys.host(name), HostRecord)

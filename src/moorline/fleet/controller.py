@@ -31,6 +31,7 @@ class Look:
     owners: dict[GuestId, GuestOwner]
     heartbeats: dict[str, Heartbeat | None]
     silent: frozenset[str]
+    enrolled: frozenset[str] = frozenset()
     desired: dict[str, OfHost] = field(default_factory=dict)
     reports: dict[str, OfHost] = field(default_factory=dict)
 
@@ -97,7 +98,8 @@ class Controller:
         heartbeats = {name: self._book.heartbeat(name) for name in hosts}
         silent = frozenset(name for name, each in heartbeats.items() if self._is_silent(name, each))
         moves = self._book.moves()
-        look = Look(hosts, moves, self._book.owners(), heartbeats, silent)
+        enrolled = self._book.enrolled()
+        look = Look(hosts, moves, self._book.owners(), heartbeats, silent, enrolled)
         for name in hosts:
             look.desired[name] = self._book.desired(name)
             look.reports[name] = self._book.reports(name)
@@ -115,6 +117,10 @@ class Controller:
         return True
 
     def _due(self, look: Look) -> Iterator[tuple[str, Change | None]]:
+        for host in look.enrolled - look.hosts.keys():
+            change = Change()
+            change.replace(keys.host(host), None, HostRecord())
+            yield f"{host} is of the fleet", change
         for guest, move in look.moves.items():
             yield self._of_move(look, guest, move)
         for host in look.hosts:

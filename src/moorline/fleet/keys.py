@@ -5,12 +5,13 @@ key                           written by             what
 ============================  =====================  ======================================
 epoch                         whoever made the store changes when a backup was restored
 leader                        controllers            which of them leads
+enrolled/HOST                 enrolment              that HOST is of the fleet, and its keys
 hosts/HOST                    controllers            enrolled, cordoned, fenced
 desired/HOST/GUEST            controllers            the assignment: what HOST is to do with GUEST
 desired/HOST/GUEST/VOLUME     controllers            an attachment, sealed to HOST
 definitions/HOST/GUEST        HOST and controllers   what GUEST is defined by, sealed to HOST
 status/HOST/GUEST[/VOLUME]    HOST                   what HOST reports of it
-heartbeat/HOST/agent          HOST                   that its agent lives
+heartbeat/HOST                HOST                   that its agent lives
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
 owners/volumes/VOLUME         controllers            which guests have VOLUME
 owners/places/DIGEST          controllers            which volume a storage is
@@ -31,6 +32,7 @@ from moorline.model import GuestId, VolumeId
 ROOT = "/moorline/"
 EPOCH = f"{ROOT}epoch"
 LEADER = f"{ROOT}leader"
+ENROLLED = f"{ROOT}enrolled/"
 HOSTS = f"{ROOT}hosts/"
 MOVES = f"{ROOT}moves/"
 GUEST_OWNERS = f"{ROOT}owners/guests/"
@@ -44,7 +46,7 @@ def host(name: str) -> str:
 
 def heartbeat(host: str) -> str:
     """Of its agent's sign of life."""
-    return f"{ROOT}heartbeat/{_plain(host)}/agent"
+    return f"{ROOT}heartbeat/{_plain(host)}"
 
 
 def desired(host: str) -> str:
