@@ -25,9 +25,9 @@ from moorline.fleet.ownership import Ownership
 from moorline.fleet.records import HostRecord
 from moorline.fleet.volumes import LocalVolumes
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
-from moorline.ports import At, Delete, Entry, Event, Put
+from moorline.ports import At, Delete, Entry, Event, Put, Store
 from moorline.secret import Secret
-from moorline.stores.codec import Codec
+from moorline.stores.codec import Codec, Seal
 from moorline.testing.faults import Killed
 from moorline.testing.toy_moving import MovableGuest, ToyCentre, ToyMover, WatchedFaults, halt
 from moorline.testing.toy_store import MemoryStore
@@ -40,7 +40,7 @@ SILENCE = 3.0
 """Ticks of an observer's own clock."""
 
 
-class PlainVault:
+class PlainSeal:
     """Seals nothing: what a seal is worth is tested where it is made."""
 
     def seal(self, at: str, definition: bytes) -> bytes:
@@ -55,7 +55,7 @@ class PlainVault:
 class Line:
     """How one process reaches a store: it can be cut, and a commit can land late."""
 
-    def __init__(self, store: MemoryStore, faults: WatchedFaults) -> None:
+    def __init__(self, store: Store, faults: WatchedFaults) -> None:
         self._store = store
         self._faults = faults
         self.cut = False
@@ -113,6 +113,25 @@ class Line:
             raise Unavailable("the store does not answer")
 
 
+@dataclass(frozen=True)
+class Backing:
+    """What the fleet's store is, and who may do what in it; as a toy: everybody everything."""
+
+    store: Store
+    """As one who may do everything."""
+    of: Callable[[str], Store]
+    """As a host."""
+    seal_of: Callable[[str], Seal]
+    """A host's; '': that of controllers."""
+
+
+def toy_backing() -> Backing:
+    """A store in memory, in which the hosts h1, h2, h3, … are enrolled already."""
+    store = MemoryStore()
+    store.commit([], [Put(keys.EPOCH, b"1")])
+    return Backing(store, lambda name: store, lambda name: PlainSeal())
+
+
 @dataclass
 class Agent:
     """One process of a host's agent."""
@@ -142,26 +161,32 @@ class ToyFleet:
     """Everything that there is, and what can be done to it. Effects are counted in each act."""
 
     def __init__(
-        self, hosts: Sequence[str], guests: dict[str, str], *, beats_count: bool = True
+        self,
+        hosts: Sequence[str],
+        guests: dict[str, str],
+        *,
+        beats_count: bool = True,
+        backing: Backing | None = None,
     ) -> None:
-        """*guests*: which host each of them runs on."""
+        """*guests*: which host each of them runs on. *backing*: hosts are enrolled there."""
+        self.backing = backing or toy_backing()
         self.beats_count = beats_count
         self.centre = ToyCentre()
         self.faults = WatchedFaults(self.centre.look)
-        self.store = MemoryStore()
+        self.store = self.backing.store
         self.sites: dict[str, Site] = {}
         for name in hosts:
             world = ToyWorld(faults=self.faults)
             self.centre.hosts[name] = world
-            lines = Line(MemoryStore(), self.faults), Line(self.store, self.faults)
+            lines = Line(MemoryStore(), self.faults), Line(self.backing.of(name), self.faults)
             lines[1].keep_late, lines[1].beats_count = True, beats_count
             self.sites[name] = Site(name, world, *lines)
         for guest, host in guests.items():
             self.sites[host].world.guests[GuestId(guest)] = MovableGuest(guest)
         self.person = self.book(Line(self.store, self.faults))
-        self.store.commit([], [Put(keys.EPOCH, b"1")])
-        for name in hosts:
-            self.store.commit([], [Put(keys.host(name), HostRecord().encode())])
+        if backing is None:
+            for name in hosts:
+                self.store.commit([], [Put(keys.host(name), HostRecord().encode())])
         self.clocks: dict[str, float] = {}
         self.controllers: dict[str, tuple[Controller, Line]] = {}
         self.controller_lines: list[Line] = []
@@ -169,8 +194,10 @@ class ToyFleet:
         self.acting = ""
         """Whose act is under way."""
 
-    def book(self, line: Line) -> Book:
-        return Book(line, CODEC, PlainVault())
+    def book(self, line: Line, host: str = "") -> Book:
+        """What one host reads and writes; '': controllers."""
+        seal = self.backing.seal_of(host)
+        return Book(line, CODEC if isinstance(seal, PlainSeal) else Codec(seal), seal)
 
     def mover(self, name: str) -> ToyMover:
         """The host's hypervisor, which asks the agent before each start."""
@@ -191,7 +218,7 @@ class ToyFleet:
         return site.agent
 
     def _agent(self, site: Site) -> Agent:
-        mover, book = self.mover(site.name), self.book(site.line)
+        mover, book = self.mover(site.name), self.book(site.line, site.name)
         records = Records(site.local, CODEC, site.name)
         backends = {"toy": ToyShare(site.world)}
         reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))

@@ -1,0 +1,94 @@
+"""The toy fleet on a real etcd: each host with its own certificate, grants and sealed box."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from moorline.errors import Unavailable
+from moorline.fleet import keys
+from moorline.fleet.book import Change
+from moorline.fleet.evacuation import fence
+from moorline.fleet.records import Move
+from moorline.model import GuestId
+from moorline.secret import Secret
+from tests.support import etcd
+from tests.support.toy_fleet import Backing, ToyFleet
+
+HOSTS = ("h1", "h2", "h3")
+G1 = GuestId("g1")
+
+
+@pytest.fixture
+def fleet() -> Iterator[ToyFleet]:
+    with etcd.etcd_lab() as cluster, ExitStack() as stack:
+        from moorline.stores.etcd.enrolment import Enrolment
+        from moorline.stores.sealed import BoxKey, for_controllers, for_host
+
+        enrolment = Enrolment(etcd.access(cluster))
+        stack.callback(enrolment.close)
+        enrolment.initialise()
+        boxes = {name: BoxKey(Secret(os.urandom(32))) for name in ("", *HOSTS)}
+        public = {name: box.public for name, box in boxes.items()}
+        stores = {"": etcd.store(cluster, enrolment.controller("c1"))}
+        for name in HOSTS:
+            stores[name] = etcd.store(cluster, enrolment.enrol(name, public[name]).user)
+        for store in stores.values():
+            stack.callback(store.close)
+        seals = {name: for_host(boxes[name], public[""]) for name in HOSTS}
+        seals[""] = for_controllers(boxes[""], public.__getitem__)
+        backing = Backing(stores[""], stores.__getitem__, seals.__getitem__)
+        yield ToyFleet(HOSTS, {"g1": "h1", "g2": "h2"}, backing=backing)
+
+
+def test_attach_migrate_evacuate_and_return(fleet: ToyFleet) -> None:
+    """With nothing but its grants each does what it has to."""
+    fleet.settle(rest=2)
+    fleet.attach("g1", "a")
+    fleet.attach("g2", "b")
+    fleet.settle(rest=2)
+    fleet.check({("g1", "a"): "s1", ("g2", "b"): "s1"})
+
+    change = Change()
+    change.replace(keys.move(G1), None, Move(guest=G1, source="h1", destination="h3"))
+    fleet.person.commit(change)
+    fleet.settle(rest=2)
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h3"
+
+    def switch_off() -> str:
+        fleet.power_off("h3")
+        return "switched off"
+
+    fence(fleet.person, "h3", lambda *_: True, switch_off, "n")
+    for _ in range(4):
+        for name in HOSTS:
+            fleet.agent_passes(name)
+        fleet.controller_passes("c1")
+    fleet.power_on("h3")
+    fleet.settle(rest=2)
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host != "h3"
+    fleet.detach("g2", "b")
+    fleet.settle(rest=2)
+    fleet.check({("g1", "a"): "s1"})
+
+
+def test_what_is_a_hosts_nobody_else_opens(fleet: ToyFleet) -> None:
+    fleet.settle(rest=2)
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    for at in (keys.attachment("h1", G1, "a"), keys.definition("h1", G1)):  # type: ignore[arg-type]
+        entry = fleet.store.get(at)
+        assert entry is not None
+        assert b"toy/s1" not in entry.value.replace(b'"place": "toy/s1', b"")
+    entry = fleet.store.get(keys.definition("h1", G1))
+    assert entry is not None
+    with pytest.raises(Unavailable):
+        fleet.backing.seal_of("h2").open(entry.key, entry.value)
+    assert fleet.backing.seal_of("").open(entry.key, entry.value)
