@@ -58,13 +58,13 @@ ALSO_READ = [
     "/moorline/epoch",
     "/moorline/hosts/h1",
     "/moorline/desired/h1/web01/v1",
-    "/moorline/owners/volumes/v1",
 ]
 OTHERS = [
+    "/moorline/owners/volumes/v1",
     "/moorline/desired/h10/web01",
     "/moorline/definitions/h10/web01",
     "/moorline/status/h10/web01",
-    "/moorline/heartbeat/h10",
+    "/moorline/heartbeat/h10/agent",
     "/moorline/hosts/h10",
     "/moorline/enrolled/h1",
     "/moorline/moves/web01",
@@ -73,7 +73,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("key", [*OWN, "/moorline/heartbeat/h1"])
+@pytest.mark.parametrize("key", [*OWN, "/moorline/heartbeat/h1/agent"])
 def test_a_host_writes_what_it_reports(as_user: Callable[[str], EtcdStore], key: str) -> None:
     host = as_user(H1)
     revision = host.commit([], [Put(key, b"1")])

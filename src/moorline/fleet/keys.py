@@ -11,7 +11,7 @@ desired/HOST/GUEST            controllers            the assignment: what HOST i
 desired/HOST/GUEST/VOLUME     controllers            an attachment, sealed to HOST
 definitions/HOST/GUEST        HOST and controllers   what GUEST is defined by, sealed to HOST
 status/HOST/GUEST[/VOLUME]    HOST                   what HOST reports of it
-heartbeat/HOST                HOST                   that its agent lives
+heartbeat/HOST/agent          HOST                   that its agent lives
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
 owners/volumes/VOLUME         controllers            which guests have VOLUME
 owners/places/DIGEST          controllers            which volume a storage is
@@ -46,7 +46,7 @@ def host(name: str) -> str:
 
 def heartbeat(host: str) -> str:
     """Of its agent's sign of life."""
-    return f"{ROOT}heartbeat/{_plain(host)}"
+    return f"{ROOT}heartbeat/{_plain(host)}/agent"
 
 
 def desired(host: str) -> str:

@@ -1,8 +1,8 @@
 """Who may read and write what: the one table of it.
 
-A host reads what is wanted of it and who owns what, and writes what it saw, what its guests
-are, and that it lives. All else is for controllers alone. A prefix ends in '/', so that the
-grants of ``h1`` have nothing of ``h10``.
+A host reads what is wanted of it, and writes what it saw, how its guests are defined, and that
+it lives. All else is for controllers alone. A prefix ends in '/', so that the grants of ``h1``
+have nothing of ``h10``.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ def host_grants(host: str) -> tuple[Grant, ...]:
         Grant(READ, EPOCH),
         Grant(READ, f"{ROOT}hosts/{host}"),
         Grant(READ, f"{ROOT}desired/{host}/"),
-        Grant(READ, f"{ROOT}owners/"),
         Grant(READWRITE, f"{ROOT}definitions/{host}/"),
         Grant(READWRITE, f"{ROOT}status/{host}/"),
-        Grant(READWRITE, f"{ROOT}heartbeat/{host}"),
+        Grant(READWRITE, f"{ROOT}heartbeat/{host}/"),
     )
 
 
