@@ -169,6 +169,7 @@ class FleetHost:
                 self._tell_of_a_stranger(look, guest)
             return  # without a word of whose it is, it is left as it is
         self._remember(look, guest, assignment)
+        self._recall(look, guest, assignment)
         step = self._step(look, guest, assignment)
         if step is HostStep.SEND:
             # Whatever was reported before, and is on its way still, comes too late from now on.
@@ -186,6 +187,14 @@ class FleetHost:
         mark = Mark(assignment.role, assignment.generation)
         if look.marks.get(guest) != mark:
             self._marks.follow(mark, guest)
+
+    def _recall(self, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+        """Have a guest started that ran when this host went down, if it is this host's still."""
+        report = look.reports.guests.get(guest)
+        ran = report is not None and report.seen in (Presence.RUNNING, Presence.ARRIVED)
+        stopped = assignment.role is Role.HERE and look.presence(guest) is Presence.STOPPED
+        if ran and stopped and self._marks.proven() not in ("", self._boot()):
+            self._marks.ask(guest)
 
     def _step(self, look: _Look, guest: GuestId, assignment: Assignment) -> HostStep:
         report = look.reports.guests.get(guest)
