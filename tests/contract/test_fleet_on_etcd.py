@@ -16,7 +16,8 @@ from moorline.fleet.records import Move
 from moorline.model import GuestId
 from moorline.secret import Secret
 from tests.support import etcd
-from tests.support.toy_fleet import Backing, ToyFleet
+from tests.support.fleet_store import Backing
+from tests.support.toy_fleet import ToyFleet
 
 HOSTS = ("h1", "h2", "h3")
 G1 = GuestId("g1")
