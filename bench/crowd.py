@@ -75,6 +75,7 @@ def _everything_attached(
     lonely = quobyte.volume("lonely")
     lonely.disk("alone")
     with tempfile.TemporaryDirectory(dir=host.LAB) as directory:
+        Path(directory).chmod(0o711)  # QEMU's user must get through
         settings = wiring.settings(state_dir=Path(directory))
         with wiring.open_host(settings) as moorline:
             rows = _recorded(settings, shares)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Failed
+from moorline.hypervisors.libvirt import openfiles
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk, parse
 from moorline.hypervisors.libvirt.extending import replaced
 from moorline.hypervisors.libvirt.openfiles import opened
@@ -28,9 +29,22 @@ def test_its_process_is_known_by_the_guest_s_uuid(tmp_path: Path) -> None:
     process(tmp_path, 3, "qemu", "-uuid", "another", files=("/three",))
     (tmp_path / "4").mkdir()
     (tmp_path / "self").mkdir()
-    assert opened(GUEST, tmp_path) is None
+    assert opened(GUEST, "n", tmp_path, tmp_path / "run") is None
     process(tmp_path, 5, "qemu", "-name", "n", "-uuid", GUEST, files=("/a", "/b (deleted)"))
-    assert opened(GUEST, tmp_path) == {"/a", "/b (deleted)"}
+    assert opened(GUEST, "n", tmp_path, tmp_path / "run") == {"/a", "/b (deleted)"}
+
+
+@pytest.mark.parametrize("said", ["6\n", "", "-1", "nonsense", "2\n", "9\n"])
+def test_the_process_that_libvirt_names_is_looked_at_first(tmp_path: Path, said: str) -> None:
+    """If it is the guest's: a pid file may be left from before."""
+    proc, pid_files = tmp_path / "proc", tmp_path / "run"
+    pid_files.mkdir()
+    (pid_files / "n.pid").write_text(said)
+    process(proc, 2, "init", files=("/one",))
+    process(proc, 6, "qemu", "-uuid", GUEST, files=("/a",))
+    read = [each.name for each in openfiles._processes("n", proc, pid_files)]
+    assert (read[0] == "6" and len(read) == 3) or said != "6\n"
+    assert opened(GUEST, "n", proc, pid_files) == {"/a"}
 
 
 @pytest.mark.parametrize("uuid", ["not-there", GUEST])

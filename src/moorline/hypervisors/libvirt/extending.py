@@ -44,11 +44,14 @@ def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places)
         gone = True
     except OSError as e:
         raise Failed(f"{disk.source} cannot be looked at: {e.strerror}") from e
-    has = opened(GuestId(domain.uuid))
-    names = {disk.source} | (places([disk.source])[disk.source] or frozenset())
-    if has is None or (names & has and not gone):
+    has = opened(GuestId(domain.uuid), domain.name)
+    if has is None or (not gone and (disk.source in has or _names(disk.source, places) & has)):
         return ""
     return unlike(domain.name, disk.source, gone=gone)
+
+
+def _names(path: str, places: Places) -> frozenset[str]:
+    return places([path])[path] or frozenset()
 
 
 def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:
