@@ -8,7 +8,6 @@ import pytest
 
 from moorline.errors import Failed
 from moorline.hypervisors.libvirt import openfiles
-from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk, parse
 from moorline.hypervisors.libvirt.extending import replaced
 from moorline.hypervisors.libvirt.openfiles import opened
 from moorline.model import GuestId
@@ -51,22 +50,17 @@ def test_the_process_that_libvirt_names_is_looked_at_first(tmp_path: Path, said:
 def test_what_cannot_be_told_is_not_replaced(tmp_path: Path, uuid: str) -> None:
     file = tmp_path / "disk"
     file.touch()
-    live = parse("<domain id='1'><name>n</name></domain>")
-    disk = MarkedDisk("vdb", "virtio", str(file), None)
 
     def measure(path: Path) -> int:
         return path.stat().st_size
 
-    for domain in (Domain(uuid, "n", live, None), Domain(uuid, "n", None, live)):
-        assert replaced(domain, disk, measure, lambda paths: dict.fromkeys(paths)) == ""
+    for source in (str(file), "", "/dev/sda"):
+        assert replaced(GuestId(uuid), "n", source, measure, dict.fromkeys) == ""
 
 
 def test_a_file_that_cannot_be_looked_at_is_no_replaced_one(tmp_path: Path) -> None:
-    live = parse("<domain id='1'><name>n</name></domain>")
-    disk = MarkedDisk("vdb", "virtio", str(tmp_path), None)
-
     def measure(path: Path) -> int:
         raise OSError(107, "not connected")
 
     with pytest.raises(Failed, match="not connected"):
-        replaced(Domain(GUEST, "n", live, None), disk, measure, lambda paths: {})
+        replaced(GUEST, "n", str(tmp_path), measure, lambda paths: {})

@@ -216,10 +216,9 @@ class Doctor:
 
         That costs a look at each guest, so stopped guests, which have nothing open, are left out.
         """
-        runs = guest is not None and guest.running
-        if self._images is None or seen.disk == NO_DISK or not runs:
+        if self._images is None or seen.disk == NO_DISK or guest is None or not guest.running:
             return ""
-        return self._images.replaced(row.key.guest, row.key.volume)
+        return self._images.replaced(guest, row.key.volume)
 
     def _stale(self, row: Attachment, guest: Guest | None) -> Iterator[Finding]:
         """Disks that a running guest has open and that are gone, whoever plugged them."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from moorline.model import (
     Broken,
     Foreign,
+    Guest,
     GuestId,
     LinkName,
     Unknown,
@@ -124,8 +125,10 @@ class Inventory(Protocol):
 class OpenImages(Protocol):
     """A hypervisor that can tell which files its running guests have open."""
 
-    def replaced(self, guest: GuestId, volume: VolumeId) -> str:
+    def replaced(self, guest: Guest, volume: VolumeId) -> str:
         """Why what a guest has open as a volume is not the file at its path; mostly ''.
+
+        *guest*: as it was seen just now; what is known of it is not asked again.
 
         A guest that is stopped has nothing open. What cannot be told is ''. Bounded in time.
         Raises Failed, Unavailable, Uncertain.

@@ -29,25 +29,25 @@ def stored(disk: MarkedDisk, measure: Measure) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def replaced(domain: Domain, disk: MarkedDisk, measure: Measure, places: Places) -> str:
+def replaced(guest: GuestId, name: str, source: str, measure: Measure, places: Places) -> str:
     """Why the file that a running guest has open is not the one at its path; '': it is.
 
-    Raises Failed, Uncertain.
+    *source*: the path; '': the guest has none open. Raises Failed, Uncertain.
     """
-    if domain.live is None or disk.source.startswith("/dev/"):
+    if not source or source.startswith("/dev/"):
         return ""
     gone = False
     try:
         # This refreshes what the kernel knows of the name on a share, so that nothing below hangs.
-        measure(Path(disk.source))
+        measure(Path(source))
     except FileNotFoundError:
         gone = True
     except OSError as e:
-        raise Failed(f"{disk.source} cannot be looked at: {e.strerror}") from e
-    has = opened(GuestId(domain.uuid), domain.name)
-    if has is None or (not gone and (disk.source in has or _names(disk.source, places) & has)):
+        raise Failed(f"{source} cannot be looked at: {e.strerror}") from e
+    has = opened(guest, name)
+    if has is None or (not gone and (source in has or _names(source, places) & has)):
         return ""
-    return unlike(domain.name, disk.source, gone=gone)
+    return unlike(name, source, gone=gone)
 
 
 def _names(path: str, places: Places) -> frozenset[str]:

@@ -41,10 +41,12 @@ from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.shared import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
+    NO_DISK,
     BlockDevice,
     Disk,
     DiskOptions,
     DiskSource,
+    DiskState,
     Guest,
     GuestId,
     GuestName,
@@ -239,11 +241,16 @@ class Libvirt:
     def inventory(self) -> LibvirtInventory:
         return LibvirtInventory(self._connection.times(_INVENTORY_DEADLINES))
 
-    def replaced(self, guest: GuestId, volume: VolumeId) -> str:
+    def replaced(self, guest: Guest, volume: VolumeId) -> str:
         """See :class:`moorline.ports.inspection.OpenImages`."""
-        domain = self._look(guest)
-        disk = domain.live.disks.get(volume) if domain.live is not None else None
-        return replaced(domain, disk, self._measure, self._places) if disk is not None else ""
+        known = guest.disks.get(volume, NO_DISK)
+        if known.state is not DiskState.WHOLE:  # which half has it was not told
+            domain = self._look(guest.id)
+            disk = domain.live.disks.get(volume) if domain.live is not None else None
+            source = disk.source if disk is not None else ""
+        else:
+            source = known.source if guest.running else ""
+        return replaced(guest.id, guest.name, source, self._measure, self._places)
 
     def watch(self, wake: Wake, stop: threading.Event) -> None:
         with self._news.told(wake) as tell:
@@ -258,7 +265,8 @@ class Libvirt:
         disk = extensible(domain, volume)
         # First, because libvirt looks at the storage too, and would hang with it.
         storage = stored(disk, self._measure)
-        if why := replaced(domain, disk, self._measure, self._places):
+        source = disk.source if domain.live is not None else ""
+        if why := replaced(guest, domain.name, source, self._measure, self._places):
             raise Refused(
                 f"volume {volume} is not extended: {why}", hint=f"{REPLACED}; moorline doctor"
             )
