@@ -54,6 +54,11 @@ class Enrolment:
         self._client.close()
         self._store.close()
 
+    @property
+    def doubts(self) -> list[str]:
+        """What people should know of the members of etcd that were asked."""
+        return self._client.doubts
+
     def initialise(self) -> str:
         """Make etcd the fleet's: roles, root, authentication, and the epoch, which is returned.
 

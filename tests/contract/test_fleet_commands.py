@@ -1,0 +1,154 @@
+"""``moorline fleet …`` on a real etcd: from its certificates to a host that is put out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from moorline.cli.group import main
+from moorline.errors import Denied
+from moorline.ports import Put
+from tests.support import etcd
+
+if TYPE_CHECKING:
+    from lab.etcd import Cluster
+    from moorline.stores.etcd.store import EtcdStore
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with etcd.etcd_lab() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Path:
+    return tmp_path / "admin"
+
+
+@pytest.fixture
+def run(tmp_path: Path, admin: Path) -> Run:
+    def run(*words: str, code: int = 0, directory: Path = admin) -> Result:
+        words = ("fleet", *words, "--directory", str(directory))
+        result = CliRunner().invoke(main, list(words), catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def told(result: Result) -> Any:
+    return json.loads(result.output)
+
+
+@pytest.fixture
+def fleet(run: Run, cluster: Cluster, admin: Path) -> Run:
+    """One that is set up, with the authority that etcd has already."""
+    admin.mkdir(mode=0o700)
+    for name in ("ca.pem", "ca.key"):
+        shutil.copy(cluster.directory / "users" / name, admin)
+    run("certify")
+    run("init", "--endpoints", ",".join(cluster.endpoints))
+    return run
+
+
+def as_host(directory: Path) -> EtcdStore:
+    from moorline.stores.etcd.joining import Membership
+    from moorline.stores.etcd.store import EtcdStore
+
+    return EtcdStore(Membership.open(directory).access)
+
+
+def test_a_host_joins_is_renewed_and_put_out(fleet: Run, tmp_path: Path) -> None:
+    file, there = tmp_path / "h1.join", tmp_path / "host"
+    assert "moorline fleet join" in fleet("enrol", "h1", "--to", str(file)).output
+    assert file.stat().st_mode & 0o777 == 0o600
+    fleet("join", str(file), directory=there)
+    store = as_host(there)
+    store.commit([], [Put("/moorline/status/h1/x", b"1")])
+    before = (there / "host.pem").read_bytes()
+    # Renewed: the agent that runs goes on, with the new certificate.
+    fleet("renew", "h1", "--to", str(tmp_path / "again.join"))
+    fleet("join", str(tmp_path / "again.join"), directory=there)
+    assert (there / "host.pem").read_bytes() != before
+    retired = told(fleet("retire", "h1", "--output", "json"))["revoked"]
+    assert len(retired) == 1
+    store.commit([], [Put("/moorline/status/h1/x", b"2")])
+    hosts = told(fleet("enrolled", "--output", "json"))
+    assert [each["host"] for each in hosts if each["box"]] == ["h1"]
+    fleet("revoke", "h1")
+    with pytest.raises(Denied):
+        store.get("/moorline/epoch")
+    assert "revoked" in fleet("enrolled").output
+    assert "nothing" in fleet("revoke", "h1").output
+    assert "no sealed box" in fleet("renew", "h1", code=3).output
+    store.close()
+
+
+def test_all_of_it_can_be_repeated(fleet: Run, cluster: Cluster, admin: Path) -> None:
+    files = {file: file.read_bytes() for file in admin.rglob("*") if file.is_file()}
+    fleet("certify")
+    again = fleet("init", "--endpoints", ",".join(cluster.endpoints), "--output", "json")
+    assert {file: file.read_bytes() for file in admin.rglob("*") if file.is_file()} == files
+    epoch = told(again)["epoch"]
+    assert told(fleet("restored", "--output", "json"))["epoch"] != epoch
+
+
+def test_what_is_known_of_etcd_is_told(fleet: Run, cluster: Cluster) -> None:
+    from moorline.stores.etcd.versions import doubts
+
+    member = cluster.members[0]
+    known = doubts(cluster.status(member)["version"], member.endpoint)
+    result = fleet("init", "--endpoints", ",".join(cluster.endpoints))
+    for doubt in known:
+        assert doubt in result.output
+
+
+def test_the_directory_is_for_its_owner_alone(run: Run, admin: Path) -> None:
+    made = told(run("certify", "--member", "etcd1,192.0.2.11", "--output", "json"))["members"]
+    assert made == [str(admin / "members/etcd1")]
+    assert admin.stat().st_mode & 0o777 == 0o700
+    for key in admin.rglob("*.key"):
+        assert key.stat().st_mode & 0o777 == 0o600, key
+    assert {file.name for file in Path(made[0]).iterdir()} == {
+        *("ca.pem", "peer-ca.pem", "server.pem", "server.key", "peer.pem", "peer.key")
+    }
+    # Who is a user cannot take part in the cluster, and the other way about.
+    assert (admin / "ca.pem").read_bytes() != (admin / "peers/ca.pem").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", ",", "../x", "a/b", "-x"])
+def test_a_member_has_a_name(run: Run, admin: Path, name: str) -> None:
+    run("certify", f"--member={name}", code=3)
+    assert not (admin / "members").exists()
+
+
+def test_what_is_wrong_is_told_and_nothing_changes(fleet: Run, tmp_path: Path) -> None:
+    file = tmp_path / "h2.join"
+    file.write_text("mine")
+    assert "there already" in fleet("enrol", "h2", "--to", str(file), code=3).output
+    assert file.read_text() == "mine"
+    file.chmod(0o644)
+    there = tmp_path / "host"
+    assert "read by others" in fleet("join", str(file), code=9, directory=there).output
+    file.chmod(0o600)
+    assert "not a file to join" in fleet("join", str(file), code=3, directory=there).output
+    assert not there.exists()
+    assert "name" in fleet("enrol", "h2/x", code=3).output
+    assert "not enrolled" in fleet("retire", "h2", code=4).output
+    assert told(fleet("enrolled", "-o", "json")) == [] or "h2" not in fleet("enrolled").output
+
+
+def test_before_it_is_set_up_the_next_command_is_told(run: Run, admin: Path) -> None:
+    assert "moorline fleet init" in run("enrol", "h1", code=4).output
+    assert "moorline fleet certify" in run("init", "--endpoints", "https://e:1", code=4).output
+    assert "https://NAME:2379" in run("init", "--endpoints", "http://e:1", code=3).output
+    assert not admin.exists()
