@@ -103,13 +103,13 @@ def test_all_of_it_can_be_repeated(fleet: Run, cluster: Cluster, admin: Path) ->
 
 
 def test_what_is_known_of_etcd_is_told(fleet: Run, cluster: Cluster) -> None:
-    from moorline.stores.etcd.versions import doubts
+    from moorline.stores.etcd.versions import warnings_of
 
     member = cluster.members[0]
-    known = doubts(cluster.status(member)["version"], member.endpoint)
+    known = warnings_of(cluster.status(member)["version"], member.endpoint)
     result = fleet("init", "--endpoints", ",".join(cluster.endpoints))
-    for doubt in known:
-        assert doubt in result.output
+    for warning in known:
+        assert warning in result.output
 
 
 def test_the_directory_is_for_its_owner_alone(run: Run, admin: Path) -> None:

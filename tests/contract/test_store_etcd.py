@@ -206,6 +206,26 @@ def test_a_closed_store_ends_its_watches(cluster: Cluster) -> None:
         assert watching.end(5) is None
 
 
+def test_a_file_that_is_missing_ends_no_connection_that_works(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    from moorline.stores.etcd.access import Access
+    from moorline.stores.etcd.store import EtcdStore
+
+    ours, key = etcd.access(cluster), tmp_path / "key"
+    key.write_bytes(ours.key.read_bytes())
+    key.chmod(0o600)
+    store = EtcdStore(Access(ours.endpoints, ours.ca, ours.certificate, key), give_up_seconds=0.3)
+    store.commit([], [Put("/a/x", b"1")])
+    key.unlink()
+    store.commit([], [Put("/a/x", b"2")])
+    store.close()
+    fresh = EtcdStore(Access(ours.endpoints, ours.ca, ours.certificate, key), give_up_seconds=0)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        fresh.get("/a/x")
+    fresh.close()
+
+
 def test_a_new_certificate_is_used_without_a_restart(cluster: Cluster, tmp_path: Path) -> None:
     from moorline.stores.etcd.access import Access
     from moorline.stores.etcd.store import EtcdStore

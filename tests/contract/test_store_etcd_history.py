@@ -77,7 +77,7 @@ def test_a_full_etcd_that_checks_no_grants_is_told(cluster: Cluster) -> None:
     with suppress(Denied):
         host.commit([], [victim])
     held = root.get(victim.key) is not None
-    assert held or any("while it is full" in doubt for doubt in host.doubts)
+    assert held or any("while it is full" in warning for warning in host.warnings)
     for each in (enrolment, root, host):
         each.close()
 

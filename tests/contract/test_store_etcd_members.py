@@ -168,6 +168,18 @@ def test_a_watch_at_a_member_that_is_cut_off_ends(cluster: Cluster) -> None:
     store.close()
 
 
+def test_a_watch_at_a_member_that_hangs_ends(cluster: Cluster) -> None:
+    """Nothing but a ping tells: its connection stays, and nobody else asks it anything."""
+    member = cluster.followers()[0]
+    store = etcd.store(cluster, endpoints=[member.endpoint])
+    with etcd.Watching(store, "/a/", store.list("/a/")[1]) as watching:
+        store.commit([], [Put("/a/x", b"")])
+        watching.wait_for("/a/x")
+        member.stop()
+        assert isinstance(watching.end(30), Unavailable)
+    store.close()
+
+
 def test_a_member_that_is_cut_off_is_left_for_another(cluster: Cluster) -> None:
     member, other = cluster.followers()
     store = etcd.store(cluster, endpoints=[member.endpoint, other.endpoint])

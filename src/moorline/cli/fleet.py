@@ -75,7 +75,7 @@ def init(given: Common, directory: Path, endpoints: str) -> None:
 
     urls = [url.strip() for url in endpoints.split(",") if url.strip()]
     made = wiring.administration(directory).initialise(urls)
-    lines = ["etcd is the fleet's", *(f"note: {doubt}" for doubt in made.doubts)]
+    lines = ["etcd is the fleet's", *(f"warning: {warning}" for warning in made.warnings)]
     given.tell(asdict(made), "\n".join(lines))
 
 

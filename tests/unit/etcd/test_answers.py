@@ -181,7 +181,7 @@ def test_a_member_that_tells_its_version_to_root_alone_is_used(
     """As 3.5.28 and its contemporaries do."""
     member.fails["Maintenance/Status"] = [Code.PERMISSION_DENIED]
     assert store.commit([], [Put("/a/x", b"1")]) == 5
-    assert store.doubts == []
+    assert store.warnings == []
 
 
 def test_a_member_that_does_not_tell_whether_it_is_full_is_tried(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from moorline.errors import Refused
-from moorline.stores.etcd.versions import doubts
+from moorline.stores.etcd.versions import warnings_of
 
 
 @pytest.mark.parametrize("version", ["3.5.0", "3.5.1", "3.5.2", "3.5.2+git", "3.3.27", "2.3.8"])
 def test_what_loses_data_or_is_too_old_is_refused(version: str) -> None:
     with pytest.raises(Refused, match="etcd") as refused:
-        doubts(version, "https://etcd1:2379")
+        warnings_of(version, "https://etcd1:2379")
     assert "upgrade" in refused.value.hint
 
 
@@ -35,8 +35,8 @@ def test_what_loses_data_or_is_too_old_is_refused(version: str) -> None:
     ],
 )
 def test_what_is_known_is_told(version: str, words: list[str]) -> None:
-    told = doubts(version, "https://etcd1:2379")
+    told = warnings_of(version, "https://etcd1:2379")
     assert len(told) == len(words)
-    for doubt, word in zip(told, words, strict=True):
-        assert word in doubt
-        assert "https://etcd1:2379" in doubt
+    for warning, word in zip(told, words, strict=True):
+        assert word in warning
+        assert "https://etcd1:2379" in warning

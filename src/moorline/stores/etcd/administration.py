@@ -29,8 +29,8 @@ class Initialised:
     """What etcd was made, or already was."""
 
     epoch: str
-    doubts: list[str]
-    """What is known of this release of etcd, for people."""
+    warnings: list[str]
+    """What is known against this release of etcd, for people."""
 
 
 class Administration:
@@ -69,10 +69,10 @@ class Administration:
         access = self._access(endpoints)
         with closing(Enrolment(access)) as enrolment:
             epoch = enrolment.initialise()
-            doubts = enrolment.doubts
+            warnings = enrolment.warnings
         about = json.dumps({"endpoints": list(endpoints)}, indent=1) + "\n"
         write_over(self._directory / "fleet.json", about.encode())
-        return Initialised(epoch, doubts)
+        return Initialised(epoch, warnings)
 
     def restored(self) -> str:
         """Say that a backup of etcd was brought back; return the new epoch."""

@@ -15,7 +15,7 @@ from moorline.errors import Compacted, Denied, MoorlineError, Unavailable, Uncer
 from moorline.stores.etcd.access import Access, target
 from moorline.stores.etcd.grants import EPOCH
 from moorline.stores.etcd.messages import NO_SPACE, messages
-from moorline.stores.etcd.versions import NOT_TOLD, doubts
+from moorline.stores.etcd.versions import FOR_ROOT_ALONE, warnings_of
 
 CALL_SECONDS = 2.0
 """A member that does not answer a call in this time is left for the next one."""
@@ -24,19 +24,21 @@ GIVE_UP_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 
 _OPTIONS = (
-    # etcd closes connections on which a ping comes more often than each 5 s
-    # (--grpc-keepalive-min-time). The second makes that it is sent however idle a watch is.
+    # etcd closes a connection with more than one ping in 5 s (--grpc-keepalive-min-time).
+    # Releases of gRPC differ in which of the two time-outs an idle watch ends by: 1.85 waits for
+    # the second, a minute by default. Older ones stop after two pings unless told not to.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A new channel is a new connection, not one that others wait for.
+    # Each channel has a connection of its own, so that a new one does not wait for an old one.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.max_receive_message_length", 256 << 20),
 )
-# Without it, a member that is cut off from its leader lets a watch hang, and a read wait.
+# Without it, a watch hangs at a member that is cut off from its leader, and a read waits.
 _HAS_LEADER = (("hasleader", "true"),)
-_MOST_TOLD = 300
+_LONGEST_TEXT = 300
 
 _Code = grpc.StatusCode
 _DENIED = {_Code.PERMISSION_DENIED, _Code.UNAUTHENTICATED}
@@ -44,19 +46,19 @@ _NOT_DONE = {
     *(_Code.INVALID_ARGUMENT, _Code.FAILED_PRECONDITION, _Code.NOT_FOUND, _Code.ALREADY_EXISTS),
     *(_Code.OUT_OF_RANGE, _Code.UNIMPLEMENTED),
 }
-"""The member looked at the request, and did not do it."""
+"""The member refused the request, and did nothing."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """To one member, which answered and has a leader."""
+    """A connection to a member that answered, and that has a leader."""
 
     channel: grpc.Channel
     endpoint: str
     stamp: tuple[int, ...]
-    """Of the files that it was made with."""
+    """Of the certificate files that it was made with."""
 
 
 class Client:
@@ -84,16 +86,16 @@ class Client:
         self._closed = False
         self._failure: MoorlineError | None = None
         self._failures = 0
-        self._doubts: dict[str, list[str]] = {}
+        self._warnings: dict[str, list[str]] = {}
 
     @property
     def closed(self) -> bool:
         return self._closed
 
     @property
-    def doubts(self) -> list[str]:
-        """What people should know of the members that we were connected to."""
-        return sorted(doubt for known in self._doubts.values() for doubt in known)
+    def warnings(self) -> list[str]:
+        """What is known against the releases of the members that were used; for people."""
+        return sorted(warning for known in self._warnings.values() for warning in known)
 
     def ask(self, method: str, request: Any, answer: Any, *, seconds: float = 0) -> Any:
         """A question: it is asked again, of another member, until one answers.
@@ -107,14 +109,14 @@ class Client:
                 return self._unary(connection, method, request, answer, seconds or self._seconds)
             except grpc.RpcError as e:
                 if e.code() is _Code.OUT_OF_RANGE:
-                    raise Compacted(_told(e)) from e
+                    raise Compacted(_described(e)) from e
                 if e.code() in _DENIED:
-                    raise Denied(f"etcd denies it: {_told(e)}") from e
-                # What it did not do may be due to grants that changed at this moment.
+                    raise Denied(f"etcd denies it: {_described(e)}") from e
+                # It also refuses requests that it got while users or roles were changed.
                 if e.code() not in _NOT_DONE:
                     self.leave(connection)
                 if give_up.over():
-                    raise Unavailable(f"etcd does not answer: {_told(e)}") from e
+                    raise Unavailable(f"etcd does not answer: {_described(e)}") from e
                 give_up.sleep(PAUSE_SECONDS)
 
     def tell(self, method: str, request: Any, answer: Any) -> Any:
@@ -128,14 +130,14 @@ class Client:
             try:
                 return self._unary(connection, method, request, answer, self._seconds)
             except grpc.RpcError as e:
-                # Refused as well while users and roles change, and taken a moment later.
+                # It also refuses requests that it got while users or roles were changed.
                 if e.code() is not _Code.INVALID_ARGUMENT or give_up.over():
-                    raise self._untold(connection, e) from e
+                    raise self._write_error(connection, e) from e
             give_up.sleep(PAUSE_SECONDS)
 
-    def _untold(self, connection: Connection, error: grpc.RpcError) -> MoorlineError:
-        """What a change that failed is told as."""
-        code, told = error.code(), _told(error)
+    def _write_error(self, connection: Connection, error: grpc.RpcError) -> MoorlineError:
+        """The error to raise for a change that failed."""
+        code, told = error.code(), _described(error)
         if code in _DENIED:
             return Denied(f"etcd denies it: {told}")
         if code in _NOT_DONE:
@@ -160,7 +162,7 @@ class Client:
             raise Unavailable("the connection to etcd was closed") from e
 
     def is_full(self) -> bool:
-        """Whether etcd says so; not, if it does not tell us."""
+        """Whether etcd says that it is full. False if this user may not ask."""
         request = messages.AlarmRequest()
         try:
             answer = self.ask("Maintenance/Alarm", request, messages.AlarmResponse)
@@ -203,10 +205,11 @@ class Client:
         with self._lock:
             if self._closed:
                 raise Unavailable("this store is closed")
-            if self._current and self._current.stamp == self._access.stamp():
+            # A file that is missing is no reason to give up a connection that works.
+            if self._current and self._access.stamp() in (self._current.stamp, ()):
                 return self._current
             if self._failure and self._failures != failures:
-                # Somebody looked while this call waited to: that is the answer to both.
+                # Another thread tried while this one waited for its turn: its result is used.
                 raise type(self._failure)(self._failure.message, hint=self._failure.hint)
             try:
                 self._current = self._connected()
@@ -229,8 +232,8 @@ class Client:
             except grpc.RpcError as e:
                 channel.close()
                 if e.code() in _DENIED:
-                    raise Denied(f"{endpoint} denies it: {_told(e)}") from e
-                reasons.append(f"{endpoint}: {_told(e)}")
+                    raise Denied(f"{endpoint} denies it: {_described(e)}") from e
+                reasons.append(f"{endpoint}: {_described(e)}")
             except MoorlineError:
                 channel.close()
                 raise
@@ -240,7 +243,7 @@ class Client:
         self, channel: grpc.Channel, endpoint: str, stamp: tuple[int, ...]
     ) -> Connection:
         connection = Connection(channel, endpoint, stamp)
-        # What all users may read: the answer tells that it has a leader, and knows us.
+        # All users may read this. The answer proves that the member has a leader and knows us.
         self._unary(
             connection,
             "KV/Range",
@@ -248,20 +251,20 @@ class Client:
             messages.RangeResponse,
             self._seconds,
         )
-        known = doubts(self._version(connection), endpoint)
-        for doubt in known if self._doubts.get(endpoint) != known else ():
-            _log.warning("%s", doubt)
-        self._doubts[endpoint] = known
+        known = warnings_of(self._version(connection), endpoint)
+        for warning in known if self._warnings.get(endpoint) != known else ():
+            _log.warning("%s", warning)
+        self._warnings[endpoint] = known
         return connection
 
     def _version(self, connection: Connection) -> str:
-        """Of a member. Those that let only root ask are new enough to have no doubts."""
+        """The release of a member. One that tells it to root alone was mended in 2026."""
         request, answer = messages.StatusRequest(), messages.StatusResponse
         try:
             status = self._unary(connection, "Maintenance/Status", request, answer, self._seconds)
         except grpc.RpcError as e:
             if e.code() in _DENIED:  # from 3.5.28 to 3.5.31 or so
-                return NOT_TOLD
+                return FOR_ROOT_ALONE
             raise
         return str(status.version)
 
@@ -286,9 +289,9 @@ MAKE_ROOM = (
 
 
 class Full(Uncertain):
-    """Etcd has no more room. It notices so only when the last change may be in."""
+    """Etcd has no more room. The change that it says so of may have been applied."""
 
 
-def _told(error: grpc.RpcError) -> str:
-    """What etcd or gRPC said. There is no value of ours in it."""
-    return f"{error.code().name}: {(error.details() or '')[:_MOST_TOLD]}"
+def _described(error: grpc.RpcError) -> str:
+    """The text of etcd or gRPC. It has none of the values that were sent."""
+    return f"{error.code().name}: {(error.details() or '')[:_LONGEST_TEXT]}"

@@ -55,9 +55,9 @@ class Enrolment:
         self._store.close()
 
     @property
-    def doubts(self) -> list[str]:
-        """What people should know of the members of etcd that were asked."""
-        return self._client.doubts
+    def warnings(self) -> list[str]:
+        """What is known against the releases of the members that were used; for people."""
+        return self._client.warnings
 
     def initialise(self) -> str:
         """Make etcd the fleet's: roles, root, authentication, and the epoch, which is returned.
@@ -158,7 +158,7 @@ class Enrolment:
         return [_decoded(entry) for entry in self._store.list(ENROLLED)[0]]
 
     def _is_for_us(self) -> None:
-        """An etcd that serves others would lock them out."""
+        """Raise Refused if etcd has entries of others, who would be locked out."""
         first, end = prefix_ends(grants.ROOT)
         for key, before in ((b"\0", first.encode()), (end.encode(), b"\0")):
             others = messages.RangeRequest(key=key, range_end=before, limit=1, keys_only=True)

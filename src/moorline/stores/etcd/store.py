@@ -56,19 +56,19 @@ class EtcdStore:
         self._client = Client(access, call_seconds=call_seconds, give_up_seconds=give_up_seconds)
         self._lock = threading.Lock()
         self._revision = 0
-        """The latest that was seen."""
+        """The latest revision that was seen."""
         self._cluster = 0
         self._epoch: bytes | None = None
         self._history = 0
-        """Counts the histories that were seen."""
+        """Number of the history that is seen now."""
         self._listed: dict[str, int] = {}
-        """In which of them a prefix was listed last."""
+        """The history in which a prefix was listed last."""
         self._full = False
 
     @property
-    def doubts(self) -> builtins.list[str]:
-        """What people should know of the members that we were connected to."""
-        return self._client.doubts
+    def warnings(self) -> builtins.list[str]:
+        """What is known against the releases of the members that were used; for people."""
+        return self._client.warnings
 
     def get(self, key: str) -> Entry | None:
         answer = self._range(messages.RangeRequest(key=key.encode()))
@@ -136,7 +136,7 @@ class EtcdStore:
         return answer
 
     def _notice(self, header: Any, floor: int) -> None:
-        """*floor*: what was seen before it was asked, so that the answer cannot be behind it."""
+        """Notice another history. *floor*: a revision that was seen before the call was made."""
         with self._lock:
             if self._cluster not in (0, header.cluster_id) or header.revision < floor:
                 self._history += 1
@@ -186,7 +186,7 @@ class EtcdStore:
         over = threading.Event()
 
         def end() -> None:
-            """Nothing but a cancellation, from another thread, ends the wait for a response."""
+            """Cancel the call when it is to end: nothing else ends the wait for a response."""
             while not (over.is_set() or stop.wait(_STOP_POLL_SECONDS)):
                 if not self._client.is_current(connection):
                     break
@@ -216,7 +216,7 @@ class EtcdStore:
         if response.compact_revision:
             raise Compacted(f"etcd's history before {response.compact_revision} is forgotten")
         if response.canceled:
-            # Why is told by a text alone. Who may not watch may not read either: Denied.
+            # The reason is a text only. Who may not watch may not read either: this raises Denied.
             first, end = prefix_ends(prefix)
             self._range(
                 messages.RangeRequest(key=first.encode(), range_end=end.encode(), keys_only=True)
