@@ -15,7 +15,7 @@ import pytest
 from libvirt_rig import until
 from loop import Loop, running_loop
 from scene import Scene, Volume, halves, small_guest
-from test_hung_share import TRIES, p99, told, unhindered
+from test_hung_share import measured_by_turns
 
 from moorline.errors import MoorlineError
 
@@ -25,7 +25,7 @@ HUNG = 8
 HEALED = 5.0
 """Seconds; the loop's own look may be waiting for the share that hangs, once."""
 CLIENTS = 2
-RUNS, ROUNDS = 2, 15
+ROUNDS = 15
 MOST_THREADS = 12
 """More than without a hung share: the workers of a budget, and calls of theirs to libvirt."""
 
@@ -121,17 +121,13 @@ def farm(scene: Scene, libvirt_conn: Any) -> Iterator[Farm]:
 
 def test_the_other_six_go_on_at_full_speed(farm: Farm, record_property: Any) -> None:
     farm.work()  # to warm up
-    for tries_left in reversed(range(TRIES)):
-        quiet: list[float] = []
-        loud: list[float] = []
-        for _ in range(RUNS):
-            quiet += farm.work()
-            with farm.hanging():
-                loud += farm.work()
-                assert farm.heal() < HEALED
-        if unhindered(quiet, loud):
-            break
-        # What else this machine does comes and goes; what we do wrong stays.
-        assert tries_left, told(quiet, loud)
-    figures = [round(p99(samples) * 1000, 1) for samples in (quiet, loud)]
+
+    def turn() -> tuple[list[float], list[float]]:
+        quiet = farm.work()
+        with farm.hanging():
+            loud = farm.work()
+            assert farm.heal() < HEALED
+        return quiet, loud
+
+    figures = measured_by_turns(turn)
     record_property("loop_hung_share_p99_ms", figures)
