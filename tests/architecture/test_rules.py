@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeGuard
@@ -215,3 +216,13 @@ def test_what_tests_of_several_folders_share_lies_in_support() -> None:
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             strange = (helpers - beside).intersection(names)
             assert not strange, f"{relative(file)}: write tests.support.{', '.join(strange)}"
+
+
+def test_no_two_test_files_of_one_run_have_the_same_name() -> None:
+    """pytest imports them by their bare names; lab and machine tests have runs of their own."""
+    runs: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        folder = file.relative_to(ROOT / "tests").parts[0]
+        runs[folder if folder in ("lab", "machine") else ""].append(file.name)
+    for names in runs.values():
+        assert [name for name, count in Counter(names).items() if count > 1] == []
