@@ -309,7 +309,7 @@ def _make_state_dir(path: Path) -> None:
 
 def administration(directory: Path) -> Administration:
     """The fleet that is administered from *directory*. Raises Refused."""
-    with _for_fleets():
+    with for_fleets():
         from moorline.stores.etcd.administration import Administration
     return Administration(directory)
 
@@ -319,7 +319,7 @@ def join_fleet(file: Path, directory: Path) -> Membership:
 
     Raises Refused (it is no such file), Denied, Unavailable.
     """
-    with _for_fleets():
+    with for_fleets():
         from moorline.stores.etcd.joining import Joining
     from moorline.stores.files import private
 
@@ -334,7 +334,8 @@ def write_credentials(credentials: Secret[bytes], to: Path) -> None:
 
 
 @contextmanager
-def _for_fleets() -> Iterator[None]:
+def for_fleets() -> Iterator[None]:
+    """Import in here what only a fleet needs. Raises Refused: it is not installed."""
     try:
         yield
     except ModuleNotFoundError as e:

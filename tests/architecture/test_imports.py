@@ -20,7 +20,7 @@ SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 VERBS = {"loop", "care", "operations"}
-COMPOSITION = {"api", "wiring", "config", "registry", "whereabouts"}
+COMPOSITION = {"api", "wiring", "fleet_wiring", "config", "registry", "whereabouts"}
 
 # From the ground up: what each room of src/moorline may import, besides itself.
 MAY_IMPORT = {
@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "config": SEAMS | {"whereabouts"},
     "registry": SEAMS | {"config"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
+    "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
     "agent": CORE | VERBS | COMPOSITION | {"local_api"},
-    "cli": CORE | VERBS | COMPOSITION | {"agent", "local_api"},
+    "cli": CORE | VERBS | COMPOSITION | {"agent", "fleet", "local_api"},
     "__init__": SEAMS | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.

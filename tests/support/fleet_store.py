@@ -100,6 +100,8 @@ class Backing:
     """As a host."""
     seal_of: Callable[[str], Seal]
     """A host's; '': that of controllers."""
+    kinds: tuple[str, ...] = ("toy",)
+    """What the toy's share is called in connections."""
 
 
 def toy_backing() -> Backing:

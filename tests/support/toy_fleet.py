@@ -127,7 +127,7 @@ class ToyFleet:
     def _agent(self, site: Site) -> Agent:
         mover, book = self.mover(site.name), self.book(site.line, site.name)
         records = Records(site.local, CODEC, site.name)
-        backends = {"toy": ToyShare(site.world)}
+        backends = dict.fromkeys(self.backing.kinds, ToyShare(site.world))
         reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))
         driver = Driver(records, reconciler)
         marks = Marks(site.local, site.name)

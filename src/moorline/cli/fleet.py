@@ -1,4 +1,4 @@
-"""fleet: the certificates, the users and the hosts of a fleet."""
+"""fleet: the certificates, the users and the hosts of a fleet; its orders are beside this."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.fleet_orders import ORDERS
 from moorline.errors import Refused
 from moorline.secret import Secret
 
@@ -28,7 +29,11 @@ _to = click.option(
 
 @click.group()
 def fleet() -> None:
-    """Set up a fleet: many hosts whose state is in one etcd."""
+    """Set up a fleet, many hosts whose state is in one etcd, and give it orders."""
+
+
+for _order in ORDERS:
+    fleet.add_command(_order)
 
 
 @fleet.command()

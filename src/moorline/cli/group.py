@@ -63,7 +63,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Say how a volume stands: which step waits, for what, for how long, what to do.",
         ),
         "extend": ("extend:extend", "Let GUEST see, while it runs, that a volume became larger."),
-        "fleet": ("fleet:fleet", "Set up a fleet: many hosts whose state is in one etcd."),
+        "fleet": (
+            "fleet:fleet",
+            "Set up a fleet, many hosts whose state is in one etcd, and give it orders.",
+        ),
         "forget": (
             "attachments:forget",
             "Drop an attachment whose disk and link are provably gone.",

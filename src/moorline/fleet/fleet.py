@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, Failed, NotFound, Refused
@@ -15,7 +16,7 @@ from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
 from moorline.fleet.records import HostRecord, Move, Role
 from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
-from moorline.model import Attachment, GuestId, Level, VolumeId
+from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports.api import Progress, no_progress
 from moorline.secret import Secret
 
@@ -358,11 +359,13 @@ class Fleet:
 
 
 def wanted(
-    volume: VolumeId, backend: str, connection: Mapping[str, object], place: str, **options: object
+    volume: VolumeId,
+    backend: str,
+    connection: Mapping[str, Any],
+    place: str,
+    options: DiskOptions,
 ) -> Attachment:
-    """What may be asked of :meth:`Fleet.attach`. Where it is, its host finds."""
-    from moorline.model import DiskOptions, Key, LinkName
-
+    """What may be asked of :meth:`Fleet.attach`."""
     return Attachment(
         key=Key("", volume, GuestId("")),
         backend=backend,
@@ -370,6 +373,6 @@ def wanted(
         link=LinkName(""),
         place=place,
         want=Level.ATTACHED,
-        options=DiskOptions(**options),  # type: ignore[arg-type]
+        options=options,
         since=time.time(),
     )

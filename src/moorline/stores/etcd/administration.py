@@ -7,19 +7,21 @@ certificate and the key of their sealed box from it, and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from moorline.errors import NotFound, Refused, Unavailable
 from moorline.stores.etcd.access import Access, target
 from moorline.stores.etcd.authority import Authority, Certificate
 from moorline.stores.etcd.enrolment import Enrolled, Enrolment
-from moorline.stores.etcd.grants import ADMINISTRATOR, named
+from moorline.stores.etcd.grants import ADMINISTRATOR, ENROLLED, named
 from moorline.stores.etcd.joining import Fleet, Joining, invite, renew
+from moorline.stores.etcd.store import EtcdStore
 from moorline.stores.files import write_over
-from moorline.stores.sealed import BoxKey
+from moorline.stores.sealed import BoxKey, SealedBox, for_controllers
 
 _DIRECTORY_MODE = 0o700
 
@@ -104,11 +106,20 @@ class Administration:
         with closing(self._enrolment()) as enrolment:
             return enrolment.all()
 
+    def access(self) -> Access:
+        """The way to etcd: a controller's, where its certificate is there, else root's."""
+        access = self._access(self._endpoints())
+        certificate = self._directory / "controller.pem"
+        if not certificate.exists():
+            return access
+        return replace(access, certificate=certificate, key=certificate.with_suffix(".key"))
+
     def _enrolment(self) -> Enrolment:
         return Enrolment(self._access(self._endpoints()))
 
     def _access(self, endpoints: Sequence[str]) -> Access:
-        if not (self._directory / "root.pem").exists():
+        certificates = ("root.pem", "controller.pem")
+        if not any((self._directory / name).exists() for name in certificates):
             raise NotFound(
                 f"there is no authority in {self._directory}", hint="moorline fleet certify"
             )
@@ -152,6 +163,26 @@ class Administration:
             _make(certificate.parent)
             write_over(certificate.with_suffix(".key"), made.key.reveal())
             write_over(certificate, made.certificate, mode=0o644)
+
+
+@contextmanager
+def orders(directory: Path) -> Iterator[tuple[EtcdStore, SealedBox]]:
+    """The store and the sealed box of one who gives orders, with the credentials in *directory*.
+
+    Those are the fleet's root's, or, where there is a ``controller.pem``, a controller's.
+    Raises NotFound (there are none), Denied, Unavailable.
+    """
+    administration = Administration(directory)
+    store = EtcdStore(administration.access())
+    try:
+        yield store, for_controllers(BoxKey.from_file(directory / "box.key"), partial(_box, store))
+    finally:
+        store.close()
+
+
+def _box(store: EtcdStore, host: str) -> str:
+    entry = store.get(f"{ENROLLED}{host}")
+    return str(json.loads(entry.value)["box"]) if entry else ""
 
 
 def _make(directory: Path) -> None:

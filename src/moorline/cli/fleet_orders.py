@@ -1,0 +1,377 @@
+"""What a person asks of a fleet: where its guests and volumes are, and where they shall be."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moorline.cli.attachments import named, volume_options
+from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.output import age, aligned
+from moorline.errors import Failed, Refused
+from moorline.model import Format
+
+if TYPE_CHECKING:
+    from moorline.fleet.results import FleetOutcome, HostView
+
+directory_option = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("/etc/moorline/fleet-admin"),
+    show_default=True,
+    help="Where the credentials of a controller, or of the fleet's root, are.",
+)
+
+
+@click.command()
+@directory_option
+@common
+def hosts(given: Common, directory: Path) -> None:
+    """List the fleet's hosts: when each was heard, and what is on it.
+
+    \b
+    Example:
+      moorline fleet hosts
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.hosts()
+    rows = [(v.host, _state(v), _heard(v), str(len(v.guests)), str(v.volumes)) for v in views]
+    given.tell(views, aligned([("HOST", "STATE", "HEARD", "GUESTS", "VOLUMES"), *rows]))
+
+
+@click.command()
+@directory_option
+@common
+def guests(given: Common, directory: Path) -> None:
+    """List the fleet's guests, and where each is.
+
+    \b
+    Example:
+      moorline fleet guests
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.guests()
+    rows = [(v.guest, v.host, v.seen or "-", v.moving_to or "-", v.note) for v in views]
+    given.tell(views, aligned([("GUEST", "HOST", "SEEN", "GOES TO", ""), *rows]))
+
+
+@click.command("list")
+@click.option("--host", metavar="HOST", help="Only those of this host.")
+@directory_option
+@common
+def list_(given: Common, host: str | None, directory: Path) -> None:
+    """List the attachments of all hosts: what is wanted, and what each host says of it.
+
+    \b
+    Example:
+      moorline fleet list --host compute7
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.attachments(host)
+    rows = [(v.volume, v.guest, v.host, v.wanted, v.seen or "-", v.message) for v in views]
+    given.tell(views, aligned([("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", ""), *rows]))
+
+
+@click.command()
+@click.argument("volume")
+@directory_option
+@common
+def show(given: Common, volume: str, directory: Path) -> None:
+    """Show one volume: which guests have it, on which hosts, and what is in the way.
+
+    \b
+    Example:
+      moorline fleet show 3f2a
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.show(volume)
+    lines = [
+        f"{v.volume} on {v.guest} ({v.host}): {v.wanted}, seen {v.seen or 'not so yet'}"
+        + (f"\n  {v.message}" if v.message else "")
+        for v in views
+    ]
+    given.tell(views, "\n".join(lines))
+
+
+@click.command()
+@click.argument("guest")
+@volume_options
+@click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
+@click.option("--read-only", is_flag=True, help="The guest may only read.")
+@click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
+@timeout_option
+@dry_run_option
+@directory_option
+@common
+def attach(
+    given: Common,
+    guest: str,
+    volume_url: str | None,
+    connection: Path | None,
+    format_: Format | None,
+    volume: str | None,
+    bus: str,
+    read_only: bool,
+    shared: bool,
+    timeout: float,
+    dry_run: bool,
+    directory: Path,
+) -> None:
+    """Make a volume a disk of GUEST (name or id), whichever host that is on.
+
+    Exits 3 if another guest has the volume, and says which.
+
+    \b
+    Example:
+      moorline fleet attach web01 --connection quobyte.json
+    """
+    from moorline import fleet_wiring
+    from moorline.model import DiskOptions
+
+    what = named(volume_url, connection, format_)
+    if what is None:
+        raise click.UsageError("give either URL|PATH or --connection FILE")
+    options = DiskOptions(bus, "", read_only, shared)
+    wanted = fleet_wiring.wanted_of_fleet(given.settings(), what, format_, volume, options)
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.attach(
+            guest, wanted, timeout=timeout, progress=given.progress, dry_run=dry_run
+        )
+    _tell(given, outcome, dry_run, f"volume {outcome.volume} is attached to {outcome.guest}")
+
+
+@click.command()
+@click.argument("guest")
+@click.argument("volume")
+@timeout_option
+@dry_run_option
+@directory_option
+@common
+def detach(
+    given: Common, guest: str, volume: str, timeout: float, dry_run: bool, directory: Path
+) -> None:
+    """Take a volume, by its whole id, from GUEST, whichever host that is on.
+
+    \b
+    Example:
+      moorline fleet detach web01 3f2a0c1e-5d0b-4c5e-9a37-0f6f0d2b8a11
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.detach(
+            guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
+        )
+    _tell(given, outcome, dry_run, f"volume {volume} is no disk of {outcome.guest}")
+
+
+@click.command()
+@click.argument("guest")
+@click.argument("host", required=False)
+@click.option("--give-up", is_flag=True, help="Have it stay where it is, if it has not gone yet.")
+@timeout_option
+@dry_run_option
+@directory_option
+@common
+def migrate(
+    given: Common,
+    guest: str,
+    host: str | None,
+    give_up: bool,
+    timeout: float,
+    dry_run: bool,
+    directory: Path,
+) -> None:
+    """Bring GUEST to HOST with its volumes, live if it runs.
+
+    It is where it was, or at HOST, and nothing of it is left at the other one.
+
+    \b
+    Examples:
+      moorline fleet migrate web01 compute3
+      moorline fleet migrate web01 --give-up
+    """
+    from moorline import fleet_wiring
+
+    if (host is None) is not give_up:
+        raise click.UsageError("give either HOST or --give-up")
+    with fleet_wiring.open_fleet(directory) as fleet:
+        if host is None:
+            fleet.give_up(guest)
+            given.tell({"given_up": guest}, f"{guest} stays, if it has not gone yet")
+            return
+        outcome = fleet.migrate(
+            guest, host, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
+        )
+    _tell(given, outcome, dry_run, f"{outcome.guest} is on {host}")
+
+
+@click.command()
+@click.argument("host")
+@timeout_option
+@dry_run_option
+@directory_option
+@common
+def drain(given: Common, host: str, timeout: float, dry_run: bool, directory: Path) -> None:
+    """Bring all guests of HOST elsewhere, and let none come until it is uncordoned.
+
+    \b
+    Example:
+      moorline fleet drain compute7 --timeout 3600
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.drain(host, timeout=timeout, progress=given.progress, dry_run=dry_run)
+    _tell(given, outcome, dry_run, f"{host} has no guests")
+
+
+@click.command()
+@click.argument("host")
+@dry_run_option
+@directory_option
+@common
+def cordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
+    """Let no guest come to HOST.
+
+    \b
+    Example:
+      moorline fleet cordon compute7
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.cordon(host, dry_run=dry_run)
+    _tell(given, outcome, dry_run, f"{host} is cordoned")
+
+
+@click.command()
+@click.argument("host")
+@dry_run_option
+@directory_option
+@common
+def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
+    """Let guests come to HOST again, and none go because it was to be drained.
+
+    \b
+    Example:
+      moorline fleet uncordon compute7
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.uncordon(host, dry_run=dry_run)
+    _tell(given, outcome, dry_run, f"{host} is not cordoned")
+
+
+@click.command()
+@click.argument("host")
+@click.option("--fenced", metavar="WHY", help="That it cannot write any more, and who knows that.")
+@click.option(
+    "--fence-agent",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PROGRAM",
+    help="One of the fence-agents package, or its like, that switches it off now.",
+)
+@click.option(
+    "--fence-options",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What the agent is told, name=value a line, without the action.",
+)
+@timeout_option
+@dry_run_option
+@directory_option
+@common
+def evacuate(
+    given: Common,
+    host: str,
+    fenced: str | None,
+    fence_agent: Path | None,
+    fence_options: Path | None,
+    timeout: float,
+    dry_run: bool,
+    directory: Path,
+) -> None:
+    """Have the guests of a dead HOST run elsewhere.
+
+    HOST must be silent for half a minute. That is no proof that it is dead: it may be cut
+    off, and writing. A word that is not true gives its volumes two writers.
+
+    \b
+    Examples:
+      moorline fleet evacuate compute7 --fenced "power cut by N.N., ticket 4711"
+      moorline fleet evacuate compute7 --fence-agent /usr/sbin/fence_ipmilan --fence-options bmc7
+    """
+    from moorline import fleet_wiring
+
+    if (fenced is None) is (fence_agent is None):
+        raise click.UsageError("give either --fenced WHY or --fence-agent PROGRAM")
+    proof = fleet_wiring.proof_of_fencing(fenced, fence_agent, fence_options)
+    with fleet_wiring.open_fleet(directory) as fleet:
+        outcome = fleet.evacuate(
+            host, proof, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
+        )
+    _tell(given, outcome, dry_run, f"{host} is evacuated")
+
+
+@click.command()
+@directory_option
+@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, help="Seconds.", hidden=True)
+@common
+def controller(given: Common, directory: Path, every: float) -> None:
+    """Drive the fleet's moves until stopped. One controller leads, the others stand by.
+
+    \b
+    Example:
+      moorline fleet controller
+    """
+    from moorline import fleet_wiring
+
+    fleet_wiring.run_fleet_controller(directory, every, lambda text: click.echo(text, err=True))
+
+
+ORDERS = (
+    *(hosts, guests, list_, show, attach, detach, migrate),
+    *(drain, cordon, uncordon, evacuate, controller),
+)
+
+
+def _tell(given: Common, outcome: FleetOutcome, dry_run: bool, done: str) -> None:
+    if not dry_run:
+        given.tell(outcome, done)
+        return
+    text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
+    given.tell(outcome, "\n".join([text, *(f"in the way: {why}" for why in outcome.in_the_way)]))
+    if outcome.in_the_way:
+        raise Refused(outcome.in_the_way[0])
+
+
+def _state(view: HostView) -> str:
+    states = [
+        *(["fenced"] if view.fenced else []),
+        *(["draining"] if view.draining else ["cordoned"] if view.cordoned else []),
+    ]
+    return ", ".join(states) or "ready"
+
+
+def _heard(view: HostView) -> str:
+    return f"{age(view.heard)} ago" if view.heard else "never"
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as e:
+        raise Failed(f"it cannot be told who asks: {e}") from e

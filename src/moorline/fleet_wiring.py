@@ -1,0 +1,95 @@
+"""Credentials to a fleet: what one who gives it orders, and its controllers, are made of."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moorline import config
+from moorline.core.admission import Admission, usable_id
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.deadline import Deadline
+from moorline.errors import MoorlineError, Refused
+from moorline.fleet import fencing
+from moorline.fleet.book import Book
+from moorline.fleet.controller import Controller
+from moorline.fleet.evacuation import Proof
+from moorline.fleet.fleet import Fleet, wanted
+from moorline.host.linux import Linux
+from moorline.model import Attachment, DiskOptions, Format
+from moorline.registry import InstalledBackends
+from moorline.stores.codec import Codec
+from moorline.stores.files import private
+from moorline.wiring import for_fleets
+
+
+@contextmanager
+def open_fleet(directory: Path) -> Iterator[Fleet]:
+    """The fleet, for one who gives it orders with the credentials in *directory*.
+
+    Raises NotFound (there are none), Refused, Denied, Unavailable.
+    """
+    with _fleet_book(directory) as book:
+        yield Fleet(book)
+
+
+def run_fleet_controller(directory: Path, every: float, told: Callable[[str], None]) -> None:
+    """Be one of the fleet's controllers until interrupted. Blocks.
+
+    *every*: seconds between its passes.
+    """
+    with _fleet_book(directory) as book:
+        controller = Controller(book, uuid.uuid4().hex, told=told)
+        while True:
+            deadline = Deadline(every)
+            try:
+                controller.advance()
+            except MoorlineError as e:
+                told(f"this pass is not done: {e}")
+            deadline.sleep(every)
+
+
+@contextmanager
+def _fleet_book(directory: Path) -> Iterator[Book]:
+    with for_fleets():
+        from moorline.stores.etcd.administration import orders
+    with orders(directory) as (store, box):
+        yield Book(store, Codec(box), box)
+
+
+def wanted_of_fleet(
+    given: config.Settings,
+    connection: Mapping[str, Any] | str,
+    format: Format | None,
+    volume: str | None,
+    options: DiskOptions,
+) -> Attachment:
+    """What the fleet may be asked to attach: parsed by the back ends that are installed here.
+
+    Where it is on its host, that host finds. Raises Refused.
+    """
+    host = Linux()
+    try:
+        nothing: Any = None  # accepting asks nothing but the back ends
+        backends = InstalledBackends(host, given.values)
+        reconciler = Reconciler(nothing, backends, nothing, Locks())
+        accepted = Admission(nothing, reconciler, nothing).accept(connection, format)
+    finally:
+        host.close()
+    if volume is not None and accepted.volume and volume != accepted.volume:
+        raise Refused(f"the connection is of volume {accepted.volume}, not {volume}")
+    id = usable_id(volume or accepted.volume or accepted.id)
+    return wanted(id, accepted.backend, accepted.connection, accepted.id, options)
+
+
+def proof_of_fencing(word: str | None, agent: Path | None, options: Path | None) -> Proof:
+    """How it is proved that a host is dead. Raises Refused, Denied (others can read *options*)."""
+    if agent is None:
+        return fencing.word(word or "")
+    told = private(options).reveal().decode() if options else ""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return fencing.fence_agent(Linux(), agent.absolute(), lines)

@@ -1,0 +1,125 @@
+"""``moorline fleet attach|migrate|…`` on a real etcd, while toy hosts and a controller work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from moorline.cli.group import main
+from tests.support import etcd
+from tests.support.fleet_store import Backing
+from tests.support.toy_fleet import ToyFleet
+
+HOSTS = ("h1", "h2", "h3")
+VOLUME = "6d6f6f72-6c69-4e65-8076-6f6c756d6573"
+CONNECTION = {
+    "driver_volume_type": "nfs",
+    # The toys read the share, and Moorline's own back end for NFS the export.
+    "data": {
+        "export": "nas:/e",
+        "name": "disk",
+        "format": "raw",
+        "share": "s1",
+        "volume_id": VOLUME,
+    },
+}
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run(*words: str, code: int = 0) -> Result:
+        words = ("fleet", *words, "--directory", str(tmp_path / "admin"))
+        result = CliRunner().invoke(main, list(words), catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def toys(run: Run, tmp_path: Path) -> Iterator[ToyFleet]:
+    """Hosts that joined with what ``enrol`` gave them, and take passes all the time."""
+    with etcd.etcd_lab() as cluster, ExitStack() as stack:
+        from moorline.stores.etcd.administration import orders
+        from moorline.stores.etcd.joining import Joining, Membership
+        from moorline.stores.etcd.store import EtcdStore
+
+        admin = tmp_path / "admin"
+        admin.mkdir(mode=0o700)
+        for name in ("ca.pem", "ca.key"):
+            shutil.copy(cluster.directory / "users" / name, admin)
+        run("certify")
+        run("init", "--endpoints", ",".join(cluster.endpoints))
+        members: dict[str, Membership] = {}
+        for host in HOSTS:
+            run("enrol", host, "--to", str(tmp_path / host))
+            joining = Joining.load((tmp_path / host).read_bytes())
+            members[host] = joining.install(tmp_path / f"of-{host}")
+        person, box = stack.enter_context(orders(admin))
+        stores = {host: EtcdStore(member.access) for host, member in members.items()}
+        for store in stores.values():
+            stack.callback(store.close)
+        seals: dict[str, Any] = {host: member.box for host, member in members.items()}
+        backing = Backing(person, stores.__getitem__, {**seals, "": box}.__getitem__, ("nfs",))
+        toys = ToyFleet(HOSTS, {"g1": "h1", "g2": "h2"}, backing=backing)
+        stop = threading.Event()
+        thread = threading.Thread(target=_work, args=(toys, stop))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        yield toys
+
+
+def _work(toys: ToyFleet, stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        for name, site in toys.sites.items():
+            toys.agent_passes(name)
+            site.world.tick()
+        toys.clocks["c1"] = toys.clocks.get("c1", 0.0) + 0.05
+        toys.controller_passes("c1")
+
+
+def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
+    def told(*words: str, code: int = 0) -> Any:
+        output = run(*words, "--output", "json", code=code).output
+        return json.loads(output)
+
+    file = tmp_path / "v.json"
+    file.write_text(json.dumps(CONNECTION))
+    etcd.until(lambda: len(told("guests")) == 2)
+    would = told("attach", "g1", "--connection", str(file), "--dry-run")
+    assert would["steps"] == ["attach"]
+    assert told("list") == []
+    done = told("attach", "g1", "--connection", str(file))
+    assert (done["guest"], done["host"], done["volume"]) == ("g1", "h1", VOLUME)
+    [view] = told("list")
+    assert (view["wanted"], view["seen"]) == ("attached", "attached")
+    assert "g1 on h1 has it" in run("attach", "g2", "--connection", str(file), code=3).output
+    run("attach", "g9", "--connection", str(file), code=4)
+
+    assert told("migrate", "g1", "h3")["steps"] == ["migrate"]
+    assert {each["guest"]: each["host"] for each in told("guests")} == {"g1": "h3", "g2": "h2"}
+    assert told("show", VOLUME)[0]["host"] == "h3"
+    run("cordon", "h1")
+    run("migrate", "g1", "h1", "--dry-run", code=3)
+    run("drain", "h3")
+    assert {each["host"] for each in told("guests")} == {"h2"}
+    run("evacuate", "h2", code=2)  # neither a word nor an agent
+    run("evacuate", "h9", "--fenced", "it is off", code=4)
+    run("uncordon", "h1")
+    assert "h1" in run("hosts").output
+
+    assert told("detach", "g1", VOLUME)["steps"] == ["detach"]
+    assert told("detach", "g1", VOLUME)["steps"] == []
+    assert told("list") == []
+    run("show", VOLUME, code=4)
+    assert not toys.centre.violations
