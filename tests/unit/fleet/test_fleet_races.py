@@ -202,6 +202,79 @@ def test_what_is_uncertain_promises_nothing(fleet: ToyFleet) -> None:
     assert not fleet.centre.violations
 
 
+def test_a_report_that_comes_late_undoes_no_newer_one(fleet: ToyFleet) -> None:
+    """What was said before the guest was sent lands after it went."""
+    move(fleet)
+    to(fleet, "h1", Role.LEAVING)
+    fleet.faults.plan((2, Fault.UNDONE))  # after the heartbeat and the mark: that it begins
+    fleet.agent_passes("h1")
+    line = fleet.sites["h1"].line
+    assert line.late
+    assert G1 in fleet.sites["h1"].world.guests, "it does not go before that is written"
+    fleet.agent_passes("h1")
+    line.land()
+    report = fleet.person.guest_report("h1", G1)
+    assert report is not None
+    assert report.seen is Presence.ABSENT
+
+
+def test_a_copy_keeps_its_disks_until_it_is_at_home(fleet: ToyFleet) -> None:
+    move(fleet)
+    to(fleet, "h1", Role.LEAVING)
+    fleet.agent_passes("h1")
+    for _ in range(4):
+        fleet.agent_passes("h3")
+        fleet.heals("h3")
+    copy = fleet.sites["h3"].world.guests[G1]
+    assert A in copy.live
+    assert not copy.leaving
+
+
+def test_what_it_lost_is_a_hosts_to_clean_up_until_it_says_so(fleet: ToyFleet) -> None:
+    move(fleet)
+    to(fleet, "h1", Role.LEAVING)
+    fleet.agent_passes("h1")
+    fleet.agent_passes("h3")
+    fleet.controller_passes("c1")
+    assert role(fleet, "h1") is Role.GONE
+    for _ in range(3):
+        fleet.agent_passes("h3")
+        fleet.controller_passes("c1")
+    assert role(fleet, "h1") is Role.GONE
+    assert fleet.sites["h1"].world.mounts
+    fleet.settle(rest=2)
+    assert role(fleet, "h1") is None
+    assert not fleet.sites["h1"].world.mounts
+
+
+def test_of_two_who_report_a_guest_one_has_it() -> None:
+    fleet = ToyFleet(["h1", "h2"], {"g1": "h1"})
+    fleet.sites["h2"].world.guests[G1] = MovableGuest("g1", running=False)
+    fleet.settle(rest=2)
+    roles = [role(fleet, name) for name in ("h1", "h2")]
+    assert roles.count(Role.HERE) == 1
+
+
+def test_what_a_fenced_host_stopped_runs_again_when_it_is_back(fleet: ToyFleet) -> None:
+    """Nobody could take its guest meanwhile."""
+    for name in ("h2", "h3"):
+        fleet.change_host(name, cordoned=True)
+
+    def revoke() -> str:
+        fleet.centre.revoked.add("h1")
+        return "revoked"
+
+    fence(fleet.person, "h1", lambda *_: True, revoke, "n")
+    fleet.agent_passes("h1")
+    assert not fleet.sites["h1"].world.guests[G1].running
+    for _ in range(3):
+        fleet.agent_passes("h1")
+        fleet.controller_passes("c1")
+    fleet.centre.revoked.clear()
+    fleet.settle(rest=2)
+    assert fleet.sites["h1"].world.guests[G1].running
+
+
 def test_signs_of_life_are_of_one_process(fleet: ToyFleet) -> None:
     """What an agent wrote before it was killed does not land after its successor was heard."""
     site = fleet.sites["h1"]
