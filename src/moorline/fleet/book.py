@@ -23,7 +23,7 @@ from moorline.ports import At, AttachmentCodec, Delete, Put, Store
 
 R = TypeVar("R", bound=Stored)
 
-MOST_VOLUMES = 40
+MAX_VOLUMES_PER_GUEST = 40
 """Of one guest: all of them go to another host in one commit, of at most 100 operations."""
 
 

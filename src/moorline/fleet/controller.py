@@ -18,8 +18,8 @@ from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Mov
 from moorline.model import GuestId, Level
 from moorline.ports.moving import Presence
 
-MOVES_AT_ONCE = 4
-"""Of one host that is drained or evacuated."""
+MAX_MOVES_PER_HOST = 4
+"""At once, of one that is drained or evacuated."""
 
 
 @dataclass(slots=True)
@@ -168,7 +168,7 @@ class Controller:
                 continue
             under_way = sum(move.source == host for move in look.moves.values())
             for guest, owner in look.owners.items():
-                if owner.host != host or guest in look.moves or under_way >= MOVES_AT_ONCE:
+                if owner.host != host or guest in look.moves or under_way >= MAX_MOVES_PER_HOST:
                     continue
                 yield self._new_move(look, guest, host, record)
                 under_way += 1

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import MOST_VOLUMES, Book, Change
+from moorline.fleet.book import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import Assignment, GuestOwner, GuestReport, Role, VolumeOwner
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import At
@@ -125,8 +125,13 @@ class Ownership:
                 raise Refused(f"the same storage is volume {entry.value.decode()} already")
             change.when[place_at] = At(place_at, entry.revision if entry else 0)
             change.put(place_at, volume.encode())
-        if before is None and len(self._book.desired(host).attachments_of(guest)) >= MOST_VOLUMES:
-            raise Refused(f"{home.owner.name} has {MOST_VOLUMES} volumes: no more can move at once")
+        if (
+            before is None
+            and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
+        ):
+            raise Refused(
+                f"{home.owner.name} has {MAX_VOLUMES_PER_GUEST} volumes: no more can move at once"
+            )
         return replace(row, revision=self._book.commit(change))
 
     def _owned(self, owner: VolumeOwner | None, home: Home, row: Attachment) -> VolumeOwner:

@@ -8,7 +8,7 @@ import pytest
 
 from moorline.errors import Busy, NotFound, Refused
 from moorline.fleet import keys
-from moorline.fleet.book import MOST_VOLUMES, Change
+from moorline.fleet.book import MAX_VOLUMES_PER_GUEST, Change
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.records import Move
 from moorline.model import GuestId, Level, VolumeId
@@ -133,16 +133,16 @@ def test_a_guest_that_moves_is_left_alone(fleet: ToyFleet) -> None:
 def test_as_many_as_can_move_at_once(fleet: ToyFleet) -> None:
     ownership = Ownership(fleet.person)
     home = ownership.find("g1")
-    for n in range(MOST_VOLUMES):
+    for n in range(MAX_VOLUMES_PER_GUEST):
         ownership.attach(home, wanted("g1", f"v{n}", "s1"))
-    with pytest.raises(Refused, match=f"has {MOST_VOLUMES} volumes"):
+    with pytest.raises(Refused, match=f"has {MAX_VOLUMES_PER_GUEST} volumes"):
         ownership.attach(home, wanted("g1", "one-more", "s1"))
     fleet.settle()
     change = Change()
     change.put(keys.move(G1), Move(guest=G1, source="h1", destination="h3"))
     fleet.person.commit(change)  # the store of the rig takes 100 operations and no more
     fleet.settle()
-    assert len(fleet.sites["h3"].world.guests[G1].live) == MOST_VOLUMES
+    assert len(fleet.sites["h3"].world.guests[G1].live) == MAX_VOLUMES_PER_GUEST
 
 
 def test_a_guest_that_nobody_has_registered_is_found_where_it_is() -> None:
