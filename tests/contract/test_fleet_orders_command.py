@@ -90,7 +90,7 @@ def _work(toys: ToyFleet, stop: threading.Event) -> None:
 
 def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     def told(*words: str, code: int = 0) -> Any:
-        output = run(*words, "--output", "json", code=code).output
+        output = run(*words, "--output", "json", code=code).stdout
         return json.loads(output)
 
     file = tmp_path / "v.json"
