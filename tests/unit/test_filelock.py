@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -164,6 +165,20 @@ def test_children_do_not_inherit_it(tmp_path: Path) -> None:
 def test_without_a_place_for_it_nothing_is_given(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="it cannot be told whether another process"):
         FileLock(tmp_path / "no" / "such").take({A: True}, 0)
+
+
+def test_what_was_done_is_done_also_where_its_note_is_gone(tmp_path: Path) -> None:
+    """Somebody tidied up in /run."""
+    (tmp_path / "locks").mkdir()
+    lock = FileLock(tmp_path / "locks")
+    lock.take({A: True}, 0)
+    lock.begin(GuestId("g1"))
+    shutil.rmtree(tmp_path / "locks")
+    lock.end()
+    with pytest.raises(Unavailable):
+        lock.left()
+    lock.release()
+    assert free(tmp_path / "locks", A)
 
 
 def test_a_file_in_its_place_is_not_followed(tmp_path: Path) -> None:

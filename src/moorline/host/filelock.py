@@ -67,7 +67,10 @@ class FileLock:
 
     def left(self) -> Sequence[GuestId]:
         """See :meth:`moorline.ports.FileLocks.left`."""
-        return sorted({guest for _, guest in self._notes()})
+        try:
+            return sorted({guest for _, guest in self._notes()})
+        except OSError as e:
+            raise Unavailable(f"{self._directory} cannot be listed: {e.strerror}") from e
 
     def begin(self, guest: GuestId) -> None:
         """See :meth:`moorline.ports.FileLocks.begin`."""
@@ -81,8 +84,9 @@ class FileLock:
 
     def end(self) -> None:
         """See :meth:`moorline.ports.FileLocks.end`."""
-        for note in [*self._noted, *(note for note, _ in self._notes())]:
-            note.unlink(missing_ok=True)
+        with suppress(OSError):  # what stays has the next one ask a guest in vain
+            for note in [*self._noted, *(note for note, _ in self._notes())]:
+                note.unlink(missing_ok=True)
 
     def release(self) -> None:
         """See :meth:`moorline.ports.FileLocks.release`."""

@@ -148,7 +148,10 @@ class FileLocks(Protocol):
         """
 
     def left(self) -> Sequence[GuestId]:
-        """The guests that were being given one of them by somebody who never came to an end."""
+        """The guests that were being given one of them by somebody who never came to an end.
+
+        Raises Unavailable.
+        """
 
     def begin(self, guest: GuestId) -> None:
         """Note that *guest* is being given them, until :meth:`end`. Raises Unavailable."""
