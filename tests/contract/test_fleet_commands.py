@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,3 +154,13 @@ def test_before_it_is_set_up_the_next_command_is_told(run: Run, admin: Path) -> 
     assert "moorline fleet certify" in run("init", "--endpoints", "https://e:1", code=4).output
     assert "https://NAME:2379" in run("init", "--endpoints", "http://e:1", code=3).output
     assert not admin.exists()
+
+
+def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['grpc'] = None; from moorline.cli.group import main;"
+        f"main(['fleet', 'enrolled', '--directory', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "moorline[fleet]" in done.stderr

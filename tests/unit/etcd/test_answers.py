@@ -37,12 +37,12 @@ FAILURES = [code for code in Code if code is not Code.OK]
 class Member:
     """Answers as an etcd of any release and in any mood."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, authority: Authority) -> None:
         self.version = "3.6.14"
         self.fails: dict[str, list[Any]] = {}
         """By method, what the next calls are told instead of an answer; the last one stays."""
         self.asked: list[str] = []
-        self.authority = Authority.make(directory)
+        self.authority = authority
         self._directory = directory
         self._server = grpc.server(ThreadPoolExecutor(4))
         for service, methods in {
@@ -69,12 +69,13 @@ class Member:
     def close(self) -> None:
         self._server.stop(None).wait()
 
-    def access(self) -> Access:
+    def access(self, *others: Member) -> Access:
         pair = self._directory / "user.pem", self._directory / "user.key"
         made: Certificate = self.authority.user("root")
         write_over(pair[1], made.key.reveal())
         write_over(pair[0], made.certificate)
-        return Access((f"https://localhost:{self.port}",), self._directory / "ca.pem", *pair)
+        endpoints = [f"https://localhost:{member.port}" for member in (self, *others)]
+        return Access(tuple(endpoints), self._directory / "ca.pem", *pair)
 
     def _answering(self, method: str, answer: Callable[[], Any]) -> Callable[[bytes, Any], Any]:
         def answered(request: bytes, context: Any) -> Any:
@@ -104,10 +105,17 @@ class Member:
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Iterator[Member]:
-    member = Member(tmp_path)
-    yield member
-    member.close()
+def members(tmp_path: Path) -> Iterator[list[Member]]:
+    authority = Authority.make(tmp_path)
+    members = [Member(tmp_path, authority) for _ in range(2)]
+    yield members
+    for member in members:
+        member.close()
+
+
+@pytest.fixture
+def member(members: list[Member]) -> Member:
+    return members[0]
 
 
 @pytest.fixture
@@ -155,6 +163,20 @@ def test_a_question_that_fails_is_told_as_what_it_is(
         assert isinstance(told.value, Denied)
     else:
         assert isinstance(told.value, Compacted if code is Code.OUT_OF_RANGE else Unavailable)
+
+
+def test_after_a_commit_that_was_not_answered_another_member_is_asked(
+    members: list[Member],
+) -> None:
+    first, second = members
+    store = EtcdStore(first.access(second))
+    first.fails["KV/Txn"] = [Code.DEADLINE_EXCEEDED]
+    with pytest.raises(Uncertain):
+        store.commit([], [Put("/a/x", b"1")])
+    assert second.asked == []
+    store.commit([], [Put("/a/x", b"1")])
+    assert second.asked.count("KV/Txn") == 1
+    store.close()
 
 
 def test_while_grants_change_a_commit_is_sent_again(member: Member, store: EtcdStore) -> None:

@@ -25,8 +25,8 @@ PAUSE_SECONDS = 0.1
 
 _OPTIONS = (
     # etcd closes a connection with more than one ping in 5 s (--grpc-keepalive-min-time).
-    # Releases of gRPC differ in which of the two time-outs an idle watch ends by: 1.85 waits for
-    # the second, a minute by default. Older ones stop after two pings unless told not to.
+    # In gRPC 1.85, at least, a ping on an idle watch times out by the second one, which is a
+    # minute by default; and without the last option, such a watch is pinged each half minute.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.ping_timeout_ms", 3_000),
