@@ -78,9 +78,11 @@ class EtcdStore:
         first, end = prefix_ends(prefix)
         # No pages: for each, etcd counts all that is left (9 s for 300,000 entries).
         request = messages.RangeRequest(key=first.encode(), range_end=end.encode())
+        # Taken before the call: if the history changes meanwhile, the answer may be of the old one.
+        history = self._history
         answer = self._range(request, seconds=LIST_SECONDS)
         with self._lock:
-            self._listed[prefix] = self._history
+            self._listed[prefix] = history
         return [_entry(kv) for kv in answer.kvs], answer.header.revision
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
