@@ -34,6 +34,11 @@ systemctl restart smbd
 _CONFIG = "/sys/kernel/config"
 
 
+_WARM = "/opt/moorline/bin/python -c 'import moorline.backends.osbrick.child'"
+"""Reads os-brick from the disk once: emulated, on a busy machine, it takes longer than the minute
+that Moorline waits for the process which imports it."""
+
+
 def disk(machine: Virtual, path: str, size: str = "64M") -> None:
     """An empty disk image, or what a LUN is made of."""
     machine.run(f"mkdir -p $(dirname {path}) && truncate -s {size} {path} && chmod 666 {path}")
@@ -101,6 +106,7 @@ echo -n {self.password} >{self._tpg}/auth/password
 echo 1 >{self._tpg}/enable
 systemctl start iscsid
 """)
+        self._run(_WARM, deadline=600)
 
     def add(self, lun: int, path: str, serial: str) -> None:
         """Show the file at *path* as LUN *lun*; *serial*, 32 digits, is its identity."""
@@ -150,6 +156,7 @@ class Nvme:
             f"echo 4420 >addr_trsvcid; ln -s {self._at} subsystems/it"
             for n, ip in enumerate(PORTALS, 1)
         )
+        self._run(_WARM, deadline=600)
         self._run(f"""
 modprobe -a nvmet_tcp nvme_tcp
 [ ! -d {self._at} ] || exit 0

@@ -26,3 +26,26 @@ def test_a_guest_s_disk_on_nfs(real: Real, options: str, seen: str) -> None:
     real.moorline("doctor")
     real.detach(guest, volume)
     assert real.run("findmnt -rn -t nfs,nfs4; true").stdout == ""
+
+
+def test_a_server_that_is_gone_is_waited_for(real: Real) -> None:
+    """A hard mount, as NFS's are unless told otherwise: nothing fails, everything waits."""
+    nfs, guest, other = Nfs(real.machine), real.guest("web01"), real.guest("web02")
+    one, two = real.id(), real.id()
+    for volume in (one, two):
+        servers.disk(real.machine, f"{nfs.directory}/{volume}")
+    real.attach(guest, nfs.connection(one, one, "vers=4.2"))
+    real.writes(guest, one, 66, f"{nfs.directory}/{one}")
+    nfs.stop()
+
+    told = real.attach(other, nfs.connection(two, two, "vers=4.2"), code=5, words="--timeout 15")
+    assert "does not answer" in told or "did not answer" in told
+    doctor = real.moorline("doctor", code=10)
+    assert "hung-share" in doctor, doctor
+    assert real.rows()[one] == ("attached", "attached")
+
+    nfs.start()
+    real.await_(lambda: real.rows() == dict.fromkeys((one, two), ("attached", "attached")), 300)
+    real.writes(guest, one, 67, f"{nfs.directory}/{one}")
+    real.writes(other, two, 68, f"{nfs.directory}/{two}")
+    real.moorline("doctor")
