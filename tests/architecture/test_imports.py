@@ -192,6 +192,7 @@ def test_without_an_agent_no_more_is_loaded_than_is_at_hand(tmp_path: Path) -> N
     assert code == "0", run.stderr
     assert run.stdout.startswith("VOLUME")
     assert not {name.partition(".")[0] for name in loaded} & {"oslo_config", "oslo_utils", "yaml"}
-    assert not [name for name in loaded if name.startswith("moorline.backends")]
+    rooms = ("moorline.backends", "moorline.loop", "moorline.agent", "moorline.local_api.client")
+    assert not [name for name in loaded if name.startswith(rooms)]
     ours = {name.split(".")[2] for name in loaded if name.startswith("moorline.hypervisors.")}
     assert ours == {"libvirt"}
