@@ -67,7 +67,7 @@ DETACH_RETRY_SECONDS = 1.0
 missed (while it boots, say) is then made anew."""
 _POLL_SECONDS = 0.02
 _FRESH_SECONDS = 1.0
-"""Seconds in which who was told of a guest's disks changes them by that."""
+"""Seconds in which who was told of a guest's disks attaches by that."""
 _LIFECYCLE_DEADLINES = 2
 """How many deadlines a start has, which includes hooks and QEMU's own."""
 _INVENTORY_DEADLINES = 1 / 3
@@ -165,7 +165,7 @@ class Libvirt:
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
-            domain = self._just_seen(guest) or self._look(guest)
+            domain = self._look(guest)
         except NotFound:
             return
         error: MoorlineError | None = None
@@ -299,9 +299,8 @@ class Libvirt:
     def _just_seen(self, guest: GuestId) -> Domain | None:
         """The domain as this thread last saw it, if that was this guest; usable once.
 
-        Who attaches or detaches has asked for the disks: a second look would see the same, or
-        what libvirt itself refuses (a target or an alias that is taken, one that is not there).
-        What came of it is looked at in any case.
+        A pass asks for the disks and attaches then: a second look would see the same, or
+        what libvirt itself refuses (a target or an alias that is taken).
         """
         domain: Domain | None = getattr(self._seen, "domain", None)
         self._seen.domain = None
