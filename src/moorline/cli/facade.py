@@ -80,7 +80,8 @@ class Target:
 
     def _agent_by_fast_path(self) -> Api | None:
         """The agent, where plain options lead to one and it can be nobody else's: then no back
-        end and no configuration has to be loaded. None: the configuration decides."""
+        end and no configuration has to be loaded. None: the configuration decides.
+        """
         if self.hypervisor or self.config_files:
             return None
         socket = fast_path.agent(str(self.state_dir) if self.state_dir else None)
@@ -114,7 +115,8 @@ class Target:
 
     def _agent(self, settings: Settings) -> Api | None:
         """The agent that owns this state, if one runs. Raises Refused if it does otherwise
-        than it was asked here."""
+        than it was asked here.
+        """
         socket = settings.agent["agent_socket"]
         try:
             about = wire.about(socket)

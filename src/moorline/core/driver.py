@@ -111,7 +111,8 @@ def nothing_recorded() -> Iterator[None]:
 def recorded() -> Iterator[None]:
     """For code that runs once an attachment is recorded: raise Failed in place of Unavailable.
 
-    Unavailable would say that nothing was recorded."""
+    Unavailable would say that nothing was recorded.
+    """
     try:
         yield
     except Unavailable as e:

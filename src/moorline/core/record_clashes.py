@@ -15,7 +15,8 @@ _SPOKEN = {"readonly": "read-only", "boot": "the place in the boot order"}
 def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
     """The attachment to record: a repeated one can raise the level of *before*, never lower it.
 
-    Raises Refused if it wants anything else to be otherwise than *before*."""
+    Raises Refused if it wants anything else to be otherwise than *before*.
+    """
     if before is None:
         return attachment
     attachment = replace(attachment, link_only=before.link_only and attachment.link_only)

@@ -93,7 +93,8 @@ class Controller:
 
     def look(self) -> Look:
         """Look at all of it. What is wanted of hosts is read after the moves: those keep it as
-        it is."""
+        it is.
+        """
         hosts = self._book.hosts()
         heartbeats = {name: self._book.heartbeat(name) for name in hosts}
         silent = frozenset(name for name, each in heartbeats.items() if self._is_silent(name, each))

@@ -152,6 +152,7 @@ def _locks(process: Path, fd: Path, path: Path, byte: int) -> bool:
 
 def _directory() -> Path:
     """One for all processes of a user, whatever their environment, and in no directory of
-    systemd's that a service can have for itself (PrivateTmp=)."""
+    systemd's that a service can have for itself (PrivateTmp=).
+    """
     user = os.geteuid()
     return Path(f"/dev/shm/moorline-{user}" if user else "/run/moorline")  # noqa: S108

@@ -119,7 +119,8 @@ class Client:
 
     def about(self) -> dict[str, Any]:
         """What the agent says of itself: ``version``, ``host``, ``hypervisor``, ``state_dir``,
-        ``options`` (a digest). Raises Unavailable, Denied."""
+        ``options`` (a digest). Raises Unavailable, Denied.
+        """
         return wire.about(self._socket, min(self._timeout, wire.ABOUT_TIMEOUT_SECONDS))
 
     def call(self, route: Route, arguments: dict[str, Any]) -> Any:

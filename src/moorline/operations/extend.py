@@ -64,7 +64,8 @@ class Extender:
         dry_run: bool = False,
     ) -> Extended:
         """See the protocol. Refused and NotOurs are raised at once, Failed and Uncertain
-        when *timeout* seconds are over."""
+        when *timeout* seconds are over.
+        """
         row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)

@@ -356,7 +356,8 @@ def _refuse_others(machine: Machine, path: str, wanted: set[str], all: Sequence[
     """Refuse a disk that another machine has.
 
     A machine that only holds a disk does not count. For one that cannot be read, vCenter's
-    locks decide."""
+    locks decide.
+    """
     for other in all:
         if other.ref == machine.ref or other.holds:
             continue
