@@ -34,14 +34,19 @@ def test_two_ask_for_one_volume_and_the_other_is_told_who_has_it(fleet: ToyFleet
     assert not fleet.person.desired("h2").attachments
 
 
-def test_two_ask_in_the_same_moment(fleet: ToyFleet) -> None:
-    """The second one looks and decides before the first one commits, and commits after it."""
+@pytest.mark.parametrize("place", ["toy/s1/a", ""])
+def test_two_ask_in_the_same_moment(fleet: ToyFleet, place: str) -> None:
+    """The second one looks and decides before the first one commits, and commits after it.
+
+    *place*: which storage it is, if that is known: that alone tells them apart, too.
+    """
     ownership = Ownership(fleet.person)
     one, two = ownership.find("g1"), ownership.find("g2")
     fleet.faults.plan()
-    fleet.faults.meanwhile = lambda: ownership.attach(one, wanted("g1", "a", "s1"))
+    first = replace(wanted("g1", "a", "s1"), place=place)
+    fleet.faults.meanwhile = lambda: ownership.attach(one, first)
     with pytest.raises(Refused, match="g1 on h1 has it"):
-        ownership.attach(two, wanted("g2", "a", "s1"))
+        ownership.attach(two, replace(wanted("g2", "a", "s1"), place=place))
     owner = fleet.person.volume_owner(A)
     assert owner is not None
     assert owner.guests == (G1,)
