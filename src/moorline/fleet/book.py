@@ -86,6 +86,11 @@ class Book:
         self.codec = codec
         self.vault = vault
 
+    def epoch(self) -> str:
+        """Another one after a backup of the store was brought back; '': there is none."""
+        entry = self.store.get(keys.EPOCH)
+        return entry.value.decode() if entry else ""
+
     def hosts(self) -> dict[str, HostRecord]:
         """Every host of the fleet, by name."""
         return self._all(keys.HOSTS, HostRecord)

@@ -56,6 +56,8 @@ class Guard:
     def _demand(self, guest: GuestId) -> None:
         if not self.alive:
             raise Unavailable("the fleet's store has not answered since this agent started")
+        if self._book.epoch() != self._marks.epoch():
+            raise Unavailable("the fleet's store was restored: what it says may be out of date")
         record = self._book.host(self._host)
         if record is None:
             raise Refused("this host is not of the fleet any more")

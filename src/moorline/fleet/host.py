@@ -130,16 +130,14 @@ class FleetHost:
 
     def _demand_epoch(self) -> None:
         """Refuse a store that was restored: what it lacks may have happened all the same."""
-        entry = self._book.store.get(keys.EPOCH)
-        epoch = entry.value.decode() if entry else ""
-        known = self._marks.epoch()
+        epoch, known = self._book.epoch(), self._marks.epoch()
         if not known and epoch:
             self._marks.accept(epoch)
         elif epoch != known:
             raise Refused(
                 "the fleet's store was restored from a backup: this host follows it no more, and"
                 " leaves everything as it is",
-                hint="moorline fleet join --restored, once it says who has which guest",
+                hint="a person finds out which host has which guest before it is followed again",
             )
 
     def _beat(self) -> None:
