@@ -310,6 +310,6 @@ def test_any_fleet(record_property) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert HISTORIES < 1000 or COUNTS["crash_points"] > 500
+    assert HISTORIES < 1000 or COUNTS["crash_points"] > 250
     for name, count in COUNTS.items():
         record_property(name, count)
