@@ -39,6 +39,13 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("start", "guest"): (["start"], []),
 }
 ELSEWHERE = {
+    # An order to a fleet, which its controller's tests tell of.
+    ("fleet attach", "guest"),
+    ("fleet attach", "volume"),
+    ("fleet detach", "guest"),
+    ("fleet detach", "volume"),
+    ("fleet migrate", "guest"),
+    ("fleet show", "volume"),
     # They name what shall be, not what is there.
     ("attach", "volume"),
     ("adopt", "volume"),
