@@ -297,7 +297,7 @@ class DiskOptions:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """The attachment that a volume be a disk of a guest on a host, up to a level."""
+    """What is wanted: that a volume be a disk of a guest on a host, up to a level."""
 
     key: Key
     backend: str

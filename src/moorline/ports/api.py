@@ -54,7 +54,7 @@ class Attachments(Protocol):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
-        """Attachment that a volume be a disk of *guest*, and see to it.
+        """Record that a volume be a disk of *guest*, and see to it.
 
         *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
         a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
@@ -81,7 +81,7 @@ class Attachments(Protocol):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
-        """Attachment that a volume be no disk of *guest* any more, and see to it.
+        """Record that a volume be no disk of *guest* any more, and see to it.
 
         *volume*: its id, the beginning of its id, its device in the guest, or what
         was typed to attach it. Returns None if it is a whole id, and there was
