@@ -13,7 +13,7 @@ PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system l
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
 # what needs the simulator where they are missing.
 VCENTER := golang-go golang-github-vmware-govmomi-dev
-# The store of a fleet. Debian starts an etcd with the package, on loopback: not for `make fast`.
+# The store of a fleet. Debian starts an etcd with the package: it is stopped again. Not for `make fast`.
 ETCD := etcd-server etcd-client
 # What is missing fails a test in `make test`, and skips it elsewhere.
 WHOLE := MOORLINE_TEST_WHOLE=1
@@ -135,6 +135,9 @@ packages vcenter machines etcd:
 		echo "installing $${missing[*]}"; \
 		$(SUDO) apt-get update -qq; \
 		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends "$${missing[@]}" </dev/null; \
+		if [[ -d /run/systemd/system && " $${missing[*]} " == *" etcd-server "* ]]; then \
+			$(SUDO) systemctl disable -q --now etcd; \
+		fi; \
 	fi
 
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages

@@ -17,7 +17,8 @@ from moorline.care.eventlog import EventLog
 from moorline.cli.group import main
 
 GONE = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
-FILE = "/etc/hostname"
+FILE = "disk.raw"
+"""An image that the runner makes, in its current directory."""
 
 # (command, parameter): the words before and after what is named.
 PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
@@ -53,6 +54,13 @@ ELSEWHERE = {
     ("relocate", "datastore"),
     ("relocate", "guest"),
     ("relocate", "volume"),
+    # Of a fleet's, told in the tests of that: a fleet has a store of its own.
+    ("fleet attach", "guest"),
+    ("fleet attach", "volume"),
+    ("fleet detach", "guest"),
+    ("fleet detach", "volume"),
+    ("fleet migrate", "guest"),
+    ("fleet show", "volume"),
 }
 SLIPS = ("nobody", "3f2a", "3f2a9c4e-1111", "/srv/mistyped.raw", "local:///mistyped")
 # Undone already: only where the guest, or the volume of a guest, was looked for and is not there.
@@ -72,7 +80,9 @@ def _named(group: click.Group, before: str = "") -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> CliRunner:
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    Path(FILE).write_bytes(bytes(1 << 20))
     return CliRunner(
         env={"MOORLINE_STATE_DIR": str(tmp_path), "MOORLINE_HYPERVISOR": "test:///default"}
     )

@@ -10,8 +10,6 @@ from moorline.fleet.marks import Marks
 from moorline.fleet.records import Role
 from moorline.model import GuestId
 
-I_KNOW = "--i-know-that-no-other-host-has-it"
-
 
 class Guard:
     """Lets a guest start where it is at home. What it is told is read afresh each time."""
@@ -39,7 +37,7 @@ class Guard:
             raise Unavailable(
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
                 f" ({e.message})",
-                hint=f"it starts when that can be told; `moorline start {I_KNOW}` if you do know",
+                hint="it starts when that can be told, or when a person vouches for it",
             ) from e
 
     def vouch(self, guest: GuestId) -> None:
