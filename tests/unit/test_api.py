@@ -157,12 +157,13 @@ def test_the_same_file_typed_by_hand_is_the_same_volume(rig: Rig) -> None:
 
 
 def test_an_ambiguous_beginning_is_refused(rig: Rig) -> None:
-    rig.owner().attachments.attach("g1", connection("a", volume="volume-1"))
-    rig.owner().attachments.attach("g1", connection("b", volume="volume-2"))
-    with pytest.raises(Refused, match="beginning of volume-1, volume-2"):
-        rig.owner().attachments.detach("g1", "volume")
+    first, second = (f"3f2a9c4e-1111-4222-8333-abcdefabcde{n}" for n in (1, 2))
+    rig.owner().attachments.attach("g1", connection("a", volume=first))
+    rig.owner().attachments.attach("g1", connection("b", volume=second))
+    with pytest.raises(Refused, match=f"beginning of {first}, {second}"):
+        rig.owner().attachments.detach("g1", "3f2a")
     with pytest.raises(NotFound):
-        rig.owner().attachments.show("vol")
+        rig.owner().attachments.show("3f2")
 
 
 def test_a_failure_keeps_the_attachment_and_tells_why(rig: Rig) -> None:

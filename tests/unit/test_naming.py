@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from moorline.core.naming import is_whole, meant
@@ -143,22 +145,53 @@ def test_an_id_wins_over_a_device(rig: Rig) -> None:
         ("Data", "Data"),
         ("DATA", None),
         ("data1", "data1"),
-        ("DATA1", "data1"),
+        ("DATA1", None),
+        ("data2", None),
         ("dat", None),
         ("", None),
-        ("DATA2", "data2x"),
+        (ID[:4], ID),
+        (ID[:13].upper(), ID),
+        (ID.upper(), ID),
+        (OTHER[:3], None),
     ],
 )
 def test_exactly_before_nearly(text: str, id: str | None) -> None:
-    ids = [VolumeId(each) for each in ("Data", "data", "data1", "data2x")]
-    if text == "DATA":
-        with pytest.raises(Refused, match="the beginning of Data, data"):
-            meant(text, ids)
-    else:
-        assert meant(text, ids) == id
+    ids = [VolumeId(each) for each in ("Data", "data", "data1", "data2x", ID, OTHER)]
+    assert meant(text, ids) == id
+
+
+def test_what_begins_several_ids_is_refused() -> None:
+    with pytest.raises(Refused, match=f"the beginning of {ID[:-1]}0, {ID}"):
+        meant(ID[:8], [VolumeId(ID), VolumeId(f"{ID[:-1]}0")])
 
 
 def test_a_whole_id_is_a_uuid() -> None:
     assert is_whole(ID)
     assert is_whole(ID.upper())
     assert not any(map(is_whole, ["", "data1", ID[:-1], f"{ID}\n", ID.replace("-", "")]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("data", "data2"), ("abcd", "abcdef"), ("Disk1", "disk1"), ("d", "d-2")]
+)
+@pytest.mark.parametrize("verb", ["detach", "release"])
+def test_a_repeated_command_does_not_go_on_with_the_next_volume(
+    verb: str, first: str, second: str
+) -> None:
+    rig = Rig("g1")
+    rig.world.guests[GuestId("g1")].running = False  # it lets go at once
+    attachments = rig.owner().attachments
+    attachments.attach("g1", connection("a", first))
+    attachments.attach("g1", connection("b", second))
+    for _ in range(3):
+        undo = attachments.detach if verb == "detach" else rig.owner().maintenance.release
+        with suppress(NotFound):
+            undo("g1", first)
+    assert wanted(rig) == {second}
+
+
+@pytest.mark.parametrize("id", ["--help", "-o", "-", "vdb", "sda1", "hda", "xvdc"])
+def test_no_new_id_may_be_an_option_or_a_device(rig: Rig, id: str) -> None:
+    with pytest.raises(Refused, match="is no volume id"):
+        rig.owner().attachments.attach("g1", connection("c", id))
+    assert wanted(rig) == {ID, OTHER}

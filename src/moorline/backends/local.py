@@ -27,6 +27,8 @@ from moorline.ports import CheckedFile, Host, Mount, Option, Values
 from moorline.ports.mount import by_target, covering
 
 DEVICES = Path("/dev")
+_RUN = Path("/run/moorline")
+"""Where Moorline's sockets and locks are (:mod:`moorline.host.filelock`)."""
 KERNELS = frozenset(
     (
         *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs"),
@@ -160,7 +162,9 @@ class LocalFile:
 
     def _demand_elsewhere(self, directory: Path) -> None:
         """Raise Refused if a directory lies within that of our state."""
-        if directory.is_relative_to(os.path.realpath(self._state_dir)):
+        if any(
+            directory.is_relative_to(os.path.realpath(ours)) for ours in (self._state_dir, _RUN)
+        ):
             raise _is_ours(directory)
 
     def _demand_open_to_guests(self, file: CheckedFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ from moorline.secret import Secret
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 MAX_CONNECTION_BYTES = 64 << 10
 """Bytes of a connection as JSON; Cinder's have one or two thousand."""
+_MISLEADING = re.compile(r"-.*|([hsv]|xv)d[a-z]{1,3}[0-9]*")
+"""Ids that a command would read as something else: -o, --help, vdb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +351,12 @@ def _volume_id(
         raise Refused(f"the connection is of volume {accepted.volume}, not {asked}")
     if asked is None and accepted.volume is None and known is not None:
         return known.key.volume
-    return usable_id(accepted.volume or accepted.id if asked is None else asked)
+    id = usable_id(accepted.volume or accepted.id if asked is None else asked)
+    if _MISLEADING.fullmatch(id):
+        raise Refused(
+            f"{id!r} is no volume id: commands would take it for an option, or for a disk's device"
+        )
+    return id
 
 
 def usable_id(id: object) -> VolumeId:

@@ -288,12 +288,18 @@ def same_file(mine: FileId, theirs: FileId, table: MountsByPath) -> bool:
         return True
     if mine.filesystem and mine.filesystem == theirs.filesystem:
         return True
-    # One share may be mounted twice, by two names of its server. The kernel does not tell that,
-    # so the same inode at the same path within both counts as the same file.
+    # One share may be mounted twice, by two names of its server, or a directory of it besides. The
+    # kernel does not tell that.
     one, other = table.covering(mine.path), table.covering(theirs.path)
     if not one or not other or not may_be_same(one, other):
         return False
-    return _within(mine.path, one) == _within(theirs.path, other)
+    if one.fstype.startswith("fuse"):
+        return True  # each mount has a device of its own, so the number is all there is
+    # Exports of one NFS server are often several file systems, whose small numbers agree by
+    # chance: the place must agree, too.
+    return any(
+        place(mine.path, one) == place(theirs.path, other) for place in (_within, _on_server)
+    )
 
 
 def may_be_same(one: Mount | None, other: Mount | None) -> bool:
@@ -321,6 +327,12 @@ def _names(source: str) -> frozenset[str]:
     """The parts of a share's name but for its server: ``host:/a/b``, ``client@hosts/a``."""
     _, slash, rest = source.partition("/")
     return frozenset(filter(None, (rest if slash else source.partition(":")[2]).split("/")))
+
+
+def _on_server(path: str, mount: Mount) -> str:
+    """Where a path lies on its server, whichever directory is mounted: host:/a, //host/share/a."""
+    _, _, directory = mount.source.removeprefix("//").partition("/")
+    return str(Path("/", directory.strip("/"), _within(path, mount)))
 
 
 def _within(path: str, mount: Mount) -> str:

@@ -14,7 +14,7 @@ MIN_ID_CHARACTERS = 4
 MIN_GUEST_ID_CHARACTERS = 8
 """As :data:`MIN_ID_CHARACTERS`, for a guest's: a short name (db01) may begin another's id."""
 BY_ID = (
-    "moorline list; a volume goes by its id, or the beginning of that"
+    "moorline list; a volume goes by its id, or the beginning of that if it is a UUID"
     f" ({MIN_ID_CHARACTERS} characters or more)"
 )
 GUEST_BY_NAME = (
@@ -30,20 +30,19 @@ def is_whole(text: str) -> bool:
 
 
 def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
-    """The one of *ids* that *text* equals or begins; None: none.
+    """The one of *ids* that *text* equals; of UUIDs, the one that it begins. None: none.
 
-    Raises Refused if it begins several.
+    An id that somebody chose is meant by nothing but itself: it may begin another, or be one in
+    capitals, and a command that is repeated would go on with that. Raises Refused if it begins
+    several.
     """
     among, folded = set(ids), text.casefold()
     ways: list[Callable[[VolumeId], bool]] = [
         lambda id: id == text,
-        lambda id: id.casefold() == folded,
+        lambda id: is_whole(id) and id.casefold() == folded,
     ]
     if len(text) >= MIN_ID_CHARACTERS:
-        ways += [
-            lambda id: id.startswith(text),
-            lambda id: id.casefold().startswith(folded),
-        ]
+        ways.append(lambda id: is_whole(id) and id.casefold().startswith(folded))
     for fits in ways:
         found = sorted(filter(fits, among))
         if len(found) > 1:
