@@ -61,9 +61,9 @@ def test_every_error_has_a_code_of_its_family() -> None:
         (["attach", "web01", "--connection", "/no/such/file"], 3),
         (["attach", "web01", "nonsense://x", "--format", "raw"], 3),
         (["attach", "test", "relative.raw", "--format", "raw"], 3),
-        (["attach", "nobody", "/etc/hostname", "--format", "raw"], 4),
-        (["attach", "test", "/etc/hostname", "--format", "raw", "--timeout", "-1"], 2),
-        (["attach", "test", "/etc/hostname", "--format", "vmdk"], 2),
+        (["attach", "nobody", "IMAGE", "--format", "raw"], 4),
+        (["attach", "test", "IMAGE", "--format", "raw", "--timeout", "-1"], 2),
+        (["attach", "test", "IMAGE", "--format", "vmdk"], 2),
         (["detach", "nobody", "v1"], 4),
         (["detach", "test", "v1"], 4),
         (["detach", "test", "vda"], 4),
@@ -86,8 +86,12 @@ def test_every_error_has_a_code_of_its_family() -> None:
         (["sweep"], 0),
     ],
 )
-def test_ends_with(runner: CliRunner, words: list[str], code: int) -> None:
-    done = runner.invoke(main, words)
+def test_ends_with(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, words: list[str], code: int
+) -> None:
+    image = tmp_path_factory.mktemp("images") / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    done = runner.invoke(main, [str(image) if word == "IMAGE" else word for word in words])
     assert done.exit_code == code, done.output
     assert (code == 0) == (done.stderr == "")
 

@@ -209,9 +209,9 @@ class Admission:
     def of(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
         """Return those of *rows* (default: all that are recorded) that *volume* names.
 
-        *volume*: an id or the beginning of one (4 characters or more, in capitals or not), or
-        the path or URL that was typed to attach it. Raises Refused (several ids begin so),
-        NotFound (no volume can be known by that path or URL).
+        *volume*: an id, or the beginning of a UUID (as :func:`meant` has it), or the path or URL
+        that was typed to attach it. Raises Refused (several ids begin so), NotFound (no volume
+        can be known by that path or URL).
         """
         if rows is None:
             rows = self._records.all()

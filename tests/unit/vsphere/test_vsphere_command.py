@@ -87,8 +87,10 @@ def test_what_is_not_there_is_refused_and_leaves_no_attachment(moorline: Prompt)
     assert json.loads(moorline("list", "--output", "json").stdout) == []
 
 
-def test_files_of_a_host_are_not_for_a_vcenter(moorline: Prompt) -> None:
-    refused = moorline("attach", VCenter.guests[0], "/etc/hostname", "--format", "raw", code=3)
+def test_files_of_a_host_are_not_for_a_vcenter(moorline: Prompt, tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    refused = moorline("attach", VCenter.guests[0], str(image), "--format", "raw", code=3)
     assert "cannot use local volumes" in refused.stderr
 
 
