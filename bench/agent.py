@@ -22,7 +22,7 @@ from bench.measure import Result, milliseconds, paired, slower
 from lab import guest as guests
 from lab import host
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
-from moorline import registry, wiring
+from moorline import installed, wiring
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.locks import Locks
@@ -185,7 +185,7 @@ def _everything_attached(connection: Any) -> Iterator[DriftDetector]:
         settings = wiring.settings(state_dir=Path(directory))
         linux, hypervisor = Linux(), Libvirt()
         records = _records(Path(directory) / "db")
-        backends = registry.InstalledBackends(linux, settings.values)
+        backends = installed.InstalledBackends(linux, settings.values)
         rows = [row(backends["quobyte"], shares[n % SHARES], n) for n in range(ATTACHMENTS)]
         making = Reconciler(records, backends, hypervisor, Locks())
         looking = Reconciler(

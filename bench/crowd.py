@@ -18,7 +18,7 @@ from bench.agent import ATTACHMENTS, GUESTS, SHARES
 from bench.measure import Result, milliseconds, paired, slower
 from lab import host
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
-from moorline import config, registry, wiring
+from moorline import config, installed, wiring
 from moorline.api import Moorline
 from moorline.core.records import Records
 from moorline.host.linux import Linux
@@ -110,7 +110,7 @@ def _recorded(settings: config.Settings, shares: Sequence[QuobyteVolume]) -> lis
     codec = Codec.from_file(settings.state_dir / "key")
     records = Records(store, codec, config.host_name(settings))
     linux = Linux()
-    backend = registry.InstalledBackends(linux, settings.values)["quobyte"]
+    backend = installed.InstalledBackends(linux, settings.values)["quobyte"]
     made = [agent.row(backend, shares[n % SHARES], n) for n in range(ATTACHMENTS)]
     made = [replace(row, key=row.key._replace(host=records.host)) for row in made]
     rows = [records.put(row) for row in made]

@@ -20,8 +20,8 @@ from moorline.fleet.controller import Controller
 from moorline.fleet.evacuation import Proof
 from moorline.fleet.fleet import Fleet, wanted
 from moorline.host.linux import Linux
+from moorline.installed import InstalledBackends
 from moorline.model import Attachment, DiskOptions, Format
-from moorline.registry import InstalledBackends
 from moorline.stores.codec import Codec
 from moorline.stores.files import private
 from moorline.wiring import for_fleets

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moorline import config, registry
+from moorline import config, installed
 from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
@@ -18,11 +18,12 @@ from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes
 from moorline.core.file_turns import FileTurns
 from moorline.core.locks import Locks
-from moorline.core.ownership import Identity, Owner
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
+from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Denied, Refused, Unavailable
+from moorline.installed import InstalledBackends
 from moorline.ports import (
     GuestLifecycle,
     Host,
@@ -35,7 +36,6 @@ from moorline.ports import (
     Watching,
 )
 from moorline.ports.api import no_progress
-from moorline.registry import InstalledBackends
 from moorline.secret import Secret
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def settings(
     files: Sequence[Path] = (), *, state_dir: Path | None = None, hypervisor: str | None = None
 ) -> config.Settings:
     """Read the configuration, with the options of all that is installed. Raises Refused."""
-    return config.load(files, registry.options, state_dir=state_dir, hypervisor=hypervisor)
+    return config.load(files, installed.options, state_dir=state_dir, hypervisor=hypervisor)
 
 
 class _Opened(NamedTuple):
@@ -178,7 +178,7 @@ def _open(
         stack.callback(host.close)
         owner = Owner(store, codec)
         name = _whose(given, owner, own)
-        driver = registry.driver(given.hypervisor)
+        driver = installed.driver(given.hypervisor)
         values = config.only(given.values, driver.options)
         site = Site(values, host, store, name, own, partial(owner.met, own=own))
         hypervisor = driver.open(given.hypervisor, site)
@@ -272,7 +272,7 @@ def has_state(given: config.Settings) -> bool:
 def _environment_of_host(
     given: config.Settings, host: Host, backends: InstalledBackends, inventory: Inventory | None
 ) -> Environment:
-    from moorline.host.mount.fuse import FuseConnections
+    from moorline.host.mount.fuse_abort import FuseConnections
     from moorline.host.state import examine
 
     return Environment(

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from moorline import config, registry
-from moorline.cli.group import main
+from moorline import config, installed
+from moorline.cli.commands import main
 from moorline.local_api.problem import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_option_is_in_the_reference() -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
-    for option in (*config.OPTIONS, *registry.options()):
+    for option in (*config.OPTIONS, *installed.options()):
         assert f"`{option.name}`" in text, option.name
 
 

@@ -20,7 +20,7 @@ SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 VERBS = {"loop", "care", "operations"}
-COMPOSITION = {"api", "wiring", "fleet_wiring", "config", "registry", "whereabouts"}
+COMPOSITION = {"api", "wiring", "fleet_wiring", "config", "installed", "whereabouts"}
 
 # From the ground up: what each room of src/moorline may import, besides itself.
 MAY_IMPORT = {
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "api": CORE | VERBS,
     "whereabouts": set(),
     "config": SEAMS | {"whereabouts"},
-    "registry": SEAMS | {"config"},
+    "installed": SEAMS | {"config"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
@@ -47,7 +47,7 @@ IN_NOVA = {
     *("moorline.deadline", "moorline.errors", "moorline.model"),
     "moorline.local_api.client",
 }
-BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.registry", "moorline.wiring"}}
+BESIDE_NOVA = {"check.py": IN_NOVA | {"moorline.config", "moorline.installed", "moorline.wiring"}}
 # Nothing of these may be loaded by what only prints help.
 HEAVY = {"libvirt", "oslo_config", "oslo_utils", "cryptography", "yaml", "sqlite3", "asyncio"}
 
@@ -105,7 +105,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = """if True:
         import sys
         import moorline.cli
-        from moorline.cli.group import main
+        from moorline.cli.commands import main
         try:
             main(["--help"])
         except SystemExit as e:
@@ -118,7 +118,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {*HEAVY, "json", "socket", "pathlib", "dataclasses"}
     assert {name for name in names if name.startswith("moorline.")} == {
         "moorline.cli",
-        "moorline.cli.group",
+        "moorline.cli.commands",
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mounts_rig import OnToyHost, tree
 from virtuozzo_rig import SETTINGS, connection
 
-from moorline.backends import mountpoint
+from moorline.backends import bare_directory
 from moorline.backends.virtuozzo import FileOrPloop, Virtuozzo
 from moorline.errors import Failed
 from moorline.ports import Command, Output
@@ -46,7 +46,7 @@ class PloopRig(OnToyHost):
         """By the descriptor."""
         self.backend = self.make()
         self.c = self.backend.parse(self.good)
-        self.at = f"{self.base}/{mountpoint.name('vzstorage', 'clu')}-ploop"
+        self.at = f"{self.base}/{bare_directory.name('vzstorage', 'clu')}-ploop"
         self.name = Path(self.backend.link_name(self.c))
 
     def make(self, host: Any = None, **more: Any) -> FileOrPloop:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from moorline.cli.group import main
+from moorline.cli.commands import main
 from moorline.errors import Denied
 from moorline.ports import Put
 from tests.support import etcd
@@ -158,7 +158,7 @@ def test_before_it_is_set_up_the_next_command_is_told(run: Run, admin: Path) -> 
 
 def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['grpc'] = None; from moorline.cli.group import main;"
+        "import sys; sys.modules['grpc'] = None; from moorline.cli.commands import main;"
         f"main(['fleet', 'enrolled', '--directory', {str(tmp_path)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

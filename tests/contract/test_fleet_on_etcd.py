@@ -27,7 +27,7 @@ G1 = GuestId("g1")
 def fleet() -> Iterator[ToyFleet]:
     with etcd.etcd_lab() as cluster, ExitStack() as stack:
         from moorline.stores.etcd.enrolment import Enrolment
-        from moorline.stores.sealed import BoxKey, for_controllers, for_host
+        from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
 
         enrolment = Enrolment(etcd.access(cluster))
         stack.callback(enrolment.close)

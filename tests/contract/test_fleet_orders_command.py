@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from moorline.cli.group import main
+from moorline.cli.commands import main
 from tests.support import etcd
 from tests.support.fleet_store import Backing
 from tests.support.toy_fleet import ToyFleet

@@ -15,7 +15,7 @@ from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import At, Delete, Put
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
-from moorline.stores.sealed import BoxKey, for_controllers, for_host
+from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
 from tests.support import etcd
 
 if TYPE_CHECKING:

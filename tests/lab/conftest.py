@@ -18,7 +18,7 @@ from lab import guest as guests
 from lab import host, leftovers
 from lab.command import Moorline
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
-from moorline.host.mount.fuse import CONNECTIONS
+from moorline.host.mount.fuse_abort import CONNECTIONS
 
 GUESTS = ("moor1", "moor2")
 

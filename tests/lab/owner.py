@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from moorline import config, registry, wiring
+from moorline import config, installed, wiring
 from moorline.api import Moorline
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
@@ -58,7 +58,7 @@ def main(
     hypervisor: Any = Faulty(Libvirt(), faults, {"attach", "detach"} & {*effects})
     store: Any = Faulty(SqliteStore(state / "moorline.db"), faults, {"commit"} & {*effects})
     records = Records(store, Codec.from_file(state / "key"), config.host_name(settings))
-    backends = registry.InstalledBackends(host, settings.values)
+    backends = installed.InstalledBackends(host, settings.values)
     reconciler = Reconciler(records, backends, hypervisor, Locks())
     moorline = Moorline(records, reconciler, hypervisor, environment=bare())
     if action == "keep":

@@ -22,7 +22,7 @@ from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
-from moorline.host.mount.fuse import FuseConnections
+from moorline.host.mount.fuse_abort import FuseConnections
 from moorline.host.snapshot import Snapshot
 from moorline.model import Attachment, Guest, GuestId, GuestName, Level, VolumeId
 from moorline.ports import Command, Entry, Host, Mount, Root

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
-from moorline.host.mount.fuse import FuseConnections
+from moorline.host.mount.fuse_abort import FuseConnections
 
 _NOWHERE = Path("/nonexistent")
 

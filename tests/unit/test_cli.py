@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from moorline import errors
 from moorline.cli.attachments import named
+from moorline.cli.commands import main
 from moorline.cli.extend import extend
-from moorline.cli.group import main
-from moorline.cli.look import show
+from moorline.cli.list_show import show
 from moorline.cli.output import age, details, dump, table
 from moorline.cli.progress import Progress
 from moorline.local_api.problem import EXIT_CODES, exit_code

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from moorline.care.eventlog import EventLog
-from moorline.cli.group import main
+from moorline.cli.commands import main
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorline.cli import fast_path
-from moorline.cli.group import main
+from moorline.cli.commands import main
 
 VIEW = {
     "volume": "v1",
@@ -217,7 +217,7 @@ def test_what_the_shell_starts_says_all_of_it_and_ends(
 
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_help_is_said_to_its_end(word: str) -> None:
-    slow = "from moorline.cli.group import main; main(['--help'], prog_name='moorline')"
+    slow = "from moorline.cli.commands import main; main(['--help'], prog_name='moorline')"
     told, plain = (
         subprocess.run([sys.executable, *how], capture_output=True, check=True)
         for how in (["-m", "moorline.cli", word], ["-c", slow])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from moorline.cli.group import main
+from moorline.cli.commands import main
 
 UUID = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
 DOMAIN = """

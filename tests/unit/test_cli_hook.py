@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from moorline.cli.group import main
+from moorline.cli.commands import main
 
 UUID = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
 OURS = "<disk><alias name='ua-volume'/></disk>"

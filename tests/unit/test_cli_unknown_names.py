@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from moorline.care.eventlog import EventLog
-from moorline.cli.group import main
+from moorline.cli.commands import main
 
 GONE = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
 FILE = "disk.raw"

@@ -15,7 +15,7 @@ from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkNam
 from moorline.ports import Entry
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
-from moorline.stores.sealed import BoxKey, for_controllers, for_host
+from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
 from tests.support.full_disk import full_disk
 
 ROW = Attachment(

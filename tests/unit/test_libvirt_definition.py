@@ -17,7 +17,7 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.hypervisors.libvirt.hardware import Hardware
+from moorline.hypervisors.libvirt.launch_options import Hardware
 
 KVM = Platform("kvm", "x86_64", "pc-q35-7.2", host_model=True)
 TCG = Platform("qemu", "x86_64", "pc-i440fx-7.2", host_model=False)

@@ -12,7 +12,7 @@ import pytest
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.libvirt.connection import Connection
-from moorline.hypervisors.libvirt.hardware import Hardware
+from moorline.hypervisors.libvirt.launch_options import Hardware
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle, twins
 from moorline.model import GuestId
 

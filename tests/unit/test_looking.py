@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from moorline import wiring
-from moorline.cli.group import main
+from moorline.cli.commands import main
 from moorline.errors import Unavailable
 from moorline.ports import Put
 from moorline.stores.codec import Codec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moorline.care import findings
+from moorline.care import finding_texts
 from moorline.care.shared_files import SharedFiles
 from moorline.host.linux import Linux
 from moorline.model import Guest, GuestId, Use
@@ -124,9 +124,9 @@ def test_what_is_said_names_both_and_helps(host: Linux, tmp_path: Path) -> None:
     top = overlay(tmp_path, "top", "base")
     mine = guest("g1", use(base, "qcow2", volume="v"))
     ((one, other),) = SharedFiles(host).find([mine, guest("g2", use(top, "qcow2"), running=False)])
-    said = findings.shared_file(one, other, {("g1", "v")})
+    said = finding_texts.shared_file(one, other, {("g1", "v")})
     assert (said.check, said.subject) == ("shared-file", str(base))
     assert f"g1, which runs, has {base}, and g2, which is stopped, has" in said.what
     assert f"{base} beneath {top}" in said.what
     assert said.next == "moorline detach g1 v"
-    assert findings.shared_file(one, other, set()).next == "virsh domblklist --details g2"
+    assert finding_texts.shared_file(one, other, set()).next == "virsh domblklist --details g2"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from moorline import config, registry, whereabouts
+from moorline import config, installed, whereabouts
 from moorline.errors import Refused
 
 WORDS = ("state_dir", "agent_socket", "agent_group", "agent_grup", "host", "config_dir", "colour")
@@ -131,19 +131,19 @@ def test_where_nothing_is_configured_the_defaults_are_oslo_configs(
     """An empty file is read by oslo.config, no file is not."""
     empty = tmp_path / "empty.conf"
     empty.touch()
-    options, typed = registry.options, {"state_dir": state_dir, "hypervisor": hypervisor}
+    options, typed = installed.options, {"state_dir": state_dir, "hypervisor": hypervisor}
     plain, read = config.load([], options, **typed), config.load([empty], options, **typed)
     assert isinstance(plain.values, config.Defaults)
     assert plain == read
     assert config.digest(plain) == config.digest(read)
 
 
-@pytest.mark.parametrize("entry", [*entry_points(group=registry.BACKENDS)], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [*entry_points(group=installed.BACKENDS)], ids=lambda e: e.name)
 def test_each_back_end_is_told_what_it_declares_and_no_other_is_loaded_for_it(
     entry: EntryPoint,
 ) -> None:
     declared = entry.load().options
-    every = config.load([], registry.options, state_dir=Path("/typed")).values
+    every = config.load([], installed.options, state_dir=Path("/typed")).values
     mine = config.only(config.Defaults(unasked, Path("/typed")), declared)
     assert mine == {name: every[name] for name in mine}
     assert mine.keys() == {option.name for option in declared} | {"state_dir"}

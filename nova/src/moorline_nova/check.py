@@ -217,7 +217,7 @@ def _where_it_may_be(socket: str, files: Sequence[Path]) -> str:
 
 def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
     """Whether the agent has the storage options of nova.conf."""
-    from moorline import config, registry, wiring
+    from moorline import config, installed, wiring
 
     at = Path(about["state_dir"])
     readings = [files, [config.SYSTEM_FILE, *files]] if config.SYSTEM_FILE.exists() else [files]
@@ -225,7 +225,7 @@ def _options(about: dict[str, Any], files: Sequence[Path]) -> Finding:
         read = [wiring.settings(reading, state_dir=at) for reading in readings]
     except MoorlineError as e:
         return Finding("options", False, e.message, e.hint)
-    names = ", ".join(_set_in(files, registry.backend_options())) or "none"
+    names = ", ".join(_set_in(files, installed.backend_options())) or "none"
     heeded = about["options"] in map(config.digest, read)
     return Finding(
         "options",

@@ -22,8 +22,8 @@ from moorline.backends.connection_info import (
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, FileSystem
+from moorline.backends.mount_at import MountPoint
 from moorline.backends.mounter import Mounter
-from moorline.backends.mounting import MountPoint
 from moorline.errors import Failed, Refused
 from moorline.model import Format, LinkName
 from moorline.ports import Host, Mount, Option, Values

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Generic
 
-from moorline.backends import images, mountpoint
+from moorline.backends import bare_directory, images
 from moorline.backends.filesystem import F, FileSystem
-from moorline.backends.mounting import Ill, MountPoint
+from moorline.backends.mount_at import Ill, MountPoint
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,
@@ -177,7 +177,7 @@ class Mounter(Generic[F]):
 
     def name(self, c: F) -> str:
         """The name of a mount point that we make for *c*'s share."""
-        return f"{mountpoint.name(self.kind, c.share)}{self._suffix}"
+        return f"{bare_directory.name(self.kind, c.share)}{self._suffix}"
 
     def is_given(self, c: F) -> bool:
         """Whether *c*'s share is mounted by the operator.
@@ -194,7 +194,7 @@ class Mounter(Generic[F]):
 
     def _is_name(self, name: str) -> bool:
         suffix = self._suffix
-        return name.endswith(suffix) and mountpoint.is_name(name.removesuffix(suffix))
+        return name.endswith(suffix) and bare_directory.is_name(name.removesuffix(suffix))
 
     def _point(self, c: F) -> MountPoint:
         files = self.file_system

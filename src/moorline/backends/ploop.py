@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
-from moorline.backends import mountpoint
+from moorline.backends import bare_directory
 from moorline.backends.filesystem import F
 from moorline.backends.mounter import Mounter
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused
@@ -153,7 +153,7 @@ class Ploop(Generic[F]):
         return self._locks.setdefault(mount_point, threading.Lock())
 
     def _name(self, c: F) -> Path:
-        return self._names / mountpoint.name(self._share.kind, f"{c.share}/{c.name}")
+        return self._names / bare_directory.name(self._share.kind, f"{c.share}/{c.name}")
 
     def _directory(self, c: F) -> Path:
         return self._share.mount_point(c) / c.name

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from moorline.care import findings
+from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import Holder
 from moorline.core.pace import Pending
@@ -113,13 +113,15 @@ class Doctor:
         found += map(self._no_hypervisor, look.errors)
         found += self._attachments(rows, look, self._records.troubles())
         if guests is not None:
-            found += [findings.unreadable_guest(guest) for guest in guests if guest.unreadable]
+            found += [finding_texts.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
-            found += [findings.unwanted_disk(*each) for each in unwanted(rows, guests, released)]
+            found += [
+                finding_texts.unwanted_disk(*each) for each in unwanted(rows, guests, released)
+            ]
             found += self._links(rows, guests, look)
             wanted = {(row.key.guest, row.key.volume) for row in rows}
             pairs = self._environment.shared_files(guests)
-            found += [findings.shared_file(*pair, wanted) for pair in pairs]
+            found += [finding_texts.shared_file(*pair, wanted) for pair in pairs]
         found += self._hosts(rows, look.survey)
         # Volumes on the same link have the same finding.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
@@ -135,7 +137,7 @@ class Doctor:
         # An attachment that is to go waits for guests that may need its link.
         waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
-        unreadable = map(findings.unreadable_guest, own or (waits if found else ()))
+        unreadable = map(finding_texts.unreadable_guest, own or (waits if found else ()))
         return [*unreadable, *found, *self._paused(row)]
 
     def _paused(self, row: Attachment) -> Iterator[Finding]:
@@ -157,16 +159,16 @@ class Doctor:
                 if look.guests is None or (guest is not None and guest.unreadable):
                     yield from self._ill(row.link, look.survey.links.inspect(row), look)
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
-                    yield findings.lost_guest(row, made_anew=row.guest_name in names)
+                    yield finding_texts.lost_guest(row, made_anew=row.guest_name in names)
                 else:
                     yield from self._stale(row, guest)
                     seen = self._reconciler.observe(row, look.survey)
                     trouble = troubles.get(trouble_key(row.key))
                     yield from self._attachment(row, seen, trouble, look, guest)
             except Refused as e:
-                yield findings.refused_attachment(row, str(e))
+                yield finding_texts.refused_attachment(row, str(e))
             except MoorlineError as e:
-                yield findings.not_as_wanted(row, str(e))
+                yield finding_texts.not_as_wanted(row, str(e))
 
     def _in_hand(self) -> set[Key]:
         return {each.key for each in self._pending() if not each.tries}
@@ -185,31 +187,31 @@ class Doctor:
         elif broken := list(self._broken(row, seen, step)):
             yield from broken
         elif seen.snapshot is not False:
-            yield findings.snapshot(row, seen)
+            yield finding_texts.snapshot(row, seen)
         elif seen.disk.stale or seen.disk.replaced:
             return  # is a finding already
         elif step is Step.PARK:
-            yield findings.other_disk(row, seen)
+            yield finding_texts.other_disk(row, seen)
         elif why := self._replaced(row, seen, guest):
-            yield findings.replaced_image(row, why)
+            yield finding_texts.replaced_image(row, why)
         elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
-            yield findings.refused_attachment(row, trouble.message)
+            yield finding_texts.refused_attachment(row, trouble.message)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
-            yield findings.not_as_wanted(row, waits or f"the next step is to {step.value}")
+            yield finding_texts.not_as_wanted(row, waits or f"the next step is to {step.value}")
 
     def _broken(self, row: Attachment, seen: Seen, step: Step) -> Iterator[Finding]:
         match seen.link:
             case Broken(why, client=Client.GONE):
-                yield findings.dead_share(row, why)
+                yield finding_texts.dead_share(row, why)
             case Broken(client=Client.CUT_OFF) if step is Step.WAIT:
-                yield findings.cut_off_share(row, reason(step, seen))
+                yield finding_texts.cut_off_share(row, reason(step, seen))
             case Broken() if step is Step.WAIT:
-                yield findings.failing_share(row, reason(step, seen))
+                yield finding_texts.failing_share(row, reason(step, seen))
             case Broken() if step is Step.PARK:
                 own = not row.hands_off and set(seen.users) <= {row.guest_name}
                 stop = "" if own else self._stop((*seen.users, row.guest_name)[0])
-                yield findings.broken_link(row, reason(step, seen), stop)
+                yield finding_texts.broken_link(row, reason(step, seen), stop)
 
     def _replaced(self, row: Attachment, seen: Seen, guest: Guest | None) -> str:
         """Why the file that a running guest has open is not the volume; ''.
@@ -225,9 +227,9 @@ class Doctor:
         disk = guest.disks.get(row.key.volume) if guest else None
         if disk is not None and disk.stale:
             stop = self._stop(row.guest_name) if row.hands_off else ""
-            yield findings.stale_disk(row, disk.stale, stop)
+            yield finding_texts.stale_disk(row, disk.stale, stop)
         elif disk is not None and disk.replaced:
-            yield findings.replaced_image(row, disk.replaced)
+            yield finding_texts.replaced_image(row, disk.replaced)
 
     def _stop(self, guest: str) -> str:
         return self._stop_command.format(shlex.quote(guest))
@@ -238,13 +240,13 @@ class Doctor:
         match ill:
             case Unknown(reason, hangs=True):
                 fuse = mount is not None and mount.fstype.startswith("fuse")
-                yield findings.hung_share(link, reason, fuse=fuse)
+                yield finding_texts.hung_share(link, reason, fuse=fuse)
             case Foreign(reason) if mount is not None:
-                yield findings.wrong_mount(link, reason)
+                yield finding_texts.wrong_mount(link, reason)
             case Foreign(reason) if link.startswith("/dev/"):
-                yield findings.wrong_device(link, reason)
+                yield finding_texts.wrong_device(link, reason)
             case Foreign(reason):
-                yield findings.written_beneath(link, reason)
+                yield finding_texts.written_beneath(link, reason)
 
     def _links(
         self, rows: Sequence[Attachment], guests: Sequence[Guest], look: _Look
@@ -255,17 +257,17 @@ class Doctor:
             if found.link in wanted:
                 continue  # is told with its attachments
             if names := users(found.link, guests):
-                yield from (findings.unmanaged_disk(found.link, name) for name in names)
+                yield from (finding_texts.unmanaged_disk(found.link, name) for name in names)
                 continue
             match found.ill:
                 case None | Broken() | Unlinked() if unsure:
                     continue
                 case Unlinked() if found.elsewhere:
-                    yield findings.mounted_elsewhere(found)
+                    yield finding_texts.mounted_elsewhere(found)
                 case Unlinked():
-                    yield findings.leftover(found)
+                    yield finding_texts.leftover(found)
                 case None | Broken():
-                    yield findings.leaked_link(found)
+                    yield finding_texts.leaked_link(found)
                 case ill:
                     yield from self._ill(found.link, ill, look)
 

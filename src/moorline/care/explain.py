@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from moorline.care.eventlog import EventLog
-from moorline.care.findings import command
+from moorline.care.finding_texts import command
 from moorline.core.admission import Admission
 from moorline.core.naming import BY_ID, meant
 from moorline.core.pace import Pending

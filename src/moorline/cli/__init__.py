@@ -41,6 +41,6 @@ def _fast(words: list[str]) -> int | None:
 
 
 def _all() -> None:
-    from moorline.cli import group
+    from moorline.cli import commands
 
-    group.main(prog_name="moorline")
+    commands.main(prog_name="moorline")

@@ -57,7 +57,7 @@ class HypervisorOptionsCommand(click.Command):
 
     def _driver(self, args: Sequence[str]) -> type[HypervisorDriver]:
         """The driver of the hypervisor that is typed or configured. Raises Refused."""
-        from moorline import registry, wiring
+        from moorline import installed, wiring
 
         probe = click.Command(
             self.name,
@@ -70,15 +70,15 @@ class HypervisorOptionsCommand(click.Command):
             found["hypervisor"]
             or wiring.settings(found["config_files"] or (), state_dir=found["state_dir"]).hypervisor
         )
-        return registry.driver(uri)
+        return installed.driver(uri)
 
     def _elsewhere(self, option: str) -> str:
         """The URIs of the hypervisors that have *option*, for people; '': none has."""
-        from moorline import registry
+        from moorline import installed
 
         return ", ".join(
             driver.uris
-            for driver in registry.drivers()
+            for driver in installed.drivers()
             if any(option in each.opts for each in self._offer(driver) or ())
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from moorline.cli.common import Common, common, dry_run_option
-from moorline.core.ownership import Ownership
+from moorline.core.state_owner import Ownership
 
 
 @click.group()

@@ -22,8 +22,8 @@ from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
 from moorline.host.mount import table as mounts
-from moorline.host.mount.client import clients, has_ended
 from moorline.host.mount.elsewhere import only_serves, seen_at
+from moorline.host.mount.fuse_clients import clients, has_ended
 from moorline.host.mount.users import users_of
 from moorline.host.paths import places
 from moorline.host.probe.child import READY

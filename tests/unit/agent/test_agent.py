@@ -310,7 +310,7 @@ def test_metrics_stay_on_this_host(start: Callable[..., Agent]) -> None:
 def test_without_its_extra_it_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None;"
-        f"from moorline.cli.group import main; main(['agent', '--state-dir', {str(tmp_path)!r}])"
+        f"from moorline.cli.commands import main; main(['agent', '--state-dir', {str(tmp_path)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moorline.errors import Denied, NotFound, Refused, Unavailable
 from moorline.secret import Secret
-from moorline.stores.sealed import BoxKey
+from moorline.stores.fleet_seal import BoxKey
 
 pytest.importorskip("grpc")
 

@@ -22,7 +22,7 @@ from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Denied, Refused
 from moorline.host.linux import Linux
-from moorline.host.mount.fuse import FuseConnections
+from moorline.host.mount.fuse_abort import FuseConnections
 from moorline.local_api.app import App
 from moorline.local_api.client import Client
 from moorline.local_api.peer import Rights

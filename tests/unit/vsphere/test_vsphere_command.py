@@ -20,8 +20,8 @@ from lab.vcenter.images import stream
 from lab.vcenter.prompt import moorline as prompt
 from lab.vcenter.prompt import settings
 from lab.vcenter.rig import Operator
-from moorline.cli.group import main
-from moorline.core.ownership import OWNER
+from moorline.cli.commands import main
+from moorline.core.state_owner import OWNER
 from moorline.hypervisors.vsphere.hypervisor import VSphere
 from moorline.ports import Put
 from moorline.stores.sqlite import SqliteStore

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from moorline.host.mount import table
-from moorline.host.mount.client import arguments, connected, is_fuse, names_one
+from moorline.host.mount.fuse_clients import arguments, connected, is_fuse, names_one
 from moorline.host.mount.users import MAX_NAMES, PROC, called, processes
 from moorline.ports import IsIts, Mount
 

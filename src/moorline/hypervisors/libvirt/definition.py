@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, marked_as
-from moorline.hypervisors.libvirt.hardware import Hardware
+from moorline.hypervisors.libvirt.launch_options import Hardware
 
 MARK = "urn:moorline:launched:1"
 """The XML namespace of the element in a domain's metadata that says that we made it."""

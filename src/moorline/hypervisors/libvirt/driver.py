@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from moorline.hypervisors.libvirt.hardware import LAUNCHING
+from moorline.hypervisors.libvirt.launch_options import LAUNCHING
 from moorline.ports import Hypervisor, Launching, Option, Site
 
 

@@ -29,7 +29,7 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.hypervisors.libvirt.hardware import LAUNCHING, Hardware
+from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
 from moorline.model import GuestId, GuestName, as_uuid
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching

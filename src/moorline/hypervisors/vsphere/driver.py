@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.hardware import CHOOSING, LAUNCHING
+from moorline.hypervisors.vsphere.launch_options import CHOOSING, LAUNCHING
 from moorline.ports import GuestOptions, Hypervisor, Launching, Option, Site
 
 

@@ -16,13 +16,13 @@ from moorline.errors import (
     Refused,
     Uncertain,
 )
-from moorline.hypervisors.vsphere import specs
+from moorline.hypervisors.vsphere import device_specs
 from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
-from moorline.hypervisors.vsphere.hardware import CHOOSING
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
+from moorline.hypervisors.vsphere.launch_options import CHOOSING
 from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, machine_request
 from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
 from moorline.hypervisors.vsphere.naming import Naming
@@ -110,7 +110,7 @@ class VSphere:
         if _is_there(machine, volume, path):
             return
         uuid = self._new(machine, whole, source, path, options)
-        spec, controller, unit = specs.plug(machine, volume, path, uuid, options)
+        spec, controller, unit = device_specs.plug(machine, volume, path, uuid, options)
         try:
             self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
         except (Refused, Failed) as error:
@@ -136,7 +136,7 @@ class VSphere:
         _refuse_difference(machine, volume, device)
         what = f"unplugging it from {machine.name}"
         try:
-            self._reconfigure(what, machine, specs.unplug(machine, volume, device))
+            self._reconfigure(what, machine, device_specs.unplug(machine, volume, device))
         except (Refused, Failed) as error:
             if volume in self._look_again(guest, error).marks:
                 raise error if isinstance(error, Failed) else Failed(error.message) from error
@@ -167,7 +167,9 @@ class VSphere:
         if rounded > device.size:
             what = f"volume {volume} is not extended"
             try:
-                self._reconfigure(what, machine, specs.resize(machine, disk, rounded), progress)
+                self._reconfigure(
+                    what, machine, device_specs.resize(machine, disk, rounded), progress
+                )
             except (Refused, Failed) as error:
                 now = self._look_again(guest, error).device_of(volume)
                 if now is None or now.size < rounded:

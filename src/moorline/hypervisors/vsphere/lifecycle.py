@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from moorline.errors import NotFound
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.hardware import LAUNCHING
 from moorline.hypervisors.vsphere.inventory import Inventory
+from moorline.hypervisors.vsphere.launch_options import LAUNCHING
 from moorline.hypervisors.vsphere.provision import images
 from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.hypervisors.vsphere.provision.machine_state import Stage

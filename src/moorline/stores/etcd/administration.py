@@ -21,7 +21,7 @@ from moorline.stores.etcd.grants import ADMINISTRATOR, ENROLLED, named
 from moorline.stores.etcd.joining import Fleet, Joining, invite, renew
 from moorline.stores.etcd.store import EtcdStore
 from moorline.stores.files import write_over
-from moorline.stores.sealed import BoxKey, SealedBox, for_controllers
+from moorline.stores.fleet_seal import BoxKey, SealedBox, for_controllers
 
 _DIRECTORY_MODE = 0o700
 

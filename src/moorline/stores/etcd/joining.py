@@ -16,7 +16,7 @@ from moorline.stores.etcd.authority import Authority, belongs, user_of, valid_un
 from moorline.stores.etcd.enrolment import Enrolment
 from moorline.stores.etcd.grants import user_number
 from moorline.stores.files import write_over
-from moorline.stores.sealed import BoxKey, SealedBox, for_host
+from moorline.stores.fleet_seal import BoxKey, SealedBox, for_host
 
 _FORMAT = 1
 _LARGEST = 1 << 20

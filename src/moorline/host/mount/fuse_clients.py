@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from moorline.host.mount.fuse import CONNECTIONS
+from moorline.host.mount.fuse_abort import CONNECTIONS
 from moorline.host.mount.users import PROC, called, processes
 from moorline.ports import Mount
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline.host.mount.client import clients
+from moorline.host.mount.fuse_clients import clients
 from moorline.ports import Mount
 
 AT, ELSEWHERE = "/mnt/one", "/mnt/two"

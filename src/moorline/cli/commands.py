@@ -76,7 +76,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Have libvirt make a guest's links ready whenever it starts the guest.",
         ),
         "launch": ("guests:launch", "Make the guest NAME, and start it."),
-        "list": ("look:list_", "List the attachments of this host: what is wanted, what is seen."),
+        "list": (
+            "list_show:list_",
+            "List the attachments of this host: what is wanted, what is seen.",
+        ),
         "release": (
             "adopt:release",
             "Give a volume's disk and link back as they are: Moorline forgets them.",
@@ -94,7 +97,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Take away links that no attachment and no guest needs, and empty mount points.",
         ),
         "show": (
-            "look:show",
+            "list_show:show",
             "Show one volume: its link, who else holds it, the last error, what comes next.",
         ),
         "start": ("guests:start", "Make the volumes of GUEST (name or id) ready, and start it."),

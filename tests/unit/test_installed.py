@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline import registry
+from moorline import installed
 from moorline.errors import Refused
 from moorline.testing.toy_host import ToyHost
 
@@ -32,7 +32,7 @@ class ToyDriver:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def somebodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody's package with a hypervisor of its own, and one that lacks its library."""
     info = tmp_path / "toy-1.0.dist-info"
     info.mkdir()
@@ -42,28 +42,28 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("somebodys")
 def test_a_hypervisor_of_others_is_one_file_and_one_line() -> None:
-    assert registry.driver("toy:///web01").uris == "toy:///NAME"
-    assert "toy:///NAME" in registry.known_uris()
-    assert "toy_mood" in [option.name for option in registry.options()]
+    assert installed.driver("toy:///web01").uris == "toy:///NAME"
+    assert "toy:///NAME" in installed.known_uris()
+    assert "toy_mood" in [option.name for option in installed.options()]
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("somebodys")
 def test_what_lacks_its_library_is_refused_when_it_is_asked_for_and_only_then() -> None:
-    backends = registry.InstalledBackends(ToyHost({}), {})
+    backends = installed.InstalledBackends(ToyHost({}), {})
     assert "broken" in backends
     with pytest.raises(Refused, match="there_is_no_such_module"):
         backends["broken"]
     with pytest.raises(Refused, match="there_is_no_such_module"):
-        registry.driver("broken:///")
+        installed.driver("broken:///")
     assert "local" in backends
 
 
 @pytest.mark.parametrize("uri", ["", "web01", "esx://user:secret@host/", "QEMU:///system"])
 def test_a_uri_that_nobody_knows_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(Refused) as refused:
-        registry.driver(uri)
+        installed.driver(uri)
     assert "secret" not in f"{refused.value} {refused.value.hint}"
     assert "qemu:///system" in str(refused.value.hint)
 
@@ -72,4 +72,4 @@ def test_a_uri_that_nobody_knows_is_refused_and_not_repeated(uri: str) -> None:
     "uri", ["qemu:///session", "test:///default", "qemu+unix:///system?socket=/run/x"]
 )
 def test_a_transport_of_libvirts_is_libvirt(uri: str) -> None:
-    assert registry.driver(uri).uris.startswith("qemu:///system")
+    assert installed.driver(uri).uris.startswith("qemu:///system")

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from moorline.cli.group import COMMANDS, main
+from moorline.cli.commands import COMMANDS, main
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -49,7 +49,7 @@ def test_a_command_that_is_not_there_is_told_with_what_was_meant() -> None:
 def test_only_the_command_that_is_called_is_loaded(words: list[str]) -> None:
     code = f"""if True:
         import sys
-        from moorline.cli.group import main
+        from moorline.cli.commands import main
         main({words!r}, standalone_mode=False)
         print(*sys.modules, file=sys.stderr)"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

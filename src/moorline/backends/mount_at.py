@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorline.backends import mountpoint
+from moorline.backends import bare_directory
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotOurs, Uncertain
 from moorline.model import Broken, Client, Foreign, Unknown, Unlinked
@@ -123,7 +123,7 @@ class MountPoint:
 
     def mount(self, make: Callable[[], object]) -> None:
         """Prepare the directory and *make* the mount; a failure leaves nothing here."""
-        mountpoint.prepare(self.at, self.user)
+        bare_directory.prepare(self.at, self.user)
         # Clients that do not mount here may hold the old lock file: the next command gets a new
         # one. If the old one cannot be removed, the command fails on its lock.
         if self.host.held(self._lock) and not self.held():
@@ -245,7 +245,7 @@ class MountPoint:
             deadline.sleep(0.01)
         self.tidy(self.at)
         if not self.host.elsewhere(self.at):
-            mountpoint.remove(self.at)
+            bare_directory.remove(self.at)
         self._unlock()
 
 

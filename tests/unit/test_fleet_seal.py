@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moorline.errors import Denied, MoorlineError, Refused, Unavailable
 from moorline.secret import Secret
-from moorline.stores.sealed import BoxKey, SealedBox, for_controllers, for_host
+from moorline.stores.fleet_seal import BoxKey, SealedBox, for_controllers, for_host
 from tests.support.full_disk import full_disk
 
 AT = "/moorline/desired/h1/web01/v1"

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from moorline import config
-from moorline.cli.group import main
-from moorline.core.ownership import Identity, Owner
+from moorline.cli.commands import main
 from moorline.core.records import Records
+from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Refused
 from moorline.host.machine_id import machine_id_digest
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
