@@ -54,13 +54,6 @@ ELSEWHERE = {
     ("relocate", "datastore"),
     ("relocate", "guest"),
     ("relocate", "volume"),
-    # Of a fleet's, told in the tests of that: a fleet has a store of its own.
-    ("fleet attach", "guest"),
-    ("fleet attach", "volume"),
-    ("fleet detach", "guest"),
-    ("fleet detach", "volume"),
-    ("fleet migrate", "guest"),
-    ("fleet show", "volume"),
 }
 SLIPS = ("nobody", "3f2a", "3f2a9c4e-1111", "/srv/mistyped.raw", "local:///mistyped")
 # Undone already: only where the guest, or the volume of a guest, was looked for and is not there.
