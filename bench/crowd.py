@@ -28,7 +28,7 @@ from moorline.stores.sqlite import SqliteStore
 
 NAMES = ("crowd",)
 ROUNDS = 7
-MOST_RUNNING, GUEST_MIB = 50, 200
+MAX_RUNNING, GUEST_MIB = 50, 200
 LIST, DOCTOR, SWEEP, DETACH = 2.0, 4.4, 1.8, 1.9
 
 
@@ -81,7 +81,7 @@ def _everything_attached(
             rows = _recorded(settings, shares)
             domains = [connection.defineXML(agent.guest(rows[n::GUESTS])) for n in range(GUESTS)]
             moorline.attachments.sweep()  # mounts them
-            running = domains[: min(MOST_RUNNING, _available_mib() // (2 * GUEST_MIB))]
+            running = domains[: min(MAX_RUNNING, _available_mib() // (2 * GUEST_MIB))]
             for n in range(ATTACHMENTS):
                 if n % GUESTS < len(running):
                     shares[n % SHARES].disk(f"volume-{n}")

@@ -31,8 +31,8 @@ from moorline.ports import (
     Inspecting,
     Inventory,
     MakingGuests,
+    OpenContext,
     Settling,
-    Site,
     Watching,
 )
 from moorline.ports.api import no_progress
@@ -180,8 +180,8 @@ def _open(
         name = _whose(given, owner, own)
         driver = installed.driver(given.hypervisor)
         values = config.only(given.values, driver.options)
-        site = Site(values, host, store, name, own, partial(owner.met, own=own))
-        hypervisor = driver.open(given.hypervisor, site)
+        context = OpenContext(values, host, store, name, own, partial(owner.on_identity, own=own))
+        hypervisor = driver.open(given.hypervisor, context)
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
         inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,36 +21,9 @@ if TYPE_CHECKING:
 H1, H2, CONTROLLER = "host:h1:1", "host:h10:1", "controller:c1"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with etcd.etcd_lab() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def enrolment(cluster: Cluster) -> Iterator[Enrolment]:
-    from moorline.stores.etcd.enrolment import Enrolment
-
-    enrolment = Enrolment(etcd.access(cluster))
-    enrolment.initialise()
-    enrolment.controller("c1")
-    enrolment.enrol("h1", "box of h1")
+@pytest.fixture(scope="module", autouse=True)
+def other_host(enrolment: Enrolment) -> None:
     enrolment.enrol("h10", "box of h10")
-    yield enrolment
-    enrolment.close()
-
-
-@pytest.fixture
-def as_user(cluster: Cluster, enrolment: Enrolment) -> Iterator[Callable[[str], EtcdStore]]:
-    made = []
-
-    def store(user: str) -> EtcdStore:
-        made.append(etcd.store(cluster, user))
-        return made[-1]
-
-    yield store
-    for one in made:
-        one.close()
 
 
 OWN = [f"/moorline/{kind}/h1/web01" for kind in ("definitions", "status")]

@@ -26,7 +26,7 @@ HEALED = 5.0
 """Seconds; the loop's own look may be waiting for the share that hangs, once."""
 CLIENTS = 2
 ROUNDS = 15
-MOST_THREADS = 12
+MAX_MORE_THREADS = 12
 """More than without a hung share: the workers of a budget, and calls of theirs to libvirt."""
 
 
@@ -84,7 +84,7 @@ class Farm:
         until(lambda: len(self.loop.controller.pending()) >= HUNG // 2)
         try:
             yield
-            assert threading.active_count() <= threads + MOST_THREADS
+            assert threading.active_count() <= threads + MAX_MORE_THREADS
             # At any one moment they may all wait for each other's steps on this guest.
             until(lambda: any("does not answer" in e.why for e in self.loop.controller.pending()))
         finally:

@@ -24,7 +24,7 @@ from moorline.testing.faults import Fault
 OWNER = Path(__file__).with_name("owner.py")
 A, B = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"
 KILLED = -9
-MOST = 12
+MAX_EFFECTS = 12
 
 
 class Story:
@@ -124,7 +124,7 @@ def test_killed_at_every_effect(
     for each in before:
         story.run("attach", each)
     points = 0
-    for at in range(MOST):
+    for at in range(MAX_EFFECTS):
         if not story.killed(action, volume, at, fault):
             break
         points += 1
@@ -136,7 +136,7 @@ def test_killed_at_every_effect(
                 story.run("attach" if wanted else "detach", each)
         story.check(*before)
     else:
-        pytest.fail(f"{action} has more than {MOST} effects")
+        pytest.fail(f"{action} has more than {MAX_EFFECTS} effects")
     record_property("real_crash_points", points)
     assert points >= effects
     for each in (A, B):

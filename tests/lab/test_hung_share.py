@@ -30,12 +30,12 @@ T = TypeVar("T")
 SHARES = 3
 ROUNDS = 35
 TRIES = 3
-LEAST_TURNS, MOST_TURNS = 2, 12
+MIN_TURNS, MAX_TURNS = 2, 12
 """How often both are measured by turns, and judged upon all samples so far. Of one turn a p99 is
 the second slowest of some 200 calls, on two cores that QEMU, libvirtd and the daemons share: what
 else the machine does comes and goes, and meets both; what we do wrong stays."""
 SLOWER = 1.2
-MOST_LOOKERS = 5
+MAX_LOOKERS = 5
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def measured_by_turns(turn: Callable[[], tuple[list[float], list[float]]]) -> li
     """
     quiet: list[float] = []
     loud: list[float] = []
-    for number in range(MOST_TURNS):
+    for number in range(MAX_TURNS):
         for samples, more in zip((quiet, loud), turn(), strict=True):
             samples += more
-        if number + 1 >= LEAST_TURNS and unhindered(quiet, loud):
+        if number + 1 >= MIN_TURNS and unhindered(quiet, loud):
             break
     assert unhindered(quiet, loud), told(quiet, loud)
     return [round(p99(samples) * 1000, 1) for samples in (quiet, loud)]
@@ -171,7 +171,7 @@ def insisting(moorline: Moorline, guest: str, volume: Volume) -> Iterator[list[M
         yield heard
     finally:
         # The pool of lookers, and at most one that is stuck.
-        assert processes() <= before + MOST_LOOKERS
+        assert processes() <= before + MAX_LOOKERS
         stop.set()
         thread.join(30)
         share.daemon()

@@ -26,8 +26,8 @@ class ToyDriver:
     options = (Option("toy_mood", "merry", "How it feels.", group="toy"),)
 
     @staticmethod
-    def open(uri, site):
-        return (uri, site)
+    def open(uri, context):
+        return (uri, context)
 """
 
 

@@ -182,23 +182,23 @@ def test_what_was_released_is_found_under_the_new_name() -> None:
 def test_another_hypervisor_at_the_same_place_is_refused() -> None:
     store = MemoryStore()
     owner(store).check(HERE, own=True)
-    owner(store).met("one", own=False)
+    owner(store).on_identity("one", own=False)
     assert owner(store).recorded() == HERE, "a look records nothing"
-    owner(store).met("", own=True)
-    owner(store).met("one", own=True)
+    owner(store).on_identity("", own=True)
+    owner(store).on_identity("one", own=True)
     met = replace(HERE, uuid="one")
     assert owner(store).recorded() == met
     owner(store).check(HERE, own=True)
     assert owner(store).recorded() == met, "it is not met yet when a state is opened"
-    owner(store).met("one", own=False)
+    owner(store).on_identity("one", own=False)
     for own in (True, False):
         with pytest.raises(Refused, match="moorline state rebind"):
-            owner(store).met("two", own=own)
+            owner(store).on_identity("two", own=own)
     assert owner(store).tell(HERE).steps == []
     owner(store).rename("h2", HERE, dry_run=False)
     assert owner(store).recorded() == replace(met, host="h2")
     assert owner(store).rebind(HERE, dry_run=False).steps == ["rebind"]
-    owner(store).met("two", own=True)
+    owner(store).on_identity("two", own=True)
     assert owner(store).recorded() == replace(met, host="h2", uuid="two")
 
 

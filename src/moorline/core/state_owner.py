@@ -78,7 +78,7 @@ class Owner:
         if own and bound != known:
             self._put(entry, bound)
 
-    def met(self, uuid: str, *, own: bool) -> None:
+    def on_identity(self, uuid: str, *, own: bool) -> None:
         """Refuse a hypervisor whose *uuid* is not the recorded one; with *own*, record the first.
 
         The id is known when the hypervisor is first asked something, which may be long after
@@ -99,7 +99,7 @@ class Owner:
             try:
                 self._put(entry, replace(known, uuid=uuid))
             except Conflict:  # another thread recorded it at the same time
-                self.met(uuid, own=own)
+                self.on_identity(uuid, own=own)
 
     def tell(self, now: Identity) -> Ownership:
         """Report the recorded and the present owner, and whether the state must be rebound."""

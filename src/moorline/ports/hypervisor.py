@@ -182,17 +182,17 @@ class Inspecting(Hypervisor, Protocol):
         """What tells it, for as long as the hypervisor is open."""
 
 
-Met = Callable[[str], None]
+OnIdentity = Callable[[str], None]
 """Told a hypervisor's own id. Raises Refused if the state belongs to another, which is then
 to be left alone; Unavailable."""
 
 
-def welcome(_: str) -> None:
-    """As :data:`Met`, where any will do."""
+def any_identity(_: str) -> None:
+    """As :data:`OnIdentity`, where any will do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class OpenContext:
     """Where a hypervisor is opened: what of this host it may need."""
 
     values: Values
@@ -203,7 +203,7 @@ class Site:
     """This host's, in the store."""
     own: bool
     """Whether we are the host's owner, who alone may write to the store."""
-    met: Met
+    on_identity: OnIdentity
     """Told by a hypervisor that has a lasting id of its own, each time that it is logged on to."""
 
 
@@ -220,7 +220,7 @@ class HypervisorDriver(Protocol):
     """What can be configured."""
 
     @staticmethod
-    def open(uri: str, site: Site) -> Hypervisor:
+    def open(uri: str, context: OpenContext) -> Hypervisor:
         """Return the hypervisor, not connected yet.
 
         Raises Refused (the URI or an option is unusable, or its library is not

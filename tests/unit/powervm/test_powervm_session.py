@@ -320,16 +320,16 @@ def test_failures_print_nothing_where_no_logging_is_set_up(lab: Lab) -> None:
 def test_the_system_is_told_at_each_logon_and_left_alone_if_it_is_another(lab: Lab) -> None:
     met: list[str] = []
 
-    def welcome(uuid: str) -> None:
+    def any_identity(uuid: str) -> None:
         met.append(uuid)
         if len(met) > 1:
             raise Refused("another system")
 
-    first = NovaLink(logon(lab), met=welcome)
+    first = NovaLink(logon(lab), on_identity=any_identity)
     first.management()
     first.management()
     first.close()
-    second = NovaLink(logon(lab), met=welcome)
+    second = NovaLink(logon(lab), on_identity=any_identity)
     with pytest.raises(Refused, match="another system"):
         second.management()
     second.close()

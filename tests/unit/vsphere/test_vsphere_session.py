@@ -357,15 +357,15 @@ def test_a_silent_session_is_kept_alive() -> None:
 def test_vcenter_is_told_at_each_logon_and_left_alone_if_it_is_another(lab: VCenter) -> None:
     met: list[str] = []
 
-    def welcome(uuid: str) -> None:
+    def any_identity(uuid: str) -> None:
         met.append(uuid)
         if len(met) > 1:
             raise Refused("another vCenter")
 
-    first = Session(logon(lab), met=welcome)
+    first = Session(logon(lab), on_identity=any_identity)
     its = first.content.about.instanceUuid
     first.close()
-    second = Session(logon(lab), met=welcome)
+    second = Session(logon(lab), on_identity=any_identity)
     with pytest.raises(Refused, match="another vCenter"):
         second.ask("the time", lambda: None)
     second.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING
-from moorline.ports import Hypervisor, Launching, Option, Site
+from moorline.ports import Hypervisor, Launching, OpenContext, Option
 
 
 class LibvirtDriver:
@@ -17,10 +17,10 @@ class LibvirtDriver:
     launching: ClassVar[Launching] = LAUNCHING
 
     @staticmethod
-    def open(uri: str, site: Site) -> Hypervisor:
+    def open(uri: str, context: OpenContext) -> Hypervisor:
         from moorline.hypervisors.libvirt.hypervisor import Libvirt
 
-        host = site.host
+        host = context.host
         return Libvirt(
             uri,
             measure=host.size,

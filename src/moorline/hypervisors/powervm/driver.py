@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from moorline.errors import Refused
-from moorline.ports import Hypervisor, Option, Site
+from moorline.ports import Hypervisor, OpenContext, Option
 
 
 class PowerVMDriver:
@@ -33,7 +33,7 @@ class PowerVMDriver:
     )
 
     @staticmethod
-    def open(uri: str, site: Site) -> Hypervisor:
+    def open(uri: str, context: OpenContext) -> Hypervisor:
         try:
             with warnings.catch_warnings():
                 # oslo.utils tries to import eventlet, which warns wherever it is installed.
@@ -47,8 +47,8 @@ class PowerVMDriver:
             ) from e
 
         def look(path: Path) -> None:
-            site.host.image(path.parent, path.name, "raw")
+            context.host.image(path.parent, path.name, "raw")
 
-        novalink = NovaLink(Logon.from_uri(uri, site.values), met=site.met)
-        slots = StoredSlots(site.store, site.name, own=site.own)
-        return PowerVM(novalink, slots, look, site.host.size)
+        novalink = NovaLink(Logon.from_uri(uri, context.values), on_identity=context.on_identity)
+        slots = StoredSlots(context.store, context.name, own=context.own)
+        return PowerVM(novalink, slots, look, context.host.size)

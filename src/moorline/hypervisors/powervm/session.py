@@ -22,7 +22,7 @@ from moorline.deadline import Deadline
 from moorline.errors import Denied, Failed, MoorlineError, Refused
 from moorline.hypervisors.powervm.failures import ERRORS, failure, told
 from moorline.hypervisors.powervm.transport import Transport, session_class
-from moorline.ports import Met, Values, welcome
+from moorline.ports import OnIdentity, Values, any_identity
 from moorline.secret import Secret, password_in
 
 # It logs each failure with its traceback, which would reach the user's terminal if no
@@ -99,15 +99,17 @@ class ManagementPartition:
 class NovaLink:
     """The one connection to NovaLink of this process. Threads may share it."""
 
-    def __init__(self, logon: Logon, *, deadline: float = 60.0, met: Met = welcome) -> None:
+    def __init__(
+        self, logon: Logon, *, deadline: float = 60.0, on_identity: OnIdentity = any_identity
+    ) -> None:
         """*deadline*: seconds that a call, and a change with its repetitions, may take.
 
-        *met* is told the managed system's UUID at each logon.
+        *on_identity* is told the managed system's UUID at each logon.
         """
         self.host = logon.host
         self.deadline = deadline
         self._logon = logon
-        self._met = met
+        self._on_identity = on_identity
         self._transport = Transport(logon.ca)
         self._session_class = session_class(self._transport)
         self._lock = threading.Lock()
@@ -212,7 +214,7 @@ class NovaLink:
             )
         adapter = pvm_adapter.Adapter(session)
         try:
-            self._met(_system(adapter))
+            self._on_identity(_system(adapter))
         except MoorlineError:
             session._logoff()
             raise

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from moorline.errors import Refused
 from moorline.hypervisors.vsphere.launch_options import CHOOSING, LAUNCHING
-from moorline.ports import GuestOptions, Hypervisor, Launching, Option, Site
+from moorline.ports import GuestOptions, Hypervisor, Launching, OpenContext, Option
 
 
 class VSphereDriver:
@@ -39,7 +39,7 @@ class VSphereDriver:
     )
 
     @staticmethod
-    def open(uri: str, site: Site) -> Hypervisor:
+    def open(uri: str, context: OpenContext) -> Hypervisor:
         try:
             from moorline.hypervisors.vsphere.client.session import Logon, Session
             from moorline.hypervisors.vsphere.hypervisor import VSphere
@@ -47,4 +47,6 @@ class VSphereDriver:
             raise Refused(
                 f"vSphere cannot be used: {e}", hint="pip install 'moorline[vsphere]'"
             ) from e
-        return VSphere(Session(Logon.from_uri(uri, site.values), met=site.met))
+        return VSphere(
+            Session(Logon.from_uri(uri, context.values), on_identity=context.on_identity)
+        )

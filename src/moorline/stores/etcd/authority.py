@@ -25,7 +25,7 @@ AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 825
 CLOCKS_DIFFER_SECONDS = 300
 """A certificate is valid this long before it was made: its reader's clock may be behind."""
-MOST_OF_A_NAME = 64
+MAX_NAME_CHARACTERS = 64
 """Characters of a CN: RFC 5280, appendix A, ub-common-name."""
 
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -101,8 +101,8 @@ class Authority:
         It is for clients alone: its holder cannot pose as a member of etcd.
         Raises Refused (no such name is possible).
         """
-        if not 0 < len(name) <= MOST_OF_A_NAME:
-            raise Refused(f"a user's name has 1 to {MOST_OF_A_NAME} characters: {name!r}")
+        if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+            raise Refused(f"a user's name has 1 to {MAX_NAME_CHARACTERS} characters: {name!r}")
         return self._signed(_named(name), ExtendedKeyUsageOID.CLIENT_AUTH, (), days)
 
     def member(self, names: Sequence[str], *, days: int = CERTIFICATE_DAYS) -> Certificate:

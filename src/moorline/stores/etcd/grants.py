@@ -27,7 +27,7 @@ CONTROLLER = "controller"
 
 READ, READWRITE = 0, 2
 """Of etcd's ``Permission.Type``."""
-MOST_OF_A_HOST = 48
+MAX_HOST_CHARACTERS = 48
 """Characters of a host's name: with what names its users, no more than a CN can have."""
 
 
@@ -92,6 +92,6 @@ def named(name: str) -> str:
             f"{name!r} cannot be a name in the fleet",
             hint="letters, digits, '.', '-' and '_', with a letter or digit at both ends",
         )
-    if len(name) > MOST_OF_A_HOST:
-        raise Refused(f"the name {name} has more than {MOST_OF_A_HOST} characters")
+    if len(name) > MAX_HOST_CHARACTERS:
+        raise Refused(f"the name {name} has more than {MAX_HOST_CHARACTERS} characters")
     return name

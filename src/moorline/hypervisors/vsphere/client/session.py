@@ -17,7 +17,7 @@ from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, Refused
 from moorline.hypervisors.vsphere.client.failures import BREAKS, ERRORS, failure
 from moorline.hypervisors.vsphere.client.transport import Stub, Trust
-from moorline.ports import Met, Values, welcome
+from moorline.ports import OnIdentity, Values, any_identity
 from moorline.secret import Secret, password_in
 
 T = TypeVar("T")
@@ -91,17 +91,17 @@ class Session:
         *,
         deadline: float = 60.0,
         keep_alive: float = KEEP_ALIVE_SECONDS,
-        met: Met = welcome,
+        on_identity: OnIdentity = any_identity,
     ) -> None:
         """*deadline*: seconds that a call may take. *keep_alive*: between two signs of life.
 
-        *met* is told vCenter's own UUID at each logon.
+        *on_identity* is told vCenter's own UUID at each logon.
         """
         self.host, self.port = logon.host, logon.port
         self.deadline = deadline
         self.trust = Trust(logon.ca, logon.thumbprint)
         self._logon = logon
-        self._met = met
+        self._on_identity = on_identity
         self._stub = self._new_stub("/sdk", VERSION)
         self._pbm = self._new_stub("/pbm/sdk", PBM_VERSION)
         self._lock = threading.Lock()
@@ -233,7 +233,7 @@ class Session:
         except ERRORS as error:
             raise failure(f"{given.host} cannot be logged in to", error, sent=False) from error
         try:
-            self._met(content.about.instanceUuid or "")  # a host without vCenter has none
+            self._on_identity(content.about.instanceUuid or "")  # a host without vCenter has none
         except MoorlineError:
             with suppress(*ERRORS):  # it ends by itself, too
                 content.sessionManager.Logout()
