@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from moorline.core.expect import Expect
+from moorline.core.locks import Locks
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Busy
-from moorline.model import Attachment, Guest, GuestId, Key, Level, VolumeId
+from moorline.errors import Busy, Refused
+from moorline.model import Attachment, Guest, GuestId, Key, Level, Link, VolumeId
 from moorline.secret import Secret
-from moorline.testing.toys import ToyHypervisor
+from moorline.testing.toys import BASE, ToyExport, ToyHypervisor
+from moorline.testing.toys import ToyShare as ToyExports
 from tests.support.care_rig import Scene, prepared
+from tests.support.rig import Rig
 
 ROWS = 200
 
@@ -185,3 +188,42 @@ def test_who_disconnects_looks_afresh_under_the_links_lock(scene: Scene) -> None
     assert owner.advance(row.key).step is Step.DISCONNECT
     assert locked == [True], "and nothing that was seen before it took the lock counts"
     assert not scene.host.table
+
+
+class Counting(ToyExports):
+    """A back end that counts how often it looks at a link."""
+
+    inspected = 0
+
+    def inspect(self, c: ToyExport) -> Link:
+        self.inspected += 1
+        return super().inspect(c)
+
+
+def test_an_attach_looks_at_a_link_once_however_many_volumes_want_it() -> None:
+    """After a restart with a thousand attachments without disks it was a million looks."""
+    rig = Rig("g1", "g2")
+    for n in range(ROWS):
+        rig.attachment(f"v{n}", f"g{n % 2 + 1}", Level.ATTACHED, share=f"s{n % 10}")
+    for n in range(10):
+        rig.world.mounts[str(BASE / f"s{n}")] = f"s{n}"
+    backend = Counting(rig.world)
+    owner = Reconciler(rig.records, {"toy": backend}, ToyHypervisor(rig.world), Locks())
+    assert owner.advance(rig.records.all()[0].key).step is Step.ATTACH
+    assert backend.inspected <= 10 + 1, "each share, and the volume's own"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_volume_of_the_same_name_is_found_behind_one_that_fits_no_more(broken: int) -> None:
+    """Of a link that is looked at once it is one that does not answer for the others."""
+    rig = Rig("g1", "g2", "g3")
+    rig.world.mounts[str(BASE / "s1")] = "s1"
+    for volume, guest in (("a", "g1"), ("b", "g2"), ("c", "g3")):
+        rig.attachment(volume, guest, Level.ATTACHED)
+    first, *others = rig.records.all()
+    same = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a"}}
+    odd = {"driver_volume_type": "toy", "data": {"share": "", "name": "a"}}
+    for n, row in enumerate(others):
+        rig.records.put(replace(row, connection=Secret(odd if n == broken else same)))
+    with pytest.raises(Refused, match="already"):
+        rig.reconciler().advance(first.key)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from moorline.core.links import Links
+from moorline.core.file_users import FileUser, use_of, users
 from moorline.core.survey import Survey
-from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
+from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.model import (
     Attachment,
     BlockDevice,
@@ -20,8 +22,6 @@ from moorline.model import (
     Guest,
     GuestId,
     ImageFile,
-    Level,
-    Linked,
     Use,
 )
 from moorline.ports import FileId, FilesOf, Host, Images, Mount
@@ -32,14 +32,11 @@ IMAGES_PER_LOOK = 64
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
 
 
-@dataclass(frozen=True, slots=True)
-class _Theirs:
-    """A file that another guest or another attachment has."""
+class _Theirs(NamedTuple):
+    """How somebody else has a file."""
 
     use: Use
     who: str
-    disk: bool = True
-    """False: it is only a path in the guest's definition, such as a kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +71,22 @@ class FileClashes:
         """
         if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
             return
-        form = source.format if isinstance(source, ImageFile) else "raw"
-        mine = Use(str(source.path), form, row.options.readonly, row.options.shared)
-        theirs = list(self._theirs(row, survey))
-        uses = [each for each in theirs if each.disk]
+        mine = use_of(row, source)
+        guests = self._guests(survey)
+        table = MountsByPath(self._host.mounts()) if self._host else None
+        theirs = list(users(row, survey, guests, partial(_may_have, mine.path, table)))
+        disks = [each for each in theirs if each.disk]
         told = set()  # the users whose way to use the file is known, and compatible
         names = {mine.path}
-        for other in uses:
-            if other.use.path == mine.path:
-                _refuse_clash(mine, other.use, other.who)
+        for other in disks:
+            if other.path == mine.path and (use := other.use()):
+                _refuse_clash(mine, use, other.who)
                 told.add(other.who)
-        if self._host is not None and not isinstance(source, DatastoreDisk):
-            self._look(self._host, mine, uses, told, names)
+        if self._host and table and not isinstance(source, DatastoreDisk):
+            self._look(self._host, table, mine, disks, told, names)
         for other in theirs:
-            if not other.disk and other.use.path in names and other.who not in told:
-                _refuse_clash(mine, other.use, other.who)
-
-    def _theirs(self, row: Attachment, survey: Survey) -> Iterator[_Theirs]:
-        guests = self._guests(survey)
-        plugged = {(guest.id, volume) for guest in guests for volume in guest.disks}
-        for guest in guests:
-            yield from _of_guest(guest, row)
-        for other in survey.rows:
-            known = (other.key.guest, other.key.volume) in plugged
-            if other.key != row.key and other.want > Level.ABSENT and not known:
-                yield from _of_attachment(other, survey.links)
+            if not other.disk and other.path in names and other.who not in told:
+                _refuse_clash(mine, Use(other.path, ""), other.who)
 
     def _guests(self, survey: Survey) -> Sequence[Guest]:
         """All guests. Of one that hangs or is unreadable, what it was last seen to have counts.
@@ -117,8 +105,9 @@ class FileClashes:
     def _look(
         self,
         host: Host,
+        table: MountsByPath,
         mine: Use,
-        theirs: Sequence[_Theirs],
+        theirs: Sequence[FileUser],
         told: set[str],
         names: set[str],
     ) -> None:
@@ -126,13 +115,12 @@ class FileClashes:
 
         Adds compatible users to *told*, the files' paths to *names*.
         """
-        table = MountsByPath(host.mounts())
-        named: defaultdict[Mount | None, list[_Theirs]] = defaultdict(list)
+        named: defaultdict[Mount | None, list[FileUser]] = defaultdict(list)
         for each in theirs:
-            if each.use.path.startswith("/"):
-                named[table.covering(each.use.path)].append(each)
+            if each.path.startswith("/"):
+                named[table.covering(each.path)].append(each)
         at = table.covering(mine.path)
-        near, far = _split(sorted(named.pop(at, ()), key=_order), IMAGES_PER_LOOK - 1)
+        near, far = _split(_uses(named.pop(at, ())), IMAGES_PER_LOOK - 1)
         # What lies beside it is asked for in one breath.
         images = [(mine.path, mine.format), *_images(near)]
         found, *looks = host.files(_share(at), images, first=True)
@@ -144,9 +132,9 @@ class FileClashes:
         names.update(file.id.path for file in files)
         comparison = _Comparison(host, table, files, told)
         comparison.judge(at, near, looks)
-        comparison.compare(at, far)
+        comparison.ask(at, far)
         for mount in sorted(named, key=lambda mount: mount.id if mount else 0):
-            comparison.compare(mount, sorted(named[mount], key=_order))
+            comparison.compare(mount, named[mount])
 
 
 class _Comparison:
@@ -160,11 +148,14 @@ class _Comparison:
         self._files = files
         self._told = told
 
-    def compare(self, mount: Mount | None, others: Sequence[_Theirs]) -> None:
+    def compare(self, mount: Mount | None, others: Sequence[FileUser]) -> None:
+        """Look at what lies on one mount, if it may be the file. Raises Refused, Uncertain."""
+        if any(_is_worth_a_look(file.mount, mount) for file in self._files):
+            self.ask(mount, _uses(others))
+
+    def ask(self, mount: Mount | None, others: Sequence[_Theirs]) -> None:
         """Look at what lies on one mount. Raises Refused, Uncertain."""
         near = self._may_lie_on(mount)
-        if not near and mount is not None and _may_hang(mount):
-            return  # only a symlink there could lead to the file: QEMU's lock guards that
         while others:
             asked, others = _split(others, IMAGES_PER_LOOK)
             inodes = {file.id.inode for file in self._files}
@@ -204,8 +195,10 @@ def _split(others: Sequence[_Theirs], at: int) -> tuple[Sequence[_Theirs], Seque
     return others[:at], others[at:]
 
 
-def _order(theirs: _Theirs) -> tuple[Use, str]:
-    return theirs.use, theirs.who
+def _uses(others: Iterable[FileUser]) -> Sequence[_Theirs]:
+    """Those who may have a file now, and how."""
+    found = ((each.use(), each.who) for each in others)
+    return sorted(_Theirs(use, who) for use, who in found if use)
 
 
 def _images(others: Sequence[_Theirs]) -> Images:
@@ -225,35 +218,6 @@ def _with_what_it_had(guest: Guest, known: Mapping[GuestId, Guest]) -> Guest:
     if not guest.unreadable or had is None:
         return guest
     return replace(guest, uses=guest.uses | had.uses, paths=guest.paths | had.paths)
-
-
-def _of_guest(guest: Guest, row: Attachment) -> Iterator[_Theirs]:
-    """The files of *guest*, but for the disk of the volume itself."""
-    own = guest.id == row.key.guest
-    if own and (row.hands_off or not guest.uses):
-        return  # its owner plugs it, or the hypervisor does not say which disk is which volume
-    for use in guest.uses:
-        if not (own and use.volume == row.key.volume):
-            yield _Theirs(use, guest.name)
-    told = {use.path for use in guest.uses}
-    same = guest.disks.get(row.key.volume)
-    if same is not None and row.options.shared:
-        told.add(same.source)  # both attachments are shared: else this one would have been refused
-    for path in frozenset() if own else guest.paths - told:
-        yield _Theirs(Use(path, ""), guest.name, disk=False)
-
-
-def _of_attachment(other: Attachment, links: Links) -> Iterator[_Theirs]:
-    """The file of a volume that is linked and is not a disk yet."""
-    try:
-        link = links.inspect(other)
-    except MoorlineError:
-        return  # it cannot be plugged before its link works, and it is compared then
-    source = link.source if isinstance(link, Linked) else None
-    if isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
-        form = source.format if isinstance(source, ImageFile) else "raw"
-        use = Use(str(source.path), form, other.options.readonly, other.options.shared)
-        yield _Theirs(use, f"volume {other.key.volume} of {other.guest_name}")
 
 
 def fits(mine: Use, theirs: Use) -> bool:
@@ -315,6 +279,21 @@ def may_be_same(one: Mount | None, other: Mount | None) -> bool:
         return False
     ours, theirs = _names(one.source), _names(other.source)
     return not ours or not theirs or bool(ours & theirs)
+
+
+def _is_worth_a_look(mine: Mount | None, theirs: Mount | None) -> bool:
+    """Whether a path on *theirs* is looked at to know whether it leads to a file on *mine*.
+
+    On another share that may hang only a symlink could: QEMU's lock guards that.
+    """
+    return may_be_same(mine, theirs) or theirs is None or not _may_hang(theirs)
+
+
+def _may_have(path: str, table: MountsByPath | None, directory: str) -> bool:
+    """Whether something in *directory* may be the file at *path*. No *table*: by the name alone."""
+    if path.startswith(f"{directory}/"):
+        return True
+    return table is not None and _is_worth_a_look(table.covering(path), table.covering(directory))
 
 
 def _may_hang(mount: Mount) -> bool:

@@ -64,10 +64,15 @@ class Survey:
 
     def others(self, row: Attachment) -> Sequence[Attachment]:
         """The other attachments that want the link of *row*."""
+        same = self.by_link.get((row.backend, row.link), ())
+        return [other for other in same if other.key != row.key]
+
+    @property
+    def by_link(self) -> Mapping[tuple[str, LinkName], Sequence[Attachment]]:
+        """All attachments that want their link, by back end and link. Raises as :attr:`rows`."""
         if self._wanted is None:
             self._wanted = _by_link(self.rows)
-        same = self._wanted.get((row.backend, row.link), ())
-        return [other for other in same if other.key != row.key]
+        return self._wanted
 
 
 def _by_link(

@@ -17,6 +17,8 @@ from moorline.ports import At, Delete, Entry, Event, Put
 from moorline.ports.limits import prefix_ends, within_limits
 
 _FULL_BELOW_BYTES = 64 << 10
+_MAX_LISTED = 4
+"""Listings that are remembered: an attach lists all attachments, a thousand attaches a million."""
 _TAKES_NOTHING = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 )
@@ -59,6 +61,8 @@ class SqliteStore:
         self._lock = threading.RLock()
         self._committed = threading.Condition()
         self._closed = False
+        self._listed: dict[str, tuple[int, tuple[Entry, ...]]] = {}
+        """What was listed at a revision, by prefix: each commit, whoever made it, has a new one."""
         self._frozen = False
         """It was opened read-only, as its disk cannot be written to."""
         try:
@@ -76,12 +80,19 @@ class SqliteStore:
     def list(self, prefix: str) -> tuple[list[Entry], int]:
         below = prefix_ends(prefix)
         with self._transaction("deferred"):
-            rows = self._db.execute(
-                "select key, value, revision from entry"
-                " where key >= ? and key < ? and not gone order by key",
-                below,
-            ).fetchall()
-            return [Entry(*row) for row in rows], self._counter("revision")
+            now = self._counter("revision")
+            then, entries = self._listed.get(prefix, (-1, ()))
+            if then != now:
+                rows = self._db.execute(
+                    "select key, value, revision from entry"
+                    " where key >= ? and key < ? and not gone order by key",
+                    below,
+                ).fetchall()
+                entries = tuple(Entry(*row) for row in rows)
+                if len(self._listed) >= _MAX_LISTED:
+                    self._listed.clear()
+                self._listed[prefix] = now, entries
+            return [*entries], now
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
         within_limits(when, then)

@@ -338,9 +338,10 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
     }
 
 
-def _uses(guest: ToyGuest, paths: Container[str], *volumes: str) -> frozenset[Use]:
-    uses = (use for use in guest.uses.copy() if use.path in paths)
-    return frozenset(use for use in uses if not volumes or use.volume in volumes)
+def _uses(guest: ToyGuest, paths: Container[str], volume: str = "") -> frozenset[Use]:
+    """How it uses *paths*; *volume*: as the disk of that alone."""
+    uses = guest.uses.copy()  # time passes in other threads
+    return frozenset(u for u in uses if u.path in paths and volume in ("", u.volume))
 
 
 def _state(
