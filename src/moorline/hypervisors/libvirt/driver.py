@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING
+from moorline.hypervisors.libvirt.migration import MIGRATION_OPTIONS, Migration
 from moorline.ports import Hypervisor, Launching, OpenContext, Option
 
 
@@ -13,16 +15,17 @@ class LibvirtDriver:
     """See :class:`moorline.ports.HypervisorDriver`."""
 
     uris: ClassVar[str] = "qemu:///system, qemu:///session, qemu:///embed?root=DIR"
-    options: ClassVar[Sequence[Option]] = ()
+    options: ClassVar[Sequence[Option]] = MIGRATION_OPTIONS
     launching: ClassVar[Launching] = LAUNCHING
 
     @staticmethod
     def open(uri: str, context: OpenContext) -> Hypervisor:
-        from moorline.hypervisors.libvirt.hypervisor import Libvirt
+        from moorline.hypervisors.libvirt.moving import MovingLibvirt
 
         host = context.host
-        return Libvirt(
+        return MovingLibvirt(
             uri,
+            migration=partial(Migration.from_values, context.values),
             measure=host.size,
             readable=host.readable,
             places=host.places,

@@ -1,0 +1,186 @@
+"""How this host's guests go to another host's libvirtd, as its administrator set it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Failed, Refused
+from moorline.hypervisors.libvirt import arrival
+from moorline.hypervisors.libvirt.connection import module
+from moorline.model import GuestId
+from moorline.ports import Option
+
+ACTIONS = ("abort", "force_complete")
+
+MIGRATION_OPTIONS: Sequence[Option] = (
+    Option(
+        "live_migration_uri",
+        "qemu+tls://%s/system",
+        "How this host's libvirtd reaches another host's: %s stands for that one's name in the"
+        " fleet.",
+    ),
+    Option(
+        "live_migration_tunnelled",
+        "true",
+        "Send a guest's memory through the connection of the two libvirtds. false: QEMU sends it"
+        " to QEMU, in the clear unless live_migration_with_native_tls is set.",
+    ),
+    Option(
+        "live_migration_with_native_tls",
+        "false",
+        "QEMU sends to QEMU by TLS, with the certificates that libvirt's qemu.conf names.",
+    ),
+    Option(
+        "live_migration_bandwidth",
+        "0",
+        "MiB a second that one guest's migration may use; 0: libvirt's own.",
+    ),
+    Option(
+        "live_migration_permit_auto_converge",
+        "false",
+        "Slow a guest down that writes faster than it can be sent.",
+    ),
+    Option(
+        "live_migration_completion_timeout",
+        "0",
+        "Seconds after which live_migration_timeout_action is done; 0: never.",
+    ),
+    Option(
+        "live_migration_timeout_action",
+        "abort",
+        "abort: the guest stays. force_complete: it is paused, so that it can be sent to its end.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """The settings of :data:`MIGRATION_OPTIONS`."""
+
+    uri: str = "qemu+tls://%s/system"
+    tunnelled: bool = True
+    native_tls: bool = False
+    bandwidth: int = 0
+    """MiB/s; 0: libvirt's own."""
+    auto_converge: bool = False
+    timeout: int = 0
+    """Seconds; 0: none."""
+    force_complete: bool = False
+    """After the time-out, pause the guest; else it stays."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, str]) -> Migration:
+        """Read the options. Raises Refused."""
+        told = {each.name: values.get(each.name, each.default) for each in MIGRATION_OPTIONS}
+        uri, action = told["live_migration_uri"], told["live_migration_timeout_action"]
+        if uri.count("%s") != 1 or "%" in uri.replace("%s", ""):
+            raise Refused(f"live_migration_uri is {uri!r}: %s must stand in it for the host")
+        if action not in ACTIONS:
+            raise Refused(f"live_migration_timeout_action is {action!r}", hint=" or ".join(ACTIONS))
+        native_tls = _flag(told, "live_migration_with_native_tls")
+        return cls(
+            uri,
+            # Through a tunnel QEMU does not reach QEMU.
+            _flag(told, "live_migration_tunnelled") and not native_tls,
+            native_tls,
+            _number(told, "live_migration_bandwidth"),
+            _flag(told, "live_migration_permit_auto_converge"),
+            _number(told, "live_migration_completion_timeout"),
+            action == "force_complete",
+        )
+
+    def flags(self) -> int:
+        """libvirt's, for what is sent live."""
+        virt = module()
+        flags: int = virt.VIR_MIGRATE_LIVE | virt.VIR_MIGRATE_PEER2PEER | virt.VIR_MIGRATE_PAUSED
+        flags |= virt.VIR_MIGRATE_PERSIST_DEST | virt.VIR_MIGRATE_UNDEFINE_SOURCE
+        flags |= virt.VIR_MIGRATE_ABORT_ON_ERROR
+        for wanted, flag in (
+            (self.tunnelled, virt.VIR_MIGRATE_TUNNELLED),
+            (self.native_tls, virt.VIR_MIGRATE_TLS),
+            (self.auto_converge, virt.VIR_MIGRATE_AUTO_CONVERGE),
+        ):
+            flags |= flag if wanted else 0
+        return flags
+
+
+def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
+    """Send *guest* to *host*, where it stays paused, and wait until it is there.
+
+    Raises libvirt's errors, Failed (*host* does not answer, or has a copy), Refused.
+    """
+    libvirt = module()
+    uri = how.uri.replace("%s", host)
+    _demand_no_copy(libvirt, guest, host, uri)
+    domain = virt.lookupByUUIDString(guest)
+    secure = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+    xml = domain.XMLDesc(secure)
+    paused = domain.state()[0] == arrival.PAUSED
+    parameters: dict[str, Any] = {
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: arrival.marked(xml, paused=paused)
+    }
+    if how.bandwidth:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = how.bandwidth
+    try:
+        domain.migrateToURI3(uri, parameters, how.flags())
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_MIGRATE_UNSAFE:
+            raise
+        if disk := arrival.unshared(ET.fromstring(xml)):  # noqa: S314 - libvirt's own output
+            raise Refused(
+                f"disk {disk} is on storage that {host} may not have, or not see the same of: {e}",
+                hint="only what is on shared storage can go along; or move the guest while it is"
+                " stopped",
+            ) from e
+        # All that libvirt is unsure of is on storage that a back end knows to be shared.
+        domain.migrateToURI3(uri, parameters, how.flags() | libvirt.VIR_MIGRATE_UNSAFE)
+
+
+def end_overdue(domain: Any, elapsed: float, how: Migration) -> None:
+    """Do what is set for a migration that took longer than it may. *elapsed*: seconds.
+
+    That it ended just now is as good. Raises no error of libvirt.
+    """
+    if not how.timeout or elapsed < how.timeout:
+        return
+    with suppress(module().libvirtError):
+        if how.force_complete:
+            if domain.state()[0] != arrival.PAUSED:
+                domain.suspend()
+        else:
+            domain.abortJob()
+
+
+def _demand_no_copy(libvirt: Any, guest: GuestId, host: str, uri: str) -> None:
+    """libvirt would let a guest come to where it is defined, and take the one for the other."""
+    try:
+        peer = libvirt.open(uri)
+    except libvirt.libvirtError as e:
+        raise Failed(f"{host} cannot be reached as {uri}: {e}") from e
+    try:
+        peer.lookupByUUIDString(guest)
+    except libvirt.libvirtError as e:
+        if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return
+        raise Failed(f"{host} does not tell whether it has a copy of {guest}: {e}") from e
+    finally:
+        with suppress(libvirt.libvirtError):
+            peer.close()
+    raise Failed(f"{host} has a copy of guest {guest} already")
+
+
+def _flag(told: Mapping[str, str], name: str) -> bool:
+    value = told[name].strip().lower()
+    if value not in ("true", "false"):
+        raise Refused(f"{name} is {told[name]!r}: neither true nor false")
+    return value == "true"
+
+
+def _number(told: Mapping[str, str], name: str) -> int:
+    if not told[name].strip().isdecimal():
+        raise Refused(f"{name} is {told[name]!r}: no whole number")
+    return int(told[name])
