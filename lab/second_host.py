@@ -59,10 +59,14 @@ class SecondHost:
     def uri(self) -> str:
         return f"qemu+unix:///system?socket={self.socket}"
 
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What stands before a command that is run there."""
+        return ("nsenter", "--target", str(self._libvirtd.pid), "--mount", "--uts", "--")
+
     def run(self, *argv: str) -> None:
         """Run a command there."""
-        enter = ("nsenter", "--target", str(self._libvirtd.pid), "--mount", "--uts", "--")
-        subprocess.run([*enter, *argv], check=True, timeout=30)
+        subprocess.run([*self.enter, *argv], check=True, timeout=30)
 
     def close(self) -> None:
         """End it; its guests must be gone."""

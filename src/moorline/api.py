@@ -12,6 +12,7 @@ from moorline.care.explain import Explainer
 from moorline.care.maintenance import Maintenance
 from moorline.care.repair import Repairer
 from moorline.core.admission import Admission
+from moorline.core.alone import ALONE
 from moorline.core.driver import Driver
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
@@ -23,6 +24,7 @@ from moorline.operations.query import Query
 from moorline.operations.released import Released
 from moorline.operations.relocate import Relocator
 from moorline.ports import Hypervisor
+from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle
 
 
@@ -58,15 +60,23 @@ class Moorline:
         lifecycle: GuestLifecycle[Any] | None = None,
         *,
         environment: Environment,
+        guard: Guarding = ALONE,
         driver: Driver | None = None,
         pending: Callable[[], Sequence[Pending]] = tuple,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        admission = Admission(records, reconciler, hypervisor)
+        admission = Admission(records, reconciler, hypervisor, guard)
         driver = driver or Driver(records, reconciler)
         released = Released(records, reconciler, admission, hypervisor)
         attacher = Attacher(
-            records, reconciler, hypervisor, admission, driver, released, environment.mounts
+            records,
+            reconciler,
+            hypervisor,
+            admission,
+            driver,
+            released,
+            environment.mounts,
+            guard,
         )
         doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
@@ -76,7 +86,14 @@ class Moorline:
             Query(records, reconciler, admission),
         )
         self.guests = Guests(
-            records, reconciler, admission, driver, hypervisor, lifecycle, environment.event_log.did
+            records,
+            reconciler,
+            admission,
+            driver,
+            hypervisor,
+            lifecycle,
+            environment.event_log.did,
+            guard,
         )
         self.maintenance = Maintenance(
             Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SYSTEM_FILE = Path(whereabouts.SYSTEM_FILE)
 HOST_STATE_DIR = Path(whereabouts.HOST_STATE_DIR)
+FLEET_DIR = Path("/etc/moorline/fleet")
+"""Where `moorline fleet join` puts a host's credentials."""
 _STATE_DIR_REFERENCE = "${moorline.state_dir}"
 
 STATE_DIR = Option(
@@ -67,6 +69,13 @@ AGENT = (
         "agent_metrics",
         "",
         "Where Prometheus may collect: 127.0.0.1:PORT. Default: on the socket alone.",
+        group="moorline",
+    ),
+    Option(
+        "agent_fleet",
+        "",
+        "Where the host's credentials to its fleet are, if it is in one. Default:"
+        " /etc/moorline/fleet, for the host's own state directory alone.",
         group="moorline",
     ),
     Option("agent_sweep_every", "60", "Seconds between two sweeps.", group="moorline"),
@@ -222,6 +231,13 @@ def _value(conf: cfg.ConfigOpts, option: Option) -> str:
             f"the option {option.name} in [{option.group}] cannot be used: {e}",
             hint="write out what its $ stands for",
         ) from e
+
+
+def fleet_dir(settings: Settings) -> Path | None:
+    """Where the credentials are of the fleet that this state's host is in, if it is in one."""
+    if told := settings.agent["agent_fleet"]:
+        return Path(told)
+    return FLEET_DIR if settings.state_dir == HOST_STATE_DIR else None
 
 
 def digest(settings: Settings) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
 from moorline.core.admission import Admission, usable_id
+from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.fleet import fencing
@@ -19,12 +22,26 @@ from moorline.fleet.book import Book
 from moorline.fleet.controller import Controller
 from moorline.fleet.evacuation import Proof
 from moorline.fleet.fleet import Fleet, wanted
+from moorline.fleet.following import Following
+from moorline.fleet.guard import Guard
+from moorline.fleet.host import FleetHost
+from moorline.fleet.marks import Marks
+from moorline.fleet.movers import Sending, Staying
+from moorline.fleet.volumes import LocalVolumes
+from moorline.host.boot import boot_id
 from moorline.host.linux import Linux
 from moorline.installed import InstalledBackends
-from moorline.model import Attachment, DiskOptions, Format
+from moorline.model import Attachment, DiskOptions, Format, Key
+from moorline.ports import GuestLifecycle, Hypervisor, Watching
+from moorline.ports.moving import MovingHypervisor
 from moorline.stores.codec import Codec
 from moorline.stores.files import private
 from moorline.wiring import for_fleets
+
+if TYPE_CHECKING:
+    from moorline.stores.etcd.joining import Membership
+
+_LOG = logging.getLogger("moorline.fleet")
 
 
 @contextmanager
@@ -51,6 +68,66 @@ def run_fleet_controller(directory: Path, every: float, told: Callable[[str], No
             except MoorlineError as e:
                 told(f"this pass is not done: {e}")
             deadline.sleep(every)
+
+
+class Followed(NamedTuple):
+    """What a host that follows a fleet has besides; *close* closes the fleet's store."""
+
+    guard: Guard
+    following: Following
+    hindrance: Callable[[Key], str]
+    close: Callable[[], None]
+
+
+def follow(
+    member: Membership,
+    marks: Marks,
+    records: Records,
+    reconciler: Reconciler,
+    driver: Driver,
+    hypervisor: Hypervisor,
+    lifecycle: GuestLifecycle[Any] | None,
+    saw: Callable[[str], None],
+) -> Followed:
+    """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of."""
+    with for_fleets():
+        from moorline.stores.etcd.store import EtcdStore
+    store = EtcdStore(member.access)
+    book = Book(store, Codec(member.box), member.box)
+    guard = Guard(book, member.host, marks, boot_id, saw)
+    mover = Sending(
+        hypervisor if isinstance(hypervisor, MovingHypervisor) else Staying(hypervisor, lifecycle)
+    )
+
+    def loud(text: str) -> None:
+        _LOG.error("%s", text)
+        saw(text)
+
+    host = FleetHost(
+        book,
+        member.host,
+        uuid.uuid4().hex,
+        marks,
+        guard,
+        LocalVolumes(records, Admission(records, reconciler, hypervisor), driver, hypervisor),
+        mover,
+        boot_id,
+        loud,
+    )
+    watchers = [hypervisor] if isinstance(hypervisor, Watching) else []
+    following = Following(host, member.host, store, watchers)
+    mover.ended = following.wake
+
+    def hindrance(key: Key) -> str:
+        try:
+            waits = not following.tried.is_set() or guard.waits(key.guest, key.volume)
+            if waits and (key.guest, key.volume) in marks.volumes():
+                return "it cannot be told yet whether the fleet has given it to another host"
+        except MoorlineError as e:
+            return str(e)
+        return ""
+
+    return Followed(guard, following, hindrance, store.close)
 
 
 @contextmanager

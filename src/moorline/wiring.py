@@ -13,6 +13,7 @@ from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
+from moorline.core.alone import ALONE
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes
@@ -23,6 +24,9 @@ from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Denied, Refused, Unavailable
+from moorline.fleet.guard import Unattended
+from moorline.fleet.marks import Marks
+from moorline.host.boot import boot_id
 from moorline.installed import InstalledBackends
 from moorline.ports import (
     GuestLifecycle,
@@ -36,9 +40,11 @@ from moorline.ports import (
     Watching,
 )
 from moorline.ports.api import no_progress
+from moorline.ports.guarding import Guarding
 from moorline.secret import Secret
 
 if TYPE_CHECKING:
+    from moorline.fleet.following import Following
     from moorline.loop.controller import Controller
     from moorline.stores.etcd.administration import Administration
     from moorline.stores.etcd.joining import Membership
@@ -49,6 +55,15 @@ def settings(
 ) -> config.Settings:
     """Read the configuration, with the options of all that is installed. Raises Refused."""
     return config.load(files, installed.options, state_dir=state_dir, hypervisor=hypervisor)
+
+
+class OpenedAgent(NamedTuple):
+    """What an agent runs. Start *following* first, stop all before closing *moorline*."""
+
+    moorline: Moorline
+    controller: Controller
+    following: Following | None
+    """None: this host is in no fleet."""
 
 
 class _Opened(NamedTuple):
@@ -63,6 +78,8 @@ class _Opened(NamedTuple):
     turns: FileTurns
     looking: Callable[[], InstalledBackends]
     environment: Environment
+    guard: Guarding
+    marks: Marks
     close: Callable[[], None]
 
     def facade(
@@ -77,6 +94,7 @@ class _Opened(NamedTuple):
             self.hypervisor,
             self.lifecycle,
             environment=self.environment,
+            guard=self.guard,
             driver=driver,
             pending=pending,
             close=self.close,
@@ -123,17 +141,17 @@ def open_agent(
     waiting: Callable[[str], None] = no_progress,
     report: Report = no_report,
     every: float | None = None,
-) -> tuple[Moorline, Controller]:
+) -> OpenedAgent:
     """Open the host as its owner, with the loop that keeps its attachments as wanted.
 
-    Start the loop; stop it before closing. *every*: seconds between its sweeps (None: a minute).
-    Raises as :func:`open_host`.
+    *every*: seconds between its sweeps (None: a minute). Raises as :func:`open_host`.
     """
     from moorline.host.mount.watch import MountTable
     from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
     from moorline.loop.drift import DriftDetector
-    from moorline.loop.worker import Worker
+    from moorline.loop.worker import Hindrance, Worker, unhindered
 
+    member = _membership(given)
     opened = _open(given, True, patience, waiting, report)
     records, hypervisor = opened.records, opened.hypervisor
     reconciler, claims = opened.reconciler(), Claims()
@@ -141,15 +159,46 @@ def open_agent(
     watchers: list[Watching] = [MountTable()]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
+    following: Following | None = None
+    hindrance: Hindrance = unhindered
+    if member is not None:
+        from moorline.fleet_wiring import follow
+
+        followed = follow(
+            member,
+            opened.marks,
+            records,
+            reconciler,
+            driver,
+            hypervisor,
+            opened.lifecycle,
+            opened.environment.event_log.saw,
+        )
+        following, hindrance = followed.following, followed.hindrance
+        closing = ExitStack()
+        closing.callback(opened.close)
+        closing.callback(followed.close)
+        opened = opened._replace(guard=followed.guard, close=closing.close)
     controller = Controller(
         records,
-        Worker(driver),
+        Worker(driver, hindrance),
         DriftDetector(records, reconciler, hypervisor),
         claims,
         watchers=watchers,
         every=SWEEP_INTERVAL_SECONDS if every is None else every,
     )
-    return opened.facade(reconciler, driver, controller.pending), controller
+    facade = opened.facade(reconciler, driver, controller.pending)
+    return OpenedAgent(facade, controller, following)
+
+
+def _membership(given: config.Settings) -> Membership | None:
+    """This host as one of a fleet; None: it is in none. Raises Denied, Unavailable, Refused."""
+    directory = config.fleet_dir(given)
+    if directory is None or not (directory / "fleet.json").exists():
+        return None
+    with for_fleets():
+        from moorline.stores.etcd.joining import Membership
+    return Membership.open(directory)
 
 
 def _open(
@@ -194,6 +243,7 @@ def _open(
         settled = hypervisor.settled if isinstance(hypervisor, Settling) else None
         turns = FileTurns(host, FileLock, settled)
         looking = partial(_looking, backends, host)
+        marks = Marks(store, name)
         close = stack.pop_all().close
         return _Opened(
             records,
@@ -205,6 +255,9 @@ def _open(
             turns,
             looking,
             environment,
+            # A host that has followed a fleet asks it, also while no agent does that for it.
+            Unattended(marks, boot_id, environment.event_log.saw) if marks.epoch() else ALONE,
+            marks,
             close,
         )
     raise AssertionError("unreachable")

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "whereabouts": set(),
     "config": SEAMS | {"whereabouts"},
     "installed": SEAMS | {"config"},
-    "wiring": CORE | VERBS | ADAPTERS | COMPOSITION,
+    "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
     "agent": CORE | VERBS | COMPOSITION | {"local_api"},

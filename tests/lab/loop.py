@@ -52,7 +52,7 @@ def running_loop(state: Path | Scene, *, every: float = 60.0) -> Iterator[Loop]:
     """Own the host until the end of the block."""
     directory = state.moorline.state if isinstance(state, Scene) else state
     settings = wiring.settings(state_dir=directory)
-    moorline, controller = wiring.open_agent(settings, every=every)
+    moorline, controller, _ = wiring.open_agent(settings, every=every)
     with moorline:
         controller.start()
         try:

@@ -26,6 +26,7 @@ from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen, loopback, refuse_served
 from moorline.loop.controller import Controller
+from moorline.wiring import OpenedAgent
 
 OWNER_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for a command that owns the host."""
@@ -127,21 +128,24 @@ class Agent:
             signal.signal(number, lambda number, _: self._signals.put(number))
         refuse_served(self._options.socket)
         metrics = Metrics()
-        moorline, controller = wiring.open_agent(
+        opened = wiring.open_agent(
             self._settings,
             patience=OWNER_TIMEOUT_SECONDS,
             waiting=_LOG.info,
             report=metrics.took,
             every=self._options.sweep_every,
         )
+        moorline, controller, following = opened
         metrics.watch(controller.pending, lambda: controller.swept)
         app = self._serve(moorline, metrics)
+        if following is not None:
+            following.start()
         controller.start()
         _LOG.info("serving %s", self._options.socket)
-        healthy = self._watch(systemd, controller)
+        healthy = self._watch(systemd, opened)
         systemd.tell("STOPPING=1")
         code = 0 if healthy else 1
-        if not self._end(moorline, controller, app):
+        if not self._end(opened, app):
             # Something hangs. The kernel releases our lock; the next owner finds what came of it.
             _LOG.warning("stopped, with a step or a call to the hypervisor under way")
             logging.shutdown()
@@ -175,13 +179,15 @@ class Agent:
             "options": config.digest(self._settings),
         }
 
-    def _watch(self, systemd: Notifier, controller: Controller) -> bool:
+    def _watch(self, systemd: Notifier, opened: OpenedAgent) -> bool:
         """Handle signals until one says stop; False: a thread died before that."""
         pause = (
             min(_WATCHDOG_INTERVAL_SECONDS, systemd.watchdog / 3)
             if systemd.watchdog
             else _WATCHDOG_INTERVAL_SECONDS
         )
+        controller, following = opened.controller, opened.following
+        loops = [controller.alive, *([following.alive] if following else [])]
         ready, patience = False, Deadline(READY_TIMEOUT_SECONDS)
         while True:
             number = None
@@ -197,7 +203,7 @@ class Agent:
             elif number is not None:
                 _LOG.info("stopping: %s", signal.Signals(number).name)
                 return True
-            if not (controller.alive() and all(server.alive for server in self._servers)):
+            if not (all(alive() for alive in loops) and all(each.alive for each in self._servers)):
                 _LOG.error("a loop of the agent has ended: starting anew is the cure")
                 return False
             if self._file != _identity(self._options.socket):
@@ -234,7 +240,7 @@ class Agent:
         if fixed:
             _LOG.warning("options that need a restart have changed: %s", ", ".join(fixed))
 
-    def _end(self, moorline: Moorline, controller: Controller, app: App) -> bool:
+    def _end(self, opened: OpenedAgent, app: App) -> bool:
         """Finish steps under way, begin no others, and close the host; False if that hangs."""
         for server in self._servers:
             server.stop()
@@ -243,11 +249,12 @@ class Agent:
                 self._options.socket.unlink()
         deadline = Deadline(STOP_TIMEOUT_SECONDS)
         app.stop(0)
-        finished = controller.stop(STOP_TIMEOUT_SECONDS)
+        followed = opened.following is None or opened.following.stop()
+        finished = opened.controller.stop(STOP_TIMEOUT_SECONDS) and followed
         if not (app.stop(deadline.left()) and finished):
             return False
         self._servers[0].drain(_DRAIN_TIMEOUT_SECONDS)
-        closing = threading.Thread(target=moorline.close, name="closing", daemon=True)
+        closing = threading.Thread(target=opened.moorline.close, name="closing", daemon=True)
         closing.start()
         closing.join(_DRAIN_TIMEOUT_SECONDS)
         return not closing.is_alive()

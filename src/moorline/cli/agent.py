@@ -19,16 +19,29 @@ from moorline.errors import Refused
 @click.option(
     "--metrics", metavar="127.0.0.1:PORT", help="Where Prometheus may collect, besides the socket."
 )
+@click.option(
+    "--fleet",
+    type=click.Path(file_okay=False),
+    metavar="DIRECTORY",
+    help="Where `moorline fleet join` put this host's credentials; default: /etc/moorline/fleet"
+    " for the host's own state.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: text.")
 @click.option("--openapi", is_flag=True, help="Print the API's OpenAPI document, and end.")
 @common
 def agent(
-    given: Common, socket: str | None, metrics: str | None, log_format: str | None, openapi: bool
+    given: Common,
+    socket: str | None,
+    metrics: str | None,
+    fleet: str | None,
+    log_format: str | None,
+    openapi: bool,
 ) -> None:
     """Own this host's state, and keep its attachments true until stopped.
 
     Commands find the agent by its socket and go through it. SIGTERM and SIGINT
-    finish the step in hand; SIGHUP reads the options of rights and log again.
+    finish the step in hand; SIGHUP reads the options of rights and log again. A host
+    that has joined a fleet follows it.
 
     \b
     Examples:
@@ -45,7 +58,12 @@ def agent(
         from moorline.agent.agent import Agent
     except ModuleNotFoundError as e:
         raise Refused(f"the agent cannot run: {e}", hint="pip install 'moorline[agent]'") from e
-    chosen = {"agent_socket": socket, "agent_metrics": metrics, "agent_log_format": log_format}
+    chosen = {
+        "agent_socket": socket,
+        "agent_metrics": metrics,
+        "agent_fleet": fleet,
+        "agent_log_format": log_format,
+    }
 
     def read() -> Settings:
         settings = given.settings()

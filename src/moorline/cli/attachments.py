@@ -17,6 +17,7 @@ from moorline.cli.common import (
     from_here,
     timeout_option,
     volume_argument,
+    vouch_option,
 )
 from moorline.cli.connection import read_connection
 from moorline.cli.output import outcome as told
@@ -84,6 +85,7 @@ def named(
     metavar="SECONDS",
     help="How long to go on trying; default: 60, or until the same step fails for about 10.",
 )
+@vouch_option
 @dry_run_option
 @common
 def attach(
@@ -99,6 +101,7 @@ def attach(
     shared: bool,
     level: str,
     timeout: float | None,
+    vouch: str,
     dry_run: bool,
 ) -> None:
     """Make a volume a disk of GUEST (name or id), now and after reboots.
@@ -122,6 +125,7 @@ def attach(
             volume=volume,
             level=Level[level.upper()],
             options=DiskOptions(bus, target, read_only, shared),
+            vouch=vouch,
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,

@@ -39,6 +39,13 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="How long to go on trying.",
 )
+vouch_option = click.option(
+    "--i-know-that-no-other-host-has-it",
+    "vouch",
+    default="",
+    metavar="REASON",
+    help="On a host of a fleet: do it without the fleet's word. The reason is kept in the events.",
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Change nothing; say what would be done."
 )

@@ -10,6 +10,7 @@ import click
 
 from moorline.cli.common import Common, common
 from moorline.cli.fleet_orders import ORDERS
+from moorline.config import FLEET_DIR
 from moorline.errors import Refused
 from moorline.secret import Secret
 
@@ -127,7 +128,7 @@ def renew(given: Common, host: str, to: Path | None, directory: Path) -> None:
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("/etc/moorline/fleet"),
+    default=FLEET_DIR,
     show_default=True,
     help="Where this host keeps its credentials.",
 )

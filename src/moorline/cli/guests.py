@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorline.cli.common import Common, common, from_here, timeout_option
+from moorline.cli.common import Common, common, from_here, timeout_option, vouch_option
 from moorline.cli.connection import read_connection
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.ports import LaunchingDriver
@@ -59,9 +59,12 @@ def _for_removal(driver: type[HypervisorDriver]) -> Sequence[click.Parameter] | 
 @click.command(cls=HypervisorOptionsCommand, offer=_for_launch)
 @click.argument("name")
 @click.option("--no-start", is_flag=True, help="Only make the guest and its disks.")
+@vouch_option
 @timeout_option
 @common
-def launch(given: Common, name: str, no_start: bool, timeout: float, **values: Any) -> None:
+def launch(
+    given: Common, name: str, no_start: bool, vouch: str, timeout: float, **values: Any
+) -> None:
     """Make the guest NAME, and start it.
 
     On libvirt it boots from a volume. On vSphere it gets a disk of its own, on
@@ -87,7 +90,12 @@ def launch(given: Common, name: str, no_start: bool, timeout: float, **values: A
             what["hardware"] = hardware
     with given.open(own=True, patience=timeout, first=True) as moorline:
         outcome = moorline.guests.launch(
-            name, start=not no_start, timeout=timeout, progress=given.progress, **what
+            name,
+            start=not no_start,
+            vouch=vouch,
+            timeout=timeout,
+            progress=given.progress,
+            **what,
         )
     told = f"guest {name} {_state(outcome)}"
     if outcome.disks and not outcome.running:
@@ -100,9 +108,10 @@ def launch(given: Common, name: str, no_start: bool, timeout: float, **values: A
 
 @click.command()
 @click.argument("guest")
+@vouch_option
 @timeout_option
 @common
-def start(given: Common, guest: str, timeout: float) -> None:
+def start(given: Common, guest: str, vouch: str, timeout: float) -> None:
     """Make the volumes of GUEST (name or id) ready, and start it.
 
     \b
@@ -110,7 +119,9 @@ def start(given: Common, guest: str, timeout: float) -> None:
       moorline start web01
     """
     with given.open(own=True, patience=timeout) as moorline:
-        outcome = moorline.guests.start(guest, timeout=timeout, progress=given.progress)
+        outcome = moorline.guests.start(
+            guest, vouch=vouch, timeout=timeout, progress=given.progress
+        )
     _tell(given, outcome, f"guest {outcome.guest} {_state(outcome)}")
 
 

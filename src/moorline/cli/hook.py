@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import click
@@ -15,17 +16,25 @@ from moorline.cli.output import complain, say
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 
+if TYPE_CHECKING:
+    from moorline.ports.api import Api
+
 DIRECTORY = Path("/etc/libvirt/hooks/qemu.d")
 """Where libvirt 6.5 and newer look for hooks beside /etc/libvirt/hooks/qemu."""
 NAME = "moorline"
 _SIGN = "# Written by `moorline hook install`."
 SCRIPT = """\
 #!/bin/sh
-{sign} Makes the links ready that a guest needs, before it starts.
-# libvirt waits for this: nothing in it may ask libvirt. https://libvirt.org/hooks.html
-[ "$2/$3" = prepare/begin ] || exit 0
+{sign} Makes the links ready that a guest needs, before it starts, and
+# asks the host's fleet whether it may. libvirt waits for this: nothing in it may ask libvirt.
+# https://libvirt.org/hooks.html
+case "$2/$3" in
+    prepare/begin) set -- ;;
+    migrate/begin) set -- --arriving ;;
+    *) exit 0 ;;
+esac
 [ -x {python} ] || exit 0  # Moorline was removed: it holds no guest up
-exec {command}
+exec {command} "$@"
 """
 
 _directory = click.option(
@@ -95,26 +104,48 @@ def uninstall(given: Common, directory: Path) -> None:
 
 
 @hook.command()
+@click.option("--arriving", is_flag=True, help="A copy of it is about to come from another host.")
 @timeout_option
 @common
-def run(given: Common, timeout: float) -> None:
-    """What the hook runs: make the links ready of the guest whose XML is on standard input."""
+def run(given: Common, arriving: bool, timeout: float) -> None:
+    """What the hook runs: make the links ready of the guest whose XML is on standard input.
+
+    A host of a fleet asks first whether the guest may start here.
+    """
     deadline = Deadline(timeout)
     domain = _domain(sys.stdin.read())
-    guest = _guest(domain)
+    guest, ours = _guest(domain), _may_need_us(domain)
     try:
         with given.open(own=False, first=True) as moorline:
+            _demand_permission(moorline, guest, ours=ours, arriving=arriving)
             # If Moorline starts the guest, its process owns this host now. It waits for libvirt,
             # which waits for us, and it has made the links before.
-            if not moorline.guests.unready(guest):
+            if arriving or not moorline.guests.unready(guest):
                 return
+    except _Forbidden as e:
+        raise e.error from None
     except MoorlineError as e:
-        if _may_need_us(domain):
+        if ours:
             raise
         complain(f"moorline: {e}; the guest has no disk of Moorline's, and starts")
         return
     with given.open(own=True, patience=timeout) as moorline:
         moorline.guests.ready(guest, timeout=deadline.left(), progress=given.progress)
+
+
+class _Forbidden(Exception):
+    """The host's fleet does not let the guest start, whatever disks it has."""
+
+    def __init__(self, error: MoorlineError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _demand_permission(moorline: Api, guest: str, *, ours: bool, arriving: bool) -> None:
+    try:
+        moorline.guests.permit(guest, ours=ours, arriving=arriving)
+    except (Refused, Unavailable) as e:
+        raise _Forbidden(e) from e
 
 
 def _domain(xml: str) -> ET.Element:

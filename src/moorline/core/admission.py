@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moorline.core.alone import ALONE
 from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
@@ -31,6 +32,7 @@ from moorline.model import (
     volume_id,
 )
 from moorline.ports import Confined, Hypervisor, Sharing
+from moorline.ports.guarding import Guarding
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
@@ -60,10 +62,17 @@ class AcceptedConnection:
 class Admission:
     """Makes attachments, and finds the ones that are recorded."""
 
-    def __init__(self, records: Records, reconciler: Reconciler, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        guard: Guarding = ALONE,
+    ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._hypervisor = hypervisor
+        self._guard = guard
 
     def make(
         self,
@@ -75,11 +84,14 @@ class Admission:
         options: DiskOptions,
         *,
         hands_off: bool = False,
+        vouched: bool = False,
     ) -> tuple[Attachment | None, Attachment]:
         """Return the recorded attachment of this guest and volume (or None), and the new one.
 
-        *hands_off*: *guest* is an id, and that guest need not be defined yet.
-        Raises Refused (the request is malformed, or clashes with another attachment),
+        *hands_off*: *guest* is an id, and that guest need not be defined yet. *vouched*: a
+        person is sure that no other host has it.
+        Raises Refused (the request is malformed, clashes with another attachment, or is for the
+        fleet to say),
         NotFound (there is no such guest). Nothing is recorded.
         """
         accepted = self.admit(connection, format)
@@ -105,6 +117,8 @@ class Admission:
         )
         before = next((row for row in rows if row.key == key), None)
         refuse_clashes(attachment, rows)
+        if before is None or before.want is Level.ABSENT:
+            self._guard.demand_attach(key.volume, vouched=vouched)
         return before, merge(before, attachment)
 
     def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> bool:

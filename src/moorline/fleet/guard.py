@@ -4,45 +4,122 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
 from moorline.fleet.book import Book
 from moorline.fleet.marks import Marks
 from moorline.fleet.records import Role
-from moorline.model import GuestId
+from moorline.model import GuestId, VolumeId
+
+ARRIVAL_SECONDS = 30.0
+"""Between the word that a guest is about to come, and the start of the process that it comes to."""
+Told = Callable[[str], None]
+"""Told what people must be able to read later. Must neither block nor raise."""
 
 
-class Guard:
-    """Lets a guest start where it is at home. What it is told is read afresh each time."""
+def tell_nobody(_: str) -> None:
+    """For whoever does not want to know."""
 
-    def __init__(self, book: Book, host: str, marks: Marks, boot: Callable[[], str]) -> None:
-        self._book = book
-        self._host = host
+
+class Unattended:
+    """See :class:`moorline.ports.guarding.Guarding`: a host of a fleet, while no agent asks it.
+
+    Nothing can be told then, and only a person's word lets a guest start.
+    """
+
+    def __init__(self, marks: Marks, boot: Callable[[], str], told: Told = tell_nobody) -> None:
         self._marks = marks
         self._boot = boot
+        self._told = told
+
+    def demand(self, guest: GuestId, vouch: str = "") -> None:
+        """Raise Unavailable unless a person vouched for it."""
+        self.vouch(guest, vouch)
+        if not self._is_vouched(guest):
+            raise Unavailable(
+                "this host is in a fleet, and no agent runs that could tell whether another host"
+                f" has guest {guest}",
+                hint="start the agent: moorline agent",
+            )
+
+    def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
+        """As :meth:`demand`. What the fleet never spoke of, and has no disk of ours, may start."""
+        if ours or guest in self._marks.guests():
+            self.demand(guest)
+
+    def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
+        """Raise Refused without a word: which host has a volume is for the fleet to say."""
+        if not vouched:
+            raise Refused(
+                f"this host is in a fleet, which says who gets volume {volume}",
+                hint="moorline fleet attach; or --i-know-that-no-other-host-has-it REASON",
+            )
+
+    def note(self, volume: VolumeId, why: str) -> None:
+        """Write down that *volume* was recorded by a person's word; *why* '': it was not."""
+        if why:
+            self._told(f"a person says that no other host has volume {volume}: {why}")
+
+    def vouch(self, guest: GuestId, why: str) -> None:
+        """Take a person's word that no other host has *guest*, until this host boots again."""
+        if why:
+            self._told(f"a person says that no other host has guest {guest}: {why}")
+            self._marks.vouch(guest, self._boot())
+
+    def _is_vouched(self, guest: GuestId) -> bool:
+        return self._marks.vouched(guest) == self._boot()
+
+
+class Guard(Unattended):
+    """Lets a guest start where it is at home. What it is told is read afresh each time."""
+
+    def __init__(
+        self,
+        book: Book,
+        host: str,
+        marks: Marks,
+        boot: Callable[[], str],
+        told: Told = tell_nobody,
+    ) -> None:
+        super().__init__(marks, boot, told)
+        self._book = book
+        self._host = host
+        self._arrivals: dict[GuestId, Deadline] = {}
         self.alive = False
         """Whether the agent of this process was heard by the fleet: until then this host may have
         been fenced since it last was."""
 
-    def demand(self, guest: GuestId) -> None:
+    def demand(self, guest: GuestId, vouch: str = "") -> None:
         """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
 
         Where it may be this host's still, it is remembered, and started when that is certain.
         """
+        self.vouch(guest, vouch)
         try:
             self._demand(guest)
         except (Unavailable, Uncertain) as e:
-            if self._marks.vouched(guest) == self._boot():
+            if self._is_vouched(guest):
                 return
             self._marks.ask(guest)
             raise Unavailable(
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
                 f" ({e.message})",
-                hint="it starts when that can be told, or when a person vouches for it",
+                hint="it starts when that can be told; or say moorline start"
+                " --i-know-that-no-other-host-has-it REASON",
             ) from e
 
-    def vouch(self, guest: GuestId) -> None:
-        """Take a person's word that no other host has *guest*, until this host boots again."""
-        self._marks.vouch(guest, self._boot())
+    def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
+        """As :meth:`demand`; a copy that comes because the fleet has the guest come may start,
+        as it stays paused. What the fleet never spoke of, and has no disk of ours, may start, too.
+        """
+        if not ours and guest not in self._marks.guests():
+            return
+        if arriving:
+            self._expect(guest)
+            return
+        arrival = self._arrivals.pop(guest, None)
+        if arrival is None or arrival.over():
+            self.demand(guest)
 
     def may_heal(self) -> bool:
         """Whether links and disks may be made anew: the fleet was heard since this host booted.
@@ -50,6 +127,21 @@ class Guard:
         Until then another host may have been given what this one had.
         """
         return self._marks.proven() == self._boot()
+
+    def waits(self, guest: GuestId, volume: VolumeId) -> bool:
+        """Whether an attachment may not be made anew yet; one that the fleet knows not of may."""
+        if self.may_heal() or self._is_vouched(guest):
+            return False
+        return (guest, volume) in self._marks.volumes()
+
+    def _expect(self, guest: GuestId) -> None:
+        assignment = self._book.assignment(self._host, guest)
+        if assignment is None or assignment.role is not Role.ARRIVING:
+            raise Refused(
+                f"the fleet does not have guest {guest} come here",
+                hint="moorline fleet migrate moves the guests of a fleet",
+            )
+        self._arrivals[guest] = Deadline(ARRIVAL_SECONDS)
 
     def _demand(self, guest: GuestId) -> None:
         if not self.alive:

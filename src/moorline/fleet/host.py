@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
@@ -17,8 +18,9 @@ from moorline.errors import (
     Refused,
 )
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change, OfHost
+from moorline.fleet.book import Book, Change
 from moorline.fleet.guard import Guard
+from moorline.fleet.look import Look, Pace, pace
 from moorline.fleet.marks import Mark, Marks
 from moorline.fleet.plan import HostStep, next_host_step
 from moorline.fleet.records import (
@@ -32,30 +34,11 @@ from moorline.fleet.records import (
 )
 from moorline.fleet.volumes import LocalVolumes, Served
 from moorline.model import Attachment, GuestId, Level
-from moorline.ports.moving import MovingHypervisor, Presence, Present
+from moorline.ports.moving import GuestMover, Presence
 
 _ACTIVE = frozenset({Presence.RUNNING, Presence.SENT, Presence.INCOMING, Presence.ARRIVED})
 Loud = Callable[[str], None]
 """Told what people must hear of: a copy that was stopped, a guest that was lost."""
-
-
-@dataclass(slots=True)
-class _Look:
-    """What one pass knows."""
-
-    fenced: bool
-    desired: OfHost
-    reports: OfHost
-    marks: Mapping[GuestId, Mark]
-    present: Mapping[GuestId, Present]
-
-    def presence(self, guest: GuestId) -> Presence:
-        found = self.present.get(guest)
-        return found.presence if found else Presence.ABSENT
-
-    def role(self, guest: GuestId) -> Role | None:
-        assignment = self.desired.assignments.get(guest)
-        return assignment.role if assignment else None
 
 
 class FleetHost:
@@ -73,7 +56,7 @@ class FleetHost:
         marks: Marks,
         guard: Guard,
         volumes: LocalVolumes,
-        hypervisor: MovingHypervisor,
+        hypervisor: GuestMover,
         boot: Callable[[], str],
         loud: Loud = lambda text: None,
     ) -> None:
@@ -87,6 +70,9 @@ class FleetHost:
         self._boot = boot
         self._loud = loud
         self._quiet = 0
+        self._beating = threading.Lock()
+        self.pace = Pace.HURRIED
+        """How soon the next pass is worth while, as the last one found it."""
 
     def advance(self) -> None:
         """Tell that this host lives, take a step for each thing that needs one, and report.
@@ -105,19 +91,20 @@ class FleetHost:
         for wanted in look.desired.attachments.values():
             _collect(failures, partial(self._follow, look, wanted))
         _collect(failures, partial(self._tidy, look))
+        self.pace = pace(look)
         if failures:
             raise failures[0]
         if not look.fenced:
             self._marks.prove(self._boot())
 
-    def _look(self) -> _Look:
+    def _look(self) -> Look:
         """Beat, and look. The beat comes first: whoever fences this host expects it unchanged."""
-        self._beat()
+        self.beat()
         record = self._book.host(self._name)
         if record is None:
             raise NotFound(f"{self._name} is not of this fleet", hint="moorline fleet enrol")
         self._demand_epoch()
-        look = _Look(
+        look = Look(
             bool(record.fenced),
             self._book.desired(self._name),
             self._book.reports(self._name),
@@ -140,13 +127,15 @@ class FleetHost:
                 hint="a person finds out which host has which guest before it is followed again",
             )
 
-    def _beat(self) -> None:
-        before = self._book.heartbeat(self._name)
-        count = before.count + 1 if before else 1
-        beat = Heartbeat(session=self._session, count=count, quiet=self._quiet, at=time.time())
-        self._replace(keys.heartbeat(self._name), before, beat)
+    def beat(self) -> None:
+        """Tell that this host lives. Safe to call beside :meth:`advance`. Raises as the store."""
+        with self._beating:
+            before = self._book.heartbeat(self._name)
+            count = before.count + 1 if before else 1
+            beat = Heartbeat(session=self._session, count=count, quiet=self._quiet, at=time.time())
+            self._replace(keys.heartbeat(self._name), before, beat)
 
-    def _obey(self, look: _Look, fencing: int) -> None:
+    def _obey(self, look: Look, fencing: int) -> None:
         """Stop whatever copy is here: this host was given up, and its guests may be anywhere."""
         ours = look.marks.keys() | look.desired.assignments.keys()
         for guest in ours & look.present.keys():
@@ -159,7 +148,7 @@ class FleetHost:
         if not any(look.presence(guest) in _ACTIVE for guest in ours):
             self._quiet = fencing
 
-    def _serve(self, look: _Look, guest: GuestId) -> None:
+    def _serve(self, look: Look, guest: GuestId) -> None:
         """Take the next step for one guest, and report how it is then."""
         assignment = look.desired.assignments.get(guest)
         if assignment is None:
@@ -181,12 +170,12 @@ class FleetHost:
             look.present = self._hypervisor.present()
         self._report_guest(look, guest, assignment, error)
 
-    def _remember(self, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+    def _remember(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
         mark = Mark(assignment.role, assignment.generation)
         if look.marks.get(guest) != mark:
             self._marks.follow(mark, guest)
 
-    def _recall(self, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+    def _recall(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
         """Have a guest started that ran when this host went down, if it is this host's still."""
         report = look.reports.guests.get(guest)
         ran = report is not None and report.seen in (Presence.RUNNING, Presence.ARRIVED)
@@ -194,7 +183,7 @@ class FleetHost:
         if ran and stopped and self._marks.proven() not in ("", self._boot()):
             self._marks.ask(guest)
 
-    def _step(self, look: _Look, guest: GuestId, assignment: Assignment) -> HostStep:
+    def _step(self, look: Look, guest: GuestId, assignment: Assignment) -> HostStep:
         report = look.reports.guests.get(guest)
         step = next_host_step(
             assignment.role,
@@ -210,7 +199,7 @@ class FleetHost:
             return HostStep.NOTHING
         return step
 
-    def _act(self, step: HostStep, look: _Look, guest: GuestId, assignment: Assignment) -> None:
+    def _act(self, step: HostStep, look: Look, guest: GuestId, assignment: Assignment) -> None:
         hypervisor = self._hypervisor
         if step is HostStep.STOP:
             name = look.present[guest].name
@@ -232,13 +221,15 @@ class FleetHost:
         elif step is HostStep.SEND:
             hypervisor.send(guest, assignment.peer)
 
-    def _digest(self, look: _Look, guest: GuestId) -> str:
+    def _digest(self, look: Look, guest: GuestId) -> str:
         """Of what defines the guest here now; '': nothing does."""
         if look.presence(guest) not in (Presence.STOPPED, Presence.RUNNING):
             return ""
-        return sha256(self._hypervisor.definition(guest)).hexdigest()
+        with suppress(Refused):  # it cannot be made elsewhere, and will not go
+            return sha256(self._hypervisor.definition(guest)).hexdigest()
+        return ""
 
-    def _is_ready(self, look: _Look, guest: GuestId) -> bool:
+    def _is_ready(self, look: Look, guest: GuestId) -> bool:
         """Whether all its volumes are as wanted, as was reported: then it may start."""
         return all(
             (report := look.reports.volumes.get((guest, volume))) is not None
@@ -246,7 +237,7 @@ class FleetHost:
             for volume, row in look.desired.attachments_of(guest).items()
         )
 
-    def _follow(self, look: _Look, wanted: Attachment) -> None:
+    def _follow(self, look: Look, wanted: Attachment) -> None:
         """Take a step for one attachment, and report how it is then."""
         guest, volume = wanted.key.guest, wanted.key.volume
         role, absent = look.role(guest), look.presence(guest) is Presence.ABSENT
@@ -260,7 +251,7 @@ class FleetHost:
         if not unborn:
             self._report_volume(look, wanted, served)
 
-    def _tidy(self, look: _Look) -> None:
+    def _tidy(self, look: Look) -> None:
         """Forget what is neither wanted nor here any more, and what was reported of it.
 
         What is here, and is wanted no more without having been called off, is left as it is.
@@ -285,7 +276,7 @@ class FleetHost:
             with suppress(Conflict):
                 self._book.commit(change)
 
-    def _tell_of_a_stranger(self, look: _Look, guest: GuestId) -> None:
+    def _tell_of_a_stranger(self, look: Look, guest: GuestId) -> None:
         """Report a guest of which the fleet has said nothing yet."""
         present = look.present[guest]
         before = look.reports.guests.get(guest)
@@ -300,7 +291,7 @@ class FleetHost:
 
     def _report_guest(
         self,
-        look: _Look,
+        look: Look,
         guest: GuestId,
         assignment: Assignment,
         error: MoorlineError | None,
@@ -328,7 +319,7 @@ class FleetHost:
 
     def _tell(
         self,
-        look: _Look,
+        look: Look,
         guest: GuestId,
         before: GuestReport | None,
         report: GuestReport,
@@ -348,7 +339,7 @@ class FleetHost:
         change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
         look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
 
-    def _report_volume(self, look: _Look, wanted: Attachment, served: Served) -> None:
+    def _report_volume(self, look: Look, wanted: Attachment, served: Served) -> None:
         report = VolumeReport(
             attachment=wanted.revision,
             seen=str(wanted.want) if served.as_wanted else "",
@@ -356,20 +347,16 @@ class FleetHost:
             message=served.message,
         )
         key = wanted.key
-        self._report(
-            keys.attachment(self._name, key.guest, key.volume),
-            look.reports.volumes.get((key.guest, key.volume)),
-            report,
-        )
-
-    def _report(self, of: str, before: Stored | None, report: Stored) -> None:
+        before = look.reports.volumes.get((key.guest, key.volume))
         if before is None or replace(before, revision=0) != report:
-            self._replace(keys.report(of), before, report)
+            of = keys.attachment(self._name, key.guest, key.volume)
+            revision = self._replace(keys.report(of), before, report)
+            look.reports.volumes[key.guest, key.volume] = replace(report, revision=revision)
 
-    def _replace(self, key: str, before: Stored | None, after: Stored) -> None:
+    def _replace(self, key: str, before: Stored | None, after: Stored) -> int:
         change = Change()
         change.replace(key, before, after)
-        self._book.commit(change)
+        return self._book.commit(change)
 
 
 def _promised(report: GuestReport | None, assignment: Assignment) -> bool:

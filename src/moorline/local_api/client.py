@@ -65,6 +65,7 @@ class _Guests(_Part):
     start = _remote(Guests.start)
     remove = _remote(Guests.remove)
     ready = _remote(Guests.ready)
+    permit = _remote(Guests.permit)
     unready = _remote(Guests.unready)
     datastores = _remote(Guests.datastores)
 

@@ -171,6 +171,7 @@ ROUTES: tuple[Route, ...] = (
     Route("guests.start", Guests.start, changes=True),
     Route("guests.remove", Guests.remove, changes=True),
     Route("guests.ready", Guests.ready, changes=True),
+    Route("guests.permit", Guests.permit, changes=True),
     Route("guests.unready", Guests.unready, changes=False),
     Route("guests.datastores", Guests.datastores, changes=False),
     Route("list", Attachments.list, changes=False),

@@ -10,6 +10,7 @@ from moorline.core.pace import MAX_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS,
 from moorline.core.patience import Wait
 from moorline.errors import Busy, MoorlineError, Refused
 from moorline.loop.workqueue import Turn
+from moorline.model import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,23 @@ class Verdict:
     """Tries in a row without a step forward."""
 
 
+HINDERED_SECONDS = 1.0
+"""Between two questions whether an attachment may be served by now."""
+Hindrance = Callable[[Key], str]
+"""Why an attachment may not be served now; ''. Must not block."""
+
+
+def unhindered(_: Key) -> str:
+    """For a host that is in no fleet."""
+    return ""
+
+
 class Worker:
     """Drives the attachment of a turn. Never waits for a lock. Thread-safe."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, hindrance: Hindrance = unhindered) -> None:
         self._driver = driver
+        self._hindrance = hindrance
 
     def serve(self, turn: Turn, stopping: Callable[[], bool] = lambda: False) -> Verdict:
         """Take steps until the attachment is as wanted, must wait, or *stopping* says so.
@@ -36,6 +49,8 @@ class Worker:
         Blocks as long as the steps do. An attachment that is refused now stays recorded: it was
         acknowledged before, and may fit again (when its guest comes back, say).
         """
+        if why := self._hindrance(turn.key):
+            return Verdict(why, HINDERED_SECONDS)
         came = self._driver.turn(turn.key, turn.why, stopping)
         if not isinstance(came, Wait) or not came.why:
             return Verdict()

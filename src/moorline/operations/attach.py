@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
+from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.patience import Wait
@@ -33,6 +34,7 @@ from moorline.model import (
 from moorline.operations.released import Released
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
+from moorline.ports.guarding import Guarding
 from moorline.ports.results import Outcome, View
 
 _AS_IT_COMES = DiskOptions()
@@ -50,6 +52,7 @@ class Attacher:
         driver: Driver,
         released: Released,
         mounts: Callable[[], Sequence[Mount]],
+        guard: Guarding = ALONE,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -58,6 +61,7 @@ class Attacher:
         self._driver = driver
         self._released = released
         self._mounts = mounts
+        self._guard = guard
 
     def attach(
         self,
@@ -69,13 +73,21 @@ class Attacher:
         level: Level = Level.ATTACHED,
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
+        vouch: str = "",
         timeout: float | None = None,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
         with nothing_recorded():
             before, attachment = self._admission.make(
-                guest, connection, format, volume, level, options, hands_off=hands_off
+                guest,
+                connection,
+                format,
+                volume,
+                level,
+                options,
+                hands_off=hands_off,
+                vouched=bool(vouch),
             )
             bare = self._admission.refuse_anothers_disk(before, attachment)
             if dry_run:
@@ -86,6 +98,7 @@ class Attacher:
         deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         with self._driver.claim(attachment) as steps:
             row = self._driver.record(before, attachment, deadline, progress, persistent=persistent)
+            self._guard.note(row.key.volume, vouch)
             try:
                 _, done = self._driver.settle(
                     row, deadline, progress, persistent=persistent, bare=bare

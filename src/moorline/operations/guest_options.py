@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorline.core.privilege import is_trusted
 from moorline.core.validation import MAX_INTEGER, MAX_TEXT_CHARACTERS
 from moorline.errors import Denied, Refused
-from moorline.ports.guests import GuestOption, GuestOptions, Kind
+from moorline.model import Format
+from moorline.ports.guests import GuestOption, GuestOptions, Kind, Launching
 
 MAX_DOCUMENT_CHARACTERS = 64 << 10
 """Characters of a document, such as a guest's XML, that may be given."""
+Volume = tuple[Mapping[str, Any] | str, Format | None]
+"""A connection, or what is typed for one with its format."""
 _NUMBERS = (Kind.COUNT, Kind.MIB, Kind.BYTES)
 
 
@@ -69,3 +72,25 @@ def _check(option: GuestOption, value: Any) -> None:
             f"this user may not give a {option.name}: it can name any file of this host",
             hint=f"root may, or do without --{option.name}",
         )
+
+
+def volumes_of(
+    kind: str,
+    launching: Launching,
+    boot: Mapping[str, Any] | str | None,
+    format: Format | None,
+    connections: Sequence[Mapping[str, Any]],
+) -> list[Volume]:
+    """The connections of a guest's disks, the boot disk first. Raises Refused.
+
+    *kind*: of the hypervisor, for people.
+    """
+    if not launching.from_volumes:
+        if boot is not None or format is not None or connections:
+            raise Refused(
+                f"{kind} guests are made with a disk of their own", hint="attach volumes later"
+            )
+        return []
+    if boot is None:
+        raise Refused(f"{kind} guests boot from a volume, and none is given")
+    return [(boot, format), *((connection, None) for connection in connections)]

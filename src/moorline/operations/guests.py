@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Any
 
 from moorline.core.admission import Admission
+from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, recorded
 from moorline.core.naming import guest_called, is_whole
 from moorline.core.plan import Step
@@ -17,11 +18,12 @@ from moorline.core.views import view
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
-from moorline.operations.guest_options import validate
+from moorline.operations.guest_options import Volume, validate, volumes_of
 from moorline.ports import ChoosingDatastores, Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.datastores import Choice
-from moorline.ports.guests import GuestLifecycle, GuestState, Launching
+from moorline.ports.guarding import Guarding
+from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
 
 SHUTDOWN_RETRY_SECONDS = 5.0
@@ -29,7 +31,6 @@ SHUTDOWN_RETRY_SECONDS = 5.0
 _ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment, list[Step]]
 """The attachment that was recorded before, the one that was made, and the steps taken for it."""
-_Volume = tuple[Mapping[str, Any] | str, Format | None]
 _POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
 """Called after a step on a guest: its name, the guest, the seconds that it took, and its error.
@@ -48,6 +49,7 @@ class Guests:
         hypervisor: Hypervisor,
         lifecycle: GuestLifecycle[Any] | None,
         note: Note,
+        guard: Guarding = ALONE,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -56,6 +58,7 @@ class Guests:
         self._hypervisor = hypervisor
         self._lifecycle = lifecycle
         self._note = note
+        self._guard = guard
 
     def launch(
         self,
@@ -66,11 +69,12 @@ class Guests:
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
         start: bool = True,
+        vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
     ) -> GuestOutcome:
         lifecycle = self._able()
-        volumes = self._volumes(lifecycle.launching, boot, format, connections)
+        volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
         for connection, its in volumes:
             self._admission.admit(connection, its)  # refused before anything is made
@@ -88,20 +92,27 @@ class Guests:
                         f"{name} is powered on: its disk is no volume for others",
                         hint="launch a volume under another name",
                     )
-                views = self._give(machine, volumes, Deadline(timeout), progress, steps)
+                views = self._give(machine, volumes, vouch, Deadline(timeout), progress, steps)
                 if start and not machine.running:
-                    self._start(machine, progress, steps)
+                    self._start(machine, progress, steps, vouch)
         running = start or machine.running
         return GuestOutcome(name, machine.guest.id, running, steps, views, [*machine.disks])
 
     def start(
-        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
+        self,
+        guest: str,
+        *,
+        vouch: str = "",
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
     ) -> GuestOutcome:
         deadline = Deadline(timeout)
         with self._alone(self._named(guest).guest.name, deadline):
             machine = self._named(guest)
             id = machine.guest.id
             steps: list[str] = []
+            if not machine.running:
+                self._guard.demand(id, vouch)
             views = [self._settle(row, deadline, progress, steps) for row in self._wanted_by(id)]
             if not machine.running:
                 self._start(machine, progress, steps)
@@ -160,6 +171,9 @@ class Guests:
                 self._able().remove(id)
             return GuestOutcome(name, id, False, steps)
 
+    def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
+        self._guard.permit(GuestId(guest), ours=ours, arriving=arriving)
+
     def unready(self, guest: str) -> list[str]:
         links = self._reconciler.survey().links
         return [
@@ -185,25 +199,6 @@ class Guests:
                 hint="it attaches volumes to them: moorline attach",
             )
         return self._lifecycle
-
-    def _volumes(
-        self,
-        launching: Launching,
-        boot: Mapping[str, Any] | str | None,
-        format: Format | None,
-        connections: Sequence[Mapping[str, Any]],
-    ) -> list[_Volume]:
-        """The connections of the guest's disks, the boot disk first."""
-        kind = self._hypervisor.kind
-        if not launching.from_volumes:
-            if boot is not None or format is not None or connections:
-                raise Refused(
-                    f"{kind} guests are made with a disk of their own", hint="attach volumes later"
-                )
-            return []
-        if boot is None:
-            raise Refused(f"{kind} guests boot from a volume, and none is given")
-        return [(boot, format), *((connection, None) for connection in connections)]
 
     def _refuse_stranger(self, machine: GuestState, *, any: bool) -> None:
         if not (machine.launched or any):
@@ -236,7 +231,8 @@ class Guests:
     def _give(
         self,
         machine: GuestState,
-        volumes: Sequence[_Volume],
+        volumes: Sequence[Volume],
+        vouch: str,
         deadline: Deadline,
         progress: Progress,
         steps: list[str],
@@ -251,7 +247,9 @@ class Guests:
             try:
                 for place, (connection, format) in enumerate(volumes):
                     boot = 0 if place else machine.boot
-                    made.append(self._attachment(id, connection, format, boot, deadline, claims))
+                    made.append(
+                        self._attachment(id, connection, format, boot, vouch, deadline, claims)
+                    )
                 seen = [self._driver.settle(row, deadline, progress)[1].seen for _, row, _ in made]
             except Refused:
                 self._withdraw(id, made, defined="define" in steps)
@@ -298,6 +296,7 @@ class Guests:
         connection: Mapping[str, Any] | str,
         format: Format | None,
         boot: int,
+        vouch: str,
         deadline: Deadline,
         claims: ExitStack,
     ) -> _Made:
@@ -307,7 +306,7 @@ class Guests:
         """
         options = DiskOptions(boot=boot)
         before, attachment = self._admission.make(
-            guest, connection, format, None, Level.ATTACHED, options
+            guest, connection, format, None, Level.ATTACHED, options, vouched=bool(vouch)
         )
         others = [
             row for row in self._wanted_by(guest) if row.options.boot and row.key != attachment.key
@@ -319,7 +318,9 @@ class Guests:
                 hint=f"moorline detach {attachment.guest_name} {others[0].key.volume}",
             )
         taken = claims.enter_context(self._driver.claim(attachment))
-        return before, self._driver.record(before, attachment, deadline), taken
+        row = self._driver.record(before, attachment, deadline)
+        self._guard.note(row.key.volume, vouch)
+        return before, row, taken
 
     def _settle(
         self, row: Attachment, deadline: Deadline, progress: Progress, steps: list[str]
@@ -340,8 +341,11 @@ class Guests:
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
                 self._able().remove(guest)
 
-    def _start(self, machine: GuestState, progress: Progress, steps: list[str]) -> None:
+    def _start(
+        self, machine: GuestState, progress: Progress, steps: list[str], vouch: str = ""
+    ) -> None:
         name, id = machine.guest.name, machine.guest.id
+        self._guard.demand(id, vouch)
         progress(f"starting {name}")
         with self._reconciler.with_guest(id), self._step("start", name, steps):
             self._able().start(id)

@@ -50,6 +50,7 @@ class Attachments(Protocol):
         level: Level = Level.ATTACHED,
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
+        vouch: str = "",
         timeout: float | None = None,
         progress: Progress = no_progress,
         dry_run: bool = False,
@@ -61,6 +62,8 @@ class Attachments(Protocol):
         with *format*. *volume*: its id, where the connection bears none.
         *hands_off*: somebody else (Nova) plugs the disk and defines the guest,
         now or later: *guest* is its id, the level at most CONNECTED.
+        *vouch*: on a host of a fleet, which gives volumes to guests itself: why a person is sure
+        that no other host has this one. The fleet does not know of it then.
         *timeout*: seconds to go on trying; None: 60, or less where the same step fails
         again and again. *dry_run*: change nothing, foresee.
 
@@ -173,6 +176,7 @@ class Guests(Protocol):
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
         start: bool = True,
+        vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
     ) -> GuestOutcome:
@@ -181,7 +185,8 @@ class Guests(Protocol):
         *boot*, *format*, *connections*: the volume that it boots from, as of
         ``attach``, and more of them, where the hypervisor's guests boot from volumes;
         else it gets a disk of its own, from what *hardware* says. *hardware*: what it is
-        made of, by the keys of the options that the hypervisor declares. *timeout*:
+        made of, by the keys of the options that the hypervisor declares. *vouch*: as of
+        ``attach``. *timeout*:
         seconds to go on trying with the volumes; a disk that is brought in takes as
         long as its bytes need.
 
@@ -191,12 +196,19 @@ class Guests(Protocol):
         """
 
     def start(
-        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
+        self,
+        guest: str,
+        *,
+        vouch: str = "",
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
     ) -> GuestOutcome:
         """Bring the volumes of *guest* (name or id) as far as they are wanted, then boot it.
 
-        *timeout*: seconds to go on trying with the volumes. Raises NotFound,
-        Refused, Failed, Uncertain, NotOurs; the guest is not started then.
+        *vouch*: on a host whose fleet does not answer: why a person is sure that no other
+        host has the guest. *timeout*: seconds to go on trying with the volumes. Raises NotFound,
+        Refused, Unavailable (the fleet does not answer), Failed, Uncertain, NotOurs; the guest is
+        not started then.
         """
 
     def remove(
@@ -237,6 +249,15 @@ class Guests(Protocol):
         Asks no hypervisor, so it may be called from a hook that a hypervisor
         waits for; hence no names, which change. A guest that is not known here
         needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
+        """
+
+    def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
+        """Raise unless *guest* (its id) may be started here now: another host may have it.
+
+        For a hook that a hypervisor waits for, as :meth:`ready`. *ours*: it has a disk that
+        bears Moorline's mark. *arriving*: a copy is about to come from another host. A
+        host that is in no fleet permits all. Raises Refused (another host has it), Unavailable
+        (that cannot be told now: it is started later).
         """
 
     def unready(self, guest: str) -> list[str]:

@@ -37,9 +37,8 @@ class Present:
     """MiB that it may use; 0: it cannot be told."""
 
 
-@runtime_checkable
-class MovingHypervisor(Hypervisor, Protocol):
-    """A hypervisor whose guests can go to another host's.
+class GuestMover(Protocol):
+    """Brings a host's guests to other hosts, and starts and stops them.
 
     Commands are idempotent: what is so already is success. All raise Failed, Unavailable,
     Refused, and Uncertain: then it may go on by itself.
@@ -73,3 +72,8 @@ class MovingHypervisor(Hypervisor, Protocol):
         mean that it stays here, and that nothing goes on. Raises Failed also where *host*
         has any copy of it.
         """
+
+
+@runtime_checkable
+class MovingHypervisor(Hypervisor, GuestMover, Protocol):
+    """A hypervisor whose guests can go to another host's."""

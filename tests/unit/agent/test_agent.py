@@ -27,6 +27,7 @@ from moorline.agent.systemd import Notifier
 from moorline.errors import Denied, Unavailable
 from moorline.local_api.client import Client
 from moorline.local_api.openapi import document
+from moorline.wiring import OpenedAgent
 
 PASSWORD = "hunter2-PLANTED-5f1c"
 TEST = {"MOORLINE_HYPERVISOR": "test:///default"}
@@ -233,9 +234,11 @@ class Dead:
 
 
 def test_it_ends_when_a_part_of_it_has_died(tmp_path: Path) -> None:
-    controller: Any = Dead()
+    dead: Any = Dead()
+    facade: Any = None
+    opened = OpenedAgent(facade, dead, None)
     daemon = Daemon(lambda: config.load([], tuple, state_dir=tmp_path))
-    assert daemon._watch(Notifier(), controller) is False  # and systemd starts another
+    assert daemon._watch(Notifier(), opened) is False  # and systemd starts another
 
 
 def test_it_ends_when_nobody_can_reach_it_any_more(start: Callable[..., Agent]) -> None:

@@ -71,7 +71,7 @@ def test_a_hostile_name(agent: Path, tmp_path: Path, guest: str) -> None:
 
 def test_a_program_is_refused_the_same(tmp_path: Path) -> None:
     given = settings(state_dir=tmp_path, hypervisor="test:///default")
-    moorline, _ = open_agent(given)
+    moorline, *_ = open_agent(given)
     with moorline, pytest.raises(Exception, match="larger than 63 bits"):
         moorline.attachments.attach(
             "test", {"driver_volume_type": "local", "data": {"size": 2**70}}

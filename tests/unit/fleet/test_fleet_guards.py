@@ -136,18 +136,18 @@ def test_a_person_may_vouch_only_while_the_store_is_away(fleet: ToyFleet) -> Non
     fleet.sites["h1"].line.cut = True
     fleet.power_on("h1")
     assert isinstance(demand(fleet), Unavailable)
-    fleet.agent("h1").guard.vouch(G1)
+    fleet.agent("h1").guard.vouch(G1, "it was off")
     assert demand(fleet) is None
     fleet.power_off("h1")
     fleet.power_on("h1")
     assert isinstance(demand(fleet), Unavailable), "he said so before it booted"
-    fleet.agent("h1").guard.vouch(G1)
+    fleet.agent("h1").guard.vouch(G1, "it was off")
     fleet.sites["h1"].line.cut = False
     fleet.agent_passes("h1")
     evacuate(fleet)
     fleet.settle(rest=2)
     fleet.power_on("h1")
-    fleet.agent("h1").guard.vouch(G1)
+    fleet.agent("h1").guard.vouch(G1, "it was off")
     fleet.agent_passes("h1")
     assert isinstance(demand(fleet), Refused), "the store knows better"
 

@@ -1,0 +1,144 @@
+"""The threads of a host that follows a fleet: when to look, and that somebody is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from moorline.core.pace import backoff
+from moorline.deadline import Deadline
+from moorline.errors import MoorlineError
+from moorline.fleet import keys
+from moorline.fleet.host import FleetHost
+from moorline.fleet.liveness import HEARTBEAT_SECONDS
+from moorline.fleet.look import Pace
+from moorline.model import GuestId
+from moorline.ports import Store, Watching
+
+HURRIED_SECONDS = 0.25
+"""Between two passes while a guest is on its way."""
+_MIN_REST_SECONDS = 0.1
+_STOP_SECONDS = 3.0
+_log = logging.getLogger("moorline.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How a host and its fleet get on."""
+
+    at: float
+    """When the last pass went through, in seconds since the epoch; 0: none did yet."""
+    trouble: str
+    """What is in the way of the last pass; ''."""
+
+
+class Following:
+    """Gives *host* its passes: when something changed, and now and then.
+
+    *store* is the fleet's; *watchers* tell of changes on this host.
+    """
+
+    def __init__(
+        self, host: FleetHost, name: str, store: Store, watchers: Sequence[Watching] = ()
+    ) -> None:
+        self._host = host
+        self._name = name
+        self._store = store
+        self._watchers = watchers
+        self._stop = threading.Event()
+        self._news = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._beaten = Deadline(0.0)
+        self.tried = threading.Event()
+        """A pass came to its end, well or not: whatever was lost is stopped, if that can be
+        told."""
+        self.heard = Heard(0.0, "no pass has ended yet")
+
+    def start(self) -> None:
+        """Begin with a pass. Returns at once."""
+        loops: dict[str, Callable[[], None]] = {
+            "passes": self._take_passes,
+            "signs of life": self._beat,
+            "wants": self._watch_wants,
+        }
+        for watcher in self._watchers:
+            loops[type(watcher).__name__] = partial(watcher.watch, self.wake, self._stop)
+        for name, loop in loops.items():
+            thread = threading.Thread(target=loop, name=f"fleet: {name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wake(self, guest: GuestId | None = None) -> None:
+        """Note that something changed. Never blocks."""
+        self._news.set()
+
+    def alive(self) -> bool:
+        """Whether every thread runs. False: a defect ended one."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> bool:
+        """End after the step that is under way; False: one is still, after a few seconds."""
+        self._stop.set()
+        self._news.set()
+        deadline = Deadline(_STOP_SECONDS)
+        for thread in self._threads:
+            thread.join(deadline.left())
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _take_passes(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            self._news.clear()
+            failures = 0 if self._pass() else failures + 1
+            self._news.wait(self._rest(failures))
+            self._stop.wait(_MIN_REST_SECONDS)
+
+    def _pass(self) -> bool:
+        """Take one; False: something is in the way, or not as wanted yet."""
+        self._beaten = Deadline(HEARTBEAT_SECONDS)
+        trouble = ""
+        try:
+            self._host.advance()
+        except MoorlineError as e:
+            trouble = str(e)
+        except Exception as e:  # noqa: BLE001 - a defect of one guest must not end the following
+            _log.exception("a defect, met by a pass")
+            trouble = f"a defect of Moorline's: {type(e).__name__}"
+        if trouble != self.heard.trouble:
+            _log.warning("the fleet: %s", trouble or "all is well again")
+        self.heard = Heard(self.heard.at if trouble else time.time(), trouble)
+        self.tried.set()
+        return not trouble and self._host.pace is not Pace.RESTLESS
+
+    def _rest(self, failures: int) -> float:
+        if self._host.pace is Pace.HURRIED and not self.heard.trouble:
+            return HURRIED_SECONDS
+        if failures:
+            return backoff(failures, first=_MIN_REST_SECONDS, longest=HEARTBEAT_SECONDS)
+        return HEARTBEAT_SECONDS
+
+    def _beat(self) -> None:
+        """Tell that this host lives while a pass takes long, as one that sends a guest does."""
+        while not self._stop.wait(1.0):
+            if self._beaten.over():
+                self._beaten = Deadline(HEARTBEAT_SECONDS)
+                with suppress(MoorlineError):  # the next pass says what is wrong
+                    self._host.beat()
+
+    def _watch_wants(self) -> None:
+        prefix, failures = keys.desired(self._name), 0
+        while not self._stop.is_set():
+            with suppress(MoorlineError):  # the next pass says what is wrong
+                _, revision = self._store.list(prefix)
+                self._news.set()
+                for event in self._store.watch(prefix, revision, self._stop):
+                    failures = 0
+                    if event.key:  # else it only says up to where all was told
+                        self._news.set()
+            failures += 1
+            self._stop.wait(backoff(failures, longest=HEARTBEAT_SECONDS))

@@ -1,0 +1,33 @@
+"""The seam to whoever tells whether this host may do what only one host may do at a time."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from moorline.model import GuestId, VolumeId
+
+
+class Guarding(Protocol):
+    """Asked before each start of a guest and each first attach, whoever wants it."""
+
+    def demand(self, guest: GuestId, vouch: str = "") -> None:
+        """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
+
+        *vouch*: why a person is sure that no other host has it. That word is taken where it
+        cannot be told, until this host boots again.
+        """
+
+    def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
+        """As :meth:`demand`, for whoever starts guests by the hypervisor's own means.
+
+        *ours*: a disk of the guest bears our mark. *arriving*: a copy of it is about to come
+        from another host, which is to be permitted before the start that it makes.
+        """
+
+    def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
+        """Raise Refused if *volume* may be another host's, and nobody vouched that it is not."""
+
+    def note(self, volume: VolumeId, why: str) -> None:
+        """Write down that *volume* was recorded by a person's word, with its reason; '': it was
+        not.
+        """
