@@ -16,7 +16,7 @@ from moorline.care.shared_files import SharedFiles
 from moorline.core.alone import ALONE
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
-from moorline.core.file_clashes import FileClashes
+from moorline.core.file_clashes import FileClashes, opened_by
 from moorline.core.file_turns import FileTurns
 from moorline.core.locks import Locks
 from moorline.core.pace import Pending
@@ -33,7 +33,6 @@ from moorline.ports import (
     Host,
     Hypervisor,
     Inspecting,
-    Inventory,
     MakingGuests,
     OpenContext,
     Settling,
@@ -233,13 +232,12 @@ def _open(
         hypervisor = driver.open(given.hypervisor, context)
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
-        inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
         backends = InstalledBackends(host, given.values)
-        environment = _environment_of_host(given, host, backends, inventory)
+        environment = _environment_of_host(given, host, backends, hypervisor)
         noted = environment.event_log.noted
         records = Records(store, codec, name, noted)
         told = _both(environment.event_log.took, report)
-        file_clashes = FileClashes(host)
+        file_clashes = FileClashes(host, opened_by(hypervisor))
         settled = hypervisor.settled if isinstance(hypervisor, Settling) else None
         turns = FileTurns(host, FileLock, settled)
         looking = partial(_looking, backends, host)
@@ -323,7 +321,7 @@ def has_state(given: config.Settings) -> bool:
 
 
 def _environment_of_host(
-    given: config.Settings, host: Host, backends: InstalledBackends, inventory: Inventory | None
+    given: config.Settings, host: Host, backends: InstalledBackends, hypervisor: Hypervisor
 ) -> Environment:
     from moorline.host.mount.fuse_abort import FuseConnections
     from moorline.host.state import examine
@@ -332,10 +330,10 @@ def _environment_of_host(
         backends,
         host.mounts,
         FuseConnections(),
-        inventory,
+        hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None,
         EventLog(given.state_dir),
         lambda: examine(given.state_dir),
-        SharedFiles(host).find,
+        SharedFiles(host, opened_by(hypervisor)).find,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from moorline.hypervisors.libvirt import openfiles
 from moorline.model import Disk, DiskState, VolumeId
+from moorline.ports.inspection import OpenFile
 
 ROOT = "20 1 254:1 / / rw shared:1 - ext4 /dev/vda rw\n"
 OLD = "30 20 0:41 / /mnt/s rw - fuse.quobyte q@r/v rw\n"
@@ -26,9 +28,14 @@ class Qemu:
         (self.root / "self/mountinfo").write_text(ours)
         (self.root / "7/mountinfo").write_text(theirs)
 
-    def open(self, number: int, path: str, mount: int) -> None:
+    def open(self, number: int, path: str, mount: int, inode: int = 5, flags: str = "02") -> None:
         (self.root / f"7/fd/{number}").symlink_to(path)
-        (self.root / f"7/fdinfo/{number}").write_text(f"pos:\t0\nmnt_id:\t{mount}\nino:\t5\n")
+        info = f"pos:\t0\nflags:\t{flags}\nmnt_id:\t{mount}\nino:\t{inode}\nlock:\t1: OFDLCK\n"
+        (self.root / f"7/fdinfo/{number}").write_text(info)
+
+    def opens(self, *numbers: int) -> Sequence[OpenFile]:
+        only = numbers or None
+        return openfiles.open_files("web01", only, self.root, self.root / "run")
 
     def disk(self, path: str = PATH) -> Disk:
         disk = Disk(DiskState.WHOLE, "vdb", path)
@@ -99,3 +106,34 @@ def test_a_file_without_its_name_is_told(qemu: Qemu) -> None:
 def test_another_file_without_a_name_is_none_of_it(qemu: Qemu, name: str) -> None:
     qemu.open(9, name, 30)
     assert not qemu.disk().replaced
+
+
+def test_what_is_open_is_told_by_its_number_and_its_mount(qemu: Qemu) -> None:
+    qemu.open(9, PATH, 30)
+    qemu.open(10, "/disk (deleted)", 29, inode=6, flags="0100000")
+    qemu.open(11, "/memfd:guest", 1, inode=7)
+    there, lost = qemu.opens()
+    assert (there.path, there.inode, there.node, there.readonly) == (PATH, 5, 0, False)
+    assert there.mount is not None
+    assert there.mount.device == "0:41"
+    assert (lost.path, lost.inode, lost.readonly, lost.mount) == ("/disk (deleted)", 6, True, None)
+    assert qemu.opens(6) == [lost]
+    assert qemu.opens(8) == []
+
+
+def test_a_mount_that_the_guest_alone_sees_is_told(qemu: Qemu) -> None:
+    qemu.open(9, PATH, 30)
+    qemu.see(ours=ROOT, theirs=ROOT + OLD)
+    (file,) = qemu.opens()
+    assert file.mount is not None
+
+
+def test_devices_that_are_no_disks_are_not_told(qemu: Qemu) -> None:
+    qemu.open(9, "/dev/null", 30)
+    assert qemu.opens() == []
+
+
+def test_what_a_guest_without_a_process_has_open_is_not_told(qemu: Qemu) -> None:
+    qemu.open(9, PATH, 30)
+    (qemu.root / "run/web01.pid").unlink()
+    assert list(qemu.opens()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline.core.file_clashes import same_file
+from moorline.core.same_file import same_file
 from moorline.host.image.chain import lower_devices
 from moorline.ports import FileId
 from moorline.ports.mount import MountsByPath

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from moorline.core.file_clashes import same_file
+from moorline.core.same_file import same_file
 from moorline.ports import FileId, Mount
 from moorline.ports.mount import MountsByPath
 

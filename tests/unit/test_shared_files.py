@@ -13,6 +13,7 @@ from moorline.care import finding_texts
 from moorline.care.shared_files import SharedFiles
 from moorline.host.linux import Linux
 from moorline.model import Guest, GuestId, Use
+from moorline.ports.inspection import OpenFile
 from moorline.testing.toy_host import ToyHost, ToyShare
 from tests.support.disk_images import make, overlay
 
@@ -130,3 +131,26 @@ def test_what_is_said_names_both_and_helps(host: Linux, tmp_path: Path) -> None:
     assert f"{base} beneath {top}" in said.what
     assert said.next == "moorline detach g1 v"
     assert finding_texts.shared_file(one, other, set()).next == "virsh domblklist --details g2"
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("readonly", [True, False])
+def test_what_is_open_though_no_path_leads_there(
+    host: Linux, tmp_path: Path, both: bool, readonly: bool
+) -> None:
+    path = make(tmp_path, "a", "raw")
+    lost = OpenFile("/lost", path.stat().st_ino, 0, readonly, None)
+
+    def opened(guest: Guest, numbers: object) -> list[OpenFile]:
+        return [lost] if both or guest.name == "g1" else []
+
+    guests = [guest("g1"), guest("g2", *([] if both else [use(path, readonly=readonly)]))]
+    pairs = list(SharedFiles(host, opened).find(guests))
+    assert [{a.guest.name, b.guest.name} for a, b in pairs] == ([] if readonly else [{"g1", "g2"}])
+
+
+def test_what_is_open_where_a_path_leads_is_told_by_the_path(host: Linux, tmp_path: Path) -> None:
+    path = make(tmp_path, "a", "raw")
+    file = OpenFile(str(path), path.stat().st_ino, 0, False, None)
+    shared = [guest(name, use(path, shared=True)) for name in ("g1", "g2")]
+    assert list(SharedFiles(host, lambda *_: [file]).find(shared)) == []

@@ -164,8 +164,8 @@ def stale_disk(row: Attachment, why: str, stop: str) -> Finding:
         "stale-disk",
         f"{row.guest_name}/{row.key.volume}",
         why,
-        "the share was mounted anew, and the running guest has a file of the old mount open,"
-        " which nobody serves any more",
+        "the running guest has a file of the old mount open: it gets errors of it, or, where the"
+        " client of that mount still runs, writes to it where no path leads",
         stop or command("moorline", "detach", row.guest_name, row.key.volume),
     )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from moorline.core.file_clashes import IMAGES_PER_LOOK, fits, may_be_same, same_file
+from moorline.core.file_clashes import IMAGES_PER_LOOK, nothing_open
+from moorline.core.same_file import fits, is_open, may_be_same, same_file
 from moorline.errors import Uncertain
 from moorline.model import Guest, Use
 from moorline.ports import FileId, FilesOf, Host, Mount
+from moorline.ports.inspection import OpenedBy, OpenFile
 from moorline.ports.mount import MountsByPath
 
 _Had = tuple[Guest, Use]
@@ -46,13 +48,23 @@ class Holder:
         return not fits(self.use, other.use)
 
 
+class _Lost:
+    """A file that a running guest has open, and none of its paths leads to."""
+
+    def __init__(self, guest: Guest, file: OpenFile) -> None:
+        self.file = file
+        at = FileId(file.path, 0, file.inode, file.node)
+        self.holder = Holder(guest, Use(file.path, "", file.readonly), at, beneath=False)
+
+
 class SharedFiles:
     """Compares what guests have, file by file: each is asked for its number, once."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, opened: OpenedBy = nothing_open) -> None:
         self._host = host
+        self._opened = opened
 
-    def find(self, guests: Iterable[Guest]) -> Iterator[tuple[Holder, Holder]]:
+    def find(self, guests: Sequence[Guest]) -> Iterator[tuple[Holder, Holder]]:
         """Two that should not have one file together, for each such file.
 
         A share that hangs is asked for a look's deadline, and what is on it is left out.
@@ -66,6 +78,31 @@ class SharedFiles:
         for holders in numbered.values():
             if any(_may_clash(*pair, table) for pair in _pairs(holders)):
                 yield from self._same(holders, table)
+        yield from self._lost(guests, numbered, table)
+
+    def _lost(
+        self,
+        guests: Iterable[Guest],
+        numbered: Mapping[tuple[int, int], Sequence[Holder]],
+        table: MountsByPath,
+    ) -> Iterator[tuple[Holder, Holder]]:
+        """What a running guest has open, though none of its paths leads there, and another has."""
+        earlier: defaultdict[int, list[_Lost]] = defaultdict(list)
+        for guest in guests:
+            for file in self._opened(guest, None) if guest.running else ():
+                number = (0, file.node) if file.node else (file.inode, 0)
+                holders = numbered.get(number, ())
+                if any(holder.guest.id == guest.id for holder in holders):
+                    continue
+                lost = _Lost(guest, file)
+                others = [(each, table.covering(each.file.path)) for each in holders]
+                others += [(each.holder, each.file.mount) for each in earlier[file.inode]]
+                for other, mount in others:
+                    clash = lost.holder.clashes_with(other)
+                    if clash and is_open(other.file, mount, file):
+                        yield lost.holder, other
+                        break
+                earlier[file.inode].append(lost)
 
     def _same(
         self, holders: Sequence[Holder], table: MountsByPath

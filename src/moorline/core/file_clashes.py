@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
+import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from moorline.core.file_users import FileUser, use_of, users
+from moorline.core.same_file import fits, is_open, may_be_same, same_file
 from moorline.core.survey import Survey
+from moorline.deadline import Deadline
 from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.model import (
     Attachment,
@@ -24,12 +26,26 @@ from moorline.model import (
     ImageFile,
     Use,
 )
-from moorline.ports import FileId, FilesOf, Host, Images, Mount
+from moorline.ports import FileId, FilesOf, Host, Hypervisor, Images, Mount
+from moorline.ports.inspection import OpenedBy, OpenFile, OpenImages
 from moorline.ports.mount import MountsByPath
 
 IMAGES_PER_LOOK = 64
 """Images in one look at a share, which has one deadline for all of them."""
+CLOSE_TIMEOUT_SECONDS = 2.0
+"""Seconds that a guest has to close a file that it has no longer: libvirt may tell earlier."""
+_POLL_SECONDS = 0.1
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG})
+
+
+def nothing_open(guest: Guest, numbers: Collection[int] | None) -> Sequence[OpenFile]:
+    """As where no hypervisor tells what guests have open."""
+    return ()
+
+
+def opened_by(hypervisor: Hypervisor) -> OpenedBy:
+    """What *hypervisor* tells of the files that its guests have open."""
+    return hypervisor.open_files if isinstance(hypervisor, OpenImages) else nothing_open
 
 
 class _Theirs(NamedTuple):
@@ -57,8 +73,10 @@ class FileClashes:
     the paths are compared. Safe to use from several threads.
     """
 
-    def __init__(self, host: Host | None = None) -> None:
+    def __init__(self, host: Host | None = None, opened: OpenedBy = nothing_open) -> None:
+        """*opened*: as :meth:`moorline.ports.inspection.OpenImages.open_files`."""
         self._host = host
+        self._opened = opened
         self._known: Mapping[GuestId, Guest] = {}
         """Each guest as it was when it was last readable."""
 
@@ -83,7 +101,10 @@ class FileClashes:
                 _refuse_clash(mine, use, other.who)
                 told.add(other.who)
         if self._host and table and not isinstance(source, DatastoreDisk):
-            self._look(self._host, table, mine, disks, told, names)
+            comparison = self._look(self._host, table, mine, disks, told, names)
+            for guest in guests:
+                if guest.running and not _has_it_itself(guest, row):
+                    comparison.refuse_what_is_open(guest, self._opened)
         for other in theirs:
             if not other.disk and other.path in names and other.who not in told:
                 _refuse_clash(mine, Use(other.path, ""), other.who)
@@ -110,7 +131,7 @@ class FileClashes:
         theirs: Sequence[FileUser],
         told: set[str],
         names: set[str],
-    ) -> None:
+    ) -> _Comparison:
         """Compare files by identity.
 
         Adds compatible users to *told*, the files' paths to *names*.
@@ -135,6 +156,7 @@ class FileClashes:
         comparison.ask(at, far)
         for mount in sorted(named, key=lambda mount: mount.id if mount else 0):
             comparison.compare(mount, named[mount])
+        return comparison
 
 
 class _Comparison:
@@ -147,6 +169,8 @@ class _Comparison:
         self._table = table
         self._files = files
         self._told = told
+        self._by_path: set[tuple[str, FileId]] = set()
+        """Who has which file by a path, so as it fits."""
 
     def compare(self, mount: Mount | None, others: Sequence[FileUser]) -> None:
         """Look at what lies on one mount, if it may be the file. Raises Refused, Uncertain."""
@@ -189,6 +213,47 @@ class _Comparison:
             if same_file(file.id, id, self._table):
                 _refuse_clash(file.use, use, who, file.id.path if file.beneath else "")
                 self._told.add(who)
+                self._by_path.add((who, file.id))
+
+    def refuse_what_is_open(self, guest: Guest, opened: OpenedBy) -> None:
+        """Raise Refused if a running guest has one open to which none of its paths leads.
+
+        Its mount may be gone or covered, the file renamed, or replaced. Who was just told to
+        let it go gets a moment to close it.
+        """
+        numbers = {file.id.node or file.id.inode for file in self._files}
+        numbers |= {node for file in self._files for node in file.id.lower}
+        deadline = Deadline(CLOSE_TIMEOUT_SECONDS)
+        while clash := self._open_clash(guest, opened(guest, numbers)):
+            if deadline.over():
+                raise _open_already(guest, *clash)
+            deadline.sleep(_POLL_SECONDS)
+
+    def _open_clash(
+        self, guest: Guest, opened: Iterable[OpenFile]
+    ) -> tuple[_File, OpenFile] | None:
+        shared = {use.path for use in guest.uses if use.shared}
+        for theirs in opened:
+            use = Use(theirs.path, "", theirs.readonly, theirs.path in shared)
+            for file in self._files:
+                known = fits(file.use, use) or (guest.name, file.id) in self._by_path
+                if not known and is_open(file.id, file.mount, theirs):
+                    return file, theirs
+        return None
+
+
+def _has_it_itself(guest: Guest, row: Attachment) -> bool:
+    """Whether *guest* is the one of *row*, and may have the volume open for it."""
+    return guest.id == row.key.guest and (row.hands_off or row.key.volume in guest.disks)
+
+
+def _open_already(guest: Guest, file: _File, theirs: OpenFile) -> Refused:
+    lost = "" if theirs.mount else ", on a mount that is no more"
+    return Refused(
+        f"{guest.name} has {file.id.path} open already, as {theirs.path}{lost}",
+        hint=f"its disks: virsh domblklist --details {shlex.quote(guest.name)};"
+        " detach the one that is not there any more, or stop the guest",
+    )
 
 
 def _split(others: Sequence[_Theirs], at: int) -> tuple[Sequence[_Theirs], Sequence[_Theirs]]:
@@ -220,11 +285,6 @@ def _with_what_it_had(guest: Guest, known: Mapping[GuestId, Guest]) -> Guest:
     return replace(guest, uses=guest.uses | had.uses, paths=guest.paths | had.paths)
 
 
-def fits(mine: Use, theirs: Use) -> bool:
-    """Whether two may have one file so."""
-    return (mine.readonly and theirs.readonly) or (mine.shared and theirs.shared)
-
-
 def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
     """Raise Refused unless both only read the file, or share it.
 
@@ -238,47 +298,6 @@ def _refuse_clash(mine: Use, theirs: Use, who: str, beneath: str = "") -> None:
         + (f", as {theirs.path}" if theirs.path != (beneath or mine.path) else ""),
         hint="detach it there first, or attach it as shared, or as read-only, to both",
     )
-
-
-def same_file(mine: FileId, theirs: FileId, table: MountsByPath) -> bool:
-    """Whether both are one file, as far as this host can tell; of devices, whether one is a part
-    of the other, or made of it.
-    """
-    if mine.node or theirs.node:
-        return mine.node in (theirs.node, *theirs.lower) or theirs.node in mine.lower
-    if mine.inode != theirs.inode:
-        return False
-    if mine.device == theirs.device:
-        return True
-    if mine.filesystem and mine.filesystem == theirs.filesystem:
-        return True
-    # One share may be mounted twice, by two names of its server, or a directory of it besides. The
-    # kernel does not tell that.
-    one, other = table.covering(mine.path), table.covering(theirs.path)
-    if not one or not other or not may_be_same(one, other):
-        return False
-    if one.fstype.startswith("fuse"):
-        return True  # each mount has a device of its own, so the number is all there is
-    # Exports of one NFS server are often several file systems, whose small numbers agree by
-    # chance: the place must agree, too.
-    return any(
-        place(mine.path, one) == place(theirs.path, other) for place in (_within, _on_server)
-    )
-
-
-def may_be_same(one: Mount | None, other: Mount | None) -> bool:
-    """Whether two mounts may be of one file system, by the mount table alone.
-
-    A file system on a device is known by the device. Network and FUSE mounts have a number
-    each: two of the same type are distinct only if their sources have no part in common.
-    """
-    if one is None or other is None or one.device == other.device:
-        return True
-    unnamed = one.device.startswith("0:") and other.device.startswith("0:")
-    if not unnamed or one.fstype.rstrip("4") != other.fstype.rstrip("4"):  # nfs is nfs4
-        return False
-    ours, theirs = _names(one.source), _names(other.source)
-    return not ours or not theirs or bool(ours & theirs)
 
 
 def _is_worth_a_look(mine: Mount | None, theirs: Mount | None) -> bool:
@@ -300,19 +319,3 @@ def _may_hang(mount: Mount) -> bool:
     return mount.fstype.startswith(
         ("fuse", "nfs", "cifs", "smb", "gpfs", "ceph", "glusterfs", "9p")
     )
-
-
-def _names(source: str) -> frozenset[str]:
-    """The parts of a share's name but for its server: ``host:/a/b``, ``client@hosts/a``."""
-    _, slash, rest = source.partition("/")
-    return frozenset(filter(None, (rest if slash else source.partition(":")[2]).split("/")))
-
-
-def _on_server(path: str, mount: Mount) -> str:
-    """Where a path lies on its server, whichever directory is mounted: host:/a, //host/share/a."""
-    _, _, directory = mount.source.removeprefix("//").partition("/")
-    return str(Path("/", directory.strip("/"), _within(path, mount)))
-
-
-def _within(path: str, mount: Mount) -> str:
-    return os.path.relpath(path, mount.target)

@@ -5,7 +5,7 @@ Each protocol is optional. Questions are bounded in time and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -121,9 +121,41 @@ class Inventory(Protocol):
         """Versions, for people."""
 
 
+NAMELESS = " (deleted)"
+"""What the kernel writes behind the path of an open file that has no name any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file or a block device that the process of a running guest has open."""
+
+    path: str
+    """What the kernel calls it now, for that process: on a mount that is no more, the path
+    within that alone; see :data:`NAMELESS`."""
+    inode: int
+    node: int
+    """Of a block device its number, else 0."""
+    readonly: bool
+    mount: Mount | None
+    """None: it is no more, or not to be seen."""
+
+
+OpenedBy = Callable[[Guest, Collection[int] | None], Sequence[OpenFile]]
+"""As :meth:`OpenImages.open_files`."""
+
+
 @runtime_checkable
 class OpenImages(Protocol):
     """A hypervisor that can tell which files its running guests have open."""
+
+    def open_files(
+        self, guest: Guest, numbers: Collection[int] | None = None
+    ) -> Sequence[OpenFile]:
+        """What a running guest has open, wherever its paths lead; of *numbers* those alone.
+
+        They are numbers of inodes, or of block devices. The kernel's table of processes is asked,
+        no share and no hypervisor. Nothing, if the guest's process is not to be seen.
+        """
 
     def replaced(self, guest: Guest, volume: VolumeId) -> str:
         """Why what a guest has open as a volume is not the file at its path; mostly ''.

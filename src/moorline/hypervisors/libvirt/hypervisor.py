@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ from moorline.hypervisors.libvirt.handles import Handles
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
-from moorline.hypervisors.libvirt.openfiles import OpenDisks
+from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
 from moorline.hypervisors.libvirt.paused import with_job
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.shared import SharedLook
@@ -55,6 +55,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Measure, Openable, Places, Readable, Wake
+from moorline.ports.inspection import OpenFile
 
 REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
 BYTES = 1
@@ -240,6 +241,12 @@ class Libvirt:
 
     def inventory(self) -> LibvirtInventory:
         return LibvirtInventory(self._connection.times(_INVENTORY_DEADLINES))
+
+    def open_files(
+        self, guest: Guest, numbers: Collection[int] | None = None
+    ) -> Sequence[OpenFile]:
+        """See :class:`moorline.ports.inspection.OpenImages`."""
+        return open_files(guest.name, numbers) if guest.running else ()
 
     def replaced(self, guest: Guest, volume: VolumeId) -> str:
         """See :class:`moorline.ports.inspection.OpenImages`."""

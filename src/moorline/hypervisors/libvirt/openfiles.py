@@ -9,6 +9,7 @@ of the old mount open keeps that one, and gets an error of it for good.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,9 +20,13 @@ from typing import NamedTuple
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import Disk, GuestId, VolumeId
 from moorline.ports import Mount
+from moorline.ports.inspection import OpenFile
+
+_MEMORY = ("/memfd:", "/SYSV", "/anon_hugepage", "/[aio]")
+"""How the kernel calls memory of a process: numbers of such files mean nothing elsewhere."""
 
 
-class OpenFile(NamedTuple):
+class _Named(NamedTuple):
     """A descriptor of a process."""
 
     path: str
@@ -30,7 +35,7 @@ class OpenFile(NamedTuple):
     """The number of its mount."""
 
 
-def open_files(process: Path, paths: Collection[str]) -> Iterator[OpenFile]:
+def _may_be_any(process: Path, paths: Collection[str]) -> Iterator[_Named]:
     """The open files of a process that may be *paths*. Raises OSError (it has ended, say).
 
     Files that are closed meanwhile are left out.
@@ -41,7 +46,7 @@ def open_files(process: Path, paths: Collection[str]) -> Iterator[OpenFile]:
         with suppress(OSError, ValueError, StopIteration):  # it is closed meanwhile
             lines = (process / "fdinfo" / number).read_text().splitlines()
             told = next(line for line in lines if line.startswith("mnt_id:"))
-            yield OpenFile(path, int(told.removeprefix("mnt_id:")))
+            yield _Named(path, int(told.removeprefix("mnt_id:")))
 
 
 def opened(
@@ -53,6 +58,63 @@ def opened(
             if _runs(process, guest):
                 return frozenset(path for _, path in _names(process))
     return None
+
+
+def open_files(
+    guest: str,
+    numbers: Collection[int] | None = None,
+    proc: Path = PROC,
+    pid_files: Path = PID_FILES,
+) -> Sequence[OpenFile]:
+    """See :meth:`moorline.ports.inspection.OpenImages.open_files`. *guest*: its name.
+
+    Linux 5.14 and later tell a file's number without asking its file system.
+    """
+    try:
+        process = proc / str(int((pid_files / f"{guest}.pid").read_text()))
+        found = [
+            file
+            for number, path in _names(process)
+            if not path.startswith(_MEMORY)
+            and (file := _opened(process, number, path))
+            and (numbers is None or (file.node or file.inode) in numbers)
+        ]
+        mounts = (
+            {m.id: m for m in (*mounts_of(proc / "self"), *mounts_of(process))} if found else {}
+        )
+    except (OSError, ValueError):
+        return ()
+    return [
+        OpenFile(file.path, file.inode, file.node, file.readonly, mounts.get(file.mount))
+        for file in found
+    ]
+
+
+class _Descriptor(NamedTuple):
+    """As :class:`OpenFile`, with the number of its mount."""
+
+    path: str
+    inode: int
+    node: int
+    readonly: bool
+    mount: int
+
+
+def _opened(process: Path, number: str, path: str) -> _Descriptor | None:
+    """The file or block device of a descriptor; None: another device, or it is closed meanwhile."""
+    node = 0
+    try:
+        if path.startswith("/dev/"):
+            st = os.stat(f"{process}/fd/{number}")  # noqa: PTH116 - memory: it never hangs
+            node = st.st_rdev if stat.S_ISBLK(st.st_mode) else 0
+            if stat.S_ISCHR(st.st_mode):
+                return None
+        with open(f"{process}/fdinfo/{number}") as file:  # noqa: PTH123 - there are very many
+            told = dict(line.split(":\t", 1) for line in file.read().splitlines()[:4])
+        readonly = int(told["flags"], 8) & os.O_ACCMODE == os.O_RDONLY
+        return _Descriptor(path, int(told["ino"]), node, readonly, int(told["mnt_id"]))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _processes(name: str, proc: Path, pid_files: Path) -> Iterator[Path]:
@@ -144,7 +206,7 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         try:
             process = self._proc / str(int((self._pid_files / f"{self._guest}.pid").read_text()))
             theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
-            files = list(open_files(process, paths))
+            files = list(_may_be_any(process, paths))
         except (OSError, ValueError):
             return nothing
         stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
@@ -170,7 +232,7 @@ def unlike(guest: str, path: str, *, gone: bool = False) -> str:
 
 
 def _is_stale(
-    path: str, files: Iterable[OpenFile], theirs: Sequence[Mount], ours: Sequence[Mount]
+    path: str, files: Iterable[_Named], theirs: Sequence[Mount], ours: Sequence[Mount]
 ) -> bool:
     devices = {mount.id: mount.device for mount in (*ours, *theirs)}
     here = covering(ours, path).device
@@ -179,7 +241,7 @@ def _is_stale(
     return bool(found) and here not in found
 
 
-def _may_be(path: str, file: OpenFile, devices: Mapping[int, str]) -> bool:
+def _may_be(path: str, file: _Named, devices: Mapping[int, str]) -> bool:
     """Whether an open file is *path*, or was *path* on a mount that is gone."""
     return file.path == path if file.mount in devices else _may_be_called(file.path, path)
 
