@@ -6,6 +6,7 @@ Exit 0 is said of a whole id that is gone and was to be taken away, never of wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def test_a_variable_that_was_not_set_is_no_success(
     runner: CliRunner, place: tuple[str, str]
 ) -> None:
     before, after = PLACES[place]
-    assert runner.invoke(main, [*before, "", *after]).exit_code in (2, 3, 4)
+    done = runner.invoke(main, [*before, "", *after])
+    assert done.exit_code == 3
+    assert re.match(r"moorline: '.+' is empty\n", done.stderr), done.stderr
 
 
 def test_a_near_name_is_told_to_who_removes(runner: CliRunner) -> None:

@@ -151,11 +151,19 @@ class VolumeName(click.ParamType):  # type: ignore[type-arg]
             self.fail(e.message, param, ctx)
 
 
+_NAMING_OPTIONS = ("guest", "volume")
 volume_argument = click.argument("volume", type=VolumeName(), metavar="VOLUME")
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    """Refuse words that an agent would refuse, even if there is none."""
+    """Refuse words that an agent would refuse, even if there is none, and empty names."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        names = isinstance(parameter, click.Argument) or parameter.name in _NAMING_OPTIONS
+        if names and arguments.get(parameter.name or "") == "":
+            raise errors.Refused(
+                f"{parameter.get_error_hint(context)} is empty", hint="is a variable not set?"
+            )
     for text in arguments.values():
         if isinstance(text, str):
             check_text(text)
