@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from moorline.care.adopt import Adopter
+from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor, Environment
 from moorline.care.explain import Explainer
 from moorline.care.maintenance import Maintenance
@@ -83,7 +84,7 @@ class Moorline:
             attacher,
             Extender(reconciler, admission, hypervisor),
             Relocator(records, reconciler, admission, hypervisor),
-            Query(records, reconciler, admission),
+            Query(records, reconciler, admission, hypervisor, environment.measure),
         )
         self.guests = Guests(
             records,
@@ -100,6 +101,7 @@ class Moorline:
             doctor,
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
             Adopter(records, reconciler, hypervisor, admission, environment),
+            Disks(records, hypervisor, environment),
         )
         self._close = close
 

@@ -334,6 +334,7 @@ def _environment_of_host(
         EventLog(given.state_dir),
         lambda: examine(given.state_dir),
         SharedFiles(host, opened_by(hypervisor)).find,
+        host.size,
     )
 
 

@@ -161,6 +161,7 @@ class Scene:
                 event_log,
                 list,
                 SharedFiles(self.host).find,
+                self.host.size,
             ),
         )
 

@@ -11,7 +11,11 @@ from moorline.host.mount.fuse_abort import FuseConnections
 _NOWHERE = Path("/nonexistent")
 
 
+def unmeasured(path: Path, format: str) -> int:
+    raise FileNotFoundError(path)
+
+
 def bare() -> Environment:
     """No other mounts, nobody who knows of disks without a mark, and no event log."""
     fuse, event_log = FuseConnections(_NOWHERE), EventLog(_NOWHERE)
-    return Environment({}, list, fuse, None, event_log, list, lambda guests: ())
+    return Environment({}, list, fuse, None, event_log, list, lambda guests: (), unmeasured)

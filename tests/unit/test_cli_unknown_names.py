@@ -28,8 +28,10 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("attach", "guest"): (["attach"], [FILE, "--format", "raw"]),
     ("detach", "guest"): (["detach"], [GONE]),
     ("detach", "volume"): (["detach", "test"], []),
+    ("disks", "guest"): (["disks"], []),
     ("events", "volume"): (["events", "--volume"], []),
     ("explain", "volume"): (["explain"], []),
+    ("explain", "guest"): (["explain", GONE, "--guest"], []),
     ("extend", "guest"): (["extend"], [GONE]),
     ("extend", "volume"): (["extend", "test"], []),
     ("forget", "guest"): (["forget", GONE, "--guest"], []),
@@ -37,7 +39,10 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("release", "guest"): (["release"], [GONE]),
     ("release", "volume"): (["release", "test"], []),
     ("remove", "guest"): (["remove"], []),
+    ("list", "guest"): (["list"], []),
+    ("list", "share"): (["list", "--share"], []),
     ("show", "volume"): (["show"], []),
+    ("show", "guest"): (["show", GONE, "--guest"], []),
     ("start", "guest"): (["start"], []),
 }
 ELSEWHERE = {

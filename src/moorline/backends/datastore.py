@@ -65,6 +65,13 @@ class Datastore:
             data["datacenter"] = datacenter
         return {"driver_volume_type": self.kind, "data": data}
 
+    def url(self, c: Vmdk) -> str:
+        """See :class:`moorline.ports.Naming`. A machine that Cinder keeps cannot be typed."""
+        if isinstance(c.source, ShadowDisk):
+            return ""
+        within = f"{_DATACENTER}{c.source.datacenter}" if c.source.datacenter else ""
+        return f"{_SCHEME}{c.source.datastore}/{c.source.file}{within}"
+
     def parse(self, connection: Mapping[str, Any]) -> Vmdk:
         """Validate a connection. Raises Refused."""
         info = ConnectionInfo(self.kind, connection)

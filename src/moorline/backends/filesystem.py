@@ -53,6 +53,10 @@ class FileSystem(ABC, Generic[F]):
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """See :meth:`moorline.ports.StorageBackend.from_url`."""
 
+    def url(self, c: F) -> str:
+        """See :class:`moorline.ports.Naming`."""
+        return f"{self.kind}://{c.share}/{c.name}"
+
     @abstractmethod
     def parse(self, connection: Mapping[str, Any]) -> F:
         """See :meth:`moorline.ports.StorageBackend.parse`."""

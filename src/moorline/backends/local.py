@@ -105,6 +105,10 @@ class LocalFile:
             path = self._real_directory(path.parent) / path.name
         return typed(self.kind, {"path": str(path)}, format)
 
+    def url(self, c: LocalDisk) -> str:
+        """See :class:`moorline.ports.Naming`."""
+        return str(c.path)
+
     def parse(self, connection: Mapping[str, Any]) -> LocalDisk:
         """Validate a connection. Raises Refused."""
         info = ConnectionInfo(self.kind, connection)

@@ -116,6 +116,11 @@ class Mounted(FileSystem[MountedFile]):
         export = self.canonical(self.export(host, path))
         return typed(self.kind, {"export": export, "name": file_name(name)}, format)
 
+    def url(self, c: MountedFile) -> str:
+        """Of a file in a directory of its share it would be read as that of another share."""
+        host, _, path = c.share.removeprefix("//").replace(":/", "/", 1).partition("/")
+        return f"{self.kind}://{host}/{path}/{c.name}" if path and "/" not in c.name else ""
+
     def export(self, host: str, path: str) -> str:
         """A share by its host and its path, as a connection has it."""
         return f"{host}:/{path}"
@@ -324,6 +329,9 @@ class Gpfs(Mounted):
         if not path.is_relative_to(link):
             raise Refused(f"{path} is not beneath {link}, where it was")
         return replace(c, share=str(link), name=str(path.relative_to(link)), at=Path(link))
+
+    def url(self, c: MountedFile) -> str:
+        return f"{self.kind}://{c.share}/{c.name}"
 
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         """``gpfs:///PATH/FILE`` to a connection. Raises Refused."""

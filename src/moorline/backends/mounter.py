@@ -57,6 +57,7 @@ class Mounter(Generic[F]):
         self.kind = file_system.kind
         self.from_url = file_system.from_url
         self.parse = file_system.parse
+        self.url = file_system.url
         self.shares = file_system.shares
         self.at = file_system.at
         self.claims = file_system.claims

@@ -170,6 +170,10 @@ class Virtuozzo(FileSystem[VirtuozzoFile]):
         read_share(export)
         return typed(self.kind, {"export": export, "name": file_name(name)}, format)
 
+    def url(self, c: VirtuozzoFile) -> str:
+        servers = f"{','.join(c.servers)}:/" if c.servers else ""
+        return f"{self.kind}://{servers}{c.share}/{c.name}"
+
     def parse(self, connection: Mapping[str, Any]) -> VirtuozzoFile:
         """Validate Cinder's connection. Raises Refused, and quotes nothing of the share."""
         info = ConnectionInfo(self.kind, connection)
@@ -251,6 +255,7 @@ class FileOrPloop:
         self._images = images
         self.from_url = files.from_url
         self.parse = files.parse
+        self.url = files.url
         self.shares = files.shares
         self.claims = files.claims
         self.places = files.places

@@ -1,17 +1,17 @@
-"""disks, adopt and release: takes over disks that somebody else plugged, and gives them back."""
+"""adopt and release: takes over disks that somebody else plugged, and gives them back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moorline.care.disks import kind_of
 from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import view
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     Attachment,
@@ -25,13 +25,13 @@ from moorline.model import (
     volume_id,
 )
 from moorline.ports import Hypervisor, Mount
-from moorline.ports.inspection import Discovering, GuestDisk
+from moorline.ports.inspection import GuestDisk
 from moorline.ports.mount import by_target, covering
-from moorline.ports.results import Adoption, Candidate
+from moorline.ports.results import Adoption
 
 
 class Adopter:
-    """disks, adopt and release of :class:`moorline.ports.api.Maintenance`."""
+    """adopt and release of :class:`moorline.ports.api.Maintenance`."""
 
     def __init__(
         self,
@@ -46,15 +46,6 @@ class Adopter:
         self._hypervisor = hypervisor
         self._admission = admission
         self._environment = environment
-
-    def disks(self, guest: str) -> list[Candidate]:
-        found = guest_called(guest, self._hypervisor)
-        wanted = {row.key.volume for row in self._records.all() if row.key.guest == found.id}
-        mounts = self._environment.mounts()
-        return [
-            Candidate(disk, self._kind(disk.path, mounts), disk.mark in wanted)
-            for disk in self._disks(found)
-        ]
 
     def adopt(
         self,
@@ -89,7 +80,9 @@ class Adopter:
             if not dry_run:
                 attachment = self._take(attachment, disk.device if steps else "")
             steps.append("adopt")
-        return Adoption(steps, view(attachment, self._reconciler.observe(attachment)))
+        return Adoption(
+            steps, self._reconciler.view(attachment, self._reconciler.observe(attachment))
+        )
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
         row = self._admission.find(volume, guest)
@@ -98,9 +91,12 @@ class Adopter:
         stuck = False
         try:
             seen = self._reconciler.observe(row)
-            told, path = view(row, seen), seen.disk.source
+            told, path = self._reconciler.view(row, seen), seen.disk.source
         except MoorlineError as e:
-            told, path = view(row, str(e)), ""  # what is there does not matter here
+            told, path = (
+                self._reconciler.view(row, str(e)),
+                "",
+            )  # what is there does not matter here
             stuck = isinstance(e, Refused)
         if row.want is Level.ABSENT and not stuck:
             raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
@@ -135,16 +131,7 @@ class Adopter:
         return self._environment.inventory.disks(guest.id)
 
     def _kind(self, path: str, mounts: Sequence[Mount]) -> str:
-        """The kind of the back end whose mount *path* lies on; '' if there is none."""
-        mount = covering(path, by_target(mounts))
-        for kind in self._environment.backends if mount else ():
-            try:
-                backend = self._environment.backends[kind]
-            except MoorlineError:
-                continue
-            if mount and isinstance(backend, Discovering) and backend.claims(mount):
-                return kind
-        return ""
+        return kind_of(path, mounts, self._environment.backends)
 
     def _disk_of(self, guest: GuestName, accepted: AcceptedConnection) -> GuestDisk:
         """The guest's disk that is this volume, by the path that it has on this host.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
@@ -61,6 +62,8 @@ class Environment:
     check_state: Callable[[], Sequence[Finding]]
     shared_files: Callable[[Sequence[Guest]], Iterable[tuple[Holder, Holder]]]
     """As :meth:`moorline.care.shared_files.SharedFiles.find`."""
+    measure: Callable[[Path, str], int]
+    """As :meth:`moorline.ports.Host.size`."""
 
 
 class _Look:

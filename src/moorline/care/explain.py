@@ -51,10 +51,10 @@ class Explainer:
             volume = self._told_of(volume)
         return self._event_log.read(after=after, since=since, volume=volume, most=most)
 
-    def explain(self, volume: str) -> list[Explanation]:
+    def explain(self, volume: str, guest: str | None = None) -> list[Explanation]:
         pending = self._pending()
         survey = self._reconciler.survey()
-        rows = self._admission.known(volume, survey.rows)
+        rows = self._admission.known(volume, survey.rows, guest)
         return [self._one(row, survey, pending) for row in rows]
 
     def _told_of(self, volume: str) -> VolumeId:
@@ -70,7 +70,9 @@ class Explainer:
     def _one(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
         """Explain *row*, as *survey* has it."""
         seen = self._reconciler.look(row, survey)
-        view = detailed(row, seen, self._records.trouble(row.key), survey)
+        view = detailed(
+            self._reconciler.view(row, seen, self._records.trouble(row.key)), row, seen, survey
+        )
         step, _, waits_for = view.next.partition(": ")
         tried = [e for e in self._event_log.read(volume=row.key.volume) if _is_of(e, row)]
         mine = next((p for p in pending if p.key == row.key), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorline.care.adopt import Adopter
+from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor
 from moorline.care.explain import Explainer
 from moorline.care.repair import Repairer
@@ -17,12 +18,13 @@ class Maintenance:
         doctor: Doctor,
         repairer: Repairer,
         adopter: Adopter,
+        disks: Disks,
     ) -> None:
         self.events = explainer.events
         self.explain = explainer.explain
         self.doctor = doctor.examine
         self.repair = repairer.repair
         self.abort = repairer.abort
-        self.disks = adopter.disks
+        self.disks = disks.disks
         self.adopt = adopter.adopt
         self.release = adopter.release

@@ -53,6 +53,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "attachments:detach",
             "Take a volume away from GUEST; its link goes with the last user.",
         ),
+        "disks": (
+            "list_show:disks",
+            "List every disk of every guest, or of GUEST: whose it is, how large, where.",
+        ),
         "doctor": (
             "doctor:doctor",
             "Find what is not as it should be on this host, with the next command for each.",

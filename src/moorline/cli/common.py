@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import click
 from moorline import errors
 from moorline.cli.facade import Target
 from moorline.cli.output import (
+    DATA,
     EXIT_INTERRUPTED,
     FORMATS,
     Unprinted,
@@ -57,19 +58,33 @@ class Common(Target):
 
     output: str
 
+    @property
+    def is_data(self) -> bool:
+        """Whether the result is for programs."""
+        return self.output in DATA
+
     def tell(self, value: Any, text: str) -> None:
         """Print a result: *text* for people ('': nothing), or *value* as JSON or YAML."""
-        if told := text if self.output == "text" else dump(value, self.output):
+        if told := dump(value, self.output) if self.is_data else text:
             say(told)
 
 
 def common(command: F) -> Callable[..., Any]:
     """Give *command* the shared options, and turn its errors into exit codes."""
+    return common_with()(command)
+
+
+def common_with(*formats: str) -> Callable[[F], Callable[..., Any]]:
+    """As :func:`common`, for a command whose ``--output`` can also be one of *formats*."""
+    return lambda command: _common(command, formats)
+
+
+def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
 
     @click.option(
         "--output",
         "-o",
-        type=click.Choice(FORMATS),
+        type=click.Choice([*FORMATS, *formats]),
         default="text",
         help="How to print the result; errors follow on stderr.",
     )
@@ -137,6 +152,11 @@ def from_here(text: str) -> str:
         return str(Path.cwd() / text)
     except OSError as e:
         raise errors.Refused(f"the current directory cannot be told: {e.strerror}") from e
+
+
+def told(**arguments: Any) -> dict[str, Any]:
+    """Those of *arguments* that were typed: an agent of an earlier version knows no others."""
+    return {name: value for name, value in arguments.items() if value not in (None, False)}
 
 
 class VolumeName(click.ParamType):  # type: ignore[type-arg]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from moorline.cli.common import Common, common, dry_run_option, volume_argument
+from moorline.cli.common import Common, common, dry_run_option, told, volume_argument
 from moorline.cli.events import line
 from moorline.cli.output import age, say
 from moorline.errors import Failed
@@ -45,8 +45,9 @@ def doctor(given: Common) -> None:
 
 @click.command()
 @volume_argument
+@click.option("--guest", metavar="GUEST", help="Of this guest alone; VOLUME may be its device.")
 @common
-def explain(given: Common, volume: str) -> None:
+def explain(given: Common, volume: str, guest: str | None) -> None:
     """Say how a volume stands: which step waits, for what, for how long, what to do.
 
     \b
@@ -54,7 +55,7 @@ def explain(given: Common, volume: str) -> None:
       moorline explain 3f2a
     """
     with given.open(own=False) as moorline:
-        explained = moorline.maintenance.explain(volume)
+        explained = moorline.maintenance.explain(volume, **told(guest=guest))
     given.tell(explained, "\n\n".join(_sentences(each) for each in explained))
 
 
@@ -80,7 +81,7 @@ def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
     with given.open(own=not dry_run, patience=10.0) as moorline:
         due = moorline.maintenance.repair(disks=disks, boot_disks=boot_disks, dry_run=True)
         if not dry_run:
-            for each in due if given.output == "text" else ():
+            for each in due if not given.is_data else ():
                 if not each.problem:
                     say(f"will {each.action} {_named(each)}")
             due = moorline.maintenance.repair(disks=disks, boot_disks=boot_disks) if due else []

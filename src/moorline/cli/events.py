@@ -53,7 +53,7 @@ def events(given: Common, follow: bool, since: float, volume: str | None) -> Non
       moorline events --output json | jq '.[] | select(.outcome != "done")'
     """
     for told in _told(given, follow, since, volume or ""):
-        if given.output != "text" and not follow:
+        if given.is_data and not follow:
             given.tell(told, "")
             return
         for entry in told:

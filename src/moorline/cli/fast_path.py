@@ -43,7 +43,9 @@ _VALUES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The options that have a value, and what it may be; (): anything."""
 _MAX_ARGUMENTS = {"list": 0, "attach": 2}
-_COLUMNS = {"volume", "guest", "host", "wanted", "seen", "device"}
+_COLUMNS = {"volume", "guest", "wanted", "seen", "device", "next", "storage"}
+_UNTOLD = {"storage": ""}
+"""What an agent of an earlier version does not tell."""
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _MAX_TIMEOUT_SECONDS = 86400.0
 _INTERRUPTED = "moorline: interrupted; an attachment that was recorded is kept"
@@ -199,7 +201,7 @@ def _connection(file: str) -> Any:
 def _list(path: str) -> int:
     try:
         told = wire.exchange(path, "GET", "/v1/list", None, patience=wire.TIMEOUT_SECONDS)
-        views: list[Any] = [_Told(view, _COLUMNS) for view in told]
+        views: list[Any] = [_Told({**_UNTOLD, **view}, _COLUMNS) for view in told]
         said = output.table(views)
     except (wire.Unanswered, TypeError, AttributeError):
         raise _SlowPath from None  # nothing was changed
@@ -241,7 +243,7 @@ def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
     try:
         told = wire.exchange(path, "POST", "/v1/attach", body, patience=patience, progress=progress)
         outcome: Any = _Told({"unseen": "", **told}, {"unseen"})
-        outcome.view = _Told(outcome.view, _COLUMNS)
+        outcome.view = _Told({**_UNTOLD, **outcome.view}, _COLUMNS)
         said = output.outcome(outcome, dry_run)
     except (wire.Unanswered, TypeError, AttributeError) as e:
         raise wire.lost(path, wire.Unanswered(str(e)), changes=not dry_run) from e

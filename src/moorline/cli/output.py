@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from moorline.ports.results import Outcome, View
 
 FORMATS = ("text", "json", "yaml")
+DATA = ("json", "yaml")
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
-_COLUMNS = ("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", "DEVICE", "AGE")
+_COLUMNS = ("VOLUME", "GUEST", "WANTED", "SEEN", "DEVICE", "AGE", "STORAGE")
+_WIDE = (*_COLUMNS, "FORMAT", "SIZE", "BACK END", "LINK", "HOST")
+_SEEN = _COLUMNS.index("SEEN")
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_ODD, _PLAIN_AGAIN = "\x1b[31m", "\x1b[0m"
 
 
 class Unprinted(Exception):
@@ -69,7 +74,7 @@ def _echo(text: str, *, err: bool = False) -> None:
 
 def failed(error: MoorlineError, output: str) -> int:
     """Tell an error on standard error, and return its exit code."""
-    if output != "text":
+    if output in DATA:
         complain(dump(to_problem(error), output))
     else:
         complain(f"moorline: {error.message}")
@@ -102,18 +107,47 @@ def _plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def table(views: Sequence[View]) -> str:
-    """One line an attachment, under a heading."""
-    return aligned([_COLUMNS, *map(_row, views)])
+def table(views: Sequence[View], *, wide: bool = False) -> str:
+    """One line an attachment, under a heading; red where a terminal shows what is not as wanted."""
+    rows = [[*_row(view), *(_wide(view) if wide else ())] for view in views]
+    columns = _padded([_WIDE if wide else _COLUMNS, *rows])
+    if paints():
+        for cells, view in zip(columns[1:], views, strict=True):
+            if not is_as_wanted(view):
+                cells[_SEEN] = f"{_ODD}{cells[_SEEN]}{_PLAIN_AGAIN}"
+    return "\n".join("  ".join(cells).rstrip() for cells in columns)
+
+
+def is_as_wanted(view: View) -> bool:
+    """Whether nothing is left to do, and nothing is waited for."""
+    return view.next == "nothing"
+
+
+def paints() -> bool:
+    """Whether colours are seen, and wanted (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return not plain and sys.stdout is not None and sys.stdout.isatty()
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """One line a row, in columns; all rows have as many cells."""
+    return "\n".join("  ".join(cells).rstrip() for cells in _padded(rows))
+
+
+def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def human(size: int | None) -> str:
+    """Bytes as people write them, and as commands take them where that is exact: 20GiB."""
+    if size is None:
+        return "-"
+    power = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS))
+    if not power:
+        return str(size)
+    number = f"{size / (1 << (10 * power)):.1f}".removesuffix(".0")
+    return f"{number}{_UNITS[power - 1]}"
 
 
 def details(view: View) -> str:
@@ -122,6 +156,9 @@ def details(view: View) -> str:
         ("volume", view.volume),
         ("guest", f"{view.guest} ({view.guest_id})"),
         ("host", view.host),
+        ("storage", view.storage or "-"),
+        ("format", view.format or "-"),
+        ("size", human(view.size)),
         ("back end", view.backend),
         ("link", view.link),
         ("wanted", view.wanted),
@@ -164,9 +201,13 @@ def _row(view: View) -> tuple[str, ...]:
     return (
         view.volume,
         view.guest,
-        view.host,
         view.wanted,
         view.seen,
         view.device or "-",
         age(view.since),
+        view.storage or "-",
     )
+
+
+def _wide(view: View) -> tuple[str, ...]:
+    return view.format or "-", human(view.size), view.backend, view.link, view.host

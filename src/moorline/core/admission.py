@@ -285,8 +285,14 @@ class Admission:
             return False  # its connection does not fit the configuration: it cannot be compared
         return parsed.name == accepted.name and bool(_shares(backend, parsed) & accepted.shares)
 
-    def known(self, volume: str, rows: Sequence[Attachment] | None = None) -> list[Attachment]:
-        """As :meth:`of`; raises NotFound if there are none."""
+    def known(
+        self, volume: str, rows: Sequence[Attachment] | None = None, guest: str | None = None
+    ) -> list[Attachment]:
+        """As :meth:`of`; *guest*: as :meth:`find`. Raises NotFound if there are none."""
+        if guest is not None:
+            if (row := self.find(volume, guest)) is None:
+                raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
+            return [row]
         if not (mine := self.of(volume, rows)):
             raise NotFound(f"no volume {volume} is known on this host", hint=BY_ID)
         return mine

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from moorline.errors import Refused
+from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, Key, Link
-from moorline.ports import Backends, Placing, StorageBackend
+from moorline.ports import Backends, Naming, Placing, StorageBackend
 
 _MAX_PARSED = 4096
+
+
+class Storage(NamedTuple):
+    """What a person calls a volume's storage. No secret."""
+
+    url: str
+    """What is typed for it (``nfs://HOST/PATH/FILE``); if it cannot be typed, its path here."""
+    format: str
+    """The image's; '' where there is but one."""
 
 
 class Links:
@@ -49,6 +58,16 @@ class Links:
         """As :meth:`parsed`, but the connection may lead to another link than that of *row*."""
         backend = self.backend(row.backend)
         return backend, _once(self._read, row, lambda: backend.parse(row.connection.reveal()))
+
+    def storage(self, row: Attachment) -> Storage:
+        """What a person calls the storage of *row*, as far as that can be told."""
+        try:
+            backend, connection = self.read(row)
+        except MoorlineError:  # its back end is not installed any more, or refuses it by now
+            return Storage(row.link, "")
+        url = backend.url(connection) if isinstance(backend, Naming) else ""
+        path = f"{row.link}/{connection.name}" if connection.name else row.link
+        return Storage(url or path, getattr(connection, "format", ""))
 
 
 def _once(

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from moorline.errors import MoorlineError, NotFound, Refused
-from moorline.model import Guest, GuestName, VolumeId, is_uuid
+from moorline.model import Guest, GuestId, GuestName, VolumeId, is_uuid
 from moorline.ports import Hypervisor
 
 MIN_ID_CHARACTERS = 4
@@ -52,6 +52,24 @@ def meant(text: str, ids: Iterable[VolumeId]) -> VolumeId | None:
         if found:
             return found[0]
     return None
+
+
+def recorded_as(text: str, guests: Iterable[GuestName]) -> frozenset[GuestId]:
+    """Those of *guests* whose name or id *text* is; else the one whose id begins with it.
+
+    For guests that are recorded, and may be gone. Raises Refused (several ids begin so).
+    """
+    among = frozenset(guests)
+    if whole := frozenset(guest.id for guest in among if text in guest):
+        return whole
+    if len(text) < MIN_GUEST_ID_CHARACTERS:
+        return frozenset()
+    begun = frozenset(g.id for g in among if g.id.casefold().startswith(text.casefold()))
+    if len(begun) > 1:
+        raise Refused(
+            f"{text} is the beginning of {', '.join(sorted(begun))}", hint="type more of the one"
+        )
+    return begun
 
 
 def guest_called(text: str, hypervisor: Hypervisor) -> GuestName:

@@ -28,6 +28,7 @@ from moorline.core.reasons import reason
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.core.usage import Usage, usage, without
+from moorline.core.views import view
 from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (
     NO_DISK,
@@ -47,6 +48,7 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.ports import Backends, Hypervisor, StorageBackend
+from moorline.ports.results import Trouble, View
 
 AboutTo = Callable[[Step], None]
 _IDLE = frozenset({Step.NOTHING, Step.WAIT, Step.PARK})
@@ -101,6 +103,7 @@ class Reconciler:
         """*looking* makes back ends for looking alone, which ask each share once."""
         self._records = records
         self._links = Links(backends)
+        self.storage = self._links.storage
         self._hypervisor = hypervisor
         self._locks = locks
         self._report = report
@@ -205,6 +208,10 @@ class Reconciler:
             return self.observe(row, survey)
         except MoorlineError as e:
             return str(e)
+
+    def view(self, row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> View:
+        """Describe *row*. *seen*: what was observed, or, as text, why nothing was."""
+        return view(row, seen, trouble, self.storage(row))
 
     def demand_no_snapshot(self, row: Attachment) -> None:
         """Refuse to take away a disk whose guest writes above the volume, if that can be seen.

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moorline.core.links import Storage
 from moorline.core.plan import next_step
 from moorline.core.reasons import reason
 from moorline.core.survey import Survey
@@ -17,6 +18,7 @@ from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
     Broken,
+    DiskOptions,
     DiskState,
     Foreign,
     Guest,
@@ -28,7 +30,7 @@ from moorline.model import (
 from moorline.ports.results import Trouble, View
 
 
-def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> View:
+def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: Storage) -> View:
     """Describe *row*. *seen*: what was observed, or, as text, why nothing was."""
     if isinstance(seen, str):
         state, device, due = "unknown", "", f"look again: {seen}"
@@ -48,18 +50,21 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None = None) -> V
         next=due,
         source=_source(seen),
         trouble=trouble,
+        storage=storage.url,
+        format=storage.format,
+        options=_options(row.options),
     )
 
 
-def detailed(row: Attachment, seen: Seen | str, trouble: Trouble | None, survey: Survey) -> View:
-    """Describe *row*, and who else needs its link."""
+def detailed(view: View, row: Attachment, seen: Seen | str, survey: Survey) -> View:
+    """*view*, of *row*, and who else needs its link."""
     try:
         used_by = sorted({*users(row.link, survey.guests), *holders(seen, survey.guests)})
         used_by += [f"unknown: {why}" for why in unknown_users(survey.guests)]
     except MoorlineError as e:
         used_by = [f"unknown: {e}"]
     others = [f"{other.key.volume} on {other.guest_name}" for other in survey.others(row)]
-    return replace(view(row, seen, trouble), also_wanted_by=others, used_by=used_by)
+    return replace(view, also_wanted_by=others, used_by=used_by)
 
 
 def state_of(seen: Seen) -> str:
@@ -127,6 +132,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, Path) else value
+
+
+def _options(options: DiskOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("bus", "target", "readonly", "shared")}
 
 
 def _due(row: Attachment, seen: Seen) -> str:

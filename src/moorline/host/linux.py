@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Uncertain
+from moorline.host.command_failed import CommandFailed
 from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
@@ -36,24 +37,11 @@ from moorline.secret import Secret
 
 MAX_OUTPUT_BYTES = 1 << 20
 """Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
-_MAX_SHOWN_CHARACTERS = 500
 _KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_SECONDS = 30.0
 _HOLD_CHECK_SECONDS = 5.0
 """Seconds to wait for processes that only check a hold, and lock it shared for a moment."""
-
-
-class CommandFailed(Failed):
-    """A command ran and did not succeed."""
-
-    def __init__(self, program: str, status: int, stderr: str) -> None:
-        how = f"exited {status}" if status >= 0 else f"was killed by signal {-status}"
-        said = f": {_shown(stderr)}" if stderr.strip() else ""
-        super().__init__(f"{program} {how}{said}")
-        self.status = status
-        """The exit status; negative: the signal that ended it."""
-        self.stderr = stderr
 
 
 class Linux:
@@ -173,9 +161,10 @@ class Linux:
         to = {"images": list(images), "like": like if like is None else list(like), "first": first}
         return files_read(self._probe.ask(str(share), {"ask": "files", **to})["files"], images)
 
-    def size(self, path: Path) -> int:
+    def size(self, path: Path, format: str = "raw") -> int:
         """See :meth:`moorline.ports.Host.size`."""
-        return int(self._probe.ask(str(path.parent), {"ask": "size", "path": str(path)})["size"])
+        question = {"ask": "size", "path": str(path), "format": format}
+        return int(self._probe.ask(str(path.parent), question)["size"])
 
     def openable(self, path: Path, use: OpenAs) -> None:
         """See :meth:`moorline.ports.Host.openable`."""
@@ -339,13 +328,6 @@ def _stdin(secret: Secret[str] | None) -> Iterator[int]:
         yield theirs
     finally:
         os.close(theirs)
-
-
-def _shown(text: str) -> str:
-    """The end of a command's output, on one line."""
-    line = "; ".join(line.strip() for line in text.splitlines() if line.strip())
-    line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= _MAX_SHOWN_CHARACTERS else f"…{line[-_MAX_SHOWN_CHARACTERS:]}"
 
 
 class _ProbeChild:

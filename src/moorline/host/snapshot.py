@@ -63,8 +63,8 @@ class Snapshot:
     def root(self, path: Path, *, list: bool = False) -> Root:
         return self.once((path, list), lambda: self._host.root(path, list=list))
 
-    def size(self, path: Path) -> int:
-        return self._host.size(path)
+    def size(self, path: Path, format: str = "raw") -> int:
+        return self._host.size(path, format)
 
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
         return self._host.places(paths)

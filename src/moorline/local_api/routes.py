@@ -38,6 +38,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     }
 )
 """The least and the most of fields that are numbers, by name."""
+LONGEST: Mapping[str, int] = MappingProxyType({"guest": 1024, "share": 1024})
+"""Characters of fields that stand beside another in a query, which has 64 KiB in all."""
 _NOT_TOLD = frozenset({"self", "progress"})
 _REQUIRED = inspect.Parameter.empty
 
@@ -61,6 +63,8 @@ class Field:
             least, most = BOUNDS[self.name]
             if not least <= decoded <= most:
                 raise Refused(f"{self.name} is not from {least:.0f} to {most:.0f}")
+        if self.name in LONGEST and decoded is not None and len(decoded) > LONGEST[self.name]:
+            raise Refused(f"{self.name} is longer than {LONGEST[self.name]} characters")
         return decoded
 
     def decode_text(self, text: str) -> Any:
@@ -83,6 +87,10 @@ class Field:
             for each in found.get("anyOf", [found]):
                 if each["type"] != "null":
                     each.update(minimum=least, maximum=most)
+        if self.name in LONGEST:
+            for each in found.get("anyOf", [found]):
+                if each["type"] != "null":
+                    each["maxLength"] = LONGEST[self.name]
         return found
 
 

@@ -10,12 +10,12 @@ from moorline.core.admission import Admission
 from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
+from moorline.core.naming import recorded_as
 from moorline.core.patience import Wait
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
-from moorline.core.views import view
 from moorline.deadline import Deadline
 from moorline.errors import NotFound, Refused
 from moorline.model import (
@@ -25,6 +25,7 @@ from moorline.model import (
     DiskOptions,
     Foreign,
     Format,
+    GuestName,
     Level,
     Linked,
     Seen,
@@ -93,7 +94,7 @@ class Attacher:
             if dry_run:
                 seen = self._reconciler.observe(attachment)
                 self._refuse_impossible(attachment, seen)
-                return replace(_foreseen(attachment, seen), unseen=_unseen(attachment, seen))
+                return replace(self._foreseen(attachment, seen), unseen=_unseen(attachment, seen))
         persistent = timeout is not None
         deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         with self._driver.claim(attachment) as steps:
@@ -109,7 +110,7 @@ class Attacher:
                 if attachment != before:
                     self._driver.withdraw(row, before)
                 raise
-        return Outcome([step.value for step in steps], view(row, done.seen))
+        return Outcome([step.value for step in steps], self._reconciler.view(row, done.seen))
 
     def detach(
         self,
@@ -129,29 +130,33 @@ class Attacher:
             left = self._released.detach(
                 guest, volume, timeout=timeout, progress=progress, dry_run=dry_run
             )
-            return Outcome([Step.DETACH.value], view(left, Seen(Unlinked()))) if left else None
+            return (
+                Outcome([Step.DETACH.value], self._reconciler.view(left, Seen(Unlinked())))
+                if left
+                else None
+            )
         absent = gone(row)
         if dry_run:
-            return _foreseen(absent, self._reconciler.observe(absent))
+            return self._foreseen(absent, self._reconciler.observe(absent))
         with self._driver.claim(absent) as steps:
             if row.want is not Level.ABSENT:
                 self._reconciler.demand_no_snapshot(row)
                 absent = self._records.put(absent)
             if row.hands_off:
                 seen = self._let_go(absent, progress)
-                return Outcome([step.value for step in steps], view(absent, seen))
+                return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
             _, done = self._driver.settle(absent, Deadline(timeout), progress)
         after = replace(done.seen, disk=NO_DISK)
-        return Outcome([step.value for step in steps], view(absent, after))
+        return Outcome([step.value for step in steps], self._reconciler.view(absent, after))
 
     def forget(
         self, volume: str, guest: str | None = None, *, dry_run: bool = False
     ) -> Sequence[View]:
-        mine = [
-            row
-            for row in self._admission.known(volume)
-            if guest is None or guest in (row.guest_name, row.key.guest)
-        ]
+        mine = self._admission.known(volume)
+        if guest is not None:
+            names = (GuestName(row.key.guest, row.guest_name) for row in mine)
+            called = recorded_as(guest, names)
+            mine = [row for row in mine if row.key.guest in called]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
         looks = [(row, self._leftovers(row)) for row in map(gone, mine)]
@@ -161,7 +166,7 @@ class Attacher:
             for row, seen in looks:
                 self._reconciler.tidy(row, seen)
                 self._records.forget(row)
-        return [view(row, seen) for row, seen in looks]
+        return [self._reconciler.view(row, seen) for row, seen in looks]
 
     def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
         survey = self._reconciler.survey()
@@ -178,7 +183,9 @@ class Attacher:
             survey = self._reconciler.survey()
         # A list shows what is there now, not what a pass saw before it failed.
         return [
-            view(row, self._reconciler.look(row, survey), self._records.trouble(row.key))
+            self._reconciler.view(
+                row, self._reconciler.look(row, survey), self._records.trouble(row.key)
+            )
             for row, _ in steps
             if row.key in left
         ]
@@ -210,6 +217,10 @@ class Attacher:
             disks = self._hypervisor.disks(row.key.guest)
             return leftovers(row, disks, self._mounts())
 
+    def _foreseen(self, row: Attachment, seen: Seen) -> Outcome:
+        steps = [step.value for step in foresee(row.want, seen)]
+        return Outcome(steps, self._reconciler.view(row, seen))
+
     def _refuse_impossible(self, attachment: Attachment, seen: Seen) -> None:
         """For a dry run: raise now what attaching would raise later."""
         if not isinstance(seen.link, Linked):
@@ -231,7 +242,3 @@ def _unseen(attachment: Attachment, seen: Seen) -> str:
         case Broken(reason) | Foreign(reason) | Unknown(reason):
             why = reason
     return f"the volume itself, its size and format: {why}"
-
-
-def _foreseen(row: Attachment, seen: Seen) -> Outcome:
-    return Outcome([step.value for step in foresee(row.want, seen)], view(row, seen))

@@ -8,7 +8,6 @@ from moorline.core.admission import Admission
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.patience import Patience, Wait, drive
 from moorline.core.reconciler import Reconciler
-from moorline.core.views import view
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import Attachment, Sizes, VolumeId
@@ -71,7 +70,9 @@ class Extender:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
         before, after = self._bytes(row, size, timeout, progress, dry_run)
         steps = ["extend"] if after != before else []
-        return Extended(steps, view(row, self._reconciler.observe(row)), before, after)
+        return Extended(
+            steps, self._reconciler.view(row, self._reconciler.observe(row)), before, after
+        )
 
     def _bytes(
         self, row: Attachment, asked: int | None, timeout: float, progress: Progress, dry_run: bool

@@ -14,7 +14,6 @@ from moorline.core.naming import guest_called, is_whole
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import view
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
@@ -255,7 +254,9 @@ class Guests:
                 self._withdraw(id, made, defined="define" in steps)
                 raise
         steps += [step.value for _, _, taken in made for step in taken]
-        return [view(row, its) for (_, row, _), its in zip(made, seen, strict=True)]
+        return [
+            self._reconciler.view(row, its) for (_, row, _), its in zip(made, seen, strict=True)
+        ]
 
     def _is_made(self, name: str) -> bool:
         """Whether there is a guest that is named *name* and was made completely."""
@@ -327,7 +328,7 @@ class Guests:
     ) -> View:
         taken, done = self._driver.settle(row, deadline, progress)
         steps += [step.value for step in taken]
-        return view(row, done.seen)
+        return self._reconciler.view(row, done.seen)
 
     def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
         """Remove what a refused launch has made; *defined*: the guest, too."""

@@ -9,7 +9,6 @@ from moorline.core.driver import done_before
 from moorline.core.naming import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.views import view
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import (
     Attachment,
@@ -75,9 +74,9 @@ class Relocator:
         with done_before(f"volume {row.key.volume} is on {disk.datastore} now"):
             now = self._follow(row, replace(disk, datacenter=within))
         try:
-            return view(now, self._reconciler.observe(now))
+            return self._reconciler.view(now, self._reconciler.observe(now))
         except MoorlineError as e:
-            return view(now, str(e))  # it moved, and the record says so
+            return self._reconciler.view(now, str(e))  # it moved, and the record says so
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""

@@ -151,13 +151,22 @@ class Attachments(Protocol):
         the way. One attachment's error never stops another.
         """
 
-    def list(self) -> Sequence[View]:
-        """Describe all attachments of this host, by guest and volume. Changes nothing."""
+    def list(
+        self, *, guest: str | None = None, share: str | None = None, sizes: bool = False
+    ) -> Sequence[View]:
+        """Describe the attachments of this host, by guest and volume. Changes nothing.
 
-    def show(self, volume: str) -> Sequence[View]:
-        """Describe the attachments of one volume and who else needs its link.
+        *guest*: those of this guest alone (as of ``attach``). *share*: those alone whose
+        link it is, or whose ``storage`` begins with it. *sizes*: also find out how large
+        they are, for which each volume is looked at. Raises NotFound (no such guest, or no
+        attachment is on such a share).
+        """
 
-        Raises NotFound. Changes nothing.
+    def show(self, volume: str, guest: str | None = None) -> Sequence[View]:
+        """Describe the attachments of one volume, how large it is, and who else needs its link.
+
+        *guest*: only that for this guest; *volume* may be its device there. Raises
+        NotFound. Changes nothing.
         """
 
 
@@ -277,17 +286,21 @@ class Maintenance(Protocol):
         Raises Denied; NotFound (nothing is known of that volume), Refused (it can be several).
         """
 
-    def explain(self, volume: str) -> Sequence[Explanation]:
+    def explain(self, volume: str, guest: str | None = None) -> Sequence[Explanation]:
         """Say how a volume's attachments stand, what they wait for and what to do.
 
-        *volume*: as of ``show``. Raises NotFound.
+        *volume*, *guest*: as of ``show``. Raises NotFound.
         """
 
     def doctor(self) -> Diagnosis:
         """Find what is not as it should be on this host. Each share that hangs costs 2 s."""
 
-    def disks(self, guest: str) -> Sequence[Candidate]:
-        """All disks of *guest*, ours or not. Raises NotFound, Refused."""
+    def disks(self, guest: str | None = None) -> Sequence[Candidate]:
+        """All disks of *guest*, or of all guests: ours or not, whose, and how large.
+
+        Each file is looked at for its size; a share that hangs costs 2 s once. Raises
+        NotFound, Unavailable, Uncertain.
+        """
 
     def repair(
         self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False

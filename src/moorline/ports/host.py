@@ -231,10 +231,11 @@ class Host(Protocol):
         quarantine) and OSError as the child met it (ENOTCONN, ENOENT …).
         """
 
-    def size(self, path: Path) -> int:
+    def size(self, path: Path, format: str = "raw") -> int:
         """The bytes of a file or a block device, looked at in a killable child.
 
-        Raises Uncertain (no answer in time), OSError.
+        Of an image in *format* qcow2 those that a guest sees. Raises Uncertain (no answer
+        in time), Refused (it is no such image), OSError.
         """
 
     def places(self, paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:

@@ -97,6 +97,8 @@ class GuestDisk:
     """Whether the guest's definition has it."""
     boots: bool = False
     """Whether the guest boots from it, or may."""
+    nova: bool = False
+    """Whether its guest is one that Nova defines."""
 
 
 class Inventory(Protocol):

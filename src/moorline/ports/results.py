@@ -59,6 +59,14 @@ class View(Result):
     """Other attachments that share the link, as ``volume on guest``."""
     used_by: list[str] = field(default_factory=list)
     """Guests, running or stopped, that name a path on the link, or have what it leads to."""
+    storage: str = ""
+    """What is typed for it, a URL or a path, without secrets; else its path on this host."""
+    format: str = ""
+    """The image's, as the connection says; '' where there is but one."""
+    size: int | None = None
+    """Bytes that a guest sees of it, where they were asked for and can be told."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """How the guest has it: ``bus``, ``target``, ``readonly``, ``shared``, as asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +182,12 @@ class Candidate(Result):
     backend: str
     """The kind of the mount that it lies on; '' if none of ours."""
     wanted: bool
+    guest: str = ""
+    whose: str = ""
+    """``ours``; ``released`` (it was, and stays); ``nova`` (Nova plugs it, or defines its guest);
+    ``other`` (plugged by hand, say)."""
+    size: int | None = None
+    """Bytes that the guest sees; None: that cannot be told now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,17 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Naming(Protocol):
+    """A back end that can tell what a person types for a volume."""
+
+    def url(self, c: Any) -> str:
+        """What :meth:`StorageBackend.from_url` takes for the same volume. '': it cannot be typed.
+
+        It bears no secret, and nothing of how the share is mounted. Touches nothing.
+        """
+
+
+@runtime_checkable
 class Placing(Protocol):
     """A back end whose options say where its links appear: they change, and a link stays."""
 

@@ -187,7 +187,7 @@ class ToyHost:
     def openable(self, path: Path, use: OpenAs) -> None:
         self.size(path)  # nobody locks anything here
 
-    def size(self, path: Path) -> int:
+    def size(self, path: Path, format: str = "raw") -> int:
         mount = self._at(str(path.parent))
         if mount is None or path.name not in self.shares[mount.id].files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

@@ -141,6 +141,9 @@ class ToyShare:
         share, _, name = url.removeprefix("toy://").partition("/")
         return {"driver_volume_type": "toy", "data": {"share": share, "name": name}}
 
+    def url(self, c: ToyExport) -> str:
+        return f"toy://{c.share}/{c.name}"
+
     def parse(self, connection: Mapping[str, Any]) -> ToyExport:
         data = connection.get("data")
         if not isinstance(data, Mapping):

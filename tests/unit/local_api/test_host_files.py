@@ -67,6 +67,7 @@ class Host:
                 EventLog(root),
                 list,
                 SharedFiles(self.linux).find,
+                self.linux.size,
             ),
         )
         self.app = App(self.moorline, RIGHTS, {}, {})

@@ -44,6 +44,10 @@ class HyperScale(OsBrick[BlockVolume]):
         device_path(name)
         return {"driver_volume_type": self.kind, "data": {"name": name}}
 
+    def url(self, c: BlockVolume) -> str:
+        """See :class:`moorline.ports.Naming`."""
+        return f"{_SCHEME}{c.id}"
+
     def parse(self, connection: Mapping[str, Any]) -> BlockVolume:
         """Validate a connection. Raises Refused."""
         info = ConnectionInfo(self.kind, connection)

@@ -136,6 +136,10 @@ class Local(OsBrick[BlockVolume]):
         path = url.removeprefix(f"{self.kind}://")
         return {"driver_volume_type": self.kind, "data": {"device_path": path}}
 
+    def url(self, c: BlockVolume) -> str:
+        """See :class:`moorline.ports.Naming`."""
+        return f"{self.kind}://{c.device}"
+
     def parse(self, connection: Mapping[str, Any]) -> BlockVolume:
         """Validate a connection. Raises Refused."""
         info = ConnectionInfo(self.kind, connection)

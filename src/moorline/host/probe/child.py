@@ -88,10 +88,14 @@ def image(**question: Any) -> dict[str, Any]:
     return {"files": check_image(**question)}
 
 
-def size(path: str) -> dict[str, Any]:
-    """The bytes of a file or a block device."""
+def size(path: str, format: str) -> dict[str, Any]:
+    """The bytes of a file or a block device; of a qcow2 image those that a guest sees."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        if format == "qcow2":
+            from moorline.host.image.qcow2 import HEADER_BYTES, parse
+
+            return {"size": parse(os.read(file, HEADER_BYTES)).size}
         return {"size": os.lseek(file, 0, os.SEEK_END)}
     finally:
         os.close(file)

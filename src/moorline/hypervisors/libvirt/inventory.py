@@ -18,6 +18,8 @@ from moorline.ports.inspection import Finding, GuestDisk
 
 CONFIG, INACTIVE = 2, 2
 """VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+_NOVA = "metadata/{http://openstack.org/xmlns/libvirt/nova/1.1}instance"
+"""What Nova writes into each definition (nova/virt/libvirt/config.py, LibvirtConfigGuestMeta…)."""
 
 
 class LibvirtInventory:
@@ -76,6 +78,7 @@ class LibvirtInventory:
 class _HardDisk(NamedTuple):
     xml: ET.Element
     boots: bool
+    nova: bool
 
 
 _Disks = dict[str, _HardDisk]
@@ -93,8 +96,11 @@ def _disks(xml: str) -> _Disks:
     disks = [d for d in root.iterfind("devices/disk") if d.get("device", "disk") in HARD_DISKS]
     # Where the order is one of kinds of devices, libvirt takes the first disk.
     first = disks[:1] if root.find("os/boot[@dev='hd']") is not None else []
+    nova = root.find(_NOVA) is not None
     return {
-        _get(disk, "target", "dev"): _HardDisk(disk, disk in first or disk.find("boot") is not None)
+        _get(disk, "target", "dev"): _HardDisk(
+            disk, disk in first or disk.find("boot") is not None, nova
+        )
         for disk in disks
     }
 
@@ -113,6 +119,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
         running=running,
         defined=defined,
         boots=found.boots,
+        nova=found.nova,
     )
 
 

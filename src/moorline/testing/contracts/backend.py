@@ -11,7 +11,7 @@ import pytest
 from moorline.deadline import Deadline
 from moorline.errors import NotOurs, Refused, Uncertain
 from moorline.model import Broken, Foreign, Link, Linked, LinkName, Unknown, Unlinked
-from moorline.ports import StorageBackend
+from moorline.ports import Naming, StorageBackend
 from moorline.ports.inspection import Discovering, Found
 
 Connection = Mapping[str, Any]
@@ -83,6 +83,18 @@ class BackendContract:
         parsed = rig.backend.parse(rig.good)
         assert isinstance(parsed.name, str)
         assert parsed.volume is None or 1 <= len(parsed.volume) <= 64
+
+    def test_what_a_person_types_for_it_is_the_same_volume(self, rig: BackendRig) -> None:
+        backend = rig.backend
+        if not isinstance(backend, Naming):
+            pytest.skip("it does not tell what its volumes are called")
+        for connection in filter(None, (rig.good, rig.sibling, rig.other, *rig.respelled)):
+            parsed = backend.parse(connection)
+            if url := backend.url(parsed):
+                typed = backend.parse(backend.from_url(url, getattr(parsed, "format", None)))
+                same = backend.link_name(typed), typed.name
+                assert same == (backend.link_name(parsed), parsed.name)
+            assert not [secret for secret in rig.secrets if secret in url]
 
     def test_hostile_connections_are_refused_and_touch_nothing(self, rig: BackendRig) -> None:
         assert rig.hostile, "a contract that is not tried is not kept"
