@@ -16,11 +16,12 @@ from moorline.cli.common import (
     dry_run_option,
     from_here,
     timeout_option,
+    told,
     volume_argument,
     vouch_option,
 )
 from moorline.cli.connection import read_connection
-from moorline.cli.output import outcome as told
+from moorline.cli.output import outcome as told_outcome
 from moorline.cli.output import table
 from moorline.errors import Failed
 from moorline.model import DiskOptions, Format, Level
@@ -125,7 +126,7 @@ def attach(
             volume=volume,
             level=Level[level.upper()],
             options=DiskOptions(bus, target, read_only, shared),
-            vouch=vouch,
+            **told(vouch=vouch or None),
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,
@@ -206,4 +207,4 @@ def sweep(given: Common) -> None:
 
 
 def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:
-    given.tell(outcome, told(outcome, dry_run))
+    given.tell(outcome, told_outcome(outcome, dry_run))
