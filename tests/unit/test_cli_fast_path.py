@@ -66,7 +66,8 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
             fast_path._request(typed)
         return
     assert params["quiet"] == bool({"-q", "--quiet"} & typed.options.keys())
-    assert str(params["state_dir"] or "") == typed.says("--state-dir")
+    said = typed.says("--state-dir")
+    assert params["state_dir"] == (Path(said) if said else None)  # nfs://x is nfs:/x
     if name == "list":
         return
     try:
