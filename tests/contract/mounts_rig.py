@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from lab import host, standin
 from moorline.host.linux import Linux
 from moorline.host.mount.table import read
+from moorline.ports import Mount
 from moorline.testing.contracts.backend import BackendRig
 from moorline.testing.toy_host import ToyHost, ToyShare
 from tests.support import immutable
@@ -29,6 +31,9 @@ class OnToyHost(BackendRig):
 
     def world(self) -> object:
         return list(self.host.table), tree(self.base)
+
+    def mounts(self) -> Sequence[Mount]:
+        return self.host.mounts()
 
     def kill(self) -> None:
         self.host.share(self.at).error = self.dead
@@ -60,6 +65,9 @@ class OnFuse(BackendRig):
 
     def world(self) -> object:
         return [m.target for m in read() if m.target.startswith(str(self.base))], tree(self.base)
+
+    def mounts(self) -> Sequence[Mount]:
+        return self.host.mounts()
 
     def kill(self) -> None:
         self.daemon(die=True)

@@ -22,6 +22,7 @@ FILES = frozenset({"disk-1", "dir/disk-2", "disk-3"})
 class PloopRig(OnToyHost):
     """Each image has a device of its own; those of a cluster share a mount."""
 
+    told_by_place = False
     good = connection("mds1:/clu:geh:/eim", "disk-1", "ploop")
     respelled = (connection("clu", "disk-1", "ploop"), connection("clu:new", "disk-1", "ploop"))
     neighbour = connection("clu", "dir/disk-2", "ploop")

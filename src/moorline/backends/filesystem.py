@@ -65,6 +65,17 @@ class FileSystem(ABC, Generic[F]):
     def claims(self, mount: Mount) -> bool:
         """Whether *mount* is of this kind of file system."""
 
+    def exports(self, mount: Mount) -> Sequence[str]:
+        """The share of a mount that it claims, as connections may spell it, the likeliest first.
+
+        None, if the mount's source does not tell the share.
+        """
+        return ()
+
+    def data(self, share: str, name: str) -> Mapping[str, str]:
+        """The data of a connection that names a file on a share."""
+        return {"export": share, "name": name}
+
     @abstractmethod
     def is_mount_of(self, c: F, mount: Mount) -> bool:
         """Whether *mount* may be of *c*'s share."""

@@ -24,7 +24,9 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import CheckedFile, Host, Mount, Option, Values
+from moorline.ports.inspection import GuestDisk
 from moorline.ports.mount import by_target, covering
+from moorline.ports.recognising import Recognised
 
 DEVICES = Path("/dev")
 _RUN = Path("/run/moorline")
@@ -118,6 +120,20 @@ class LocalFile:
         if path.is_relative_to(self._devices) and format != "raw":
             raise Refused(f"the device {path} can only be raw")
         return LocalDisk(path, format, info.volume_id())
+
+    def recognise(
+        self,
+        disk: GuestDisk,
+        mount: Mount | None,
+        *,
+        ours: bool = False,
+        known: Sequence[Any] = (),
+    ) -> Recognised | None:
+        """Any file or device: whoever asks must have been told that local ones are meant."""
+        if not disk.path:
+            return None
+        data = {"path": disk.path, "format": disk.format}
+        return Recognised({"driver_volume_type": self.kind, "data": data})
 
     def demand_for_others(self, c: LocalDisk) -> None:
         """See :class:`moorline.ports.Confined`. The path is the real one: verify sees to that."""

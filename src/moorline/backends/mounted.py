@@ -53,6 +53,11 @@ def _options(kind: str, more: str = "") -> tuple[Option, ...]:
         Option(
             f"{kind}_mounted", "", "Shares that the operator mounts: SHARE=/path, comma-separated."
         ),
+        Option(
+            f"{kind}_mount_points",
+            "",
+            f"Where shares are mounted instead, as {kind}_mounted: for mounts that Nova made.",
+        ),
     )
 
 
@@ -95,6 +100,7 @@ class Mounted(FileSystem[MountedFile]):
             Path(values[f"{cls.kind}_mount_point_base"]),
             deadline=60.0,
             given=given_mounts(f"{cls.kind}_mounted", values[f"{cls.kind}_mounted"]),
+            places=given_mounts(f"{cls.kind}_mount_points", values[f"{cls.kind}_mount_points"]),
         )
 
     def clients(self, *, given: bool) -> Sequence[str]:
@@ -144,6 +150,9 @@ class Mounted(FileSystem[MountedFile]):
 
     def claims(self, mount: Mount) -> bool:
         return mount.fstype in self.types
+
+    def exports(self, mount: Mount) -> Sequence[str]:
+        return tuple(filter(None, [self.mounted_share(mount.source)]))
 
     def is_mount_of(self, c: MountedFile, mount: Mount) -> bool:
         """Judge by the type and the source."""
@@ -337,6 +346,9 @@ class Gpfs(Mounted):
         """``gpfs:///PATH/FILE`` to a connection. Raises Refused."""
         path = absolute_path(url.removeprefix("gpfs://"))
         return typed(self.kind, {"name": PurePosixPath(path).name, "device_path": path}, format)
+
+    def data(self, share: str, name: str) -> Mapping[str, str]:
+        return {"name": PurePosixPath(name).name, "device_path": f"{share}/{name}"}
 
     def parse(self, connection: Mapping[str, Any]) -> MountedFile:
         info = ConnectionInfo(self.kind, connection)

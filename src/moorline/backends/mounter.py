@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Generic
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic
 
 from moorline.backends import bare_directory, images
+from moorline.backends.connection_info import given_mounts
 from moorline.backends.filesystem import F, FileSystem
 from moorline.backends.mount_at import Ill, MountPoint
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
@@ -24,9 +25,10 @@ from moorline.model import (
     Unknown,
     Unlinked,
 )
-from moorline.ports import Host, IsIts
+from moorline.ports import Host, IsIts, Mount
 from moorline.ports.host import Remembering
-from moorline.ports.inspection import Finding, Found
+from moorline.ports.inspection import Finding, Found, GuestDisk
+from moorline.ports.recognising import Recognised, Setting
 
 
 class Mounter(Generic[F]):
@@ -167,6 +169,97 @@ class Mounter(Generic[F]):
             )
         ]
 
+    # --- Recognising, Locating ---
+
+    def recognise(
+        self,
+        disk: GuestDisk,
+        mount: Mount | None,
+        *,
+        ours: bool = False,
+        known: Sequence[Any] = (),
+    ) -> Recognised | None:
+        """See :class:`moorline.ports.recognising.Recognising`."""
+        if mount is None or not self.claims(mount):
+            return None
+        for connection in self._connections(disk, mount, known):
+            try:
+                c = self.parse(connection)
+            except Refused:
+                if self.file_system.is_ours:
+                    raise
+                return Recognised(connection, self._base_setting(mount))
+            if f"{self.mount_point(c)}/{c.name}" == disk.path:
+                return Recognised(connection)
+        first = next(self._connections(disk, mount, known))
+        return Recognised(first, self.setting(self.parse(first), disk, mount, ours=ours))
+
+    def setting(self, c: F, disk: GuestDisk, mount: Mount, *, ours: bool) -> Setting | None:
+        """See :class:`moorline.ports.recognising.Locating`."""
+        at = self.mount_point(c)
+        if f"{at}/{c.name}" == disk.path or f"{mount.target}/{c.name}" != disk.path:
+            return None
+        if not self.claims(mount):
+            return None
+        _refuse_moorlines(mount)
+        table, option = (self._places, "mount_points") if ours else (self._given, "mounted")
+        if c.share in self._given or c.share in self._places:
+            raise Refused(
+                f"{c.share} is configured at {at}, and {disk.path} is on another mount of it"
+            )
+        entries = [f"{share}={place}" for share, place in {**table, c.share: mount.target}.items()]
+        setting = Setting(f"{self.kind}_{option}", tuple(entries))
+        if not self.file_system.is_mount_of(c, mount):
+            raise Refused(
+                f"{mount.target} is {mount.source}, and the connection names {c.share}",
+                hint=f"if both are one share: {setting.option} = {entries[-1]}",
+            )
+        if given_mounts(setting.option, setting.value) != {
+            **table,
+            c.share: Path(mount.target),
+        }:
+            raise Refused(f"no option can name the mount point {mount.target!r}")
+        return setting
+
+    def _connections(
+        self, disk: GuestDisk, mount: Mount, known: Sequence[F]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Connections that may be of a disk on *mount*, the likeliest first; at least one.
+
+        Raises Refused: the mount does not tell its share.
+        """
+        path = PurePosixPath(disk.path)
+        named = [*self._given.items(), *self._places.items()]
+        named += [(c.share, self.mount_point(c)) for c in {c.share: c for c in known}.values()]
+        for share, at in sorted(named, key=lambda each: -len(str(each[1]))):
+            if at.is_relative_to(mount.target) and path.is_relative_to(at):
+                yield self._connection(share, str(path.relative_to(at)), disk)
+        if not self.file_system.is_ours:
+            yield self._connection(mount.target, str(path.relative_to(mount.target)), disk)
+            return
+        if mount.root != "/":
+            raise Refused(
+                f"{mount.target} is a directory of a share ({mount.root}) and not all of it",
+                hint="give the disk's connection: --connections",
+            )
+        exports = self.file_system.exports(mount)
+        if not exports:
+            raise Refused(
+                f"the mount table does not tell which share is mounted at {mount.target}",
+                hint="give the disk's connection: --connections",
+            )
+        for export in exports:
+            yield self._connection(export, str(path.relative_to(mount.target)), disk)
+
+    def _connection(self, share: str, name: str, disk: GuestDisk) -> Mapping[str, Any]:
+        data = {**self.file_system.data(share, name), "format": disk.format}
+        return {"driver_volume_type": self.kind, "data": data}
+
+    def _base_setting(self, mount: Mount) -> Setting:
+        """Of a file system that is named by its directories."""
+        bases = dict.fromkeys([*map(str, self._given.values()), mount.target])
+        return Setting(f"{self.kind}_mount_point_base", tuple(bases))
+
     # --- how ---
 
     def mount_point(self, c: F) -> Path:
@@ -233,3 +326,13 @@ class Mounter(Generic[F]):
                 raise Failed(reason)
             case Unlinked():
                 raise Failed(f"nothing is mounted at {self.mount_point(c)}")
+
+
+def _refuse_moorlines(mount: Mount) -> None:
+    """Refuse to name a mount of Moorline's own as somebody else's."""
+    if bare_directory.is_name(Path(mount.target).name):
+        raise Refused(
+            f"{mount.target} was mounted by Moorline: for another state directory, by other"
+            " options, or for another spelling of its share",
+            hint="give the disk's connection (--connections), or release it there first",
+        )

@@ -137,6 +137,14 @@ class Quobyte(FileSystem[QuobyteFile]):
         ours = mount.source.startswith("quobyte@")
         return mount.fstype == "fuse.quobyte" or (mount.fstype == "fuse" and ours)
 
+    def exports(self, mount: Mount) -> Sequence[str]:
+        """Without the usual port, which connections seldom have, and as the source has it."""
+        told, _, volume = mount.source.removeprefix("quobyte@").partition("/")
+        registries = told.split("|")
+        spelled = ([name.removesuffix(f":{PORT}") for name in registries], registries)
+        exports = dict.fromkeys(f"{','.join(names)}/{volume.strip('/')}" for names in spelled)
+        return [export for export in exports if _is_export(export)]
+
     def is_mount_of(self, c: QuobyteFile, mount: Mount) -> bool:
         """Judge by the type, and by the volume where the source tells it.
 
@@ -170,6 +178,14 @@ def _export(export: str) -> tuple[tuple[str, ...], str]:
     if len(names) > MAX_REGISTRIES:
         raise Refused(f"the connection's export has more than {MAX_REGISTRIES} registries")
     return tuple(_registry(name) for name in names), volume
+
+
+def _is_export(text: str) -> bool:
+    try:
+        _export(text)
+    except Refused:
+        return False
+    return True
 
 
 def _share(registries: Sequence[str], volume: str) -> str:

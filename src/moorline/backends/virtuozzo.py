@@ -20,7 +20,8 @@ from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
 from moorline.errors import Busy, Failed, Refused
 from moorline.model import BlockDevice, Caching, DiskSource, Format, ImageFile, Link, LinkName
 from moorline.ports import Host, Mount, Option, Values
-from moorline.ports.inspection import Found
+from moorline.ports.inspection import Found, GuestDisk
+from moorline.ports.recognising import Recognised, Setting
 from moorline.secret import Secret
 
 SCHEME = "vzstorage://"
@@ -194,9 +195,12 @@ class Virtuozzo(FileSystem[VirtuozzoFile]):
     def claims(self, mount: Mount) -> bool:
         return mount.fstype in {f"fuse.{client}" for client in CLIENTS}
 
-    def is_mount_of(self, c: VirtuozzoFile, mount: Mount) -> bool:
+    def exports(self, mount: Mount) -> Sequence[str]:
         source = _SOURCE.fullmatch(mount.source)
-        return self.claims(mount) and source is not None and source["cluster"] == c.share
+        return [source["cluster"]] if source else []
+
+    def is_mount_of(self, c: VirtuozzoFile, mount: Mount) -> bool:
+        return self.claims(mount) and c.share in self.exports(mount)
 
     def source(self, c: VirtuozzoFile, path: Path) -> ImageFile:
         # libvirt does not know these file systems as shared: after a migration
@@ -263,6 +267,22 @@ class FileOrPloop:
 
     def at(self, c: VirtuozzoFile, link: LinkName) -> VirtuozzoFile:
         return self._of(c).at(c, link)
+
+    def recognise(
+        self,
+        disk: GuestDisk,
+        mount: Mount | None,
+        *,
+        ours: bool = False,
+        known: Sequence[Any] = (),
+    ) -> Recognised | None:
+        """Files alone: the device of a ploop image lies on no mount."""
+        return self._files.recognise(disk, mount, ours=ours, known=known)
+
+    def setting(
+        self, c: VirtuozzoFile, disk: GuestDisk, mount: Mount, *, ours: bool
+    ) -> Setting | None:
+        return self._files.setting(c, disk, mount, ours=ours) if c.format != "ploop" else None
 
     def link_name(self, c: VirtuozzoFile) -> LinkName:
         """The mount point; of a ploop image, the name of its device."""

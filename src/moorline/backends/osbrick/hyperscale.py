@@ -15,11 +15,14 @@ from moorline.backends.osbrick.device import Device
 from moorline.backends.osbrick.properties import block_facts
 from moorline.errors import Refused
 from moorline.model import Foreign, Format, LinkName, VolumeId
-from moorline.ports.inspection import Finding
+from moorline.ports import Mount
+from moorline.ports.inspection import Finding, GuestDisk
+from moorline.ports.recognising import Recognised
 from moorline.secret import Secret
 
 DEVICES = Path("/dev")
 _NAME = re.compile(r"\{([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}")
+_DEVICE = re.compile(r"/dev/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{7}")
 _SCHEME = "veritas_hyperscale://"
 
 
@@ -59,6 +62,30 @@ class HyperScale(OsBrick[BlockVolume]):
             properties=Secret({"name": name}),
             volume=info.volume_id() or VolumeId(name[1:-1]),
             **block_facts(info),
+        )
+
+    def recognise(
+        self,
+        disk: GuestDisk,
+        mount: Mount | None,
+        *,
+        ours: bool = False,
+        known: Sequence[Any] = (),
+    ) -> Recognised | None:
+        """See :class:`moorline.ports.recognising.Recognising`.
+
+        The device's name lacks the last characters of the GUID: the disk's serial has them,
+        which Nova and we set.
+        """
+        if not _DEVICE.fullmatch(disk.path):
+            return None
+        for id in (disk.mark, disk.serial):
+            name = f"{{{id}}}"
+            if _NAME.fullmatch(name) and str(device_path(name)) == disk.path:
+                return Recognised({"driver_volume_type": self.kind, "data": {"name": name}})
+        raise Refused(
+            f"{disk.path} may be a HyperScale volume, and the disk's serial does not say which",
+            hint="give the disk's connection: --connections",
         )
 
     # --- Discovering, Diagnosing ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,21 @@ import pytest
 
 from moorline.deadline import Deadline
 from moorline.errors import NotOurs, Refused, Uncertain
-from moorline.model import Broken, Foreign, Link, Linked, LinkName, Unknown, Unlinked
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Foreign,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+    Unknown,
+    Unlinked,
+)
 from moorline.ports import Naming, StorageBackend
-from moorline.ports.inspection import Discovering, Found
+from moorline.ports.inspection import Discovering, Found, GuestDisk
+from moorline.ports.mount import Mount, by_target, covering
+from moorline.ports.recognising import Recognising
 
 Connection = Mapping[str, Any]
 
@@ -43,12 +56,18 @@ class BackendRig:
     """Texts in *good* that no link name may bear."""
     given: bool = False
     """There is no link to make: it is always there."""
+    told_by_place: bool = True
+    """Where a disk is tells which volume it is, if the back end recognises disks."""
     patience: float = 5.0
     """Seconds within which a look at a share that hangs must be over."""
 
     def world(self) -> object:
         """All that the back end could have changed, as a value to compare."""
         raise NotImplementedError
+
+    def mounts(self) -> Sequence[Mount]:
+        """The mount table."""
+        return ()
 
     def kill(self) -> None:
         """Break the link of *good*: it is there, but does not work."""
@@ -227,6 +246,28 @@ class BackendContract:
             with pytest.raises(Refused):
                 backend.clear(LinkName(path))
 
+    # --- disks that somebody else plugged ---
+
+    def test_what_is_connected_is_recognised_by_where_it_is(self, rig: BackendRig) -> None:
+        backend = rig.backend
+        if not isinstance(backend, Recognising):
+            pytest.skip("this back end recognises no disks")
+        for connection in filter(None, (rig.good, rig.sibling)):
+            connect(rig, connection)
+            disk = _plugged(rig, connection)
+            before = rig.world()
+            mount = covering(disk.path, by_target(rig.mounts()))
+            recognised = backend.recognise(disk, mount, known=[rig.backend.parse(connection)])
+            assert rig.world() == before
+            if not rig.told_by_place:
+                assert recognised is None
+                continue
+            assert recognised is not None
+            assert recognised.setting is None
+            assert _plugged(rig, recognised.connection).path == disk.path
+            assert not any(secret in str(recognised.connection) for secret in rig.secrets)
+        assert backend.recognise(replace(disk, path="", mark="", serial=""), None) is None
+
     # --- volumes ---
 
     def test_a_good_volume_is_verified(self, rig: BackendRig) -> None:
@@ -319,6 +360,17 @@ def connect(rig: BackendRig, connection: Connection) -> None:
 def disconnect(rig: BackendRig, connection: Connection) -> None:
     """Disconnect an unparsed connection."""
     rig.backend.disconnect(rig.backend.parse(connection))
+
+
+def _plugged(rig: BackendRig, connection: Connection) -> GuestDisk:
+    """The disk of a guest that was given the volume, whose id is its serial."""
+    link = look(rig, connection)
+    assert isinstance(link, Linked)
+    assert isinstance(link.source, ImageFile | BlockDevice)
+    path, format = str(link.source.path), getattr(link.source, "format", "raw")
+    serial = rig.backend.parse(connection).volume or ""
+    has = {"readonly": False, "shared": False, "running": True, "defined": True}
+    return GuestDisk("vdb", path, format, "virtio", mark="", serial=serial, **has)
 
 
 def _link_name(rig: BackendRig, connection: Connection) -> str:
