@@ -82,6 +82,14 @@ class BackingFile:
     format: Format
 
 
+class CheckedAs(NamedTuple):
+    """Which file it was that was checked, whatever its name leads to later."""
+
+    path: Path
+    device: int
+    inode: int
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file that holds a disk. The format is declared, never probed."""
@@ -93,6 +101,8 @@ class ImageFile:
     """Whether the hypervisor may change the file's owner and label."""
     backing: tuple[BackingFile, ...] = ()
     """All that lies beneath it, from its own backing file down: nothing else may be opened."""
+    checked: tuple[CheckedAs, ...] = field(default=(), compare=False)
+    """The file and those beneath it, as they were when they were checked; empty: not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from moorline.hypervisors.libvirt import openfiles
 from moorline.model import Disk, DiskState, VolumeId
-from moorline.ports.inspection import OpenFile
-
-ROOT = "20 1 254:1 / / rw shared:1 - ext4 /dev/vda rw\n"
-OLD = "30 20 0:41 / /mnt/s rw - fuse.quobyte q@r/v rw\n"
-NEW = "31 20 0:42 / /mnt/s rw - fuse.quobyte q@r/v rw\n"
-PATH = "/mnt/s/disk"
-
-
-class Qemu:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for process in ("self", "7/fd", "7/fdinfo"):
-            (root / process).mkdir(parents=True)
-        self.see(ours=ROOT + OLD, theirs=ROOT + OLD)
-
-    def see(self, *, ours: str, theirs: str) -> None:
-        (self.root / "self/mountinfo").write_text(ours)
-        (self.root / "7/mountinfo").write_text(theirs)
-
-    def open(self, number: int, path: str, mount: int, inode: int = 5, flags: str = "02") -> None:
-        (self.root / f"7/fd/{number}").symlink_to(path)
-        info = f"pos:\t0\nflags:\t{flags}\nmnt_id:\t{mount}\nino:\t{inode}\nlock:\t1: OFDLCK\n"
-        (self.root / f"7/fdinfo/{number}").write_text(info)
-
-    def opens(self, *numbers: int) -> Sequence[OpenFile]:
-        only = numbers or None
-        return openfiles.open_files("web01", only, self.root, self.root / "run")
-
-    def disk(self, path: str = PATH) -> Disk:
-        disk = Disk(DiskState.WHOLE, "vdb", path)
-        found = openfiles.OpenDisks("web01", {VolumeId("v"): disk}, self.root, self.root / "run")
-        return found[VolumeId("v")]
-
-    def is_stale(self, path: str = PATH) -> bool:
-        return bool(self.disk(path).stale)
+from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
 
 
 @pytest.fixture
@@ -87,7 +51,7 @@ def test_a_guest_without_a_process_is_not_looked_at(qemu: Qemu) -> None:
 def test_the_process_is_looked_at_when_a_disk_is_asked_for_and_not_before(qemu: Qemu) -> None:
     """Most looks at a guest are about another disk, or about none that is there."""
     disks = {VolumeId(name): Disk(DiskState.WHOLE, "vdb", PATH) for name in ("v", "w")}
-    looked = openfiles.OpenDisks("web01", disks, qemu.root, qemu.root / "run")
+    looked = qemu.disks(disks)
     assert (set(looked), len(looked), "x" in looked) == (set(disks), 2, False)
     qemu.open(9, "/disk", 30)
     qemu.see(ours=ROOT + NEW, theirs=ROOT + NEW)
@@ -105,7 +69,16 @@ def test_a_file_without_its_name_is_told(qemu: Qemu) -> None:
 @pytest.mark.parametrize("name", ["/mnt/s/other (deleted)", "/disk (deleted)"])
 def test_another_file_without_a_name_is_none_of_it(qemu: Qemu, name: str) -> None:
     qemu.open(9, name, 30)
+    qemu.open(10, PATH, 30)
     assert not qemu.disk().replaced
+
+
+@pytest.mark.parametrize(("link", "told"), [("t", True), ("", False), ("real", False)])
+def test_what_is_open_by_no_name_of_the_disk_is_told(qemu: Qemu, link: str, told: bool) -> None:
+    """A directory may be a symbolic link, or it is not known; the disk itself is none."""
+    qemu.open(9, "/mnt/real/disk", 30)
+    (disk,) = qemu.disks({VolumeId("v"): Disk(DiskState.WHOLE, "vdb", PATH)}, s=link).values()
+    assert bool(disk.replaced) is told
 
 
 def test_what_is_open_is_told_by_its_number_and_its_mount(qemu: Qemu) -> None:

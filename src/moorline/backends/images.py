@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from moorline.errors import Failed, Refused
-from moorline.model import BackingFile, ImageFile
+from moorline.model import BackingFile, CheckedAs, ImageFile
 from moorline.ports import CheckedFile, Host
 
 
@@ -38,4 +38,5 @@ def checked(
         except Refused as e:
             raise Refused(f"the backing file of {above.path}: {e.message}", hint=e.hint) from e
     backing = tuple(BackingFile(file.path, file.format) for file in files[1:])
-    return replace(source, backing=backing)
+    checked = tuple(CheckedAs(file.path, file.device, file.inode) for file in files)
+    return replace(source, backing=backing, checked=checked)

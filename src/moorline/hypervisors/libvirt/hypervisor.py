@@ -37,6 +37,7 @@ from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
 from moorline.hypervisors.libvirt.paused import with_job
+from moorline.hypervisors.libvirt.plugged import Plug
 from moorline.hypervisors.libvirt.propagation import hidden_from
 from moorline.hypervisors.libvirt.shared import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
@@ -125,7 +126,7 @@ class Libvirt:
             return {}
         self._seen.domain, self._seen.fresh = domain, Deadline(_FRESH_SECONDS)
         disks = domain.disks()
-        return disks if domain.live is None else OpenDisks(domain.name, disks)
+        return disks if domain.live is None else OpenDisks(domain.name, disks, self._places)
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)
@@ -157,12 +158,14 @@ class Libvirt:
             unit=address.unit,
             qemu=self._qemu_version(),
         )
+        plug = Plug(domain.name, source if flags & LIVE else None)
         try:
             self._connection.change(
                 guest, lambda virt: self._handles.of(virt, guest).attachDeviceFlags(xml, flags)
             )
         except (Failed, Rejected) as e:
             self._look_again(guest, volume, source, address, flags, e)
+        plug.demand_checked(lambda: self.detach(guest, volume), lambda: volume in self.disks(guest))
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
@@ -298,7 +301,7 @@ class Libvirt:
         guests = self._connection.look(
             NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)
         )
-        return [as_it_runs(guest) for guest in located(guests, self._places)]
+        return [as_it_runs(guest, self._places) for guest in located(guests, self._places)]
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import Disk, GuestId, VolumeId
-from moorline.ports import Mount
-from moorline.ports.inspection import OpenFile
+from moorline.ports import Mount, Places
+from moorline.ports.inspection import NAMELESS, OpenFile
 
 _MEMORY = ("/memfd:", "/SYSV", "/anon_hugepage", "/[aio]")
 """How the kernel calls memory of a process: numbers of such files mean nothing elsewhere."""
@@ -71,13 +71,11 @@ def open_files(
     Linux 5.14 and later tell a file's number without asking its file system.
     """
     try:
-        process = proc / str(int((pid_files / f"{guest}.pid").read_text()))
+        process = process_of(guest, proc, pid_files)
         found = [
             file
-            for number, path in _names(process)
-            if not path.startswith(_MEMORY)
-            and (file := _opened(process, number, path))
-            and (numbers is None or (file.node or file.inode) in numbers)
+            for file in descriptors(process)
+            if numbers is None or (file.node or file.inode) in numbers
         ]
         mounts = (
             {m.id: m for m in (*mounts_of(proc / "self"), *mounts_of(process))} if found else {}
@@ -90,9 +88,22 @@ def open_files(
     ]
 
 
-class _Descriptor(NamedTuple):
-    """As :class:`OpenFile`, with the number of its mount."""
+def process_of(guest: str, proc: Path = PROC, pid_files: Path = PID_FILES) -> Path:
+    """The process that libvirt's system daemon says is a guest's. Raises OSError, ValueError."""
+    return proc / str(int((pid_files / f"{guest}.pid").read_text()))
 
+
+def descriptors(process: Path) -> Iterator[Descriptor]:
+    """The files and block devices that a process has open. Raises OSError (it has ended, say)."""
+    for number, path in _names(process):
+        if not path.startswith(_MEMORY) and (file := _opened(process, number, path)):
+            yield file
+
+
+class Descriptor(NamedTuple):
+    """As :class:`OpenFile`, with its own number and that of its mount."""
+
+    number: str
     path: str
     inode: int
     node: int
@@ -100,7 +111,7 @@ class _Descriptor(NamedTuple):
     mount: int
 
 
-def _opened(process: Path, number: str, path: str) -> _Descriptor | None:
+def _opened(process: Path, number: str, path: str) -> Descriptor | None:
     """The file or block device of a descriptor; None: another device, or it is closed meanwhile."""
     node = 0
     try:
@@ -112,7 +123,7 @@ def _opened(process: Path, number: str, path: str) -> _Descriptor | None:
         with open(f"{process}/fdinfo/{number}") as file:  # noqa: PTH123 - there are very many
             told = dict(line.split(":\t", 1) for line in file.read().splitlines()[:4])
         readonly = int(told["flags"], 8) & os.O_ACCMODE == os.O_RDONLY
-        return _Descriptor(path, int(told["ino"]), node, readonly, int(told["mnt_id"]))
+        return Descriptor(number, path, int(told["ino"]), node, readonly, int(told["mnt_id"]))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -149,21 +160,26 @@ def _names(process: Path) -> Iterator[tuple[str, str]]:
 class OpenDisks(Mapping[VolumeId, Disk]):
     """The disks of a running guest, those told of which it has open what is not there now.
 
-    That is a file of a mount that is no more, or one that was replaced or deleted, as far as the
-    kernel knows: on a share it learns that when somebody looks. Its process is looked at when the
-    first of them is asked for, once: most looks at a guest are about another disk. None is told
-    if it cannot be known: not root, or not libvirt's system daemon.
+    That is a file of a mount that is no more, or one that was replaced, moved or deleted, as far
+    as the kernel knows: on a share it learns that when somebody looks. Its process is looked at
+    when the first of them is asked for, once: most looks at a guest are about another disk. None
+    is told if it cannot be known: not root, or not libvirt's system daemon.
+
+    *places*: as :meth:`moorline.ports.Host.places`; asked where a directory of a disk that is
+    not open by its name may be a symbolic link, or a copy of a mount.
     """
 
     def __init__(
         self,
         guest: str,
         disks: Mapping[VolumeId, Disk],
+        places: Places,
         proc: Path = PROC,
         pid_files: Path = PID_FILES,
     ) -> None:
         self._guest = guest
         self._disks = disks
+        self._places = places
         self._proc = proc
         self._pid_files = pid_files
         self._found: tuple[frozenset[str], frozenset[str]] | None = None
@@ -204,16 +220,23 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         if not paths:
             return nothing
         try:
-            process = self._proc / str(int((self._pid_files / f"{self._guest}.pid").read_text()))
+            process = process_of(self._guest, self._proc, self._pid_files)
             theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
             files = list(_may_be_any(process, paths))
+            everything = {path for _, path in _names(process)}
         except (OSError, ValueError):
             return nothing
         stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
-        names = {file.path for file in files}
-        return stale, frozenset(
-            path for path in paths if path not in names and f"{path} (deleted)" in names
-        )
+        unnamed = paths - everything - stale
+        return stale, frozenset(path for path in unnamed if not self._is_open(path, everything))
+
+    def _is_open(self, path: str, names: Collection[str]) -> bool:
+        """Whether it has *path* open by another name of its directory, as far as is known."""
+        if path + NAMELESS in names:
+            return False
+        directory, _, name = path.rpartition("/")
+        places = self._places([directory or "/"])[directory or "/"]
+        return places is None or any(f"{at.rstrip('/')}/{name}" in names for at in places)
 
     def _why(self, disk: Disk) -> str:
         return (
@@ -248,4 +271,4 @@ def _may_be(path: str, file: _Named, devices: Mapping[int, str]) -> bool:
 
 def _may_be_called(name: str, path: str) -> bool:
     """Whether *path* may have that name: on a mount that is gone the end alone is compared."""
-    return path.endswith(name.removesuffix(" (deleted)"))
+    return path.endswith(name.removesuffix(NAMELESS))

@@ -210,9 +210,14 @@ def _list(*words: str) -> str:
     return ", ".join(filter(None, words))
 
 
-def as_it_runs(guest: Guest) -> Guest:
-    """*guest* with what no definition tells: which of its disks are on a mount that is gone."""
-    return replace(guest, disks=OpenDisks(guest.name, guest.disks)) if guest.running else guest
+def as_it_runs(guest: Guest, places: Places) -> Guest:
+    """*guest* with what no definition tells: which of its disks it has not open as they are named.
+
+    *places*: as of :class:`OpenDisks`.
+    """
+    if not guest.running:
+        return guest
+    return replace(guest, disks=OpenDisks(guest.name, guest.disks, places))
 
 
 def look(virt: Any) -> Domain:

@@ -1,0 +1,147 @@
+"""Compares what QEMU opened for a disk with what was checked, and takes it away if it is another.
+
+libvirt and QEMU open a disk's files by their paths, each for itself, and whoever can write to
+the share can put a symbolic link there in between. libvirt then makes QEMU's user the owner of
+another file, and QEMU opens that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from moorline.deadline import Deadline
+from moorline.errors import MoorlineError, Refused, Uncertain
+from moorline.hypervisors.libvirt.openfiles import Descriptor, descriptors, process_of
+from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
+from moorline.model import CheckedAs, DiskSource, ImageFile
+
+TAKE_AWAY_SECONDS = 10.0
+"""Seconds that a guest has to let go of a disk that is not the one that was checked."""
+_POLL_SECONDS = 0.2
+_OWNER = "trusted.libvirt.security.dac"
+"""Where libvirt keeps whose a file was: ``+UID:+GID`` (src/security/security_util.c of libvirt)."""
+_USERS = "trusted.libvirt.security.ref_dac"
+"""How many of its guests have the file since."""
+_NUMBERED = ("ext", "xfs", "btrfs", "tmpfs", "fuse", "nfs", "cifs", "smb3", "ceph")
+"""File systems of which the process table and stat(2) tell the same numbers: overlayfs, say, does
+not. On others the name has to do."""
+_SINCE = "trusted.libvirt.security.timestamp_dac"
+
+
+class Plug:
+    """One plug of *source* into a running guest, made before it. None: nothing is compared."""
+
+    def __init__(
+        self,
+        guest: str,
+        source: DiskSource | None,
+        proc: Path = PROC,
+        pid_files: Path = PID_FILES,
+    ) -> None:
+        self._guest = guest
+        self._checked = source.checked if isinstance(source, ImageFile) else ()
+        self._path = source.path if isinstance(source, ImageFile) else Path()
+        self._proc = proc
+        self._pid_files = pid_files
+        self._before = frozenset(self._open())
+
+    def demand_checked(self, detach: Callable[[], None], there: Callable[[], bool]) -> None:
+        """See that QEMU opened what was checked; else take the disk away again.
+
+        *detach* asks the guest for the disk, *there* tells whether it still has it. A file whose
+        owner libvirt changed by mistake gets it back, as far as libvirt has kept whose it was.
+        Raises Refused (the disk is gone again), Uncertain (the guest has not let go yet).
+        """
+        others = self._others()
+        if not others:
+            return
+        named = ", ".join(sorted({each.path for each in others}))
+        with ExitStack() as stack:
+            files = [stack.enter_context(_Owned(self._process(), each)) for each in others]
+            left = not _taken_away(detach, there)
+            for file in files:
+                file.give_back()
+        what = f"{self._guest} opened {named}, and not {self._path} as it was checked"
+        if left:
+            raise Uncertain(f"{what}; it was asked to let go, and has not done so yet")
+        raise Refused(
+            f"{what}: the disk was taken away again",
+            hint="somebody changes names on the share meanwhile: what the guest could read of that"
+            " file, it may have read",
+        )
+
+    def _others(self) -> Sequence[Descriptor]:
+        """What it opened instead of a checked file; nothing where it cannot be told."""
+        new = [each for each in self._open() if each not in self._before]
+        if not new:
+            return ()
+        try:
+            ours, theirs = mounts_of(self._proc / "self"), mounts_of(self._process())
+        except (OSError, ValueError):
+            return ()
+        mounts = {mount.id: mount for mount in (*ours, *theirs)}
+        places = {str(file.path): covering(ours, str(file.path)).device for file in self._checked}
+
+        def is_one(each: Descriptor, file: CheckedAs) -> bool:
+            mount = mounts.get(each.mount)
+            device = f"{os.major(file.device)}:{os.minor(file.device)}"
+            # Some file systems (btrfs, say) tell a file another device than the mount table does.
+            if mount is not None and mount.device not in (device, places[str(file.path)]):
+                return False
+            odd = mount is not None and not mount.fstype.startswith(_NUMBERED)
+            return each.inode == file.inode or (odd and each.path == str(file.path))
+
+        if all(any(is_one(each, file) for each in new) for file in self._checked):
+            return ()
+        return [each for each in new if not any(is_one(each, file) for file in self._checked)]
+
+    def _open(self) -> Iterator[Descriptor]:
+        if self._checked:
+            with suppress(OSError, ValueError):  # not root, or not libvirt's system daemon
+                yield from descriptors(self._process())
+
+    def _process(self) -> Path:
+        return process_of(self._guest, self._proc, self._pid_files)
+
+
+def _taken_away(detach: Callable[[], None], there: Callable[[], bool]) -> bool:
+    deadline = Deadline(TAKE_AWAY_SECONDS)
+    while True:
+        with suppress(MoorlineError):  # whether it is there is what counts
+            detach()
+        with suppress(MoorlineError):
+            if not there():
+                return True
+        if deadline.over():
+            return False
+        deadline.sleep(_POLL_SECONDS)
+
+
+class _Owned:
+    """A file that QEMU opened by mistake, held so that it is found again whatever it is called."""
+
+    def __init__(self, process: Path, opened: Descriptor) -> None:
+        self._file = -1
+        with suppress(OSError):  # it was closed meanwhile
+            self._file = os.open(f"{process}/fd/{opened.number}", os.O_PATH | os.O_CLOEXEC)
+        self._at = f"/proc/self/fd/{self._file}"
+
+    def __enter__(self) -> _Owned:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def give_back(self) -> None:
+        """Make it belong to whom libvirt took it from, unless libvirt did so itself."""
+        with suppress(OSError, ValueError):  # libvirt keeps no owners here, or gave it back
+            if int(os.getxattr(self._at, _USERS)) > 1:
+                return
+            user, group = os.getxattr(self._at, _OWNER).decode().rstrip("\0").split(":")
+            os.chown(self._at, int(user), int(group))
+            for name in (_OWNER, _USERS, _SINCE):
+                os.removexattr(self._at, name)
