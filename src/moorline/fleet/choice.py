@@ -1,4 +1,4 @@
-"""Which host a guest goes to. Pure."""
+"""Which host a guest goes to, and what keeps it where it is. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from moorline.fleet.records import GuestOwner, Heartbeat, HostRecord, Move
-from moorline.model import GuestId
+from moorline.model import Attachment, GuestId, VolumeId
+
+_OF_ONE_HOST = frozenset({"local"})
+"""Back ends whose volumes one host has: what is at their path on another is not the same."""
 
 
 class Candidates(Protocol):
@@ -36,6 +39,17 @@ def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
     ]
     note = look.owners[guest].note if guest in look.owners else ""
     return min(able, key=lambda name: (note.startswith(f"{name}:"), load[name], name), default=None)
+
+
+def keeps_here(attachments: Mapping[VolumeId, Attachment]) -> str:
+    """Why a guest with these cannot go to another host at all; '': it can."""
+    for volume, row in attachments.items():
+        if row.backend in _OF_ONE_HOST:
+            return (
+                f"volume {volume} is a file or device of its host ({row.backend}), and not on"
+                " storage that others have: copy it there, or detach it"
+            )
+    return ""
 
 
 def _load(owners: Mapping[GuestId, GuestOwner], moves: Mapping[GuestId, Move]) -> Counter[str]:

@@ -9,7 +9,7 @@ from moorline.deadline import CLOCK, Clock
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.book import Book, Change, OfHost
-from moorline.fleet.choice import choose
+from moorline.fleet.choice import choose, keeps_here
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
 from moorline.fleet.ownership import Home, Ownership, registration
@@ -177,6 +177,8 @@ class Controller:
     def _new_move(
         self, look: Look, guest: GuestId, host: str, record: HostRecord
     ) -> tuple[str, Change | None]:
+        if why := keeps_here(look.desired[host].attachments_of(guest)):
+            return f"guest {guest} stays on {host}: {why}", None
         destination = choose(guest, host, look)
         if destination is None:
             return f"guest {guest} has nowhere to go", None

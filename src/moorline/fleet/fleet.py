@@ -11,6 +11,7 @@ from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, Failed, NotFound, Refused
 from moorline.fleet import keys
 from moorline.fleet.book import Book, Change
+from moorline.fleet.choice import keeps_here
 from moorline.fleet.evacuation import Proof, fence
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
@@ -195,10 +196,12 @@ class Fleet:
         told = self._mark(
             host, "drain", lambda at: replace(at, cordoned=True, draining=True), dry_run=dry_run
         )
+        told = replace(told, in_the_way=self._that_stay(host) if dry_run else [])
         deadline = Deadline(timeout, self._clock)
         while not dry_run and (left := self._guests_of(host)):
             progress(f"{len(left)} guests are on {host}")
-            self._wait(deadline, f"{', '.join(left)} are on {host} still")
+            why = "; ".join([f"{', '.join(left)} are on {host} still", *self._that_stay(host)])
+            self._wait(deadline, why)
         return told
 
     def evacuate(
@@ -276,17 +279,19 @@ class Fleet:
     def _cannot_come(self, home: Home, host: str) -> list[str]:
         record = self._host(host)
         desired = self._book.desired(home.owner.host)
+        rows = desired.attachments_of(home.guest)
         leaving = [
             f"volume {volume} is on its way out of it"
-            for volume, row in desired.attachments_of(home.guest).items()
+            for volume, row in rows.items()
             if row.want is Level.ABSENT
         ]
+        stays = keeps_here(rows)
         told = [
             *([f"{host} is fenced"] if record.fenced else []),
             *([f"{host} is cordoned"] if record.cordoned else []),
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
         ]
-        return told + leaving
+        return [*told, *([stays] if stays else []), *leaving]
 
     def _mark(
         self, host: str, step: str, change_it: Callable[[HostRecord], HostRecord], *, dry_run: bool
@@ -312,6 +317,15 @@ class Fleet:
 
     def _guests_of(self, host: str) -> list[str]:
         return sorted(each.name for each in self._book.owners().values() if each.host == host)
+
+    def _that_stay(self, host: str) -> list[str]:
+        """Why some of its guests cannot go to another host at all."""
+        desired = self._book.desired(host)
+        return [
+            f"{assignment.name}: {why}"
+            for guest, assignment in desired.assignments.items()
+            if (why := keeps_here(desired.attachments_of(guest)))
+        ]
 
     def _host_view(self, name: str, record: HostRecord) -> HostView:
         heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)

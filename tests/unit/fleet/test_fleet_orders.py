@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from moorline.deadline import Clock
 from moorline.errors import Busy, Failed, NotFound, Refused
+from moorline.fleet import keys
 from moorline.fleet.fencing import fence_agent, word
 from moorline.fleet.fleet import Fleet
+from moorline.fleet.records import HostRecord
 from moorline.model import GuestId
-from moorline.ports import Command, Output
+from moorline.ports import Command, Output, Put
+from moorline.secret import Secret
+from tests.support.fleet_store import toy_backing
 from tests.support.toy_fleet import ToyFleet, wanted
 
 G1 = GuestId("g1")
@@ -210,3 +214,26 @@ def test_what_a_fence_agent_does_is_not_chosen(option: str) -> None:
 def test_a_word_says_something() -> None:
     with pytest.raises(Refused):
         word("  ")
+
+
+def test_a_guest_with_a_file_of_its_host_stays_and_it_is_said_why() -> None:
+    """On another host, what has that path is another file."""
+    backing = replace(toy_backing(), kinds=("toy", "local"))
+    for name in ("h1", "h2"):
+        backing.store.commit([], [Put(keys.host(name), HostRecord().encode())])
+    toys = ToyFleet(["h1", "h2"], {"g1": "h1", "g2": "h1"}, backing=backing)
+    toys.settle()
+    person = Person(toys)
+    fleet = person.fleet()
+    row = wanted("", "a", "s1")
+    data = {**row.connection.reveal(), "driver_volume_type": "local"}
+    fleet.attach("g1", replace(row, backend="local", connection=Secret(data)))
+    why = "volume a is a file or device of its host"
+    with pytest.raises(Refused, match=why):
+        fleet.migrate("g1", "h2")
+    assert fleet.migrate("g1", "h2", dry_run=True).in_the_way[0].startswith(why)
+    assert fleet.drain("h1", dry_run=True).in_the_way[0].startswith(f"g1: {why}")
+    with pytest.raises(Failed, match=f"g1 are on h1 still; g1: {why}"):
+        fleet.drain("h1", timeout=10.0)
+    assert {each.guest: each.host for each in fleet.guests()} == {"g1": "h1", "g2": "h2"}
+    assert toys.sites["h1"].world.guests[G1].running
