@@ -23,6 +23,7 @@ STORIES = {
     "hyperscale": "lab.hyperscale.demo",
     "powervm": "lab.novalink.demo",
     "vvol": "lab.vcenter.demo",
+    "fleet": "lab.fleet.demo",
 }
 
 

@@ -32,10 +32,14 @@ class Cluster:
     """An etcd cluster, from ``with`` to its end. Raises Missing.
 
     *options*: of each server, beside those that it has (``--quota-backend-bytes=…``).
+    *address*: of this machine, where clients reach them.
     """
 
-    def __init__(self, members: int = 1, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, members: int = 1, options: Sequence[str] = (), *, address: str = "127.0.0.1"
+    ) -> None:
         installed()
+        self._address = address
         self._stack = ExitStack()
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory("-etcd")))
         self._token = "moorline-lab"
@@ -231,6 +235,7 @@ class Cluster:
                 peer_port=ports[2 * index + 1],
                 advertised_port=one.getsockname()[1] if count > 1 else ports[2 * index + 1],
                 options=options,
+                address=self._address,
             )
             self._equip(member)
             if self._cables:
@@ -240,7 +245,8 @@ class Cluster:
 
     def _equip(self, member: Member) -> None:
         names = ["127.0.0.1", "localhost"]
-        self._written(member.directory / "server", self.authority.member(names))
+        server = self.authority.member([*names, self._address])
+        self._written(member.directory / "server", server)
         self._written(member.directory / "peer", self._peers.peer(names))
         (member.directory / "ca.pem").write_bytes(self.authority.pem)
         (member.directory / "peer-ca.pem").write_bytes(self._peers.pem)

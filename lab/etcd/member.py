@@ -44,11 +44,13 @@ class Member:
     advertised_port: int
     """Where they are told to find it: the cable in between can be cut."""
     options: tuple[str, ...]
+    address: str = "127.0.0.1"
+    """Where clients reach it; peers are on loopback."""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def endpoint(self) -> str:
-        return f"https://127.0.0.1:{self.client_port}"
+        return f"https://{self.address}:{self.client_port}"
 
     @property
     def peer_url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ keepalive_count = 3
 """
 BINDS = {
     "etc": "/etc/libvirt",
+    "libvirt": "/run/libvirt",
     "lib": "/var/lib/libvirt",
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
@@ -58,8 +60,10 @@ def _furnish(directory: Path, address: str) -> None:
     (directory / "etc/qemu.conf").write_text(host.QEMU_CONF + QEMU_CONF)
     # A new /run, in which what all hosts see is where it was.
     _mount("-t", "tmpfs", "-o", "mode=755", "moorline-run", str(AWHILE))
-    for name in (host.LAB.name, "lock"):
+    for name in (host.LAB.name, "lock", "libvirt"):
         (AWHILE / name).mkdir()
+    shutil.rmtree(directory / "libvirt")  # of before it was booted
+    (directory / "libvirt").mkdir()
     _mount("--rbind", str(host.LAB), str(AWHILE / host.LAB.name))
     _mount("--move", str(AWHILE), "/run")
     Path(BINDS["moorline"]).mkdir(exist_ok=True)

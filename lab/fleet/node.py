@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lab import host
@@ -21,7 +22,7 @@ from lab.fleet.pki import Pki
 from lab.images import CHECKOUT
 
 START_SECONDS = 60.0
-OWN = ("etc", "lib", "log", "cache", "state", "moorline", "sockets", "run")
+OWN = ("etc", "lib", "log", "cache", "state", "moorline", "sockets", "run", "libvirt")
 """Directories that each host has for itself."""
 BRIDGE = "moor0"
 SUBNET = "10.77.0"
@@ -50,7 +51,7 @@ class Node:
     @property
     def libvirt_uri(self) -> str:
         """How the lab reaches its libvirtd."""
-        return f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
+        return f"qemu+unix:///system?socket={self.directory}/libvirt/libvirt-sock"
 
     def power_on(self) -> None:
         """Boot it: from power to a libvirtd that takes connections."""
@@ -66,17 +67,21 @@ class Node:
         self._await(lambda: (self.directory / "run/waits").exists())
         self._plug_in()
         self._await(ready.exists)
+        (self.directory / "run/power").write_text(str(self._holder.pid))
+
+    @property
+    def has_power(self) -> bool:
+        return self._holder is not None and self._holder.poll() is None
 
     def power_off(self) -> None:
         """Cut its power: whatever runs there is gone, and nothing that it did not write is kept."""
         if self._holder is None:
             return
-        first = Path(f"/proc/{self._pid()}")
-        self._holder.kill()  # it has its child killed
+        self._holder.kill()  # it has its child killed, and that one all others
         self._holder.wait()
         self._holder = None
         end = time.monotonic() + START_SECONDS
-        while first.exists():
+        while _runs(self.directory):
             assert time.monotonic() < end, f"{self.name} does not end"
             time.sleep(0.02)
         for name in ("waits", "ready"):
@@ -156,6 +161,19 @@ class Nodes:
         for node in self.all:
             node.power_off()
         _ip("link", "del", BRIDGE)
+        # Mount points are immutable while nothing is mounted on them.
+        states = [str(node.directory / "state") for node in self.all]
+        subprocess.run(["chattr", "-R", "-f", "-i", *states], check=False)
+
+
+def _runs(directory: Path) -> bool:
+    """Whether the first process of a host, which names its directory, is there."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[1:4:2] == [b"-m", os.fsencode(directory)]:
+                return True
+    return False
 
 
 def _ip(*words: str) -> None:
@@ -163,10 +181,9 @@ def _ip(*words: str) -> None:
 
 
 def libvirtd_conf(node: Path, address: str) -> str:
-    """The server's options: its socket where the lab sees it, and TLS for other hosts."""
+    """The server's options: TLS, for other hosts."""
     base: str = host.LIBVIRTD_CONF.format(uuid=(node / "uuid").read_text())
     return base + (
-        f'unix_sock_dir = "{node}/run"\n'
         f'listen_addr = "{address}"\n'
         'auth_tls = "none"\n'
         'key_file = "/etc/libvirt/pki/serverkey.pem"\n'
