@@ -42,7 +42,7 @@ class LibvirtMovingRig(MovingRig):
         self.nodes = nodes
         self._numbers = count()
         self.how = Migration(
-            f"qemu+unix:///system?socket={nodes[0].directory.parent}/%s/run/libvirt-sock"
+            f"qemu+unix:///system?socket={nodes[0].directory.parent}/%s/libvirt/libvirt-sock"
         )
         self.there_name = nodes[1].name
         self.here, self.there = (self.mover(node) for node in nodes)

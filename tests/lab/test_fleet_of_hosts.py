@@ -1,0 +1,180 @@
+"""A fleet of two real hosts: a guest that writes moves, while each of those at work is killed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from lab import host
+from lab.demo import until
+from lab.etcd import Missing
+from lab.fleet.node import Node
+from lab.fleet.site import BLOCK, Fleet, Volume, Watch, Writer, states
+from lab.guest import pattern
+from lab.virtuozzo.cluster import Virtuozzo
+from tests.support.missing import missing
+
+LONG = 240.0
+"""Seconds: a controller is found silent after 30, and the machine may be busy."""
+pytestmark = pytest.mark.timeout(900)
+
+
+class Scene:
+    """The fleet, and a guest that has one volume and writes to it all the time."""
+
+    def __init__(self, fleet: Fleet, writer: Writer, volume: Volume) -> None:
+        self.fleet, self.writer, self.volume = fleet, writer, volume
+
+    def other(self) -> Node:
+        return next(node for node in self.fleet.nodes if node is not self.writer.node)
+
+    def migrate(self, strike: Callable[[Scene], None] = lambda scene: None) -> tuple[int, str]:
+        """Move the guest to the other host; *strike* once a copy is there.
+
+        The exit code, and what the command and everybody else said.
+        """
+        there = self.other()
+        words = ("fleet", "migrate", self.writer.name, there.name)
+        admin = ("--directory", str(self.fleet.admin), "--timeout", str(LONG))
+        order = self.fleet.command.start(*words, *admin)
+        until(lambda: states(there, self.writer.name), "a copy comes", LONG)
+        strike(self)
+        out, err = order.communicate(timeout=LONG + 30)
+        return order.returncode, f"{out}{err}{self.fleet.logs()}"
+
+    def settle(self) -> Node:
+        """Wait until the guest runs on the host that has it, and nothing of it is elsewhere."""
+        name = self.writer.name
+
+        def settled() -> Node | None:
+            told = {each["guest"]: each for each in self.fleet.ask("guests")}[name]
+            if told["moving_to"]:
+                return None
+            home = self.fleet.node(told["host"])
+            elsewhere = [states(node, name) for node in self.fleet.nodes if node is not home]
+            return home if states(home, name) == "running" and not any(elsewhere) else None
+
+        home = until(settled, "it comes to rest", LONG)
+        self.writer.at(home)
+        return home
+
+    def check_data(self) -> None:
+        """It writes on: it was not booted anew. And all is in the file as it was written."""
+        last = self.writer.writes_on()
+        assert self.volume.wrong(last) == []
+
+
+@pytest.fixture(scope="module")
+def scene(lab: Path) -> Iterator[Scene]:
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    with tempfile.TemporaryDirectory(dir=lab, prefix="fleet-") as directory:
+        Path(directory).chmod(0o755)
+        try:
+            fleet = Fleet(Path(directory), 2)
+        except Missing as e:
+            missing(str(e))
+        with fleet, Watch(fleet.nodes) as watch:
+            (writer,) = fleet.boot(web01=fleet.nodes[0])
+            volume = fleet.volume(fleet.quobyte.volume("vol"), 1)
+            fleet.order("attach", writer.name, "--connection", str(volume.connection))
+            writer.write_all_the_time(volume)
+            yield Scene(fleet, writer, volume)
+            fleet.order("detach", writer.name, volume.id, deadline=LONG)
+        assert watch.looks > 10
+        assert watch.twice == []
+
+
+def source_agent(scene: Scene) -> None:
+    scene.fleet.kill_agent(scene.writer.node)
+    scene.fleet.start_agent(scene.writer.node)
+
+
+def destination_agent(scene: Scene) -> None:
+    there = scene.other()
+    scene.fleet.kill_agent(there)
+    scene.fleet.start_agent(there)
+
+
+def controller(scene: Scene) -> None:
+    scene.fleet.kill_controller("c1")
+    scene.fleet.start_controller("c1")
+
+
+def leader_of_etcd(scene: Scene) -> None:
+    leader = scene.fleet.etcd.leader()
+    scene.fleet.etcd.restart(leader)
+
+
+def source_libvirtd(scene: Scene) -> None:
+    scene.writer.node.kill_libvirtd()
+    scene.writer.node.start_libvirtd()
+
+
+def destination_libvirtd(scene: Scene) -> None:
+    there = scene.other()
+    there.kill_libvirtd()
+    there.start_libvirtd()
+
+
+GOES_ON = (source_agent, destination_agent, controller, leader_of_etcd)
+MAY_STAY = (source_libvirtd, destination_libvirtd)
+
+
+@pytest.mark.parametrize("strike", GOES_ON, ids=lambda strike: strike.__name__)
+def test_whoever_is_killed_the_guest_arrives(scene: Scene, strike: Callable[[Scene], None]) -> None:
+    there = scene.other()
+    code, said = scene.migrate(strike)
+    assert code == 0, said
+    assert scene.settle() is there, said
+    scene.check_data()
+
+
+@pytest.mark.parametrize("strike", MAY_STAY, ids=lambda strike: strike.__name__)
+def test_a_libvirtd_is_killed_and_the_guest_is_on_one_host(
+    scene: Scene, strike: Callable[[Scene], None]
+) -> None:
+    """Where it stays, the command says so, and the next one brings it there."""
+    here, there = scene.writer.node, scene.other()
+    code, said = scene.migrate(strike)
+    assert scene.settle() is (there if code == 0 else here), said
+    scene.check_data()
+    if code:
+        code, said = scene.migrate()
+        assert code == 0, said
+        assert scene.settle() is there, said
+        scene.check_data()
+
+
+def test_an_image_of_virtuozzo_keeps_its_owner_where_its_guest_goes(scene: Scene) -> None:
+    """libvirt does not know that its file system is shared; the back end does."""
+    product = Virtuozzo(host.LAB)
+    volume = scene.fleet.volume(product.cluster("vault"), 2)
+    scene.fleet.order("attach", scene.writer.name, "--connection", str(volume.connection))
+    there = scene.other()
+    code, said = scene.migrate()
+    assert code == 0, said
+    assert scene.settle() is there, said
+    assert volume.file.stat().st_uid == host.qemu_user()
+    scene.writer.write(volume, "after")
+    assert volume.file.read_bytes()[:BLOCK] == pattern("after", BLOCK)
+    scene.fleet.order("detach", scene.writer.name, volume.id)
+    assert "vault" not in there.run("cat", "/proc/self/mountinfo")
+    product.clear()
+
+
+def test_a_stopped_guest_moves_with_its_definition(scene: Scene) -> None:
+    """It stays stopped, has its volume, and finds what it wrote once it is started."""
+    last = scene.writer.writes_on()
+    here, there = scene.writer.node, scene.other()
+    here.run("virsh", "destroy", scene.writer.name)
+    scene.fleet.order("migrate", scene.writer.name, there.name, deadline=LONG)
+    assert (states(here, scene.writer.name), states(there, scene.writer.name)) == ("", "stopped")
+    there.run("virsh", "start", scene.writer.name, deadline=LONG)
+    scene.writer.at(there)
+    scene.writer.agent.ready(LONG)
+    assert scene.volume.wrong(last) == []
+    scene.writer.device(scene.volume)
