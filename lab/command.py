@@ -42,7 +42,7 @@ class Moorline:
         )
 
     def __call__(
-        self, *args: str, code: int | None = 0, stdin: str | None = None, deadline: float = 60
+        self, *args: str, code: int | None = 0, stdin: str | None = None, deadline: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; another exit code than *code* (None: any) is an AssertionError."""
         process = self.start(*args, stdin=subprocess.PIPE)
@@ -57,6 +57,6 @@ class Moorline:
             raise AssertionError(f"moorline {words} exited {process.returncode}\n{out}{err}")
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def json(self, *args: str, code: int | None = 0, deadline: float = 60) -> Any:
+    def json(self, *args: str, code: int | None = 0, deadline: float = 180) -> Any:
         """Run it with ``--output json`` and return what it printed."""
         return json.loads(self(*args, "--output", "json", code=code, deadline=deadline).stdout)

@@ -56,7 +56,7 @@ def claim(text: str, seen: Any, expected: Any = True) -> None:
     print(f"   ✓ {text}", flush=True)
 
 
-def until(question: Callable[[], T], what: str, deadline: float = 20) -> T:
+def until(question: Callable[[], T], what: str, deadline: float = 60) -> T:
     """The first true answer to *question*, asked again and again. Raises Untrue."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:

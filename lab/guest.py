@@ -45,19 +45,21 @@ class GuestAgent:
         # Unlike those of an agent object before this one, whose answers may still come.
         self._ids = (f"{os.urandom(3).hex()}.{n}" for n in itertools.count())
 
-    def ready(self, deadline: float = 60) -> None:
+    def ready(self, deadline: float = 240) -> None:
         """Wait until the guest has booted and answers. Raises Silent."""
         end = time.monotonic() + deadline
+        patience = 0.4  # what is asked before the guest listens is lost, so it is asked again
         while time.monotonic() < end:
             try:
-                self.run("true", deadline=0.4)
+                self.run("true", deadline=patience)
             except (Silent, OSError):
                 time.sleep(0.05)
+                patience *= 1.1  # an emulated guest on a busy machine answers in seconds
             else:
                 return
         raise Silent(f"{self._path}: no answer in {deadline} s")
 
-    def run(self, command: str, deadline: float = 30) -> Answer:
+    def run(self, command: str, deadline: float = 120) -> Answer:
         """Run *command* (one line) in the guest's shell. Raises Silent, OSError."""
         end = time.monotonic() + deadline
         sign = next(self._ids)
@@ -70,7 +72,7 @@ class GuestAgent:
             elif line.startswith(f"{sign}= "):
                 return Answer(int(line.split()[1]), lines)
 
-    def check(self, command: str, deadline: float = 30) -> list[str]:
+    def check(self, command: str, deadline: float = 120) -> list[str]:
         """Like run, but a code other than 0 is an AssertionError."""
         code, lines = self.run(command, deadline)
         if code:
@@ -130,7 +132,7 @@ class Guest:
         assert len(found) <= 1, f"{self.name}: {found} all look like {serial}"
         return f"/dev/{found[0]}" if found else None
 
-    def wait_for(self, serial: str, deadline: float = 20) -> str:
+    def wait_for(self, serial: str, deadline: float = 120) -> str:
         """The device with this serial, as soon as the guest sees it. Raises Silent."""
         end = time.monotonic() + deadline
         while time.monotonic() < end:

@@ -226,7 +226,8 @@ def images() -> Images:
 
 def start_libvirtd() -> None:
     """Start libvirtd; return when it takes connections."""
-    subprocess.run(["libvirtd", "--daemon", "--pid-file", str(LIBVIRT_PID)], check=True, timeout=30)
+    command = ["libvirtd", "--daemon", "--pid-file", str(LIBVIRT_PID)]
+    subprocess.run(command, check=True, timeout=120)
 
 
 def kill_libvirtd() -> None:
@@ -248,7 +249,7 @@ def conceal(directory: Path) -> None:
     _run("mount", "--make-private", str(directory))
 
 
-def umount(at: Path | str, *how: str, deadline: float = 20) -> None:
+def umount(at: Path | str, *how: str, deadline: float = 60) -> None:
     """Unmount by hand, and once more while it is busy: a look holds a share for a moment.
 
     Raises CalledProcessError.

@@ -131,7 +131,8 @@ def pull(domain: Any, volume: VolumeId, half: int) -> None:
     until(lambda: marked(domain, volume, half) is None)
 
 
-def until(true: Callable[[], object], deadline: float = 10.0) -> None:
+def until(true: Callable[[], object], deadline: float = 30.0) -> None:
+    """Wait for less than a loop's sweeps are apart, so that nothing is owed to a sweep."""
     end = time.monotonic() + deadline
     while not true():
         assert time.monotonic() < end, "it did not come to that"
