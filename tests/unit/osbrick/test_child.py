@@ -84,6 +84,25 @@ def test_a_device_is_named_by_its_identity(tmp_path: Path) -> None:
     assert names == ["dm-uuid-mpath-31", "wwn-0x1", "scsi-31"]
 
 
+@pytest.mark.parametrize(
+    ("given_again", "identity"),
+    [
+        ("dm-name-mpatha", "dm-uuid-mpath-31"),
+        # udev: "might get overridden on adding a new nvme controller"
+        ("nvme-Linux_0123456789abcdef", "nvme-uuid.11111111-2222-4333-8444-555555555555"),
+        ("nvme-Linux_0123456789abcdef_1", "nvme-eui.0123456789abcdef"),
+        ("nvme-SAMSUNG_1", "nvme-nvme.144d-31-5341-00000001"),
+    ],
+)
+def test_a_name_that_another_volume_may_be_given_is_none_of_its(
+    tmp_path: Path, given_again: str, identity: str
+) -> None:
+    (tmp_path / given_again).symlink_to(tmp_path / "device")
+    assert lasting_names(tmp_path / "device", tmp_path) == []
+    (tmp_path / identity).symlink_to(tmp_path / "device")
+    assert [path.name for path in lasting_names(tmp_path / "device", tmp_path)] == [identity]
+
+
 def test_without_os_brick_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,9 @@ EXIT_NOT_STARTED = 69
 """Exit code of flock(1) if the command cannot be started (EX_UNAVAILABLE)."""
 _SECRET = re.compile(r"passw|secret|token|_key\b")
 BY_ID = Path("/dev/disk/by-id")
-_BY_IDENTITY = ("dm-", "wwn-", "scsi-", "nvme-")
+_BY_IDENTITY = ("dm-uuid-", "wwn-", "scsi-", "nvme-eui.", "nvme-nvme.", "nvme-uuid.")
+"""How such names begin. Not ``dm-name-mpatha`` nor ``nvme-MODEL_SERIAL``: multipathd's alias and a
+controller's name may be another volume's tomorrow."""
 _UDEV_TIMEOUT_SECONDS = 10.0
 """Seconds that udev has to name a device."""
 # Not exception.Invalid: os-brick raises it for an addressing mode, after an iSCSI login.
@@ -106,10 +108,7 @@ def lasting_names(device: Path, directory: Path = BY_ID) -> list[Path]:
     """The names that udev gives *device* by its identity; those of multipath first."""
     real = device.resolve()
     names = [name for name in directory.glob("*") if name.resolve() == real]
-    return sorted(
-        (name for name in names if name.name.startswith(_BY_IDENTITY)),
-        key=lambda name: (_BY_IDENTITY.index(name.name.partition("-")[0] + "-"), name.name),
-    )
+    return [name for kind in _BY_IDENTITY for name in sorted(names) if name.name.startswith(kind)]
 
 
 def _configure(question: Mapping[str, Any]) -> None:
