@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.images import cache
-from lab.machine import container, operations, tree, virtual
+from lab.machine import console, container, operations, tree, virtual
 from lab.machine.container import Machine
+from lab.machine.qga import GuestAgent, Silent
 from lab.machine.tree import RELEASES, Unavailable
 
 PID = "pid"
@@ -28,10 +29,10 @@ def add_to(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fresh.add_argument("--bare", action="store_true", help="do not install Moorline in it")
     deeds = parser.add_subparsers(dest="deed", required=True)
     deeds.add_parser("build", parents=[release], help="build the tree that it boots from")
-    run = deeds.add_parser("run", parents=[release, fresh], help="run a command in a fresh one")
-    run.add_argument(
+    fresh.add_argument(
         "--virtual", action="store_true", help="with its own kernel, in QEMU, and real storage"
     )
+    run = deeds.add_parser("run", parents=[release, fresh], help="run a command in a fresh one")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     deeds.add_parser("shell", parents=[release, fresh], help="a shell in a fresh one")
     deeds.add_parser("list", help="name those that run")
@@ -41,9 +42,17 @@ def add_to(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("stop", "switch off one that runs"),
     ):
         deeds.add_parser(deed, help=help).add_argument("name", metavar="MACHINE")
+    network = deeds.add_parser("network", help="cut the network of one that runs, and mend it")
+    network.add_argument("name", metavar="MACHINE")
+    network.add_argument("state", choices=("off", "on"))
+    clock = deeds.add_parser("clock", help="let the clock of a virtual one jump")
+    clock.add_argument("name", metavar="MACHINE")
+    clock.add_argument("seconds", type=int, metavar="SECONDS", help="-3600: an hour back")
 
 
 def run(args: argparse.Namespace) -> int:
+    if getattr(args, "virtual", False) and args.bare:
+        raise SystemExit("lab: a virtual machine has Moorline in it; --bare is for containers")
     try:
         return _DEEDS[args.deed](args)
     except Unavailable as e:
@@ -65,6 +74,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_virtual(release: str, command: str) -> int:
     with virtual.machine(release) as machine:
+        _named(machine.directory)
         machine.start()
         ran = machine.run(command, code=None, deadline=3600)
         sys.stdout.write(ran.stdout)
@@ -74,6 +84,8 @@ def _run_virtual(release: str, command: str) -> int:
 
 def _shell(args: argparse.Namespace) -> int:
     """A shell; when the machine went down under it, a new one after the boot."""
+    if args.virtual:
+        return _shell_virtual(args.release)
     with container.machine(args.release) as machine:
         _begin(machine, args.bare)
         print(f"lab: this is {machine.name}; `exit` ends and removes it", file=sys.stderr)
@@ -85,8 +97,25 @@ def _shell(args: argparse.Namespace) -> int:
             machine.start()
 
 
+def _shell_virtual(release: str) -> int:
+    with virtual.machine(release) as machine:
+        _named(machine.directory)
+        machine.start()
+        print(f"lab: this is {machine.name}; Ctrl-] ends and removes it", file=sys.stderr)
+        while not console.join(machine.directory / virtual.SHELL):
+            print(f"\nlab: {machine.name} went down; it boots again", file=sys.stderr)
+            machine.cut()
+            machine.start()
+    return 0
+
+
+def _named(directory: Path) -> None:
+    """Let the other verbs find it."""
+    (directory / PID).write_text(str(os.getpid()))
+
+
 def _begin(machine: Machine, bare: bool) -> None:
-    (machine.directory / PID).write_text(str(os.getpid()))
+    _named(machine.directory)
     machine.start()
     if not bare:
         operations.install(machine)
@@ -98,24 +127,48 @@ def _attend(machine: Machine, command: Sequence[str]) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    for directory in sorted(cache().glob("machine-*")):
-        if (directory / PID).exists():
+    for directory in sorted(cache().iterdir()):
+        if directory.name.startswith(("machine-", "virtual-")) and (directory / PID).exists():
             print(directory.name)
     return 0
 
 
 def _tell(args: argparse.Namespace) -> int:
     directory = cache() / Path(args.name).name
+    told = _tell_virtual if directory.name.startswith("virtual-") else _tell_container
     try:
-        owner = int((directory / PID).read_text())
-        init = container.init_of(owner)
-    except (OSError, ValueError, container.Down) as e:
+        return told(directory, args)
+    except (OSError, ValueError, container.Down, Silent) as e:
         raise SystemExit(f"lab: no machine {args.name} runs") from e
+
+
+def _tell_container(directory: Path, args: argparse.Namespace) -> int:
+    owner = int((directory / PID).read_text())
+    init = container.init_of(owner)
     if args.deed == "cut":
         os.kill(init, signal.SIGKILL)  # its namespace's process 1: the kernel ends all of it
         return 0
-    verb = "reboot" if args.deed == "reboot" else "poweroff"
-    return subprocess.call(container.entering(init, ["systemctl", "--no-block", verb]))
+    if args.deed == "clock":
+        raise SystemExit("lab: a container has this machine's clock; a virtual one has its own")
+    return subprocess.call(container.entering(init, _words(args)))
+
+
+def _tell_virtual(directory: Path, args: argparse.Namespace) -> int:
+    if args.deed == "cut":
+        os.kill(int((directory / virtual.QEMU_PID).read_text()), signal.SIGKILL)
+        return 0
+    ran = GuestAgent(directory / virtual.AGENT).run(_words(args), container.ENVIRONMENT, 60)
+    sys.stderr.write(ran.stderr)
+    return ran.returncode
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    """The command that does the deed, in the machine."""
+    if args.deed == "network":
+        return ["ip", "link", "set", "lo", "up" if args.state == "on" else "down"]
+    if args.deed == "clock":
+        return ["sh", "-c", f"date -s @$(($(date +%s) + {args.seconds}))"]
+    return ["systemctl", "--no-block", "reboot" if args.deed == "reboot" else "poweroff"]
 
 
 _DEEDS = {
@@ -126,4 +179,6 @@ _DEEDS = {
     "cut": _tell,
     "reboot": _tell,
     "stop": _tell,
+    "network": _tell,
+    "clock": _tell,
 }

@@ -40,6 +40,14 @@ mount --bind "$here/var" "$here/root/var"
 truncate -s "$size" "$disk"
 mke2fs -q -t ext4 -d "$here/root" "$disk"
 """
+_SHELL = """[Service]
+Environment=HOME=/root
+WorkingDirectory=/root
+ExecStart=
+ExecStart=-/sbin/agetty --skip-login --login-program /bin/bash --noclear --keep-baud 115200 %I $TERM
+"""
+"""On the virtual console: whoever reaches its socket is root of the machine already. No login,
+whose user manager takes half a minute of an emulated machine."""
 _TEXT = Path(__file__).read_text()
 
 
@@ -103,11 +111,17 @@ def _osbrick() -> str:
 
 
 def _merge(machine: Machine, tree: Path, disk: Path) -> None:
-    """Make *disk* of what the container has, but for its stand-ins."""
+    """Make *disk* of what the container has, but for its stand-ins; with a shell on a console."""
     here = machine.directory
     for command in (here / "upper/usr/local/bin").iterdir():
         if command.is_symlink() and str(command.readlink()).startswith(container.SOFTWARE):
             command.unlink()
+    units = here / "upper/etc/systemd/system"
+    (units / "serial-getty@hvc0.service.d").mkdir()
+    (units / "serial-getty@hvc0.service.d/lab.conf").write_text(_SHELL)
+    (units / "multi-user.target.wants/serial-getty@hvc0.service").symlink_to(
+        "/usr/lib/systemd/system/serial-getty@.service"
+    )
     given = {"here": str(here), "tree": str(tree), "disk": str(disk), "size": SIZE}
     subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "bash", "-euc", _MERGE],

@@ -20,6 +20,7 @@ from typing import Any
 _SENTINEL = b"\xff"
 """Before it, what came is an answer to somebody else."""
 _POLL_SECONDS = 0.1
+_POLL_AT_MOST = 3.0
 GRACE_SECONDS = 60.0
 """Of a command's deadline, in which the agent answers however busy the machine is."""
 
@@ -29,7 +30,7 @@ class Silent(Exception):
 
 
 class GuestAgent:
-    """The agent at *path*. One user at a time."""
+    """The agent at *path*."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,23 +45,32 @@ class GuestAgent:
         self, command: list[str], environment: dict[str, str], deadline: float
     ) -> subprocess.CompletedProcess[str]:
         """Run *command*. Raises Silent; TimeoutExpired, whereupon it is killed."""
-        end = time.monotonic() + deadline
+        began = time.monotonic()
+        end = began + deadline
         env = [f"{key}={value}" for key, value in environment.items()]
+        # A session of its own, so that all of it can be killed.
+        given = {"path": "/usr/bin/setsid", "arg": command, "env": env}
         with self._talk(deadline + GRACE_SECONDS) as ask:
-            # A session of its own, so that all of it can be killed.
-            given = {"path": "/usr/bin/setsid", "arg": command, "env": env}
             pid = ask("guest-exec", **given, **{"capture-output": True})["pid"]
-            while not (told := ask("guest-exec-status", pid=pid))["exited"]:
-                if time.monotonic() > end:
+        while not (told := self._told(pid, end))["exited"]:
+            if time.monotonic() > end:
+                with self._talk(GRACE_SECONDS) as ask:
                     ask("guest-exec", path="/bin/kill", arg=["-9", "--", f"-{pid}"])
-                    raise subprocess.TimeoutExpired(command, deadline)
-                time.sleep(_POLL_SECONDS)
+                raise subprocess.TimeoutExpired(command, deadline)
+            # Each such question is a line of the machine's journal: asked all the time, it took
+            # a third of an emulated machine's time.
+            time.sleep(min(max((time.monotonic() - began) / 8, _POLL_SECONDS), _POLL_AT_MOST))
         out, err = (
             base64.b64decode(told.get(name, "")).decode(errors="replace")
             for name in ("out-data", "err-data")
         )
         code = told.get("exitcode", -told.get("signal", 0))
         return subprocess.CompletedProcess(command, code, out, err)
+
+    def _told(self, pid: int, end: float) -> Any:
+        """What has become of a command; others are heard before the next such question."""
+        with self._talk(max(end - time.monotonic(), 0) + GRACE_SECONDS) as ask:
+            return ask("guest-exec-status", pid=pid)
 
     @contextlib.contextmanager
     def _talk(self, deadline: float) -> Iterator[Callable[..., Any]]:
@@ -95,7 +105,7 @@ class GuestAgent:
 
 def _connect(channel: socket.socket, path: Path, end: float) -> None:
     """Wait until QEMU, which may be busy, has taken those who came before."""
-    with _reachable(path) as address:
+    with reachable(path) as address:
         while True:
             try:
                 return channel.connect(address)
@@ -106,7 +116,7 @@ def _connect(channel: socket.socket, path: Path, end: float) -> None:
 
 
 @contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
+def reachable(path: Path) -> Iterator[str]:
     """An address of the socket at *path*: a path in an address has 107 bytes at most."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:

@@ -26,11 +26,16 @@ from lab.images import cache
 from lab.machine import disk
 from lab.machine.container import ENVIRONMENT, Down
 from lab.machine.disk import Disk
+from lab.machine.monitor import Monitor
 from lab.machine.qga import GuestAgent, Silent
 
-BOOT_SECONDS = 600.0
-"""Under TCG on a machine that others use as well, 5 minutes were seen; a quiet one takes 40 s."""
+STILL_SECONDS = 240.0
+"""A machine that boots and says nothing new on its console stands still."""
+BOOT_SECONDS = 1800.0
+"""A kernel that stands still may say so again and again."""
 TRIES = 2
+AGENT, SHELL, QEMU_PID = "agent", "shell", "pid-of-qemu"
+"""In a machine's directory: sockets of its guest agent and of its console, and a process."""
 MEMORY_MIB = 2048
 
 
@@ -41,19 +46,20 @@ class Virtual:
         self.directory = directory
         self.name = directory.name
         self._base = base
-        self._agent = GuestAgent(directory / "agent")
+        self._agent = GuestAgent(directory / AGENT)
+        self._monitor = Monitor(directory / "monitor")
         self._process: subprocess.Popen[bytes] | None = None
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base.root)]
         subprocess.run([*create, str(directory / "layer")], check=True)
 
     # --- its life -----------------------------------------------------------
 
-    def start(self, deadline: float = BOOT_SECONDS) -> None:
+    def start(self) -> None:
         """Boot it, a second time if it stands still; return when all is started. Raises Down."""
         for attempt in range(TRIES):
             self._power_on()
             try:
-                return self._await(time.monotonic() + deadline)
+                return self._await()
             except Down as e:
                 self.cut()
                 if attempt + 1 == TRIES:
@@ -79,6 +85,12 @@ class Virtual:
             self._process.kill()
             self._process.wait()
 
+    def reset(self, deadline: float = 60) -> None:
+        """Press its reset button: nothing in it is asked, and its disk keeps what was written."""
+        assert self._process is not None
+        self._monitor.do("system_reset")
+        self._process.wait(deadline)
+
     def _power_on(self) -> None:
         assert not self.running, f"{self.name} runs"
         accelerator = ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
@@ -91,10 +103,15 @@ class Virtual:
         qemu += ["-kernel", str(self._base.kernel), "-initrd", str(self._base.initramfs)]
         qemu += ["-drive", f"file={self.directory}/layer,if=none,id=root,cache=writeback"]
         qemu += ["-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"]
-        qemu += ["-chardev", "socket,id=agent,path=agent,server=on,wait=off"]
+        qemu += ["-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
         qemu += ["-device", "virtio-serial-pci"]
         qemu += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
-        qemu += ["-serial", f"file:{self.directory}/console.log"]
+        # Its shell (lab/machine/cli.py).
+        qemu += ["-chardev", f"socket,id=shell,path={SHELL},server=on,wait=off"]
+        qemu += ["-device", "virtconsole,chardev=shell"]
+        qemu += ["-qmp", "unix:monitor,server=on,wait=off", "-pidfile", QEMU_PID]
+        qemu += ["-chardev", f"file,id=console,path={self.directory}/console.log,append=on"]
+        qemu += ["-serial", "chardev:console"]
         with (self.directory / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *qemu],
@@ -113,15 +130,20 @@ class Virtual:
         except subprocess.TimeoutExpired:
             raise Down(f"{self.name}: no {verb} in {deadline} s\n{self.console()}") from None
 
-    def _await(self, end: float) -> None:
-        state = "its agent does not answer"
-        while time.monotonic() < end and self.running:
+    def _await(self) -> None:
+        log = self.directory / "console.log"
+        state, said = "its agent does not answer", 0
+        end = time.monotonic() + BOOT_SECONDS
+        still = time.monotonic() + STILL_SECONDS
+        while time.monotonic() < min(end, still) and self.running:
             with contextlib.suppress(Silent):
                 self._agent.ping(5)
                 state = self.run("systemctl is-system-running", code=None).stdout.strip()
                 if state in ("running", "degraded"):
                     return
-            time.sleep(0.5)
+            if (now := _said(log)) != said:
+                said, still = now, time.monotonic() + STILL_SECONDS
+            time.sleep(2)  # to ask costs an emulated machine time
         raise Down(f"{self.name} does not come up ({state})\n{self.console()}")
 
     # --- what runs in it ----------------------------------------------------
@@ -166,6 +188,12 @@ def machine(release: str) -> Iterator[Virtual]:
         finally:
             made.cut()
             shutil.rmtree(here)
+
+
+def _said(log: Path) -> int:
+    """How much is on the console, but for what systemd repeats each second while it waits."""
+    lines = log.read_bytes().split(b"\n") if log.exists() else []
+    return sum(len(line) for line in lines if b"] Job " not in line)
 
 
 def _sweep() -> None:

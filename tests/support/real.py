@@ -83,10 +83,12 @@ class Real:
 
     def await_(self, what: Callable[[], object], deadline: float = 120) -> None:
         """Return when *what* is so."""
-        end = time.monotonic() + deadline
+        began = time.monotonic()
+        end = began + deadline
         while not what():
             assert time.monotonic() < end, f"it did not come to pass\n{self.journal()}"
-            time.sleep(0.5)
+            # To ask costs an emulated machine what it needs to get on.
+            time.sleep(min(0.5 + (time.monotonic() - began) / 10, 5))
 
     def journal(self) -> str:
         """What the machine has to tell of late."""
