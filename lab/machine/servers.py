@@ -90,11 +90,17 @@ class Iscsi:
 
     def __init__(self, machine: Virtual) -> None:
         self._run = machine.run
+        self._run(self.setup)
+        self._run("systemctl start iscsid")
+        self._run(_WARM, deadline=600)
+
+    @property
+    def setup(self) -> str:
+        """The commands that make the target, without LUNs; as often as one likes."""
         portals = "\n".join(f"mkdir -p {self._tpg}/np/{ip}:3260" for ip in PORTALS)
-        self._run(f"""
+        return f"""
 modprobe iscsi_target_mod
 modprobe target_core_file
-[ ! -d {self._tpg} ] || exit 0
 mkdir -p {self._tpg}
 {portals}
 echo 1 >{self._tpg}/attrib/authentication
@@ -103,27 +109,40 @@ echo 0 >{self._tpg}/attrib/demo_mode_write_protect
 echo 1 >{self._tpg}/attrib/cache_dynamic_acls
 echo -n {self.user} >{self._tpg}/auth/userid
 echo -n {self.password} >{self._tpg}/auth/password
-echo 1 >{self._tpg}/enable
-systemctl start iscsid
-""")
-        self._run(_WARM, deadline=600)
+grep -qx 1 {self._tpg}/enable || echo 1 >{self._tpg}/enable
+"""
 
     def add(self, lun: int, path: str, serial: str) -> None:
         """Show the file at *path* as LUN *lun*; *serial*, 32 digits, is its identity."""
+        self._run(self.adding(lun, path, serial))
+
+    def adding(self, lun: int, path: str, serial: str) -> str:
+        """The commands of ``add``."""
         core = f"{_CONFIG}/target/core/fileio_0/lun{lun}"
-        self._run(f"""
+        return f"""
 mkdir -p {core}
 echo fd_dev_name={path},fd_dev_size=$(stat -c %s {path}) >{core}/control
 echo 1 >{core}/enable
 echo {serial} >{core}/wwn/vpd_unit_serial
 mkdir -p {self._tpg}/lun/lun_{lun}
 ln -s {core} {self._tpg}/lun/lun_{lun}/it
-""")
+"""
 
     def remove(self, lun: int) -> None:
         core = f"{_CONFIG}/target/core/fileio_0/lun{lun}"
         at = f"{self._tpg}/lun/lun_{lun}"
         self._run(f"rm {at}/it; rmdir {at} {core}")
+
+    def cut(self, portal: str) -> None:
+        """Let nothing through from and to *portal*, as a cable that is pulled out."""
+        self.mend(portal)
+        self._run(_path(portal, "-I"))
+
+    def mend(self, portal: str) -> None:
+        self._run(_path(portal, "-D"), code=None)
+
+    def sessions(self) -> int:
+        return len(self._run("iscsiadm -m session 2>/dev/null; true").stdout.splitlines())
 
     def connection(self, lun: int, volume: str, *, paths: int = 1) -> dict[str, Any]:
         data: dict[str, Any] = {
@@ -140,6 +159,11 @@ ln -s {core} {self._tpg}/lun/lun_{lun}/it
             data["target_iqns"] = [self.iqn] * paths
             data["target_luns"] = [lun] * paths
         return _connection("iscsi", volume, data)
+
+
+def _path(portal: str, verb: str) -> str:
+    rules = (f"OUTPUT -d {portal} -p tcp --dport 3260", f"OUTPUT -s {portal} -p tcp --sport 3260")
+    return "; ".join(f"iptables {verb} {rule} -j DROP" for rule in rules)
 
 
 class Nvme:

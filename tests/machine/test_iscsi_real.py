@@ -25,17 +25,75 @@ def iscsi(real: Real) -> Iterator[Iscsi]:
     iscsi.remove(1)
 
 
-def sessions(real: Real) -> int:
-    return len(real.run("iscsiadm -m session 2>/dev/null; true").stdout.splitlines())
-
-
 def test_a_guest_s_disk_by_iscsi_with_chap(real: Real, iscsi: Iscsi) -> None:
     guest, volume = real.guest("web01"), real.id()
     real.attach(guest, iscsi.connection(1, volume))
-    assert sessions(real) == 1
+    assert iscsi.sessions() == 1
     real.writes(guest, volume, 65, "/srv/lun1")
     real.run("systemctl restart moorline-agent")
     real.await_(lambda: real.rows() == {volume: ("attached", "attached")})
     real.moorline("doctor")
     real.detach(guest, volume)
-    assert sessions(real) == 0
+    assert iscsi.sessions() == 0
+
+
+def test_a_lun_that_was_removed_takes_no_other_volume_with_it(real: Real, iscsi: Iscsi) -> None:
+    guest, one, two = real.guest("web01"), real.id(), real.id()
+    servers.disk(real.machine, "/srv/lun2")
+    iscsi.add(2, "/srv/lun2", SERIAL.format(2))
+    real.attach(guest, iscsi.connection(1, one))
+    real.attach(guest, iscsi.connection(2, two))
+    assert iscsi.sessions() == 1
+    iscsi.remove(1)
+    assert "rror" in real.io(guest, one, "write -P 66 0 64k")
+    real.writes(guest, two, 67, "/srv/lun2")
+
+    real.detach(guest, one)
+    assert real.rows() == {two: ("attached", "attached")}
+    real.writes(guest, two, 68, "/srv/lun2")
+    real.moorline("doctor")
+    real.detach(guest, two)
+    assert iscsi.sessions() == 0
+    iscsi.remove(2)
+    iscsi.add(1, "/srv/lun1", SERIAL.format(1))
+
+
+def test_another_volume_in_a_lun_s_place_is_not_taken_for_it(real: Real, iscsi: Iscsi) -> None:
+    """The session lives on, by another volume: what the kernel knew of the LUN would be stale."""
+    guest, one, two = real.guest("web01"), real.id(), real.id()
+    for lun in (2, 3):
+        servers.disk(real.machine, f"/srv/lun{lun}", f"{64 + lun}M")
+    iscsi.add(2, "/srv/lun2", SERIAL.format(2))
+    real.attach(guest, iscsi.connection(2, two))
+    real.attach(guest, iscsi.connection(1, one))
+    before = real.run("readlink /dev/moorline/iscsi-* | sort").stdout.split()
+    real.writes(guest, one, 69, "/srv/lun1")
+    real.detach(guest, one)
+
+    iscsi.remove(1)
+    iscsi.add(1, "/srv/lun3", SERIAL.format(3))
+    real.attach(guest, iscsi.connection(1, one))
+    after = real.run("readlink /dev/moorline/iscsi-* | sort").stdout.split()
+    assert len(set(before) & set(after)) == 1, (before, after)
+    real.writes(guest, one, 70, "/srv/lun3")
+    assert real.run("head -c 1 /srv/lun1").stdout == "E"
+    assert f"{67 << 20}" in real.run(f"virsh domblkinfo {guest} sdb").stdout
+    for volume in (one, two):
+        real.detach(guest, volume)
+    iscsi.remove(2)
+
+
+def test_a_session_that_somebody_logged_out_is_told_and_can_be_made_again(
+    real: Real, iscsi: Iscsi
+) -> None:
+    guest, other, volume = real.guest("web01"), real.guest("web02"), real.id()
+    connection = iscsi.connection(1, volume)
+    real.attach(guest, connection)
+    real.run("iscsiadm -m node --logout")
+    real.await_(lambda: real.rows() != {volume: ("attached", "attached")})
+    assert volume in real.moorline("doctor", code=10)
+    real.detach(guest, volume)
+    assert real.run("iscsiadm -m node", code=None).stdout == ""
+    real.attach(other, connection)
+    real.writes(other, volume, 71, "/srv/lun1")
+    real.moorline("doctor")
