@@ -153,6 +153,8 @@ class Linked:
     given: bool = False
     """It was there before us (a local file, a share that the operator mounts):
     there is nothing to disconnect."""
+    verified: bool = False
+    """*source* was found fit for a guest by the same look."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain
-from moorline.host.linux import MAX_OUTPUT_BYTES, CommandFailed, Linux
+from moorline.host.command_output import MAX_OUTPUT_BYTES
+from moorline.host.linux import CommandFailed, Linux
 from moorline.ports import Command
 from moorline.secret import Secret
 
@@ -255,7 +257,9 @@ def test_a_root_is_looked_at(linux: Linux, tmp_path: Path) -> None:
 
 def test_an_image_is_looked_at(linux: Linux, tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(4096))
-    linux.image(tmp_path, "a.raw", "raw")
+    image = linux.image(tmp_path, "a.raw", "raw")
+    assert image.root == linux.root(tmp_path)
+    assert [file.inode for file in image.files] == [(tmp_path / "a.raw").stat().st_ino]
     with pytest.raises(Refused, match="declared qcow2"):
         linux.image(tmp_path, "a.raw", "qcow2")
     with pytest.raises(FileNotFoundError):
@@ -283,6 +287,17 @@ def test_that_python_imports_slowly_is_not_held_against_a_share(
     (share / "a.raw").write_bytes(bytes(4096))
     linux = Linux(look_deadline=1.0)
     linux.image(share, "a.raw", "raw")
+    linux.close()
+
+
+def test_that_a_processor_is_waited_for_is_not_held_against_a_share(tmp_path: Path) -> None:
+    linux = Linux(look_deadline=0.3)
+    linux.root(tmp_path)
+    child = linux._probe._idle[0]._child  # type: ignore[attr-defined]
+    child.send_signal(signal.SIGSTOP)
+    threading.Timer(1.0, child.send_signal, [signal.SIGCONT]).start()
+    assert linux.root(tmp_path).empty is None
+    assert child.poll() is None
     linux.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.host.filelock import FileLock
 from moorline.host.linux import Linux
 from moorline.model import DiskOptions, DiskSource, GuestId, Level, VolumeId
+from moorline.ports import FileId
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.toys import MemoryStore, ToyGuest, ToyHypervisor, ToyWorld
@@ -60,7 +61,9 @@ class Slow(ToyHypervisor):
 class State:
     """A state directory and its owner, on a host that others are on as well."""
 
-    def __init__(self, world: ToyWorld, host: Linux, locks: Path) -> None:
+    def __init__(
+        self, world: ToyWorld, host: Linux, locks: Path, lock: Callable[[Path], FileLock] = FileLock
+    ) -> None:
         self.hypervisor = Slow(world)
         records = Records(MemoryStore(world.faults), _CODEC, "h1")
         backends: Mapping[str, Any] = {"local": LocalFile(host, state_dir=Path("/nowhere"))}
@@ -70,7 +73,7 @@ class State:
             self.hypervisor,
             Locks(patience=1.0),
             file_clashes=FileClashes(host),
-            turns=FileTurns(host, lambda: FileLock(locks), self.hypervisor.settled),
+            turns=FileTurns(host, lambda: lock(locks), self.hypervisor.settled),
         )
         self.owner = Moorline(records, reconciler, self.hypervisor, environment=bare())
 
@@ -176,3 +179,28 @@ def test_what_may_still_come_is_asked_for(
     else:
         assert two.attach("g2", image) == "attached"
     assert sorted(path.name for path in (tmp_path / "locks").iterdir()) == ["files.lock"]
+
+
+def test_what_is_compared_is_what_is_locked(tmp_path: Path) -> None:
+    """A file that replaces it while somebody else is waited for is not the one that was locked."""
+    image = make(tmp_path, "a", "raw")
+    others = [make(tmp_path, "b", "raw")]
+
+    class Replacing(FileLock):
+        def take(self, files: Mapping[FileId, bool], patience: float) -> None:
+            super().take(files, patience)
+            for other in others:
+                other.replace(image)
+            others.clear()
+
+    world = ToyWorld()
+    world.guests = {GuestId("g1"): ToyGuest("g1")}
+    (tmp_path / "locks").mkdir()
+    host = Linux(systemd=False)
+    try:
+        state = State(world, host, tmp_path / "locks", Replacing)
+        with pytest.raises(Failed, match=f"{image} was replaced while it was looked at"):
+            state.attach("g1", image)
+        assert state.attach("g1", image) == "attached"
+    finally:
+        host.close()

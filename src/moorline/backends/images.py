@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moorline.errors import Failed, Refused
 from moorline.model import BackingFile, CheckedAs, ImageFile
-from moorline.ports import CheckedFile, Host
+from moorline.ports import CheckedFile, CheckedImage, Host
 
 
 def any_file(file: CheckedFile) -> None:
@@ -28,9 +28,17 @@ def checked(
     Raises Refused, Failed, Uncertain. Blocks for a look's deadline at most.
     """
     try:
-        files = host.image(share, str(source.path.relative_to(share)), source.format)
+        image = host.image(share, str(source.path.relative_to(share)), source.format)
     except OSError as e:
         raise Failed(f"{source.path} cannot be looked at: {e.strerror}") from e
+    return as_checked(source, image, demand)
+
+
+def as_checked(
+    source: ImageFile, image: CheckedImage, demand: Callable[[CheckedFile], None] = any_file
+) -> ImageFile:
+    """As :func:`checked`, for an *image* that the host has looked at. Raises Refused."""
+    files = image.files
     demand(files[0])
     for above, file in pairwise(files):
         try:

@@ -77,6 +77,11 @@ class MountPoint:
         except OSError as e:
             ill = self._broken(mount, e)
             return ill if self._covering() == mount else self._changed()
+        return self.judge(mount, root)
+
+    def judge(self, mount: Mount, root: Root) -> Ill | None:
+        """What is wrong with *mount*, of which *root* was seen; None: it works."""
+        at = self.at
         if root.path != at:
             return Foreign(f"{at} leads through a symbolic link to {root.path}")
         if f"{os.major(root.device)}:{os.minor(root.device)}" != mount.device:
@@ -84,6 +89,11 @@ class MountPoint:
         if defect := self.defect(root):
             return Broken(f"the mount at {at} is not sound: {defect}")
         return None
+
+    def its(self, *, given: bool) -> Mount | None:
+        """The mount on which *at* lies, if it may be of the share. *given*: the operator's."""
+        mount = self._covering() if given else self.mounted()
+        return mount if mount is not None and self.is_its(mount) else None
 
     def look_beneath(self) -> Foreign | Unknown | Unlinked:
         """The state of a mount point at which nothing is mounted."""

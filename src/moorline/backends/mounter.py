@@ -98,10 +98,27 @@ class Mounter(Generic[F]):
         return point.at, given, point.look_within() if given else point.look()
 
     def verify(self, c: F) -> DiskSource:
-        """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for two looks at most."""
+        """See :meth:`moorline.ports.StorageBackend.verify`. Blocks for three looks at most."""
+        if ready := self.ready(c):
+            return ready.source
         self._demand_link(c, self.inspect(c))
         at = self.mount_point(c)
         return images.checked(self._host, at, self.file_system.source(c, at / c.name))
+
+    def ready(self, c: F) -> Linked | None:
+        """See :meth:`moorline.ports.Readying`. One question for the mount and the image."""
+        point, given = self._point(c), self.is_given(c)
+        source = self.file_system.source(c, point.at / c.name)
+        mount = point.its(given=given)
+        if mount is None:
+            return None
+        try:
+            image = self._host.image(point.at, c.name, source.format)
+        except (Refused, Uncertain, OSError):
+            return None  # what is wrong is asked for one by one
+        if point.judge(mount, image.root) is not None:
+            return None
+        return Linked(images.as_checked(source, image), given=given, verified=True)
 
     def connect(self, c: F) -> None:
         """Mount the share, and check that it is the right one. Mounted already is success."""

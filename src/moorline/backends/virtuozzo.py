@@ -18,7 +18,16 @@ from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_settings import MountSettings, settings_of
 from moorline.backends.virtuozzo_share import CLUSTER, read_share, tell_servers
 from moorline.errors import Busy, Failed, Refused
-from moorline.model import BlockDevice, Caching, DiskSource, Format, ImageFile, Link, LinkName
+from moorline.model import (
+    BlockDevice,
+    Caching,
+    DiskSource,
+    Format,
+    ImageFile,
+    Link,
+    Linked,
+    LinkName,
+)
 from moorline.ports import Host, Mount, Option, Values
 from moorline.ports.inspection import Found, GuestDisk
 from moorline.ports.recognising import Recognised, Setting
@@ -293,6 +302,10 @@ class FileOrPloop:
 
     def verify(self, c: VirtuozzoFile) -> DiskSource:
         return self._of(c).verify(c)
+
+    def ready(self, c: VirtuozzoFile) -> Linked | None:
+        """See :class:`moorline.ports.Readying`. A ploop image has more to look at."""
+        return self._files.ready(c) if c.format != "ploop" else None
 
     def connect(self, c: VirtuozzoFile) -> None:
         self._of(c).connect(c)

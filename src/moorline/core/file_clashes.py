@@ -101,7 +101,9 @@ class FileClashes:
                 _refuse_clash(mine, use, other.who)
                 told.add(other.who)
         if self._host and table and not isinstance(source, DatastoreDisk):
-            comparison = self._look(self._host, table, mine, disks, told, names)
+            checked = source.checked if isinstance(source, ImageFile) else ()
+            locked = checked[0].inode if checked else 0
+            comparison = self._look(self._host, table, mine, disks, told, names, locked)
             for guest in guests:
                 if guest.running and not _has_it_itself(guest, row):
                     comparison.refuse_what_is_open(guest, self._opened)
@@ -131,10 +133,12 @@ class FileClashes:
         theirs: Sequence[FileUser],
         told: set[str],
         names: set[str],
+        locked: int,
     ) -> _Comparison:
         """Compare files by identity.
 
-        Adds compatible users to *told*, the files' paths to *names*.
+        Adds compatible users to *told*, the files' paths to *names*. *locked*: the number of the
+        file that nobody else gives to a guest now; 0: it is not known.
         """
         named: defaultdict[Mount | None, list[FileUser]] = defaultdict(list)
         for each in theirs:
@@ -147,6 +151,8 @@ class FileClashes:
         found, *looks = host.files(_share(at), images, first=True)
         if isinstance(found, OSError):
             raise Failed(f"{mine.path} cannot be looked at: {found.strerror}") from found
+        if locked not in (0, found[0].inode):
+            raise Failed(f"{mine.path} was replaced while it was looked at")
         beneath = Use(mine.path, "", readonly=True)
         files = [_File(found[0], mine, table.covering(found[0].path))]
         files += [_File(id, beneath, table.covering(id.path), True) for id in found[1:]]

@@ -74,6 +74,9 @@ class FileTurns:
             return {FileId(source.path, 0, zlib.crc32(source.path.encode())): writes}
         if self._host is None or not isinstance(source, ImageFile | BlockDevice):
             return {}
+        if isinstance(source, ImageFile) and source.checked:
+            own, *beneath = (FileId(str(f.path), f.device, f.inode) for f in source.checked)
+            return {**dict.fromkeys(beneath, False), own: writes}
         form = source.format if isinstance(source, ImageFile) else "raw"
         (found,) = self._host.files(source.path.parent, [(str(source.path), form)])
         if isinstance(found, OSError):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
-from moorline.model import Attachment, Key, Link
-from moorline.ports import Backends, Naming, Placing, StorageBackend
+from moorline.model import Attachment, DiskSource, Key, Link, Linked
+from moorline.ports import Backends, Naming, Placing, Readying, StorageBackend
 
 _MAX_PARSED = 4096
 
@@ -40,6 +40,24 @@ class Links:
         """Look at the link of *row*. Raises Refused: its connection no longer fits."""
         backend, connection = self.parsed(row)
         return backend.inspect(connection)
+
+    def ready(self, row: Attachment) -> Linked | None:
+        """As :meth:`moorline.ports.Readying.ready`; None also if its back end cannot tell.
+
+        Raises as :meth:`inspect`.
+        """
+        backend, connection = self.parsed(row)
+        return backend.ready(connection) if isinstance(backend, Readying) else None
+
+    def verified(self, row: Attachment, link: Link | None = None) -> DiskSource:
+        """What of *row* may be given to its guest: as *link* tells, if it was seen ready.
+
+        Raises as :meth:`parsed`, and as the back end's verify.
+        """
+        if isinstance(link, Linked) and link.verified:
+            return link.source
+        backend, connection = self.parsed(row)
+        return backend.verify(connection)
 
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*. Raises Refused if there is none."""

@@ -184,10 +184,11 @@ class Reconciler:
         disks = survey.disks(row.key.guest) if survey else None
         looked = survey or Survey(self._records, self._hypervisor.survey, self._links)
         _, connection = looked.links.parsed(row)
-        link = looked.links.inspect(row)
         # Who wants it attached may go by what was just seen: the hypervisor plugs nothing twice,
         # and who else has the file is looked at anew.
         bare = expect is Expect.NO_DISK_YET and row.want is Level.ATTACHED
+        # It is attached next if its link works, so its file is looked at by the same question.
+        link = (looked.links.ready(row) if bare else None) or looked.links.inspect(row)
         if disks is None and not bare and not is_somebody_elses(row):
             disks = self._hypervisor.disks(row.key.guest)
         disk = own_disk(row, disks or {})
@@ -259,8 +260,7 @@ class Reconciler:
 
         Raises as the back end's verify, and Refused if another guest or attachment has the file.
         """
-        backend, connection = self._links.parsed(row)
-        source = backend.verify(connection)
+        source = self._links.verified(row)
         self._file_clashes.refuse_others(row, source, self.survey())
         return source
 
@@ -270,9 +270,10 @@ class Reconciler:
             pass
 
     @contextmanager
-    def _alone(self, row: Attachment, timeout: float | None) -> Iterator[DiskSource]:
-        backend, connection = self._links.parsed(row)
-        source = backend.verify(connection)
+    def _alone(
+        self, row: Attachment, timeout: float | None, link: Link | None = None
+    ) -> Iterator[DiskSource]:
+        source = self._links.verified(row, link)
         with self._turns.turn(row, source, timeout):
             self._file_clashes.refuse_others(row, source, self.survey())
             yield source
@@ -378,7 +379,7 @@ class Reconciler:
             self._hypervisor.detach(row.key.guest, row.key.volume)
         elif step is Step.ATTACH:
             # What is opened is what is given: not what the look before it told.
-            with self._alone(row, timeout) as source:
+            with self._alone(row, timeout, seen.link) as source:
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
         elif step in (Step.CONNECT, Step.DISCONNECT):
             backend, connection = self._links.parsed(row)

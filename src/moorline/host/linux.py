@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Uncertain
 from moorline.host.command_failed import CommandFailed
+from moorline.host.command_output import captured, text_of, told
 from moorline.host.forkserver.client import Calls
 from moorline.host.identity import identity
 from moorline.host.image.chain import read as files_read
@@ -27,19 +29,28 @@ from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.fuse_clients import clients, has_ended
 from moorline.host.mount.users import users_of
 from moorline.host.paths import places
-from moorline.host.probe.child import READY
 from moorline.host.probe.pool import PROBE_DEADLINE_SECONDS, Probe
 from moorline.host.systemd_scope import scope
 from moorline.model import Format
-from moorline.ports import Call, CheckedFile, Command, FilesOf, Images, IsIts, Mount, Output, Root
+from moorline.ports import (
+    Call,
+    CheckedFile,
+    CheckedImage,
+    Command,
+    FilesOf,
+    Images,
+    IsIts,
+    Mount,
+    Output,
+    Root,
+)
 from moorline.ports.host import OpenAs
-from moorline.secret import Secret
 
-MAX_OUTPUT_BYTES = 1 << 20
-"""Bytes that a command can write to each of stdout and stderr; more fails with EPERM."""
 _KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_SECONDS = 30.0
+_BEGIN_POLL_SECONDS = 0.05
+"""Seconds between two glances at whether a child has begun to look, once a deadline is over."""
 _HOLD_CHECK_SECONDS = 5.0
 """Seconds to wait for processes that only check a hold, and lock it shared for a moment."""
 
@@ -78,8 +89,9 @@ class Linux:
         program = command.argv[0]
         with ExitStack() as stack:
             held = [stack.enter_context(_locked(command.hold))] if command.hold else []
-            stdin = stack.enter_context(_stdin(command.stdin))
-            stdout, stderr = (stack.enter_context(_capture()) for _ in range(2))
+            given = command.stdin
+            stdin = stack.enter_context(told(given)) if given else subprocess.DEVNULL
+            stdout, stderr = (stack.enter_context(captured()) for _ in range(2))
             child = _start(
                 self._argv(command),
                 program=program,
@@ -92,7 +104,7 @@ class Linux:
             if not _ended(child, command.deadline):
                 self._kill(child)
                 raise Uncertain(f"{program} did not end within {command.deadline:g} s")
-            output = Output(_text(stdout, command.stdin), _text(stderr, command.stdin))
+            output = Output(text_of(stdout, command.stdin), text_of(stderr, command.stdin))
         if status := child.wait():
             raise CommandFailed(program, status, output.stderr)
         return output
@@ -137,17 +149,18 @@ class Linux:
     def root(self, path: Path, *, list: bool = False) -> Root:
         """See :meth:`moorline.ports.Host.root`."""
         answer = self._probe.ask(str(path), {"ask": "root", "path": str(path), "list": list})
-        return Root(answer["size"], answer["device"], answer["empty"], Path(answer["path"]))
+        return _root(answer)
 
     def users_of(self, path: Path) -> Sequence[str]:
         """See :meth:`moorline.ports.Host.users_of`."""
         return users_of(path)
 
-    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
+    def image(self, share: Path, name: str, format: Format) -> CheckedImage:
         """See :meth:`moorline.ports.Host.image`."""
         what = {"share": str(share), "name": name, "format": format}
-        files = self._probe.ask(str(share), {"ask": "image", **what})["files"]
-        return [CheckedFile(**{**file, "path": Path(file["path"])}) for file in files]
+        answer = self._probe.ask(str(share), {"ask": "image", **what})
+        files = [CheckedFile(**{**file, "path": Path(file["path"])}) for file in answer["files"]]
+        return CheckedImage(_root(answer["root"]), files)
 
     def files(
         self,
@@ -201,6 +214,10 @@ class Linux:
             child.wait()
         else:  # it is in an uninterruptible call of the kernel, and dies when that returns
             self._abandoned.append(child)
+
+
+def _root(answer: Mapping[str, Any]) -> Root:
+    return Root(answer["size"], answer["device"], answer["empty"], Path(answer["path"]))
 
 
 def fork(do: Callable[[], None]) -> int:
@@ -290,54 +307,18 @@ def _flock(file: int, how: int) -> bool:
     return False
 
 
-@contextmanager
-def _capture() -> Iterator[int]:
-    """A file for a command's output, of limited size."""
-    file = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(file, MAX_OUTPUT_BYTES)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _text(file: int, secret: Secret[str] | None) -> str:
-    """What was written to *file*, without the secret."""
-    written = os.lseek(file, 0, os.SEEK_CUR)  # the file position is shared with the writer
-    text = os.pread(file, written, 0).decode(errors="replace")
-    for line in secret.reveal().splitlines() if secret else ():
-        if line:
-            text = text.replace(line, "***")
-    return text
-
-
-@contextmanager
-def _stdin(secret: Secret[str] | None) -> Iterator[int]:
-    """A descriptor from which the secret can be read once, followed by the end of file."""
-    if secret is None:
-        yield subprocess.DEVNULL
-        return
-    data = secret.reveal().encode()
-    if len(data) > select.PIPE_BUF:
-        raise Failed("the text for the command's standard input is too long")
-    theirs, ours = os.pipe2(os.O_CLOEXEC)
-    try:
-        os.write(ours, data)  # it fits into the pipe, so writing does not block
-        os.close(ours)
-        yield theirs
-    finally:
-        os.close(theirs)
-
-
 class _ProbeChild:
     """A child that looks at shares (:mod:`moorline.host.probe.child`)."""
 
     def __init__(self) -> None:
+        self._begun = os.memfd_create("begun", os.MFD_CLOEXEC)
+        """Where it writes when it begins to look: nobody is woken by that."""
+        self._read = b""
         self._child = _start(
             # -P: nothing is imported from the current directory.
-            [sys.executable, "-P", "-m", "moorline.host.probe.child"],
+            [sys.executable, "-P", "-m", "moorline.host.probe.child", str(self._begun)],
             program=sys.executable,
+            pass_fds=[self._begun],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -345,38 +326,57 @@ class _ProbeChild:
         )
         try:
             # The time that Python takes to start must not count against the share's deadline.
-            self._line(_START_TIMEOUT_SECONDS, len(READY))
+            self._line(Deadline(_START_TIMEOUT_SECONDS))
         except (EOFError, TimeoutError) as e:
             self.kill()
             raise Failed("the process that looks at shares does not start") from e
 
     def ask(self, question: bytes, deadline: float) -> bytes:
         assert self._child.stdin
+        asked, start = time.monotonic(), Deadline(_START_TIMEOUT_SECONDS)
         try:
             self._child.stdin.write(question)
-            self._line(_START_TIMEOUT_SECONDS, len(READY))
-        except (BrokenPipeError, TimeoutError) as e:
+        except BrokenPipeError as e:
             raise EOFError from e
-        return self._line(deadline)
+        left = deadline
+        while True:
+            try:
+                return self._line(Deadline(left))
+            except TimeoutError:
+                waited = time.monotonic() - asked
+                looked = time.monotonic() - self._begun_last()
+                if looked > waited:  # it still imports, or waits for a processor
+                    if start.over():
+                        raise EOFError from None
+                    left = _BEGIN_POLL_SECONDS
+                elif (left := deadline - looked) <= 0:
+                    raise
 
     def kill(self) -> None:
         self._child.kill()
         for pipe in filter(None, (self._child.stdin, self._child.stdout)):
             pipe.close()
+        if self._begun >= 0:
+            os.close(self._begun)
+            self._begun = -1
 
     def gone(self) -> bool:
         return self._child.poll() is not None
 
-    def _line(self, patience: float, most: int = 4096) -> bytes:
+    def _begun_last(self) -> float:
+        """When it last began to look, by the monotonic clock; 0: it never did."""
+        return float(os.pread(self._begun, 64, 0) or 0)
+
+    def _line(self, deadline: Deadline) -> bytes:
+        """Return the next line. Raises TimeoutError (what was read of it is kept), EOFError."""
         assert self._child.stdout
-        deadline = Deadline(patience)
         poll = select.poll()
         poll.register(self._child.stdout, select.POLLIN)
-        line = b""
-        while not line.endswith(b"\n"):
+        while not self._read.endswith(b"\n"):
             if not poll.poll(deadline.left() * 1000):
                 raise TimeoutError
-            if not (more := self._child.stdout.read(most)):
+            if not (more := self._child.stdout.read(select.PIPE_BUF * 16)):
                 raise EOFError
-            line += more
+            self._read += more
+        line, self._read = self._read, b""
         return line

@@ -10,7 +10,7 @@ from moorline.errors import Uncertain
 from moorline.model import Format
 from moorline.ports import (
     Call,
-    CheckedFile,
+    CheckedImage,
     Command,
     FilesOf,
     Host,
@@ -88,7 +88,7 @@ class Snapshot:
     def users_of(self, path: Path) -> Sequence[str]:
         return self._host.users_of(path)
 
-    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
+    def image(self, share: Path, name: str, format: Format) -> CheckedImage:
         return self._host.image(share, name, format)
 
     def once(self, what: Hashable, ask: Callable[[], T]) -> T:

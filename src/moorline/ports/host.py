@@ -92,6 +92,15 @@ class CheckedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """An image that may be given to a guest, and the root of the share on which it lies."""
+
+    root: Root
+    files: Sequence[CheckedFile]
+    """All that is to be opened: the image and then its backing files, down to the last."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAs:
     """How a hypervisor is about to open a file or a block device."""
 
@@ -282,15 +291,15 @@ class Host(Protocol):
         Best effort: it looks at this host's process table, never at *path*.
         """
 
-    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
+    def image(self, share: Path, name: str, format: Format) -> CheckedImage:
         """Check that *name* beneath *share* may be given to a guest, in a killable child.
 
         It is a regular file (ploop: a directory) reached without a symlink and
         without leaving *share* or its mount, its header agrees with *format*,
-        and its backing files pass the same check. Returns all that is to be
-        opened: the image and then its backing files, down to the last (ploop:
-        the files that its descriptor names). An image that refers to any other
-        file, or goes up with "..", is refused.
+        and its backing files pass the same check (ploop: the files that its
+        descriptor names). An image that refers to any other file, or goes up
+        with "..", is refused. What *share* itself is comes with the answer, as
+        :meth:`root` tells it.
 
         Raises Refused with the reason, Uncertain (no answer in time), OSError.
         """

@@ -10,6 +10,7 @@ from moorline.model import (
     DiskSource,
     Format,
     Link,
+    Linked,
     LinkName,
     VolumeId,
 )
@@ -102,6 +103,18 @@ class StorageBackend(Protocol[C]):
         """Take the link away; its absence is success. May block like connect.
 
         Raises Failed (busy), Uncertain, NotOurs.
+        """
+
+
+@runtime_checkable
+class Readying(Protocol):
+    """A back end that can see link and volume with one question to the storage."""
+
+    def ready(self, c: Any) -> Linked | None:
+        """The link, if it works, with the source that :meth:`StorageBackend.verify` returns.
+
+        None: something is wrong, which inspect and verify tell. Bounded as verify is.
+        Raises Failed (nothing can be asked).
         """
 
 

@@ -18,6 +18,7 @@ from moorline.model import Format
 from moorline.ports import (
     Call,
     CheckedFile,
+    CheckedImage,
     Command,
     FileId,
     FilesOf,
@@ -171,7 +172,7 @@ class ToyHost:
     def users_of(self, path: Path) -> Sequence[str]:
         return self.users
 
-    def image(self, share: Path, name: str, format: Format) -> Sequence[CheckedFile]:
+    def image(self, share: Path, name: str, format: Format) -> CheckedImage:
         mount = self._at(str(share))
         state = self.shares[mount.id] if mount else ToyShare(error=errno.ENOENT)
         if state.hangs:
@@ -179,7 +180,9 @@ class ToyHost:
         if name not in state.files:
             raise Refused(f"there is no file {name} in {share}")
         id = mount.id if mount else 0
-        return [CheckedFile(share / name, format, id, id, hash(name), names=1)]
+        inode = sorted(state.files).index(name) + 2
+        file = CheckedFile(share / name, format, id, os.makedev(0, id), inode, names=1)
+        return CheckedImage(self.root(share), [file])
 
     def readable(self, path: Path, user: int, group: int) -> bool:
         return self.size(path) >= 0  # files have no owners here

@@ -2,8 +2,8 @@
 
 It is killed when a share hangs, so it keeps no state. It has few imports because a new one
 is started then; what one kind of question needs is imported when it is first asked. It says
-that it is ready when it has started, and again before each look: only the look itself counts
-against the share's deadline.
+that it is ready when it has started. Before each look it writes the time into a file that it is
+given: only the look itself counts against the share's deadline, and whoever waits is woken once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,8 +24,6 @@ from moorline.host.process_name import call_self
 
 _MAX_SYMLINKS = 40
 """Symlinks in one path: as many as the kernel follows."""
-READY = b"{}\n"
-"""The line that it prints when from then on it waits for nothing but shares."""
 _NEEDS = {
     "image": "moorline.host.image.check",  # its libraries take 60 ms to import, or seconds
     "opening": "moorline.host.image.opening",
@@ -34,14 +33,15 @@ _NEEDS = {
 
 
 def main() -> None:
-    """Answer each line of standard input with READY, and one more when it is known."""
+    """Answer each line of standard input with one; before the first, say that it has started."""
     call_self("moorline-look")
-    os.write(1, READY)
+    begun = int(sys.argv[1])
+    os.write(1, b"{}\n")
     for line in sys.stdin.buffer:
         question = json.loads(line)
         if need := _NEEDS.get(question["ask"]):
             import_module(need)
-        os.write(1, READY)
+        os.pwrite(begun, f"{time.monotonic():.6f}".encode(), 0)
         os.write(1, json.dumps(answer(question)).encode() + b"\n")
 
 
@@ -81,11 +81,11 @@ def root(path: str, list: bool) -> dict[str, Any]:
     }
 
 
-def image(**question: Any) -> dict[str, Any]:
-    """The files of the image that were checked. Raises Refused."""
+def image(share: str, **question: Any) -> dict[str, Any]:
+    """The root of the share, and the files of the image that were checked. Raises Refused."""
     from moorline.host.image.check import check_image
 
-    return {"files": check_image(**question)}
+    return {"root": root(share, list=False), "files": check_image(share, **question)}
 
 
 def size(path: str, format: str) -> dict[str, Any]:
