@@ -9,6 +9,7 @@ import pytest
 
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.model import GuestId
+from moorline.ports import Wake
 
 ONE, TWO = GuestId("1"), GuestId("2")
 NEVER, SECONDS = 600.0, 10
@@ -73,3 +74,33 @@ def test_many_wait_for_one_guest() -> None:
         begun.wait(SECONDS)
         tell(ONE)
         assert all(each.result(SECONDS) for each in waiting)
+
+
+def test_nobody_listens_for_one_detach_alone() -> None:
+    news, begun, ended = News(), threading.Semaphore(0), threading.Event()
+
+    def watch(wake: Wake, stop: threading.Event) -> None:
+        with news.told(wake):
+            begun.release()
+            stop.wait(SECONDS)
+        ended.set()
+
+    news.listen(watch)
+    assert not begun.acquire(timeout=0.1)
+    news.listen(watch)
+    assert begun.acquire(timeout=SECONDS)
+    news.listen(watch)
+    assert not begun.acquire(timeout=0.1)
+    news.close()
+    assert ended.wait(SECONDS)
+
+
+def test_nobody_listens_twice() -> None:
+    news = News()
+
+    def watch(wake: Wake, stop: threading.Event) -> None:
+        raise AssertionError
+
+    with news.told(lambda guest: None):
+        news.listen(watch)
+        news.listen(watch)

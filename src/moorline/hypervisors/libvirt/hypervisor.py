@@ -36,9 +36,9 @@ from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
-from moorline.hypervisors.libvirt.paused import with_job
+from moorline.hypervisors.libvirt.paused import kept_in_saved_state, with_job
 from moorline.hypervisors.libvirt.plugged import Plug
-from moorline.hypervisors.libvirt.propagation import hidden_from
+from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.shared import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
@@ -134,7 +134,7 @@ class Libvirt:
         self._demand_readable(source, options)
         self._demand_openable(domain, source, options)
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
-            raise _trap(domain.name, path_of(source))
+            raise hidden(domain.name, path_of(source))
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
@@ -173,6 +173,9 @@ class Libvirt:
         except NotFound:
             return
         error: MoorlineError | None = None
+        runs = domain.live is not None and volume in domain.live.disks
+        if runs:
+            self._news.listen(self.watch)
         with self._news.of(guest) as news:
             # The definition first: a crash in between leaves the live half, which
             # the next look finds. One call each, as a live request that is under
@@ -181,12 +184,21 @@ class Libvirt:
                 if half is not None and volume in half.disks:
                     error = self._ask_to_go(guest, volume, flag) or error
             deadline = Deadline(DETACH_RETRY_SECONDS)
-            if domain.live is not None and volume in domain.live.disks:
-                self._wait_for_guest(guest, volume, news, deadline)
+            gone = not runs or self._wait_for_guest(guest, volume, news, deadline)
+        kept = domain.saved is not None and volume in domain.saved.disks
+        # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.
+        if not gone or error is not None or kept:
+            self._demand_gone(domain, volume, error, deadline)
+
+    def _demand_gone(
+        self, domain: Domain, volume: VolumeId, error: MoorlineError | None, deadline: Deadline
+    ) -> None:
+        """Return once the disk is gone, or *deadline* is over; raise *error* if it stays."""
+        guest = GuestId(domain.uuid)
         while volume in self.disks(guest):
             if deadline.over():
                 if error is None and domain.saved is not None:
-                    error = _saved(domain.name, volume)
+                    error = kept_in_saved_state(domain.name, volume)
                 if error is not None:
                     half = domain.live or domain.defined
                     at = half.disks.get(volume) if half is not None else None
@@ -197,8 +209,8 @@ class Libvirt:
 
     def _wait_for_guest(
         self, guest: GuestId, volume: VolumeId, news: NewsOfGuest, deadline: Deadline
-    ) -> None:
-        """Wait until the running guest seems to have let the disk go, or *deadline* is over.
+    ) -> bool:
+        """Wait until the running guest seems to have let the disk go; False: *deadline* is over.
 
         Of its XML no more is read than whether the mark is in it: a look says what is so.
         """
@@ -209,7 +221,9 @@ class Libvirt:
                 if mark not in self._connection.look(
                     guest, lambda virt: self._handles.of(virt, guest).XMLDesc()
                 ):
-                    return
+                    return True
+            return False
+        return True
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         return self._sizes(guest, volume)[1]
@@ -267,6 +281,7 @@ class Libvirt:
             events.watch(self._connection.uri, tell, stop)
 
     def close(self) -> None:
+        self._news.close()
         self._connection.close()
 
     def _sizes(self, guest: GuestId, volume: VolumeId) -> tuple[str, Sizes]:
@@ -370,7 +385,7 @@ class Libvirt:
         if missing != flags:
             raise Uncertain(f"{error.message} (though a part of it was done)") from error
         if domain.live is not None and hidden_from(domain.name, path_of(source)):
-            raise _trap(domain.name, path_of(source)) from error
+            raise hidden(domain.name, path_of(source)) from error
         if isinstance(error, Rejected) and address.is_taken(domain, volume):
             raise Failed(error.message) from error  # another was faster: choose anew
         raise error
@@ -379,19 +394,3 @@ class Libvirt:
 def _settled(domain: Any) -> None:
     if domain.isActive():
         domain.memoryStats()
-
-
-def _saved(name: str, volume: VolumeId) -> Failed:
-    return Failed(
-        f"the saved state of {name} has the disk {volume}, which comes back when it is started",
-        hint=f"start it, or drop that state: virsh managedsave-remove {name}",
-    )
-
-
-def _trap(name: str, path: str) -> Refused:
-    return Refused(
-        f"{name} cannot see {path}: it was mounted after the guest had started,"
-        " and mounts do not propagate into the guest's mount namespace",
-        hint="run `mount --make-rshared /` and restart the guest"
-        " (or set namespaces = [] in libvirt's qemu.conf)",
-    )

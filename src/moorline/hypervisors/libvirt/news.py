@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moorline.model import GuestId
@@ -39,6 +39,24 @@ class News:
         self._guard = threading.Lock()
         self._waiting: set[tuple[GuestId, NewsOfGuest]] = set()
         self._listeners = 0
+        self._asked = 0
+        self._closed = threading.Event()
+
+    def listen(self, watch: Callable[[Wake, threading.Event], None]) -> None:
+        """Have *watch* listen in a thread of its own, if nobody does, from the second call on.
+
+        A process that ends after its first detach, as a command does, would listen in vain.
+        """
+        with self._guard:
+            self._asked += 1
+            needed = self._asked == 2 and not self._listeners
+        if needed:
+            tell_nobody: Wake = lambda guest: None  # noqa: E731
+            threading.Thread(target=watch, args=(tell_nobody, self._closed), daemon=True).start()
+
+    def close(self) -> None:
+        """End the listening that :meth:`listen` began."""
+        self._closed.set()
 
     @contextmanager
     def of(self, guest: GuestId) -> Iterator[NewsOfGuest]:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from moorline.errors import MoorlineError
+from moorline.errors import Failed, MoorlineError
 from moorline.hypervisors.libvirt.connection import Connection, module, names_of
 from moorline.hypervisors.libvirt.propagation import PROC, covering, mounts_of
-from moorline.model import GuestId
+from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding
 
 LIST_PAUSED = 32
@@ -87,3 +87,11 @@ def _path(disk: ET.Element) -> str:
 def _get(element: ET.Element, child: str, attribute: str) -> str:
     found = element.find(child)
     return "" if found is None else found.get(attribute, "")
+
+
+def kept_in_saved_state(name: str, volume: VolumeId) -> Failed:
+    """The error of a detach from a stopped guest that starts with the disk."""
+    return Failed(
+        f"the saved state of {name} has the disk {volume}, which comes back when it is started",
+        hint=f"start it, or drop that state: virsh managedsave-remove {name}",
+    )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from moorline.errors import Refused
 from moorline.ports import mount
 from moorline.ports.mount import Mount
 
@@ -71,3 +72,13 @@ def _namespaces_of_guests() -> set[int]:
 
 def _namespace(pid: str) -> int:
     return os.stat(f"/proc/{pid}/ns/mnt").st_ino  # noqa: PTH116
+
+
+def hidden(name: str, path: str) -> Refused:
+    """The error of an attach of *path*, which is hidden from guest *name*."""
+    return Refused(
+        f"{name} cannot see {path}: it was mounted after the guest had started,"
+        " and mounts do not propagate into the guest's mount namespace",
+        hint="run `mount --make-rshared /` and restart the guest"
+        " (or set namespaces = [] in libvirt's qemu.conf)",
+    )
