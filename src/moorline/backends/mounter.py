@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic
 
@@ -90,7 +90,7 @@ class Mounter(Generic[F]):
         else:  # all volumes of a share are on one mount
             what = (self, c.share, c.at)
             at, given, ill = self._remembering.once(what, lambda: self._looked(c))
-        return ill or Linked(self.file_system.source(c, at / c.name), given=given)
+        return ill or Linked(self.file_system.source(c, _file_in(at, c.name)), given=given)
 
     def _looked(self, c: F) -> tuple[Path, bool, Ill | Unlinked | None]:
         """Where *c*'s share is mounted, whether that is the operator's to do, what is wrong."""
@@ -353,3 +353,9 @@ def _refuse_moorlines(mount: Mount) -> None:
             " options, or for another spelling of its share",
             hint="give the disk's connection (--connections), or release it there first",
         )
+
+
+@lru_cache(maxsize=1 << 14)
+def _file_in(directory: Path, name: str) -> Path:
+    """Made once for each: a list of a thousand volumes asks for the path of each, and its text."""
+    return directory / name

@@ -75,9 +75,12 @@ class SharedFiles:
         for holder in self._look(had, table, ()):
             for number in _numbers(holder.file):
                 numbered[number].append(holder)
-        for holders in numbered.values():
-            if any(_may_clash(*pair, table) for pair in _pairs(holders)):
-                yield from self._same(holders, table)
+        suspects = {
+            number: holders
+            for number, holders in numbered.items()
+            if any(_may_clash(*pair, table) for pair in _pairs(holders))
+        }
+        yield from self._same(suspects, table)
         yield from self._lost(guests, numbered, table)
 
     def _lost(
@@ -105,15 +108,20 @@ class SharedFiles:
                 earlier[file.inode].append(lost)
 
     def _same(
-        self, holders: Sequence[Holder], table: MountsByPath
+        self, suspects: Mapping[tuple[int, int], Sequence[Holder]], table: MountsByPath
     ) -> Iterator[tuple[Holder, Holder]]:
-        """The first two that have one file indeed: a number may be that of two files."""
+        """Of each number, the first two that have one file indeed: it may be that of two files."""
+        holders = [holder for each in suspects.values() for holder in each]
         inodes = {holder.file.inode for holder in holders}
-        found = self._look([(holder.guest, holder.disk) for holder in holders], table, inodes)
-        for one, other in _pairs([holder for holder in found if holder.file.inode in inodes]):
-            if one.clashes_with(other) and same_file(one.file, other.file, table):
-                yield one, other
-                return
+        again: defaultdict[tuple[int, int], list[Holder]] = defaultdict(list)
+        for found in self._look([(each.guest, each.disk) for each in holders], table, inodes):
+            for number in _numbers(found.file):
+                again[number].append(found)
+        for number in suspects:
+            for one, other in _pairs(again[number]):
+                if one.clashes_with(other) and same_file(one.file, other.file, table):
+                    yield one, other
+                    break
 
     def _look(
         self, had: Sequence[_Had], table: MountsByPath, like: Collection[int]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from moorline.host.mount import table
@@ -62,7 +62,8 @@ def only_serves(hold: Path, at: Path, is_its: IsIts, proc: Path = PROC) -> bool:
 
 def _named(name: str, mounts: Sequence[Mount]) -> set[str]:
     """The devices of those *mounts* whose mount point is called *name*."""
-    return {mount.device for mount in mounts if PurePath(mount.target).name == name}
+    end = f"/{name}"  # the text alone: a host with many containers has very many mounts
+    return {mount.device for mount in mounts if mount.target.endswith(end)}
 
 
 class _Unclaimed:
