@@ -53,3 +53,24 @@ def test_a_raw_disk_is_not_taken_for_the_image_that_its_guest_wrote_into_it(
     assert "the guest's disk of this volume is raw, not qcow2" in refused.stderr
     scene.detach(stopped.name(), volume)
     assert scene.is_clean()
+
+
+def test_what_a_suspended_guest_was_asked_for_is_not_told_as_attached(
+    scene: Scene, guest: Guest
+) -> None:
+    """It lets the disk go when it goes on, and libvirt does not tell that it was asked."""
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    guest.domain.suspend()
+    try:
+        scene.detach(guest.name, volume, "--timeout", "3", code=5)
+        said = scene.attach(guest.name, volume, "--timeout", "3", code=5).stderr
+    finally:
+        guest.domain.resume()
+    assert "not yet gone" in said
+    assert scene.attachments()[volume.id][0] == "absent"
+    scene.attach(guest.name, volume)
+    guest.write(volume.id, "after")
+    assert volume.bytes() == pattern("after")
+    scene.detach(guest.name, volume)
+    assert scene.is_clean()

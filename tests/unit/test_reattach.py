@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,3 +154,30 @@ def test_nova_too_keeps_its_connection(rig: Rig) -> None:
             hands_off=True,
         )
     assert stored(rig) == before
+
+
+def test_a_disk_that_its_guest_was_asked_for_is_not_told_as_attached(rig: Rig) -> None:
+    """A guest that is suspended lets it go when it goes on."""
+    rig.owner().attachments.attach("g1", GOOD)
+    g1 = rig.world.guests[GuestId("g1")]
+    g1.deaf = True
+    with pytest.raises(Failed, match="has not let go"):
+        rig.owner().attachments.detach("g1", "a", timeout=0.2)
+    assert not g1.defined
+    assert g1.live
+    with pytest.raises(Failed, match="not yet gone from g1") as refused:
+        rig.owner().attachments.attach("g1", GOOD, timeout=0.2)
+    assert "can be attached when it is gone" in refused.value.hint
+    assert not g1.defined
+    g1.deaf, g1.live = False, {}
+    rig.owner().attachments.attach("g1", GOOD)
+    rig.check({("a", "g1"): Level.ATTACHED})
+
+
+def test_a_detach_that_never_reached_the_guest_is_taken_back(rig: Rig) -> None:
+    rig.owner().attachments.attach("g1", GOOD)
+    (row,) = rig.records.all()
+    rig.records.put(replace(row, want=Level.ABSENT))
+    rig.world.guests[GuestId("g1")].deaf = True
+    rig.owner().attachments.attach("g1", GOOD)
+    rig.check({("a", "g1"): Level.ATTACHED})

@@ -8,6 +8,7 @@ from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.alone import ALONE
+from moorline.core.disks import is_somebody_elses
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.naming import recorded_as
@@ -17,12 +18,13 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
-from moorline.errors import NotFound, Refused
+from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import (
     NO_DISK,
     Attachment,
     Broken,
     DiskOptions,
+    DiskState,
     Foreign,
     Format,
     GuestName,
@@ -79,8 +81,11 @@ class Attacher:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
-        with nothing_recorded():
-            before, attachment = self._admission.make(
+        persistent = timeout is not None
+        deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+
+        def make() -> tuple[Attachment | None, Attachment]:
+            return self._admission.make(
                 guest,
                 connection,
                 format,
@@ -90,13 +95,18 @@ class Attacher:
                 hands_off=hands_off,
                 vouched=bool(vouch),
             )
+
+        with nothing_recorded():
+            before, attachment = make()
+        if before is not None and not dry_run and self._ends_detach(before, deadline, progress):
+            with nothing_recorded():
+                before, attachment = make()
+        with nothing_recorded():
             bare = self._admission.refuse_anothers_disk(before, attachment)
             if dry_run:
                 seen = self._reconciler.observe(attachment)
                 self._refuse_impossible(attachment, seen)
                 return replace(self._foreseen(attachment, seen), unseen=_unseen(attachment, seen))
-        persistent = timeout is not None
-        deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         with self._driver.claim(attachment) as steps:
             row = self._driver.record(before, attachment, deadline, progress, persistent=persistent)
             self._guard.note(row.key.volume, vouch)
@@ -189,6 +199,29 @@ class Attacher:
             for row, _ in steps
             if row.key in left
         ]
+
+    def _ends_detach(self, before: Attachment, deadline: Deadline, progress: Progress) -> bool:
+        """See a detach to its end whose guest may let the disk go at any moment; False: none is.
+
+        A guest that is suspended does so when it goes on, and libvirt does not tell that it was
+        asked. But a disk is taken from the definition first: what is to be absent, and is there in
+        the running guest alone, was asked for. Raises as :meth:`Driver.settle`.
+        """
+        if before.want > Level.ABSENT or not self._is_leaving(before):
+            return False
+        try:
+            self._driver.settle(before, deadline, progress)
+        except (Failed, Uncertain) as e:
+            hint = f"it is still to be detached, and can be attached when it is gone: {e.hint}"
+            raise type(e)(e.message, hint=hint) from e
+        return True
+
+    def _is_leaving(self, row: Attachment) -> bool:
+        guests = {guest.id: guest for guest in self._hypervisor.survey()}
+        guest = guests.get(row.key.guest)
+        if guest is None or not guest.running or is_somebody_elses(row):
+            return False
+        return guest.disks.get(row.key.volume, NO_DISK).state is DiskState.PARTIAL
 
     def _due(self, row: Attachment, survey: Survey) -> Step | None:
         """The next step of *row* by *survey*; None: the survey knows nothing of it."""
