@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 from nova.tests import functional  # isort: skip  # it must be the first of Nova's
 import fixtures
-from hosts import ComputeHost, mounted_beneath, until
+from hosts import ComputeHost, mounted_beneath, patiently, until
 from nova import context, objects
 from nova.conf import CONF
 from nova.tests.fixtures import CinderFixture
@@ -77,6 +77,15 @@ class Scene(base.ServersTestBase):
         self.cinder = self.useFixture(CinderFixture(self))
         self.cinder.VOLUME_CONNECTION_INFO = self.connections
         self.compute_host("one")
+
+    def _wait_for_server_parameter(self, *given: Any, **how: Any) -> Any:
+        return patiently(super()._wait_for_server_parameter, *given, **how)
+
+    def _wait_for_migration_status(self, *given: Any, **how: Any) -> Any:
+        return patiently(super()._wait_for_migration_status, *given, **how)
+
+    def _wait_until_deleted(self, *given: Any, **how: Any) -> Any:
+        return patiently(super()._wait_until_deleted, *given, **how)
 
     def libvirt_does(self, method: str, instead: Callable[..., Any]) -> None:
         """Teach ``fakelibvirt`` what it does not know."""
