@@ -23,7 +23,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, Self
 
 
 class MoorlineError(Exception):
@@ -33,6 +33,15 @@ class MoorlineError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.volume = ""
+        """The volume that it is about, by its id; '': of none, or it is not known."""
+        self.guest = ""
+        """The guest that it is about, by its name; ''."""
+
+    def about(self, volume: str = "", guest: str = "") -> Self:
+        """Say which volume and guest it is about, where that was not said nearer to it."""
+        self.volume, self.guest = self.volume or volume, self.guest or guest
+        return self
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
-from moorline.core.admission import Admission, usable_id
+from moorline.core.admission import Admission
+from moorline.core.connection_fields import usable_id
 from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler

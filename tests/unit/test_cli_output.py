@@ -93,9 +93,9 @@ def test_wrong_usage_is_json_to_whoever_asked_for_json(tmp_path: Path, words: st
 
 
 def test_wrong_usage_is_text_to_people(tmp_path: Path) -> None:
-    done = run(tmp_path, "attach web01 -- -o json")
+    done = run(tmp_path, "explain v1 -- -o json")
     assert done.returncode == 2
-    assert done.stderr.startswith("Usage: moorline attach")
+    assert done.stderr.startswith("Usage: moorline explain")
 
 
 @pytest.mark.parametrize("content", [os.urandom(100_000), b"[moorline]\nverysecret\n"])

@@ -42,6 +42,8 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("list", "guest"): (["list"], []),
     ("list", "share"): (["list", "--share"], []),
     ("show", "volume"): (["show"], []),
+    ("wait", "volume"): (["wait"], []),
+    ("wait", "guest"): (["wait", GONE, "--guest"], []),
     ("show", "guest"): (["show", GONE, "--guest"], []),
     ("start", "guest"): (["start"], []),
 }

@@ -33,7 +33,10 @@ class Mover(ToyHypervisor):
         *,
         round_up: bool = False,
         progress: Callable[[int], None],
+        dry_run: bool = False,
     ) -> DatastoreDisk:
+        if dry_run:
+            return DatastoreDisk("s1", "a")
         self.moved += 1
         toy = self._world.guests[guest]
         self._world.mounts[str(BASE / datastore)] = datastore

@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from moorline.cli.attachments import named, volume_options
-from moorline.cli.common import Common, common, dry_run_option, volume_argument
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    guest_argument,
+    volume_argument,
+)
 from moorline.cli.output import aligned
 from moorline.model import Format
 from moorline.ports.results import Candidate
@@ -16,7 +22,7 @@ _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 
 
 @click.command()
-@click.argument("guest")
+@guest_argument
 @volume_options
 @click.option("--hands-off", is_flag=True, help="Nova goes on plugging it; keep its link alone.")
 @click.option("--target", default="", metavar="DEV", help="The disk that it must be, such as vdb.")
@@ -69,7 +75,7 @@ def adopt(
 
 
 @click.command()
-@click.argument("guest")
+@guest_argument
 @volume_argument
 @dry_run_option
 @common

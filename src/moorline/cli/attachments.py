@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -14,35 +16,42 @@ from moorline.cli.common import (
     F,
     common,
     dry_run_option,
-    from_here,
     timeout_option,
     told,
     volume_argument,
     vouch_option,
+    wait_option,
 )
 from moorline.cli.connection import read_connection
+from moorline.cli.facade import from_here
+from moorline.cli.names import FileOrUrl, GuestName, VolumeName
+from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
-from moorline.cli.output import table
-from moorline.errors import Failed
+from moorline.errors import Failed, MoorlineError
+from moorline.local_api.problem import exit_code, to_problem
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome
 
+T = TypeVar("T")
+
+_FORMAT = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["raw", "qcow2", "ploop"]),
+    help="Format of the file at URL or PATH; it is never guessed.",
+)
+_ID = click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
 _VOLUME: tuple[Callable[..., Any], ...] = (
-    click.argument("volume_url", required=False, metavar="[URL|PATH]"),
+    click.argument("volume_url", required=False, metavar="[URL|PATH]", type=FileOrUrl()),
     click.option(
         "--connection",
         type=click.Path(allow_dash=True, path_type=Path),
         metavar="FILE",
         help="Cinder's connection_info as JSON, - for standard input.",
     ),
-    click.option(
-        "--format",
-        "format_",
-        type=click.Choice(["raw", "qcow2", "ploop"]),
-        help="Format of the file at URL or PATH; it is never guessed.",
-    ),
-    click.option("--volume", metavar="ID", help="The volume's id, where the connection has none."),
+    _FORMAT,
+    _ID,
 )
 
 
@@ -66,9 +75,65 @@ def named(
     return None if volume_url is None else from_here(volume_url)
 
 
+def _each(given: Common, calls: Sequence[Callable[[], T]], text: Callable[[T], str]) -> None:
+    """Tell what *calls* come to: of several a line, or an item of a list, each.
+
+    One that fails does not stop the others; the command ends as the first of those does.
+    """
+    if len(calls) == 1:
+        result = calls[0]()
+        given.tell(_value(result), text(result))
+        return
+    values: list[Any] = []
+    code = 0
+    for call in calls:
+        try:
+            result = call()
+        except MoorlineError as e:
+            values.append({"problem": to_problem(e)})
+            code = code or (exit_code(e) if given.is_data else failed(e, given.output))
+        else:
+            values.append(_value(result))
+            if not given.is_data:
+                say(text(result))
+    given.tell(values, "")
+    if code:
+        sys.exit(code)
+
+
+def _named(detach: Callable[[str], Outcome | None], name: str) -> tuple[str, Outcome | None]:
+    return name, detach(name)
+
+
+def _value(result: Any) -> Any:
+    """What programs are told of a result, which may have its volume's name beside it."""
+    return result[1] if isinstance(result, tuple) else result
+
+
+def _several(
+    urls: Sequence[str], connections: Sequence[Path], format_: Format | None
+) -> list[Mapping[str, Any] | str]:
+    """As :func:`named`, of one or more volumes. Raises UsageError, Refused."""
+    if bool(urls) == bool(connections):
+        raise click.UsageError("give either URL|PATH or --connection FILE")
+    found = [named(url, None, format_) for url in urls]
+    found += [named(None, file, format_) for file in connections]
+    return [each for each in found if each is not None]
+
+
 @click.command()
-@click.argument("guest")
-@volume_options
+@click.argument("guest", type=GuestName())
+@click.argument("volume_urls", nargs=-1, metavar="[URL|PATH]...", type=FileOrUrl())
+@click.option(
+    "--connection",
+    "connections",
+    multiple=True,
+    type=click.Path(allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Cinder's connection_info as JSON, - for standard input. Can be repeated.",
+)
+@_FORMAT
+@_ID
 @click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
 @click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
 @click.option("--read-only", is_flag=True, help="The guest may only read.")
@@ -87,13 +152,14 @@ def named(
     help="How long to go on trying; default: 60, or until the same step fails for about 10.",
 )
 @vouch_option
+@wait_option
 @dry_run_option
 @common
 def attach(
     given: Common,
     guest: str,
-    volume_url: str | None,
-    connection: Path | None,
+    volume_urls: tuple[str, ...],
+    connections: tuple[Path, ...],
     format_: Format | None,
     volume: str | None,
     bus: str,
@@ -103,9 +169,13 @@ def attach(
     level: str,
     timeout: float | None,
     vouch: str,
+    wait: bool,
     dry_run: bool,
 ) -> None:
     """Make a volume a disk of GUEST (name or id), now and after reboots.
+
+    Several are attached one after the other, with one result each: one that
+    fails does not stop the others, and its exit code is that of the command.
 
     \b
     Examples:
@@ -113,60 +183,82 @@ def attach(
       openstack … -f json | moorline attach web01 --connection -
       moorline attach web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
       moorline attach web01 /srv/disks/data.raw --format raw --bus scsi
+      moorline attach web01 a.raw b.raw --format raw --wait=false
     """
-    what = named(volume_url, connection, format_)
-    if what is None:
-        raise click.UsageError("give either URL|PATH or --connection FILE")
+    volumes = _several(volume_urls, connections, format_)
+    if len(volumes) > 1 and (volume or target):
+        raise click.UsageError("--volume and --target are of one volume")
     patience = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
     with given.open(own=not dry_run, patience=patience, first=True) as moorline:
-        outcome = moorline.attachments.attach(
+        attach = partial(
+            moorline.attachments.attach,
             guest,
-            what,
             format=format_,
             volume=volume,
             level=Level[level.upper()],
             options=DiskOptions(bus, target, read_only, shared),
-            **told(vouch=vouch or None),
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,
+            **told(vouch=vouch or None),
+            **_waiting(wait),
         )
-    _tell(given, outcome, dry_run)
+        calls = [partial(attach, what) for what in volumes]
+        _each(given, calls, lambda outcome: told_outcome(outcome, dry_run, wait=wait))
 
 
 @click.command()
-@click.argument("guest")
-@volume_argument
+@click.argument("guest", type=GuestName())
+@click.argument("volume", nargs=-1, required=True, metavar="VOLUME...", type=VolumeName())
 @timeout_option
+@wait_option
 @dry_run_option
 @common
-def detach(given: Common, guest: str, volume: str, timeout: float, dry_run: bool) -> None:
+def detach(
+    given: Common,
+    guest: str,
+    volume: tuple[str, ...],
+    timeout: float,
+    wait: bool,
+    dry_run: bool,
+) -> None:
     """Take a volume away from GUEST; its link goes with the last user.
 
     VOLUME is its id, the beginning of its id, its device in GUEST, or the URL
     or path that was typed to attach it. A whole id that is not there is
     success; anything else that is not known is not. The volume's data is
-    never touched.
+    never touched. Several are taken away one after the other, as of attach.
 
     \b
     Examples:
       moorline detach web01 3f2a
-      moorline detach web01 vdb
+      moorline detach web01 vdb vdc
       moorline detach web01 /srv/disks/data.raw --timeout 300
     """
     with given.open(own=not dry_run, patience=timeout) as moorline:
-        outcome = moorline.attachments.detach(
-            guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
+        detach = partial(
+            moorline.attachments.detach,
+            guest,
+            timeout=timeout,
+            progress=given.progress,
+            dry_run=dry_run,
+            **_waiting(wait),
         )
-    if outcome is not None:
-        _tell(given, outcome, dry_run)
-    else:
-        given.tell(None, f"volume {volume} is no disk of {guest}")
+
+        def text(name: str, outcome: Outcome | None) -> str:
+            if outcome is None:
+                return f"volume {name} is no disk of {guest}"
+            return told_outcome(outcome, dry_run, wait=wait)
+
+        calls = [partial(_named, detach, name) for name in volume]
+        _each(given, calls, lambda found: text(*found))
 
 
 @click.command()
 @volume_argument
-@click.option("--guest", metavar="GUEST", help="Only the attachment for this guest.")
+@click.option(
+    "--guest", type=GuestName(), metavar="GUEST", help="Only the attachment for this guest."
+)
 @dry_run_option
 @common
 def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None:
@@ -187,24 +279,30 @@ def forget(given: Common, volume: str, guest: str | None, dry_run: bool) -> None
 
 
 @click.command()
+@dry_run_option
 @common
-def sweep(given: Common) -> None:
+def sweep(given: Common, dry_run: bool) -> None:
     """Bring every attachment as far as it goes without waiting.
 
     For a timer where no agent runs, and after a crash. Exits 5 and lists what
     is not as wanted if anything is left.
 
     \b
-    Example:
+    Examples:
       moorline sweep --output json
+      moorline sweep --dry-run
     """
-    with given.open(own=True, patience=10.0) as moorline:
-        left = moorline.attachments.sweep(given.progress)
+    with given.open(own=not dry_run, patience=10.0) as moorline:
+        left = moorline.attachments.sweep(given.progress, **told(dry_run=dry_run))
+    if dry_run:
+        due = [f"would {each.next}: volume {each.volume} of {each.guest}" for each in left]
+        given.tell(left, "\n".join(due) or "nothing to do")
+        return
     given.tell(left, table(left) if left else "")
     if left:
         count = len(left)
         raise Failed(f"{count} attachment{'s are' if count > 1 else ' is'} not as wanted yet")
 
 
-def _tell(given: Common, outcome: Outcome, dry_run: bool) -> None:
-    given.tell(outcome, told_outcome(outcome, dry_run))
+def _waiting(wait: bool) -> dict[str, Any]:
+    return {} if wait else {"wait": False}

@@ -10,9 +10,12 @@ from importlib import import_module
 from io import StringIO
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 EPILOG = """
 \b
@@ -109,6 +112,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "state:state",
             "Tell whose the state directory is, or let it be another host's or machine's.",
         ),
+        "status": (
+            "status:status",
+            "Tell who keeps this host, its hypervisor and its state, and what is not as wanted.",
+        ),
+        "version": ("status:version", "Print the version of Moorline, and of the agent."),
+        "wait": ("wait:wait", "Wait until VOLUME is attached, connected or detached."),
+        "help": ("status:help_", "Print the help of Moorline, or of COMMAND."),
         "sweep": ("attachments:sweep", "Bring every attachment as far as it goes without waiting."),
     }
 )
@@ -159,6 +169,17 @@ class Lazy(click.Group):
                     for name, (_, help) in sorted(COMMANDS.items())
                 ]
             )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, but no command is loaded to tell its help."""
+        from click.shell_completion import CompletionItem  # not before: help does without
+
+        found = [
+            CompletionItem(name, help=help)
+            for name, (_, help) in sorted(COMMANDS.items())
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def main(
         self,

@@ -13,6 +13,7 @@ import click
 
 from moorline import errors
 from moorline.cli.facade import Target
+from moorline.cli.names import GuestName, VolumeName
 from moorline.cli.output import (
     DATA,
     EXIT_INTERRUPTED,
@@ -57,6 +58,11 @@ class Common(Target):
     """The values of the options that every command has."""
 
     output: str
+
+    def warn(self, text: str) -> None:
+        """Tell people something on standard error ('': nothing), unless they want quiet."""
+        if text and not self.progress.quiet:
+            complain(text)
 
     @property
     def is_data(self) -> bool:
@@ -127,7 +133,7 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             command(given, **arguments)
         except errors.MoorlineError as e:
             progress.end()
-            sys.exit(failed(e, output))
+            sys.exit(failed(e.about(*_named(arguments)), output))
         except Unprinted as e:
             progress.end()
             sys.exit(unprinted(e))
@@ -140,18 +146,13 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
     return run
 
 
-def from_here(text: str) -> str:
-    """A typed path made absolute: an agent has another current directory.
-
-    A URL stays as it is. ".." stays in it: what is before it may be a symbolic link.
-    Raises Refused.
-    """
-    if text.startswith("/") or "://" in text:
-        return text
-    try:
-        return str(Path.cwd() / text)
-    except OSError as e:
-        raise errors.Refused(f"the current directory cannot be told: {e.strerror}") from e
+wait_option = click.option(
+    "--wait",
+    type=bool,
+    default=True,
+    metavar="true|false",
+    help="false: only record it; an agent or `moorline sweep` does the rest.",
+)
 
 
 def told(**arguments: Any) -> dict[str, Any]:
@@ -159,20 +160,27 @@ def told(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value not in (None, False)}
 
 
-class VolumeName(click.ParamType):  # type: ignore[type-arg]
-    """The argument for a known volume: its id, the beginning of it, or the path or URL typed."""
-
-    name = "volume"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return from_here(value) if "/" in value else value
-        except errors.Refused as e:
-            self.fail(e.message, param, ctx)
-
-
-_NAMING_OPTIONS = ("guest", "volume")
+guest_argument = click.argument("guest", type=GuestName())
+guest_option = click.option(
+    "--guest",
+    type=GuestName(),
+    metavar="GUEST",
+    help="Of this guest alone; VOLUME may be its device.",
+)
+_NAMING_OPTIONS = ("guest", "volume", "share")
 volume_argument = click.argument("volume", type=VolumeName(), metavar="VOLUME")
+
+
+def _named(arguments: Mapping[str, Any]) -> tuple[str, str]:
+    """The volume and the guest that were typed. A URL is left out: it may hold a password."""
+
+    def one(name: str) -> str:
+        value = arguments.get(name)
+        if isinstance(value, tuple) and len(value) == 1:
+            value = value[0]
+        return value if isinstance(value, str) and "/" not in value else ""
+
+    return one("volume"), one("guest")
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
@@ -180,12 +188,15 @@ def _check(arguments: Mapping[str, Any]) -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
         names = isinstance(parameter, click.Argument) or parameter.name in _NAMING_OPTIONS
-        if names and arguments.get(parameter.name or "") == "":
+        typed = arguments.get(parameter.name or "")
+        if names and (typed == "" or (isinstance(typed, tuple) and "" in typed)):
             raise errors.Refused(
                 f"{parameter.get_error_hint(context)} is empty", hint="is a variable not set?"
             )
-    for text in arguments.values():
-        if isinstance(text, str):
+    for value in arguments.values():
+        for text in value if isinstance(value, tuple) else (value,):
+            if not isinstance(text, str):
+                continue
             check_text(text)
             if len(text) > MAX_TEXT_CHARACTERS:
                 raise errors.Refused(

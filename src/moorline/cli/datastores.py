@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorline.cli.common import Common, common
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    guest_argument,
+    told,
+    volume_argument,
+)
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.ports import ChoosingDriver
 
@@ -46,14 +53,17 @@ def datastores(given: Common, explain: bool, **values: Any) -> None:
 
 
 @click.command()
-@click.argument("guest")
-@click.argument("volume")
+@guest_argument
+@volume_argument
 @click.argument("datastore")
 @click.option(
     "--round-up", is_flag=True, help="The disk may become larger, to a whole multiple of 1 MiB."
 )
+@dry_run_option
 @common
-def relocate(given: Common, guest: str, volume: str, datastore: str, round_up: bool) -> None:
+def relocate(
+    given: Common, guest: str, volume: str, datastore: str, round_up: bool, dry_run: bool
+) -> None:
     """Move a volume of GUEST to another DATASTORE while the guest has it.
 
     For disks on the datastores of a vCenter. A volume that Cinder keeps is
@@ -65,8 +75,17 @@ def relocate(given: Common, guest: str, volume: str, datastore: str, round_up: b
       moorline relocate web01 3f2a vvol2 --hypervisor vsphere://vcenter.example
       moorline relocate web01 vmdk://nfs1/volumes/odd.vmdk vvol1 --round-up
     """
-    with given.open(own=True, patience=10.0) as moorline:
+    with given.open(own=not dry_run, patience=10.0) as moorline:
         view = moorline.attachments.relocate(
-            guest, volume, datastore, round_up=round_up, progress=given.progress
+            guest,
+            volume,
+            datastore,
+            round_up=round_up,
+            progress=given.progress,
+            **told(dry_run=dry_run),
         )
-    given.tell(view.to_dict(), f"volume {view.volume} of {view.guest} lies on {datastore}")
+    text = f"volume {view.volume} of {view.guest} lies on {datastore}"
+    if dry_run:
+        there = (view.source or {}).get("datastore") == datastore
+        text = "nothing to do" if there else f"would move volume {view.volume} to {datastore}"
+    given.tell(view.to_dict(), text)

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 import click
 
-from moorline.cli.common import Common, common, dry_run_option, told, volume_argument
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    guest_option,
+    told,
+    volume_argument,
+)
 from moorline.cli.events import line
 from moorline.cli.output import age, say
 from moorline.errors import Failed
@@ -45,7 +52,7 @@ def doctor(given: Common) -> None:
 
 @click.command()
 @volume_argument
-@click.option("--guest", metavar="GUEST", help="Of this guest alone; VOLUME may be its device.")
+@guest_option
 @common
 def explain(given: Common, volume: str, guest: str | None) -> None:
     """Say how a volume stands: which step waits, for what, for how long, what to do.

@@ -11,7 +11,8 @@ from datetime import datetime
 
 import click
 
-from moorline.cli.common import Common, VolumeName, common
+from moorline.cli.common import Common, common
+from moorline.cli.names import VolumeName
 from moorline.cli.output import say
 from moorline.core.naming import is_whole
 from moorline.errors import MoorlineError, NotFound, Unavailable

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import click
 
-from moorline.cli.common import Common, common, dry_run_option, timeout_option, volume_argument
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    guest_argument,
+    timeout_option,
+    volume_argument,
+)
 from moorline.cli.sizes import size as size_
 
 
 @click.command()
-@click.argument("guest")
+@guest_argument
 @volume_argument
 @click.argument("size", required=False, callback=size_)
 @timeout_option

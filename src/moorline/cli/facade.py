@@ -25,6 +25,20 @@ def _said(_: str) -> None:
     """Say nothing: who holds the lock was told already."""
 
 
+def from_here(text: str) -> str:
+    """A typed path made absolute: an agent has another current directory.
+
+    A URL stays as it is. ".." stays in it: what is before it may be a symbolic link.
+    Raises Refused.
+    """
+    if text.startswith("/") or "://" in text:
+        return text
+    try:
+        return str(Path.cwd() / text)
+    except OSError as e:
+        raise errors.Refused(f"the current directory cannot be told: {e.strerror}") from e
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Which state, of which hypervisor, by which options."""

@@ -181,7 +181,6 @@ def _request(typed: Typed) -> dict[str, Any]:
             "shared": "--shared" in typed.options,
             "boot": 0,
         },
-        "vouch": "",
         "timeout": timeout,
         "dry_run": "--dry-run" in typed.options,
     }

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorline.cli.common import Common, common, from_here, timeout_option, vouch_option
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    guest_argument,
+    timeout_option,
+    told,
+    vouch_option,
+)
 from moorline.cli.connection import read_connection
+from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
+from moorline.errors import MoorlineError
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -61,9 +73,16 @@ def _for_removal(driver: type[HypervisorDriver]) -> Sequence[click.Parameter] | 
 @click.option("--no-start", is_flag=True, help="Only make the guest and its disks.")
 @vouch_option
 @timeout_option
+@dry_run_option
 @common
 def launch(
-    given: Common, name: str, no_start: bool, vouch: str, timeout: float, **values: Any
+    given: Common,
+    name: str,
+    no_start: bool,
+    vouch: str,
+    timeout: float,
+    dry_run: bool,
+    **values: Any,
 ) -> None:
     """Make the guest NAME, and start it.
 
@@ -88,50 +107,58 @@ def launch(
             what |= _volumes(values)
         if hardware := asked(launching.options, values):
             what["hardware"] = hardware
-    with given.open(own=True, patience=timeout, first=True) as moorline:
+    what |= told(dry_run=dry_run, vouch=vouch or None)
+    with given.open(own=not dry_run, patience=timeout, first=True) as moorline:
         outcome = moorline.guests.launch(
             name,
             start=not no_start,
-            vouch=vouch,
             timeout=timeout,
             progress=given.progress,
             **what,
         )
-    told = f"guest {name} {_state(outcome)}"
+    if dry_run:
+        given.tell(outcome, _foreseen(outcome))
+        return
+    text = f"guest {name} {_state(outcome)}"
     if outcome.disks and not outcome.running:
         disks = ", ".join(outcome.disks)
-        told = f"volume {name} is made: {disks}, held by the machine {name}, which is not started"
+        text = f"volume {name} is made: {disks}, held by the machine {name}, which is not started"
     elif outcome.disks:
-        told = f"{told}, with {', '.join(outcome.disks)}"
-    _tell(given, outcome, told)
+        text = f"{text}, with {', '.join(outcome.disks)}"
+    _tell(given, outcome, text)
 
 
 @click.command()
-@click.argument("guest")
+@guest_argument
 @vouch_option
 @timeout_option
+@dry_run_option
 @common
-def start(given: Common, guest: str, vouch: str, timeout: float) -> None:
+def start(given: Common, guest: str, vouch: str, timeout: float, dry_run: bool) -> None:
     """Make the volumes of GUEST (name or id) ready, and start it.
 
     \b
     Example:
       moorline start web01
     """
-    with given.open(own=True, patience=timeout) as moorline:
-        outcome = moorline.guests.start(
-            guest, vouch=vouch, timeout=timeout, progress=given.progress
-        )
+    asked = told(dry_run=dry_run, vouch=vouch or None)
+    with given.open(own=not dry_run, patience=timeout) as moorline:
+        outcome = moorline.guests.start(guest, timeout=timeout, progress=given.progress, **asked)
+    if dry_run:
+        given.tell(outcome, _foreseen(outcome))
+        return
     _tell(given, outcome, f"guest {outcome.guest} {_state(outcome)}")
 
 
 @click.command(cls=HypervisorOptionsCommand, offer=_for_removal)
-@click.argument("guest")
+@guest_argument
 @timeout_option
+@dry_run_option
 @common
-def remove(given: Common, guest: str, timeout: float, **how: bool) -> None:
+def remove(given: Common, guest: str, timeout: float, dry_run: bool, **how: bool) -> None:
     """Stop GUEST, take its volumes away from this host, and forget it.
 
+    Says what it is about to stop and to take away before it does.
     The volumes and their data stay. A guest that was made with a disk of its
     own (vSphere) must have no volumes any more, and that disk goes with it.
     GUEST is its name, its id, or the beginning of its id. A whole id that is
@@ -142,12 +169,18 @@ def remove(given: Common, guest: str, timeout: float, **how: bool) -> None:
       moorline remove web01 --timeout 120
       moorline remove web01 --force
     """
-    with given.open(own=True, patience=timeout) as moorline:
-        outcome = moorline.guests.remove(
-            guest, timeout=timeout, progress=given.progress, **{k: v for k, v in how.items() if v}
-        )
-    told = f"guest {outcome.guest} is removed" if outcome else f"there is no guest {guest}"
-    _tell(given, outcome, told)
+    asked = told(**how)
+    with given.open(own=not dry_run, patience=timeout) as moorline:
+        remove = partial(moorline.guests.remove, guest, timeout=timeout, **asked)
+        if dry_run:
+            given.tell(outcome := remove(dry_run=True), _foreseen(outcome))
+            return
+        if not given.is_data:
+            with suppress(MoorlineError):  # what it meets, removing meets as well
+                given.warn(_foreseen(remove(dry_run=True), "will"))
+        outcome = remove(progress=given.progress)
+    text = f"guest {outcome.guest} is removed" if outcome else f"there is no guest {guest}"
+    _tell(given, outcome, text)
 
 
 def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,6 +196,18 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
         "format": values["format"],
         "connections": [read_connection(str(path)) for path in values["connections"]],
     }
+
+
+def _foreseen(outcome: GuestOutcome | None, would: str = "would") -> str:
+    """What is to come, a line each; '': nothing."""
+    if outcome is None or not outcome.steps:
+        return "nothing to do" if would == "would" else ""
+    words = dict.fromkeys(outcome.steps)
+    lines = [f"{would} {', '.join(words)}: {outcome.guest}" + " (it runs)" * outcome.running]
+    for view in outcome.attachments:
+        device = f" ({view.device})" if view.device else ""
+        lines.append(f"  volume {view.volume}{device}, {view.storage}")
+    return "\n".join(lines)
 
 
 def _state(outcome: GuestOutcome) -> str:

@@ -10,7 +10,15 @@ from typing import NoReturn
 
 import click
 
-from moorline.cli.common import Common, common, common_with, told, volume_argument
+from moorline.cli.common import (
+    Common,
+    common,
+    common_with,
+    guest_option,
+    told,
+    volume_argument,
+)
+from moorline.cli.names import GuestName, ShareName
 from moorline.cli.output import aligned, complain, details, human, is_as_wanted, say, table
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View
@@ -22,8 +30,8 @@ _DISKS = ("GUEST", "DEVICE", "WHOSE", "VOLUME", "FORMAT", "SIZE", "PATH")
 
 
 @click.command("list")
-@click.argument("guest", required=False)
-@click.option("--share", metavar="SHARE", help="On this link, or below this URL.")
+@click.argument("guest", required=False, type=GuestName())
+@click.option("--share", type=ShareName(), metavar="SHARE", help="On this link, or below this URL.")
 @click.option("--not-as-wanted", is_flag=True, help="Only what is not as it is wanted.")
 @click.option("--sizes", is_flag=True, help="Also how large they are; implied by -o wide.")
 @click.option("--watch", "-w", is_flag=True, help="Go on, and show it anew as it changes.")
@@ -65,7 +73,7 @@ def list_(
 
 @click.command()
 @volume_argument
-@click.option("--guest", metavar="GUEST", help="Of this guest alone; VOLUME may be its device.")
+@guest_option
 @common
 def show(given: Common, volume: str, guest: str | None) -> None:
     """Show one volume: its link, who else holds it, the last error, what comes next.
@@ -84,7 +92,7 @@ def show(given: Common, volume: str, guest: str | None) -> None:
 
 
 @click.command()
-@click.argument("guest", required=False)
+@click.argument("guest", required=False, type=GuestName())
 @common
 def disks(given: Common, guest: str | None) -> None:
     """List every disk of every guest, or of GUEST: whose it is, how large, where.

@@ -175,12 +175,15 @@ def details(view: View) -> str:
     return "\n".join(f"{name + ':':<14}{text}" for name, text in facts)
 
 
-def outcome(outcome: Outcome, dry_run: bool) -> str:
+def outcome(outcome: Outcome, dry_run: bool, *, wait: bool = True) -> str:
     """What a change came to, or would."""
     view = outcome.view
     if dry_run:
         text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
         return f"{text}\nnot looked at: {outcome.unseen}" if outcome.unseen else text
+    if not wait and not is_as_wanted(view):
+        level = "detached" if view.wanted == "absent" else view.wanted
+        return f"volume {view.volume} of {view.guest} is to be {level}; due: {view.next}"
     if view.wanted == "absent":
         return f"volume {view.volume} is detached from {view.guest}"
     where = f" as {view.device}" if view.device else ""

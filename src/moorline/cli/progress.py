@@ -16,6 +16,7 @@ class Progress:
     """Tells on stderr what goes on, once a command has taken longer than a second."""
 
     def __init__(self, quiet: bool, patience: float = 1.0) -> None:
+        self.quiet = quiet
         self._latest = ""
         self._loud = False
         self._in_line = False

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from moorline.core.alone import ALONE
+from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
 from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import merge, refuse_clashes
 from moorline.core.records import Records
-from moorline.core.validation import check_value
 from moorline.errors import NotFound, NotOurs, Refused
 from moorline.model import (
     Attachment,
@@ -29,15 +28,12 @@ from moorline.model import (
     LinkName,
     VolumeId,
     is_uuid,
-    volume_id,
 )
 from moorline.ports import Confined, Hypervisor, Sharing
 from moorline.ports.guarding import Guarding
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
-MAX_CONNECTION_BYTES = 64 << 10
-"""Bytes of a connection as JSON; Cinder's have one or two thousand."""
 _MISLEADING = re.compile(r"-.*|([hsv]|xv)d[a-z]{1,3}[0-9]*")
 """Ids that a command would read as something else: -o, --help, vdb."""
 
@@ -76,7 +72,7 @@ class Admission:
 
     def make(
         self,
-        guest: str,
+        guest: str | GuestName,
         connection: Mapping[str, Any] | str,
         format: Format | None,
         volume: str | None,
@@ -88,16 +84,16 @@ class Admission:
     ) -> tuple[Attachment | None, Attachment]:
         """Return the recorded attachment of this guest and volume (or None), and the new one.
 
-        *hands_off*: *guest* is an id, and that guest need not be defined yet. *vouched*: a
+        *guest*: a name or an id; of one that is still to be made both. *hands_off*:
+        *guest* is an id, and that guest need not be defined yet. *vouched*: a
         person is sure that no other host has it.
         Raises Refused (the request is malformed, clashes with another attachment, or is for the
-        fleet to say),
-        NotFound (there is no such guest). Nothing is recorded.
+        fleet to say), NotFound (there is no such guest). Nothing is recorded.
         """
         accepted = self.admit(connection, format)
         if not self._reconciler.backend(accepted.backend).yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {accepted.backend} volumes")
-        machine = _to_come(guest, level) if hands_off else guest_called(guest, self._hypervisor)
+        machine = self._guest(guest, level, hands_off=hands_off)
         rows = self._records.all()
         there = self._at(accepted, rows)
         known = there[0] if there else None
@@ -110,7 +106,7 @@ class Admission:
             link=accepted.link,
             place=known.place if known else accepted.id,
             want=level,
-            options=_options(options, accepted.connection, hands_off=hands_off),
+            options=disk_options(options, accepted.connection, hands_off=hands_off),
             since=time.time(),
             hands_off=hands_off,
             link_only=level < Level.ATTACHED,
@@ -120,6 +116,11 @@ class Admission:
         if before is None or before.want is Level.ABSENT:
             self._guard.demand_attach(key.volume, vouched=vouched)
         return before, merge(before, attachment)
+
+    def _guest(self, guest: str | GuestName, level: Level, *, hands_off: bool) -> GuestName:
+        if isinstance(guest, GuestName):
+            return guest
+        return _to_come(guest, level) if hands_off else guest_called(guest, self._hypervisor)
 
     def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> bool:
         """Refuse if the guest has a disk with our mark that we were never asked to plug.
@@ -172,13 +173,13 @@ class Admission:
         """Parse a connection, or the URL or path that a person types for one. Raises Refused."""
         if isinstance(connection, str):
             connection = self._typed(connection, format)
-        _refuse_unstorable(connection)
+        refuse_unstorable(connection)
         kind = connection.get("driver_volume_type")
         if not isinstance(kind, str):
             raise Refused("the connection has no driver_volume_type")
         backend = self._reconciler.backend(kind)
         parsed = backend.parse(connection)
-        volume = _told_id(connection) or parsed.volume
+        volume = told_id(connection) or parsed.volume
         link = backend.link_name(parsed)
         shares = _shares(backend, parsed)
         former = _derived(kind, link, parsed.name)
@@ -303,58 +304,6 @@ class Admission:
         return self._reconciler.backend(kind).from_url(text, format)
 
 
-def _refuse_unstorable(connection: Mapping[str, Any]) -> None:
-    """Refuse a connection that no back end could read or no store could keep."""
-    try:
-        check_value(connection)
-        size = len(json.dumps(connection))
-    except (TypeError, ValueError, RecursionError):
-        raise Refused("the connection cannot be written as JSON") from None
-    except Refused as e:
-        raise Refused(f"the connection cannot be used: {e.message}") from None
-    if size > MAX_CONNECTION_BYTES:
-        raise Refused(f"the connection has more than {MAX_CONNECTION_BYTES} bytes as JSON")
-
-
-def _options(asked: DiskOptions, connection: Mapping[str, Any], *, hands_off: bool) -> DiskOptions:
-    """The options, with those fields heeded that Cinder sends for every kind. Raises Refused."""
-    for encrypted in _told(connection, "encrypted"):
-        if not isinstance(encrypted, bool):
-            raise Refused("the connection's encrypted is not true or false")
-        if encrypted and not hands_off:  # Nova has the keys, and QEMU deciphers
-            # The guest would get the cipher text for a blank disk, and format it.
-            raise Refused("encrypted volumes are not supported: the guest would see cipher text")
-    if not all(isinstance(discard, bool) for discard in _told(connection, "discard")):
-        raise Refused("the connection's discard is not true or false")
-    modes = _told(connection, "access_mode")
-    if any(mode not in ("rw", "ro") for mode in modes):
-        raise Refused("the connection's access_mode is not rw or ro")
-    return replace(asked, readonly=True) if "ro" in modes else asked
-
-
-def _told(connection: Mapping[str, Any], *fields: str) -> list[Any]:
-    """The values of *fields*, in the connection's data or beside it (where Nova adds some).
-
-    Null values are left out: Cinder sends null where there is nothing to say.
-    """
-    data = connection.get("data")
-    places = (data, connection) if isinstance(data, Mapping) else (connection,)
-    values = (place.get(field) for field in fields for place in places)
-    return [value for value in values if value is not None]
-
-
-def _told_id(connection: Mapping[str, Any]) -> VolumeId | None:
-    """The volume's id as the connection has it; None: it has none.
-
-    Raises Refused: it is unusable.
-    """
-    ids = [usable_id(value) for value in _told(connection, "volume_id", "serial")]
-    if len(set(ids)) > 1:
-        both = " and ".join(sorted(set(ids)))
-        raise Refused(f"the connection (volume_id, serial) names two volumes: {both}")
-    return ids[0] if ids else None
-
-
 def _shares(backend: object, parsed: Any) -> frozenset[str]:
     return backend.shares(parsed) if isinstance(backend, Sharing) else frozenset()
 
@@ -377,14 +326,6 @@ def _volume_id(
             f"{id!r} is no volume id: commands would take it for an option, or for a disk's device"
         )
     return id
-
-
-def usable_id(id: object) -> VolumeId:
-    """Return *id* if it can be a volume's. Raises Refused."""
-    if usable := volume_id(id):
-        return usable
-    shown = repr(id[:80]) if isinstance(id, str) else "what is no text"
-    raise Refused(f"{shown} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")
 
 
 def _to_come(guest: str, level: Level) -> GuestName:

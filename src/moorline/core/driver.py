@@ -104,7 +104,7 @@ def nothing_recorded() -> Iterator[None]:
         raise
     except (Failed, Uncertain) as e:
         hint = e.hint or "nothing was recorded: repeat the command"
-        raise Unavailable(e.message, hint=hint) from e
+        raise Unavailable(e.message, hint=hint).about(e.volume, e.guest) from e
 
 
 @contextmanager
@@ -116,7 +116,8 @@ def recorded() -> Iterator[None]:
     try:
         yield
     except Unavailable as e:
-        raise Failed(e.message, hint=e.hint or "repeat the command to go on") from e
+        hint = e.hint or "repeat the command to go on"
+        raise Failed(e.message, hint=hint).about(e.volume, e.guest) from e
 
 
 @contextmanager
@@ -357,14 +358,15 @@ def _given_up(attempt: _Attempt, wait: Wait) -> MoorlineError:
     """The error that a caller gets for an attempt that ended in *wait*."""
     error, row = wait.error, attempt.row
     assert row is not None, "only the loop has none, and it waits"
+    who = row.key.volume, row.guest_name
     if isinstance(error, Refused | NotOurs):
-        return type(error)(_unfinished(attempt, row, error.message), hint=error.hint)
+        return type(error)(_unfinished(attempt, row, error.message), hint=error.hint).about(*who)
     family = Uncertain if isinstance(error, Uncertain) else Failed
     kept = "" if attempt.candidate else "the attachment is kept: "
     return family(
         _unfinished(attempt, row, wait.why),
         hint=f"{kept}repeat the command to go on, `moorline show {row.key.volume}` tells more",
-    )
+    ).about(*who)
 
 
 def _unfinished(attempt: _Attempt, row: Attachment, why: str) -> str:

@@ -64,6 +64,7 @@ class _Guests(_Part):
     launch = _remote(Guests.launch)
     start = _remote(Guests.start)
     remove = _remote(Guests.remove)
+    all = _remote(Guests.all)
     ready = _remote(Guests.ready)
     permit = _remote(Guests.permit)
     unready = _remote(Guests.unready)

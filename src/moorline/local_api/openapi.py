@@ -19,6 +19,8 @@ _PROBLEM = {
         "code": {"type": "integer", "description": "the command's exit code for it"},
         "message": {"type": "string"},
         "hint": {"type": "string"},
+        "volume": {"type": "string", "description": "the id of the volume that it is about"},
+        "guest": {"type": "string", "description": "the name of the guest that it is about"},
     },
     "required": ["error", "code", "message", "hint"],
 }

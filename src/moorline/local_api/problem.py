@@ -58,6 +58,8 @@ def to_problem(error: MoorlineError) -> dict[str, Any]:
         "code": exit_code(error),
         "message": error.message,
         "hint": error.hint,
+        "volume": error.volume,
+        "guest": error.guest,
     }
 
 
@@ -67,7 +69,8 @@ def from_problem(problem: Mapping[str, Any]) -> MoorlineError:
     A defect is Uncertain: it may have changed something.
     """
     message, hint = str(problem.get("message", "")), str(problem.get("hint", ""))
+    volume, guest = str(problem.get("volume", "")), str(problem.get("guest", ""))
     kind = _CLASSES.get(str(problem.get("error")), errors.Uncertain)
     if issubclass(kind, errors.Conflict):
-        return kind(message)
-    return kind(message, hint=hint)
+        return kind(message).about(volume, guest)
+    return kind(message, hint=hint).about(volume, guest)

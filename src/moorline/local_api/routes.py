@@ -178,6 +178,7 @@ ROUTES: tuple[Route, ...] = (
     Route("guests.launch", Guests.launch, changes=True, moves_data=True),
     Route("guests.start", Guests.start, changes=True),
     Route("guests.remove", Guests.remove, changes=True),
+    Route("guests.all", Guests.all, changes=False),
     Route("guests.ready", Guests.ready, changes=True),
     Route("guests.permit", Guests.permit, changes=True),
     Route("guests.unready", Guests.unready, changes=False),

@@ -78,6 +78,7 @@ class Attacher:
         hands_off: bool = False,
         vouch: str = "",
         timeout: float | None = None,
+        wait: bool = True,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
@@ -110,6 +111,8 @@ class Attacher:
         with self._driver.claim(attachment) as steps:
             row = self._driver.record(before, attachment, deadline, progress, persistent=persistent)
             self._guard.note(row.key.volume, vouch)
+            if not wait:
+                return self._left(row, steps)
             try:
                 _, done = self._driver.settle(
                     row, deadline, progress, persistent=persistent, bare=bare
@@ -129,6 +132,7 @@ class Attacher:
         *,
         hands_off: bool = False,
         timeout: float = 60.0,
+        wait: bool = True,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
@@ -155,6 +159,8 @@ class Attacher:
             if row.hands_off:
                 seen = self._let_go(absent, progress)
                 return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
+            if not wait:
+                return self._left(absent, steps)
             _, done = self._driver.settle(absent, Deadline(timeout), progress)
         after = replace(done.seen, disk=NO_DISK)
         return Outcome([step.value for step in steps], self._reconciler.view(absent, after))
@@ -178,9 +184,11 @@ class Attacher:
                 self._records.forget(row)
         return [self._reconciler.view(row, seen) for row, seen in looks]
 
-    def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
+    def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
         survey = self._reconciler.survey()
         steps = [(row, self._due(row, survey)) for row in survey.rows]
+        if dry_run:
+            return [self._told(row, survey) for row, step in steps if step is not Step.NOTHING]
         due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
         left = {row.key for row in due if not self._push(row, progress)}
         if due:
@@ -192,13 +200,17 @@ class Attacher:
         if again:
             survey = self._reconciler.survey()
         # A list shows what is there now, not what a pass saw before it failed.
-        return [
-            self._reconciler.view(
-                row, self._reconciler.look(row, survey), self._records.trouble(row.key)
-            )
-            for row, _ in steps
-            if row.key in left
-        ]
+        return [self._told(row, survey) for row, _ in steps if row.key in left]
+
+    def _told(self, row: Attachment, survey: Survey) -> View:
+        seen = self._reconciler.look(row, survey)
+        return self._reconciler.view(row, seen, self._records.trouble(row.key))
+
+    def _left(self, row: Attachment, steps: Sequence[Step]) -> Outcome:
+        """What is so of *row*, which is recorded and for others to go on with."""
+        with recorded():
+            seen = self._reconciler.look(row, self._reconciler.survey())
+            return Outcome([step.value for step in steps], self._reconciler.view(row, seen))
 
     def _ends_detach(self, before: Attachment, deadline: Deadline, progress: Progress) -> bool:
         """See a detach to its end whose guest may let the disk go at any moment; False: none is.

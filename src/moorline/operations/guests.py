@@ -16,11 +16,13 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
-from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, Linked
+from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
+from moorline.operations.guest_foresight import GuestForesight
+from moorline.operations.guest_looks import GuestLooks
 from moorline.operations.guest_options import Volume, validate, volumes_of
-from moorline.ports import ChoosingDatastores, Hypervisor
+from moorline.operations.ready_links import ReadyLinks
+from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
-from moorline.ports.datastores import Choice
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
@@ -57,6 +59,11 @@ class Guests:
         self._hypervisor = hypervisor
         self._lifecycle = lifecycle
         self._note = note
+        self._foresight = GuestForesight(reconciler, admission)
+        links = ReadyLinks(records, reconciler, driver)
+        self.ready, self.unready = links.ready, links.unready
+        looks = GuestLooks(hypervisor)
+        self.all, self.datastores = looks.all, looks.datastores
         self._guard = guard
 
     def launch(
@@ -71,6 +78,7 @@ class Guests:
         vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome:
         lifecycle = self._able()
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
@@ -78,6 +86,10 @@ class Guests:
         for connection, its in volumes:
             self._admission.admit(connection, its)  # refused before anything is made
         wanted = lifecycle.parse(name, asked)
+        if dry_run:
+            lifecycle.check(name, wanted)
+            made = self._named(name) if self._is_made(name) else None
+            return self._foresight.launch(name, made, volumes, start=start, vouched=bool(vouch))
         steps: list[str] = []
         with self._alone(name, Deadline(timeout)):
             lifecycle.check(name, wanted)
@@ -104,7 +116,13 @@ class Guests:
         vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome:
+        if dry_run:
+            seen = self._named(guest)
+            if not seen.running:
+                self._guard.demand(seen.guest.id, vouch)
+            return self._foresight.start(seen, self._wanted_by(seen.guest.id))
         deadline = Deadline(timeout)
         with self._alone(self._named(guest).guest.name, deadline):
             machine = self._named(guest)
@@ -125,20 +143,21 @@ class Guests:
         any: bool = False,
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome | None:
         validate(self._able().launching.removal, {"force": force, "any": any})
         seen = self._seen(guest)
         with self._alone(seen.guest.name if seen else guest, Deadline(timeout)):
-            return self._remove(guest, force, any, timeout, progress)
-
-    def datastores(self, asked: Mapping[str, Any]) -> Choice:
-        hypervisor = self._hypervisor
-        if not isinstance(hypervisor, ChoosingDatastores):
-            raise Refused(f"disks of {hypervisor.kind} guests lie on no datastore")
-        return hypervisor.datastores(validate(hypervisor.choosing, asked))
+            return self._remove(guest, force, any, timeout, progress, dry_run)
 
     def _remove(
-        self, guest: str, force: bool, any: bool, timeout: float, progress: Progress
+        self,
+        guest: str,
+        force: bool,
+        any: bool,
+        timeout: float,
+        progress: Progress,
+        dry_run: bool,
     ) -> GuestOutcome | None:
         machine = self._seen(guest)
         rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
@@ -146,12 +165,9 @@ class Guests:
             if not is_whole(guest):
                 self._named(guest)  # raises NotFound: the name may be mistyped
             return None
-        if machine is not None:
-            self._refuse_stranger(machine, any=any)
-            if machine.running or machine.saved or rows:  # else removing raises it as early
-                self._able().check_removal(machine.guest.id)
-        for row in rows:
-            self._reconciler.demand_no_snapshot(row)
+        self._refuse_removal(machine, rows, any=any)
+        if dry_run:
+            return self._foresight.remove(guest, machine, rows)
         steps: list[str] = []
         if machine is not None:
             self._stop(machine, force, Deadline(timeout), progress, steps)
@@ -173,24 +189,6 @@ class Guests:
     def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
         self._guard.permit(GuestId(guest), ours=ours, arriving=arriving)
 
-    def unready(self, guest: str) -> list[str]:
-        links = self._reconciler.survey().links
-        return [
-            row.key.volume
-            for row in self._wanted_by(GuestId(guest))
-            if not isinstance(links.inspect(row), Linked)
-        ]
-
-    def ready(
-        self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
-    ) -> list[str]:
-        deadline = Deadline(timeout)
-        return [
-            row.key.volume
-            for row in self._wanted_by(GuestId(guest))
-            if self._driver.connect(row, deadline, progress)
-        ]
-
     def _able(self) -> GuestLifecycle[Any]:
         if self._lifecycle is None:
             raise Refused(
@@ -198,6 +196,16 @@ class Guests:
                 hint="it attaches volumes to them: moorline attach",
             )
         return self._lifecycle
+
+    def _refuse_removal(
+        self, machine: GuestState | None, rows: Sequence[Attachment], *, any: bool
+    ) -> None:
+        if machine is not None:
+            self._refuse_stranger(machine, any=any)
+            if machine.running or machine.saved or rows:  # else removing raises it as early
+                self._able().check_removal(machine.guest.id)
+        for row in rows:
+            self._reconciler.demand_no_snapshot(row)
 
     def _refuse_stranger(self, machine: GuestState, *, any: bool) -> None:
         if not (machine.launched or any):

@@ -42,6 +42,7 @@ class Relocator:
         *,
         round_up: bool = False,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> View:
         """See the protocol.
 
@@ -66,11 +67,19 @@ class Relocator:
             progress(f"moving volume {row.key.volume} to {datastore}: {percent} %")
 
         within = getattr(getattr(link, "source", None), "datacenter", "")
-        told(0)
+        if not dry_run:
+            told(0)
         with self._reconciler.with_guest(row.key.guest):
             disk = hypervisor.relocate(
-                row.key.guest, row.key.volume, datastore, round_up=round_up, progress=told
+                row.key.guest,
+                row.key.volume,
+                datastore,
+                round_up=round_up,
+                progress=told,
+                dry_run=dry_run,
             )
+        if dry_run:
+            return self._reconciler.view(row, self._reconciler.observe(row))
         with done_before(f"volume {row.key.volume} is on {disk.datastore} now"):
             now = self._follow(row, replace(disk, datacenter=within))
         try:

@@ -21,6 +21,7 @@ from moorline.ports.results import (
     Explanation,
     Extended,
     GuestOutcome,
+    GuestView,
     Outcome,
     Repair,
     View,
@@ -52,6 +53,7 @@ class Attachments(Protocol):
         hands_off: bool = False,
         vouch: str = "",
         timeout: float | None = None,
+        wait: bool = True,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
@@ -65,9 +67,11 @@ class Attachments(Protocol):
         *vouch*: on a host of a fleet, which gives volumes to guests itself: why a person is sure
         that no other host has this one. The fleet does not know of it then.
         *timeout*: seconds to go on trying; None: 60, or less where the same step fails
-        again and again. *dry_run*: change nothing, foresee.
+        again and again. *wait*: if not, return once it is recorded: an agent's loop or a
+        sweep does the rest. *dry_run*: change nothing, foresee.
 
-        Success means that it was seen to be so. Refused: nothing is left of
+        Success means that it was seen to be so, or without *wait* that it is recorded.
+        Refused: nothing is left of
         the attachment, and one that stood before is as it was. Unavailable: nothing
         was recorded. Failed, Uncertain,
         NotOurs: the attachment stands, and repeating this call or a sweep goes on
@@ -81,6 +85,7 @@ class Attachments(Protocol):
         *,
         hands_off: bool = False,
         timeout: float = 60.0,
+        wait: bool = True,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
@@ -94,7 +99,7 @@ class Attachments(Protocol):
         no volume can be called that, or several are.
         NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
-        before the link is gone where the guest still names it.
+        before the link is gone where the guest still names it. *wait*: as of ``attach``.
         """
 
     def extend(
@@ -127,11 +132,13 @@ class Attachments(Protocol):
         *,
         round_up: bool = False,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> View:
         """Move a volume of *guest* to another datastore while the guest has it (vSphere).
 
         *round_up*: it may become larger where the datastore wants whole MiB.
-        There already is success. Blocks as long as the data takes to move.
+        There already is success. Blocks as long as the data takes to move. *dry_run*: only
+        see whether it could be moved.
         Raises NotFound (not attached), Refused, Failed, Uncertain: repeat the
         call to go on.
         """
@@ -144,10 +151,11 @@ class Attachments(Protocol):
         Raises NotFound, and Refused if anything of it is still there.
         """
 
-    def sweep(self, progress: Progress = no_progress) -> Sequence[View]:
+    def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
         """Bring every attachment as far as it goes without waiting.
 
-        Returns those that are not as wanted afterwards, with what stands in
+        *dry_run*: change nothing, and return those that are not as wanted. Else
+        returns those that are not as wanted afterwards, with what stands in
         the way. One attachment's error never stops another.
         """
 
@@ -188,6 +196,7 @@ class Guests(Protocol):
         vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome:
         """Make a guest, and start it.
 
@@ -197,7 +206,7 @@ class Guests(Protocol):
         made of, by the keys of the options that the hypervisor declares. *vouch*: as of
         ``attach``. *timeout*:
         seconds to go on trying with the volumes; a disk that is brought in takes as
-        long as its bytes need.
+        long as its bytes need. *dry_run*: change nothing, and return the steps to come.
 
         Refused: nothing is left of what this call made. NotOurs: another guest
         has the name. Denied: this user may not name a file of the host.
@@ -211,13 +220,14 @@ class Guests(Protocol):
         vouch: str = "",
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome:
         """Bring the volumes of *guest* (name or id) as far as they are wanted, then boot it.
 
         *vouch*: on a host whose fleet does not answer: why a person is sure that no other
-        host has the guest. *timeout*: seconds to go on trying with the volumes. Raises NotFound,
-        Refused, Unavailable (the fleet does not answer), Failed, Uncertain, NotOurs; the guest is
-        not started then.
+        host has the guest. *timeout*: seconds to go on trying with the volumes. *dry_run*: as
+        of ``launch``. Raises NotFound, Refused, Unavailable (the fleet does not answer),
+        Failed, Uncertain, NotOurs; the guest is not started then.
         """
 
     def remove(
@@ -228,6 +238,7 @@ class Guests(Protocol):
         any: bool = False,
         timeout: float = 60.0,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> GuestOutcome | None:
         """Stop a guest, take its volumes away, and forget it; the volumes' data stays.
 
@@ -235,12 +246,16 @@ class Guests(Protocol):
         have been detached before.
         *force*: cut its power instead of asking it to shut down. *any*: also one
         that was not launched by Moorline. *timeout*: seconds for the shutdown,
-        and again for the volumes. Returns None if there is no guest of that whole id.
+        and again for the volumes. *dry_run*: as of ``launch``, and whether it runs now.
+        Returns None if there is no guest of that whole id.
 
         Raises NotFound (no guest has that name, nor left anything under it), NotOurs
         (without *any*), Refused, Failed (it did not shut down, or does not let go),
         Uncertain. Repeat the call to go on.
         """
+
+    def all(self) -> Sequence[GuestView]:
+        """All guests of this host, by name. Raises Unavailable, Uncertain."""
 
     def datastores(self, asked: Mapping[str, Any]) -> Choice:
         """Judge the datastores that a disk could go to, the best first. Changes nothing.

@@ -112,11 +112,12 @@ class RelocatingHypervisor(Hypervisor, Protocol):
         *,
         round_up: bool = False,
         progress: Callable[[int], None],
+        dry_run: bool = False,
     ) -> DatastoreDisk:
         """Move it, and return where it is then. There already is success.
 
         *round_up*: it may become larger to fit. *progress* is told the percentage
-        that is done. Raises NotFound (not attached),
+        that is done. *dry_run*: only refuse what would be refused. Raises NotFound (not attached),
         Refused, Failed, Uncertain.
         """
 

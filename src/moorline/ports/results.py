@@ -89,6 +89,15 @@ class Extended(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
+class GuestView(Result):
+    """A guest of this host."""
+
+    name: str
+    guest_id: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GuestOutcome(Result):
     """What launching, starting or removing came to."""
 

@@ -184,6 +184,7 @@ class VSphere:
         *,
         round_up: bool = False,
         progress: Progress = no_progress,
+        dry_run: bool = False,
     ) -> DatastoreDisk:
         """Move an attached volume to another datastore; return where it is then.
 
@@ -207,6 +208,8 @@ class VSphere:
         (verdict,) = choose([facts], Wanted(device.size, round_up=round_up)).verdicts
         if verdict.against:
             raise Refused(f"{what} ({facts.type}): {verdict.against}", hint=verdict.hint)
+        if dry_run:
+            return split(device.path)
         if verdict.size > device.size:
             self.extend(guest, volume, verdict.size)
         locator = vim.vm.RelocateSpec.DiskLocator(diskId=device.key, datastore=target)

@@ -1,0 +1,96 @@
+"""Arguments that name guests, volumes, shares and files, and what a shell completes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from moorline import errors
+from moorline.cli.facade import Target, from_here
+from moorline.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from moorline.ports.api import Api
+    from moorline.ports.results import View
+
+Items = list[CompletionItem]
+
+
+class GuestName(click.ParamType):  # type: ignore[type-arg]
+    """The argument for a guest: its name, its id, or the beginning of its id."""
+
+    name = "guest"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """The names of this host's guests."""
+        items: Items = []
+        with suppress(errors.MoorlineError), _opened(ctx) as moorline:
+            for guest in moorline.guests.all():
+                state = "runs" if guest.running else "is stopped"
+                items.append(CompletionItem(guest.name, help=f"{state}, {guest.guest_id}"))
+        return _begun(items, incomplete)
+
+
+class VolumeName(click.ParamType):  # type: ignore[type-arg]
+    """The argument for a known volume: its id, the beginning of it, or the path or URL typed."""
+
+    name = "volume"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return from_here(value) if "/" in value else value
+        except errors.Refused as e:
+            self.fail(e.message, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """The ids of what is attached; where a guest is typed, its own, and their devices."""
+        guest = ctx.params.get("guest")
+        views = [v for v in _views(ctx) if guest in (None, v.guest, v.guest_id)]
+        items = [CompletionItem(v.volume, help=f"{v.guest}, {v.storage}") for v in views]
+        if guest:
+            items += [CompletionItem(v.device, help=v.storage) for v in views if v.device]
+        return _begun(items, incomplete)
+
+
+class ShareName(click.ParamType):  # type: ignore[type-arg]
+    """The option for a share."""
+
+    name = "share"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """The shares that something is attached from."""
+        shares = {view.storage.rpartition("/")[0] for view in _views(ctx)} - {""}
+        return _begun([CompletionItem(share) for share in sorted(shares)], incomplete)
+
+
+class FileOrUrl(click.ParamType):  # type: ignore[type-arg]
+    """The argument for a volume that is to be attached: a path or a URL."""
+
+    name = "url|path"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """Files, by the shell itself."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+def _begun(items: Sequence[CompletionItem], incomplete: str) -> Items:
+    unique = {item.value: item for item in items}
+    return [item for value, item in sorted(unique.items()) if value.startswith(incomplete)]
+
+
+def _views(ctx: click.Context) -> Sequence[View]:
+    with suppress(errors.MoorlineError), _opened(ctx) as moorline:
+        return moorline.attachments.list()
+    return ()
+
+
+def _opened(ctx: click.Context) -> Api:
+    """The façade, by the options that were typed so far. Raises as :meth:`Target.open`."""
+    typed = ctx.params
+    files = typed.get("config_files") or ()
+    target = Target(typed.get("state_dir"), typed.get("hypervisor"), files, Progress(quiet=True))
+    return target.open(own=False)

@@ -1,0 +1,89 @@
+"""wait: until a volume is as somebody needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from moorline.cli.common import Common, common, guest_option, timeout_option, volume_argument
+from moorline.cli.output import is_as_wanted
+from moorline.core.naming import BY_ID_OR_DEVICE, is_whole, meant
+from moorline.deadline import Deadline
+from moorline.errors import Failed, NotFound
+from moorline.model import VolumeId
+from moorline.ports.api import Api
+from moorline.ports.results import View
+
+_POLL_SECONDS = 0.5
+_ENOUGH = {"attached": ("attached",), "connected": ("connected", "attached")}
+"""What may be wanted of a volume that is as it is waited for."""
+
+
+@click.command()
+@volume_argument
+@click.option(
+    "--for",
+    "level",
+    type=click.Choice(["attached", "connected", "detached"]),
+    default="attached",
+    show_default=True,
+    help="What to wait for.",
+)
+@guest_option
+@timeout_option
+@common
+def wait(given: Common, volume: str, level: str, guest: str | None, timeout: float) -> None:
+    """Wait until VOLUME is attached, connected or detached.
+
+    For what was typed with --wait=false. Nothing is changed: an agent or
+    `moorline sweep` does the work. Detached means that no attachment is left,
+    disk and link. A whole id that is not there is detached. Exits 5 when the
+    time is over.
+
+    \b
+    Examples:
+      moorline wait 3f2a --for attached --timeout 300
+      moorline wait 3f2a --guest web01 --for detached
+    """
+    deadline, known = Deadline(timeout), False
+    while True:
+        with given.open(own=False) as moorline:
+            views = _look(moorline, volume, guest, known=known)
+        known = known or bool(views)
+        if level == "detached" and not views:
+            given.tell([], f"volume {volume} is detached")
+            return
+        due = [view for view in views if not _reached(view, level)]
+        if views and not due:
+            told = [f"volume {v.volume} is {v.seen} on {v.guest}" for v in views]
+            given.tell(views, "\n".join(told))
+            return
+        if not views:
+            raise NotFound(f"volume {volume} is not wanted any more", hint="moorline list")
+        why = f"volume {volume} is not {level} yet on {due[0].guest}: {due[0].next}"
+        if deadline.over():
+            raise Failed(why, hint=f"moorline explain {due[0].volume}")
+        given.progress(why)
+        deadline.sleep(_POLL_SECONDS)
+
+
+def _look(moorline: Api, volume: str, guest: str | None, *, known: bool) -> Sequence[View]:
+    """The attachments that are meant; none: they are gone. Raises NotFound: it may be a slip."""
+    try:
+        if guest is None:
+            return moorline.attachments.show(volume)
+        views = moorline.attachments.list(guest=guest)
+    except NotFound:
+        if known or (is_whole(volume) and (guest is None or is_whole(guest))):
+            return []
+        raise
+    id = meant(volume, (VolumeId(view.volume) for view in views))
+    found = [v for v in views if v.volume == id or volume in (v.device, v.storage)]
+    if not (found or known or is_whole(volume)):
+        raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
+    return found
+
+
+def _reached(view: View, level: str) -> bool:
+    return level != "detached" and view.wanted in _ENOUGH[level] and is_as_wanted(view)

@@ -1,0 +1,96 @@
+"""What launching, starting and removing a guest would do. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from moorline.core.admission import Admission
+from moorline.core.driver import gone
+from moorline.core.plan import foresee
+from moorline.core.reconciler import Reconciler
+from moorline.model import (
+    Attachment,
+    DiskOptions,
+    GuestId,
+    GuestName,
+    Level,
+    Linked,
+    Seen,
+)
+from moorline.operations.guest_options import Volume
+from moorline.ports.guests import GuestState
+from moorline.ports.results import GuestOutcome, View
+
+
+class GuestForesight:
+    """The dry runs of :class:`moorline.ports.api.Guests`."""
+
+    def __init__(self, reconciler: Reconciler, admission: Admission) -> None:
+        self._reconciler = reconciler
+        self._admission = admission
+
+    def launch(
+        self,
+        name: str,
+        made: GuestState | None,
+        volumes: Sequence[Volume],
+        *,
+        start: bool,
+        vouched: bool,
+    ) -> GuestOutcome:
+        """*made*: the guest, if it is there already. Raises as launching before its first step."""
+        guest = made.guest if made else GuestName(GuestId(str(uuid4())), name)
+        steps = [] if made else ["define"]
+        views = []
+        for place, (connection, format) in enumerate(volumes):
+            boot = made.boot if made and not place else 0
+            before, row = self._admission.make(
+                guest,
+                connection,
+                format,
+                None,
+                Level.ATTACHED,
+                DiskOptions(boot=boot),
+                vouched=vouched,
+            )
+            if made:
+                self._admission.refuse_anothers_disk(before, row)
+                seen = self._reconciler.observe(row)
+            else:
+                seen = Seen(self._reconciler.link(row))
+            if isinstance(seen.link, Linked):
+                self._reconciler.verify(row)
+            views.append(self._foreseen(row, seen, steps))
+        running = made is not None and made.running
+        if start and not running:
+            steps.append("start")
+        id, disks = (made.guest.id, [*made.disks]) if made else ("", [])
+        return GuestOutcome(name, id, running, steps, views, disks)
+
+    def start(self, machine: GuestState, rows: Sequence[Attachment]) -> GuestOutcome:
+        steps: list[str] = []
+        views = [self._foreseen(row, self._reconciler.observe(row), steps) for row in rows]
+        if not machine.running:
+            steps.append("start")
+        return _outcome(machine, steps, views)
+
+    def remove(
+        self, guest: str, machine: GuestState | None, rows: Sequence[Attachment]
+    ) -> GuestOutcome:
+        """*machine*: None, if of the guest only *rows* are left."""
+        steps = ["stop"] if machine and (machine.running or machine.saved) else []
+        absent = [gone(row) for row in rows]
+        views = [self._foreseen(row, self._reconciler.observe(row), steps) for row in absent]
+        if machine is None:
+            return GuestOutcome(guest, rows[0].key.guest, False, steps, views)
+        return _outcome(machine, [*steps, "undefine"], views)
+
+    def _foreseen(self, row: Attachment, seen: Seen, steps: list[str]) -> View:
+        steps += [step.value for step in foresee(row.want, seen)]
+        return self._reconciler.view(row, seen)
+
+
+def _outcome(machine: GuestState, steps: list[str], views: list[View]) -> GuestOutcome:
+    name, id = machine.guest.name, machine.guest.id
+    return GuestOutcome(name, id, machine.running, steps, views, [*machine.disks])
