@@ -28,6 +28,7 @@ class PloopRig(OnToyHost):
     neighbour = connection("clu", "dir/disk-2", "ploop")
     other = connection("other", "disk-3", "ploop")
     missing = good
+    ready_at_once = False
     hostile: Mapping[str, Any] = {
         "a space": connection("clu", "a b", "ploop"),
         "a way out": connection("clu", "../x", "ploop"),

@@ -190,6 +190,15 @@ class ToyShare:
             raise Refused(f"{path} is not {c.format}")
         return ImageFile(Path(path), c.format)
 
+    def ready(self, c: ToyExport) -> Linked | None:
+        link = self.inspect(c)
+        if not isinstance(link, Linked):
+            return None
+        try:
+            return replace(link, source=self.verify(c), verified=True)
+        except (Refused, Failed):
+            return None
+
     def connect(self, c: ToyExport) -> None:
         at = self.link_name(c)
         if self._world.passwords.get(c.share, c.password) != c.password:

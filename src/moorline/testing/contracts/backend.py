@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,71 +21,15 @@ from moorline.model import (
     Unknown,
     Unlinked,
 )
-from moorline.ports import Naming, StorageBackend
+from moorline.ports import Naming, Readying
 from moorline.ports.inspection import Discovering, Found, GuestDisk
-from moorline.ports.mount import Mount, by_target, covering
+from moorline.ports.mount import by_target, covering
 from moorline.ports.recognising import Recognising
-
-Connection = Mapping[str, Any]
-
-
-class BackendRig:
-    """A back end, connections for it, and hands on the world that it works in.
-
-    Subclass it for a back end. What the back end cannot suffer stays as it is
-    here, and the tests that need it are skipped. ``tear_down`` is the owner's.
-    """
-
-    backend: StorageBackend[Any]
-    good: Connection
-    """Of a volume that exists."""
-    sibling: Connection | None = None
-    """Of another volume on the same link."""
-    respelled: Sequence[Connection] = ()
-    """Other spellings of *good*: the same link."""
-    other: Connection
-    """Of a volume on another link, which exists too."""
-    missing: Connection
-    """On the link of *good*, of a volume that does not exist."""
-    unfit: Mapping[str, Connection] = {}
-    """Connections on the link of *good* that :meth:`verify` refuses, each by its vice."""
-    hostile: Mapping[str, Connection] = {}
-    """Connections that :meth:`parse` refuses, each by its vice."""
-    secrets: Sequence[str] = ()
-    """Texts in *good* that no link name may bear."""
-    given: bool = False
-    """There is no link to make: it is always there."""
-    told_by_place: bool = True
-    """Where a disk is tells which volume it is, if the back end recognises disks."""
-    patience: float = 5.0
-    """Seconds within which a look at a share that hangs must be over."""
-
-    def world(self) -> object:
-        """All that the back end could have changed, as a value to compare."""
-        raise NotImplementedError
-
-    def mounts(self) -> Sequence[Mount]:
-        """The mount table."""
-        return ()
-
-    def kill(self) -> None:
-        """Break the link of *good*: it is there, but does not work."""
-        pytest.skip("this back end's links do not break")
-
-    def hang(self) -> None:
-        """Make the link of *good* hang."""
-        pytest.skip("this back end's links do not hang")
-
-    def heal(self) -> None:
-        """Undo :meth:`hang`."""
-
-    def usurp(self) -> None:
-        """Put something foreign where the link of *good* would be."""
-        pytest.skip("nothing foreign can take this back end's place")
-
-    def remove(self) -> None:
-        """Take the link of *good* away behind the back end's back."""
-        pytest.skip("this back end's links cannot be removed")
+from moorline.testing.contracts.backend_rig import BackendRig as BackendRig
+from moorline.testing.contracts.backend_rig import Connection as Connection
+from moorline.testing.contracts.backend_rig import connect as connect
+from moorline.testing.contracts.backend_rig import disconnect as disconnect
+from moorline.testing.contracts.backend_rig import look as look
 
 
 class BackendContract:
@@ -290,6 +233,43 @@ class BackendContract:
         assert accepted == []
         disconnect(rig, rig.good)
 
+    def test_what_is_ready_is_what_inspect_and_verify_tell(self, rig: BackendRig) -> None:
+        backend = _readying(rig)
+        good = backend.parse(rig.good)
+        assert rig.given or backend.ready(good) is None
+        connect(rig, rig.good)
+        link = look(rig, rig.good)
+        assert isinstance(link, Linked)
+        assert backend.ready(good) == replace(link, source=backend.verify(good), verified=True)
+        unfit = [rig.missing, *rig.unfit.values()]
+        assert [backend.ready(backend.parse(connection)) for connection in unfit] == [None] * len(
+            unfit
+        )
+        disconnect(rig, rig.good)
+
+    def test_on_a_broken_link_nothing_is_ready(self, rig: BackendRig) -> None:
+        backend = _readying(rig)
+        connect(rig, rig.good)
+        rig.kill()
+        assert backend.ready(backend.parse(rig.good)) is None
+        disconnect(rig, rig.good)
+
+    def test_on_a_link_that_hangs_nothing_is_ready(self, rig: BackendRig) -> None:
+        backend = _readying(rig)
+        connect(rig, rig.good)
+        rig.hang()
+        deadline = Deadline(rig.patience)
+        assert backend.ready(backend.parse(rig.good)) is None
+        assert not deadline.over()
+        rig.heal()
+        assert isinstance(_look_until_known(rig), Linked)
+        disconnect(rig, rig.good)
+
+    def test_on_what_is_foreign_nothing_is_ready(self, rig: BackendRig) -> None:
+        backend = _readying(rig)
+        rig.usurp()
+        assert backend.ready(backend.parse(rig.good)) is None
+
     # --- what goes wrong ---
 
     def test_a_link_that_vanished_is_seen_and_made_again(self, rig: BackendRig) -> None:
@@ -347,19 +327,10 @@ def _discovering(rig: BackendRig) -> Discovering:
     return rig.backend
 
 
-def look(rig: BackendRig, connection: Connection) -> Link:
-    """Inspect an unparsed connection."""
-    return rig.backend.inspect(rig.backend.parse(connection))
-
-
-def connect(rig: BackendRig, connection: Connection) -> None:
-    """Connect an unparsed connection."""
-    rig.backend.connect(rig.backend.parse(connection))
-
-
-def disconnect(rig: BackendRig, connection: Connection) -> None:
-    """Disconnect an unparsed connection."""
-    rig.backend.disconnect(rig.backend.parse(connection))
+def _readying(rig: BackendRig) -> Any:
+    if not (isinstance(rig.backend, Readying) and rig.ready_at_once):
+        pytest.skip("this back end asks for link and volume one by one")
+    return rig.backend
 
 
 def _plugged(rig: BackendRig, connection: Connection) -> GuestDisk:
