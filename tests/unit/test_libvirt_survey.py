@@ -42,6 +42,8 @@ class Virt:
     broken: int = 0
     """The error that its saved state is read with."""
     connected: bool = True
+    listed: int = 0
+    """Its id when it was listed; 0: as it is now."""
     asked: list[str] = field(default_factory=list)
 
     def name(self) -> str:
@@ -50,6 +52,9 @@ class Virt:
     @property
     def id(self) -> bool:
         return " id=" in self.now
+
+    def ID(self) -> int:
+        return self.listed or (7 if self.id else -1)
 
     def connect(self) -> Virt:
         return self
@@ -92,6 +97,7 @@ class Pool:
 class Host:
     domains: list[Virt]
     pools: dict[str, str] = field(default_factory=dict)
+    lists: list[int] = field(default_factory=list)
 
     def isAlive(self) -> bool:
         return True
@@ -106,6 +112,7 @@ class Host:
             libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE: lambda each: each.saved,
             libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT: lambda each: each.defined or not each.id,
         }
+        self.lists.append(flags)
         return [each for each in self.domains if not flags or chosen[flags](each)]
 
 
@@ -132,6 +139,18 @@ def test_who_is_persistent_is_one_question_for_all_that_run() -> None:
     one, two = Survey().guests(Host([kept, transient]))
     assert (one.paths, two.paths) == ({"/mnt/live", "/mnt/config"}, {"/mnt/v"})
     assert (kept.asked, transient.asked) == (["xml 0", "xml 2"], ["xml 0"])
+
+
+def test_where_all_run_nobody_is_asked_who_is_saved() -> None:
+    host = Host([Virt("1", xml("runs", "v", id="7"))])
+    Survey().guests(host)
+    assert host.lists == [0, libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT]
+
+
+def test_who_was_saved_since_all_were_seen_to_run_has_its_disks() -> None:
+    saved = Virt("1", xml("saved"), saved=xml("saved", "kept"), listed=7)
+    (guest,) = Survey().guests(Host([saved]))
+    assert (guest.running, guest.paths) == (False, {"/mnt/kept"})
 
 
 def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:

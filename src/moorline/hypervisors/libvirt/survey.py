@@ -81,15 +81,17 @@ class Survey:
         if hang and (lost := hang.difference(*map(names_of, domains))):
             raise Uncertain(f"libvirt does not answer about {', '.join(sorted(lost))}")
         # Two questions for all, instead of one for each that is stopped: who is
-        # saved after both was seen running, with the same disks.
-        saved = _saved(virt)
+        # saved after both was seen running, with the same disks. None, where all run.
+        saved = _saved(virt) if any(each.ID() < 0 for each in domains) else None
         first = [
             (each, uuid, self._silent(each) if uuid in silent else _told(each, each.XMLDesc))
             for each, uuid in ((each, each.UUIDString()) for each in domains)
         ]
-        saved |= _saved(virt)
-        runs = any(isinstance(xml, str) and _RUNNING.match(xml) for _, _, xml in first)
-        persistent = _persistent(virt) if runs else frozenset[str]()
+        told = {uuid: xml for _, uuid, xml in first if isinstance(xml, str)}
+        running = {uuid for uuid, xml in told.items() if _RUNNING.match(xml)}
+        # What stopped since it was listed is asked for its saved state by itself.
+        saved = told.keys() - running if saved is None else saved | _saved(virt)
+        persistent = _persistent(virt) if running else frozenset[str]()
         read: dict[str, _Read] = {}
         guests = []
         pools = _Pools(virt)
