@@ -39,5 +39,6 @@ def test_another_namespace_than_the_connection_names_is_refused(real: Real, nvme
     guest, volume = real.guest("web01"), real.id()
     nvme.remove(1)
     nvme.add(1, "/srv/namespace1", UUID.format(2))
-    told = real.attach(guest, nvme.connection(UUID.format(1), volume), code=5, words="--timeout 30")
+    told = real.attach(guest, nvme.connection(UUID.format(1), volume), None, "--timeout 30")
+    assert real.rows()[volume][1] != "attached", told
     assert "sda" not in real.run(f"virsh domblklist {guest}").stdout, told

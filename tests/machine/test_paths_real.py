@@ -61,3 +61,24 @@ def test_a_volume_has_as_many_paths_as_its_target_has_portals(real: Real, iscsi:
     iscsi.mend(PORTALS[0])
     assert real.run("ls /dev/mapper").stdout.split() == ["control"]
     assert iscsi.sessions() == 0
+
+
+def test_a_volume_without_any_path_waits_and_goes_when_there_is_one(
+    real: Real, iscsi: Iscsi
+) -> None:
+    guest, volume = real.guest("web01"), real.id()
+    connection = iscsi.connection(1, volume, paths=2)
+    real.attach(guest, connection)
+    for portal in PORTALS:
+        iscsi.cut(portal)
+    real.await_(lambda: "active" not in paths(real))
+    assert real.rows() == {volume: ("attached", "attached")}
+    real.moorline(f"detach {guest} {volume} --timeout 20", code=None)  # or later, by the agent
+
+    for portal in PORTALS:
+        iscsi.mend(portal)
+    real.await_(lambda: not real.rows(), 600)
+    assert real.run("ls /dev/mapper").stdout.split() == ["control"]
+    assert iscsi.sessions() == 0
+    real.attach(guest, connection)
+    real.writes(guest, volume, 84, "/srv/lun1")

@@ -52,7 +52,11 @@ class Real:
         return name
 
     def attach(
-        self, guest: str, connection: dict[str, Any], code: int = 0, words: str = "--timeout 120"
+        self,
+        guest: str,
+        connection: dict[str, Any],
+        code: int | None = 0,
+        words: str = "--timeout 120",
     ) -> str:
         """Attach what *connection* says; what was told."""
         servers.put(self.machine, f"/run/{connection['serial']}.json", connection)
@@ -101,6 +105,7 @@ class Real:
     def strike(self) -> None:
         """Remove all of it; AssertionError: something cannot be removed."""
         for row in json.loads(self.run("moorline list -o json").stdout):
-            self.detach(row["guest"], row["volume"])
+            # What still looks for a device that is not there is waited for.
+            self.moorline(f"detach {row['guest']} {row['volume']} --timeout 230", deadline=300)
         assert self.run("findmnt -rn -o TARGET | grep /var/lib/moorline; true").stdout == ""
         assert self.run("ls /dev/moorline 2>/dev/null; true").stdout == ""
