@@ -11,12 +11,17 @@ from moorline.local_api.client import Client
 
 
 class Agent:
-    """The agent of *command*'s state directory; its log is appended to *log*."""
+    """The agent of *command*'s state directory; its log is appended to *log*.
 
-    def __init__(self, command: Moorline, log: Path, *args: str) -> None:
+    *seen_at*: where the lab sees that directory, if not where the agent does.
+    """
+
+    def __init__(
+        self, command: Moorline, log: Path, *args: str, seen_at: Path | None = None
+    ) -> None:
         assert command.state is not None, "an agent of the lab has a state directory of its own"
         self._log = log
-        self.client = Client(command.state / "agent.sock", timeout=30)
+        self.client = Client((seen_at or command.state) / "agent.sock", timeout=30)
         with log.open("ab") as stderr:
             self._process = command.start("agent", *args, stderr=stderr)
         self._await()

@@ -102,6 +102,7 @@ class Moorline:
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
             Adopter(records, reconciler, hypervisor, admission, environment),
             Disks(records, hypervisor, environment),
+            guard,
         )
         self._close = close
 

@@ -1,8 +1,9 @@
-"""Credentials to a fleet: what one who gives it orders, and its controllers, are made of."""
+"""Credentials to a fleet: what its hosts, controllers and whoever orders them are made of."""
 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,24 +23,26 @@ from moorline.fleet import fencing
 from moorline.fleet.book import Book
 from moorline.fleet.controller import Controller
 from moorline.fleet.evacuation import Proof
-from moorline.fleet.fleet import Fleet, wanted
+from moorline.fleet.fleet import Fleet
 from moorline.fleet.following import Following
 from moorline.fleet.guard import Guard
 from moorline.fleet.host import FleetHost
 from moorline.fleet.marks import Marks
-from moorline.fleet.movers import Sending, Staying
+from moorline.fleet.sending import Sending
 from moorline.fleet.volumes import LocalVolumes
 from moorline.host.boot import boot_id
 from moorline.host.linux import Linux
 from moorline.installed import InstalledBackends
-from moorline.model import Attachment, DiskOptions, Format, Key
-from moorline.ports import GuestLifecycle, Hypervisor, Watching
+from moorline.model import Attachment, DiskOptions, Format, GuestId, Key, Level, LinkName
+from moorline.ports import Hypervisor, Watching
 from moorline.ports.moving import MovingHypervisor
+from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.stores.files import private
 from moorline.wiring import for_fleets
 
 if TYPE_CHECKING:
+    from moorline.stores.etcd.administration import Administration
     from moorline.stores.etcd.joining import Membership
 
 _LOG = logging.getLogger("moorline.fleet")
@@ -71,6 +74,37 @@ def run_fleet_controller(directory: Path, every: float, told: Callable[[str], No
             deadline.sleep(every)
 
 
+def administration(directory: Path) -> Administration:
+    """The fleet that is administered from *directory*. Raises Refused."""
+    with for_fleets():
+        from moorline.stores.etcd.administration import Administration
+    return Administration(directory)
+
+
+def join_fleet(file: Path, directory: Path, *, dry_run: bool = False) -> str:
+    """Install the credentials in *file*, which must be for its owner alone; return whose they are.
+
+    Raises Refused (it is no such file), Denied, Unavailable.
+    """
+    with for_fleets():
+        from moorline.stores.etcd.joining import Joining
+    from moorline.stores.files import private
+
+    joining = Joining.load(private(file).reveal())
+    if dry_run:
+        joining.check(directory)
+    else:
+        joining.install(directory)
+    return joining.host
+
+
+def write_credentials(credentials: Secret[bytes], to: Path) -> None:
+    """Write them to a new file, for its owner alone. Raises Refused (it exists), Unavailable."""
+    from moorline.stores.files import write_new
+
+    write_new(to, credentials.reveal())
+
+
 class Followed(NamedTuple):
     """What a host that follows a fleet has besides; *close* closes the fleet's store."""
 
@@ -87,20 +121,23 @@ def follow(
     reconciler: Reconciler,
     driver: Driver,
     hypervisor: Hypervisor,
-    lifecycle: GuestLifecycle[Any] | None,
     saw: Callable[[str], None],
 ) -> Followed:
-    """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of."""
+    """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of.
+
+    Raises Refused: the guests of this hypervisor stay on their host.
+    """
+    if not isinstance(hypervisor, MovingHypervisor):
+        raise Refused(f"{hypervisor.kind} guests cannot be of a fleet: they stay on their host")
     with for_fleets():
         from moorline.stores.etcd.store import EtcdStore
     store = EtcdStore(member.access)
     book = Book(store, Codec(member.box), member.box)
     guard = Guard(book, member.host, marks, boot_id, saw)
-    mover = Sending(
-        hypervisor if isinstance(hypervisor, MovingHypervisor) else Staying(hypervisor, lifecycle)
-    )
+    mover = Sending(hypervisor)
 
     def loud(text: str) -> None:
+        following.copies_stopped += 1
         _LOG.error("%s", text)
         saw(text)
 
@@ -161,7 +198,16 @@ def wanted_of_fleet(
     if volume is not None and accepted.volume and volume != accepted.volume:
         raise Refused(f"the connection is of volume {accepted.volume}, not {volume}")
     id = usable_id(volume or accepted.volume or accepted.id)
-    return wanted(id, accepted.backend, accepted.connection, accepted.id, options)
+    return Attachment(
+        key=Key("", id, GuestId("")),
+        backend=accepted.backend,
+        connection=Secret(accepted.connection),
+        link=LinkName(""),
+        place=accepted.id,
+        want=Level.ATTACHED,
+        options=options,
+        since=time.time(),
+    )
 
 
 def proof_of_fencing(word: str | None, agent: Path | None, options: Path | None) -> Proof:

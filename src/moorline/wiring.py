@@ -40,12 +40,10 @@ from moorline.ports import (
 )
 from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
-from moorline.secret import Secret
 
 if TYPE_CHECKING:
     from moorline.fleet.following import Following
     from moorline.loop.controller import Controller
-    from moorline.stores.etcd.administration import Administration
     from moorline.stores.etcd.joining import Membership
 
 
@@ -170,7 +168,6 @@ def open_agent(
             reconciler,
             driver,
             hypervisor,
-            opened.lifecycle,
             opened.environment.event_log.saw,
         )
         following, hindrance = followed.following, followed.hindrance
@@ -357,32 +354,6 @@ def _make_state_dir(path: Path) -> None:
         ) from e
     except OSError as e:
         raise Unavailable(f"the state directory {path} cannot be made: {e.strerror}") from e
-
-
-def administration(directory: Path) -> Administration:
-    """The fleet that is administered from *directory*. Raises Refused."""
-    with for_fleets():
-        from moorline.stores.etcd.administration import Administration
-    return Administration(directory)
-
-
-def join_fleet(file: Path, directory: Path) -> Membership:
-    """Install the credentials in *file*, which must be for its owner alone.
-
-    Raises Refused (it is no such file), Denied, Unavailable.
-    """
-    with for_fleets():
-        from moorline.stores.etcd.joining import Joining
-    from moorline.stores.files import private
-
-    return Joining.load(private(file).reveal()).install(directory)
-
-
-def write_credentials(credentials: Secret[bytes], to: Path) -> None:
-    """Write them to a new file, for its owner alone. Raises Refused (it exists), Unavailable."""
-    from moorline.stores.files import write_new
-
-    write_new(to, credentials.reveal())
 
 
 @contextmanager

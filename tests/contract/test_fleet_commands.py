@@ -164,3 +164,47 @@ def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "moorline[fleet]" in done.stderr
+
+
+def test_dry_runs_change_nothing(run: Run, cluster: Cluster, admin: Path, tmp_path: Path) -> None:
+    """Each verb of the set-up, once as a dry run and once in earnest."""
+    member = ("--member", "m9,192.0.2.9")
+    assert "m9" in run("certify", *member, "--dry-run").output
+    assert not admin.exists()
+    run("certify", "--member", " , ", "--dry-run", code=3)
+    admin.mkdir(mode=0o700)
+    for name in ("ca.pem", "ca.key"):
+        shutil.copy(cluster.directory / "users" / name, admin)
+    run("certify")
+    endpoints = ("--endpoints", ",".join(cluster.endpoints))
+    run("init", *endpoints, "--dry-run")
+    assert not (admin / "fleet.json").exists()
+    run("init", *endpoints)
+    entries = all_entries(cluster)
+    told_first = told(run("enrol", "dry1", "--dry-run", "-o", "json"))
+    assert all_entries(cluster) == entries
+    file = tmp_path / "dry1.join"
+    run("enrol", "dry1", "--to", str(file))
+    assert told_first == {"host": "dry1", "user": "host:dry1:1"}
+    there = tmp_path / "there"
+    assert "would be dry1" in run("join", str(file), "--dry-run", directory=there).output
+    assert not there.exists()
+    entries = all_entries(cluster)
+    assert "host:dry1:2" in run("renew", "dry1", "--dry-run").output
+    run("renew", "nobody", "--dry-run", code=3)
+    renewed = tmp_path / "renewed"
+    run("renew", "dry1", "--to", str(renewed))
+    run("join", str(renewed), "--dry-run", directory=there, code=3)
+    for verb, gone in (("retire", "host:dry1:1"), ("revoke", "host:dry1:2")):
+        before = cluster.control("user", "list")
+        assert f"would revoke {gone}" in run(verb, "dry1", "--dry-run").output
+        assert cluster.control("user", "list") == before
+        run(verb, "dry1")
+        assert gone not in cluster.control("user", "list").split()
+    epoch = cluster.control("get", "/moorline/epoch", "--print-value-only").strip()
+    assert epoch in run("restored", "--dry-run").output
+    assert cluster.control("get", "/moorline/epoch", "--print-value-only").strip() == epoch
+
+
+def all_entries(cluster: Cluster) -> str:
+    return cluster.control("get", "--prefix", "/moorline/", "-w", "json")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +17,39 @@ from lab.command import Moorline
 from lab.etcd import Cluster
 from lab.second_host import SecondHost
 
+UNMOUNT = 'cut -d" " -f5 /proc/self/mountinfo | grep "^$1/" | xargs -r umount -l'
+FENCED = "its cable was pulled by N.N., ticket 4711"
+
 
 class FleetHost:
-    """One of them: its state, its credentials, its agent. *before*: words that lead there."""
+    """One of them. Its *state* has the same path on each, so that disks have, too.
+
+    *seen_at*: where the lab sees that. *before*: words that lead to the host.
+    """
 
     def __init__(
-        self, name: str, directory: Path, *, before: tuple[str, ...] = (), uri: str = ""
+        self, name: str, directory: Path, state: Path, seen_at: Path, before: tuple[str, ...] = ()
     ) -> None:
         self.name = name
-        self.directory = directory
-        self.credentials = directory / "fleet"
-        directory.mkdir()
-        directory.chmod(0o755)
-        after = ("--hypervisor", uri) if uri else ()
-        self.moorline = Moorline(directory / "moorline", before=before)
-        self._for_agent = Moorline(directory / "moorline", before=before, after=after)
-        self.log = directory / "log"
-        self.agent: Agent | None = None
+        self.credentials = directory / f"credentials-{name}"
+        self.log = directory / f"log-{name}"
+        self.moorline = Moorline(state / "moorline", before=before)
+        self._seen_at = seen_at / "moorline"
+        self._agent: Agent | None = None
 
-    def start(self) -> Agent:
-        self.agent = Agent(self._for_agent, self.log, "--fleet", str(self.credentials))
-        return self.agent
+    def start(self) -> None:
+        words = ("--fleet", str(self.credentials))
+        self._agent = Agent(self.moorline, self.log, *words, seen_at=self._seen_at)
 
     def kill(self) -> None:
-        assert self.agent is not None
-        self.agent.kill()
-        self.agent = None
+        assert self._agent is not None
+        self._agent.kill()
+        self._agent = None
 
     def stop(self) -> None:
-        if self.agent is not None:
-            self.agent.stop()
-            self.agent = None
+        if self._agent is not None:
+            self._agent.stop()
+            self._agent = None
 
     def seen(self) -> dict[str, str]:
         """How its attachments are, by volume."""
@@ -58,6 +57,9 @@ class FleetHost:
 
     def events(self) -> str:
         return self.moorline("events").stdout
+
+    def has_said(self, text: str) -> bool:
+        return text in self.log.read_text()
 
 
 class LabFleet:
@@ -73,28 +75,39 @@ class LabFleet:
             shutil.copy(self.cluster.directory / "users" / name, self.admin)
         self("certify")
         self("init", "--endpoints", ",".join(self.cluster.endpoints))
-        self.hosts = {"one": FleetHost("one", directory / "one")}
+        state = directory / "state"
+        state.mkdir()
+        state.chmod(0o755)
+        self.one = FleetHost("one", directory, state, state)
+        self.hosts = [self.one]
         self.second: SecondHost | None = None
         if second:
-            (directory / "second-host").mkdir()
-            self.second = SecondHost(directory / "second-host")
+            there = directory / "second-host"
+            there.mkdir()
+            self.second = SecondHost(there, [state])
             self._stack.callback(self.second.close)
-            self.hosts["two"] = FleetHost(
-                "two", directory / "two", before=self.second.enter, uri=self.second.uri
-            )
-        for each in self.hosts.values():
+            before = (*self.second.enter, "env", "MOORLINE_HYPERVISOR=" + self.second.uri)
+            self.hosts.append(FleetHost("two", directory, state, there / "own-1", before))
+        for each in self.hosts:
             self.join(each)
+            each.start()
         self.controller: subprocess.Popen[str] | None = None
         self.start_controller()
 
+    @property
+    def two(self) -> FleetHost:
+        return self.hosts[1]
+
     def __call__(self, *words: str, code: int = 0, deadline: float = 90) -> str:
-        """Run ``moorline fleet …`` as who administers it."""
-        return Moorline()(
-            "fleet", *words, "--directory", str(self.admin), code=code, deadline=deadline
-        ).stdout
+        """Run ``moorline fleet …`` as who administers it; what it says."""
+        directory = ("--directory", str(self.admin))
+        done = Moorline()("fleet", *words, *directory, code=code, deadline=deadline)
+        return done.stdout + done.stderr
 
     def json(self, *words: str) -> Any:
-        return json.loads(self(*words, "--output", "json"))
+        return json.loads(
+            Moorline()("fleet", *words, "--directory", str(self.admin), "-o", "json").stdout
+        )
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """The same, without waiting for its end."""
@@ -115,33 +128,44 @@ class LabFleet:
         self.controller.communicate()
         self.controller = None
 
-    def has_guest(self, name: str, host: str) -> bool:
-        """Whether the fleet says that *host* has the guest."""
-        return any(g["guest"] == name and g["host"] == host for g in self.json("guests"))
+    def has_guest(self, name: str, host: str, seen: str = "") -> bool:
+        """Whether the fleet says that *host* has the guest, and reports it as *seen*."""
+        return any(
+            (each["guest"], each["host"]) == (name, host) and seen in ("", each["seen"])
+            for each in self.json("guests")
+        )
 
-    def wait_for_guest(self, name: str, host: str) -> None:
-        until(lambda: self.has_guest(name, host), 60)
+    def wait_for_guest(self, name: str, host: str, seen: str = "") -> None:
+        until(lambda: self.has_guest(name, host, seen), 60)
 
     @contextmanager
-    def etcd_stopped(self) -> Iterator[None]:
-        """Every member hangs, as with SIGSTOP: connections stay, and nothing answers."""
-        pids = [member.pid for member in self.cluster.members if member.pid]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+    def etcd_hangs(self) -> Iterator[None]:
+        """Every member is stopped: connections stay, and nothing is answered."""
+        for member in self.cluster.members:
+            member.stop()
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            self.cluster.mend()
 
     def close(self) -> None:
+        """End it. Its guests are gone; their volumes go as the fleet has them go."""
         with self._stack:
-            for host in self.hosts.values():
+            try:
+                for each in self.json("list"):
+                    self("detach", each["guest"], each["volume"], "--timeout", "30")
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        """Stop all processes; then unmount what a test that failed has left in our directory."""
+        for host in self.hosts:
+            with suppress(AssertionError):
                 host.stop()
-            if self.controller is not None:
-                self.kill_controller()
+        if self.controller is not None:
+            self.kill_controller()
 
-
-def python(*words: str) -> Sequence[str]:
-    """A command that runs a part of the lab."""
-    return [sys.executable, "-m", *words]
+        left = ["sh", "-c", UNMOUNT, "sh", str(self.directory / "state")]
+        subprocess.run(left, check=False, timeout=30)
+        if self.second is not None:
+            self.second.run(*left)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from moorline import wiring
 from moorline.cli.commands import main
+from moorline.fleet.marks import Mark, Marks
+from moorline.stores.sqlite import SqliteStore
 
 UUID = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"
+NOWHERE = "test:///no/such/file.xml"
+"""A hypervisor that is not there: the hook must not ask it."""
 OURS = "<disk><alias name='ua-volume'/></disk>"
 THEIRS = "<disk><alias name='virtio-disk0'/></disk>"
 
@@ -22,9 +28,9 @@ def domain(disk: str = OURS, uuid: str = f"<uuid>{UUID}</uuid>") -> str:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> CliRunner:
-    # A hypervisor that is not there: the hook must not ask it.
+
     state = {"MOORLINE_STATE_DIR": str(tmp_path / "state")}
-    return CliRunner(env={**state, "MOORLINE_HYPERVISOR": "test:///no/such/file.xml"})
+    return CliRunner(env={**state, "MOORLINE_HYPERVISOR": NOWHERE})
 
 
 @pytest.fixture
@@ -111,3 +117,23 @@ def test_a_broken_configuration_holds_up_only_who_has_our_disks(
 @pytest.mark.parametrize("xml", ["", "<domain", domain(uuid="")])
 def test_what_is_no_guest_is_refused(runner: CliRunner, xml: str) -> None:
     assert runner.invoke(main, ["hook", "run"], input=xml).exit_code == 3
+
+
+@pytest.mark.parametrize("words", [("prepare", "begin"), ("migrate", "begin")])
+def test_on_a_host_of_a_fleet_without_an_agent_only_strangers_start(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    state = tmp_path / "state"
+    monkeypatch.setenv("MOORLINE_STATE_DIR", str(state))
+    monkeypatch.setenv("MOORLINE_HYPERVISOR", NOWHERE)
+    wiring.open_host(wiring.settings(state_dir=state, hypervisor=NOWHERE)).close()
+    store = SqliteStore(state / "moorline.db")
+    marks = Marks(store, socket.gethostname())
+    marks.accept("an epoch")
+    assert call(script, *words, xml=domain(THEIRS)).returncode == 0, "no fleet spoke of it"
+    assert call(script, *words, xml=domain(OURS)).returncode == 11
+    marks.follow(Mark("here", 1), UUID)
+    store.close()
+    told = call(script, *words, xml=domain(THEIRS))
+    assert told.returncode == 11
+    assert "no agent runs" in told.stderr

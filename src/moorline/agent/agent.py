@@ -137,6 +137,8 @@ class Agent:
         )
         moorline, controller, following = opened
         metrics.watch(controller.pending, lambda: controller.swept)
+        if following is not None:
+            metrics.follow(following.unheard_seconds, lambda: following.copies_stopped)
         app = self._serve(moorline, metrics)
         if following is not None:
             following.start()

@@ -12,7 +12,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -64,9 +64,38 @@ class Metrics:
         """Collect the controller's metrics, too."""
         self._registry.register(_LoopMetrics(pending, swept))
 
+    def follow(self, unheard: Callable[[], float], stopped: Callable[[], int]) -> None:
+        """Collect how this host and its fleet get on, too; see :class:`_FleetMetrics`."""
+        self._registry.register(_FleetMetrics(unheard, stopped))
+
     def page(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _FleetMetrics:
+    """*unheard*: seconds since a pass went through. *stopped*: copies of guests that were."""
+
+    def __init__(self, unheard: Callable[[], float], stopped: Callable[[], int]) -> None:
+        self._unheard = unheard
+        self._stopped = stopped
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        yield GaugeMetricFamily(
+            "moorline_fleet_unheard_seconds",
+            "How long ago this host last did all that its fleet wants.",
+            value=self._unheard(),
+        )
+        yield CounterMetricFamily(
+            "moorline_fleet_copies_stopped",
+            "Copies of guests that were stopped because this host had lost them.",
+            value=self._stopped(),
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is asked at registration."""
+        return ()
 
 
 class _LoopMetrics:

@@ -88,6 +88,7 @@ class Adopter:
         row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
+        self._admission.demand_release(row)
         stuck = False
         try:
             seen = self._reconciler.observe(row)

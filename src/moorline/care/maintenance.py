@@ -7,6 +7,7 @@ from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor
 from moorline.care.explain import Explainer
 from moorline.care.repair import Repairer
+from moorline.ports.guarding import Guarding
 
 
 class Maintenance:
@@ -19,6 +20,7 @@ class Maintenance:
         repairer: Repairer,
         adopter: Adopter,
         disks: Disks,
+        guard: Guarding,
     ) -> None:
         self.events = explainer.events
         self.explain = explainer.explain
@@ -28,3 +30,4 @@ class Maintenance:
         self.disks = disks.disks
         self.adopt = adopter.adopt
         self.release = adopter.release
+        self.follow = guard.follow

@@ -122,6 +122,11 @@ class Admission:
             return guest
         return _to_come(guest, level) if hands_off else guest_called(guest, self._hypervisor)
 
+    def demand_release(self, row: Attachment) -> None:
+        """Raise Refused if a fleet wants *row* here. One that goes already may go."""
+        if row.want > Level.ABSENT:
+            self._guard.demand_release(row.key.guest, row.key.volume)
+
     def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> bool:
         """Refuse if the guest has a disk with our mark that we were never asked to plug.
 

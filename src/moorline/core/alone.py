@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from moorline.errors import Refused
 from moorline.model import GuestId, VolumeId
 
 
@@ -17,8 +20,15 @@ class Alone:
     def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
         """It may be attached."""
 
+    def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
+        """It may go."""
+
     def note(self, volume: VolumeId, why: str) -> None:
         """It needed nobody's word."""
+
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """Raise Refused."""
+        raise Refused("this host follows no fleet", hint="moorline fleet join")
 
 
 ALONE = Alone()

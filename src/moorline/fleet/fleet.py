@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from moorline.deadline import CLOCK, Clock, Deadline
-from moorline.errors import Busy, Failed, NotFound, Refused
+from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.book import Book, Change
 from moorline.fleet.choice import keeps_here
 from moorline.fleet.evacuation import Proof, fence
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
-from moorline.fleet.records import HostRecord, Move, Role
+from moorline.fleet.records import GuestOwner, HostRecord, Move, Role
 from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
-from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
+from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
-from moorline.secret import Secret
 
 _POLL_SECONDS = 0.2
+_SILENT = "its host has not said anything yet"
 
 
 class Fleet:
@@ -94,17 +93,21 @@ class Fleet:
         row = self._ownership.attach(home, there)
         progress(f"attaching volume {volume} on {row.key.host}")
         deadline = Deadline(timeout, self._clock)
-        why = "its host has not said anything yet"
-        while True:
+
+        def missing() -> str:
+            why = _SILENT
             report = self._book.volume_report(row.key.host, home.guest, volume)
             if report is not None and report.attachment == row.revision:
                 if report.seen == str(row.want):
-                    return told
+                    return ""
                 why = report.message or why
                 if report.error == "refused":
                     self._ownership.detach(home.guest, volume)
                     raise Refused(f"volume {volume} is not attached to {guest}: {why}")
-            self._wait(deadline, f"volume {volume} is not attached to {guest} yet: {why}")
+            return f"volume {volume} is not attached to {guest} yet: {why}"
+
+        self._wait(deadline, missing)
+        return told
 
     def detach(
         self,
@@ -126,10 +129,15 @@ class Fleet:
         self._ownership.detach(home.guest, id)
         progress(f"detaching volume {volume} on {home.owner.host}")
         deadline = Deadline(timeout, self._clock)
-        while not self._ownership.release(home, id):
+
+        def missing() -> str:
+            if self._ownership.release(home, id):
+                return ""
             report = self._book.volume_report(home.owner.host, home.guest, id)
-            why = (report.message if report else "") or "its host has not said anything yet"
-            self._wait(deadline, f"volume {volume} is not gone from {guest} yet: {why}")
+            why = (report.message if report else "") or _SILENT
+            return f"volume {volume} is not gone from {guest} yet: {why}"
+
+        self._wait(deadline, missing)
         return told
 
     def migrate(
@@ -196,12 +204,9 @@ class Fleet:
         told = self._mark(
             host, "drain", lambda at: replace(at, cordoned=True, draining=True), dry_run=dry_run
         )
-        told = replace(told, in_the_way=self._that_stay(host) if dry_run else [])
-        deadline = Deadline(timeout, self._clock)
-        while not dry_run and (left := self._guests_of(host)):
-            progress(f"{len(left)} guests are on {host}")
-            why = "; ".join([f"{', '.join(left)} are on {host} still", *self._that_stay(host)])
-            self._wait(deadline, why)
+        if dry_run:
+            return replace(told, in_the_way=self._that_stay(host))
+        self._wait_without_guests(host, timeout, progress)
         return told
 
     def evacuate(
@@ -225,10 +230,7 @@ class Fleet:
         if not record.fenced:
             expiry = self._silent(host, progress)
             fence(self._book, host, expiry, proof, by)
-        deadline = Deadline(timeout, self._clock)
-        while left := self._guests_of(host):
-            progress(f"{len(left)} guests were on {host}")
-            self._wait(deadline, f"{', '.join(left)} are not evacuated from {host} yet")
+        self._wait_without_guests(host, timeout, progress)
         return told
 
     def _silent(self, host: str, progress: Progress) -> Callable[[str, int], bool]:
@@ -264,13 +266,20 @@ class Fleet:
         self, home: Home, told: FleetOutcome, deadline: Deadline, progress: Progress
     ) -> FleetOutcome:
         said = ""
-        while self._book.move(home.guest) is not None:
+        owner: GuestOwner | None = None
+
+        def missing() -> str:
+            nonlocal said, owner
+            if self._book.move(home.guest) is None:
+                owner = self._book.owner(home.guest)
+                return ""
             report = self._book.guest_report(home.owner.host, home.guest)
             if report and report.message and report.message != said:
                 said = report.message
                 progress(said)
-            self._wait(deadline, f"{home.owner.name} is on its way to {told.host} still")
-        owner = self._book.owner(home.guest)
+            return f"{home.owner.name} is on its way to {told.host} still"
+
+        self._wait(deadline, missing)
         if owner is None or owner.host != told.host:
             why = owner.note if owner else "the fleet knows it no more"
             raise Failed(f"{home.owner.name} stays on {home.owner.host}: {why}")
@@ -366,27 +375,26 @@ class Fleet:
             )
         return views
 
-    def _wait(self, deadline: Deadline, why: str) -> None:
-        if deadline.over():
-            raise Failed(why, hint="it goes on: repeat the command to wait for it")
-        deadline.sleep(_POLL_SECONDS)
+    def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
+        def missing() -> str:
+            left = self._guests_of(host)
+            if not left:
+                return ""
+            progress(f"{len(left)} guests are on {host}")
+            return "; ".join([f"{', '.join(left)} are on {host} still", *self._that_stay(host)])
 
+        self._wait(Deadline(timeout, self._clock), missing)
 
-def wanted(
-    volume: VolumeId,
-    backend: str,
-    connection: Mapping[str, Any],
-    place: str,
-    options: DiskOptions,
-) -> Attachment:
-    """What may be asked of :meth:`Fleet.attach`."""
-    return Attachment(
-        key=Key("", volume, GuestId("")),
-        backend=backend,
-        connection=Secret(connection),
-        link=LinkName(""),
-        place=place,
-        want=Level.ATTACHED,
-        options=options,
-        since=time.time(),
-    )
+    def _wait(self, deadline: Deadline, missing: Callable[[], str]) -> None:
+        """Wait until nothing is *missing*. Raises Failed, as all is recorded by now: Unavailable
+        would say that nothing was."""
+        while True:
+            try:
+                why = missing()
+            except (Unavailable, Uncertain) as e:
+                why = str(e)
+            if not why:
+                return
+            if deadline.over():
+                raise Failed(why, hint="it goes on: repeat the command to wait for it")
+            deadline.sleep(_POLL_SECONDS)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from moorline.core.pace import backoff
@@ -25,16 +24,6 @@ HURRIED_SECONDS = 0.25
 _MIN_REST_SECONDS = 0.1
 _STOP_SECONDS = 3.0
 _log = logging.getLogger("moorline.fleet")
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How a host and its fleet get on."""
-
-    at: float
-    """When the last pass went through, in seconds since the epoch; 0: none did yet."""
-    trouble: str
-    """What is in the way of the last pass; ''."""
 
 
 class Following:
@@ -57,7 +46,11 @@ class Following:
         self.tried = threading.Event()
         """A pass came to its end, well or not: whatever was lost is stopped, if that can be
         told."""
-        self.heard = Heard(0.0, "no pass has ended yet")
+        self.trouble = ""
+        """What was in the way of the last pass; ''."""
+        self.copies_stopped = 0
+        """Copies of guests that were stopped here because they are another host's."""
+        self._through = time.monotonic()
 
     def start(self) -> None:
         """Begin with a pass. Returns at once."""
@@ -80,6 +73,10 @@ class Following:
     def alive(self) -> bool:
         """Whether every thread runs. False: a defect ended one."""
         return all(thread.is_alive() for thread in self._threads)
+
+    def unheard_seconds(self) -> float:
+        """How long ago a pass last went through, or this began."""
+        return time.monotonic() - self._through
 
     def stop(self) -> bool:
         """End after the step that is under way; False: one is still, after a few seconds."""
@@ -109,14 +106,16 @@ class Following:
         except Exception as e:  # noqa: BLE001 - a defect of one guest must not end the following
             _log.exception("a defect, met by a pass")
             trouble = f"a defect of Moorline's: {type(e).__name__}"
-        if trouble != self.heard.trouble:
+        if trouble != self.trouble:
             _log.warning("the fleet: %s", trouble or "all is well again")
-        self.heard = Heard(self.heard.at if trouble else time.time(), trouble)
+        self.trouble = trouble
+        if not trouble:
+            self._through = time.monotonic()
         self.tried.set()
         return not trouble and self._host.pace is not Pace.RESTLESS
 
     def _rest(self, failures: int) -> float:
-        if self._host.pace is Pace.HURRIED and not self.heard.trouble:
+        if self._host.pace is Pace.HURRIED and not self.trouble:
             return HURRIED_SECONDS
         if failures:
             return backoff(failures, first=_MIN_REST_SECONDS, longest=HEARTBEAT_SECONDS)

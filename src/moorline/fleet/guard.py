@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
 from moorline.fleet.book import Book
+from moorline.fleet.differences import differences
 from moorline.fleet.marks import Marks
 from moorline.fleet.records import Role
 from moorline.model import GuestId, VolumeId
 
 ARRIVAL_SECONDS = 30.0
 """Between the word that a guest is about to come, and the start of the process that it comes to."""
+WORD = "--i-know-that-no-other-host-has-it"
 Told = Callable[[str], None]
 """Told what people must be able to read later. Must neither block nor raise."""
 
@@ -52,7 +54,15 @@ class Unattended:
         if not vouched:
             raise Refused(
                 f"this host is in a fleet, which says who gets volume {volume}",
-                hint="moorline fleet attach; or --i-know-that-no-other-host-has-it REASON",
+                hint=f"moorline fleet attach; or {WORD} REASON",
+            )
+
+    def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
+        """Raise Refused if the fleet wants that here: the agent would bring it back."""
+        if (guest, volume) in self._marks.volumes():
+            raise Refused(
+                f"the fleet wants volume {volume} here",
+                hint=f"moorline fleet detach GUEST {volume}",
             )
 
     def note(self, volume: VolumeId, why: str) -> None:
@@ -65,6 +75,10 @@ class Unattended:
         if why:
             self._told(f"a person says that no other host has guest {guest}: {why}")
             self._marks.vouch(guest, self._boot())
+
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """Raise Unavailable: the agent alone has the way to the store."""
+        raise Unavailable("this host's agent does not run", hint="start it: moorline agent")
 
     def _is_vouched(self, guest: GuestId) -> bool:
         return self._marks.vouched(guest) == self._boot()
@@ -104,8 +118,7 @@ class Guard(Unattended):
             raise Unavailable(
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
                 f" ({e.message})",
-                hint="it starts when that can be told; or say moorline start"
-                " --i-know-that-no-other-host-has-it REASON",
+                hint=f"it starts when that can be told; or say moorline start {WORD} REASON",
             ) from e
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
@@ -127,6 +140,27 @@ class Guard(Unattended):
         Until then another host may have been given what this one had.
         """
         return self._marks.proven() == self._boot()
+
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """Take the store for the one to follow, although it is not what it was.
+
+        Return what a person should know of. Raises Refused: that is more than nothing, and
+        nobody vouched for it.
+        """
+        epoch = self._book.epoch()
+        if epoch == self._marks.epoch():
+            return []
+        found = differences(self._marks, self._book.desired(self._host))
+        if dry_run:
+            return found
+        if found and not vouch:
+            raise Refused(
+                f"the store differs from what this host did since: {'; '.join(found)}",
+                hint=f"see where they are now, and say {WORD} REASON",
+            )
+        self._told(f"this host follows the fleet's store again: {vouch or 'it does not differ'}")
+        self._marks.accept(epoch)
+        return found
 
     def waits(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether an attachment may not be made anew yet; one that the fleet knows not of may."""

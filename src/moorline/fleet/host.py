@@ -124,7 +124,7 @@ class FleetHost:
             raise Refused(
                 "the fleet's store was restored from a backup: this host follows it no more, and"
                 " leaves everything as it is",
-                hint="a person finds out which host has which guest before it is followed again",
+                hint="see what differs: moorline fleet follow --dry-run",
             )
 
     def beat(self) -> None:
@@ -176,7 +176,14 @@ class FleetHost:
             self._marks.follow(mark, guest)
 
     def _recall(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
-        """Have a guest started that ran when this host went down, if it is this host's still."""
+        """Have a guest started that ran when this host went down, if it is this host's still.
+
+        One that runs by now, or was undefined, is not started any more when it is stopped next.
+        """
+        if look.presence(guest) in (Presence.RUNNING, Presence.ABSENT):
+            if guest in self._marks.asked():
+                self._marks.answered(guest)
+            return
         report = look.reports.guests.get(guest)
         ran = report is not None and report.seen in (Presence.RUNNING, Presence.ARRIVED)
         stopped = assignment.role is Role.HERE and look.presence(guest) is Presence.STOPPED

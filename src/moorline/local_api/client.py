@@ -80,6 +80,7 @@ class _Maintenance(_Part):
     abort = _remote(Maintenance.abort)
     adopt = _remote(Maintenance.adopt)
     release = _remote(Maintenance.release)
+    follow = _remote(Maintenance.follow)
 
 
 class Client:

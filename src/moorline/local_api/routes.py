@@ -193,4 +193,5 @@ ROUTES: tuple[Route, ...] = (
     Route("abort", Maintenance.abort, changes=True),
     Route("adopt", Maintenance.adopt, changes=True),
     Route("release", Maintenance.release, changes=True),
+    Route("follow", Maintenance.follow, changes=True),
 )

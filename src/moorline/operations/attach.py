@@ -149,6 +149,7 @@ class Attacher:
                 if left
                 else None
             )
+        self._admission.demand_release(row)
         absent = gone(row)
         if dry_run:
             return self._foreseen(absent, self._reconciler.observe(absent))
@@ -175,6 +176,8 @@ class Attacher:
             mine = [row for row in mine if row.key.guest in called]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
+        for row in mine:
+            self._admission.demand_release(row)
         looks = [(row, self._leftovers(row)) for row in map(gone, mine)]
         for row, seen in looks:
             refuse_leftovers(row, seen)

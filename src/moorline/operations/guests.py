@@ -205,6 +205,7 @@ class Guests:
             if machine.running or machine.saved or rows:  # else removing raises it as early
                 self._able().check_removal(machine.guest.id)
         for row in rows:
+            self._admission.demand_release(row)
             self._reconciler.demand_no_snapshot(row)
 
     def _refuse_stranger(self, machine: GuestState, *, any: bool) -> None:

@@ -363,6 +363,14 @@ class Maintenance(Protocol):
         Raises NotFound, Refused (it is on its way out), Conflict.
         """
 
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """Have this host follow its fleet's store again, of which a backup was brought back.
+
+        Return where the store differs from what this host did since. *vouch*: why a person
+        is sure that what the store says may be done all the same. Raises Refused (it differs,
+        and nobody vouches; this host is in no fleet), Unavailable. Followed already is success.
+        """
+
 
 class Api(Protocol):
     """All of it. Safe to use from several threads; closed at the end of a ``with``."""

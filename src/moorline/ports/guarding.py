@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from moorline.model import GuestId, VolumeId
@@ -27,7 +28,13 @@ class Guarding(Protocol):
     def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
         """Raise Refused if *volume* may be another host's, and nobody vouched that it is not."""
 
+    def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
+        """Raise Refused if a fleet wants that here: it would come back."""
+
     def note(self, volume: VolumeId, why: str) -> None:
         """Write down that *volume* was recorded by a person's word, with its reason; '': it was
         not.
         """
+
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """See :meth:`moorline.ports.api.Maintenance.follow`."""

@@ -88,6 +88,7 @@ def told() -> set[str]:
     """The names that an agent's page has."""
     metrics = Metrics()
     metrics.watch(list, lambda: Sweep(0, [], 0.0))
+    metrics.follow(lambda: 0.0, lambda: 0)
     return set(re.findall(r"^(moorline_\w+)", metrics.page().decode(), re.MULTILINE))
 
 
@@ -101,6 +102,7 @@ def test_alerts_rest_on_what_was_found() -> None:
     sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4)
     metrics = Metrics()
     metrics.watch(lambda: waits, lambda: sweep)
+    metrics.follow(lambda: 61.5, lambda: 2)
     page = metrics.page().decode().splitlines()
     for line in (
         'moorline_queue_depth{want="attached"} 2.0',
@@ -114,6 +116,8 @@ def test_alerts_rest_on_what_was_found() -> None:
         "moorline_attachments_parked 4.0",
         "moorline_sweep_seconds 0.25",
         "moorline_hypervisor_up 0.0",
+        "moorline_fleet_unheard_seconds 61.5",
+        "moorline_fleet_copies_stopped_total 2.0",
     ):
         assert line in page
 

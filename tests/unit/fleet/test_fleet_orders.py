@@ -16,7 +16,7 @@ from moorline.fleet.records import HostRecord
 from moorline.model import GuestId
 from moorline.ports import Command, Output, Put
 from moorline.secret import Secret
-from tests.support.fleet_store import toy_backing
+from tests.support.fleet_store import Line, toy_backing
 from tests.support.toy_fleet import ToyFleet, wanted
 
 G1 = GuestId("g1")
@@ -95,6 +95,28 @@ def test_who_waits_in_vain_is_told_that_it_goes_on(person: Person) -> None:
     assert "goes on" in told.value.hint
     person.working = True
     assert person.fleet().attach("g1", wanted("", "a", "s1")).host == "h1"
+
+
+@pytest.mark.parametrize("seconds", [2.0, 100.0])
+def test_a_store_that_is_away_once_it_was_recorded_is_waited_for(
+    person: Person, seconds: float
+) -> None:
+    """Unavailable would say that nothing was recorded."""
+    line, at_work = person.toys.person.store, person.sleep
+    assert isinstance(line, Line)
+
+    def sleep(passed: float) -> None:
+        at_work(passed)
+        line.cut = person.now < seconds
+
+    fleet = Fleet(person.toys.person, Clock(lambda: person.now, sleep), silence=3.0)
+    if seconds > 10:
+        with pytest.raises(Failed) as told:
+            fleet.attach("g1", wanted("", "a", "s1"), timeout=10.0)
+        assert "goes on" in told.value.hint
+    else:
+        assert fleet.attach("g1", wanted("", "a", "s1"), timeout=10.0).host == "h1"
+    assert person.toys.sites["h1"].world.guests[G1].live
 
 
 def test_migrate(person: Person) -> None:

@@ -41,45 +41,49 @@ class Administration:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def certify(self, members: Sequence[str]) -> list[Path]:
+    def certify(self, members: Sequence[str], *, dry_run: bool = False) -> list[Path]:
         """Make the authorities, root's certificate, and those of etcd's members.
 
         What is there already is kept, such as an authority of one's own in ``ca.pem`` and
         ``ca.key``. *members*: the names of each, with commas; the first one names its files.
-        Returns the directories of the members.
+        Returns the directories of the members. *dry_run*: make nothing.
         """
+        places = [self._directory / "members" / _names(member)[0] for member in members]
+        if dry_run:
+            return places
         users, peers = self._authority("."), self._authority("peers")
-        self._write(Path("root"), users.user(ADMINISTRATOR))
+        self._write(self._directory / "root", users.user(ADMINISTRATOR))
         BoxKey.made(self._directory / "box.key")
-        made = []
-        for member in members:
-            names = [name.strip() for name in member.split(",") if name.strip()]
-            if not names:
-                raise Refused(f"{member!r} does not name a member of etcd")
-            place = Path("members") / named(names[0])
+        for place, names in zip(places, map(_names, members), strict=True):
             self._write(place / "server", users.member(names))
             self._write(place / "peer", peers.peer(names))
-            write_over(self._directory / place / "ca.pem", users.pem, mode=0o644)
-            write_over(self._directory / place / "peer-ca.pem", peers.pem, mode=0o644)
-            made.append(self._directory / place)
-        return made
+            write_over(place / "ca.pem", users.pem, mode=0o644)
+            write_over(place / "peer-ca.pem", peers.pem, mode=0o644)
+        return places
 
-    def initialise(self, endpoints: Sequence[str]) -> Initialised:
-        """Make etcd the fleet's, and remember where it is."""
+    def initialise(self, endpoints: Sequence[str], *, dry_run: bool = False) -> Initialised:
+        """Make etcd the fleet's, and remember where it is. *dry_run*: only look at it."""
         for endpoint in endpoints:
             target(endpoint)
         access = self._access(endpoints)
         with closing(Enrolment(access)) as enrolment:
-            epoch = enrolment.initialise()
+            epoch = enrolment.initialise(dry_run=dry_run)
             warnings = enrolment.warnings
+        if dry_run:
+            return Initialised(epoch, warnings)
         about = json.dumps({"endpoints": list(endpoints)}, indent=1) + "\n"
         write_over(self._directory / "fleet.json", about.encode())
         return Initialised(epoch, warnings)
 
-    def restored(self) -> str:
-        """Say that a backup of etcd was brought back; return the new epoch."""
+    def restored(self, *, dry_run: bool = False) -> str:
+        """Say that a backup of etcd was brought back; return the new epoch, or the one it is."""
         with closing(self._enrolment()) as enrolment:
-            return enrolment.restored()
+            return enrolment.restored(dry_run=dry_run)
+
+    def would_enrol(self, host: str, *, renew: bool = False) -> Enrolled:
+        """What :meth:`enrol`, or :meth:`renew`, would make of a host. Changes nothing."""
+        with closing(self._enrolment()) as enrolment:
+            return enrolment.enrol(host, "" if renew else "another", dry_run=True)
 
     def enrol(self, host: str) -> Joining:
         """Make a host one of the fleet, or give it all of its credentials anew."""
@@ -91,15 +95,15 @@ class Administration:
         with closing(self._enrolment()) as enrolment:
             return renew(enrolment, self._authority("."), host, self._fleet())
 
-    def retire(self, host: str) -> list[str]:
+    def retire(self, host: str, *, dry_run: bool = False) -> list[str]:
         """Revoke a host's certificates but for the last one; return their users."""
         with closing(self._enrolment()) as enrolment:
-            return enrolment.retire(host)
+            return enrolment.retire(host, dry_run=dry_run)
 
-    def revoke(self, host: str) -> list[str]:
+    def revoke(self, host: str, *, dry_run: bool = False) -> list[str]:
         """Revoke all of a host's certificates; return their users."""
         with closing(self._enrolment()) as enrolment:
-            return enrolment.revoke(host)
+            return enrolment.revoke(host, dry_run=dry_run)
 
     def hosts(self) -> list[Enrolled]:
         """All hosts, also those that were revoked."""
@@ -158,7 +162,7 @@ class Administration:
         return Authority.open(directory / "ca.pem", directory / "ca.key")
 
     def _write(self, at: Path, made: Certificate) -> None:
-        certificate = self._directory / at.with_name(f"{at.name}.pem")
+        certificate = at.with_name(f"{at.name}.pem")
         if not certificate.exists():
             _make(certificate.parent)
             write_over(certificate.with_suffix(".key"), made.key.reveal())
@@ -183,6 +187,15 @@ def orders(directory: Path) -> Iterator[tuple[EtcdStore, SealedBox]]:
 def _box(store: EtcdStore, host: str) -> str:
     entry = store.get(f"{ENROLLED}{host}")
     return str(json.loads(entry.value)["box"]) if entry else ""
+
+
+def _names(member: str) -> list[str]:
+    """All names of a member of etcd. Raises Refused."""
+    names = [name.strip() for name in member.split(",") if name.strip()]
+    if not names:
+        raise Refused(f"{member!r} does not name a member of etcd")
+    named(names[0])
+    return names
 
 
 def _make(directory: Path) -> None:

@@ -59,13 +59,16 @@ class Enrolment:
         """What is known against the releases of the members that were used; for people."""
         return self._client.warnings
 
-    def initialise(self) -> str:
+    def initialise(self, *, dry_run: bool = False) -> str:
         """Make etcd the fleet's: roles, root, authentication, and the epoch, which is returned.
 
         Last of all authentication is enabled: from then on who has no certificate of a
-        user has nothing. Raises Refused if etcd has other users' entries already.
+        user has nothing. Raises Refused if etcd has other users' entries already. *dry_run*:
+        only look; the epoch is '' where there is none yet.
         """
         self._is_for_us()
+        if dry_run:
+            return self._known_epoch()
         self._role(ADMINISTRATOR, ())
         self._user(ADMINISTRATOR, ADMINISTRATOR)
         self._role(CONTROLLER, grants.controller_grants())
@@ -75,8 +78,13 @@ class Enrolment:
         )
         return epoch
 
-    def restored(self) -> str:
-        """Say that a backup of etcd was brought back: the epoch is another one from now on."""
+    def restored(self, *, dry_run: bool = False) -> str:
+        """Say that a backup of etcd was brought back: the epoch is another one from now on.
+
+        *dry_run*: return the one that it is.
+        """
+        if dry_run:
+            return self._known_epoch()
         entry = self._store.get(EPOCH)
         fresh = secrets.token_hex(16)
         self._store.commit(
@@ -90,7 +98,7 @@ class Enrolment:
         self._user(user, CONTROLLER)
         return user
 
-    def enrol(self, host: str, box: str = "") -> Enrolled:
+    def enrol(self, host: str, box: str = "", *, dry_run: bool = False) -> Enrolled:
         """Make a host one of the fleet, with a user of its own for its next certificate.
 
         *box*: the public key of its sealed box; without one, it keeps the one that it has.
@@ -106,6 +114,8 @@ class Enrolment:
             raise Refused(f"{host} has no sealed box that it could keep")
         number = max(before.number, *self._numbers(host), 0) + 1
         enrolled = Enrolled(host, number, box or before.box, time.time())
+        if dry_run:
+            return enrolled
         # First, so that of two who enrol it one is told so, before there is a user for either.
         self._store.commit(
             [At(ENROLLED + host, entry.revision if entry else 0)], [_encoded(enrolled)]
@@ -114,16 +124,17 @@ class Enrolment:
         self._user(enrolled.user, role)
         return enrolled
 
-    def retire(self, host: str) -> list[str]:
+    def retire(self, host: str, *, dry_run: bool = False) -> list[str]:
         """Revoke a host's certificates but for the last one; return whose users are gone.
 
         Raises NotFound (it is not enrolled).
         """
         enrolled = self.enrolled(host)
         gone = [number for number in self._numbers(host) if number != enrolled.number]
-        return self._delete_users(grants.host_user(host, number) for number in gone)
+        users = [grants.host_user(host, number) for number in gone]
+        return users if dry_run else self._delete_users(users)
 
-    def revoke(self, host: str) -> list[str]:
+    def revoke(self, host: str, *, dry_run: bool = False) -> list[str]:
         """Revoke all of a host's certificates; return whose users are gone.
 
         A watch that it has open goes on until its connection is cut; what it still tells is
@@ -131,6 +142,8 @@ class Enrolment:
         host is without one until it is enrolled again, with another.
         """
         entry = self._store.get(ENROLLED + grants.named(host))
+        if dry_run:
+            return [grants.host_user(host, number) for number in self._numbers(host)]
         if entry and (was := _decoded(entry)).box:
             sealed_no_more = Enrolled(host, was.number, "", time.time())
             self._store.commit([At(entry.key, entry.revision)], [_encoded(sealed_no_more)])
@@ -167,6 +180,10 @@ class Enrolment:
                     f"this etcd has entries of somebody else: {kv.key.decode(errors='replace')}",
                     hint="give the fleet an etcd of its own",
                 )
+
+    def _known_epoch(self) -> str:
+        entry = self._store.get(EPOCH)
+        return entry.value.decode() if entry else ""
 
     def _epoch(self) -> str:
         fresh = secrets.token_hex(16)

@@ -99,17 +99,20 @@ class Joining:
             secret,
         )
 
-    def install(self, directory: Path) -> Membership:
-        """Write the files of a member. It can be repeated, and replaces what is there.
-
-        Raises Denied or Unavailable (they cannot be written), Refused (it has no box, and the
-        directory has none to keep).
-        """
+    def check(self, directory: Path) -> None:
+        """Refuse what :meth:`install` would refuse: it has no box, and there is none to keep."""
         if self.box is None and not (directory / "box.key").exists():
             raise Refused(
                 "this file renews a certificate, and there is no host of the fleet here to have it",
                 hint="enrol the host with a new box",
             )
+
+    def install(self, directory: Path) -> Membership:
+        """Write the files of a member. It can be repeated, and replaces what is there.
+
+        Raises Denied or Unavailable (they cannot be written), and as :meth:`check`.
+        """
+        self.check(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
