@@ -79,20 +79,23 @@ class SqliteStore:
 
     def list(self, prefix: str) -> tuple[list[Entry], int]:
         below = prefix_ends(prefix)
+        with self._lock, self._unavailable("read"):
+            # One statement: each lets go of the interpreter, and may wait long to have it back.
+            then, known = self._listed.get(prefix, (-1, ()))
+            if then == self._counter("revision"):
+                return [*known], then
         with self._transaction("deferred"):
             now = self._counter("revision")
-            then, entries = self._listed.get(prefix, (-1, ()))
-            if then != now:
-                rows = self._db.execute(
-                    "select key, value, revision from entry"
-                    " where key >= ? and key < ? and not gone order by key",
-                    below,
-                ).fetchall()
-                entries = tuple(Entry(*row) for row in rows)
-                if len(self._listed) >= _MAX_LISTED:
-                    self._listed.clear()
-                self._listed[prefix] = now, entries
-            return [*entries], now
+            rows = self._db.execute(
+                "select key, value, revision from entry"
+                " where key >= ? and key < ? and not gone order by key",
+                below,
+            ).fetchall()
+            entries = [Entry(*row) for row in rows]
+            if len(self._listed) >= _MAX_LISTED:
+                self._listed.clear()
+            self._listed[prefix] = now, tuple(entries)
+            return entries, now
 
     def commit(self, when: Sequence[At], then: Sequence[Put | Delete]) -> int:
         within_limits(when, then)

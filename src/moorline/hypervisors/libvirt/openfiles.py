@@ -35,12 +35,14 @@ class _Named(NamedTuple):
     """The number of its mount."""
 
 
-def _may_be_any(process: Path, paths: Collection[str]) -> Iterator[_Named]:
-    """The open files of a process that may be *paths*. Raises OSError (it has ended, say).
+def _may_be_any(
+    process: Path, names: Iterable[tuple[str, str]], paths: Collection[str]
+) -> Iterator[_Named]:
+    """Of the open files of a process, *names*, those that may be *paths*.
 
     Files that are closed meanwhile are left out.
     """
-    for number, path in _names(process):
+    for number, path in names:
         if not any(_may_be_called(path, of) for of in paths):
             continue
         with suppress(OSError, ValueError, StopIteration):  # it is closed meanwhile
@@ -222,10 +224,11 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         try:
             process = process_of(self._guest, self._proc, self._pid_files)
             theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
-            files = list(_may_be_any(process, paths))
-            everything = {path for _, path in _names(process)}
+            names = list(_names(process))
         except (OSError, ValueError):
             return nothing
+        files = list(_may_be_any(process, names, paths))
+        everything = {path for _, path in names}
         stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
         unnamed = paths - everything - stale
         return stale, frozenset(path for path in unnamed if not self._is_open(path, everything))
