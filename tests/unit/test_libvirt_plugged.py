@@ -112,7 +112,9 @@ def test_where_nothing_new_is_seen_nothing_is_told(qemu: Qemu) -> None:
     qemu.open(9, "/another", 20, inode=7)
     demand(plug(qemu, image()))
     (qemu.root / "run/web01.pid").unlink()
-    demand(plug(qemu, image()))
+    one = plug(qemu, image())
+    qemu.open(10, "/yet-another", 20, inode=8)
+    demand(one)
 
 
 def test_a_file_of_a_mount_that_is_not_seen_is_known_by_its_number(qemu: Qemu) -> None:

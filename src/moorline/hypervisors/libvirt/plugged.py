@@ -8,7 +8,7 @@ another file, and QEMU opens that.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from moorline.errors import MoorlineError, Refused, Uncertain
 from moorline.hypervisors.libvirt.openfiles import Descriptor, descriptors, process_of
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import CheckedAs, DiskSource, ImageFile
+from moorline.ports import Mount
 
 TAKE_AWAY_SECONDS = 10.0
 """Seconds that a guest has to let go of a disk that is not the one that was checked."""
@@ -28,6 +29,8 @@ _USERS = "trusted.libvirt.security.ref_dac"
 _NUMBERED = ("ext", "xfs", "btrfs", "tmpfs", "fuse", "nfs", "cifs", "smb3", "ceph")
 """File systems of which the process table and stat(2) tell the same numbers: overlayfs, say, does
 not. On others the name has to do."""
+_LOCAL = ("ext", "xfs", "btrfs", "tmpfs", "zfs", "overlay")
+"""File systems that never hang, so that the owner of a file can be given back without a wait."""
 _SINCE = "trusted.libvirt.security.timestamp_dac"
 
 
@@ -45,22 +48,30 @@ class Plug:
         self._checked = source.checked if isinstance(source, ImageFile) else ()
         self._path = source.path if isinstance(source, ImageFile) else Path()
         self._proc = proc
-        self._pid_files = pid_files
+        try:
+            self._process = process_of(guest, proc, pid_files)
+        except (OSError, ValueError):  # not libvirt's system daemon: nothing can be told
+            self._checked = ()
         self._before = frozenset(self._open())
 
     def demand_checked(self, detach: Callable[[], None], there: Callable[[], bool]) -> None:
         """See that QEMU opened what was checked; else take the disk away again.
 
-        *detach* asks the guest for the disk, *there* tells whether it still has it. A file whose
-        owner libvirt changed by mistake gets it back, as far as libvirt has kept whose it was.
+        *detach* asks the guest for the disk, *there* tells whether it still has it. A file of this
+        host whose owner libvirt changed by mistake gets it back, if libvirt has kept whose it was.
         Raises Refused (the disk is gone again), Uncertain (the guest has not let go yet).
         """
         others = self._others()
         if not others:
             return
         named = ", ".join(sorted({each.path for each in others}))
+        mounts = self._mounts()
         with ExitStack() as stack:
-            files = [stack.enter_context(_Owned(self._process(), each)) for each in others]
+            files = [
+                stack.enter_context(_Owned(self._process, each))
+                for each in others
+                if (mount := mounts.get(each.mount)) and mount.fstype.startswith(_LOCAL)
+            ]
             left = not _taken_away(detach, there)
             for file in files:
                 file.give_back()
@@ -78,11 +89,10 @@ class Plug:
         new = [each for each in self._open() if each not in self._before]
         if not new:
             return ()
-        try:
-            ours, theirs = mounts_of(self._proc / "self"), mounts_of(self._process())
-        except (OSError, ValueError):
+        mounts = self._mounts()
+        if not mounts:
             return ()
-        mounts = {mount.id: mount for mount in (*ours, *theirs)}
+        ours = mounts_of(self._proc / "self")
         places = {str(file.path): covering(ours, str(file.path)).device for file in self._checked}
 
         def is_one(each: Descriptor, file: CheckedAs) -> bool:
@@ -98,13 +108,18 @@ class Plug:
             return ()
         return [each for each in new if not any(is_one(each, file) for file in self._checked)]
 
+    def _mounts(self) -> Mapping[int, Mount]:
+        """The mounts that QEMU or we see, by their number; none where that cannot be told."""
+        try:
+            ours, theirs = mounts_of(self._proc / "self"), mounts_of(self._process)
+        except OSError:
+            return {}
+        return {mount.id: mount for mount in (*ours, *theirs)}
+
     def _open(self) -> Iterator[Descriptor]:
         if self._checked:
-            with suppress(OSError, ValueError):  # not root, or not libvirt's system daemon
-                yield from descriptors(self._process())
-
-    def _process(self) -> Path:
-        return process_of(self._guest, self._proc, self._pid_files)
+            with suppress(OSError):  # not root, or it has ended
+                yield from descriptors(self._process)
 
 
 def _taken_away(detach: Callable[[], None], there: Callable[[], bool]) -> bool:
