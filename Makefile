@@ -68,11 +68,15 @@ lab-test: ready etcd ## the tests on a private host with real libvirt, QEMU and 
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13
+# Of one story at most: a virtual machine is emulated where KVM does not work.
+MACHINE_SECONDS ?= 3600
 host-test: ready machines ## the stories of a host that matter most, on a whole machine of this one's release
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=here $(BIN)/pytest -q --durations=5 -m everyday tests/machine
 
+# CUTS=20: how often a virtual machine loses its power; SEED: the moments of a run before.
 test-machine: ready machines ## the stories of a host, and real storage, on whole Debian machines: RELEASES=debian12,debian13
-	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) $(BIN)/pytest -q --durations=10 --timeout=1800 tests/machine
+	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) MOORLINE_TEST_CUTS=$(CUTS) MOORLINE_TEST_SEED=$(SEED) \
+		$(BIN)/pytest -q --durations=10 --timeout=$(MACHINE_SECONDS) tests/machine
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 
