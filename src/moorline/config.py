@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from moorline import whereabouts
 from moorline.errors import Refused, Unavailable
 from moorline.ports import Option, Values
+from moorline.secret import redacted
 
 if TYPE_CHECKING:
     from oslo_config import cfg
@@ -157,9 +158,26 @@ def load(
     # oslo.config would read a name into the "$" of a path.
     if not (files or "$" in str(unsaid) or whereabouts.is_told_elsewhere()):
         return _defaults(Defaults(options, unsaid), unsaid, hypervisor, named=bool(state_dir))
+    declared = options()
+    conf = _parsed(files, declared)
+    named = state_dir or conf.moorline.state_dir
+    chosen = Path(named or whereabouts.default_state_dir())
+    conf.set_override("state_dir", str(chosen), group="moorline")
+    return Settings(
+        state_dir=chosen,
+        host=conf.host,
+        hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
+        values={option.name: _value(conf, option) for option in declared}
+        | {"state_dir": str(chosen)},
+        agent={option.name: _value(conf, option) for option in AGENT},
+        personal=not named and chosen != HOST_STATE_DIR,
+    )
+
+
+def _parsed(files: Sequence[Path], declared: Sequence[Option]) -> cfg.ConfigOpts:
+    """The configuration in *files*. Raises Refused."""
     from oslo_config import cfg  # takes 100 ms, and a host without a configuration does not need it
 
-    declared = options()
     conf = cfg.ConfigOpts()
     for option in (*OPTIONS, *declared):
         group = None if option.group == "DEFAULT" else option.group
@@ -179,18 +197,51 @@ def load(
         raise Refused(f"the configuration cannot be used: {e}") from e
     except UnicodeDecodeError:
         raise Refused("the configuration cannot be used: a file of it is not text") from None
-    named = state_dir or conf.moorline.state_dir
-    chosen = Path(named or whereabouts.default_state_dir())
-    conf.set_override("state_dir", str(chosen), group="moorline")
-    return Settings(
-        state_dir=chosen,
-        host=conf.host,
-        hypervisor=hypervisor or conf.libvirt.connection_uri or CONNECTION_URI.default,
-        values={option.name: _value(conf, option) for option in declared}
-        | {"state_dir": str(chosen)},
-        agent={option.name: _value(conf, option) for option in AGENT},
-        personal=not named and chosen != HOST_STATE_DIR,
-    )
+    return conf
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The value of an option, and whence it is."""
+
+    group: str
+    name: str
+    value: str
+    whence: str
+    """A file, a variable of the environment, or ``default``."""
+    help: str
+
+    def to_dict(self) -> dict[str, str]:
+        """The same facts for JSON and YAML; the keys are stable."""
+        return {name: getattr(self, name) for name in ("group", "name", "value", "whence", "help")}
+
+
+def effective(
+    files: Sequence[Path],
+    options: Callable[[], Sequence[Option]],
+    *,
+    state_dir: Path | None = None,
+    hypervisor: str | None = None,
+) -> list[Effective]:
+    """The value of each option as :func:`load` reads it, and whence it is. Raises Refused."""
+    if not files and SYSTEM_FILE.exists():
+        files = [SYSTEM_FILE]
+    declared = options()
+    conf = _parsed(files, declared)
+    settings = load(files, lambda: declared, state_dir=state_dir, hypervisor=hypervisor)
+    values = {**settings.values, **settings.agent}
+    values |= {HOST.name: settings.host, CONNECTION_URI.name: settings.hypervisor}
+    typed = {STATE_DIR: state_dir, CONNECTION_URI: hypervisor}
+    found = []
+    for option in (*OPTIONS, *declared):
+        group = None if option.group == "DEFAULT" else option.group
+        where = conf.get_location(option.name, group)
+        told = where.detail if where and where.location.is_user_controlled else "default"
+        if typed.get(option):
+            told = "typed, or in the environment"
+        value = redacted(str(values[option.name]))
+        found.append(Effective(option.group, option.name, value, told, option.help))
+    return found
 
 
 def _defaults(

@@ -328,6 +328,8 @@ class Attachment:
     Never wanted above CONNECTED."""
     link_only: bool = False
     """It was never wanted above CONNECTED: a disk that bears its mark is somebody else's."""
+    label: str = ""
+    """What belongs together by a person's will: ``moorline apply --prune`` goes by it; ''."""
     revision: int = 0
     """The store's revision of this entry; 0 if it was never stored."""
 

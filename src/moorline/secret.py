@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar, final
 
@@ -63,3 +64,16 @@ def password_in(file: Path) -> Secret[str]:
     if not password:
         raise Denied(f"there is no password in {file}")
     return Secret(password)
+
+
+_TOLD = re.compile(
+    r"(?P<name>(?<![A-Za-z])(?:pass(?:word|wd|phrase)?|secret|token|credentials?)[\"']?\s*[=:]\s*)"
+    r"(?P<quote>[\"']?)(?P<value>[^\s,;&\"']+)",
+    re.IGNORECASE,
+)
+_LOGON = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+def redacted(text: str) -> str:
+    """*text* for others to read: what looks like a password or a logon is left out."""
+    return _LOGON.sub("***@", _TOLD.sub(r"\g<name>\g<quote>***", text))

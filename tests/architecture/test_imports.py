@@ -20,7 +20,15 @@ SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 VERBS = {"loop", "care", "operations"}
-COMPOSITION = {"api", "wiring", "fleet_wiring", "config", "installed", "whereabouts"}
+COMPOSITION = {
+    "api",
+    "wiring",
+    "fleet_wiring",
+    "config",
+    "installed",
+    "whereabouts",
+    "config_check",
+}
 
 # From the ground up: what each room of src/moorline may import, besides itself.
 MAY_IMPORT = {
@@ -35,6 +43,7 @@ MAY_IMPORT = {
     "whereabouts": set(),
     "config": SEAMS | {"whereabouts"},
     "installed": SEAMS | {"config"},
+    "config_check": SEAMS | ADAPTERS | {"config", "installed"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us

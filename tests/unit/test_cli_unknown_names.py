@@ -41,6 +41,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("remove", "guest"): (["remove"], []),
     ("list", "guest"): (["list"], []),
     ("list", "share"): (["list", "--share"], []),
+    ("export", "guest"): (["export"], []),
     ("show", "volume"): (["show"], []),
     ("wait", "volume"): (["wait"], []),
     ("wait", "guest"): (["wait", GONE, "--guest"], []),

@@ -134,6 +134,7 @@ def _several(
 )
 @_FORMAT
 @_ID
+@click.option("--label", metavar="LABEL", help="What it belongs to, as of `moorline apply`.")
 @click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
 @click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
 @click.option("--read-only", is_flag=True, help="The guest may only read.")
@@ -162,6 +163,7 @@ def attach(
     connections: tuple[Path, ...],
     format_: Format | None,
     volume: str | None,
+    label: str | None,
     bus: str,
     target: str,
     read_only: bool,
@@ -200,7 +202,7 @@ def attach(
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,
-            **told(vouch=vouch or None),
+            **told(vouch=vouch or None, label=label),
             **_waiting(wait),
         )
         calls = [partial(attach, what) for what in volumes]

@@ -25,7 +25,7 @@ Exit codes:
   2  wrong usage               7  not ours: a person must decide
   3  refused; nothing changed  8  busy: another command owns this host's state
   4  no such guest or volume   9  denied: permission is missing
-                              10  doctor found something
+                              10  doctor or diff found something
                               11  unavailable: no answer, and nothing was recorded
 """
 _HELP = frozenset({"--help", "-h", "--version"})
@@ -43,9 +43,29 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "agent:agent",
             "Own this host's state, and keep its attachments true until stopped.",
         ),
+        "apply": (
+            "apply:apply",
+            "Attach what a file declares; what is as declared already is left alone.",
+        ),
+        "diff": (
+            "apply:diff",
+            "Tell what `moorline apply` would change. Exits 10 if there is something.",
+        ),
+        "export": (
+            "apply:export",
+            "Write the attachments of this host, or of GUEST, as `moorline apply` reads them.",
+        ),
         "attach": (
             "attachments:attach",
             "Make a volume a disk of GUEST (name or id), now and after reboots.",
+        ),
+        "config": (
+            "configuration:config",
+            "Show the options and whence they are, check them, or write an example.",
+        ),
+        "support-bundle": (
+            "support:support_bundle",
+            "Write to FILE (*.tar.gz) what helps others to see what is wrong here.",
         ),
         "completion": ("completion:completion", "Print the completion script of SHELL."),
         "datastores": (

@@ -20,16 +20,7 @@ _MAX_FILE_BYTES = 256 << 10
 
 def read_connection(path: str) -> Mapping[str, Any]:
     """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
-    try:
-        if path == "-":
-            text = _standard_input()
-        else:
-            with open(path, "rb") as file:
-                text = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as e:
-        raise Refused(f"the connection {path} cannot be read: {e.strerror}") from e
-    if len(text) > _MAX_FILE_BYTES:
-        raise Refused(f"the connection {path} has more than {_MAX_FILE_BYTES} bytes")
+    text = _read(path, "the connection")
     try:
         connection = parse_json(text)
     except Refused as e:
@@ -41,7 +32,29 @@ def read_connection(path: str) -> Mapping[str, Any]:
     return connection
 
 
+def read_text(path: str, what: str) -> str:
+    """Read a text file; ``-``: standard input. *what* names it in errors. Raises Refused."""
+    try:
+        return _read(path, what).decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{what} {path} is not text in UTF-8") from None
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        if path == "-":
+            text = _standard_input()
+        else:
+            with open(path, "rb") as file:
+                text = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as e:
+        raise Refused(f"{what} {path} cannot be read: {e.strerror}") from e
+    if len(text) > _MAX_FILE_BYTES:
+        raise Refused(f"{what} {path} has more than {_MAX_FILE_BYTES} bytes")
+    return text
+
+
 def _standard_input() -> bytes:
     if sys.stdin is None:  # <&-
-        raise Refused("the connection was to come on standard input, which is closed")
+        raise Refused("it was to come on standard input, which is closed")
     return sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)

@@ -17,14 +17,12 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.events import line
-from moorline.cli.output import age, say
+from moorline.cli.output import EXIT_FOUND, age, say
 from moorline.errors import Failed
 from moorline.ports.inspection import Finding
 from moorline.ports.results import Explanation, Repair
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
-EXIT_FOUND = 10
-"""The exit code of doctor if it found something."""
 
 
 @click.command()

@@ -32,6 +32,7 @@ _DISKS = ("GUEST", "DEVICE", "WHOSE", "VOLUME", "FORMAT", "SIZE", "PATH")
 @click.command("list")
 @click.argument("guest", required=False, type=GuestName())
 @click.option("--share", type=ShareName(), metavar="SHARE", help="On this link, or below this URL.")
+@click.option("--label", metavar="LABEL", help="Of this label alone.")
 @click.option("--not-as-wanted", is_flag=True, help="Only what is not as it is wanted.")
 @click.option("--sizes", is_flag=True, help="Also how large they are; implied by -o wide.")
 @click.option("--watch", "-w", is_flag=True, help="Go on, and show it anew as it changes.")
@@ -40,6 +41,7 @@ def list_(
     given: Common,
     guest: str | None,
     share: str | None,
+    label: str | None,
     not_as_wanted: bool,
     sizes: bool,
     watch: bool,
@@ -63,6 +65,7 @@ def list_(
     def look() -> Sequence[View]:
         with given.open(own=False) as moorline:
             found = moorline.attachments.list(**asked)
+        found = [view for view in found if label in (None, view.label)]
         return [view for view in found if not (not_as_wanted and is_as_wanted(view))]
 
     if watch:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "yaml")
 DATA = ("json", "yaml")
+EXIT_FOUND = 10
+"""Of doctor and diff, if they found something."""
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""

@@ -34,6 +34,7 @@ from moorline.ports.guarding import Guarding
 from moorline.secret import Secret
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MISLEADING = re.compile(r"-.*|([hsv]|xv)d[a-z]{1,3}[0-9]*")
 """Ids that a command would read as something else: -o, --help, vdb."""
 
@@ -81,6 +82,7 @@ class Admission:
         *,
         hands_off: bool = False,
         vouched: bool = False,
+        label: str = "",
     ) -> tuple[Attachment | None, Attachment]:
         """Return the recorded attachment of this guest and volume (or None), and the new one.
 
@@ -110,6 +112,7 @@ class Admission:
             since=time.time(),
             hands_off=hands_off,
             link_only=level < Level.ATTACHED,
+            label=_usable_label(label),
         )
         before = next((row for row in rows if row.key == key), None)
         refuse_clashes(attachment, rows)
@@ -331,6 +334,12 @@ def _volume_id(
             f"{id!r} is no volume id: commands would take it for an option, or for a disk's device"
         )
     return id
+
+
+def _usable_label(label: str) -> str:
+    if label and not _LABEL.fullmatch(label):
+        raise Refused(f"{label[:80]!r} is no label: 1 to 63 of A-Z a-z 0-9 . _ -")
+    return label
 
 
 def _to_come(guest: str, level: Level) -> GuestName:

@@ -19,7 +19,9 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
     """
     if before is None:
         return attachment
-    attachment = replace(attachment, link_only=before.link_only and attachment.link_only)
+    link_only = before.link_only and attachment.link_only
+    label = attachment.label or before.label
+    attachment = replace(attachment, link_only=link_only, label=label)
     if before.link != attachment.link:
         raise Refused(
             f"volume {attachment.key.volume} is connected at {before.link}, and this connection"

@@ -53,6 +53,8 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: St
         storage=storage.url,
         format=storage.format,
         options=_options(row.options),
+        label=row.label,
+        hands_off=row.hands_off,
     )
 
 

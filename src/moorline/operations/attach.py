@@ -77,6 +77,7 @@ class Attacher:
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
         vouch: str = "",
+        label: str = "",
         timeout: float | None = None,
         wait: bool = True,
         progress: Progress = no_progress,
@@ -95,6 +96,7 @@ class Attacher:
                 options,
                 hands_off=hands_off,
                 vouched=bool(vouch),
+                label=label,
             )
 
         with nothing_recorded():

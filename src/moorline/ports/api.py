@@ -52,6 +52,7 @@ class Attachments(Protocol):
         options: DiskOptions = _AS_IT_COMES,
         hands_off: bool = False,
         vouch: str = "",
+        label: str = "",
         timeout: float | None = None,
         wait: bool = True,
         progress: Progress = no_progress,
@@ -66,6 +67,7 @@ class Attachments(Protocol):
         now or later: *guest* is its id, the level at most CONNECTED.
         *vouch*: on a host of a fleet, which gives volumes to guests itself: why a person is sure
         that no other host has this one. The fleet does not know of it then.
+        *label*: what it belongs to; '' keeps what it has.
         *timeout*: seconds to go on trying; None: 60, or less where the same step fails
         again and again. *wait*: if not, return once it is recorded: an agent's loop or a
         sweep does the rest. *dry_run*: change nothing, foresee.

@@ -67,6 +67,9 @@ class View(Result):
     """Bytes that a guest sees of it, where they were asked for and can be told."""
     options: dict[str, Any] = field(default_factory=dict)
     """How the guest has it: ``bus``, ``target``, ``readonly``, ``shared``, as asked for."""
+    label: str = ""
+    hands_off: bool = False
+    """Whether somebody else (Nova) plugs the disk."""
 
 
 @dataclass(frozen=True, slots=True)

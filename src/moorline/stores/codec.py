@@ -104,6 +104,7 @@ class Codec:
                 "since": attachment.since,
                 "hands_off": attachment.hands_off,
                 "link_only": attachment.link_only,
+                "label": attachment.label,
             }
         ).encode()
 
@@ -120,7 +121,8 @@ class Codec:
             want=Level[fields["want"]],
             options=DiskOptions(**fields["options"]),
             since=fields["since"],
-            # Older rows have neither.
+            # Older rows have none of these.
+            label=fields.get("label", ""),
             hands_off=fields.get("hands_off", False),
             link_only=fields.get("link_only", fields["want"] == Level.CONNECTED.name),
             revision=entry.revision,

@@ -1,0 +1,281 @@
+"""apply, diff, export: declared attachments, kept in a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moorline.cli import declared
+from moorline.cli.common import (
+    Common,
+    common,
+    dry_run_option,
+    timeout_option,
+    told,
+    wait_option,
+)
+from moorline.cli.connection import read_text
+from moorline.cli.declared import Declaration, Declared
+from moorline.cli.names import GuestName
+from moorline.cli.output import EXIT_FOUND, dump, failed, say
+from moorline.errors import MoorlineError, Refused
+from moorline.local_api.problem import exit_code, to_problem
+from moorline.ports.api import Api
+from moorline.ports.results import View
+
+file_option = click.option(
+    "--file",
+    "-f",
+    required=True,
+    type=click.Path(allow_dash=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The attachments, as YAML or JSON; - for standard input.",
+)
+prune_option = click.option(
+    "--prune", is_flag=True, help="Also detach what has the label, and is not in the file."
+)
+label_option = click.option(
+    "--label", metavar="LABEL", help="What all of it belongs to; else as the file says."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be done for one attachment."""
+
+    action: str
+    """``attach``, ``detach``, ``none``, or ``refused``: it is there otherwise."""
+    guest: str
+    name: str
+    """Its storage, or its id, for people."""
+    wanted: Declared | None = None
+    view: View | None = None
+    why: str = ""
+
+
+@click.command()
+@file_option
+@prune_option
+@label_option
+@timeout_option
+@wait_option
+@dry_run_option
+@common
+def apply(
+    given: Common,
+    file: Path,
+    prune: bool,
+    label: str | None,
+    timeout: float,
+    wait: bool,
+    dry_run: bool,
+) -> None:
+    """Attach what a file declares; what is as declared already is left alone.
+
+    With --prune, what has the file's label and is not in it is detached. One
+    that fails does not stop the others; the command ends as the first of
+    those does. `moorline export` writes such a file.
+
+    \b
+    Examples:
+      moorline apply -f attachments.yaml
+      moorline apply -f attachments.yaml --prune --label web-team
+      moorline apply -f attachments.yaml --dry-run
+    """
+    what = _read(file)
+    label = label or what.label
+    if prune and not label:
+        raise click.UsageError("--prune goes by a label: give --label, or one in the file")
+    with given.open(own=not dry_run, patience=timeout, first=True) as moorline:
+        changes = _changes(what, label, moorline.attachments.list(), prune=prune)
+        if dry_run:
+            _tell_changes(given, changes)
+            return
+        how = {"timeout": timeout, "progress": given.progress}
+        values, code = [], 0
+        for change in changes:
+            value: dict[str, Any] = {"action": change.action, "guest": change.guest}
+            try:
+                value |= _do(moorline, change, label, how if wait else {**how, "wait": False})
+            except MoorlineError as e:
+                value["problem"] = to_problem(e)
+                code = code or (exit_code(e) if given.is_data else failed(e, given.output))
+            else:
+                if not given.is_data:
+                    say(_done(change, value, wait=wait))
+            values.append(value)
+    given.tell(values, "")
+    if code:
+        sys.exit(code)
+
+
+@click.command()
+@file_option
+@prune_option
+@label_option
+@common
+def diff(given: Common, file: Path, prune: bool, label: str | None) -> None:
+    """Tell what `moorline apply` would change. Exits 10 if there is something.
+
+    \b
+    Example:
+      moorline diff -f attachments.yaml --prune
+    """
+    what = _read(file)
+    label = label or what.label
+    if prune and not label:
+        raise click.UsageError("--prune goes by a label: give --label, or one in the file")
+    with given.open(own=False) as moorline:
+        changes = _changes(what, label, moorline.attachments.list(), prune=prune)
+    _tell_changes(given, changes)
+    if any(change.action != "none" for change in changes):
+        sys.exit(EXIT_FOUND)
+
+
+@click.command()
+@click.argument("guest", required=False, type=GuestName())
+@label_option
+@common
+def export(given: Common, guest: str | None, label: str | None) -> None:
+    """Write the attachments of this host, or of GUEST, as `moorline apply` reads them.
+
+    What Nova plugs is left out, and so is what cannot be typed (iSCSI, say),
+    which is told on standard error. Passwords and mount options are not
+    written: where storage needs them, give connection or connection_file
+    instead of storage.
+
+    \b
+    Examples:
+      moorline export > attachments.yaml
+      moorline export web01 --label web-team
+    """
+    with given.open(own=False) as moorline:
+        views = moorline.attachments.list(**told(guest=guest))
+    views = [view for view in views if view.wanted != "absent" and not view.hands_off]
+    views = [view for view in views if label in (None, view.label)]
+    for view in views:
+        if not _can_be_typed(view):
+            given.warn(
+                f"left out: volume {view.volume} of {view.guest}: {view.backend} cannot be typed"
+            )
+    document: dict[str, Any] = {"label": label} if label else {}
+    document["attachments"] = [_written(view) for view in views if _can_be_typed(view)]
+    given.tell(document, dump(document, "yaml"))
+
+
+def _read(file: Path) -> Declaration:
+    return declared.read(file, read_text(str(file), "the file"))
+
+
+def _changes(what: Declaration, label: str, views: Sequence[View], *, prune: bool) -> list[Change]:
+    """What is to be done, in the order of the file, and at last what is to go."""
+    changes, kept = [], []
+    for wanted in what.attachments:
+        view = next((view for view in views if wanted.is_of(view)), None)
+        kept.append(view)
+        changes.append(_change(wanted, view, label))
+    gone = [view for view in views if prune and view.label == label and view not in kept]
+    return changes + [
+        Change("detach", view.guest, view.storage or view.volume, view=view)
+        for view in gone
+        if not view.hands_off
+    ]
+
+
+def _change(wanted: Declared, view: View | None, label: str) -> Change:
+    name = wanted.what if isinstance(wanted.what, str) else "a connection"
+    if view is None or view.wanted == "absent":
+        return Change("attach", wanted.guest, name, wanted, view)
+    if why := wanted.differences(view):
+        return Change("refused", wanted.guest, name, wanted, view, "; ".join(why))
+    action = "none" if wanted.is_there(view, label) else "attach"
+    return Change(action, wanted.guest, name, wanted, view)
+
+
+def _do(moorline: Api, change: Change, label: str, how: dict[str, Any]) -> dict[str, Any]:
+    """Do it; return what programs are told. Raises as attach and detach."""
+    view, wanted = change.view, change.wanted
+    if change.action == "refused" and view is not None:
+        raise Refused(
+            f"{change.name} is attached to {view.guest} otherwise: {change.why}",
+            hint=f"moorline detach {view.guest} {view.volume}, and apply again",
+        ).about(view.volume, view.guest)
+    if change.action == "none" and view is not None:
+        return {"steps": [], "view": view.to_dict()}
+    if change.action == "detach" and view is not None:
+        gone = moorline.attachments.detach(view.guest_id, view.volume, **how)
+        return gone.to_dict() if gone else {"steps": [], "view": None}
+    assert wanted is not None, "what is to be attached is in the file"
+    outcome = moorline.attachments.attach(
+        wanted.guest,
+        wanted.what,
+        format=wanted.format,
+        volume=wanted.volume,
+        level=declared.level(wanted.level),
+        options=wanted.options,
+        **told(label=label or None),
+        **how,
+    )
+    return outcome.to_dict()
+
+
+def _done(change: Change, value: dict[str, Any], *, wait: bool) -> str:
+    view = value["view"]
+    if change.action == "none":
+        return f"unchanged: {change.name} on {change.guest}"
+    state = {"attach": "is" if wait else "is to be", "detach": "is"}[change.action]
+    if change.action == "detach":
+        return f"{change.name} {state} detached from {change.guest}"
+    device = f" as {view['device']}" if view and view["device"] else ""
+    return f"{change.name} {state} {view['wanted']} to {change.guest}{device}"
+
+
+def _tell_changes(given: Common, changes: Sequence[Change]) -> None:
+    given.tell([*map(_plain, changes)], "\n".join(_lines(changes)) or "nothing is different")
+
+
+def _plain(change: Change) -> dict[str, Any]:
+    id = change.view.volume if change.view else change.wanted and change.wanted.volume
+    return {
+        "action": change.action,
+        "guest": change.guest,
+        "volume": id,
+        "storage": change.name,
+        "why": change.why,
+    }
+
+
+def _lines(changes: Sequence[Change]) -> Iterator[str]:
+    for change in changes:
+        where = f"{change.name} on {change.guest}"
+        if change.action == "attach":
+            yield f"+ {where}" + (f" ({change.view.next})" if change.view else "")
+        elif change.action == "detach":
+            yield f"- {where}"
+        elif change.action == "refused":
+            yield f"! {where}: {change.why}; detach it first"
+
+
+def _can_be_typed(view: View) -> bool:
+    return "://" in view.storage or view.backend == "local"
+
+
+def _written(view: View) -> dict[str, Any]:
+    """An attachment as a file has it: what is as it comes is left out."""
+    found = {
+        "guest": view.guest,
+        "storage": view.storage,
+        "format": view.format,
+        "volume": view.volume,
+        "level": "" if view.wanted == "attached" else view.wanted,
+        "bus": view.options.get("bus"),
+        "target": view.options.get("target"),
+        "read_only": view.options.get("readonly"),
+        "shared": view.options.get("shared"),
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,170 @@
+"""Reads declared attachments from a file, and compares them with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from moorline.cli.connection import read_connection
+from moorline.cli.facade import from_here
+from moorline.cli.output import is_as_wanted
+from moorline.errors import Refused
+from moorline.model import DiskOptions, Format, Level
+from moorline.ports.results import View
+
+MAX_FILE_BYTES = 1 << 20
+_FORMATS = ("raw", "qcow2", "ploop")
+_LEVELS = ("connected", "attached")
+_TEXTS = ("guest", "storage", "connection_file", "format", "volume", "level", "bus", "target")
+_FLAGS = ("read_only", "shared")
+_KNOWN = {*_TEXTS, *_FLAGS, "connection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An attachment as a file has it."""
+
+    guest: str
+    what: Mapping[str, Any] | str
+    """A connection, or what is typed for one."""
+    format: Format | None = None
+    volume: str | None = None
+    level: str = "attached"
+    options: DiskOptions = field(default_factory=DiskOptions)
+
+    def is_of(self, view: View) -> bool:
+        """Whether *view* is of the same guest and volume."""
+        if self.guest not in (view.guest, view.guest_id):
+            return False
+        return self.what == view.storage or view.volume in (self.volume, self._own_id)
+
+    @property
+    def _own_id(self) -> str | None:
+        """The id that the connection bears."""
+        if isinstance(self.what, str):
+            return None
+        data = self.what.get("data")
+        places = (data, self.what) if isinstance(data, Mapping) else (self.what,)
+        ids = (place.get(name) for place in places for name in ("volume_id", "serial"))
+        return next((id for id in ids if isinstance(id, str)), None)
+
+    def differences(self, view: View) -> list[str]:
+        """What is otherwise in *view*, and is not changed while it is there."""
+        wanted: dict[str, Any] = {
+            "bus": self.options.bus,
+            "target": self.options.target,
+            "readonly": self.options.readonly,
+            "shared": self.options.shared,
+        }
+        pairs = [(name, view.options.get(name), value) for name, value in wanted.items()]
+        if isinstance(self.what, str):
+            pairs.append(("storage", view.storage, self.what))
+        if self.format:
+            pairs.append(("format", view.format or self.format, self.format))
+        if (self.level, view.wanted) == ("connected", "attached"):
+            pairs.append(("level", view.wanted, self.level))
+        return [f"{name} is {old!r}, not {new!r}" for name, old, new in pairs if old != new]
+
+    def is_there(self, view: View, label: str) -> bool:
+        """Whether nothing is left to do for it; False where that cannot be told."""
+        same = view.wanted == self.level and label in ("", view.label)
+        return isinstance(self.what, str) and same and is_as_wanted(view)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A file of declared attachments."""
+
+    label: str
+    attachments: Sequence[Declared]
+
+
+def read(file: Path, text: str) -> Declaration:
+    """Parse *text*, YAML or JSON, which was read from *file*. Raises Refused; quotes no value."""
+    import yaml
+
+    if len(text.encode(errors="replace")) > MAX_FILE_BYTES:
+        raise Refused(f"{file} has more than {MAX_FILE_BYTES} bytes")
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise Refused(f"{file} is neither YAML nor JSON{where}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("attachments"), list):
+        raise Refused(f"{file} has no list of attachments", hint="moorline export writes one")
+    if unknown := found.keys() - {"attachments", "label", "guest"}:
+        raise Refused(f"{file} has keys that are not known: {_listed(unknown)}")
+    guest = _text(found, "guest", str(file)) if "guest" in found else None
+    label = _text(found, "label", str(file)) if "label" in found else ""
+    entries = enumerate(found["attachments"], 1)
+    declared = [_entry(each, guest, file, f"{file}, attachment {n}") for n, each in entries]
+    for place, one in enumerate(declared):
+        for other in declared[:place]:
+            if (one.guest, one.what) == (other.guest, other.what):
+                raise Refused(f"{file}: attachment {place + 1} is there twice")
+    return Declaration(label, declared)
+
+
+def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
+    if not isinstance(given, dict):
+        raise Refused(f"{at} is no mapping")
+    if unknown := given.keys() - _KNOWN:
+        raise Refused(f"{at} has keys that are not known: {_listed(unknown)}")
+    texts = {name: _text(given, name, at) for name in _TEXTS if given.get(name) is not None}
+    flags = {name: given.get(name, False) for name in _FLAGS}
+    if odd := [name for name, value in flags.items() if not isinstance(value, bool)]:
+        raise Refused(f"{at}: {odd[0]} is not true or false")
+    for name, words in (("format", _FORMATS), ("level", _LEVELS)):
+        if texts.get(name, words[0]) not in words:
+            raise Refused(f"{at}: {name} is none of {', '.join(words)}")
+    guest = texts.get("guest") or guest
+    if not guest:
+        raise Refused(f"{at} names no guest")
+    return Declared(
+        guest,
+        _what(given, texts, file, at),
+        cast("Format | None", texts.get("format")),
+        texts.get("volume"),
+        texts.get("level", "attached"),
+        DiskOptions(
+            texts.get("bus", ""), texts.get("target", ""), flags["read_only"], flags["shared"]
+        ),
+    )
+
+
+def _what(
+    given: Mapping[str, Any], texts: Mapping[str, str], file: Path, at: str
+) -> Mapping[str, Any] | str:
+    ways = [name for name in ("storage", "connection", "connection_file") if given.get(name)]
+    if len(ways) != 1:
+        raise Refused(f"{at} needs one of storage, connection and connection_file")
+    if ways[0] == "storage":
+        return from_here(texts["storage"])
+    if "format" in texts:
+        raise Refused(f"{at}: format belongs to storage: a connection bears its own")
+    if ways[0] == "connection_file":
+        return read_connection(str(file.parent / texts["connection_file"]))
+    connection = given["connection"]
+    if not isinstance(connection, dict):
+        raise Refused(f"{at}: connection is no mapping")
+    return connection
+
+
+def _text(given: Mapping[Any, Any], name: str, at: str) -> str:
+    value = given[name]
+    if not isinstance(value, str) or not value:
+        raise Refused(f"{at}: {name} is no text", hint="write it in quotes")
+    return value
+
+
+def _listed(keys: object) -> str:
+    """Keys alone: a value may be a secret."""
+    return ", ".join(sorted(str(key)[:40] for key in cast("set[object]", keys)))
+
+
+def level(text: str) -> Level:
+    """The level by its name in a file."""
+    return Level[text.upper()]
