@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from libvirt_rig import until
 from scene import Scene
+from test_declared import (  # noqa: F401 - run here once more
+    test_declared_attachments_are_made_seen_and_pruned,
+    test_several_volumes_at_once,
+)
 from test_quobyte_story import (  # noqa: F401 - run here once more
     test_attach_use_repeat_detach,
     test_dry_runs_change_nothing,

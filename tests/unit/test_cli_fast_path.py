@@ -75,7 +75,7 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
     except fast_path._SlowPath:
         return
     assert fields["guest"] == params["guest"]
-    assert fields["connection"] == params["volume_url"]
+    assert (fields["connection"],) == params["volume_urls"]
     for option, value in {"format": "format_", **{n: n for n in ("volume", "level")}}.items():
         assert fields[option] == params[value]
     assert (fields["timeout"], fields["dry_run"]) == (params["timeout"], params["dry_run"])
