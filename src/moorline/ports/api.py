@@ -60,24 +60,21 @@ class Attachments(Protocol):
     ) -> Outcome:
         """Record that a volume be a disk of *guest*, and see to it.
 
-        *guest*: name or id. *connection*: Cinder's ``connection_info``, or what
-        a person types (``quobyte://reg/volume/file``, ``/path/to/file``), then
-        with *format*. *volume*: its id, where the connection bears none.
-        *hands_off*: somebody else (Nova) plugs the disk and defines the guest,
-        now or later: *guest* is its id, the level at most CONNECTED.
-        *vouch*: on a host of a fleet, which gives volumes to guests itself: why a person is sure
-        that no other host has this one. The fleet does not know of it then.
-        *label*: what it belongs to; '' keeps what it has.
-        *timeout*: seconds to go on trying; None: 60, or less where the same step fails
-        again and again. *wait*: if not, return once it is recorded: an agent's loop or a
-        sweep does the rest. *dry_run*: change nothing, foresee.
+        *guest*: name or id. *connection*: Cinder's ``connection_info``, or what a person
+        types (``quobyte://reg/volume/file``, ``/path/to/file``), then with *format*.
+        *volume*: its id, where the connection bears none. *hands_off*: somebody else (Nova)
+        plugs the disk and defines the guest, now or later: *guest* is its id, the level at
+        most CONNECTED. *vouch*: on a host of a fleet, which gives volumes to guests itself: why
+        a person is sure that no other host has this one. The fleet does not know of it then.
+        *label*: what it belongs to; '' keeps what it has. *timeout*: seconds to go on trying;
+        None: 60, or less where the same step fails again and again. *wait*: if not, return once
+        it is recorded: an agent's loop or a sweep does the rest. *dry_run*: change nothing.
 
         Success means that it was seen to be so, or without *wait* that it is recorded.
-        Refused: nothing is left of
-        the attachment, and one that stood before is as it was. Unavailable: nothing
-        was recorded. Failed, Uncertain,
-        NotOurs: the attachment stands, and repeating this call or a sweep goes on
-        with it. One that stood keeps its connection until a new one has worked.
+        Refused: nothing is left of the attachment, and one that stood before is as it was.
+        Unavailable: nothing was recorded. Failed, Uncertain, NotOurs: the attachment stands,
+        and repeating this call or a sweep goes on with it. One that stood keeps its
+        connection until a new one has worked.
         """
 
     def detach(
