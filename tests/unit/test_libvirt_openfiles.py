@@ -81,6 +81,14 @@ def test_what_is_open_by_no_name_of_the_disk_is_told(qemu: Qemu, link: str, told
     assert bool(disk.replaced) is told
 
 
+@pytest.mark.parametrize(("name", "told"), [("/another", False), (f"{PATH} (deleted)", True)])
+def test_half_a_disk_may_be_open_nowhere(qemu: Qemu, name: str, told: bool) -> None:
+    """It may be in the definition alone; it is plugged again then."""
+    qemu.open(9, name, 30)
+    (disk,) = qemu.disks({VolumeId("v"): Disk(DiskState.PARTIAL, "vdb", PATH)}).values()
+    assert bool(disk.replaced) is told
+
+
 def test_what_is_open_is_told_by_its_number_and_its_mount(qemu: Qemu) -> None:
     qemu.open(9, PATH, 30)
     qemu.open(10, "/disk (deleted)", 29, inode=6, flags="0100000")

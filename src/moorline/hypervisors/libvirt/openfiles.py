@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
-from moorline.model import Disk, GuestId, VolumeId
+from moorline.model import Disk, DiskState, GuestId, VolumeId
 from moorline.ports import Mount, Places
 from moorline.ports.inspection import NAMELESS, OpenFile
 
@@ -230,7 +230,13 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         files = list(_may_be_any(process, names, paths))
         everything = {path for _, path in names}
         stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
-        unnamed = paths - everything - stale
+        # Of half a disk it is not told which half has it: the definition's is open nowhere.
+        live = {each.source for each in self._disks.values() if each.state is DiskState.WHOLE}
+        unnamed = {
+            path
+            for path in paths - everything - stale
+            if path in live or path + NAMELESS in everything
+        }
         return stale, frozenset(path for path in unnamed if not self._is_open(path, everything))
 
     def _is_open(self, path: str, names: Collection[str]) -> bool:
