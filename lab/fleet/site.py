@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -37,9 +39,16 @@ WRITER = (
     " seek=$i iflag=fullblock oflag=direct conv=notrunc,fsync status=none && echo $i > /acked;"
     " i=$((i+1)); done) </dev/null >/dev/null 2>&1 &"
 )
-MIGRATION = """\
+USERS = (
+    "for p in /proc/[0-9]*; do if ls -l $p/fd $p/cwd 2>/dev/null | grep /moorline/mnt; then"
+    " echo $p; tr '\\0' ' ' <$p/cmdline | head -c 200; echo; fi; done; true"
+)
+"""Lists which processes have files open on mounts of Moorline's, and which."""
+CONFIGURATION = """\
 [libvirt]
 live_migration_uri = qemu+tls://%s/system?pkipath=/etc/libvirt/pki
+vzstorage_mount_user = {user}
+vzstorage_mount_group = {group}
 """
 
 
@@ -158,10 +167,11 @@ class Fleet:
         return Volume(self, share, number)
 
     def logs(self) -> str:
-        """What everybody said, for a test that fails."""
-        return "\n".join(
-            f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.log.iterdir())
-        )
+        """What everybody said, and who uses mounts of ours, for a story that fails."""
+        said = [(path.name, path.read_text()[-3000:]) for path in sorted(self.log.iterdir())]
+        on = [node for node in self.nodes if node.has_power]
+        used = [(f"users on {node.name}", node.run("sh", "-c", USERS)) for node in on]
+        return "\n".join(f"--- {what}\n{text}" for what, text in said + used)
 
     def _make_fleet(self) -> None:
         self.admin.mkdir(mode=0o700)
@@ -173,7 +183,10 @@ class Fleet:
     def _join(self, node: Node) -> None:
         file = node.directory / f"{node.name}.join"
         self.order("enrol", node.name, "--to", str(file))
-        (node.directory / "moorline/moorline.conf").write_text(MIGRATION)
+        qemu = pwd.getpwuid(host.qemu_user())
+        group = grp.getgrgid(qemu.pw_gid).gr_name
+        configuration = CONFIGURATION.format(user=qemu.pw_name, group=group)
+        (node.directory / "moorline/moorline.conf").write_text(configuration)
         node.run(str(MOORLINE), "fleet", "join", str(file))
         file.unlink()
         node.run(str(MOORLINE), "hook", "install")

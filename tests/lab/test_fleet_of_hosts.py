@@ -8,8 +8,9 @@ from pathlib import Path
 
 import libvirt
 import pytest
+from conftest import GUESTS
 
-from lab import host
+from lab import host, leftovers
 from lab.demo import until
 from lab.etcd import Missing
 from lab.fleet.node import Node
@@ -68,9 +69,16 @@ class Scene:
         assert self.volume.wrong(last) == []
 
 
+@pytest.fixture(autouse=True)
+def leftovers_check() -> None:
+    """Nothing: the hosts live from test to test. What they leave is looked for at their end."""
+
+
 @pytest.fixture(scope="module")
 def scene(lab: Path) -> Iterator[Scene]:
     libvirt.registerErrorHandler(lambda *_: None, None)
+    connection = libvirt.open("qemu:///system")
+    before = leftovers.look(connection)
     with tempfile.TemporaryDirectory(dir=lab, prefix="fleet-") as directory:
         Path(directory).chmod(0o755)
         try:
@@ -86,6 +94,8 @@ def scene(lab: Path) -> Iterator[Scene]:
             fleet.order("detach", writer.name, volume.id, deadline=LONG)
         assert watch.looks > 10
         assert watch.twice == []
+    assert leftovers.after(connection, before, GUESTS) == []
+    connection.close()
 
 
 def source_agent(scene: Scene) -> None:

@@ -70,6 +70,10 @@ OURS = (
 )
 
 
+QUOBYTE = OURS.replace("relabel='no'", "relabel='yes'").replace("/s/v", "/q/v")
+BLOCK = "<disk type='block' device='disk'><driver cache='none'/><source dev='/d'/></disk>"
+
+
 @pytest.mark.parametrize(
     ("disk", "expected"),
     [
@@ -79,11 +83,17 @@ OURS = (
         (OURS.replace("relabel='no'", "relabel='yes'"), "vda"),
         (OURS.replace("ua-V", "ua-W"), "vda"),
         (OURS.replace("<serial>", "<readonly/><serial>"), ""),
+        (QUOBYTE, ""),
+        (QUOBYTE.replace("ua-V", "ua-W"), ""),
+        (QUOBYTE.replace("cache='none'", "cache='writeback'"), "vda"),
+        (BLOCK, ""),
+        (BLOCK.replace("none", "unsafe"), "?"),
     ],
 )
 def test_a_disk_is_known_to_be_shared_or_named(disk: str, expected: str) -> None:
     xml = f"<domain><devices>{OURS.replace('V', 'U')}{disk}</devices></domain>"
-    assert unshared(ET.fromstring(xml)) == expected
+    types = {"/q/v": "fuse.quobyte", "/s/v": "fuse.vstorage"}
+    assert unshared(ET.fromstring(xml), types.__getitem__) == expected
 
 
 def test_without_options_a_guest_goes_through_libvirts_own_tls() -> None:

@@ -7,6 +7,7 @@ half alone. It is taken away when the copy is let run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, marked_as
@@ -17,6 +18,13 @@ MARK = "urn:moorline:arrived:1"
 PREFIX = "moorline-arrived"
 NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 """What the tags of Nova's metadata begin with, whatever its version."""
+SHARED = frozenset(
+    (
+        *("nfs", "nfs4", "gfs2", "ocfs2", "afs", "smb3", "cifs", "ceph", "gpfs", "acfs"),
+        *("fuse.quobyte", "fuse.glusterfs"),
+    )
+)
+"""The file systems that libvirt knows to be shared (``virFileIsSharedFSType``, ``virfile.c``)."""
 PAUSED = 3
 """VIR_DOMAIN_PAUSED."""
 UNKNOWN, BY_USER, MIGRATION, STARTING_UP = 0, 1, 2, 11
@@ -70,23 +78,30 @@ def is_novas(xml: ET.Element) -> bool:
     return any(each.tag.startswith(NOVA) for each in xml.iterfind("metadata/*"))
 
 
-def unshared(xml: ET.Element) -> str:
+def unshared(xml: ET.Element, type_at: Callable[[str], str]) -> str:
     """The first disk of which nobody says that both hosts have it; '': there is none.
 
-    libvirt knows by name the file systems that are shared. Of others a back end knows it: it has
-    libvirt leave an image's owner alone (``relabel='no'``) where whoever opens it on another host
-    must go on to own it. With the page cache, each host would have its own.
+    libvirt takes it for granted of block devices, and knows by name the file systems that are
+    shared. Of others a back end knows it: it has libvirt leave an image's owner alone
+    (``relabel='no'``) where whoever opens it on another host must go on to own it. With the page
+    cache, each host would have its own. *type_at* tells the type of the file system at a path.
     """
     for disk in xml.iterfind("devices/disk"):
         if disk.get("device", "disk") not in HARD_DISKS or disk.find("readonly") is not None:
             continue
-        driver, label = disk.find("driver"), disk.find("source/seclabel[@model='dac']")
+        driver, source = disk.find("driver"), disk.find("source")
         direct = driver is not None and driver.get("cache") in ("none", "directsync")
-        kept = label is not None and label.get("relabel") == "no"
-        if marked_as(disk) is None or not direct or not kept:
+        if not direct or source is None or not _is_on_both(disk, source, type_at):
             target = disk.find("target")
             return target.get("dev", "") if target is not None else "?"
     return ""
+
+
+def _is_on_both(disk: ET.Element, source: ET.Element, type_at: Callable[[str], str]) -> bool:
+    label = source.find("seclabel[@model='dac']")
+    kept = label is not None and label.get("relabel") == "no"
+    known = disk.get("type") == "block" or type_at(source.get("file", "")) in SHARED
+    return known or (kept and marked_as(disk) is not None)
 
 
 def _mark(xml: ET.Element) -> ET.Element | None:

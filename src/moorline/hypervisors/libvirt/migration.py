@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Failed, Refused
 from moorline.hypervisors.libvirt import arrival
 from moorline.hypervisors.libvirt.connection import module
+from moorline.hypervisors.libvirt.propagation import type_at
 from moorline.model import GuestId
 from moorline.ports import Option
 
@@ -130,7 +131,7 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
     except libvirt.libvirtError as e:
         if e.get_error_code() != libvirt.VIR_ERR_MIGRATE_UNSAFE:
             raise
-        if disk := arrival.unshared(ET.fromstring(xml)):  # noqa: S314 - libvirt's own output
+        if disk := arrival.unshared(ET.fromstring(xml), type_at):  # noqa: S314 - libvirt's own
             raise Refused(
                 f"disk {disk} is on storage that {host} may not have, or not see the same of: {e}",
                 hint="only what is on shared storage can go along; or move the guest while it is"

@@ -47,6 +47,14 @@ def covering(mounts: Sequence[Mount], path: str) -> Mount:
     return mount.covering(path, mount.by_target(mounts)) or Mount(0, "", "/", "", "", shared=True)
 
 
+def type_at(path: str) -> str:
+    """The type of the file system on which *path* lies; '': that cannot be told."""
+    try:
+        return covering(mounts_of(PROC / "self"), path).fstype
+    except OSError:
+        return ""
+
+
 def private_mount(path: str) -> str:
     """The mount that keeps mounts made beneath *path* from guests that run; '' if none does.
 
