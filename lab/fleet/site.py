@@ -47,6 +47,7 @@ USERS = (
 CONFIGURATION = """\
 [libvirt]
 live_migration_uri = qemu+tls://%s/system?pkipath=/etc/libvirt/pki
+vzstorage_disk_cache = none
 vzstorage_mount_user = {user}
 vzstorage_mount_group = {group}
 """

@@ -70,6 +70,8 @@ OURS = (
 )
 
 
+CACHED = "disk vda is in this host's page cache, which no other host sees"
+UNKNOWN_TO_ALL = "disk vda is on storage of which nobody says that other hosts have it"
 QUOBYTE = OURS.replace("relabel='no'", "relabel='yes'").replace("/s/v", "/q/v")
 BLOCK = "<disk type='block' device='disk'><driver cache='none'/><source dev='/d'/></disk>"
 
@@ -79,15 +81,15 @@ BLOCK = "<disk type='block' device='disk'><driver cache='none'/><source dev='/d'
     [
         (OURS, ""),
         (OURS.replace("'disk'>", "'cdrom'>"), ""),
-        (OURS.replace("cache='none'", "cache='writeback'"), "vda"),
-        (OURS.replace("relabel='no'", "relabel='yes'"), "vda"),
-        (OURS.replace("ua-V", "ua-W"), "vda"),
+        (OURS.replace("cache='none'", "cache='writeback'"), CACHED),
+        (OURS.replace("relabel='no'", "relabel='yes'"), UNKNOWN_TO_ALL),
+        (OURS.replace("ua-V", "ua-W"), UNKNOWN_TO_ALL),
         (OURS.replace("<serial>", "<readonly/><serial>"), ""),
         (QUOBYTE, ""),
         (QUOBYTE.replace("ua-V", "ua-W"), ""),
-        (QUOBYTE.replace("cache='none'", "cache='writeback'"), "vda"),
+        (QUOBYTE.replace("cache='none'", "cache='writeback'"), CACHED),
         (BLOCK, ""),
-        (BLOCK.replace("none", "unsafe"), "?"),
+        (BLOCK.replace("none", "unsafe"), CACHED.replace("vda", "?")),
     ],
 )
 def test_a_disk_is_known_to_be_shared_or_named(disk: str, expected: str) -> None:

@@ -79,7 +79,7 @@ def is_novas(xml: ET.Element) -> bool:
 
 
 def unshared(xml: ET.Element, type_at: Callable[[str], str]) -> str:
-    """The first disk of which nobody says that both hosts have it; '': there is none.
+    """Why a disk cannot go along: nobody says that both hosts have it; '': all can.
 
     libvirt takes it for granted of block devices, and knows by name the file systems that are
     shared. Of others a back end knows it: it has libvirt leave an image's owner alone
@@ -91,9 +91,12 @@ def unshared(xml: ET.Element, type_at: Callable[[str], str]) -> str:
             continue
         driver, source = disk.find("driver"), disk.find("source")
         direct = driver is not None and driver.get("cache") in ("none", "directsync")
-        if not direct or source is None or not _is_on_both(disk, source, type_at):
-            target = disk.find("target")
-            return target.get("dev", "") if target is not None else "?"
+        target = disk.find("target")
+        name = target.get("dev", "") if target is not None else "?"
+        if not direct:
+            return f"disk {name} is in this host's page cache, which no other host sees"
+        if source is None or not _is_on_both(disk, source, type_at):
+            return f"disk {name} is on storage of which nobody says that other hosts have it"
     return ""
 
 

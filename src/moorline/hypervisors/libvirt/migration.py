@@ -131,11 +131,12 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
     except libvirt.libvirtError as e:
         if e.get_error_code() != libvirt.VIR_ERR_MIGRATE_UNSAFE:
             raise
-        if disk := arrival.unshared(ET.fromstring(xml), type_at):  # noqa: S314 - libvirt's own
+        why = arrival.unshared(ET.fromstring(xml), type_at)  # noqa: S314 - libvirt's own output
+        if why:
             raise Refused(
-                f"disk {disk} is on storage that {host} may not have, or not see the same of: {e}",
-                hint="only what is on shared storage can go along; or move the guest while it is"
-                " stopped",
+                f"{why} (libvirt: {e})",
+                hint="shared storage with cache 'none' can go along; a stopped guest can go with"
+                " any cache",
             ) from e
         # All that libvirt is unsure of is on storage that a back end knows to be shared.
         domain.migrateToURI3(uri, parameters, how.flags() | libvirt.VIR_MIGRATE_UNSAFE)
