@@ -11,7 +11,7 @@ from moorline.model import GuestId, VolumeId
 class Alone:
     """See :class:`moorline.ports.guarding.Guarding`."""
 
-    def demand(self, guest: GuestId, vouch: str = "") -> None:
+    def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
         """It may start."""
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:

@@ -34,10 +34,11 @@ class Unattended:
         self._boot = boot
         self._told = told
 
-    def demand(self, guest: GuestId, vouch: str = "") -> None:
+    def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
         """Raise Unavailable unless a person vouched for it."""
-        self.vouch(guest, vouch)
-        if not self._is_vouched(guest):
+        if not dry_run:
+            self.vouch(guest, vouch)
+        if not (vouch or self._is_vouched(guest)):
             raise Unavailable(
                 "this host is in a fleet, and no agent runs that could tell whether another host"
                 f" has guest {guest}",
@@ -103,18 +104,20 @@ class Guard(Unattended):
         """Whether the agent of this process was heard by the fleet: until then this host may have
         been fenced since it last was."""
 
-    def demand(self, guest: GuestId, vouch: str = "") -> None:
+    def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
         """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
 
         Where it may be this host's still, it is remembered, and started when that is certain.
         """
-        self.vouch(guest, vouch)
+        if not dry_run:
+            self.vouch(guest, vouch)
+        ask = (lambda _: None) if dry_run else self._marks.ask
         try:
-            self._demand(guest)
+            self._demand(guest, ask)
         except (Unavailable, Uncertain) as e:
-            if self._is_vouched(guest):
+            if vouch or self._is_vouched(guest):
                 return
-            self._marks.ask(guest)
+            ask(guest)
             raise Unavailable(
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
                 f" ({e.message})",
@@ -177,7 +180,7 @@ class Guard(Unattended):
             )
         self._arrivals[guest] = Deadline(ARRIVAL_SECONDS)
 
-    def _demand(self, guest: GuestId) -> None:
+    def _demand(self, guest: GuestId, ask: Callable[[GuestId], None]) -> None:
         if not self.alive:
             raise Unavailable("the fleet's store has not answered since this agent started")
         if self._book.epoch() != self._marks.epoch():
@@ -186,7 +189,7 @@ class Guard(Unattended):
         if record is None:
             raise Refused("this host is not of the fleet any more")
         if record.fenced:
-            self._marks.ask(guest)
+            ask(guest)
             raise Refused(f"this host was fenced, and is not back yet: {record.fenced}")
         assignment = self._book.assignment(self._host, guest)
         if assignment is None:

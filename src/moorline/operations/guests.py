@@ -121,7 +121,7 @@ class Guests:
         if dry_run:
             seen = self._named(guest)
             if not seen.running:
-                self._guard.demand(seen.guest.id, vouch)
+                self._guard.demand(seen.guest.id, vouch, dry_run=True)
             return self._foresight.start(seen, self._wanted_by(seen.guest.id))
         deadline = Deadline(timeout)
         with self._alone(self._named(guest).guest.name, deadline):

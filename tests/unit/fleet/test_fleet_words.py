@@ -92,6 +92,20 @@ def test_what_the_fleet_wants_is_not_taken_away_behind_its_back(fleet: ToyFleet)
         guard.demand_release(G1, VolumeId("b"))
 
 
+def test_a_dry_run_of_a_start_is_not_remembered(fleet: ToyFleet) -> None:
+    site = fleet.sites["h1"]
+    site.line.cut = True
+    marks = Marks(site.local, "h1")
+    for guard in (fleet.agent("h1").guard, unattended(fleet)):
+        with pytest.raises(Unavailable):
+            guard.demand(G1, dry_run=True)
+        guard.demand(G1, "it was off", dry_run=True)
+        with pytest.raises(Unavailable):
+            guard.demand(G1, dry_run=True)
+    assert not marks.asked()
+    assert not marks.vouched(G1)
+
+
 def test_who_was_started_by_hand_is_not_started_again_when_stopped(fleet: ToyFleet) -> None:
     """Somebody asked for it while the store was away, and then started it by his own word."""
     site = fleet.sites["h1"]
