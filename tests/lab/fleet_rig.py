@@ -58,9 +58,6 @@ class FleetHost:
     def events(self) -> str:
         return self.moorline("events").stdout
 
-    def has_said(self, text: str) -> bool:
-        return text in self.log.read_text()
-
 
 class LabFleet:
     """All of it. *members* of etcd; *second*: another host beside the lab's."""
