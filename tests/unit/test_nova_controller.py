@@ -197,6 +197,35 @@ def test_who_needs_a_volume_no_more_makes_room_for_the_next(directory: Path) -> 
     assert Pending(directory).all() == {B, next_one}
 
 
+def test_room_that_another_thread_makes_is_waited_for(directory: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Told):
+        def tell(self, use: Use) -> bool:
+            begun.set()
+            go_on.wait(30)
+            return super().tell(use)
+
+    agent = Slow(A)
+    nova = process(agent, directory)
+    nova.not_needed(A)
+    kept: list[set[Use]] = []
+
+    def make_room() -> None:
+        nova.make_room(Use(B.instance, A.volume))
+        kept.append(set(agent.kept))
+
+    telling, asking = threading.Thread(target=nova.look), threading.Thread(target=make_room)
+    telling.start()
+    assert begun.wait(30)
+    asking.start()
+    asking.join(0.2)  # it would be over
+    go_on.set()
+    telling.join()
+    asking.join()
+    assert kept == [set()]
+
+
 class TestComparing:
     def test_what_nova_does_not_know_is_let_go(self, directory: Path) -> None:
         agent = Told(A, B)

@@ -113,10 +113,14 @@ class Controller:
             LOG.warning("What the agent was told cannot be forgotten: %s", e)
 
     def make_room(self, use: Use) -> None:
-        """Release the volume of *use* for other instances first: the agent gives it to only one."""
+        """Release the volume of *use* for other instances first: the agent gives it to only one.
+
+        Blocks while another thread releases it. Call it after :meth:`needed`, or two who want the
+        volume may wait for each other.
+        """
         for other in self._waiting():
             if other.volume == use.volume and other != use:
-                self._deliver(other)
+                self._deliver(other, wait=True)
 
     def look(self) -> bool:
         """Tell pending releases and, if it is time, compare; return whether all was done."""
@@ -152,8 +156,8 @@ class Controller:
             if gone:
                 LOG.info("Nova knows no volume %s of instance %s: let go", use.volume, use.instance)
 
-    def _deliver(self, use: Use) -> bool:
-        with self._turn(use, wait=False) as mine:
+    def _deliver(self, use: Use, *, wait: bool = False) -> bool:
+        with self._turn(use, wait=wait) as mine:
             if not mine:
                 return False
             if use not in self._remembered:
