@@ -29,6 +29,8 @@ from lab.virtuozzo.cluster import Cluster as VirtuozzoCluster
 
 Share = QuobyteVolume | VirtuozzoCluster
 
+UNAVAILABLE = 11
+"""The exit code of a command that changed nothing, as the store did not answer."""
 BOOT_SECONDS = 240.0
 """For a guest's boot: its processor is emulated, and the machine may be busy."""
 MOORLINE = Path(sys.executable).with_name("moorline")
@@ -95,9 +97,20 @@ class Fleet:
         self.quobyte.clear()
 
     def order(self, *words: str, code: int | None = 0, deadline: float = 120) -> str:
-        """Type ``moorline fleet …``; what it prints."""
+        """Type ``moorline fleet …``; what it prints.
+
+        Where etcd does not answer it is typed again, as a person does: on a busy machine, each of
+        its members may take longer than it has.
+        """
         words = ("fleet", *words, "--directory", str(self.admin))
-        return self.command(*words, code=code, deadline=deadline).stdout
+        end = time.monotonic() + deadline
+        while True:
+            done = self.command(*words, code=None, deadline=deadline)
+            if done.returncode != UNAVAILABLE or time.monotonic() > end:
+                break
+        told = f"{done.stdout}{done.stderr}"
+        assert code in (None, done.returncode), f"{words} exited {done.returncode}\n{told}"
+        return done.stdout
 
     def ask(self, *words: str) -> Any:
         """The same, with ``--output json``."""
