@@ -14,6 +14,8 @@ from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver
 from scene import BOOT, Scene, until, virsh
 
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+
 
 class Switching(Scene):
     compute_driver = "libvirt.LibvirtDriver"
@@ -41,14 +43,28 @@ class Switching(Scene):
         named = hashlib.md5(self.share.export.encode(), usedforsecurity=False).hexdigest()
         return str(self.hosts[host].mounts / named)
 
-    def moorline(self, *words: str) -> Any:
+    def moorline(self, *words: str, code: int = 0) -> Any:
         """Run the command, as the operator does."""
         config = ("--config-file", str(self.one().config), "--output", "json")
         done = subprocess.run(
             [MOORLINE, *words, *config], env=self.one().environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
+
+    def mappings(self, server: dict[str, Any], *volumes: str) -> str:
+        """A file of what Nova's database has of an instance's volumes."""
+        rows = [
+            {
+                "instance_uuid": server["id"],
+                "volume_id": volume,
+                "connection_info": json.dumps(self.kept(server, volume)),
+            }
+            for volume in volumes
+        ]
+        file = self.base / "mappings.json"
+        file.write_text(json.dumps(rows))
+        return str(file)
 
     def show_to_libvirt(self, server: dict[str, Any]) -> None:
         """Let the agent see the instance: Nova's libvirt is not its own here."""
@@ -56,6 +72,7 @@ class Switching(Scene):
         domain = ET.Element("domain", type="qemu")
         for tag, text in (("name", server["id"]), ("uuid", server["id"]), ("memory", "65536")):
             ET.SubElement(domain, tag).text = text
+        ET.SubElement(ET.SubElement(domain, "metadata"), f"{{{NOVA}}}instance")
         ET.SubElement(ET.SubElement(domain, "os"), "type").text = "hvm"
         devices = ET.SubElement(domain, "devices")
         for number, (volume, path) in enumerate(self.disks(server).items()):
@@ -83,13 +100,20 @@ class TestOverAndBack(Switching):
         self.show_to_libvirt(server)
         assert self.one().mounted() == [self.novas_mount()]
 
+        mappings = self.mappings(server, boot, data)
+        words = ("adopt", "--all", "--hands-off", "--connections", mappings)
+        (line,) = self.moorline(*words, code=3)["settings"]
+        assert line == f"quobyte_mount_points = {self.share.export}={self.novas_mount()}"
+        assert self.one().attachments() == {}
         self.one().stop()
-        self.one().configure(f"quobyte_mount_points = {self.share.export}={self.novas_mount()}")
+        self.one().configure(line)
         self.one().start()
-        for volume in (boot, data):
-            url = f"quobyte://{self.share.export}/volume-{volume}"
-            how = ("--format", "raw", "--volume", volume, "--hands-off")
-            assert self.moorline("adopt", server["id"], url, *how)["steps"] == ["adopt"]
+        for outcome in ("adopted", "kept"):
+            disks = self.moorline(*words)["disks"]
+            assert {each["volume"]: each["outcome"] for each in disks} == {
+                boot: outcome,
+                data: outcome,
+            }
         self.switch("moorline.LibvirtDriver")
         self.detach(server, data)
         self.show_to_libvirt(server)
@@ -100,8 +124,11 @@ class TestOverAndBack(Switching):
         assert self.one().mounted() == [self.novas_mount()]
         assert Path(self.disks(server)[again]).parent == Path(self.novas_mount())
 
-        for volume in (boot, again):
-            assert self.moorline("release", server["id"], volume)["steps"] == ["release"]
+        released = self.moorline("release", "--all")
+        assert {each["volume"]: each["outcome"] for each in released} == {
+            boot: "released",
+            again: "released",
+        }
         self.switch("libvirt.LibvirtDriver")
         with Path(self.disks(server)[boot]).open("rb"):  # as QEMU has it
             self.detach(server, again)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from moorline.care.adopt import Adopter
+from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor, Environment
 from moorline.care.explain import Explainer
@@ -96,11 +97,13 @@ class Moorline:
             environment.event_log.did,
             guard,
         )
+        adopter = Adopter(records, reconciler, hypervisor, admission, environment)
         self.maintenance = Maintenance(
             Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),
             doctor,
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
-            Adopter(records, reconciler, hypervisor, admission, environment),
+            adopter,
+            BulkAdopter(adopter, records, reconciler, hypervisor, admission, environment),
             Disks(records, hypervisor, environment),
             guard,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorline.care.adopt import Adopter
+from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor
 from moorline.care.explain import Explainer
@@ -19,6 +20,7 @@ class Maintenance:
         doctor: Doctor,
         repairer: Repairer,
         adopter: Adopter,
+        bulk_adopter: BulkAdopter,
         disks: Disks,
         guard: Guarding,
     ) -> None:
@@ -31,3 +33,5 @@ class Maintenance:
         self.adopt = adopter.adopt
         self.release = adopter.release
         self.follow = guard.follow
+        self.adopt_all = bulk_adopter.adopt_all
+        self.release_all = bulk_adopter.release_all

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import sys
 
-from moorline.core.validation import parse_json
+from moorline.core.validation import parse_json, parse_json_stream
 from moorline.errors import Refused
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 _MAX_FILE_BYTES = 256 << 10
 """Bytes of a file with a connection: Cinder's attachments have more in them."""
+_MAX_LIST_BYTES = 16 << 20
 
 
 def read_connection(path: str) -> Mapping[str, Any]:
@@ -40,21 +41,44 @@ def read_text(path: str, what: str) -> str:
         raise Refused(f"{what} {path} is not text in UTF-8") from None
 
 
-def _read(path: str, what: str) -> bytes:
+def read_connections(path: str) -> list[Mapping[str, Any]]:
+    """Read a file of many: one JSON list, or JSON objects one after the other, a line each or not.
+
+    A list can be the only value of an object, as in answers of Nova's and Cinder's API. ``-``:
+    from standard input. Raises Refused.
+    """
+    text = _read(path, "the connections", _MAX_LIST_BYTES)
+    try:
+        return [row for value in parse_json_stream(text) for row in _rows(value)]
+    except Refused as e:
+        raise Refused(f"the connections {path} cannot be used: {e.message}") from None
+
+
+def _rows(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, only),) = value.items()
+        value = only if isinstance(only, list) or name == "attachment" else value
+    for row in value if isinstance(value, list) else [value]:
+        if not isinstance(row, dict):
+            raise Refused("there is something in it that is no object")
+        yield row
+
+
+def _read(path: str, what: str, most: int = _MAX_FILE_BYTES) -> bytes:
     try:
         if path == "-":
-            text = _standard_input()
+            text = _standard_input(most)
         else:
             with open(path, "rb") as file:
-                text = file.read(_MAX_FILE_BYTES + 1)
+                text = file.read(most + 1)
     except OSError as e:
         raise Refused(f"{what} {path} cannot be read: {e.strerror}") from e
-    if len(text) > _MAX_FILE_BYTES:
-        raise Refused(f"{what} {path} has more than {_MAX_FILE_BYTES} bytes")
+    if len(text) > most:
+        raise Refused(f"{what} {path} has more than {most} bytes")
     return text
 
 
-def _standard_input() -> bytes:
+def _standard_input(most: int) -> bytes:
     if sys.stdin is None:  # <&-
         raise Refused("it was to come on standard input, which is closed")
-    return sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)
+    return sys.stdin.buffer.read(most + 1)

@@ -21,6 +21,24 @@ MAX_TEXT_CHARACTERS = 4096
 MAX_INTEGER = 2**63 - 1
 
 
+def parse_json_stream(text: bytes) -> list[Any]:
+    """As :func:`parse_json`, of values one after the other, with blanks or newlines between."""
+    decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
+    values = []
+    try:
+        decoded = text.decode("utf-8").rstrip()
+        at = 0
+        while at < len(decoded):
+            while decoded[at].isspace():
+                at += 1
+            value, at = decoder.raw_decode(decoded, at)
+            values.append(value)
+    except (ValueError, RecursionError):
+        raise Refused("this is not JSON in UTF-8, or it names a key twice") from None
+    check_value(values)
+    return values
+
+
 def parse_json(text: bytes) -> Any:
     """Read untrusted JSON: no NaN, no key twice, no NUL, nothing too deep. Raises Refused."""
     try:

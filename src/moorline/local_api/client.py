@@ -81,6 +81,8 @@ class _Maintenance(_Part):
     adopt = _remote(Maintenance.adopt)
     release = _remote(Maintenance.release)
     follow = _remote(Maintenance.follow)
+    adopt_all = _remote(Maintenance.adopt_all)
+    release_all = _remote(Maintenance.release_all)
 
 
 class Client:

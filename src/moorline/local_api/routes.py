@@ -194,4 +194,6 @@ ROUTES: tuple[Route, ...] = (
     Route("adopt", Maintenance.adopt, changes=True),
     Route("release", Maintenance.release, changes=True),
     Route("follow", Maintenance.follow, changes=True),
+    Route("adopt.all", Maintenance.adopt_all, changes=True),
+    Route("release.all", Maintenance.release_all, changes=True),
 )

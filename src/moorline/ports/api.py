@@ -13,17 +13,12 @@ from typing import Any, Protocol, Self
 
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.datastores import Choice
+from moorline.ports.maintenance import Maintenance as Maintenance
 from moorline.ports.results import (
-    Adoption,
-    Candidate,
-    Diagnosis,
-    EventLogEntry,
-    Explanation,
     Extended,
     GuestOutcome,
     GuestView,
     Outcome,
-    Repair,
     View,
 )
 
@@ -285,90 +280,6 @@ class Guests(Protocol):
 
     def unready(self, guest: str) -> list[str]:
         """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
-
-
-class Maintenance(Protocol):
-    """For people who look after the host."""
-
-    def events(
-        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
-    ) -> Sequence[EventLogEntry]:
-        """The latest *most* of what was done and seen, oldest first.
-
-        Only those with an id above *after*, not before *since* (seconds since
-        the epoch), of *volume*: as of ``show``, or one that is no longer wanted.
-        Raises Denied; NotFound (nothing is known of that volume), Refused (it can be several).
-        """
-
-    def explain(self, volume: str, guest: str | None = None) -> Sequence[Explanation]:
-        """Say how a volume's attachments stand, what they wait for and what to do.
-
-        *volume*, *guest*: as of ``show``. Raises NotFound.
-        """
-
-    def doctor(self) -> Diagnosis:
-        """Find what is not as it should be on this host. Each share that hangs costs 2 s."""
-
-    def disks(self, guest: str | None = None) -> Sequence[Candidate]:
-        """All disks of *guest*, or of all guests: ours or not, whose, and how large.
-
-        Each file is looked at for its size; a share that hangs costs 2 s once. Raises
-        NotFound, Unavailable, Uncertain.
-        """
-
-    def repair(
-        self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
-    ) -> Sequence[Repair]:
-        """Take away links that no attachment and no guest needs; empty mount points too.
-
-        *disks*: also disks that were ours, were released, and stay.
-        *boot_disks*: of those even the ones that a guest boots from, or that are its only one.
-        Raises Unavailable or Uncertain if the guests cannot be looked at: unknown means in use.
-        What one repair meets does not stop the others.
-        """
-
-    def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
-        """End the FUSE connection of a link that hangs: all who wait for it get an error.
-
-        What guests have not written yet is lost to them, so it is Refused
-        while a guest that runs is on it, or if that cannot be told, unless
-        *force*. Raises NotFound (nothing is mounted there), NotOurs (it is no
-        link of ours), Refused (it does not hang, or is no FUSE), Denied.
-        """
-
-    def adopt(
-        self,
-        guest: str,
-        connection: Mapping[str, Any] | str,
-        *,
-        format: Format | None = None,
-        volume: str | None = None,
-        target: str = "",
-        hands_off: bool = False,
-        dry_run: bool = False,
-    ) -> Adoption:
-        """Attachment what is there already: the disk of *guest* that is the connection's volume.
-
-        The disk stays as it is; one without a mark gets it, which needs a
-        stopped guest. *connection*, *format*, *volume*: as of ``attach``.
-        *target*: the disk that it must be. *hands_off*: somebody else (Nova)
-        goes on plugging it, so it needs no mark, and only its link is wanted.
-        Raises Refused (no such disk, or it is another), NotFound.
-        """
-
-    def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
-        """Give a disk and its link back as they are: only the attachment goes.
-
-        Raises NotFound, Refused (it is on its way out), Conflict.
-        """
-
-    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
-        """Have this host follow its fleet's store again, of which a backup was brought back.
-
-        Return where the store differs from what this host did since. *vouch*: why a person
-        is sure that what the store says may be done all the same. Raises Refused (it differs,
-        and nobody vouches; this host is in no fleet), Unavailable. Followed already is success.
-        """
 
 
 class Api(Protocol):

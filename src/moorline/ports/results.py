@@ -208,3 +208,35 @@ class Adoption(Result):
 
     steps: list[str]
     view: View
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOutcome(Result):
+    """What came of one disk of many that were to be adopted, or released."""
+
+    guest: str
+    guest_id: str
+    device: str = ""
+    """'': what is told is about the guest, or about a volume that it does not have."""
+    path: str = ""
+    volume: str = ""
+    """Its id, as far as that is known."""
+    backend: str = ""
+    outcome: str = ""
+    """``adopted``, ``released``; ``due``: with a dry run, it would be; ``kept``: it was adopted
+    before; ``left``: nobody can tell its volume, and nobody asked to; ``unset``: an option is
+    missing; else the class of the error in small letters."""
+    steps: list[str] = field(default_factory=list)
+    """``mark``, ``adopt``, ``release``: taken or, with a dry run, to come."""
+    why: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionOfAll(Result):
+    """What adopting many disks came to."""
+
+    disks: list[DiskOutcome]
+    settings: list[str]
+    """Lines for the configuration, ``OPTION = VALUE``, of which disks that are ``unset`` are in
+    need. A value has all that the option has already."""

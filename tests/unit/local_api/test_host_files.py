@@ -122,6 +122,29 @@ def test_others_may_not_name_any_file(host: Host, way: str) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("by", ["path", "connection"])
+def test_others_adopt_no_more_than_they_may_name(host: Host, by: str) -> None:
+    places = [host.elsewhere / "a.raw", host.images / "a.raw"]
+    host.inventory.all["g1"] = [
+        disk(str(path), device=f"vd{letter}") for path, letter in zip(places, "bc", strict=True)
+    ]
+    rows = [{"connection_info": file(path)} for path in places]
+    how: Any = {"local": True} if by == "path" else {"connections": rows}
+    with reachable(host.app, RIGHTS) as path:
+        client = Client(path, timeout=20)
+
+        def outcomes() -> object:
+            found = client.maintenance.adopt_all("g1", **how).disks
+            return type("_".join(each.outcome for each in found), (), {})()
+
+        assert as_nobody([OURS], outcomes) == "denied_adopted"
+        assert type(outcomes()).__name__ == "adopted_kept", "root may"
+        released = client.maintenance.release_all()
+    assert sorted(each.outcome for each in released) == ["released", "released"]
+    assert host.rig.records.all() == []
+
+
+@needs_root
 def test_others_may_name_those_of_the_default_and_root_any(host: Host) -> None:
     inside, outside = (str(d / "a.raw") for d in (host.images, host.elsewhere))
     with reachable(host.app, RIGHTS) as path:
