@@ -126,7 +126,7 @@ def _source(seen: Seen | str) -> dict[str, Any] | None:
 
 @cache
 def _told(kind: Any) -> Sequence[str]:
-    return [field.name for field in fields(kind) if field.name != "backing"]
+    return [field.name for field in fields(kind) if field.name not in ("backing", "checked")]
 
 
 def _plain(value: Any) -> Any:
