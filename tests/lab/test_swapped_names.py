@@ -29,6 +29,11 @@ def exchange(one: Path, other: Path) -> None:
     assert libc.renameat2(at, os.fsencode(one), at, os.fsencode(other), _EXCHANGE) == 0
 
 
+def image(file: Path) -> None:
+    file.write_bytes(bytes(1 << 20))
+    file.chmod(0o666)
+
+
 @contextmanager
 def swapping(disk: Path, link: Path) -> Iterator[None]:
     """Exchange the disk and a symbolic link, again and again; at the end the disk is in place."""
@@ -59,18 +64,24 @@ def opened(guest: Guest) -> set[int]:
     return found
 
 
+def until_closed(guest: Guest, inodes: set[int]) -> None:
+    until(lambda: not inodes & opened(guest))
+
+
 @pytest.mark.parametrize("secret_is", ["beside", "on the host"])
 def test_a_symlink_that_comes_and_goes(scene: Scene, guest: Guest, secret_is: str) -> None:
     directory = scene.directory / "disks"
     directory.mkdir()
     disk, link = directory / "disk.raw", directory / "link"
     secret = (directory if secret_is == "beside" else scene.directory) / "secret.raw"
-    for file in (disk, secret):
-        file.write_bytes(bytes(1 << 20))
-        file.chmod(0o666)
+    image(disk)
     link.symlink_to(secret)
-    mine, theirs = disk.stat().st_ino, secret.stat()
+    mine = disk.stat().st_ino
     for _ in range(ROUNDS):
+        # Made anew: libvirt may have changed the owner of the last one, and QEMU opened the disk.
+        secret.unlink(missing_ok=True)
+        image(secret)
+        theirs = secret.stat()
         with swapping(disk, link):
             done = scene.moorline("attach", guest.name, str(disk), *HOW, code=None)
             has = opened(guest)
@@ -79,4 +90,4 @@ def test_a_symlink_that_comes_and_goes(scene: Scene, guest: Guest, secret_is: st
         if "and not" in done.stderr:
             assert (secret.stat().st_uid, secret.stat().st_gid) == (theirs.st_uid, theirs.st_gid)
         scene.moorline("detach", guest.name, str(disk), code=None)
-        until(lambda: not {mine, theirs.st_ino} & opened(guest))
+        until_closed(guest, {mine, theirs.st_ino})
