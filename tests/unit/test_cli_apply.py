@@ -8,21 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from moorline.cli.commands import main
+from tests.support.libvirt_test_driver import Run, run
 
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    (tmp_path / "state").mkdir()
-    for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.raw").write_bytes(bytes(1 << 20))
-    state = {"MOORLINE_STATE_DIR": str(tmp_path / "state")}
-    runner = CliRunner(env={**state, "MOORLINE_HYPERVISOR": "test:///default"})
-    return lambda *words, **named: runner.invoke(main, [*map(str, words)], **named)
+__all__ = ["run"]  # the fixture
 
 
 def entry(path: Path, **more: object) -> dict[str, object]:
