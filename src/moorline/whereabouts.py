@@ -20,6 +20,7 @@ HOST_STATE_DIR = "/var/lib/moorline"
 """Root's state directory, unless its configuration says otherwise."""
 AGENT_OPTIONS = (
     "agent_anyone_may_look",
+    "agent_fleet",
     "agent_group",
     "agent_log_format",
     "agent_log_level",

@@ -77,7 +77,7 @@ def test_a_reader_cannot_put_another_text_into_the_box_for_the_other_reader() ->
     """A host has the key of the content; what the controllers wrote stays what they wrote."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from moorline.stores import sealed as module
+    from moorline.stores import fleet_seal as module
 
     box = json.loads(CONTROLLERS.seal(AT, TEXT))
     wrapping = module._wrapping(
