@@ -293,7 +293,7 @@ class Driver:
         if row is not None and attempt.candidate:
             done = self._reconciler.prepare(row, attempt.about_to, timeout)
             if done.step in _TRIED:
-                self._reconciler.verify(row)
+                self._reconciler.files.verify(row)
             return done
         if row is not None and attempt.link_only:
             return self._reconciler.connect(row, attempt.about_to, timeout)

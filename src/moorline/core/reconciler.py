@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from moorline.core.disks import (
     snapshot,
 )
 from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
+from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
 from moorline.core.file_turns import FileTurns
 from moorline.core.links import Links
@@ -36,7 +37,6 @@ from moorline.model import (
     Broken,
     Client,
     Disk,
-    DiskSource,
     GuestId,
     Held,
     Key,
@@ -107,8 +107,9 @@ class Reconciler:
         self._hypervisor = hypervisor
         self._locks = locks
         self._report = report
-        self._file_clashes = file_clashes or FileClashes()
-        self._turns = turns or FileTurns()
+        self.files = FileChecks(
+            self._links, file_clashes or FileClashes(), turns or FileTurns(), self.survey
+        )
         self._looking = looking or (lambda: backends)
 
     def advance(
@@ -255,29 +256,6 @@ class Reconciler:
         """Hold the lock of *link*, as each pass does. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"link {link}", timeout)
 
-    def verify(self, row: Attachment) -> DiskSource:
-        """Check that the volume of *row* may be given to its guest; return what is to be opened.
-
-        Raises as the back end's verify, and Refused if another guest or attachment has the file.
-        """
-        source = self._links.verified(row)
-        self._file_clashes.refuse_others(row, source, self.survey())
-        return source
-
-    def verify_alone(self, row: Attachment) -> None:
-        """As :meth:`verify`, once nobody else on this host is giving its file to a guest."""
-        with self._alone(row, None):
-            pass
-
-    @contextmanager
-    def _alone(
-        self, row: Attachment, timeout: float | None, link: Link | None = None
-    ) -> Iterator[DiskSource]:
-        source = self._links.verified(row, link)
-        with self._turns.turn(row, source, timeout):
-            self._file_clashes.refuse_others(row, source, self.survey())
-            yield source
-
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove the empty mount point that a crash, or an umount by hand, left behind.
 
@@ -379,7 +357,7 @@ class Reconciler:
             self._hypervisor.detach(row.key.guest, row.key.volume)
         elif step is Step.ATTACH:
             # What is opened is what is given: not what the look before it told.
-            with self._alone(row, timeout, seen.link) as source:
+            with self.files.alone(row, timeout, seen.link) as source:
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
         elif step in (Step.CONNECT, Step.DISCONNECT):
             backend, connection = self._links.parsed(row)

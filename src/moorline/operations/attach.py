@@ -120,7 +120,7 @@ class Attacher:
                     row, deadline, progress, persistent=persistent, bare=bare
                 )
                 if row.hands_off:
-                    self._reconciler.verify_alone(row)  # nobody of ours looks at it later
+                    self._reconciler.files.verify_alone(row)  # nobody of ours looks at it later
             except Refused:
                 if attachment != before:
                     self._driver.withdraw(row, before)
@@ -277,7 +277,7 @@ class Attacher:
             return
         if seen.elsewhere:
             raise Refused(seen.elsewhere)
-        source = self._reconciler.verify(attachment)
+        source = self._reconciler.files.verify(attachment)
         if attachment.want is Level.ATTACHED and seen.disk == NO_DISK:
             self._hypervisor.check(attachment.key.guest, source, attachment.options)
 

@@ -19,6 +19,7 @@ from moorline.model import (
     Seen,
 )
 from moorline.operations.guest_options import Volume
+from moorline.operations.ready_links import is_ours_to_plug
 from moorline.ports.guests import GuestState
 from moorline.ports.results import GuestOutcome, View
 
@@ -60,7 +61,7 @@ class GuestForesight:
             else:
                 seen = Seen(self._reconciler.link(row))
             if isinstance(seen.link, Linked):
-                self._reconciler.verify(row)
+                self._reconciler.files.verify(row)
             views.append(self._foreseen(row, seen, steps))
         running = made is not None and made.running
         if start and not running:
@@ -70,7 +71,12 @@ class GuestForesight:
 
     def start(self, machine: GuestState, rows: Sequence[Attachment]) -> GuestOutcome:
         steps: list[str] = []
-        views = [self._foreseen(row, self._reconciler.observe(row), steps) for row in rows]
+        views = []
+        for row in rows:
+            seen = self._reconciler.observe(row)
+            if isinstance(seen.link, Linked) and is_ours_to_plug(row) and not machine.running:
+                self._reconciler.files.verify(row)
+            views.append(self._foreseen(row, seen, steps))
         if not machine.running:
             steps.append("start")
         return _outcome(machine, steps, views)

@@ -20,7 +20,7 @@ from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.guest_foresight import GuestForesight
 from moorline.operations.guest_looks import GuestLooks
 from moorline.operations.guest_options import Volume, validate, volumes_of
-from moorline.operations.ready_links import ReadyLinks
+from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
@@ -357,7 +357,8 @@ class Guests:
         name, id = machine.guest.name, machine.guest.id
         self._guard.demand(id, vouch)
         progress(f"starting {name}")
-        with self._reconciler.with_guest(id), self._step("start", name, steps):
+        given = self._reconciler.files.giving(filter(is_ours_to_plug, self._wanted_by(id)))
+        with self._reconciler.with_guest(id), self._step("start", name, steps), given:
             self._able().start(id)
 
     def _stop(

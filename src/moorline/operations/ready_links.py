@@ -22,23 +22,32 @@ class ReadyLinks:
 
     def unready(self, guest: str) -> list[str]:
         links = self._reconciler.survey().links
-        return [
-            row.key.volume
-            for row in self._wanted_by(guest)
-            if not isinstance(links.inspect(row), Linked)
-        ]
+        away: list[str] = []
+        for row in self._wanted_by(guest):
+            if not isinstance(links.inspect(row), Linked):
+                away.append(row.key.volume)
+            elif is_ours_to_plug(row):
+                self._reconciler.files.demand_opening(row)
+        return away
 
     def ready(
         self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> list[str]:
         deadline = Deadline(timeout)
-        return [
-            row.key.volume
-            for row in self._wanted_by(guest)
-            if self._driver.connect(row, deadline, progress)
+        rows = self._wanted_by(guest)
+        made: list[str] = [
+            row.key.volume for row in rows if self._driver.connect(row, deadline, progress)
         ]
+        for row in filter(is_ours_to_plug, rows):
+            self._reconciler.files.demand_opening(row)
+        return made
 
     def _wanted_by(self, guest: str) -> Sequence[Attachment]:
         id = GuestId(guest)
         rows = self._records.all()
         return [row for row in rows if row.key.guest == id and row.want > Level.ABSENT]
+
+
+def is_ours_to_plug(row: Attachment) -> bool:
+    """Whether the guest of *row* has, or gets, its volume as a disk from us."""
+    return row.want is Level.ATTACHED and not row.hands_off

@@ -266,7 +266,8 @@ class Guests(Protocol):
 
         Asks no hypervisor, so it may be called from a hook that a hypervisor
         waits for; hence no names, which change. A guest that is not known here
-        needs none. *timeout*: seconds for all of them. Raises Refused, Failed, Uncertain, NotOurs.
+        needs none. *timeout*: seconds for all of them. Raises Refused (a disk's name leads to what
+        may not be opened by now, too), Failed, Uncertain, NotOurs.
         """
 
     def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
@@ -279,7 +280,10 @@ class Guests(Protocol):
         """
 
     def unready(self, guest: str) -> list[str]:
-        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor."""
+        """The volumes wanted by *guest* (its id) whose links are not there. Asks no hypervisor.
+
+        Raises Refused, Failed, Uncertain: a disk whose link is there may not be opened.
+        """
 
 
 class Api(Protocol):
