@@ -75,6 +75,38 @@ def test_prune_goes_by_the_label_alone(
     assert run("attach", "test", again, "--format", "raw", "--label", "no good").exit_code == 3
 
 
+def test_what_belongs_to_another_label_is_not_taken_over(
+    run: Run, write: Callable[..., Path]
+) -> None:
+    assert run("apply", "-f", write("a", label="web")).exit_code == 0
+    file = write("a", label="db")
+    assert "belongs to 'web'" in run("diff", "-f", file).stdout
+    assert run("apply", "-f", file, "--dry-run").exit_code == 3
+    assert run("apply", "-f", file).exit_code == 3
+    assert run("apply", "-f", write(label="db"), "--prune").exit_code == 0
+    assert storages(run) == ["a"]
+
+
+@pytest.mark.parametrize("where", ["attachments", "storage"])
+def test_a_key_that_is_there_twice_is_refused(run: Run, tmp_path: Path, where: str) -> None:
+    one, other = (f"- guest: test\n  storage: {tmp_path}/{name}.raw\n" for name in "ab")
+    if where == "attachments":
+        text = f"attachments:\n{one}attachments:\n{other}"
+    else:
+        text = f"attachments:\n{one}  storage: {tmp_path}/b.raw\n"
+    done = run("apply", "-f", "-", input=text)
+    assert (done.exit_code, "key twice" in done.stderr) == (3, True), done.output
+    assert storages(run) == []
+
+
+def test_who_does_not_wait_is_not_told_that_it_is_done(
+    run: Run, write: Callable[..., Path]
+) -> None:
+    run("apply", "-f", write("a", label="web"))
+    done = run("apply", "-f", write(label="web"), "--prune", "--wait=false")
+    assert "is to be detached" in done.stdout, done.output
+
+
 def test_what_is_exported_applies_to_the_same(run: Run, write: Callable[..., Path]) -> None:
     run("apply", "-f", write("a", "b", label="web"))
     text = run("export").stdout

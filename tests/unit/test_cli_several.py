@@ -37,6 +37,19 @@ def test_several_volumes_have_one_result_each(run: Run, connect: Run) -> None:
     assert len(json.loads(run("list", "-o", "json").stdout)) == 1
 
 
+def test_which_volumes_are_meant_is_settled_before_one_of_them_goes(
+    run: Run, tmp_path: Path
+) -> None:
+    ids = [f"aaaa0000-0000-4000-8000-00000000000{n}" for n in (1, 2)]
+    for id, name in zip(ids, "ab", strict=True):
+        file = str(tmp_path / f"{name}.raw")
+        how = ("--format", "raw", "--level", "connected", "--volume", id)
+        assert run("attach", "test", file, *how).exit_code == 0
+    done = run("detach", "test", ids[0], "aaaa")
+    assert (done.exit_code, "aaaa is the beginning of" in done.stderr) == (3, True), done.output
+    assert [view["volume"] for view in json.loads(run("list", "-o", "json").stdout)] == [ids[1]]
+
+
 def test_one_that_fails_stops_no_other_and_its_code_is_told(run: Run, tmp_path: Path) -> None:
     files = [tmp_path / "a.raw", "nonsense://x", tmp_path / "b.raw"]
     done = run("attach", "test", *files, "--format", "raw", "--level", "connected")

@@ -95,6 +95,8 @@ def apply(
         changes = _changes(what, label, moorline.attachments.list(), prune=prune)
         if dry_run:
             _tell_changes(given, changes)
+            if any(change.action == "refused" for change in changes):
+                sys.exit(exit_code(Refused("")))
             return
         how = {"timeout": timeout, "progress": given.progress}
         values, code = [], 0
@@ -191,7 +193,10 @@ def _change(wanted: Declared, view: View | None, label: str) -> Change:
     name = wanted.what if isinstance(wanted.what, str) else "a connection"
     if view is None or view.wanted == "absent":
         return Change("attach", wanted.guest, name, wanted, view)
-    if why := wanted.differences(view):
+    why = wanted.differences(view)
+    if label and view.label not in ("", label):
+        why.append(f"it belongs to {view.label!r}, which prunes it")
+    if why:
         return Change("refused", wanted.guest, name, wanted, view, "; ".join(why))
     action = "none" if wanted.is_there(view, label) else "attach"
     return Change(action, wanted.guest, name, wanted, view)
@@ -228,7 +233,7 @@ def _done(change: Change, value: dict[str, Any], *, wait: bool) -> str:
     view = value["view"]
     if change.action == "none":
         return f"unchanged: {change.name} on {change.guest}"
-    state = {"attach": "is" if wait else "is to be", "detach": "is"}[change.action]
+    state = "is" if wait else "is to be"
     if change.action == "detach":
         return f"{change.name} {state} detached from {change.guest}"
     device = f" as {view['device']}" if view and view["device"] else ""

@@ -101,8 +101,29 @@ def _each(given: Common, calls: Sequence[Callable[[], T]], text: Callable[[T], s
         sys.exit(code)
 
 
-def _named(detach: Callable[[str], Outcome | None], name: str) -> tuple[str, Outcome | None]:
-    return name, detach(name)
+Detached = tuple[str, Outcome | None]
+"""What was typed, and what it came to."""
+
+
+def _call(detach: Callable[..., Outcome | None], name: str) -> Callable[[], Detached]:
+    return lambda: (name, detach(name))
+
+
+def _of_what_is_meant(detach: Callable[..., Outcome | None], name: str) -> Callable[[], Detached]:
+    """As :func:`_call`, of the volume that *name* means now; or what raises why it means none.
+
+    That is settled before the first of several has gone: of two that begin alike the other one
+    would be meant by then.
+    """
+    try:
+        foreseen = detach(name, dry_run=True)
+    except MoorlineError as e:
+        return partial(_raised, e)
+    return _call(detach, foreseen.view.volume if foreseen else name)
+
+
+def _raised(error: MoorlineError) -> Detached:
+    raise error
 
 
 def _value(result: Any) -> Any:
@@ -252,7 +273,9 @@ def detach(
                 return f"volume {name} is no disk of {guest}"
             return told_outcome(outcome, dry_run, wait=wait)
 
-        calls = [partial(_named, detach, name) for name in volume]
+        several = len(volume) > 1 and not dry_run
+        call = _of_what_is_meant if several else _call
+        calls = [call(detach, name) for name in volume]
         _each(given, calls, lambda found: text(*found))
 
 

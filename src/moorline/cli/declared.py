@@ -85,14 +85,26 @@ def read(file: Path, text: str) -> Declaration:
     """Parse *text*, YAML or JSON, which was read from *file*. Raises Refused; quotes no value."""
     import yaml
 
+    class Strict(yaml.SafeLoader):
+        """Refuses a key that is there twice: YAML forbids it, and PyYAML takes the last one."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(keys) > len({*keys}):
+                raise yaml.constructor.ConstructorError(
+                    problem="a key is there twice", problem_mark=node.start_mark
+                )
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
     if len(text.encode(errors="replace")) > MAX_FILE_BYTES:
         raise Refused(f"{file} has more than {MAX_FILE_BYTES} bytes")
     try:
-        found = yaml.safe_load(text)
+        found = Strict(text).get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise Refused(f"{file} is neither YAML nor JSON{where}") from None
+        raise Refused(f"{file} is neither YAML nor JSON, or has a key twice{where}") from None
     if not isinstance(found, dict) or not isinstance(found.get("attachments"), list):
         raise Refused(f"{file} has no list of attachments", hint="moorline export writes one")
     if unknown := found.keys() - {"attachments", "label", "guest"}:
