@@ -38,6 +38,10 @@ def test_what_others_mark_as_we_do_is_neither_told_nor_taken(
     assert scene.moorline("repair", "--disks", "--boot-disks").stdout == "nothing to repair\n"
     like_ours = xml is ROOT
     scene.detach(stopped.name(), theirs, code=7 if like_ours else 0)
+    for guest in ((), ("--guest", stopped.name())):
+        wait = ("wait", theirs.id, "--for", "detached", *guest)
+        told = scene.moorline(*wait, code=7 if like_ours else 0).stderr
+        assert not like_ours or f"of {stopped.name()} all the same" in told
     refused = scene.attach(stopped.name(), theirs, code=3 if like_ours else 7).stderr
     why = "no record of having plugged it" if like_ours else f"with the alias ua-{theirs.id}"
     assert why in refused

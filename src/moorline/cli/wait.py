@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import click
 
@@ -10,7 +10,7 @@ from moorline.cli.common import Common, common, guest_option, timeout_option, vo
 from moorline.cli.output import is_as_wanted
 from moorline.core.naming import BY_ID_OR_DEVICE, is_whole, meant
 from moorline.deadline import Deadline
-from moorline.errors import Failed, NotFound
+from moorline.errors import Failed, NotFound, NotOurs
 from moorline.model import VolumeId
 from moorline.ports.api import Api
 from moorline.ports.results import View
@@ -38,7 +38,8 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
 
     For what was typed with --wait=false. Nothing is changed: an agent or
     `moorline sweep` does the work. Detached means that no attachment is left,
-    disk and link. A whole id that is not there is detached. Exits 5 when the
+    disk and link, and that no guest has the volume by somebody else's doing. A
+    whole id that is not there is detached. Exits 5 when the
     time is over.
 
     \b
@@ -46,14 +47,16 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
       moorline wait 3f2a --for attached --timeout 300
       moorline wait 3f2a --guest web01 --for detached
     """
-    deadline, known = Deadline(timeout), False
+    deadline, known, ids = Deadline(timeout), False, {volume}
     while True:
         with given.open(own=False) as moorline:
             views = _look(moorline, volume, guest, known=known)
+            if level == "detached" and not views:
+                _demand_no_disk(moorline, ids, guest)
+                given.tell([], f"volume {volume} is detached")
+                return
         known = known or bool(views)
-        if level == "detached" and not views:
-            given.tell([], f"volume {volume} is detached")
-            return
+        ids |= {view.volume for view in views}
         due = [view for view in views if not _reached(view, level)]
         if views and not due:
             told = [f"volume {v.volume} is {v.seen} on {v.guest}" for v in views]
@@ -83,6 +86,22 @@ def _look(moorline: Api, volume: str, guest: str | None, *, known: bool) -> Sequ
     if not (found or known or is_whole(volume)):
         raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
     return found
+
+
+def _demand_no_disk(moorline: Api, ids: Collection[str], guest: str | None) -> None:
+    """Raise NotOurs if a guest has the volume all the same: plugged by others, or released."""
+    try:
+        disks = moorline.maintenance.disks(guest)
+    except NotFound:
+        return  # the guest is gone
+    for each in disks:
+        names = {each.disk.mark, each.disk.serial} - {""}
+        if names & {*ids}:
+            raise NotOurs(
+                f"volume {min(names)} is wanted no more, and is {each.disk.device} of"
+                f" {each.guest or guest} all the same",
+                hint="moorline disks",
+            )
 
 
 def _reached(view: View, level: str) -> bool:
