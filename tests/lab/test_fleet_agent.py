@@ -220,20 +220,20 @@ def test_a_host_that_was_given_up_comes_back(pair: LabFleet, guest: Any, there: 
     by which a mount is known to be served.
     """
     pair.wait_for_guest("web01", "one", "running")
-    until(lambda: any(each["definition"] for each in definitions(pair)), 60)
+    until(lambda: any(each["definition"] for each in definitions(pair)), 180)
     pair.one.kill()
     assert "evacuated" in pair("evacuate", "one", "--fenced", FENCED, deadline=180)
-    until(lambda: running_names(there) == ["web01"], 60)
+    until(lambda: running_names(there) == ["web01"], 180)
     assert guest.isActive(), "nobody has told the old host yet"
     pair.one.start()
-    until(lambda: "stopping its copy" in pair.one.events(), 60)
-    until(lambda: "web01" not in [each.name() for each in guest.connect().listAllDomains()], 60)
+    until(lambda: "stopping its copy" in pair.one.events(), 180)
+    until(lambda: "web01" not in [each.name() for each in guest.connect().listAllDomains()], 180)
 
     def is_back() -> bool:
         host = {each["host"]: each for each in pair.json("hosts")}["one"]
         return (host["fenced"], host["cordoned"]) == ("", True)
 
-    until(is_back, 60)
+    until(is_back, 180)
     assert running_names(there) == ["web01"]
 
 

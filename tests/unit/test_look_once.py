@@ -119,10 +119,17 @@ def test_an_attach_looks_once_for_who_else_has_its_file(scene: Scene) -> None:
 
 
 def test_the_volumes_of_a_guest_that_is_about_to_start_are_looked_at_once(scene: Scene) -> None:
-    crowd(scene)
+    crowd(scene, Level.CONNECTED)
     looks = scene.host.looks
     assert scene.moorline.guests.unready("g1") == []
     assert scene.host.looks - looks == 1
+
+
+def test_the_file_of_a_guest_that_is_about_to_start_is_looked_at_besides(scene: Scene) -> None:
+    scene.attach("a", "g1", Level.ATTACHED)
+    looks = scene.host.looks
+    assert scene.moorline.guests.unready("g1") == []
+    assert scene.host.looks - looks == 2
 
 
 def test_what_waits_for_another_volume_is_looked_at_after_it(scene: Scene) -> None:
