@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -287,6 +287,10 @@ class Driver:
             if attempt.patience is not None:
                 self._claims.waits(attempt.key, attempt.patience.tries + 1, came.why)
         return came
+
+    def giving(self, rows: Iterable[Attachment]) -> AbstractContextManager[None]:
+        """As :meth:`moorline.core.file_checks.FileChecks.giving`."""
+        return self._reconciler.files.giving(rows)
 
     def _advance(self, attempt: _Attempt) -> Pass:
         row, timeout = attempt.row, attempt.lock_timeout()

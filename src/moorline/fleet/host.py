@@ -218,7 +218,8 @@ class FleetHost:
             hypervisor.resume(guest)
         elif step is HostStep.START:
             self._guard.demand(guest)
-            hypervisor.start(guest)
+            with self._volumes.giving(guest):
+                hypervisor.start(guest)
             self._marks.answered(guest)
         elif step is HostStep.DEFINE:
             definition = self._book.definition(self._name, guest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from moorline.core.admission import Admission
@@ -54,6 +55,14 @@ class LocalVolumes:
     def has(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether anything of it is recorded here. Raises Unavailable."""
         return self._records.get(Key(self._records.host, volume, guest)) is not None
+
+    def giving(self, guest: GuestId) -> AbstractContextManager[None]:
+        """While *guest* is started: nobody else has, or is being given, the files of its disks.
+
+        Raises as the back end's verify; Refused (somebody has one), Busy.
+        """
+        rows = [row for row in self._records.all() if row.key.guest == guest]
+        return self._driver.giving(row for row in rows if row.want is Level.ATTACHED)
 
     def _recorded(self, wanted: Attachment, *, link_only: bool) -> Attachment | None:
         """Write *wanted* into the host's own store. None: it is not wanted, and not there."""

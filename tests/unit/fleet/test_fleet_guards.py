@@ -348,3 +348,21 @@ def test_records_keep_what_older_releases_did_not_write(fleet: ToyFleet) -> None
     assert record is not None
     fleet.store.commit([], [Put(keys.host("h1"), b'{"fenced": "x", "new": 1}')])
     assert replace(fleet.person.host("h1"), revision=0) == replace(record, fenced="x", revision=0)
+
+
+def test_a_guest_waits_while_another_one_of_its_host_has_its_file(fleet: ToyFleet) -> None:
+    """It was given by hand, say, while the share of a guest that was stopped was away."""
+    world = fleet.sites["h1"].world
+    path = world.guests[G1].defined[A]
+    fleet.power_off("h1")
+    other = MovableGuest("g9", running=True)
+    other.live[VolumeId("other")] = other.defined[VolumeId("other")] = path
+    world.guests[GuestId("g9")] = other
+    fleet.power_on("h1")
+    for _ in range(20):
+        fleet.agent_passes("h1")
+    assert not world.guests[G1].running
+    del world.guests[GuestId("g9")]
+    for _ in range(20):
+        fleet.agent_passes("h1")
+    assert world.guests[G1].running
