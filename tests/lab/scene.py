@@ -157,11 +157,17 @@ def small_guest(connection: Any, name: str, *, running: bool = False) -> Iterato
     xml = ET.fromstring(small_xml("q35", 6, "virtio-scsi"))
     xml.find("name").text = name  # type: ignore[union-attr]
     domain = connection.defineXML(ET.tostring(xml, encoding="unicode"))
-    uuid = domain.UUIDString()
-    try:
+    with gone_at_the_end(connection, domain.UUIDString()):
         if running:
             start_paused(domain)
         yield domain
+
+
+@contextmanager
+def gone_at_the_end(connection: Any, uuid: str) -> Iterator[None]:
+    """Stop the guest and undefine it, if it is there."""
+    try:
+        yield
     finally:
         for left in connection.listAllDomains():
             if left.UUIDString() == uuid:
