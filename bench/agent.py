@@ -29,7 +29,7 @@ from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
-from moorline.host.snapshot import Snapshot
+from moorline.host.remembered import Snapshot
 from moorline.hypervisors.libvirt.disk import disk_xml
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.loop.controller import Controller

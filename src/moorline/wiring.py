@@ -260,7 +260,7 @@ def _open(
 
 def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
     """The back ends, for a look in which each share is asked once."""
-    from moorline.host.snapshot import Snapshot
+    from moorline.host.remembered import Snapshot
 
     return backends.on(Snapshot(host))
 
@@ -321,7 +321,7 @@ def _environment_of_host(
     given: config.Settings, host: Host, backends: InstalledBackends, hypervisor: Hypervisor
 ) -> Environment:
     from moorline.host.mount.fuse_abort import FuseConnections
-    from moorline.host.state import examine
+    from moorline.host.state_dir import examine
 
     return Environment(
         backends,

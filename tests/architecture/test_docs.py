@@ -11,7 +11,7 @@ import pytest
 
 from moorline import config, installed
 from moorline.cli.commands import main
-from moorline.local_api.problem import EXIT_CODES
+from moorline.local_api.error_codes import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -179,7 +179,7 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
         *("moorline.cli", "moorline.cli.fast_path", "moorline.cli.output", "moorline.cli.progress"),
         *("moorline.core", "moorline.core.validation", "moorline.errors", "moorline.whereabouts"),
         "moorline.deadline",
-        *("moorline.local_api", "moorline.local_api.problem", "moorline.local_api.wire"),
+        *("moorline.local_api", "moorline.local_api.error_codes", "moorline.local_api.wire"),
     }
     slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}
     assert not {name.partition(".")[0] for name in loaded} & (HEAVY | slow | {"importlib.metadata"})

@@ -11,7 +11,7 @@ import pytest
 from moorline.errors import Unavailable
 from moorline.fleet import keys
 from moorline.fleet.book import Change
-from moorline.fleet.evacuation import fence
+from moorline.fleet.fencing import fence
 from moorline.fleet.records import Move
 from moorline.model import GuestId
 from moorline.secret import Secret

@@ -307,7 +307,7 @@ def until_known(rig: HyperScaleRig) -> object:
 UNMODIFIED = """
 import json, sys
 from os_brick.initiator.connector import InitiatorConnector
-from moorline.backends.osbrick.connector import register
+from moorline.backends.osbrick.hyperscale_connector import register
 register()
 connector = InitiatorConnector.factory("veritas_hyperscale", "sudo")
 properties = json.loads(sys.argv[1])

@@ -30,7 +30,7 @@ root ALL=(ALL:ALL) ALL
 CONNECTOR = """
 import json, os, sys
 from os_brick.initiator.connector import InitiatorConnector
-from moorline.backends.osbrick.connector import register
+from moorline.backends.osbrick.hyperscale_connector import register
 assert os.geteuid() != 0
 register()
 connector = InitiatorConnector.factory("veritas_hyperscale", "sudo")

@@ -23,7 +23,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
 from moorline.host.mount.fuse_abort import FuseConnections
-from moorline.host.snapshot import Snapshot
+from moorline.host.remembered import Snapshot
 from moorline.model import Attachment, Guest, GuestId, GuestName, Level, VolumeId
 from moorline.ports import Command, Entry, Host, Mount, Root
 from moorline.ports.inspection import Finding, GuestDisk

@@ -19,7 +19,7 @@ from moorline.cli.extend import extend
 from moorline.cli.list_show import show
 from moorline.cli.output import age, details, dump, table
 from moorline.cli.progress import Progress
-from moorline.local_api.problem import EXIT_CODES, exit_code
+from moorline.local_api.error_codes import EXIT_CODES, exit_code
 from moorline.ports.results import Trouble, View
 
 VIEW = View(

@@ -9,7 +9,7 @@ import pytest
 from moorline.care.repair import Repairer
 from moorline.core.pace import Pending
 from moorline.errors import Failed, Refused, Unavailable
-from moorline.host.state import examine
+from moorline.host.state_dir import examine
 from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Command
 from moorline.ports.inspection import GuestDisk

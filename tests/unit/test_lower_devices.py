@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moorline.core.same_file import same_file
-from moorline.host.image.chain import lower_devices
+from moorline.host.image.files import lower_devices
 from moorline.ports import FileId
 from moorline.ports.mount import MountsByPath
 

@@ -14,7 +14,7 @@ from moorline.core.patience import Patience, Wait, drive
 from moorline.core.reconciler import Reconciler
 from moorline.deadline import Clock, Deadline
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
-from moorline.local_api.problem import exit_code
+from moorline.local_api.error_codes import exit_code
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare

@@ -24,7 +24,7 @@ from moorline.cli.declared import Declaration, Declared
 from moorline.cli.names import GuestName
 from moorline.cli.output import EXIT_FOUND, dump, failed, say
 from moorline.errors import MoorlineError, Refused
-from moorline.local_api.problem import exit_code, to_problem
+from moorline.local_api.error_codes import exit_code, to_problem
 from moorline.ports.api import Api
 from moorline.ports.results import View
 

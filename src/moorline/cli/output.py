@@ -8,7 +8,7 @@ import sys
 import time
 
 from moorline.errors import MoorlineError, Uncertain
-from moorline.local_api.problem import exit_code, to_problem
+from moorline.local_api.error_codes import exit_code, to_problem
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorline.core.disks import over
+from moorline.core.own_disk import over
 from moorline.core.plan import Step
 from moorline.model import NO_DISK, Broken, Client, DiskState, Foreign, Seen, Unknown
 

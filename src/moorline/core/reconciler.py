@@ -9,7 +9,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moorline.core.disks import (
+from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
+from moorline.core.file_checks import FileChecks
+from moorline.core.file_clashes import FileClashes
+from moorline.core.file_turns import FileTurns
+from moorline.core.links import Links
+from moorline.core.locks import Locks
+from moorline.core.own_disk import (
     commit,
     elsewhere,
     is_somebody_elses,
@@ -18,12 +24,6 @@ from moorline.core.disks import (
     path_of,
     snapshot,
 )
-from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
-from moorline.core.file_checks import FileChecks
-from moorline.core.file_clashes import FileClashes
-from moorline.core.file_turns import FileTurns
-from moorline.core.links import Links
-from moorline.core.locks import Locks
 from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
 from moorline.core.records import Records

@@ -1,42 +1,61 @@
-"""Proofs that a host cannot write any more: a person's word, and commands that see to it."""
+"""That a host is dead: its silence, and the proof that it cannot write any more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
-from moorline.errors import Refused
-from moorline.fleet.evacuation import Proof
-from moorline.ports import Command, Host
-from moorline.secret import Secret
+from moorline.errors import Busy, Conflict, NotFound, Uncertain
+from moorline.fleet import keys
+from moorline.fleet.book import Book, Change
+from moorline.fleet.records import HostRecord
 
-FENCING_SECONDS = 120.0
-"""For a fence agent, which switches off and looks whether that worked."""
-
-
-def word(of: str) -> Proof:
-    """Somebody says so: *of* tells who and how. Raises Refused if it tells nothing."""
-    if not of.strip():
-        raise Refused("say why the host cannot write any more, and who knows that")
-    return lambda: of.strip()
+Proof = Callable[[], str]
+"""Sees to it that a host cannot write, and tells how. Raises Failed, Refused, Uncertain if it may
+still."""
 
 
-def fence_agent(host: Host, agent: Path, options: Sequence[str]) -> Proof:
-    """Have one of the fence-agents package, or its like, switch a host off.
+def fence(
+    book: Book,
+    host: str,
+    is_silent: Callable[[str, int], bool],
+    proof: Proof,
+    by: str,
+    clock: Callable[[], float] = time.time,
+) -> HostRecord:
+    """Record that *host* is fenced; its guests are then evacuated. Already so is success.
 
-    They read ``name=value`` a line from standard input, and exit 0 when it is done and seen to be
-    (FenceAgentAPI; fence_ipmilan(8)). *options*: what it needs to find the host; they may hold a
-    password. Raises Failed (it says that it did not), Uncertain (its deadline).
+    *is_silent* says whether a heartbeat has been at a revision for too long. The heartbeat is
+    read before the proof is made, and must not have changed when it is recorded: a host that
+    came back meanwhile may have started its guests. Raises Busy (it is alive, or came back),
+    NotFound, and as *proof* and the store.
     """
-    for option in options:
-        if "=" not in option or not option.isprintable():
-            raise Refused("an option of a fence agent is name=value")
-        if option.partition("=")[0].strip() in ("action", "option"):
-            raise Refused("the action of a fence agent is off: it is not chosen")
-    lines = "\n".join([*options, "action=off", ""])
-
-    def switch_off() -> str:
-        host.run(Command((str(agent),), FENCING_SECONDS, stdin=Secret(lines)))
-        return f"{agent.name} switched it off"
-
-    return switch_off
+    record = book.host(host)
+    if record is None:
+        raise NotFound(f"there is no host {host} in the fleet", hint="moorline fleet hosts")
+    if record.fenced:
+        return record
+    heartbeat = book.heartbeat(host)
+    if not is_silent(host, heartbeat.revision if heartbeat else 0):
+        raise Busy(
+            f"{host} is not evacuated: its agent is alive, or was a moment ago",
+            hint=f"moorline fleet drain {host}",
+        )
+    fenced = replace(record, fenced=proof(), fenced_by=by, fenced_at=clock(), draining=False)
+    change = Change()
+    change.replace(keys.host(host), record, fenced)
+    change.expect(keys.heartbeat(host), heartbeat)
+    try:
+        revision = book.commit(change)
+    except Conflict as e:
+        raise Busy(
+            f"{host} is not evacuated: it changed, or came back, since it was proved dead",
+            hint="look at it, and repeat the command",
+        ) from e
+    except Uncertain:
+        now = book.host(host)
+        if now is None or replace(now, revision=0) != replace(fenced, revision=0):
+            raise
+        return now
+    return replace(fenced, revision=revision)

@@ -11,7 +11,7 @@ from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncert
 from moorline.fleet import keys
 from moorline.fleet.book import Book, Change
 from moorline.fleet.choice import keeps_here
-from moorline.fleet.evacuation import Proof, fence
+from moorline.fleet.fencing import Proof, fence
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
 from moorline.fleet.records import GuestOwner, HostRecord, Move, Role

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from moorline.host.identity import user_named
+from moorline.host.other_user import user_named
 from moorline.ports import Command
 
 SLICE = "moorline.slice"

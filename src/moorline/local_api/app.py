@@ -15,7 +15,7 @@ from moorline.core.privilege import acting_for
 from moorline.core.validation import parse_json
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
-from moorline.local_api import problem, shapes
+from moorline.local_api import error_codes, shapes
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
@@ -110,7 +110,7 @@ class App:
         except BadRequest as e:
             answer = replace(_problem(e.status, bad(e), facts), allow=e.allow)
         except MoorlineError as e:
-            answer = _problem(problem.status(e), problem.to_problem(e), facts)
+            answer = _problem(error_codes.status(e), error_codes.to_problem(e), facts)
         except Exception as e:  # noqa: BLE001 - a defect: the caller must be told
             answer = _problem(500, _defect(e), facts)
         return replace(answer, body=_logged(answer, facts, begun))
@@ -206,7 +206,7 @@ def _line(item: str | Done, facts: dict[str, Any]) -> bytes:
     if item.error is None:
         return json_bytes({"result": shapes.encode(item.result)})
     if isinstance(item.error, MoorlineError):
-        told = problem.to_problem(item.error)
+        told = error_codes.to_problem(item.error)
     else:
         told = _defect(item.error)
     facts["outcome"] = told["error"]
@@ -220,12 +220,12 @@ def json_bytes(value: Any) -> bytes:
 
 def _problem(status: int, told: dict[str, Any], facts: dict[str, Any]) -> Answer:
     facts["outcome"] = told["error"]
-    return Answer(status, iter([json_bytes(told)]), problem.KIND)
+    return Answer(status, iter([json_bytes(told)]), error_codes.KIND)
 
 
 def bad(error: BadRequest) -> dict[str, Any]:
     """The body of the answer to a malformed request."""
-    code = problem.EXIT_CODES[Refused]
+    code = error_codes.EXIT_CODES[Refused]
     return {"error": "refused", "code": code, "message": error.message, "hint": error.hint}
 
 
@@ -234,7 +234,7 @@ def _defect(error: Exception) -> dict[str, Any]:
     frames = "".join(traceback.format_tb(error.__traceback__))
     _LOG.error("a defect: %s\n%s", type(error).__name__, frames)
     return {
-        "error": problem.DEFECT,
+        "error": error_codes.DEFECT,
         "code": 1,
         "message": f"a defect of the agent ({type(error).__name__}, request {current()})",
         "hint": "its log has more: please report it",

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from moorline.errors import MoorlineError
-from moorline.local_api import problem, shapes
+from moorline.local_api import error_codes, shapes
 from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import STREAM
 
@@ -97,10 +97,10 @@ def _responses(result: shapes.Schema) -> dict[str, Any]:
 
 def _problems() -> dict[str, Any]:
     words = dict(_OWN_STATUSES)
-    for kind, status in problem.STATUSES.items():
+    for kind, status in error_codes.STATUSES.items():
         name = kind.__name__.lower()
         words[status] = f"{words[status]}, or {name}" if status in words else _said(kind)
-    content = {problem.KIND: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {error_codes.KIND: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         str(status): {"description": words[status], "content": content} for status in sorted(words)
     }

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from moorline.deadline import Deadline
 from moorline.errors import Denied, Unavailable, Uncertain
-from moorline.local_api import problem
+from moorline.local_api import error_codes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def exchange(
         return answer
     if not isinstance(answer, dict):
         raise Unanswered(f"an answer of status {status} without a word")
-    raise problem.from_problem(answer)
+    raise error_codes.from_problem(answer)
 
 
 class _Connection:
@@ -141,7 +141,7 @@ class _Connection:
             if "progress" in told:
                 progress(told["progress"])
             elif isinstance(told.get("problem"), dict):
-                raise problem.from_problem(told["problem"])
+                raise error_codes.from_problem(told["problem"])
             elif "result" in told:
                 return told["result"]
             self._bound()

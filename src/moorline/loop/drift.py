@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from moorline.core.disks import elsewhere, own_disk, path_of, snapshot
 from moorline.core.links import Links
+from moorline.core.own_disk import elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key

@@ -8,10 +8,10 @@ from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.alone import ALONE
-from moorline.core.disks import is_somebody_elses
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.naming import recorded_as
+from moorline.core.own_disk import is_somebody_elses
 from moorline.core.patience import Wait
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler

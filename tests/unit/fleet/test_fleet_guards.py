@@ -11,7 +11,7 @@ from moorline.deadline import Clock
 from moorline.errors import Busy, MoorlineError, Refused, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.book import Change
-from moorline.fleet.evacuation import fence
+from moorline.fleet.fencing import fence
 from moorline.fleet.liveness import Expiry, Leadership
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.records import Move, Role, VolumeReport

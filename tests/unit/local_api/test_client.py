@@ -24,7 +24,7 @@ from moorline.local_api import routes
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.client import Client
-from moorline.local_api.problem import EXIT_CODES, exit_code, from_problem, status, to_problem
+from moorline.local_api.error_codes import EXIT_CODES, exit_code, from_problem, status, to_problem
 from moorline.local_api.routes import ROUTES, Route
 from moorline.model import DiskOptions, Level
 from moorline.ports.api import Api, Attachments, Guests, Maintenance

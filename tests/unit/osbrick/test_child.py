@@ -9,7 +9,7 @@ import pytest
 from os_brick import exception
 from oslo_concurrency.processutils import ProcessExecutionError
 
-from moorline.backends.osbrick import connector
+from moorline.backends.osbrick import hyperscale_connector
 from moorline.backends.osbrick.child import lasting_names, told_apart
 from moorline.backends.osbrick.hyperscale import HyperScale
 from moorline.errors import Busy, Failed, Refused, Uncertain
@@ -27,19 +27,19 @@ def started(error: OSError | None = None) -> ProcessExecutionError:
 @pytest.mark.parametrize(
     ("error", "family"),
     [
-        (connector.BadVolume("x"), Refused),
-        (connector.Collision("x"), Refused),
-        (connector.Rejected("connect_volume", 10, "x"), Refused),
-        (connector.Rejected("connect_volume", 106, "x"), Refused),
-        (connector.Rejected("connect_volume", 1, "x"), Failed),
-        (connector.CannotRun("x"), Failed),
-        (connector.CommandFailed("x"), Failed),
-        (connector.Complained("x"), Uncertain),
-        (connector.NoAnswer("x"), Uncertain),
-        (connector.BadAnswer("x"), Uncertain),
-        (connector.Incomplete("x"), Uncertain),
-        (connector.TimedOut("x"), Uncertain),
-        (connector.Lost("x"), Uncertain),
+        (hyperscale_connector.BadVolume("x"), Refused),
+        (hyperscale_connector.Collision("x"), Refused),
+        (hyperscale_connector.Rejected("connect_volume", 10, "x"), Refused),
+        (hyperscale_connector.Rejected("connect_volume", 106, "x"), Refused),
+        (hyperscale_connector.Rejected("connect_volume", 1, "x"), Failed),
+        (hyperscale_connector.CannotRun("x"), Failed),
+        (hyperscale_connector.CommandFailed("x"), Failed),
+        (hyperscale_connector.Complained("x"), Uncertain),
+        (hyperscale_connector.NoAnswer("x"), Uncertain),
+        (hyperscale_connector.BadAnswer("x"), Uncertain),
+        (hyperscale_connector.Incomplete("x"), Uncertain),
+        (hyperscale_connector.TimedOut("x"), Uncertain),
+        (hyperscale_connector.Lost("x"), Uncertain),
         (exception.InvalidConnectorProtocol("x"), Refused),
         (exception.InvalidParameterValue("an addressing mode, after a login"), Uncertain),
         (exception.NoFibreChannelHostsFound(), Failed),

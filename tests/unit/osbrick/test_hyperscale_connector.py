@@ -15,7 +15,7 @@ from os_brick.initiator.connector import InitiatorConnector
 from oslo_concurrency.processutils import ProcessExecutionError
 
 from moorline.backends.osbrick import connector as hyperscale
-from moorline.backends.osbrick.connector import HyperScaleConnector, register
+from moorline.backends.osbrick.hyperscale_connector import HyperScaleConnector, register
 
 NAME = "{8ee71c33-dcd0-4267-8f2b-e0742ecabe9f}"
 PATH = "/dev/8ee71c33-dcd0-4267-8f2b-e0742ec"
@@ -253,5 +253,5 @@ def test_a_hung_volume_holds_up_itself_and_no_other() -> None:
 
 def test_it_is_where_the_packages_entry_says() -> None:
     path = connectors.get_connector_mapping()["VERITAS_HYPERSCALE"]
-    assert path == "moorline.backends.osbrick.connector.HyperScaleConnector"
+    assert path == "moorline.backends.osbrick.hyperscale_connector.HyperScaleConnector"
     assert not Path(PATH).exists(), "these tests touch no device"

@@ -29,7 +29,7 @@ from oslo_config import cfg
 from oslo_privsep import priv_context
 from oslo_utils import strutils
 
-from moorline.backends.osbrick import connector as hyperscale
+from moorline.backends.osbrick import hyperscale_connector as hyperscale
 from moorline.backends.osbrick.protocols import LINKS
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, MoorlineError, Refused, Uncertain

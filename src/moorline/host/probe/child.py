@@ -27,7 +27,7 @@ _MAX_SYMLINKS = 40
 _NEEDS = {
     "image": "moorline.host.image.check",  # its libraries take 60 ms to import, or seconds
     "opening": "moorline.host.image.opening",
-    "files": "moorline.host.image.chain",
+    "files": "moorline.host.image.files",
     "readable": "pwd",
 }
 
@@ -203,7 +203,7 @@ def opening(**question: Any) -> dict[str, Any]:
 
 def files(images: list[list[str]], like: list[int] | None, first: bool) -> dict[str, Any]:
     """The files of each image, or the errno that looking met."""
-    from moorline.host.image.chain import look
+    from moorline.host.image.files import look
 
     inodes = None if like is None else frozenset(like)
     return {"files": look([(path, form) for path, form in images], inodes, first=first)}

@@ -19,6 +19,7 @@ from moorline.hypervisors.libvirt.access import (
     qemu_ids,
     readable_here,
 )
+from moorline.hypervisors.libvirt.blocked import kept_in_saved_state, with_job
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.disk_address import (
@@ -35,11 +36,10 @@ from moorline.hypervisors.libvirt.handles import Handles
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
+from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
-from moorline.hypervisors.libvirt.paused import kept_in_saved_state, with_job
-from moorline.hypervisors.libvirt.plugged import Plug
 from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
-from moorline.hypervisors.libvirt.shared import SharedLook
+from moorline.hypervisors.libvirt.shared_look import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
     NO_DISK,

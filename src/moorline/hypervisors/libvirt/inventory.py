@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt import paused, propagation
+from moorline.hypervisors.libvirt import blocked, propagation
 from moorline.hypervisors.libvirt.access import qemu_ids, user_name
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
 from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
@@ -60,7 +60,7 @@ class LibvirtInventory:
 
     def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
         hang = self._connection.stuck_guests()
-        found = self._connection.look(NoGuest("paused guests"), lambda v: paused.findings(v, hang))
+        found = self._connection.look(NoGuest("paused guests"), lambda v: blocked.findings(v, hang))
         if not self._system or not places:
             return found  # QEMU runs as we do, in our namespace
         capabilities = self._connection.look(NoGuest("capabilities"), lambda v: v.getCapabilities())

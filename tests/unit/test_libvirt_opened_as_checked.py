@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Failed, Refused, Uncertain
-from moorline.hypervisors.libvirt import plugged
-from moorline.hypervisors.libvirt.plugged import Plug
+from moorline.hypervisors.libvirt import opened_as_checked
+from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.model import BlockDevice, CheckedAs, DiskSource, ImageFile
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
 
@@ -26,8 +26,8 @@ def qemu(tmp_path: Path) -> Qemu:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugged, "TAKE_AWAY_SECONDS", 0.1)
-    monkeypatch.setattr(plugged, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(opened_as_checked, "TAKE_AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(opened_as_checked, "_POLL_SECONDS", 0.01)
 
 
 class Disk:

@@ -2,7 +2,7 @@
 
 ::
 
-    from moorline.backends.osbrick.connector import register
+    from moorline.backends.osbrick.hyperscale_connector import register
     register()
     InitiatorConnector.factory("veritas_hyperscale", "sudo …")
 

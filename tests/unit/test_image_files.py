@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorline.host.image.chain import look
+from moorline.host.image.files import look
 from tests.support.disk_images import make, overlay, share
 
 __all__ = ["share"]  # the fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moorline.errors import Uncertain
-from moorline.hypervisors.libvirt.shared import SharedLook
+from moorline.hypervisors.libvirt.shared_look import SharedLook
 
 ASKERS = 5
 SECONDS = 10
