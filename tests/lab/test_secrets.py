@@ -102,7 +102,7 @@ def test_a_password_in_a_connection(scene: Scene, guest: Guest) -> None:
                 ("show", volume.id),
                 ("sweep",),
             ):
-                done = scene.moorline(*args, "--output", output)
+                done = scene.moorline(*args, "--output", output, "--verbose")
                 printed += done.stdout + done.stderr
         guest.write(volume.id, "with a password")
         assert_kept(scene, guest, volume.connection)

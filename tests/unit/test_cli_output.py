@@ -105,3 +105,16 @@ def test_what_is_no_configuration_is_not_printed(tmp_path: Path, content: bytes)
     assert (done.returncode, done.stdout) == (3, "")
     assert len(done.stderr) < 300
     assert "verysecret" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["disks -v", "disks --log-level debug", "doctor --verbose"])
+def test_what_the_hypervisor_is_asked_is_told_on_request(tmp_path: Path, words: str) -> None:
+    done = run(tmp_path, words)
+    assert f"DEBUG moorline.hypervisors.libvirt.connection asks {TEST} about" in done.stderr
+    assert "DEBUG" not in done.stdout
+    assert "DEBUG" not in run(tmp_path, words.split()[0]).stderr
+
+
+def test_a_level_that_leaves_it_out(tmp_path: Path) -> None:
+    assert "DEBUG" not in run(tmp_path, "disks --log-level info").stderr
+    assert run(tmp_path, "list --log-level loud").returncode == 2

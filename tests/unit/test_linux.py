@@ -344,3 +344,14 @@ def test_the_size_of_a_file_and_of_what_is_none(linux: Linux, tmp_path: Path) ->
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="seek"):
         linux.size(tmp_path / "fifo")
+
+
+def test_which_commands_are_run_is_logged_without_what_they_are_told(
+    linux: Linux, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG", "moorline"):
+        linux.run(sh("cat >/dev/null", stdin=Secret("quite secret")))
+    assert [record.message for record in caplog.records] == [
+        "runs: sh -c 'cat >/dev/null'",
+        "sh ended with 0",
+    ]

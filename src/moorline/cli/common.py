@@ -117,6 +117,19 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
         help="Read options from here; an existing nova.conf will do. Can be repeated.",
     )
     @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+    @click.option(
+        "--verbose",
+        "-v",
+        "log_level",
+        flag_value="debug",
+        help="Tell on stderr which commands are run and what the hypervisor is asked."
+        " What an agent does is in its own log, where agent_log_level is debug.",
+    )
+    @click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Tell on stderr what is logged, from this level on; --verbose is debug.",
+    )
     @functools.wraps(command)
     def run(
         output: str,
@@ -124,8 +137,13 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
         hypervisor: str | None,
         config_files: tuple[Path, ...],
         quiet: bool,
+        log_level: str | None,
         **arguments: Any,
     ) -> None:
+        if log_level:
+            from moorline.agent import logs  # loading it takes as long as a short command
+
+            logs.set_up("text", log_level)
         progress = Progress(quiet)
         given = Common(state_dir, hypervisor, config_files, progress, output)
         try:

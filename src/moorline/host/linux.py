@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import logging
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -45,6 +47,8 @@ from moorline.ports import (
     Root,
 )
 from moorline.ports.host import OpenAs
+
+_log = logging.getLogger(__name__)
 
 _KILL_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -92,8 +96,10 @@ class Linux:
             given = command.stdin
             stdin = stack.enter_context(told(given)) if given else subprocess.DEVNULL
             stdout, stderr = (stack.enter_context(captured()) for _ in range(2))
+            argv = self._argv(command)
+            _log.debug("runs: %s", shlex.join(argv))
             child = _start(
-                self._argv(command),
+                argv,
                 program=program,
                 stdin=stdin,
                 stdout=stdout,
@@ -105,7 +111,9 @@ class Linux:
                 self._kill(child)
                 raise Uncertain(f"{program} did not end within {command.deadline:g} s")
             output = Output(text_of(stdout, command.stdin), text_of(stderr, command.stdin))
-        if status := child.wait():
+        status = child.wait()
+        _log.debug("%s ended with %d", program, status)
+        if status:
             raise CommandFailed(program, status, output.stderr)
         return output
 
@@ -130,6 +138,7 @@ class Linux:
 
     def call(self, call: Call) -> Mapping[str, Any]:
         """See :meth:`moorline.ports.Host.call`."""
+        _log.debug("calls %s.%s", call.module, call.name)
         with ExitStack() as stack:
             held = [stack.enter_context(_locked(call.hold))] if call.hold else []
             return self._calls.call(call, held)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
+
+_log = logging.getLogger(__name__)
 
 
 class Rejected(Refused):
@@ -155,6 +158,9 @@ class Connection:
     def _run(self, call: _Call, lost: type[MoorlineError], wrong: type[MoorlineError]) -> Any:
         if call.subject in self.stuck():
             raise Uncertain(f"an earlier call to libvirt about {call.subject} still hangs")
+        if _log.isEnabledFor(logging.DEBUG):
+            verb = "asks" if call.asks else "changes"
+            _log.debug("%s %s about %s: %s", verb, self.uri, call.subject, _name(call.do))
         self._worker().inbox.put(call)
         if not call.ended.wait(self._deadline):
             with self._guard:
@@ -193,6 +199,12 @@ class Connection:
         if wrong is Failed and code in _final(virt):
             return Rejected(text)
         return wrong(text, hint=_way_out(text))
+
+
+def _name(do: Do[Any]) -> str:
+    """The method that makes a call: the call itself is most often a lambda without a name."""
+    name = getattr(do, "__qualname__", type(do).__name__)
+    return str(name).partition(".<locals>")[0]
 
 
 def _way_out(text: str) -> str:

@@ -14,6 +14,7 @@ why a test watches the connections.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -24,6 +25,8 @@ import requests
 from pypowervm import adapter
 
 from moorline.errors import Denied
+
+_log = logging.getLogger(__name__)
 
 
 class Transport:
@@ -60,6 +63,7 @@ class _Call:
         self.verify: object = None  # pypowervm sets it; it is ignored
 
     def request(self, method: str, url: str, **given: Any) -> requests.Response:
+        _log.debug("asks NovaLink: %s %s", method, url)
         # A redirect would take the session token elsewhere.
         given.update(verify=self._verify, allow_redirects=False)
         response = self._session.request(method, url, **given)

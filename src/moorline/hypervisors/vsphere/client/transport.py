@@ -10,6 +10,7 @@ sends a byte now and then never meets. So the connections are ours.
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 import ssl
 import threading
@@ -22,6 +23,8 @@ from typing import Any
 from pyVmomi import SoapStubAdapter
 
 from moorline.errors import Denied
+
+_log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60
 """Seconds for which a connection is kept: less than servers do, which cut it unasked."""
@@ -133,6 +136,7 @@ class Stub(SoapStubAdapter):  # type: ignore[misc]
         self._watch = threading.local()
 
     def InvokeMethod(self, mo: Any, info: Any, args: Any, outerStub: Any = None) -> Any:
+        _log.debug("calls %s of %s", info.wsdlName, mo._GetMoId())
         with within(self._deadline) as watch:
             self._watch.now = watch
             try:
