@@ -46,7 +46,7 @@ def test_the_guest_sees_a_file_that_grew_and_writes_to_its_end(
     assert (done["steps"], done["before"], done["size"]) == (["extend"], MIB, 3 * MIB)
     until(lambda: size_in(guest) == 3 * MIB)
     again = moorline("extend", guest.name, VOLUME, "3MiB")
-    assert again.stdout == f"volume {VOLUME} has {3 * MIB} bytes on {guest.name} already\n"
+    assert again.stdout == f"volume {VOLUME} has 3MiB ({3 * MIB} bytes) on {guest.name} already\n"
     guest.write(VOLUME, "behind", offset=2 * MIB)
     for size in ("2M", str(MIB)):
         assert "cannot shrink" in moorline("extend", guest.name, VOLUME, size, code=3).stderr

@@ -12,6 +12,7 @@ from moorline.cli.common import (
     timeout_option,
     volume_argument,
 )
+from moorline.cli.output import human
 from moorline.cli.sizes import size as size_
 
 
@@ -41,6 +42,12 @@ def extend(
         outcome = moorline.attachments.extend(
             guest, volume, size, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
-    view, before = outcome.view, f", which saw {outcome.before}" if outcome.steps else " already"
-    has = "would have" if dry_run and outcome.steps else "has"
-    given.tell(outcome, f"volume {view.volume} {has} {outcome.size} bytes on {view.guest}{before}")
+    view, has = outcome.view, "would have" if dry_run and outcome.steps else "has"
+    before = f", which saw {_exact(outcome.before)}" if outcome.steps else " already"
+    size_now = _exact(outcome.size)
+    given.tell(outcome, f"volume {view.volume} {has} {size_now} on {view.guest}{before}")
+
+
+def _exact(size: int) -> str:
+    """``20GiB (21474836480 bytes)``: rounded where that is easier to read, and to the byte."""
+    return f"{size} bytes" if human(size) == str(size) else f"{human(size)} ({size} bytes)"
