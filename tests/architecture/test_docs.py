@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from moorline import config, installed
+from moorline import config, errors, installed
 from moorline.cli.commands import main
+from moorline.core import state_owner
+from moorline.errors import MoorlineError
+from moorline.fleet import results as fleet_results
 from moorline.local_api.error_codes import EXIT_CODES
+from moorline.ports import results as port_results
+from moorline.ports.inspection import Finding
+from moorline.ports.results import Result, Trouble
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -90,3 +98,26 @@ def test_what_the_pages_import_is_there() -> None:
     assert len(lines) > 5
     for line in sorted(lines):
         exec(line, {})
+
+
+def printed_fields() -> list[tuple[str, str]]:
+    """Each field that ``--output json`` prints, with the class that has it."""
+    modules = (port_results, state_owner, fleet_results)
+    all_kinds = (each for module in modules for each in vars(module).values())
+    kinds: set[Any] = {each for each in all_kinds if isinstance(each, type)}
+    kinds = {kind for kind in kinds if issubclass(kind, Result)} | {Trouble, Finding}
+    return sorted((kind.__name__, field.name) for kind in kinds for field in fields(kind))
+
+
+@pytest.mark.parametrize(("kind", "field"), printed_fields())
+def test_every_field_that_is_printed_is_in_the_reference(kind: str, field: str) -> None:
+    assert f"`{field}`" in (ROOT / "docs/reference.md").read_text()
+
+
+def test_every_error_is_named_in_the_reference_as_events_and_answers_name_it() -> None:
+    text = (ROOT / "docs/reference.md").read_text()
+    listed = text[text.index("`error` is the error's class") :].partition("\n\n")[0]
+    kinds = {each for each in vars(errors).values() if isinstance(each, type)}
+    for kind in kinds - {MoorlineError}:
+        if issubclass(kind, MoorlineError):
+            assert f"`{kind('x').kind}`" in listed, kind

@@ -218,6 +218,25 @@ def test_what_tests_of_several_folders_share_lies_in_support() -> None:
             assert not strange, f"{relative(file)}: write tests.support.{', '.join(strange)}"
 
 
+@pytest.mark.parametrize(
+    ("program", "one_way"),
+    [("vcenter", "tests/support/missing.py"), ("etcd", "tests/support/etcd.py")],
+)
+def test_what_a_machine_may_lack_is_had_in_one_way(program: str, one_way: str) -> None:
+    """That way skips where it is missing, and fails where ``make test`` was to install it."""
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        its = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == f"lab.{program}"
+            for alias in node.names
+        }
+        made = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        by_hand = [n.id for n in made if isinstance(n, ast.Name) and n.id in its]
+        assert (by_hand == []) == (relative(file) != one_way), f"{relative(file)}: {by_hand}"
+
+
 def test_no_two_test_files_of_one_run_have_the_same_name() -> None:
     """pytest imports them by their bare names; lab and machine tests have runs of their own."""
     runs: defaultdict[str, list[str]] = defaultdict(list)

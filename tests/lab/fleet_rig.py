@@ -14,8 +14,8 @@ from libvirt_rig import until
 
 from lab.agent import Agent
 from lab.command import Moorline
-from lab.etcd import Cluster
 from lab.second_host import SecondHost
+from tests.support.etcd import etcd_lab
 
 UNMOUNT = 'cut -d" " -f5 /proc/self/mountinfo | grep "^$1/" | xargs -r umount -l'
 FENCED = "its cable was pulled by N.N., ticket 4711"
@@ -65,7 +65,7 @@ class LabFleet:
     def __init__(self, directory: Path, members: int = 1, *, second: bool = False) -> None:
         self._stack = ExitStack()
         self.directory = directory
-        self.cluster = self._stack.enter_context(Cluster(members))
+        self.cluster = self._stack.enter_context(etcd_lab(members))
         self.admin = directory / "admin"
         self.admin.mkdir(mode=0o700)
         for name in ("ca.pem", "ca.key"):

@@ -14,6 +14,7 @@ from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere, split
 from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DatastoreDisk, DiskOptions, GuestId, VolumeId
+from tests.support.missing import vcenter_lab
 
 WEB, DB = VCenter.guests
 V1, V2 = VolumeId("vol-1"), VolumeId("vol-2")
@@ -135,9 +136,9 @@ def test_there_are_no_folders_at_the_top_but_those_of_objects(operator: Operator
 
 
 @pytest.fixture(scope="module")
-def wide(vcenter: VCenter) -> Iterator[VCenter]:
-    """All that an inventory can have; *vcenter* is there to skip where there is no Go."""
-    with VCenter(datacenters=2, standalone=1, pools=1, vapps=1, vms=1) as lab:
+def wide() -> Iterator[VCenter]:
+    """All that an inventory can have."""
+    with vcenter_lab(datacenters=2, standalone=1, pools=1, vapps=1, vms=1) as lab:
         yield lab
 
 
