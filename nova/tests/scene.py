@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -248,6 +249,18 @@ class Scene(base.ServersTestBase):
 
     def one(self) -> ComputeHost:
         return self.hosts["one"]
+
+    def logged(self) -> str:
+        """What nova-compute has logged."""
+        return str(self.stdlog.logger.output)
+
+    def warned(self) -> list[str]:
+        """Of that, what the plug-in has an operator look at."""
+        return [
+            line
+            for line in self.logged().splitlines()
+            if re.search(r" (WARNING|ERROR) \[moorline", line)
+        ]
 
 
 def clear(base: Path, products: Iterable[Quobyte | Virtuozzo | HyperScale]) -> None:

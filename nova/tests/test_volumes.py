@@ -84,6 +84,30 @@ class TestVolumes(Scene):
         until(lambda: bad not in self.attached(server))
         until(lambda: bad not in self.one().wanted())
 
+    def test_a_mount_that_moorline_made_is_not_warned_of(self) -> None:
+        """It is in use by another instance, by somebody who reads, or by the instance itself, which
+        Nova undefines only afterwards."""
+        boot, data = self.volume(BOOT), self.volume()
+        server, other = self.server(boot, data), self.server(self.volume())
+        self.detach(server, data)
+        with Path(self.disks(other)[self.attached(other)[0]]).open("rb"):
+            self._delete_server(server)
+            self._delete_server(other)
+            assert len(self.one().mounted()) == 1
+        until(lambda: self.one().mounted() == [])
+        assert "is let go; the agent disconnects it when that can be done" in self.logged()
+        assert self.warned() == []
+
+    def test_a_mount_of_somebody_else_above_it_is_warned_of_as_that(self) -> None:
+        server = self.server(self.volume(BOOT))
+        (link,) = self.one().mounted()
+        subprocess.run(["mount", "-t", "tmpfs", "theirs", link], check=True)
+        self._delete_server(server)
+        (warning,) = self.warned()
+        assert "its link stays until a person has decided" in warning
+        subprocess.run(["umount", link], check=True)
+        until(lambda: self.one().mounted() == [])
+
     def test_stop_start_and_hard_reboot_keep_the_volume(self) -> None:
         boot = self.volume(BOOT)
         server = self.server(boot)

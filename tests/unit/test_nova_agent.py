@@ -61,8 +61,9 @@ class Attachments:
         self._call("attach", named)
         return SimpleNamespace(view=SimpleNamespace(source={"type": "ImageFile"}))
 
-    def detach(self, *args: Any, **named: Any) -> None:
+    def detach(self, *args: Any, **named: Any) -> Any:
         self._call("detach", named)
+        return SimpleNamespace(view=SimpleNamespace(seen="absent"))
 
     def _call(self, name: str, named: dict[str, Any]) -> None:
         self.world.calls.append((name, self._longest, named))

@@ -75,13 +75,16 @@ class Agent:
         )
         return outcome.view.source
 
-    def detach(self, use: Use, timeout: float) -> None:
-        """Release the volume for the instance. Blocks up to *timeout* seconds."""
-        self._persist(lambda client, left: _detach(client, use), timeout)
+    def detach(self, use: Use, timeout: float) -> str:
+        """Release the volume for the instance; return why only a person can disconnect it, or ''.
+
+        Blocks up to *timeout* seconds.
+        """
+        return self._persist(lambda client, left: _detach(client, use), timeout) or ""
 
     def tell(self, use: Use) -> bool:
         """As :meth:`detach`, tried once; return whether there was anything to release."""
-        return self._ask(lambda client: _detach(client, use), _ONE_TRY_SECONDS)
+        return self._ask(lambda client: _detach(client, use), _ONE_TRY_SECONDS) is not None
 
     def uses(self) -> list[Use]:
         """All uses that the agent keeps, whoever asked for them. Raises MoorlineError."""
@@ -129,5 +132,9 @@ class Agent:
         self._missing = (first if now - last < _STALE_SECONDS else now, now)
 
 
-def _detach(client: Client, use: Use) -> bool:
-    return client.attachments.detach(use.instance, use.volume, hands_off=True) is not None
+def _detach(client: Client, use: Use) -> str | None:
+    """As :meth:`Agent.detach`; None: there was nothing to release."""
+    outcome = client.attachments.detach(use.instance, use.volume, hands_off=True)
+    if outcome is None:
+        return None
+    return outcome.view.next.removeprefix("park: ") if outcome.view.seen == "foreign" else ""

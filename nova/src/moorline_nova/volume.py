@@ -31,6 +31,7 @@ SOURCE = "moorline"
 """Under this key of a connection's data Nova keeps what the agent said the volume is on this
 host. Nova sends it to the source of a live migration, which writes the destination's XML."""
 _SECTOR = 512
+_STAYS = "Volume %s is let go; its link stays until a person has decided: %s"
 
 
 class MoorlineVolumeDriver:
@@ -93,7 +94,7 @@ class MoorlineVolumeDriver:
         use = Use(instance.uuid, id)
         with self.controller.turn(use):
             try:
-                self._agent.detach(use, CONF.moorline.timeout)
+                why_it_stays = self._agent.detach(use, CONF.moorline.timeout)
             except MoorlineError as e:
                 told = is_told(e)
                 (self.controller.told if told else self.controller.not_needed)(use)
@@ -102,6 +103,8 @@ class MoorlineVolumeDriver:
                 _say_what_follows(e, id, instance)
             else:
                 self.controller.told(use)
+                if why_it_stays:
+                    LOG.warning(_STAYS, id, why_it_stays, instance=instance)
         connection_info.get("data", {}).pop(SOURCE, None)
 
     def get_config(self, connection_info: dict[str, Any], disk_info: Mapping[str, Any]) -> Any:
@@ -161,8 +164,7 @@ def _is_on_share(connection_info: Mapping[str, Any]) -> bool:
 def _say_what_follows(error: MoorlineError, id: str, instance: Any) -> None:
     """Log that a released volume's link is still there, and why."""
     if isinstance(error, NotOurs):
-        what = "Volume %s is let go; its link stays until a person has decided: %s"
-        LOG.warning(what, id, error, instance=instance)
+        LOG.warning(_STAYS, id, error, instance=instance)
     elif is_told(error):
         what = "Volume %s is let go; the agent disconnects it when that can be done: %s"
         LOG.info(what, id, error, instance=instance)
