@@ -25,6 +25,7 @@ from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.released import Released
 from moorline.operations.relocate import Relocator
+from moorline.operations.remaining_disks import RemainingDisks
 from moorline.ports import Hypervisor
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle
@@ -69,7 +70,8 @@ class Moorline:
     ) -> None:
         admission = Admission(records, reconciler, hypervisor, guard)
         driver = driver or Driver(records, reconciler)
-        released = Released(records, reconciler, admission, hypervisor)
+        remaining = RemainingDisks(environment.inventory)
+        released = Released(records, reconciler, admission, hypervisor, remaining)
         attacher = Attacher(
             records,
             reconciler,
@@ -77,6 +79,7 @@ class Moorline:
             admission,
             driver,
             released,
+            remaining,
             environment.mounts,
             guard,
         )

@@ -32,6 +32,10 @@ class LocalRig(BackendRig):
         for name in ("key", "moorline.db", "deep/disk.raw"):
             (self.state / name).write_bytes(bytes(4096))
         self.backend = LocalFile(self.host, state_dir=self.state)
+        self.another = directory / "another"
+        (self.another / "mnt/share").mkdir(parents=True)
+        for name in ("key", "moorline.db", "events.jsonl", "mnt/share/disk.raw"):
+            (self.another / name).write_bytes(bytes(4096))
         for name in ("a.raw", "b.raw"):
             with (directory / name).open("wb") as file:
                 file.truncate(1 << 20)
@@ -63,6 +67,10 @@ class LocalRig(BackendRig):
             "our key": connection(self.state / "key"),
             "our key by another name": connection(directory / "key.raw"),
             "a file deep in our state": connection(self.state / "deep/disk.raw"),
+            "the key of another state": connection(self.another / "key"),
+            "the records of another state": connection(self.another / "moorline.db"),
+            "a file deep in another state": connection(self.another / "mnt/share/disk.raw"),
+            "a file of /proc that cannot be read": connection(f"/proc/{os.getpid()}/mem"),
             "a file of /proc": connection(f"/proc/{os.getpid()}/comm"),
             "a file of /sys": connection("/sys/kernel/mm/transparent_hugepage/enabled"),
             "a character device": connection("/dev/null"),
@@ -128,6 +136,13 @@ def test_devices_keep_the_name_that_lasts(local: LocalRig) -> None:
     given = local.backend.from_url("/dev/disk/by-id/some-disk", "raw")
     link = look(local, given)
     assert link == Linked(BlockDevice(Path("/dev/disk/by-id/some-disk")), given=True)
+
+
+def test_what_is_typed_by_way_of_a_process_is_refused(local: LocalRig) -> None:
+    """The text of /proc/PID/root says "/", whatever that process has there."""
+    for way in ("root", "cwd"):
+        with pytest.raises(Refused, match="a file of the kernel's"):
+            local.backend.from_url(f"/proc/self/{way}{local.directory}/a.raw", "raw")
 
 
 def test_a_block_device_is_verified(local: LocalRig) -> None:

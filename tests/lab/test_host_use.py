@@ -79,19 +79,29 @@ def test_a_file_that_is_a_loop_device_is_refused(host: Linux, file: Path, tmp_pa
     verify(local, path=str(file), format="raw")
 
 
-@pytest.mark.parametrize("deep", ["", "deep", "deep/deeper"])
-def test_our_state_is_known_where_a_part_of_it_is_mounted_elsewhere(
-    host: Linux, tmp_path: Path, deep: str
+@pytest.mark.parametrize("whose", ["state", "another"])
+@pytest.mark.parametrize("deep", ["", "deep", "deep/deeper", "a.raw"])
+def test_a_state_is_known_where_a_part_of_it_is_mounted_elsewhere(
+    host: Linux, tmp_path: Path, deep: str, whose: str
 ) -> None:
-    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state, elsewhere = tmp_path / whose, tmp_path / "elsewhere"
     (state / "deep/deeper").mkdir(parents=True)
-    (state / deep / "a.raw").write_bytes(bytes(4096))
+    (state / "moorline.db").touch()
+    local = LocalFile(host, state_dir=tmp_path / "state")
+    file = state / deep if deep.endswith(".raw") else state / deep / "a.raw"
+    file.write_bytes(bytes(4096))
+    at = elsewhere / "a.raw"
     elsewhere.mkdir()
-    subprocess.run(["mount", "--bind", state / deep, elsewhere], check=True)
+    bound = (state / deep, elsewhere)
+    if file == state / deep:
+        at.touch()
+        bound = (file, at)
+    subprocess.run(["mount", "--bind", *bound], check=True)
     try:
         with pytest.raises(Refused, match="Moorline's own state"):
-            verify(LocalFile(host, state_dir=state), path=f"{elsewhere}/a.raw", format="raw")
-        other = LocalFile(host, state_dir=tmp_path / "state2")
-        verify(other, path=f"{elsewhere}/a.raw", format="raw")
+            verify(local, path=str(at), format="raw")
+        (state / "moorline.db").unlink()
+        if whose == "another":
+            verify(local, path=str(at), format="raw")
     finally:
-        subprocess.run(["umount", elsewhere], check=True)
+        subprocess.run(["umount", bound[1]], check=True)

@@ -43,10 +43,12 @@ class Directories:
             )
 
     def demand_for_others(self, path: Path) -> None:
-        """The same for a caller that is neither root nor our own user. Raises Refused, Denied."""
-        self.demand(path)
-        if not self._named and not path.is_relative_to(self._for_others):
+        """The same for a caller that is neither root nor our own user. Raises Denied."""
+        named = self._named or [self._for_others]
+        if not any(map(path.is_relative_to, named)):
             raise Denied(
-                f"{path} is not where this user's local disks may lie: {self._for_others}",
-                hint=f"root may attach it, or let others by {LOCAL_DIRECTORIES.name}",
+                f"{path} is not where this user's local disks may lie:"
+                f" {', '.join(map(str, named))}",
+                hint=f"let others by {LOCAL_DIRECTORIES.name}"
+                + ("" if self._named else ", or attach it as root"),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -29,13 +29,16 @@ from moorline.ports.mount import by_target, covering
 from moorline.ports.recognising import Recognised
 
 DEVICES = Path("/dev")
-_RUN = Path("/run/moorline")
-"""Where Moorline's sockets and locks are (:mod:`moorline.host.filelock`)."""
+_HOSTS = (Path("/run/moorline"), Path("/etc/moorline"))
+"""Where Moorline's locks are (:mod:`moorline.host.filelock`), and its configuration."""
+_RECORDS = "moorline.db"
+"""What a state directory has, whoever's it is (:mod:`moorline.wiring`)."""
 KERNELS = frozenset(
     (
-        *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs"),
-        *("devpts", "devtmpfs", "efivarfs", "fusectl", "mqueue", "nfsd", "nsfs", "proc", "pstore"),
-        *("resctrl", "rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs"),
+        *("autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset"),
+        *("debugfs", "devpts", "devtmpfs", "efivarfs", "functionfs", "fusectl", "gadgetfs"),
+        *("mqueue", "nfsd", "nsfs", "ocfs2_dlmfs", "openpromfs", "proc", "pstore", "resctrl"),
+        *("rpc_pipefs", "securityfs", "selinuxfs", "smackfs", "spufs", "sysfs", "tracefs", "xenfs"),
     )
 )
 """Types of file systems whose files are the kernel's: reading or writing one has side effects."""
@@ -64,10 +67,11 @@ class LocalFile:
     nodes may be links (``/dev/disk/by-id/…``): those names last, what they
     lead to does not, and only root makes them.
 
-    Never a disk: a file of *state_dir*, where our key and our records are; a file
-    of the kernel's (/proc, /sys), wherever it is mounted; what this host itself has
-    mounted, swaps to or has made something of; and a file with several names, for
-    which of them may be given away is then not told by the one given.
+    Never a disk: a file of *state_dir*, where our key and our records are, or of the
+    state directory of another owner; a file of the kernel's (/proc, /sys), wherever
+    it is mounted; what this host itself has mounted, swaps to or has made something
+    of; and a file with several names, for which of them may be given away is then not
+    told by the one given.
     What counts is the file that was opened, so no bind mount and no link hides it.
     """
 
@@ -104,6 +108,8 @@ class LocalFile:
         if not path.is_absolute() or not path.name or path.name == "..":
             raise Refused(f"{url[:80]!r} is not the absolute path of a file")
         if not path.is_relative_to(self._devices):
+            # What /proc/PID/root and the like lead to is not what their text says: proc(5).
+            _demand_no_kernels(path, covering(str(path), by_target(self._host.mounts())))
             path = self._real_directory(path.parent) / path.name
         return typed(self.kind, {"path": str(path)}, format)
 
@@ -169,6 +175,8 @@ class LocalFile:
         except OSError as e:
             raise Failed(f"{c.path} cannot be looked at: {e.strerror}") from e
         self._demand_elsewhere(directory)
+        # Before it is opened: to read some of them fails, or has side effects.
+        _demand_no_kernels(c.path, covering(str(c.path), by_target(self._host.mounts())))
         return images.checked(
             self._host, directory, ImageFile(c.path, c.format), self._demand_open_to_guests
         )
@@ -182,27 +190,33 @@ class LocalFile:
 
     def _demand_elsewhere(self, directory: Path) -> None:
         """Raise Refused if a directory lies within that of our state."""
-        if any(
-            directory.is_relative_to(os.path.realpath(ours)) for ours in (self._state_dir, _RUN)
-        ):
+        ours = (self._state_dir, *_HOSTS)
+        if any(directory.is_relative_to(os.path.realpath(each)) for each in ours):
             raise _is_ours(directory)
 
     def _demand_open_to_guests(self, file: CheckedFile) -> None:
         """Raise Refused if no guest may have the file, whatever its name."""
         mounts = self._host.mounts()
         mount = next((m for m in mounts if m.id == file.mount), None)
-        if mount and mount.fstype in KERNELS:
-            raise Refused(f"{file.path} is a file of the kernel's ({mount.fstype}), not a disk")
+        _demand_no_kernels(file.path, mount)
         if (file.device, file.inode) in _files_in(self._state_dir):
             raise _is_ours(file.path)
-        if mount and _is_within(Path(os.path.realpath(self._state_dir)), mounts, file.path, mount):
-            raise _is_ours(file.path)
+        if mount is not None:
+            self._demand_in_no_state(file.path, mount, mounts)
         self._use.demand_free_file(file.path)
         if file.names > 1:
             raise Refused(
                 f"{file.path} has {file.names} names (hard links)",
                 hint="whose file it is besides cannot be told: copy it, or remove the other names",
             )
+
+    def _demand_in_no_state(self, path: Path, mount: Mount, mounts: Sequence[Mount]) -> None:
+        """Raise Refused if *path* lies in any state directory. Raises Uncertain."""
+        directories = {each for name in _names(path, mount, mounts) for each in name.parents}
+        records = [(str(each / _RECORDS), "raw") for each in sorted(directories)]
+        found = self._host.files(path.parent, records)
+        if any(not isinstance(each, OSError) for each in found):
+            raise _is_ours(path)
 
     def _real_directory(self, directory: Path) -> Path:
         try:
@@ -227,16 +241,21 @@ def _is_ours(path: Path) -> Refused:
     return Refused(f"{path} is part of Moorline's own state, and no guest may have it")
 
 
-def _is_within(directory: Path, mounts: Sequence[Mount], path: Path, mount: Mount) -> bool:
-    """Whether *path*, on *mount*, lies in *directory* by its file system: bind mounts do not tell.
+def _demand_no_kernels(path: Path, mount: Mount | None) -> None:
+    """Raise Refused if *path*, on *mount*, is a file of the kernel's."""
+    if mount is not None and mount.fstype in KERNELS:
+        raise Refused(f"{path} is a file of the kernel's ({mount.fstype}), not a disk")
 
-    A directory deep in our state may be mounted elsewhere, alone.
+
+def _names(path: Path, mount: Mount, mounts: Sequence[Mount]) -> Iterator[Path]:
+    """*path*, on *mount*, by each mount of its file system: a bind mount hides where it lies.
+
+    A directory deep in a state may be mounted elsewhere, alone, or a single file.
     """
-    its = covering(str(directory), by_target(mounts))
-    if its is None or its.device != mount.device or not path.is_relative_to(mount.target):
-        return False
     real = Path(mount.root) / path.relative_to(mount.target)
-    return real.is_relative_to(Path(its.root) / directory.relative_to(its.target))
+    for each in mounts:
+        if each.device == mount.device and real.is_relative_to(each.root):
+            yield Path(each.target) / real.relative_to(each.root)
 
 
 def _files_in(directory: Path) -> frozenset[tuple[int, int]]:

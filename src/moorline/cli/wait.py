@@ -95,10 +95,9 @@ def _demand_no_disk(moorline: Api, ids: Collection[str], guest: str | None) -> N
     except NotFound:
         return  # the guest is gone
     for each in disks:
-        names = {each.disk.mark, each.disk.serial} - {""}
-        if names & {*ids}:
+        for id in filter(each.disk.bears, sorted(ids)):
             raise NotOurs(
-                f"volume {min(names)} is wanted no more, and is {each.disk.device} of"
+                f"volume {id} is wanted no more, and is {each.disk.device} of"
                 f" {each.guest or guest} all the same",
                 hint="moorline disks",
             )

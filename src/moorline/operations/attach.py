@@ -11,7 +11,7 @@ from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.naming import recorded_as
-from moorline.core.own_disk import is_somebody_elses
+from moorline.core.own_disk import is_somebody_elses, path_of
 from moorline.core.patience import Wait
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
@@ -35,6 +35,7 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.operations.released import Released
+from moorline.operations.remaining_disks import RemainingDisks
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
 from moorline.ports.guarding import Guarding
@@ -54,6 +55,7 @@ class Attacher:
         admission: Admission,
         driver: Driver,
         released: Released,
+        remaining: RemainingDisks,
         mounts: Callable[[], Sequence[Mount]],
         guard: Guarding = ALONE,
     ) -> None:
@@ -63,6 +65,7 @@ class Attacher:
         self._admission = admission
         self._driver = driver
         self._released = released
+        self._remaining = remaining
         self._mounts = mounts
         self._guard = guard
 
@@ -154,18 +157,23 @@ class Attacher:
         self._admission.demand_release(row)
         absent = gone(row)
         if dry_run:
-            return self._foreseen(absent, self._reconciler.observe(absent))
+            seen = self._reconciler.observe(absent)
+            self._demand_none_left(absent, seen, done=False)
+            return self._foreseen(absent, seen)
         with self._driver.claim(absent) as steps:
             if row.want is not Level.ABSENT:
                 self._reconciler.demand_no_snapshot(row)
                 absent = self._records.put(absent)
             if row.hands_off:
                 seen = self._let_go(absent, progress)
+                if not hands_off:
+                    self._demand_none_left(absent, seen)
                 return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
             if not wait:
                 return self._left(absent, steps)
             _, done = self._driver.settle(absent, Deadline(timeout), progress)
         after = replace(done.seen, disk=NO_DISK)
+        self._demand_none_left(absent, after)
         return Outcome([step.value for step in steps], self._reconciler.view(absent, after))
 
     def forget(
@@ -206,6 +214,17 @@ class Attacher:
             survey = self._reconciler.survey()
         # A list shows what is there now, not what a pass saw before it failed.
         return [self._told(row, survey) for row, _ in steps if row.key in left]
+
+    def _demand_none_left(self, row: Attachment, seen: Seen, *, done: bool = True) -> None:
+        """As :meth:`RemainingDisks.demand_none`; *done*: all of *row* that is ours was detached."""
+        guest, volume = GuestName(row.key.guest, row.guest_name), row.key.volume
+        self._remaining.demand_none(
+            guest,
+            volume,
+            path_of(seen.link),
+            done=f"volume {volume} is wanted no more on {guest.name}" if done else "",
+            marked=done or is_somebody_elses(row),
+        )
 
     def _told(self, row: Attachment, survey: Survey) -> View:
         seen = self._reconciler.look(row, survey)

@@ -14,6 +14,7 @@ from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Unavailable, Uncertain
 from moorline.model import Attachment, GuestName, VolumeId
+from moorline.operations.remaining_disks import RemainingDisks
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress
 
@@ -27,11 +28,13 @@ class Released:
         reconciler: Reconciler,
         admission: Admission,
         hypervisor: Hypervisor,
+        remaining: RemainingDisks,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._admission = admission
         self._hypervisor = hypervisor
+        self._remaining = remaining
 
     def detach(
         self, guest: str, volume: str, *, timeout: float, progress: Progress, dry_run: bool
@@ -39,7 +42,8 @@ class Released:
         """Detach the disk. Return a stand-in for its attachment; None: there is no such disk (or no
         guest of that whole id).
 
-        Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`. When *timeout*
+        Raises as :meth:`Admission.unrecorded` and :meth:`Admission.released_disk`, and NotOurs if
+        the guest has the volume by somebody else's doing. When *timeout*
         seconds are over: what the hypervisor raised, or Failed if the guest has not let go.
         """
         try:
@@ -50,11 +54,13 @@ class Released:
             raise
         id = self._admission.unrecorded(volume, found)
         if not self._admission.released_disk(found, id):
+            self._remaining.demand_none(found, id)
             return None
         if not dry_run:
             self._take(found, id, Patience(Deadline(timeout), progress))
             with done_before(f"{found.name} has let go of volume {id}"):
                 self._records.drop_released(found.id, id)
+            self._remaining.demand_none(found, id, done=f"{found.name} has let go of {id}")
         return self._records.unrecorded(found, id)
 
     def _take(self, guest: GuestName, volume: VolumeId, patience: Patience) -> None:

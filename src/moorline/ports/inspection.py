@@ -99,6 +99,13 @@ class GuestDisk:
     """Whether the guest boots from it, or may."""
     nova: bool = False
     """Whether its guest is one that Nova defines."""
+    alias: str = ""
+    """What somebody named it for the hypervisor, as we do with our mark; ''."""
+
+    def bears(self, volume: str) -> bool:
+        """Whether it is said to be *volume* by its mark, its serial or its alias."""
+        id = volume.casefold()
+        return bool(id) and id in (each.casefold() for each in (self.mark, self.serial, self.alias))
 
 
 class Inventory(Protocol):

@@ -178,7 +178,7 @@ def test_the_option_says_it_for_everybody(root: Path) -> None:
         client = Client(path, timeout=20)
         attach = partial(client.attachments.attach, format="raw", level=Level.CONNECTED)
         assert as_nobody([OURS], lambda: attach("g1", inside)) == "Outcome"
-        assert as_nobody([OURS], lambda: attach("g2", outside)) == "Refused"
+        assert as_nobody([OURS], lambda: attach("g2", outside)) == "Denied"
         for named in (file(host.images / "a.raw"), device("/dev/none")):
             with pytest.raises(Refused, match="not where local disks may lie"):
                 client.attachments.attach("g2", named)

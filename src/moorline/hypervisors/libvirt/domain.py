@@ -243,14 +243,19 @@ def marked_as(device: ET.Element) -> VolumeId | None:
     The alias alone proves nothing: ``ua-`` is libvirt's prefix for all user-defined aliases, and
     oVirt, KubeVirt and Nova use it for drives and root disks, too.
     """
-    alias = _get(device, "alias", "name")
-    volume = alias.removeprefix(MARK)
-    if device.tag != "disk" or volume in ("", alias):
+    volume = chosen_alias(device)
+    if device.tag != "disk" or not volume:
         return None
     kind, serial = device.get("device", "disk"), device.findtext("serial")
     # libvirt allows no serial where a SCSI device is passed through as it is.
     ours = serial == volume or (kind == "lun" and serial is None)
     return VolumeId(volume) if kind in HARD_DISKS and ours else None
+
+
+def chosen_alias(device: ET.Element) -> str:
+    """The alias that somebody gave a device, without libvirt's prefix for those; ''."""
+    alias = _get(device, "alias", "name")
+    return alias.removeprefix(MARK) if alias.startswith(MARK) else ""
 
 
 def _get(element: ET.Element, child: str, attribute: str) -> str:
@@ -289,8 +294,7 @@ def _beneath(disk: ET.Element) -> tuple[str, ...] | None:
 
 def _uses(disk: ET.Element) -> Iterator[Use]:
     """A disk, what it is being copied to, and the files beneath it, which are only read."""
-    mark = _get(disk, "alias", "name")
-    volume = mark.removeprefix(MARK) if mark.startswith(MARK) else ""
+    volume = chosen_alias(disk)
     fixed = disk.get("device") == "cdrom" or disk.find("readonly") is not None
     shared = disk.find("shareable") is not None
     yield Use(_normal_source(disk), _get(disk, "driver", "type") or "raw", fixed, shared, volume)

@@ -12,7 +12,7 @@ from moorline.errors import Refused
 from moorline.hypervisors.libvirt import blocked, propagation
 from moorline.hypervisors.libvirt.access import qemu_ids, user_name
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
-from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, marked_as
+from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, chosen_alias, marked_as
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
 
@@ -120,6 +120,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
         defined=defined,
         boots=found.boots,
         nova=found.nova,
+        alias=chosen_alias(disk),
     )
 
 

@@ -340,8 +340,15 @@ def _plugged(rig: BackendRig, connection: Connection) -> GuestDisk:
     assert isinstance(link.source, ImageFile | BlockDevice)
     path, format = str(link.source.path), getattr(link.source, "format", "raw")
     serial = rig.backend.parse(connection).volume or ""
-    has = {"readonly": False, "shared": False, "running": True, "defined": True}
-    return GuestDisk("vdb", path, format, "virtio", mark="", serial=serial, **has)
+    return GuestDisk(
+        *("vdb", path, format, "virtio"),
+        mark="",
+        serial=serial,
+        readonly=False,
+        shared=False,
+        running=True,
+        defined=True,
+    )
 
 
 def _link_name(rig: BackendRig, connection: Connection) -> str:
