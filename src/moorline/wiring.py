@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,13 +23,14 @@ from moorline.core.locks import Locks
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
-from moorline.core.state_owner import Identity, Owner
-from moorline.errors import Denied, Refused, Unavailable
+from moorline.core.state_owner import Identity, Owner, state_id
+from moorline.errors import Denied, MoorlineError, Refused, Unavailable
 from moorline.fleet.guard import Unattended
 from moorline.fleet.marks import Marks
 from moorline.host.boot import boot_id
 from moorline.installed import InstalledBackends
 from moorline.ports import (
+    AttachmentCodec,
     GuestLifecycle,
     Host,
     Hypervisor,
@@ -36,6 +38,7 @@ from moorline.ports import (
     MakingGuests,
     OpenContext,
     Settling,
+    Store,
     Watching,
 )
 from moorline.ports.api import no_progress
@@ -221,7 +224,7 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key", make=own)
         host = Linux()
         stack.callback(host.close)
-        owner = Owner(store, codec)
+        owner = _owner(given, store, codec)
         name = _whose(given, owner, own)
         driver = installed.driver(given.hypervisor)
         values = config.only(given.values, driver.options)
@@ -265,6 +268,25 @@ def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
     return backends.on(Snapshot(host))
 
 
+def _owner(given: config.Settings, store: Store, codec: AttachmentCodec) -> Owner:
+    directory = os.path.realpath(given.state_dir)
+
+    def id_in(other: str) -> str | None:
+        from moorline.stores.sqlite import SqliteStore
+
+        try:
+            if Path(other).samefile(directory):
+                return ""  # another name of it: a bind mount
+            with closing(SqliteStore(Path(other) / "moorline.db", make=False)) as its:
+                return state_id(its)
+        except FileNotFoundError:
+            return ""
+        except (OSError, MoorlineError):
+            return None
+
+    return Owner(store, codec, directory, id_in)
+
+
 def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
     """The name of this host in its records. Raises Refused if the state has another owner."""
     now = _identity(given, owner)
@@ -301,7 +323,7 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
             stack.callback(lock.release)
         store = SqliteStore(given.state_dir / "moorline.db")
         stack.callback(store.close)
-        owner = Owner(store, Codec.from_file(given.state_dir / "key", make=own))
+        owner = _owner(given, store, Codec.from_file(given.state_dir / "key", make=own))
         yield owner, _identity(given, owner)
 
 

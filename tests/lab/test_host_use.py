@@ -80,7 +80,7 @@ def test_a_file_that_is_a_loop_device_is_refused(host: Linux, file: Path, tmp_pa
 
 
 @pytest.mark.parametrize("whose", ["state", "another"])
-@pytest.mark.parametrize("deep", ["", "deep", "deep/deeper", "a.raw"])
+@pytest.mark.parametrize("deep", ["", "deep", "deep/deeper"])
 def test_a_state_is_known_where_a_part_of_it_is_mounted_elsewhere(
     host: Linux, tmp_path: Path, deep: str, whose: str
 ) -> None:
@@ -88,20 +88,14 @@ def test_a_state_is_known_where_a_part_of_it_is_mounted_elsewhere(
     (state / "deep/deeper").mkdir(parents=True)
     (state / "moorline.db").touch()
     local = LocalFile(host, state_dir=tmp_path / "state")
-    file = state / deep if deep.endswith(".raw") else state / deep / "a.raw"
-    file.write_bytes(bytes(4096))
-    at = elsewhere / "a.raw"
+    (state / deep / "a.raw").write_bytes(bytes(4096))
     elsewhere.mkdir()
-    bound = (state / deep, elsewhere)
-    if file == state / deep:
-        at.touch()
-        bound = (file, at)
-    subprocess.run(["mount", "--bind", *bound], check=True)
+    subprocess.run(["mount", "--bind", state / deep, elsewhere], check=True)
     try:
         with pytest.raises(Refused, match="Moorline's own state"):
-            verify(local, path=str(at), format="raw")
+            verify(local, path=f"{elsewhere}/a.raw", format="raw")
         (state / "moorline.db").unlink()
         if whose == "another":
-            verify(local, path=str(at), format="raw")
+            verify(local, path=f"{elsewhere}/a.raw", format="raw")
     finally:
-        subprocess.run(["umount", bound[1]], check=True)
+        subprocess.run(["umount", elsewhere], check=True)

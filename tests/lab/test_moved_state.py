@@ -72,17 +72,43 @@ def test_a_directory_that_moved_has_the_same_attachments(scene: Scene, stopped: 
     """On the same machine it is the same state, and what was connected can be given back."""
     volume = scene.volume()
     scene.attach(stopped.name(), volume)
-    state = scene.directory / "moorline"
-    copy = scene.directory / "copy"
-    copy.mkdir(mode=0o711)
+    moved = scene.directory / "moved"
+    moved.mkdir(mode=0o711)
     for name in ("moorline.db", "key", "host"):
-        shutil.copy2(state / name, copy / name)
-    elsewhere = ["--state-dir", str(copy)]
+        (scene.directory / "moorline" / name).rename(moved / name)
+    elsewhere = ["--state-dir", str(moved)]
     assert len(scene.moorline.json("list", *elsewhere)) == 1
     scene.moorline("detach", stopped.name(), volume.id, *elsewhere)
     assert not scene.mounts()
     assert scene.moorline.json("list", *elsewhere) == []
-    scene.moorline("forget", volume.id)
+    assert scene.is_clean()
+
+
+def test_a_copy_is_refused_beside_its_original(scene: Scene, stopped: Any) -> None:
+    """Two states with the same attachments: what one detaches, the other plugs again."""
+    volume = scene.volume()
+    scene.attach(stopped.name(), volume)
+    state, copy = scene.directory / "moorline", scene.directory / "copy"
+    copied = ("moorline.db", "key", "host")
+    copy.mkdir(mode=0o711)
+    for name in copied:
+        shutil.copy2(state / name, copy / name)
+    its = ["--state-dir", str(copy)]
+    for words in (["list"], ["sweep"], ["detach", stopped.name(), volume.id], ["agent"]):
+        told = scene.moorline(*words, *its, code=REFUSED).stderr
+        assert f"a copy of that in {state}" in told
+        assert "moorline state rebind" in told
+    assert scene.moorline.json("state", "show", *its)["steps"] == ["rebind"]
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
+    for name in copied:  # a backup that is brought back to its place is no copy
+        shutil.copy2(copy / name, scene.directory / name)
+        (state / name).unlink()
+        (scene.directory / name).rename(state / name)
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
+    scene.moorline("state", "rebind", *its)
+    assert len(scene.moorline.json("list", *its)) == 1
+    scene.detach(stopped.name(), volume)
+    scene.moorline("forget", volume.id, *its)
     assert scene.is_clean()
 
 

@@ -250,7 +250,7 @@ def _demand_no_kernels(path: Path, mount: Mount | None) -> None:
 def _names(path: Path, mount: Mount, mounts: Sequence[Mount]) -> Iterator[Path]:
     """*path*, on *mount*, by each mount of its file system: a bind mount hides where it lies.
 
-    A directory deep in a state may be mounted elsewhere, alone, or a single file.
+    A directory deep in a state may be mounted elsewhere, alone.
     """
     real = Path(mount.root) / path.relative_to(mount.target)
     for each in mounts:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 from moorline.errors import Conflict, Refused
 from moorline.model import Key
@@ -49,9 +51,20 @@ class Ownership(Result):
 class Owner:
     """Records and checks which host, machine and hypervisor a state directory belongs to."""
 
-    def __init__(self, store: Store, codec: AttachmentCodec) -> None:
+    def __init__(
+        self,
+        store: Store,
+        codec: AttachmentCodec,
+        directory: str = "",
+        id_in: Callable[[str], str | None] = lambda _: "",
+    ) -> None:
+        """*directory*: where the state lies; '': that is not compared. *id_in*: the id of the
+        state that lies in another directory; '': there is none, None: that cannot be told.
+        """
         self._store = store
         self._codec = codec
+        self._directory = directory
+        self._id_in = id_in
 
     def recorded(self) -> Identity | None:
         """The recorded owner; None: none is recorded."""
@@ -72,11 +85,19 @@ class Owner:
             )
         known = _identity(entry) if entry else None
         _refuse_other(known or self._of_before(now), now)
+        if original := self._original(entry):
+            raise Refused(
+                f"the state is a copy of that in {original}, which is there still:"
+                " two would serve the same attachments",
+                hint=f"--state-dir {shlex.quote(original)}; `moorline state rebind` if the other is"
+                " to be used no more",
+            )
         bound = now
         if known:
             bound = replace(now, machine=now.machine or known.machine, uuid=known.uuid)
-        if own and bound != known:
-            self._put(entry, bound)
+        moved = self._directory not in ("", _fields(entry).get("directory"))
+        if own and (bound != known or moved):
+            self._put(entry, bound, here=True)
 
     def on_identity(self, uuid: str, *, own: bool) -> None:
         """Refuse a hypervisor whose *uuid* is not the recorded one; with *own*, record the first.
@@ -106,7 +127,8 @@ class Owner:
         before = self.recorded()
         if before is not None:
             now = replace(now, uuid=before.uuid)
-        steps = [] if now == before else ["rebind"]
+        copied = self._original(self._store.get(OWNER)) != ""
+        steps = [] if now == before and not copied else ["rebind"]
         return Ownership(before, now, sum(self._hosts().values()), steps)
 
     def rename(self, name: str, now: Identity, *, dry_run: bool) -> Ownership:
@@ -138,21 +160,34 @@ class Owner:
     def rebind(self, now: Identity, *, dry_run: bool) -> Ownership:
         """Make this machine and hypervisor the owner; the host's name stays.
 
-        The hypervisor's own id is recorded when it is next asked something.
+        It is a state of its own then, if it was a copy of another. The hypervisor's own id is
+        recorded when it is next asked something.
         """
         entry = self._store.get(OWNER)
         before = _identity(entry) if entry else None
         if before is not None:
             now = replace(now, host=before.host)
-        steps = [] if now == before else ["rebind"]
+        copied = self._original(entry) != ""
+        steps = [] if now == before and not copied else ["rebind"]
         if steps and not dry_run:
-            self._put(entry, now)
+            self._put(entry, now, here=True, anew=copied)
         return Ownership(before, now, sum(self._hosts().values()), steps)
 
     def host(self) -> str:
         """The name of the host that the state belongs to; '' if it does not say."""
         known = self.recorded()
         return known.host if known else next(iter(self._hosts()), "")
+
+    def _original(self, entry: Entry | None) -> str:
+        """The directory of the state that this one is a copy of, if that may be there; else ''.
+
+        One that was moved here, or restored in its place, is no copy: there is no other.
+        """
+        fields = _fields(entry)
+        directory, id = str(fields.get("directory", "")), fields.get("id")
+        if not directory or self._directory in ("", directory):
+            return ""
+        return directory if self._id_in(directory) in (id, None) else ""
 
     def _of_before(self, now: Identity) -> Identity:
         others = sorted({*self._hosts()} - {now.host})
@@ -183,20 +218,47 @@ class Owner:
         yield Put(at, value)
         yield Delete(entry.key)
 
-    def _put(self, entry: Entry | None, identity: Identity, renaming: str = "") -> None:
-        value = asdict(identity) | ({"renaming": renaming} if renaming else {})
+    def _put(
+        self,
+        entry: Entry | None,
+        identity: Identity,
+        *,
+        renaming: str = "",
+        here: bool = False,
+        anew: bool = False,
+    ) -> None:
+        """Record the owner in the place of *entry*. *here*: and where the state lies now.
+        *anew*: and another id of it.
+        """
+        before = _fields(entry)
+        value = {**asdict(identity), "id": before.get("id"), "directory": before.get("directory")}
+        if here and self._directory:
+            value["directory"] = self._directory
+        if anew or not value["id"]:
+            value["id"] = str(uuid4())
+        if renaming:
+            value["renaming"] = renaming
         at = At(OWNER, entry.revision if entry else 0)
         self._store.commit([at], [Put(OWNER, json.dumps(value).encode())])
 
 
+def state_id(store: Store) -> str:
+    """The id of the state in *store*, which its copies have as well; '': it has none yet."""
+    return str(_fields(store.get(OWNER)).get("id") or "")
+
+
+def _fields(entry: Entry | None) -> dict[str, Any]:
+    return dict(json.loads(entry.value)) if entry else {}
+
+
 def _identity(entry: Entry) -> Identity:
-    fields = json.loads(entry.value)
+    fields = _fields(entry)
     return Identity(fields["host"], fields["machine"], fields["hypervisor"], fields.get("uuid", ""))
 
 
 def _renaming(entry: Entry | None) -> str:
     """The new name, if a rename was interrupted; else ''."""
-    return str(json.loads(entry.value).get("renaming", "")) if entry else ""
+    return str(_fields(entry).get("renaming", ""))
 
 
 def _kind_of(key: str) -> str:
