@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from moorline.cli.commands import main
-from moorline.secret import redacted
+from moorline.secret import anonymous, redacted
 
 Run = Callable[..., Result]
 SECRETS = ("hunter2", "hunter3", "hunter4")
@@ -74,7 +74,12 @@ def test_the_example_is_a_configuration(run: Run, conf: Path) -> None:
     ("text", "shown"),
     [
         ("password=x,vers=3", "password=***,vers=3"),
-        ('{"auth_password": "x y"}', '{"auth_password": "*** y"}'),
+        ('{"auth_password": "x y, z"}', '{"auth_password": "***"}'),
+        (r'"message": "{\"password\": \"x y\", 1}"', r'"message": "{\"password\": \"***\", 1}"'),
+        ("Authorization: Bearer abc.def", "Authorization: ***"),
+        ("X-Auth-Token: abc", "X-Auth-Token: ***"),
+        ("secret_key=abc api-key: d", "secret_key=*** api-key: ***"),
+        ("vsphere://root:p@ss@vcenter/a@b", "vsphere://***@vcenter/a@b"),
         ("PASSWD: x", "PASSWD: ***"),
         ("vsphere://root:x@vcenter/", "vsphere://***@vcenter/"),
         ("vcenter_password_file = /etc/p", "vcenter_password_file = /etc/p"),
@@ -85,6 +90,23 @@ def test_what_looks_like_a_password_is_left_out(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("username=joe,vers=3", "username=***,vers=3"),
+        ('{"auth_username": "joe x", "a": 1}', '{"auth_username": "***", "a": 1}'),
+        ("rw,user_id=0,group_id=0", "rw,user_id=***,group_id=0"),
+        ("quobyte_mount_user = joe", "quobyte_mount_user = joe"),
+        ("9 1 0:5 / /m rw - fuse.sshfs joe@h:/p rw", "9 1 0:5 / /m rw - fuse.sshfs ***@h:/p rw"),
+        ("9 1 0:5 / /m rw - ceph h:/p rw,name=joe", "9 1 0:5 / /m rw - ceph h:/p rw,name=***"),
+        ("9 1 0:5 / /m rw - fuse.q quobyte@r/v rw", "9 1 0:5 / /m rw - fuse.q quobyte@r/v rw"),
+        ("9 1 0:5 / /m rw - cgroup c rw,name=sys", "9 1 0:5 / /m rw - cgroup c rw,name=sys"),
+    ],
+)
+def test_the_bundle_names_no_user_with_a_password(text: str, shown: str) -> None:
+    assert anonymous(text) == shown
+
+
 def test_no_planted_password_is_in_the_bundle(run: Run, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(bytes(1 << 20))
     data = {"path": str(tmp_path / "a.raw"), "format": "raw", "auth_password": "hunter2"}
@@ -93,6 +115,8 @@ def test_no_planted_password_is_in_the_bundle(run: Run, conf: Path, tmp_path: Pa
     words = ("attach", "test", "--connection", tmp_path / "c.json", "--level", "connected")
     assert run(*words).exit_code == 0
     run("attach", "test", "nfs://u:hunter4@h/p/f", "--format", "raw")  # refused, and in no event
+    user = conf.read_text().replace("=u,", "=hunter5,")
+    conf.write_text(f"{user}[vsphere]\nvcenter_user = hunter5\n")
     bundle = tmp_path / "bundle.tar.gz"
     done = run("support-bundle", bundle, "--config-file", conf)
     assert done.exit_code == 0, done.output
@@ -105,6 +129,6 @@ def test_no_planted_password_is_in_the_bundle(run: Run, conf: Path, tmp_path: Pa
     }
     assert b"a.raw" in parts["moorline-support/attachments.json"]
     for name, content in parts.items():
-        for secret in SECRETS:
+        for secret in (*SECRETS, "hunter5"):
             assert secret.encode() not in content, name
     assert run("support-bundle", bundle).exit_code == 3  # nothing is overwritten

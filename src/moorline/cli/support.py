@@ -9,6 +9,7 @@ import platform
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from moorline.cli.common import Common, common
 from moorline.cli.output import dump
 from moorline.errors import MoorlineError, Refused
 from moorline.ports.api import Api
-from moorline.secret import redacted
+from moorline.secret import anonymous, names_user
 
 
 @click.command("support-bundle")
@@ -29,7 +30,8 @@ def support_bundle(given: Common, file: Path | None) -> None:
     """Write to FILE (*.tar.gz) what helps others to see what is wrong here.
 
     Versions, configuration, attachments, disks, doctor's findings, events and
-    the mount table; no connection, no key, no password. Names of guests,
+    the mount table; no connection, no key, no password and no name of a user
+    who has one. Names of guests,
     volumes and shares are in it: look before you give it away. The agent's log
     is systemd's: journalctl -u moorline-agent.
 
@@ -48,7 +50,7 @@ def support_bundle(given: Common, file: Path | None) -> None:
                 _add(parts, name, look)
     except MoorlineError as e:
         parts["opening.error.txt"] = str(e)
-    _write(to, {name: redacted(text) for name, text in parts.items()})
+    _write(to, {name: anonymous(text) for name, text in parts.items()})
     told = {"file": str(to), "parts": sorted(parts)}
     given.tell(told, f"written: {to} ({', '.join(sorted(parts))})")
 
@@ -81,7 +83,10 @@ def _versions() -> str:
 def _configuration(given: Common) -> Any:
     from moorline.cli.configuration import effective
 
-    return effective(given)
+    return [
+        replace(option, value="***") if option.value and names_user(option.name) else option
+        for option in effective(given)
+    ]
 
 
 def _write(to: Path, parts: Mapping[str, str]) -> None:
