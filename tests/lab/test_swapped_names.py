@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from libvirt_rig import until
-from scene import Scene
+from scene import Scene, kill_daemon
 
 from lab.guest import Guest
 
@@ -91,3 +92,133 @@ def test_a_symlink_that_comes_and_goes(scene: Scene, guest: Guest, secret_is: st
             assert (secret.stat().st_uid, secret.stat().st_gid) == (theirs.st_uid, theirs.st_gid)
         scene.moorline("detach", guest.name, str(disk), code=None)
         until_closed(guest, {mine, theirs.st_ino})
+
+
+def owner(file: Path) -> tuple[int, int]:
+    st = file.stat()
+    return st.st_uid, st.st_gid
+
+
+SECRET = (4711, 4712)
+
+
+@pytest.fixture
+def secret(scene: Scene) -> Path:
+    """Somebody's file, beside the directory of the disks."""
+    file = scene.directory / "secret.raw"
+    image(file)
+    os.chown(file, *SECRET)
+    return file
+
+
+@pytest.fixture
+def disk(scene: Scene) -> Path:
+    directory = scene.directory / "disks"
+    directory.mkdir()
+    image(directory / "disk.raw")
+    return directory / "disk.raw"
+
+
+def lead_to(disk: Path, file: Path) -> None:
+    disk.rename(disk.with_name("moved"))
+    disk.symlink_to(file)
+
+
+@pytest.mark.parametrize("how", ["a symbolic link", "another file", "a mount on top"])
+def test_a_detach_leaves_the_owner_of_what_the_path_leads_to_by_then(
+    scene: Scene, guest: Guest, disk: Path, secret: Path, how: str
+) -> None:
+    scene.moorline("attach", guest.name, str(disk), *HOW)
+    has = disk.stat().st_ino
+    if how == "a mount on top":
+        subprocess.run(["mount", "--bind", secret, disk], check=True)
+    elif how == "another file":
+        disk.rename(disk.with_name("moved"))
+        secret.rename(disk)
+    else:
+        lead_to(disk, secret)
+    try:
+        scene.moorline("detach", guest.name, str(disk))
+        until_closed(guest, {has})
+        assert owner(disk) == SECRET
+        assert not os.listxattr(disk)
+    finally:
+        if how == "a mount on top":
+            subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_beneath_an_image_that_leads_elsewhere(
+    scene: Scene, guest: Guest, disk: Path, secret: Path
+) -> None:
+    above = disk.with_name("above.qcow2")
+    create = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk.name, above)
+    subprocess.run(create, check=True)
+    scene.moorline("attach", guest.name, str(above), "--format", "qcow2", *HOW[2:])
+    has = {disk.stat().st_ino, above.stat().st_ino}
+    lead_to(disk, secret)
+    scene.moorline("detach", guest.name, str(above))
+    until_closed(guest, has)
+    assert owner(secret) == SECRET
+    assert owner(above) == (0, 0)
+
+
+def test_a_guest_that_lets_go_when_nobody_looks_any_more(
+    scene: Scene, guest: Guest, disk: Path, secret: Path
+) -> None:
+    """As if we had been killed once libvirt was asked."""
+    scene.moorline("attach", guest.name, str(disk), "--format", "raw")
+    has = disk.stat().st_ino
+    lead_to(disk, secret)
+    guest.domain.suspend()
+    try:
+        for _ in range(2):
+            scene.moorline("detach", guest.name, str(disk), "--timeout", "2", code=5)
+            assert owner(secret) == SECRET
+    finally:
+        guest.domain.resume()
+    until_closed(guest, {has})
+    until(lambda: not os.listxattr(secret))
+    assert owner(secret) == SECRET
+    scene.moorline("detach", guest.name, str(disk))
+
+
+def test_a_disk_that_another_guest_has(
+    scene: Scene, guest: Guest, second_guest: Guest, disk: Path, secret: Path
+) -> None:
+    """It stays QEMU's, and is its first owner's when the other guest lets it go."""
+    scene.moorline("attach", guest.name, str(disk), *HOW)
+    scene.moorline("attach", second_guest.name, str(secret), *HOW)
+    has, its, qemu = disk.stat().st_ino, secret.stat().st_ino, owner(secret)
+    assert qemu != SECRET
+    lead_to(disk, secret)
+    scene.moorline("detach", guest.name, str(disk))
+    until_closed(guest, {has})
+    assert owner(secret) == qemu
+    scene.moorline("detach", second_guest.name, str(secret))
+    until_closed(second_guest, {its})
+    until(lambda: not os.listxattr(secret))
+    assert owner(secret) == SECRET
+
+
+def test_a_share_that_keeps_no_notes(scene: Scene, guest: Guest) -> None:
+    volume, other = scene.volume(), scene.volume()
+    scene.attach(guest.name, volume, *HOW[2:])
+    os.chown(other.file, *SECRET)
+    there = scene.mount_point() / volume.file.name
+    has = there.stat().st_ino
+    there.rename(there.with_name("moved"))
+    there.with_name(other.file.name).rename(there)
+    scene.detach(guest.name, volume)
+    until_closed(guest, {has})
+    assert owner(volume.file) == SECRET
+
+
+def test_the_volume_itself_on_a_share_that_was_mounted_anew(scene: Scene, guest: Guest) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume, *HOW[2:])
+    assert owner(volume.file) != (0, 0)
+    kill_daemon(scene.share)
+    scene.moorline("sweep", code=5)
+    assert (scene.mount_point() / volume.file.name).exists()
+    scene.detach(guest.name, volume)
+    assert owner(volume.file) == (0, 0)

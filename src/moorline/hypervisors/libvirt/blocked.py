@@ -95,3 +95,13 @@ def kept_in_saved_state(name: str, volume: VolumeId) -> Failed:
         f"the saved state of {name} has the disk {volume}, which comes back when it is started",
         hint=f"start it, or drop that state: virsh managedsave-remove {name}",
     )
+
+
+def settle(domain: Any) -> None:
+    """Wait until nothing changes a guest any more. Raises libvirt's errors.
+
+    What changes it has its job, or its lock while it is stopped, until it ends;
+    virDomainMemoryStats waits for both, and libvirt gives up on the job after 30 s.
+    """
+    if domain.isActive():
+        domain.memoryStats()

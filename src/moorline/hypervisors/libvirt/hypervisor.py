@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
@@ -19,7 +19,7 @@ from moorline.hypervisors.libvirt.access import (
     qemu_ids,
     readable_here,
 )
-from moorline.hypervisors.libvirt.blocked import kept_in_saved_state, with_job
+from moorline.hypervisors.libvirt.blocked import kept_in_saved_state, settle, with_job
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.disk_address import (
@@ -38,6 +38,7 @@ from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
+from moorline.hypervisors.libvirt.owner_kept import Unplug
 from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.shared_look import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
@@ -173,18 +174,23 @@ class Libvirt:
         except NotFound:
             return
         error: MoorlineError | None = None
-        runs = domain.live is not None and volume in domain.live.disks
-        if runs:
+        live = domain.live.disks.get(volume) if domain.live is not None else None
+        if live is not None:
             self._news.listen(self.watch)
+        unplug = Unplug(domain.name, live)
         with self._news.of(guest) as news:
             # The definition first: a crash in between leaves the live half, which
             # the next look finds. One call each, as a live request that is under
             # way already would make the common call fail.
             for flag, half in ((CONFIG, domain.defined), (LIVE, domain.live)):
                 if half is not None and volume in half.disks:
-                    error = self._ask_to_go(guest, volume, flag) or error
+                    error = self._ask_to_go(guest, volume, flag, unplug) or error
             deadline = Deadline(DETACH_RETRY_SECONDS)
-            gone = not runs or self._wait_for_guest(guest, volume, news, deadline)
+            gone = live is None or self._wait_for_guest(guest, volume, news, deadline)
+            if gone and unplug.keeps:
+                with suppress(MoorlineError):  # the disk is gone
+                    self.settled(guest)  # libvirt changes the owner after it lists the disk no more
+                    self._connection.look(guest, lambda _: unplug.give_back())
         kept = domain.saved is not None and volume in domain.saved.disks
         # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.
         if not gone or error is not None or kept:
@@ -245,13 +251,9 @@ class Libvirt:
         return size
 
     def settled(self, guest: GuestId) -> None:
-        """See :class:`moorline.ports.Settling`.
-
-        What changes a guest has its job, or its lock while it is stopped, until it ends;
-        virDomainMemoryStats waits for both, and libvirt gives up on the job after 30 s.
-        """
+        """See :class:`moorline.ports.Settling`."""
         with suppress(NotFound, Rejected):  # it is no guest, or none of this hypervisor
-            self._connection.look(guest, lambda virt: _settled(self._handles.of(virt, guest)))
+            self._connection.look(guest, lambda virt: settle(self._handles.of(virt, guest)))
 
     def lifecycle(self) -> LibvirtLifecycle:
         return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
@@ -301,11 +303,13 @@ class Libvirt:
         # What a stopped guest will see is read from the image already.
         return disk.target, Sizes(guest=told, storage=storage if domain.live else told)
 
-    def _ask_to_go(self, guest: GuestId, volume: VolumeId, flag: int) -> MoorlineError | None:
+    def _ask_to_go(
+        self, guest: GuestId, volume: VolumeId, flag: int, unplug: Unplug
+    ) -> MoorlineError | None:
         alias = f"{MARK}{volume}"
         try:
             self._connection.change(
-                guest, lambda virt: self._handles.of(virt, guest).detachDeviceAlias(alias, flag)
+                guest, lambda virt: unplug.ask(self._handles.of(virt, guest), alias, flag)
             )
         except (Failed, NotFound, Rejected) as e:
             return e  # it may be gone, or about to go: a look decides, not the error
@@ -389,8 +393,3 @@ class Libvirt:
         if isinstance(error, Rejected) and address.is_taken(domain, volume):
             raise Failed(error.message) from error  # another was faster: choose anew
         raise error
-
-
-def _settled(domain: Any) -> None:
-    if domain.isActive():
-        domain.memoryStats()

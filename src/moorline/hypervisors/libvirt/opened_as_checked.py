@@ -22,16 +22,17 @@ from moorline.ports import Mount
 TAKE_AWAY_SECONDS = 10.0
 """Seconds that a guest has to let go of a disk that is not the one that was checked."""
 _POLL_SECONDS = 0.2
-_OWNER = "trusted.libvirt.security.dac"
+OWNER = "trusted.libvirt.security.dac"
 """Where libvirt keeps whose a file was: ``+UID:+GID`` (src/security/security_util.c of libvirt)."""
-_USERS = "trusted.libvirt.security.ref_dac"
+USERS = "trusted.libvirt.security.ref_dac"
 """How many of its guests have the file since."""
+SINCE = "trusted.libvirt.security.timestamp_dac"
+"""The boot in which that was noted: what an earlier one left is not valid."""
 _NUMBERED = ("ext", "xfs", "btrfs", "tmpfs", "fuse", "nfs", "cifs", "smb3", "ceph")
 """File systems of which the process table and stat(2) tell the same numbers: overlayfs, say, does
 not. On others the name has to do."""
 _LOCAL = ("ext", "xfs", "btrfs", "tmpfs", "zfs", "overlay")
 """File systems that never hang, so that the owner of a file can be given back without a wait."""
-_SINCE = "trusted.libvirt.security.timestamp_dac"
 
 
 class Plug:
@@ -154,9 +155,9 @@ class _Owned:
     def give_back(self) -> None:
         """Make it belong to whom libvirt took it from, unless libvirt did so itself."""
         with suppress(OSError, ValueError):  # libvirt keeps no owners here, or gave it back
-            if int(os.getxattr(self._at, _USERS)) > 1:
+            if int(os.getxattr(self._at, USERS)) > 1:
                 return
-            user, group = os.getxattr(self._at, _OWNER).decode().rstrip("\0").split(":")
+            user, group = os.getxattr(self._at, OWNER).decode().rstrip("\0").split(":")
             os.chown(self._at, int(user), int(group))
-            for name in (_OWNER, _USERS, _SINCE):
+            for name in (OWNER, USERS, SINCE):
                 os.removexattr(self._at, name)

@@ -95,10 +95,17 @@ def process_of(guest: str, proc: Path = PROC, pid_files: Path = PID_FILES) -> Pa
     return proc / str(int((pid_files / f"{guest}.pid").read_text()))
 
 
-def descriptors(process: Path) -> Iterator[Descriptor]:
-    """The files and block devices that a process has open. Raises OSError (it has ended, say)."""
+def descriptors(process: Path, called: str = "") -> Iterator[Descriptor]:
+    """The files and block devices that a process has open, or one of its names alone.
+
+    Raises OSError (it has ended, say).
+    """
     for number, path in _names(process):
-        if not path.startswith(_MEMORY) and (file := _opened(process, number, path)):
+        if (
+            called in ("", path)
+            and not path.startswith(_MEMORY)
+            and (file := _opened(process, number, path))
+        ):
             yield file
 
 
