@@ -32,14 +32,13 @@ from moorline.fleet.sending import Sending
 from moorline.fleet.volumes import LocalVolumes
 from moorline.host.boot import boot_id
 from moorline.host.linux import Linux
-from moorline.installed import InstalledBackends
+from moorline.installed import InstalledBackends, for_fleets
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Key, Level, LinkName
 from moorline.ports import Hypervisor, Watching
 from moorline.ports.moving import MovingHypervisor
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.stores.files import private
-from moorline.wiring import for_fleets
 
 if TYPE_CHECKING:
     from moorline.stores.etcd.administration import Administration

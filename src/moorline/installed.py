@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -100,4 +100,16 @@ def _load(entry: EntryPoint) -> Any:
     except ImportError as e:
         raise Refused(
             f"{entry.name} cannot be used: {e}", hint=f"install what {entry.value} needs"
+        ) from e
+
+
+@contextmanager
+def for_fleets() -> Iterator[None]:
+    """Import in here what only a fleet needs. Raises Refused: it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        raise Refused(
+            f"a fleet needs what is not installed here: {e.name}",
+            hint="pip install 'moorline[fleet]'",
         ) from e

@@ -195,7 +195,7 @@ def _membership(given: config.Settings) -> Membership | None:
     directory = config.fleet_dir(given)
     if directory is None or not (directory / "fleet.json").exists():
         return None
-    with for_fleets():
+    with installed.for_fleets():
         from moorline.stores.etcd.joining import Membership
     return Membership.open(directory)
 
@@ -376,15 +376,3 @@ def _make_state_dir(path: Path) -> None:
         ) from e
     except OSError as e:
         raise Unavailable(f"the state directory {path} cannot be made: {e.strerror}") from e
-
-
-@contextmanager
-def for_fleets() -> Iterator[None]:
-    """Import in here what only a fleet needs. Raises Refused: it is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as e:
-        raise Refused(
-            f"a fleet needs what is not installed here: {e.name}",
-            hint="pip install 'moorline[fleet]'",
-        ) from e

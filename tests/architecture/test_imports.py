@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,37 @@ def test_imports_point_down(file: Path) -> None:
         assert not name.startswith("lab"), "the product never imports the lab"
 
 
+def module(file: Path) -> str:
+    parts = file.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as e:
+        return list(e.args[1])
+    return []
+
+
+def needed(names: list[str], known: set[str]) -> set[str]:
+    """The modules of ours that a statement loads for what it names."""
+    modules = set(names[1:]) & known
+    of_the_package = not modules or len(modules) < len(names) - 1
+    return modules | ({names[0]} & known if of_the_package else set())
+
+
+def test_no_two_files_need_each_other() -> None:
+    """Not even late, or for a type's name alone."""
+    known = {module(file) for file in FILES}
+    imports = {
+        module(file): set[str]().union(*(needed(names, known) for names in statements(file)))
+        for file in FILES
+    }
+    assert circle(imports) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
 @pytest.mark.parametrize("file", PLUGIN, ids=lambda f: str(f.relative_to(ROOT)))
 def test_the_plugin_for_nova_has_but_the_client(file: Path) -> None:
     allowed = BESIDE_NOVA.get(file.name, IN_NOVA)
@@ -176,7 +208,8 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
     code, *loaded = run.stdout.split()
     assert code == "8", run.stderr  # it was the agent that was asked
     assert {name for name in loaded if name.startswith("moorline.")} <= {
-        *("moorline.cli", "moorline.cli.fast_path", "moorline.cli.output", "moorline.cli.progress"),
+        *("moorline.cli", "moorline.cli.agent_socket", "moorline.cli.fast_path"),
+        *("moorline.cli.output", "moorline.cli.progress"),
         *("moorline.core", "moorline.core.validation", "moorline.errors", "moorline.whereabouts"),
         "moorline.deadline",
         *("moorline.local_api", "moorline.local_api.error_codes", "moorline.local_api.wire"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorline import errors
-from moorline.cli import fast_path
+from moorline.cli import agent_socket
 from moorline.cli.progress import Progress
 from moorline.deadline import Deadline
 from moorline.local_api import wire
@@ -98,7 +98,7 @@ class Target:
         """
         if self.hypervisor or self.config_files:
             return None
-        socket = fast_path.agent(str(self.state_dir) if self.state_dir else None)
+        socket = agent_socket.find(str(self.state_dir) if self.state_dir else None)
         if socket is None:
             return None
         from moorline.local_api.client import Client

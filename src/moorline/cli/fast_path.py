@@ -13,10 +13,9 @@ import json
 import os
 from types import SimpleNamespace
 
-from moorline import whereabouts
-from moorline.cli import output
+from moorline.cli import agent_socket, output
 from moorline.core.validation import MAX_TEXT_CHARACTERS
-from moorline.errors import Denied, MoorlineError, Refused, Unavailable
+from moorline.errors import MoorlineError, Refused
 from moorline.local_api import wire
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -71,7 +70,7 @@ def run(words: Sequence[str]) -> int | None:
         if typed is None:
             return None
         body = _request(typed) if typed.name == "attach" else None
-        path = agent(_state_dir(typed))
+        path = agent_socket.find(_state_dir(typed))
         if path is None:
             return _list_alone(typed) if body is None else None
         return _list(path) if body is None else _attach(path, typed, body)
@@ -88,30 +87,6 @@ def run(words: Sequence[str]) -> int | None:
 
 def _state_dir(typed: Typed) -> str | None:
     return typed.says("--state-dir") or os.environ.get("MOORLINE_STATE_DIR")
-
-
-def agent(state_dir: str | None) -> str | None:
-    """The agent's socket, if plain options lead to one. None: the configuration decides."""
-    there = whereabouts.find(state_dir or None)
-    if there is None:
-        return None
-    if there.personal:
-        if os.path.lexists(f"{there.state_dir}/moorline.db"):
-            return None
-        there = whereabouts.find(whereabouts.HOST_STATE_DIR)
-        assert there is not None, "it was found just now"
-    try:
-        about = wire.about(there.socket)
-    except (Unavailable, Denied):
-        return None
-    its = about.get("state_dir")
-    if state_dir and not (isinstance(its, str) and _same(its, state_dir)):
-        return None
-    return there.socket
-
-
-def _same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class _SlowPath(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from moorline.cli import fast_path
+from moorline.cli import agent_socket
 from moorline.cli.common import Common, common
 from moorline.cli.output import is_as_wanted
 from moorline.errors import MoorlineError
@@ -54,7 +54,7 @@ def version(given: Common) -> None:
         "agent": None,
         "python": platform.python_version(),
     }
-    socket = fast_path.agent(str(given.state_dir) if given.state_dir else None)
+    socket = agent_socket.find(str(given.state_dir) if given.state_dir else None)
     if socket is not None:
         told["agent"] = wire.about(socket)["version"]
     text = f"moorline {told['moorline']}"

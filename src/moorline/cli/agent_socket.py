@@ -1,0 +1,33 @@
+"""Where the agent answers, found without loading the configuration."""
+
+from __future__ import annotations
+
+import os
+
+from moorline import whereabouts
+from moorline.errors import Denied, Unavailable
+from moorline.local_api import wire
+
+
+def find(state_dir: str | None) -> str | None:
+    """The agent's socket, if plain options lead to one. None: the configuration decides."""
+    there = whereabouts.find(state_dir or None)
+    if there is None:
+        return None
+    if there.personal:
+        if os.path.lexists(f"{there.state_dir}/moorline.db"):
+            return None
+        there = whereabouts.find(whereabouts.HOST_STATE_DIR)
+        assert there is not None, "it was found just now"
+    try:
+        about = wire.about(there.socket)
+    except (Unavailable, Denied):
+        return None
+    its = about.get("state_dir")
+    if state_dir and not (isinstance(its, str) and _same(its, state_dir)):
+        return None
+    return there.socket
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
