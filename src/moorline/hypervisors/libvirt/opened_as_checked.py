@@ -66,7 +66,7 @@ class Plug:
         if not others:
             return
         named = ", ".join(sorted({each.path for each in others}))
-        mounts = self._mounts()
+        _, mounts = self._mounts()
         with ExitStack() as stack:
             files = [
                 stack.enter_context(_Owned(self._process, each))
@@ -90,17 +90,15 @@ class Plug:
         new = [each for each in self._open() if each not in self._before]
         if not new:
             return ()
-        mounts = self._mounts()
+        ours, mounts = self._mounts()
         if not mounts:
             return ()
-        ours = mounts_of(self._proc / "self")
-        places = {str(file.path): covering(ours, str(file.path)).device for file in self._checked}
 
         def is_one(each: Descriptor, file: CheckedAs) -> bool:
             mount = mounts.get(each.mount)
             device = f"{os.major(file.device)}:{os.minor(file.device)}"
             # Some file systems (btrfs, say) tell a file another device than the mount table does.
-            if mount is not None and mount.device not in (device, places[str(file.path)]):
+            if mount and mount.device not in (device, covering(ours, str(file.path)).device):
                 return False
             odd = mount is not None and not mount.fstype.startswith(_NUMBERED)
             return each.inode == file.inode or (odd and each.path == str(file.path))
@@ -109,13 +107,16 @@ class Plug:
             return ()
         return [each for each in new if not any(is_one(each, file) for file in self._checked)]
 
-    def _mounts(self) -> Mapping[int, Mount]:
-        """The mounts that QEMU or we see, by their number; none where that cannot be told."""
+    def _mounts(self) -> tuple[Sequence[Mount], Mapping[int, Mount]]:
+        """The mounts that we see, and those that QEMU or we see, by their number.
+
+        None where that cannot be told.
+        """
         try:
             ours, theirs = mounts_of(self._proc / "self"), mounts_of(self._process)
         except OSError:
-            return {}
-        return {mount.id: mount for mount in (*ours, *theirs)}
+            return (), {}
+        return ours, {mount.id: mount for mount in (*ours, *theirs)}
 
     def _open(self) -> Iterator[Descriptor]:
         if self._checked:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,8 @@ from moorline.ports.inspection import NAMELESS, OpenFile
 
 _MEMORY = ("/memfd:", "/SYSV", "/anon_hugepage", "/[aio]")
 """How the kernel calls memory of a process: numbers of such files mean nothing elsewhere."""
+_FACTS_BYTES = 512
+"""Bytes that hold the first four lines of an ``fdinfo``, which are numbers."""
 
 
 class _Named(NamedTuple):
@@ -42,13 +44,11 @@ def _may_be_any(
 
     Files that are closed meanwhile are left out.
     """
-    for number, path in names:
-        if not any(_may_be_called(path, of) for of in paths):
-            continue
-        with suppress(OSError, ValueError, StopIteration):  # it is closed meanwhile
-            lines = (process / "fdinfo" / number).read_text().splitlines()
-            told = next(line for line in lines if line.startswith("mnt_id:"))
-            yield _Named(path, int(told.removeprefix("mnt_id:")))
+    with _directory(process, "fdinfo") as facts:
+        for number, path in names:
+            if any(_may_be_called(path, of) for of in paths):
+                with suppress(OSError, ValueError, KeyError):  # it is closed meanwhile
+                    yield _Named(path, int(_facts(facts, number)["mnt_id"]))
 
 
 def opened(
@@ -100,13 +100,11 @@ def descriptors(process: Path, called: str = "") -> Iterator[Descriptor]:
 
     Raises OSError (it has ended, say).
     """
-    for number, path in _names(process):
-        if (
-            called in ("", path)
-            and not path.startswith(_MEMORY)
-            and (file := _opened(process, number, path))
-        ):
-            yield file
+    names = [(number, path) for number, path in _names(process) if called in ("", path)]
+    with _directory(process, "fd") as files, _directory(process, "fdinfo") as facts:
+        for number, path in names:
+            if not path.startswith(_MEMORY) and (file := _opened(files, facts, number, path)):
+                yield file
 
 
 class Descriptor(NamedTuple):
@@ -120,21 +118,46 @@ class Descriptor(NamedTuple):
     mount: int
 
 
-def _opened(process: Path, number: str, path: str) -> Descriptor | None:
-    """The file or block device of a descriptor; None: another device, or it is closed meanwhile."""
+def _opened(files: int, facts: int, number: str, path: str) -> Descriptor | None:
+    """The file or block device of a descriptor; None: another device, or it is closed meanwhile.
+
+    *files*, *facts*: the directories ``fd`` and ``fdinfo`` of its process.
+    """
     node = 0
     try:
         if path.startswith("/dev/"):
-            st = os.stat(f"{process}/fd/{number}")  # noqa: PTH116 - memory: it never hangs
+            st = os.stat(number, dir_fd=files)
             node = st.st_rdev if stat.S_ISBLK(st.st_mode) else 0
             if stat.S_ISCHR(st.st_mode):
                 return None
-        with open(f"{process}/fdinfo/{number}") as file:  # noqa: PTH123 - there are very many
-            told = dict(line.split(":\t", 1) for line in file.read().splitlines()[:4])
+        told = _facts(facts, number)
         readonly = int(told["flags"], 8) & os.O_ACCMODE == os.O_RDONLY
         return Descriptor(number, path, int(told["ino"]), node, readonly, int(told["mnt_id"]))
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _facts(directory: int, number: str) -> Mapping[str, str]:
+    """What ``fdinfo`` tells of a descriptor that goes for all files. Raises OSError, ValueError."""
+    file = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        text = os.read(file, _FACTS_BYTES).decode()
+    finally:
+        os.close(file)
+    return dict(line.split(":\t", 1) for line in text.split("\n", 4)[:4] if line)
+
+
+@contextmanager
+def _directory(process: Path, name: str) -> Iterator[int]:
+    """A directory of a process, opened once for all that is read there. Raises OSError.
+
+    The kernel looks up the process by each path that leads through it, and there are very many.
+    """
+    directory = os.open(f"{process}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def _processes(name: str, proc: Path, pid_files: Path) -> Iterator[Path]:
@@ -156,14 +179,18 @@ def _runs(process: Path, guest: GuestId) -> bool:
     return (b"-uuid", guest.encode()) in pairwise(words)
 
 
-def _names(process: Path) -> Iterator[tuple[str, str]]:
+def _names(process: Path) -> Sequence[tuple[str, str]]:
     """Each descriptor of a file or device, by its number, and its path. Raises OSError."""
-    directory = f"{process}/fd"
-    for number in os.listdir(directory):  # noqa: PTH208 - names alone, and no stat
-        with suppress(FileNotFoundError):  # it is closed meanwhile
-            path = os.readlink(f"{directory}/{number}")  # noqa: PTH115 - there are very many
+    found = []
+    with _directory(process, "fd") as directory:
+        for number in os.listdir(directory):  # noqa: PTH208 - names alone, and no stat
+            try:
+                path = os.readlink(number, dir_fd=directory)
+            except FileNotFoundError:
+                continue  # it is closed meanwhile
             if path.startswith("/"):
-                yield number, path
+                found.append((number, path))
+    return found
 
 
 class OpenDisks(Mapping[VolumeId, Disk]):
@@ -231,7 +258,7 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         try:
             process = process_of(self._guest, self._proc, self._pid_files)
             theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
-            names = list(_names(process))
+            names = _names(process)
         except (OSError, ValueError):
             return nothing
         files = list(_may_be_any(process, names, paths))
