@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _LOG = logging.getLogger("moorline.events")
 _LOG.addHandler(logging.NullHandler())  # without a log, a command prints its result itself
 
 
-_FIELDS = frozenset(field.name for field in fields(EventLogEntry))
+_FIELDS = tuple(field.name for field in fields(EventLogEntry))
 
 
 class EventLog:
@@ -139,7 +139,7 @@ class EventLog:
                 **what,
             )
             _log(entry)
-            self._append(json.dumps(asdict(entry)).encode() + b"\n")
+            self._append(json.dumps(_facts(entry)).encode() + b"\n")
             self._last += 1
 
     def _times(self, key: tuple[str, ...], message: str) -> int:
@@ -193,12 +193,18 @@ class EventLog:
             yield from _entries(content, about)
 
 
+def _facts(entry: EventLogEntry) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in _FIELDS}
+
+
 def _log(entry: EventLogEntry) -> None:
-    facts = asdict(entry)
+    level = logging.INFO if entry.outcome in (_DONE, _SEEN) else logging.WARNING
+    if not _LOG.isEnabledFor(level):
+        return
+    facts = _facts(entry)
     del facts["id"], facts["at"], facts["message"]
     on = f"volume {entry.volume} on {entry.guest}" if entry.volume else entry.guest
     text = " ".join(filter(None, (entry.step, entry.outcome, on, entry.message)))
-    level = logging.INFO if entry.outcome in (_DONE, _SEEN) else logging.WARNING
     _LOG.log(level, text.replace("%", "%%"), facts)
 
 
@@ -210,6 +216,6 @@ def _entries(content: bytes, about: bytes = b"") -> Iterator[EventLogEntry]:
 def _entry(line: bytes) -> EventLogEntry | None:
     try:
         values = json.loads(line)
-        return EventLogEntry(**{name: values[name] for name in _FIELDS & values.keys()})
+        return EventLogEntry(**{name: values[name] for name in _FIELDS if name in values})
     except (ValueError, TypeError, AttributeError):
         return None

@@ -75,7 +75,11 @@ class Records:
         revision = self._store.commit(
             [At(at, attachment.revision)], [Put(at, value), Delete(_released(attachment.key))]
         )
-        return replace(attachment, revision=revision)
+        # As it will be read: what the caller has may change in his hands.
+        connection = Secret(json.loads(json.dumps(attachment.connection.reveal())))
+        row = replace(attachment, connection=connection, revision=revision)
+        self._decoded[at] = row
+        return row
 
     def forget(self, attachment: Attachment) -> None:
         """Drop an attachment and its trouble. Raises Conflict if it changed since it was read."""

@@ -333,6 +333,9 @@ class _ProbeChild:
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
+        assert self._child.stdout
+        self._answers = select.poll()
+        self._answers.register(self._child.stdout, select.POLLIN)
         try:
             # The time that Python takes to start must not count against the share's deadline.
             self._line(Deadline(_START_TIMEOUT_SECONDS))
@@ -379,10 +382,8 @@ class _ProbeChild:
     def _line(self, deadline: Deadline) -> bytes:
         """Return the next line. Raises TimeoutError (what was read of it is kept), EOFError."""
         assert self._child.stdout
-        poll = select.poll()
-        poll.register(self._child.stdout, select.POLLIN)
         while not self._read.endswith(b"\n"):
-            if not poll.poll(deadline.left() * 1000):
+            if not self._answers.poll(deadline.left() * 1000):
                 raise TimeoutError
             if not (more := self._child.stdout.read(select.PIPE_BUF * 16)):
                 raise EOFError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -58,7 +57,7 @@ class _Copies:
         self._mounts = MountsByPath(mounts)
         self._alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for mount in mounts:
-            if name := posixpath.basename(mount.target):
+            if name := _name(mount.target):
                 self._alike[mount.device, name].add(mount.target)
 
     def of(self, path: str) -> frozenset[str]:
@@ -66,5 +65,9 @@ class _Copies:
         at = self._mounts.covering(path)
         if at is None:
             return frozenset({path})
-        alike = self._alike.get((at.device, posixpath.basename(at.target)), ())
+        alike = self._alike.get((at.device, _name(at.target)), ())
         return frozenset({path, *(target + path[len(at.target) :] for target in alike)})
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -13,7 +13,8 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 def read(path: Path = MOUNTINFO) -> Sequence[Mount]:
     """Return the mount table in mount order. It asks no file system, so it never hangs."""
     # Paths are bytes to the kernel: one that is not UTF-8 must not hide the others.
-    return mounts_in(path.read_bytes().decode("utf-8", "surrogateescape"))
+    with path.open("rb", buffering=0) as table:
+        return mounts_in(table.read().decode("utf-8", "surrogateescape"))
 
 
 def mount_at(mounts: Sequence[Mount], path: str | Path) -> Mount | None:

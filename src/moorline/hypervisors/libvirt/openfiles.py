@@ -92,7 +92,8 @@ def open_files(
 
 def process_of(guest: str, proc: Path = PROC, pid_files: Path = PID_FILES) -> Path:
     """The process that libvirt's system daemon says is a guest's. Raises OSError, ValueError."""
-    return proc / str(int((pid_files / f"{guest}.pid").read_text()))
+    with open(f"{pid_files}/{guest}.pid", "rb", buffering=0) as file:  # noqa: PTH123 - read often
+        return proc / str(int(file.read()))
 
 
 def descriptors(process: Path, called: str = "") -> Iterator[Descriptor]:
@@ -166,7 +167,7 @@ def _processes(name: str, proc: Path, pid_files: Path) -> Iterator[Path]:
     On a host with many guests this saves reading all processes for each guest.
     """
     with suppress(OSError, ValueError):
-        yield proc / str(int((pid_files / f"{name}.pid").read_text()))
+        yield process_of(name, proc, pid_files)
     yield from (each for each in proc.iterdir() if each.name.isdigit())
 
 

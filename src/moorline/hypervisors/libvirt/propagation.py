@@ -38,8 +38,8 @@ def hidden_from(guest: str, path: str) -> bool:
 
 def mounts_of(process: Path) -> Sequence[Mount]:
     """The mounts that a process (``/proc/PID``) sees. Raises OSError."""
-    text = (process / "mountinfo").read_bytes().decode("utf-8", "surrogateescape")
-    return mount.mounts_in(text)
+    with open(f"{process}/mountinfo", "rb", buffering=0) as table:  # noqa: PTH123 - read often
+        return mount.mounts_in(table.read().decode("utf-8", "surrogateescape"))
 
 
 def covering(mounts: Sequence[Mount], path: str) -> Mount:
