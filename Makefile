@@ -17,8 +17,10 @@ VCENTER := golang-go golang-github-vmware-govmomi-dev
 ETCD := etcd-server etcd-client
 # What is missing fails a test in `make test`, and skips it elsewhere.
 WHOLE := MOORLINE_TEST_WHOLE=1
-# Only what runs in many processes at once; the lab has one libvirt for all its tests.
 PARALLEL := -n 2
+# Two private hosts at once, each with a libvirt of its own; the tests of a file have the same one.
+PYTHON_IN_LAB := $(CURDIR)/$(BIN)/python -m lab run -- $(CURDIR)/$(BIN)/python
+IN_LABS := --dist loadfile --tx '2*popen//python=$(PYTHON_IN_LAB)'
 
 NOVA ?= 34
 NOVA_VENV := .venv-nova$(NOVA)
@@ -63,8 +65,8 @@ lint: ready ## ruff and mypy
 unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine
 
-lab-test: ready etcd ## the tests on a private host with real libvirt, QEMU and FUSE
-	$(WHOLE) $(BIN)/python -m lab run -- $(BIN)/pytest -q $(if $(SUDO),tests/contract) tests/lab
+lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and FUSE
+	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) $(if $(SUDO),tests/contract) tests/lab
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13
