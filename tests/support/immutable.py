@@ -20,4 +20,8 @@ def left(directory: Path) -> list[str]:
         ["lsattr", "-R", "-a", str(directory)], check=False, capture_output=True, text=True
     )
     entries = [line.partition(" ") for line in listed.stdout.splitlines()]
-    return [at for flags, _, at in entries if "i" in flags and not flags.startswith("/")]
+    return [
+        at
+        for flags, _, at in entries
+        if "i" in flags and not flags.startswith("/") and not at.endswith("/.")
+    ]

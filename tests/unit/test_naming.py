@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from moorline.core.naming import is_whole, meant
-from moorline.errors import NotFound, Refused
+from moorline.errors import NotFound, NotOurs, Refused
 from moorline.model import GuestId, VolumeId
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
@@ -195,3 +195,13 @@ def test_no_new_id_may_be_an_option_or_a_device(rig: Rig, id: str) -> None:
     with pytest.raises(Refused, match="is no volume id"):
         rig.owner().attachments.attach("g1", connection("c", id))
     assert wanted(rig) == {ID, OTHER}
+
+
+@pytest.mark.parametrize("what", [ID, ID.upper(), ID[:4], ID[:13].upper(), DEVICE, "toy://s1/a"])
+def test_a_disk_of_which_nothing_is_recorded_is_not_said_to_be_gone(rig: Rig, what: str) -> None:
+    """It bears our mark, and may be another state's."""
+    (row,) = (row for row in rig.records.all() if row.key.volume == ID)
+    rig.records.forget(row)
+    with pytest.raises((NotFound, NotOurs)):
+        rig.owner().attachments.detach("g1", what)
+    assert rig.world.guests[GuestId("g1")].live
