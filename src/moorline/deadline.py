@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Clock:
@@ -50,3 +52,25 @@ class Deadline:
     def sleep(self, seconds: float) -> None:
         """Block for *seconds*, or until it is over if that is sooner."""
         self._clock.sleep(min(seconds, self.left()))
+
+
+_CALLERS: ContextVar[Deadline | None] = ContextVar("callers", default=None)
+
+
+@contextmanager
+def waited_for(deadline: Deadline) -> Iterator[None]:
+    """Mark what is done within as done for a caller who waits until *deadline* and no longer."""
+    token = _CALLERS.set(deadline)
+    try:
+        yield
+    finally:
+        _CALLERS.reset(token)
+
+
+def callers_patience(least: float) -> float:
+    """Seconds that whoever waits for us still does, but *least* at least; infinite: nobody says.
+
+    For what asks others, each time: what does not answer must not keep the caller longer.
+    """
+    deadline = _CALLERS.get()
+    return float("inf") if deadline is None else max(least, deadline.left())

@@ -8,7 +8,7 @@ from typing import Any
 from moorline.care.disks import kind_of
 from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
-from moorline.core.driver import done_before
+from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -58,7 +58,8 @@ class Adopter:
         hands_off: bool = False,
         dry_run: bool = False,
     ) -> Adoption:
-        found = guest_called(guest, self._hypervisor)
+        with nothing_recorded():
+            found = guest_called(guest, self._hypervisor)
         accepted = self._admission.admit(connection, format)
         disk = self._disk_of(found, accepted)
         if target not in ("", disk.device):

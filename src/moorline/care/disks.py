@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from moorline.care.doctor import Environment
+from moorline.core.driver import nothing_recorded
 from moorline.core.naming import guest_called
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound
@@ -28,9 +29,10 @@ class Disks:
         self._environment = environment
 
     def disks(self, guest: str | None = None) -> list[Candidate]:
-        guests = self._hypervisor.survey()
+        with nothing_recorded():
+            guests = self._hypervisor.survey()
+            id = "" if guest is None else guest_called(guest, self._hypervisor).id
         if guest is not None:
-            id = guest_called(guest, self._hypervisor).id
             guests = [each for each in guests if each.id == id]
         rows: _Rows = {(row.key.guest, row.key.volume): row for row in self._records.all()}
         released = self._records.released().keys()

@@ -10,7 +10,10 @@ from moorline.local_api import wire
 
 
 def find(state_dir: str | None) -> str | None:
-    """The agent's socket, if plain options lead to one. None: the configuration decides."""
+    """The agent's socket, if plain options lead to one. None: the configuration decides.
+
+    Raises :class:`wire.Silent`.
+    """
     there = whereabouts.find(state_dir or None)
     if there is None:
         return None
@@ -21,6 +24,8 @@ def find(state_dir: str | None) -> str | None:
         assert there is not None, "it was found just now"
     try:
         about = wire.about(there.socket)
+    except wire.Silent:
+        raise
     except (Unavailable, Denied):
         return None
     its = about.get("state_dir")

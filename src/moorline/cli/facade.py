@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moorline import errors
 from moorline.cli import agent_socket
 from moorline.cli.progress import Progress
-from moorline.deadline import Deadline
+from moorline.deadline import Deadline, waited_for
 from moorline.local_api import wire
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ class Target:
         *first*: the command may make its state directory. Others refuse one that
         was typed and is not there: nothing is made for a word that was mistyped.
         """
+        if patience:
+            with waited_for(Deadline(patience)):
+                return self._open(own, patience, first)
+        return self._open(own, patience, first)
+
+    def _open(self, own: bool, patience: float, first: bool) -> Api:
         if agent := self._agent_by_fast_path():
             return agent
         from moorline import wiring
@@ -129,11 +135,13 @@ class Target:
 
     def _agent(self, settings: Settings) -> Api | None:
         """The agent that owns this state, if one runs. Raises Refused if it does otherwise
-        than it was asked here.
+        than it was asked here, Unavailable if it does not answer.
         """
         socket = settings.agent["agent_socket"]
         try:
             about = wire.about(socket)
+        except wire.Silent:
+            raise
         except errors.Unavailable:
             return None
         from moorline.config import digest

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 from moorline.cli import agent_socket, output
 from moorline.core.validation import MAX_TEXT_CHARACTERS
+from moorline.deadline import Deadline, waited_for
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api import wire
 
@@ -70,7 +71,8 @@ def run(words: Sequence[str]) -> int | None:
         if typed is None:
             return None
         body = _request(typed) if typed.name == "attach" else None
-        path = agent_socket.find(_state_dir(typed))
+        with waited_for(Deadline(_patience(body))):
+            path = agent_socket.find(_state_dir(typed))
         if path is None:
             return _list_alone(typed) if body is None else None
         return _list(path) if body is None else _attach(path, typed, body)
@@ -83,6 +85,12 @@ def run(words: Sequence[str]) -> int | None:
     except KeyboardInterrupt:
         output.complain(_INTERRUPTED)
         return output.EXIT_INTERRUPTED
+
+
+def _patience(body: dict[str, Any] | None) -> float:
+    """Seconds that the caller waits."""
+    said = body["timeout"] if body else None
+    return _DEFAULT_TIMEOUT_SECONDS if said is None else float(said)
 
 
 def _state_dir(typed: Typed) -> str | None:

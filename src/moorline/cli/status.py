@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 from moorline.cli import agent_socket
 from moorline.cli.common import Common, common
 from moorline.cli.output import is_as_wanted
-from moorline.errors import MoorlineError
+from moorline.errors import MoorlineError, Unavailable
 from moorline.local_api import wire
 from moorline.ports.api import Api
 
@@ -54,9 +55,10 @@ def version(given: Common) -> None:
         "agent": None,
         "python": platform.python_version(),
     }
-    socket = agent_socket.find(str(given.state_dir) if given.state_dir else None)
-    if socket is not None:
-        told["agent"] = wire.about(socket)["version"]
+    with suppress(Unavailable):
+        socket = agent_socket.find(str(given.state_dir) if given.state_dir else None)
+        if socket is not None:
+            told["agent"] = wire.about(socket)["version"]
     text = f"moorline {told['moorline']}"
     if told["agent"]:
         text += f", agent {told['agent']}"

@@ -9,7 +9,7 @@ import click
 from moorline.cli.common import Common, common, guest_option, timeout_option, volume_argument
 from moorline.cli.output import is_as_wanted
 from moorline.core.naming import BY_ID_OR_DEVICE, is_whole, meant
-from moorline.deadline import Deadline
+from moorline.deadline import Deadline, waited_for
 from moorline.errors import Failed, NotFound, NotOurs
 from moorline.model import VolumeId
 from moorline.ports.api import Api
@@ -49,7 +49,7 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
     """
     deadline, known, ids = Deadline(timeout), False, {volume}
     while True:
-        with given.open(own=False) as moorline:
+        with waited_for(deadline), given.open(own=False) as moorline:
             views = _look(moorline, volume, guest, known=known)
             if level == "detached" and not views:
                 _demand_no_disk(moorline, ids, guest)

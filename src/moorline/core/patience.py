@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from moorline.core.pace import backoff
 from moorline.core.plan import Step
-from moorline.deadline import Deadline
+from moorline.deadline import Deadline, waited_for
 from moorline.errors import (
     Busy,
     Conflict,
@@ -19,9 +20,10 @@ from moorline.errors import (
     Unavailable,
 )
 from moorline.model import Seen
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
 
 T = TypeVar("T")
+P = ParamSpec("P")
 LOCK_TIMEOUT_SECONDS = 30.0
 """Seconds after which the holder of a lock is taken to be stuck."""
 MIN_LOCK_TIMEOUT_SECONDS = 1.0
@@ -30,6 +32,19 @@ REPEATED_FAILURES = 5
 """How often one step fails in a row before a caller who gave no timeout is told..."""
 REPEATED_FAILURE_SECONDS = 10.0
 """...if that took at least so many seconds: a service that is restarted is mostly back by then."""
+
+
+def keeping_timeout(verb: Callable[P, T]) -> Callable[P, T]:
+    """*verb*, all of whose questions are given up soon after its argument *timeout* is over."""
+
+    @functools.wraps(verb)
+    def kept(*args: P.args, **named: P.kwargs) -> T:
+        timeout = named.get("timeout")
+        seconds = timeout if isinstance(timeout, int | float) else DEFAULT_TIMEOUT_SECONDS
+        with waited_for(Deadline(seconds)):
+            return verb(*args, **named)
+
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from moorline.deadline import callers_patience
 from moorline.errors import Refused
 from moorline.local_api import shapes, wire
 from moorline.local_api.routes import ROUTES, Route
@@ -25,6 +26,8 @@ from moorline.ports.api import Attachments, Guests, Maintenance, no_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_MIN_LOOK_SECONDS = 2.0
+"""Seconds that a look has even if its caller waits no longer."""
 _ROUTE_OF = {route.function: route for route in ROUTES}
 
 
@@ -132,6 +135,8 @@ class Client:
         """Call a method in the agent; see the class. *arguments*: by name, and *progress*."""
         progress = arguments.pop("progress", no_progress)
         patience = self._timeout + route.patience(arguments)
+        if not route.changes:
+            patience = min(patience, callers_patience(_MIN_LOOK_SECONDS))
         path, body = _written(route, shapes.encode(arguments))
         try:
             answer = wire.exchange(

@@ -11,7 +11,7 @@ import json
 import socket
 from contextlib import suppress
 
-from moorline.deadline import Deadline
+from moorline.deadline import Deadline, callers_patience
 from moorline.errors import Denied, Unavailable, Uncertain
 from moorline.local_api import error_codes
 
@@ -29,8 +29,13 @@ TIMEOUT_SECONDS = 60.0
 """Seconds to wait for a sign of life, on top of a call's own timeout."""
 ABOUT_TIMEOUT_SECONDS = 10.0
 """Seconds that an agent may take to say what it is, for which it looks at nothing."""
+_MIN_ABOUT_SECONDS = 1.0
 _MAX_LINE_BYTES = 65536
 _MAX_HEADERS = 100
+
+
+class Silent(Unavailable):
+    """An agent has its socket open and does not answer: it is stopped, or there are too many."""
 
 
 class Unanswered(Exception):
@@ -42,14 +47,27 @@ def nobody(_: str) -> None:
 
 
 def about(path: str, patience: float = ABOUT_TIMEOUT_SECONDS) -> dict[str, Any]:
-    """What the agent at *path* says of itself. Raises Unavailable, Denied."""
+    """What the agent at *path* says of itself. Raises Unavailable, Silent, Denied.
+
+    *patience*: seconds; less, if the caller waits less long.
+    """
+    patience = min(patience, callers_patience(_MIN_ABOUT_SECONDS))
     try:
         answer = exchange(path, "GET", "/v1/about", None, patience=patience)
         if not isinstance(answer, dict):
             raise Unanswered("it does not say what it is")
     except Unanswered as e:
+        if isinstance(e.__cause__, TimeoutError):
+            raise _silent(path) from e
         raise Unavailable(f"the agent at {path} did not answer: {e}") from e
     return answer
+
+
+def _silent(path: str) -> Silent:
+    return Silent(
+        f"the agent at {path} does not answer",
+        hint="systemctl status moorline-agent: is it stopped, or busy?",
+    )
 
 
 def lost(path: str, error: Unanswered, *, changes: bool) -> Uncertain | Unavailable:
@@ -104,6 +122,9 @@ class _Connection:
                 f"the agent's socket {path} cannot be opened: {e.strerror}",
                 hint="run as root or as a member of the agent's group, or give --state-dir",
             ) from e
+        except (BlockingIOError, TimeoutError) as e:  # as many wait there as may
+            self._socket.close()
+            raise _silent(path) from e
         except OSError as e:
             self._socket.close()
             raise Unavailable(

@@ -12,7 +12,7 @@ from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
 from moorline.core.naming import recorded_as
 from moorline.core.own_disk import is_somebody_elses, path_of
-from moorline.core.patience import Wait
+from moorline.core.patience import Wait, keeping_timeout
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -69,6 +69,7 @@ class Attacher:
         self._mounts = mounts
         self._guard = guard
 
+    @keeping_timeout
     def attach(
         self,
         guest: str,
@@ -130,6 +131,7 @@ class Attacher:
                 raise
         return Outcome([step.value for step in steps], self._reconciler.view(row, done.seen))
 
+    @keeping_timeout
     def detach(
         self,
         guest: str,
@@ -141,6 +143,7 @@ class Attacher:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome | None:
+        deadline = Deadline(timeout)
         with nothing_recorded():
             row = self._admission.find(volume, guest, hands_off=hands_off)
         if row is None and hands_off:
@@ -171,7 +174,7 @@ class Attacher:
                 return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
             if not wait:
                 return self._left(absent, steps)
-            _, done = self._driver.settle(absent, Deadline(timeout), progress)
+            _, done = self._driver.settle(absent, deadline, progress)
         after = replace(done.seen, disk=NO_DISK)
         self._demand_none_left(absent, after)
         return Outcome([step.value for step in steps], self._reconciler.view(absent, after))

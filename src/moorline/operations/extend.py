@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from moorline.core.admission import Admission
+from moorline.core.driver import nothing_recorded
 from moorline.core.naming import BY_ID_OR_DEVICE
-from moorline.core.patience import Patience, Wait, drive
+from moorline.core.patience import Patience, Wait, drive, keeping_timeout
 from moorline.core.reconciler import Reconciler
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
@@ -52,6 +53,7 @@ class Extender:
         self._admission = admission
         self._hypervisor = hypervisor
 
+    @keeping_timeout
     def extend(
         self,
         guest: str,
@@ -65,7 +67,8 @@ class Extender:
         """See the protocol. Refused and NotOurs are raised at once, Failed and Uncertain
         when *timeout* seconds are over.
         """
-        row = self._admission.find(volume, guest)
+        with nothing_recorded():
+            row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
         before, after = self._bytes(row, size, timeout, progress, dry_run)
@@ -82,11 +85,15 @@ class Extender:
         if not isinstance(hypervisor, ExtendingHypervisor):
             raise Refused(f"{hypervisor.kind} guests cannot be shown another size of a disk")
         saw: list[int] = []
-        once = partial(self._once, hypervisor, row, asked, saw, dry_run=dry_run)
+        told: list[int] = []
+        once = partial(self._once, hypervisor, row, asked, saw, told, dry_run=dry_run)
         came = drive(once, None if dry_run else Patience(Deadline(timeout), progress))
         if isinstance(came, Wait):
             assert came.error is not None, "it waits for nothing else"
-            raise came.error
+            if told or not isinstance(came.error, Uncertain):
+                raise came.error
+            with nothing_recorded():  # only looks were met
+                raise came.error
         return saw[0], came
 
     def _once(
@@ -95,6 +102,7 @@ class Extender:
         row: Attachment,
         asked: int | None,
         saw: list[int],
+        told: list[int],
         *,
         dry_run: bool,
     ) -> int:
@@ -105,6 +113,7 @@ class Extender:
             size = size_to_come(volume, asked, before)
             if size == before.guest or dry_run:
                 return size
+            told.append(size)
             size = hypervisor.extend(guest, volume, size)
             seen = hypervisor.sizes(guest, volume).guest
         if seen < size:

@@ -9,17 +9,19 @@ from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.alone import ALONE
-from moorline.core.driver import Driver, gone, recorded
+from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.naming import guest_called, is_whole
+from moorline.core.patience import keeping_timeout
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
-from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused
+from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.guest_foresight import GuestForesight
 from moorline.operations.guest_looks import GuestLooks
 from moorline.operations.guest_options import Volume, validate, volumes_of
+from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -27,12 +29,8 @@ from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
 
-SHUTDOWN_RETRY_SECONDS = 5.0
-"""Seconds between two requests to shut down: a guest that still boots ignores them."""
-_ASKED = {False: "was asked to shut down", True: "had its power cut"}
 _Made = tuple[Attachment | None, Attachment, list[Step]]
 """The attachment that was recorded before, the one that was made, and the steps taken for it."""
-_POLL_SECONDS = 0.05
 Note = Callable[[str, str, float, MoorlineError | None], None]
 """Called after a step on a guest: its name, the guest, the seconds that it took, and its error.
 Must neither block nor raise."""
@@ -66,6 +64,7 @@ class Guests:
         self.all, self.datastores = looks.all, looks.datastores
         self._guard = guard
 
+    @keeping_timeout
     def launch(
         self,
         name: str,
@@ -88,12 +87,14 @@ class Guests:
         wanted = lifecycle.parse(name, asked)
         if dry_run:
             lifecycle.check(name, wanted)
-            made = self._named(name) if self._is_made(name) else None
-            return self._foresight.launch(name, made, volumes, start=start, vouched=bool(vouch))
+            known = self._named(name) if self._is_made(name) else None
+            return self._foresight.launch(name, known, volumes, start=start, vouched=bool(vouch))
         steps: list[str] = []
         with self._alone(name, Deadline(timeout)):
-            lifecycle.check(name, wanted)
-            if not self._is_made(name):
+            with nothing_recorded():
+                lifecycle.check(name, wanted)
+                made = self._is_made(name)
+            if not made:
                 with self._step("define", name, steps):
                     lifecycle.define(name, wanted, progress)
             with recorded():
@@ -109,6 +110,7 @@ class Guests:
         running = start or machine.running
         return GuestOutcome(name, machine.guest.id, running, steps, views, [*machine.disks])
 
+    @keeping_timeout
     def start(
         self,
         guest: str,
@@ -124,8 +126,11 @@ class Guests:
                 self._guard.demand(seen.guest.id, vouch, dry_run=True)
             return self._foresight.start(seen, self._wanted_by(seen.guest.id))
         deadline = Deadline(timeout)
-        with self._alone(self._named(guest).guest.name, deadline):
-            machine = self._named(guest)
+        with nothing_recorded():
+            name = self._named(guest).guest.name
+        with self._alone(name, deadline):
+            with nothing_recorded():
+                machine = self._named(guest)
             id = machine.guest.id
             steps: list[str] = []
             if not machine.running:
@@ -135,6 +140,7 @@ class Guests:
                 self._start(machine, progress, steps)
         return GuestOutcome(machine.guest.name, id, True, steps, views, [*machine.disks])
 
+    @keeping_timeout
     def remove(
         self,
         guest: str,
@@ -146,33 +152,35 @@ class Guests:
         dry_run: bool = False,
     ) -> GuestOutcome | None:
         validate(self._able().launching.removal, {"force": force, "any": any})
-        seen = self._seen(guest)
-        with self._alone(seen.guest.name if seen else guest, Deadline(timeout)):
-            return self._remove(guest, force, any, timeout, progress, dry_run)
+        deadline = Deadline(timeout)
+        with nothing_recorded():
+            seen = self._seen(guest)
+        with self._alone(seen.guest.name if seen else guest, deadline):
+            return self._remove(guest, force, any, deadline, progress, dry_run)
 
     def _remove(
         self,
         guest: str,
         force: bool,
         any: bool,
-        timeout: float,
+        deadline: Deadline,
         progress: Progress,
         dry_run: bool,
     ) -> GuestOutcome | None:
-        machine = self._seen(guest)
-        rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
-        if machine is None and not rows:
-            if not is_whole(guest):
-                self._named(guest)  # raises NotFound: the name may be mistyped
-            return None
-        self._refuse_removal(machine, rows, any=any)
+        with nothing_recorded():
+            machine = self._seen(guest)
+            rows = self._left_by(guest) if machine is None else self._held_by(machine.guest.id)
+            if machine is None and not rows:
+                if not is_whole(guest):
+                    self._named(guest)  # raises NotFound: the name may be mistyped
+                return None
+            self._refuse_removal(machine, rows, any=any)
         if dry_run:
             return self._foresight.remove(guest, machine, rows)
         steps: list[str] = []
         if machine is not None:
-            self._stop(machine, force, Deadline(timeout), progress, steps)
+            self._stop(machine, force, deadline, progress, steps)
         with recorded():
-            deadline = Deadline(timeout)
             for row in rows:
                 absent = gone(row)
                 with self._driver.claim(absent):
@@ -372,26 +380,4 @@ class Guests:
         """Shut the guest down and wait until it is. Raises Failed when the deadline is over."""
         if machine.running or machine.saved:
             with self._step("stop", machine.guest.name, steps):
-                self._bring_down(machine, force, deadline, progress)
-
-    def _bring_down(
-        self, machine: GuestState, force: bool, deadline: Deadline, progress: Progress
-    ) -> None:
-        name, id = machine.guest.name, machine.guest.id
-        ask = Deadline(0.0)
-        while machine.running or machine.saved:
-            if ask.over():
-                progress(f"stopping {name}")
-                with self._reconciler.with_guest(id):
-                    self._able().stop(id, force=force)
-                ask = Deadline(SHUTDOWN_RETRY_SECONDS)
-            if deadline.over():
-                raise Failed(
-                    f"{name} {_ASKED[force]} and still runs; it is not removed",
-                    hint="" if force else "--force cuts its power",
-                )
-            deadline.sleep(_POLL_SECONDS)
-            try:
-                machine = self._able().look(id)
-            except NotFound:
-                return  # it was transient: it had no definition
+                bring_down(machine, self._able(), self._reconciler, force, deadline, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from moorline.core.admission import Admission
-from moorline.core.driver import done_before
+from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.naming import guest_called, is_whole
 from moorline.core.patience import Patience, Wait, drive
 from moorline.core.plan import Step
@@ -46,16 +46,17 @@ class Released:
         the guest has the volume by somebody else's doing. When *timeout*
         seconds are over: what the hypervisor raised, or Failed if the guest has not let go.
         """
-        try:
-            found = guest_called(guest, self._hypervisor)
-        except NotFound:
-            if is_whole(guest) and is_whole(volume):
+        with nothing_recorded():
+            try:
+                found = guest_called(guest, self._hypervisor)
+            except NotFound:
+                if is_whole(guest) and is_whole(volume):
+                    return None
+                raise
+            id = self._admission.unrecorded(volume, found)
+            if not self._admission.released_disk(found, id):
+                self._remaining.demand_none(found, id)
                 return None
-            raise
-        id = self._admission.unrecorded(volume, found)
-        if not self._admission.released_disk(found, id):
-            self._remaining.demand_none(found, id)
-            return None
         if not dry_run:
             self._take(found, id, Patience(Deadline(timeout), progress))
             with done_before(f"{found.name} has let go of volume {id}"):

@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
 
+from moorline.deadline import callers_patience
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class NoGuest(str):
     __slots__ = ()
 
 
+MIN_CALL_SECONDS = 2.0
+"""Seconds that a call has even if its caller waits no longer: most take some milliseconds."""
 T = TypeVar("T")
 Do = Callable[[Any], T]
 
@@ -102,7 +105,7 @@ class Connection:
     """The connections to one libvirtd: opened when first used, and again when it went away.
 
     Safe to use from several threads; libvirt works well with about four calls
-    at once. *deadline*: seconds a call has.
+    at once. *deadline*: seconds a call has; less, if its caller waits less long.
     """
 
     def __init__(self, uri: str, deadline: float) -> None:
@@ -161,13 +164,12 @@ class Connection:
         if _log.isEnabledFor(logging.DEBUG):
             verb = "asks" if call.asks else "changes"
             _log.debug("%s %s about %s: %s", verb, self.uri, call.subject, _name(call.do))
+        seconds = min(self._deadline, callers_patience(MIN_CALL_SECONDS))
         self._worker().inbox.put(call)
-        if not call.ended.wait(self._deadline):
+        if not call.ended.wait(seconds):
             with self._guard:
                 self._stuck.append(call)
-            raise Uncertain(
-                f"libvirt did not answer within {self._deadline:g} s about {call.subject}"
-            )
+            raise Uncertain(f"libvirt did not answer within {seconds:.3g} s about {call.subject}")
         if call.error is not None:
             raise self._translated(call.error, call.virt, lost, wrong) from call.error
         return call.answer
