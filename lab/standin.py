@@ -8,6 +8,7 @@ key         value                           effect
 =========== =============================== =========================================
 slow        seconds                         waits before doing anything
 takes       seconds                         the same, less what starting the command took
+gate        path                            waits until that file is there
 hang        true                            never returns; does nothing
 fail        {"code": n, "stderr": text}     fails so; does nothing
 lie         true                            says that it worked; does nothing
@@ -73,6 +74,8 @@ class Product:
 def act(control: Settings, deed: Callable[[], None]) -> None:
     """Do *deed*, with whatever *control* wants before, after or instead of it."""
     time.sleep(max(0.0, control.get("takes", 0) - _age()))
+    while "gate" in control and not Path(control["gate"]).exists():
+        time.sleep(0.05)
     _misbehave(control, "")
     if not control.get("lie"):
         deed()
