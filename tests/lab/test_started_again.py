@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scene import Scene, small_guest, start_paused
+from scene import Scene, findings, small_guest, start_paused
 from test_two_mounts import connection
 
 from lab.host import umount
@@ -69,3 +69,25 @@ def test_a_name_that_leads_elsewhere_by_now(scene: Scene, stopped: Any, how: str
     (scene.directory / "before").rename(allowed)
     scene.moorline("start", stopped.name())
     assert stopped.isActive()
+
+
+def test_a_guest_that_was_started_with_a_name_that_leads_elsewhere(
+    scene: Scene, stopped: Any
+) -> None:
+    """Without us, so nothing was checked: the other file has the same name."""
+    allowed, elsewhere = scene.directory / "allowed", scene.directory / "elsewhere"
+    for directory in (allowed, elsewhere):
+        directory.mkdir()
+        (directory / "disk.raw").write_bytes(bytes(1 << 20))
+    scene.moorline("attach", stopped.name(), str(allowed / "disk.raw"), "--format", "raw")
+    allowed.rename(scene.directory / "before")
+    allowed.symlink_to(elsewhere)
+    stopped.create()
+    (row,) = scene.moorline.json("list")
+    assert (row["wanted"], row["seen"]) == ("attached", "broken")
+    assert "has another file open" in row["next"]
+    assert set(findings(scene)) == {"replaced-image"}
+    stopped.destroy()
+    allowed.unlink()
+    (scene.directory / "before").rename(allowed)
+    assert not findings(scene)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from moorline.hypervisors.libvirt.openfiles import is_its_place
 from moorline.model import Disk, DiskState, VolumeId
+from moorline.ports.mount import mounts_in
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
 
 
@@ -73,12 +75,28 @@ def test_another_file_without_a_name_is_none_of_it(qemu: Qemu, name: str) -> Non
     assert not qemu.disk().replaced
 
 
-@pytest.mark.parametrize(("link", "told"), [("t", True), ("", False), ("real", False)])
+@pytest.mark.parametrize(("link", "told"), [("t", True), ("", False), ("real", True)])
 def test_what_is_open_by_no_name_of_the_disk_is_told(qemu: Qemu, link: str, told: bool) -> None:
-    """A directory may be a symbolic link, or it is not known; the disk itself is none."""
+    """A directory may have become a symbolic link, or it is not known."""
     qemu.open(9, "/mnt/real/disk", 30)
     (disk,) = qemu.disks({VolumeId("v"): Disk(DiskState.WHOLE, "vdb", PATH)}, s=link).values()
     assert bool(disk.replaced) is told
+
+
+@pytest.mark.parametrize(
+    ("path", "at", "may"),
+    [
+        ("/srv/s/disk", "/mnt/s/disk", True),  # /srv leads to /mnt
+        ("/mnt/s/d/disk", "/mnt/s/e/disk", False),  # d was turned into a link
+        ("/mnt/s/d/disk", "/secrets/disk", False),
+        ("/srv/disk", "/mnt/s/disk", False),
+        ("/disk", "/disk", True),
+    ],
+)
+def test_a_link_above_a_mount_point_is_well_and_one_beneath_it_is_not(
+    path: str, at: str, may: bool
+) -> None:
+    assert is_its_place(path, at, mounts_in(ROOT + OLD)) is may
 
 
 @pytest.mark.parametrize(("name", "told"), [("/another", False), (f"{PATH} (deleted)", True)])

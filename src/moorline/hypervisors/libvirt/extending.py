@@ -6,7 +6,8 @@ from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.openfiles import opened, unlike
+from moorline.hypervisors.libvirt.openfiles import is_its_place, opened, unlike
+from moorline.hypervisors.libvirt.propagation import PROC, mounts_of
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
 
@@ -51,7 +52,8 @@ def replaced(guest: GuestId, name: str, source: str, measure: Measure, places: P
 
 
 def _names(path: str, places: Places) -> frozenset[str]:
-    return places([path])[path] or frozenset()
+    mounts = mounts_of(PROC / "self")
+    return frozenset(at for at in places([path])[path] or () if is_its_place(path, at, mounts))
 
 
 def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:

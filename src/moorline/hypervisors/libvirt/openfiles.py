@@ -272,21 +272,36 @@ class OpenDisks(Mapping[VolumeId, Disk]):
             for path in paths - everything - stale
             if path in live or path + NAMELESS in everything
         }
-        return stale, frozenset(path for path in unnamed if not self._is_open(path, everything))
+        return stale, frozenset(
+            path for path in unnamed if not self._is_open(path, everything, ours)
+        )
 
-    def _is_open(self, path: str, names: Collection[str]) -> bool:
+    def _is_open(self, path: str, names: Collection[str], ours: Sequence[Mount]) -> bool:
         """Whether it has *path* open by another name of its directory, as far as is known."""
         if path + NAMELESS in names:
             return False
         directory, _, name = path.rpartition("/")
         places = self._places([directory or "/"])[directory or "/"]
-        return places is None or any(f"{at.rstrip('/')}/{name}" in names for at in places)
+        if places is None:
+            return True
+        files = (f"{at.rstrip('/')}/{name}" for at in places)
+        return any(file in names and is_its_place(path, file, ours) for file in files)
 
     def _why(self, disk: Disk) -> str:
         return (
             f"{self._guest} has {disk.device} open on a mount of {disk.source} that is no more:"
             f" detach it and attach it again, or restart {self._guest}"
         )
+
+
+def is_its_place(path: str, at: str, mounts: Sequence[Mount]) -> bool:
+    """Whether *path* may lead to *at*: by a symbolic link above a mount point, which root made.
+
+    Who writes beneath one can turn a directory into a link, and let the path lead elsewhere.
+    """
+    mount = covering(mounts, at).target.rstrip("/")
+    name = mount.rpartition("/")[2]
+    return path.endswith(f"/{name}{at.removeprefix(mount)}") if mount else path == at
 
 
 def unlike(guest: str, path: str, *, gone: bool = False) -> str:
