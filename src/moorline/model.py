@@ -226,6 +226,8 @@ class Use:
     """Others may write to it at the same time."""
     volume: str = ""
     """The id of the volume whose mark the disk bears; '' if it bears none."""
+    beneath: bool = False
+    """It lies beneath the disk, as a backing file of it."""
 
 
 @dataclass(frozen=True, slots=True)

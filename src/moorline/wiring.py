@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,14 +22,13 @@ from moorline.core.locks import Locks
 from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
-from moorline.core.state_owner import Identity, Owner, state_id
-from moorline.errors import Denied, MoorlineError, Refused, Unavailable
+from moorline.core.state_owner import Identity, Owner
+from moorline.errors import Denied, Refused, Unavailable
 from moorline.fleet.guard import Unattended
 from moorline.fleet.marks import Marks
 from moorline.host.boot import boot_id
 from moorline.installed import InstalledBackends
 from moorline.ports import (
-    AttachmentCodec,
     GuestLifecycle,
     Host,
     Hypervisor,
@@ -43,6 +41,7 @@ from moorline.ports import (
 )
 from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
+from moorline.state_wiring import kept_elsewhere, make_known, owner_of
 
 if TYPE_CHECKING:
     from moorline.fleet.following import Following
@@ -224,8 +223,10 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key", make=own)
         host = Linux()
         stack.callback(host.close)
-        owner = _owner(given, store, codec)
+        owner = owner_of(given, store, codec)
         name = _whose(given, owner, own)
+        if own:
+            make_known(given, store)
         driver = installed.driver(given.hypervisor)
         values = config.only(given.values, driver.options)
         context = OpenContext(values, host, store, name, own, partial(owner.on_identity, own=own))
@@ -233,7 +234,7 @@ def _open(
         stack.callback(hypervisor.close)
         lifecycle = hypervisor.lifecycle() if isinstance(hypervisor, MakingGuests) else None
         backends = InstalledBackends(host, given.values)
-        environment = _environment_of_host(given, host, backends, hypervisor)
+        environment = _environment_of_host(given, host, store, backends, hypervisor)
         noted = environment.event_log.noted
         records = Records(store, codec, name, noted)
         told = _both(environment.event_log.took, report)
@@ -266,25 +267,6 @@ def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
     from moorline.host.remembered import Snapshot
 
     return backends.on(Snapshot(host))
-
-
-def _owner(given: config.Settings, store: Store, codec: AttachmentCodec) -> Owner:
-    directory = os.path.realpath(given.state_dir)
-
-    def id_in(other: str) -> str | None:
-        from moorline.stores.sqlite import SqliteStore
-
-        try:
-            if Path(other).samefile(directory):
-                return ""  # another name of it: a bind mount
-            with closing(SqliteStore(Path(other) / "moorline.db", make=False)) as its:
-                return state_id(its)
-        except FileNotFoundError:
-            return ""
-        except (OSError, MoorlineError):
-            return None
-
-    return Owner(store, codec, directory, id_in)
 
 
 def _whose(given: config.Settings, owner: Owner, own: bool) -> str:
@@ -323,7 +305,7 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
             stack.callback(lock.release)
         store = SqliteStore(given.state_dir / "moorline.db")
         stack.callback(store.close)
-        owner = _owner(given, store, Codec.from_file(given.state_dir / "key", make=own))
+        owner = owner_of(given, store, Codec.from_file(given.state_dir / "key", make=own))
         yield owner, _identity(given, owner)
 
 
@@ -340,7 +322,11 @@ def has_state(given: config.Settings) -> bool:
 
 
 def _environment_of_host(
-    given: config.Settings, host: Host, backends: InstalledBackends, hypervisor: Hypervisor
+    given: config.Settings,
+    host: Host,
+    store: Store,
+    backends: InstalledBackends,
+    hypervisor: Hypervisor,
 ) -> Environment:
     from moorline.host.mount.fuse_abort import FuseConnections
     from moorline.host.state_dir import examine
@@ -354,6 +340,7 @@ def _environment_of_host(
         lambda: examine(given.state_dir),
         SharedFiles(host, opened_by(hypervisor)).find,
         host.size,
+        kept_elsewhere(store),
     )
 
 

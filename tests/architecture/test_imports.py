@@ -25,6 +25,7 @@ COMPOSITION = {
     "api",
     "wiring",
     "fleet_wiring",
+    "state_wiring",
     "config",
     "installed",
     "whereabouts",
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "installed": SEAMS | {"config"},
     "config_check": SEAMS | ADAPTERS | {"config", "installed"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
+    "state_wiring": CORE | ADAPTERS | {"config"},
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
     "agent": CORE | VERBS | COMPOSITION | {"local_api"},

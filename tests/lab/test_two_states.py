@@ -171,3 +171,23 @@ def test_a_plug_that_comes_after_its_command_has_gone(
 
 def qemu_of(domain: Any) -> int:
     return int(Path(f"/run/libvirt/qemu/{domain.name()}.pid").read_text())
+
+
+def test_what_one_state_keeps_the_other_does_not_adopt(
+    scene: Scene, states: Sequence[Moorline], guests: Sequence[Any]
+) -> None:
+    volume, guest = scene.volume(), guests[0].name()
+    one, other, _ = states
+    one("attach", guest, "--connection", str(volume.connection))
+    mounted = scene.mount_point()
+    conf = scene.write(
+        "mounted.conf", f"[libvirt]\nquobyte_mounted = {volume.share.export}={mounted}\n"
+    )
+    adopt = ("adopt", guest, "--connection", str(volume.connection), "--config-file", str(conf))
+    told = other(*adopt, code=3).stderr
+    assert f"is kept by the state in {one.state}" in told
+    assert other.json("list") == []
+    one("release", guest, volume.id)
+    other(*adopt)
+    other("detach", guest, volume.id, "--config-file", str(conf))
+    assert not has(guests[0], volume.file.name)

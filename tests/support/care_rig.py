@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,12 @@ class _Store(MemoryStore):
         return super().list(prefix)
 
 
+Kept = Callable[[GuestId, VolumeId], str]
+"""As :attr:`Environment.kept_elsewhere`."""
+
+
 class Scene:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kept: Kept = lambda guest, volume: "") -> None:
         (directory / "mnt").mkdir()
         self.base = directory / "mnt"
         self.host = _Host({"mount.quobyte": mount_quobyte})
@@ -162,6 +166,7 @@ class Scene:
                 list,
                 SharedFiles(self.host).find,
                 self.host.size,
+                kept,
             ),
         )
 
@@ -193,10 +198,12 @@ class Scene:
         return file
 
 
-def prepared(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def prepared(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kept: Kept = lambda guest, volume: ""
+) -> Scene:
     """A host that has Quobyte's client, as far as anybody looks."""
     client = directory / "bin/mount.quobyte"
     client.parent.mkdir()
     client.touch(0o755)
     monkeypatch.setenv("PATH", str(client.parent))
-    return Scene(directory)
+    return Scene(directory, kept)

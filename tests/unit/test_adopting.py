@@ -52,6 +52,26 @@ def test_a_marked_disk_is_adopted_as_it_is(scene: Scene, link: str) -> None:
     assert scene.world.faults.count == effects, "neither disk nor mount was touched"
 
 
+def test_what_another_state_keeps_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one detaches, the other plugs again."""
+    kept = {("g1", "vol-a"): "/srv/other state"}
+    scene = prepared(tmp_path, monkeypatch, lambda *its: kept.get(its, ""))
+    link = scene.attach("b", "g2")
+    plug(scene, f"{link}/a", mark="vol-a", running=True)
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="kept by the state in /srv/other state") as refused:
+            scene.moorline.maintenance.adopt("g1", scene.connection(), dry_run=dry_run)
+        its = "moorline release --state-dir '/srv/other state' g1 vol-a"
+        assert its in refused.value.hint
+    assert scene.rows("vol-a") == []
+    kept.clear()
+    scene.moorline.maintenance.adopt("g1", scene.connection())
+    kept["g1", "vol-a"] = "/srv/other state"
+    assert scene.moorline.maintenance.adopt("g1", scene.connection()).steps == []
+
+
 def test_a_disk_without_a_mark_gets_it_while_the_guest_is_stopped(scene: Scene, link: str) -> None:
     plug(scene, f"{link}/a", running=True)
     with pytest.raises(Refused, match="running guest's disk cannot"):

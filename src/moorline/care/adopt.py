@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,8 @@ class Adopter:
             hands_off=hands_off,
         )
         steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
+        if before is None:
+            self._refuse_anothers(attachment)
         if attachment == before:
             steps = []
         else:
@@ -121,6 +124,16 @@ class Adopter:
                 row = self._records.put(attachment)
         self._note("adopted", row)
         return row
+
+    def _refuse_anothers(self, attachment: Attachment) -> None:
+        """Raise Refused if another state keeps the volume: what one detaches, the other plugs."""
+        guest, volume = attachment.key.guest, attachment.key.volume
+        if directory := self._environment.kept_elsewhere(guest, volume):
+            its = ["moorline", "release", "--state-dir", directory, guest, volume]
+            raise Refused(
+                f"volume {volume} of {attachment.guest_name} is kept by the state in {directory}",
+                hint=f"let it go there first: {shlex.join(its)}",
+            )
 
     def _note(self, what: str, row: Attachment) -> None:
         self._environment.event_log.saw(

@@ -28,6 +28,7 @@ from moorline.model import (
     Client,
     Foreign,
     Guest,
+    GuestId,
     Key,
     Level,
     Link,
@@ -64,6 +65,9 @@ class Environment:
     """As :meth:`moorline.care.shared_files.SharedFiles.find`."""
     measure: Callable[[Path, str], int]
     """As :meth:`moorline.ports.Host.size`."""
+    kept_elsewhere: Callable[[GuestId, VolumeId], str] = lambda guest, volume: ""
+    """The directory of another state on this host that wants the volume on that guest; ''. Raises
+    Unavailable, Denied (one cannot be read)."""
 
 
 class _Look:

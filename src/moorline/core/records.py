@@ -155,6 +155,12 @@ def trouble_key(key: Key) -> str:
     return _status(key)
 
 
+def wants(store: Store, guest: GuestId, volume: VolumeId) -> bool:
+    """Whether any host's records in *store* have an attachment of *volume* to *guest*."""
+    entries, _ = store.list("/moorline/desired/")
+    return any(_of(entry) == (guest, volume) for entry in entries)
+
+
 @lru_cache(maxsize=64)
 def _prefix(kind: str, host: str) -> str:
     return f"/moorline/{kind}/{quote(host, safe='')}/"

@@ -41,7 +41,7 @@ class FileLock:
 
     def __init__(self, directory: Path | None = None) -> None:
         """*directory*: made if need be. None: this user's, for all of a host."""
-        self._directory = directory or _directory()
+        self._directory = directory or run_directory()
         self._path = self._directory / "files.lock"
         self._fd = -1
         self._held: dict[int, bool] = {}
@@ -150,7 +150,7 @@ def _locks(process: Path, fd: Path, path: Path, byte: int) -> bool:
     return any(int(words[-2]) <= byte <= int(words[-1]) for words in fields if words[-1] != "EOF")
 
 
-def _directory() -> Path:
+def run_directory() -> Path:
     """One for all processes of a user, whatever their environment, and in no directory of
     systemd's that a service can have for itself (PrivateTmp=).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
-from moorline.errors import Failed, NotFound, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -129,6 +130,7 @@ class Attacher:
                 if attachment != before:
                     self._driver.withdraw(row, before)
                 raise
+        self._tell_whose_base(row, done.seen, progress)
         return Outcome([step.value for step in steps], self._reconciler.view(row, done.seen))
 
     @keeping_timeout
@@ -217,6 +219,23 @@ class Attacher:
             survey = self._reconciler.survey()
         # A list shows what is there now, not what a pass saw before it failed.
         return [self._told(row, survey) for row, _ in steps if row.key in left]
+
+    def _tell_whose_base(self, row: Attachment, seen: Seen, progress: Progress) -> None:
+        """Say whose snapshots cannot be merged into the volume while it is attached read-only.
+
+        QEMU would have to write to what lies beneath a disk, which another QEMU has locked.
+        """
+        path = path_of(seen.link)
+        if not (row.options.readonly and path):
+            return
+        with suppress(MoorlineError):  # it is attached
+            for guest in self._hypervisor.survey():
+                beneath = any(use.beneath and use.path == path for use in guest.uses)
+                if guest.running and guest.id != row.key.guest and beneath:
+                    progress(
+                        f"{guest.name} has {path} beneath a disk: while {row.guest_name} has it,"
+                        f" `virsh blockcommit {guest.name}` into it fails"
+                    )
 
     def _demand_none_left(self, row: Attachment, seen: Seen, *, done: bool = True) -> None:
         """As :meth:`RemainingDisks.demand_none`; *done*: all of *row* that is ours was detached."""

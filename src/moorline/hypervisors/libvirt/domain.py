@@ -302,7 +302,7 @@ def _uses(disk: ET.Element) -> Iterator[Use]:
         yield Use(_normal_source(mirror), _get(mirror, "format", "type"), volume=volume)
     for beneath in disk.iter("backingStore"):
         form = _get(beneath, "format", "type")
-        yield Use(_normal_source(beneath), form, readonly=True, volume=volume)
+        yield Use(_normal_source(beneath), form, readonly=True, volume=volume, beneath=True)
 
 
 def _normal_source(disk: ET.Element) -> str:

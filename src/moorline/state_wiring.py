@@ -1,0 +1,70 @@
+"""The state directories of this host: whose each is, and who has what in another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from moorline import config
+from moorline.core.records import wants
+from moorline.core.state_owner import Owner, state_id
+from moorline.errors import MoorlineError
+from moorline.host.known_states import KnownStates
+from moorline.model import GuestId, VolumeId
+from moorline.ports import AttachmentCodec, Store
+
+RECORDS = "moorline.db"
+
+
+def owner_of(given: config.Settings, store: Store, codec: AttachmentCodec) -> Owner:
+    """The owner of the state in *store*."""
+    directory = os.path.realpath(given.state_dir)
+
+    def id_in(other: str) -> str | None:
+        try:
+            if Path(other).samefile(directory):
+                return ""  # another name of it: a bind mount
+            with _opened(Path(other)) as its:
+                return state_id(its)
+        except FileNotFoundError:
+            return ""
+        except (OSError, MoorlineError):
+            return None
+
+    return Owner(store, codec, directory, id_in)
+
+
+def make_known(given: config.Settings, store: Store) -> None:
+    """Let the owners of other states on this host find the one in *store*."""
+    KnownStates().note(state_id(store), Path(os.path.realpath(given.state_dir)))
+
+
+def kept_elsewhere(store: Store) -> Callable[[GuestId, VolumeId], str]:
+    """As :attr:`moorline.care.doctor.Environment.kept_elsewhere`, beside the state in *store*."""
+
+    def directory(guest: GuestId, volume: VolumeId) -> str:
+        for other in _others(state_id(store)):
+            with _opened(other) as its:
+                if wants(its, guest, volume):
+                    return str(other)
+        return ""
+
+    return directory
+
+
+def _others(id: str) -> Iterator[Path]:
+    """The directories of other states, as far as they lie still where they are said to."""
+    for noted, directory in KnownStates().all():
+        if noted != id and (directory / RECORDS).exists():
+            with _opened(directory) as its:
+                there = state_id(its) == noted
+            if there:
+                yield directory
+
+
+def _opened(directory: Path) -> closing[Store]:
+    from moorline.stores.sqlite import SqliteStore
+
+    return closing(SqliteStore(directory / RECORDS, make=False))

@@ -1,0 +1,82 @@
+"""Several state directories on one host: what one keeps is not taken over by another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moorline import config, state_wiring
+from moorline.core.records import Records
+from moorline.core.state_owner import Identity
+from moorline.errors import MoorlineError
+from moorline.host.known_states import KnownStates
+from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
+from moorline.secret import Secret
+from moorline.stores.codec import Codec
+from moorline.stores.sqlite import SqliteStore
+
+CODEC = Codec(Secret(b"k" * 32))
+HERE = Identity("h1", "m1", "qemu:///system")
+GUEST, VOLUME = GuestId("13e66266-9296-4d32-9a6f-e9e994405195"), VolumeId("vol-1")
+
+
+def test_a_state_is_known_where_it_lies_now(tmp_path: Path) -> None:
+    known = KnownStates(tmp_path / "run")
+    assert known.all() == []
+    for name in ("a", "b c", "d"):
+        (tmp_path / name).mkdir()
+    known.note("1", tmp_path / "a")
+    known.note("2", tmp_path / "b c")
+    known.note("1", tmp_path / "d")
+    (tmp_path / "run/state-3").write_bytes(b"\xff")
+    assert known.all() == [("1", tmp_path / "d"), ("2", tmp_path / "b c")]
+    (tmp_path / "b c").rmdir()
+    known.note("4", tmp_path / "a")
+    assert known.all() == [("1", tmp_path / "d"), ("4", tmp_path / "a")]
+
+
+def test_where_nothing_can_be_noted_nothing_is_known(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    known = KnownStates(tmp_path / "run")
+    known.note("1", tmp_path)
+    assert known.all() == []
+
+
+def opened(directory: Path) -> SqliteStore:
+    """A state that has an owner, as any command makes one."""
+    directory.mkdir(exist_ok=True)
+    store = SqliteStore(directory / "moorline.db")
+    given = config.load([], list, state_dir=directory)
+    state_wiring.owner_of(given, store, CODEC).check(HERE, own=True)
+    state_wiring.make_known(given, store)
+    return store
+
+
+def test_what_another_state_wants_is_found(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
+    row = Attachment(
+        Key("h2", VOLUME, GUEST), "toy", Secret({}), LinkName("/l"), "p", Level.ATTACHED
+    )
+    row = Records(other, CODEC, "h2").put(row)
+    keeper, own = state_wiring.kept_elsewhere(one), state_wiring.kept_elsewhere(other)
+    assert keeper(GUEST, VOLUME) == str(tmp_path / "other")
+    assert keeper(GUEST, VolumeId("vol-2")) == ""
+    assert own(GUEST, VOLUME) == ""
+    Records(other, CODEC, "h2").forget(row)
+    assert keeper(GUEST, VOLUME) == ""
+    Records(other, CODEC, "h2").put(replace(row, revision=0))
+    other.close()
+    (tmp_path / "other/moorline.db").rename(tmp_path / "moorline.db")
+    assert keeper(GUEST, VOLUME) == "", "it is no state any more"
+    one.close()
+
+
+def test_a_state_that_cannot_be_read_may_have_it(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
+    other.close()
+    (tmp_path / "other/moorline.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(MoorlineError):
+        state_wiring.kept_elsewhere(one)(GUEST, VOLUME)
+    one.close()
