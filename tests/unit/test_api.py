@@ -9,7 +9,7 @@ import pytest
 
 from moorline.core.locks import Locks
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Uncertain
-from moorline.model import DiskOptions, GuestId, Level, Use, VolumeId
+from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig, connection
@@ -393,17 +393,3 @@ def _detach(rig: Rig, guest: str, volume: str) -> list[str]:
         stop.set()
         thread.join()
     return outcome.steps if outcome else []
-
-
-def test_whose_snapshot_cannot_be_merged_meanwhile_is_told(rig: Rig) -> None:
-    rig.world.guests[GuestId("g2")].uses.add(Use("/toy/s1/a", "raw", readonly=True, beneath=True))
-    rig.world.guests[GuestId("g2")].foreign.add("/toy/s1/a")
-    told: list[str] = []
-    read_only = DiskOptions(readonly=True)
-    attach = rig.owner().attachments.attach
-    attach("g1", connection(), options=read_only, progress=told.append)
-    assert "`virsh blockcommit g2` into it fails" in told[-1]
-    told.clear()
-    rig.world.guests[GuestId("g2")].running = False
-    attach("g1", connection(), options=read_only, progress=told.append)
-    assert not [each for each in told if "blockcommit" in each]

@@ -9,7 +9,7 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.care.eventlog import EventLog
-from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Unavailable
+from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Unavailable, Uncertain
 from moorline.model import DiskState, GuestId, Level, VolumeId
 from moorline.ports.results import GuestOutcome
 from moorline.testing.faults import Fault
@@ -270,6 +270,32 @@ def test_a_guest_that_outlives_its_power_is_not_removed_either(stage: Stage) -> 
         stage.remove(force=True)
     assert "--force" not in str(failure.value)
     assert stage.is_launched()
+
+
+class Silent(ToyLifecycle):
+    """Its answers to *stops* requests to stop a guest never come; the last one's effect does."""
+
+    stops = 1
+
+    def stop(self, guest: GuestId, *, force: bool) -> None:
+        if self.stops:
+            self.stops -= 1
+            raise Uncertain("the hypervisor did not answer")
+        super().stop(guest, force=force)
+
+
+def test_a_stop_without_an_answer_is_told_while_it_is_waited_for(stage: Stage) -> None:
+    stage.launch()
+    stage.machines = silent = Silent(stage.world)
+    silent.launched, silent.stops = {GuestId("id-web01")}, 1000
+    told: list[str] = []
+    with pytest.raises(Uncertain, match=r"not known whether it stopped: .* did not answer"):
+        stage.owner().guests.remove("web01", force=True, timeout=1.5, progress=told.append)
+    assert "the hypervisor did not answer; waiting for it" in told
+    assert stage.is_launched()
+    silent.stops = 1
+    stage.owner().guests.remove("web01", force=True, timeout=5)
+    assert stage.is_empty()
 
 
 def test_saved_memory_is_not_lost_unasked(stage: Stage) -> None:
