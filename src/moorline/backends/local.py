@@ -108,8 +108,10 @@ class LocalFile:
         if not path.is_absolute() or not path.name or path.name == "..":
             raise Refused(f"{url[:80]!r} is not the absolute path of a file")
         if not path.is_relative_to(self._devices):
-            # What /proc/PID/root and the like lead to is not what their text says: proc(5).
-            _demand_no_kernels(path, covering(str(path), by_target(self._host.mounts())))
+            mount = covering(str(path), by_target(self._host.mounts()))
+            if mount is not None and mount.fstype == "proc":
+                # What /proc/PID/root and the like lead to is not what their text says: proc(5).
+                _demand_no_kernels(path, mount)
             path = self._real_directory(path.parent) / path.name
         return typed(self.kind, {"path": str(path)}, format)
 
