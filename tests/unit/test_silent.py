@@ -126,6 +126,9 @@ class _Silent(ToyHypervisor):
         lambda it: it.maintenance.disks(),
         lambda it: it.maintenance.disks("g1"),
         lambda it: it.maintenance.adopt("g1", "toy://s1/a"),
+        lambda it: it.maintenance.release("g1", "vdb"),
+        lambda it: it.maintenance.release_all("g1"),
+        lambda it: it.maintenance.repair(),
     ],
 )
 def test_where_only_looks_were_given_up_nothing_has_happened(

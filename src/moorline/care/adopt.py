@@ -89,7 +89,8 @@ class Adopter:
         )
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
-        row = self._admission.find(volume, guest)
+        with nothing_recorded():
+            row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
         self._admission.demand_release(row)

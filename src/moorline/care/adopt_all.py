@@ -13,6 +13,7 @@ from moorline.care.connection_offers import Offer, chosen
 from moorline.care.connection_rows import connection_rows
 from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
+from moorline.core.driver import nothing_recorded
 from moorline.core.naming import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -74,9 +75,11 @@ class BulkAdopter:
             raise Refused(f"disks of {self._hypervisor.kind} guests cannot be adopted")
         offers = [Offer(row, self._admission) for row in connection_rows(connections)]
         asked = _Asked(offers, local, hands_off, dry_run, nova_apart=guest is None)
-        one = None if guest is None else guest_called(guest, self._hypervisor).id
+        with nothing_recorded():
+            one = None if guest is None else guest_called(guest, self._hypervisor).id
+            guests = self._hypervisor.survey()
         look = _Look(
-            self._hypervisor.survey(),
+            guests,
             MountsByPath(self._environment.mounts()),
             {kind: usable for kind in self._environment.backends if (usable := self._usable(kind))},
             self._wanted(),
@@ -90,7 +93,8 @@ class BulkAdopter:
         return AdoptionOfAll(disks, [_line(setting) for setting in settings.values()])
 
     def release_all(self, guest: str | None = None, *, dry_run: bool = False) -> list[DiskOutcome]:
-        one = None if guest is None else guest_called(guest, self._hypervisor).id
+        with nothing_recorded():
+            one = None if guest is None else guest_called(guest, self._hypervisor).id
         rows = [row for row in self._records.all() if one in (None, row.key.guest)]
         return [self._release(row, dry_run=dry_run) for row in rows]
 

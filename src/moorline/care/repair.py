@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from moorline.care.doctor import Environment, links, strays, unwanted
+from moorline.core.driver import nothing_recorded
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.usage import unknown_users, users
@@ -49,7 +50,8 @@ class Repairer:
     def repair(
         self, *, disks: bool = False, boot_disks: bool = False, dry_run: bool = False
     ) -> list[Repair]:
-        rows, guests = self._records.all(), self._survey()
+        with nothing_recorded():
+            rows, guests = self._records.all(), self._survey()
         made = []
         if disks:
             going = []
