@@ -36,16 +36,18 @@ def owner_of(given: config.Settings, store: Store, codec: AttachmentCodec) -> Ow
     return Owner(store, codec, directory, id_in)
 
 
-def make_known(given: config.Settings, store: Store) -> None:
+def make_known(given: config.Settings, store: Store, known: KnownStates | None = None) -> None:
     """Let the owners of other states on this host find the one in *store*."""
-    KnownStates().note(state_id(store), Path(os.path.realpath(given.state_dir)))
+    (known or KnownStates()).note(state_id(store), Path(os.path.realpath(given.state_dir)))
 
 
-def kept_elsewhere(store: Store) -> Callable[[GuestId, VolumeId], str]:
+def kept_elsewhere(
+    store: Store, known: KnownStates | None = None
+) -> Callable[[GuestId, VolumeId], str]:
     """As :attr:`moorline.care.doctor.Environment.kept_elsewhere`, beside the state in *store*."""
 
     def directory(guest: GuestId, volume: VolumeId) -> str:
-        for other in _others(state_id(store)):
+        for other in _others(state_id(store), known or KnownStates()):
             with _opened(other) as its:
                 if wants(its, guest, volume):
                     return str(other)
@@ -54,9 +56,9 @@ def kept_elsewhere(store: Store) -> Callable[[GuestId, VolumeId], str]:
     return directory
 
 
-def _others(id: str) -> Iterator[Path]:
+def _others(id: str, known: KnownStates) -> Iterator[Path]:
     """The directories of other states, as far as they lie still where they are said to."""
-    for noted, directory in KnownStates().all():
+    for noted, directory in known.all():
         if noted != id and (directory / RECORDS).exists():
             with _opened(directory) as its:
                 there = state_id(its) == noted

@@ -135,7 +135,11 @@ def test_a_plug_that_comes_after_its_command_has_gone(
     scene: Scene, states: Sequence[Moorline], guests: Sequence[Any], running: Any, how: str
 ) -> None:
     """QEMU stands still, so libvirtd waits with the plug; who asked for it is gone meanwhile."""
-    before = {"files.lock", *(note.name for note in NOTES.glob("*"))}  # of who was killed earlier
+    before = {
+        "files.lock",
+        "states",
+        *(note.name for note in NOTES.glob("*")),
+    }  # of who was killed earlier
     volume, other = scene.volume(), scene.volume()
     one, two = states[:2]
     for state, guest in zip((one, two), guests, strict=False):  # the shares are mounted
@@ -144,7 +148,8 @@ def test_a_plug_that_comes_after_its_command_has_gone(
     attach = ("--connection", str(volume.connection), "--timeout", "5")
     os.kill(qemu, signal.SIGSTOP)
     try:
-        plug = one.start("attach", running.name(), *attach)
+        its = (*attach[:-1], "60") if how == "killed" else attach
+        plug = one.start("attach", running.name(), *its)
         until(lambda: any(NOTES.glob(f"*-w-{running.UUIDString()}")))
         if how == "killed":
             # While it runs, it is named.
@@ -191,3 +196,5 @@ def test_what_one_state_keeps_the_other_does_not_adopt(
     other(*adopt)
     other("detach", guest, volume.id, "--config-file", str(conf))
     assert not has(guests[0], volume.file.name)
+    one("repair")  # the link that was released
+    assert not scene.mounts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -23,24 +24,39 @@ GUEST, VOLUME = GuestId("13e66266-9296-4d32-9a6f-e9e994405195"), VolumeId("vol-1
 
 
 def test_a_state_is_known_where_it_lies_now(tmp_path: Path) -> None:
+    first, second, third = (str(UUID(int=number)) for number in (1, 2, 3))
     known = KnownStates(tmp_path / "run")
     assert known.all() == []
     for name in ("a", "b c", "d"):
         (tmp_path / name).mkdir()
-    known.note("1", tmp_path / "a")
-    known.note("2", tmp_path / "b c")
-    known.note("1", tmp_path / "d")
-    (tmp_path / "run/state-3").write_bytes(b"\xff")
-    assert known.all() == [("1", tmp_path / "d"), ("2", tmp_path / "b c")]
+    known.note(first, tmp_path / "a")
+    known.note(second, tmp_path / "b c")
+    known.note(first, tmp_path / "d")
+    (tmp_path / "run/states/note").write_text("/x")
+    (tmp_path / "run/states" / str(UUID(int=4))).write_bytes(b"\xff")
+    assert known.all() == [(first, tmp_path / "d"), (second, tmp_path / "b c")]
     (tmp_path / "b c").rmdir()
-    known.note("4", tmp_path / "a")
-    assert known.all() == [("1", tmp_path / "d"), ("4", tmp_path / "a")]
+    known.note(third, tmp_path / "a")
+    assert known.all() == [(first, tmp_path / "d"), (third, tmp_path / "a")]
+
+
+def test_no_note_goes_where_another_user_leads(tmp_path: Path) -> None:
+    """Anybody may make a directory of that name in /dev/shm first."""
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / str(UUID(int=1))
+    file.write_text("/no/such/directory\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/states").symlink_to(tmp_path / "mine")
+    known = KnownStates(tmp_path / "run")
+    known.note(str(UUID(int=2)), tmp_path)
+    assert known.all() == []
+    assert [*(tmp_path / "mine").iterdir()] == [file]
 
 
 def test_where_nothing_can_be_noted_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     known = KnownStates(tmp_path / "run")
-    known.note("1", tmp_path)
+    known.note(str(UUID(int=1)), tmp_path)
     assert known.all() == []
 
 
@@ -50,7 +66,7 @@ def opened(directory: Path) -> SqliteStore:
     store = SqliteStore(directory / "moorline.db")
     given = config.load([], list, state_dir=directory)
     state_wiring.owner_of(given, store, CODEC).check(HERE, own=True)
-    state_wiring.make_known(given, store)
+    state_wiring.make_known(given, store, KnownStates(directory.parent / "run"))
     return store
 
 
@@ -60,7 +76,8 @@ def test_what_another_state_wants_is_found(tmp_path: Path) -> None:
         Key("h2", VOLUME, GUEST), "toy", Secret({}), LinkName("/l"), "p", Level.ATTACHED
     )
     row = Records(other, CODEC, "h2").put(row)
-    keeper, own = state_wiring.kept_elsewhere(one), state_wiring.kept_elsewhere(other)
+    known = KnownStates(tmp_path / "run")
+    keeper, own = (state_wiring.kept_elsewhere(each, known) for each in (one, other))
     assert keeper(GUEST, VOLUME) == str(tmp_path / "other")
     assert keeper(GUEST, VolumeId("vol-2")) == ""
     assert own(GUEST, VOLUME) == ""
@@ -78,5 +95,5 @@ def test_a_state_that_cannot_be_read_may_have_it(tmp_path: Path) -> None:
     other.close()
     (tmp_path / "other/moorline.db").write_bytes(b"no database" * 1000)
     with pytest.raises(MoorlineError):
-        state_wiring.kept_elsewhere(one)(GUEST, VOLUME)
+        state_wiring.kept_elsewhere(one, KnownStates(tmp_path / "run"))(GUEST, VOLUME)
     one.close()

@@ -104,11 +104,7 @@ class FileLock:
 
     def _open(self) -> int:
         try:
-            with suppress(FileExistsError):
-                self._directory.mkdir(mode=0o755)
-            found = self._directory.lstat()
-            if not stat.S_ISDIR(found.st_mode) or os.geteuid() not in (0, found.st_uid):
-                raise Denied(f"{self._directory} is no directory of ours", hint="see whose it is")
+            make_own(self._directory)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             return os.open(self._path, flags, 0o600)
         except OSError as e:
@@ -148,6 +144,15 @@ def _locks(process: Path, fd: Path, path: Path, byte: int) -> bool:
     lines = (process / "fdinfo" / fd.name).read_text().splitlines()
     fields = [line.split() for line in lines if line.startswith("lock:")]
     return any(int(words[-2]) <= byte <= int(words[-1]) for words in fields if words[-1] != "EOF")
+
+
+def make_own(directory: Path) -> None:
+    """Make *directory* if it is not there. Raises Denied (it is another user's), OSError."""
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o755)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or os.geteuid() not in (0, found.st_uid):
+        raise Denied(f"{directory} is no directory of ours", hint="see whose it is")
 
 
 def run_directory() -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from moorline.host.filelock import run_directory
-
-_NOTE = "state-"
+from moorline.errors import Denied
+from moorline.host.filelock import make_own, run_directory
+from moorline.model import is_uuid
 
 
 class KnownStates:
@@ -19,27 +19,34 @@ class KnownStates:
 
     def __init__(self, directory: Path | None = None) -> None:
         """*directory*: made if need be. None: that of the file locks."""
-        self._directory = directory or run_directory()
+        self._run = directory or run_directory()
+        self._notes = self._run / "states"
 
     def note(self, id: str, state_dir: Path) -> None:
         """Note that the state *id* lies in *state_dir*; without effect where nothing can be noted:
         then nothing can be locked either, and nobody attaches.
         """
-        at = self._directory / f"{_NOTE}{id}"
-        with suppress(OSError):
-            self._directory.mkdir(mode=0o755, exist_ok=True)
-            if _read(at) != str(state_dir):
-                at.write_text(f"{state_dir}\n")
+        with suppress(OSError, Denied):
+            self._make()
+            if _read(self._notes / id) != str(state_dir):
+                (self._notes / id).write_text(f"{state_dir}\n")
                 for other, lies in self.all():
                     if not lies.exists():
-                        (self._directory / f"{_NOTE}{other}").unlink(missing_ok=True)
+                        (self._notes / other).unlink(missing_ok=True)
 
     def all(self) -> Sequence[tuple[str, Path]]:
         """The ids of all that were noted, and where they lay then."""
-        notes = sorted(self._directory.glob(f"{_NOTE}*"))
-        return [
-            (note.name.removeprefix(_NOTE), Path(lies)) for note in notes if (lies := _read(note))
-        ]
+        try:
+            self._make()
+            notes = sorted(note for note in self._notes.iterdir() if is_uuid(note.name))
+        except (OSError, Denied):
+            return []
+        return [(note.name, Path(lies)) for note in notes if (lies := _read(note))]
+
+    def _make(self) -> None:
+        """Raises OSError, Denied: what is another user's may lead anywhere."""
+        make_own(self._run)
+        make_own(self._notes)
 
 
 def _read(note: Path) -> str:
