@@ -96,7 +96,7 @@ def test_past_its_deadline_the_whole_group_is_killed(linux: Linux, tmp_path: Pat
     started = time.monotonic()
     with pytest.raises(Uncertain, match="did not end within"):
         linux.run(sh(f"sleep 60 & echo $! > {pids}; echo $$ >> {pids}; wait", deadline=0.3))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30  # of the 60 that it would sleep
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
@@ -104,7 +104,7 @@ def test_a_daemon_that_keeps_our_pipes_keeps_nobody_waiting(linux: Linux, tmp_pa
     pid = tmp_path / "pid"
     started = time.monotonic()
     output = linux.run(sh(f"(while sleep 0.05; do echo noise; done) & echo $! > {pid}; echo done"))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # of the 10 that it may take
     assert "done\n" in output.stdout
     daemon = int(pid.read_text())
     time.sleep(0.2)
@@ -161,7 +161,7 @@ def test_a_hold_lasts_as_long_as_what_the_command_left(linux: Linux, tmp_path: P
     begun = time.monotonic()
     with pytest.raises(Busy):
         linux.run(sh("true", hold=hold))
-    assert time.monotonic() - begun < 2  # it is told at once
+    assert time.monotonic() - begun < 8  # of the 10 that it may take: it is told at once
     os.kill(int(pid.read_text()), signal.SIGKILL)
     assert gone(int(pid.read_text()))
     assert not linux.held(hold)
