@@ -44,6 +44,8 @@ def as_uuid(text: str) -> str:
 
 
 Format = Literal["raw", "qcow2", "ploop"]
+ON_ERROR = ("stop", "report", "enospace")
+"""What can be asked for of :attr:`DiskOptions.on_error`."""
 
 
 class Level(IntEnum):
@@ -307,6 +309,10 @@ class DiskOptions:
     """Several guests write to it at once, and its users know how to do that."""
     boot: int = 0
     """Its place in the order of devices to boot from, 1 being the first; 0: none."""
+    on_error: str = ""
+    """What an I/O error does: ``stop`` pauses the guest, all of it, until somebody resumes it;
+    ``report`` tells the guest's system; ``enospace`` does the one for want of space and the other
+    else. It holds for as long as the disk is plugged."""
 
 
 @dataclass(frozen=True, slots=True)

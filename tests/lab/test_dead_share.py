@@ -9,7 +9,7 @@ import pytest
 from libvirt_rig import until
 from scene import Scene, daemons, halves, kill_daemon, small_guest, start_paused
 
-from lab.guest import Guest, pattern
+from lab.guest import Guest, Silent, pattern
 
 RUNNING = "small2"
 
@@ -44,6 +44,30 @@ def test_a_dead_daemon_is_replaced_under_a_running_guest(
     scene.detach(stopped.name(), other)
     assert scene.is_clean()
     until(lambda: not daemons(scene.share))
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_guest_is_paused_by_an_error_if_that_was_asked(
+    scene: Scene, guest: Guest, pool: Any, *, stops: bool
+) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume, *["--on-error", "stop"] * stops)
+    device = guest.wait_for(volume.id)
+    kill_daemon(scene.share)
+    write = f"dd if=/dev/zero of={device} bs=4k count=1 oflag=direct"
+    if stops:
+        with pytest.raises(Silent):
+            guest.agent.run(write, deadline=5)
+    else:
+        assert guest.agent.run(write).code != 0
+    assert (guest.domain.state() == [3, 5]) == stops  # VIR_DOMAIN_PAUSED, …_PAUSED_IOERROR
+    told = scene.moorline("doctor", code=10).stdout
+    assert (f"{guest.name} is paused: there was an I/O error of its disk" in told) == stops
+    asked = scene.attach(guest.name, volume, "--on-error", "enospace", code=3).stderr
+    assert "what an I/O error does is" in asked
+    pool.drop(guest.domain.connect())  # one of them cannot go on
+    scene.detach(guest.name, volume)
+    assert scene.is_clean()
 
 
 def test_a_disk_on_a_dead_daemon_can_be_attached_anew(

@@ -144,6 +144,27 @@ def test_options_are_said() -> None:
     assert all(full.find(tag) is not None for tag in ("readonly", "shareable"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "write", "read"),
+    [
+        ("", None, None),
+        ("stop", "stop", "stop"),
+        ("report", "report", "report"),
+        ("enospace", "enospace", "report"),
+    ],
+)
+def test_what_an_error_does_is_said(asked: str, write: str | None, read: str | None) -> None:
+    found = ET.fromstring(xml(options=DiskOptions(on_error=asked))).find("driver")
+    assert found is not None
+    assert (found.get("error_policy"), found.get("rerror_policy")) == (write, read)
+
+
+@pytest.mark.parametrize("asked", ["ignore", "STOP", " "])
+def test_what_no_error_can_do_is_refused(asked: str) -> None:
+    with pytest.raises(Refused, match="stop, report, enospace"):
+        xml(options=DiskOptions(on_error=asked))
+
+
 def test_a_file_that_shall_keep_its_owner_says_so() -> None:
     kept = ET.fromstring(xml(ImageFile(Path("/a"), "raw", relabel=False)))
     assert kept.find("source/seclabel[@model='dac'][@relabel='no']") is not None

@@ -223,7 +223,7 @@ def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
     """The options with which the disk is plugged, if they are to be recorded."""
     if hands_off:
         return DiskOptions(shared=disk.shared)
-    return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared)
+    return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared, on_error=disk.on_error)
 
 
 def _usable(serial: str) -> str:

@@ -282,5 +282,6 @@ def _written(view: View) -> dict[str, Any]:
         "target": view.options.get("target"),
         "read_only": view.options.get("readonly"),
         "shared": view.options.get("shared"),
+        "on_error": view.options.get("on_error"),
     }
     return {name: value for name, value in found.items() if value}

@@ -16,6 +16,7 @@ from moorline.cli.common import (
     F,
     common,
     dry_run_option,
+    on_error_option,
     timeout_option,
     told,
     volume_argument,
@@ -160,6 +161,7 @@ def _several(
 @click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
 @click.option("--read-only", is_flag=True, help="The guest may only read.")
 @click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
+@on_error_option
 @click.option(
     "--level",
     type=click.Choice(["connected", "attached"]),
@@ -189,6 +191,7 @@ def attach(
     target: str,
     read_only: bool,
     shared: bool,
+    on_error: str | None,
     level: str,
     timeout: float | None,
     vouch: str,
@@ -219,7 +222,7 @@ def attach(
             format=format_,
             volume=volume,
             level=Level[level.upper()],
-            options=DiskOptions(bus, target, read_only, shared),
+            options=DiskOptions(bus, target, read_only, shared, on_error=on_error or ""),
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,

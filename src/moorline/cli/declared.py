@@ -11,13 +11,23 @@ from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.output import is_as_wanted
 from moorline.errors import Refused
-from moorline.model import DiskOptions, Format, Level
+from moorline.model import ON_ERROR, DiskOptions, Format, Level
 from moorline.ports.results import View
 
 MAX_FILE_BYTES = 1 << 20
 _FORMATS = ("raw", "qcow2", "ploop")
 _LEVELS = ("connected", "attached")
-_TEXTS = ("guest", "storage", "connection_file", "format", "volume", "level", "bus", "target")
+_TEXTS = (
+    "guest",
+    "storage",
+    "connection_file",
+    "format",
+    "volume",
+    "level",
+    "bus",
+    "target",
+    "on_error",
+)
 _FLAGS = ("read_only", "shared")
 _KNOWN = {*_TEXTS, *_FLAGS, "connection"}
 
@@ -57,8 +67,12 @@ class Declared:
             "target": self.options.target,
             "readonly": self.options.readonly,
             "shared": self.options.shared,
+            "on_error": self.options.on_error,
         }
-        pairs = [(name, view.options.get(name), value) for name, value in wanted.items()]
+        # An agent of an earlier version does not tell of errors.
+        pairs = [
+            (name, view.options.get(name, value and ""), value) for name, value in wanted.items()
+        ]
         if isinstance(self.what, str):
             pairs.append(("storage", view.storage, self.what))
         if self.format:
@@ -129,7 +143,7 @@ def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
     flags = {name: given.get(name, False) for name in _FLAGS}
     if odd := [name for name, value in flags.items() if not isinstance(value, bool)]:
         raise Refused(f"{at}: {odd[0]} is not true or false")
-    for name, words in (("format", _FORMATS), ("level", _LEVELS)):
+    for name, words in (("format", _FORMATS), ("level", _LEVELS), ("on_error", ON_ERROR)):
         if texts.get(name, words[0]) not in words:
             raise Refused(f"{at}: {name} is none of {', '.join(words)}")
     guest = texts.get("guest") or guest
@@ -142,7 +156,11 @@ def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
         texts.get("volume"),
         texts.get("level", "attached"),
         DiskOptions(
-            texts.get("bus", ""), texts.get("target", ""), flags["read_only"], flags["shared"]
+            texts.get("bus", ""),
+            texts.get("target", ""),
+            flags["read_only"],
+            flags["shared"],
+            on_error=texts.get("on_error", ""),
         ),
     )
 

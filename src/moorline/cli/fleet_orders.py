@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moorline.cli.attachments import named, volume_options
-from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.common import Common, common, dry_run_option, on_error_option, timeout_option
 from moorline.cli.output import age, aligned
 from moorline.errors import Failed, Refused
 from moorline.model import Format
@@ -110,6 +110,7 @@ def show(given: Common, volume: str, directory: Path) -> None:
 @click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
 @click.option("--read-only", is_flag=True, help="The guest may only read.")
 @click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
+@on_error_option
 @timeout_option
 @dry_run_option
 @directory_option
@@ -124,6 +125,7 @@ def attach(
     bus: str,
     read_only: bool,
     shared: bool,
+    on_error: str | None,
     timeout: float,
     dry_run: bool,
     directory: Path,
@@ -142,7 +144,7 @@ def attach(
     what = named(volume_url, connection, format_)
     if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    options = DiskOptions(bus, "", read_only, shared)
+    options = DiskOptions(bus, "", read_only, shared, on_error=on_error or "")
     wanted = fleet_wiring.wanted_of_fleet(given.settings(), what, format_, volume, options)
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.attach(

@@ -23,6 +23,7 @@ from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.errors import MoorlineError
+from moorline.model import ON_ERROR
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -48,6 +49,11 @@ _VOLUMES = (
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="One more volume, as a connection_info. Can be repeated.",
+    ),
+    click.Option(
+        ["--on-error"],
+        type=click.Choice(ON_ERROR),
+        help="What an I/O error of its volumes does, as of `moorline attach`.",
     ),
 )
 
@@ -195,6 +201,7 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
         "boot": read_connection(boot) if in_file else from_here(boot),
         "format": values["format"],
         "connections": [read_connection(str(path)) for path in values["connections"]],
+        **told(on_error=values["on_error"]),
     }
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
 from moorline.errors import Refused
 from moorline.model import Attachment, DiskOptions, Level
 
-_SPOKEN = {"readonly": "read-only", "boot": "the place in the boot order"}
+_SPOKEN = {
+    "readonly": "read-only",
+    "boot": "the place in the boot order",
+    "on_error": "what an I/O error does",
+}
 
 
 def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
@@ -95,3 +99,13 @@ def _spoken(value: str | bool | int) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value) or "left to the hypervisor"
+
+
+def refuse_second_boot_disk(attachment: Attachment, others: Iterable[Attachment]) -> None:
+    """Raise Refused if *attachment* is to be booted from, and its guest boots from another."""
+    found = [row for row in others if row.options.boot and row.key != attachment.key]
+    if attachment.options.boot and found:
+        raise Refused(
+            f"{attachment.guest_name} boots from volume {found[0].key.volume} already",
+            hint=f"moorline detach {attachment.guest_name} {found[0].key.volume}",
+        )

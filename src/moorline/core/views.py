@@ -137,7 +137,8 @@ def _plain(value: Any) -> Any:
 
 
 def _options(options: DiskOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("bus", "target", "readonly", "shared")}
+    names = ("bus", "target", "readonly", "shared", "on_error")
+    return {name: getattr(options, name) for name in names}
 
 
 def _due(row: Attachment, seen: Seen) -> str:

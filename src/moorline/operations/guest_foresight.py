@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from moorline.core.admission import Admission
@@ -36,6 +37,7 @@ class GuestForesight:
         name: str,
         made: GuestState | None,
         volumes: Sequence[Volume],
+        options: DiskOptions,
         *,
         start: bool,
         vouched: bool,
@@ -52,7 +54,7 @@ class GuestForesight:
                 format,
                 None,
                 Level.ATTACHED,
-                DiskOptions(boot=boot),
+                replace(options, boot=boot),
                 vouched=vouched,
             )
             if made:

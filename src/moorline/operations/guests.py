@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
@@ -14,6 +15,7 @@ from moorline.core.naming import guest_called, is_whole
 from moorline.core.patience import keeping_timeout
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
+from moorline.core.record_clashes import refuse_second_boot_disk
 from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
@@ -73,6 +75,7 @@ class Guests:
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
+        on_error: str = "",
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,
@@ -82,13 +85,18 @@ class Guests:
         lifecycle = self._able()
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
+        if on_error and not volumes:
+            raise Refused("on_error is of volumes, and this guest has a disk of its own")
+        options = DiskOptions(on_error=on_error)
         for connection, its in volumes:
             self._admission.admit(connection, its)  # refused before anything is made
         wanted = lifecycle.parse(name, asked)
         if dry_run:
             lifecycle.check(name, wanted)
             known = self._named(name) if self._is_made(name) else None
-            return self._foresight.launch(name, known, volumes, start=start, vouched=bool(vouch))
+            return self._foresight.launch(
+                name, known, volumes, options, start=start, vouched=bool(vouch)
+            )
         steps: list[str] = []
         with self._alone(name, Deadline(timeout)):
             with nothing_recorded():
@@ -104,7 +112,9 @@ class Guests:
                         f"{name} is powered on: its disk is no volume for others",
                         hint="launch a volume under another name",
                     )
-                views = self._give(machine, volumes, vouch, Deadline(timeout), progress, steps)
+                views = self._give(
+                    machine, volumes, options, vouch, Deadline(timeout), progress, steps
+                )
                 if start and not machine.running:
                     self._start(machine, progress, steps, vouch)
         running = start or machine.running
@@ -248,6 +258,7 @@ class Guests:
         self,
         machine: GuestState,
         volumes: Sequence[Volume],
+        options: DiskOptions,
         vouch: str,
         deadline: Deadline,
         progress: Progress,
@@ -262,9 +273,9 @@ class Guests:
         with ExitStack() as claims:
             try:
                 for place, (connection, format) in enumerate(volumes):
-                    boot = 0 if place else machine.boot
+                    its = replace(options, boot=0 if place else machine.boot)
                     made.append(
-                        self._attachment(id, connection, format, boot, vouch, deadline, claims)
+                        self._attachment(id, connection, format, its, vouch, deadline, claims)
                     )
                 seen = [self._driver.settle(row, deadline, progress)[1].seen for _, row, _ in made]
             except Refused:
@@ -313,7 +324,7 @@ class Guests:
         guest: GuestId,
         connection: Mapping[str, Any] | str,
         format: Format | None,
-        boot: int,
+        options: DiskOptions,
         vouch: str,
         deadline: Deadline,
         claims: ExitStack,
@@ -322,19 +333,11 @@ class Guests:
 
         Raises Refused, with nothing recorded.
         """
-        options = DiskOptions(boot=boot)
         before, attachment = self._admission.make(
             guest, connection, format, None, Level.ATTACHED, options, vouched=bool(vouch)
         )
-        others = [
-            row for row in self._wanted_by(guest) if row.options.boot and row.key != attachment.key
-        ]
         self._admission.refuse_anothers_disk(before, attachment)
-        if boot and others:
-            raise Refused(
-                f"{attachment.guest_name} boots from volume {others[0].key.volume} already",
-                hint=f"moorline detach {attachment.guest_name} {others[0].key.volume}",
-            )
+        refuse_second_boot_disk(attachment, self._wanted_by(guest))
         taken = claims.enter_context(self._driver.claim(attachment))
         row = self._driver.record(before, attachment, deadline)
         self._guard.note(row.key.volume, vouch)

@@ -186,6 +186,7 @@ class Guests(Protocol):
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
+        on_error: str = "",
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,
@@ -197,8 +198,8 @@ class Guests(Protocol):
         *boot*, *format*, *connections*: the volume that it boots from, as of
         ``attach``, and more of them, where the hypervisor's guests boot from volumes;
         else it gets a disk of its own, from what *hardware* says. *hardware*: what it is
-        made of, by the keys of the options that the hypervisor declares. *vouch*: as of
-        ``attach``. *timeout*:
+        made of, by the keys of the options that the hypervisor declares. *on_error*: of all its
+        volumes, as of :class:`moorline.model.DiskOptions`. *vouch*: as of ``attach``. *timeout*:
         seconds to go on trying with the volumes; a disk that is brought in takes as
         long as its bytes need. *dry_run*: change nothing, and return the steps to come.
 

@@ -101,6 +101,8 @@ class GuestDisk:
     """Whether its guest is one that Nova defines."""
     alias: str = ""
     """What somebody named it for the hypervisor, as we do with our mark; ''."""
+    on_error: str = ""
+    """As of :class:`moorline.model.DiskOptions`; '': the hypervisor's default."""
 
     def bears(self, volume: str) -> bool:
         """Whether it is said to be *volume* by its mark, its serial or its alias."""

@@ -270,6 +270,8 @@ class ToyHypervisor:
             raise Refused(f"a toy cannot use {source}")
         if options.bus not in ("", "toy"):
             raise Refused(f"a toy has no bus {options.bus}")
+        if options.on_error:
+            raise Refused("a toy cannot be told what an I/O error does")
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions

@@ -14,7 +14,15 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.access import keeps_owner
 from moorline.hypervisors.libvirt.domain import MARK
-from moorline.model import BlockDevice, Caching, DiskOptions, DiskSource, ImageFile, VolumeId
+from moorline.model import (
+    ON_ERROR,
+    BlockDevice,
+    Caching,
+    DiskOptions,
+    DiskSource,
+    ImageFile,
+    VolumeId,
+)
 
 PREFIX = {"virtio": "vd", "scsi": "sd"}
 """The buses that can be hot-plugged, and what the names of their disks begin with."""
@@ -50,6 +58,19 @@ def bus_of(options: DiskOptions) -> str:
     if by_target not in ("", bus):
         raise Refused(f"{options.target} is no name of a disk on the bus {bus}")
     return bus
+
+
+def error_policies(options: DiskOptions) -> dict[str, str]:
+    """What QEMU does at an error of a write and of a read. Raises Refused."""
+    asked = options.on_error
+    if not asked:
+        return {}
+    if asked not in ON_ERROR:
+        raise Refused(
+            f"{asked!r} is nothing that an error can do", hint=f"one of {', '.join(ON_ERROR)}"
+        )
+    # A read never wants for space, and libvirt refuses enospace there.
+    return {"error_policy": asked, "rerror_policy": "report" if asked == "enospace" else asked}
 
 
 def path_of(source: DiskSource) -> str:
@@ -117,6 +138,7 @@ def _keep_owner(source: ET.Element) -> None:
 
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
     driver = {"name": "qemu", "type": source.format if isinstance(source, ImageFile) else "raw"}
+    driver |= error_policies(options)
     if isinstance(source, BlockDevice) and source.discard:
         driver["discard"] = "unmap"
     caching = _caching(source, options)

@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from moorline.errors import NotOurs, Refused
-from moorline.hypervisors.libvirt.disk import bus_of, next_target, next_unit, path_of
+from moorline.hypervisors.libvirt.disk import (
+    bus_of,
+    error_policies,
+    next_target,
+    next_unit,
+    path_of,
+)
 from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
 from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
 
@@ -83,6 +89,7 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
         raise Refused(f"QEMU has no driver for {source.format} files here")
     if options.shared and isinstance(source, ImageFile) and source.format != "raw":
         raise Refused(f"a {source.format} file cannot be written to by several guests")
+    error_policies(options)
     bus = bus_of(options)
     if any(options.target in half.targets for half in halves if options.target):
         raise Refused(f"{domain.name} has a disk {options.target} already")

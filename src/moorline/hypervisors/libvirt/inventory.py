@@ -121,6 +121,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
         boots=found.boots,
         nova=found.nova,
         alias=chosen_alias(disk),
+        on_error=_get(disk, "driver", "error_policy"),
     )
 
 

@@ -312,6 +312,8 @@ def _file(source: DiskSource, options: DiskOptions) -> Path:
         raise Refused("PowerVM's slots and LUNs are not chosen by hand", hint="leave target out")
     if options.readonly:
         raise Refused("PowerVM cannot map a file read-only")
+    if options.on_error:
+        raise Refused("PowerVM cannot be told what an I/O error does", hint="leave it out")
     return source.path
 
 

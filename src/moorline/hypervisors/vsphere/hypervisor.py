@@ -334,6 +334,8 @@ def _check(source: DiskSource, options: DiskOptions) -> None:
         raise Refused("vSphere's controllers and units are not chosen by hand")
     if options.readonly:
         raise Refused("vSphere has no read-only disks")
+    if options.on_error:
+        raise Refused("vSphere cannot be told what an I/O error does", hint="leave it out")
 
 
 def _check_path(source: DatastoreDisk) -> None:

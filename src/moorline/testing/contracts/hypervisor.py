@@ -265,11 +265,13 @@ class HypervisorContract:
             rig.hypervisor.attach(guest, VOLUME, NO_SUCH_CLASS, PLAIN)
         assert rig.world() == before
 
+    @pytest.mark.parametrize(
+        "impossible", [DiskOptions(bus="no such bus"), DiskOptions(on_error="ignore")]
+    )
     def test_what_is_checked_and_refused_changes_nothing(
-        self, rig: HypervisorRig, guest: GuestId
+        self, rig: HypervisorRig, guest: GuestId, impossible: DiskOptions
     ) -> None:
         source, before = rig.new_source(), rig.world()
-        impossible = DiskOptions(bus="no such bus")
         with pytest.raises(Refused):
             rig.hypervisor.check(guest, source, impossible)
         with pytest.raises(Refused):
