@@ -65,3 +65,12 @@ def test_where_the_disks_cannot_be_told_it_is_not_said_that_it_is_gone(scene: Sc
         scene.moorline.attachments.detach("g1", "vol-a")
     with pytest.raises(Unavailable):
         scene.moorline.attachments.detach("g1", ID)
+
+
+def test_what_its_owner_takes_away_is_not_asked_for(scene: Scene) -> None:
+    guest = "13e66266-9296-4d32-9a6f-e9e994405195"
+    attachments = scene.moorline.attachments
+    attachments.attach(guest, scene.connection(), level=Level.CONNECTED, hands_off=True)
+    scene.inventory.all[guest] = [disk(f"{scene.link()}/a", serial="vol-a")]
+    assert attachments.detach(guest, "vol-a", dry_run=True) is not None
+    assert attachments.detach(guest, "vol-a") is not None

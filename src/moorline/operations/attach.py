@@ -163,16 +163,15 @@ class Attacher:
         absent = gone(row)
         if dry_run:
             seen = self._reconciler.observe(absent)
-            self._demand_none_left(absent, seen, done=False)
+            if not row.hands_off:
+                self._demand_none_left(absent, seen, done=False)
             return self._foreseen(absent, seen)
         with self._driver.claim(absent) as steps:
             if row.want is not Level.ABSENT:
                 self._reconciler.demand_no_snapshot(row)
                 absent = self._records.put(absent)
             if row.hands_off:
-                seen = self._let_go(absent, progress)
-                if not hands_off:
-                    self._demand_none_left(absent, seen)
+                seen = self._let_go(absent, progress)  # its owner takes the disk away
                 return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
             if not wait:
                 return self._left(absent, steps)
