@@ -16,7 +16,7 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "secret", "deadline"}
+VOCABULARY = {"model", "errors", "secret", "deadline", "shared_look"}
 SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}

@@ -205,8 +205,9 @@ def test_another_name_of_a_file_that_a_guest_has(
     (row,) = here.records.all()
     row = replace(row, options=ours)
     file_clashes = FileClashes(here.host)
+    everyone = file_clashes.look(here.reconciler().survey())
     with pytest.raises(Refused, match=f"g2 has {image} already, as {use.path}"):
-        file_clashes.refuse_others(row, ImageFile(image, "raw"), here.reconciler().survey())
+        file_clashes.refuse_others(row, ImageFile(image, "raw"), everyone)
 
 
 def test_a_hard_link_under_two_attachments(here: Here, tmp_path: Path) -> None:
@@ -224,9 +225,10 @@ def test_a_attachment_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> 
     here.owner().attachments.attach("g1", str(image), format="raw", level=Level.CONNECTED)
     here.attachment("a", "g2", Level.CONNECTED)
     row = next(row for row in here.records.all() if row.key.guest == G2)
-    survey = here.reconciler().survey()
+    file_clashes = FileClashes(here.host)
+    everyone = file_clashes.look(here.reconciler().survey())
     with pytest.raises(Refused, match=r"volume .* of g1 has"):
-        FileClashes(here.host).refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), survey)
+        file_clashes.refuse_others(row, ImageFile(hard(tmp_path, image), "raw"), everyone)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -328,7 +330,9 @@ class Two:
     def refuse_others(self) -> None:
         (row,) = self.rig.records.all()
         image = ImageFile(Path("/m/one/disk"), "raw")
-        FileClashes(self.host).refuse_others(row, image, self.rig.reconciler().survey())
+        file_clashes = FileClashes(self.host)
+        everyone = file_clashes.look(self.rig.reconciler().survey())
+        file_clashes.refuse_others(row, image, everyone)
 
 
 QUOBYTE = "fuse.quobyte"

@@ -93,10 +93,18 @@ def has_open(path: Path, mount: Mount | None, *, readonly: bool = False) -> Open
 
 
 def look(
-    host: Linux, opens: Opens, image: Path, row: Attachment, *guests: Guest, form: Any = "raw"
+    host: Linux,
+    opens: Opens,
+    image: Path,
+    row: Attachment,
+    *guests: Guest,
+    form: Any = "raw",
+    known: Collection[int] = (),
 ) -> None:
-    source = ImageFile(image, form)
-    FileClashes(host, opens).refuse_others(row, source, Survey(*guests))  # type: ignore[arg-type]
+    """*known*: the numbers that were known when all guests were looked at."""
+    file_clashes = FileClashes(host, opens)
+    everyone = file_clashes.look(Survey(*guests), known)  # type: ignore[arg-type]
+    file_clashes.refuse_others(row, ImageFile(image, form), everyone)
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -109,6 +117,28 @@ def test_it_is_refused_with_the_guest_s_name(
     row = attachment(DiskOptions(readonly=readonly))
     with pytest.raises(Refused, match=f"g2 has {image} open already, as /gone"):
         look(host, opens, image, row, guest("g1"), guest("g2", Use("/not/there", "raw")))
+
+
+def test_guests_are_asked_once_where_the_file_s_number_is_known_before(
+    host: Linux, tmp_path: Path
+) -> None:
+    image, other = make(tmp_path, "a", "raw"), make(tmp_path, "b", "raw")
+    opens = Opens(g2=[has_open(other, NO_MOUNT)])
+    numbers = frozenset(file.stat().st_ino for file in (image, other))
+    look(host, opens, image, attachment(), guest("g1"), guest("g2"), known=numbers)
+    assert opens.asked == [("g1", numbers), ("g2", numbers)]
+    opens.files["g2"] = [has_open(image, NO_MOUNT)]
+    with pytest.raises(Refused, match=f"g2 has {image} open already"):
+        look(host, opens, image, attachment(), guest("g1"), guest("g2"), known=numbers)
+
+
+def test_a_file_whose_number_was_another_when_guests_were_looked_at(
+    host: Linux, tmp_path: Path
+) -> None:
+    image, other = make(tmp_path, "a", "raw"), make(tmp_path, "b", "raw")
+    opens = Opens(g2=[has_open(image, NO_MOUNT)])
+    with pytest.raises(Refused, match=f"g2 has {image} open already"):
+        look(host, opens, image, attachment(), guest("g2"), known=[other.stat().st_ino])
 
 
 def test_one_beneath_the_image(host: Linux, tmp_path: Path) -> None:

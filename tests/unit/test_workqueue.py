@@ -27,7 +27,7 @@ def clock() -> Hours:
 
 @pytest.fixture
 def queue(clock: Hours) -> WorkQueue:
-    return WorkQueue(each=2, most=3, clock=Clock(now=clock))
+    return WorkQueue(coming=2, going=2, most=3, clock=Clock(now=clock))
 
 
 def attachment(
@@ -65,6 +65,17 @@ def test_a_attachment_under_way_is_not_given_out_twice(queue: WorkQueue) -> None
     assert take(queue) is None
     queue.settled(turn)
     assert take(queue)
+
+
+def test_more_come_at_once_than_go(clock: Hours) -> None:
+    """Those that come share what they look at."""
+    queue = WorkQueue(coming=5, going=2, clock=Clock(now=clock))
+    for n in range(9):
+        queue.offer(attachment(f"c{n}"))
+        queue.offer(attachment(f"g{n}", GOING))
+    turns = [take(queue) for _ in range(7)]
+    assert sorted(turn.key.volume[0] for turn in turns if turn) == [*"ccccc", *"gg"]
+    assert take(queue) is None
 
 
 def test_those_that_go_and_those_that_come_have_budgets_of_their_own(queue: WorkQueue) -> None:

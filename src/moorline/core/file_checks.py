@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from moorline.core.file_clashes import FileClashes
+from moorline.core.file_clashes import Everyone, FileClashes, numbers_of
 from moorline.core.file_turns import FileTurns
 from moorline.core.links import Links
 from moorline.core.survey import Survey
 from moorline.model import Attachment, DiskSource, Link
+from moorline.shared_look import SharedLook
 
 
 class FileChecks:
@@ -26,6 +27,7 @@ class FileChecks:
         self._file_clashes = file_clashes
         self._turns = turns
         self._survey = survey
+        self._everyone: SharedLook[Sequence[int], Everyone] = SharedLook(self._look)
 
     def verify(self, row: Attachment) -> DiskSource:
         """Check that the volume of *row* may be given to its guest; return what is to be opened.
@@ -33,7 +35,7 @@ class FileChecks:
         Raises as the back end's verify, and Refused if another guest or attachment has the file.
         """
         source = self._links.verified(row)
-        self._file_clashes.refuse_others(row, source, self._survey())
+        self._refuse_others(row, source)
         return source
 
     def demand_opening(self, row: Attachment) -> None:
@@ -67,5 +69,18 @@ class FileChecks:
     ) -> Iterator[DiskSource]:
         source = self._links.verified(row, link)
         with self._turns.turn(row, source, timeout):
-            self._file_clashes.refuse_others(row, source, self._survey())
+            self._refuse_others(row, source)
             yield source
+
+    def _refuse_others(self, row: Attachment, source: DiskSource) -> None:
+        """Refuse it if somebody else has the file.
+
+        All of this host has to be looked at for it, which is most of what an attach costs. So one
+        look serves all who ask for it while another is made: it begins after each of them has the
+        lock of its file (:class:`FileTurns`), as their own would.
+        """
+        everyone = self._everyone.ask(numbers_of(source))
+        self._file_clashes.refuse_others(row, source, everyone)
+
+    def _look(self, asked: Sequence[Sequence[int]]) -> Everyone:
+        return self._file_clashes.look(self._survey(), {number for of in asked for number in of})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from moorline.core.file_users import FileUser, use_of, users
+from moorline.core.file_users import FileUser, FileUsers, OtherUsers, use_of
 from moorline.core.same_file import fits, is_open, may_be_same, same_file
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
@@ -66,6 +65,17 @@ class _File:
     """It is a backing file of the image that *use* names."""
 
 
+class Everyone(NamedTuple):
+    """Who has which file, as one look has seen it."""
+
+    guests: Sequence[Guest]
+    users: FileUsers
+    numbers: frozenset[int]
+    """Of the inodes of which it is known which guests have them open."""
+    opened: Mapping[GuestId, Sequence[OpenFile]]
+    """What each guest that runs has open of them."""
+
+
 class FileClashes:
     """Refuses a volume whose file another guest or another attachment has, running or stopped.
 
@@ -80,36 +90,55 @@ class FileClashes:
         self._known: Mapping[GuestId, Guest] = {}
         """Each guest as it was when it was last readable."""
 
-    def refuse_others(self, row: Attachment, source: DiskSource, survey: Survey) -> None:
+    def look(self, survey: Survey, numbers: Collection[int] = ()) -> Everyone:
+        """Look who has which file now. Raises as the hypervisor's survey, Unavailable.
+
+        *numbers*: of the inodes that are asked about, as far as they are known. What it returns
+        may be used by several threads.
+        """
+        guests = self._guests(survey)
+        table = MountsByPath(self._host.mounts()) if self._host else None
+        users = FileUsers(guests, survey, table)
+        asked = frozenset(numbers)
+        running = [guest for guest in guests if guest.running and asked]
+        return Everyone(guests, users, asked, {g.id: self._opened(g, asked) for g in running})
+
+    def refuse_others(self, row: Attachment, source: DiskSource, everyone: Everyone) -> None:
         """Raise Refused if somebody else has a file of *source*, Uncertain if it cannot be told.
 
         A path that cannot be looked at counts as in use if it may lie on the volume's own file
         system; an unrelated share that hangs delays nobody. May block for a look's deadline for
-        each share that began to hang just now. *survey* must have been made for this call.
+        each share that began to hang just now. *everyone*: as :meth:`look` saw it, which must have
+        begun after this call was decided on.
         """
         if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
             return
-        mine = use_of(row, source)
-        guests = self._guests(survey)
-        table = MountsByPath(self._host.mounts()) if self._host else None
-        theirs = list(users(row, survey, guests, partial(_may_have, mine.path, table)))
-        disks = [each for each in theirs if each.disk]
+        mine, table = use_of(row, source), everyone.users.table
+        theirs = everyone.users.others(row, partial(_may_have, mine.path, table))
         told = set()  # the users whose way to use the file is known, and compatible
         names = {mine.path}
-        for other in disks:
-            if other.path == mine.path and (use := other.use()):
+        for other in theirs.called(mine.path):
+            if other.disk and (use := other.use()):
                 _refuse_clash(mine, use, other.who)
                 told.add(other.who)
         if self._host and table and not isinstance(source, DatastoreDisk):
-            checked = source.checked if isinstance(source, ImageFile) else ()
-            locked = checked[0].inode if checked else 0
-            comparison = self._look(self._host, table, mine, disks, told, names, locked)
-            for guest in guests:
-                if guest.running and not _has_it_itself(guest, row):
-                    comparison.refuse_what_is_open(guest, self._opened)
-        for other in theirs:
-            if not other.disk and other.path in names and other.who not in told:
-                _refuse_clash(mine, Use(other.path, ""), other.who)
+            locked = next(iter(numbers_of(source)), 0)
+            comparison = self._look(self._host, table, mine, theirs, told, names, locked)
+            self._refuse_what_is_open(row, comparison, everyone)
+        for name in sorted(names):
+            for other in theirs.called(name):
+                if not other.disk and other.who not in told:
+                    _refuse_clash(mine, Use(other.path, ""), other.who)
+
+    def _refuse_what_is_open(
+        self, row: Attachment, comparison: _Comparison, everyone: Everyone
+    ) -> None:
+        numbers = comparison.numbers()
+        for guest in everyone.guests:
+            if guest.running and not _has_it_itself(guest, row):
+                seen = numbers <= everyone.numbers
+                files = everyone.opened[guest.id] if seen else self._opened(guest, numbers)
+                comparison.refuse_what_is_open(guest, files, self._opened)
 
     def _guests(self, survey: Survey) -> Sequence[Guest]:
         """All guests. Of one that hangs or is unreadable, what it was last seen to have counts.
@@ -130,7 +159,7 @@ class FileClashes:
         host: Host,
         table: MountsByPath,
         mine: Use,
-        theirs: Sequence[FileUser],
+        theirs: OtherUsers,
         told: set[str],
         names: set[str],
         locked: int,
@@ -140,12 +169,8 @@ class FileClashes:
         Adds compatible users to *told*, the files' paths to *names*. *locked*: the number of the
         file that nobody else gives to a guest now; 0: it is not known.
         """
-        named: defaultdict[Mount | None, list[FileUser]] = defaultdict(list)
-        for each in theirs:
-            if each.path.startswith("/"):
-                named[table.covering(each.path)].append(each)
         at = table.covering(mine.path)
-        near, far = _split(_uses(named.pop(at, ())), IMAGES_PER_LOOK - 1)
+        near, far = _split(_uses(theirs.on(at)), IMAGES_PER_LOOK - 1)
         # What lies beside it is asked for in one breath.
         images = [(mine.path, mine.format), *_images(near)]
         found, *looks = host.files(_share(at), images, first=True)
@@ -160,8 +185,9 @@ class FileClashes:
         comparison = _Comparison(host, table, files, told)
         comparison.judge(at, near, looks)
         comparison.ask(at, far)
-        for mount in sorted(named, key=lambda mount: mount.id if mount else 0):
-            comparison.compare(mount, named[mount])
+        for mount in theirs.mounts():
+            if mount != at and comparison.may_be_on(mount):
+                comparison.ask(mount, _uses(theirs.on(mount)))
         return comparison
 
 
@@ -178,10 +204,9 @@ class _Comparison:
         self._by_path: set[tuple[str, FileId]] = set()
         """Who has which file by a path, so as it fits."""
 
-    def compare(self, mount: Mount | None, others: Sequence[FileUser]) -> None:
-        """Look at what lies on one mount, if it may be the file. Raises Refused, Uncertain."""
-        if any(_is_worth_a_look(file.mount, mount) for file in self._files):
-            self.ask(mount, _uses(others))
+    def may_be_on(self, mount: Mount | None) -> bool:
+        """Whether what lies on a mount is looked at."""
+        return any(_is_worth_a_look(file.mount, mount) for file in self._files)
 
     def ask(self, mount: Mount | None, others: Sequence[_Theirs]) -> None:
         """Look at what lies on one mount. Raises Refused, Uncertain."""
@@ -221,19 +246,25 @@ class _Comparison:
                 self._told.add(who)
                 self._by_path.add((who, file.id))
 
-    def refuse_what_is_open(self, guest: Guest, opened: OpenedBy) -> None:
+    def numbers(self) -> frozenset[int]:
+        """Of the inodes and block devices that the files may be open by."""
+        numbers = frozenset(file.id.node or file.id.inode for file in self._files)
+        return numbers.union(node for file in self._files for node in file.id.lower)
+
+    def refuse_what_is_open(
+        self, guest: Guest, files: Sequence[OpenFile], opened: OpenedBy
+    ) -> None:
         """Raise Refused if a running guest has one open to which none of its paths leads.
 
-        Its mount may be gone or covered, the file renamed, or replaced. Who was just told to
-        let it go gets a moment to close it.
+        *files*: what it was seen to have open. Its mount may be gone or covered, the file renamed,
+        or replaced. Who was just told to let it go gets a moment to close it.
         """
-        numbers = {file.id.node or file.id.inode for file in self._files}
-        numbers |= {node for file in self._files for node in file.id.lower}
         deadline = Deadline(CLOSE_TIMEOUT_SECONDS)
-        while clash := self._open_clash(guest, opened(guest, numbers)):
+        while clash := self._open_clash(guest, files):
             if deadline.over():
                 raise _open_already(guest, *clash)
             deadline.sleep(_POLL_SECONDS)
+            files = opened(guest, self.numbers())
 
     def _open_clash(
         self, guest: Guest, opened: Iterable[OpenFile]
@@ -246,6 +277,11 @@ class _Comparison:
                 if not known and is_open(file.id, file.mount, theirs):
                     return file, theirs
         return None
+
+
+def numbers_of(source: DiskSource) -> Sequence[int]:
+    """Of the inodes of *source*, its own first, as they were when it was checked."""
+    return [file.inode for file in source.checked] if isinstance(source, ImageFile) else ()
 
 
 def _has_it_itself(guest: Guest, row: Attachment) -> bool:

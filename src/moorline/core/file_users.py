@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +23,8 @@ from moorline.model import (
     PathSource,
     Use,
 )
+from moorline.ports import Mount
+from moorline.ports.mount import MountsByPath
 
 
 class FileUser(Protocol):
@@ -41,18 +45,34 @@ class FileUser(Protocol):
     def use(self) -> Use | None:
         """How it has the file; None: it cannot have it now."""
 
+    def is_other(self, row: Attachment) -> bool:
+        """Whether it counts for *row*: it is not the disk of *row* itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuestFile:
     """A file that a definition of a guest names. See :class:`FileUser`."""
 
     path: str
-    who: str
+    _guest: Guest
     _use: Use
     disk: bool = True
 
+    @property
+    def who(self) -> str:
+        return self._guest.name
+
     def use(self) -> Use:
         return self._use
+
+    def is_other(self, row: Attachment) -> bool:
+        if self._guest.id == row.key.guest:
+            # A guest's owner plugs what is hands off. And if the hypervisor does not say which
+            # disk is which volume, only paths are known.
+            return self.disk and not row.hands_off and self._use.volume != row.key.volume
+        same = self._guest.disks.get(row.key.volume)
+        # If both attachments are shared, this one would have been refused otherwise.
+        return self.disk or same is None or not row.options.shared or same.source != self.path
 
 
 class WantedFile:
@@ -75,6 +95,9 @@ class WantedFile:
     def who(self) -> str:
         return f"volume {self._row.key.volume} of {self._row.guest_name}"
 
+    def is_other(self, row: Attachment) -> bool:
+        return self._row.key != row.key
+
     def use(self) -> Use | None:
         if not self._found:
             source = _source(_link(self._row, self._links))
@@ -88,20 +111,65 @@ def use_of(row: Attachment, source: PathSource) -> Use:
     return Use(str(source.path), form, row.options.readonly, row.options.shared)
 
 
-def users(
-    row: Attachment, survey: Survey, guests: Sequence[Guest], matters: Callable[[str], bool]
-) -> Iterator[FileUser]:
-    """The files of *guests* and of other attachments, but for the disk of *row* itself.
+class FileUsers:
+    """The files of all guests and attachments, as one look at the host has seen them.
 
-    *matters*: whether a file in a directory may be the one in question; of attachments that
-    share a link, most are of other shares, and are not gone through.
+    Safe to use from several threads.
     """
-    for guest in guests:
-        yield from _of_guest(guest, row)
-    by_id = {guest.id: guest for guest in guests}
-    for wanted in survey.by_link.values():
-        others = (other for other in wanted if other.key != row.key and not _has(by_id, other))
-        yield from _of_link(others, survey.links, matters)
+
+    def __init__(self, guests: Sequence[Guest], survey: Survey, table: MountsByPath | None) -> None:
+        """*table*: the mounts on which the files lie; None: it is not known."""
+        self.table = table
+        self._disks = _Files(table, (file for guest in guests for file in _of_guest(guest)))
+        by_id = {guest.id: guest for guest in guests}
+        self._links = [
+            _OfLink([row for row in wanted if not _has(by_id, row)], survey.links)
+            for wanted in survey.by_link.values()
+        ]
+
+    def others(self, row: Attachment, matters: Callable[[str], bool]) -> OtherUsers:
+        """All but the disk of *row* itself.
+
+        *matters*: whether a file in a directory may be the one in question; of attachments that
+        share a link, most are of other shares, and are not gone through.
+        """
+        wanted = (file for link in self._links for file in link.files(row, matters))
+        return OtherUsers(row, (self._disks, _Files(self.table, wanted)))
+
+
+class _Files:
+    """Files, by what they are called and by what they lie on."""
+
+    def __init__(self, table: MountsByPath | None, files: Iterable[FileUser]) -> None:
+        self.by_path: defaultdict[str, list[FileUser]] = defaultdict(list)
+        self.by_mount: defaultdict[Mount | None, list[FileUser]] = defaultdict(list)
+        for file in files:
+            self.by_path[file.path].append(file)
+            if table and file.disk and file.path.startswith("/"):
+                self.by_mount[table.covering(file.path)].append(file)
+
+
+class OtherUsers:
+    """Who else than *row* has which file."""
+
+    def __init__(self, row: Attachment, files: Sequence[_Files]) -> None:
+        self._row = row
+        self._files = files
+
+    def called(self, path: str) -> Sequence[FileUser]:
+        """Those who call a file *path*."""
+        named = (file for files in self._files for file in files.by_path.get(path, ()))
+        return [file for file in named if file.is_other(self._row)]
+
+    def mounts(self) -> Sequence[Mount | None]:
+        """What disks lie on that have a path, in the order in which it was mounted."""
+        found = {mount for files in self._files for mount in files.by_mount}
+        return sorted(found, key=lambda mount: mount.id if mount else 0)
+
+    def on(self, mount: Mount | None) -> Sequence[FileUser]:
+        """The disks that lie on *mount*."""
+        there = (file for files in self._files for file in files.by_mount.get(mount, ()))
+        return [file for file in there if file.is_other(self._row)]
 
 
 def _has(guests: Mapping[GuestId, Guest], other: Attachment) -> bool:
@@ -109,43 +177,56 @@ def _has(guests: Mapping[GuestId, Guest], other: Attachment) -> bool:
     return guest is not None and other.key.volume in guest.disks
 
 
-def _of_guest(guest: Guest, row: Attachment) -> Iterator[FileUser]:
-    own = guest.id == row.key.guest
-    if own and (row.hands_off or not guest.uses):
-        return  # its owner plugs it, or the hypervisor does not say which disk is which volume
+def _of_guest(guest: Guest) -> Iterator[GuestFile]:
     for use in guest.uses:
-        if not (own and use.volume == row.key.volume):
-            yield GuestFile(use.path, guest.name, use)
-    told = {use.path for use in guest.uses}
-    same = guest.disks.get(row.key.volume)
-    if same is not None and row.options.shared:
-        told.add(same.source)  # both attachments are shared: else this one would have been refused
-    for path in frozenset() if own else guest.paths - told:
-        yield GuestFile(path, guest.name, Use(path, ""), disk=False)
+        yield GuestFile(use.path, guest, use)
+    for path in guest.paths - {use.path for use in guest.uses}:
+        yield GuestFile(path, guest, Use(path, ""), disk=False)
 
 
-def _of_link(
-    others: Iterable[Attachment], links: Links, matters: Callable[[str], bool]
-) -> Iterator[FileUser]:
+class _OfLink:
+    """The files of volumes that share one link, which is looked at when that first matters."""
+
+    def __init__(self, rows: Sequence[Attachment], links: Links) -> None:
+        self._rows = rows
+        self._links = links
+        self._found: dict[bool, Sequence[WantedFile]] = {}
+        """By whether what is in its directory matters."""
+        self._lock = threading.Lock()
+        """Of several threads one looks, and the others wait for that."""
+
+    def files(self, row: Attachment, matters: Callable[[str], bool]) -> Sequence[WantedFile]:
+        """Those that matter; none, if *row* alone wants the link."""
+        if all(other.key == row.key for other in self._rows):
+            return ()
+        mattering = matters(self._rows[0].link)
+        with self._lock:
+            if mattering not in self._found:
+                files = _of_link(self._rows, self._links, mattering=mattering)
+                self._found[mattering] = list(files)
+        return [file for file in self._found[mattering] if file.is_other(row)]
+
+
+def _of_link(rows: Iterable[Attachment], links: Links, *, mattering: bool) -> Iterator[WantedFile]:
     """The files of volumes that share one link, which is looked at once.
 
     What cannot be looked at is left out: it cannot be plugged before its link works, and it is
     compared then.
     """
     by_name = False
-    for other in others:
-        path = _named(other, links) if by_name else ""
+    for row in rows:
+        path = _named(row, links) if by_name else ""
         if not path:
-            link = _link(other, links)
+            link = _link(row, links)
             if link is not None and not isinstance(link, Linked):
                 return
             if (source := _source(link)) is None:
                 continue  # its connection does not fit any more: that says nothing of the link
             path = str(source.path)
-            by_name = path == _named(other, links)
-            if by_name and not matters(other.link):
+            by_name = path == _named(row, links)
+            if by_name and not mattering:
                 return
-        yield WantedFile(path, other, links)
+        yield WantedFile(path, row, links)
 
 
 def _named(row: Attachment, links: Links) -> str:

@@ -29,7 +29,7 @@ class Snapshot:
     """A :class:`moorline.ports.Host` that remembers what it saw.
 
     It is for looking only. Its answers may be out of date, so code that acts asks the host
-    itself. Not for several threads.
+    itself. Of several threads that share it, each may ask the host the first time.
     """
 
     def __init__(self, host: Host) -> None:

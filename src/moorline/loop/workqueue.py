@@ -54,14 +54,17 @@ class _Waiting:
 class WorkQueue:
     """Hands out turns, each key to one taker at a time. Safe to use from several threads.
 
-    Attachments that go (ABSENT) and attachments that come have a budget of *each* passes
-    at once, so that neither starves the other. A pass that takes longer than
-    :data:`BUDGET_SECONDS` is replaced on its budget, up to *most* of a kind: one that
+    Attachments that go (ABSENT) and attachments that come have budgets of *going* and *coming*
+    passes at once, so that neither starves the other. More of them come: most of what they cost
+    is a look at all guests, which those share that ask for it at the same time. A pass that takes
+    longer than :data:`BUDGET_SECONDS` is replaced on its budget, up to *most* of a kind: one that
     hangs delays no other, and the number of hung ones is bounded.
     """
 
-    def __init__(self, *, each: int = 2, most: int = 16, clock: Clock = CLOCK) -> None:
-        self._each = each
+    def __init__(
+        self, *, coming: int = 8, going: int = 2, most: int = 16, clock: Clock = CLOCK
+    ) -> None:
+        self._budgets = {True: going, False: coming}
         self._most = most
         self._now = clock.now
         self._changed = threading.Condition()
@@ -220,9 +223,10 @@ class WorkQueue:
         ]
         if len(begun) >= self._most:
             return math.inf
-        if len(begun) < self._each:
+        budget = self._budgets[going]
+        if len(begun) < budget:
             return 0.0
-        return sorted(begun)[-self._each] + BUDGET_SECONDS - now
+        return sorted(begun)[-budget] + BUDGET_SECONDS - now
 
     def _ended(self, turn: Turn) -> _Waiting:
         known = self._running.pop(turn.key)

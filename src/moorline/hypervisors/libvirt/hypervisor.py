@@ -40,7 +40,6 @@ from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
 from moorline.hypervisors.libvirt.owner_kept import Unplug
 from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
-from moorline.hypervisors.libvirt.shared_look import SharedLook
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.model import (
     NO_DISK,
@@ -58,6 +57,7 @@ from moorline.model import (
 )
 from moorline.ports import Measure, Openable, Places, Readable, Wake
 from moorline.ports.inspection import OpenFile
+from moorline.shared_look import SharedLook
 
 REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
 BYTES = 1
@@ -107,7 +107,7 @@ class Libvirt:
         self._openable = openable
         self._connection = Connection(uri, deadline)
         self._survey = Survey()
-        self._all_guests = SharedLook(self._look_at_all)
+        self._all_guests: SharedLook[None, Sequence[Guest]] = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles = Handles()
         self._seen = threading.local()
@@ -315,7 +315,7 @@ class Libvirt:
             return e  # it may be gone, or about to go: a look decides, not the error
         return None
 
-    def _look_at_all(self) -> Sequence[Guest]:
+    def _look_at_all(self, _: Sequence[None] = ()) -> Sequence[Guest]:
         hang = self._connection.stuck_guests()
         guests = self._connection.look(
             NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)

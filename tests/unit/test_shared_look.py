@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from moorline.errors import Uncertain
-from moorline.hypervisors.libvirt.shared_look import SharedLook
+from moorline.shared_look import SharedLook
 
 ASKERS = 5
 SECONDS = 10
@@ -25,9 +24,11 @@ class Looks:
         self.begun = threading.Semaphore(0)
         self.end = threading.Semaphore(0)
         self.errors: dict[int, BaseException] = {}
+        self.asked: list[Sequence[str]] = []
         self.shared = SharedLook(self.look)
 
-    def look(self) -> int:
+    def look(self, asked: Sequence[str]) -> int:
+        self.asked.append(sorted(asked))
         self.number += 1
         number = self.number
         self.begun.release()
@@ -46,13 +47,13 @@ def looks() -> Looks:
 def one_under_way(looks: Looks) -> Iterator[tuple[Future[int], list[Future[int]]]]:
     """A look, and others who ask while it is made. At the end it has its answer."""
     with ThreadPoolExecutor(ASKERS + 1) as pool:
-        first = pool.submit(looks.shared.ask)
+        first = pool.submit(looks.shared.ask, "first")
         assert looks.begun.acquire(timeout=SECONDS)
         waiting = threading.Barrier(ASKERS + 1)
 
-        def ask(_: Any) -> int:
+        def ask(n: int) -> int:
             waiting.wait(SECONDS)
-            return looks.shared.ask()
+            return looks.shared.ask(f"other {n}")
 
         others = [pool.submit(ask, n) for n in range(ASKERS)]
         waiting.wait(SECONDS)
@@ -70,6 +71,7 @@ def test_who_asks_while_one_is_under_way_is_given_the_next(looks: Looks) -> None
         assert first.result(SECONDS) == 1
     assert [other.result(SECONDS) for other in others] == [2] * ASKERS
     assert looks.number == 2
+    assert looks.asked == [["first"], [f"other {n}" for n in range(ASKERS)]]
 
 
 def test_one_after_the_other_each_has_a_look_of_his_own(looks: Looks) -> None:
@@ -99,3 +101,4 @@ def test_one_that_is_interrupted_leaves_the_others_to_look_themselves(looks: Loo
     outcomes = [other.exception(SECONDS) for other in others]
     assert sum(isinstance(each, KeyboardInterrupt) for each in outcomes) == 1
     assert {other.result() for other in others if other.exception() is None} == {3}
+    assert looks.asked[2] == looks.asked[1], "what was asked is asked again"
