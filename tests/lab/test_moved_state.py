@@ -129,3 +129,18 @@ def test_another_mount_point_base_leaves_nothing_behind(scene: Scene, guest: Any
     scene.detach(guest.name, new)  # by the options of before
     assert scene.is_clean()
     assert not list(base.iterdir())
+
+
+def test_a_mount_point_base_through_a_symbolic_link(scene: Scene, guest: Any) -> None:
+    """QEMU's files are told by their real names then, which are no others."""
+    base, link = scene.directory / "real", scene.directory / "link"
+    base.mkdir()
+    link.symlink_to(base)
+    options = f"[libvirt]\nquobyte_mount_point_base = {link}\n"
+    conf = ["--config-file", str(scene.write("base.conf", options))]
+    volume = scene.volume()
+    scene.attach(guest.name, volume, *conf)
+    assert [row["seen"] for row in scene.moorline.json("list", *conf)] == ["attached"]
+    assert scene.moorline.json("doctor", *conf)["findings"] == []
+    scene.detach(guest.name, volume, *conf)
+    assert scene.is_clean()
