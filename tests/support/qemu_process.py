@@ -45,7 +45,7 @@ class Qemu:
         def places(paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
             return {path: self._led(path, links) for path in paths}
 
-        return openfiles.OpenDisks("web01", disks, places, self.root, self.root / "run")
+        return openfiles.OpenDisks("web01", disks, places, None, self.root, self.root / "run")
 
     def _led(self, path: str, links: Mapping[str, str]) -> frozenset[str] | None:
         to = links.get(Path(path).name, Path(path).name)

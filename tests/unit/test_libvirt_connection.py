@@ -37,6 +37,31 @@ def test_an_answer_is_returned(libvirt_connection: Connection) -> None:
     assert libvirt_connection.stuck() == frozenset()
 
 
+def test_who_begins_a_look_goes_on_meanwhile(libvirt_connection: Connection) -> None:
+    begun, went_on = threading.Event(), threading.Event()
+
+    def look(virt: Any) -> bool:
+        begun.set()
+        return went_on.wait(DEADLINE)
+
+    answer = libvirt_connection.begin_look("a", look)
+    assert begun.wait(DEADLINE)
+    went_on.set()
+    assert answer() is True
+
+
+def test_a_look_s_time_runs_from_when_it_was_begun(
+    libvirt_connection: Connection, may_return: threading.Event
+) -> None:
+    answer = libvirt_connection.begin_look("a", lambda virt: may_return.wait())
+    time.sleep(DEADLINE)
+    start = time.monotonic()
+    with pytest.raises(Uncertain, match="did not answer"):
+        answer()
+    assert time.monotonic() - start < DEADLINE
+    assert libvirt_connection.stuck() == {"a"}
+
+
 def test_a_call_that_misses_its_deadline_is_uncertain_and_closes_its_subject(
     libvirt_connection: Connection, may_return: threading.Event
 ) -> None:

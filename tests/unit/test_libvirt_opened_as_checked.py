@@ -10,6 +10,7 @@ import pytest
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.hypervisors.libvirt import opened_as_checked
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
+from moorline.hypervisors.libvirt.openfiles import AsChecked
 from moorline.model import BlockDevice, CheckedAs, DiskSource, ImageFile
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
 
@@ -53,9 +54,9 @@ def plug(qemu: Qemu, source: DiskSource | None) -> Plug:
     return Plug("web01", source, qemu.root, qemu.root / "run")
 
 
-def demand(plug: Plug, disk: Disk | None = None) -> None:
+def demand(plug: Plug, disk: Disk | None = None) -> AsChecked | None:
     disk = disk or Disk()
-    plug.demand_checked(disk.detach, disk.there)
+    return plug.demand_checked(disk.detach, disk.there)
 
 
 def test_what_was_checked_is_well(qemu: Qemu) -> None:
@@ -66,6 +67,24 @@ def test_what_was_checked_is_well(qemu: Qemu) -> None:
     disk = Disk()
     demand(one, disk)
     assert disk.asks == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "told"),
+    [
+        (PATH, ROOT + OLD, AsChecked(PATH)),
+        ("/mnt/s/renamed", ROOT + OLD, None),
+        (f"{PATH} (deleted)", ROOT + OLD, None),
+        (PATH, ROOT, None),
+    ],
+)
+def test_it_is_told_of_a_file_that_is_open_by_its_name_on_a_mount_that_is_seen(
+    qemu: Qemu, name: str, theirs: str, told: AsChecked | None
+) -> None:
+    one = plug(qemu, image())
+    qemu.see(ours=theirs, theirs=theirs)
+    qemu.open(9, name, 30, inode=5)
+    assert demand(one) == told
 
 
 @pytest.mark.parametrize(("mount", "inode"), [(20, 5), (30, 7)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline.hypervisors.libvirt.openfiles import is_its_place
+from moorline.hypervisors.libvirt.openfiles import AsChecked, OpenDisks, is_its_place
 from moorline.model import Disk, DiskState, VolumeId
 from moorline.ports.mount import mounts_in
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
@@ -48,6 +48,20 @@ def test_what_is_not_seen_open_is_not_told(qemu: Qemu) -> None:
 def test_a_guest_without_a_process_is_not_looked_at(qemu: Qemu) -> None:
     (qemu.root / "run/web01.pid").unlink()
     assert not qemu.is_stale()
+
+
+def test_the_one_that_was_just_seen_is_not_looked_for_again(qemu: Qemu) -> None:
+    qemu.open(9, "/another", 20)
+    mine, other = VolumeId("v"), VolumeId("w")
+    disks = {
+        mine: Disk(DiskState.WHOLE, "vdb", PATH),
+        other: Disk(DiskState.WHOLE, "vdc", "/mnt/s/other"),
+    }
+    run = qemu.root / "run"
+    looked = OpenDisks("web01", disks, dict.fromkeys, AsChecked(PATH), qemu.root, run)
+    assert not looked[mine].replaced
+    qemu.open(10, "/mnt/s/other (deleted)", 30)
+    assert looked[other].replaced
 
 
 def test_the_process_is_looked_at_when_a_disk_is_asked_for_and_not_before(qemu: Qemu) -> None:

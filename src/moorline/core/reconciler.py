@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
@@ -46,8 +47,9 @@ from moorline.model import (
     Seen,
     Unknown,
     Unlinked,
+    VolumeId,
 )
-from moorline.ports import Backends, Hypervisor, StorageBackend
+from moorline.ports import Backends, Beginning, Hypervisor, StorageBackend
 from moorline.ports.results import Trouble, View
 
 AboutTo = Callable[[Step], None]
@@ -111,6 +113,12 @@ class Reconciler:
             self._links, file_clashes or FileClashes(), turns or FileTurns(), self.survey
         )
         self._looking = looking or (lambda: backends)
+        # Share and hypervisor look at the same time.
+        self._begin_disks: Callable[[GuestId], Callable[[], Mapping[VolumeId, Disk]]] = (
+            hypervisor.begin_disks
+            if isinstance(hypervisor, Beginning)
+            else lambda guest: partial(hypervisor.disks, guest)
+        )
 
     def advance(
         self,
@@ -182,17 +190,17 @@ class Reconciler:
         Raises Refused (the connection or the configuration no longer fits),
         Unavailable or Uncertain (the hypervisor).
         """
-        disks = survey.disks(row.key.guest) if survey else None
+        disks: Mapping[VolumeId, Disk] = survey.disks(row.key.guest) if survey else {}
         looked = survey or Survey(self._records, self._hypervisor.survey, self._links)
         _, connection = looked.links.parsed(row)
         # Who wants it attached may go by what was just seen: the hypervisor plugs nothing twice,
         # and who else has the file is looked at anew.
         bare = expect is Expect.NO_DISK_YET and row.want is Level.ATTACHED
+        asked = survey is None and not bare and not is_somebody_elses(row)
+        seen = self._begin_disks(row.key.guest) if asked else lambda: disks
         # It is attached next if its link works, so its file is looked at by the same question.
         link = (looked.links.ready(row) if bare else None) or looked.links.inspect(row)
-        if disks is None and not bare and not is_somebody_elses(row):
-            disks = self._hypervisor.disks(row.key.guest)
-        disk = own_disk(row, disks or {})
+        disk = own_disk(row, seen())
         # The disk goes before the link does. Until it has, no other guest needs to be looked at.
         later = row.want is Level.ABSENT and (not foresee or is_no_matter(link, disk, expect))
         use = Usage(Held.UNKNOWN) if later else self._use(row, link, disk, looked)

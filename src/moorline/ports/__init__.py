@@ -36,6 +36,7 @@ from moorline.ports.host import (
     Root,
 )
 from moorline.ports.hypervisor import (
+    Beginning,
     ChoosingDatastores,
     ChoosingDriver,
     ExtendingHypervisor,
@@ -91,6 +92,7 @@ __all__ = [
     "At",
     "AttachmentCodec",
     "Backends",
+    "Beginning",
     "C",
     "Call",
     "CheckedFile",

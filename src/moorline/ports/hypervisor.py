@@ -122,6 +122,14 @@ class RelocatingHypervisor(Hypervisor, Protocol):
         """
 
 
+@runtime_checkable
+class Beginning(Hypervisor, Protocol):
+    """A hypervisor that can look at a guest while its caller looks at something else."""
+
+    def begin_disks(self, guest: GuestId) -> Callable[[], Mapping[VolumeId, Disk]]:
+        """Begin :meth:`disks`; the function returned waits for it, and returns and raises as it."""
+
+
 Settled = Callable[[GuestId], None]
 
 

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
 
-from moorline.deadline import callers_patience
+from moorline.deadline import Deadline, callers_patience
 from moorline.errors import Denied, Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 
 _log = logging.getLogger(__name__)
@@ -120,8 +120,12 @@ class Connection:
 
         Raises NotFound, Unavailable, Denied, Uncertain, Refused.
         """
-        answer: T = self._run(_Call(subject, do, asks=True), lost=Unavailable, wrong=Unavailable)
-        return answer
+        return self.begin_look(subject, do)()
+
+    def begin_look(self, subject: str, do: Do[T]) -> Callable[[], T]:
+        """As :meth:`look`; the function returned waits for it, and raises the same."""
+        call = _Call(subject, do, asks=True)
+        return self._begin(call, lost=Unavailable, wrong=Unavailable)
 
     def change(self, subject: str, do: Do[T]) -> T:
         """Run *do*, which changes something.
@@ -130,7 +134,7 @@ class Connection:
         (it never will: the definition or the device is at fault), and Uncertain also
         if the connection broke, because libvirtd may have gone on.
         """
-        answer: T = self._run(_Call(subject, do, asks=False), lost=Uncertain, wrong=Failed)
+        answer: T = self._begin(_Call(subject, do, asks=False), lost=Uncertain, wrong=Failed)()
         return answer
 
     def times(self, deadline: float) -> Connection:
@@ -158,21 +162,30 @@ class Connection:
         for worker in workers:
             worker.join(self._deadline)
 
-    def _run(self, call: _Call, lost: type[MoorlineError], wrong: type[MoorlineError]) -> Any:
+    def _begin(
+        self, call: _Call, lost: type[MoorlineError], wrong: type[MoorlineError]
+    ) -> Callable[[], Any]:
         if call.subject in self.stuck():
             raise Uncertain(f"an earlier call to libvirt about {call.subject} still hangs")
         if _log.isEnabledFor(logging.DEBUG):
             verb = "asks" if call.asks else "changes"
             _log.debug("%s %s about %s: %s", verb, self.uri, call.subject, _name(call.do))
         seconds = min(self._deadline, callers_patience(MIN_CALL_SECONDS))
+        deadline = Deadline(seconds)
         self._worker().inbox.put(call)
-        if not call.ended.wait(seconds):
-            with self._guard:
-                self._stuck.append(call)
-            raise Uncertain(f"libvirt did not answer within {seconds:.3g} s about {call.subject}")
-        if call.error is not None:
-            raise self._translated(call.error, call.virt, lost, wrong) from call.error
-        return call.answer
+
+        def answer() -> Any:
+            if not call.ended.wait(deadline.left()):
+                with self._guard:
+                    self._stuck.append(call)
+                raise Uncertain(
+                    f"libvirt did not answer within {seconds:.3g} s about {call.subject}"
+                )
+            if call.error is not None:
+                raise self._translated(call.error, call.virt, lost, wrong) from call.error
+            return call.answer
+
+        return answer
 
     def _worker(self) -> _Worker:
         with self._guard:

@@ -51,17 +51,18 @@ class Half:
     """The running half of a domain, or its definition. Costly parts are parsed when first used."""
 
     def __init__(self, xml: ET.Element) -> None:
-        self._xml = xml
+        self.xml = xml
+        """Not to be changed: whoever reads the same text is given the same half."""
 
     @property
     def running(self) -> bool:
         """libvirt gives an id to what runs."""
-        return self._xml.get("id") is not None
+        return self.xml.get("id") is not None
 
     @property
     def name(self) -> str:
         """The domain's present name; that of a libvirt handle is as old as the handle."""
-        return self._xml.findtext("name", "")
+        return self.xml.findtext("name", "")
 
     @cached_property
     def disks(self) -> Mapping[VolumeId, MarkedDisk]:
@@ -77,14 +78,14 @@ class Half:
                 disk.find("shareable") is not None,
                 _beneath(disk),
             )
-            for disk in self._xml.iterfind("devices/disk")
+            for disk in self.xml.iterfind("devices/disk")
             if (volume := marked_as(disk))
         }
 
     @cached_property
     def aliases(self) -> frozenset[str]:
         """The aliases of all its devices, of whatever kind."""
-        devices = self._xml.iterfind("devices/*")
+        devices = self.xml.iterfind("devices/*")
         return frozenset(_get(device, "alias", "name") for device in devices)
 
     @cached_property
@@ -92,7 +93,7 @@ class Half:
         """How it uses the files and devices that are its disks or beneath them."""
         return frozenset(
             use
-            for disk in self._xml.iterfind("devices/disk")
+            for disk in self.xml.iterfind("devices/disk")
             for use in _uses(disk)
             if use.path.startswith("/")
         )
@@ -100,12 +101,12 @@ class Half:
     @cached_property
     def targets(self) -> frozenset[str]:
         """The device names of its disks."""
-        return frozenset(_get(disk, "target", "dev") for disk in self._xml.iterfind("devices/disk"))
+        return frozenset(_get(disk, "target", "dev") for disk in self.xml.iterfind("devices/disk"))
 
     @cached_property
     def units(self) -> frozenset[int]:
         """Used units of the first virtio-scsi controller, whatever uses them."""
-        devices = self._xml.iterfind("devices/*")
+        devices = self.xml.iterfind("devices/*")
         units = (_unit(device, self.scsi_controller) for device in devices)
         return frozenset(unit for unit in units if unit is not None)
 
@@ -114,7 +115,7 @@ class Half:
         """Every absolute path that it names, in any element: one too many is the safe side."""
         return frozenset(
             path
-            for each in self._xml.iter()
+            for each in self.xml.iter()
             for text in (*each.attrib.values(), each.text or "")
             if "/" in text
             for path in _paths(text)
@@ -125,13 +126,13 @@ class Half:
         """What it names by libvirt's storage pool and volume instead of by a path."""
         return frozenset(
             (source.get("pool", ""), source.get("volume", ""))
-            for source in self._xml.iterfind("devices//source[@pool]")
+            for source in self.xml.iterfind("devices//source[@pool]")
         )
 
     @cached_property
     def unresolved(self) -> frozenset[str]:
         """Disks whose data may be in a file that the definition does not name by its path."""
-        disks = [*self._xml.iterfind("devices/disk"), *self._xml.iterfind("devices/filesystem")]
+        disks = [*self.xml.iterfind("devices/disk"), *self.xml.iterfind("devices/filesystem")]
         return frozenset(
             f"{what} as {_get(disk, 'target', 'dev') or _get(disk, 'target', 'dir')}"
             for disk in disks
@@ -144,7 +145,7 @@ class Half:
         """Index of the first virtio-scsi controller."""
         found = [
             int(controller.get("index", "0"))
-            for controller in self._xml.iterfind("devices/controller[@type='scsi']")
+            for controller in self.xml.iterfind("devices/controller[@type='scsi']")
             if controller.get("model") == "virtio-scsi"
         ]
         return min(found, default=None)
@@ -158,10 +159,10 @@ class Half:
         the root bus's first is the chipset's. https://libvirt.org/pci-hotplug.html
         """
         used: dict[int, set[str]] = {}
-        for address in self._xml.iterfind("devices/*/address[@type='pci']"):
+        for address in self.xml.iterfind("devices/*/address[@type='pci']"):
             bus = int(address.get("bus", "0"), 16)
             used.setdefault(bus, set()).add(address.get("slot", "0x00"))
-        controllers = self._xml.findall("devices/controller[@type='pci']")
+        controllers = self.xml.findall("devices/controller[@type='pci']")
         express = any(each.get("model") == "pcie-root" for each in controllers)
         places = _PCIE if express else _PCI
         total = free = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -34,10 +34,11 @@ from moorline.hypervisors.libvirt.domain import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.handles import Handles
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
+from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.news import News, NewsOfGuest
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
-from moorline.hypervisors.libvirt.openfiles import OpenDisks, open_files
+from moorline.hypervisors.libvirt.openfiles import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.owner_kept import Unplug
 from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
@@ -69,8 +70,6 @@ DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning: a request that it
 missed (while it boots, say) is then made anew."""
 _POLL_SECONDS = 0.02
-_FRESH_SECONDS = 1.0
-"""Seconds in which who was told of a guest's disks attaches by that."""
 _LIFECYCLE_DEADLINES = 2
 """How many deadlines a start has, which includes hooks and QEMU's own."""
 _INVENTORY_DEADLINES = 1 / 3
@@ -110,7 +109,7 @@ class Libvirt:
         self._all_guests: SharedLook[None, Sequence[Guest]] = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles = Handles()
-        self._seen = threading.local()
+        self._seen = JustSeen()
         self._news = News()
 
     def find(self, guest: str) -> GuestName:
@@ -120,14 +119,25 @@ class Libvirt:
         return self._all_guests.ask()
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
-        self._seen.domain = None
-        try:
-            domain = self._look(guest)
-        except NotFound:
-            return {}
-        self._seen.domain, self._seen.fresh = domain, Deadline(_FRESH_SECONDS)
-        disks = domain.disks()
-        return disks if domain.live is None else OpenDisks(domain.name, disks, self._places)
+        return self.begin_disks(guest)()
+
+    def begin_disks(self, guest: GuestId) -> Callable[[], Mapping[VolumeId, Disk]]:
+        """See :class:`moorline.ports.Beginning`."""
+        sure = self._seen.take(guest, AsChecked)
+        self._seen.take(guest, Domain)
+        seen = self._connection.begin_look(guest, lambda virt: look(self._handles.of(virt, guest)))
+
+        def disks() -> Mapping[VolumeId, Disk]:
+            try:
+                domain = seen()
+            except NotFound:
+                return {}
+            self._seen.keep(guest, domain)
+            found = domain.disks()
+            live = domain.live is not None
+            return OpenDisks(domain.name, found, self._places, sure) if live else found
+
+        return disks
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         domain = self._look(guest)
@@ -140,7 +150,9 @@ class Libvirt:
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
-        domain = self._just_seen(guest)
+        # A pass asks for the disks and attaches then: a second look would see the same, or
+        # what libvirt itself refuses (a target or an alias that is taken).
+        domain = self._seen.take(guest, Domain)
         if domain is None or not missing_from(domain, volume):
             domain = self._look(guest)  # "there already" must be true of now
         flags = missing_from(domain, volume)
@@ -166,7 +178,10 @@ class Libvirt:
             )
         except (Failed, Rejected) as e:
             self._look_again(guest, volume, source, address, flags, e)
-        plug.demand_checked(lambda: self.detach(guest, volume), lambda: volume in self.disks(guest))
+        opened = plug.demand_checked(
+            lambda: self.detach(guest, volume), lambda: volume in self.disks(guest)
+        )
+        self._seen.keep(guest, opened)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         try:
@@ -324,18 +339,6 @@ class Libvirt:
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))
-
-    def _just_seen(self, guest: GuestId) -> Domain | None:
-        """The domain as this thread last saw it, if that was this guest; usable once.
-
-        A pass asks for the disks and attaches then: a second look would see the same, or
-        what libvirt itself refuses (a target or an alias that is taken).
-        """
-        domain: Domain | None = getattr(self._seen, "domain", None)
-        self._seen.domain = None
-        if domain is None or domain.uuid != guest or self._seen.fresh.over():
-            return None
-        return domain
 
     def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
         """Check that QEMU can read the files whose owner libvirt does not change.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,14 @@ from moorline.errors import Refused
 from moorline.hypervisors.libvirt import blocked, propagation
 from moorline.hypervisors.libvirt.access import qemu_ids, user_name
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
-from moorline.hypervisors.libvirt.domain import HARD_DISKS, MARK, chosen_alias, marked_as
+from moorline.hypervisors.libvirt.domain import (
+    HARD_DISKS,
+    MARK,
+    Half,
+    chosen_alias,
+    marked_as,
+    parse,
+)
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
 
@@ -47,7 +55,7 @@ class LibvirtInventory:
             raise Refused("a running guest's disk cannot be given a mark", hint="stop the guest")
         if device not in defined:
             raise Refused(f"the guest has no disk {device}")
-        disk = defined[device].xml
+        disk = copy.deepcopy(defined[device].xml)
         for tag in ("alias", "serial"):
             for element in disk.findall(tag):
                 disk.remove(element)
@@ -87,12 +95,14 @@ _Disks = dict[str, _HardDisk]
 def _halves(virt: Any, guest: GuestId) -> tuple[_Disks, _Disks]:
     """The disks of the running guest and of its definition, by their device."""
     domain = virt.lookupByUUIDString(guest)
-    live = _disks(domain.XMLDesc()) if domain.isActive() else {}
-    return live, _disks(domain.XMLDesc(INACTIVE)) if domain.isPersistent() else {}
+    now = parse(domain.XMLDesc())
+    if not now.running:
+        return {}, _disks(now)
+    return _disks(now), _disks(parse(domain.XMLDesc(INACTIVE))) if domain.isPersistent() else {}
 
 
-def _disks(xml: str) -> _Disks:
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own output
+def _disks(half: Half) -> _Disks:
+    root = half.xml
     disks = [d for d in root.iterfind("devices/disk") if d.get("device", "disk") in HARD_DISKS]
     # Where the order is one of kinds of devices, libvirt takes the first disk.
     first = disks[:1] if root.find("os/boot[@dev='hd']") is not None else []

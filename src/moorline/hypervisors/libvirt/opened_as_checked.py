@@ -14,7 +14,7 @@ from pathlib import Path
 
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused, Uncertain
-from moorline.hypervisors.libvirt.openfiles import Descriptor, descriptors, process_of
+from moorline.hypervisors.libvirt.openfiles import AsChecked, Descriptor, descriptors, process_of
 from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import CheckedAs, DiskSource, ImageFile
 from moorline.ports import Mount
@@ -54,17 +54,21 @@ class Plug:
         except (OSError, ValueError):  # not libvirt's system daemon: nothing can be told
             self._checked = ()
         self._before = frozenset(self._open())
+        self._sure: AsChecked | None = None
 
-    def demand_checked(self, detach: Callable[[], None], there: Callable[[], bool]) -> None:
+    def demand_checked(
+        self, detach: Callable[[], None], there: Callable[[], bool]
+    ) -> AsChecked | None:
         """See that QEMU opened what was checked; else take the disk away again.
 
+        None: it cannot be told that it has it open by its name, on the mount that is there now.
         *detach* asks the guest for the disk, *there* tells whether it still has it. A file of this
         host whose owner libvirt changed by mistake gets it back, if libvirt has kept whose it was.
         Raises Refused (the disk is gone again), Uncertain (the guest has not let go yet).
         """
         others = self._others()
         if not others:
-            return
+            return self._sure
         named = ", ".join(sorted({each.path for each in others}))
         _, mounts = self._mounts()
         with ExitStack() as stack:
@@ -104,6 +108,9 @@ class Plug:
             return each.inode == file.inode or (odd and each.path == str(file.path))
 
         if all(any(is_one(each, file) for each in new) for file in self._checked):
+            own = [each for each in new if is_one(each, self._checked[0])]
+            if _is_open(own, str(self._path), ours, mounts):
+                self._sure = AsChecked(str(self._path))
             return ()
         return [each for each in new if not any(is_one(each, file) for file in self._checked)]
 
@@ -122,6 +129,15 @@ class Plug:
         if self._checked:
             with suppress(OSError):  # not root, or it has ended
                 yield from descriptors(self._process)
+
+
+def _is_open(
+    files: Sequence[Descriptor], path: str, ours: Sequence[Mount], mounts: Mapping[int, Mount]
+) -> bool:
+    """Whether one of *files* is called *path*, on the mount on which that lies now."""
+    here = covering(ours, path).device
+    at = (mounts.get(each.mount) for each in files if each.path == path)
+    return any(mount.device == here for mount in at if mount)
 
 
 def _taken_away(detach: Callable[[], None], there: Callable[[], bool]) -> bool:

@@ -194,6 +194,12 @@ def _names(process: Path) -> Sequence[tuple[str, str]]:
     return found
 
 
+class AsChecked(NamedTuple):
+    """A disk's file that QEMU was just seen to have open, by its name, as it was checked."""
+
+    path: str
+
+
 class OpenDisks(Mapping[VolumeId, Disk]):
     """The disks of a running guest, those told of which it has open what is not there now.
 
@@ -203,7 +209,8 @@ class OpenDisks(Mapping[VolumeId, Disk]):
     is told if it cannot be known: not root, or not libvirt's system daemon.
 
     *places*: as :meth:`moorline.ports.Host.places`; asked where a directory of a disk that is
-    not open by its name may be a symbolic link, or a copy of a mount.
+    not open by its name may be a symbolic link, or a copy of a mount. *sure*: the disk, if any,
+    that was just seen to be open as it should be: it is not looked for again.
     """
 
     def __init__(
@@ -211,18 +218,22 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         guest: str,
         disks: Mapping[VolumeId, Disk],
         places: Places,
+        sure: AsChecked | None = None,
         proc: Path = PROC,
         pid_files: Path = PID_FILES,
     ) -> None:
         self._guest = guest
         self._disks = disks
         self._places = places
+        self._sure = sure
         self._proc = proc
         self._pid_files = pid_files
         self._found: tuple[frozenset[str], frozenset[str]] | None = None
 
     def __getitem__(self, volume: VolumeId) -> Disk:
         disk = self._disks[volume]
+        if self._sure is not None and disk.source == self._sure.path:
+            return disk
         lost, deleted = self._lost()
         if disk.source in lost:
             return replace(disk, stale=self._why(disk))
