@@ -1,4 +1,4 @@
-"""Names that change in the moment of the attach: no guest keeps a file that was not checked."""
+"""Names that change: no guest keeps an unchecked file, and a detach takes no other file's owner."""
 
 from __future__ import annotations
 
