@@ -60,7 +60,8 @@ def rebind(given: Common, dry_run: bool) -> None:
     """Let the state belong to this machine, and to the hypervisor that is configured.
 
     For a state directory that was moved here together with its guests, and that
-    no other machine uses any more. Stop the agent first.
+    no other machine uses any more; and for a copy whose original on this machine
+    is used no more. Stop the agent first.
 
     \b
     Example:
