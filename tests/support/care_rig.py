@@ -135,6 +135,8 @@ class Scene:
         self.world.guests = {GuestId(name): ToyGuest(name) for name in ("g1", "g2")}
         self.inventory = ToyInventory()
         self.connections = directory / "fuse"
+        self.options: dict[str, Any] = {}
+        """Of the back end, those that a look's own instance has, too."""
         self.pending: list[Pending] = []
         self.backends = backends = self._backends(self.host)
         event_log = EventLog(directory)
@@ -171,7 +173,7 @@ class Scene:
         )
 
     def _backends(self, host: Host) -> dict[str, Quobyte]:
-        return {"quobyte": Mounter(host, Quobyte(), self.base)}
+        return {"quobyte": Mounter(host, Quobyte(), self.base, **self.options)}
 
     def connection(self, name: str = "a") -> dict[str, Any]:
         data = {"export": "reg/vol", "name": name, "format": "raw", "volume_id": f"vol-{name}"}

@@ -31,9 +31,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 def configure(scene: Scene, **places: Path) -> None:
     """What an operator does with the lines that he was told, and a restart."""
-    scene.backends["quobyte"] = Mounter(
-        scene.host, Quobyte(), scene.base, **{k: {"reg/vol": v} for k, v in places.items()}
-    )
+    scene.options = {k: {"reg/vol": v} for k, v in places.items()}
+    scene.backends["quobyte"] = Mounter(scene.host, Quobyte(), scene.base, **scene.options)
 
 
 @pytest.fixture
