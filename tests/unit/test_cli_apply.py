@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,3 +196,131 @@ def test_an_empty_list_detaches_what_has_the_label(run: Run, write: Callable[...
     assert storages(run) == ["a"]
     assert run("apply", "-f", write(label="web"), "--prune").exit_code == 0
     assert storages(run) == []
+
+
+def declare(directory: Path, *entries: dict[str, object]) -> Path:
+    file = directory / "declared.yaml"
+    file.write_text(yaml.safe_dump({"label": "web", "attachments": entries}))
+    return file
+
+
+def elsewhere(path: Path, way: str) -> str:
+    """The same file, spelled in another way."""
+    if way == "linked directory":
+        link = path.parent / "link"
+        link.symlink_to(path.parent)
+        return str(link / path.name)
+    spelled = {
+        "..": f"{path.parent}/../{path.parent.name}/{path.name}",
+        "//": f"{path.parent}//{path.name}",
+        "file:///": f"file://{path}",
+        "relative": os.path.relpath(path),
+    }
+    return spelled[way]
+
+
+@pytest.mark.parametrize("way", ["linked directory", "..", "//", "file:///", "relative"])
+def test_what_is_spelled_otherwise_is_the_same_volume(run: Run, tmp_path: Path, way: str) -> None:
+    path = tmp_path / "a.raw"
+    assert run("apply", "-f", declare(tmp_path, entry(path))).exit_code == 0
+    before = run("list", "-o", "json").stdout
+    file = declare(tmp_path, entry(path) | {"storage": elsewhere(path, way)})
+    done = run("diff", "-f", file, "--prune")
+    assert (done.exit_code, done.stdout) == (0, "nothing is different\n"), done.output
+    assert actions(run("apply", "-f", file, "--prune", "-o", "json")) == ["none"]
+    assert run("list", "-o", "json").stdout == before
+
+
+@pytest.mark.parametrize(
+    "spelled", [lambda id: id, lambda id: id[:8], str.upper, lambda id: id.upper()[:12]]
+)
+def test_a_guest_that_is_spelled_otherwise_is_the_same_guest(
+    run: Run, tmp_path: Path, spelled: Callable[[str], str]
+) -> None:
+    path = tmp_path / "a.raw"
+    assert run("apply", "-f", declare(tmp_path, entry(path))).exit_code == 0
+    (view,) = json.loads(run("list", "-o", "json").stdout)
+    file = declare(tmp_path, entry(path, guest=spelled(view["guest_id"])))
+    assert actions(run("diff", "-f", file, "--prune", "-o", "json")) == ["none"]
+    assert actions(run("apply", "-f", file, "--prune", "-o", "json")) == ["none"]
+    assert storages(run) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("slip", "code"),
+    [
+        ({"guest": "tets"}, 4),
+        ({"bus": "scsi"}, 3),
+        ({"format": "qcow2"}, 3),
+        ({"storage": "nonsense://x/a.raw"}, 3),
+    ],
+)
+def test_nothing_is_pruned_where_an_entry_fails(
+    run: Run, tmp_path: Path, slip: dict[str, object], code: int
+) -> None:
+    a, b, c = (entry(tmp_path / f"{name}.raw") for name in "abc")
+    assert run("apply", "-f", declare(tmp_path, a, b)).exit_code == 0
+    file = declare(tmp_path, a | slip, c)
+    told = run("diff", "-f", file, "--prune")
+    assert told.exit_code in (10, code), told.output
+    assert "- " not in told.stdout
+    assert "nothing is pruned" in told.output
+    assert run("apply", "-f", file, "--prune", "--dry-run").exit_code == code
+    assert sorted(storages(run)) == ["a", "b"]
+    done = run("apply", "-f", file, "--prune")
+    assert (done.exit_code, "nothing is pruned" in done.output) == (code, True), done.output
+    assert sorted(storages(run)) == ["a", "b", "c"]
+    told = json.loads(run("apply", "-f", file, "--prune", "-o", "json").stdout)
+    assert {"problem", "action"} <= told[0].keys()
+    assert {each["action"] for each in told[2:]} == {"spared"}
+
+
+def test_two_that_fail_are_both_told(run: Run, tmp_path: Path) -> None:
+    a, b = (entry(tmp_path / f"{name}.raw") for name in "ab")
+    file = declare(tmp_path, a | {"guest": "tets"}, b | {"guest": "nobody"}, b)
+    done = run("apply", "-f", file)
+    assert done.exit_code == 4
+    assert [name in done.stderr for name in ("tets", "nobody")] == [True, True]
+    assert storages(run) == ["b"]
+
+
+def test_what_is_exported_can_be_edited_and_pruned(
+    run: Run, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run("apply", "-f", write("a", "b", label="web"))
+    exported = yaml.safe_load(run("export").stdout)
+    assert exported["label"] == "web"
+    exported["attachments"].pop()
+    (kept,) = (Path(each["storage"]).stem for each in exported["attachments"])
+    assert run("apply", "-f", "-", "--prune", input=yaml.safe_dump(exported)).exit_code == 0
+    assert storages(run) == [kept]
+    run("apply", "-f", write("c"))
+    done = run("export")  # one of them is of no label
+    assert "label" not in yaml.safe_load(done.stdout)
+    assert "--label" in done.stderr
+
+
+NODE = """<node>
+<domain type='test'><name>web01</name><uuid>11111111-0000-4000-8000-000000000001</uuid>
+<memory>8192</memory><os><type>hvm</type></os></domain>
+<domain type='test'><name>web02</name><uuid>22222222-0000-4000-8000-000000000002</uuid>
+<memory>8192</memory><os><type>hvm</type></os></domain>
+</node>
+"""
+
+
+def test_a_volume_that_is_declared_for_another_guest_stays_where_it_is(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "node.xml").write_text(NODE)
+    driver = ("--hypervisor", f"test://{tmp_path}/node.xml")
+    path = tmp_path / "a.raw"
+    file = declare(tmp_path, entry(path, guest="web01"))
+    assert run("apply", "-f", file, *driver).exit_code == 0
+    before = run("list", "-o", "json", *driver).stdout
+    file = declare(tmp_path, entry(path, guest="web02"))
+    assert run("diff", "-f", file, "--prune", *driver).exit_code == 3
+    assert run("apply", "-f", file, "--prune", "--dry-run", *driver).exit_code == 3
+    done = run("apply", "-f", file, "--prune", *driver)
+    assert (done.exit_code, "is wanted on web01" in done.stderr) == (3, True), done.output
+    assert run("list", "-o", "json", *driver).stdout == before

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from moorline.cli.output import EXIT_FOUND, dump, failed, say
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api.error_codes import exit_code, to_problem
 from moorline.ports.api import Api
-from moorline.ports.results import View
+from moorline.ports.results import Outcome, View
 
 file_option = click.option(
     "--file",
@@ -43,19 +45,28 @@ label_option = click.option(
     "--label", metavar="LABEL", help="What all of it belongs to; else as the file says."
 )
 
+Key = tuple[str, str]
+"""The id of a volume and of its guest."""
+_NOT_PRUNED = "nothing is pruned: what failed may mean any of it"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is to be done for one attachment."""
 
     action: str
-    """``attach``, ``detach``, ``none``, or ``refused``: it is there otherwise."""
+    """``attach``, ``detach``, ``none``; ``refused``: it is there otherwise, or cannot be;
+    ``spared``: it would be detached, but something else was refused or failed."""
     guest: str
     name: str
     """Its storage, or its id, for people."""
     wanted: Declared | None = None
     view: View | None = None
     why: str = ""
+    key: Key | None = None
+    """Which volume and guest it is about; None: that could not be told."""
+    error: MoorlineError | None = None
+    """Why that could not be."""
 
 
 @click.command()
@@ -77,9 +88,10 @@ def apply(
 ) -> None:
     """Attach what a file declares; what is as declared already is left alone.
 
-    With --prune, what has the file's label and is not in it is detached. One
-    that fails does not stop the others; the command ends as the first of
-    those does. `moorline export` writes such a file.
+    With --prune, what has the file's label and is not in it is detached, once
+    all that is in it is as declared. One that fails does not stop the others,
+    but nothing is pruned then; the command ends as the first of those does.
+    `moorline export` writes such a file.
 
     \b
     Examples:
@@ -92,25 +104,22 @@ def apply(
     if prune and not label:
         raise click.UsageError("--prune goes by a label: give --label, or one in the file")
     with given.open(own=not dry_run, patience=timeout, first=True) as moorline:
-        changes = _changes(what, label, moorline.attachments.list(), prune=prune)
+        views = moorline.attachments.list()
+        changes = _changes(what, label, moorline, views)
         if dry_run:
+            changes += _gone(changes, label, views) if prune else []
             _tell_changes(given, changes)
-            if any(change.action == "refused" for change in changes):
-                sys.exit(exit_code(Refused("")))
+            if code := _foreseen_code(changes):
+                sys.exit(code)
             return
-        how = {"timeout": timeout, "progress": given.progress}
-        values, code = [], 0
-        for change in changes:
-            value: dict[str, Any] = {"action": change.action, "guest": change.guest}
-            try:
-                value |= _do(moorline, change, label, how if wait else {**how, "wait": False})
-            except MoorlineError as e:
-                value["problem"] = to_problem(e)
-                code = code or (exit_code(e) if given.is_data else failed(e, given.output))
-            else:
-                if not given.is_data:
-                    say(_done(change, value, wait=wait))
-            values.append(value)
+        how = {"timeout": timeout, "progress": given.progress, **({} if wait else {"wait": False})}
+        told = partial(_told_of_each, given, moorline, label, how, wait=wait)
+        values, code = told(changes)
+        if prune:
+            kept = {_key_of(value["view"]) for value in values if "view" in value}
+            gone = _to_prune(views, label, kept, fails=bool(code))
+            more, its = told(gone)
+            values, code = values + more, code or its
     given.tell(values, "")
     if code:
         sys.exit(code)
@@ -124,6 +133,8 @@ def apply(
 def diff(given: Common, file: Path, prune: bool, label: str | None) -> None:
     """Tell what `moorline apply` would change. Exits 10 if there is something.
 
+    An entry that cannot be ends it as it would end `moorline apply`.
+
     \b
     Example:
       moorline diff -f attachments.yaml --prune
@@ -133,8 +144,12 @@ def diff(given: Common, file: Path, prune: bool, label: str | None) -> None:
     if prune and not label:
         raise click.UsageError("--prune goes by a label: give --label, or one in the file")
     with given.open(own=False) as moorline:
-        changes = _changes(what, label, moorline.attachments.list(), prune=prune)
+        views = moorline.attachments.list()
+        changes = _changes(what, label, moorline, views)
+    changes += _gone(changes, label, views) if prune else []
     _tell_changes(given, changes)
+    if code := next((exit_code(change.error) for change in changes if change.error), 0):
+        sys.exit(code)
     if any(change.action != "none" for change in changes):
         sys.exit(EXIT_FOUND)
 
@@ -165,6 +180,11 @@ def export(given: Common, guest: str | None, label: str | None) -> None:
             given.warn(
                 f"left out: volume {view.volume} of {view.guest}: {view.backend} cannot be typed"
             )
+    labels = {view.label for view in views}
+    if label is None and len(labels) > 1:
+        given.warn("no label is written, as they have not all the same: export each with --label")
+    elif label is None:
+        label = next(iter(labels), None)
     document: dict[str, Any] = {"label": label} if label else {}
     document["attachments"] = [_written(view) for view in views if _can_be_typed(view)]
     given.tell(document, dump(document, "yaml"))
@@ -174,35 +194,101 @@ def _read(file: Path) -> Declaration:
     return declared.read(file, read_text(str(file), "the file"))
 
 
-def _changes(what: Declaration, label: str, views: Sequence[View], *, prune: bool) -> list[Change]:
-    """What is to be done, in the order of the file, and at last what is to go."""
-    changes, kept = [], []
-    for wanted in what.attachments:
-        view = next((view for view in views if wanted.is_of(view)), None)
-        kept.append(view)
-        changes.append(_change(wanted, view, label))
-    gone = [view for view in views if prune and view.label == label and view not in kept]
-    return changes + [
-        Change("detach", view.guest, view.storage or view.volume, view=view)
-        for view in gone
-        if not view.hands_off
-    ]
+def _changes(what: Declaration, label: str, moorline: Api, views: Sequence[View]) -> list[Change]:
+    """What is to be done, in the order of the file."""
+    guests = moorline.guests.all()
+    often = Counter(guest.name for guest in guests)  # a vCenter may have several of one name
+    ids = {guest.name: guest.guest_id for guest in guests if often[guest.name] == 1}
+    return [_change(each, label, moorline, views, ids) for each in what.attachments]
 
 
-def _change(wanted: Declared, view: View | None, label: str) -> Change:
+def _change(
+    wanted: Declared, label: str, moorline: Api, views: Sequence[View], ids: Mapping[str, str]
+) -> Change:
     name = wanted.what if isinstance(wanted.what, str) else "a connection"
-    if view is None or view.wanted == "absent":
-        return Change("attach", wanted.guest, name, wanted, view)
+    change = Change("attach", wanted.guest, name, wanted)
+    called = ids.get(wanted.guest, wanted.guest)
+    view = next((view for view in views if wanted.is_called(view, called)), None)
+    if view is None:
+        try:
+            foreseen = _attach(moorline, wanted, label, dry_run=True).view
+        except MoorlineError as e:
+            return replace(change, action="refused", why=e.message, error=e)
+        change = replace(change, key=_key(foreseen))
+        view = next((view for view in views if _key(view) == change.key), None)
+    if view is None:
+        return change
+    change = replace(change, view=view, key=_key(view))
+    if view.wanted == "absent":
+        return change
     why = wanted.differences(view)
     if label and view.label not in ("", label):
         why.append(f"it belongs to {view.label!r}, which prunes it")
     if why:
-        return Change("refused", wanted.guest, name, wanted, view, "; ".join(why))
-    action = "none" if wanted.is_there(view, label) else "attach"
-    return Change(action, wanted.guest, name, wanted, view)
+        return replace(change, action="refused", why="; ".join(why))
+    return replace(change, action="none") if wanted.is_there(view, label) else change
 
 
-def _do(moorline: Api, change: Change, label: str, how: dict[str, Any]) -> dict[str, Any]:
+def _gone(changes: Sequence[Change], label: str, views: Sequence[View]) -> list[Change]:
+    """What is to be pruned after *changes*, as far as those are foreseen."""
+    kept = {change.key for change in changes if change.key}
+    return _to_prune(views, label, kept, fails=any(c.action == "refused" for c in changes))
+
+
+def _to_prune(views: Sequence[View], label: str, kept: Set[Key], *, fails: bool) -> list[Change]:
+    """What has the label, and is none of *kept*; *fails*: an entry of the file did, and it stays.
+
+    That entry may mean what is not kept: misspelled, say, or on its way to another guest.
+    """
+    action = "spared" if fails else "detach"
+    return [
+        Change(action, view.guest, view.storage or view.volume, view=view)
+        for view in views
+        if view.label == label and _key(view) not in kept and not view.hands_off
+    ]
+
+
+def _key(view: View) -> Key:
+    return view.volume, view.guest_id
+
+
+def _key_of(view: Mapping[str, Any]) -> Key:
+    return view["volume"], view["guest_id"]
+
+
+def _foreseen_code(changes: Sequence[Change]) -> int:
+    """The exit code of the first that is refused; 0: none."""
+    refused = (change for change in changes if change.action == "refused")
+    return next((exit_code(change.error or Refused("")) for change in refused), 0)
+
+
+def _told_of_each(
+    given: Common,
+    moorline: Api,
+    label: str,
+    how: Mapping[str, Any],
+    changes: Sequence[Change],
+    *,
+    wait: bool,
+) -> tuple[list[dict[str, Any]], int]:
+    """Do *changes*, and tell people of each; return what programs are told, and the exit code."""
+    values, code = [], 0
+    for change in changes:
+        value: dict[str, Any] = {"action": change.action, "guest": change.guest}
+        try:
+            value |= _do(moorline, change, label, how)
+        except MoorlineError as e:
+            value["problem"] = to_problem(e.about(guest=change.guest))
+            its = exit_code(e) if given.is_data else failed(e, given.output)
+            code = code or its
+        else:
+            if not given.is_data:
+                say(_done(change, value, wait=wait))
+        values.append(value)
+    return values, code
+
+
+def _do(moorline: Api, change: Change, label: str, how: Mapping[str, Any]) -> dict[str, Any]:
     """Do it; return what programs are told. Raises as attach and detach."""
     view, wanted = change.view, change.wanted
     if change.action == "refused" and view is not None:
@@ -210,13 +296,17 @@ def _do(moorline: Api, change: Change, label: str, how: dict[str, Any]) -> dict[
             f"{change.name} is attached to {view.guest} otherwise: {change.why}",
             hint=f"moorline detach {view.guest} {view.volume}, and apply again",
         ).about(view.volume, view.guest)
-    if change.action == "none" and view is not None:
+    if change.action in ("none", "spared") and view is not None:
         return {"steps": [], "view": view.to_dict()}
     if change.action == "detach" and view is not None:
         gone = moorline.attachments.detach(view.guest_id, view.volume, **how)
         return gone.to_dict() if gone else {"steps": [], "view": None}
     assert wanted is not None, "what is to be attached is in the file"
-    outcome = moorline.attachments.attach(
+    return _attach(moorline, wanted, label, **how).to_dict()
+
+
+def _attach(moorline: Api, wanted: Declared, label: str, **how: Any) -> Outcome:
+    return moorline.attachments.attach(
         wanted.guest,
         wanted.what,
         format=wanted.format,
@@ -226,13 +316,14 @@ def _do(moorline: Api, change: Change, label: str, how: dict[str, Any]) -> dict[
         **told(label=label or None),
         **how,
     )
-    return outcome.to_dict()
 
 
 def _done(change: Change, value: dict[str, Any], *, wait: bool) -> str:
     view = value["view"]
     if change.action == "none":
         return f"unchanged: {change.name} on {change.guest}"
+    if change.action == "spared":
+        return f"{change.name} stays on {change.guest}: {_NOT_PRUNED}"
     state = "is" if wait else "is to be"
     if change.action == "detach":
         return f"{change.name} {state} detached from {change.guest}"
@@ -262,8 +353,10 @@ def _lines(changes: Sequence[Change]) -> Iterator[str]:
             yield f"+ {where}" + (f" ({change.view.next})" if change.view else "")
         elif change.action == "detach":
             yield f"- {where}"
+        elif change.action == "spared":
+            yield f"! {where}: stays: {_NOT_PRUNED}"
         elif change.action == "refused":
-            yield f"! {where}: {change.why}; detach it first"
+            yield f"! {where}: {change.why}" + ("" if change.error else "; detach it first")
 
 
 def _can_be_typed(view: View) -> bool:

@@ -44,24 +44,16 @@ class Declared:
     level: str = "attached"
     options: DiskOptions = field(default_factory=DiskOptions)
 
-    def is_of(self, view: View) -> bool:
-        """Whether *view* is of the same guest and volume."""
-        if self.guest not in (view.guest, view.guest_id):
-            return False
-        return self.what == view.storage or view.volume in (self.volume, self._own_id)
+    def is_called(self, view: View, guest_id: str) -> bool:
+        """Whether *view* is of the guest of that id, and its volume is spelled as here.
 
-    @property
-    def _own_id(self) -> str | None:
-        """The id that the connection bears."""
-        if isinstance(self.what, str):
-            return None
-        data = self.what.get("data")
-        places = (data, self.what) if isinstance(data, Mapping) else (self.what,)
-        ids = (place.get(name) for place in places for name in ("volume_id", "serial"))
-        return next((id for id in ids if isinstance(id, str)), None)
+        True is certain; False is not: one volume can be spelled in several ways.
+        """
+        same = (guest_id, self.what) == (view.guest_id, view.storage)
+        return same and self.volume in (None, view.volume)
 
     def differences(self, view: View) -> list[str]:
-        """What is otherwise in *view*, and is not changed while it is there."""
+        """What is otherwise in *view*, of the same volume, and is not changed while it is there."""
         wanted: dict[str, Any] = {
             "bus": self.options.bus,
             "target": self.options.target,
@@ -73,8 +65,6 @@ class Declared:
         pairs = [
             (name, view.options.get(name, value and ""), value) for name, value in wanted.items()
         ]
-        if isinstance(self.what, str):
-            pairs.append(("storage", view.storage, self.what))
         if self.format:
             pairs.append(("format", view.format or self.format, self.format))
         if (self.level, view.wanted) == ("connected", "attached"):
