@@ -58,8 +58,25 @@ def test_one_that_fails_stops_no_other_and_its_code_is_told(run: Run, tmp_path: 
     done = run("detach", "test", "slip", "vdz", "-o", "json")
     told = json.loads(done.stdout)
     assert [each["problem"]["error"] for each in told] == ["notfound", "notfound"]
+    assert [(each["problem"]["volume"], each["problem"]["guest"]) for each in told] == [
+        ("slip", "test"),
+        ("vdz", "test"),
+    ]
     assert done.exit_code == 4
     assert run("detach", "test", "slip", "").exit_code == 3
+
+
+def test_each_that_fails_has_its_own_error(run: Run, tmp_path: Path) -> None:
+    files = ["nonsense://x/a", tmp_path / "a.raw", "rubbish://x/b"]
+    how = ("--format", "raw", "--level", "connected")
+    done = run("attach", "test", *files, *how)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (3, 1), done.output
+    assert done.stderr.count("moorline: ") == 2, done.stderr
+    done = run("detach", "test", "slip", tmp_path / "a.raw", "vdz")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (4, 1), done.output
+    assert [name in done.stderr for name in ("slip", "vdz")] == [True, True]
+    told = json.loads(run("attach", "nobody", *files, *how, "-o", "json").stdout)
+    assert {each["problem"]["guest"] for each in told} == {"nobody"}
 
 
 @pytest.mark.parametrize("more", [("--volume", "v1"), ("--target", "vdx")])

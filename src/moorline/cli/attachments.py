@@ -76,23 +76,30 @@ def named(
     return None if volume_url is None else from_here(volume_url)
 
 
-def _each(given: Common, calls: Sequence[Callable[[], T]], text: Callable[[T], str]) -> None:
-    """Tell what *calls* come to: of several a line, or an item of a list, each.
+def _each(
+    given: Common,
+    guest: str,
+    calls: Sequence[tuple[str, Callable[[], T]]],
+    text: Callable[[T], str],
+) -> None:
+    """Tell what *calls*, with the volume's name each, come to: a line or an item of a list each.
 
     One that fails does not stop the others; the command ends as the first of those does.
     """
     if len(calls) == 1:
-        result = calls[0]()
+        result = calls[0][1]()
         given.tell(_value(result), text(result))
         return
     values: list[Any] = []
     code = 0
-    for call in calls:
+    for name, call in calls:
         try:
             result = call()
         except MoorlineError as e:
-            values.append({"problem": to_problem(e)})
-            code = code or (exit_code(e) if given.is_data else failed(e, given.output))
+            # A URL is left out: it may hold a password.
+            values.append({"problem": to_problem(e.about("" if "/" in name else name, guest))})
+            its = exit_code(e) if given.is_data else failed(e, given.output)
+            code = code or its
         else:
             values.append(_value(result))
             if not given.is_data:
@@ -229,8 +236,8 @@ def attach(
             **told(vouch=vouch or None, label=label),
             **_waiting(wait),
         )
-        calls = [partial(attach, what) for what in volumes]
-        _each(given, calls, lambda outcome: told_outcome(outcome, dry_run, wait=wait))
+        calls = [(volume or "", partial(attach, what)) for what in volumes]
+        _each(given, guest, calls, lambda outcome: told_outcome(outcome, dry_run, wait=wait))
 
 
 @click.command()
@@ -278,8 +285,8 @@ def detach(
 
         several = len(volume) > 1 and not dry_run
         call = _of_what_is_meant if several else _call
-        calls = [call(detach, name) for name in volume]
-        _each(given, calls, lambda found: text(*found))
+        calls = [(name, call(detach, name)) for name in volume]
+        _each(given, guest, calls, lambda found: text(*found))
 
 
 @click.command()
