@@ -33,6 +33,8 @@ class ToyLifecycle:
     """They do not hear that they are asked to shut down."""
     undying: set[GuestId] = field(default_factory=set)
     """They run on without power: QEMU hangs in the kernel."""
+    boot: int = 1
+    """As of :class:`GuestState`."""
 
     def look(self, guest: GuestId) -> GuestState:
         toy = self._toy(guest)
@@ -41,7 +43,7 @@ class ToyLifecycle:
             toy.running,
             guest in self.launched,
             guest in self.saved,
-            boot=1,
+            boot=self.boot,
         )
 
     def parse(self, name: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:

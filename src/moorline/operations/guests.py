@@ -24,6 +24,7 @@ from moorline.operations.guest_foresight import GuestForesight
 from moorline.operations.guest_looks import GuestLooks
 from moorline.operations.guest_options import Volume, validate, volumes_of
 from moorline.operations.guest_shutdown import bring_down
+from moorline.operations.launched_again import LaunchedAgain
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -60,6 +61,7 @@ class Guests:
         self._lifecycle = lifecycle
         self._note = note
         self._foresight = GuestForesight(reconciler, admission)
+        self._again = LaunchedAgain(records, admission, hypervisor)
         links = ReadyLinks(records, reconciler, driver)
         self.ready, self.unready = links.ready, links.unready
         looks = GuestLooks(hypervisor)
@@ -94,6 +96,8 @@ class Guests:
         if dry_run:
             lifecycle.check(name, wanted)
             known = self._named(name) if self._is_made(name) else None
+            if known:
+                self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
             return self._foresight.launch(
                 name, known, volumes, options, start=start, vouched=bool(vouch)
             )
@@ -102,6 +106,9 @@ class Guests:
             with nothing_recorded():
                 lifecycle.check(name, wanted)
                 made = self._is_made(name)
+                if made:
+                    known = self._named(name)
+                    self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
             if not made:
                 with self._step("define", name, steps):
                     lifecycle.define(name, wanted, progress)

@@ -1,0 +1,66 @@
+"""A launch that is repeated: with the guest's own volumes, and with others."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.errors import Refused
+from moorline.testing.toys import ToyHypervisor
+from tests.support.environment import bare
+from tests.support.rig import Rig, connection
+from tests.support.toy_machines import ToyLifecycle
+
+
+class Stage(Rig):
+    """A host on which guests can be made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machines = ToyLifecycle(self.world)
+
+    def owner(self) -> Moorline:
+        hypervisor = ToyHypervisor(self.world)
+        return Moorline(
+            self.records, self.reconciler(), hypervisor, self.machines, environment=bare()
+        )
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.mark.parametrize("boot", [0, 1])
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("c", "boots from volume a already"),
+        ("ca", "boots from"),
+        ("ba", "boots from|boot order"),
+        ("ac", "launched without volume c"),
+    ],
+)
+def test_launched_again_with_other_volumes_it_is_refused_before_anything_changes(
+    stage: Stage, boot: int, start: bool, dry_run: bool, names: str, why: str
+) -> None:
+    stage.machines.boot = boot
+    launch = stage.owner().guests.launch
+    launch("web01", connection("a"), connections=[connection("b")], start=start)
+    before, effects = stage.records.all(), stage.world.faults.count
+    first, *more = (connection(name) for name in names)
+    with pytest.raises(Refused, match=why):
+        launch("web01", first, connections=more, start=start, dry_run=dry_run)
+    assert (stage.records.all(), stage.world.faults.count) == (before, effects)
+
+
+@pytest.mark.parametrize("boot", [0, 1])
+def test_what_was_attached_after_a_launch_is_not_in_its_way(stage: Stage, boot: int) -> None:
+    stage.machines.boot = boot
+    launch = stage.owner().guests.launch
+    launch("web01", connection("a"), connections=[connection("b")])
+    stage.owner().attachments.attach("web01", connection("c"))
+    assert launch("web01", connection("a"), connections=[connection("b")]).steps == []
+    assert launch("web01", connection("a")).steps == []
