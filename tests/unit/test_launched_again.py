@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorline.api import Moorline
-from moorline.errors import Refused
+from moorline.errors import NotOurs, Refused
 from moorline.testing.toys import ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig, connection
@@ -64,3 +64,20 @@ def test_what_was_attached_after_a_launch_is_not_in_its_way(stage: Stage, boot: 
     stage.owner().attachments.attach("web01", connection("c"))
     assert launch("web01", connection("a"), connections=[connection("b")]).steps == []
     assert launch("web01", connection("a")).steps == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_guest_that_another_state_launched_is_removed_by_any_alone(
+    stage: Stage, dry_run: bool
+) -> None:
+    stage.owner().guests.launch("web01", connection("a"))
+    elsewhere = Stage()
+    elsewhere.world, elsewhere.machines = stage.world, stage.machines
+    effects = stage.world.faults.count
+    with pytest.raises(NotOurs, match="no record of: a"):
+        elsewhere.owner().guests.remove("web01", force=True, dry_run=dry_run)
+    assert stage.world.faults.count == effects
+    foreseen = elsewhere.owner().guests.remove("web01", force=True, any=True, dry_run=True)
+    assert foreseen is not None
+    assert stage.owner().guests.remove("web01", force=True, timeout=1.0) is not None
+    assert not stage.world.guests

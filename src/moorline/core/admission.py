@@ -162,6 +162,15 @@ class Admission:
             )
         return True
 
+    def unrecorded_disks(self, guest: GuestId) -> list[VolumeId]:
+        """The volumes of the disks that bear our mark, and were neither recorded nor released here.
+
+        Raises Unavailable, Uncertain.
+        """
+        known = {row.key.volume for row in self._records.all() if row.key.guest == guest}
+        known |= {VolumeId(volume) for id, volume in self._records.released() if id == guest}
+        return sorted(self._hypervisor.disks(guest).keys() - known)
+
     def admit(
         self, connection: Mapping[str, Any] | str, format: Format | None
     ) -> AcceptedConnection:

@@ -226,20 +226,24 @@ class Guests:
         self, machine: GuestState | None, rows: Sequence[Attachment], *, any: bool
     ) -> None:
         if machine is not None:
-            self._refuse_stranger(machine, any=any)
+            if not any:
+                self._refuse_stranger(machine)
             if machine.running or machine.saved or rows:  # else removing raises it as early
                 self._able().check_removal(machine.guest.id)
         for row in rows:
             self._admission.demand_release(row)
             self._reconciler.demand_no_snapshot(row)
 
-    def _refuse_stranger(self, machine: GuestState, *, any: bool) -> None:
-        if not (machine.launched or any):
-            named = {option.key for option in self._able().launching.removal.each}
-            raise NotOurs(
-                f"{machine.guest.name} was not launched by Moorline, and is not removed",
-                hint="--any removes it all the same" if "any" in named else "",
-            )
+    def _refuse_stranger(self, machine: GuestState) -> None:
+        if not machine.launched:
+            why = "was not launched by Moorline, and is not removed"
+        elif others := self._admission.unrecorded_disks(machine.guest.id):
+            why = f"has volumes that this state has no record of: {', '.join(others)}"
+        else:
+            return
+        named = {option.key for option in self._able().launching.removal.each}
+        hint = "--any removes it all the same" if "any" in named else ""
+        raise NotOurs(f"{machine.guest.name} {why}", hint=hint)
 
     def _alone(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
         """Hold the lock for making or removing the guest *name*, which may have no id yet.

@@ -240,7 +240,8 @@ class Guests(Protocol):
         Where guests have a disk of their own, that goes with them, and volumes must
         have been detached before.
         *force*: cut its power instead of asking it to shut down. *any*: also one
-        that was not launched by Moorline. *timeout*: seconds for the shutdown,
+        that was not launched by Moorline, or has volumes that this state has no record of.
+        *timeout*: seconds for the shutdown,
         and again for the volumes. *dry_run*: as of ``launch``, and whether it runs now.
         Returns None if there is no guest of that whole id.
 
