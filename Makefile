@@ -8,6 +8,7 @@ SYSTEM ?= quobyte
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+RELEASE_VENV := .venv-release
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
 	pkg-config procps python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
@@ -15,6 +16,8 @@ PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system l
 VCENTER := golang-go golang-github-vmware-govmomi-dev
 # The store of a fleet. Debian starts an etcd with the package: it is stopped again. Not for `make fast`.
 ETCD := etcd-server etcd-client
+# What builds Debian's packages, where a release's own is built on a machine of it.
+DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
 # What is missing fails a test in `make test`, and skips it elsewhere.
 WHOLE := MOORLINE_TEST_WHOLE=1
 PARALLEL := -n 2
@@ -38,7 +41,8 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean packages ready vcenter machines etcd
+.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+	packages package-here dist release ready system-packages vcenter machines etcd debhelper
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -108,7 +112,7 @@ nova-%: ready $(NOVA_VENV)/.ready
 		PYTHONPATH=$(CURDIR):$(CURDIR)/nova/tests $(CURDIR)/$(BIN)/python -m lab run -- \
 		$(NOVA_PYTHON) -m unittest $(NOVA_TESTS) -v -b
 
-$(NOVA_VENV)/.nova: nova/constraints-$(NOVA).txt nova/constraints.txt pyproject.toml Makefile | packages
+$(NOVA_VENV)/.nova: nova/constraints-$(NOVA).txt nova/constraints.txt pyproject.toml Makefile | system-packages
 	$(PYTHON) -m venv $(NOVA_VENV)
 	$(NOVA_VENV)/bin/pip install -q --disable-pip-version-check -c $< nova libvirt-python $(NOVA_NEEDS) -e .
 	@# Nova's tests look for its api-paste.ini beside the package.
@@ -125,6 +129,33 @@ $(NOVA_VENV)/.ready: $(NOVA_VENV)/.nova nova/pyproject.toml $(shell find nova/sr
 bench: ready vcenter ## what is fast, beside raw libvirt and raw mount; writes docs/performance.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench
 
+packages: ready machines ## a .deb in dist/ for each of RELEASES=debian12,debian13, built on a tree of that release
+	mkdir -p dist
+	for release in $$(tr , ' ' <<<'$(RELEASES)'); do \
+		$(SUDO) $(BIN)/python -m lab machine package --release "$$release" dist; \
+	done
+
+package-here: debhelper ## the same for the release that this machine has, Debian 12 and 13 or Ubuntu 24.04
+	mkdir -p dist
+	packaging/build-deb dist
+
+dist: $(RELEASE_VENV)/.ready ## wheels and source distributions in dist/, checked by twine and check-wheel-contents
+	rm -f dist/*.whl dist/*.tar.gz
+	for source in . nova; do $(RELEASE_VENV)/bin/python -m build -q --outdir dist "$$source"; done
+	$(RELEASE_VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	$(RELEASE_VENV)/bin/check-wheel-contents dist/moorline-*.whl
+	$(RELEASE_VENV)/bin/check-wheel-contents --config nova/pyproject.toml dist/moorline_nova-*.whl
+
+release: $(RELEASE_VENV)/.ready ## version and CHANGELOG.md made from changelog/: VERSION=0.2.0, or the next one
+	$(RELEASE_VENV)/bin/python packaging/release.py $(VERSION)
+
+$(RELEASE_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt \
+		$$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+			print(*p["optional-dependencies"]["release"])')
+	@touch $@
+
 ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environment)
 
 # Distributions' packages are looked for each time, which takes no time, and
@@ -132,7 +163,8 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
 machines: PACKAGES := debootstrap systemd-container
-packages vcenter machines etcd:
+debhelper: PACKAGES := $(DEBHELPER)
+system-packages vcenter machines etcd debhelper:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \
@@ -146,7 +178,7 @@ packages vcenter machines etcd:
 		fi; \
 	fi
 
-$(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -154,5 +186,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | packages
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages
-	rm -rf $(VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
+	rm -rf $(VENV) $(RELEASE_VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

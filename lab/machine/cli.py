@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.images import cache
-from lab.machine import console, container, operations, tree, virtual
+from lab.machine import console, container, operations, packages, tree, virtual
 from lab.machine.container import Machine
 from lab.machine.qga import GuestAgent, Silent
 from lab.machine.tree import RELEASES, Unavailable
@@ -32,6 +32,8 @@ def add_to(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fresh.add_argument(
         "--virtual", action="store_true", help="with its own kernel, in QEMU, and real storage"
     )
+    package = deeds.add_parser("package", parents=[release], help="build its package of Moorline")
+    package.add_argument("directory", type=Path, metavar="DIRECTORY", help="what gets the .deb")
     run = deeds.add_parser("run", parents=[release, fresh], help="run a command in a fresh one")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     deeds.add_parser("shell", parents=[release, fresh], help="a shell in a fresh one")
@@ -61,6 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     print(tree.build(args.release))
+    return 0
+
+
+def _package(args: argparse.Namespace) -> int:
+    print(packages.build(args.release, args.directory))
     return 0
 
 
@@ -173,6 +180,7 @@ def _words(args: argparse.Namespace) -> list[str]:
 
 _DEEDS = {
     "build": _build,
+    "package": _package,
     "run": _run,
     "shell": _shell,
     "list": _list,

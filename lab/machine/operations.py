@@ -28,5 +28,5 @@ def follow(machine: Machine, section: str, source: str = SOURCE) -> list[str]:
 
 
 def install(machine: Machine) -> None:
-    """Install Moorline in a machine that runs."""
-    follow(machine, "Install")
+    """Install Moorline in a machine that runs, with pip: a package takes minutes to build."""
+    follow(machine, "Install with pip")

@@ -53,7 +53,7 @@ def test_an_upgrade_touches_no_share_and_no_guest(bare: Machine) -> None:
     guest, volume = stage.writing("web01")
     client = stage.run("pgrep -f bin/mount.quobyte").stdout
     assert client
-    operations.follow(bare, "Upgrade")
+    operations.follow(bare, "Upgrade with pip")
     guest.writes_on()
     assert stage.run("pgrep -f bin/mount.quobyte").stdout == client
     stage.await_(lambda: stage.rows() == {volume: ("attached", "attached")})
@@ -140,7 +140,7 @@ def test_removal_leaves_nothing(bare: Machine) -> None:
     )
     stage.moorline(f"attach web01 --connection {LAB}/data.json")
     guest.wait_for(id)
-    operations.follow(bare, "Remove")
+    operations.follow(bare, "Remove with pip")
     left = bare.run(
         "find / -xdev -iname '*moorline*' -not -path '/root/*' -not -path '/opt/moorline-lab*' "
         "-not -path '/run/moorline-lab*'; find /var /run -xdev -iname '*moorline*' "
