@@ -94,6 +94,18 @@ def test_files_of_a_host_are_not_for_a_vcenter(moorline: Prompt, tmp_path: Path)
     assert "cannot use local volumes" in refused.stderr
 
 
+def test_a_disk_that_a_machine_has_already_is_not_adopted(
+    moorline: Prompt, operator: Operator
+) -> None:
+    source, guest = operator.disk(), VCenter.guests[0]
+    operator.plug(guest, source)
+    assert source.path in moorline("adopt", guest).stdout, "it is shown"
+    refused = moorline("adopt", guest, f"vmdk://{source.datastore}/{source.file}", code=3)
+    assert "disks of vsphere guests cannot be adopted" in refused.stderr
+    assert json.loads(moorline("list", "--output", "json").stdout) == []
+    operator.unplug(guest, source.path)
+
+
 def test_datastores_are_chosen_and_explained(moorline: Prompt) -> None:
     text = moorline("datastores", "--for", "20G", "--explain").stdout
     assert text.startswith("vvol1 (VVOL): is taken")
