@@ -5,17 +5,23 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any
 
 from nova import exception
 from nova.virt.vmwareapi import images
+from oslo_log import log
 from oslo_vmware import rw_handles
 
+LOG = log.getLogger(__name__)
 MIB = 1 << 20
 _SECTOR = 512
 _HEADER = 20
 """Bytes of a VMDK's header up to its capacity, which is the last of them: magic, version and flags
 take 4 bytes each, the capacity in sectors 8 (VMware, Virtual Disk Format 5.0)."""
+_ANSWER_SECONDS = 300
+"""Seconds that a host may take to write the last of an image: vCenter's leases end then."""
 
 
 def virtual_size(context: Any, image_id: str, *, is_ova: bool) -> int:
@@ -77,6 +83,40 @@ def _name_in(description: bytes) -> str:
         raise tarfile.ReadError(f"its description: {e}") from e
 
 
+class _Upload(rw_handles.VmdkWriteHandle):  # type: ignore[misc]  # it has no types
+    """oslo.vmware's, and it reads the host's answer, which that never does.
+
+    A connection that was cut behind the last piece goes unseen otherwise, and an image of which
+    something is missing is taken for whole.
+    """
+
+    def close(self) -> None:
+        if self.tell() == self._vmdk_size and (problem := self._problem()):
+            LOG.error("The image was not taken by %s: %s", self._url, problem)
+            self._bytes_written = 0  # for what follows it is incomplete: the lease is aborted
+        super().close()
+
+    def _problem(self) -> str:
+        try:
+            self._conn.timeout = _ANSWER_SECONDS  # urllib3 gives it to its socket
+            answer = self._conn.getresponse()
+        except (OSError, HTTPException) as e:
+            return str(e) or type(e).__name__
+        return "" if answer.status in (HTTPStatus.OK, HTTPStatus.CREATED) else answer.reason
+
+
+def import_stream(
+    image_id: str, context: Any, session: Any, name: str, store: str, folder: Any, pool: Any
+) -> Any:
+    """Import a stream-optimized image as a machine that never runs; return the machine.
+
+    Raises what vCenter and Glance raise.
+    """
+    size = int(images.IMAGE_API.get(context, image_id)["size"])
+    handle = rw_handles.ImageReadHandle(images.IMAGE_API.download(context, image_id))
+    return _import(handle, size, session, name, store, folder, pool)
+
+
 def import_ova(
     image_id: str, context: Any, session: Any, name: str, store: str, folder: Any, pool: Any
 ) -> Any:
@@ -87,30 +127,32 @@ def import_ova(
     what vCenter and Glance raise.
     """
     handle = rw_handles.ImageReadHandle(images.IMAGE_API.download(context, image_id))
-    spec = images._build_import_spec_for_import_vapp(session, name, store)
     try:
         with _disk_in(handle) as (disk, size):
-            writer = rw_handles.VmdkWriteHandle(
-                session, session._host, session._port, pool, folder, spec, size
-            )
-            images.image_transfer(disk, writer)
-            return writer.get_imported_vm()
+            return _import(disk, size, session, name, store, folder, pool)
     except tarfile.TarError as e:
         raise exception.ImageUnacceptable(image_id=image_id, reason=f"no OVA: {e}") from e
 
 
-class Import:
-    """Nova's session, for one import: the true size goes with it, and the machine stays.
+def _import(
+    disk: Any, size: int, session: Any, name: str, store: str, folder: Any, pool: Any
+) -> Any:
+    spec = images._build_import_spec_for_import_vapp(session, name, store)
+    writer = _Upload(session, session._host, session._port, pool, folder, spec, size)
+    images.image_transfer(disk, writer)
+    return writer.get_imported_vm()
 
-    Nova asks for a disk of 1 KiB, which Virtual Volumes refuse, and takes the machine out of
-    the inventory afterwards, to move its disk's file.
+
+class Import:
+    """Nova's session, for one import: the true size goes with it.
+
+    Nova asks for a disk of 1 KiB, which Virtual Volumes refuse.
     """
 
     def __init__(self, session: Any, size: int) -> None:
         self._session = session
         self._size_kib = size // 1024
         self.sized = False
-        self.machine: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -122,9 +164,3 @@ class Import:
                     change.device.capacityInKB = self._size_kib
                     self.sized = True
         return self._session.invoke_api(module, method, *args, **named)
-
-    def _call_method(self, module: Any, method: str, *args: Any, **named: Any) -> Any:
-        if method == "UnregisterVM":
-            self.machine = args[0]
-            return None
-        return self._session._call_method(module, method, *args, **named)

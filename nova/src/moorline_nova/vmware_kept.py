@@ -9,24 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from nova import exception
-from nova.virt.vmwareapi import images, vim_util, vm_util
+from nova.virt.vmwareapi import vim_util, vm_util
 from oslo_vmware import vim_util as vutil
 
-from moorline_nova.vmware_images import Import, import_ova
+from moorline_nova.vmware_images import Import, import_ova, import_stream
 
 _IDS = uuid.UUID("3f1f2a34-4d3b-5a53-9a3e-0a8c8b6b52a7")
 """The namespace of the ids that machines which keep an image are given."""
 _KEPT = "moorline.image"
 """Under this key of its extra configuration such a machine has what it keeps."""
 _UNUSED = "moorline.unused-since"
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What Nova's import needs of an instance: the image, and a name for the log."""
-
-    uuid: str
-    image_ref: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +60,19 @@ class KeptImages:
     @contextmanager
     def _imported(self, context: Any, vi: Any, size: int, pool: Any) -> Iterator[Any]:
         session = Import(self._session, size)
-        # A rescue's image is another than the instance's.
-        wanted = _Wanted(vi.instance.uuid, vi.ii.image_id)
         name = f"OSTACK_IMG_{uuid.uuid4()}"
         where = name, vi.datastore.name, vi.dc_info.vmFolder, pool
-        if vi.ii.is_ova:
-            session.machine = import_ova(vi.ii.image_id, context, session, *where)
-        else:
-            images.fetch_image_stream_optimized(context, wanted, session, *where)
+        bring = import_ova if vi.ii.is_ova else import_stream
+        machine = bring(vi.ii.image_id, context, session, *where)
         done = False
         try:
-            if session.machine is None or not session.sized:
+            if not session.sized:
                 raise exception.NovaException("this Nova imports images in a way that is not known")
-            yield session.machine
+            yield machine
             done = True
         finally:
-            if not done and session.machine is not None:
-                vm_util.destroy_vm(self._session, wanted, session.machine)
+            if not done:
+                vm_util.destroy_vm(self._session, vi.instance, machine)
 
     def used(self, image_id: str, store: Any) -> None:
         """The image is in use: its age does not count any more."""

@@ -25,7 +25,6 @@ DIGESTS = {
     "imagecache.ImageCacheManager": "c9af865a686c",
     "images._build_import_spec_for_import_vapp": "2c7b79286ad5",
     "images.fetch_image_ova": "30c79e23d96c",
-    "images.fetch_image_stream_optimized": "7e1b913d1392",
     "vm_util._get_vm_ref_from_vm_uuid": "b162d248639c",
     "vm_util.get_vmdk_info": "489b57833eff",
     "vmops.VMwareVMOps._create_folder_if_missing": "277eeed36c73",

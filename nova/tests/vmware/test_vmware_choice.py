@@ -118,15 +118,17 @@ class OnlyVvol(Words):
         self.driver.destroy(CONTEXT, made, [])
 
     def test_an_import_that_is_cut_is_never_taken_for_the_image(self) -> None:
-        meta = self.image()
-        LAB.fault("upload", Drop=True)
-        with self.assertRaises(Exception):  # noqa: B017 - whatever the client makes of it
-            self.spawn(meta)
-        imports = LAB.calls()["ImportVApp"]
-        made = self.spawn(meta)
-        self.assertEqual(LAB.calls()["ImportVApp"], imports + 1)
-        self.assertEqual(self.disks(made), [("vvol1", GIB)])
-        self.driver.destroy(CONTEXT, made, [])
+        for cut in ({"Drop": True}, {"DropAfter": True}, {"Status": 507}):
+            with self.subTest(cut):
+                meta = self.image()
+                LAB.fault("upload", **cut)
+                with self.assertRaises(Exception):  # noqa: B017 - whatever the client makes of it
+                    self.spawn(meta)
+                imports = LAB.calls()["ImportVApp"]
+                made = self.spawn(meta)
+                self.assertEqual(LAB.calls()["ImportVApp"], imports + 1)
+                self.assertEqual(self.disks(made), [("vvol1", GIB)])
+                self.driver.destroy(CONTEXT, made, [])
 
     def test_an_image_that_cannot_be_noted_leaves_no_machine(self) -> None:
         before = self.named("OSTACK_IMG")
