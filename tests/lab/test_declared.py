@@ -56,3 +56,32 @@ def test_several_volumes_at_once(scene: Scene, guest: Guest) -> None:
     assert all(volume.id in foreseen for volume in volumes)
     scene.moorline("detach", guest.name, *(volume.id for volume in volumes))
     assert scene.is_clean()
+
+
+def test_what_is_spelled_otherwise_is_not_pruned(scene: Scene, guest: Guest) -> None:
+    moorline = scene.moorline
+    one, two = scene.volume(), scene.volume()
+    registries, _, volume = scene.share.export.partition("/")
+    turned = ",".join(reversed(registries.split(",")))
+    assert turned != registries
+
+    def file(guest: str, *storages: str) -> str:
+        entries = [{"guest": guest, "storage": each, "format": "raw"} for each in storages]
+        text = json.dumps({"label": "day", "attachments": entries})
+        return str(scene.write("attachments.yaml", text))
+
+    both = [f"quobyte://{scene.share.export}/{each.file.name}" for each in (one, two)]
+    moorline("apply", "-f", file(guest.name, *both))
+    attached = scene.attachments()
+    assert len(attached) == 2
+    again = [f"quobyte://{turned}/{volume}/{each.file.name}" for each in (one, two)]
+    for name in (guest.name, guest.domain.UUIDString()[:8]):
+        moorline("diff", "-f", file(name, *again), "--prune")
+        moorline("apply", "-f", file(name, *again), "--prune")
+        assert scene.attachments() == attached
+    moorline("apply", "-f", file("mistyped", again[0]), "--prune", code=4)
+    assert scene.attachments() == attached
+    moorline("apply", "-f", file(guest.name, again[0]), "--prune")
+    assert len(scene.attachments()) == 1
+    moorline("apply", "-f", file(guest.name), "--prune")
+    assert scene.is_clean()
