@@ -61,10 +61,9 @@ class Declared:
             "shared": self.options.shared,
             "on_error": self.options.on_error,
         }
-        # An agent of an earlier version does not tell of errors.
-        pairs = [
-            (name, view.options.get(name, value and ""), value) for name, value in wanted.items()
-        ]
+        # An agent of an earlier version tells nothing of errors.
+        there = {"on_error": "", **view.options}
+        pairs = [(name, there.get(name), value) for name, value in wanted.items()]
         if self.format:
             pairs.append(("format", view.format or self.format, self.format))
         if (self.level, view.wanted) == ("connected", "attached"):
