@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from moorline.core.file_clashes import Everyone, FileClashes, numbers_of
 from moorline.core.file_turns import FileTurns
 from moorline.core.links import Links
 from moorline.core.survey import Survey
-from moorline.model import Attachment, DiskSource, Link
+from moorline.model import Attachment, DiskSource, GuestId, Link
 from moorline.shared_look import SharedLook
 
 
@@ -84,3 +84,12 @@ class FileChecks:
 
     def _look(self, asked: Sequence[Sequence[int]]) -> Everyone:
         return self._file_clashes.look(self._survey(), {number for of in asked for number in of})
+
+    def destroying(
+        self, guest: GuestId, paths: Iterable[str], timeout: float | None = None
+    ) -> AbstractContextManager[None]:
+        """As :meth:`moorline.core.file_turns.FileTurns.disks`.
+
+        Who else has them is looked at within: before, nobody keeps others from getting them.
+        """
+        return self._turns.disks(guest, paths, timeout)

@@ -1,14 +1,14 @@
-"""Whose turn it is to give a file to a guest: one at a time on a host, whoever has which state."""
+"""Whose turn it is to give a file to a guest, or to destroy it: one at a time on a host."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from moorline.errors import Failed, MoorlineError, Uncertain
-from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, ImageFile
+from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, GuestId, ImageFile
 from moorline.ports import FileId, FileLocks, Host, Settled
 
 PATIENCE_SECONDS = 30.0
@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class FileTurns:
-    """Keeps others from looking who has a file while a guest is being given it.
+    """Keeps others from looking who has a file while a guest is given it, or it is destroyed.
 
     *locks* makes what can lock files for the whole host. *settled*: as
     :meth:`moorline.ports.Settling.settled`, where the hypervisor has it. Without *host* and
@@ -33,10 +33,9 @@ class FileTurns:
         self._locks = locks
         self._settled = settled
 
-    @contextmanager
     def turn(
         self, row: Attachment, source: DiskSource, timeout: float | None = None
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Be the only one who looks who has the files of *source*, and gives them to a guest.
 
         Blocks for *timeout* seconds (None: :data:`PATIENCE_SECONDS`) while somebody else is
@@ -44,7 +43,21 @@ class FileTurns:
         Of who died, or left it Uncertain, the guest is asked first: Uncertain, Unavailable
         while it may still get the disk.
         """
-        files = self._files(row, source)
+        return self._turn(row.key.guest, self._files(row, source), timeout)
+
+    def disks(
+        self, guest: GuestId, paths: Iterable[str], timeout: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep disks on datastores from others while a change of *guest* may destroy them.
+
+        *paths*: as ``[datastore] folder/disk.vmdk``. Blocks and raises as :meth:`turn`.
+        """
+        return self._turn(guest, dict.fromkeys(map(_on_datastore, paths), True), timeout)
+
+    @contextmanager
+    def _turn(
+        self, guest: GuestId, files: Mapping[FileId, bool], timeout: float | None
+    ) -> Iterator[None]:
         if self._locks is None or not files:
             yield
             return
@@ -52,10 +65,10 @@ class FileTurns:
         try:
             locks.take(files, PATIENCE_SECONDS if timeout is None else timeout)
             if self._settled is not None:
-                for guest in locks.left():
-                    self._settled(guest)
+                for other in locks.left():
+                    self._settled(other)
             locks.end()
-            locks.begin(row.key.guest)
+            locks.begin(guest)
             try:
                 yield
             except Uncertain:
@@ -71,7 +84,7 @@ class FileTurns:
         """What is locked: each file of *source*, and whether the guest may write to it."""
         writes = not row.options.readonly
         if isinstance(source, DatastoreDisk):  # a name is all that this host knows of it
-            return {FileId(source.path, 0, zlib.crc32(source.path.encode())): writes}
+            return {_on_datastore(source.path): writes}
         if self._host is None or not isinstance(source, ImageFile | BlockDevice):
             return {}
         if isinstance(source, ImageFile) and source.checked:
@@ -85,3 +98,7 @@ class FileTurns:
         # Two partitions of a disk are given at the same time, and a disk and its partition not.
         beneath += [replace(own, node=number, lower=()) for number in own.lower]
         return {**dict.fromkeys(beneath, False), own: writes}
+
+
+def _on_datastore(path: str) -> FileId:
+    return FileId(path, 0, zlib.crc32(path.encode()))

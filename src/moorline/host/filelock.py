@@ -60,7 +60,7 @@ class FileLock:
             while not self._try(byte, fcntl.F_WRLCK if writes else fcntl.F_RDLCK):
                 if deadline.over():
                     raise Busy(
-                        f"{self._holder(byte)} is giving {paths[byte]} to a guest",
+                        f"{self._holder(byte)} is giving {paths[byte]} to a guest, or removing it",
                         hint="try again when it is done",
                     )
                 deadline.sleep(_POLL_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from moorline.core.admission import Admission
@@ -69,7 +70,7 @@ class Relocator:
         within = getattr(getattr(link, "source", None), "datacenter", "")
         if not dry_run:
             told(0)
-        with self._reconciler.with_guest(row.key.guest):
+        with self._reconciler.with_guest(row.key.guest), self._kept(row):
             disk = hypervisor.relocate(
                 row.key.guest,
                 row.key.volume,
@@ -86,6 +87,12 @@ class Relocator:
             return self._reconciler.view(now, self._reconciler.observe(now))
         except MoorlineError as e:
             return self._reconciler.view(now, str(e))  # it moved, and the record says so
+
+    def _kept(self, row: Attachment) -> AbstractContextManager[None]:
+        """Keep its disk, which is destroyed where it is now, from others."""
+        disk = self._hypervisor.disks(row.key.guest).get(row.key.volume)
+        paths = [disk.source] if disk else []
+        return self._reconciler.files.destroying(row.key.guest, paths)
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""

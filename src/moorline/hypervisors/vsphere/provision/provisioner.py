@@ -259,8 +259,8 @@ class Provisioner:
                 f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
                 hint="detach them first",
             )
+        self._refuse_used(name, seen)
         if seen.stage is not Stage.HALF:
-            self._refuse_used(name, seen)
             self._refuse_strays(name, seen)
 
     def _refuse_used(self, name: str, seen: MachineState) -> None:
