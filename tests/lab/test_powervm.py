@@ -19,8 +19,9 @@ import pytest
 
 from lab.command import Moorline
 from lab.novalink import NovaLink
+from lab.novalink.model import Disk, Mapping, partition_uuid
 from lab.novalink.partition import EXPORT, Shares, Volume, moorline, shares
-from lab.novalink.rig import WEB, image, mapped
+from lab.novalink.rig import DB, WEB, image, mapped
 from moorline.host.mount.table import read
 
 ID = "3f2a9c1e-5b7d-4e21-9a68-0c1d2e3f4a5b"
@@ -141,3 +142,42 @@ def test_a_share_that_moorline_mounts_itself_goes_with_its_last_volume(
     assert mapped(novalink) == []
     assert [mount for mount in read() if mount.fstype == "fuse.glusterfs"] == []
     shutil.rmtree(filer)
+
+
+@pytest.fixture
+def names(directory: Path, leftovers_check: None) -> Iterator[tuple[str, str]]:
+    """Of one file, through a bind mount."""
+    one, other = directory / "one", directory / "other"
+    for path in (one, other):
+        path.mkdir()
+    image(one, "v1.raw")
+    subprocess.run(["mount", "--bind", one, other], check=True)
+    yield str(one / "v1.raw"), str(other / "v1.raw")
+    subprocess.run(["umount", other], check=True)
+
+
+def test_one_file_of_two_names_goes_to_one_lpar(command: Moorline, names: tuple[str, str]) -> None:
+    one, other = names
+    command("attach", "web01", one, "--format", "raw")
+    for lpar in ("db01", "web01"):
+        told = command("attach", lpar, other, "--format", "raw", code=3)
+        assert f"web01 has {other} already, as {one}" in told.stderr
+    command("detach", "web01", one)
+    command("attach", "db01", other, "--format", "raw")
+
+
+def test_both_have_it_who_share_it(command: Moorline, names: tuple[str, str]) -> None:
+    for lpar, name in zip(("web01", "db01"), names, strict=True):
+        command("attach", lpar, name, "--format", "raw", "--shared")
+    assert "shared-file" not in command("doctor", code=None).stdout
+
+
+def test_doctor_finds_a_file_that_two_lpars_have(
+    command: Moorline, novalink: NovaLink, names: tuple[str, str]
+) -> None:
+    one, other = names
+    command("attach", "web01", one, "--format", "raw")
+    by_hand = Mapping(DB, 11, 17, 1019, Disk(other, "", "u", "1"), "lun2")
+    novalink.system.mappings[partition_uuid(1)] += (by_hand,)
+    novalink.system.touch()
+    assert "shared-file" in command("doctor", code=10).stdout

@@ -57,7 +57,13 @@ def test_d7_the_record_is_json_that_another_process_reads() -> None:
     assert StoredSlots(store, "h1").of(G) == {A: Slot("/ä", 2, "0x81")}
     assert StoredSlots(store, "h2").of(G) == {}
     (entry,) = store.list("/moorline/slots/h1/")[0]
-    assert json.loads(entry.value) == {"path": "/ä", "slot": 2, "lua": "0x81", "client": 0}
+    assert json.loads(entry.value) == {
+        "path": "/ä",
+        "slot": 2,
+        "lua": "0x81",
+        "client": 0,
+        "shared": False,
+    }
 
 
 def test_who_only_looks_writes_nothing() -> None:

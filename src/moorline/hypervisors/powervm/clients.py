@@ -15,7 +15,7 @@ from typing import Any
 from pypowervm.wrappers.base_partition import LPARState
 
 from moorline.hypervisors.powervm.mappings import ANYBODY, ScsiMapping
-from moorline.model import Guest, GuestId
+from moorline.model import Guest, GuestId, Use
 
 
 def holders(found: Sequence[ScsiMapping], partitions: Sequence[Any]) -> list[Guest]:
@@ -47,11 +47,19 @@ def runs(partition: Any) -> bool:
     return bool(partition.state != LPARState.NOT_ACTIVATED)
 
 
+def use(m: ScsiMapping, volume: str = "", shared: bool = False) -> Use:
+    """How its client has the file of *m*, which must have one."""
+    return Use(m.path, "raw", m.optical, shared, volume)
+
+
 def _holder(number: int, paired: bool, partition: Any, found: Sequence[ScsiMapping]) -> Guest:
     paths = frozenset(m.path for m in found)
+    uses = frozenset(map(use, found))
     if partition is not None:
-        return Guest(GuestId(partition.uuid.upper()), partition.name, runs(partition), {}, paths)
+        id = GuestId(partition.uuid.upper())
+        return Guest(id, partition.name, runs(partition), {}, paths, uses=uses)
     who = f"LPAR {number}" if 0 < number < ANYBODY else "an LPAR"
     name = f"{who}, which is not listed" if paired else f"{who}, which is gone"
     # A partition that has an adapter and cannot be looked at may run.
-    return Guest(GuestId(f"partition-{number}{'' if paired else '-gone'}"), name, paired, {}, paths)
+    id = GuestId(f"partition-{number}{'' if paired else '-gone'}")
+    return Guest(id, name, paired, {}, paths, uses=uses)

@@ -14,7 +14,7 @@ from pypowervm.wrappers.virtual_io_server import VIOS
 
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
-from moorline.hypervisors.powervm.clients import holders, is_of, runs
+from moorline.hypervisors.powervm.clients import holders, is_of, runs, use
 from moorline.hypervisors.powervm.jobs import rescan
 from moorline.hypervisors.powervm.mappings import ScsiMapping
 from moorline.hypervisors.powervm.plug import Plug, marked
@@ -242,9 +242,20 @@ class PowerVM:
 
     def _guest(self, lpar: Any, found: Sequence[ScsiMapping]) -> Guest:
         id = GuestId(lpar.uuid.upper())
-        paths = frozenset(m.path for m in found if m.path and is_of(m, lpar))
-        disks = {volume: _disk(ms) for volume, ms in self._ours(id, found).items()}
-        return Guest(id, lpar.name or f"LPAR {lpar.id}", runs(lpar), disks, paths)
+        its = [m for m in found if m.path and is_of(m, lpar)]
+        ours = self._ours(id, found)
+        disks = {volume: _disk(ms) for volume, ms in ours.items()}
+        known = self._slots.of(id) if ours else {}
+        marks = {m.path: volume for volume, ms in ours.items() for m in ms}
+        shared = {slot.path for volume, slot in known.items() if volume in ours and slot.shared}
+        return Guest(
+            id,
+            lpar.name or f"LPAR {lpar.id}",
+            runs(lpar),
+            disks,
+            frozenset(m.path for m in its),
+            uses=frozenset(use(m, marks.get(m.path, ""), m.path in shared) for m in its),
+        )
 
     def _ours(
         self, client: GuestId, found: Sequence[ScsiMapping]
@@ -266,8 +277,9 @@ class PowerVM:
         with suppress(MoorlineError):  # the next look records it
             known = self._slots.of(guest)
             for volume, slot in places.items():
-                if slot.lua and known.get(volume) != slot:
-                    self._slots.put(guest, volume, slot)
+                had = known.get(volume, slot)
+                if slot.lua and (volume not in known or had != slot):
+                    self._slots.put(guest, volume, replace(slot, shared=had.shared))
 
 
 @contextmanager

@@ -77,8 +77,8 @@ class Plug:
             mappings.remove(m)
         rest = [m for m in found if m not in mine]
         place = mappings.choose(rest, self.client, self.known)
-        as_known = place.lua is not None
-        self.claim(replace(self.known, path=self.path) if as_known else Slot(self.path))
+        slot = self.known if place.lua is not None else Slot("")
+        self.claim(replace(slot, path=self.path, shared=self.shared))
         mappings.add(vios, self.client, self.path, self.volume, place)
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 from urllib.parse import quote
 
@@ -29,6 +29,8 @@ class Slot:
     """The logical unit address, in the words of the server; '': not known yet."""
     client: int = 0
     """The id of the LPAR when we saw it there; 0: not known yet."""
+    shared: bool = field(default=False, compare=False)
+    """Others may write to the file at the same time."""
 
     def meets(self, other: Slot) -> bool:
         """Whether both stand for the same known place."""
