@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from moorline.core.file_users import FileUser, FileUsers, OtherUsers, use_of
+from moorline.core.file_users import FileUser, FileUsers, OtherUsers, WantedFile, use_of
 from moorline.core.same_file import fits, is_open, may_be_same, same_file
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
@@ -115,13 +115,16 @@ class FileClashes:
             return
         mine, table = use_of(row, source), everyone.users.table
         theirs = everyone.users.others(row, partial(_may_have, mine.path, table))
+        if isinstance(source, DatastoreDisk):
+            _refuse_wanted(source, mine, theirs.called(mine.path))
+            return
         told = set()  # the users whose way to use the file is known, and compatible
         names = {mine.path}
         for other in theirs.called(mine.path):
             if other.disk and (use := other.use()):
                 _refuse_clash(mine, use, other.who)
                 told.add(other.who)
-        if self._host and table and not isinstance(source, DatastoreDisk):
+        if self._host and table:
             locked = next(iter(numbers_of(source)), 0)
             comparison = self._look(self._host, table, mine, theirs, told, names, locked)
             self._refuse_what_is_open(row, comparison, everyone)
@@ -282,6 +285,16 @@ class _Comparison:
 def numbers_of(source: DiskSource) -> Sequence[int]:
     """Of the inodes of *source*, its own first, as they were when it was checked."""
     return [file.inode for file in source.checked] if isinstance(source, ImageFile) else ()
+
+
+def _refuse_wanted(source: DatastoreDisk, mine: Use, theirs: Iterable[FileUser]) -> None:
+    """Refuse a disk on a datastore that another attachment is to have.
+
+    A path is one datacenter's, and guests do not tell whose: their disks the hypervisor compares.
+    """
+    for other in theirs:
+        if isinstance(other, WantedFile) and other.may_be(source) and (use := other.use()):
+            _refuse_clash(mine, use, other.who)
 
 
 def _has_it_itself(guest: Guest, row: Attachment) -> bool:

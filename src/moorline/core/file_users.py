@@ -98,6 +98,12 @@ class WantedFile:
     def is_other(self, row: Attachment) -> bool:
         return self._row.key != row.key
 
+    def may_be(self, disk: DatastoreDisk) -> bool:
+        """Whether it may be in the datacenter of *disk*, as far as both are named."""
+        source = _source(_link(self._row, self._links))
+        named = {getattr(source, "datacenter", ""), disk.datacenter} - {""}
+        return len(named) < 2
+
     def use(self) -> Use | None:
         if not self._found:
             source = _source(_link(self._row, self._links))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyVmomi import vim
 
 from lab.vcenter import VCenter
+from lab.vcenter.prompt import moorline as prompt
 from lab.vcenter.rig import MIB, Makes, Operator, logon, vsphere
 from moorline.errors import NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
@@ -230,3 +232,19 @@ def test_an_equal_path_in_another_datacenter_is_another_disk(
     assert makes.remove("held")
     there.unplug("DC1_H0_VM0", path)
     session.close()
+
+
+def test_a_command_tells_an_equal_path_in_another_datacenter_apart(
+    wide: VCenter, here: Operator, there: Operator, tmp_path: Path
+) -> None:
+    moorline = prompt(wide, tmp_path)
+    source = here.disk("nfs1", name="twin")
+    assert there.disk("nfs1", name="twin") == source
+    path = f"vmdk://nfs1/{source.file}?datacenter="
+    guests = {name: f"{name}_C0_RP0_VM0" for name in ("DC0", "DC1")}
+    for name, guest in guests.items():
+        moorline("attach", guest, path + name)
+    moorline("attach", "DC0_H0_VM0", f"{path}DC0", code=3)
+    moorline("attach", "DC0_H0_VM0", f"{path}DC0", "--shared", code=3)
+    for name, guest in guests.items():
+        moorline("detach", guest, path + name)

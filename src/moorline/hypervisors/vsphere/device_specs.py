@@ -6,7 +6,14 @@ from typing import Any
 
 from pyVmomi import vim
 
-from moorline.hypervisors.vsphere.machine import MARK, Controller, Device, Machine, mark
+from moorline.hypervisors.vsphere.machine import (
+    MARK,
+    MULTI_WRITER,
+    Controller,
+    Device,
+    Machine,
+    mark,
+)
 from moorline.model import DiskOptions, VolumeId
 
 _device = vim.vm.device
@@ -28,7 +35,7 @@ def plug(
         fileName=path, diskMode="independent_persistent"
     )
     if options.shared:
-        backing.sharing = "sharingMultiWriter"
+        backing.sharing = MULTI_WRITER
     disk = _device.VirtualDisk(
         key=-1, controllerKey=controller.key, unitNumber=unit, backing=backing, capacityInKB=0
     )

@@ -284,8 +284,7 @@ class VSphere:
         uuid = self._uuid(machine, path)
         wanted = names(path, store, uuid=uuid)
         _refuse_twice(machine, path, wanted)
-        if not options.shared:
-            _refuse_others(machine, path, wanted, whole.machines)
+        _refuse_others(machine, path, wanted, whole.machines, shared=options.shared)
         return uuid
 
     def _uuid(self, machine: Machine, path: str) -> str:
@@ -359,8 +358,10 @@ def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
         raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
 
 
-def _refuse_others(machine: Machine, path: str, wanted: set[str], all: Sequence[Machine]) -> None:
-    """Refuse a disk that another machine has.
+def _refuse_others(
+    machine: Machine, path: str, wanted: set[str], all: Sequence[Machine], *, shared: bool
+) -> None:
+    """Refuse a disk that another machine has, unless both share it.
 
     A machine that only holds a disk does not count. For one that cannot be read, vCenter's
     locks decide.
@@ -368,10 +369,10 @@ def _refuse_others(machine: Machine, path: str, wanted: set[str], all: Sequence[
     for other in all:
         if other.ref == machine.ref or other.holds:
             continue
-        if any(wanted & device.names for device in other.devices):
+        if any(wanted & d.names and not (shared and d.shared) for d in other.devices):
             raise Refused(
                 f"{path} is a disk of {other.name} already",
-                hint="detach it there, or say that the volume is shared",
+                hint="detach it there, or attach it as shared to both",
             )
 
 

@@ -32,6 +32,8 @@ READS = (
     "datastore",
 )
 """The properties that make a :class:`Machine`, or tell of one whose ``config`` cannot be read."""
+MULTI_WRITER = "sharingMultiWriter"
+"""A disk's sharing if several machines may write to it."""
 CONTROLLERS = 4
 UNITS = tuple(unit for unit in range(16) if unit != 7)
 """Units of a SCSI controller but 7, which is its own. Some have more, none has fewer."""
@@ -55,6 +57,8 @@ class Device:
     """vCenter's reference of its datastore."""
     names: frozenset[str] = frozenset()
     """What it and those beneath it go by, in every datacenter: see :func:`names`."""
+    shared: bool = False
+    """Others may write to it at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,7 @@ def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
                         for b in _backings(d.backing)
                     )
                 ),
+                getattr(d.backing, "sharing", None) == MULTI_WRITER,
             )
 
 
