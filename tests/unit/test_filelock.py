@@ -142,14 +142,14 @@ def test_what_was_left_is_told_to_who_must_know(
     first.release()  # as one who dies
     second = FileLock(tmp_path)
     second.take({A: mine}, 0)
-    assert second.left() == ["g/1"] * seen
+    assert [*second.left()] == ["g/1"] * seen
     second.begin(GuestId("g2"))
     second.end()
-    assert second.left() == []
+    assert second.left() == {}
     second.release()
     third = FileLock(tmp_path)
     third.take({A: True, B: True}, 0)
-    assert third.left() == ["g/1"]  # for the other file it still is
+    assert [*third.left()] == ["g/1"]  # for the other file it still is
 
 
 def test_children_do_not_inherit_it(tmp_path: Path) -> None:
@@ -207,3 +207,28 @@ def test_each_user_has_one_place_that_is_his() -> None:
                 FileLock(Path(directory)).take({A: True}, 0)
         finally:
             os.seteuid(0)
+
+
+def test_what_a_guest_was_being_given_is_found_by_the_guest(tmp_path: Path) -> None:
+    """By whom is gone; not what somebody is at now, nor what another guest was given."""
+    web, db = GuestId("web"), GuestId("db")
+    for file, guest in ((A, web), (B, db)):
+        died = FileLock(tmp_path)
+        died.take({file: True}, 0)
+        died.begin(guest)
+        died.release()
+    with another_process(tmp_path):  # it has A
+        look = FileLock(tmp_path)
+        assert not look.take_left(web)
+        look.release()
+    look = FileLock(tmp_path)
+    assert look.take_left(web)
+    assert not free(tmp_path, A)
+    ((guest, seconds),) = look.left().items()
+    assert guest == web
+    assert 0 <= seconds < 60
+    look.end()
+    look.release()
+    again = FileLock(tmp_path)
+    assert not again.take_left(web)
+    again.release()

@@ -17,7 +17,7 @@ from moorline.core.file_turns import FileTurns
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.errors import Failed, Refused, Unavailable, Uncertain
+from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
 from moorline.host.filelock import FileLock
 from moorline.host.linux import Linux
 from moorline.model import DiskOptions, DiskSource, GuestId, Level, VolumeId
@@ -44,7 +44,7 @@ class Slow(ToyHypervisor):
         self.lost = False
         self.busy: GuestId | None = None
 
-    def settled(self, guest: GuestId) -> None:
+    def settled(self, guest: GuestId, seconds: float) -> None:
         if guest == self.busy:
             raise Unavailable(f"{guest} is being changed")
 
@@ -204,3 +204,21 @@ def test_what_is_compared_is_what_is_locked(tmp_path: Path) -> None:
         assert state.attach("g1", image) == "attached"
     finally:
         host.close()
+
+
+def test_what_may_still_come_is_not_detached(states: tuple[State, State], tmp_path: Path) -> None:
+    """Who asked for it gave up; the guest does not have the disk yet, and may get it."""
+    one, _ = states
+    image = make(tmp_path, "a", "raw")
+    one.hypervisor.lost = True
+    with pytest.raises(Uncertain):
+        one.attach("g1", image)
+    one.hypervisor.lost, one.hypervisor.busy = False, GuestId("g1")
+    detach = one.owner.attachments.detach
+    with pytest.raises(Failed, match="g1 is being changed"):
+        detach("g1", str(image), timeout=0)
+    with pytest.raises(MoorlineError, match="g1 is being changed"):
+        one.owner.attachments.forget(str(image))
+    one.hypervisor.busy = None
+    assert detach("g1", str(image), timeout=0)
+    assert one.owner.attachments.list() == []

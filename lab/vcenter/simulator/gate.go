@@ -98,6 +98,10 @@ func (g *gate) carryOut(rec *recorder, req *http.Request, method string, body []
 		naming.Lock()
 		defer naming.Unlock()
 	}
+	if _, ok := decoded.(*types.ReconfigVM_Task); ok { // the version is looked at and changed at once
+		reconfiguring.Lock()
+		defer reconfiguring.Unlock()
+	}
 	if fault := refusal(decoded); fault != nil {
 		rec.refuse(method, decoded, fault)
 		return

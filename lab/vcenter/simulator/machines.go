@@ -3,8 +3,10 @@ package main
 import (
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -12,7 +14,7 @@ import (
 
 const mebibyte = 1 << 20
 
-var naming sync.Mutex
+var naming, reconfiguring sync.Mutex
 
 // newName is the name of the machine that the call makes; "": none.
 func newName(body types.AnyType) string {
@@ -48,6 +50,9 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 		}
 	case *types.ReconfigVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
+			if asked := req.Spec.ChangeVersion; asked != "" && asked != vm.Config.ChangeVersion {
+				return &types.ConcurrentAccess{}
+			}
 			return refuseSpec(datacenterOf(vm.Self), &req.Spec, vm)
 		}
 	case *types.CreateVirtualDisk_Task:
@@ -83,7 +88,9 @@ func refusal(body types.AnyType) types.BaseMethodFault {
 	return nil
 }
 
-func holdsMachines(folder *simulator.Folder) bool { return contains(folder.ChildType, "VirtualMachine") }
+func holdsMachines(folder *simulator.Folder) bool {
+	return contains(folder.ChildType, "VirtualMachine")
+}
 
 // refuseProvisioning: packer-builder-vsphere#147 tells of a "general system error".
 func refuseProvisioning(ds *simulator.Datastore, d *types.VirtualDisk) types.BaseMethodFault {
@@ -188,22 +195,46 @@ func settle(body types.AnyType) {
 	case *types.ReconfigVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
 			settleMachine(vm)
+			changed(vm)
 		}
 	case *types.RelocateVM_Task:
 		if vm, ok := simulator.Map.Get(req.This).(*simulator.VirtualMachine); ok {
 			relocate(vm, req.Spec)
 			settleMachine(vm)
+			changed(vm)
 		}
 	case *types.CreateVM_Task, *types.ImportVApp:
 		for _, entity := range simulator.Map.All("VirtualMachine") {
 			settleMachine(entity.(*simulator.VirtualMachine))
 		}
+		versionMachines()
 	case *types.ExtendVirtualDisk_Task, *types.DeleteVirtualDisk_Task, *types.MoveVirtualDisk_Task,
 		*types.CopyVirtualDisk_Task, *types.Destroy_Task, *types.DeleteDatastoreFile_Task:
 	default:
 		return
 	}
 	disks.settle()
+}
+
+var versions int64
+
+// changed gives the machine another changeVersion, which the stock simulator does not have. A call
+// that names another one than the machine has is turned down with ConcurrentAccess.
+func changed(vm *simulator.VirtualMachine) {
+	simulator.Map.WithLock(vm, func() {
+		simulator.Map.Update(vm, []types.PropertyChange{
+			{Name: "config.changeVersion", Val: strconv.FormatInt(atomic.AddInt64(&versions, 1), 10)},
+		})
+	})
+}
+
+// versionMachines gives a changeVersion to those that have none yet.
+func versionMachines() {
+	for _, entity := range simulator.Map.All("VirtualMachine") {
+		if vm := entity.(*simulator.VirtualMachine); vm.Config != nil && vm.Config.ChangeVersion == "" {
+			changed(vm)
+		}
+	}
 }
 
 func settleMachine(vm *simulator.VirtualMachine) {

@@ -66,6 +66,7 @@ func main() {
 	addDiskManager()
 	addNamespaces()
 	addSearchIndex()
+	versionMachines()
 	addExtensions()
 	simulator.Map.AddHandler(taskFixer{})
 	addPolicies(model.Service)

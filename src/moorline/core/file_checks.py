@@ -85,6 +85,10 @@ class FileChecks:
     def _look(self, asked: Sequence[Sequence[int]]) -> Everyone:
         return self._file_clashes.look(self._survey(), {number for of in asked for number in of})
 
+    def settle(self, guest: GuestId) -> bool:
+        """As :meth:`moorline.core.file_turns.FileTurns.settle`."""
+        return self._turns.settle(guest)
+
     def destroying(
         self, guest: GuestId, paths: Iterable[str], timeout: float | None = None
     ) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -54,6 +55,25 @@ class FileTurns:
         """
         return self._turn(guest, dict.fromkeys(map(_on_datastore, paths), True), timeout)
 
+    def settle(self, guest: GuestId) -> bool:
+        """Have what *guest* was being given come to its end, if who gave it never came to one.
+
+        True: there was such, and a look sees now whether the guest has it. Raises Uncertain,
+        Unavailable while that goes on.
+        """
+        if self._locks is None or self._settled is None:
+            return False
+        locks = self._locks()
+        try:
+            if not locks.take_left(guest):
+                return False
+            for each, seconds in locks.left().items():
+                self._settled(each, seconds)
+            locks.end()
+            return True
+        finally:
+            locks.release()
+
     @contextmanager
     def _turn(
         self, guest: GuestId, files: Mapping[FileId, bool], timeout: float | None
@@ -65,8 +85,9 @@ class FileTurns:
         try:
             locks.take(files, PATIENCE_SECONDS if timeout is None else timeout)
             if self._settled is not None:
-                for other in locks.left():
-                    self._settled(other)
+                for other, seconds in locks.left().items():
+                    # To its own guest: a hypervisor plugs nothing twice.
+                    self._settled(other, math.inf if other == guest else seconds)
             locks.end()
             locks.begin(guest)
             try:

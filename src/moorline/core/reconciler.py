@@ -338,6 +338,10 @@ class Reconciler:
         expect: Expect = Expect.ANYTHING,
     ) -> Pass:
         seen = self.observe(row, foresee=on_link, expect=expect)
+        # An attach that was killed may plug it later, when nobody would look any more.
+        gone = row.want is Level.ABSENT and not on_link and seen.disk == NO_DISK
+        if gone and not is_somebody_elses(row) and self.files.settle(row.key.guest):
+            seen = self.observe(row, foresee=on_link, expect=expect)
         # Finding out who needs the link is costly, so it is done once: under the link's lock.
         free = row.want is Level.ABSENT and not on_link
         step = next_step(row.want, replace(seen, held=Held.FREE) if free else seen)

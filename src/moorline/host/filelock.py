@@ -12,7 +12,8 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -65,10 +66,27 @@ class FileLock:
                     )
                 deadline.sleep(_POLL_SECONDS)
 
-    def left(self) -> Sequence[GuestId]:
-        """See :meth:`moorline.ports.FileLocks.left`."""
+    def take_left(self, guest: GuestId) -> bool:
+        """See :meth:`moorline.ports.FileLocks.take_left`."""
+        self._fd = self._open()
         try:
-            return sorted({guest for _, guest in self._notes()})
+            notes = [note.name.split("-", 2) for note in self._directory.iterdir()]
+        except OSError as e:
+            raise Unavailable(f"{self._directory} cannot be listed: {e.strerror}") from e
+        for byte in {int(note[0]) for note in notes if note[2:] == [quote(guest, safe="")]}:
+            if self._try(byte, fcntl.F_WRLCK):  # else somebody is at it
+                self._held[byte] = True
+        return bool(self._held)
+
+    def left(self) -> Mapping[GuestId, float]:
+        """See :meth:`moorline.ports.FileLocks.left`."""
+        now = time.time()
+        ages: dict[GuestId, float] = {}
+        try:
+            for note, guest in self._notes():
+                age = max(0.0, now - note.stat().st_mtime)
+                ages[guest] = min(age, ages.get(guest, age))
+            return dict(sorted(ages.items()))
         except OSError as e:
             raise Unavailable(f"{self._directory} cannot be listed: {e.strerror}") from e
 

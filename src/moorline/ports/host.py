@@ -156,10 +156,16 @@ class FileLocks(Protocol):
         may have locked some. Raises Denied, Unavailable (there is nothing to lock).
         """
 
-    def left(self) -> Sequence[GuestId]:
+    def take_left(self, guest: GuestId) -> bool:
+        """Lock what *guest* was being given by somebody who never came to an end; is there any?
+
+        Does not block. Raises as :meth:`take`.
+        """
+
+    def left(self) -> Mapping[GuestId, float]:
         """The guests that were being given one of them by somebody who never came to an end.
 
-        Raises Unavailable.
+        With the seconds since that was begun last. Raises Unavailable.
         """
 
     def begin(self, guest: GuestId) -> None:

@@ -130,18 +130,18 @@ class Beginning(Hypervisor, Protocol):
         """Begin :meth:`disks`; the function returned waits for it, and returns and raises as it."""
 
 
-Settled = Callable[[GuestId], None]
+Settled = Callable[[GuestId, float], None]
 
 
 @runtime_checkable
 class Settling(Hypervisor, Protocol):
     """A hypervisor that can tell whether a guest is still being changed, by whomever."""
 
-    def settled(self, guest: GuestId) -> None:
+    def settled(self, guest: GuestId, seconds: float) -> None:
         """Return once nothing that was begun on *guest* earlier is under way any more.
 
-        A survey sees then what came of it. A guest that is gone is settled. Raises
-        Unavailable, Uncertain: that cannot be told, or it goes on.
+        It was begun *seconds* ago. A survey sees then what came of it. A guest that is gone is
+        settled. Raises Unavailable, Uncertain: that cannot be told, or it goes on.
         """
 
 

@@ -204,7 +204,9 @@ class Libvirt:
             gone = live is None or self._wait_for_guest(guest, volume, news, deadline)
             if gone and unplug.keeps:
                 with suppress(MoorlineError):  # the disk is gone
-                    self.settled(guest)  # libvirt changes the owner after it lists the disk no more
+                    self.settled(
+                        guest, 0
+                    )  # libvirt changes the owner after it lists the disk no more
                     self._connection.look(guest, lambda _: unplug.give_back())
         kept = domain.saved is not None and volume in domain.saved.disks
         # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.
@@ -265,7 +267,7 @@ class Libvirt:
                 raise with_job(self._connection, guest, name, target, e) from e
         return size
 
-    def settled(self, guest: GuestId) -> None:
+    def settled(self, guest: GuestId, seconds: float) -> None:
         """See :class:`moorline.ports.Settling`."""
         with suppress(NotFound, Rejected):  # it is no guest, or none of this hypervisor
             self._connection.look(guest, lambda virt: settle(self._handles.of(virt, guest)))

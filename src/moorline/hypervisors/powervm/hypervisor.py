@@ -135,6 +135,17 @@ class PowerVM:
         self._novalink.change(f"unmapping it from {client}", server.uuid, unplug)
         self._keep_place(GuestId(client), volume, gone[0].place if gone else known)
 
+    def settled(self, guest: GuestId, seconds: float) -> None:
+        """See :class:`moorline.ports.Settling`. NovaLink does not tell what it is at.
+
+        So it is over when whoever asked for it would have waited no more.
+        """
+        if (left := self._novalink.deadline - seconds) > 0:
+            raise Uncertain(
+                f"NovaLink may still carry out a change of {guest} whose caller is gone",
+                hint=f"try again in {left:.0f} s",
+            )
+
     def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
         """Let the guest see how large the volume's file is now, by a rescan.
 

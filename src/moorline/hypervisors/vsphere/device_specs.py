@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from pyVmomi import vim
 
@@ -16,6 +17,8 @@ from moorline.hypervisors.vsphere.machine import (
 )
 from moorline.model import DiskOptions, VolumeId
 
+TOUCHED = "moorline.settled"
+"""The key, in a machine's extra configuration, that :func:`touch` writes."""
 _device = vim.vm.device
 _Operation = _device.VirtualDeviceSpec.Operation
 
@@ -62,6 +65,13 @@ def resize(machine: Machine, disk: Any, size: int) -> Any:
     disk.capacityInBytes, disk.capacityInKB = size, size // 1024
     edit = _device.VirtualDeviceSpec(operation=_Operation.edit, device=disk)
     return _reconfigure(machine, [edit])
+
+
+def touch(machine: Machine) -> Any:
+    """Change nothing but the machine's version."""
+    spec = _reconfigure(machine, [])
+    spec.extraConfig = [vim.option.OptionValue(key=TOUCHED, value=str(uuid4()))]
+    return spec
 
 
 def _reconfigure(machine: Machine, changes: list[Any]) -> Any:
