@@ -87,7 +87,7 @@ class Moorline:
         self.attachments = Attachments(
             attacher,
             Extender(reconciler, admission, hypervisor),
-            Relocator(records, reconciler, admission, hypervisor),
+            Relocator(records, reconciler, admission, hypervisor, environment.event_log.saw),
             Query(records, reconciler, admission, hypervisor, environment.measure),
         )
         self.guests = Guests(

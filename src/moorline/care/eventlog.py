@@ -62,7 +62,7 @@ class EventLog:
         self._note(
             took.step.value,
             took.error.kind if took.error else _DONE,
-            str(took.error) if took.error else "",
+            str(took.error) if took.error else took.found,
             volume=key.volume,
             guest=took.row.guest_name or key.guest,
             link=took.row.link,

@@ -8,6 +8,7 @@ from moorline.model import (
     NO_DISK,
     Attachment,
     BlockDevice,
+    DatastoreDisk,
     Disk,
     DiskOptions,
     ImageFile,
@@ -55,6 +56,14 @@ def snapshot(there: str, disk: Disk) -> bool | None:
     if there in ("", disk.source) or not disk.source:
         return False
     return None if disk.beneath is None else there in disk.beneath
+
+
+def where_it_is(seen: Seen) -> str:
+    """Where the disk is, if it was moved to another datastore and no record says so; else ''."""
+    source = seen.link.source if isinstance(seen.link, Linked) else None
+    if not isinstance(source, DatastoreDisk) or seen.disk.source in ("", source.path):
+        return ""
+    return f"its disk is {seen.disk.source} now, and not {source.path}"
 
 
 def over(seen: Seen) -> str:

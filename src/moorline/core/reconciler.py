@@ -24,6 +24,7 @@ from moorline.core.own_disk import (
     own_disk,
     path_of,
     snapshot,
+    where_it_is,
 )
 from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
@@ -78,6 +79,8 @@ class Took:
     seconds: float
     error: MoorlineError | None
     """What the step raised; None: it succeeded."""
+    found: str = ""
+    """What was found that is to be known afterwards."""
 
 
 Report = Callable[[Took], None]
@@ -360,7 +363,8 @@ class Reconciler:
         except MoorlineError as e:
             self._report(Took(step, row, time.monotonic() - begun, e))
             raise
-        self._report(Took(step, row, time.monotonic() - begun, None))
+        found = where_it_is(seen) if step is Step.DETACH else ""
+        self._report(Took(step, row, time.monotonic() - begun, None, found))
 
     def _act(self, step: Step, row: Attachment, seen: Seen, timeout: float | None) -> None:
         if step is Step.FORGET:

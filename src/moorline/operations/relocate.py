@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Protocol
 
 from moorline.core.admission import Admission
 from moorline.core.driver import done_before
@@ -24,16 +26,30 @@ from moorline.ports.results import View
 from moorline.secret import Secret
 
 
+class Note(Protocol):
+    """Notes what is seen of a volume, for people. Never raises."""
+
+    def __call__(
+        self, message: str, *, volume: str = "", guest: str = "", link: str = ""
+    ) -> None: ...
+
+
 class Relocator:
     """relocate of :class:`moorline.ports.api.Attachments`."""
 
     def __init__(
-        self, records: Records, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        admission: Admission,
+        hypervisor: Hypervisor,
+        note: Note,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
         self._admission = admission
         self._hypervisor = hypervisor
+        self._note = note
 
     def relocate(
         self,
@@ -70,7 +86,8 @@ class Relocator:
         within = getattr(getattr(link, "source", None), "datacenter", "")
         if not dry_run:
             told(0)
-        with self._reconciler.with_guest(row.key.guest), self._kept(row):
+        moving = nullcontext() if dry_run else self._noted(row, datastore)
+        with self._reconciler.with_guest(row.key.guest), self._kept(row), moving:
             disk = hypervisor.relocate(
                 row.key.guest,
                 row.key.volume,
@@ -93,6 +110,20 @@ class Relocator:
         disk = self._hypervisor.disks(row.key.guest).get(row.key.volume)
         paths = [disk.source] if disk else []
         return self._reconciler.files.destroying(row.key.guest, paths)
+
+    @contextmanager
+    def _noted(self, row: Attachment, datastore: str) -> Iterator[None]:
+        """Tell the beginning and the end to the events: who is killed tells nobody where it is."""
+        disk = self._hypervisor.disks(row.key.guest).get(row.key.volume)
+        what = f"the move of volume {row.key.volume} to {datastore}"
+        about = {"volume": row.key.volume, "guest": row.guest_name, "link": row.link}
+        self._note(f"{what} begins" + (f": it is {disk.source}" if disk else ""), **about)
+        try:
+            yield
+        except MoorlineError as e:
+            self._note(f"{what} ends: {e}", **about)
+            raise
+        self._note(f"{what} is done", **about)
 
     def _follow(self, row: Attachment, disk: DatastoreDisk) -> Attachment:
         within = f"?datacenter={disk.datacenter}" if disk.datacenter else ""

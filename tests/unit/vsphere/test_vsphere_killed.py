@@ -133,3 +133,32 @@ def test_a_volume_grows_and_moves(
     assert (moved["seen"], moved["source"]["datastore"]) == ("attached", "nfs1")
     moorline("detach", guest, row["volume"])
     assert lab.disks()[f"[nfs1] {moved['source']['file']}"] == 16 * MIB
+
+
+def test_where_a_disk_is_that_moved_and_is_detached_is_told(
+    moorline: Moorline, lab: VCenter, operator: Operator
+) -> None:
+    source, guest = operator.disk(), VCenter.guests[0]
+    moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")
+    (row,) = moorline.json("list")
+    relocate = ("relocate", guest, row["volume"], "nfs1")
+    kill(moorline, lab, "RelocateVM_Task", AFTER, *relocate)
+    told = moorline("detach", guest, row["volume"])
+    (path,) = (path for path in lab.disks() if path.startswith("[nfs1] ") and "disk-" in path)
+    assert f"its disk is {path} now, and not {source.path}" in told.stderr
+    messages = [each["message"] for each in moorline.json("events")]
+    assert any(f"to nfs1 begins: it is {source.path}" in message for message in messages)
+    assert f"its disk is {path} now, and not {source.path}" in messages
+
+
+def test_a_move_is_among_the_events(moorline: Moorline, operator: Operator) -> None:
+    source, guest = operator.disk(), VCenter.guests[0]
+    moorline("attach", guest, f"vmdk://{source.datastore}/{source.file}")
+    (row,) = moorline.json("list")
+    moorline("relocate", guest, row["volume"], "nfs1")
+    told = [each["message"] for each in moorline.json("events") if "the move" in each["message"]]
+    assert [message.rpartition(" to nfs1 ")[2] for message in told] == [
+        f"begins: it is {source.path}",
+        "is done",
+    ]
+    moorline("detach", guest, row["volume"])
