@@ -232,3 +232,8 @@ def test_what_a_guest_was_being_given_is_found_by_the_guest(tmp_path: Path) -> N
     again = FileLock(tmp_path)
     assert not again.take_left(web)
     again.release()
+
+
+def test_where_nothing_was_ever_given_nothing_is_left(tmp_path: Path) -> None:
+    """A detach goes on where nothing could be locked for an attach."""
+    assert not FileLock(tmp_path / "no" / "such").take_left(GuestId("web"))

@@ -68,15 +68,17 @@ class FileLock:
 
     def take_left(self, guest: GuestId) -> bool:
         """See :meth:`moorline.ports.FileLocks.take_left`."""
-        self._fd = self._open()
         try:
             notes = [note.name.split("-", 2) for note in self._directory.iterdir()]
+        except FileNotFoundError:
+            return False
         except OSError as e:
             raise Unavailable(f"{self._directory} cannot be listed: {e.strerror}") from e
-        for byte in {int(note[0]) for note in notes if note[2:] == [quote(guest, safe="")]}:
-            if self._try(byte, fcntl.F_WRLCK):  # else somebody is at it
-                self._held[byte] = True
-        return bool(self._held)
+        found = {int(note[0]) for note in notes if note[2:] == [quote(guest, safe="")]}
+        if found:
+            self._fd = self._open()
+            self._held = {byte: True for byte in found if self._try(byte, fcntl.F_WRLCK)}
+        return bool(self._held)  # those that cannot be locked somebody is at now
 
     def left(self) -> Mapping[GuestId, float]:
         """See :meth:`moorline.ports.FileLocks.left`."""

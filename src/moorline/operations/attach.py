@@ -192,7 +192,8 @@ class Attacher:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
         for row in mine:
             self._admission.demand_release(row)
-            self._reconciler.files.settle(row.key.guest)
+            if not dry_run:
+                self._reconciler.files.settle(row.key.guest)
         looks = [(row, self._leftovers(row)) for row in map(gone, mine)]
         for row, seen in looks:
             refuse_leftovers(row, seen)

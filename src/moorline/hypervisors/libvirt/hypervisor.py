@@ -204,9 +204,8 @@ class Libvirt:
             gone = live is None or self._wait_for_guest(guest, volume, news, deadline)
             if gone and unplug.keeps:
                 with suppress(MoorlineError):  # the disk is gone
-                    self.settled(
-                        guest, 0
-                    )  # libvirt changes the owner after it lists the disk no more
+                    # libvirt changes the owner after it lists the disk no more.
+                    self.settled(guest, 0)
                     self._connection.look(guest, lambda _: unplug.give_back())
         kept = domain.saved is not None and volume in domain.saved.disks
         # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.

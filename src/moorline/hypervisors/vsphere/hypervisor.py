@@ -155,6 +155,8 @@ class VSphere:
         what = f"it cannot be told what becomes of an earlier change of {machine.name}"
         try:
             self._reconfigure(what, machine, device_specs.touch(machine))
+        except NotFound:
+            return  # it went meanwhile
         except (Refused, Failed) as error:
             raise Uncertain(error.message, hint=error.hint or "try again") from error
 
