@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from moorline.operations.guest_looks import GuestLooks
 from moorline.operations.guest_options import Volume, validate, volumes_of
 from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.launched_again import LaunchedAgain
+from moorline.operations.own_disks import kept
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -102,17 +103,15 @@ class Guests:
                 name, known, volumes, options, start=start, vouched=bool(vouch)
             )
         steps: list[str] = []
-        deadline = Deadline(timeout)
-        with self._alone(name, deadline):
+        with self._alone(name, Deadline(timeout)):
             with nothing_recorded():
                 lifecycle.check(name, wanted)
                 made = self._is_made(name)
                 if made:
                     known = self._named(name)
                     self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
-                half = None if made else self._seen(name)
-            if not made:
-                with self._step("define", name, steps), self._replacing(half, deadline):
+            if not made:  # what is half made is destroyed, and made anew
+                with self._step("define", name, steps), kept(self._reconciler, self._seen(name)):
                     lifecycle.define(name, wanted, progress)
             with recorded():
                 machine = self._named(name)
@@ -209,8 +208,8 @@ class Guests:
             if machine is None:
                 return GuestOutcome(guest, rows[0].key.guest, False, steps)
             name, id = machine.guest.name, machine.guest.id
-            kept = self._reconciler.files.destroying(id, machine.disks, deadline.left())
-            with self._reconciler.with_guest(id), self._step("undefine", name, steps), kept:
+            disks = kept(self._reconciler, machine, deadline.left())
+            with self._reconciler.with_guest(id), self._step("undefine", name, steps), disks:
                 self._able().remove(id)
             return GuestOutcome(name, id, False, steps)
 
@@ -308,14 +307,6 @@ class Guests:
             return False
         return machine.guest.name == name and not machine.half  # else it is another's id
 
-    def _replacing(
-        self, half: GuestState | None, deadline: Deadline
-    ) -> AbstractContextManager[None]:
-        """Keep the disks of a half-made guest from others: it is destroyed, and made anew."""
-        if half is None or not half.half:
-            return nullcontext()
-        return self._reconciler.files.destroying(half.guest.id, half.disks, deadline.left())
-
     def _named(self, name: str) -> GuestState:
         return self._able().look(guest_called(name, self._hypervisor).id)
 
@@ -382,7 +373,7 @@ class Guests:
         with suppress(MoorlineError):  # the caller is told the refusal
             machine = self._able().look(guest)
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
-                with self._reconciler.files.destroying(guest, machine.disks):
+                with kept(self._reconciler, machine):
                     self._able().remove(guest)
 
     def _start(

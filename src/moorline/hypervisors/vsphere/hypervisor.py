@@ -142,21 +142,16 @@ class VSphere:
                 raise error if isinstance(error, Failed) else Failed(error.message) from error
 
     def settled(self, guest: GuestId, seconds: float) -> None:
-        """See :class:`moorline.ports.Settling`.
+        """See :class:`moorline.ports.Settling`. After a change of ours none begun earlier comes.
 
-        vCenter makes the changes of a machine one after the other, and turns down one that
-        names another version than the machine has. So after a change of ours none that was
-        begun before can come, be it that it is still on its way.
+        vCenter makes a machine's changes one by one, and turns down what names an older version.
         """
+        what = f"it cannot be told what becomes of an earlier change of guest {guest}"
         try:
             machine = self._inventory.machine(guest)
-        except NotFound:
-            return
-        what = f"it cannot be told what becomes of an earlier change of {machine.name}"
-        try:
             self._reconfigure(what, machine, device_specs.touch(machine))
         except NotFound:
-            return  # it went meanwhile
+            return
         except (Refused, Failed) as error:
             raise Uncertain(error.message, hint=error.hint or "try again") from error
 
