@@ -10,7 +10,6 @@ from functools import partial
 
 from moorline.core.claims import Claims
 from moorline.core.expect import Expect
-from moorline.core.own_disk import where_it_is
 from moorline.core.patience import LOCK_TIMEOUT_SECONDS, Patience, Wait, drive
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
@@ -315,8 +314,6 @@ class Driver:
             return attempt.wait(done.reason, family(done.reason), step, done.seen)
         if step is Step.WAIT:
             return attempt.wait(done.reason, None, step, done.seen)
-        if step is Step.DETACH and (found := where_it_is(done.seen)):
-            attempt.progress(f"volume {attempt.key.volume}: {found}")
         again = step in attempt.taken
         self._took(attempt, step)
         if not again:

@@ -144,10 +144,9 @@ def test_where_a_disk_is_that_moved_and_is_detached_is_told(
     relocate = ("relocate", guest, row["volume"], "nfs1")
     before = {*lab.disks()}
     kill(moorline, lab, "RelocateVM_Task", AFTER, *relocate)
-    told = moorline("detach", guest, row["volume"])
+    moorline("detach", guest, row["volume"])
     (path,) = {*lab.disks()} - before
     assert path.startswith("[nfs1] ")
-    assert f"its disk is {path} now, and not {source.path}" in told.stderr
     messages = [each["message"] for each in moorline.json("events")]
     assert any(f"to nfs1 begins: it is {source.path}" in message for message in messages)
     assert f"its disk is {path} now, and not {source.path}" in messages
