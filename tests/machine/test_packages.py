@@ -60,6 +60,12 @@ def follow(stage: Stage, section: str, directory: str = "new") -> str:
     return "".join(operations.follow(stage.machine, section, f"{LAB}/{directory}"))
 
 
+def apt(stage: Stage, words: str, code: int = 0) -> str:
+    """Have apt do it; return what was said: what dpkg's scripts say is on standard output."""
+    ran = stage.run(f"apt-get -q -y {words}", code=code)
+    return ran.stdout + ran.stderr
+
+
 def version(stage: Stage) -> str:
     return stage.run("dpkg-query -W -f '${Version}' moorline").stdout
 
@@ -124,7 +130,7 @@ def test_removal_leaves_shares_and_guests_and_a_purge_is_refused(host: Stage) ->
     follow(host, "Install")
     guest, volume = host.writing("web01")
     clients = host.clients()
-    told = host.run("apt-get -q -y remove moorline").stderr
+    told = apt(host, "remove moorline")
     assert "attachments are left" in told
     assert host.run("systemctl is-active moorline-agent; pgrep -f '[m]oorline agent'", code=1)
     guest.writes_on()
@@ -132,7 +138,7 @@ def test_removal_leaves_shares_and_guests_and_a_purge_is_refused(host: Stage) ->
     other = host.guest("web02")  # the hook that is left holds nobody up
     assert other.agent.check("echo alive") == ["alive"]
 
-    told = host.run("apt-get -q -y purge moorline", code=100).stderr
+    told = apt(host, "purge moorline", code=100)
     assert "shares are mounted" in told
     guest.writes_on()
     assert host.clients() == clients
@@ -142,13 +148,13 @@ def test_removal_leaves_shares_and_guests_and_a_purge_is_refused(host: Stage) ->
     guest.writes_on()
     guest.saw_no_error()
     host.moorline(f"release web01 {volume}")
-    host.run("apt-get -q -y remove moorline")
-    told = host.run("apt-get -q -y purge moorline", code=100).stderr
+    apt(host, "remove moorline")
+    told = apt(host, "purge moorline", code=100)
     assert "shares are mounted" in told  # nothing is recorded, and the guest has its disk
     guest.writes_on()
     guest.saw_no_error()
     host.run(f"virsh destroy web01; findmnt -n -o TARGET -R {STATE} | tac | xargs umount")
-    host.run("apt-get -q -y purge moorline")
+    apt(host, "purge moorline")
     assert host.run(LEFT, code=None).stdout == ""
 
 
@@ -162,20 +168,20 @@ def test_a_purge_is_refused_while_attachments_are_recorded(host: Stage) -> None:
     host.run(attach)
     (volume,) = host.rows()
     before = host.run(f"sha256sum {STATE}/key").stdout
-    told = host.run("apt-get -q -y purge moorline", code=100).stderr
+    told = apt(host, "purge moorline", code=100)
     assert "attachments are recorded" in told
     assert host.run(f"sha256sum {STATE}/key").stdout == before
     follow(host, "Install")
     assert host.rows() == {volume: ("attached", "attached")}
     host.moorline(f"detach web01 {volume}")
-    host.run("apt-get -q -y remove moorline")
+    apt(host, "remove moorline")
 
     # What was found at removal is believed only of the state that it was found of.
     host.run(f"cp -a {STATE}/moorline.db /root/kept.db; echo >>{STATE}/moorline.db")
-    told = host.run("apt-get -q -y purge moorline", code=100).stderr
+    told = apt(host, "purge moorline", code=100)
     assert "attachments are recorded" in told
     host.run(f"cp -a /root/kept.db {STATE}/moorline.db")
-    host.run("apt-get -q -y purge moorline")
+    apt(host, "purge moorline")
     assert host.run(LEFT, code=None).stdout == ""
 
 
@@ -183,7 +189,7 @@ def test_from_pip_to_the_package(host: Stage) -> None:
     operations.install(host.machine)
     guest, volume = host.writing("web01")
     clients = host.clients()
-    told = host.run(f"apt-get -q -y install {LAB}/new/moorline_*.deb", code=100).stderr
+    told = apt(host, f"install {LAB}/new/moorline_*.deb", code=100)
     assert "pip has installed Moorline" in told
     assert host.rows() == {volume: ("attached", "attached")}
     assert host.property("ActiveState") == "active"
