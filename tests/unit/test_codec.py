@@ -49,6 +49,19 @@ def test_a_row_of_an_older_version_is_read() -> None:
     assert not CODEC.decode(Entry("/k", json.dumps(stored).encode(), 7)).hands_off
 
 
+def test_what_is_not_asked_for_is_not_written() -> None:
+    """An earlier version reads it then, which does not know every option."""
+    stored = json.loads(CODEC.encode("/k", ROW))
+    assert stored["options"] == {"bus": "scsi", "readonly": True}
+
+
+def test_a_row_of_a_newer_version_is_told_as_that() -> None:
+    stored = json.loads(CODEC.encode("/k", ROW))
+    stored["options"]["colour"] = "green"
+    with pytest.raises(Unavailable, match="newer version of Moorline, with colour"):
+        CODEC.decode(Entry("/k", json.dumps(stored).encode(), 7))
+
+
 @given(st.dictionaries(st.text(), json_values))
 def test_any_connection_comes_back(connection: dict[str, object]) -> None:
     row = replace(ROW, connection=Secret(connection))

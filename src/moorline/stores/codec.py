@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +100,8 @@ class Codec:
                 "link": attachment.link,
                 "place": attachment.place,
                 "want": attachment.want.name,
-                "options": asdict(attachment.options),
+                # Only what is asked for: an earlier version does not know all of them.
+                "options": {k: v for k, v in asdict(attachment.options).items() if v},
                 "since": attachment.since,
                 "hands_off": attachment.hands_off,
                 "link_only": attachment.link_only,
@@ -109,25 +110,38 @@ class Codec:
         ).encode()
 
     def decode(self, entry: Entry) -> Attachment:
-        """Return the attachment in *entry*. Raises Unavailable if the key does not fit."""
-        fields = json.loads(entry.value)
+        """Return the attachment in *entry*.
+
+        Raises Unavailable if the key does not fit, or a newer version recorded it.
+        """
+        stored = json.loads(entry.value)
         return Attachment(
-            key=Key(fields["host"], VolumeId(fields["volume"]), GuestId(fields["guest"])),
-            guest_name=fields["guest_name"],
-            backend=fields["backend"],
-            connection=Secret(self._open(entry.key, fields["connection"])),
-            link=LinkName(fields["link"]),
-            place=fields["place"],
-            want=Level[fields["want"]],
-            options=DiskOptions(**fields["options"]),
-            since=fields["since"],
+            key=Key(stored["host"], VolumeId(stored["volume"]), GuestId(stored["guest"])),
+            guest_name=stored["guest_name"],
+            backend=stored["backend"],
+            connection=Secret(self._open(entry.key, stored["connection"])),
+            link=LinkName(stored["link"]),
+            place=stored["place"],
+            want=Level[stored["want"]],
+            options=_options(stored["options"]),
+            since=stored["since"],
             # Older rows have none of these.
-            label=fields.get("label", ""),
-            hands_off=fields.get("hands_off", False),
-            link_only=fields.get("link_only", fields["want"] == Level.CONNECTED.name),
+            label=stored.get("label", ""),
+            hands_off=stored.get("hands_off", False),
+            link_only=stored.get("link_only", stored["want"] == Level.CONNECTED.name),
             revision=entry.revision,
         )
 
     def _open(self, at: str, sealed: str) -> Mapping[str, Any]:
         connection: Mapping[str, Any] = json.loads(self._seal.open(at, base64.b64decode(sealed)))
         return connection
+
+
+def _options(recorded: Mapping[str, Any]) -> DiskOptions:
+    known = {field.name for field in fields(DiskOptions)}
+    if unknown := sorted(recorded.keys() - known):
+        raise Unavailable(
+            f"an attachment was recorded by a newer version of Moorline, with {', '.join(unknown)}",
+            hint="install that version again",
+        )
+    return DiskOptions(**recorded)
