@@ -16,11 +16,13 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from moorline.cli import fast_path
 from moorline.cli.commands import main
+from moorline.local_api import shapes
+from moorline.model import DiskOptions
 
 VIEW = {
     "volume": "v1",
@@ -53,6 +55,9 @@ def nobody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["list", "attach"]), WORDS)
+@example("attach", ["web01", "/srv/a.raw", "--format", "raw"])
+@example("attach", ["web01", "/srv/a.raw", "--format", "raw", "--bus", "scsi", "--shared"])
+@example("attach", ["web01", "/srv/a.raw", "--format", "raw", "--on-error", "stop"])
 def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -> None:
     typed = fast_path.read([name, *words])
     if typed is None:
@@ -79,13 +84,9 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
     for option, value in {"format": "format_", **{n: n for n in ("volume", "level")}}.items():
         assert fields[option] == params[value]
     assert (fields["timeout"], fields["dry_run"]) == (params["timeout"], params["dry_run"])
-    assert fields["options"] == {
-        "bus": params["bus"],
-        "target": params["target"],
-        "boot": 0,
-        "readonly": params["read_only"],
-        "shared": params["shared"],
-    }
+    names = ("bus", "target", "read_only", "shared")
+    options = DiskOptions(*(params[name] for name in names), on_error=params["on_error"] or "")
+    assert fields["options"] == shapes.encode(options, brief=True)
 
 
 class Stub:

@@ -39,7 +39,8 @@ def test_a_view_tells_which_storage_and_no_secret(host: Rig) -> None:
     views = host.owner().attachments.list()
     assert [view.storage for view in views] == ["toy://s/a", "toy://t/b", "toy://s/c"]
     assert {view.format for view in views} == {"raw"}
-    assert views[0].options == {"bus": "", "target": "", "readonly": False, "shared": False}
+    plain = {"bus": "", "target": "", "readonly": False, "shared": False, "on_error": ""}
+    assert views[0].options == plain
     assert "hunter2" not in str([view.to_dict() for view in views])
 
 

@@ -151,19 +151,19 @@ def _request(typed: Typed) -> dict[str, Any]:
             raise _SlowPath
     if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
         raise _SlowPath
+    options = {
+        "bus": typed.says("--bus"),
+        "target": typed.says("--target"),
+        "readonly": "--read-only" in typed.options,
+        "shared": "--shared" in typed.options,
+    }
     return {
         "guest": typed.arguments[0],
         "connection": _connection(file) if file else typed.arguments[1],
         "format": format or None,
         "volume": typed.says("--volume") or None,
         "level": typed.says("--level", "attached"),
-        "options": {
-            "bus": typed.says("--bus"),
-            "target": typed.says("--target"),
-            "readonly": "--read-only" in typed.options,
-            "shared": "--shared" in typed.options,
-            "boot": 0,
-        },
+        "options": {name: value for name, value in options.items() if value},
         "timeout": timeout,
         "dry_run": "--dry-run" in typed.options,
     }

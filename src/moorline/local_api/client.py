@@ -137,7 +137,7 @@ class Client:
         patience = self._timeout + route.patience(arguments)
         if not route.changes:
             patience = min(patience, callers_patience(_MIN_LOOK_SECONDS))
-        path, body = _written(route, shapes.encode(arguments))
+        path, body = _written(route, shapes.encode(arguments, brief=True))
         try:
             answer = wire.exchange(
                 self._socket,

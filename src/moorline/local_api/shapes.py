@@ -54,16 +54,23 @@ def decode(kind: Any, value: Any, at: str = "the value", *, answer: bool = False
     return _word(words, value, at) if words else _plain(origin, value, at, answer)
 
 
-def encode(value: Any) -> Any:
-    """Turn a value that the façade returns into JSON's types."""
+def encode(value: Any, *, brief: bool = False) -> Any:
+    """Turn a value that the façade takes or returns into JSON's types.
+
+    *brief*: leave out what a data class has by default. An agent of an earlier version, which
+    refuses what it does not know, is so asked for something new only where it matters.
+    """
     if isinstance(value, Enum):
         return value.name.lower() if isinstance(value, IntEnum) else value.value
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+        told = {field.name: getattr(value, field.name) for field in fields(value)}
+        if brief:
+            told = {f.name: told[f.name] for f in fields(value) if told[f.name] != f.default}
+        return {name: encode(item, brief=brief) for name, item in told.items()}
     if isinstance(value, Mapping):
-        return {str(key): encode(item) for key, item in value.items()}
+        return {str(key): encode(item, brief=brief) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [encode(item) for item in value]
+        return [encode(item, brief=brief) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

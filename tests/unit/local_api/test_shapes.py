@@ -116,3 +116,12 @@ def test_values_survive_the_way() -> None:
         "level": "connected",
         "s": [1],
     }
+
+
+@given(st.builds(DiskOptions))
+def test_what_nobody_asked_for_is_not_sent_and_comes_back(options: DiskOptions) -> None:
+    """An agent of an earlier version refuses what it does not know."""
+    sent = shapes.encode({"options": options}, brief=True)["options"]
+    assert all(sent.values())
+    assert shapes.decode(DiskOptions, sent) == options
+    assert shapes.encode(DiskOptions(), brief=True) == {}

@@ -14,7 +14,7 @@ from os_brick.initiator import connector as connectors
 from os_brick.initiator.connector import InitiatorConnector
 from oslo_concurrency.processutils import ProcessExecutionError
 
-from moorline.backends.osbrick import connector as hyperscale
+from moorline.backends.osbrick import hyperscale_connector as hyperscale
 from moorline.backends.osbrick.hyperscale_connector import HyperScaleConnector, register
 
 NAME = "{8ee71c33-dcd0-4267-8f2b-e0742ecabe9f}"
