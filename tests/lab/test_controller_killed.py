@@ -90,7 +90,7 @@ def test_the_next_loop_finishes_what_a_killed_one_began(
                 break
         else:
             pytest.fail(f"the loop has more than {MOST} effects")
-    record_property("loop_crash_points", points)
+    record_property("loop_crash_points", {want.name: number for want, number in points.items()})
     assert points[Level.ATTACHED] >= 3  # a mount, two disks
     assert points[Level.ABSENT] >= 5  # two disks, an unmount, two attachments that are forgotten
     assert scene.is_clean()
