@@ -72,6 +72,26 @@ def test_a_snapshot_is_kept_started_with_and_committed(scene: Scene, domain: Any
     assert scene.is_clean()
 
 
+def test_a_snapshot_is_kept_of_a_volume_that_was_released(scene: Scene, domain: Any) -> None:
+    volume = scene.volume()
+    scene.attach(NAME, volume)
+    _, above = take_snapshot(scene, domain, volume)
+    before = domain.XMLDesc(2)
+    scene.moorline("release", NAME, volume.id)
+    told = scene.detach(NAME, volume, code=3).stderr
+    assert f"writes to {above}" in told
+    scene.moorline("repair", "--disks", "--boot-disks")
+    assert domain.XMLDesc(2) == before
+    command = shlex.split(told.partition("hint: ")[2])
+    assert command[:2] == ["virsh", "blockcommit"]
+    virsh(*command[1:])
+    domain.destroy()
+    scene.detach(NAME, volume)
+    assert halves(domain, volume) == (False, False)
+    scene.moorline("repair")
+    assert scene.is_clean()
+
+
 def test_a_copy_that_was_pivoted_to_is_another_file(scene: Scene, domain: Any) -> None:
     volume = scene.volume()
     scene.attach(NAME, volume)

@@ -182,6 +182,21 @@ def test_a_guest_that_lets_go_when_nobody_looks_any_more(
     scene.moorline("detach", guest.name, str(disk))
 
 
+def test_a_pipe_at_the_path_is_not_opened(guest: Guest, scene: Scene, disk: Path) -> None:
+    """QEMU opens the path once more when a disk goes, and would wait for ever."""
+    scene.moorline("attach", guest.name, str(disk), *HOW)
+    away = disk.with_name("away")
+    disk.rename(away)
+    os.mkfifo(disk)
+    told = scene.moorline("detach", guest.name, str(disk), code=3).stderr
+    assert "is a pipe by now" in told
+    assert guest.agent.check("echo still here", deadline=20) == ["still here"]
+    disk.unlink()
+    away.rename(disk)
+    scene.moorline("detach", guest.name, str(disk))
+    until_closed(guest, {disk.stat().st_ino})
+
+
 def test_a_disk_that_another_guest_has(
     scene: Scene, guest: Guest, second_guest: Guest, disk: Path, secret: Path
 ) -> None:

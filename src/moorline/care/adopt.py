@@ -11,6 +11,7 @@ from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
+from moorline.core.own_disk import plugged_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound, Refused
@@ -94,10 +95,12 @@ class Adopter:
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
         self._admission.demand_release(row)
+        if not dry_run:  # an attach that was killed may plug it when nothing is recorded any more
+            self._reconciler.files.settle(row.key.guest)
         stuck = False
         try:
             seen = self._reconciler.observe(row)
-            told, path = self._reconciler.view(row, seen), seen.disk.source
+            told, path = self._reconciler.view(row, seen), plugged_as(seen)
         except MoorlineError as e:
             told, path = (
                 self._reconciler.view(row, str(e)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -148,13 +149,21 @@ class Admission:
     def released_disk(self, guest: GuestName, volume: VolumeId) -> bool:
         """Whether the guest has this volume as a disk that we released.
 
-        Raises NotOurs (it has the volume, and we neither plugged nor released it), Unavailable,
-        Uncertain.
+        Raises NotOurs (it has the volume, and we neither plugged nor released it), Refused (it
+        writes to a snapshot above it), Unavailable, Uncertain.
         """
         disk = self._hypervisor.disks(guest.id).get(volume)
         if disk is None:
             return False
-        if self._records.released().get((guest.id, volume)) != disk.source:
+        plugged = self._records.released().get((guest.id, volume))
+        if plugged in (disk.beneath or ()):
+            words = ["virsh", "blockcommit", guest.name, disk.device, "--base", str(plugged)]
+            raise Refused(
+                f"volume {volume} is not taken from {guest.name}: the guest writes to"
+                f" {disk.source}, an external snapshot above it",
+                hint=shlex.join([*words, "--active", "--pivot", "--wait"]),
+            )
+        if plugged != disk.source:
             raise NotOurs(
                 f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), and Moorline"
                 " has no record of having plugged it",

@@ -66,6 +66,11 @@ def where_it_is(seen: Seen) -> str:
     return f"its disk is {seen.disk.source} now, and not {source.path}"
 
 
+def plugged_as(seen: Seen) -> str:
+    """The path by which the volume was plugged: not that of an external snapshot above it."""
+    return (path_of(seen.link) if seen.snapshot is not False else "") or seen.disk.source
+
+
 def over(seen: Seen) -> str:
     """Why the disk of an external snapshot above the volume must stay plugged."""
     if seen.snapshot is None:

@@ -54,7 +54,7 @@ class Released:
                     return None
                 raise
             id = self._admission.unrecorded(volume, found)
-            if not self._admission.released_disk(found, id):
+            if not self._is_there(found, id, dry_run=dry_run):
                 self._remaining.demand_none(found, id)
                 return None
         if not dry_run:
@@ -63,6 +63,13 @@ class Released:
                 self._records.drop_released(found.id, id)
             self._remaining.demand_none(found, id, done=f"{found.name} has let go of {id}")
         return self._records.unrecorded(found, id)
+
+    def _is_there(self, guest: GuestName, volume: VolumeId, *, dry_run: bool) -> bool:
+        """As :meth:`Admission.released_disk`, once what was begun before can come no more."""
+        there = self._admission.released_disk(guest, volume)
+        if not there and not dry_run and self._reconciler.files.settle(guest.id):
+            return self._admission.released_disk(guest, volume)
+        return there
 
     def _take(self, guest: GuestName, volume: VolumeId, patience: Patience) -> None:
         asked: list[Step] = []

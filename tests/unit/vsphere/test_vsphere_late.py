@@ -84,6 +84,25 @@ def test_the_next_one_who_gives_the_disk_is_the_only_one(
     other("detach", DB, url(source))
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_a_detach_of_what_is_not_recorded_is_the_last_word_too(
+    moorline: Moorline, lab: VCenter, operator: Operator, tmp_path: Path, *, released: bool
+) -> None:
+    """It was released meanwhile, or another state is asked."""
+    (tmp_path / "other").mkdir()
+    other = moorline if released else prompt(lab, tmp_path / "other")
+    source = operator.disk()
+    until_it_came = kill_attach(moorline, lab, source, DelayMs=LATE_MS)
+    (row,) = moorline.json("list")
+    if released:
+        moorline("release", WEB, row["volume"])
+    other("detach", WEB, row["volume"])
+    pause(until_it_came)
+    assert source.path not in disks(operator, WEB)
+    if not released:
+        moorline("detach", WEB, row["volume"])
+
+
 def disks(operator: Operator, name: str) -> set[str]:
     """The files of a machine's disks."""
     found = operator.machines[name].config.hardware.device

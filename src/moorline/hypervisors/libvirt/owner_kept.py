@@ -8,11 +8,13 @@ can change names there meanwhile chooses which file that is.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from moorline.errors import Refused
 from moorline.hypervisors.libvirt.disk_address import LIVE
 from moorline.hypervisors.libvirt.domain import MarkedDisk
 from moorline.hypervisors.libvirt.opened_as_checked import OWNER, SINCE, USERS
@@ -41,6 +43,7 @@ class Unplug:
         # What is only read or shared libvirt does not give back; only root names what is in /dev.
         kept = disk is None or disk.readonly or disk.shared or disk.source.startswith("/dev/")
         self._path = "" if kept or disk is None else disk.source
+        self._source = disk.source if disk else ""
         self._proc = proc
         self._pid_files = pid_files
         self._file = -1
@@ -56,8 +59,17 @@ class Unplug:
         self._close()  # not earlier: a look may hang, and the number be another file's by then
 
     def ask(self, domain: Any, alias: str, flags: int) -> None:
-        """Ask libvirt's *domain* for the disk. Blocks as long as the file system of its path."""
+        """Ask libvirt's *domain* for the disk. Blocks as long as the file system of its path.
+
+        Raises Refused if QEMU would hang: it opens the path once more when a disk goes.
+        """
         if flags & LIVE:
+            with suppress(OSError):  # nothing is there
+                if stat.S_ISFIFO(os.stat(self._source).st_mode):  # noqa: PTH116 - as QEMU opens it
+                    raise Refused(
+                        f"{self._source} is a pipe by now: QEMU would open it and wait for ever",
+                        hint="put the volume's file back, or stop the guest",
+                    )
             self._look()
         domain.detachDeviceAlias(alias, flags)
 
