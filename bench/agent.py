@@ -28,9 +28,9 @@ from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.host.caching_host import Snapshot
 from moorline.host.linux import Linux
-from moorline.host.remembered import Snapshot
-from moorline.hypervisors.libvirt.disk import disk_xml
+from moorline.hypervisors.libvirt.disk_xml import disk_xml
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.loop.controller import Controller
 from moorline.loop.drift import DriftDetector

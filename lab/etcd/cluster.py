@@ -22,7 +22,7 @@ from typing import Any
 from lab.etcd.cable import Cables
 from lab.etcd.member import Member, free_ports, installed
 from moorline.stores.etcd.authority import Authority, Certificate
-from moorline.stores.files import write_over
+from moorline.stores.key_files import write_over
 
 START_SECONDS = 60.0
 CONTROL_SECONDS = 20.0

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from moorline import whereabouts
+from moorline import agent_location
 from moorline.errors import Refused, Unavailable
 from moorline.ports import Option, Values
-from moorline.secret import redacted
+from moorline.redaction import redacted
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-SYSTEM_FILE = Path(whereabouts.SYSTEM_FILE)
-HOST_STATE_DIR = Path(whereabouts.HOST_STATE_DIR)
+SYSTEM_FILE = Path(agent_location.SYSTEM_FILE)
+HOST_STATE_DIR = Path(agent_location.HOST_STATE_DIR)
 FLEET_DIR = Path("/etc/moorline/fleet")
 """Where `moorline fleet join` puts a host's credentials."""
 _STATE_DIR_REFERENCE = "${moorline.state_dir}"
@@ -154,14 +154,14 @@ def load(
     """
     if not files and SYSTEM_FILE.exists():
         files = [SYSTEM_FILE]
-    unsaid = Path(state_dir or whereabouts.default_state_dir())
+    unsaid = Path(state_dir or agent_location.default_state_dir())
     # oslo.config would read a name into the "$" of a path.
-    if not (files or "$" in str(unsaid) or whereabouts.is_told_elsewhere()):
+    if not (files or "$" in str(unsaid) or agent_location.is_told_elsewhere()):
         return _defaults(Defaults(options, unsaid), unsaid, hypervisor, named=bool(state_dir))
     declared = options()
     conf = _parsed(files, declared)
     named = state_dir or conf.moorline.state_dir
-    chosen = Path(named or whereabouts.default_state_dir())
+    chosen = Path(named or agent_location.default_state_dir())
     conf.set_override("state_dir", str(chosen), group="moorline")
     return Settings(
         state_dir=chosen,

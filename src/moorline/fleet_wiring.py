@@ -20,17 +20,17 @@ from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.fleet import death_proofs
-from moorline.fleet.book import Book
 from moorline.fleet.controller import Controller
 from moorline.fleet.fencing import Proof
 from moorline.fleet.fleet import Fleet
-from moorline.fleet.following import Following
-from moorline.fleet.guard import Guard
+from moorline.fleet.guest_sender import Sending
 from moorline.fleet.host import FleetHost
-from moorline.fleet.marks import Marks
-from moorline.fleet.sending import Sending
-from moorline.fleet.volumes import LocalVolumes
-from moorline.host.boot import boot_id
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.host_threads import Following
+from moorline.fleet.local_volumes import LocalVolumes
+from moorline.fleet.record_store import Book
+from moorline.fleet.start_guard import Guard
+from moorline.host.boot_id import boot_id
 from moorline.host.linux import Linux
 from moorline.installed import InstalledBackends, for_fleets
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Key, Level, LinkName
@@ -38,7 +38,7 @@ from moorline.ports import Hypervisor, Watching
 from moorline.ports.moving import MovingHypervisor
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
-from moorline.stores.files import private
+from moorline.stores.key_files import private
 
 if TYPE_CHECKING:
     from moorline.stores.etcd.administration import Administration
@@ -87,7 +87,7 @@ def join_fleet(file: Path, directory: Path, *, dry_run: bool = False) -> str:
     """
     with for_fleets():
         from moorline.stores.etcd.joining import Joining
-    from moorline.stores.files import private
+    from moorline.stores.key_files import private
 
     joining = Joining.load(private(file).reveal())
     if dry_run:
@@ -99,7 +99,7 @@ def join_fleet(file: Path, directory: Path, *, dry_run: bool = False) -> str:
 
 def write_credentials(credentials: Secret[bytes], to: Path) -> None:
     """Write them to a new file, for its owner alone. Raises Refused (it exists), Unavailable."""
-    from moorline.stores.files import write_new
+    from moorline.stores.key_files import write_new
 
     write_new(to, credentials.reveal())
 

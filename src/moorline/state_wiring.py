@@ -11,7 +11,7 @@ from moorline import config
 from moorline.core.records import wants
 from moorline.core.state_owner import Owner, state_id
 from moorline.errors import MoorlineError
-from moorline.host.known_states import KnownStates
+from moorline.host.known_state_dirs import KnownStates
 from moorline.model import GuestId, VolumeId
 from moorline.ports import AttachmentCodec, Store
 

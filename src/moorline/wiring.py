@@ -13,20 +13,20 @@ from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
-from moorline.core.alone import ALONE
+from moorline.core.backoff import Pending
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes, opened_by
-from moorline.core.file_turns import FileTurns
+from moorline.core.file_locking import FileTurns
 from moorline.core.locks import Locks
-from moorline.core.pace import Pending
+from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.fleet.guard import Unattended
-from moorline.fleet.marks import Marks
-from moorline.host.boot import boot_id
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.start_guard import Unattended
+from moorline.host.boot_id import boot_id
 from moorline.installed import InstalledBackends
 from moorline.ports import (
     GuestLifecycle,
@@ -44,7 +44,7 @@ from moorline.ports.guarding import Guarding
 from moorline.state_wiring import kept_elsewhere, make_known, owner_of
 
 if TYPE_CHECKING:
-    from moorline.fleet.following import Following
+    from moorline.fleet.host_threads import Following
     from moorline.loop.controller import Controller
     from moorline.stores.etcd.joining import Membership
 
@@ -206,9 +206,9 @@ def _open(
     waiting: Callable[[str], None],
     report: Report,
 ) -> _Opened:
-    from moorline.host.filelock import FileLock
+    from moorline.host.file_lock import FileLock
     from moorline.host.linux import Linux
-    from moorline.host.lock import HostLock
+    from moorline.host.state_lock import HostLock
     from moorline.stores.codec import Codec
     from moorline.stores.sqlite import SqliteStore
 
@@ -264,7 +264,7 @@ def _open(
 
 def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
     """The back ends, for a look in which each share is asked once."""
-    from moorline.host.remembered import Snapshot
+    from moorline.host.caching_host import Snapshot
 
     return backends.on(Snapshot(host))
 
@@ -292,7 +292,7 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
 
     *own*: as of :func:`open_host`. Raises Refused (there is no state), Busy, Denied, Unavailable.
     """
-    from moorline.host.lock import HostLock
+    from moorline.host.state_lock import HostLock
     from moorline.stores.codec import Codec
     from moorline.stores.sqlite import SqliteStore
 

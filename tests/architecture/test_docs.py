@@ -15,8 +15,8 @@ from moorline import config, errors, installed
 from moorline.cli.commands import main
 from moorline.core import state_owner
 from moorline.errors import MoorlineError
+from moorline.exit_codes import EXIT_CODES
 from moorline.fleet import results as fleet_results
-from moorline.local_api.error_codes import EXIT_CODES
 from moorline.ports import results as port_results
 from moorline.ports.inspection import Finding
 from moorline.ports.results import Result, Trouble

@@ -16,7 +16,7 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "secret", "deadline", "shared_look"}
+VOCABULARY = {"model", "errors", "exit_codes", "secret", "redaction", "deadline", "shared_look"}
 SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
@@ -28,7 +28,7 @@ COMPOSITION = {
     "state_wiring",
     "config",
     "installed",
-    "whereabouts",
+    "agent_location",
     "config_check",
 }
 
@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "testing": SEAMS,
     "fleet": CORE,
     "api": CORE | VERBS,
-    "whereabouts": set(),
-    "config": SEAMS | {"whereabouts"},
+    "agent_location": set(),
+    "config": SEAMS | {"agent_location"},
     "installed": SEAMS | {"config"},
     "config_check": SEAMS | ADAPTERS | {"config", "installed"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
@@ -212,9 +212,14 @@ def test_where_an_agent_answers_little_is_loaded(words: list[str], tmp_path: Pat
     assert {name for name in loaded if name.startswith("moorline.")} <= {
         *("moorline.cli", "moorline.cli.agent_socket", "moorline.cli.fast_path"),
         *("moorline.cli.output", "moorline.cli.progress"),
-        *("moorline.core", "moorline.core.validation", "moorline.errors", "moorline.whereabouts"),
-        "moorline.deadline",
-        *("moorline.local_api", "moorline.local_api.error_codes", "moorline.local_api.wire"),
+        *(
+            "moorline.core",
+            "moorline.core.validation",
+            "moorline.errors",
+            "moorline.agent_location",
+        ),
+        *("moorline.deadline", "moorline.errors", "moorline.exit_codes"),
+        *("moorline.local_api", "moorline.local_api.http_errors", "moorline.local_api.wire"),
     }
     slow = {"click", "dataclasses", "http", "inspect", "pathlib", "typing", "urllib", "email"}
     assert not {name.partition(".")[0] for name in loaded} & (HEAVY | slow | {"importlib.metadata"})
@@ -236,7 +241,7 @@ def test_without_an_agent_no_more_is_loaded_than_is_at_hand(tmp_path: Path) -> N
     assert code == "0", run.stderr
     assert run.stdout.startswith("VOLUME")
     assert not {name.partition(".")[0] for name in loaded} & {"oslo_config", "oslo_utils", "yaml"}
-    rooms = ("moorline.backends", "moorline.loop", "moorline.agent", "moorline.local_api.client")
+    rooms = ("moorline.backends", "moorline.loop", "moorline.agent.", "moorline.local_api.client")
     assert not [name for name in loaded if name.startswith(rooms)]
     ours = {name.split(".")[2] for name in loaded if name.startswith("moorline.hypervisors.")}
     assert ours == {"libvirt"}

@@ -19,7 +19,7 @@ from virtuozzo_rig import SETTINGS, FuseRig, ToyRig, connection
 from moorline.backends.virtuozzo_settings import MountSettings
 from moorline.errors import Failed, NotOurs, Uncertain
 from moorline.host.linux import Linux
-from moorline.hypervisors.libvirt.disk import disk_xml
+from moorline.hypervisors.libvirt.disk_xml import disk_xml
 from moorline.model import Caching, DiskOptions, ImageFile, Linked, Unlinked, VolumeId
 from moorline.testing.contracts.backend import (
     BackendContract,

@@ -10,8 +10,8 @@ import pytest
 
 from moorline.errors import Unavailable
 from moorline.fleet import keys
-from moorline.fleet.book import Change
 from moorline.fleet.fencing import fence
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId
 from moorline.secret import Secret

@@ -124,7 +124,7 @@ def test_a_certificate_of_another_authority_is_let_in_nowhere(
     from moorline.stores.etcd.access import Access
     from moorline.stores.etcd.authority import Authority
     from moorline.stores.etcd.store import EtcdStore
-    from moorline.stores.files import write_new
+    from moorline.stores.key_files import write_new
 
     strange = Authority.make(tmp_path).user("root")
     write_new(tmp_path / "pem", strange.certificate)
@@ -229,7 +229,7 @@ def test_a_file_that_is_missing_ends_no_connection_that_works(
 def test_a_new_certificate_is_used_without_a_restart(cluster: Cluster, tmp_path: Path) -> None:
     from moorline.stores.etcd.access import Access
     from moorline.stores.etcd.store import EtcdStore
-    from moorline.stores.files import write_over
+    from moorline.stores.key_files import write_over
 
     ours = etcd.access(cluster)
     pair = tmp_path / "pem", tmp_path / "key"

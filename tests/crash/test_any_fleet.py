@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 
 from moorline.errors import MoorlineError
 from moorline.fleet import keys
-from moorline.fleet.book import Change
 from moorline.fleet.fencing import fence
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault, Killed

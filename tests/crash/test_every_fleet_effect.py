@@ -9,8 +9,8 @@ import pytest
 
 from moorline.errors import MoorlineError
 from moorline.fleet import keys
-from moorline.fleet.book import Change
 from moorline.fleet.fencing import fence
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId
 from moorline.testing.faults import Fault, Killed

@@ -23,7 +23,7 @@ from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.host.linux import Linux
-from moorline.host.lock import HostLock
+from moorline.host.state_lock import HostLock
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.loop.controller import Controller
 from moorline.loop.drift import DriftDetector

@@ -27,7 +27,7 @@ from lab import host
 from lab.quobyte.cluster import QuobyteVolume
 from moorline.errors import Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import Connection
-from moorline.hypervisors.libvirt.domain import parse
+from moorline.hypervisors.libvirt.domain_xml import parse
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import BlockDevice, DiskOptions, DiskState, GuestId, ImageFile, VolumeId
 from moorline.testing.contracts.hypervisor import (

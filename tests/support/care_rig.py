@@ -17,13 +17,13 @@ from moorline.backends.quobyte import Quobyte
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
+from moorline.core.backoff import Pending
 from moorline.core.locks import Locks
-from moorline.core.pace import Pending
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError
+from moorline.host.caching_host import Snapshot
 from moorline.host.mount.fuse_abort import FuseConnections
-from moorline.host.remembered import Snapshot
 from moorline.model import Attachment, Guest, GuestId, GuestName, Level, VolumeId
 from moorline.ports import Command, Entry, Host, Mount, Root
 from moorline.ports.inspection import Finding, GuestDisk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from moorline.hypervisors.libvirt import openfiles
+from moorline.hypervisors.libvirt import qemu_open_files
 from moorline.model import Disk, DiskState, VolumeId
 from moorline.ports.inspection import OpenFile
 
@@ -33,19 +33,19 @@ class Qemu:
 
     def opens(self, *numbers: int) -> Sequence[OpenFile]:
         only = numbers or None
-        return openfiles.open_files("web01", only, self.root, self.root / "run")
+        return qemu_open_files.open_files("web01", only, self.root, self.root / "run")
 
     def disk(self, path: str = PATH) -> Disk:
         disk = Disk(DiskState.WHOLE, "vdb", path)
         return self.disks({VolumeId("v"): disk})[VolumeId("v")]
 
-    def disks(self, disks: Mapping[VolumeId, Disk], **links: str) -> openfiles.OpenDisks:
+    def disks(self, disks: Mapping[VolumeId, Disk], **links: str) -> qemu_open_files.OpenDisks:
         """*links*: symbolic links, by name in /mnt, to directories there; ``''``: unknown."""
 
         def places(paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
             return {path: self._led(path, links) for path in paths}
 
-        return openfiles.OpenDisks("web01", disks, places, None, self.root, self.root / "run")
+        return qemu_open_files.OpenDisks("web01", disks, places, None, self.root, self.root / "run")
 
     def _led(self, path: str, links: Mapping[str, str]) -> frozenset[str] | None:
         to = links.get(Path(path).name, Path(path).name)

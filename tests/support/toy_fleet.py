@@ -15,14 +15,14 @@ from moorline.core.records import Records
 from moorline.deadline import Clock
 from moorline.errors import MoorlineError, Unavailable
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change
 from moorline.fleet.controller import Controller
-from moorline.fleet.guard import Guard
 from moorline.fleet.host import FleetHost
-from moorline.fleet.marks import Marks
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.local_volumes import LocalVolumes
 from moorline.fleet.ownership import Ownership
+from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
-from moorline.fleet.volumes import LocalVolumes
+from moorline.fleet.start_guard import Guard
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Put
 from moorline.secret import Secret

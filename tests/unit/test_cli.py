@@ -19,7 +19,7 @@ from moorline.cli.extend import extend
 from moorline.cli.list_show import show
 from moorline.cli.output import age, details, dump, table
 from moorline.cli.progress import Progress
-from moorline.local_api.error_codes import EXIT_CODES, exit_code
+from moorline.exit_codes import EXIT_CODES, exit_code
 from moorline.ports.results import Trouble, View
 
 VIEW = View(
@@ -205,7 +205,7 @@ def test_what_a_test_starts_can_be_interrupted() -> None:
 
 def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from moorline.host.lock import HostLock;"
+        "from pathlib import Path; from moorline.host.state_lock import HostLock;"
         f"l = HostLock(Path({str(tmp_path / 'lock')!r})); l.take(0, print);"
         "print('locked', flush=True); import time; time.sleep(60)"
     )

@@ -15,7 +15,7 @@ from moorline.cli import common
 from moorline.cli.commands import main
 from moorline.cli.connection import read_connections
 from moorline.errors import Refused
-from moorline.local_api.error_codes import gravest
+from moorline.exit_codes import gravest
 from moorline.testing.toy_host import ToyShare
 from tests.support.care_rig import FILES, Scene, disk, prepared
 

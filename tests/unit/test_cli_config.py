@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from moorline.cli.commands import main
-from moorline.secret import anonymous, redacted
+from moorline.redaction import anonymous, redacted
 
 Run = Callable[..., Result]
 SECRETS = ("hunter2", "hunter3", "hunter4")

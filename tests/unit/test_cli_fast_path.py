@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from moorline.cli import fast_path
 from moorline.cli.commands import main
-from moorline.local_api import shapes
+from moorline.local_api import json_types
 from moorline.model import DiskOptions
 
 VIEW = {
@@ -86,7 +86,7 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
     assert (fields["timeout"], fields["dry_run"]) == (params["timeout"], params["dry_run"])
     names = ("bus", "target", "read_only", "shared")
     options = DiskOptions(*(params[name] for name in names), on_error=params["on_error"] or "")
-    assert fields["options"] == shapes.encode(options, brief=True)
+    assert fields["options"] == json_types.encode(options, brief=True)
 
 
 class Stub:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from moorline import wiring
 from moorline.cli.commands import main
-from moorline.fleet.marks import Mark, Marks
+from moorline.fleet.host_memory import Mark, Marks
 from moorline.stores.sqlite import SqliteStore
 
 UUID = "7b1d2f6e-3a0c-4b5e-9d8f-0a1b2c3d4e5f"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moorline.care.repair import Repairer
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.errors import Failed, Refused, Unavailable
 from moorline.host.state_dir import examine
 from moorline.model import GuestId, Level, VolumeId

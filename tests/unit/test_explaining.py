@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, Level
 from moorline.testing.toy_host import ToyShare

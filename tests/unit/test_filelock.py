@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Busy, Denied, Unavailable
-from moorline.host.filelock import FileLock
+from moorline.host.file_lock import FileLock
 from moorline.model import GuestId
 from moorline.ports import FileId
 
@@ -24,7 +24,7 @@ A, B = FileId("/a", 1, 17), FileId("/b", 1, 18)
 HOLD = """
 import sys, time
 from pathlib import Path
-from moorline.host.filelock import FileLock
+from moorline.host.file_lock import FileLock
 from moorline.ports import FileId
 FileLock(Path(sys.argv[1])).take({FileId("/elsewhere/a", 2, 17): True}, 0)
 print("mine", flush=True)

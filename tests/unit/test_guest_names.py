@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorline.api import Moorline
-from moorline.core.naming import GUEST_BY_NAME
+from moorline.core.name_lookup import GUEST_BY_NAME
 from moorline.errors import NotFound, Refused
 from moorline.local_api.app import App
 from moorline.local_api.client import Client

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Busy, Denied, Unavailable
-from moorline.host.lock import HostLock
+from moorline.host.state_lock import HostLock
 from tests.support.full_disk import full_disk
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from moorline.host.lock import HostLock;"
+    "import sys, time; from pathlib import Path; from moorline.host.state_lock import HostLock;"
     " HostLock(Path(sys.argv[1])).take(0, print); print('mine', flush=True); time.sleep(60)"
 )
 

@@ -12,7 +12,7 @@ from moorline import config, state_wiring
 from moorline.core.records import Records
 from moorline.core.state_owner import Identity
 from moorline.errors import MoorlineError
-from moorline.host.known_states import KnownStates
+from moorline.host.known_state_dirs import KnownStates
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.secret import Secret
 from moorline.stores.codec import Codec

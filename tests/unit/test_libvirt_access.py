@@ -11,7 +11,7 @@ import pytest
 
 from moorline.errors import Failed, Refused
 from moorline.host.linux import Linux
-from moorline.hypervisors.libvirt.access import demand_readable, only_read
+from moorline.hypervisors.libvirt.file_access import demand_readable, only_read
 from moorline.model import BackingFile, BlockDevice, DiskOptions, ImageFile
 
 SOMEBODY = (65534, 65534)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorline.core.naming import guest_called
+from moorline.core.name_lookup import guest_called
 from moorline.errors import (
     Denied,
     Failed,

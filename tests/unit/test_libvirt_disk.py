@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.disk import bus_of, disk_xml, next_target, next_unit, path_of
-from moorline.hypervisors.libvirt.domain import parse
+from moorline.hypervisors.libvirt.disk_xml import bus_of, disk_xml, next_target, next_unit, path_of
+from moorline.hypervisors.libvirt.domain_xml import parse
 from moorline.model import (
     BackingFile,
     BlockDevice,

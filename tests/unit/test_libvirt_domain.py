@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moorline.hypervisors.libvirt.domain import Domain, Half, MarkedDisk, parse
+from moorline.hypervisors.libvirt.domain_xml import Domain, Half, MarkedDisk, parse
 from moorline.model import Disk, DiskState, Use, VolumeId
 
 ONE, TWO = VolumeId("one"), VolumeId("two")

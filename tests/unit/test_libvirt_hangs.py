@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moorline.errors import Uncertain
-from moorline.hypervisors.libvirt import blocked
+from moorline.hypervisors.libvirt import blocked_disks
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.lifecycle import twins
@@ -130,7 +130,7 @@ def test_a_question_about_all_does_not_ask_who_hangs(
         may_return.clear()
         hang(libvirt_connection, subject, may_return)
         asked = libvirt_connection.stuck_guests()
-        assert blocked.findings(Virt(), asked) == []
+        assert blocked_disks.findings(Virt(), asked) == []
         assert twins(Virt(), "new", frozenset({"52:54:00:00:00:01"}), asked) == [
             ("52:54:00:00:00:01", "b")
         ]

@@ -8,7 +8,7 @@ import pytest
 
 from moorline.hypervisors.libvirt import just_seen
 from moorline.hypervisors.libvirt.just_seen import JustSeen
-from moorline.hypervisors.libvirt.openfiles import AsChecked
+from moorline.hypervisors.libvirt.qemu_open_files import AsChecked
 from moorline.model import GuestId
 
 WEB01, WEB02 = GuestId("1"), GuestId("2")

@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.arrival import (
+from moorline.hypervisors.libvirt.migration import MIGRATION_OPTIONS, Migration
+from moorline.hypervisors.libvirt.presence import (
     MARK,
     is_novas,
     marked,
@@ -15,7 +16,6 @@ from moorline.hypervisors.libvirt.arrival import (
     unshared,
     was_paused,
 )
-from moorline.hypervisors.libvirt.migration import MIGRATION_OPTIONS, Migration
 from moorline.ports.moving import Presence
 
 RUNNING, PAUSED, SHUTOFF = 1, 3, 5

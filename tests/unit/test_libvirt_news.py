@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from moorline.hypervisors.libvirt.news import News, NewsOfGuest
+from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
 from moorline.model import GuestId
 from moorline.ports import Wake
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Failed
-from moorline.hypervisors.libvirt import openfiles
+from moorline.hypervisors.libvirt import qemu_open_files
 from moorline.hypervisors.libvirt.extending import replaced
-from moorline.hypervisors.libvirt.openfiles import opened
+from moorline.hypervisors.libvirt.qemu_open_files import opened
 from moorline.model import GuestId
 
 GUEST = GuestId("01234567-89ab-cdef-0123-456789abcdef")
@@ -41,7 +41,7 @@ def test_the_process_that_libvirt_names_is_looked_at_first(tmp_path: Path, said:
     (pid_files / "n.pid").write_text(said)
     process(proc, 2, "init", files=("/one",))
     process(proc, 6, "qemu", "-uuid", GUEST, files=("/a",))
-    read = [each.name for each in openfiles._processes("n", proc, pid_files)]
+    read = [each.name for each in qemu_open_files._processes("n", proc, pid_files)]
     assert (read[0] == "6" and len(read) == 3) or said != "6\n"
     assert opened(GUEST, "n", proc, pid_files) == {"/a"}
 

@@ -10,7 +10,7 @@ import pytest
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.hypervisors.libvirt import opened_as_checked
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
-from moorline.hypervisors.libvirt.openfiles import AsChecked
+from moorline.hypervisors.libvirt.qemu_open_files import AsChecked
 from moorline.model import BlockDevice, CheckedAs, DiskSource, ImageFile
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline.hypervisors.libvirt.openfiles import AsChecked, OpenDisks, is_its_place
+from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, is_its_place
 from moorline.model import Disk, DiskState, VolumeId
 from moorline.ports.mount import mounts_in
 from tests.support.qemu_process import NEW, OLD, PATH, ROOT, Qemu

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorline.host.mount.elsewhere import only_serves, seen_at
+from moorline.host.mount.other_namespaces import only_serves, seen_at
 from moorline.ports import Mount
 
 AT = Path("/mnt/one-0123456789abcdef")

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from moorline.core.naming import is_whole, meant
+from moorline.core.name_lookup import is_whole, meant
 from moorline.errors import NotFound, NotOurs, Refused
 from moorline.model import GuestId, VolumeId
 from moorline.testing.toys import BASE

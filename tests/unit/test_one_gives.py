@@ -13,12 +13,12 @@ import pytest
 from moorline.api import Moorline
 from moorline.backends.local import LocalFile
 from moorline.core.file_clashes import FileClashes
-from moorline.core.file_turns import FileTurns
+from moorline.core.file_locking import FileTurns
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
-from moorline.host.filelock import FileLock
+from moorline.host.file_lock import FileLock
 from moorline.host.linux import Linux
 from moorline.model import DiskOptions, DiskSource, GuestId, Level, VolumeId
 from moorline.ports import FileId

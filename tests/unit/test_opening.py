@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Busy, Refused
-from moorline.host.image.opening import refuse_size
+from moorline.host.image.open_check import refuse_size
 from moorline.host.linux import Linux
-from moorline.hypervisors.libvirt.access import demand_openable
+from moorline.hypervisors.libvirt.file_access import demand_openable
 from moorline.model import BackingFile, DiskOptions, ImageFile
 from moorline.ports import OpenAs
 

@@ -10,11 +10,11 @@ import pytest
 from moorline.api import Moorline
 from moorline.core.driver import Driver
 from moorline.core.locks import Locks
-from moorline.core.patience import Patience, Wait, drive
 from moorline.core.reconciler import Reconciler
+from moorline.core.retry_loop import Patience, Wait, drive
 from moorline.deadline import Clock, Deadline
 from moorline.errors import Failed, NotOurs, Refused, Unavailable, Uncertain
-from moorline.local_api.error_codes import exit_code
+from moorline.exit_codes import exit_code
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare

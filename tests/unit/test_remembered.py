@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Uncertain
-from moorline.host.remembered import Snapshot
+from moorline.host.caching_host import Snapshot
 from moorline.ports import Root
 from moorline.ports.host import Remembering
 from moorline.testing.toy_host import ToyHost, ToyShare

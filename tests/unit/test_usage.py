@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pytest
 
-from moorline.core.usage import users
+from moorline.core.link_usage import users
 from moorline.model import Guest, GuestId
 
 LINK = "/mnt/ab"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from moorline import config, installed, whereabouts
+from moorline import agent_location, config, installed
 from moorline.errors import Refused
 
 WORDS = ("state_dir", "agent_socket", "agent_group", "agent_grup", "host", "config_dir", "colour")
@@ -47,7 +47,7 @@ def nothing_else_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def compare(file: Path, state_dir: str | None) -> bool:
     """Whether it was told, and then by both alike."""
-    found = whereabouts.find(state_dir, str(file))
+    found = agent_location.find(state_dir, str(file))
     if found is None:
         return False
     loaded = config.load([file], tuple, state_dir=Path(state_dir) if state_dir else None)
@@ -97,13 +97,13 @@ def test_what_oslo_config_refuses_is_left_to_it(tmp_path: Path) -> None:
     file = tmp_path / "moorline.conf"
     for text in ("nonsense", "[moorline]\nagent_grup = x\n", "[moorline]\nnonsense\n", "a = b\n"):
         file.write_text(text)
-        assert whereabouts.find("/typed", str(file)) is None
+        assert agent_location.find("/typed", str(file)) is None
         with pytest.raises(Refused):
             config.load([file], tuple)
 
 
 def test_the_options_are_the_agents() -> None:
-    assert sorted(whereabouts.AGENT_OPTIONS) == sorted(option.name for option in config.AGENT)
+    assert sorted(agent_location.AGENT_OPTIONS) == sorted(option.name for option in config.AGENT)
 
 
 @pytest.mark.parametrize("where", ["environment", "beside"])
@@ -112,14 +112,14 @@ def test_what_is_told_elsewhere_is_left_to_oslo_config(
 ) -> None:
     """It reads OS_GROUP__OPTION, and the folders moorline.conf.d, though nobody named them."""
     none = tmp_path / "none"
-    assert whereabouts.find(None, str(none))
+    assert agent_location.find(None, str(none))
     if where == "environment":
         monkeypatch.setenv("OS_MOORLINE__STATE_DIR", "/elsewhere")
     else:
         folder = tmp_path / ".moorline/moorline.conf.d"
         folder.mkdir(parents=True)
         (folder / "a.conf").write_text("[moorline]\nstate_dir = /elsewhere\n")
-    assert whereabouts.find(None, str(none)) is None
+    assert agent_location.find(None, str(none)) is None
     assert config.load([], tuple).state_dir == Path("/elsewhere")
 
 

@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.core.plan import Step
 from moorline.core.reconciler import Took
 from moorline.loop.drift import Sweep

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from moorline.backends import images
+from moorline.backends import image_check
+from moorline.backends.allowed_directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.connection_info import ConnectionInfo, absolute_path, typed
-from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.host_use import HostUse
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import (
@@ -30,7 +30,7 @@ from moorline.ports.recognising import Recognised
 
 DEVICES = Path("/dev")
 _HOSTS = (Path("/run/moorline"), Path("/etc/moorline"))
-"""Where Moorline's locks are (:mod:`moorline.host.filelock`), and its configuration."""
+"""Where Moorline's locks are (:mod:`moorline.host.file_lock`), and its configuration."""
 _RECORDS = "moorline.db"
 """What a state directory has, whoever's it is (:mod:`moorline.wiring`)."""
 KERNELS = frozenset(
@@ -179,7 +179,7 @@ class LocalFile:
         self._demand_elsewhere(directory)
         # Before it is opened: to read some of them fails, or has side effects.
         _demand_no_kernels(c.path, covering(str(c.path), by_target(self._host.mounts())))
-        return images.checked(
+        return image_check.checked(
             self._host, directory, ImageFile(c.path, c.format), self._demand_open_to_guests
         )
 

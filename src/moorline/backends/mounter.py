@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic
 
-from moorline.backends import bare_directory, images
+from moorline.backends import bare_directory, image_check
 from moorline.backends.connection_info import given_mounts
 from moorline.backends.filesystem import F, FileSystem
 from moorline.backends.mount_at import Ill, MountPoint
@@ -103,7 +103,7 @@ class Mounter(Generic[F]):
             return ready.source
         self._demand_link(c, self.inspect(c))
         at = self.mount_point(c)
-        return images.checked(self._host, at, self.file_system.source(c, at / c.name))
+        return image_check.checked(self._host, at, self.file_system.source(c, at / c.name))
 
     def ready(self, c: F) -> Linked | None:
         """See :meth:`moorline.ports.Readying`. One question for the mount and the image."""
@@ -118,7 +118,7 @@ class Mounter(Generic[F]):
             return None  # what is wrong is asked for one by one
         if point.judge(mount, image.root) is not None:
             return None
-        return Linked(images.as_checked(source, image), given=given, verified=True)
+        return Linked(image_check.as_checked(source, image), given=given, verified=True)
 
     def connect(self, c: F) -> None:
         """Mount the share, and check that it is the right one. Mounted already is success."""

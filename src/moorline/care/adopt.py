@@ -10,7 +10,7 @@ from moorline.care.disks import kind_of
 from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before, nothing_recorded
-from moorline.core.naming import BY_ID_OR_DEVICE, guest_called
+from moorline.core.name_lookup import BY_ID_OR_DEVICE, guest_called
 from moorline.core.own_disk import plugged_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records

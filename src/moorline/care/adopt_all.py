@@ -14,7 +14,7 @@ from moorline.care.connection_rows import connection_rows
 from moorline.care.doctor import Environment
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import nothing_recorded
-from moorline.core.naming import guest_called
+from moorline.core.name_lookup import guest_called
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, Refused

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moorline.care.doctor import Environment
 from moorline.core.driver import nothing_recorded
-from moorline.core.naming import guest_called
+from moorline.core.name_lookup import guest_called
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound
 from moorline.model import Attachment, DiskState, Guest, VolumeId

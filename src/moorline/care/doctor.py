@@ -13,13 +13,13 @@ from pathlib import Path
 from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import Holder
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
+from moorline.core.link_usage import unknown_users, users
 from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
-from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError, Refused
 from moorline.model import (
     NO_DISK,

@@ -9,8 +9,8 @@ from itertools import takewhile
 from moorline.care.eventlog import EventLog
 from moorline.care.finding_texts import command
 from moorline.core.admission import Admission
-from moorline.core.naming import BY_ID, meant
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
+from moorline.core.name_lookup import BY_ID, meant
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey

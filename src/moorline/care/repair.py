@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from moorline.care.doctor import Environment, links, strays, unwanted
 from moorline.core.driver import nothing_recorded
+from moorline.core.link_usage import unknown_users, users
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import (
     Disk,

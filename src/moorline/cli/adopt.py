@@ -14,7 +14,7 @@ from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.connection import read_connections
 from moorline.cli.names import GuestName, VolumeName
 from moorline.cli.output import aligned
-from moorline.local_api.error_codes import gravest
+from moorline.exit_codes import gravest
 from moorline.model import Format
 from moorline.ports.results import AdoptionOfAll, Candidate, DiskOutcome
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from moorline import whereabouts
+from moorline import agent_location
 from moorline.errors import Denied, Unavailable
 from moorline.local_api import wire
 
@@ -14,13 +14,13 @@ def find(state_dir: str | None) -> str | None:
 
     Raises :class:`wire.Silent`.
     """
-    there = whereabouts.find(state_dir or None)
+    there = agent_location.find(state_dir or None)
     if there is None:
         return None
     if there.personal:
         if os.path.lexists(f"{there.state_dir}/moorline.db"):
             return None
-        there = whereabouts.find(whereabouts.HOST_STATE_DIR)
+        there = agent_location.find(agent_location.HOST_STATE_DIR)
         assert there is not None, "it was found just now"
     try:
         about = wire.about(there.socket)

@@ -26,7 +26,8 @@ from moorline.cli.declared import Declaration, Declared
 from moorline.cli.names import GuestName
 from moorline.cli.output import EXIT_FOUND, dump, failed, say
 from moorline.errors import MoorlineError, Refused
-from moorline.local_api.error_codes import exit_code, to_problem
+from moorline.exit_codes import exit_code
+from moorline.local_api.http_errors import to_problem
 from moorline.ports.api import Api
 from moorline.ports.results import Outcome, View
 

@@ -29,7 +29,8 @@ from moorline.cli.names import FileOrUrl, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
 from moorline.errors import Failed, MoorlineError
-from moorline.local_api.error_codes import exit_code, to_problem
+from moorline.exit_codes import exit_code
+from moorline.local_api.http_errors import to_problem
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome

@@ -14,7 +14,7 @@ import click
 from moorline.cli.common import Common, common
 from moorline.cli.names import VolumeName
 from moorline.cli.output import say
-from moorline.core.naming import is_whole
+from moorline.core.name_lookup import is_whole
 from moorline.errors import MoorlineError, NotFound, Unavailable
 from moorline.ports.results import EventLogEntry
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
-from moorline.cli.fleet_orders import ORDERS
+from moorline.cli.fleet_operations import ORDERS
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
 from moorline.secret import Secret

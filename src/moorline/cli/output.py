@@ -8,7 +8,8 @@ import sys
 import time
 
 from moorline.errors import MoorlineError, Uncertain
-from moorline.local_api.error_codes import exit_code, to_problem
+from moorline.exit_codes import exit_code
+from moorline.local_api.http_errors import to_problem
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from moorline.cli.common import Common, common
 from moorline.cli.output import dump
 from moorline.errors import MoorlineError, Refused
 from moorline.ports.api import Api
-from moorline.secret import anonymous, names_user
+from moorline.redaction import anonymous, names_user
 
 
 @click.command("support-bundle")

@@ -8,7 +8,7 @@ import click
 
 from moorline.cli.common import Common, common, guest_option, timeout_option, volume_argument
 from moorline.cli.output import is_as_wanted
-from moorline.core.naming import BY_ID_OR_DEVICE, is_whole, meant
+from moorline.core.name_lookup import BY_ID_OR_DEVICE, is_whole, meant
 from moorline.deadline import Deadline, waited_for
 from moorline.errors import Failed, NotFound, NotOurs
 from moorline.model import VolumeId

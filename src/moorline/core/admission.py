@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorline.core.alone import ALONE
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
-from moorline.core.naming import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
+from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
+from moorline.core.no_fleet import ALONE
 from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import merge, refuse_clashes

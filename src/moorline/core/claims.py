@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.core.plan import Step
 from moorline.model import Attachment, Key, Level
 

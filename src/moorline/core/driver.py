@@ -10,10 +10,10 @@ from functools import partial
 
 from moorline.core.claims import Claims
 from moorline.core.expect import Expect
-from moorline.core.patience import LOCK_TIMEOUT_SECONDS, Patience, Wait, drive
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
 from moorline.core.records import Records
+from moorline.core.retry_loop import LOCK_TIMEOUT_SECONDS, Patience, Wait, drive
 from moorline.deadline import Deadline
 from moorline.errors import (
     Busy,
@@ -170,7 +170,7 @@ class Driver:
 
         Raises Refused and NotOurs at once, Failed and Uncertain when the *deadline* is over. If
         not *persistent*, raises Failed also when the same step of an attachment that is to come
-        failed :data:`~moorline.core.patience.REPEATED_FAILURES` times. The attachment stays
+        failed :data:`~moorline.core.retry_loop.REPEATED_FAILURES` times. The attachment stays
         recorded in each case, with its trouble.
         """
         attempt = self._attempt(row, deadline, progress, persistent=persistent)

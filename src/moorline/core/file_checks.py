@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from moorline.core.file_clashes import Everyone, FileClashes, numbers_of
-from moorline.core.file_turns import FileTurns
+from moorline.core.file_locking import FileTurns
 from moorline.core.links import Links
 from moorline.core.survey import Survey
 from moorline.model import Attachment, DiskSource, GuestId, Link
@@ -86,13 +86,13 @@ class FileChecks:
         return self._file_clashes.look(self._survey(), {number for of in asked for number in of})
 
     def settle(self, guest: GuestId) -> bool:
-        """As :meth:`moorline.core.file_turns.FileTurns.settle`."""
+        """As :meth:`moorline.core.file_locking.FileTurns.settle`."""
         return self._turns.settle(guest)
 
     def destroying(
         self, guest: GuestId, paths: Iterable[str], timeout: float | None = None
     ) -> AbstractContextManager[None]:
-        """As :meth:`moorline.core.file_turns.FileTurns.disks`.
+        """As :meth:`moorline.core.file_locking.FileTurns.disks`.
 
         Who else has them is looked at within: before, nobody keeps others from getting them.
         """

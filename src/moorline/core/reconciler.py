@@ -13,7 +13,8 @@ from typing import Any
 from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
 from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
-from moorline.core.file_turns import FileTurns
+from moorline.core.file_locking import FileTurns
+from moorline.core.link_usage import Usage, usage, without
 from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.own_disk import (
@@ -30,7 +31,6 @@ from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
 from moorline.core.records import Records
 from moorline.core.survey import Survey
-from moorline.core.usage import Usage, usage, without
 from moorline.core.views import view
 from moorline.errors import Conflict, MoorlineError, Refused
 from moorline.model import (

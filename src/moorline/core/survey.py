@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from moorline.core.link_usage import unknown
 from moorline.core.links import Links
 from moorline.core.records import Records
-from moorline.core.usage import unknown
 from moorline.errors import MoorlineError, Unavailable
 from moorline.model import Attachment, Disk, Guest, GuestId, Level, LinkName, VolumeId
 

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moorline.core.link_usage import unknown_users, users
 from moorline.core.links import Storage
 from moorline.core.plan import next_step
 from moorline.core.reasons import reason
 from moorline.core.survey import Survey
-from moorline.core.usage import unknown_users, users
 from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,

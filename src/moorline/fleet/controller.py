@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from moorline.deadline import CLOCK, Clock
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change, OfHost
-from moorline.fleet.choice import choose, keeps_here
+from moorline.fleet.host_choice import choose, keeps_here
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
 from moorline.fleet.ownership import Home, Ownership, registration
 from moorline.fleet.plan import MoveStep, next_move_step
+from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Move, Role
 from moorline.model import GuestId, Level
 from moorline.ports.moving import Presence

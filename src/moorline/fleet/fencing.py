@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from moorline.errors import Busy, Conflict, NotFound, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change
+from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
 
 Proof = Callable[[], str]

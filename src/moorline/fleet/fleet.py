@@ -9,11 +9,11 @@ from dataclasses import replace
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change
-from moorline.fleet.choice import keeps_here
 from moorline.fleet.fencing import Proof, fence
+from moorline.fleet.host_choice import keeps_here
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
+from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import GuestOwner, HostRecord, Move, Role
 from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
 from moorline.model import Attachment, Level, VolumeId

@@ -18,11 +18,11 @@ from moorline.errors import (
     Refused,
 )
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change
-from moorline.fleet.guard import Guard
-from moorline.fleet.look import Look, Pace, pace
-from moorline.fleet.marks import Mark, Marks
+from moorline.fleet.host_look import Look, Pace, pace
+from moorline.fleet.host_memory import Mark, Marks
+from moorline.fleet.local_volumes import LocalVolumes, Served
 from moorline.fleet.plan import HostStep, next_host_step
+from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import (
     Assignment,
     Bring,
@@ -32,7 +32,7 @@ from moorline.fleet.records import (
     Stored,
     VolumeReport,
 )
-from moorline.fleet.volumes import LocalVolumes, Served
+from moorline.fleet.start_guard import Guard
 from moorline.model import Attachment, GuestId, Level
 from moorline.ports.moving import GuestMover, Presence
 

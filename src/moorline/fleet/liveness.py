@@ -10,7 +10,7 @@ from __future__ import annotations
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change
+from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import Leader
 
 HEARTBEAT_SECONDS = 5.0

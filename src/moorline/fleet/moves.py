@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from moorline.fleet import keys
-from moorline.fleet.book import Book, Change, OfHost
 from moorline.fleet.plan import MoveStep, SeenMove, Side
+from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import (
     Assignment,
     Bring,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import MAX_VOLUMES_PER_GUEST, Book, Change
+from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import Assignment, GuestOwner, GuestReport, Role, VolumeOwner
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import At

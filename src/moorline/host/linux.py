@@ -26,8 +26,8 @@ from moorline.host.command_output import captured, text_of, told
 from moorline.host.forkserver.client import Calls
 from moorline.host.image.files import read as files_read
 from moorline.host.mount import table as mounts
-from moorline.host.mount.elsewhere import only_serves, seen_at
 from moorline.host.mount.fuse_clients import clients, has_ended
+from moorline.host.mount.other_namespaces import only_serves, seen_at
 from moorline.host.mount.users import users_of
 from moorline.host.other_user import identity
 from moorline.host.paths import places

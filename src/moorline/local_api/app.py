@@ -15,7 +15,8 @@ from moorline.core.privilege import acting_for
 from moorline.core.validation import parse_json
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
-from moorline.local_api import error_codes, shapes
+from moorline.exit_codes import EXIT_CODES
+from moorline.local_api import http_errors, json_types
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import document
 from moorline.local_api.peer import Peer, Rights
@@ -110,7 +111,7 @@ class App:
         except BadRequest as e:
             answer = replace(_problem(e.status, bad(e), facts), allow=e.allow)
         except MoorlineError as e:
-            answer = _problem(error_codes.status(e), error_codes.to_problem(e), facts)
+            answer = _problem(http_errors.status(e), http_errors.to_problem(e), facts)
         except Exception as e:  # noqa: BLE001 - a defect: the caller must be told
             answer = _problem(500, _defect(e), facts)
         return replace(answer, body=_logged(answer, facts, begun))
@@ -151,7 +152,7 @@ class App:
         assert isinstance(done, Done), "a call tells its end last"
         if done.error is not None:
             raise done.error
-        return Answer(200, iter([json_bytes(shapes.encode(done.result))]))
+        return Answer(200, iter([json_bytes(json_types.encode(done.result))]))
 
     def _may(self, peer: Peer, route: Route) -> bool:
         return self.rights.may_change(peer) if route.changes else self.rights.may_look(peer)
@@ -204,9 +205,9 @@ def _line(item: str | Done, facts: dict[str, Any]) -> bytes:
     if isinstance(item, str):
         return json_bytes({"progress": item} if item else {})
     if item.error is None:
-        return json_bytes({"result": shapes.encode(item.result)})
+        return json_bytes({"result": json_types.encode(item.result)})
     if isinstance(item.error, MoorlineError):
-        told = error_codes.to_problem(item.error)
+        told = http_errors.to_problem(item.error)
     else:
         told = _defect(item.error)
     facts["outcome"] = told["error"]
@@ -220,12 +221,12 @@ def json_bytes(value: Any) -> bytes:
 
 def _problem(status: int, told: dict[str, Any], facts: dict[str, Any]) -> Answer:
     facts["outcome"] = told["error"]
-    return Answer(status, iter([json_bytes(told)]), error_codes.KIND)
+    return Answer(status, iter([json_bytes(told)]), http_errors.KIND)
 
 
 def bad(error: BadRequest) -> dict[str, Any]:
     """The body of the answer to a malformed request."""
-    code = error_codes.EXIT_CODES[Refused]
+    code = EXIT_CODES[Refused]
     return {"error": "refused", "code": code, "message": error.message, "hint": error.hint}
 
 
@@ -234,7 +235,7 @@ def _defect(error: Exception) -> dict[str, Any]:
     frames = "".join(traceback.format_tb(error.__traceback__))
     _LOG.error("a defect: %s\n%s", type(error).__name__, frames)
     return {
-        "error": error_codes.DEFECT,
+        "error": http_errors.DEFECT,
         "code": 1,
         "message": f"a defect of the agent ({type(error).__name__}, request {current()})",
         "hint": "its log has more: please report it",

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from moorline.deadline import callers_patience
 from moorline.errors import Refused
-from moorline.local_api import shapes, wire
+from moorline.local_api import json_types, wire
 from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import MAX_BODY_BYTES, TIMEOUT_SECONDS
 from moorline.ports.api import Attachments, Guests, Maintenance, no_progress
@@ -137,7 +137,7 @@ class Client:
         patience = self._timeout + route.patience(arguments)
         if not route.changes:
             patience = min(patience, callers_patience(_MIN_LOOK_SECONDS))
-        path, body = _written(route, shapes.encode(arguments, brief=True))
+        path, body = _written(route, json_types.encode(arguments, brief=True))
         try:
             answer = wire.exchange(
                 self._socket,
@@ -174,6 +174,6 @@ def _written(route: Route, plain: dict[str, Any]) -> tuple[str, bytes | None]:
 
 def _read(route: Route, answer: Any) -> Any:
     try:
-        return shapes.decode(route.returns, answer, answer=True)
+        return json_types.decode(route.returns, answer, answer=True)
     except Refused as e:  # an agent of another version answered something that is not understood
         raise wire.Unanswered(e.message) from e

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from moorline.errors import MoorlineError
-from moorline.local_api import error_codes, shapes
+from moorline.local_api import http_errors, json_types
 from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import STREAM
 
@@ -46,7 +46,7 @@ _OWN_STATUSES = {
 @cache
 def document() -> dict[str, Any]:
     """The document, with every path that is served."""
-    components: dict[str, shapes.Schema] = {"Problem": _PROBLEM, "About": _ABOUT}
+    components: dict[str, json_types.Schema] = {"Problem": _PROBLEM, "About": _ABOUT}
     paths = {route.path: {route.method.lower(): _operation(route, components)} for route in ROUTES}
     paths["/v1/about"] = {"get": _page("about", "What the agent says of itself.", "About")}
     paths["/openapi.json"] = {"get": _page("openapi", "This document.", None)}
@@ -66,13 +66,13 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, components: dict[str, shapes.Schema]) -> dict[str, Any]:
+def _operation(route: Route, components: dict[str, json_types.Schema]) -> dict[str, Any]:
     summary, _, more = inspect.cleandoc(route.function.__doc__ or "").partition("\n\n")
     told: dict[str, Any] = {
         "operationId": route.name,
         "summary": summary.replace("\n", " "),
         "description": more,
-        "responses": _responses(shapes.schema(route.returns, components, answer=True)),
+        "responses": _responses(json_types.schema(route.returns, components, answer=True)),
     }
     fields = {name: field.schema(components) for name, field in route.fields.items()}
     required = [name for name, field in route.fields.items() if field.required]
@@ -88,7 +88,7 @@ def _operation(route: Route, components: dict[str, shapes.Schema]) -> dict[str, 
     return told
 
 
-def _responses(result: shapes.Schema) -> dict[str, Any]:
+def _responses(result: json_types.Schema) -> dict[str, Any]:
     return {
         "200": {"description": "done", "content": {"application/json": {"schema": result}}},
         **_problems(),
@@ -97,10 +97,10 @@ def _responses(result: shapes.Schema) -> dict[str, Any]:
 
 def _problems() -> dict[str, Any]:
     words = dict(_OWN_STATUSES)
-    for kind, status in error_codes.STATUSES.items():
+    for kind, status in http_errors.STATUSES.items():
         name = kind.__name__.lower()
         words[status] = f"{words[status]}, or {name}" if status in words else _said(kind)
-    content = {error_codes.KIND: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {http_errors.KIND: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         str(status): {"description": words[status], "content": content} for status in sorted(words)
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 from moorline.core.validation import MAX_INTEGER, check_text, parse_json
 from moorline.errors import Refused
-from moorline.local_api import shapes
+from moorline.local_api import json_types
 from moorline.ports.api import (
     DEFAULT_TIMEOUT_SECONDS,
     Api,
@@ -58,7 +58,7 @@ class Field:
 
     def decode(self, value: Any) -> Any:
         """Read it from parsed JSON. Raises Refused."""
-        decoded = shapes.decode(self.kind, value, self.name)
+        decoded = json_types.decode(self.kind, value, self.name)
         if self.name in BOUNDS and decoded is not None:
             least, most = BOUNDS[self.name]
             if not least <= decoded <= most:
@@ -79,9 +79,9 @@ class Field:
         mapping = typing.get_origin(self.kind) is Mapping  # its arguments are not alternatives
         return str in (self.kind, *(() if mapping else typing.get_args(self.kind)))
 
-    def schema(self, components: dict[str, shapes.Schema]) -> shapes.Schema:
+    def schema(self, components: dict[str, json_types.Schema]) -> json_types.Schema:
         """Describe it."""
-        found = shapes.schema(self.kind, components)
+        found = json_types.schema(self.kind, components)
         if self.name in BOUNDS:
             least, most = BOUNDS[self.name]
             for each in found.get("anyOf", [found]):

@@ -24,7 +24,7 @@ from typing import Any
 
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Denied, MoorlineError, Refused, Unavailable
-from moorline.local_api import error_codes
+from moorline.local_api import http_errors
 from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
 from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
@@ -177,9 +177,9 @@ def _is_gone(connection: socket.socket) -> bool:
 def _turn_away(connection: socket.socket) -> None:
     """Answer busy without reading anything, so that the client knows that nothing was done."""
     error = Busy(f"this user has {CONNECTIONS_PER_USER} requests under way", hint="try again later")
-    told = json_bytes(error_codes.to_problem(error))
+    told = json_bytes(http_errors.to_problem(error))
     head = (
-        f"HTTP/1.0 {error_codes.status(error)} Busy\r\nContent-Type: {error_codes.KIND}\r\n"
+        f"HTTP/1.0 {http_errors.status(error)} Busy\r\nContent-Type: {http_errors.KIND}\r\n"
         f"Content-Length: {len(told)}\r\n\r\n"
     )
     connection.settimeout(1)
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = bad(BadRequest(code, "this is no request that the agent understands"))
         self.close_connection = True
         status = 400 if code >= 500 else code  # the request is wrong, not the server
-        self._send(Answer(status, iter([json_bytes(told)]), error_codes.KIND), "")
+        self._send(Answer(status, iter([json_bytes(told)]), http_errors.KIND), "")
 
     def _handle(self) -> None:
         given = self.headers.get("X-Request-Id", "")
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 body = self._body()
             except BadRequest as e:
-                answer = Answer(e.status, iter([json_bytes(bad(e))]), error_codes.KIND)
+                answer = Answer(e.status, iter([json_bytes(bad(e))]), http_errors.KIND)
             else:
                 if _is_gone(self.connection):
                     return

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from moorline.deadline import Deadline, callers_patience
 from moorline.errors import Denied, Unavailable, Uncertain
-from moorline.local_api import error_codes
+from moorline.local_api import http_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def exchange(
         return answer
     if not isinstance(answer, dict):
         raise Unanswered(f"an answer of status {status} without a word")
-    raise error_codes.from_problem(answer)
+    raise http_errors.from_problem(answer)
 
 
 class _Connection:
@@ -162,7 +162,7 @@ class _Connection:
             if "progress" in told:
                 progress(told["progress"])
             elif isinstance(told.get("problem"), dict):
-                raise error_codes.from_problem(told["problem"])
+                raise http_errors.from_problem(told["problem"])
             elif "result" in told:
                 return told["result"]
             self._bound()

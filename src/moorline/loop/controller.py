@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
 
+from moorline.core.backoff import Pending, backoff
 from moorline.core.claims import Claims
-from moorline.core.pace import Pending, backoff
 from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moorline.core.backoff import MAX_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS, backoff
 from moorline.core.driver import Driver
-from moorline.core.pace import MAX_REFUSED_PAUSE_SECONDS, REFUSED_PAUSE_SECONDS, backoff
-from moorline.core.patience import Wait
+from moorline.core.retry_loop import Wait
 from moorline.errors import Busy, MoorlineError, Refused
 from moorline.loop.workqueue import Turn
 from moorline.model import Key

@@ -11,7 +11,7 @@ import math
 import threading
 from dataclasses import dataclass
 
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.deadline import CLOCK, Clock
 from moorline.model import Attachment, GuestId, Key, Level
 

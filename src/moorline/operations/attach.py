@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
-from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.leftovers import leftovers, refuse_leftovers
-from moorline.core.naming import recorded_as
+from moorline.core.name_lookup import recorded_as
+from moorline.core.no_fleet import ALONE
 from moorline.core.own_disk import is_somebody_elses, path_of
-from moorline.core.patience import Wait, keeping_timeout
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.retry_loop import Wait, keeping_timeout
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
@@ -35,8 +35,8 @@ from moorline.model import (
     Unknown,
     Unlinked,
 )
-from moorline.operations.released import Released
-from moorline.operations.remaining_disks import RemainingDisks
+from moorline.operations.detach_released import Released
+from moorline.operations.unwanted_disks import RemainingDisks
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
 from moorline.ports.guarding import Guarding

@@ -6,9 +6,9 @@ from functools import partial
 
 from moorline.core.admission import Admission
 from moorline.core.driver import nothing_recorded
-from moorline.core.naming import BY_ID_OR_DEVICE
-from moorline.core.patience import Patience, Wait, drive, keeping_timeout
+from moorline.core.name_lookup import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
+from moorline.core.retry_loop import Patience, Wait, drive, keeping_timeout
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain
 from moorline.model import Attachment, Sizes, VolumeId

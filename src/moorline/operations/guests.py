@@ -9,24 +9,24 @@ from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
-from moorline.core.alone import ALONE
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
-from moorline.core.naming import guest_called, is_whole
-from moorline.core.patience import keeping_timeout
+from moorline.core.name_lookup import guest_called, is_whole
+from moorline.core.no_fleet import ALONE
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import refuse_second_boot_disk
 from moorline.core.records import Records
+from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
-from moorline.operations.guest_foresight import GuestForesight
-from moorline.operations.guest_looks import GuestLooks
+from moorline.operations.destroyed_disks import kept
+from moorline.operations.guest_dry_run import GuestForesight
 from moorline.operations.guest_options import Volume, validate, volumes_of
+from moorline.operations.guest_queries import GuestLooks
 from moorline.operations.guest_shutdown import bring_down
-from moorline.operations.launched_again import LaunchedAgain
-from moorline.operations.own_disks import kept
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
+from moorline.operations.relaunch import LaunchedAgain
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding

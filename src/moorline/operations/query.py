@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moorline.core.admission import Admission
-from moorline.core.naming import guest_called, recorded_as
+from moorline.core.name_lookup import guest_called, recorded_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey

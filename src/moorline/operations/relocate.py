@@ -9,7 +9,7 @@ from typing import Protocol
 
 from moorline.core.admission import Admission
 from moorline.core.driver import done_before
-from moorline.core.naming import BY_ID_OR_DEVICE
+from moorline.core.name_lookup import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound, Refused

@@ -15,7 +15,7 @@ from moorline.errors import Refused, Unavailable
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Entry
 from moorline.secret import Secret
-from moorline.stores.files import write_new
+from moorline.stores.key_files import write_new
 
 _NONCE = 12
 _KEY = 32

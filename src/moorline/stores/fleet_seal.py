@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from moorline.errors import Refused, Unavailable
 from moorline.secret import Secret
-from moorline.stores.files import private, write_new
+from moorline.stores.key_files import private, write_new
 
 _KEY = 32
 _NONCE = bytes(12)

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from moorline.agent.metrics import Metrics
-from moorline.core.pace import Pending
+from moorline.core.backoff import Pending
 from moorline.host.systemd_scope import AFTER_GUESTS, NETWORK, SLICE
 from moorline.loop.drift import Sweep
 from moorline.model import GuestId, Key, Level, VolumeId

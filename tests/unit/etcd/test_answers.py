@@ -28,7 +28,7 @@ from moorline.stores.etcd.access import Access
 from moorline.stores.etcd.authority import Authority, Certificate
 from moorline.stores.etcd.messages import messages
 from moorline.stores.etcd.store import EtcdStore
-from moorline.stores.files import write_over
+from moorline.stores.key_files import write_over
 
 Code = grpc.StatusCode
 FAILURES = [code for code in Code if code is not Code.OK]

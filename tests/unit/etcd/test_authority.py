@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.stores.etcd.authority import Authority, Certificate, user_of, valid_until
-from moorline.stores.files import write_new
+from moorline.stores.key_files import write_new
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from moorline.deadline import Clock
 from moorline.errors import Busy, MoorlineError, Refused, Unavailable
 from moorline.fleet import keys
-from moorline.fleet.book import Change
 from moorline.fleet.fencing import fence
 from moorline.fleet.liveness import Expiry, Leadership
 from moorline.fleet.ownership import Ownership
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move, Role, VolumeReport
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Delete, Put

@@ -8,8 +8,8 @@ import pytest
 
 from moorline.errors import Busy, NotFound, Refused
 from moorline.fleet import keys
-from moorline.fleet.book import MAX_VOLUMES_PER_GUEST, Change
 from moorline.fleet.ownership import Ownership
+from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId, Level, VolumeId
 from moorline.testing.faults import Fault

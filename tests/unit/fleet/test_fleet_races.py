@@ -8,9 +8,9 @@ import pytest
 
 from moorline.errors import Busy
 from moorline.fleet import keys
-from moorline.fleet.book import Change
 from moorline.fleet.fencing import fence
 from moorline.fleet.ownership import Ownership
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Bring, GuestReport, Move, Role, VolumeReport
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Put

@@ -9,11 +9,11 @@ import pytest
 
 from moorline.errors import Failed, MoorlineError, Refused, Unavailable, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.book import Change
-from moorline.fleet.guard import Unattended
-from moorline.fleet.marks import Marks
+from moorline.fleet.guest_sender import Sending
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Role
-from moorline.fleet.sending import Sending
+from moorline.fleet.start_guard import Unattended
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Put
 from moorline.ports.moving import Presence, Present

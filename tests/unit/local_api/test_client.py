@@ -20,11 +20,12 @@ import pytest
 from moorline import errors
 from moorline.cli import common
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
+from moorline.exit_codes import EXIT_CODES, exit_code
 from moorline.local_api import routes
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.client import Client
-from moorline.local_api.error_codes import EXIT_CODES, exit_code, from_problem, status, to_problem
+from moorline.local_api.http_errors import from_problem, status, to_problem
 from moorline.local_api.routes import ROUTES, Route
 from moorline.model import DiskOptions, Level
 from moorline.ports.api import Api, Attachments, Guests, Maintenance

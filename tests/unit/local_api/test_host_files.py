@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from moorline.api import Moorline
-from moorline.backends.directories import Directories
+from moorline.backends.allowed_directories import Directories
 from moorline.backends.local import LocalFile
 from moorline.backends.osbrick.protocols import Local
 from moorline.care.doctor import Environment

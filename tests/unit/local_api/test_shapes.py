@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moorline.core.validation import parse_json
 from moorline.errors import Refused
-from moorline.local_api import shapes
+from moorline.local_api import json_types
 from moorline.local_api.routes import ROUTES
 from moorline.model import Caching, DiskOptions, Level
 
@@ -64,10 +64,10 @@ def test_hostile_json_is_refused(text: bytes) -> None:
 )
 def test_values_fit_or_are_refused(kind: Any, good: list[Any], bad: list[Any]) -> None:
     for value in good:
-        shapes.decode(kind, value)
+        json_types.decode(kind, value)
     for value in bad:
         with pytest.raises(Refused):
-            shapes.decode(kind, value)
+            json_types.decode(kind, value)
 
 
 json_values = st.recursive(
@@ -110,8 +110,8 @@ def test_no_refusal_repeats_what_was_given() -> None:
 
 def test_values_survive_the_way() -> None:
     options = DiskOptions("scsi", "sda", readonly=True, boot=2)
-    assert shapes.decode(DiskOptions, shapes.encode(options)) == options
-    assert shapes.encode({"at": Path("/x"), "level": Level.CONNECTED, "s": {1}}) == {
+    assert json_types.decode(DiskOptions, json_types.encode(options)) == options
+    assert json_types.encode({"at": Path("/x"), "level": Level.CONNECTED, "s": {1}}) == {
         "at": "/x",
         "level": "connected",
         "s": [1],
@@ -121,7 +121,7 @@ def test_values_survive_the_way() -> None:
 @given(st.builds(DiskOptions))
 def test_what_nobody_asked_for_is_not_sent_and_comes_back(options: DiskOptions) -> None:
     """An agent of an earlier version refuses what it does not know."""
-    sent = shapes.encode({"options": options}, brief=True)["options"]
+    sent = json_types.encode({"options": options}, brief=True)["options"]
     assert all(sent.values())
-    assert shapes.decode(DiskOptions, sent) == options
-    assert shapes.encode(DiskOptions(), brief=True) == {}
+    assert json_types.decode(DiskOptions, sent) == options
+    assert json_types.encode(DiskOptions(), brief=True) == {}

@@ -12,8 +12,8 @@ from lab.vcenter.rig import MIB, Makes, Operator, logon
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.machine import MARK, UNITS, Controller, Machine
 from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
+from moorline.hypervisors.vsphere.virtual_machine import MARK, UNITS, Controller, Machine
 from moorline.model import (
     DatastoreDisk,
     DiskOptions,

@@ -13,7 +13,7 @@ from lab.vcenter import VCenter
 from lab.vcenter.rig import MIB, Operator, vsphere
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.machine import MARK
+from moorline.hypervisors.vsphere.virtual_machine import MARK
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, GuestId, VolumeId
 
 V1 = VolumeId("v1")

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.datastores import (
+from moorline.hypervisors.vsphere.provision.datastore_choice import (
     TYPES,
     Datastore,
     DiskKind,
     Wanted,
     choose,
 )
-from moorline.hypervisors.vsphere.provision.sizes import MIB
+from moorline.hypervisors.vsphere.provision.disk_sizes import MIB
 
 GIB = 1 << 30
 

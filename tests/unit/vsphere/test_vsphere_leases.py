@@ -11,7 +11,7 @@ from rows import Rows
 
 from moorline.errors import Failed, Uncertain
 from moorline.hypervisors.vsphere.client.tasks import no_progress
-from moorline.hypervisors.vsphere.provision.leases import Lease
+from moorline.hypervisors.vsphere.provision.image_import import Lease
 
 State = vim.HttpNfcLease.State
 

@@ -12,9 +12,9 @@ from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.device_specs import plug, unplug
 from moorline.hypervisors.vsphere.hypervisor import _refuse_difference, split
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.machine import MARK, UNITS, Machine, mark, names, parse
-from moorline.hypervisors.vsphere.provision.places import Places
+from moorline.hypervisors.vsphere.provision.placement import Places
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
+from moorline.hypervisors.vsphere.virtual_machine import MARK, UNITS, Machine, mark, names, parse
 from moorline.model import DatastoreDisk, DiskOptions, DiskState, VolumeId
 
 device = vim.vm.device

@@ -20,7 +20,7 @@ from lab.vcenter.rig import Makes, Operator, logon, vsphere
 from moorline.errors import Denied, Refused, Unavailable, Uncertain
 from moorline.hypervisors.vsphere.client.session import Logon, Session
 from moorline.hypervisors.vsphere.hypervisor import VSphere
-from moorline.hypervisors.vsphere.provision.leases import Lease
+from moorline.hypervisors.vsphere.provision.image_import import Lease
 from moorline.hypervisors.vsphere.provision.machine_request import MachineRequest
 from moorline.model import DiskOptions, GuestId, VolumeId
 from moorline.secret import Secret

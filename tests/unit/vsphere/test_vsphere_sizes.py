@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.sizes import MAX_DISK_BYTES, MIB, size_on, unit
+from moorline.hypervisors.vsphere.provision.disk_sizes import MAX_DISK_BYTES, MIB, size_on, unit
 
 TYPES = st.sampled_from(["VVOL", "VMFS", "NFS", "NFS41", "vsan"])
 

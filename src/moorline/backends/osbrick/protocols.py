@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from moorline.backends.allowed_directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.connection_info import ConnectionInfo, absolute_path
-from moorline.backends.directories import LOCAL_DIRECTORIES, Directories
 from moorline.backends.host_use import HostUse
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device

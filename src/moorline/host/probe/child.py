@@ -26,7 +26,7 @@ _MAX_SYMLINKS = 40
 """Symlinks in one path: as many as the kernel follows."""
 _NEEDS = {
     "image": "moorline.host.image.check",  # its libraries take 60 ms to import, or seconds
-    "opening": "moorline.host.image.opening",
+    "opening": "moorline.host.image.open_check",
     "files": "moorline.host.image.files",
     "readable": "pwd",
 }
@@ -196,7 +196,7 @@ def _groups(user: int, group: int) -> list[int]:
 
 def opening(**question: Any) -> dict[str, Any]:
     """Whether the file is not locked against being opened so."""
-    from moorline.host.image.opening import opening as free
+    from moorline.host.image.open_check import opening as free
 
     return {"free": free(**question)}
 

@@ -10,7 +10,7 @@ from itertools import count
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.domain import HARD_DISKS, marked_as
+from moorline.hypervisors.libvirt.domain_xml import HARD_DISKS, marked_as
 from moorline.hypervisors.libvirt.launch_options import Hardware
 
 MARK = "urn:moorline:launched:1"

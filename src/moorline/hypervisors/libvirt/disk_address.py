@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from moorline.errors import NotOurs, Refused
-from moorline.hypervisors.libvirt.disk import (
+from moorline.hypervisors.libvirt.disk_xml import (
     bus_of,
     error_policies,
     next_target,
     next_unit,
     path_of,
 )
-from moorline.hypervisors.libvirt.domain import MARK, Domain, Half
+from moorline.hypervisors.libvirt.domain_xml import MARK, Domain, Half
 from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
 
 LIVE, CONFIG = 1, 2

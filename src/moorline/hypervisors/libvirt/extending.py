@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
-from moorline.hypervisors.libvirt.domain import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.openfiles import is_its_place, opened, unlike
-from moorline.hypervisors.libvirt.propagation import PROC, mounts_of
+from moorline.hypervisors.libvirt.domain_xml import Domain, MarkedDisk
+from moorline.hypervisors.libvirt.mount_propagation import PROC, mounts_of
+from moorline.hypervisors.libvirt.qemu_open_files import is_its_place, opened, unlike
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
 

@@ -11,17 +11,8 @@ from typing import ClassVar
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.libvirt import events
-from moorline.hypervisors.libvirt.access import (
-    demand_openable,
-    demand_readable,
-    only_read,
-    openable_here,
-    qemu_ids,
-    readable_here,
-)
-from moorline.hypervisors.libvirt.blocked import kept_in_saved_state, settle, with_job
+from moorline.hypervisors.libvirt.blocked_disks import kept_in_saved_state, settle, with_job
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
-from moorline.hypervisors.libvirt.disk import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.disk_address import (
     CONFIG,
     LIVE,
@@ -30,18 +21,27 @@ from moorline.hypervisors.libvirt.disk_address import (
     check,
     missing_from,
 )
-from moorline.hypervisors.libvirt.domain import MARK, Domain
+from moorline.hypervisors.libvirt.disk_xml import disk_xml, is_direct, path_of
+from moorline.hypervisors.libvirt.domain_handles import Handles
+from moorline.hypervisors.libvirt.domain_xml import MARK, Domain
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
-from moorline.hypervisors.libvirt.handles import Handles
+from moorline.hypervisors.libvirt.file_access import (
+    demand_openable,
+    demand_readable,
+    only_read,
+    openable_here,
+    qemu_ids,
+    readable_here,
+)
+from moorline.hypervisors.libvirt.file_owner_after_unplug import Unplug
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
-from moorline.hypervisors.libvirt.news import News, NewsOfGuest
+from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
-from moorline.hypervisors.libvirt.openfiles import AsChecked, OpenDisks, open_files
-from moorline.hypervisors.libvirt.owner_kept import Unplug
-from moorline.hypervisors.libvirt.propagation import hidden, hidden_from
+from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
+from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
 from moorline.model import (
     NO_DISK,
     BlockDevice,

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt import blocked, propagation
-from moorline.hypervisors.libvirt.access import qemu_ids, user_name
+from moorline.hypervisors.libvirt import blocked_disks, mount_propagation
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
-from moorline.hypervisors.libvirt.domain import (
+from moorline.hypervisors.libvirt.domain_xml import (
     HARD_DISKS,
     MARK,
     Half,
@@ -21,6 +20,7 @@ from moorline.hypervisors.libvirt.domain import (
     marked_as,
     parse,
 )
+from moorline.hypervisors.libvirt.file_access import qemu_ids, user_name
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
 
@@ -68,7 +68,9 @@ class LibvirtInventory:
 
     def diagnose(self, places: Sequence[Path]) -> Sequence[Finding]:
         hang = self._connection.stuck_guests()
-        found = self._connection.look(NoGuest("paused guests"), lambda v: blocked.findings(v, hang))
+        found = self._connection.look(
+            NoGuest("paused guests"), lambda v: blocked_disks.findings(v, hang)
+        )
         if not self._system or not places:
             return found  # QEMU runs as we do, in our namespace
         capabilities = self._connection.look(NoGuest("capabilities"), lambda v: v.getCapabilities())
@@ -151,7 +153,7 @@ def _version(number: int) -> str:
 
 def _traps(places: Sequence[Path]) -> Iterator[Finding]:
     for place in places:
-        trap = propagation.private_mount(str(place))
+        trap = mount_propagation.private_mount(str(place))
         if trap:
             yield Finding(
                 "propagation",

@@ -9,9 +9,9 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, Refused
-from moorline.hypervisors.libvirt import arrival
+from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import module
-from moorline.hypervisors.libvirt.propagation import type_at
+from moorline.hypervisors.libvirt.mount_propagation import type_at
 from moorline.model import GuestId
 from moorline.ports import Option
 
@@ -120,9 +120,9 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
     domain = virt.lookupByUUIDString(guest)
     secure = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
     xml = domain.XMLDesc(secure)
-    paused = domain.state()[0] == arrival.PAUSED
+    paused = domain.state()[0] == presence.PAUSED
     parameters: dict[str, Any] = {
-        libvirt.VIR_MIGRATE_PARAM_DEST_XML: arrival.marked(xml, paused=paused)
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: presence.marked(xml, paused=paused)
     }
     if how.bandwidth:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = how.bandwidth
@@ -131,7 +131,7 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
     except libvirt.libvirtError as e:
         if e.get_error_code() != libvirt.VIR_ERR_MIGRATE_UNSAFE:
             raise
-        why = arrival.unshared(ET.fromstring(xml), type_at)  # noqa: S314 - libvirt's own output
+        why = presence.unshared(ET.fromstring(xml), type_at)  # noqa: S314 - libvirt's own output
         if why:
             raise Refused(
                 f"{why} (libvirt: {e})",
@@ -151,7 +151,7 @@ def end_overdue(domain: Any, elapsed: float, how: Migration) -> None:
         return
     with suppress(module().libvirtError):
         if how.force_complete:
-            if domain.state()[0] != arrival.PAUSED:
+            if domain.state()[0] != presence.PAUSED:
                 domain.suspend()
         else:
             domain.abortJob()

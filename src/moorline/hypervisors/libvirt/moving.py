@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
-from moorline.hypervisors.libvirt import arrival
+from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import NoGuest, module, names_of
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.migration import Migration, end_overdue, migrate
@@ -266,9 +266,9 @@ def _look(domain: Any) -> _Seen:
     job, elapsed, _, total, sent = _job(domain) if xml.get("id") else _NO_JOB
     return _Seen(
         xml.findtext("name", ""),
-        arrival.presence(xml, state, reason, job=bool(job)),
+        presence.presence(xml, state, reason, job=bool(job)),
         int(xml.findtext("memory", "0")) // _KIB_PER_MIB,
-        arrival.is_novas(xml),
+        presence.is_novas(xml),
         bool(job),
         elapsed / 1000,
         sent / total if total else 0.0,
@@ -295,9 +295,9 @@ def _resume(guest: GuestId, virt: Any) -> None:
     libvirt = module()
     domain = virt.lookupByUUIDString(guest)
     xml = ET.fromstring(domain.XMLDesc())  # noqa: S314 - libvirt's own output
-    if not arrival.was_paused(xml):
+    if not presence.was_paused(xml):
         domain.resume()
-    if arrival.has_mark(xml):
+    if presence.has_mark(xml):
         element = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-        domain.setMetadata(element, None, arrival.PREFIX, arrival.MARK, live)
+        domain.setMetadata(element, None, presence.PREFIX, presence.MARK, live)

@@ -14,8 +14,13 @@ from pathlib import Path
 
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused, Uncertain
-from moorline.hypervisors.libvirt.openfiles import AsChecked, Descriptor, descriptors, process_of
-from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
+from moorline.hypervisors.libvirt.mount_propagation import PID_FILES, PROC, covering, mounts_of
+from moorline.hypervisors.libvirt.qemu_open_files import (
+    AsChecked,
+    Descriptor,
+    descriptors,
+    process_of,
+)
 from moorline.model import CheckedAs, DiskSource, ImageFile
 from moorline.ports import Mount
 

@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import module, names_of
-from moorline.hypervisors.libvirt.domain import Domain, parse
-from moorline.hypervisors.libvirt.openfiles import OpenDisks
+from moorline.hypervisors.libvirt.domain_xml import Domain, parse
+from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
 from moorline.model import Guest, GuestId
 from moorline.ports import Places
 

@@ -14,7 +14,7 @@ from pypowervm.wrappers.virtual_io_server import VIOS
 
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
-from moorline.hypervisors.powervm.clients import holders, is_of, runs, use
+from moorline.hypervisors.powervm.disk_holders import holders, is_of, runs, use
 from moorline.hypervisors.powervm.jobs import rescan
 from moorline.hypervisors.powervm.mappings import ScsiMapping
 from moorline.hypervisors.powervm.plug import Plug, marked

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pyVmomi import vim
 
-from moorline.hypervisors.vsphere.machine import (
+from moorline.hypervisors.vsphere.virtual_machine import (
     MARK,
     MULTI_WRITER,
     Controller,

@@ -21,14 +21,14 @@ from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
+from moorline.hypervisors.vsphere.disk_names import Naming
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.launch_options import CHOOSING
 from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, machine_request
-from moorline.hypervisors.vsphere.machine import Device, Machine, disks_of, names, plain
-from moorline.hypervisors.vsphere.naming import Naming
-from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
+from moorline.hypervisors.vsphere.provision.datastore_choice import Wanted, choose
+from moorline.hypervisors.vsphere.provision.disk_sizes import size_on
 from moorline.hypervisors.vsphere.provision.provisioner import Provisioner
-from moorline.hypervisors.vsphere.provision.sizes import size_on
+from moorline.hypervisors.vsphere.virtual_machine import Device, Machine, disks_of, names, plain
 from moorline.model import (
     DatastoreDisk,
     Disk,

@@ -18,7 +18,7 @@ from moorline.hypervisors.vsphere.client.properties import (
     read,
 )
 from moorline.hypervisors.vsphere.client.session import Session
-from moorline.hypervisors.vsphere.machine import READS, Device, Machine, parse
+from moorline.hypervisors.vsphere.virtual_machine import READS, Device, Machine, parse
 from moorline.model import Guest, GuestId, GuestName, is_uuid
 from moorline.ports.datastores import Datastore
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from moorline.errors import Denied, Refused, Unavailable
-from moorline.stores.files import private
+from moorline.stores.key_files import private
 
 
 @dataclass(frozen=True, slots=True)

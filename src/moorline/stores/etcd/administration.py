@@ -20,8 +20,8 @@ from moorline.stores.etcd.enrolment import Enrolled, Enrolment
 from moorline.stores.etcd.grants import ADMINISTRATOR, ENROLLED, named
 from moorline.stores.etcd.joining import Fleet, Joining, invite, renew
 from moorline.stores.etcd.store import EtcdStore
-from moorline.stores.files import write_over
 from moorline.stores.fleet_seal import BoxKey, SealedBox, for_controllers
+from moorline.stores.key_files import write_over
 
 _DIRECTORY_MODE = 0o700
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moorline.errors import Refused, Unavailable
 from moorline.secret import Secret
-from moorline.stores.files import private, write_new
+from moorline.stores.key_files import private, write_new
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 825

@@ -15,8 +15,8 @@ from moorline.stores.etcd.access import Access, target
 from moorline.stores.etcd.authority import Authority, belongs, user_of, valid_until
 from moorline.stores.etcd.enrolment import Enrolment
 from moorline.stores.etcd.grants import user_number
-from moorline.stores.files import write_over
 from moorline.stores.fleet_seal import BoxKey, SealedBox, for_host
+from moorline.stores.key_files import write_over
 
 _FORMAT = 1
 _LARGEST = 1 << 20

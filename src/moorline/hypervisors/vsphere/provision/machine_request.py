@@ -10,7 +10,7 @@ from typing import Any
 from pyVmomi import vim
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.datastores import DiskKind
+from moorline.hypervisors.vsphere.provision.datastore_choice import DiskKind
 from moorline.hypervisors.vsphere.provision.images import Image
 
 MARK = "moorline.launch"

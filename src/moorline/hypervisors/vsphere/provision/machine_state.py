@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from moorline.hypervisors.vsphere.machine import READS, Device, parse
 from moorline.hypervisors.vsphere.provision.machine_request import HALF, WHOLE, marked
+from moorline.hypervisors.vsphere.virtual_machine import READS, Device, parse
 
 MACHINE_STATE_READS = (*READS, "config.files.vmPathName")
 """The properties that make a :class:`MachineState`."""

@@ -26,8 +26,8 @@ from moorline.hypervisors.vsphere.client.properties import collector, everywhere
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.inventory import Inventory
-from moorline.hypervisors.vsphere.provision import leases
-from moorline.hypervisors.vsphere.provision.datastores import Wanted, choose
+from moorline.hypervisors.vsphere.provision import image_import
+from moorline.hypervisors.vsphere.provision.datastore_choice import Wanted, choose
 from moorline.hypervisors.vsphere.provision.machine_request import (
     WHOLE,
     MachineRequest,
@@ -39,8 +39,8 @@ from moorline.hypervisors.vsphere.provision.machine_state import (
     Stage,
     machine_state,
 )
-from moorline.hypervisors.vsphere.provision.places import Places
-from moorline.hypervisors.vsphere.provision.policies import matching
+from moorline.hypervisors.vsphere.provision.placement import Places
+from moorline.hypervisors.vsphere.provision.storage_policies import matching
 from moorline.ports.datastores import Choice
 
 
@@ -209,7 +209,7 @@ class Provisioner:
     ) -> None:
         assert request.image is not None
         wanted = vim.vm.VmImportSpec(configSpec=spec)
-        with leases.held(
+        with image_import.held(
             self._session,
             what,
             lambda: place.pool.ImportVApp(wanted, place.folder),

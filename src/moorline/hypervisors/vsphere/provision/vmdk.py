@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.sizes import MAX_DISK_BYTES, MIB
+from moorline.hypervisors.vsphere.provision.disk_sizes import MAX_DISK_BYTES, MIB
 
 SECTOR = 512
 MAGIC = b"KDMV"

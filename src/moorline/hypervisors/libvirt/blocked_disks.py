@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, MoorlineError
 from moorline.hypervisors.libvirt.connection import Connection, module, names_of
-from moorline.hypervisors.libvirt.propagation import PROC, covering, mounts_of
+from moorline.hypervisors.libvirt.mount_propagation import PROC, covering, mounts_of
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
-from moorline.core.patience import Wait
 from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
+from moorline.core.retry_loop import Wait
 from moorline.errors import Failed, MoorlineError
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import Hypervisor

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from moorline.core.pace import backoff
+from moorline.core.backoff import backoff
 from moorline.core.plan import Step
 from moorline.deadline import Deadline, waited_for
 from moorline.errors import (

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from moorline.errors import Denied
-from moorline.host.filelock import make_own, run_directory
+from moorline.host.file_lock import make_own, run_directory
 from moorline.model import is_uuid
 
 

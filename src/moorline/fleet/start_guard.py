@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
-from moorline.fleet.book import Book
-from moorline.fleet.differences import differences
-from moorline.fleet.marks import Marks
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.record_store import Book
 from moorline.fleet.records import Role
+from moorline.fleet.restore_differences import differences
 from moorline.model import GuestId, VolumeId
 
 ARRIVAL_SECONDS = 30.0

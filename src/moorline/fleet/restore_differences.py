@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moorline.fleet.book import OfHost
-from moorline.fleet.marks import Marks
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.record_store import OfHost
 from moorline.fleet.records import Role
 from moorline.model import Level
 

@@ -6,15 +6,15 @@ from functools import partial
 
 from moorline.core.admission import Admission
 from moorline.core.driver import done_before, nothing_recorded
-from moorline.core.naming import guest_called, is_whole
-from moorline.core.patience import Patience, Wait, drive
+from moorline.core.name_lookup import guest_called, is_whole
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.retry_loop import Patience, Wait, drive
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Unavailable, Uncertain
 from moorline.model import Attachment, GuestName, VolumeId
-from moorline.operations.remaining_disks import RemainingDisks
+from moorline.operations.unwanted_disks import RemainingDisks
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
-from moorline.hypervisors.libvirt.domain import HARD_DISKS, marked_as
+from moorline.hypervisors.libvirt.domain_xml import HARD_DISKS, marked_as
 from moorline.ports.moving import Presence
 
 MARK = "urn:moorline:arrived:1"

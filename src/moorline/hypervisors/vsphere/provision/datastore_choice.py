@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from moorline.errors import Refused
-from moorline.hypervisors.vsphere.provision.sizes import size_on
+from moorline.hypervisors.vsphere.provision.disk_sizes import size_on
 from moorline.ports.datastores import Choice, Datastore, Verdict, gib
 
 

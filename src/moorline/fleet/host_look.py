@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from moorline.fleet.book import OfHost
-from moorline.fleet.marks import Mark
+from moorline.fleet.host_memory import Mark
+from moorline.fleet.record_store import OfHost
 from moorline.fleet.records import Bring, Role
 from moorline.model import GuestId
 from moorline.ports.moving import Presence, Present

@@ -1,7 +1,7 @@
 """Locks on files and devices that are the same for every process of this host.
 
 An owner's state directory is locked against other owners of that directory only
-(:mod:`moorline.host.lock`). Several may be in use on one host, so who gives a file to a
+(:mod:`moorline.host.state_lock`). Several may be in use on one host, so who gives a file to a
 guest locks the file here first.
 """
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.access import keeps_owner
-from moorline.hypervisors.libvirt.domain import MARK
+from moorline.hypervisors.libvirt.domain_xml import MARK
+from moorline.hypervisors.libvirt.file_access import keeps_owner
 from moorline.model import (
     ON_ERROR,
     BlockDevice,

@@ -16,10 +16,10 @@ from typing import Any
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.disk_address import LIVE
-from moorline.hypervisors.libvirt.domain import MarkedDisk
+from moorline.hypervisors.libvirt.domain_xml import MarkedDisk
+from moorline.hypervisors.libvirt.mount_propagation import PID_FILES, PROC
 from moorline.hypervisors.libvirt.opened_as_checked import OWNER, SINCE, USERS
-from moorline.hypervisors.libvirt.openfiles import descriptors, process_of
-from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC
+from moorline.hypervisors.libvirt.qemu_open_files import descriptors, process_of
 
 _ROOT = (0, 0)
 

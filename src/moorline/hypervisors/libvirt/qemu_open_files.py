@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from moorline.hypervisors.libvirt.propagation import PID_FILES, PROC, covering, mounts_of
+from moorline.hypervisors.libvirt.mount_propagation import PID_FILES, PROC, covering, mounts_of
 from moorline.model import Disk, DiskState, GuestId, VolumeId
 from moorline.ports import Mount, Places
 from moorline.ports.inspection import NAMELESS, OpenFile

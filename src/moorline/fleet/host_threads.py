@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from moorline.core.pace import backoff
+from moorline.core.backoff import backoff
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.fleet import keys
 from moorline.fleet.host import FleetHost
+from moorline.fleet.host_look import Pace
 from moorline.fleet.liveness import HEARTBEAT_SECONDS
-from moorline.fleet.look import Pace
 from moorline.model import GuestId
 from moorline.ports import Store, Watching
 
