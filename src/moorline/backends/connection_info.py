@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,6 @@ from moorline.model import Format, VolumeId, volume_id
 MAX_NAME_BYTES = 1024
 """Bytes of a file's name within its share, directories included."""
 _MAX_PART_BYTES = 255
-# DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
-_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
-_SERVER = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
 
 
 class ConnectionInfo:
@@ -115,37 +109,6 @@ class ConnectionInfo:
                 if id := volume_id(place.get(field)):
                     return id
         return None
-
-
-def server(text: str) -> str:
-    """``host[:port]`` in one spelling; '' if *text* is none.
-
-    Raises Refused if the port is invalid.
-    """
-    match = _SERVER.fullmatch(text)
-    if match is None or len(text) > 260:
-        return ""
-    if int(match["port"] or 1) not in range(1, 65536):
-        raise Refused("the connection's export has a port that is none")
-    host = match["host"].lower()
-    if host.startswith("["):
-        try:
-            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        except ValueError:
-            return ""
-    return f"{host}:{int(match['port'])}" if match["port"] else host
-
-
-def server_name(host: str) -> str:
-    """A server's name or address in one spelling. It is not resolved."""
-    name = host.lower().rstrip(".")
-    try:
-        address = ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return name
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(address.ipv4_mapped or f"[{address}]")
-    return str(address)
 
 
 def file_name(name: str) -> str:

@@ -18,12 +18,12 @@ from moorline.backends.connection_info import (
     absolute_path,
     file_name,
     given_mounts,
-    server_name,
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, FileSystem
 from moorline.backends.mount_at import MountPoint
 from moorline.backends.mounter import Mounter
+from moorline.backends.share_spelling import server_name
 from moorline.errors import Failed, Refused
 from moorline.model import Format, LinkName
 from moorline.ports import Host, Mount, Option, Values

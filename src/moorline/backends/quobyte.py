@@ -12,12 +12,11 @@ from moorline.backends.connection_info import (
     ConnectionInfo,
     file_name,
     given_mounts,
-    server,
-    server_name,
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, FileSystem
 from moorline.backends.mounter import Mounter
+from moorline.backends.share_spelling import known_as, server
 from moorline.errors import Refused
 from moorline.model import Caching, Format
 from moorline.ports import Host, Mount, Option, Root, Values
@@ -131,7 +130,7 @@ class Quobyte(FileSystem[QuobyteFile]):
 
     def shares(self, c: QuobyteFile) -> frozenset[str]:
         """Each registry knows the volume: one that two connections have in common will do."""
-        return frozenset(f"{_known_as(name)}/{c.quobyte_volume}" for name in c.registries)
+        return frozenset(f"{known_as(name, PORT)}/{c.quobyte_volume}" for name in c.registries)
 
     def claims(self, mount: Mount) -> bool:
         ours = mount.source.startswith("quobyte@")
@@ -191,14 +190,6 @@ def _is_export(text: str) -> bool:
 def _share(registries: Sequence[str], volume: str) -> str:
     """A share in one spelling, whatever the order of its registries."""
     return f"{','.join(sorted(set(registries)))}/{volume}"
-
-
-def _known_as(registry: str) -> str:
-    host, _, port = registry.partition("]") if registry[0] == "[" else registry.partition(":")
-    host += "]" if registry[0] == "[" else ""
-    port = port.lstrip(":")
-    name = server_name(host)
-    return f"{name}:{port}" if port not in ("", PORT) else name
 
 
 def _registry(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from moorline.backends.connection_info import server
+from moorline.backends.share_spelling import server
 from moorline.errors import Failed, Refused
 from moorline.secret import Secret
 

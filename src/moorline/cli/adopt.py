@@ -12,7 +12,7 @@ import click
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.connection import read_connections
-from moorline.cli.names import GuestName, VolumeName
+from moorline.cli.name_completion import GuestName, VolumeName
 from moorline.cli.output import aligned
 from moorline.exit_codes import gravest
 from moorline.model import Format

@@ -23,7 +23,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_text
 from moorline.cli.declared import Declaration, Declared
-from moorline.cli.names import GuestName
+from moorline.cli.name_completion import GuestName
 from moorline.cli.output import EXIT_FOUND, dump, failed, say
 from moorline.errors import MoorlineError, Refused
 from moorline.exit_codes import exit_code

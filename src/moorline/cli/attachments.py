@@ -25,7 +25,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
-from moorline.cli.names import FileOrUrl, GuestName, VolumeName
+from moorline.cli.name_completion import FileOrUrl, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
 from moorline.errors import Failed, MoorlineError

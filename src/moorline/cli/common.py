@@ -13,7 +13,7 @@ import click
 
 from moorline import errors
 from moorline.cli.facade import Target
-from moorline.cli.names import GuestName, VolumeName
+from moorline.cli.name_completion import GuestName, VolumeName
 from moorline.cli.output import (
     DATA,
     EXIT_INTERRUPTED,

@@ -12,7 +12,7 @@ from datetime import datetime
 import click
 
 from moorline.cli.common import Common, common
-from moorline.cli.names import VolumeName
+from moorline.cli.name_completion import VolumeName
 from moorline.cli.output import say
 from moorline.core.name_lookup import is_whole
 from moorline.errors import MoorlineError, NotFound, Unavailable

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
-from moorline.cli.fleet_operations import ORDERS
+from moorline.cli.fleet_operations import OPERATIONS
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
 from moorline.secret import Secret
@@ -33,7 +33,7 @@ def fleet() -> None:
     """Set up a fleet, many hosts whose state is in one etcd, and give it orders."""
 
 
-for _order in ORDERS:
+for _order in OPERATIONS:
     fleet.add_command(_order)
 
 

@@ -344,7 +344,7 @@ def controller(given: Common, directory: Path, every: float) -> None:
     fleet_wiring.run_fleet_controller(directory, every, lambda text: click.echo(text, err=True))
 
 
-ORDERS = (
+OPERATIONS = (
     *(hosts, guests, list_, show, attach, detach, migrate),
     *(drain, cordon, uncordon, evacuate, controller),
 )

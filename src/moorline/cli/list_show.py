@@ -18,7 +18,7 @@ from moorline.cli.common import (
     told,
     volume_argument,
 )
-from moorline.cli.names import GuestName, ShareName
+from moorline.cli.name_completion import GuestName, ShareName
 from moorline.cli.output import aligned, complain, details, human, is_as_wanted, say, table
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View

@@ -19,7 +19,8 @@ from moorline.hypervisors.libvirt.connection import (
     module,
     names_of,
 )
-from moorline.hypervisors.libvirt.definition import (
+from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
+from moorline.hypervisors.libvirt.new_domain_xml import (
     Platform,
     addresses,
     boot_place,
@@ -29,7 +30,6 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
 from moorline.model import GuestId, GuestName, as_uuid
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching

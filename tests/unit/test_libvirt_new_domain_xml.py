@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.definition import (
+from moorline.hypervisors.libvirt.launch_options import Hardware
+from moorline.hypervisors.libvirt.new_domain_xml import (
     ROOT_PORTS,
     Platform,
     boot_place,
@@ -17,7 +18,6 @@ from moorline.hypervisors.libvirt.definition import (
     launched,
     platform,
 )
-from moorline.hypervisors.libvirt.launch_options import Hardware
 
 KVM = Platform("kvm", "x86_64", "pc-q35-7.2", host_model=True)
 TCG = Platform("qemu", "x86_64", "pc-i440fx-7.2", host_model=False)
