@@ -10,17 +10,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EXIT_CODES: dict[type[MoorlineError], int] = {
+    errors.Uncertain: 6,
+    errors.Failed: 5,
+    errors.Unavailable: 11,
+    errors.Busy: 8,
+    errors.NotOurs: 7,
+    errors.Denied: 9,
     errors.Refused: 3,
     errors.NotFound: 4,
-    errors.Failed: 5,
-    errors.Uncertain: 6,
-    errors.NotOurs: 7,
-    errors.Busy: 8,
-    errors.Denied: 9,
-    errors.Unavailable: 11,
 }
-_BY_GRAVITY = (6, 5, 11, 8, 7, 9, 3, 4)
-"""Exit codes from the one after which most has to be looked at."""
+"""From the one after which most has to be looked at."""
+EXIT_FOUND = 10
+"""Of doctor, diff and config check, if they found something."""
+EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 _CLASSES: dict[str, type[MoorlineError]] = {
     kind.__name__.lower(): kind
     for kind in vars(errors).values()
@@ -29,15 +33,15 @@ _CLASSES: dict[str, type[MoorlineError]] = {
 
 
 def exit_code(error: MoorlineError) -> int:
-    """The code of the nearest family that has one."""
-    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    """The code of the nearest family that has one; an error of no family is uncertain."""
+    families = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    return next(families, EXIT_CODES[errors.Uncertain])
 
 
 def gravest(kinds: Iterable[str]) -> int:
-    """The code of the worst of the errors of these kinds; 0: none is an error's.
+    """The code of the worst of the errors of these kinds; 0: there is none.
 
-    ``unset``, an option that is missing, is a refusal.
+    A kind that is not known, of a defect or of a later version's agent, is uncertain.
     """
-    found = {"refused" if kind == "unset" else kind for kind in kinds}
-    codes = {exit_code(_CLASSES[kind]("")) for kind in found & _CLASSES.keys()}
-    return next((code for code in _BY_GRAVITY if code in codes), 0)
+    codes = {exit_code(_CLASSES.get(kind, errors.Uncertain)("")) for kind in kinds}
+    return next((code for code in EXIT_CODES.values() if code in codes), 0)

@@ -12,10 +12,10 @@ import click
 import pytest
 
 from moorline import config, errors, installed
-from moorline.cli.commands import main
+from moorline.cli.commands import EPILOG, main
 from moorline.core import state_owner
 from moorline.errors import MoorlineError
-from moorline.exit_codes import EXIT_CODES
+from moorline.exit_codes import EXIT_CODES, EXIT_FOUND, EXIT_INTERRUPTED, EXIT_READER_GONE
 from moorline.fleet import results as fleet_results
 from moorline.ports import results as port_results
 from moorline.ports.inspection import Finding
@@ -84,8 +84,10 @@ def test_every_command_and_exit_code_is_in_the_reference() -> None:
     text = (ROOT / "docs/reference.md").read_text()
     for name in main.commands:
         assert f"`{name}" in text, name
-    for code in EXIT_CODES.values():
+    for code in (*EXIT_CODES.values(), EXIT_FOUND, EXIT_INTERRUPTED, EXIT_READER_GONE):
         assert f"| {code} |" in text, code
+    for code in (*EXIT_CODES.values(), EXIT_FOUND):
+        assert f" {code}  " in EPILOG, code
 
 
 def test_what_the_pages_import_is_there() -> None:

@@ -15,7 +15,6 @@ from moorline.cli import common
 from moorline.cli.commands import main
 from moorline.cli.connection import read_connections
 from moorline.errors import Refused
-from moorline.exit_codes import gravest
 from moorline.testing.toy_host import ToyShare
 from tests.support.care_rig import FILES, Scene, disk, prepared
 
@@ -85,14 +84,6 @@ def test_the_lines_to_configure_end_the_text_and_the_code_is_that_of_a_refusal(
     found = json.loads(as_json.stdout)
     assert found["settings"] == ["quobyte_mounted = reg/vol=/hand"]
     assert [each["outcome"] for each in found["disks"]] == ["unset"]
-
-
-def test_the_worst_of_them_is_the_exit_code() -> None:
-    assert gravest([]) == gravest(["adopted", "kept", "left", "due", "released"]) == 0
-    assert gravest(["kept", "unset"]) == gravest(["refused", "adopted"]) == 3
-    assert gravest(["refused", "notours"]) == 7
-    assert gravest(["refused", "failed", "unset"]) == 5
-    assert gravest(["failed", "uncertain", "refused"]) == 6
 
 
 ROWS = [{"connection_info": {"driver_volume_type": "x"}}, {"volume_id": "y"}]

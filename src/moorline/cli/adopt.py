@@ -20,6 +20,8 @@ from moorline.ports.results import AdoptionOfAll, Candidate, DiskOutcome
 
 _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 _OUTCOME_COLUMNS = ("GUEST", "DEVICE", "OUTCOME", "VOLUME", "PATH")
+_NO_ERRORS = frozenset({"adopted", "released", "due", "kept", "left"})
+"""Outcomes of a disk that are no errors (:class:`moorline.ports.results.DiskOutcome`)."""
 _PATIENCE_SECONDS = 10.0
 _UNSET = """\
 Disks that are unset lie on shares that must be configured first. Put these lines into the
@@ -181,9 +183,14 @@ def _table(disks: Sequence[DiskOutcome]) -> str:
     return "\n".join(lines)
 
 
+def exit_code_of(disks: Sequence[DiskOutcome]) -> int:
+    """As a command on the one disk would end that came out worst."""
+    outcomes = {disk.outcome for disk in disks} - _NO_ERRORS
+    return gravest("refused" if outcome == "unset" else outcome for outcome in outcomes)
+
+
 def _exit(disks: Sequence[DiskOutcome]) -> None:
-    """End as a command on the one disk would that came out worst."""
-    if code := gravest(disk.outcome for disk in disks):
+    if code := exit_code_of(disks):
         sys.exit(code)
 
 

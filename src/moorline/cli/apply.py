@@ -24,9 +24,9 @@ from moorline.cli.common import (
 from moorline.cli.connection import read_text
 from moorline.cli.declared import Declaration, Declared
 from moorline.cli.name_completion import GuestName
-from moorline.cli.output import EXIT_FOUND, dump, failed, say
+from moorline.cli.output import dump, failed, say
 from moorline.errors import MoorlineError, Refused
-from moorline.exit_codes import exit_code
+from moorline.exit_codes import EXIT_FOUND, exit_code
 from moorline.local_api.http_errors import to_problem
 from moorline.ports.api import Api
 from moorline.ports.results import Outcome, View

@@ -218,7 +218,8 @@ class Lazy(click.Group):
         try:
             code: object = _helped(run) if _HELP & set(words) else run()
         except click.Abort:
-            from moorline.cli.output import EXIT_INTERRUPTED, complain
+            from moorline.cli.output import complain
+            from moorline.exit_codes import EXIT_INTERRUPTED
 
             complain("moorline: interrupted")
             sys.exit(EXIT_INTERRUPTED)

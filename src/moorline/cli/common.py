@@ -16,7 +16,6 @@ from moorline.cli.facade import Target
 from moorline.cli.name_completion import GuestName, VolumeName
 from moorline.cli.output import (
     DATA,
-    EXIT_INTERRUPTED,
     FORMATS,
     Unprinted,
     complain,
@@ -27,6 +26,7 @@ from moorline.cli.output import (
 )
 from moorline.cli.progress import Progress
 from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
+from moorline.exit_codes import EXIT_INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from moorline.cli.common import Common, common
-from moorline.cli.output import EXIT_FOUND, aligned
+from moorline.cli.output import aligned
+from moorline.exit_codes import EXIT_FOUND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,9 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.events import line
-from moorline.cli.output import EXIT_FOUND, age, say
+from moorline.cli.output import age, say
 from moorline.errors import Failed
+from moorline.exit_codes import EXIT_FOUND
 from moorline.ports.inspection import Finding
 from moorline.ports.results import Explanation, Repair
 

@@ -17,6 +17,7 @@ from moorline.cli import agent_socket, output
 from moorline.core.validation import MAX_TEXT_CHARACTERS
 from moorline.deadline import Deadline, waited_for
 from moorline.errors import MoorlineError, Refused
+from moorline.exit_codes import EXIT_INTERRUPTED
 from moorline.local_api import wire
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -84,7 +85,7 @@ def run(words: Sequence[str]) -> int | None:
         return output.unprinted(e)
     except KeyboardInterrupt:
         output.complain(_INTERRUPTED)
-        return output.EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _patience(body: dict[str, Any] | None) -> float:

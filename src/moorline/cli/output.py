@@ -8,7 +8,7 @@ import sys
 import time
 
 from moorline.errors import MoorlineError, Uncertain
-from moorline.exit_codes import exit_code
+from moorline.exit_codes import EXIT_READER_GONE, exit_code
 from moorline.local_api.http_errors import to_problem
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "yaml")
 DATA = ("json", "yaml")
-EXIT_FOUND = 10
-"""Of doctor and diff, if they found something."""
-EXIT_INTERRUPTED = 130
-EXIT_READER_GONE = 141
-"""As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
 _COLUMNS = ("VOLUME", "GUEST", "WANTED", "SEEN", "DEVICE", "AGE", "STORAGE")
 _WIDE = (*_COLUMNS, "FORMAT", "SIZE", "BACK END", "LINK", "HOST")
 _SEEN = _COLUMNS.index("SEEN")

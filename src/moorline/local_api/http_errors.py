@@ -33,8 +33,9 @@ DEFECT = "defect"
 
 
 def status(error: MoorlineError) -> int:
-    """The HTTP status of the nearest family that has one."""
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    """The HTTP status of the nearest family that has one; an error of no family is uncertain."""
+    families = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return next(families, STATUSES[errors.Uncertain])
 
 
 def to_problem(error: MoorlineError) -> dict[str, Any]:
