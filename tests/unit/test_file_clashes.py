@@ -346,6 +346,8 @@ OTHERS = [
     ((QUOBYTE, "quobyte@a:7861/vol"), (QUOBYTE, "quobyte@a:7861/other")),
     (("nfs", "nas:/v"), ("cifs", "//nas/v")),
     (("nfs", "nas:/v"), ("nfs", "nas:/w")),
+    ((QUOBYTE, "quobyte@a:7861/vol"), ("lustre", "mds@tcp:/vol")),
+    ((QUOBYTE, "quobyte@a:7861/vol"), ("of.a.later.vendor", "vol")),
 ]
 
 

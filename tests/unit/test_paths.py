@@ -71,6 +71,16 @@ def test_a_share_that_hangs_hides_its_own_paths_alone(root: Path) -> None:
     assert sorted(follows.asked) == ["/", str(root / "other"), str(root / "share")]
 
 
+@pytest.mark.parametrize("fstype", ["lustre", "beegfs", "of.a.later.vendor", "autofs", "ocfs2"])
+def test_a_file_system_that_nobody_knows_may_hang(root: Path, fstype: str) -> None:
+    """A back end for it may be another's: paths outside of it are followed without it."""
+    follows = Followed(root / "share")
+    table = [mount("/", "8:1", "ext4"), mount(root / "share", "0:9", fstype)]
+    here, there = str(root / "x"), str(root / "share/disk")
+    assert places([here, there], table, follows) == {here: {here}, there: None}
+    assert sorted(follows.asked) == ["/", str(root / "share")]
+
+
 def test_a_copy_of_a_mount_is_that_mount(root: Path) -> None:
     """A bind mount of the directory above copies what is mounted in it later."""
     table = [

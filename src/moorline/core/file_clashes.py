@@ -360,7 +360,7 @@ def _is_worth_a_look(mine: Mount | None, theirs: Mount | None) -> bool:
 
     On another share that may hang only a symlink could: QEMU's lock guards that.
     """
-    return may_be_same(mine, theirs) or theirs is None or not _may_hang(theirs)
+    return may_be_same(mine, theirs) or theirs is None or not theirs.may_hang
 
 
 def _may_have(path: str, table: MountsByPath | None, directory: str) -> bool:
@@ -368,9 +368,3 @@ def _may_have(path: str, table: MountsByPath | None, directory: str) -> bool:
     if path.startswith(f"{directory}/"):
         return True
     return table is not None and _is_worth_a_look(table.covering(path), table.covering(directory))
-
-
-def _may_hang(mount: Mount) -> bool:
-    return mount.fstype.startswith(
-        ("fuse", "nfs", "cifs", "smb", "gpfs", "ceph", "glusterfs", "9p")
-    )

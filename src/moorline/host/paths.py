@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from moorline.errors import MoorlineError
 from moorline.ports.mount import Mount, MountsByPath, innermost
 
-_REMOTE = ("fuse", "nfs", "cifs", "smb", "ceph", "9p", "lustre", "gpfs", "glusterfs", "autofs")
 Follow = Callable[[str, Sequence[str], Collection[str]], Sequence[str]]
 """Resolves paths on a share in a child; *stops*: mount points at which it stops."""
 
@@ -21,7 +20,7 @@ def places(
     Symlinks outside of shares are followed first, without touching a share; then those on
     each share. If a share hangs, only its own paths are unknown.
     """
-    shares = {mount.target for mount in mounts if mount.fstype.startswith(_REMOTE)}
+    shares = {mount.target for mount in mounts if mount.may_hang}
     asked = sorted({*paths})
     found = dict(zip(asked, _followed(follow, "/", asked, shares), strict=True))
     by_share: dict[str, list[str]] = {}

@@ -7,6 +7,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+_NEVER_HANG = frozenset(
+    (
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"),
+        *("nilfs2", "vfat", "msdos", "exfat", "ntfs", "ntfs3", "iso9660", "udf", "squashfs"),
+        *("erofs", "overlay", "aufs", "tmpfs", "ramfs", "rootfs", "hugetlbfs", "devtmpfs"),
+        *("devpts", "mqueue", "proc", "sysfs", "cgroup", "cgroup2", "nsfs", "bpf", "pstore"),
+        *("securityfs", "selinuxfs", "debugfs", "tracefs", "configfs", "efivarfs", "binfmt_misc"),
+    )
+)
+"""File systems of this host alone. Those that are not named here may wait for somebody else: a
+vendor's that nobody here has heard of is taken for a share."""
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -25,6 +36,11 @@ class Mount:
     """Whether mounts made beneath it propagate to other mount namespaces."""
     root: str = "/"
     """The directory of its file system that is mounted: not / of a bind mount, say."""
+
+    @property
+    def may_hang(self) -> bool:
+        """Whether a look at it may wait for another host, or for a process of this one."""
+        return self.fstype not in _NEVER_HANG
 
 
 IsIts = Callable[[Mount], bool]

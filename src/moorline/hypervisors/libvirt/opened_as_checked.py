@@ -36,8 +36,6 @@ SINCE = "trusted.libvirt.security.timestamp_dac"
 _NUMBERED = ("ext", "xfs", "btrfs", "tmpfs", "fuse", "nfs", "cifs", "smb3", "ceph")
 """File systems of which the process table and stat(2) tell the same numbers: overlayfs, say, does
 not. On others the name has to do."""
-_LOCAL = ("ext", "xfs", "btrfs", "tmpfs", "zfs", "overlay")
-"""File systems that never hang, so that the owner of a file can be given back without a wait."""
 
 
 class Plug:
@@ -80,7 +78,7 @@ class Plug:
             files = [
                 stack.enter_context(_Owned(self._process, each))
                 for each in others
-                if (mount := mounts.get(each.mount)) and mount.fstype.startswith(_LOCAL)
+                if (mount := mounts.get(each.mount)) and not mount.may_hang
             ]
             left = not _taken_away(detach, there)
             for file in files:
