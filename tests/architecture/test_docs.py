@@ -17,6 +17,7 @@ from moorline.core import state_owner
 from moorline.errors import MoorlineError
 from moorline.exit_codes import EXIT_CODES, EXIT_FOUND, EXIT_INTERRUPTED, EXIT_READER_GONE
 from moorline.fleet import results as fleet_results
+from moorline.ports import hypervisor, inspection, moving, recognising, storage
 from moorline.ports import results as port_results
 from moorline.ports.inspection import Finding
 from moorline.ports.results import Result, Trouble
@@ -123,3 +124,42 @@ def test_every_error_is_named_in_the_reference_as_events_and_answers_name_it() -
     for kind in kinds - {MoorlineError}:
         if issubclass(kind, MoorlineError):
             assert f"`{kind('x').kind}`" in listed, kind
+
+
+GUIDES = [
+    ("add-a-backend.md", storage.StorageDriver),
+    ("add-a-backend.md", storage.StorageBackend),
+    ("add-a-hypervisor.md", hypervisor.Hypervisor),
+    ("add-a-hypervisor.md", hypervisor.HypervisorDriver),
+]
+OPTIONAL = {
+    "add-a-backend.md": (storage, recognising, (inspection.Discovering, inspection.Diagnosing)),
+    "add-a-hypervisor.md": (hypervisor, moving, (inspection.OpenImages,)),
+}
+"""Protocols that an adapter may have besides, by the page for who writes one."""
+
+
+def optional(page: str) -> list[type]:
+    found: list[type] = []
+    for each in OPTIONAL[page]:
+        members = each if isinstance(each, tuple) else vars(each).values()
+        found += [m for m in members if getattr(m, "_is_runtime_protocol", False)]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(("page", "protocol"), GUIDES, ids=str)
+def test_all_that_an_adapter_must_have_is_in_its_guide(page: str, protocol: type) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    members = {name for name in (*vars(protocol), *protocol.__annotations__) if name[0] != "_"}
+    assert [name for name in sorted(members) if not re.search(rf"[`(\s.]{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("page", OPTIONAL)
+def test_all_that_an_adapter_may_have_is_in_its_guide(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    protocols = optional(page)
+    assert len(protocols) >= 7
+    for protocol in protocols:
+        names = [name for name in vars(protocol) if name[0] != "_"]
+        for name in (protocol.__name__, *names):
+            assert f"`{name}`" in text, f"{protocol.__name__}.{name}"

@@ -202,7 +202,7 @@ def test_the_documented_diff_is_what_is_there() -> None:
         (root / "docs/add-a-backend.md").read_text().partition("```diff\n")[2].partition("```")[0]
     )
     files = diff.split("--- ")[1:]
-    assert len(files) == 3
+    assert len(files) == 4
     for part in files:
         name, *lines = part.splitlines()
         added = "\n".join(line[1:] for line in lines)
