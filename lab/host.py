@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     *shared* False: the mount table is private, as on a host without systemd, so
     a mount made after a guest started does not reach that guest's QEMU.
     """
-    build()  # before the network is gone
-    bootable.disk()
+    with streams_kept():
+        build()  # before the network is gone
+        bootable.disk()
     sudo = [] if os.geteuid() == 0 else ["sudo", "--"]
     here, lifeline = _directory(sudo)
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -83,6 +84,27 @@ def enter(command: Sequence[str], *, shared: bool = True) -> int:
     finally:
         os.close(lifeline)
         _remove(here, sudo)
+
+
+@contextlib.contextmanager
+def streams_kept() -> Iterator[None]:
+    """Keep standard input and output for the command, from what prepares its host.
+
+    A test's worker is spoken to on them, and QEMU, tried for KVM, would read what it is told.
+    """
+    sys.stdout.flush()
+    kept = [os.dup(stream) for stream in (0, 1)]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        for stream, copy in enumerate(kept):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def _directory(sudo: Sequence[str]) -> tuple[Path, int]:
@@ -133,8 +155,9 @@ def main() -> int:
     args = parser.parse_args()
     os.umask(0o022)
     threading.Thread(target=_die_with, args=[args.directory / LIFELINE], daemon=True).start()
-    _furnish(args.directory, args.propagation)
-    start_libvirtd()
+    with streams_kept():
+        _furnish(args.directory, args.propagation)
+        start_libvirtd()
     os.environ[INSIDE] = args.propagation
     os.environ["MOORLINE_LAB"] = str(LAB)
     os.environ["PATH"] = f"{SOFTWARE / 'commands'}:{os.environ['PATH']}"

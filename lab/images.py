@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ def unpack(work: Path, root: Path, packages: Sequence[str]) -> None:
     if not _fetched(work, packages):
         # The lists may be older than the archive, which drops what was superseded.
         update = [] if os.geteuid() == 0 else ["sudo", "--"]
-        subprocess.run([*update, "apt-get", "-q", "update"], stdout=sys.stderr, check=False)
+        subprocess.run([*update, "apt-get", "-q", "update"], check=False)
         if not _fetched(work, packages):
             wanted = ", ".join([" or ".join(KERNELS), *packages])
             raise SystemExit(f"lab: apt-get cannot fetch {wanted}: see above")
@@ -122,8 +121,7 @@ def _fetched(work: Path, packages: Sequence[str]) -> bool:
     if not kernel:
         return False
     command = ["apt-get", "-q", "-o", "Acquire::Retries=3", "download", *kernel, *packages]
-    # Standard output is the command's that `lab run` starts: a test's worker answers on it.
-    return not subprocess.run(command, cwd=work, stdout=sys.stderr, check=False).returncode
+    return not subprocess.run(command, cwd=work, check=False).returncode
 
 
 def _kernel_packages() -> list[str]:
