@@ -27,6 +27,8 @@ AGENT_OPTIONS = (
     "agent_metrics",
     "agent_socket",
     "agent_sweep_every",
+    "agent_ui",
+    "agent_ui_group",
 )
 _PLAIN = {*AGENT_OPTIONS, "state_dir"}
 """What may be in [moorline]; anything else may be misspelled, or of a newer Moorline."""

@@ -79,6 +79,18 @@ AGENT = (
         " /etc/moorline/fleet, for the host's own state directory alone.",
         group="moorline",
     ),
+    Option(
+        "agent_ui",
+        "",
+        "A Unix socket where the agent serves the page to look at. Default: none.",
+        group="moorline",
+    ),
+    Option(
+        "agent_ui_group",
+        "",
+        "Members of this group may open that socket, a reverse proxy for one. Default: root alone.",
+        group="moorline",
+    ),
     Option("agent_sweep_every", "60", "Seconds between two sweeps.", group="moorline"),
     Option("agent_log_format", "text", "text or json.", group="moorline"),
     Option("agent_log_level", "info", "debug, info, warning or error.", group="moorline"),

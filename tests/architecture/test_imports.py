@@ -50,8 +50,9 @@ MAY_IMPORT = {
     "state_wiring": CORE | ADAPTERS | {"config"},
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
-    "agent": CORE | VERBS | COMPOSITION | {"local_api"},
-    "cli": CORE | VERBS | COMPOSITION | {"agent", "fleet", "local_api"},
+    "ui": SEAMS | {"local_api"},  # it sees no more than any client does
+    "agent": CORE | VERBS | COMPOSITION | {"local_api", "ui"},
+    "cli": CORE | VERBS | COMPOSITION | {"agent", "fleet", "local_api", "ui"},
     "__init__": SEAMS | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }
 # What of us lives in nova-compute; `moorline-nova check` is a command of its own.

@@ -51,6 +51,8 @@ class Options:
     group: str
     anyone_may_look: bool
     metrics: str
+    ui: str
+    ui_group: str
     sweep_every: float
     log_format: str
     log_level: str
@@ -68,6 +70,8 @@ class Options:
             given["agent_group"],
             look in _TRUE,
             given["agent_metrics"],
+            given["agent_ui"],
+            given["agent_ui_group"],
             _seconds("agent_sweep_every", given["agent_sweep_every"]),
             given["agent_log_format"],
             given["agent_log_level"],
@@ -113,6 +117,7 @@ class Agent:
         self._options = Options.of(self._settings)
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._servers: list[Server] = []
+        self._app: App | None = None
         self._file: tuple[int, int] | None = None
         """Which file is our socket."""
 
@@ -161,16 +166,23 @@ class Agent:
         if rights.group is None:
             _LOG.warning("there is no group %s: only root may change anything", options.group)
         pages = {"/metrics": (KIND, metrics.page)}
-        app = App(moorline, rights, self._about(), pages)
+        self._app = app = App(moorline, rights, self._about(), pages)
         listening = listen(options.socket, rights.mode, rights.group)
         self._file = _identity(options.socket)
         self._servers.append(Server(listening, app))
         if collecting is not None:
             only = App(moorline, Rights(None, anyone_may_look=True), {}, pages, only_pages=True)
             self._servers.append(Server(collecting, only))
+        if options.ui:
+            self._servers.append(self._page(moorline, Path(options.ui), options.ui_group))
         for server in self._servers:
             server.start()
         return app
+
+    def _page(self, moorline: Moorline, socket: Path, group: str) -> Server:
+        from moorline.ui import serve  # it needs a library that not every agent has
+
+        return serve.on_socket(moorline, self._about(), socket, group)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -222,14 +234,15 @@ class Agent:
             _LOG.error("the options stay as they were: %s", e)
             return
         logs.set_up(options.log_format, options.log_level)
-        self._servers[0].app.rights = options.rights
+        assert self._app is not None, "it serves"
+        self._app.rights = options.rights
         with suppress(OSError):
             if options.rights.group is not None:
                 os.chown(self._options.socket, -1, options.rights.group)
             self._options.socket.chmod(options.rights.mode)
         fixed = [
             name
-            for name in ("socket", "metrics", "sweep_every")
+            for name in ("socket", "metrics", "ui", "ui_group", "sweep_every")
             if getattr(options, name) != getattr(self._options, name)
         ]
         if settings.state_dir != self._settings.state_dir:

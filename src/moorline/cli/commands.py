@@ -136,6 +136,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "status:status",
             "Tell who keeps this host, its hypervisor and its state, and what is not as wanted.",
         ),
+        "ui": (
+            "ui:ui",
+            "Serve a page that shows this host in a browser, and changes nothing.",
+        ),
         "version": ("status:version", "Print the version of Moorline, and of the agent."),
         "wait": ("wait:wait", "Wait until VOLUME is attached, connected or detached."),
         "help": ("status:help_", "Print the help of Moorline, or of COMMAND."),

@@ -34,7 +34,7 @@ def status(given: Common) -> None:
     told: dict[str, Any] = {"version": version_of("moorline"), "agent": None}
     try:
         with given.open(own=False) as moorline:
-            told |= _who(given, moorline)
+            told |= who(given, moorline)
             told |= _what(moorline)
     except MoorlineError as e:
         told |= {"problem": e.message, "hint": e.hint}
@@ -79,8 +79,8 @@ def help_(context: click.Context, command: tuple[str, ...]) -> None:
     root.command.main([*command, "--help"], prog_name=root.info_name, standalone_mode=False)
 
 
-def _who(given: Common, moorline: Api) -> dict[str, Any]:
-    """Whose the state is: the agent's, or of nobody who runs."""
+def who(given: Common, moorline: Api) -> dict[str, Any]:
+    """Whose the state is: the agent's, or of nobody who runs; host, hypervisor."""
     about = getattr(moorline, "about", None)  # a client of an agent has it
     if about is not None:
         its = about()

@@ -7,8 +7,8 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from moorline.core.privilege import acting_for
@@ -44,6 +44,8 @@ class Request:
     peer: Peer
     streams: bool = False
     """Whether the answer is to come in lines, progress first."""
+    host: str = ""
+    """What the Host header says; of several, all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ class Answer:
     kind: str = "application/json"
     allow: str = ""
     """The method that the path takes, if the request had another."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further ones."""
+
+
+class Answering(Protocol):
+    """What a server serves."""
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request. Never raises."""
 
 
 class BadRequest(Exception):

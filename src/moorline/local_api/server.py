@@ -25,7 +25,7 @@ from typing import Any
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Denied, MoorlineError, Refused, Unavailable
 from moorline.local_api import http_errors
-from moorline.local_api.app import Answer, App, BadRequest, Request, bad, json_bytes
+from moorline.local_api.app import Answer, Answering, BadRequest, Request, bad, json_bytes
 from moorline.local_api.peer import Peer, peer
 from moorline.local_api.request_id import request_id
 from moorline.local_api.wire import MAX_BODY_BYTES, STREAM
@@ -111,7 +111,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     block_on_close = False
 
     def __init__(
-        self, listening: socket.socket, app: App, *, read_deadline: float = READ_DEADLINE_SECONDS
+        self,
+        listening: socket.socket,
+        app: Answering,
+        *,
+        read_deadline: float = READ_DEADLINE_SECONDS,
     ) -> None:
         super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
@@ -244,7 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if _is_gone(self.connection):
                     return
                 streams = STREAM in self.headers.get("Accept", "")
-                asked = Request(self.command, self.path, body, self.client_address, streams)
+                host = ", ".join(self.headers.get_all("Host", []))
+                asked = Request(self.command, self.path, body, self.client_address, streams, host)
                 answer = self.server.app.answer(asked)
             self._send(answer, id)
 
@@ -282,6 +287,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Request-Id", id)
         if answer.status == 405:
             self.send_header("Allow", answer.allow)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         if self.command == "HEAD":
             self.end_headers()
             for _ in answer.body:
