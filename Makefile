@@ -18,6 +18,8 @@ VCENTER := golang-go golang-github-vmware-govmomi-dev
 ETCD := etcd-server etcd-client
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
+# A browser of some 300 MB: not for `make test`.
+CHROMIUM := chromium chromium-driver fonts-dejavu-core
 # What is missing fails a test in `make test`, and skips it elsewhere.
 WHOLE := MOORLINE_TEST_WHOLE=1
 PARALLEL := -n 2
@@ -41,8 +43,8 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here dist release ready system-packages vcenter machines etcd debhelper
+.PHONY: help demo test test-machine test-page host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+	packages package-here dist release ready system-packages vcenter machines etcd debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,7 +69,7 @@ lint: ready ## ruff and mypy
 	$(BIN)/mypy
 
 unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
-	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine
+	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser
 
 lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) $(if $(SUDO),tests/contract) tests/lab
@@ -83,6 +85,10 @@ host-test: ready machines ## the stories of a host that matter most, on a whole 
 test-machine: ready machines ## the stories of a host, and real storage, on whole Debian machines: RELEASES=debian12,debian13
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) MOORLINE_TEST_CUTS=$(CUTS) MOORLINE_TEST_SEED=$(SEED) \
 		$(BIN)/pytest -q --durations=10 --timeout=$(MACHINE_SECONDS) tests/machine
+
+test-page: ready chromium ## the page of `moorline ui` in a real browser, headless
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(WHOLE) $(BIN)/pytest -q tests/browser
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 
@@ -164,7 +170,8 @@ vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
-system-packages vcenter machines etcd debhelper:
+chromium: PACKAGES := $(CHROMIUM)
+system-packages vcenter machines etcd debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

@@ -38,14 +38,18 @@ function draw(text) {
     const fresh = document.importNode(section, true);
     old ? old.replaceWith(fresh) : main.append(fresh);
     drawn.set(section.id, html);
-    if (focused) sameAs(focused, fresh)?.focus({ preventScroll: true });
+    if (!focused) continue;
+    const again = sameAs(focused, fresh);
+    if (again) again.focus({ preventScroll: true });
   }
 }
 
-// Nothing moves beneath somebody who is copying.
+// Nothing moves beneath somebody who is copying; a command that has the focus is selected anew.
 function isSelecting() {
   const selection = getSelection();
-  return !selection.isCollapsed && main.contains(selection.anchorNode);
+  if (selection.isCollapsed || !main.contains(selection.anchorNode)) return false;
+  return !(document.activeElement.matches("code.command")
+    && document.activeElement.contains(selection.anchorNode));
 }
 
 async function poll() {
