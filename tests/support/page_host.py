@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -190,3 +193,39 @@ def crowded(rows: int) -> Told:
     ]
     guests = [GuestView(each.guest, each.guest_id, True) for each in views]
     return Told(views, guests, (), [event(id=n) for n in range(rows)])
+
+
+def ask(
+    url: str, *, method: str = "GET", host: str | None = None, body: bytes | None = None
+) -> tuple[int, str, http.client.HTTPMessage]:
+    """The status, the body and the headers of an answer."""
+    there = urlsplit(url)
+    connection = http.client.HTTPConnection(there.hostname or "", there.port or 0, timeout=20)
+    target = there.path + (f"?{there.query}" if there.query else "")
+    connection.request(method, target, body, {} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text, answer.headers
+
+
+def page(url: str, query: str = "") -> str:
+    status, text, _ = ask(url + query)
+    assert status == 200, text
+    return text
+
+
+class Elements(HTMLParser):
+    """What a browser makes of a page: its elements with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data

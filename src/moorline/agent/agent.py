@@ -163,6 +163,7 @@ class Agent:
     def _serve(self, moorline: Moorline, metrics: Metrics) -> App:
         options, rights = self._options, self._options.rights
         collecting = loopback(options.metrics) if options.metrics else None
+        page = self._page(moorline) if options.ui else None
         if rights.group is None:
             _LOG.warning("there is no group %s: only root may change anything", options.group)
         pages = {"/metrics": (KIND, metrics.page)}
@@ -173,16 +174,17 @@ class Agent:
         if collecting is not None:
             only = App(moorline, Rights(None, anyone_may_look=True), {}, pages, only_pages=True)
             self._servers.append(Server(collecting, only))
-        if options.ui:
-            self._servers.append(self._page(moorline, Path(options.ui), options.ui_group))
+        if page is not None:
+            self._servers.append(page)
         for server in self._servers:
             server.start()
         return app
 
-    def _page(self, moorline: Moorline, socket: Path, group: str) -> Server:
+    def _page(self, moorline: Moorline) -> Server:
         from moorline.ui import serve  # it needs a library that not every agent has
 
-        return serve.on_socket(moorline, self._about(), socket, group)
+        options = self._options
+        return serve.on_socket(moorline, self._about(), Path(options.ui), options.ui_group)
 
     def _about(self) -> dict[str, Any]:
         return {
