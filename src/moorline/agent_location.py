@@ -38,7 +38,7 @@ _MAX_FILE_BYTES = 1 << 20
 """Bytes of the largest file that is read here."""
 
 
-class Whereabouts:
+class AgentLocation:
     """Where a host's state is, and the socket of the agent that may keep it."""
 
     def __init__(self, state_dir: str, socket: str, *, personal: bool) -> None:
@@ -48,7 +48,7 @@ class Whereabouts:
         """As of :class:`moorline.config.Settings`."""
 
 
-def find(state_dir: str | None, file: str = SYSTEM_FILE) -> Whereabouts | None:
+def find(state_dir: str | None, file: str = SYSTEM_FILE) -> AgentLocation | None:
     """The same as :func:`moorline.config.load`; None: that has to be asked.
 
     *state_dir* overrides what *file*, the system's, says.
@@ -63,7 +63,7 @@ def find(state_dir: str | None, file: str = SYSTEM_FILE) -> Whereabouts | None:
     if "$" in chosen:
         return None
     socket = said.get("agent_socket", f"{chosen}/agent.sock")
-    return Whereabouts(chosen, socket, personal=not named and chosen != HOST_STATE_DIR)
+    return AgentLocation(chosen, socket, personal=not named and chosen != HOST_STATE_DIR)
 
 
 def default_state_dir() -> str:

@@ -25,7 +25,7 @@ from moorline.operations.extend import Extender
 from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
-from moorline.operations.unwanted_disks import RemainingDisks
+from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle
@@ -70,7 +70,7 @@ class Moorline:
     ) -> None:
         admission = Admission(records, reconciler, hypervisor, guard)
         driver = driver or Driver(records, reconciler)
-        remaining = RemainingDisks(environment.inventory)
+        remaining = UnwantedDisks(environment.inventory)
         released = Released(records, reconciler, admission, hypervisor, remaining)
         attacher = Attacher(
             records,

@@ -17,7 +17,7 @@ from moorline.core.backoff import Pending
 from moorline.core.claims import Claims
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes, opened_by
-from moorline.core.file_locking import FileTurns
+from moorline.core.file_locking import FileLocking
 from moorline.core.locks import Locks
 from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
@@ -74,7 +74,7 @@ class _Opened(NamedTuple):
     lifecycle: GuestLifecycle[Any] | None
     report: Report
     file_clashes: FileClashes
-    turns: FileTurns
+    turns: FileLocking
     looking: Callable[[], InstalledBackends]
     environment: Environment
     guard: Guarding
@@ -240,7 +240,7 @@ def _open(
         told = _both(environment.event_log.took, report)
         file_clashes = FileClashes(host, opened_by(hypervisor))
         settled = hypervisor.settled if isinstance(hypervisor, Settling) else None
-        turns = FileTurns(host, FileLock, settled)
+        turns = FileLocking(host, FileLock, settled)
         looking = partial(_looking, backends, host)
         marks = Marks(store, name)
         close = stack.pop_all().close

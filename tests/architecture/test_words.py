@@ -34,6 +34,11 @@ GIVEN_UP = {
     "riddles?": "what is unresolved",
     "ailment": "defect (of a mount)",
     "usurper": "other volume",
+    "[Ww]hereabouts": "agent location",
+    r"\w*[Ff]oresight": "dry run",
+    r"error_codes|local_api\.shapes": "HTTP errors, JSON types; exit codes",
+    r"FileTurns|file_turns": "file locking",
+    r"core\.(?:patience|pace|naming|alone)": "retry loop, backoff, name lookup, no fleet",
 }
 """Private words that this project had, and the word that stands for the same thing now."""
 
@@ -59,7 +64,8 @@ def test_each_of_them_is_found() -> None:
     for word in (
         *("wish", "wished", "_Looker", "upkeep", "_Upkeep", "lane", "openers", "self.journal.took"),
         *("asker", "refuse_remains", "misfit", "AtHand", "moorline.cli.at_once", "_LongWay"),
-        *("Writers(host)", "Sight", "_riddle", "ailment", "_usurper"),
+        *("Writers(host)", "Sight", "_riddle", "ailment", "_usurper", "whereabouts"),
+        *("GuestForesight", "local_api.error_codes", "file_turns", "moorline.core.pace"),
     ):
         assert given_up(f"a {word} here"), word
     assert not given_up("no undo journal, `journalctl`, systemd's journal")

@@ -13,7 +13,7 @@ import pytest
 from moorline.api import Moorline
 from moorline.backends.local import LocalFile
 from moorline.core.file_clashes import FileClashes
-from moorline.core.file_locking import FileTurns
+from moorline.core.file_locking import FileLocking
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -73,7 +73,7 @@ class State:
             self.hypervisor,
             Locks(patience=1.0),
             file_clashes=FileClashes(host),
-            turns=FileTurns(host, lambda: lock(locks), self.hypervisor.settled),
+            turns=FileLocking(host, lambda: lock(locks), self.hypervisor.settled),
         )
         self.owner = Moorline(records, reconciler, self.hypervisor, environment=bare())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from moorline.core.file_clashes import Everyone, FileClashes, numbers_of
-from moorline.core.file_locking import FileTurns
+from moorline.core.file_locking import FileLocking
 from moorline.core.links import Links
 from moorline.core.survey import Survey
 from moorline.model import Attachment, DiskSource, GuestId, Link
@@ -20,12 +20,12 @@ class FileChecks:
         self,
         links: Links,
         file_clashes: FileClashes,
-        turns: FileTurns,
+        locking: FileLocking,
         survey: Callable[[], Survey],
     ) -> None:
         self._links = links
         self._file_clashes = file_clashes
-        self._turns = turns
+        self._locking = locking
         self._survey = survey
         self._everyone: SharedLook[Sequence[int], Everyone] = SharedLook(self._look)
 
@@ -58,9 +58,9 @@ class FileChecks:
         its share may have been away when another guest asked who has the file. Raises as
         :meth:`verify`, and Busy.
         """
-        with ExitStack() as turns:
+        with ExitStack() as locks:
             for row in sorted(rows, key=lambda row: row.key):
-                turns.enter_context(self.alone(row, None))
+                locks.enter_context(self.alone(row, None))
             yield
 
     @contextmanager
@@ -68,7 +68,7 @@ class FileChecks:
         self, row: Attachment, timeout: float | None, link: Link | None = None
     ) -> Iterator[DiskSource]:
         source = self._links.verified(row, link)
-        with self._turns.turn(row, source, timeout):
+        with self._locking.turn(row, source, timeout):
             self._refuse_others(row, source)
             yield source
 
@@ -77,7 +77,7 @@ class FileChecks:
 
         All of this host has to be looked at for it, which is most of what an attach costs. So one
         look serves all who ask for it while another is made: it begins after each of them has the
-        lock of its file (:class:`FileTurns`), as their own would.
+        lock of its file (:class:`FileLocking`), as their own would.
         """
         everyone = self._everyone.ask(numbers_of(source))
         self._file_clashes.refuse_others(row, source, everyone)
@@ -86,14 +86,14 @@ class FileChecks:
         return self._file_clashes.look(self._survey(), {number for of in asked for number in of})
 
     def settle(self, guest: GuestId) -> bool:
-        """As :meth:`moorline.core.file_locking.FileTurns.settle`."""
-        return self._turns.settle(guest)
+        """As :meth:`moorline.core.file_locking.FileLocking.settle`."""
+        return self._locking.settle(guest)
 
     def destroying(
         self, guest: GuestId, paths: Iterable[str], timeout: float | None = None
     ) -> AbstractContextManager[None]:
-        """As :meth:`moorline.core.file_locking.FileTurns.disks`.
+        """As :meth:`moorline.core.file_locking.FileLocking.disks`.
 
         Who else has them is looked at within: before, nobody keeps others from getting them.
         """
-        return self._turns.disks(guest, paths, timeout)
+        return self._locking.disks(guest, paths, timeout)

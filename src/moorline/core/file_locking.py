@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 30.0
 """Seconds that somebody else may take to give a file of ours to a guest, if nobody says less."""
 
 
-class FileTurns:
+class FileLocking:
     """Keeps others from looking who has a file while a guest is given it, or it is destroyed.
 
     *locks* makes what can lock files for the whole host. *settled*: as

@@ -13,7 +13,7 @@ from typing import Any
 from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
 from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
-from moorline.core.file_locking import FileTurns
+from moorline.core.file_locking import FileLocking
 from moorline.core.link_usage import Usage, usage, without
 from moorline.core.links import Links
 from moorline.core.locks import Locks
@@ -102,7 +102,7 @@ class Reconciler:
         locks: Locks,
         report: Report = no_report,
         file_clashes: FileClashes | None = None,
-        turns: FileTurns | None = None,
+        turns: FileLocking | None = None,
         looking: Callable[[], Backends] | None = None,
     ) -> None:
         """*looking* makes back ends for looking alone, which ask each share once."""
@@ -113,7 +113,7 @@ class Reconciler:
         self._locks = locks
         self._report = report
         self.files = FileChecks(
-            self._links, file_clashes or FileClashes(), turns or FileTurns(), self.survey
+            self._links, file_clashes or FileClashes(), turns or FileLocking(), self.survey
         )
         self._looking = looking or (lambda: backends)
         # Share and hypervisor look at the same time.

@@ -36,7 +36,7 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.operations.detach_released import Released
-from moorline.operations.unwanted_disks import RemainingDisks
+from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor, Mount
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
 from moorline.ports.guarding import Guarding
@@ -56,7 +56,7 @@ class Attacher:
         admission: Admission,
         driver: Driver,
         released: Released,
-        remaining: RemainingDisks,
+        remaining: UnwantedDisks,
         mounts: Callable[[], Sequence[Mount]],
         guard: Guarding = ALONE,
     ) -> None:
@@ -239,7 +239,7 @@ class Attacher:
                     )
 
     def _demand_none_left(self, row: Attachment, seen: Seen, *, done: bool = True) -> None:
-        """As :meth:`RemainingDisks.demand_none`; *done*: all of *row* that is ours was detached."""
+        """As :meth:`UnwantedDisks.demand_none`; *done*: all of *row* that is ours was detached."""
         guest, volume = GuestName(row.key.guest, row.guest_name), row.key.volume
         self._remaining.demand_none(
             guest,

@@ -14,7 +14,7 @@ from moorline.core.retry_loop import Patience, Wait, drive
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Unavailable, Uncertain
 from moorline.model import Attachment, GuestName, VolumeId
-from moorline.operations.unwanted_disks import RemainingDisks
+from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress
 
@@ -28,7 +28,7 @@ class Released:
         reconciler: Reconciler,
         admission: Admission,
         hypervisor: Hypervisor,
-        remaining: RemainingDisks,
+        remaining: UnwantedDisks,
     ) -> None:
         self._records = records
         self._reconciler = reconciler

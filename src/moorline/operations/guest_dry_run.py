@@ -25,7 +25,7 @@ from moorline.ports.guests import GuestState
 from moorline.ports.results import GuestOutcome, View
 
 
-class GuestForesight:
+class GuestDryRun:
     """The dry runs of :class:`moorline.ports.api.Guests`."""
 
     def __init__(self, reconciler: Reconciler, admission: Admission) -> None:

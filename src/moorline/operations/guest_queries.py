@@ -12,7 +12,7 @@ from moorline.ports.datastores import Choice
 from moorline.ports.results import GuestView
 
 
-class GuestLooks:
+class GuestQueries:
     """all and datastores of :class:`moorline.ports.api.Guests`."""
 
     def __init__(self, hypervisor: Hypervisor) -> None:

@@ -21,12 +21,12 @@ from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
-from moorline.operations.guest_dry_run import GuestForesight
+from moorline.operations.guest_dry_run import GuestDryRun
 from moorline.operations.guest_options import Volume, validate, volumes_of
-from moorline.operations.guest_queries import GuestLooks
+from moorline.operations.guest_queries import GuestQueries
 from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
-from moorline.operations.relaunch import LaunchedAgain
+from moorline.operations.relaunch import Relaunch
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
@@ -61,11 +61,11 @@ class Guests:
         self._hypervisor = hypervisor
         self._lifecycle = lifecycle
         self._note = note
-        self._foresight = GuestForesight(reconciler, admission)
-        self._again = LaunchedAgain(records, admission, hypervisor)
+        self._dry_run = GuestDryRun(reconciler, admission)
+        self._again = Relaunch(records, admission, hypervisor)
         links = ReadyLinks(records, reconciler, driver)
         self.ready, self.unready = links.ready, links.unready
-        looks = GuestLooks(hypervisor)
+        looks = GuestQueries(hypervisor)
         self.all, self.datastores = looks.all, looks.datastores
         self._guard = guard
 
@@ -99,7 +99,7 @@ class Guests:
             known = self._named(name) if self._is_made(name) else None
             if known:
                 self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
-            return self._foresight.launch(
+            return self._dry_run.launch(
                 name, known, volumes, options, start=start, vouched=bool(vouch)
             )
         steps: list[str] = []
@@ -142,7 +142,7 @@ class Guests:
             seen = self._named(guest)
             if not seen.running:
                 self._guard.demand(seen.guest.id, vouch, dry_run=True)
-            return self._foresight.start(seen, self._wanted_by(seen.guest.id))
+            return self._dry_run.start(seen, self._wanted_by(seen.guest.id))
         deadline = Deadline(timeout)
         with nothing_recorded():
             name = self._named(guest).guest.name
@@ -194,7 +194,7 @@ class Guests:
                 return None
             self._refuse_removal(machine, rows, any=any)
         if dry_run:
-            return self._foresight.remove(guest, machine, rows)
+            return self._dry_run.remove(guest, machine, rows)
         steps: list[str] = []
         if machine is not None:
             self._stop(machine, force, deadline, progress, steps)

@@ -14,7 +14,7 @@ from moorline.ports import Hypervisor
 from moorline.ports.guests import GuestState
 
 
-class LaunchedAgain:
+class Relaunch:
     """Tells whether a repeated launch asks for what its guest has."""
 
     def __init__(self, records: Records, admission: Admission, hypervisor: Hypervisor) -> None:

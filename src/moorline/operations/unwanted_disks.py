@@ -10,7 +10,7 @@ from moorline.model import GuestName, VolumeId
 from moorline.ports.inspection import GuestDisk, Inventory
 
 
-class RemainingDisks:
+class UnwantedDisks:
     """Tells disks that are a volume by somebody else's doing: no detach of ours takes them away."""
 
     def __init__(self, inventory: Inventory | None) -> None:
