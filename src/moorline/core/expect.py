@@ -8,9 +8,9 @@ from moorline.model import NO_DISK, Disk, Link, Unlinked
 
 
 class Expect(Enum):
-    """What whoever asks for a pass has just seen, or done. It saves looks, and decides nothing.
+    """What the caller of a pass has just seen or done. It saves looks, and decides nothing.
 
-    What is not so is seen, by the pass or by the hypervisor, before anything changes.
+    Where it is not so any more, the pass or the hypervisor notices before anything changes.
     """
 
     ANYTHING = "anything"
@@ -23,7 +23,7 @@ LINK_IS_LEFT = frozenset({Expect.NO_DISK_ANY_MORE, Expect.NO_LINK_ANY_MORE})
 
 
 def is_no_matter(link: Link, disk: Disk, expect: Expect) -> bool:
-    """Whether it does not matter who needs the link, which asks all guests, to go on."""
+    """Whether the next step is the same whoever needs the link: then no guest is asked for that."""
     if disk != NO_DISK:
         return expect in LINK_IS_LEFT  # it goes first, however long its guest takes
     # Of what is gone its place may have to be tidied, which taking it away has done.

@@ -195,7 +195,7 @@ class FileClashes:
 
 
 class _Comparison:
-    """Of *files* with those of others. *told*: whose use of one is known, and fits."""
+    """Clashes of *files* with those of others. *told*: users of a file that are known to fit."""
 
     def __init__(
         self, host: Host, table: MountsByPath, files: Sequence[_File], told: set[str]

@@ -1,4 +1,4 @@
-"""Whose turn it is to give a file to a guest, or to destroy it: one at a time on a host."""
+"""Locks files for the whole host: one at a time gives a file to a guest, or destroys it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, G
 from moorline.ports import FileId, FileLocks, Host, Settled
 
 PATIENCE_SECONDS = 30.0
-"""Seconds that somebody else may take to give a file of ours to a guest, if nobody says less."""
+"""Seconds to wait for another process to give the same file to a guest, by default."""
 
 
 class FileLocking:
-    """Keeps others from looking who has a file while a guest is given it, or it is destroyed.
+    """Keeps others away from a file while a guest is given it, or while it is destroyed.
 
     *locks* makes what can lock files for the whole host. *settled*: as
     :meth:`moorline.ports.Settling.settled`, where the hypervisor has it. Without *host* and
@@ -37,12 +37,12 @@ class FileLocking:
     def turn(
         self, row: Attachment, source: DiskSource, timeout: float | None = None
     ) -> AbstractContextManager[None]:
-        """Be the only one who looks who has the files of *source*, and gives them to a guest.
+        """Lock the files of *source* while they are checked for other users and given to a guest.
 
         Blocks for *timeout* seconds (None: :data:`PATIENCE_SECONDS`) while somebody else is
         at it, then raises Busy with who that is; Denied, Unavailable (nothing can be locked).
-        Of who died, or left it Uncertain, the guest is asked first: Uncertain, Unavailable
-        while it may still get the disk.
+        If the last holder died, or ended Uncertain, the guest is looked at first: raises
+        Uncertain, Unavailable while it may still get that disk.
         """
         return self._turn(row.key.guest, self._files(row, source), timeout)
 
@@ -56,7 +56,7 @@ class FileLocking:
         return self._turn(guest, dict.fromkeys(map(_on_datastore, paths), True), timeout)
 
     def settle(self, guest: GuestId) -> bool:
-        """Have what *guest* was being given come to its end, if who gave it never came to one.
+        """Wait until an attach to *guest* has ended whose caller was killed or left it Uncertain.
 
         True: there was such, and a look sees now whether the guest has it. Raises Uncertain,
         Unavailable while that goes on.

@@ -35,7 +35,7 @@ REPEATED_FAILURE_SECONDS = 10.0
 
 
 def keeping_timeout(verb: Callable[P, T]) -> Callable[P, T]:
-    """*verb*, all of whose questions are given up soon after its argument *timeout* is over."""
+    """Give up all that *verb* asks of others soon after its argument *timeout* is over."""
 
     @functools.wraps(verb)
     def kept(*args: P.args, **named: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Keeps the disks of a guest from others that are its own, and are destroyed with it."""
+"""Locks the disks that belong to a guest alone while they are destroyed with it."""
 
 from __future__ import annotations
 

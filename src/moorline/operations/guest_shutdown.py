@@ -14,7 +14,7 @@ SHUTDOWN_RETRY_SECONDS = 5.0
 """Seconds between two requests to shut down: a guest that still boots ignores them."""
 _SILENT_RETRY_SECONDS = 1.0
 """The same where the hypervisor does not answer, which may come late."""
-_ASKED = {False: "was asked to shut down", True: "had its power cut"}
+_STOPPED = {False: "was asked to shut down", True: "had its power cut"}
 _POLL_SECONDS = 0.05
 
 
@@ -59,10 +59,10 @@ def _answer_seconds(deadline: Deadline) -> float:
 def _not_stopped(name: str, silent: Uncertain | None, force: bool) -> Failed | Uncertain:
     if silent is not None:
         return Uncertain(
-            f"{name} {_ASKED[force]}, and it is not known whether it stopped: {silent.message}",
+            f"{name} {_STOPPED[force]}, and it is not known whether it stopped: {silent.message}",
             hint="a share that hangs under it keeps the hypervisor waiting: moorline doctor",
         )
     return Failed(
-        f"{name} {_ASKED[force]} and still runs; it is not removed",
+        f"{name} {_STOPPED[force]} and still runs; it is not removed",
         hint="" if force else "--force cuts its power",
     )

@@ -113,7 +113,7 @@ class Relocator:
 
     @contextmanager
     def _noted(self, row: Attachment, datastore: str) -> Iterator[None]:
-        """Tell the beginning and the end to the events: who is killed tells nobody where it is."""
+        """Write beginning and end to the event log: it tells where the disk is, were we killed."""
         disk = self._hypervisor.disks(row.key.guest).get(row.key.volume)
         what = f"the move of volume {row.key.volume} to {datastore}"
         about = {"volume": row.key.volume, "guest": row.guest_name, "link": row.link}

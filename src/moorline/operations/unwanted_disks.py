@@ -1,4 +1,4 @@
-"""Looks whether a guest has a volume all the same that is wanted no more on it."""
+"""Finds volumes that a guest still has as disks, though they are not wanted on it any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorline.ports.inspection import GuestDisk, Inventory
 
 
 class UnwantedDisks:
-    """Tells disks that are a volume by somebody else's doing: no detach of ours takes them away."""
+    """Finds disks of a volume that somebody else plugged: no detach of ours takes them away."""
 
     def __init__(self, inventory: Inventory | None) -> None:
         """*inventory*: None: the hypervisor tells of no disk but those that bear our mark."""
