@@ -50,7 +50,7 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.ports import Backends, Beginning, Hypervisor, StorageBackend
+from moorline.ports import Backends, Beginning, Hypervisor, StorageBackend, SurveyingChanges
 from moorline.ports.results import Trouble, View
 
 AboutTo = Callable[[Step], None]
@@ -113,7 +113,7 @@ class Reconciler:
         self._locks = locks
         self._report = report
         self.files = FileChecks(
-            self._links, file_clashes or FileClashes(), turns or FileLocking(), self.survey
+            self._links, file_clashes or FileClashes(), turns or FileLocking(), self._survey_changes
         )
         self._looking = looking or (lambda: backends)
         # Share and hypervisor look at the same time.
@@ -178,6 +178,12 @@ class Reconciler:
     def survey(self) -> Survey:
         """Begin a look at this host, for all that one call looks at."""
         return Survey(self._records, self._hypervisor.survey, self._links.by(self._looking()))
+
+    def _survey_changes(self) -> Survey:
+        """As :meth:`survey`, for what decides that nothing goes."""
+        virt = self._hypervisor
+        guests = virt.survey_changes if isinstance(virt, SurveyingChanges) else virt.survey
+        return Survey(self._records, guests, self._links.by(self._looking()))
 
     def observe(
         self,

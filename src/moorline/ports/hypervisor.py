@@ -130,6 +130,18 @@ class Beginning(Hypervisor, Protocol):
         """Begin :meth:`disks`; the function returned waits for it, and returns and raises as it."""
 
 
+@runtime_checkable
+class SurveyingChanges(Hypervisor, Protocol):
+    """A hypervisor that can tell which of its guests have not changed since they were surveyed."""
+
+    def survey_changes(self) -> Sequence[Guest]:
+        """As :meth:`survey`, without asking again about guests that are as they were.
+
+        Every change counts that was over before the call. For what looks before each plug, not
+        for what decides that something goes.
+        """
+
+
 Settled = Callable[[GuestId, float], None]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from moorline.errors import NotOurs, Refused
+from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
+from moorline.hypervisors.libvirt.connection import Rejected
 from moorline.hypervisors.libvirt.disk_xml import (
     bus_of,
     error_policies,
@@ -15,6 +16,7 @@ from moorline.hypervisors.libvirt.disk_xml import (
     path_of,
 )
 from moorline.hypervisors.libvirt.domain_xml import MARK, Domain, Half
+from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
 
 LIVE, CONFIG = 1, 2
@@ -97,6 +99,30 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
         _check_controllers(domain)
     elif domain.live in halves and domain.live is not None:
         _check_ports(domain.name, domain.live)
+
+
+def error_after_plug(
+    domain: Domain,
+    volume: VolumeId,
+    source: DiskSource,
+    address: DiskAddress,
+    flags: int,
+    error: Failed | Rejected,
+) -> MoorlineError | None:
+    """What a plug that failed with *error* is, by *domain* as it is since; None: the disk is there.
+
+    Another caller may have plugged it. *flags*: the halves that lacked it.
+    """
+    missing = missing_from(domain, volume)
+    if not missing:
+        return None
+    if missing != flags:
+        return Uncertain(f"{error.message} (though a part of it was done)")
+    if domain.live is not None and hidden_from(domain.name, path_of(source)):
+        return hidden(domain.name, path_of(source))
+    if isinstance(error, Rejected) and address.is_taken(domain, volume):
+        return Failed(error.message)  # another was faster: choose anew
+    return error
 
 
 def _check_controllers(domain: Domain) -> None:

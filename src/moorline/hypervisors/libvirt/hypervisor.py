@@ -6,19 +6,19 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from moorline.deadline import Deadline
-from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.hypervisors.libvirt import events
 from moorline.hypervisors.libvirt.blocked_disks import kept_in_saved_state, settle, with_job
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk_address import (
     CONFIG,
     LIVE,
-    DiskAddress,
     address_for,
     check,
+    error_after_plug,
     missing_from,
 )
 from moorline.hypervisors.libvirt.disk_xml import disk_xml, is_direct, path_of
@@ -40,6 +40,7 @@ from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
+from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
 from moorline.model import (
@@ -105,8 +106,9 @@ class Libvirt:
         self._places = places
         self._openable = openable
         self._connection = Connection(uri, deadline)
-        self._survey = Survey()
-        self._all_guests: SharedLook[None, Sequence[Guest]] = SharedLook(self._look_at_all)
+        self._saved_files = SavedFiles(uri)
+        self._survey = Survey(self._saved_files)
+        self._all_guests: SharedLook[bool, Sequence[Guest]] = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles = Handles()
         self._seen = JustSeen()
@@ -116,7 +118,11 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: self._handles.find(virt, guest))
 
     def survey(self) -> Sequence[Guest]:
-        return self._all_guests.ask()
+        return self._all_guests.ask(True)
+
+    def survey_changes(self) -> Sequence[Guest]:
+        """See :class:`moorline.ports.SurveyingChanges`."""
+        return self._all_guests.ask(False)
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         return self.begin_disks(guest)()
@@ -125,7 +131,9 @@ class Libvirt:
         """See :class:`moorline.ports.Beginning`."""
         sure = self._seen.take(guest, AsChecked)
         self._seen.take(guest, Domain)
-        seen = self._connection.begin_look(guest, lambda virt: look(self._handles.of(virt, guest)))
+        seen = self._connection.begin_look(
+            guest, lambda virt: self._survey.look(self._handles.of(virt, guest))
+        )
 
         def disks() -> Mapping[VolumeId, Disk]:
             try:
@@ -172,12 +180,20 @@ class Libvirt:
             qemu=self._qemu_version(),
         )
         plug = Plug(domain.name, source if flags & LIVE else None)
+
+        def plug_in(virt: Any) -> None:
+            handle = self._handles.of(virt, guest)
+            with self._saved_files.changing(virt, domain.name, flags):
+                handle.attachDeviceFlags(xml, flags)
+
         try:
-            self._connection.change(
-                guest, lambda virt: self._handles.of(virt, guest).attachDeviceFlags(xml, flags)
-            )
+            self._connection.change(guest, plug_in)
         except (Failed, Rejected) as e:
-            self._look_again(guest, volume, source, address, flags, e)
+            found = error_after_plug(self._look(guest), volume, source, address, flags, e)
+            if found is e:
+                raise
+            if found is not None:
+                raise found from e
         opened = plug.demand_checked(
             lambda: self.detach(guest, volume), lambda: volume in self.disks(guest)
         )
@@ -202,6 +218,7 @@ class Libvirt:
                     error = self._ask_to_go(guest, volume, flag, unplug) or error
             deadline = Deadline(DETACH_RETRY_SECONDS)
             gone = live is None or self._wait_for_guest(guest, volume, news, deadline)
+            self._survey.doubt(guest)  # libvirt tells that it has let go before it saves that
             if gone and unplug.keeps:
                 with suppress(MoorlineError):  # the disk is gone
                     # libvirt changes the owner after it lists the disk no more.
@@ -331,10 +348,10 @@ class Libvirt:
             return e  # it may be gone, or about to go: a look decides, not the error
         return None
 
-    def _look_at_all(self, _: Sequence[None] = ()) -> Sequence[Guest]:
+    def _look_at_all(self, afresh: Sequence[bool]) -> Sequence[Guest]:
         hang = self._connection.stuck_guests()
         guests = self._connection.look(
-            NoGuest("all guests"), lambda virt: self._survey.guests(virt, hang)
+            NoGuest("all guests"), lambda v: self._survey.guests(v, hang, afresh=any(afresh))
         )
         return [as_it_runs(guest, self._places) for guest in located(guests, self._places)]
 
@@ -372,28 +389,3 @@ class Libvirt:
         if not self._qemu:
             self._qemu = self._connection.look(NoGuest("versions"), lambda v: int(v.getVersion()))
         return self._qemu
-
-    def _look_again(
-        self,
-        guest: GuestId,
-        volume: VolumeId,
-        source: DiskSource,
-        address: DiskAddress,
-        flags: int,
-        error: Failed | Rejected,
-    ) -> None:
-        """After a failed attach: return if the disk is there all the same, else raise.
-
-        Another caller may have plugged it.
-        """
-        domain = self._look(guest)
-        missing = missing_from(domain, volume)
-        if not missing:
-            return
-        if missing != flags:
-            raise Uncertain(f"{error.message} (though a part of it was done)") from error
-        if domain.live is not None and hidden_from(domain.name, path_of(source)):
-            raise hidden(domain.name, path_of(source)) from error
-        if isinstance(error, Rejected) and address.is_taken(domain, volume):
-            raise Failed(error.message) from error  # another was faster: choose anew
-        raise error

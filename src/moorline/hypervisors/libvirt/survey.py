@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.connection import module, names_of
 from moorline.hypervisors.libvirt.domain_xml import Domain, parse
 from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
+from moorline.hypervisors.libvirt.saved_files import Saved, SavedFiles
+from moorline.hypervisors.libvirt.storage_pools import Pools, listed
 from moorline.model import Guest, GuestId
 from moorline.ports import Places
 
 T = TypeVar("T")
 INACTIVE = 2
 """VIR_DOMAIN_XML_INACTIVE"""
-_NETWORK_POOLS = ("rbd", "sheepdog", "gluster", "iscsi-direct")
-"""Types of pools whose volumes are not files of this host."""
 _RUNNING = re.compile(r"<domain\b[^>]*\bid=")
 """libvirt gives an id to what runs."""
 
@@ -37,13 +37,20 @@ class _Definitions:
     saved: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class _Read:
-    """What was parsed of a domain."""
+    """What was read of a domain."""
 
-    definitions: _Definitions
-    guest: Guest
-    volumes: frozenset[tuple[str, str]]
+    def __init__(self, definitions: _Definitions, domain: Domain) -> None:
+        self.definitions = definitions
+        self._domain = domain
+
+    @cached_property
+    def guest(self) -> Guest:
+        return _guest(self._domain)
+
+    @cached_property
+    def volumes(self) -> frozenset[tuple[str, str]]:
+        return self._domain.volumes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,16 @@ class _Asked:
     """Whether it has a definition beside what runs, if it runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Those of a domain, as they were before it was read."""
+
+    name: str
+    saved: Saved
+    seen: float
+    """When, by the monotonic clock."""
+
+
 class _Unreadable(Exception):
     """A definition of a domain cannot be read."""
 
@@ -64,18 +81,54 @@ class _Unreadable(Exception):
         self.guest = guest
 
 
+class _Known(NamedTuple):
+    """What was read of a domain, and its files as they were before: one goes with the other."""
+
+    read: _Read
+    files: _Files | None
+    """None: they were not seen, or not believed."""
+
+
 class Survey:
-    """Surveys all guests. A definition is not parsed again while libvirt prints the same text."""
+    """Surveys all guests. A definition is not parsed again while libvirt prints the same text.
 
-    def __init__(self) -> None:
-        self._read: dict[str, _Read] = {}
+    Guests can be looked at by other threads while one surveys them all.
+    """
 
-    def guests(self, virt: Any, hang: frozenset[str] = frozenset()) -> Sequence[Guest]:
+    def __init__(self, saved_files: SavedFiles | None = None) -> None:
+        self._saved_files = saved_files
+        self._known: dict[str, _Known] = {}
+        self._doubtful: dict[str, float] = {}
+        """Domains that changed at that time, which may not be saved yet."""
+
+    def doubt(self, guest: GuestId) -> None:
+        """The next survey asks about *guest*, whatever its files tell."""
+        self._doubtful[guest] = time.monotonic()
+
+    def look(self, domain: Any) -> Domain:
+        """As :func:`look`; a survey need not ask again what it told."""
+        name, seen = domain.name(), time.monotonic()
+        files = self._saved_files.settled(domain.connect(), name) if self._saved_files else None
+        with _of_one():
+            definitions = _definitions(domain)
+            parsed = _parsed(domain, definitions)
+        if files:
+            known = _Read(definitions, parsed)
+            self._known[domain.UUIDString()] = _Known(known, _Files(name, files[name], seen))
+        return parsed
+
+    def guests(
+        self, virt: Any, hang: frozenset[str] = frozenset(), *, afresh: bool = True
+    ) -> Sequence[Guest]:
         """Look at all domains but those whose UUID or name is among *hang*.
 
-        Those are not asked, which would hang, too. Raises libvirt's errors if domains cannot
+        Those are not asked, which would hang, too. *afresh* False: nor are those whose files say
+        that they are as they were read. Raises libvirt's errors if domains cannot
         be listed, Uncertain if what hangs is none of them.
         """
+        # Before anything is asked: what changes meanwhile has another file the next time.
+        now = time.monotonic()
+        files = self._saved_files.settled(virt) if self._saved_files else None
         domains = virt.listAllDomains()
         silent = {each.UUIDString() for each in domains if hang and hang & names_of(each)}
         if hang and (lost := hang.difference(*map(names_of, domains))):
@@ -83,39 +136,69 @@ class Survey:
         # Two questions for all, instead of one for each that is stopped: who is
         # saved after both was seen running, with the same disks. None, where all run.
         saved = _saved(virt) if any(each.ID() < 0 for each in domains) else None
+        known: dict[str, _Known] = {}
+        if files and not afresh:
+            known = self._unchanged(domains, files, silent | (saved or set()))
         first = [
             (each, uuid, self._silent(each) if uuid in silent else _told(each, each.XMLDesc))
             for each, uuid in ((each, each.UUIDString()) for each in domains)
+            if uuid not in known
         ]
         told = {uuid: xml for _, uuid, xml in first if isinstance(xml, str)}
         running = {uuid for uuid, xml in told.items() if _RUNNING.match(xml)}
         # What stopped since it was listed is asked for its saved state by itself.
         saved = told.keys() - running if saved is None else saved | _saved(virt)
         persistent = _persistent(virt) if running else frozenset[str]()
-        read: dict[str, _Read] = {}
-        guests = []
-        pools = _Pools(virt)
+        guests = [unchanged.read.guest for unchanged in known.values()]
         for each, uuid, xml in first:
             guest = xml
             if isinstance(xml, str):
-                if uuid not in saved and (same := self._stopped_as_before(uuid, xml)):
-                    read[uuid], guest = same, same.guest
+                asked = None if uuid in saved else _Asked(xml, uuid in persistent)
+                same = self._stopped_as_before(uuid, xml) if asked else None
+                read = same or _told(each, partial(self._read, each, asked))
+                if isinstance(read, _Read):
+                    known[uuid] = _Known(read, _files_of(each, files, now))
+                    guest = read.guest
                 else:
-                    asked = None if uuid in saved else _Asked(xml, uuid in persistent)
-                    guest = _told(each, partial(self._guest, each, asked, read))
+                    guest = read
             if isinstance(guest, Guest):  # else it is gone since it was listed
-                named = read.get(guest.id)
-                guests.append(pools.resolved(guest, named.volumes) if named else guest)
-        self._read = read | {uuid: self._read[uuid] for uuid in silent & self._read.keys()}
-        return guests
+                guests.append(guest)
+        self._known = known | {uuid: self._known[uuid] for uuid in silent & self._known.keys()}
+        pools = Pools(virt)
+        volumes = {uuid: each.read.volumes for uuid, each in known.items()}
+        return [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
+
+    def _unchanged(
+        self, domains: Iterable[Any], files: Mapping[str, Saved], but: Container[str]
+    ) -> dict[str, _Known]:
+        """Those that are as they were read: libvirt and their files say the same of them.
+
+        *but*: those of which files do not tell all, or that cannot be asked.
+        """
+        found = {}
+        for each in domains:
+            uuid, name = each.UUIDString(), each.name()
+            known, saved = self._known.get(uuid), files.get(name)
+            if known is None or known.files is None or saved is None or uuid in but:
+                continue
+            had, then = known.read.definitions, known.files
+            if (
+                (then.name, then.saved) == (name, saved)
+                and then.seen > self._doubtful.get(uuid, 0)
+                and (each.ID() >= 0) == (saved.status is not None) == (had.live is not None)
+                and (saved.definition is not None) == (had.defined is not None)
+                and had.saved is None
+            ):
+                found[uuid] = known
+        return found
 
     def _silent(self, domain: Any) -> Guest:
         """A domain that is not asked, with what it was last seen to have."""
         why = "an earlier call to libvirt about it still hangs"
-        known = self._read.get(domain.UUIDString())
+        known = self._known.get(domain.UUIDString())
         guest = Guest(GuestId(domain.UUIDString()), domain.name(), True, {}, frozenset())
         if known is not None:
-            guest = replace(known.guest, disks={})
+            guest = replace(known.read.guest, disks={})
         return replace(
             guest, unreadable=why, remedy=shlex.join(("virsh", "domjobinfo", guest.name))
         )
@@ -125,22 +208,23 @@ class Survey:
 
         Its definition is all that it has: nothing else has to be asked.
         """
-        known = self._read.get(uuid)
-        if known is None or known.definitions.defined != xml or _RUNNING.match(xml):
+        known = self._known.get(uuid)
+        if known is None or known.read.definitions.defined != xml or _RUNNING.match(xml):
             return None
-        only = known.definitions.live is None and known.definitions.saved is None
-        return known if only else None
+        had = known.read.definitions
+        return known.read if had.live is None and had.saved is None else None
 
-    def _guest(self, domain: Any, asked: _Asked | None, read: dict[str, _Read]) -> Guest:
-        """Look at a domain, and put what was found into *read*."""
-        uuid = domain.UUIDString()
+    def _read(self, domain: Any, asked: _Asked | None) -> _Read:
         definitions = _definitions(domain, asked)
-        known = self._read.get(uuid)
-        if known is None or known.definitions != definitions:
-            parsed = _parsed(domain, definitions)
-            known = _Read(definitions, _guest(parsed), parsed.volumes())
-        read[uuid] = known
-        return known.guest
+        known = self._known.get(domain.UUIDString())
+        if known is not None and known.read.definitions == definitions:
+            return known.read
+        return _Read(definitions, _parsed(domain, definitions))
+
+
+def _files_of(domain: Any, files: Mapping[str, Saved] | None, seen: float) -> _Files | None:
+    name = domain.name()
+    return _Files(name, files[name], seen) if files and name in files else None
 
 
 def as_named(paths: Iterable[str]) -> Mapping[str, frozenset[str] | None]:
@@ -164,52 +248,7 @@ def _located(guest: Guest, known: Mapping[str, frozenset[str] | None]) -> Guest:
     unknown = sorted(path for path, places in led.items() if places is None)
     if paths == guest.paths and not unknown:
         return guest
-    return replace(guest, paths=paths, unresolved=_list(guest.unresolved, *unknown))
-
-
-class _Pools:
-    """libvirt's storage pools, each asked once."""
-
-    def __init__(self, virt: Any) -> None:
-        self._virt = virt
-        self._targets: dict[str, str | None] = {}
-
-    def resolved(self, guest: Guest, volumes: Iterable[tuple[str, str]]) -> Guest:
-        """*guest* with the paths of the volumes that it names."""
-        for pool, volume in sorted(volumes):
-            target = self._target(pool)
-            if target:
-                path = os.path.normpath(f"{target}/{volume}")
-                guest = replace(guest, paths=guest.paths | {path})
-            elif target is None:
-                what = f"volume {volume} of storage pool {pool}"
-                guest = replace(guest, unresolved=_list(guest.unresolved, what))
-        return guest
-
-    def _target(self, pool: str) -> str | None:
-        """The directory of the pool's volumes; '': not on this host; None: unknown."""
-        if pool not in self._targets:
-            self._targets[pool] = self._asked(pool)
-        return self._targets[pool]
-
-    def _asked(self, pool: str) -> str | None:
-        virt = module()
-        try:
-            xml = ET.fromstring(  # noqa: S314 - libvirt's own output
-                self._virt.storagePoolLookupByName(pool).XMLDesc()
-            )
-        except (virt.libvirtError, ET.ParseError):
-            if not self._virt.isAlive():
-                raise
-            return None
-        target = xml.findtext("target/path", "")
-        if target.startswith("/"):
-            return target
-        return "" if xml.get("type") in _NETWORK_POOLS else None
-
-
-def _list(*words: str) -> str:
-    return ", ".join(filter(None, words))
+    return replace(guest, paths=paths, unresolved=listed(guest.unresolved, *unknown))
 
 
 def as_it_runs(guest: Guest, places: Places) -> Guest:
@@ -227,8 +266,15 @@ def look(virt: Any) -> Domain:
 
     Raises libvirt's errors, Unavailable (a definition is there and cannot be read).
     """
-    try:
+    with _of_one():
         return _parsed(virt, _definitions(virt))
+
+
+@contextmanager
+def _of_one() -> Iterator[None]:
+    """Raise Unavailable for a definition that is there and cannot be read."""
+    try:
+        yield
     except _Unreadable as e:
         told = f"guest {e.guest.name} cannot be read: {e.guest.unreadable}"
         raise Unavailable(told, hint=e.guest.remedy) from e
