@@ -12,7 +12,7 @@ import click
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option
 from moorline.cli.connection import read_connections
-from moorline.cli.name_completion import GuestName, VolumeName
+from moorline.cli.name_completion import FilePath, GuestName, VolumeName
 from moorline.cli.output import aligned
 from moorline.exit_codes import gravest
 from moorline.model import Format
@@ -36,7 +36,7 @@ configuration, in place of those of the same names, restart the agent if one run
 @click.option("--all", "all_", is_flag=True, help="All disks of GUEST; without GUEST, of all.")
 @click.option(
     "--connections",
-    type=click.Path(allow_dash=True, path_type=Path),
+    type=FilePath(allow_dash=True),
     metavar="FILE",
     help="With --all: connections as Nova's or Cinder's database has them, as JSON.",
 )

@@ -23,7 +23,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_text
 from moorline.cli.declared import Declaration, Declared
-from moorline.cli.name_completion import GuestName
+from moorline.cli.name_completion import FilePath, GuestName
 from moorline.cli.output import dump, failed, say
 from moorline.errors import MoorlineError, Refused
 from moorline.exit_codes import EXIT_FOUND, exit_code
@@ -35,7 +35,7 @@ file_option = click.option(
     "--file",
     "-f",
     required=True,
-    type=click.Path(allow_dash=True, dir_okay=False, path_type=Path),
+    type=FilePath(allow_dash=True, dir_okay=False),
     metavar="FILE",
     help="The attachments, as YAML or JSON; - for standard input.",
 )

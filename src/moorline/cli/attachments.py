@@ -25,7 +25,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
-from moorline.cli.name_completion import FileOrUrl, GuestName, VolumeName
+from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
 from moorline.errors import Failed, MoorlineError
@@ -48,7 +48,7 @@ _VOLUME: tuple[Callable[..., Any], ...] = (
     click.argument("volume_url", required=False, metavar="[URL|PATH]", type=FileOrUrl()),
     click.option(
         "--connection",
-        type=click.Path(allow_dash=True, path_type=Path),
+        type=FilePath(allow_dash=True),
         metavar="FILE",
         help="Cinder's connection_info as JSON, - for standard input.",
     ),
@@ -158,7 +158,7 @@ def _several(
     "--connection",
     "connections",
     multiple=True,
-    type=click.Path(allow_dash=True, path_type=Path),
+    type=FilePath(allow_dash=True),
     metavar="FILE",
     help="Cinder's connection_info as JSON, - for standard input. Can be repeated.",
 )

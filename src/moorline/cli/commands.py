@@ -230,6 +230,8 @@ class Lazy(click.Group):
         except click.ClickException as e:
             _tell(e, asked_output(words))
             sys.exit(e.exit_code)
+        except Exception as e:  # noqa: BLE001 - all but ours are raised again
+            sys.exit(_failed_early(e, asked_output(words)))
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -244,6 +246,16 @@ def _helped(run: Callable[[], Any]) -> object:
 
         say_or_exit("")
     return code
+
+
+def _failed_early(error: Exception, output: str) -> int:
+    """Tell an error of ours that an argument ended in; return the exit code. Raises all others."""
+    from moorline.cli.output import failed  # not before: help loads nothing of ours
+    from moorline.errors import MoorlineError
+
+    if not isinstance(error, MoorlineError):
+        raise error
+    return failed(error, output)
 
 
 def asked_output(words: Sequence[str]) -> str:

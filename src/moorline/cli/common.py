@@ -13,7 +13,7 @@ import click
 
 from moorline import errors
 from moorline.cli.facade import Target
-from moorline.cli.name_completion import GuestName, VolumeName
+from moorline.cli.name_completion import ConfigFile, GuestName, VolumeName
 from moorline.cli.output import (
     DATA,
     FORMATS,
@@ -120,7 +120,7 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
         "--config-file",
         "config_files",
         multiple=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=ConfigFile(),
         help="Read options from here; an existing nova.conf will do. Can be repeated.",
     )
     @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")

@@ -1,11 +1,10 @@
 """Reads a connection_info from a file."""
-# pathlib takes as long to load as all of this:
-# ruff: noqa: PTH123
 
 from __future__ import annotations
 
 import sys
 
+from moorline.cli import typed_files
 from moorline.core.validation import parse_json, parse_json_stream
 from moorline.errors import Refused
 
@@ -66,11 +65,7 @@ def _rows(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def _read(path: str, what: str, most: int = _MAX_FILE_BYTES) -> bytes:
     try:
-        if path == "-":
-            text = _standard_input(most)
-        else:
-            with open(path, "rb") as file:
-                text = file.read(most + 1)
+        text = _standard_input(most) if path == "-" else typed_files.read(path, most)
     except OSError as e:
         raise Refused(f"{what} {path} cannot be read: {e.strerror}") from e
     if len(text) > most:

@@ -172,8 +172,9 @@ def _request(typed: Typed) -> dict[str, Any]:
 
 def _connection(file: str) -> Any:
     from moorline.cli.connection import read_connection
+    from moorline.cli.typed_files import is_regular
 
-    if not os.path.isfile(file):  # a pipe can be read only once
+    if not is_regular(file):  # a pipe can be read only once
         raise _SlowPath
     try:
         return read_connection(file)

@@ -10,6 +10,7 @@ import click
 
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
 from moorline.cli.fleet_operations import OPERATIONS
+from moorline.cli.name_completion import FilePath
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
 from moorline.secret import Secret
@@ -23,7 +24,7 @@ _administered = click.option(
 )
 _to = click.option(
     "--to",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False),
     help="Write the host's credentials to this new file, for its owner alone.",
 )
 
@@ -141,7 +142,7 @@ def renew(given: Common, host: str, to: Path | None, directory: Path, dry_run: b
 
 
 @fleet.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FilePath(exists=True, dir_okay=False))
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),

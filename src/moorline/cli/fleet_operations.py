@@ -10,6 +10,7 @@ import click
 
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option, on_error_option, timeout_option
+from moorline.cli.name_completion import FilePath
 from moorline.cli.output import age, aligned
 from moorline.errors import Failed, Refused
 from moorline.model import Format
@@ -282,13 +283,13 @@ def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
 @click.option("--fenced", metavar="WHY", help="That it cannot write any more, and who knows that.")
 @click.option(
     "--fence-agent",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FilePath(exists=True, dir_okay=False),
     metavar="PROGRAM",
     help="One of the fence-agents package, or its like, that switches it off now.",
 )
 @click.option(
     "--fence-options",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FilePath(exists=True, dir_okay=False),
     metavar="FILE",
     help="What the agent is told, name=value a line, without the action.",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +21,7 @@ from moorline.cli.common import (
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
+from moorline.cli.name_completion import FilePath
 from moorline.errors import MoorlineError
 from moorline.model import ON_ERROR
 from moorline.ports import LaunchingDriver
@@ -46,7 +46,7 @@ _VOLUMES = (
     click.Option(
         ["--connection", "connections"],
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="FILE",
         help="One more volume, as a connection_info. Can be repeated.",
     ),

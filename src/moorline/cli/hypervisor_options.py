@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moorline.cli.connection import read_text
+from moorline.cli.name_completion import FilePath
 from moorline.cli.sizes import Memory, size
-from moorline.errors import MoorlineError, Refused
+from moorline.errors import MoorlineError
 from moorline.operations.guest_options import exclusion
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
 
@@ -116,7 +118,7 @@ def _option(declared: GuestOption) -> click.Option:
     elif declared.kind is Kind.BYTES:
         how |= {"callback": size, "metavar": "SIZE"}
     elif declared.kind in (Kind.FILE, Kind.DOCUMENT):
-        how |= {"type": click.Path(path_type=Path), "metavar": "FILE"}
+        how |= {"type": FilePath(), "metavar": "FILE"}
     return click.Option([f"--{declared.name}", declared.key], **how)
 
 
@@ -124,14 +126,5 @@ def _told(declared: GuestOption, value: Any) -> Any:
     if declared.kind is Kind.FILE:
         return str(Path(value).absolute())  # its reader may have another current directory
     if declared.kind is Kind.DOCUMENT:
-        return _text(declared.name, value)
+        return read_text(str(value), f"the {declared.name}")
     return value
-
-
-def _text(name: str, path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as e:
-        raise Refused(f"the {name} {path} cannot be read: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise Refused(f"the {name} {path} is not UTF-8 text") from e

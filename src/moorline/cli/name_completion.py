@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from moorline import errors
+from moorline.cli import typed_files
 from moorline.cli.facade import Target, from_here
 from moorline.cli.progress import Progress
 
@@ -65,6 +67,30 @@ class ShareName(click.ParamType):  # type: ignore[type-arg]
         """The shares that something is attached from."""
         shares = {view.storage.rpartition("/")[0] for view in _views(ctx)} - {""}
         return _begun([CompletionItem(share) for share in sorted(shares)], incomplete)
+
+
+class FilePath(click.Path):
+    """The option for a file that this command reads; click would wait for a share that hangs."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(path_type=Path, **how)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's. Raises Unavailable (it does not answer)."""
+        convert = super().convert
+        return typed_files.answered(str(value), lambda: convert(value, param, ctx))
+
+
+class ConfigFile(FilePath):
+    """The option for a file that is read more than once."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's. Raises Refused (it is a pipe), Unavailable (it does not answer)."""
+        typed_files.refuse_pipe(str(value))
+        return super().convert(value, param, ctx)
 
 
 class FileOrUrl(click.ParamType):  # type: ignore[type-arg]

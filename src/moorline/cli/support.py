@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.name_completion import FilePath
 from moorline.cli.output import dump
 from moorline.errors import MoorlineError, Refused
 from moorline.ports.api import Api
@@ -24,7 +25,7 @@ from moorline.redaction import anonymous, names_user
 
 
 @click.command("support-bundle")
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=FilePath(dir_okay=False))
 @common
 def support_bundle(given: Common, file: Path | None) -> None:
     """Write to FILE (*.tar.gz) what helps others to see what is wrong here.

@@ -1,0 +1,94 @@
+"""Files that a person names: no pipe and no share that hangs holds a command up for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from moorline.cli import typed_files
+from moorline.cli.commands import main
+from moorline.cli.connection import read_connection
+from moorline.cli.hypervisor_options import typed
+from moorline.cli.name_completion import FilePath
+from moorline.errors import Refused, Unavailable
+from moorline.hypervisors.libvirt.launch_options import LAUNCHING
+from moorline.hypervisors.vsphere.launch_options import LAUNCHING as ON_VSPHERE
+
+DIRECTORIES = {"state_dir", "directory", "socket", "fleet"}
+"""What a command makes, or keeps what is its own in."""
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def _parameters(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Parameter]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _parameters(command, f"{name} ")
+        yield from ((before + name, each) for each in command.params)
+
+
+def test_click_itself_looks_at_no_file_that_is_typed() -> None:
+    declared = [each for its in (LAUNCHING, ON_VSPHERE) for each in typed(its.options)]
+    everything = [*_parameters(main), *(("launch", each) for each in declared)]
+    paths = [(name, each) for name, each in everything if isinstance(each.type, click.Path)]
+    assert len(paths) > 10
+    others = {(name, each.name) for name, each in paths if not isinstance(each.type, FilePath)}
+    assert {name for _, name in others} <= DIRECTORIES, others
+
+
+def test_a_pipe_that_nobody_writes_to_is_given_up(pipe: Path) -> None:
+    with pytest.raises(Unavailable, match="did not answer within"):
+        typed_files.read(str(pipe), 100, patience=0.05)
+
+
+def test_what_hangs_is_given_up(tmp_path: Path) -> None:
+    never = threading.Event()
+    with pytest.raises(Unavailable, match="/srv/hung did not answer"):
+        typed_files.answered("/srv/hung", never.wait, patience=0.05)
+    never.set()
+
+
+def test_a_pipe_that_somebody_writes_to_slowly_is_read_to_its_end(pipe: Path) -> None:
+    told = {"driver_volume_type": "local", "data": {"path": "/srv/a.raw"}}
+    read = threading.Event()
+
+    def write() -> None:
+        with pipe.open("w") as stream:
+            stream.write(json.dumps(told)[:10])
+            stream.flush()
+            read.wait(0.2)  # longer than the patience beneath
+            stream.write(json.dumps(told)[10:])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert typed_files.read(str(pipe), 1 << 10, patience=0.1) == json.dumps(told).encode()
+    writer.join()
+
+
+def test_as_errors_are_told_so_they_were(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"the connection .*/gone cannot be read: No such file"):
+        read_connection(str(tmp_path / "gone"))
+    with pytest.raises(Refused, match="cannot be read: Is a directory"):
+        read_connection(str(tmp_path))
+    assert not typed_files.is_regular(str(tmp_path))
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_configuration_is_no_pipe(pipe: Path, output: str) -> None:
+    done = CliRunner().invoke(main, ["list", "--config-file", str(pipe), "--output", output])
+    assert done.exit_code == 3
+    assert "is a pipe" in (json.loads(done.stderr)["message"] if output == "json" else done.stderr)
