@@ -99,6 +99,7 @@ class Moorline:
             lifecycle,
             environment.event_log.did,
             guard,
+            environment.launched_elsewhere,
         )
         adopter = Adopter(records, reconciler, hypervisor, admission, environment)
         self.maintenance = Maintenance(

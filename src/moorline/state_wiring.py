@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from moorline import config
-from moorline.core.records import wants
+from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
 from moorline.errors import MoorlineError
 from moorline.host.known_state_dirs import KnownStates
@@ -50,6 +50,19 @@ def kept_elsewhere(
         for other in _others(state_id(store), known or KnownStates()):
             with _opened(other) as its:
                 if wants(its, guest, volume):
+                    return str(other)
+        return ""
+
+    return directory
+
+
+def launched_elsewhere(store: Store, known: KnownStates | None = None) -> Callable[[GuestId], str]:
+    """As :attr:`moorline.care.doctor.Environment.launched_elsewhere`, beside that in *store*."""
+
+    def directory(guest: GuestId) -> str:
+        for other in _others(state_id(store), known or KnownStates()):
+            with _opened(other) as its:
+                if launched_in(its, guest):
                     return str(other)
         return ""
 

@@ -41,7 +41,7 @@ from moorline.ports import (
 )
 from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
-from moorline.state_wiring import kept_elsewhere, make_known, owner_of
+from moorline.state_wiring import kept_elsewhere, launched_elsewhere, make_known, owner_of
 
 if TYPE_CHECKING:
     from moorline.fleet.host_threads import Following
@@ -341,6 +341,7 @@ def _environment_of_host(
         SharedFiles(host, opened_by(hypervisor)).find,
         host.size,
         kept_elsewhere(store),
+        launched_elsewhere(store),
     )
 
 

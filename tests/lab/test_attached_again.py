@@ -63,7 +63,9 @@ def test_what_a_suspended_guest_was_asked_for_is_not_told_as_attached(
     scene.attach(guest.name, volume)
     guest.domain.suspend()
     try:
-        scene.detach(guest.name, volume, "--timeout", "3", code=5)
+        kept = scene.detach(guest.name, volume, "--timeout", "3", code=5).stderr
+        assert f"{guest.name} is paused, and lets no disk go until it goes on" in kept
+        assert f"virsh resume {guest.name}" in kept
         said = scene.attach(guest.name, volume, "--timeout", "3", code=5).stderr
     finally:
         guest.domain.resume()

@@ -65,6 +65,13 @@ def test_a_guest_is_paused_by_an_error_if_that_was_asked(
     assert (f"{guest.name} is paused: there was an I/O error of its disk" in told) == stops
     asked = scene.attach(guest.name, volume, "--on-error", "enospace", code=3).stderr
     assert "what an I/O error does is" in asked
+    if stops:
+        kept = scene.detach(guest.name, volume, "--timeout", "2", code=5).stderr
+        assert f"{guest.name} is paused by an I/O error, and lets no disk go" in kept
+        assert f"virsh destroy {guest.name}" in kept
+        assert scene.moorline.json("explain", volume.id)[0]["next"] == f"virsh destroy {guest.name}"
+        released = scene.moorline("release", guest.name, volume.id, code=3).stderr
+        assert f"hint: moorline explain {volume.id}" in released
     pool.drop(guest.domain.connect())  # one of them cannot go on
     scene.detach(guest.name, volume)
     assert scene.is_clean()

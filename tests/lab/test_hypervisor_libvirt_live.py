@@ -162,7 +162,9 @@ def test_a_detach_is_not_done_while_the_guest_is_paused(
     rig.hypervisor.attach(me, VOLUME, rig.new_source(), PLAIN)
     guest.domain.suspend()
     for _ in range(2):
-        rig.hypervisor.detach(me, VOLUME)
+        with pytest.raises(Failed, match=f"{guest.name} is paused, and lets no disk go") as failed:
+            rig.hypervisor.detach(me, VOLUME)
+        assert failed.value.hint.startswith(f"virsh resume {guest.name}")
         assert look(rig, me).state is DiskState.PARTIAL
     guest.domain.resume()
     until(lambda: look(rig, me).state is DiskState.NONE)

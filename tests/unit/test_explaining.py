@@ -13,6 +13,8 @@ import pytest
 from moorline.core.backoff import Pending
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, Level
+from moorline.ports.inspection import Finding
+from moorline.ports.results import Trouble
 from moorline.testing.toy_host import ToyShare
 from tests.support.care_rig import Scene, prepared
 
@@ -60,6 +62,31 @@ def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Sc
     assert finding.next == "moorline detach g1 vol-a", "the guest need not stop for that"
     scene.world.guests[GuestId("g1")].running = False
     assert scene.found() == ["not-as-wanted"]
+
+
+PAUSED = Finding("paused-guest", "g1", "g1 is paused", "see to it", "virsh resume g1")
+
+
+def test_a_paused_guest_on_a_share_that_is_gone_is_not_to_be_asked_for_its_disk(
+    scene: Scene,
+) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    share = scene.host.share(link)
+    share.error, share.clients = errno.ENOTCONN, None
+    scene.inventory.findings = [PAUSED]
+    found = {each.check: each.next for each in scene.moorline.maintenance.doctor().findings}
+    assert found == {"broken-link": "virsh destroy g1", "paused-guest": "virsh resume g1"}
+    (told,) = scene.moorline.maintenance.explain("vol-a")
+    assert told.next == "virsh destroy g1"
+
+
+def test_a_paused_guest_goes_on_before_what_was_refused_of_it_is_cured(scene: Scene) -> None:
+    scene.attach(level=Level.ATTACHED)
+    scene.world.guests[GuestId("g1")].live.clear()
+    scene.records.note(scene.rows("vol-a")[0], Trouble("attach", "refused", "as it is", 1.0))
+    assert scene.moorline.maintenance.explain("vol-a")[0].next == "moorline detach g1 vol-a"
+    scene.inventory.findings = [PAUSED]
+    assert scene.moorline.maintenance.explain("vol-a")[0].next == "virsh resume g1"
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -90,6 +90,20 @@ def test_what_another_state_wants_is_found(tmp_path: Path) -> None:
     one.close()
 
 
+def test_what_another_state_launched_is_found(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
+    known = KnownStates(tmp_path / "run")
+    theirs = Records(other, CODEC, "h2")
+    theirs.launched(GUEST)
+    here, there = (state_wiring.launched_elsewhere(each, known) for each in (one, other))
+    assert (here(GUEST), there(GUEST)) == (str(tmp_path / "other"), "")
+    assert here(GuestId("another")) == ""
+    theirs.drop_launched(GUEST)
+    assert here(GUEST) == ""
+    one.close()
+    other.close()
+
+
 def test_a_state_that_cannot_be_read_may_have_it(tmp_path: Path) -> None:
     one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
     other.close()

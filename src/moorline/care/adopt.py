@@ -108,7 +108,10 @@ class Adopter:
             )  # what is there does not matter here
             stuck = isinstance(e, Refused)
         if row.want is Level.ABSENT and not stuck:
-            raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
+            raise Refused(
+                f"volume {row.key.volume} is on its way out",
+                hint=f"moorline explain {row.key.volume}",
+            )
         if not dry_run:
             with self._reconciler.with_guest(row.key.guest):
                 self._records.release(row, path)

@@ -230,7 +230,10 @@ class BulkAdopter:
     def _keeps(self, at: DiskOutcome, row: Attachment) -> DiskOutcome:
         at = replace(at, volume=row.key.volume, backend=row.backend)
         if row.want is Level.ABSENT:
-            raise Refused(f"volume {row.key.volume} is on its way out", hint="moorline sweep")
+            raise Refused(
+                f"volume {row.key.volume} is on its way out",
+                hint=f"moorline explain {row.key.volume}",
+            )
         return _told(at, "kept")
 
     def _wanted(self) -> Mapping[str, Sequence[Any]]:

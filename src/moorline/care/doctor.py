@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +68,13 @@ class Environment:
     kept_elsewhere: Callable[[GuestId, VolumeId], str] = lambda guest, volume: ""
     """The directory of another state on this host that wants the volume on that guest; ''. Raises
     Unavailable, Denied (one cannot be read)."""
+    launched_elsewhere: Callable[[GuestId], str] = lambda guest: ""
+    """The directory of another state on this host that launched the guest; ''. Raises as
+    :attr:`kept_elsewhere`."""
+
+
+_CONSEQUENCES = ("refused-attachment", "not-as-wanted")
+"""What may be told of an attachment because its guest is paused."""
 
 
 class _Look:
@@ -80,6 +87,8 @@ class _Look:
         """None: the guests cannot be looked at."""
         self.errors: list[MoorlineError] = []
         """Why the guests cannot be looked at."""
+        self.paused: Collection[str] = ()
+        """The names of those that an error has paused: they let no disk go."""
         try:
             self.guests = survey.guests
         except MoorlineError as e:
@@ -118,6 +127,8 @@ class Doctor:
         rows, guests = look.survey.rows, look.guests
         found = list(self._environment.check_state())
         found += map(self._no_hypervisor, look.errors)
+        hosts = list(self._hosts(rows, look.survey))
+        look.paused = _paused(hosts)
         found += self._attachments(rows, look, self._records.troubles())
         if guests is not None:
             found += [finding_texts.unreadable_guest(guest) for guest in guests if guest.unreadable]
@@ -129,7 +140,7 @@ class Doctor:
             wanted = {(row.key.guest, row.key.volume) for row in rows}
             pairs = self._environment.shared_files(guests)
             found += [finding_texts.shared_file(*pair, wanted) for pair in pairs]
-        found += self._hosts(rows, look.survey)
+        found += hosts
         # Volumes on the same link have the same finding.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
         return Diagnosis(list(reversed(once.values())), self._facts())
@@ -138,6 +149,8 @@ class Doctor:
         """The findings that keep *row* from becoming as wanted, by *survey*."""
         look = _Look(survey, self._environment.mounts)
         trouble = self._records.trouble(row.key)
+        paused = list(self._pauses(row))
+        look.paused = _paused(paused)
         found = list(self._attachments([row], look, {trouble_key(row.key): trouble}))
         if (guests := look.guests) is None:
             return [*found, *map(self._no_hypervisor, look.errors)]
@@ -145,9 +158,10 @@ class Doctor:
         waits = [guest for guest in guests if guest.unreadable and row.want is Level.ABSENT]
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
         unreadable = map(finding_texts.unreadable_guest, own or (waits if found else ()))
-        return [*unreadable, *found, *self._paused(row)]
+        causes = [each for each in found if each.check not in _CONSEQUENCES]
+        return [*unreadable, *causes, *paused, *(each for each in found if each not in causes)]
 
-    def _paused(self, row: Attachment) -> Iterator[Finding]:
+    def _pauses(self, row: Attachment) -> Iterator[Finding]:
         """Findings that keep the guest of an attachment paused."""
         if self._environment.inventory is not None:
             with suppress(MoorlineError):  # is a finding of the attachment
@@ -168,7 +182,7 @@ class Doctor:
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
                     yield finding_texts.lost_guest(row, made_anew=row.guest_name in names)
                 else:
-                    yield from self._stale(row, guest)
+                    yield from self._stale(row, guest, look)
                     seen = self._reconciler.observe(row, look.survey)
                     trouble = troubles.get(trouble_key(row.key))
                     yield from self._attachment(row, seen, trouble, look, guest)
@@ -191,7 +205,7 @@ class Doctor:
         step = next_step(row.want, seen)
         if ill := list(self._ill(row.link, seen.link, look)):
             yield from ill
-        elif broken := list(self._broken(row, seen, step)):
+        elif broken := list(self._broken(row, seen, step, look)):
             yield from broken
         elif seen.snapshot is not False:
             yield finding_texts.snapshot(row, seen)
@@ -207,17 +221,20 @@ class Doctor:
             waits = reason(step, seen) or (trouble.message if trouble else "")
             yield finding_texts.not_as_wanted(row, waits or f"the next step is to {step.value}")
 
-    def _broken(self, row: Attachment, seen: Seen, step: Step) -> Iterator[Finding]:
+    def _broken(self, row: Attachment, seen: Seen, step: Step, look: _Look) -> Iterator[Finding]:
         match seen.link:
             case Broken(why, client=Client.GONE):
-                yield finding_texts.dead_share(row, why)
+                lost = seen.disk != NO_DISK and row.guest_name in look.paused
+                stop = self._stop(row.guest_name, look) if lost else ""
+                yield finding_texts.dead_share(row, why, stop)
             case Broken(client=Client.CUT_OFF) if step is Step.WAIT:
                 yield finding_texts.cut_off_share(row, reason(step, seen))
             case Broken() if step is Step.WAIT:
                 yield finding_texts.failing_share(row, reason(step, seen))
             case Broken() if step is Step.PARK:
                 own = not row.hands_off and set(seen.users) <= {row.guest_name}
-                stop = "" if own else self._stop((*seen.users, row.guest_name)[0])
+                name = (*seen.users, row.guest_name)[0]
+                stop = "" if own and name not in look.paused else self._stop(name, look)
                 yield finding_texts.broken_link(row, reason(step, seen), stop)
 
     def _replaced(self, row: Attachment, seen: Seen, guest: Guest | None) -> str:
@@ -229,16 +246,19 @@ class Doctor:
             return ""
         return self._images.replaced(guest, row.key.volume)
 
-    def _stale(self, row: Attachment, guest: Guest | None) -> Iterator[Finding]:
+    def _stale(self, row: Attachment, guest: Guest | None, look: _Look) -> Iterator[Finding]:
         """Disks that a running guest has open and that are gone, whoever plugged them."""
         disk = guest.disks.get(row.key.volume) if guest else None
         if disk is not None and disk.stale:
-            stop = self._stop(row.guest_name) if row.hands_off else ""
+            stops = row.hands_off or row.guest_name in look.paused
+            stop = self._stop(row.guest_name, look) if stops else ""
             yield finding_texts.stale_disk(row, disk.stale, stop)
         elif disk is not None and disk.replaced:
             yield finding_texts.replaced_image(row, disk.replaced)
 
-    def _stop(self, guest: str) -> str:
+    def _stop(self, guest: str, look: _Look) -> str:
+        if guest in look.paused:  # it hears nothing, and only libvirt tells of such
+            return finding_texts.command("virsh", "destroy", guest)
         return self._stop_command.format(shlex.quote(guest))
 
     def _ill(self, link: str, ill: Link | None, look: _Look) -> Iterator[Finding]:
@@ -311,6 +331,10 @@ class Doctor:
             with suppress(MoorlineError):  # is a finding of its own
                 facts |= self._environment.inventory.facts()
         return facts
+
+
+def _paused(findings: Iterable[Finding]) -> frozenset[str]:
+    return frozenset(each.subject for each in findings if each.check == "paused-guest")
 
 
 def _is_refusal(trouble: Trouble) -> bool:

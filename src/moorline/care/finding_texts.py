@@ -104,15 +104,18 @@ def not_as_wanted(row: Attachment, why: str) -> Finding:
     )
 
 
-def dead_share(row: Attachment, why: str) -> Finding:
-    """The client of a share has ended."""
+def dead_share(row: Attachment, why: str, stop: str) -> Finding:
+    """The client of a share has ended.
+
+    *stop*: the command that stops the guest, if it was paused by that; else ''.
+    """
     return Finding(
         "dead-share",
         row.link,
         why,
         "an agent mounts it anew by itself, also under guests that run: guests that start then"
         " have their disks, and those that ran have lost theirs until they are attached anew",
-        command("moorline", "sweep"),
+        stop or command("moorline", "sweep"),
     )
 
 

@@ -109,6 +109,19 @@ class Records:
         """Forget a released disk, which is gone."""
         self._store.commit([], [Delete(_released(Key(self.host, volume, guest)))])
 
+    def launched(self, guest: GuestId) -> None:
+        """Record that *guest* was made for this state, which may remove it again."""
+        self._store.commit([], [Put(_launched(self.host, guest), b"{}")])
+
+    def has_launched(self, guest: GuestId) -> bool:
+        """Whether :meth:`launched` recorded it. An earlier version recorded of none."""
+        return self._store.get(_launched(self.host, guest)) is not None
+
+    def drop_launched(self, guest: GuestId) -> None:
+        """Forget a guest that is gone."""
+        if self.has_launched(guest):
+            self._store.commit([], [Delete(_launched(self.host, guest))])
+
     def unrecorded(self, guest: GuestName, volume: VolumeId) -> Attachment:
         """An attachment for a disk that bears our mark and has no recorded attachment any more."""
         return Attachment(
@@ -161,6 +174,12 @@ def wants(store: Store, guest: GuestId, volume: VolumeId) -> bool:
     return any(_of(entry) == (guest, volume) for entry in entries)
 
 
+def launched_in(store: Store, guest: GuestId) -> bool:
+    """Whether *guest* was made for the state in *store*."""
+    entries, _ = store.list("/moorline/launched/")
+    return any(entry.key.endswith(f"/{guest}") for entry in entries)
+
+
 @lru_cache(maxsize=64)
 def _prefix(kind: str, host: str) -> str:
     return f"/moorline/{kind}/{quote(host, safe='')}/"
@@ -172,6 +191,10 @@ def _desired(key: Key) -> str:
 
 def _released(key: Key) -> str:
     return f"{_prefix('released', key.host)}{key.guest}/{key.volume}"
+
+
+def _launched(host: str, guest: GuestId) -> str:
+    return f"{_prefix('launched', host)}{guest}"
 
 
 def _of(entry: Entry) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from moorline.core.record_clashes import refuse_second_boot_disk
 from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
-from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
+from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_dry_run import GuestDryRun
@@ -27,6 +27,7 @@ from moorline.operations.guest_queries import GuestQueries
 from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.operations.relaunch import Relaunch
+from moorline.operations.removal import LaunchedElsewhere, Removal, nowhere
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
@@ -53,6 +54,7 @@ class Guests:
         lifecycle: GuestLifecycle[Any] | None,
         note: Note,
         guard: Guarding = ALONE,
+        launched_elsewhere: LaunchedElsewhere = nowhere,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -63,6 +65,7 @@ class Guests:
         self._note = note
         self._dry_run = GuestDryRun(reconciler, admission)
         self._again = Relaunch(records, admission, hypervisor)
+        self._removal = Removal(records, reconciler, admission, launched_elsewhere)
         links = ReadyLinks(records, reconciler, driver)
         self.ready, self.unready = links.ready, links.unready
         looks = GuestQueries(hypervisor)
@@ -115,6 +118,8 @@ class Guests:
                     lifecycle.define(name, wanted, progress)
             with recorded():
                 machine = self._named(name)
+                if not made:
+                    self._records.launched(machine.guest.id)
                 if machine.running and machine.disks and not start:
                     raise Refused(
                         f"{name} is powered on: its disk is no volume for others",
@@ -192,7 +197,7 @@ class Guests:
                 if not is_whole(guest):
                     self._named(guest)  # raises NotFound: the name may be mistyped
                 return None
-            self._refuse_removal(machine, rows, any=any)
+            self._removal.refuse(self._able(), machine, rows, any=any)
         if dry_run:
             return self._dry_run.remove(guest, machine, rows)
         steps: list[str] = []
@@ -211,6 +216,8 @@ class Guests:
             disks = kept(self._reconciler, machine, deadline.left())
             with self._reconciler.with_guest(id), self._step("undefine", name, steps), disks:
                 self._able().remove(id)
+            with suppress(MoorlineError):  # the guest is gone, which is what counts
+                self._records.drop_launched(id)
             return GuestOutcome(name, id, False, steps)
 
     def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
@@ -223,29 +230,6 @@ class Guests:
                 hint="it attaches volumes to them: moorline attach",
             )
         return self._lifecycle
-
-    def _refuse_removal(
-        self, machine: GuestState | None, rows: Sequence[Attachment], *, any: bool
-    ) -> None:
-        if machine is not None:
-            if not any:
-                self._refuse_stranger(machine)
-            if machine.running or machine.saved or rows:  # else removing raises it as early
-                self._able().check_removal(machine.guest.id)
-        for row in rows:
-            self._admission.demand_release(row)
-            self._reconciler.demand_no_snapshot(row)
-
-    def _refuse_stranger(self, machine: GuestState) -> None:
-        if not machine.launched:
-            why = "was not launched by Moorline, and is not removed"
-        elif others := self._admission.unrecorded_disks(machine.guest.id):
-            why = f"has volumes that this state has no record of: {', '.join(others)}"
-        else:
-            return
-        named = {option.key for option in self._able().launching.removal.each}
-        hint = "--any removes it all the same" if "any" in named else ""
-        raise NotOurs(f"{machine.guest.name} {why}", hint=hint)
 
     def _alone(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
         """Hold the lock for making or removing the guest *name*, which may have no id yet.
@@ -375,6 +359,7 @@ class Guests:
             if machine.launched and not machine.running and not self._hypervisor.disks(guest):
                 with kept(self._reconciler, machine):
                     self._able().remove(guest)
+                self._records.drop_launched(guest)
 
     def _start(
         self, machine: GuestState, progress: Progress, steps: list[str], vouch: str = ""

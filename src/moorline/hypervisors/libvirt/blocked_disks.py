@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, MoorlineError
 from moorline.hypervisors.libvirt.connection import Connection, module, names_of
+from moorline.hypervisors.libvirt.domain_xml import Domain
 from moorline.hypervisors.libvirt.mount_propagation import PROC, covering, mounts_of
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding
@@ -89,12 +90,35 @@ def _get(element: ET.Element, child: str, attribute: str) -> str:
     return "" if found is None else found.get(attribute, "")
 
 
-def kept_in_saved_state(name: str, volume: VolumeId) -> Failed:
-    """The error of a detach from a stopped guest that starts with the disk."""
-    return Failed(
-        f"the saved state of {name} has the disk {volume}, which comes back when it is started",
-        hint=f"start it, or drop that state: virsh managedsave-remove {name}",
-    )
+def why_kept(connection: Connection, domain: Domain, volume: VolumeId) -> MoorlineError | None:
+    """Why a guest keeps a disk that it was asked for; None: that is not known.
+
+    A guest that is paused answers nothing: it lets the disk go when it goes on.
+    """
+    name = shlex.quote(domain.name)
+    if domain.saved is not None:
+        return Failed(
+            f"the saved state of {domain.name} has the disk {volume}, which comes back when it is"
+            " started",
+            hint=f"start it, or drop that state: virsh managedsave-remove {name}",
+        )
+    try:
+        state, reason = connection.look(
+            GuestId(domain.uuid), lambda virt: virt.lookupByUUIDString(domain.uuid).state()
+        )
+    except MoorlineError:
+        return None
+    if state != PAUSED:
+        return None
+    on = f"virsh resume {name}"
+    why, hint = "", f"{on}; or stop it: virsh destroy {name}"
+    if reason == IO_ERROR:
+        why = " by an I/O error"
+        hint = (
+            f"once its storage is back: {on}. Where its share is dead for good (moorline doctor):"
+            f" virsh destroy {name}"
+        )
+    return Failed(f"{domain.name} is paused{why}, and lets no disk go until it goes on", hint=hint)
 
 
 def settle(domain: Any) -> None:

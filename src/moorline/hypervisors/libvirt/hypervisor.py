@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.hypervisors.libvirt import events
-from moorline.hypervisors.libvirt.blocked_disks import kept_in_saved_state, settle, with_job
+from moorline.hypervisors.libvirt.blocked_disks import settle, why_kept, with_job
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk_address import (
     CONFIG,
@@ -236,8 +236,7 @@ class Libvirt:
         guest = GuestId(domain.uuid)
         while volume in self.disks(guest):
             if deadline.over():
-                if error is None and domain.saved is not None:
-                    error = kept_in_saved_state(domain.name, volume)
+                error = error or why_kept(self._connection, domain, volume)
                 if error is not None:
                     half = domain.live or domain.defined
                     at = half.disks.get(volume) if half is not None else None
