@@ -118,7 +118,9 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     run("uncordon", "h1")
     assert "h1" in run("hosts").output
 
-    assert told("detach", "g1", VOLUME)["steps"] == ["detach"]
+    run("detach", "g1", f"{{{VOLUME}}}", code=3)
+    run("detach", "g1", "3f2a", code=4)
+    assert told("detach", "g1", VOLUME.upper())["steps"] == ["detach"]
     assert told("detach", "g1", VOLUME)["steps"] == []
     assert told("list") == []
     run("show", VOLUME, code=4)

@@ -17,6 +17,7 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.events import line
+from moorline.cli.name_completion import MountPoint
 from moorline.cli.output import age, say
 from moorline.errors import Failed
 from moorline.exit_codes import EXIT_FOUND
@@ -97,7 +98,7 @@ def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("mount_point")  # not click.Path, which would ask the share that hangs
+@click.argument("mount_point", type=MountPoint())
 @click.option("--force", is_flag=True, help="Even if guests that run lose what they write.")
 @dry_run_option
 @common

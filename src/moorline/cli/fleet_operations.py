@@ -12,7 +12,8 @@ from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option, on_error_option, timeout_option
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import age, aligned
-from moorline.errors import Failed, Refused
+from moorline.core.name_lookup import is_whole
+from moorline.errors import Failed, NotFound, Refused
 from moorline.model import Format
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def attach(
 def detach(
     given: Common, guest: str, volume: str, timeout: float, dry_run: bool, directory: Path
 ) -> None:
-    """Take a volume, by its whole id, from GUEST, whichever host that is on.
+    """Take a volume from GUEST, whichever host that is on.
+
+    VOLUME is its id, or the beginning of a UUID. A whole UUID that is not there is
+    success; all else that is not known exits 4.
 
     \b
     Example:
@@ -176,7 +180,9 @@ def detach(
         outcome = fleet.detach(
             guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
         )
-    _tell(given, outcome, dry_run, f"volume {volume} is no disk of {outcome.guest}")
+    if not (outcome.steps or is_whole(volume)):
+        raise NotFound(f"no volume of {outcome.guest} is {volume}", hint="moorline fleet list")
+    _tell(given, outcome, dry_run, f"volume {outcome.volume} is no disk of {outcome.guest}")
 
 
 @click.command()

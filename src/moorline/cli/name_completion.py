@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -59,14 +60,29 @@ class VolumeName(click.ParamType):  # type: ignore[type-arg]
 
 
 class ShareName(click.ParamType):  # type: ignore[type-arg]
-    """The option for a share."""
+    """The option for a share: what STORAGE begins with, or a directory by its path."""
 
     name = "share"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """What begins with a dot is a path from here. Raises Refused."""
+        is_path = value in (".", "..") or value.startswith(("./", "../"))
+        return os.path.normpath(from_here(value)) if is_path else value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         """The shares that something is attached from."""
         shares = {view.storage.rpartition("/")[0] for view in _views(ctx)} - {""}
         return _begun([CompletionItem(share) for share in sorted(shares)], incomplete)
+
+
+class MountPoint(click.ParamType):  # type: ignore[type-arg]
+    """The argument for a directory that is mounted; it is not looked at, as its share may hang."""
+
+    name = "mount_point"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As the mount table has it. Raises Refused."""
+        return os.path.normpath(from_here(value)) if value else value
 
 
 class FilePath(click.Path):

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from moorline.core.connection_fields import usable_id
+from moorline.core.name_lookup import meant
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.fleet import keys
@@ -60,12 +62,11 @@ class Fleet:
         return [view for name in names for view in self._views(name)]
 
     def show(self, volume: str) -> list[FleetView]:
-        """The attachments of one volume. Raises NotFound."""
-        owner = self._book.volume_owner(VolumeId(volume))
-        found = []
-        for guest in owner.guests if owner else ():
-            home = self._book.owner(guest)
-            found += [v for v in self.attachments(home.host) if v.volume == volume] if home else []
+        """The attachments of a volume, by its id or the beginning of a UUID. Raises NotFound."""
+        id = meant(volume, {VolumeId(view.volume) for view in self.attachments()})
+        owner = self._book.volume_owner(id) if id else None
+        homes = (self._book.owner(guest) for guest in (owner.guests if owner else ()))
+        found = [v for home in homes if home for v in self._views(home.host) if v.volume == id]
         if not found:
             raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
         return found
@@ -92,7 +93,6 @@ class Fleet:
             return replace(told, in_the_way=self._ownership.in_the_way(home, there))
         row = self._ownership.attach(home, there)
         progress(f"attaching volume {volume} on {row.key.host}")
-        deadline = Deadline(timeout, self._clock)
 
         def missing() -> str:
             why = _SILENT
@@ -106,7 +106,7 @@ class Fleet:
                     raise Refused(f"volume {volume} is not attached to {guest}: {why}")
             return f"volume {volume} is not attached to {guest} yet: {why}"
 
-        self._wait(deadline, missing)
+        self._wait(Deadline(timeout, self._clock), missing)
         return told
 
     def detach(
@@ -118,26 +118,26 @@ class Fleet:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> FleetOutcome:
-        """Take a volume from *guest*, and wait until it is free. Not its disk: success."""
+        """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk: success."""
         home = self._ownership.find(guest)
-        told = FleetOutcome(["detach"], home.owner.name, home.owner.host, volume)
-        id = VolumeId(volume)
+        its = {VolumeId(v.volume) for v in self._views(home.owner.host) if v.guest_id == home.guest}
+        id = meant(usable_id(volume), its) or VolumeId(volume)
+        told = FleetOutcome(["detach"], home.owner.name, home.owner.host, id)
         if self._book.attachment(home.owner.host, home.guest, id) is None:
             return replace(told, steps=[])
         if dry_run:
             return told
         self._ownership.detach(home.guest, id)
-        progress(f"detaching volume {volume} on {home.owner.host}")
-        deadline = Deadline(timeout, self._clock)
+        progress(f"detaching volume {id} on {home.owner.host}")
 
         def missing() -> str:
             if self._ownership.release(home, id):
                 return ""
             report = self._book.volume_report(home.owner.host, home.guest, id)
             why = (report.message if report else "") or _SILENT
-            return f"volume {volume} is not gone from {guest} yet: {why}"
+            return f"volume {id} is not gone from {guest} yet: {why}"
 
-        self._wait(deadline, missing)
+        self._wait(Deadline(timeout, self._clock), missing)
         return told
 
     def migrate(

@@ -65,6 +65,20 @@ def test_attach_and_detach(person: Person) -> None:
         fleet.show("a")
 
 
+def test_another_spelling_of_an_id_is_that_volume_or_an_error(person: Person) -> None:
+    id = "3f2a9c4e-1111-4222-8333-abcdefabcdef"
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", id, "s1"))
+    for spelled in (id.upper(), id[:8], id[:8].upper()):
+        assert [view.volume for view in fleet.show(spelled)] == [id]
+        assert fleet.detach("g1", spelled, dry_run=True).steps == ["detach"]
+    for odd in (f"{{{id}}}", f"urn:uuid:{id}", f"{id} ", f"{id}\n"):
+        with pytest.raises(Refused, match="is no volume id"):
+            fleet.detach("g1", odd)
+    assert fleet.detach("g1", id.upper()).volume == id
+    assert not fleet.attachments()
+
+
 def test_a_dry_run_changes_nothing_and_says_what_is_in_the_way(person: Person) -> None:
     fleet = person.fleet()
     before = person.toys.store.list("/moorline/")[0]
