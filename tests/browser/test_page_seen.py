@@ -62,7 +62,10 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def text(browser: Chrome, selector: str) -> str:
-    return browser.find_element(By.CSS_SELECTOR, selector).text
+    """What is read there, in one look: it may be drawn anew at any time. '': it is not there."""
+    return str(
+        run(browser, "return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+    )
 
 
 def run(browser: Chrome, script: str, *values: Any) -> Any:
@@ -129,8 +132,7 @@ def test_a_look_that_does_not_come_back_is_told_beside_what_is_known(browser: Ch
 
 
 def _late(browser: Chrome) -> str:
-    found = browser.find_elements(By.CSS_SELECTOR, "#links .late")
-    return found[0].text if found else ""
+    return text(browser, "#links .late")
 
 
 def test_a_server_that_is_gone_is_told_and_what_was_known_stays(browser: Chrome) -> None:

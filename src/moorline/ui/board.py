@@ -243,7 +243,7 @@ def _state(ours: Sequence[DiskRow], finding: Finding | None) -> str:
         return told or "unknown"
     if seen & {"attached", "connected", "snapshot", "partial", "leaving"}:
         return "healthy"
-    return "unknown" if "unknown" in seen else "not connected"
+    return "not connected" if seen == {"absent"} else "unknown"
 
 
 def _whose(state: str, ours: Sequence[DiskRow]) -> str:

@@ -86,6 +86,16 @@ def test_a_dead_share_is_told_from_a_broken_one() -> None:
         assert f">{word}<" in links[0]
 
 
+@pytest.mark.parametrize(
+    ("seen", "word"), [("absent", "not connected"), ("unknown", "unknown"), ("novel", "unknown")]
+)
+def test_what_is_not_understood_is_not_absence(seen: str, word: str) -> None:
+    with served(Told([view(seen=seen, next="connect")])) as url:
+        links = re.search(r'<section id="links".*?</section>', page(url), re.S)
+    assert links
+    assert f">{word}<" in links[0]
+
+
 def test_a_look_that_does_not_come_back_says_since_when_and_blocks_nobody() -> None:
     silent = Silent()
     api = Told([view(guest="db01")], before=silent)
