@@ -43,7 +43,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo test test-machine test-page host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+.PHONY: help demo survive test test-machine test-page host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
 	packages package-here dist release ready system-packages vcenter machines etcd debhelper chromium
 
 help: ## list the targets
@@ -73,6 +73,11 @@ unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and al
 
 lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) $(if $(SUDO),tests/contract) tests/lab
+
+# KILLS=20: how often the client of a share dies under a guest that writes to it all the time.
+KILLS ?= 20
+survive: ready ## a guest outlives the death of its share's client, KILLS=20 times
+	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab/test_survive.py
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13

@@ -90,6 +90,8 @@ class CheckedAs(NamedTuple):
     path: Path
     device: int
     inode: int
+    changed: float = 0.0
+    """When it was last changed, seconds since the epoch by its file system; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,21 @@ class Seen:
     snapshot: bool | None = False
     """Whether the guest writes to a file above the volume, which it still needs as it is: an
     external snapshot. None: it cannot be told."""
+    renews: bool = False
+    """Whether the running guest is to be given the disk's file anew, which it lost with the client
+    of its share; or was, and is to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What is known of a disk whose share's client was seen gone, until its guest goes on."""
+
+    seen_dead: float
+    """When that was seen first, seconds since the epoch: the guest cannot have written later."""
+    inode: int = 0
+    """The number of the file that the guest had open; 0: nothing was begun."""
+    done: bool = False
+    """The guest has the file of the new mount: it may go on when all its disks are as far."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,24 @@ def test_no_process_is_left(table: Table) -> None:
     assert table.clients() == []
 
 
+def test_a_killed_client_of_which_a_thread_still_writes_is_not_gone(table: Table) -> None:
+    """Its first thread has ended, and shows no files; another waits for its server (state D)."""
+    for number in (7, 8):
+        table.process(number, "client", AT, fdinfo="fuse_connection:\t41\n")
+    thread = table.root / "7/task/8"
+    thread.mkdir(parents=True)
+    for kind in ("fd", "fdinfo"):
+        (table.root / "8" / kind).rename(thread / kind)
+        (table.root / "8" / kind).mkdir()
+        for each in (table.root / "7" / kind).iterdir():
+            each.unlink()
+    assert table.clients() == ["client (7)"]
+    for kind in ("fd", "fdinfo"):
+        for each in (thread / kind).iterdir():
+            each.unlink()
+    assert table.clients() == []
+
+
 def test_the_kernel_names_the_connection(table: Table) -> None:
     table.process(7, "client", fdinfo="fuse_connection:\t42\n")
     assert table.clients() == []

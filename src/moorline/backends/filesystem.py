@@ -99,6 +99,10 @@ class FileSystem(ABC, Generic[F]):
         """What the root of a mount shows to be wrong with the mount; '' if it is sound."""
         return ""
 
+    def writes_through(self, c: F) -> bool:
+        """See :class:`moorline.ports.WritingThrough`."""
+        return False
+
     def source(self, c: F, path: Path) -> ImageFile:
         """The source of the guest's disk."""
         return ImageFile(path, c.format, self.caching)

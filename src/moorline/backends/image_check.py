@@ -46,5 +46,5 @@ def as_checked(
         except Refused as e:
             raise Refused(f"the backing file of {above.path}: {e.message}", hint=e.hint) from e
     backing = tuple(BackingFile(file.path, file.format) for file in files[1:])
-    checked = tuple(CheckedAs(file.path, file.device, file.inode) for file in files)
+    checked = tuple(CheckedAs(file.path, file.device, file.inode, file.changed) for file in files)
     return replace(source, backing=backing, checked=checked)

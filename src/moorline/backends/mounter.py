@@ -63,6 +63,7 @@ class Mounter(Generic[F]):
         self.shares = file_system.shares
         self.at = file_system.at
         self.claims = file_system.claims
+        self.writes_through = file_system.writes_through
         if not base.is_absolute():
             raise Refused(f"the directory of the {self.kind} mount points, {base}, is not absolute")
         self.file_system = file_system

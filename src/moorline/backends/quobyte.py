@@ -72,19 +72,29 @@ class Quobyte(FileSystem[QuobyteFile]):
             "",
             "Where volumes are mounted instead, as quobyte_mounted: for mounts that Nova made.",
         ),
+        Option(
+            "quobyte_share_writes_through",
+            "",
+            "Volumes, REGISTRY[,REGISTRY]/VOLUME with blanks between them, whose client keeps no"
+            " write back that it acknowledged: guests that an I/O error paused get their disks"
+            " anew when that client died. Read docs/survive.md first.",
+        ),
     )
 
-    def __init__(self, client_cfg: Path | None = None) -> None:
+    def __init__(self, client_cfg: Path | None = None, writing_through: str = "") -> None:
         if client_cfg is not None and not client_cfg.is_absolute():
             raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
         self._client_cfg = client_cfg
+        self._writing_through = frozenset(
+            name for share in writing_through.split() for name in _names(*_export(share))
+        )
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> Mounter[QuobyteFile]:
         cfg = values["quobyte_client_cfg"]
         return Mounter(
             host,
-            cls(Path(cfg) if cfg else None),
+            cls(Path(cfg) if cfg else None, values["quobyte_share_writes_through"]),
             Path(values["quobyte_mount_point_base"]),
             user=values["quobyte_mount_user"],
             given=given_mounts("quobyte_mounted", values["quobyte_mounted"]),
@@ -130,7 +140,10 @@ class Quobyte(FileSystem[QuobyteFile]):
 
     def shares(self, c: QuobyteFile) -> frozenset[str]:
         """Each registry knows the volume: one that two connections have in common will do."""
-        return frozenset(f"{known_as(name, PORT)}/{c.quobyte_volume}" for name in c.registries)
+        return _names(c.registries, c.quobyte_volume)
+
+    def writes_through(self, c: QuobyteFile) -> bool:
+        return not self._writing_through.isdisjoint(self.shares(c))
 
     def claims(self, mount: Mount) -> bool:
         ours = mount.source.startswith("quobyte@")
@@ -190,6 +203,10 @@ def _is_export(text: str) -> bool:
 def _share(registries: Sequence[str], volume: str) -> str:
     """A share in one spelling, whatever the order of its registries."""
     return f"{','.join(sorted(set(registries)))}/{volume}"
+
+
+def _names(registries: Sequence[str], volume: str) -> frozenset[str]:
+    return frozenset(f"{known_as(name, PORT)}/{volume}" for name in registries)
 
 
 def _registry(text: str) -> str:

@@ -182,9 +182,9 @@ class Doctor:
                 elif guest is None and row.want > Level.ABSENT and not row.hands_off:
                     yield finding_texts.lost_guest(row, made_anew=row.guest_name in names)
                 else:
-                    yield from self._stale(row, guest, look)
-                    seen = self._reconciler.observe(row, look.survey)
                     trouble = troubles.get(trouble_key(row.key))
+                    yield from self._stale(row, guest, trouble, look)
+                    seen = self._reconciler.observe(row, look.survey)
                     yield from self._attachment(row, seen, trouble, look, guest)
             except Refused as e:
                 yield finding_texts.refused_attachment(row, str(e))
@@ -246,10 +246,15 @@ class Doctor:
             return ""
         return self._images.replaced(guest, row.key.volume)
 
-    def _stale(self, row: Attachment, guest: Guest | None, look: _Look) -> Iterator[Finding]:
+    def _stale(
+        self, row: Attachment, guest: Guest | None, trouble: Trouble | None, look: _Look
+    ) -> Iterator[Finding]:
         """Disks that a running guest has open and that are gone, whoever plugged them."""
         disk = guest.disks.get(row.key.volume) if guest else None
-        if disk is not None and disk.stale:
+        lost = disk is not None and (disk.stale or disk.replaced)
+        if lost and self._reconciler.renewals.is_recorded(row, look.survey):
+            yield finding_texts.not_renewed(row, trouble.message if trouble else "")
+        elif disk is not None and disk.stale:
             stops = row.hands_off or row.guest_name in look.paused
             stop = self._stop(row.guest_name, look) if stops else ""
             yield finding_texts.stale_disk(row, disk.stale, stop)

@@ -173,6 +173,19 @@ def stale_disk(row: Attachment, why: str, stop: str) -> Finding:
     )
 
 
+def not_renewed(row: Attachment, why: str) -> Finding:
+    """A paused guest waits for its disk, which is to be given anew."""
+    return Finding(
+        "not-renewed",
+        f"{row.guest_name}/{row.key.volume}",
+        f"{row.guest_name} has not got volume {row.key.volume} anew yet, whose share's client died"
+        + (f": {why}" if why else ""),
+        "a guest that an I/O error paused has lost nothing: it loses what it has not written when"
+        " it is stopped",
+        "moorline sweep",
+    )
+
+
 def other_disk(row: Attachment, seen: Seen) -> Finding:
     """The guest's disk of a volume has another path."""
     return Finding(

@@ -35,6 +35,7 @@ _TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH})
 _WORDS = {
     Step.CONNECT: "connecting",
     Step.ATTACH: "attaching",
+    Step.RENEW: "renewing",
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
 }

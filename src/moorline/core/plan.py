@@ -28,6 +28,8 @@ class Step(Enum):
     NOTHING = "nothing"
     CONNECT = "connect"
     ATTACH = "attach"
+    RENEW = "renew"
+    """Give a paused guest the file of a disk anew, after the client of its share had died."""
     DETACH = "detach"
     DISCONNECT = "disconnect"
     FORGET = "forget"
@@ -57,6 +59,8 @@ def next_step(want: Level, seen: Seen) -> Step:
 
 
 def _plug(seen: Seen) -> Step:
+    if seen.disk.state is DiskState.WHOLE and seen.renews:
+        return Step.RENEW
     if seen.disk.state is DiskState.WHOLE:
         return Step.PARK if seen.elsewhere else Step.NOTHING
     # Half a disk is not made whole with another file than its other half is.
@@ -106,5 +110,7 @@ def _after(step: Step, seen: Seen) -> Seen:
         return replace(seen, link=Linked(_ANY_SOURCE))
     if step is Step.DISCONNECT:
         return replace(seen, link=Unlinked())
+    if step is Step.RENEW:
+        return replace(seen, renews=False, elsewhere="")
     state = DiskState.WHOLE if step is Step.ATTACH else DiskState.NONE
     return replace(seen, disk=Disk(state))

@@ -30,6 +30,7 @@ from moorline.core.own_disk import (
 from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
 from moorline.core.records import Records
+from moorline.core.renewals import Renewals
 from moorline.core.survey import Survey
 from moorline.core.views import view
 from moorline.errors import Conflict, MoorlineError, Refused
@@ -115,6 +116,7 @@ class Reconciler:
         self.files = FileChecks(
             self._links, file_clashes or FileClashes(), turns or FileLocking(), self._survey_changes
         )
+        self.renewals = Renewals(records, hypervisor, self._links, self.files)
         self._looking = looking or (lambda: backends)
         # Share and hypervisor look at the same time.
         self._begin_disks: Callable[[GuestId], Callable[[], Mapping[VolumeId, Disk]]] = (
@@ -219,6 +221,7 @@ class Reconciler:
             *(link, disk, use.held, use.by, use.unsure),
             elsewhere(row, link, disk),
             snapshot(volume, disk),
+            self.renewals.is_due(row, link, disk, looked),
         )
 
     def look(self, row: Attachment, survey: Survey) -> Seen | str:
@@ -255,10 +258,7 @@ class Reconciler:
             )
 
     def link(self, row: Attachment) -> Link:
-        """Look at the link alone; the hypervisor is not asked.
-
-        Raises Refused as :meth:`observe`.
-        """
+        """Look at the link alone, without the hypervisor. Raises Refused as :meth:`observe`."""
         return self._links.inspect(row)
 
     def with_guest(
@@ -274,10 +274,7 @@ class Reconciler:
         return self._locks.hold(f"link {link}", timeout)
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
-        """Remove the empty mount point that a crash, or an umount by hand, left behind.
-
-        Raises as the back end's disconnect.
-        """
+        """Remove the empty mount point that a crash, or a person, left. Raises as disconnect."""
         with self.with_link(row.link):
             self._tidy(row, seen)
 
@@ -381,11 +378,14 @@ class Reconciler:
             # What is opened is what is given: not what the look before it told.
             with self.files.alone(row, timeout, seen.link) as source:
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
+        elif step is Step.RENEW:
+            self.renewals.renew(row, seen.link, timeout)
         elif step in (Step.CONNECT, Step.DISCONNECT):
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
                 backend.connect(connection)
             else:
+                self.renewals.note_death(row, seen.link)
                 backend.disconnect(connection)
 
     def _forget(self, row: Attachment, seen: Seen) -> None:

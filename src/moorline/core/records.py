@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from urllib.parse import quote
 
 from moorline.errors import Compacted, Conflict
-from moorline.model import Attachment, GuestId, GuestName, Key, Level, LinkName, VolumeId
+from moorline.model import (
+    Attachment,
+    GuestId,
+    GuestName,
+    Key,
+    Level,
+    LinkName,
+    Renewal,
+    VolumeId,
+)
 from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
 from moorline.ports.results import Trouble
 from moorline.secret import Secret
@@ -84,9 +93,7 @@ class Records:
     def forget(self, attachment: Attachment) -> None:
         """Drop an attachment and its trouble. Raises Conflict if it changed since it was read."""
         at = _desired(attachment.key)
-        self._store.commit(
-            [At(at, attachment.revision)], [Delete(at), Delete(_status(attachment.key))]
-        )
+        self._store.commit([At(at, attachment.revision)], [Delete(at), *_beside(attachment.key)])
 
     def release(self, attachment: Attachment, path: str) -> None:
         """Forget an attachment; keep the *path* of its disk recorded as ours ('': it has none)."""
@@ -94,7 +101,7 @@ class Records:
         kept = json.dumps({"path": path}).encode()
         self._store.commit(
             [At(at, attachment.revision)],
-            [Delete(at), Delete(_status(attachment.key)), *([Put(released, kept)] if path else [])],
+            [Delete(at), *_beside(attachment.key), *([Put(released, kept)] if path else [])],
         )
 
     def released(self) -> Mapping[tuple[str, str], str]:
@@ -155,6 +162,21 @@ class Records:
         with suppress(Conflict):  # the attachment changed, and its trouble is obsolete
             self._store.commit([unchanged], [Put(at, json.dumps(asdict(trouble)).encode())])
 
+    def renewals(self) -> Mapping[Key, Renewal]:
+        """The disks whose share's client was seen gone, and whose guests did not go on since."""
+        entries, _ = self._store.list(_prefix("renewal", self.host))
+        return {self._key(entry): Renewal(**json.loads(entry.value)) for entry in entries}
+
+    def note_renewal(self, key: Key, renewal: Renewal | None) -> None:
+        """Record how far the renewal of a disk is; None: there is none any more."""
+        at = _renewal(key)
+        put = Put(at, json.dumps(asdict(renewal)).encode()) if renewal else Delete(at)
+        self._store.commit([], [put])
+
+    def _key(self, entry: Entry) -> Key:
+        guest, volume = _of(entry)
+        return Key(self.host, VolumeId(volume), GuestId(guest))
+
     def _decode(self, entry: Entry) -> Attachment:
         known = self._decoded.get(entry.key)
         if known is not None and known.revision == entry.revision:
@@ -204,3 +226,12 @@ def _of(entry: Entry) -> tuple[str, str]:
 
 def _status(key: Key) -> str:
     return f"{_prefix('status', key.host)}{key.guest}/{key.volume}"
+
+
+def _renewal(key: Key) -> str:
+    return f"{_prefix('renewal', key.host)}{key.guest}/{key.volume}"
+
+
+def _beside(key: Key) -> Sequence[Delete]:
+    """What is recorded beside an attachment, and goes with it."""
+    return [Delete(_status(key)), Delete(_renewal(key))]

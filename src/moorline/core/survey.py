@@ -9,7 +9,17 @@ from moorline.core.link_usage import unknown
 from moorline.core.links import Links
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, Unavailable
-from moorline.model import Attachment, Disk, Guest, GuestId, Level, LinkName, VolumeId
+from moorline.model import (
+    Attachment,
+    Disk,
+    Guest,
+    GuestId,
+    Key,
+    Level,
+    LinkName,
+    Renewal,
+    VolumeId,
+)
 
 
 class Survey:
@@ -33,6 +43,7 @@ class Survey:
         self._found: Sequence[Guest] | MoorlineError | None = None
         self._by_id: Mapping[GuestId, Guest] | None = None
         self._wanted: Mapping[tuple[str, LinkName], Sequence[Attachment]] | None = None
+        self._renewals: Mapping[Key, Renewal] | None = None
 
     @property
     def rows(self) -> Sequence[Attachment]:
@@ -61,6 +72,13 @@ class Survey:
         if found is not None and found.unreadable:
             raise Unavailable(unknown(found))
         return found.disks if found else {}
+
+    @property
+    def renewals(self) -> Mapping[Key, Renewal]:
+        """As :meth:`Records.renewals`. Raises Unavailable."""
+        if self._renewals is None:
+            self._renewals = self._records.renewals()
+        return self._renewals
 
     def others(self, row: Attachment) -> Sequence[Attachment]:
         """The other attachments that want the link of *row*."""

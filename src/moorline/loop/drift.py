@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from moorline.core.links import Links
 from moorline.core.own_disk import elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
+from moorline.core.survey import Survey
 from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
@@ -93,7 +93,7 @@ class DriftDetector:
             row
             for row in rows
             # One that became as wanted by itself still has a trouble to be cleared.
-            if self._is_due(row, disks, survey.links) or trouble_key(row.key) in troubled
+            if self._is_due(row, disks, survey) or trouble_key(row.key) in troubled
         ]
         seconds = time.monotonic() - begun
         return Sweep(
@@ -108,8 +108,8 @@ class DriftDetector:
         disks: _Disks | None = None
         with suppress(MoorlineError):
             disks = {guest: self._hypervisor.disks(guest)}
-        links = self._reconciler.survey().links
-        return [row for row in rows if self._is_due(row, disks, links)]
+        survey = self._reconciler.survey()
+        return [row for row in rows if self._is_due(row, disks, survey)]
 
     def links(self, known: Known = nobody) -> Sequence[Attachment]:
         """Attachments whose link is missing or not sound; no guest is looked at.
@@ -120,16 +120,16 @@ class DriftDetector:
         return [
             row
             for row in survey.rows
-            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None, survey.links)
+            if row.want > Level.ABSENT and not known(row) and self._is_due(row, None, survey)
         ]
 
-    def _is_due(self, row: Attachment, disks: _Disks | None, links: Links) -> bool:
+    def _is_due(self, row: Attachment, disks: _Disks | None, survey: Survey) -> bool:
         """Whether *row* needs a pass; *disks* None: the guests cannot be looked at.
 
         Notes the state of the link in either case.
         """
         try:
-            link = links.inspect(row)
+            link = survey.links.inspect(row)
         except MoorlineError:
             self._links[row.link] = "unknown"
             return True
@@ -141,7 +141,13 @@ class DriftDetector:
             return next_step(want, Seen(link)) is not Step.NOTHING
         disk = own_disk(row, mine)
         above = snapshot(path_of(link), disk)
-        seen = Seen(link, disk, elsewhere=elsewhere(row, link, disk), snapshot=above)
+        seen = Seen(
+            link,
+            disk,
+            elsewhere=elsewhere(row, link, disk),
+            snapshot=above,
+            renews=self._reconciler.renewals.is_due(row, link, disk, survey),
+        )
         step = next_step(row.want, seen)
         if step is Step.PARK:
             self._parked.add(row.key)

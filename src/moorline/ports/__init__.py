@@ -39,6 +39,7 @@ from moorline.ports.hypervisor import (
     Beginning,
     ChoosingDatastores,
     ChoosingDriver,
+    DiskRenewal,
     ExtendingHypervisor,
     Hypervisor,
     HypervisorDriver,
@@ -48,6 +49,7 @@ from moorline.ports.hypervisor import (
     OnIdentity,
     OpenContext,
     RelocatingHypervisor,
+    RenewingHypervisor,
     Settled,
     Settling,
     SurveyingChanges,
@@ -78,6 +80,7 @@ from moorline.ports.storage import (
     StorageBackend,
     StorageDriver,
     Values,
+    WritingThrough,
 )
 from moorline.ports.store import (
     At,
@@ -108,6 +111,7 @@ __all__ = [
     "Delete",
     "Diagnosing",
     "Discovering",
+    "DiskRenewal",
     "Entry",
     "Event",
     "ExtendingHypervisor",
@@ -149,6 +153,7 @@ __all__ = [
     "Readable",
     "Readying",
     "RelocatingHypervisor",
+    "RenewingHypervisor",
     "Root",
     "Settled",
     "Settling",
@@ -161,5 +166,6 @@ __all__ = [
     "Verdict",
     "Wake",
     "Watching",
+    "WritingThrough",
     "any_identity",
 ]

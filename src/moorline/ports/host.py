@@ -89,6 +89,9 @@ class CheckedFile:
     """With *device*: which file it is, whatever its name."""
     names: int
     """How many names its file system has for it: more than one are hard links."""
+    changed: float = 0.0
+    """When its content or what is known of it last changed, by its file system, in seconds since
+    the epoch; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)

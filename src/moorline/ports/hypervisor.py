@@ -15,6 +15,7 @@ from moorline.model import (
     Guest,
     GuestId,
     GuestName,
+    ImageFile,
     Sizes,
     VolumeId,
 )
@@ -155,6 +156,44 @@ class Settling(Hypervisor, Protocol):
         It was begun *seconds* ago. A survey sees then what came of it. A guest that is gone is
         settled. Raises Unavailable, Uncertain: that cannot be told, or it goes on.
         """
+
+
+class DiskRenewal(Protocol):
+    """Gives paused guests the files of disks anew that they lost with the client of a share.
+
+    Nothing is undone: whoever calls again goes on from what is seen. What is refused leaves the
+    guest paused. All raise NotFound, Refused, Failed, Unavailable, Uncertain.
+    """
+
+    def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
+        """The inode number of the disk's file, which a running guest has open on a mount that is
+        no more; None: it has no such file open. Changes nothing.
+
+        Raises Refused also if the disk, or the guest as it is, cannot be given another.
+        """
+
+    def renew(
+        self, guest: GuestId, volume: VolumeId, source: ImageFile, unchanged: Callable[[], None]
+    ) -> None:
+        """Let the guest's disk have *source* open, as its path leads to it now.
+
+        *unchanged*: called right before the file is opened; raises Refused if it must not be.
+        A guest that is stopped, or has it open already, is success.
+        """
+
+    def resume(self, guest: GuestId) -> None:
+        """Let a guest go on that an I/O error paused; others stay as they are.
+
+        Raises Refused also if it still has a disk open on a mount that is no more.
+        """
+
+
+@runtime_checkable
+class RenewingHypervisor(Hypervisor, Protocol):
+    """A hypervisor whose running guests can be given the file of a disk anew."""
+
+    def disk_renewal(self) -> DiskRenewal:
+        """What does that, for as long as the hypervisor is open."""
 
 
 Wake = Callable[[GuestId | None], None]

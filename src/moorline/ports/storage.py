@@ -153,6 +153,17 @@ class Placing(Protocol):
 
 
 @runtime_checkable
+class WritingThrough(Protocol):
+    """A back end of which the operator may have said that a share's client writes through."""
+
+    def writes_through(self, c: Any) -> bool:
+        """Whether that was said of the share of *c*: what its client acknowledged is stored.
+
+        Touches nothing.
+        """
+
+
+@runtime_checkable
 class Confined(Protocol):
     """A back end whose connections name files or devices of this host: not for everyone to name."""
 

@@ -7,7 +7,7 @@ time. What must never happen is written into :attr:`ToyWorld.violations`.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from moorline.errors import Failed, NotFound, NotOurs, Refused, Unavailable
 from moorline.model import (
     BlockDevice,
     Broken,
+    CheckedAs,
     Client,
     Disk,
     DiskOptions,
@@ -37,80 +38,14 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Host, Option, Values
-from moorline.testing.faults import Faults
+from moorline.testing.toy_renewal import ToyDiskRenewal, inode_of
 from moorline.testing.toy_store import MemoryStore as MemoryStore
+from moorline.testing.toy_world import ToyGuest as ToyGuest
+from moorline.testing.toy_world import ToyWorld as ToyWorld
 
 BASE = Path("/toy")
 SIZE = 1 << 20
 """Bytes of a file of which nothing else is said."""
-
-
-@dataclass
-class ToyGuest:
-    """A guest with a running half and a defined half, like libvirt's."""
-
-    name: str
-    running: bool = True
-    persistent: bool = True
-    deaf: bool = False  # to requests to let a disk go (it is still booting)
-    live: dict[VolumeId, str] = field(default_factory=dict)
-    defined: dict[VolumeId, str] = field(default_factory=dict)
-    foreign: set[str] = field(default_factory=set)  # paths of disks without our mark
-    unreadable: str = ""  # why its definitions cannot be read
-    leaving: dict[VolumeId, int] = field(default_factory=dict)
-    """Ticks until a disk that was asked to go is gone."""
-    lost: set[VolumeId] = field(default_factory=set)
-    """Live disks that it has open on a mount that is no more."""
-    told: dict[VolumeId, int] = field(default_factory=dict)
-    """The sizes of which it was told, where that was not at the attach."""
-    uses: set[Use] = field(default_factory=set)  # how its disks are used, as far as that is told
-
-    def paths(self) -> frozenset[str]:
-        return frozenset(self.live.values()) | frozenset(self.defined.values()) | self.foreign
-
-
-@dataclass
-class ToyWorld:
-    """What is outside of the process, and so survives it."""
-
-    faults: Faults = field(default_factory=Faults)
-    mounts: dict[str, str] = field(default_factory=dict)
-    """Share by mount point; a foreign one bears another name than its path."""
-    dead: set[str] = field(default_factory=set)
-    """Shares whose client is seen to be gone."""
-    failing: set[str] = field(default_factory=set)
-    """Shares whose client lives, and answers with an error."""
-    hung: set[str] = field(default_factory=set)
-    missing: set[str] = field(default_factory=set)
-    """Paths of files that are not on their share."""
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Of files that somebody made larger, by path."""
-    formats: dict[str, Format] = field(default_factory=dict)
-    """The formats that files have, by path; those that are not named have any."""
-    passwords: dict[str, str] = field(default_factory=dict)
-    """What mounting a share takes; those that are not named take any."""
-    guests: dict[GuestId, ToyGuest] = field(default_factory=dict)
-    blind: bool = False
-    """The hypervisor does not answer."""
-    violations: list[str] = field(default_factory=list)
-
-    def tick(self) -> None:
-        """Let time pass: guests let go of what they were asked for."""
-        for guest in self.guests.values():
-            for volume in list(guest.leaving):
-                guest.leaving[volume] -= 1
-                if guest.leaving[volume] <= 0:
-                    del guest.leaving[volume]
-                    guest.live.pop(volume, None)
-
-    def users(self, mount_point: str, *, running: bool = False) -> list[str]:
-        """The guests (or only the running ones) that name a path on *mount_point*."""
-        return [
-            guest.name
-            for guest in self.guests.values()
-            if (guest.running or not running)
-            and any(path.startswith(f"{mount_point}/") for path in guest.paths())
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +123,10 @@ class ToyShare:
             raise Refused(f"there is no file {path}")
         if self._world.formats.get(path, c.format) != c.format:
             raise Refused(f"{path} is not {c.format}")
-        return ImageFile(Path(path), c.format)
+        file = CheckedAs(Path(path), 1, inode_of(path), self._world.changed.get(path, 1.0))
+        if path in self._world.replaced:
+            file = file._replace(inode=file.inode + 1)
+        return ImageFile(Path(path), c.format, checked=(file,))
 
     def ready(self, c: ToyExport) -> Linked | None:
         link = self.inspect(c)
@@ -198,6 +136,9 @@ class ToyShare:
             return replace(link, source=self.verify(c), verified=True)
         except (Refused, Failed):
             return None
+
+    def writes_through(self, c: ToyExport) -> bool:
+        return c.share in self._world.write_through
 
     def connect(self, c: ToyExport) -> None:
         at = self.link_name(c)
@@ -224,7 +165,8 @@ class ToyShare:
         if users and not dead:
             self._world.violations.append(f"{at} was pulled from under {', '.join(users)}")
         for guest in self._world.guests.values():
-            guest.lost |= {v for v, path in guest.live.items() if path.startswith(f"{at}/")}
+            on = {v for v, path in guest.live.items() if path.startswith(f"{at}/")}
+            guest.lost |= on - guest.held
         if self._world.mounts.get(at) != share:
             self._world.violations.append(f"what is at {at} was not ours to unmount")
         self._world.mounts.pop(at, None)
@@ -315,6 +257,9 @@ class ToyHypervisor:
             told = self._world.guests[guest].told
             self._world.faults.effect(partial(told.__setitem__, volume, size))
         return size
+
+    def disk_renewal(self) -> ToyDiskRenewal:
+        return ToyDiskRenewal(self._world)
 
     def close(self) -> None:
         pass

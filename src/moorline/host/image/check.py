@@ -88,6 +88,7 @@ def _facts(file: int, st: os.stat_result, share: str, parts: Parts, format: str)
         "device": st.st_dev,
         "inode": st.st_ino,
         "names": st.st_nlink,
+        "changed": max(st.st_mtime, st.st_ctime),
     }
 
 

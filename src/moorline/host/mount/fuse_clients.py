@@ -114,9 +114,19 @@ def _any_of(answers: Sequence[bool | None]) -> bool | None:
 def connected(process: Path) -> Iterator[str | None]:
     """The FUSE connections that a process serves; None for one whose number is not told.
 
-    Raises OSError: PermissionError, or the process has ended.
+    Raises OSError: PermissionError, or the process has ended. Of one that was killed while a
+    thread of it waits for a disk or a network, the first thread has ended and shows no files.
     """
-    for number in os.listdir(process / "fd"):  # noqa: PTH208
+    numbers = os.listdir(process / "fd")  # noqa: PTH208
+    yield from _connected(process, numbers)
+    if not numbers:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends meanwhile
+            for thread in (process / "task").iterdir():
+                yield from _connected(thread, os.listdir(thread / "fd"))  # noqa: PTH208
+
+
+def _connected(process: Path, numbers: Sequence[str]) -> Iterator[str | None]:
+    for number in numbers:
         with suppress(FileNotFoundError):  # it is closed meanwhile
             if (process / "fd" / number).readlink().name == _DEVICE:
                 told = (process / "fdinfo" / number).read_text()

@@ -40,6 +40,7 @@ from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
+from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
@@ -290,6 +291,9 @@ class Libvirt:
     def lifecycle(self) -> LibvirtLifecycle:
         return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
 
+    def disk_renewal(self) -> LibvirtDiskRenewal:
+        return LibvirtDiskRenewal(self._connection, self._handles)
+
     def inventory(self) -> LibvirtInventory:
         return LibvirtInventory(self._connection.times(_INVENTORY_DEADLINES))
 
@@ -358,10 +362,7 @@ class Libvirt:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))
 
     def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
-        """Check that QEMU can read the files whose owner libvirt does not change.
-
-        Raises Refused, Failed.
-        """
+        """Check that QEMU can read files that keep their owner. Raises Refused, Failed."""
         paths = list(only_read(source, options))
         if not paths:
             return

@@ -46,7 +46,7 @@ def _may_be_any(
     """
     with _directory(process, "fdinfo") as facts:
         for number, path in names:
-            if any(_may_be_called(path, of) for of in paths):
+            if any(may_be_called(path, of) for of in paths):
                 with suppress(OSError, ValueError, KeyError):  # it is closed meanwhile
                     yield _Named(path, int(_facts(facts, number)["mnt_id"]))
 
@@ -336,9 +336,9 @@ def _is_stale(
 
 def _may_be(path: str, file: _Named, devices: Mapping[int, str]) -> bool:
     """Whether an open file is *path*, or was *path* on a mount that is gone."""
-    return file.path == path if file.mount in devices else _may_be_called(file.path, path)
+    return file.path == path if file.mount in devices else may_be_called(file.path, path)
 
 
-def _may_be_called(name: str, path: str) -> bool:
+def may_be_called(name: str, path: str) -> bool:
     """Whether *path* may have that name: on a mount that is gone the end alone is compared."""
     return path.endswith(name.removesuffix(NAMELESS))

@@ -1,0 +1,184 @@
+"""Gives paused guests their disks anew after the client of a share died, where that was allowed.
+
+What is recorded of each disk is the proof that its client was seen gone, and when: that is gone
+itself once the dead mount is. It stays until the guest goes on, and is never made newer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from moorline.core.file_checks import FileChecks
+from moorline.core.links import Links
+from moorline.core.records import Records
+from moorline.core.survey import Survey
+from moorline.errors import MoorlineError, Refused
+from moorline.model import (
+    Attachment,
+    Broken,
+    CheckedAs,
+    Client,
+    Disk,
+    DiskState,
+    GuestId,
+    ImageFile,
+    Key,
+    Level,
+    Link,
+    Linked,
+    Renewal,
+)
+from moorline.ports import DiskRenewal, Hypervisor, RenewingHypervisor, WritingThrough
+
+CLOCK_SKEW_SECONDS = 2.0
+"""How far the clock of a share's server may be ahead of ours: a file whose last change is later
+than the death of its client by more than that was changed by somebody else."""
+
+
+class Renewals:
+    """Decides whether a disk is to be given anew, and does it.
+
+    *clock*: the wall clock, with which the times of files are compared.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        hypervisor: Hypervisor,
+        links: Links,
+        files: FileChecks,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._records = records
+        self._links = links
+        self._files = files
+        self._clock = clock
+        self._disks: DiskRenewal | None = (
+            hypervisor.disk_renewal() if isinstance(hypervisor, RenewingHypervisor) else None
+        )
+
+    def is_due(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> bool:
+        """Whether the disk of *row* is to be given anew, or its guest to go on. Raises Refused."""
+        works = isinstance(link, Linked) and disk.state is DiskState.WHOLE
+        if not works or not self._is_allowed(row):
+            return False
+        mine = survey.renewals.get(row.key)
+        if mine is None:
+            return False
+        return not mine.done or _all_done(survey.renewals, row.key.guest)
+
+    def is_recorded(self, row: Attachment, survey: Survey) -> bool:
+        """Whether the client of its share was seen gone under the disk of *row*."""
+        return row.key in survey.renewals
+
+    def note_death(self, row: Attachment, link: Link) -> None:
+        """Record of all disks on the link of *row* that its client was seen gone, if it was.
+
+        To be called before the dead mount goes, by which alone that can be told.
+        """
+        gone = isinstance(link, Broken) and link.client is Client.GONE
+        if not gone or not self._writes_through(row):
+            return
+        now, known = self._clock(), self._records.renewals()
+        # Of a renewal that is not over, the earlier death is the guest's last possible write.
+        under_way = {key for key, renewal in known.items() if not renewal.done}
+        for each in self._records.all():
+            same = each.backend == row.backend and each.link == row.link
+            if same and each.key not in under_way and self._is_allowed(each):
+                self._records.note_renewal(each.key, Renewal(now))
+
+    def renew(self, row: Attachment, link: Link, timeout: float | None) -> None:
+        """Give the disk anew; let the guest go on if it was the last of its disks.
+
+        Under the guest's lock. Raises as :class:`moorline.ports.DiskRenewal`, and Busy.
+        """
+        assert self._disks is not None, "is_due() says no"
+        mine = self._records.renewals()[row.key]
+        if not mine.done:
+            renewed = self._renewed(self._disks, row, link, mine, timeout)
+            self._records.note_renewal(row.key, renewed)
+        left = self._left(self._disks, row.key.guest)
+        if left and all(renewal.done for renewal in left.values()):
+            self._disks.resume(row.key.guest)
+            for key in left:
+                self._records.note_renewal(key, None)
+
+    def _left(self, disks: DiskRenewal, guest: GuestId) -> Mapping[Key, Renewal]:
+        """The renewals of *guest*, but for those of disks that have lost nothing.
+
+        A volume may be wanted and not plugged yet: no guest stays paused for that.
+        """
+        left = {}
+        for key, renewal in self._records.renewals().items():
+            if key.guest != guest:
+                continue
+            if not renewal.inode and _has_lost_nothing(disks, key):
+                self._records.note_renewal(key, None)
+            else:
+                left[key] = renewal
+        return left
+
+    def _renewed(
+        self,
+        disks: DiskRenewal,
+        row: Attachment,
+        link: Link,
+        renewal: Renewal,
+        timeout: float | None,
+    ) -> Renewal | None:
+        """Give the disk anew. None: the guest had lost nothing."""
+        guest, volume = row.key.guest, row.key.volume
+        if not renewal.inode:
+            inode = disks.lost_file(guest, volume)
+            if inode is None:
+                return None
+            renewal = replace(renewal, inode=inode)
+            self._records.note_renewal(row.key, renewal)
+        with self._files.alone(row, timeout, link) as source:
+            if not isinstance(source, ImageFile) or not source.checked:
+                raise Refused(f"volume {volume} is no file: its disk cannot be given anew")
+            file = source.checked[0]
+            disks.renew(guest, volume, source, lambda: demand_unchanged(file, renewal))
+        return replace(renewal, done=True)
+
+    def _is_allowed(self, row: Attachment) -> bool:
+        return row.want is Level.ATTACHED and not row.hands_off and self._writes_through(row)
+
+    def _writes_through(self, row: Attachment) -> bool:
+        if self._disks is None:
+            return False
+        backend, connection = self._links.parsed(row)
+        return isinstance(backend, WritingThrough) and backend.writes_through(connection)
+
+
+def demand_unchanged(file: CheckedAs, renewal: Renewal) -> None:
+    """Refuse a file that is not the one that the guest had, or that another has written since.
+
+    The file system's clock is trusted within :data:`CLOCK_SKEW_SECONDS`.
+    """
+    if file.inode != renewal.inode:
+        raise Refused(
+            f"{file.path} is another file than the one that the guest had open: its inode is"
+            f" {file.inode}, and was {renewal.inode}",
+            hint="the guest stays paused: what it had not written is lost when it is stopped",
+        )
+    late = file.changed - renewal.seen_dead
+    if not file.changed or late > CLOCK_SKEW_SECONDS:
+        raise Refused(
+            f"{file.path} was changed {late:.1f} s after its share's client was seen gone: not by"
+            " the guest, or the clocks of this host and of the storage differ",
+            hint="find out who wrote to it, or replaced it, before the guest goes on or is stopped",
+        )
+
+
+def _has_lost_nothing(disks: DiskRenewal, key: Key) -> bool:
+    try:
+        return disks.lost_file(key.guest, key.volume) is None
+    except MoorlineError:
+        return False
+
+
+def _all_done(renewals: Mapping[Key, Renewal], guest: GuestId) -> bool:
+    return all(renewal.done for key, renewal in renewals.items() if key.guest == guest)

@@ -1,0 +1,245 @@
+"""Which block nodes a disk of a guest has, and which call brings it nearer to what it should have.
+
+Pure. libvirt 9.0 makes two nodes for a disk, ``libvirt-N-format`` over ``libvirt-N-storage``, N
+being the index of its source in the XML, and knows them by these names. A disk cannot be given
+another file beneath its nodes: QEMU flushes the old one first, which fails. So the nodes are
+deleted and made anew under their names, while the disk is on a placeholder that fails each request.
+The failed requests of a guest that was paused by an error wait in the disk, and go to whatever
+node is there when it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt.monitor import Call
+
+_EIO = 5
+_DRIVER = frozenset({"name", "type", "cache", "io", "error_policy", "rerror_policy"})
+_FRONT_END = frozenset({"iothread", "queues", "queue_size", "ioeventfd", "event_idx", "packed"})
+"""Attributes of ``<driver>`` that are of the disk, and not of its nodes."""
+_PARTS = frozenset(
+    {"driver", "source", "backingStore", "target", "serial", "alias", "boot", "address"}
+)
+_SOURCE_PARTS = frozenset({"seclabel", "privateData"})
+_CACHES = {"none": True, "directsync": True, "writethrough": False}
+"""Whether the page cache is bypassed. With others QEMU, or the host, keeps writes back."""
+_WITH_METADATA = ("directsync", "writethrough")
+"""What an image with metadata must have: with cache=none QEMU keeps these in its memory until
+the guest flushes, and new nodes would not have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The nodes of a disk: its format over its file."""
+
+    target: str
+    alias: str
+    path: str
+    format: str
+    index: str
+    direct: bool
+    aio: str
+    """How QEMU reads and writes; '': its default."""
+
+    @property
+    def top(self) -> str:
+        return f"libvirt-{self.index}-format"
+
+    @property
+    def storage(self) -> str:
+        return f"libvirt-{self.index}-storage"
+
+    @property
+    def hold(self) -> str:
+        """The placeholder."""
+        return f"moorline-hold-{self.index}"
+
+    @property
+    def cache(self) -> Mapping[str, bool]:
+        return {"direct": self.direct, "no-flush": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The block nodes of a guest, and on which of them the disk is."""
+
+    drive: str
+    nodes: Mapping[str, Mapping[str, Any]]
+    """As query-named-block-nodes tells them, by name."""
+    edges: Collection[tuple[str, str]]
+    """Parent and child; the parent of what a device is on is a backend, without a name of a node:
+    ''."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a guest's process has open that may be a disk's file, by its inode number."""
+
+    here: frozenset[int]
+    """By its path, on the mount that is there now."""
+    lost: frozenset[int]
+    """On a mount that is no more."""
+
+
+def chain_of(disk: ET.Element) -> Chain:
+    """The nodes that a ``<disk>`` of a running guest has. Raises Refused if it may have others."""
+    target = _get(disk, "target", "dev")
+    driver, source = disk.find("driver"), disk.find("source")
+    if driver is None or source is None or disk.get("type") != "file":
+        raise _not_tried(target, "it is no file")
+    for tag in ("mirror", "shareable", "readonly", "transient", "encryption"):
+        if disk.find(f".//{tag}") is not None:
+            raise _not_tried(target, f"it has <{tag}>")
+    backing = disk.find("backingStore")
+    if backing is not None and len(backing):
+        raise _not_tried(target, "it has a backing file")
+    odd = {each.tag for each in disk} - _PARTS
+    odd |= {each.tag for each in source} - _SOURCE_PARTS
+    odd |= set(driver.keys()) - _DRIVER - _FRONT_END
+    odd |= {each.tag for each in driver}
+    if odd:
+        raise _not_tried(target, f"its definition has {', '.join(sorted(odd))}")
+    form, cache = driver.get("type", "raw"), driver.get("cache", "default")
+    if form not in ("raw", "qcow2") or cache not in _CACHES:
+        raise _not_tried(target, f"it is {form} with cache={cache}")
+    if form != "raw" and cache not in _WITH_METADATA:
+        raise Refused(
+            f"{target} is {form} with cache={cache}: what QEMU has in its memory of the image would"
+            " be lost, silently",
+            hint=f"such a disk must have cache={' or '.join(_WITH_METADATA)}",
+        )
+    index, alias = source.get("index", ""), _get(disk, "alias", "name")
+    if not index or not alias:
+        raise _not_tried(target, "libvirt does not tell its nodes")
+    return Chain(
+        *(target, alias, source.get("file", ""), form, index),
+        _CACHES[cache],
+        driver.get("io", ""),
+    )
+
+
+def demand_expected(chain: Chain, graph: Graph) -> None:
+    """Refuse a disk that has other nodes than *chain*, or nodes that somebody else uses too.
+
+    A copy, a commit, a backup, a throttle filter, LUKS and the like all have nodes of their own;
+    what is in a node's memory alone goes with it (bitmaps).
+    """
+    ours = {(chain.top, chain.storage), ("", chain.top)}
+    touching = [e for e in graph.edges if {chain.top, chain.storage} & {*e}]
+    if graph.drive != chain.top or sorted(touching) != sorted(ours):
+        raise _not_tried(chain.target, f"its block nodes are {_said(touching)}")
+    drivers = {chain.top: chain.format, chain.storage: "file"}
+    for name, driver in drivers.items():
+        node = graph.nodes.get(name, {})
+        cache = node.get("cache", {})
+        if node.get("drv") != driver or node.get("ro") or node.get("encrypted"):
+            raise _not_tried(chain.target, f"{name} is not as it was made")
+        if (cache.get("direct"), cache.get("no-flush")) != (chain.direct, False):
+            raise _not_tried(chain.target, f"{name} has another cache than {dict(chain.cache)}")
+        if node.get("dirty-bitmaps"):
+            raise _not_tried(chain.target, f"{name} has a bitmap, as of a checkpoint")
+
+
+def next_call(chain: Chain, graph: Graph, opened: Opened, inode: int) -> Call | None:
+    """The one call that brings a disk nearer to a file that is there; None: it has it.
+
+    By what is seen alone, so that it goes on wherever it was left. *inode*: of the file that it is
+    to have. Raises Refused: the disk stays as it is.
+    """
+    is_old = bool(opened.lost) and not opened.here
+    if graph.drive == chain.top:
+        if is_old:
+            return _set(chain, chain.hold) if chain.hold in graph.nodes else _add_hold(chain, graph)
+        _demand_open(chain, opened, inode)
+        return _delete(chain.hold) if chain.hold in graph.nodes else None
+    if graph.drive != chain.hold:
+        raise _not_tried(chain.target, f"its block nodes begin with {graph.drive}")
+    if chain.storage in graph.nodes and is_old:
+        return _delete(chain.top if chain.top in graph.nodes else chain.storage)
+    if chain.storage not in graph.nodes:
+        return _add_storage(chain)
+    _demand_open(chain, opened, inode)
+    if chain.top not in graph.nodes:
+        return _add_format(chain)
+    size, before = (_size(graph.nodes[name]) for name in (chain.top, chain.hold))
+    if size != before:
+        raise Refused(f"{chain.path} has {size} bytes for a guest now, and had {before}")
+    return _set(chain, chain.top)
+
+
+def begins(chain: Chain, graph: Graph, call: Call) -> bool:
+    """Whether nothing of the disk was changed before *call*."""
+    return graph.drive == chain.top and call.command != "blockdev-del"
+
+
+def opens_file(chain: Chain, call: Call) -> bool:
+    """Whether *call* opens the file anew."""
+    return call.command == "blockdev-add" and call.arguments["node-name"] == chain.storage
+
+
+def graph_of(drive: str, nodes: Sequence[Mapping[str, Any]], graph: Mapping[str, Any]) -> Graph:
+    """What the monitor answered: to qom-get, query-named-block-nodes, x-debug-query-block-graph."""
+    names = {
+        each["id"]: each["name"] if each["type"] == "block-driver" else ""
+        for each in graph["nodes"]
+    }
+    edges = [(names[each["parent"]], names[each["child"]]) for each in graph["edges"]]
+    return Graph(drive, {node["node-name"]: node for node in nodes}, edges)
+
+
+def _demand_open(chain: Chain, opened: Opened, inode: int) -> None:
+    if opened.here != {inode}:
+        raise Refused(
+            f"QEMU has not the file open that was checked at {chain.path}: the disk {chain.target}"
+            " stays as it is"
+        )
+
+
+def _add_hold(chain: Chain, graph: Graph) -> Call:
+    image = {"driver": "null-co", "size": _size(graph.nodes[chain.top])}
+    fails = [{"event": "none", "errno": _EIO}]
+    what = {"driver": "blkdebug", "node-name": chain.hold, "inject-error": fails, "image": image}
+    return Call("blockdev-add", what)
+
+
+def _add_storage(chain: Chain) -> Call:
+    aio = {"aio": chain.aio} if chain.aio else {}
+    options = {"auto-read-only": True, "discard": "unmap", "cache": chain.cache, **aio}
+    what = {"driver": "file", "filename": chain.path, "node-name": chain.storage}
+    return Call("blockdev-add", {**what, **options})
+
+
+def _add_format(chain: Chain) -> Call:
+    what = {"driver": chain.format, "node-name": chain.top, "file": chain.storage}
+    return Call("blockdev-add", {**what, "read-only": False, "cache": chain.cache})
+
+
+def _set(chain: Chain, node: str) -> Call:
+    at = {"path": f"/machine/peripheral/{chain.alias}", "property": "drive"}
+    return Call("qom-set", {**at, "value": node})
+
+
+def _delete(node: str) -> Call:
+    return Call("blockdev-del", {"node-name": node})
+
+
+def _size(node: Mapping[str, Any]) -> int:
+    return int(node["image"]["virtual-size"])
+
+
+def _said(edges: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{parent or 'a device'} over {child}" for parent, child in sorted(edges))
+
+
+def _not_tried(target: str, why: str) -> Refused:
+    return Refused(f"the disk {target} cannot be given its file anew: {why}")
+
+
+def _get(element: ET.Element, child: str, attribute: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(attribute, "")

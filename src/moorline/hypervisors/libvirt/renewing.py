@@ -1,0 +1,212 @@
+"""Gives a paused guest's disk its file anew, after the client of its share had died.
+
+See :mod:`moorline.hypervisors.libvirt.block_graph` for how, and docs/survive.md for whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Failed, NotFound, Refused
+from moorline.hypervisors.libvirt.block_graph import (
+    Chain,
+    Graph,
+    Opened,
+    begins,
+    chain_of,
+    demand_expected,
+    graph_of,
+    next_call,
+    opens_file,
+)
+from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, PAUSED
+from moorline.hypervisors.libvirt.connection import Connection, NoGuest
+from moorline.hypervisors.libvirt.domain_handles import Handles
+from moorline.hypervisors.libvirt.domain_xml import MARK
+from moorline.hypervisors.libvirt.monitor import Call, Monitor, Say, say
+from moorline.hypervisors.libvirt.mount_propagation import (
+    PID_FILES,
+    PROC,
+    covering,
+    hidden,
+    mounts_of,
+)
+from moorline.hypervisors.libvirt.qemu_open_files import descriptors, may_be_called, process_of
+from moorline.model import GuestId, ImageFile, VolumeId
+
+TRIED = ((9, 0), (7, 2))
+"""The versions of libvirt and QEMU with which this was tried; later ones have other nodes."""
+_MOST_CALLS = 16
+"""More than a disk's renewal has."""
+
+
+class LibvirtDiskRenewal:
+    """See :class:`moorline.ports.DiskRenewal`. *connection*, *handles*: the hypervisor's."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        handles: Handles,
+        proc: Path = PROC,
+        pid_files: Path = PID_FILES,
+        say: Say = say,
+    ) -> None:
+        self._connection = connection
+        self._handles = handles
+        self._proc = proc
+        self._pid_files = pid_files
+        self._say = say
+
+    def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
+        disk = self._disk(guest, volume)
+        if disk is None:
+            return None
+        path = _file(disk.element)
+        opened = self._opened(disk.name, path)
+        if opened.here or not opened.lost:
+            return None
+        chain, monitor = chain_of(disk.element), self._monitor(guest)
+        self._demand_fit(guest, disk.name)
+        self._demand_tried(monitor)
+        demand_expected(chain, _look(monitor, chain))
+        if len(opened.lost) > 1:
+            raise Refused(f"it cannot be told which file {disk.name} had open as {path}")
+        return next(iter(opened.lost))
+
+    def renew(
+        self, guest: GuestId, volume: VolumeId, source: ImageFile, unchanged: Callable[[], None]
+    ) -> None:
+        disk = self._disk(guest, volume)
+        if disk is None:
+            return
+        chain = chain_of(disk.element)
+        if chain.path != str(source.path) or chain.format != source.format:
+            raise Refused(f"{disk.name} has {chain.path} ({chain.format}) as {chain.target}")
+        monitor = self._monitor(guest)
+        inode = source.checked[0].inode
+        for _ in range(_MOST_CALLS):
+            graph = _look(monitor, chain)
+            call = next_call(chain, graph, self._opened(disk.name, chain.path), inode)
+            if call is None:
+                return
+            if begins(chain, graph, call):
+                self._demand_fit(guest, disk.name)
+                self._demand_tried(monitor)
+                demand_expected(chain, graph)
+            if begins(chain, graph, call) or opens_file(chain, call):
+                unchanged()
+            monitor.change(call)
+        raise Failed(f"{disk.name} does not come to have {chain.path} open")
+
+    def resume(self, guest: GuestId) -> None:
+        domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
+        if domain.state != (PAUSED, IO_ERROR):
+            return  # it goes on already, or a person paused it
+        for disk in domain.xml.iterfind("devices/disk"):
+            path = _file(disk)
+            if path and (found := self._opened(domain.name, path)).lost and not found.here:
+                raise Refused(
+                    f"{domain.name} is not let go on: it has {path} open on a mount that is no more"
+                )
+        self._connection.change(guest, lambda virt: self._handles.of(virt, guest).resume())
+
+    def _demand_fit(self, guest: GuestId, name: str) -> None:
+        """Refuse a guest that is not paused by an I/O error, or is being moved or saved."""
+        domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
+        if domain.state != (PAUSED, IO_ERROR):
+            raise Refused(
+                f"{name} is not paused by an I/O error: its system has been told of errors, or will"
+                " be",
+                hint="a disk that is attached with --on-error stop pauses its guest instead",
+            )
+        if domain.job:
+            raise Refused(f"{name} is being migrated, saved or dumped")
+
+    def _demand_tried(self, monitor: Monitor) -> None:
+        number = self._connection.look(NoGuest("versions"), lambda virt: int(virt.getLibVersion()))
+        qemu = monitor.ask(Call("query-version"))["qemu"]
+        found = ((number // 1_000_000, number // 1000 % 1000), (qemu["major"], qemu["minor"]))
+        if found != TRIED:
+            versions = [f"{major}.{minor}" for major, minor in found]
+            raise Refused(
+                f"with libvirt {versions[0]} and QEMU {versions[1]} no disk is given its file anew:"
+                " that was tried with libvirt 9.0 and QEMU 7.2 alone"
+            )
+        if monitor.ask(Call("query-block-jobs")):
+            raise Refused("the guest has a block job, which would be cut off")
+
+    def _disk(self, guest: GuestId, volume: VolumeId) -> _Disk | None:
+        """The disk of a running guest that bears the mark; None: there is none."""
+        try:
+            domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
+        except NotFound:
+            return None
+        found = domain.xml.find(f"devices/disk/alias[@name='{MARK}{volume}']/..")
+        return _Disk(domain.name, found) if domain.runs and found is not None else None
+
+    def _monitor(self, guest: GuestId) -> Monitor:
+        return Monitor(
+            self._connection, guest, lambda virt: self._handles.of(virt, guest), self._say
+        )
+
+    def _opened(self, name: str, path: str) -> Opened:
+        """What a guest's process has open that may be *path*. No file system is asked.
+
+        Raises Refused: the guest does not see the mount that is there now, or it cannot be told.
+        """
+        try:
+            process = process_of(name, self._proc, self._pid_files)
+            theirs, ours = mounts_of(process), mounts_of(self._proc / "self")
+            files = list(descriptors(process))
+        except (OSError, ValueError) as e:
+            raise Refused(f"it cannot be told what {name} has open: {e}", hint="run as root") from e
+        here = covering(theirs, path).device
+        if here != covering(ours, path).device:
+            raise hidden(name, path)
+        devices = {mount.id: mount.device for mount in (*ours, *theirs)}
+        known = [file for file in files if file.mount in devices]
+        return Opened(
+            frozenset(f.inode for f in known if f.path == path and devices[f.mount] == here),
+            frozenset(
+                f.inode for f in files if f.mount not in devices and may_be_called(f.path, path)
+            ),
+        )
+
+
+class _Disk:
+    def __init__(self, name: str, element: ET.Element) -> None:
+        self.name = name
+        """The guest's."""
+        self.element = element
+
+
+class _Seen:
+    """A domain, as one call sees it."""
+
+    def __init__(self, domain: Any) -> None:
+        self.state = tuple(domain.state())
+        self.xml = ET.fromstring(domain.XMLDesc())  # noqa: S314 - libvirt's own output
+        self.name = self.xml.findtext("name", "")
+        self.runs = self.xml.get("id") is not None
+        self.job = bool(self.runs and domain.jobInfo()[0])
+
+
+def _seen(domain: Any) -> _Seen:
+    return _Seen(domain)
+
+
+def _look(monitor: Monitor, chain: Chain) -> Graph:
+    front = {"path": f"/machine/peripheral/{chain.alias}", "property": "drive"}
+    return graph_of(
+        monitor.ask(Call("qom-get", front)),
+        monitor.ask(Call("query-named-block-nodes", {"flat": True})),
+        monitor.ask(Call("x-debug-query-block-graph")),
+    )
+
+
+def _file(disk: ET.Element) -> str:
+    source = disk.find("source")
+    return "" if source is None else source.get("file", "")

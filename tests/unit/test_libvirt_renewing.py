@@ -1,0 +1,250 @@
+"""A disk's file is given anew under a paused guest: call by call, whoever dies in between, and
+refused wherever it was not tried or would lose what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.errors import Failed, MoorlineError, Refused
+from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
+from moorline.model import CheckedAs, GuestId, ImageFile, VolumeId
+from moorline.testing.faults import Fault, Killed
+from tests.support.fake_qemu import DEAD_MOUNT, INODE, MOUNT, PATH, SIZE, VOLUME, FakeQemu
+
+GUEST, OURS = GuestId("u"), VolumeId(VOLUME)
+CALLS = [
+    "blockdev-add moorline-hold-2",
+    "qom-set moorline-hold-2",
+    "blockdev-del libvirt-2-format",
+    "blockdev-del libvirt-2-storage",
+    "blockdev-add libvirt-2-storage",
+    "blockdev-add libvirt-2-format",
+    "qom-set libvirt-2-format",
+    "blockdev-del moorline-hold-2",
+]
+
+
+def fine() -> None:
+    """Nobody changed the file."""
+
+
+def changed() -> None:
+    raise Refused("somebody changed it")
+
+
+def source(qemu: FakeQemu) -> ImageFile:
+    file = CheckedAs(Path(PATH), 51, qemu.at_path, 1.0)
+    return ImageFile(Path(PATH), qemu.xml["format"], checked=(file,))  # type: ignore[arg-type]
+
+
+def disks(qemu: FakeQemu) -> LibvirtDiskRenewal:
+    connection: Any = qemu
+    return LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> FakeQemu:
+    return FakeQemu(tmp_path)
+
+
+def renew(qemu: FakeQemu, unchanged: Any = fine) -> None:
+    disks(qemu).renew(GUEST, OURS, source(qemu), unchanged)
+
+
+def test_the_disk_is_given_the_file_that_is_there(qemu: FakeQemu) -> None:
+    assert disks(qemu).lost_file(GUEST, OURS) == INODE
+    assert qemu.said == []
+    renew(qemu)
+    assert qemu.said == CALLS
+    assert qemu.written_to() == INODE
+    assert disks(qemu).lost_file(GUEST, OURS) is None
+    renew(qemu)
+    disks(qemu).resume(GUEST)
+    assert qemu.said == [*CALLS, "resume"]
+    assert qemu.condition == (1, 1)
+    disks(qemu).resume(GUEST)
+    assert qemu.said == [*CALLS, "resume"], "once"
+
+
+@pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("at", range(len(CALLS)))
+@pytest.mark.parametrize("resumed", [False, True])
+def test_killed_at_any_call_it_goes_on_from_what_is_seen(
+    qemu: FakeQemu, at: int, fault: Fault, *, resumed: bool
+) -> None:
+    """Also if somebody resumes the guest meanwhile: it stops again, and nothing is written."""
+    qemu.faults.plan((at, fault))
+    with pytest.raises((Killed, MoorlineError)):
+        renew(qemu)
+    assert qemu.faults.struck == 1
+    if resumed:
+        qemu.resume()
+        assert qemu.works() == (qemu.condition == (1, 1)) == (qemu.written_to() == INODE)
+    renew(qemu)
+    assert [call for call in qemu.said if call != "resume"] == CALLS
+    assert set(qemu.nodes) == {"libvirt-2-storage", "libvirt-2-format"}
+    disks(qemu).resume(GUEST)
+    assert (qemu.condition, qemu.written_to()) == ((1, 1), INODE)
+
+
+@pytest.mark.parametrize("at", range(len(CALLS)))
+def test_a_file_that_was_changed_meanwhile_is_not_opened(qemu: FakeQemu, at: int) -> None:
+    """Without this the guest would go on with a file that another guest has written since."""
+    qemu.faults.plan((at, Fault.KILL_BEFORE))
+    with pytest.raises(Killed):
+        renew(qemu)
+    before = list(qemu.said)
+    is_open = CALLS[4] in before
+    if is_open:
+        renew(qemu, changed)  # it was unchanged when it was opened, and QEMU has locked it since
+        assert qemu.written_to() == INODE
+        return
+    with pytest.raises(Refused, match="somebody changed it"):
+        renew(qemu, changed)
+    assert qemu.written_to() == 0
+    assert CALLS[4] not in qemu.said
+
+
+def test_another_file_than_was_checked_is_never_put_under_the_disk(qemu: FakeQemu) -> None:
+    """Somebody renames while QEMU opens: without this the guest would write to that file."""
+    qemu.opens_otherwise = INODE + 1
+    for _ in range(2):
+        with pytest.raises(Refused, match="not the file open that was checked"):
+            renew(qemu)
+        assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
+
+
+def test_a_file_of_another_size_is_not_put_under_the_disk(qemu: FakeQemu) -> None:
+    renew_until_open(qemu)
+    qemu.nodes["libvirt-2-format"]["image"] = {"virtual-size": SIZE // 2}
+    with pytest.raises(Refused, match="had 1048576"):
+        renew(qemu)
+    assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
+
+
+def renew_until_open(qemu: FakeQemu) -> None:
+    qemu.faults.plan((6, Fault.KILL_BEFORE))
+    with pytest.raises(Killed):
+        renew(qemu)
+
+
+def test_who_has_it_locked_is_waited_for_on_the_placeholder(qemu: FakeQemu) -> None:
+    qemu.faults.plan((4, Fault.KILL_BEFORE))
+    with pytest.raises(Killed):
+        renew(qemu)
+    qemu.errors = {"blockdev-add": 'Failed to get "write" lock'}
+    for _ in range(2):
+        with pytest.raises(Failed, match='"write" lock'):
+            renew(qemu)
+        assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
+    qemu.errors = {}
+    renew(qemu)
+    assert qemu.written_to() == INODE
+
+
+GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "metadata in QEMU's memory": ("lost, silently", {"xml": {"format": "qcow2"}}),
+    "a cache of the host's": ("cache=writeback", {"xml": {"cache": "writeback"}}),
+    "no file": ("cannot be given", {"xml": {"more": "<encryption format='luks'/>"}}),
+    "a slice": ("slices", {"xml": {"more": "<slices/>"}}),
+    "a throttle": ("iotune", {"xml": {"more": "<iotune/>"}}),
+    "shareable": ("shareable", {"xml": {"more": "<shareable/>"}}),
+    "a copy": ("mirror", {"xml": {"more": "<mirror type='file'/>"}}),
+    "a backing chain": (
+        "backing file",
+        {"xml": {"more": "<backingStore type='file'><source file='/b'/></backingStore>"}},
+    ),
+    "another option of its nodes": ("discard", {"xml": {"driver": " discard='unmap'"}}),
+    "not paused": ("not paused by an I/O error", {"condition": (1, 1)}),
+    "paused by a person": ("not paused by an I/O error", {"condition": (3, 1)}),
+    "a migration": ("being migrated", {"job": 2}),
+    "a block job": ("block job", {"block_jobs": [{"device": "x"}]}),
+    "a libvirt that was not tried": ("libvirt 11.3", {"libvirt": 11_003_000}),
+    "a QEMU that was not tried": ("QEMU 10.0", {"version": (10, 0)}),
+    "on another node": (
+        "block nodes",
+        {
+            "drive": "throttle",
+            "nodes": {"throttle": {"drv": "throttle", "file": "libvirt-2-format"}},
+        },
+    ),
+    "a node of somebody else's": (
+        "block nodes",
+        {"nodes": {"backup": {"drv": "copy-before-write", "file": "libvirt-2-storage"}}},
+    ),
+    "hidden from the guest": ("cannot see", {"hides": True}),
+    "two files may be it": ("which file", {"elsewhere": [("/disk", DEAD_MOUNT, INODE + 1)]}),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_what_was_not_tried_is_refused_by_name_and_stays_paused(tmp_path: Path, guard: str) -> None:
+    why, so = GUARDS[guard]
+    qemu = FakeQemu(tmp_path, **so)
+    with pytest.raises(Refused, match=why):
+        disks(qemu).lost_file(GUEST, OURS)
+    if guard != "two files may be it":  # the number that was told is what the file must have
+        with pytest.raises(Refused, match=why):
+            renew(qemu)
+    assert qemu.said == []
+
+
+@pytest.mark.parametrize(
+    ("node", "facts"),
+    [
+        ("libvirt-2-format", {"dirty-bitmaps": [{"name": "checkpoint"}]}),
+        ("libvirt-2-format", {"ro": True}),
+        ("libvirt-2-storage", {"cache": {"direct": False, "no-flush": False}}),
+        ("libvirt-2-storage", {"drv": "host_device"}),
+    ],
+)
+def test_a_node_that_is_not_as_we_would_make_it_is_refused(
+    qemu: FakeQemu, node: str, facts: dict[str, Any]
+) -> None:
+    qemu.nodes[node] |= facts
+    with pytest.raises(Refused, match=node):
+        disks(qemu).lost_file(GUEST, OURS)
+    assert qemu.said == []
+
+
+def test_an_image_with_metadata_that_is_written_through_is_given_anew(tmp_path: Path) -> None:
+    qemu = FakeQemu(tmp_path, xml={"format": "qcow2", "cache": "directsync"})
+    assert disks(qemu).lost_file(GUEST, OURS) == INODE
+    renew(qemu)
+    assert qemu.said == CALLS
+
+
+def test_a_guest_does_not_go_on_while_another_disk_of_it_is_lost(tmp_path: Path) -> None:
+    other = "<disk type='file'><source file='/mnt/share/other'/><target dev='vdc'/></disk>"
+    qemu = FakeQemu(tmp_path, xml={"disks": other}, elsewhere=[("/other", DEAD_MOUNT, 5)])
+    renew(qemu)
+    with pytest.raises(Refused, match="/mnt/share/other"):
+        disks(qemu).resume(GUEST)
+    assert qemu.condition == (3, 5)
+    qemu.elsewhere = [("/mnt/share/other", MOUNT, 5)]
+    disks(qemu).resume(GUEST)
+    assert qemu.condition == (1, 1)
+
+
+def test_a_guest_that_a_person_paused_stays_so(qemu: FakeQemu) -> None:
+    renew(qemu)
+    qemu.condition = (3, 1)
+    disks(qemu).resume(GUEST)
+    assert qemu.said == CALLS
+
+
+def test_a_stopped_guest_has_lost_nothing(tmp_path: Path) -> None:
+    qemu = FakeQemu(tmp_path, xml={"id": ""})
+    assert disks(qemu).lost_file(GUEST, OURS) is None
+    renew(qemu)
+    assert qemu.said == []
+
+
+def test_a_guest_whose_process_cannot_be_seen_is_left_alone(qemu: FakeQemu) -> None:
+    connection: Any = qemu
+    blind = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root / "none", qemu.say)
+    with pytest.raises(Refused, match="cannot be told"):
+        blind.lost_file(GUEST, OURS)

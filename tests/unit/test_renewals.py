@@ -1,0 +1,182 @@
+"""Whether a paused guest is given its disks anew after the client of their share died."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from moorline.core.plan import Step
+from moorline.errors import MoorlineError, Refused
+from moorline.model import GuestId, Level, Renewal, VolumeId
+from moorline.testing.toys import BASE, ToyGuest
+from tests.support.rig import Rig
+
+G1 = GuestId("g1")
+A, B = VolumeId("a"), VolumeId("b")
+FILE = str(BASE / "s1/a")
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """A guest with two disks on a share whose client writes through."""
+    rig = Rig("g1")
+    rig.world.write_through = {"s1"}
+    for volume in ("a", "b"):
+        rig.attachment(volume, "g1", Level.ATTACHED)
+    rig.settle()
+    return rig
+
+
+def die(rig: Rig) -> None:
+    """The client dies while the guest writes."""
+    rig.world.dead.add("s1")
+    rig.world.guests[G1].waits = True
+
+
+def steps(rig: Rig, volume: str = "a", most: int = 6) -> list[Step]:
+    """The steps that are taken for a volume, until there is nothing more to do now."""
+    (key,) = (row.key for row in rig.records.all() if row.key.volume == volume)
+    taken = []
+    while len(taken) < most:
+        step = rig.reconciler().advance(key).step
+        taken.append(step)
+        if step in (Step.NOTHING, Step.PARK, Step.WAIT):
+            break
+    return taken
+
+
+def test_the_guest_goes_on_once_after_all_its_disks(rig: Rig) -> None:
+    die(rig)
+    guest = rig.world.guests[G1]
+    assert steps(rig, "a") == [Step.DISCONNECT, Step.CONNECT, Step.RENEW, Step.NOTHING]
+    assert (guest.waits, guest.lost) == (True, {B})
+    assert steps(rig, "b") == [Step.RENEW, Step.NOTHING]
+    assert (guest.waits, guest.lost, guest.held) == (False, set(), set())
+    assert rig.records.renewals() == {}
+    guest.waits = True  # it stops again, of another error: nothing is done about that
+    assert steps(rig, "a") == steps(rig, "b") == [Step.NOTHING]
+    assert guest.waits
+
+
+def test_a_sweep_of_two_disks_leaves_nothing_undone(rig: Rig) -> None:
+    die(rig)
+    assert rig.owner().attachments.sweep() == []
+    assert not rig.world.guests[G1].waits
+
+
+def test_without_the_operator_s_word_all_is_as_ever(rig: Rig) -> None:
+    rig.world.write_through = set()
+    die(rig)
+    assert steps(rig) == [Step.DISCONNECT, Step.CONNECT, Step.PARK]
+    assert rig.records.renewals() == {}
+    rig.world.write_through = {"s1"}  # said afterwards: nobody saw the client's end for it
+    assert steps(rig) == [Step.PARK]
+    assert rig.world.guests[G1].waits
+
+
+def test_a_client_that_was_not_seen_dead_is_no_reason(rig: Rig) -> None:
+    """A person takes the mount away whose client may still write: it must not be renewed."""
+    rig.world.guests[G1].waits = True
+    rig.world.mounts.pop(str(BASE / "s1"))
+    rig.world.guests[G1].lost = {A, B}
+    assert steps(rig) == [Step.CONNECT, Step.PARK]
+    assert rig.world.guests[G1].lost == {A, B}
+
+
+def test_a_guest_that_was_told_of_errors_is_refused_by_name(rig: Rig) -> None:
+    die(rig)
+    rig.world.guests[G1].waits = False
+    with pytest.raises(Refused, match="not paused by an I/O error"):
+        steps(rig)
+    (view,) = rig.owner().attachments.show("a")
+    assert view.next.startswith("renew")
+    rig.world.guests[G1].running = False  # a restart gives it all disks anew
+    rig.world.guests[G1].lost = set()
+    rig.settle()
+    assert rig.records.renewals() == {}
+
+
+@pytest.mark.parametrize("seconds", [3.0, 600.0])
+def test_a_file_that_was_changed_after_the_death_is_refused(rig: Rig, seconds: float) -> None:
+    """Another host started the guest meanwhile: what that wrote would be overwritten."""
+    die(rig)
+    rig.world.changed[FILE] = time.time() + seconds
+    with pytest.raises(Refused, match="was changed"):
+        steps(rig)
+    assert (rig.world.guests[G1].waits, A in rig.world.guests[G1].lost) == (True, True)
+    rig.world.dead.add("s1")  # a second death makes the first no later
+    with pytest.raises(Refused, match="was changed"):
+        steps(rig)
+    rig.world.changed.clear()
+    rig.settle()
+    assert not rig.world.guests[G1].waits
+
+
+def test_a_file_that_was_replaced_is_refused(rig: Rig) -> None:
+    die(rig)
+    rig.world.replaced.add(FILE)
+    with pytest.raises(Refused, match="another file"):
+        steps(rig)
+    assert A in rig.world.guests[G1].lost
+
+
+def test_the_first_death_counts_until_the_guest_has_gone_on(rig: Rig) -> None:
+    """Else a change between two deaths of the client would be taken for the guest's own."""
+    die(rig)
+    steps(rig, most=1)
+    first = rig.records.renewals()
+    key = next(key for key in first if key.volume == A)
+    rig.records.note_renewal(key, replace(first[key], seen_dead=5.0))
+    rig.world.changed[FILE] = 100.0
+    for _ in range(2):
+        with pytest.raises(Refused, match="was changed"):
+            steps(rig)
+        rig.world.dead.add("s1")
+    assert rig.records.renewals()[key].seen_dead == 5.0
+    rig.records.note_renewal(key, Renewal(5.0, 7, done=True))  # that one is over
+    steps(rig, most=1)
+    assert rig.records.renewals()[key].seen_dead > 100.0
+
+
+def test_a_volume_that_is_not_plugged_yet_keeps_no_guest_paused(rig: Rig) -> None:
+    rig.world.missing.add(str(BASE / "s1/c"))
+    rig.attachment("c", "g1", Level.ATTACHED)
+    die(rig)
+    assert steps(rig, "a")[-2:] == steps(rig, "b") == [Step.RENEW, Step.NOTHING]
+    assert not rig.world.guests[G1].waits
+    assert rig.records.renewals() == {}
+
+
+def test_what_is_recorded_goes_with_its_attachment(rig: Rig) -> None:
+    die(rig)
+    steps(rig, most=2)
+    assert len(rig.records.renewals()) == 2
+    rig.world.guests[G1].waits = False
+    rig.attachment("a", "g1", Level.ABSENT)
+    rig.attachment("b", "g1", Level.ABSENT)
+    rig.settle()
+    assert rig.records.renewals() == {}
+
+
+def test_another_guest_on_the_share_is_not_disturbed(rig: Rig) -> None:
+    rig.world.guests[GuestId("g2")] = ToyGuest("g2")
+    rig.attachment("c", "g2", Level.ATTACHED)
+    rig.settle()
+    die(rig)
+    with pytest.raises(MoorlineError):
+        steps(rig, "c")  # g2 is told of errors
+    assert steps(rig, "a") == [Step.RENEW, Step.NOTHING]
+    assert steps(rig, "b") == [Step.RENEW, Step.NOTHING]
+    assert not rig.world.guests[G1].waits
+
+
+def test_the_doctor_says_why_a_paused_guest_waits(rig: Rig) -> None:
+    """And not that its disk be detached and attached again, which a paused guest cannot do."""
+    die(rig)
+    rig.world.changed[FILE] = time.time() + 60
+    rig.owner().attachments.sweep()
+    found = {each.check: each for each in rig.owner().maintenance.doctor().findings}
+    assert "was changed" in found["not-renewed"].what
+    assert "stale-disk" not in found
