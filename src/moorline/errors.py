@@ -20,9 +20,11 @@ not done, for which volume and guest, why, and what to do next (the *hint*).
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, Self
 
 
@@ -52,6 +54,16 @@ class MoorlineError(Exception):
         return next(
             base.__name__.lower() for base in type(self).__mro__ if base.__module__ == __name__
         )
+
+
+@contextmanager
+def told_about(volume: str, guest: str) -> Iterator[None]:
+    """Let each error of what is done within say which volume and guest it is about."""
+    try:
+        yield
+    except MoorlineError as e:
+        e.about(volume, guest)
+        raise
 
 
 class Refused(MoorlineError):

@@ -205,7 +205,8 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, str]:
             value = value[0]
         return value if isinstance(value, str) and "/" not in value else ""
 
-    return one("volume"), one("guest")
+    launches = click.get_current_context().command.name == "launch"
+    return one("volume"), one("name" if launches else "guest")
 
 
 def _check(arguments: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import merge, refuse_clashes
 from moorline.core.records import Records
-from moorline.errors import NotFound, NotOurs, Refused
+from moorline.errors import NotFound, NotOurs, Refused, told_about
 from moorline.model import (
     Attachment,
     DiskOptions,
@@ -100,7 +100,8 @@ class Admission:
         rows = self._records.all()
         there = self._at(accepted, rows)
         known = there[0] if there else None
-        key = Key(self._records.host, _volume_id(volume, accepted, known), machine.id)
+        id = _volume_id(volume, accepted, known)
+        key = Key(self._records.host, id, machine.id)
         attachment = Attachment(
             key=key,
             guest_name=machine.name,
@@ -116,9 +117,10 @@ class Admission:
             label=_usable_label(label),
         )
         before = next((row for row in rows if row.key == key), None)
-        refuse_clashes(attachment, rows)
-        if before is None or before.want is Level.ABSENT:
-            self._guard.demand_attach(key.volume, vouched=vouched)
+        with told_about(id, machine.name):
+            refuse_clashes(attachment, rows)
+            if before is None or before.want is Level.ABSENT:
+                self._guard.demand_attach(key.volume, vouched=vouched)
         return before, merge(before, attachment)
 
     def _guest(self, guest: str | GuestName, level: Level, *, hands_off: bool) -> GuestName:

@@ -19,7 +19,7 @@ from moorline.core.records import Records
 from moorline.core.retry_loop import Wait, keeping_timeout
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
-from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -109,7 +109,8 @@ class Attacher:
         if before is not None and not dry_run and self._ends_detach(before, deadline, progress):
             with nothing_recorded():
                 before, attachment = make()
-        with nothing_recorded():
+        about = told_about(attachment.key.volume, attachment.guest_name)
+        with about, nothing_recorded():
             bare = self._admission.refuse_anothers_disk(before, attachment)
             if dry_run:
                 seen = self._reconciler.observe(attachment)
