@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RELEASE_VENV := .venv-release
+ANSIBLE_VENV := .venv-ansible
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
 	pkg-config procps python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
@@ -43,8 +44,8 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-machine test-page host-test test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here dist release ready system-packages vcenter machines etcd debhelper chromium
+.PHONY: help demo survive test test-machine test-page host-test test-ansible test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,7 +73,8 @@ unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and al
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser
 
 lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and FUSE
-	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) $(if $(SUDO),tests/contract) tests/lab
+	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) --ignore-glob="*/test_ansible_*.py" \
+		$(if $(SUDO),tests/contract) tests/lab
 
 # KILLS=20: how often the client of a share dies under a guest that writes to it all the time.
 KILLS ?= 20
@@ -94,6 +96,16 @@ test-machine: ready machines ## the stories of a host, and real storage, on whol
 test-page: ready chromium ## the page of `moorline ui` in a real browser, headless
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(WHOLE) $(BIN)/pytest -q tests/browser
+
+# ANSIBLE=2.16.*: another ansible-core than the newest that this Python can have. A private host has no network: setuptools
+# builds the wheel that the role installs.
+test-ansible: ready $(ANSIBLE_VENV)/.ready ## the Ansible collection, installed, in real ansible-core on a private host
+	$(SUDO) $(WHOLE) $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_ansible_*.py
+
+$(ANSIBLE_VENV)/.ready: Makefile | system-packages
+	$(PYTHON) -m venv --clear $(ANSIBLE_VENV)
+	$(ANSIBLE_VENV)/bin/pip install -q --disable-pip-version-check 'setuptools>=70.1' 'ansible-core$(addprefix ==,$(ANSIBLE))'
+	@touch $@
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
 
@@ -150,6 +162,17 @@ package-here: debhelper ## the same for the release that this machine has, Debia
 	mkdir -p dist
 	packaging/build-deb dist
 
+# Elsewhere, later, by another umask, and by another's language and time zone.
+package-twice: debhelper ## the same built twice: it must be the same, byte for byte
+	first=$$(mktemp -d); second=$$(mktemp -d); trap 'rm -rf "$$first" "$$second"' EXIT; \
+	(umask 022; packaging/build-deb "$$first"); \
+	(umask 077; export TMPDIR="$$second" TZ=Asia/Tokyo LANG=C; packaging/build-deb "$$second"); \
+	sha256sum "$$first"/*.deb; cmp "$$first"/*.deb "$$second"/*.deb
+
+collection: $(ANSIBLE_VENV)/.ready ## the Ansible collection in dist/
+	mkdir -p dist
+	$(ANSIBLE_VENV)/bin/ansible-galaxy collection build --force packaging/ansible --output-path dist
+
 dist: $(RELEASE_VENV)/.ready ## wheels and source distributions in dist/, checked by twine and check-wheel-contents
 	rm -f dist/*.whl dist/*.tar.gz
 	for source in . nova; do $(RELEASE_VENV)/bin/python -m build -q --outdir dist "$$source"; done
@@ -198,5 +221,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages
-	rm -rf $(VENV) $(RELEASE_VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
+	rm -rf $(VENV) $(RELEASE_VENV) $(ANSIBLE_VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,8 @@
 """Make a release's version and changelog of the fragments: python packaging/release.py [VERSION].
 
 Without VERSION, the fragments say it: something added or changed is a new minor version, and
-what is only fixed is a new patch. Writes both pyproject.toml and CHANGELOG.md, and removes the
-fragments; it commits nothing.
+what is only fixed is a new patch. Writes both pyproject.toml, the Ansible collection's galaxy.yml
+and CHANGELOG.md, and removes the fragments; it commits nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PROJECTS = ("pyproject.toml", "nova/pyproject.toml")
-VERSION = re.compile(r'^version = "(\d+)\.(\d+)\.(\d+)"$', re.MULTILINE)
+PROJECTS = ("pyproject.toml", "nova/pyproject.toml", "packaging/ansible/galaxy.yml")
+VERSION = re.compile(r'^(version(?: =|:)) "(\d+)\.(\d+)\.(\d+)"$', re.MULTILINE)
 
 
 def next_version(version: tuple[int, int, int], kinds: Iterable[str]) -> str:
@@ -29,9 +29,9 @@ def next_version(version: tuple[int, int, int], kinds: Iterable[str]) -> str:
 
 def current(root: Path) -> tuple[int, int, int]:
     """The version of the project at *root*. Raises ValueError: its packages have not the same."""
-    (one, *more) = {VERSION.findall((root / project).read_text())[0] for project in PROJECTS}
+    (one, *more) = {VERSION.findall((root / project).read_text())[0][1:] for project in PROJECTS}
     if more:
-        raise ValueError(f"{' and '.join(PROJECTS)} have different versions")
+        raise ValueError(f"{', '.join(PROJECTS)} have different versions")
     major, minor, patch = map(int, one)
     return major, minor, patch
 
@@ -47,10 +47,15 @@ def release(root: Path, version: str | None) -> str:
         raise ValueError(f"{version} is not newer than {'.'.join(map(str, before))}")
     towncrier = [sys.executable, "-m", "towncrier", "build", "--yes", "--version", version]
     subprocess.run(towncrier, cwd=root, check=True)
+    number(root, version)
+    return version
+
+
+def number(root: Path, version: str) -> None:
+    """Write *version* into all that is released of the project at *root*."""
     for project in PROJECTS:
         file = root / project
-        file.write_text(VERSION.sub(f'version = "{version}"', file.read_text(), count=1))
-    return version
+        file.write_text(VERSION.sub(rf'\1 "{version}"', file.read_text(), count=1))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ COPIED = (
     *("CHANGELOG.md", "LICENSE", "README.md", "constraints.txt", "docs", "packaging"),
     *("pyproject.toml", "src"),
 )
+CONSTRAINTS = ("constraints.txt", "packaging/build-constraints.txt")
 _TEXT = Path(__file__).read_text()
 _TIMEOUT = 1200
 """Seconds for a build, on a machine that others use too."""
@@ -71,7 +72,8 @@ def _date() -> str:
 
 def _base(release: str) -> Path:
     lower = tree.build(release)
-    parts = [_TEXT, lower.name, _libraries(), (CHECKOUT / "constraints.txt").read_text()]
+    parts = [_TEXT, lower.name, _libraries()]
+    parts += [(CHECKOUT / each).read_text() for each in CONSTRAINTS]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     base = cache() / f"packaging-{release}-{digest}"
     with (cache() / f"packaging-{release}.lock").open("w") as lock:
@@ -100,8 +102,11 @@ def _fill(builder: Builder, lower: Path) -> None:
     with builder.building():
         builder.install(*NEEDS)
         builder.inside("python3", "-m", "venv", "/build")
-        wheel = ["/build/bin/pip", "wheel", "-q", "--wheel-dir", WHEELS]
-        builder.inside(*wheel, "-c", "/moorline/constraints.txt", "/moorline[all]", "click-man")
+        # As in packaging/debian/rules, which is given what is compiled here.
+        wheel = ["env", "CFLAGS=-g0", "/build/bin/pip", "wheel", "-q", "--wheel-dir", WHEELS]
+        for each in CONSTRAINTS:
+            wheel += ["-c", f"/moorline/{Path(each).name}"]
+        builder.inside(*wheel, "/moorline[all]", "click-man")
         builder.inside("rm", "-r", "/build", "/moorline")
     for ours in (builder.tree / WHEELS.lstrip("/")).glob("moorline-*"):
         ours.unlink()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ansible_rig
 import pytest
 from libvirt_rig import LibvirtRig
 from scene import Scene, small_guest
@@ -194,3 +195,9 @@ def libvirt_rig(
         rig = LibvirtRig(libvirt_conn, running, transient, Path(directory))
         yield rig
         rig.tear_down()
+
+
+@pytest.fixture(scope="session")
+def collection(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Ansible collection is installed."""
+    return ansible_rig.installed(tmp_path_factory.mktemp("collections"))

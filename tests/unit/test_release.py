@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
+GALAXY = "packaging/ansible/galaxy.yml"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,8 @@ def project(tmp_path: Path) -> Path:
     for name in ("pyproject.toml", "nova/pyproject.toml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('[project]\nname = "it"\nversion = "1.4.2"\n')
+    (tmp_path / GALAXY).parent.mkdir(parents=True)
+    (tmp_path / GALAXY).write_text('name: it\nversion: "1.4.2"\n')
     (tmp_path / "changelog").mkdir()
     return tmp_path
 
@@ -60,9 +63,21 @@ def test_what_is_refused_changes_nothing(
 
 
 def test_packages_of_different_versions_are_refused(release: ModuleType, project: Path) -> None:
-    (project / "nova/pyproject.toml").write_text('version = "1.4.3"\n')
-    with pytest.raises(ValueError):
-        release.current(project)
+    for name, text in (
+        ("nova/pyproject.toml", 'version = "1.4.3"\n'),
+        (GALAXY, 'version: "1.4.3"\n'),
+    ):
+        before = (project / name).read_text()
+        (project / name).write_text(text)
+        with pytest.raises(ValueError):
+            release.current(project)
+        (project / name).write_text(before)
+
+
+def test_all_that_is_released_has_the_version(release: ModuleType, project: Path) -> None:
+    release.number(project, "1.5.0")
+    assert release.current(project) == (1, 5, 0)
+    assert (project / GALAXY).read_text() == 'name: it\nversion: "1.5.0"\n'
 
 
 def test_this_checkout_could_be_released(release: ModuleType) -> None:
