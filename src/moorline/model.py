@@ -301,6 +301,9 @@ class Seen:
     renews: bool = False
     """Whether the running guest is to be given the disk's file anew, which it lost with the client
     of its share; or was, and is to go on."""
+    diverged: bool = False
+    """Whether what the guest writes is not in the volume but in another file, which it would lose
+    with its disk; :attr:`elsewhere` says in which."""
 
 
 @dataclass(frozen=True, slots=True)

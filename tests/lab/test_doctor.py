@@ -167,8 +167,11 @@ def test_another_file_is_the_volume_s_disk(scene: Scene, stopped: Any) -> None:
     scene.moorline("sweep", code=5)
     assert halves(stopped, volume) == (False, True), "it is somebody's work, and stays"
     assert str(other.file.name) in follow(scene, finding).stdout
+    refused = scene.detach(stopped.name(), volume, code=3).stderr
+    assert str(other.file.name) in refused
+    assert halves(stopped, volume) == (False, True)
+    stopped.detachDeviceAlias(f"ua-{volume.id}", CONFIG)
     scene.detach(stopped.name(), volume)
-    assert halves(stopped, volume) == (False, False)
     assert findings(scene) == {}
     assert scene.is_clean()
 

@@ -83,6 +83,8 @@ def test_what_the_guest_has_open_must_be_what_is_there(
     moorline("attach", guest.name, str(path), "--format", "raw", "--volume", VOLUME)
     new = libvirt_rig.new_source().path
     os.truncate(new, 3 * MIB)
+    guest.write(VOLUME, "nowhere else")
+    written = guests.pattern("nowhere else")
     if how == "moved":
         source.rename(source.with_name("old.raw"))
     if how in ("replaced", "moved"):
@@ -110,7 +112,20 @@ def test_what_the_guest_has_open_must_be_what_is_there(
             shlex.split(finding["next"]), check=True, capture_output=True, text=True
         ).stdout
         assert str(path) in told
-    moorline("detach", guest.name, VOLUME)
+        kept = guest.domain.XMLDesc(2)
+        refused = moorline("detach", guest.name, VOLUME, code=3).stderr
+        assert "is not taken" in refused
+        assert (guest.domain.XMLDesc(2), size_in(guest)) == (kept, MIB)
+        assert moorline.json("list")[0]["wanted"] == "attached"
+        copy, release, gone = map(shlex.split, refused.partition("hint: ")[2].split("`")[1::2])
+        path.touch()
+        copy[copy.index("NEW-FILE")] = str(libvirt_rig.directory / "saved.raw")
+        subprocess.run(copy, check=True, capture_output=True)
+        assert (libvirt_rig.directory / "saved.raw").read_bytes()[:65536] == written
+        moorline(*release[1:])
+        subprocess.run(gone, check=True, capture_output=True)
+    else:
+        moorline("detach", guest.name, VOLUME)
 
 
 def test_a_file_of_half_a_sector_more(libvirt_rig: LibvirtRig, guest: guests.Guest) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from libvirt_rig import CONFIG, until
 from scene import Scene, attribute, disk, findings, halves, small_guest
 
 NAME = "snapped"
@@ -33,6 +36,13 @@ def take_snapshot(scene: Scene, domain: Any, volume: Any) -> tuple[str, str]:
     spec = f"{device},file={above}"
     virsh("snapshot-create-as", NAME, "s", "--disk-only", "--no-metadata", "--diskspec", spec)
     return device, above
+
+
+def let_go(scene: Scene, domain: Any, volume: Any) -> None:
+    """What is not ours any more is taken away by hand."""
+    domain.destroy()
+    domain.detachDeviceAlias(f"ua-{volume.id}", CONFIG)
+    scene.moorline("repair")
 
 
 def test_a_snapshot_is_kept_started_with_and_committed(scene: Scene, domain: Any) -> None:
@@ -104,8 +114,93 @@ def test_a_copy_that_was_pivoted_to_is_another_file(scene: Scene, domain: Any) -
     assert list(found) == ["other-disk"]
     assert copy in found["other-disk"]["what"]
     assert found["other-disk"]["next"] == f"virsh domblklist --details {NAME}"
-    virsh("blockcopy", NAME, device, base, "--reuse-external", *job)
+    before = domain.XMLDesc(2)
+    told = scene.detach(NAME, volume, code=3).stderr
+    scene.moorline("remove", NAME, "--any", "--force", code=3)
+    refused = scene.moorline("extend", NAME, volume.id, code=3).stderr
+    assert "is not extended" in refused
+    assert copy in refused
+    assert (domain.XMLDesc(2), domain.isActive()) == (before, 1)
+    assert scene.attachments() == {volume.id: ("attached", "foreign")}
+    back, leave = [shlex.split(each) for each in told.partition("hint: ")[2].split("`")[1::2]]
+    assert back == ["virsh", "blockcopy", NAME, device, base, "--reuse-external", *job]
+    assert leave == ["moorline", "release", NAME, volume.id]
+    virsh(*back[1:])
     assert findings(scene) == {}
+    assert scene.attachments() == {volume.id: ("attached", "attached")}
     domain.destroy()
     scene.detach(NAME, volume)
+    assert scene.is_clean()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_block_job_is_waited_for_and_the_disk_looked_at_again(
+    scene: Scene, domain: Any, released: bool
+) -> None:
+    volume = scene.volume()
+    scene.attach(NAME, volume)
+    device = attribute(disk(domain, volume), "target", "dev")
+    assert device is not None
+    base, copy = (f"{scene.mount_point()}/{name}" for name in (volume.file.name, "copy"))
+    if released:
+        scene.moorline("release", NAME, volume.id)
+    virsh("blockcopy", NAME, device, copy, "--format", "raw", "--transient-job")
+    before = domain.XMLDesc(2)
+    told = scene.detach(NAME, volume, "--timeout", "1", code=5).stderr
+    assert f"virsh blockjob {NAME} {device}" in told
+    assert domain.XMLDesc(2) == before
+    with ThreadPoolExecutor(1) as pool:
+        command = ["detach", NAME, volume.id, "--timeout", "30"]
+        waiting = pool.submit(scene.moorline, *command, code=None)
+        until(lambda: waiting.running())
+        time.sleep(1)
+        virsh("blockjob", NAME, device, "--pivot")
+        done = waiting.result()
+    assert done.returncode == (7 if released else 3), done.stderr
+    assert copy in done.stderr
+    assert attribute(disk(domain, volume), "source", "file") == copy
+    assert halves(domain, volume) == (True, True)
+    if released:
+        let_go(scene, domain, volume)
+    else:
+        assert scene.attachments() == {volume.id: ("absent", "foreign")}
+        job = ("--format", "raw", "--transient-job", "--wait", "--pivot")
+        virsh("blockcopy", NAME, device, base, "--reuse-external", *job)
+        domain.destroy()
+        scene.detach(NAME, volume)
+    assert scene.is_clean()
+
+
+def test_a_guest_keeps_its_snapshot_of_a_volume_that_was_released(
+    scene: Scene, domain: Any
+) -> None:
+    volume = scene.volume()
+    scene.attach(NAME, volume)
+    _, above = take_snapshot(scene, domain, volume)
+    scene.moorline("release", NAME, volume.id)
+    told = scene.moorline("remove", NAME, "--any", "--force", code=3).stderr
+    assert f"writes to {above}" in told
+    assert domain.isActive()
+    assert attribute(disk(domain, volume), "source", "file") == above
+    let_go(scene, domain, volume)
+    assert scene.is_clean()
+
+
+def test_a_snapshot_is_not_adopted_in_its_base_s_place(scene: Scene, domain: Any) -> None:
+    volume = scene.volume()
+    scene.attach(NAME, volume)
+    _, above = take_snapshot(scene, domain, volume)
+    url = f"quobyte://{scene.share.export}/above"
+    for released in (False, True):
+        if released:
+            scene.moorline("release", NAME, volume.id)
+        words = ["--volume", volume.id] if released else []
+        told = scene.moorline("adopt", NAME, url, "--format", "qcow2", *words, code=3).stderr
+        assert volume.id in told
+        scene.moorline("adopt", "--all", code=None)
+        rows = scene.moorline.json("list")
+        assert [row["volume"] for row in rows] == ([] if released else [volume.id])
+        assert all(volume.file.name in row["storage"] for row in rows)
+    assert attribute(disk(domain, volume), "source", "file") == above
+    let_go(scene, domain, volume)
     assert scene.is_clean()

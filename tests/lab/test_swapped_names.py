@@ -15,6 +15,9 @@ from libvirt_rig import until
 from scene import Scene, kill_daemon
 
 from lab.guest import Guest
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt.hypervisor import Libvirt
+from moorline.model import GuestId, VolumeId
 
 ROUNDS = 5
 SWAP_SECONDS = 0.015
@@ -119,6 +122,18 @@ def disk(scene: Scene) -> Path:
     return directory / "disk.raw"
 
 
+def let_go(scene: Scene, guest: Guest) -> None:
+    """Take the disk away all the same, as where its path changes once that was looked at."""
+    (row,) = (row for row in scene.moorline.json("list") if row["guest"] == guest.name)
+    scene.moorline("detach", guest.name, row["volume"], code=3)
+    hypervisor, me = Libvirt(), GuestId(row["guest_id"])
+    volume = VolumeId(row["volume"])
+    hypervisor.detach(me, volume)
+    until(lambda: volume not in hypervisor.disks(me))
+    hypervisor.close()
+    scene.moorline("detach", guest.name, row["volume"])
+
+
 def lead_to(disk: Path, file: Path) -> None:
     disk.rename(disk.with_name("moved"))
     disk.symlink_to(file)
@@ -138,7 +153,10 @@ def test_a_detach_leaves_the_owner_of_what_the_path_leads_to_by_then(
     else:
         lead_to(disk, secret)
     try:
-        scene.moorline("detach", guest.name, str(disk))
+        if how == "a mount on top":
+            scene.moorline("detach", guest.name, str(disk))
+        else:
+            let_go(scene, guest)
         until_closed(guest, {has})
         assert owner(disk) == SECRET
         assert not os.listxattr(disk)
@@ -156,7 +174,7 @@ def test_a_file_beneath_an_image_that_leads_elsewhere(
     scene.moorline("attach", guest.name, str(above), "--format", "qcow2", *HOW[2:])
     has = {disk.stat().st_ino, above.stat().st_ino}
     lead_to(disk, secret)
-    scene.moorline("detach", guest.name, str(above))
+    let_go(scene, guest)
     until_closed(guest, has)
     assert owner(secret) == SECRET
     assert owner(above) == (0, 0)
@@ -167,14 +185,17 @@ def test_a_guest_that_lets_go_when_nobody_looks_any_more(
 ) -> None:
     """As if we had been killed once libvirt was asked."""
     scene.moorline("attach", guest.name, str(disk), "--format", "raw")
+    (row,) = scene.moorline.json("list")
     has = disk.stat().st_ino
     lead_to(disk, secret)
+    hypervisor = Libvirt()
     guest.domain.suspend()
     try:
         for _ in range(2):
-            scene.moorline("detach", guest.name, str(disk), "--timeout", "2", code=5)
+            hypervisor.detach(GuestId(row["guest_id"]), VolumeId(row["volume"]))
             assert owner(secret) == SECRET
     finally:
+        hypervisor.close()
         guest.domain.resume()
     until_closed(guest, {has})
     until(lambda: not os.listxattr(secret))
@@ -188,8 +209,12 @@ def test_a_pipe_at_the_path_is_not_opened(guest: Guest, scene: Scene, disk: Path
     away = disk.with_name("away")
     disk.rename(away)
     os.mkfifo(disk)
-    told = scene.moorline("detach", guest.name, str(disk), code=3).stderr
-    assert "is a pipe by now" in told
+    scene.moorline("detach", guest.name, str(disk), code=3)
+    (row,) = scene.moorline.json("list")
+    hypervisor = Libvirt()
+    with pytest.raises(Refused, match="is a pipe by now"):
+        hypervisor.detach(GuestId(row["guest_id"]), VolumeId(row["volume"]))
+    hypervisor.close()
     assert guest.agent.check("echo still here", deadline=20) == ["still here"]
     disk.unlink()
     away.rename(disk)
@@ -206,7 +231,7 @@ def test_a_disk_that_another_guest_has(
     has, its, qemu = disk.stat().st_ino, secret.stat().st_ino, owner(secret)
     assert qemu != SECRET
     lead_to(disk, secret)
-    scene.moorline("detach", guest.name, str(disk))
+    let_go(scene, guest)
     until_closed(guest, {has})
     assert owner(secret) == qemu
     scene.moorline("detach", second_guest.name, str(secret))
@@ -223,7 +248,7 @@ def test_a_share_that_keeps_no_notes(scene: Scene, guest: Guest) -> None:
     has = there.stat().st_ino
     there.rename(there.with_name("moved"))
     there.with_name(other.file.name).rename(there)
-    scene.detach(guest.name, volume)
+    let_go(scene, guest)
     until_closed(guest, {has})
     assert owner(volume.file) == SECRET
 

@@ -146,8 +146,9 @@ def test_an_attach_and_a_detach_while_the_link_is_up(
     looks = Counter(XMLDesc=10 + polls, isPersistent=5)
     # At last whether the guest has it by somebody else's doing.
     others = Counter(lookupByUUIDString=1)
-    assert asked.libvirt == looks + others + Counter(detachDeviceAlias=2)
-    assert (asked.share, asked.commits) == (2, 2)
+    # Whether a block job has the disk; and whether its file still has its name.
+    assert asked.libvirt == looks + others + Counter(detachDeviceAlias=2, blockJobInfo=1)
+    assert (asked.share, asked.commits) == (3, 2)
     owner.attachments.detach(guest.name, keeper.id)
     assert scene.is_clean()
 

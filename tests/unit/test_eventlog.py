@@ -83,6 +83,17 @@ def test_a_failure_that_repeats_does_not_wash_out_the_rest(event_log: EventLog) 
     assert [e.times for e in event_log.read()][-2:] == [1, 1]
 
 
+def test_a_guest_that_is_asked_again_and_again_is_told_as_that(event_log: EventLog) -> None:
+    for _ in range(3):
+        for _ in range(8):
+            event_log.took(took(step=Step.DETACH))
+        event_log.took(took(step=Step.FORGET))
+    done = [(e.step, e.times, bool(e.message)) for e in event_log.read()]
+    asked = [("detach", times, True) for times in (1, 2, 4)]
+    assert done == [("detach", 1, False), *asked, ("forget", 1, False)] * 3
+    assert all("has not let go" in e.message for e in event_log.read() if e.message)
+
+
 def test_what_is_seen_is_told_each_time(event_log: EventLog) -> None:
     for _ in range(3):
         event_log.saw("adopted", volume="v1")

@@ -82,6 +82,31 @@ def test_a_file_without_its_name_is_told(qemu: Qemu) -> None:
     assert not qemu.disk().replaced
 
 
+@pytest.mark.parametrize("named", [" (deleted)", "-moved", None])
+def test_a_file_beneath_a_disk_is_told_too(qemu: Qemu, named: str | None) -> None:
+    base = "/mnt/s/base"
+    qemu.open(9, PATH, 30)
+    qemu.open(10, base + (named or ""), 30, flags="00")
+    disk = Disk(DiskState.WHOLE, "vdb", PATH, beneath=(base,))
+    (seen,) = qemu.disks({VolumeId("v"): disk}).values()
+    assert (f"at {base}:" in seen.replaced) is bool(named)
+
+
+BOUND = "32 30 0:41 /d /mnt/s rw - fuse.quobyte q@r/v rw\n"
+SECRET = "32 30 0:41 /secret /mnt/s/disk rw - fuse.quobyte q@r/v rw\n"
+SAME = "32 30 0:41 /disk /mnt/s/disk rw - fuse.quobyte q@r/v rw\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "told"), [(NEW, True), (BOUND, True), (SECRET, True), (SAME, False), ("", False)]
+)
+def test_a_mount_that_covers_the_file_is_told(qemu: Qemu, above: str, told: bool) -> None:
+    """The guest goes on with the file beneath it, and whoever asks for the path gets another."""
+    qemu.open(9, PATH, 30)
+    qemu.see(ours=ROOT + OLD + above, theirs=ROOT + OLD)
+    assert qemu.is_stale() is told
+
+
 @pytest.mark.parametrize("name", ["/mnt/s/other (deleted)", "/disk (deleted)"])
 def test_another_file_without_a_name_is_none_of_it(qemu: Qemu, name: str) -> None:
     qemu.open(9, name, 30)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from moorline.core.own_disk import diverged
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import reason
 from moorline.core.views import state_of
 from moorline.model import (
+    BlockDevice,
     Broken,
     Client,
     Disk,
@@ -140,6 +142,47 @@ def test_a_disk_on_a_mount_that_is_no_more_is_not_made_whole(state: DiskState) -
         assert next_step(want, seen) is Step.DETACH
     # The mount first: who starts now needs it.
     assert next_step(ATTACHED, replace(seen, link=DEAD)) is Step.DISCONNECT
+
+
+@pytest.mark.parametrize("state", [WHOLE, PARTIAL])
+def test_a_disk_that_holds_what_the_volume_does_not_is_never_taken(state: DiskState) -> None:
+    disk = Disk(state, source="/copy")
+    seen = Seen(LINKED, disk, FREE, elsewhere="it is /copy", diverged=True)
+    for want in Level:
+        assert next_step(want, seen) is Step.PARK
+    assert reason(Step.PARK, seen).startswith("it is /copy: what the guest writes is there alone")
+    assert state_of(seen) == ("foreign" if state is WHOLE else "partial")
+    assert next_step(ABSENT, replace(seen, disk=Disk(NONE))) is not Step.PARK
+
+
+AT = str(SOURCE.path)
+NODE = Linked(BlockDevice(Path("/dev/volume")))
+
+
+@pytest.mark.parametrize(
+    ("link", "disk", "told"),
+    [
+        (LINKED, Disk(WHOLE, source=AT), False),
+        (LINKED, Disk(WHOLE, source=""), False),
+        (LINKED, Disk(WHOLE, source="/copy"), True),
+        (LINKED, Disk(WHOLE, source=AT, replaced="it was deleted"), True),
+        (LINKED, Disk(PARTIAL, source="/copy"), True),
+        (NODE, Disk(WHOLE, source="/copy"), True),
+        # A snapshot, or perhaps one, is told by itself.
+        (LINKED, Disk(WHOLE, source="/above", beneath=(AT,)), False),
+        (LINKED, Disk(WHOLE, source="/above", beneath=None), False),
+        # A device has several names.
+        (NODE, Disk(WHOLE, source="/dev/dm-3"), False),
+        # What is open on a mount that is no more is lost, or reachable where it is.
+        (LINKED, Disk(WHOLE, source=AT, stale="on a mount that is no more"), False),
+        # What cannot be looked at is not compared: it must be possible to let it go.
+        (DEAD, Disk(WHOLE, source=AT, replaced="it was deleted"), False),
+        (UNKNOWN, Disk(WHOLE, source=AT, replaced="it was deleted"), False),
+        (UNLINKED, Disk(WHOLE, source="/copy"), False),
+    ],
+)
+def test_what_counts_as_another_file(link: Link, disk: Disk, told: bool) -> None:
+    assert diverged(link, disk) is told
 
 
 @pytest.mark.parametrize("snapshot", [True, None])

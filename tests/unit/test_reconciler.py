@@ -98,7 +98,7 @@ def test_a_disk_above_its_volume_stays_whether_its_link_is_there_or_not(
     owner = Reconciler(rig.records, {"toy": ToyShare(rig.world)}, hypervisor, Locks())
     (row,) = rig.records.all()
     with pytest.raises(Refused, match="external snapshot above the volume"):
-        owner.demand_no_snapshot(row)
+        owner.demand_takeable(row)
     row = rig.records.put(replace(row, want=Level.ABSENT))
     assert owner.advance(row.key).step is Step.PARK
     assert rig.world.guests[G1].defined

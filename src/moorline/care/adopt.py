@@ -79,6 +79,7 @@ class Adopter:
         steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
         if before is None:
             self._refuse_anothers(attachment)
+            self._refuse_above(disk, attachment, said=bool(volume or accepted.volume))
         if attachment == before:
             steps = []
         else:
@@ -140,6 +141,24 @@ class Adopter:
             raise Refused(
                 f"volume {volume} of {attachment.guest_name} is kept by the state in {directory}",
                 hint=f"let it go there first: {shlex.join(its)}",
+            )
+
+    def _refuse_above(self, disk: GuestDisk, attachment: Attachment, *, said: bool) -> None:
+        """Raise Refused if a disk bears the id of the volume that it was a snapshot or a copy of.
+
+        *said*: the caller gave that id. An overlay under the id of its base would let the base be
+        given away, and what is written to that ruins it.
+        """
+        guest, volume = attachment.key.guest, attachment.key.volume
+        plugged = self._records.released().get((guest, volume))
+        if plugged is None and not said:
+            marked = self._hypervisor.disks(guest).get(volume)
+            plugged = next(iter(marked.beneath or ()), None) if marked else None
+        if plugged not in (None, disk.path):
+            raise Refused(
+                f"{disk.device} of {attachment.guest_name} was volume {volume}, which is {plugged},"
+                f" and is {disk.path} now: a snapshot above it, or a copy",
+                hint=f"virsh domblklist --details {shlex.quote(attachment.guest_name)}",
             )
 
     def _note(self, what: str, row: Attachment) -> None:

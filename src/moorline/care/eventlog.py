@@ -13,9 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from moorline.core.plan import Step
 from moorline.core.reconciler import Took
 from moorline.errors import Denied, MoorlineError
-from moorline.model import Attachment, VolumeId
+from moorline.model import Attachment, Key, VolumeId
 from moorline.ports.results import EventLogEntry, Trouble
 
 FILE_LIMIT_BYTES = 2 << 20
@@ -29,6 +30,7 @@ _LOG = logging.getLogger("moorline.events")
 _LOG.addHandler(logging.NullHandler())  # without a log, a command prints its result itself
 
 
+_ASKED_AGAIN = "the guest has not let go yet, and was asked again"
 _FIELDS = tuple(field.name for field in fields(EventLogEntry))
 
 
@@ -55,6 +57,8 @@ class EventLog:
         self._last = -1
         """The last id that was given; -1: not looked up yet."""
         self._repeats: dict[tuple[str, ...], tuple[str, int]] = {}
+        self._detached: set[Key] = set()
+        """The attachments whose last step was to ask the guest for the disk."""
 
     def took(self, took: Took) -> None:
         """Note a step. Writes to a local file; never raises."""
@@ -62,7 +66,7 @@ class EventLog:
         self._note(
             took.step.value,
             took.error.kind if took.error else _DONE,
-            str(took.error) if took.error else took.found,
+            str(took.error) if took.error else took.found or self._again(took),
             volume=key.volume,
             guest=took.row.guest_name or key.guest,
             link=took.row.link,
@@ -120,6 +124,15 @@ class EventLog:
     def volumes(self) -> set[VolumeId]:
         """The volumes that have entries. Raises Denied."""
         return {VolumeId(entry.volume) for entry in self._backwards(b"") if entry.volume}
+
+    def _again(self, took: Took) -> str:
+        """Why a detach that worked is taken once more; '': it is not."""
+        with self._guard:
+            before = took.row.key in self._detached
+            self._detached.discard(took.row.key)
+            if took.step is Step.DETACH:
+                self._detached.add(took.row.key)
+        return _ASKED_AGAIN if before and took.step is Step.DETACH else ""
 
     def _note(self, step: str, outcome: str, message: str, **what: Any) -> None:
         with self._guard, suppress(OSError, MoorlineError):

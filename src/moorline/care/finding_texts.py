@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection
 
 from moorline.care.shared_files import Holder
-from moorline.core.own_disk import commit, over
+from moorline.core.kept_disk import commit, over
 from moorline.model import Attachment, Guest, Seen, VolumeId
 from moorline.ports.inspection import Finding, Found
 

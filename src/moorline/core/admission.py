@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
+from moorline.core.kept_disk import demand_released_file
 from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.no_fleet import ALONE
 from moorline.core.privilege import is_trusted
@@ -152,19 +152,13 @@ class Admission:
         """Whether the guest has this volume as a disk that we released.
 
         Raises NotOurs (it has the volume, and we neither plugged nor released it), Refused (it
-        writes to a snapshot above it), Unavailable, Uncertain.
+        writes to a snapshot above it, or to a file that no path leads to), Unavailable, Uncertain.
         """
         disk = self._hypervisor.disks(guest.id).get(volume)
         if disk is None:
             return False
         plugged = self._records.released().get((guest.id, volume))
-        if plugged in (disk.beneath or ()):
-            words = ["virsh", "blockcommit", guest.name, disk.device, "--base", str(plugged)]
-            raise Refused(
-                f"volume {volume} is not taken from {guest.name}: the guest writes to"
-                f" {disk.source}, an external snapshot above it",
-                hint=shlex.join([*words, "--active", "--pivot", "--wait"]),
-            )
+        demand_released_file(guest, volume, plugged, disk)
         if plugged != disk.source:
             raise NotOurs(
                 f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), and Moorline"
@@ -172,6 +166,16 @@ class Admission:
                 hint="whoever plugged it takes it away; `moorline adopt` takes it over",
             )
         return True
+
+    def demand_released_takeable(self, guest: GuestName) -> None:
+        """Refuse to take away a disk that was released, if what the guest wrote would be lost.
+
+        Raises Refused, Unavailable, Uncertain.
+        """
+        released = {v: path for (id, v), path in self._records.released().items() if id == guest.id}
+        disks = self._hypervisor.disks(guest.id) if released else {}
+        for volume in map(VolumeId, sorted(released.keys() & disks.keys())):
+            demand_released_file(guest, volume, released[volume], disks[volume])
 
     def unrecorded_disks(self, guest: GuestId) -> list[VolumeId]:
         """The volumes of the disks that bear our mark, and were neither recorded nor released here.

@@ -10,6 +10,7 @@ from functools import partial
 
 from moorline.core.claims import Claims
 from moorline.core.expect import Expect
+from moorline.core.kept_disk import must_stay, not_taken
 from moorline.core.plan import Step
 from moorline.core.reconciler import Pass, Reconciler
 from moorline.core.records import Records
@@ -310,6 +311,10 @@ class Driver:
         if done.row is None or step in (_TRIED if attempt.candidate else _DONE):
             self._finish(attempt, done, turned_away)
             return done
+        if step is Step.PARK and done.row.want < Level.ATTACHED and must_stay(done.seen):
+            if Step.DETACH in attempt.taken:  # whether it goes is the guest's affair by now
+                return attempt.wait(done.reason, None, Step.WAIT, done.seen)
+            return attempt.wait(done.reason, not_taken(done.row, done.seen), step, done.seen)
         if step is Step.PARK:
             family = Refused if attempt.candidate and done.seen.elsewhere else NotOurs
             return attempt.wait(done.reason, family(done.reason), step, done.seen)

@@ -43,12 +43,31 @@ def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
     there = path_of(link)
     if snapshot(there, disk):
         return ""
-    if disk.source and there not in ("", disk.source):
+    if _is_another(there, disk):
         return f"the guest's disk of this volume is {disk.source}, not {there}"
     source = link.source if isinstance(link, Linked) else None
     form = source.format if isinstance(source, ImageFile) else ""
     whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
     return next(filter(None, whys), "")
+
+
+def diverged(link: Link, disk: Disk) -> bool:
+    """Whether what the guest writes is in another file than the volume; as in ``Seen``.
+
+    Not told where the volume is not reachable: what is open on a share that is dead or hangs can
+    be let go.
+    """
+    if not isinstance(link, Linked) or disk.stale:
+        return False
+    there = path_of(link)
+    # A device may have several names.
+    devices = there.startswith("/dev/") and disk.source.startswith("/dev/")
+    another = _is_another(there, disk) and snapshot(there, disk) is False and not devices
+    return bool(disk.replaced) or another
+
+
+def _is_another(there: str, disk: Disk) -> bool:
+    return bool(disk.source) and there not in ("", disk.source)
 
 
 def snapshot(there: str, disk: Disk) -> bool | None:
@@ -69,32 +88,6 @@ def where_it_is(seen: Seen) -> str:
 def plugged_as(seen: Seen) -> str:
     """The path by which the volume was plugged: not that of an external snapshot above it."""
     return (path_of(seen.link) if seen.snapshot is not False else "") or seen.disk.source
-
-
-def over(seen: Seen) -> str:
-    """Why the disk of an external snapshot above the volume must stay plugged."""
-    if seen.snapshot is None:
-        return (
-            f"the guest's disk of this volume is {seen.disk.source}, and it cannot be told whether"
-            " that is an external snapshot, which needs the volume"
-        )
-    return (
-        f"the guest writes to {seen.disk.source}, an external snapshot above the volume:"
-        " without it the guest is back before the snapshot, and what is written to the"
-        " volume then ruins it"
-    )
-
-
-def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
-    """The command that merges a snapshot into its volume while the guest runs."""
-    disk = seen.disk
-    if not seen.snapshot or not disk.beneath:
-        return ("virsh", "domblklist", "--details", row.guest_name)
-    base = path_of(seen.link) or disk.beneath[-1]
-    return (
-        *("virsh", "blockcommit", row.guest_name, disk.device),
-        *("--base", base, "--active", "--pivot", "--wait"),
-    )
 
 
 def _otherwise(use: Use, form: str, options: DiskOptions) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
+from moorline.core.kept_disk import must_stay
 from moorline.model import (
     BlockDevice,
     Broken,
@@ -44,7 +45,7 @@ def next_step(want: Level, seen: Seen) -> Step:
     if seen.disk.state is DiskState.LEAVING or (isinstance(seen.link, Unknown) and seen.link.hangs):
         return Step.WAIT
     if want < Level.ATTACHED and has_disk:
-        return Step.DETACH if seen.snapshot is False else Step.PARK
+        return Step.PARK if must_stay(seen) else Step.DETACH
     if isinstance(seen.link, Unknown):
         return Step.WAIT
     if isinstance(seen.link, Foreign):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorline.core.own_disk import over
+from moorline.core.kept_disk import over, why_it_stays
 from moorline.core.plan import Step
 from moorline.model import NO_DISK, Broken, Client, DiskState, Foreign, Seen, Unknown
 
@@ -15,7 +15,7 @@ def reason(step: Step, seen: Seen) -> str:
         who = ", ".join(seen.users)
         return f"{seen.link.reason}; detach its disks from, or stop, who has it open: {who}"
     if step is Step.PARK:
-        return seen.elsewhere or over(seen)
+        return why_it_stays(seen) if seen.diverged else seen.elsewhere or over(seen)
     if step is Step.WAIT:
         return _waits_for(seen)
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -14,14 +13,14 @@ from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
 from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
 from moorline.core.file_locking import FileLocking
+from moorline.core.kept_disk import must_stay, not_taken
 from moorline.core.link_usage import Usage, usage, without
 from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.own_disk import (
-    commit,
+    diverged,
     elsewhere,
     is_somebody_elses,
-    over,
     own_disk,
     path_of,
     snapshot,
@@ -33,7 +32,7 @@ from moorline.core.records import Records
 from moorline.core.renewals import Renewals
 from moorline.core.survey import Survey
 from moorline.core.views import view
-from moorline.errors import Conflict, MoorlineError, Refused
+from moorline.errors import Conflict, MoorlineError
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -222,6 +221,7 @@ class Reconciler:
             elsewhere(row, link, disk),
             snapshot(volume, disk),
             self.renewals.is_due(row, link, disk, looked),
+            diverged(link, disk),
         )
 
     def look(self, row: Attachment, survey: Survey) -> Seen | str:
@@ -235,27 +235,27 @@ class Reconciler:
         """Describe *row*. *seen*: what was observed, or, as text, why nothing was."""
         return view(row, seen, trouble, self.storage(row))
 
-    def demand_no_snapshot(self, row: Attachment) -> None:
-        """Refuse to take away a disk whose guest writes above the volume, if that can be seen.
+    def demand_takeable(self, row: Attachment) -> None:
+        """Refuse to take away a disk that is not the volume, if that can be seen.
 
-        If it cannot be seen now, nothing is refused: each pass looks again before its step.
-        Raises Refused.
+        The guest would lose what it wrote. If it cannot be seen now, nothing is refused: each
+        pass looks again before its step. Raises Refused.
         """
+        if is_somebody_elses(row):
+            return
         try:
             _, connection = self._links.parsed(row)
-            disk = NO_DISK
-            if not is_somebody_elses(row):
-                disk = own_disk(row, self._hypervisor.disks(row.key.guest))
-            if disk.source in ("", f"{row.link}/{connection.name}"):
+            disks = self._begin_disks(row.key.guest)
+            # This lets the kernel know what became of the image's name on a share.
+            self._links.ready(row)
+            disk = own_disk(row, disks())
+            if not disk.replaced and disk.source in ("", f"{row.link}/{connection.name}"):
                 return  # it is the volume itself
             seen = self.observe(row)
         except MoorlineError:
             return
-        if seen.snapshot is not False:
-            raise Refused(
-                f"volume {row.key.volume} is not taken from {row.guest_name}: {over(seen)}",
-                hint=shlex.join(commit(row, seen)),
-            )
+        if must_stay(seen):
+            raise not_taken(row, seen)
 
     def link(self, row: Attachment) -> Link:
         """Look at the link alone, without the hypervisor. Raises Refused as :meth:`observe`."""

@@ -103,6 +103,8 @@ def _whole(seen: Seen) -> str:
             return "broken"
         case Foreign():
             return "foreign"
+    if seen.diverged:
+        return "foreign"
     return "snapshot" if seen.snapshot else "attached"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from moorline.core.own_disk import elsewhere, own_disk, path_of, snapshot
+from moorline.core.own_disk import diverged, elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
@@ -147,6 +147,7 @@ class DriftDetector:
             elsewhere=elsewhere(row, link, disk),
             snapshot=above,
             renews=self._reconciler.renewals.is_due(row, link, disk, survey),
+            diverged=diverged(link, disk),
         )
         step = next_step(row.want, seen)
         if step is Step.PARK:

@@ -169,14 +169,19 @@ class Attacher:
             return self._foreseen(absent, seen)
         with self._driver.claim(absent) as steps:
             if row.want is not Level.ABSENT:
-                self._reconciler.demand_no_snapshot(row)
+                self._reconciler.demand_takeable(row)
                 absent = self._records.put(absent)
             if row.hands_off:
                 seen = self._let_go(absent, progress)  # its owner takes the disk away
                 return Outcome([step.value for step in steps], self._reconciler.view(absent, seen))
             if not wait:
                 return self._left(absent, steps)
-            _, done = self._driver.settle(absent, deadline, progress)
+            try:
+                _, done = self._driver.settle(absent, deadline, progress)
+            except Refused:
+                if not steps and self._is_whole(row):  # nothing was taken
+                    self._records.put(replace(row, revision=absent.revision))
+                raise
         after = replace(done.seen, disk=NO_DISK)
         self._demand_none_left(absent, after)
         return Outcome([step.value for step in steps], self._reconciler.view(absent, after))
@@ -282,6 +287,12 @@ class Attacher:
         if guest is None or not guest.running or is_somebody_elses(row):
             return False
         return guest.disks.get(row.key.volume, NO_DISK).state is DiskState.PARTIAL
+
+    def _is_whole(self, row: Attachment) -> bool:
+        with suppress(MoorlineError):
+            disk = self._hypervisor.disks(row.key.guest).get(row.key.volume, NO_DISK)
+            return disk.state is DiskState.WHOLE
+        return False
 
     def _due(self, row: Attachment, survey: Survey) -> Step | None:
         """The next step of *row* by *survey*; None: the survey knows nothing of it."""

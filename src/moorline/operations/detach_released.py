@@ -87,7 +87,11 @@ class Released:
     ) -> bool | Wait:
         """Ask the guest to let the disk go, unless it has."""
         with self._reconciler.with_guest(guest.id, patience.lock_timeout()):
-            if asked and volume not in self._hypervisor.disks(guest.id):
+            # What it is may have changed since it was looked at: a copy was pivoted to, say.
+            if asked:
+                if volume not in self._hypervisor.disks(guest.id):
+                    return True
+            elif not self._admission.released_disk(guest, volume):
                 return True
             self._hypervisor.detach(guest.id, volume)
             asked.append(Step.DETACH)

@@ -6,6 +6,7 @@ from functools import partial
 
 from moorline.core.admission import Admission
 from moorline.core.driver import nothing_recorded
+from moorline.core.kept_disk import way_out
 from moorline.core.name_lookup import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.retry_loop import Patience, Wait, drive, keeping_timeout
@@ -96,6 +97,15 @@ class Extender:
                 raise came.error
         return saw[0], came
 
+    def _demand_volume(self, row: Attachment) -> None:
+        """Raise Refused if the guest's disk is not the volume, whose size would say nothing."""
+        seen = self._reconciler.observe(row)
+        if seen.diverged or seen.disk.stale:
+            raise Refused(
+                f"volume {row.key.volume} is not extended: {seen.elsewhere}",
+                hint=way_out(row, seen) if seen.diverged else "moorline doctor",
+            )
+
     def _once(
         self,
         hypervisor: ExtendingHypervisor,
@@ -108,6 +118,7 @@ class Extender:
     ) -> int:
         guest, volume = row.key.guest, row.key.volume
         with self._reconciler.with_guest(guest):
+            self._demand_volume(row)
             before = hypervisor.sizes(guest, volume)
             saw.append(before.guest)
             size = size_to_come(volume, asked, before)

@@ -55,9 +55,10 @@ class Removal:
                 self._refuse_stranger(lifecycle, machine)
             if machine.running or machine.saved or rows:  # else removing raises it as early
                 lifecycle.check_removal(machine.guest.id)
+            self._admission.demand_released_takeable(machine.guest)
         for row in rows:
             self._admission.demand_release(row)
-            self._reconciler.demand_no_snapshot(row)
+            self._reconciler.demand_takeable(row)
 
     def _refuse_stranger(self, lifecycle: GuestLifecycle[Any], machine: GuestState) -> None:
         id, name = machine.guest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -54,24 +54,29 @@ def _of(domain: Any) -> Iterator[Finding]:
         )
 
 
-def with_job(
-    connection: Connection, guest: GuestId, name: str, target: str, error: MoorlineError
-) -> MoorlineError:
-    """*error*, with a hint if a block job of the disk *target* is its cause."""
-    try:
-        job = connection.look(
-            guest, lambda virt: virt.lookupByUUIDString(guest).blockJobInfo(target, 0)
+def demand_no_job(
+    connection: Connection, guest: GuestId, target: str, of: Callable[[Any, GuestId], Any]
+) -> None:
+    """Raise Failed while a block job works on a disk. *of*: as :meth:`Handles.of`.
+
+    libvirt would refuse the running guest's half of a detach alone; and once the job is over, the
+    disk may be another file.
+    """
+    name = ""
+    with suppress(MoorlineError):  # what is asked next meets it, too
+        name = connection.look(guest, lambda virt: _busy(of(virt, guest), target))
+    if name:
+        info = shlex.join(["virsh", "blockjob", name, target])
+        raise Failed(
+            f"a block job (a copy, a commit, a backup) works on {target} of {name}, which is left"
+            " alone meanwhile",
+            hint=f"`{info} --info` tells how far it is, `{info} --pivot` or `--abort` ends it",
         )
-    except MoorlineError:
-        return error
-    if not job:
-        return error
-    info = shlex.join(["virsh", "blockjob", name, target])
-    return type(error)(
-        error.message,
-        hint=f"a block job (a copy, a commit, a backup) has the disk: `{info} --info` tells how"
-        f" far it is, `{info} --pivot` or `--abort` ends it",
-    )
+
+
+def _busy(domain: Any, target: str) -> str:
+    """The guest's name if a block job works on the disk; ''."""
+    return domain.name() if domain.blockJobInfo(target, 0) else ""
 
 
 def _share(path: str) -> str:

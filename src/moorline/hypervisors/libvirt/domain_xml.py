@@ -41,6 +41,8 @@ class MarkedDisk:
     shared: bool = False
     beneath: tuple[str, ...] | None = ()
     """The files beneath it, the nearest first; None: libvirt does not tell."""
+    mirrored: bool = False
+    """Whether it is being copied to another file, which may take its place."""
 
     def use(self, volume: VolumeId) -> Use:
         """The same as a value of the core."""
@@ -77,6 +79,7 @@ class Half:
                 disk.find("readonly") is not None,
                 disk.find("shareable") is not None,
                 _beneath(disk),
+                disk.find("mirror") is not None,
             )
             for disk in self.xml.iterfind("devices/disk")
             if (volume := marked_as(disk))

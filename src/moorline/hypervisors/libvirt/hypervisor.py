@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
 from moorline.hypervisors.libvirt import events
-from moorline.hypervisors.libvirt.blocked_disks import settle, why_kept, with_job
+from moorline.hypervisors.libvirt.blocked_disks import demand_no_job, settle, why_kept
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk_address import (
     CONFIG,
@@ -201,6 +201,7 @@ class Libvirt:
         self._seen.keep(guest, opened)
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        before = self._seen.take(guest, Domain)
         try:
             domain = self._look(guest)
         except NotFound:
@@ -208,6 +209,10 @@ class Libvirt:
         error: MoorlineError | None = None
         live = domain.live.disks.get(volume) if domain.live is not None else None
         if live is not None:
+            demand_no_job(self._connection, guest, live.target, self._handles.of)
+            was = before.live.disks.get(volume, live) if before and before.live else live
+            if live.mirrored or was.source != live.source:  # its job ended between two looks
+                raise Failed(f"{live.target} of {domain.name} was copied to another file just now")
             self._news.listen(self.watch)
         unplug = Unplug(domain.name, live)
         with self._news.of(guest) as news:
@@ -239,10 +244,7 @@ class Libvirt:
             if deadline.over():
                 error = error or why_kept(self._connection, domain, volume)
                 if error is not None:
-                    half = domain.live or domain.defined
-                    at = half.disks.get(volume) if half is not None else None
-                    target = at.target if at is not None else ""
-                    raise with_job(self._connection, guest, domain.name, target, error)
+                    raise error
                 return
             deadline.sleep(_POLL_SECONDS)
 
@@ -273,14 +275,10 @@ class Libvirt:
             # QEMU would make a file as long or as short as it is told.
             raise Failed(f"the storage of volume {volume} has {sizes.storage} bytes, not {size}")
         if size != sizes.guest:
-            try:
-                self._connection.change(
-                    guest,
-                    lambda virt: self._handles.of(virt, guest).blockResize(target, size, BYTES),
-                )
-            except Failed as e:
-                name = self._look(guest).name
-                raise with_job(self._connection, guest, name, target, e) from e
+            demand_no_job(self._connection, guest, target, self._handles.of)
+            self._connection.change(
+                guest, lambda virt: self._handles.of(virt, guest).blockResize(target, size, BYTES)
+            )
         return size
 
     def settled(self, guest: GuestId, seconds: float) -> None:

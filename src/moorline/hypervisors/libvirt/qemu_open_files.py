@@ -237,11 +237,10 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         lost, deleted = self._lost()
         if disk.source in lost:
             return replace(disk, stale=self._why(disk))
-        return (
-            replace(disk, replaced=unlike(self._guest, disk.source))
-            if disk.source in deleted
-            else disk
-        )
+        # Of what lies beneath it the guest has not written, but nobody else can read that either.
+        chain = (disk.source, *(disk.beneath or ()))
+        gone = next((path for path in chain if path in deleted), "")
+        return replace(disk, replaced=unlike(self._guest, gone)) if gone else disk
 
     def __iter__(self) -> Iterator[VolumeId]:
         return iter(self._disks)
@@ -262,7 +261,11 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         return self._found
 
     def _look(self) -> tuple[frozenset[str], frozenset[str]]:
-        sources = (disk.source for disk in self._disks.values())
+        disks = self._disks.values()
+        # Of half a disk it is not told which half has it: the definition's is open nowhere.
+        whole = [disk for disk in disks if disk.state is DiskState.WHOLE]
+        live = {path for disk in whole for path in (disk.source, *(disk.beneath or ()))}
+        sources = live | {disk.source for disk in disks}
         paths = {each for each in sources if each.startswith("/") and not each.startswith("/dev/")}
         nothing: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         if not paths:
@@ -276,8 +279,6 @@ class OpenDisks(Mapping[VolumeId, Disk]):
         files = list(_may_be_any(process, names, paths))
         everything = {path for _, path in names}
         stale = frozenset(path for path in paths if _is_stale(path, files, theirs, ours))
-        # Of half a disk it is not told which half has it: the definition's is open nowhere.
-        live = {each.source for each in self._disks.values() if each.state is DiskState.WHOLE}
         unnamed = {
             path
             for path in paths - everything - stale
@@ -300,8 +301,9 @@ class OpenDisks(Mapping[VolumeId, Disk]):
 
     def _why(self, disk: Disk) -> str:
         return (
-            f"{self._guest} has {disk.device} open on a mount of {disk.source} that is no more:"
-            f" detach it and attach it again, or restart {self._guest}"
+            f"{self._guest} has {disk.device} open on a mount of {disk.source} that is no more, or"
+            " that another one covers: take that away, or detach the disk and attach it again, or"
+            f" restart {self._guest}"
         )
 
 
@@ -327,16 +329,27 @@ def unlike(guest: str, path: str, *, gone: bool = False) -> str:
 def _is_stale(
     path: str, files: Iterable[_Named], theirs: Sequence[Mount], ours: Sequence[Mount]
 ) -> bool:
-    devices = {mount.id: mount.device for mount in (*ours, *theirs)}
-    here = covering(ours, path).device
-    found = [devices.get(file.mount) for file in files if _may_be(path, file, devices)]
+    mounts = {mount.id: mount for mount in (*ours, *theirs)}
+    here = _led_to(path, covering(ours, path))
+    found = [_led_to(path, mounts.get(file.mount)) for file in files if _may_be(path, file, mounts)]
     # If libvirt handed descriptors to QEMU, it has none of these open: then it is not known.
     return bool(found) and here not in found
 
 
-def _may_be(path: str, file: _Named, devices: Mapping[int, str]) -> bool:
+def _led_to(path: str, mount: Mount | None) -> tuple[str, str]:
+    """The device and the path within its file system that *path* is on *mount*; None: it is gone.
+
+    Another mount of the same file system may cover it, such as a bind mount.
+    """
+    if mount is None:
+        return "", ""
+    within = path.removeprefix(mount.target.rstrip("/"))
+    return mount.device, mount.root.rstrip("/") + within
+
+
+def _may_be(path: str, file: _Named, mounts: Collection[int]) -> bool:
     """Whether an open file is *path*, or was *path* on a mount that is gone."""
-    return file.path == path if file.mount in devices else may_be_called(file.path, path)
+    return file.path == path if file.mount in mounts else may_be_called(file.path, path)
 
 
 def may_be_called(name: str, path: str) -> bool:

@@ -1,0 +1,155 @@
+"""Disks that hold what their volume does not: no verb takes them away, and each says what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Failed, NotOurs, Refused
+from moorline.model import Disk, Guest, GuestId, Level, VolumeId
+from moorline.testing.toys import SIZE, ToyHypervisor, ToyShare
+from tests.support.environment import bare
+from tests.support.rig import Rig, connection
+from tests.support.toy_machines import ToyLifecycle
+
+G1 = GuestId("g1")
+COPY = "/elsewhere/copy"
+See = Callable[[Disk], Disk]
+SEEN: dict[str, See] = {
+    "pivoted": lambda disk: replace(disk, source=COPY),
+    "deleted": lambda disk: replace(disk, replaced="its file was deleted while the guest ran"),
+    "snapshot": lambda disk: replace(disk, source="/above", beneath=(disk.source,)),
+}
+
+
+class Odd(ToyHypervisor):
+    """Its guests' disks are not what they were, once *see* says so."""
+
+    see: See = staticmethod(lambda disk: disk)
+    job = 0
+    """How many more detaches a block job keeps from a disk; then it is pivoted to a copy."""
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        return {volume: self.see(disk) for volume, disk in super().disks(guest).items()}
+
+    def survey(self) -> Sequence[Guest]:
+        return [
+            replace(guest, disks={volume: self.see(disk) for volume, disk in guest.disks.items()})
+            for guest in super().survey()
+        ]
+
+    def detach(self, guest: GuestId, volume: VolumeId) -> None:
+        if self.job:
+            self.job -= 1
+            if not self.job:
+                self.see = SEEN["pivoted"]
+            raise Failed("a block job works on it", hint="virsh blockjob")
+        super().detach(guest, volume)
+
+
+@pytest.fixture
+def odd(rig: Rig) -> Odd:
+    return Odd(rig.world)
+
+
+@pytest.fixture
+def moorline(rig: Rig, odd: Odd) -> Moorline:
+    reconciler = Reconciler(rig.records, {"toy": ToyShare(rig.world)}, odd, Locks(patience=1.0))
+    machines = ToyLifecycle(rig.world)
+    moorline = Moorline(rig.records, reconciler, odd, machines, environment=bare())
+    moorline.attachments.attach("g1", connection())
+    return moorline
+
+
+def is_whole(rig: Rig) -> bool:
+    guest = rig.world.guests[G1]
+    return set(guest.live) == set(guest.defined) == {"a"} and not guest.leaving
+
+
+@pytest.mark.parametrize("how", SEEN)
+def test_it_is_not_detached_and_stays_recorded(
+    rig: Rig, odd: Odd, moorline: Moorline, how: str
+) -> None:
+    odd.see = SEEN[how]
+    before = rig.records.all()
+    with pytest.raises(Refused, match="is not taken from g1") as refused:
+        moorline.attachments.detach("g1", "a")
+    assert "virsh block" in refused.value.hint
+    assert rig.records.all() == before
+    with pytest.raises(Refused, match="is not taken from g1"):
+        moorline.guests.remove("g1", force=True, any=True)
+    moorline.attachments.sweep()
+    assert is_whole(rig)
+
+
+@pytest.mark.parametrize("how", SEEN)
+def test_it_is_not_detached_later_either(rig: Rig, odd: Odd, moorline: Moorline, how: str) -> None:
+    (row,) = rig.records.all()
+    rig.records.put(replace(row, want=Level.ABSENT))
+    odd.see = SEEN[how]
+    moorline.attachments.sweep()
+    (told,) = moorline.attachments.list()
+    assert told.next.startswith("park: ")
+    with pytest.raises(Refused):
+        moorline.attachments.detach("g1", "a", timeout=0)
+    assert is_whole(rig)
+    odd.see = Odd.see
+    moorline.attachments.sweep()
+    rig.settle()
+    assert not rig.records.all()
+
+
+def test_what_a_block_job_made_of_it_is_looked_at(rig: Rig, odd: Odd, moorline: Moorline) -> None:
+    odd.job = 2
+    before = rig.records.all()[0]
+    with pytest.raises(Refused, match=COPY):
+        moorline.attachments.detach("g1", "a")
+    assert is_whole(rig)
+    (after,) = rig.records.all()
+    assert replace(after, revision=before.revision) == before, "as if it had not been asked for"
+
+
+@pytest.mark.parametrize("how", ["deleted", "snapshot"])
+def test_one_that_was_released_is_not_taken(
+    rig: Rig, odd: Odd, moorline: Moorline, how: str
+) -> None:
+    moorline.maintenance.release("g1", "a")
+    odd.see = SEEN[how]
+    with pytest.raises(Refused, match="is not taken from g1"):
+        moorline.attachments.detach("g1", "a")
+    with pytest.raises(Refused, match="is not taken from g1"):
+        moorline.guests.remove("g1", force=True, any=True)
+    for repair in moorline.maintenance.repair(disks=True, boot_disks=True):
+        assert repair.action != "detach" or repair.problem
+    assert is_whole(rig)
+
+
+def test_a_block_job_of_one_that_was_released(rig: Rig, odd: Odd, moorline: Moorline) -> None:
+    moorline.maintenance.release("g1", "a")
+    odd.job = 2
+    with pytest.raises(NotOurs, match=COPY):
+        moorline.attachments.detach("g1", "a")
+    assert is_whole(rig)
+
+
+@pytest.mark.parametrize("how", ["pivoted", "deleted"])
+def test_it_is_not_extended(rig: Rig, odd: Odd, moorline: Moorline, how: str) -> None:
+    rig.world.sizes["/mnt/s1/a"] = rig.world.sizes[COPY] = 2 * SIZE
+    odd.see = SEEN[how]
+    with pytest.raises(Refused, match="is not extended"):
+        moorline.attachments.extend("g1", "a")
+    assert not rig.world.guests[G1].told
+
+
+def test_a_guest_that_was_asked_before_is_waited_for(
+    rig: Rig, odd: Odd, moorline: Moorline
+) -> None:
+    """What is closed already has no name either: that is no reason to give up."""
+    rig.world.guests[G1].deaf = True
+    with pytest.raises(Failed, match="not yet gone"):
+        moorline.attachments.detach("g1", "a", timeout=1.2)
