@@ -235,7 +235,7 @@ def guest(rows: Sequence[Attachment]) -> str:
     ET.SubElement(domain, "uuid").text = rows[0].key.guest
     for row, target in zip(rows, ("vda", "vdb"), strict=True):
         source = ImageFile(Path(row.link) / row.key.volume, "raw")
-        where = {"target": target, "bus": "virtio", "controller": 0, "unit": None}
+        where = {"target": target, "bus": "virtio", "place": None}
         disk = disk_xml(row.key.volume, source, row.options, qemu=7_000_000, **where)  # type: ignore[arg-type]
         domain.find("devices").append(ET.fromstring(disk))  # type: ignore[union-attr]
     return ET.tostring(domain, encoding="unicode")

@@ -25,6 +25,7 @@ from moorline.operations.extend import Extender
 from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
+from moorline.operations.set_limits import Limiter
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
 from moorline.ports.guarding import Guarding
@@ -35,12 +36,18 @@ class Attachments:
     """See :class:`moorline.ports.api.Attachments`. Each method is that of the part it is from."""
 
     def __init__(
-        self, attacher: Attacher, extender: Extender, relocator: Relocator, query: Query
+        self,
+        attacher: Attacher,
+        limiter: Limiter,
+        extender: Extender,
+        relocator: Relocator,
+        query: Query,
     ) -> None:
         self.attach = attacher.attach
         self.detach = attacher.detach
         self.forget = attacher.forget
         self.sweep = attacher.sweep
+        self.set = limiter.set
         self.extend = extender.extend
         self.relocate = relocator.relocate
         self.list = query.list
@@ -86,6 +93,7 @@ class Moorline:
         doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
             attacher,
+            Limiter(records, reconciler, hypervisor, admission, driver),
             Extender(reconciler, admission, hypervisor),
             Relocator(records, reconciler, admission, hypervisor, environment.event_log.saw),
             Query(records, reconciler, admission, hypervisor, environment.measure),

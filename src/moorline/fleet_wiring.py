@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
 from moorline.core.admission import Admission
-from moorline.core.connection_fields import usable_id
+from moorline.core.connection_fields import disk_options, usable_id
 from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
@@ -204,7 +204,7 @@ def wanted_of_fleet(
         link=LinkName(""),
         place=accepted.id,
         want=Level.ATTACHED,
-        options=options,
+        options=disk_options(options, accepted.connection, hands_off=False),
         since=time.time(),
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NewType
 from uuid import UUID
 
+from moorline.disk_options import DiskOptions as DiskOptions
+from moorline.disk_options import Limits as Limits
 from moorline.secret import Secret
 
 VolumeId = NewType("VolumeId", str)
@@ -44,8 +46,6 @@ def as_uuid(text: str) -> str:
 
 
 Format = Literal["raw", "qcow2", "ploop"]
-ON_ERROR = ("stop", "report", "enospace")
-"""What can be asked for of :attr:`DiskOptions.on_error`."""
 
 
 class Level(IntEnum):
@@ -252,6 +252,8 @@ class Disk:
     """Why what the running guest has open can never be what is there at that path now; ''."""
     replaced: str = ""
     """Why the file that the running guest has open has no name any more, as far as is known; ''."""
+    limits: frozenset[Limits] | None = None
+    """How each of the guest's definitions limits it; None: the hypervisor does not tell."""
 
 
 NO_DISK = Disk(DiskState.NONE)
@@ -304,6 +306,8 @@ class Seen:
     diverged: bool = False
     """Whether what the guest writes is not in the volume but in another file, which it would lose
     with its disk; :attr:`elsewhere` says in which."""
+    other_limits: bool = False
+    """Whether the disk has limits that are not those that are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,23 +320,6 @@ class Renewal:
     """The number of the file that the guest had open; 0: nothing was begun."""
     done: bool = False
     """The guest has the file of the new mount: it may go on when all its disks are as far."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiskOptions:
-    """How a volume appears in the guest. Empty text: the hypervisor chooses."""
-
-    bus: str = ""
-    target: str = ""
-    readonly: bool = False
-    shared: bool = False
-    """Several guests write to it at once, and its users know how to do that."""
-    boot: int = 0
-    """Its place in the order of devices to boot from, 1 being the first; 0: none."""
-    on_error: str = ""
-    """What an I/O error does: ``stop`` pauses the guest, all of it, until somebody resumes it;
-    ``report`` tells the guest's system; ``enospace`` does the one for want of space and the other
-    else. It holds for as long as the disk is plugged."""
 
 
 @dataclass(frozen=True, slots=True)

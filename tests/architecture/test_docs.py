@@ -14,6 +14,7 @@ import pytest
 from moorline import config, errors, installed
 from moorline.cli.commands import EPILOG, main
 from moorline.core import state_owner
+from moorline.disk_options import OPTIONS
 from moorline.errors import MoorlineError
 from moorline.exit_codes import EXIT_CODES, EXIT_FOUND, EXIT_INTERRUPTED, EXIT_READER_GONE
 from moorline.fleet import results as fleet_results
@@ -79,6 +80,13 @@ def test_every_option_is_in_the_reference() -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
     for option in (*config.OPTIONS, *installed.options()):
         assert f"`{option.name}`" in text, option.name
+
+
+def test_every_option_of_a_disk_is_in_the_reference_as_it_is_declared() -> None:
+    text = (ROOT / "docs/reference.md").read_text()
+    for each in OPTIONS:
+        names = [each.short] * bool(each.short) + [each.typed]
+        assert f"| {', '.join(f'`--{name}`' for name in names)} | {each.help} |\n" in text
 
 
 def test_every_command_and_exit_code_is_in_the_reference() -> None:

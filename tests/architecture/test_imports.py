@@ -16,7 +16,16 @@ SRC = ROOT / "src"
 FILES = sorted((SRC / "moorline").rglob("*.py"))
 PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
-VOCABULARY = {"model", "errors", "exit_codes", "secret", "redaction", "deadline", "shared_look"}
+VOCABULARY = {
+    "model",
+    "disk_options",
+    "errors",
+    "exit_codes",
+    "secret",
+    "redaction",
+    "deadline",
+    "shared_look",
+}
 SEAMS = VOCABULARY | {"ports"}
 CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}

@@ -181,7 +181,7 @@ def test_libvirt_is_told_to_leave_the_images_owner(tmp_path: Path, client: str) 
     connect(rig, rig.good)
     link = look(rig, rig.good)
     assert isinstance(link, Linked)
-    where = {"target": "vdb", "bus": "virtio", "controller": 0, "unit": None}
+    where = {"target": "vdb", "bus": "virtio", "place": None}
     xml = disk_xml(VolumeId("v"), link.source, DiskOptions(), **where, qemu=7_002_000)
     label = ET.fromstring(xml).find("source/seclabel")
     assert label is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -15,7 +16,7 @@ from moorline.core.locks import Locks
 from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler, Took
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
-from moorline.model import GuestId, Level, VolumeId
+from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare
 from tests.support.environment import bare
 from tests.support.rig import Rig
@@ -26,9 +27,12 @@ CALLS = {
     Step.ATTACH: "attach",
     Step.DETACH: "detach",
     Step.DISCONNECT: "disconnect",
+    Step.LIMIT: "limit",
+    Step.RENEW: "renew",
     Step.FORGET: "disconnect",  # of what somebody unmounted: what is left there goes
 }
 CONNECTION = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a", "volume_id": "a"}}
+GOING = (Step.DETACH, Step.DISCONNECT, Step.FORGET)
 HELD = ("a", "g1")
 
 
@@ -42,7 +46,11 @@ class Strike:
     struck: int = 0
 
     def before(self, inner: object) -> Any:
-        return _Struck(inner, self)
+        if not hasattr(inner, self.name):
+            return inner
+        struck, do = copy(inner), getattr(inner, self.name)
+        setattr(struck, self.name, lambda *args: self.call(do, *args))
+        return struck
 
     def call(self, do: Callable[..., Any], *args: Any) -> Any:
         if self.struck:
@@ -53,25 +61,16 @@ class Strike:
         raise self.family("a fault that was planned")
 
 
-class _Struck:
-    def __init__(self, inner: object, strike: Strike) -> None:
-        self._inner = inner
-        self._strike = strike
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name != self._strike.name:
-            return found
-        return lambda *args: self._strike.call(found, *args)
-
-
 @dataclass
 class Stage:
     rig: Rig = field(default_factory=lambda: Rig("g1"))
     met: Counter[tuple[Step, type[MoorlineError] | None]] = field(default_factory=Counter)
 
     def owner(self, strike: Strike) -> Moorline:
-        hypervisor = strike.before(ToyHypervisor(self.rig.world))
+        toy = ToyHypervisor(self.rig.world)
+        renewal = strike.before(toy.disk_renewal())
+        hypervisor = strike.before(toy)
+        hypervisor.disk_renewal = lambda: renewal
         reconciler = Reconciler(
             self.rig.records,
             {"toy": strike.before(ToyShare(self.rig.world))},
@@ -86,10 +85,18 @@ class Stage:
 
     def begin(self, step: Step) -> None:
         """Bring it to where *step* is the next, or comes soon."""
+        self.rig.world.write_through = {"s1"} if step is Step.RENEW else set()
         if step in (Step.CONNECT, Step.ATTACH):
             return
-        self.rig.attachment("a", "g1", Level.ATTACHED)
+        if step is Step.RENEW:
+            owner = self.owner(Strike("none", Failed, False))
+            owner.attachments.attach("g1", CONNECTION, timeout=0)
+        else:
+            self.rig.attachment("a", "g1", Level.ATTACHED)
         self.rig.settle()
+        if step is Step.RENEW:
+            self.rig.world.dead.add("s1")
+            self.rig.world.guests[GuestId("g1")].waits = True
         if step is Step.FORGET:
             guest = self.rig.world.guests[GuestId("g1")]
             for half in (guest.live, guest.defined):
@@ -97,8 +104,10 @@ class Stage:
             self.rig.world.mounts.pop(str(BASE / "s1"))
 
     def ask(self, step: Step, owner: Moorline) -> None:
-        if step in (Step.CONNECT, Step.ATTACH):
+        if step in (Step.CONNECT, Step.ATTACH, Step.RENEW):
             owner.attachments.attach("g1", CONNECTION, timeout=0)
+        elif step is Step.LIMIT:
+            owner.attachments.set("g1", "a", DiskOptions(total_iops_sec=500), timeout=0)
         else:
             owner.attachments.detach("g1", "a", timeout=0)
 
@@ -116,7 +125,7 @@ def test_a_step_that_ends_in_an_error_says_so_and_can_be_repeated(
     stage = Stage()
     stage.begin(step)
     strike = Strike(CALLS[step], family, done)
-    coming = step in (Step.CONNECT, Step.ATTACH)
+    coming, stood = step not in GOING, step not in (Step.CONNECT, Step.ATTACH)
     error: MoorlineError | None = None
     for _ in range(6):  # each call takes what steps it can without waiting
         error = stage.rig.survive(lambda: stage.ask(step, stage.owner(strike)))
@@ -127,8 +136,11 @@ def test_a_step_that_ends_in_an_error_says_so_and_can_be_repeated(
     assert type(error) is family
     assert "a fault that was planned" in str(error)
     attachments = [row.want for row in stage.rig.records.all()]
-    # A new attachment that is refused is withdrawn; every other one stands until it is as wanted.
-    stands = [] if coming and family is Refused else [Level.ATTACHED if coming else Level.ABSENT]
+    # A new attachment that is refused is withdrawn, and so is a detach of which nothing was done;
+    # every other one stands until it is as wanted.
+    stands = [] if not stood and family is Refused else [Level.ATTACHED if coming else Level.ABSENT]
+    if (step, family) == (Step.DETACH, Refused):
+        stands = [Level.ATTACHED]
     assert attachments == stands
     if coming and family is not Refused:
         assert stage.rig.records.trouble(stage.rig.records.all()[0].key)
@@ -136,6 +148,10 @@ def test_a_step_that_ends_in_an_error_says_so_and_can_be_repeated(
         stage.rig.survive(lambda: stage.ask(step, stage.owner(strike)))
         stage.rig.world.tick()
     stage.rig.check({HELD: Level.ATTACHED if coming else Level.ABSENT})
+    assert not stage.rig.world.guests[GuestId("g1")].waits
+    if step is Step.LIMIT:
+        has = stage.rig.world.guests[GuestId("g1")].limits
+        assert has == {VolumeId("a"): (("total_iops_sec", 500),)}
 
 
 def test_every_step_meets_every_family() -> None:

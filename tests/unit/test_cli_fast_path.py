@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from moorline.cli import fast_path
 from moorline.cli.commands import main
+from moorline.cli.disk_options import asked
 from moorline.local_api import json_types
-from moorline.model import DiskOptions
 
 VIEW = {
     "volume": "v1",
@@ -84,8 +84,7 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
     for option, value in {"format": "format_", **{n: n for n in ("volume", "level")}}.items():
         assert fields[option] == params[value]
     assert (fields["timeout"], fields["dry_run"]) == (params["timeout"], params["dry_run"])
-    names = ("bus", "target", "read_only", "shared")
-    options = DiskOptions(*(params[name] for name in names), on_error=params["on_error"] or "")
+    options = asked(params)
     assert fields["options"] == json_types.encode(options, brief=True)
 
 

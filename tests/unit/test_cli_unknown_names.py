@@ -32,6 +32,8 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("events", "volume"): (["events", "--volume"], []),
     ("explain", "volume"): (["explain"], []),
     ("explain", "guest"): (["explain", GONE, "--guest"], []),
+    ("set", "guest"): (["set"], [GONE, "--iops", "5"]),
+    ("set", "volume"): (["set", "test"], ["--iops", "5"]),
     ("extend", "guest"): (["extend"], [GONE]),
     ("extend", "volume"): (["extend", "test"], []),
     ("forget", "guest"): (["forget", GONE, "--guest"], []),

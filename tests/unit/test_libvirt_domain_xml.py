@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from moorline.hypervisors.libvirt.domain_xml import Domain, Half, MarkedDisk, parse
@@ -85,7 +87,7 @@ BARE = MarkedDisk("", "", "", None)
         (disk("sda", "ua-one", device="lun", serial="two"), {}),
         (
             scsi(1) + disk("sdc", "ua-one", bus="scsi", address=drive(1, 5)),
-            {ONE: MarkedDisk("sdc", "scsi", "/srv/a.raw", 5)},
+            {ONE: MarkedDisk("sdc", "scsi", "/srv/a.raw", (1, 5))},
         ),
         ("<interface><alias name='ua-one'/></interface>", {}),
     ],
@@ -100,20 +102,20 @@ def test_all_targets_are_taken_whoever_has_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "index"),
+    ("devices", "indices"),
     [
-        ("", None),
-        (scsi(0), 0),
-        (scsi(3) + scsi(2), 2),
-        (scsi(0, "lsilogic"), None),
-        (scsi(0, "lsilogic") + scsi(1), 1),
-        ("<controller type='sata' index='0' model='virtio-scsi'/>", None),
+        ("", set()),
+        (scsi(0), {0}),
+        (scsi(3) + scsi(2), {2, 3}),
+        (scsi(0, "lsilogic"), set()),
+        (scsi(0, "lsilogic") + scsi(1), {1}),
+        ("<controller type='sata' index='0' model='virtio-scsi'/>", set()),
     ],
 )
-def test_the_scsi_controller_is_the_first_that_takes_hot_plugs(
-    devices: str, index: int | None
+def test_the_scsi_controllers_are_those_that_take_hot_plugs(
+    devices: str, indices: set[int]
 ) -> None:
-    assert half(devices).scsi_controller == index
+    assert half(devices).virtio_scsi == indices
 
 
 def test_units_are_taken_by_whatever_is_on_the_controller() -> None:
@@ -124,15 +126,16 @@ def test_units_are_taken_by_whatever_is_on_the_controller() -> None:
         + disk("sdc", bus="sata", address=drive(1, 2))
         + f"<hostdev type='scsi'><source>{drive(1, 9)}</source>{drive(1, 3)}</hostdev>"
     )
-    assert seen.units == {0, 3}
+    assert seen.scsi_places == {(1, 0), (2, 1), (1, 3)}
 
 
 # --- halves -----------------------------------------------------------------
 
 WITH = disk("vdb", "ua-one")
 USE = Use("/srv/a.raw", "raw", volume=ONE)
-WHOLE = Disk(DiskState.WHOLE, "vdb", "/srv/a.raw", frozenset({USE}))
-PARTIAL = Disk(DiskState.PARTIAL, "vdb", "/srv/a.raw", frozenset({USE}))
+UNLIMITED = frozenset({()})
+WHOLE = Disk(DiskState.WHOLE, "vdb", "/srv/a.raw", frozenset({USE}), limits=UNLIMITED)
+PARTIAL = replace(WHOLE, state=DiskState.PARTIAL)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ PARTIAL = Disk(DiskState.PARTIAL, "vdb", "/srv/a.raw", frozenset({USE}))
         (None, WITH, None, WHOLE),
         (None, WITH, WITH, WHOLE),
         (None, WITH, "", WHOLE),
-        (None, "", WITH, PARTIAL),
+        (None, "", WITH, replace(PARTIAL, limits=frozenset())),
         (None, "", "", None),
     ],
 )

@@ -124,6 +124,16 @@ def test_case(want: Level, link: Link, disk: DiskState, held: Held, step: Step) 
     assert next_step(want, Seen(link, Disk(disk), held)) is step
 
 
+def test_a_disk_of_other_limits_is_limited_once_it_is_whole_and_ours() -> None:
+    seen = Seen(LINKED, Disk(WHOLE), other_limits=True)
+    assert next_step(ATTACHED, seen) is Step.LIMIT
+    assert foresee(ATTACHED, seen) == [Step.LIMIT]
+    assert next_step(ATTACHED, replace(seen, disk=Disk(PARTIAL))) is Step.ATTACH
+    assert next_step(ATTACHED, replace(seen, elsewhere="another")) is Step.PARK
+    assert next_step(ABSENT, seen) is Step.DETACH
+    assert next_step(ATTACHED, replace(seen, link=UNLINKED)) is Step.CONNECT
+
+
 def test_a_disk_on_another_path_is_not_taken_for_ours() -> None:
     seen = Seen(LINKED, Disk(WHOLE, source="/elsewhere"), elsewhere="it is /elsewhere")
     assert next_step(ATTACHED, seen) is Step.PARK

@@ -25,7 +25,7 @@ from moorline.model import Level
 
 KIND = CONTENT_TYPE_PLAIN_0_0_4
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_STEPS = (Step.CONNECT, Step.ATTACH, Step.RENEW, Step.DETACH, Step.DISCONNECT, Step.FORGET)
+_STEPS = tuple(step for step in Step if step not in (Step.NOTHING, Step.WAIT, Step.PARK))
 _WANTS = (Level.ABSENT, Level.CONNECTED, Level.ATTACHED)
 _LINKS = ("linked", "unlinked", "broken", "foreign", "hung", "unknown")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moorline.care.disks import kind_of
@@ -248,7 +249,13 @@ def _options(disk: GuestDisk, hands_off: bool) -> DiskOptions:
     """The options with which the disk is plugged, if they are to be recorded."""
     if hands_off:
         return DiskOptions(shared=disk.shared)
-    return DiskOptions(disk.bus, disk.device, disk.readonly, disk.shared, on_error=disk.on_error)
+    return replace(
+        disk.options,
+        bus=disk.bus,
+        target=disk.device,
+        readonly=disk.readonly,
+        shared=disk.shared,
+    )
 
 
 def _usable(serial: str) -> str:

@@ -25,6 +25,7 @@ from moorline.cli.connection import read_text
 from moorline.cli.declared import Declaration, Declared
 from moorline.cli.name_completion import FilePath, GuestName
 from moorline.cli.output import dump, failed, say
+from moorline.disk_options import OPTIONS
 from moorline.errors import MoorlineError, Refused
 from moorline.exit_codes import EXIT_FOUND, exit_code
 from moorline.local_api.http_errors import to_problem
@@ -372,10 +373,8 @@ def _written(view: View) -> dict[str, Any]:
         "format": view.format,
         "volume": view.volume,
         "level": "" if view.wanted == "attached" else view.wanted,
-        "bus": view.options.get("bus"),
-        "target": view.options.get("target"),
-        "read_only": view.options.get("readonly"),
-        "shared": view.options.get("shared"),
-        "on_error": view.options.get("on_error"),
     }
-    return {name: value for name, value in found.items() if value}
+    options = {each.declared: view.options.get(each.name, each.default) for each in OPTIONS}
+    unsaid = {each.declared: each.default for each in OPTIONS}
+    told = {name: value for name, value in options.items() if value != unsaid[name]}
+    return {name: value for name, value in found.items() if value} | told

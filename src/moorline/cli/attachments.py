@@ -16,7 +16,6 @@ from moorline.cli.common import (
     F,
     common,
     dry_run_option,
-    on_error_option,
     timeout_option,
     told,
     volume_argument,
@@ -24,14 +23,16 @@ from moorline.cli.common import (
     wait_option,
 )
 from moorline.cli.connection import read_connection
+from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.facade import from_here
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
+from moorline.disk_options import OPTIONS
 from moorline.errors import Failed, MoorlineError
 from moorline.exit_codes import exit_code
 from moorline.local_api.http_errors import to_problem
-from moorline.model import DiskOptions, Format, Level
+from moorline.model import Format, Level
 from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome
 
@@ -165,11 +166,7 @@ def _several(
 @_FORMAT
 @_ID
 @click.option("--label", metavar="LABEL", help="What it belongs to, as of `moorline apply`.")
-@click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
-@click.option("--target", default="", metavar="DEV", help="Such as vdb; default: the next free.")
-@click.option("--read-only", is_flag=True, help="The guest may only read.")
-@click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
-@on_error_option
+@disk_options()
 @click.option(
     "--level",
     type=click.Choice(["connected", "attached"]),
@@ -195,16 +192,12 @@ def attach(
     format_: Format | None,
     volume: str | None,
     label: str | None,
-    bus: str,
-    target: str,
-    read_only: bool,
-    shared: bool,
-    on_error: str | None,
     level: str,
     timeout: float | None,
     vouch: str,
     wait: bool,
     dry_run: bool,
+    **of_disk: Any,
 ) -> None:
     """Make a volume a disk of GUEST (name or id), now and after reboots.
 
@@ -220,8 +213,10 @@ def attach(
       moorline attach web01 a.raw b.raw --format raw --wait=false
     """
     volumes = _several(volume_urls, connections, format_)
-    if len(volumes) > 1 and (volume or target):
-        raise click.UsageError("--volume and --target are of one volume")
+    options = asked(of_disk)
+    one = [f"--{each.typed}" for each in OPTIONS if each.one]
+    if len(volumes) > 1 and (volume or options.target or options.wwn):
+        raise click.UsageError(f"{', '.join(['--volume', *one])} are of one volume")
     patience = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
     with given.open(own=not dry_run, patience=patience, first=True) as moorline:
         attach = partial(
@@ -230,7 +225,7 @@ def attach(
             format=format_,
             volume=volume,
             level=Level[level.upper()],
-            options=DiskOptions(bus, target, read_only, shared, on_error=on_error or ""),
+            options=options,
             timeout=timeout,
             progress=given.progress,
             dry_run=dry_run,
@@ -288,6 +283,38 @@ def detach(
         call = _of_what_is_meant if several else _call
         calls = [(name, call(detach, name)) for name in volume]
         _each(given, guest, calls, lambda found: text(*found))
+
+
+@click.command("set")
+@click.argument("guest", type=GuestName())
+@volume_argument
+@disk_options(live=True)
+@timeout_option
+@dry_run_option
+@common
+def set_(
+    given: Common, guest: str, volume: str, timeout: float, dry_run: bool, **of_disk: Any
+) -> None:
+    """Change how much GUEST may ask of a volume, at once and for good.
+
+    What is not said stays as it is; 0 takes a limit away. A limit of all
+    requests excludes one of reads or writes.
+
+    \b
+    Examples:
+      moorline set web01 3f2a --iops 500
+      moorline set web01 vdb --iops 0 --read-iops 300 --write-bytes-sec 20M
+    """
+    with given.open(own=not dry_run, patience=timeout) as moorline:
+        outcome = moorline.attachments.set(
+            guest,
+            volume,
+            asked(of_disk),
+            timeout=timeout,
+            progress=given.progress,
+            **told(dry_run=dry_run),
+        )
+    given.tell(outcome, told_outcome(outcome, dry_run))
 
 
 @click.command()

@@ -123,6 +123,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "doctor:repair",
             "Take away links that no attachment and no guest needs, and empty mount points.",
         ),
+        "set": (
+            "attachments:set_",
+            "Change how much GUEST may ask of a volume, at once and for good.",
+        ),
         "show": (
             "list_show:show",
             "Show one volume: its link, who else holds it, the last error, what comes next.",

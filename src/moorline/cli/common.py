@@ -48,13 +48,6 @@ vouch_option = click.option(
     metavar="REASON",
     help="On a host of a fleet: do it without the fleet's word. The reason is kept in the events.",
 )
-on_error_option = click.option(
-    "--on-error",
-    type=click.Choice(["stop", "report", "enospace"]),
-    default=None,
-    help="What an I/O error does: stop pauses the guest, report tells it, enospace (QEMU's default)"
-    " pauses it for want of space alone.",
-)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Change nothing; say what would be done."
 )

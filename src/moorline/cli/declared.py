@@ -10,26 +10,17 @@ from typing import Any, cast
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.output import is_as_wanted
+from moorline.disk_options import OPTIONS, validate
 from moorline.errors import Refused
-from moorline.model import ON_ERROR, DiskOptions, Format, Level
+from moorline.model import DiskOptions, Format, Level
 from moorline.ports.results import View
 
 MAX_FILE_BYTES = 1 << 20
 _FORMATS = ("raw", "qcow2", "ploop")
 _LEVELS = ("connected", "attached")
-_TEXTS = (
-    "guest",
-    "storage",
-    "connection_file",
-    "format",
-    "volume",
-    "level",
-    "bus",
-    "target",
-    "on_error",
-)
-_FLAGS = ("read_only", "shared")
-_KNOWN = {*_TEXTS, *_FLAGS, "connection"}
+_TEXTS = ("guest", "storage", "connection_file", "format", "volume", "level")
+_OPTIONS = {each.declared: each for each in OPTIONS}
+_KNOWN = {*_TEXTS, *_OPTIONS, "connection"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +45,13 @@ class Declared:
 
     def differences(self, view: View) -> list[str]:
         """What is otherwise in *view*, of the same volume, and is not changed while it is there."""
-        wanted: dict[str, Any] = {
-            "bus": self.options.bus,
-            "target": self.options.target,
-            "readonly": self.options.readonly,
-            "shared": self.options.shared,
-            "on_error": self.options.on_error,
-        }
-        # An agent of an earlier version tells nothing of errors.
-        there = {"on_error": "", **view.options}
-        pairs = [(name, there.get(name), value) for name, value in wanted.items()]
+        # A view tells of the others only what is set, and one of an earlier version knows few.
+        wanted = {each: getattr(self.options, each.name) for each in OPTIONS}
+        pairs = [
+            (each.name, view.options.get(each.name, each.default), value)
+            for each, value in wanted.items()
+            if value is not None  # a limit that the file does not speak of may be set by hand
+        ]
         if self.format:
             pairs.append(("format", view.format or self.format, self.format))
         if (self.level, view.wanted) == ("connected", "attached"):
@@ -129,10 +117,7 @@ def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
     if unknown := given.keys() - _KNOWN:
         raise Refused(f"{at} has keys that are not known: {_listed(unknown)}")
     texts = {name: _text(given, name, at) for name in _TEXTS if given.get(name) is not None}
-    flags = {name: given.get(name, False) for name in _FLAGS}
-    if odd := [name for name, value in flags.items() if not isinstance(value, bool)]:
-        raise Refused(f"{at}: {odd[0]} is not true or false")
-    for name, words in (("format", _FORMATS), ("level", _LEVELS), ("on_error", ON_ERROR)):
+    for name, words in (("format", _FORMATS), ("level", _LEVELS)):
         if texts.get(name, words[0]) not in words:
             raise Refused(f"{at}: {name} is none of {', '.join(words)}")
     guest = texts.get("guest") or guest
@@ -144,14 +129,18 @@ def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
         cast("Format | None", texts.get("format")),
         texts.get("volume"),
         texts.get("level", "attached"),
-        DiskOptions(
-            texts.get("bus", ""),
-            texts.get("target", ""),
-            flags["read_only"],
-            flags["shared"],
-            on_error=texts.get("on_error", ""),
-        ),
+        _disk_options(given, at),
     )
+
+
+def _disk_options(given: Mapping[str, Any], at: str) -> DiskOptions:
+    told = {o.name: given[name] for name, o in _OPTIONS.items() if given.get(name) is not None}
+    options = DiskOptions(**told)
+    try:
+        validate(options)
+    except Refused as e:
+        raise Refused(f"{at}: {e.message}", hint=e.hint) from None
+    return options
 
 
 def _what(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from moorline.cli.attachments import named, volume_options
-from moorline.cli.common import Common, common, dry_run_option, on_error_option, timeout_option
+from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import age, aligned
 from moorline.core.name_lookup import is_whole
@@ -109,10 +110,7 @@ def show(given: Common, volume: str, directory: Path) -> None:
 @click.command()
 @click.argument("guest")
 @volume_options
-@click.option("--bus", default="", metavar="BUS", help="virtio or scsi; default: virtio.")
-@click.option("--read-only", is_flag=True, help="The guest may only read.")
-@click.option("--shared", is_flag=True, help="Other guests write to it as well, and know how.")
-@on_error_option
+@disk_options(without=["target"])
 @timeout_option
 @dry_run_option
 @directory_option
@@ -124,13 +122,10 @@ def attach(
     connection: Path | None,
     format_: Format | None,
     volume: str | None,
-    bus: str,
-    read_only: bool,
-    shared: bool,
-    on_error: str | None,
     timeout: float,
     dry_run: bool,
     directory: Path,
+    **of_disk: Any,
 ) -> None:
     """Make a volume a disk of GUEST (name or id), whichever host that is on.
 
@@ -141,13 +136,11 @@ def attach(
       moorline fleet attach web01 --connection quobyte.json
     """
     from moorline import fleet_wiring
-    from moorline.model import DiskOptions
 
     what = named(volume_url, connection, format_)
     if what is None:
         raise click.UsageError("give either URL|PATH or --connection FILE")
-    options = DiskOptions(bus, "", read_only, shared, on_error=on_error or "")
-    wanted = fleet_wiring.wanted_of_fleet(given.settings(), what, format_, volume, options)
+    wanted = fleet_wiring.wanted_of_fleet(given.settings(), what, format_, volume, asked(of_disk))
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.attach(
             guest, wanted, timeout=timeout, progress=given.progress, dry_run=dry_run

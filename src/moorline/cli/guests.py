@@ -19,11 +19,12 @@ from moorline.cli.common import (
     vouch_option,
 )
 from moorline.cli.connection import read_connection
+from moorline.cli.disk_options import asked as disk_options_asked
+from moorline.cli.disk_options import of_all_volumes
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.cli.name_completion import FilePath
 from moorline.errors import MoorlineError
-from moorline.model import ON_ERROR
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching
 
@@ -50,11 +51,7 @@ _VOLUMES = (
         metavar="FILE",
         help="One more volume, as a connection_info. Can be repeated.",
     ),
-    click.Option(
-        ["--on-error"],
-        type=click.Choice(ON_ERROR),
-        help="What an I/O error of its volumes does, as of `moorline attach`.",
-    ),
+    *of_all_volumes(),
 )
 
 
@@ -197,11 +194,12 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     in_file = boot == "-" or boot.endswith(".json")
     if in_file and values["format"] is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
+    options = disk_options_asked(values)
     return {
         "boot": read_connection(boot) if in_file else from_here(boot),
         "format": values["format"],
         "connections": [read_connection(str(path)) for path in values["connections"]],
-        **told(on_error=values["on_error"]),
+        **({"options": options} if options.asked() else {}),
     }
 
 

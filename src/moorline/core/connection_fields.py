@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from moorline.core import qos
 from moorline.core.validation import check_value
+from moorline.disk_options import validate
 from moorline.errors import Refused
 from moorline.model import DiskOptions, VolumeId, volume_id
 
@@ -43,7 +45,25 @@ def disk_options(
     modes = _told(connection, "access_mode")
     if any(mode not in ("rw", "ro") for mode in modes):
         raise Refused("the connection's access_mode is not rw or ro")
-    return replace(asked, readonly=True) if "ro" in modes else asked
+    options = replace(asked, readonly=True) if "ro" in modes else asked
+    if not hands_off:  # Nova reads them itself
+        found = _limits(connection)
+        if asked.limits() is None:  # a person's own are instead of the connection's
+            options = replace(options, **found)
+    validate(options)
+    return options
+
+
+def _limits(connection: Mapping[str, Any]) -> dict[str, Any]:
+    told = _told(connection, "qos_specs")
+    if len(told) > 1 and told[0] != told[1]:
+        raise Refused("the connection has qos_specs twice, and they differ")
+    if not told:
+        return {}
+    sizes = _told(connection, "size")
+    found: dict[str, Any] = qos.limits(told[0], sizes[0] if sizes else None)
+    validate(DiskOptions(**found))
+    return found
 
 
 def _told(connection: Mapping[str, Any], *fields: str) -> list[Any]:

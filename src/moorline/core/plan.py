@@ -33,6 +33,8 @@ class Step(Enum):
     """Give a paused guest the file of a disk anew, after the client of its share had died."""
     DETACH = "detach"
     DISCONNECT = "disconnect"
+    LIMIT = "limit"
+    """Give the disk the limits that are wanted."""
     FORGET = "forget"
     WAIT = "wait"
     PARK = "park"
@@ -63,7 +65,9 @@ def _plug(seen: Seen) -> Step:
     if seen.disk.state is DiskState.WHOLE and seen.renews:
         return Step.RENEW
     if seen.disk.state is DiskState.WHOLE:
-        return Step.PARK if seen.elsewhere else Step.NOTHING
+        if seen.elsewhere:
+            return Step.PARK
+        return Step.LIMIT if seen.other_limits else Step.NOTHING
     # Half a disk is not made whole with another file than its other half is.
     if seen.disk.state is not DiskState.NONE and (seen.elsewhere or seen.snapshot):
         return Step.PARK
@@ -113,5 +117,7 @@ def _after(step: Step, seen: Seen) -> Seen:
         return replace(seen, link=Unlinked())
     if step is Step.RENEW:
         return replace(seen, renews=False, elsewhere="")
+    if step is Step.LIMIT:
+        return replace(seen, other_limits=False)
     state = DiskState.WHOLE if step is Step.ATTACH else DiskState.NONE
     return replace(seen, disk=Disk(state))

@@ -14,6 +14,7 @@ from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
 from moorline.core.file_locking import FileLocking
 from moorline.core.kept_disk import must_stay, not_taken
+from moorline.core.limiting import has_other_limits, limit
 from moorline.core.link_usage import Usage, usage, without
 from moorline.core.links import Links
 from moorline.core.locks import Locks
@@ -143,8 +144,7 @@ class Reconciler:
             done = self._pass(key, about_to, on_link=False, timeout=timeout, expect=expect)
         if done.row is None or done.step not in _ON_LINK:
             return done
-        # A link's users are looked at and the link is changed under its own
-        # lock. Never both locks at once: their order would deadlock.
+        # Under its own lock. Never both locks at once: their order would deadlock.
         with self.with_link(done.row.link, timeout):
             return self._pass(key, about_to, on_link=True)
 
@@ -218,10 +218,9 @@ class Reconciler:
         volume = path_of(link) or (f"{row.link}/{connection.name}" if connection.name else "")
         return Seen(
             *(link, disk, use.held, use.by, use.unsure),
-            elsewhere(row, link, disk),
-            snapshot(volume, disk),
+            *(elsewhere(row, link, disk), snapshot(volume, disk)),
             self.renewals.is_due(row, link, disk, looked),
-            diverged(link, disk),
+            *(diverged(link, disk), has_other_limits(row, disk)),
         )
 
     def look(self, row: Attachment, survey: Survey) -> Seen | str:
@@ -380,11 +379,13 @@ class Reconciler:
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
         elif step is Step.RENEW:
             self.renewals.renew(row, seen.link, timeout)
-        elif step in (Step.CONNECT, Step.DISCONNECT):
+        elif step is Step.LIMIT:
+            limit(self._hypervisor, row)
+        else:
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
                 backend.connect(connection)
-            else:
+            elif step is Step.DISCONNECT:
                 self.renewals.note_death(row, seen.link)
                 backend.disconnect(connection)
 

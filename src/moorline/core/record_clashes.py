@@ -6,14 +6,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
+from moorline.disk_options import BY_NAME, LIMITS, spoken
 from moorline.errors import Refused
 from moorline.model import Attachment, DiskOptions, Level
-
-_SPOKEN = {
-    "readonly": "read-only",
-    "boot": "the place in the boot order",
-    "on_error": "what an I/O error does",
-}
 
 
 def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
@@ -40,11 +35,14 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
             " and somebody else plugs its disk",
             hint="detach it where it was attached",
         )
+    if attachment.options.limits() is None:  # it says nothing of them: they may have been set since
+        kept = {name: getattr(before.options, name) for name in LIMITS}
+        attachment = replace(attachment, options=replace(attachment.options, **kept))
     if before.options != attachment.options:
         raise Refused(
             f"volume {attachment.key.volume} is wanted on {attachment.guest_name} with other"
             f" options: {_differences(before.options, attachment.options)}",
-            hint="detach it first, or attach it as it is wanted",
+            hint=_way(before, attachment.options),
         )
     want = max(before.want, attachment.want)
     return replace(attachment, want=want, since=before.since, revision=before.revision)
@@ -85,20 +83,33 @@ def _detach_first(other: Attachment, attachment: Attachment) -> str:
     return "detach it there first, or attach it as shared to both"
 
 
+def _way(before: Attachment, now: DiskOptions) -> str:
+    """How the options of *before* can become others."""
+    limits = {name: getattr(now, name) for name in LIMITS}
+    if replace(before.options, **limits) != now:
+        return "detach it first, or attach it as it is wanted"
+    words = [
+        f"--{BY_NAME[name].typed}={value or 0}"
+        for name, value in limits.items()
+        if value != getattr(before.options, name)
+    ]
+    return shlex.join(["moorline", "set", before.guest_name, before.key.volume, *words])
+
+
 def _differences(before: DiskOptions, now: DiskOptions) -> str:
     """The options that differ, in words: ``bus is virtio, not scsi``."""
     pairs = [(f.name, getattr(before, f.name), getattr(now, f.name)) for f in fields(before)]
     return ", ".join(
-        f"{_SPOKEN.get(name, name)} is {_spoken(old)}, not {_spoken(new)}"
+        f"{spoken(name)} is {_in_words(old)}, not {_in_words(new)}"
         for name, old, new in pairs
         if old != new
     )
 
 
-def _spoken(value: str | bool | int) -> str:
+def _in_words(value: str | bool | int | None) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value) or "left to the hypervisor"
+    return "left to the hypervisor" if value in ("", None) else str(value)
 
 
 def refuse_second_boot_disk(attachment: Attachment, others: Iterable[Attachment]) -> None:

@@ -14,6 +14,7 @@ from moorline.core.links import Storage
 from moorline.core.plan import next_step
 from moorline.core.reasons import reason
 from moorline.core.survey import Survey
+from moorline.disk_options import BY_NAME
 from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
@@ -28,6 +29,9 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.ports.results import Trouble, View
+
+_ALWAYS_TOLD = ("bus", "target", "readonly", "shared", "on_error")
+"""The options that a view has whether they are set or not."""
 
 
 def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: Storage) -> View:
@@ -139,8 +143,8 @@ def _plain(value: Any) -> Any:
 
 
 def _options(options: DiskOptions) -> dict[str, Any]:
-    names = ("bus", "target", "readonly", "shared", "on_error")
-    return {name: getattr(options, name) for name in names}
+    always = {name: getattr(options, name) for name in _ALWAYS_TOLD}
+    return always | {k: v for k, v in options.asked().items() if k in BY_NAME}
 
 
 def _due(row: Attachment, seen: Seen) -> str:

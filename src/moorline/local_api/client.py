@@ -55,6 +55,7 @@ def _remote(asked: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[_Pa
 class _Attachments(_Part):
     attach = _remote(Attachments.attach)
     detach = _remote(Attachments.detach)
+    set = _remote(Attachments.set)
     extend = _remote(Attachments.extend)
     relocate = _remote(Attachments.relocate)
     forget = _remote(Attachments.forget)

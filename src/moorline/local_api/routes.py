@@ -171,6 +171,7 @@ class Route:
 ROUTES: tuple[Route, ...] = (
     Route("attach", Attachments.attach, changes=True),
     Route("detach", Attachments.detach, changes=True),
+    Route("set", Attachments.set, changes=True),
     Route("extend", Attachments.extend, changes=True),
     Route("relocate", Attachments.relocate, changes=True, moves_data=True),
     Route("forget", Attachments.forget, changes=True),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from moorline.core.limiting import has_other_limits
 from moorline.core.own_disk import diverged, elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
@@ -148,6 +149,7 @@ class DriftDetector:
             snapshot=above,
             renews=self._reconciler.renewals.is_due(row, link, disk, survey),
             diverged=diverged(link, disk),
+            other_limits=has_other_limits(row, disk),
         )
         step = next_step(row.want, seen)
         if step is Step.PARK:

@@ -7,6 +7,7 @@ from typing import Any
 
 from moorline.core.privilege import is_trusted
 from moorline.core.validation import MAX_INTEGER, MAX_TEXT_CHARACTERS
+from moorline.disk_options import BY_NAME, DiskOptions
 from moorline.errors import Denied, Refused
 from moorline.model import Format
 from moorline.ports.guests import GuestOption, GuestOptions, Kind, Launching
@@ -94,3 +95,12 @@ def volumes_of(
     if boot is None:
         raise Refused(f"{kind} guests boot from a volume, and none is given")
     return [(boot, format), *((connection, None) for connection in connections)]
+
+
+def refuse_options(options: DiskOptions, volumes: Sequence[Volume]) -> None:
+    """Refuse options of a disk that cannot be said of all *volumes*. Raises Refused."""
+    asked = options.asked()
+    if asked and not volumes:
+        raise Refused("options are of volumes, and this guest has a disk of its own")
+    if odd := [name for name in asked if name == "boot" or BY_NAME[name].one]:
+        raise Refused(f"{odd[0]} is not of all volumes of a guest")

@@ -22,7 +22,7 @@ from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_dry_run import GuestDryRun
-from moorline.operations.guest_options import Volume, validate, volumes_of
+from moorline.operations.guest_options import Volume, refuse_options, validate, volumes_of
 from moorline.operations.guest_queries import GuestQueries
 from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
@@ -34,6 +34,7 @@ from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
 
+_AS_IT_COMES = DiskOptions()
 _Made = tuple[Attachment | None, Attachment, list[Step]]
 """The attachment that was recorded before, the one that was made, and the steps taken for it."""
 Note = Callable[[str, str, float, MoorlineError | None], None]
@@ -81,7 +82,7 @@ class Guests:
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
-        on_error: str = "",
+        options: DiskOptions = _AS_IT_COMES,
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,
@@ -91,9 +92,7 @@ class Guests:
         lifecycle = self._able()
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
-        if on_error and not volumes:
-            raise Refused("on_error is of volumes, and this guest has a disk of its own")
-        options = DiskOptions(on_error=on_error)
+        refuse_options(options, volumes)
         for connection, its in volumes:
             self._admission.admit(connection, its)  # refused before anything is made
         wanted = lifecycle.parse(name, asked)

@@ -96,6 +96,24 @@ class Attachments(Protocol):
         before the link is gone where the guest still names it. *wait*: as of ``attach``.
         """
 
+    def set(
+        self,
+        guest: str,
+        volume: str,
+        options: DiskOptions,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Change how a volume is limited, in the record and at once in *guest* if it runs.
+
+        *options*: what it says is changed, and the rest stays; a limit of 0 takes one away.
+        Raises NotFound, Refused (an option that holds as long as the disk is plugged, or limits
+        that contradict each other: all is as it was), Failed, Uncertain, NotOurs: it is recorded,
+        and repeating this call or a sweep goes on with it.
+        """
+
     def extend(
         self,
         guest: str,
@@ -186,7 +204,7 @@ class Guests(Protocol):
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
-        on_error: str = "",
+        options: DiskOptions = _AS_IT_COMES,
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,
@@ -198,8 +216,8 @@ class Guests(Protocol):
         *boot*, *format*, *connections*: the volume that it boots from, as of
         ``attach``, and more of them, where the hypervisor's guests boot from volumes;
         else it gets a disk of its own, from what *hardware* says. *hardware*: what it is
-        made of, by the keys of the options that the hypervisor declares. *on_error*: of all its
-        volumes, as of :class:`moorline.model.DiskOptions`. *vouch*: as of ``attach``. *timeout*:
+        made of, by the keys of the options that the hypervisor declares. *options*: of all its
+        volumes. *vouch*: as of ``attach``. *timeout*:
         seconds to go on trying with the volumes; a disk that is brought in takes as
         long as its bytes need. *dry_run*: change nothing, and return the steps to come.
 

@@ -102,6 +102,19 @@ class ExtendingHypervisor(Hypervisor, Protocol):
 
 
 @runtime_checkable
+class LimitingHypervisor(Hypervisor, Protocol):
+    """A hypervisor that can limit how much a guest asks of a disk, while the guest has it."""
+
+    def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
+        """Give the disk that bears the volume's mark these limits, and no others.
+
+        *limits*: as :class:`moorline.model.Limits` has them; empty: none. The running guest
+        has them at once, and keeps them when it is started anew. So already is success.
+        Raises NotFound (the guest has no such disk), Refused, Failed, Uncertain.
+        """
+
+
+@runtime_checkable
 class RelocatingHypervisor(Hypervisor, Protocol):
     """A hypervisor that can move a guest's disk while the guest has it."""
 

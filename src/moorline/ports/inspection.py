@@ -6,12 +6,13 @@ Each protocol is optional. Questions are bounded in time and change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from moorline.model import (
     Broken,
+    DiskOptions,
     Foreign,
     Guest,
     GuestId,
@@ -101,8 +102,8 @@ class GuestDisk:
     """Whether its guest is one that Nova defines."""
     alias: str = ""
     """What somebody named it for the hypervisor, as we do with our mark; ''."""
-    on_error: str = ""
-    """As of :class:`moorline.model.DiskOptions`; '': the hypervisor's default."""
+    options: DiskOptions = field(default_factory=DiskOptions)
+    """Those with which it would be plugged as it is, as far as is told."""
 
     def bears(self, volume: str) -> bool:
         """Whether it is said to be *volume* by its mark, its serial or its alias."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,7 +101,7 @@ class Codec:
                 "place": attachment.place,
                 "want": attachment.want.name,
                 # Only what is asked for: an earlier version does not know all of them.
-                "options": {k: v for k, v in asdict(attachment.options).items() if v},
+                "options": attachment.options.asked(),
                 "since": attachment.since,
                 "hands_off": attachment.hands_off,
                 "link_only": attachment.link_only,

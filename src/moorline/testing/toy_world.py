@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moorline.model import Format, GuestId, Use, VolumeId
+from moorline.model import Format, GuestId, Limits, Use, VolumeId
 from moorline.testing.faults import Faults
 
 
@@ -28,6 +28,8 @@ class ToyGuest:
     """An I/O error paused it."""
     held: set[VolumeId] = field(default_factory=set)
     """Live disks on a placeholder that fails each request."""
+    limits: dict[VolumeId, Limits] = field(default_factory=dict)
+    """How its disks are limited, in both halves."""
     told: dict[VolumeId, int] = field(default_factory=dict)
     """The sizes of which it was told, where that was not at the attach."""
     uses: set[Use] = field(default_factory=set)  # how its disks are used, as far as that is told

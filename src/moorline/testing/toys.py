@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from moorline.disk_options import LIMITS, normal, refuse_others
 from moorline.errors import Failed, NotFound, NotOurs, Refused, Unavailable
 from moorline.model import (
     BlockDevice,
@@ -212,8 +213,7 @@ class ToyHypervisor:
             raise Refused(f"a toy cannot use {source}")
         if options.bus not in ("", "toy"):
             raise Refused(f"a toy has no bus {options.bus}")
-        if options.on_error:
-            raise Refused("a toy cannot be told what an I/O error does")
+        refuse_others("a toy's disks", options, ("bus", "target", "readonly", "shared", *LIMITS))
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
@@ -231,7 +231,14 @@ class ToyHypervisor:
             form = source.format if isinstance(source, ImageFile) else "raw"
             use = Use(path, form, options.readonly, options.shared, volume)
             found.uses = {old for old in found.uses if old.volume != volume} | {use}
+            found.limits[volume] = options.limits() or ()
             self._world.faults.effect(partial(half.__setitem__, volume, path))
+
+    def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
+        if volume not in self.disks(guest):
+            raise NotFound(f"volume {volume} is not attached to {guest}")
+        has = self._world.guests[guest].limits
+        self._world.faults.effect(partial(has.__setitem__, volume, normal(limits)))
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         found = self._world.guests.get(guest)
@@ -292,6 +299,7 @@ def _disks(guest: ToyGuest) -> dict[VolumeId, Disk]:
             path,
             _uses(guest, {path}, volume),
             stale=f"{path} is lost" if volume in live and volume in guest.lost else "",
+            limits=frozenset({guest.limits.get(volume, ())}),
         )
         for volume, path in {**defined, **live}.items()
     }

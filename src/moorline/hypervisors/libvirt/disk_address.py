@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
+from moorline.disk_options import normal, validate
+from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
+from moorline.hypervisors.libvirt import scsi_place
 from moorline.hypervisors.libvirt.connection import Rejected
-from moorline.hypervisors.libvirt.disk_xml import (
-    bus_of,
-    error_policies,
-    next_target,
-    next_unit,
-    path_of,
-)
-from moorline.hypervisors.libvirt.domain_xml import MARK, Domain, Half
+from moorline.hypervisors.libvirt.disk_options_xml import refuse_misplaced
+from moorline.hypervisors.libvirt.disk_xml import bus_of, next_target, path_of
+from moorline.hypervisors.libvirt.domain_xml import MARK, Domain, Half, ScsiPlace
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
 
@@ -29,15 +26,17 @@ class DiskAddress(NamedTuple):
 
     target: str
     bus: str
-    unit: int | None
-    """On the SCSI controller; None on other buses."""
+    place: ScsiPlace | None
+    """On the SCSI controllers; None on other buses."""
+    controller: int | None = None
+    """The index of a SCSI controller that has to be added first; None: there is one."""
 
     def is_taken(self, domain: Domain, volume: VolumeId) -> bool:
         """Whether something else in *domain* is there now, or has the volume's alias."""
         return any(
             self.target in half.targets
             or f"{MARK}{volume}" in half.aliases
-            or self.unit in half.units
+            or self.place in half.scsi_places
             for half in domain.halves()
             if volume not in half.disks
         )
@@ -71,7 +70,9 @@ def address_for(
         # Both halves must agree, or the disk moves when the guest reboots.
         same = replace(options, target=there.target, bus=there.bus)
         check(domain, [half for half in halves if volume not in half.disks], source, same)
-        return DiskAddress(there.target, there.bus, there.unit)
+        if there.bus == "scsi":
+            scsi_place.demand_controller(domain, there.place)
+        return DiskAddress(there.target, there.bus, there.place)
     check(domain, halves, source, options)
     if any(f"{MARK}{volume}" in half.aliases for half in halves):
         raise NotOurs(
@@ -79,9 +80,12 @@ def address_for(
             hint=f"virsh dumpxml {domain.name}",
         )
     bus = bus_of(options)
-    unit = next_unit({unit for half in halves for unit in half.units}) if bus == "scsi" else None
+    choice = scsi_place.choose(domain) if bus == "scsi" else None
     taken = {target for half in halves for target in half.targets}
-    return DiskAddress(options.target or next_target(bus, taken), bus, unit)
+    target = options.target or next_target(bus, taken)
+    if choice is None:
+        return DiskAddress(target, bus, None)
+    return DiskAddress(target, bus, choice.place, choice.place[0] if choice.add else None)
 
 
 def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: DiskOptions) -> None:
@@ -91,13 +95,30 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
         raise Refused(f"QEMU has no driver for {source.format} files here")
     if options.shared and isinstance(source, ImageFile) and source.format != "raw":
         raise Refused(f"a {source.format} file cannot be written to by several guests")
-    error_policies(options)
+    validate(options)
     bus = bus_of(options)
+    refuse_misplaced(options, bus)
     if any(options.target in half.targets for half in halves if options.target):
         raise Refused(f"{domain.name} has a disk {options.target} already")
-    if bus == "scsi":
-        _check_controllers(domain)
-    elif domain.live in halves and domain.live is not None:
+    if options.iothread and any(options.iothread not in half.iothreads for half in halves):
+        raise Refused(
+            f"{domain.name} has no I/O thread {options.iothread}",
+            hint=f"virsh iothreadadd {domain.name} {options.iothread} --live --config",
+        )
+    _check_bus(domain, halves, bus)
+
+
+def _check_bus(domain: Domain, halves: Sequence[Half], bus: str) -> None:
+    plugs = domain.live is not None and domain.live in halves
+    if bus == "sata" and plugs:
+        raise Refused(
+            f"no sata disk can be plugged into {domain.name} while it runs",
+            hint="stop it first, or use another bus",
+        )
+    if bus == "usb" and not all(half.has_usb for half in halves):
+        raise Refused(f"{domain.name} has no USB controller", hint="use another bus")
+    needs_port = bus == "virtio" or (bus == "scsi" and scsi_place.choose(domain).add)
+    if needs_port and plugs and domain.live is not None:
         _check_ports(domain.name, domain.live)
 
 
@@ -125,20 +146,6 @@ def error_after_plug(
     return error
 
 
-def _check_controllers(domain: Domain) -> None:
-    controllers = {half.scsi_controller for half in domain.halves()}
-    if None in controllers:
-        raise Refused(
-            f"{domain.name} has no virtio-scsi controller",
-            hint="add one, or use the bus virtio",
-        )
-    if len(controllers) > 1:
-        raise Refused(
-            f"the virtio-scsi controllers of {domain.name} are not those of its definition",
-            hint="restart it, or use the bus virtio",
-        )
-
-
 def _check_ports(name: str, live: Half) -> None:
     if live.hotplug_ports is not None and not live.hotplug_ports[0]:
         raise Refused(
@@ -146,3 +153,25 @@ def _check_ports(name: str, live: Half) -> None:
             f" ({live.hotplug_ports[1]} for hot-plugging, none of them free)",
             hint="use the bus scsi, or shut it down and add pcie-root-port controllers",
         )
+
+
+def otherwise_limited(
+    domain: Domain, volume: VolumeId, limits: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Where the volume has other limits than *limits*: its targets, with the halves as flags.
+
+    Raises NotFound: the guest has no such disk.
+    """
+    halves = {LIVE: domain.live, CONFIG: domain.defined}
+    disks = {
+        flag: half.disks[volume]
+        for flag, half in halves.items()
+        if half is not None and volume in half.disks
+    }
+    if not disks:
+        raise NotFound(f"{domain.name} has no volume {volume}")
+    found: dict[str, int] = {}
+    for flag, disk in disks.items():
+        if disk.limits != normal(limits):
+            found[disk.target] = found.get(disk.target, 0) | flag
+    return found

@@ -12,10 +12,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.hypervisors.libvirt.domain_xml import MARK
+from moorline.hypervisors.libvirt.disk_options_xml import UNCACHED, add_elements, of_driver
+from moorline.hypervisors.libvirt.domain_xml import MARK, ScsiPlace
 from moorline.hypervisors.libvirt.file_access import keeps_owner
 from moorline.model import (
-    ON_ERROR,
     BlockDevice,
     Caching,
     DiskOptions,
@@ -24,8 +24,8 @@ from moorline.model import (
     VolumeId,
 )
 
-PREFIX = {"virtio": "vd", "scsi": "sd"}
-"""The buses that can be hot-plugged, and what the names of their disks begin with."""
+PREFIX = {"virtio": "vd", "scsi": "sd", "usb": "sd", "sata": "sd"}
+"""The buses, and what the names of their disks begin with."""
 NATIVE_AIO = 2_000_000
 """QEMU 2.0.0: from here on, cache=none with native I/O is safe on Quobyte (Nova's
 quobyte driver, and the specification of it, draw the same line)."""
@@ -39,14 +39,6 @@ def next_target(bus: str, taken: Collection[str]) -> str:
     return next(name for name in _names(PREFIX[bus]) if name not in taken)
 
 
-def next_unit(taken: Collection[int]) -> int:
-    """The first free unit of a virtio-scsi controller, which has 16384. Raises Refused."""
-    unit = next(unit for unit in count() if unit not in taken)
-    if unit > 16383:
-        raise Refused("the guest's SCSI controller is full")
-    return unit
-
-
 def bus_of(options: DiskOptions) -> str:
     """The bus that is asked for, or that follows from the target. Raises Refused."""
     if options.target and not _TARGET.fullmatch(options.target):
@@ -54,21 +46,17 @@ def bus_of(options: DiskOptions) -> str:
     by_target = next((b for b, p in PREFIX.items() if options.target.startswith(p)), "")
     bus = options.bus or by_target or "virtio"
     if bus not in PREFIX:
-        raise Refused(f"disks cannot be plugged into the bus {bus!r}", hint="virtio or scsi")
-    if by_target not in ("", bus):
+        raise Refused(f"disks cannot be plugged into the bus {bus!r}", hint=", ".join(PREFIX))
+    if options.target and not options.target.startswith(PREFIX[bus]):
         raise Refused(f"{options.target} is no name of a disk on the bus {bus}")
     return bus
 
 
 def error_policies(options: DiskOptions) -> dict[str, str]:
-    """What QEMU does at an error of a write and of a read. Raises Refused."""
+    """What QEMU does at an error of a write and of a read."""
     asked = options.on_error
     if not asked:
         return {}
-    if asked not in ON_ERROR:
-        raise Refused(
-            f"{asked!r} is nothing that an error can do", hint=f"one of {', '.join(ON_ERROR)}"
-        )
     # A read never wants for space, and libvirt refuses enospace there.
     return {"error_policy": asked, "rerror_policy": "report" if asked == "enospace" else asked}
 
@@ -87,8 +75,7 @@ def disk_xml(
     *,
     target: str,
     bus: str,
-    controller: int,
-    unit: int | None,
+    place: ScsiPlace | None,
     qemu: int,
 ) -> str:
     """The ``<disk>`` that makes *source* a disk, marked with the volume's id.
@@ -98,12 +85,13 @@ def disk_xml(
     is_file = isinstance(source, ImageFile)
     disk = ET.Element("disk", type="file" if is_file else "block", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
-    place = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
+    named = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
     if isinstance(source, ImageFile):
         if keeps_owner(source, options):
-            _keep_owner(place)
+            _keep_owner(named)
         _tell_backing(disk, source)
-    ET.SubElement(disk, "target", dev=target, bus=bus)
+    rate = {"rotation_rate": str(options.rotation_rate)} if options.rotation_rate else {}
+    ET.SubElement(disk, "target", {"dev": target, "bus": bus, **rate})
     ET.SubElement(disk, "serial").text = volume
     ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
     if options.boot:
@@ -112,8 +100,10 @@ def disk_xml(
         ET.SubElement(disk, "readonly")
     if options.shared:
         ET.SubElement(disk, "shareable")
-    if unit is not None:
-        address = {"controller": str(controller), "bus": "0", "target": "0", "unit": str(unit)}
+    add_elements(disk, options)
+    if place is not None:
+        controller, unit = map(str, place)
+        address = {"controller": controller, "bus": "0", "target": "0", "unit": unit}
         ET.SubElement(disk, "address", {"type": "drive", **address})
     return ET.tostring(disk, encoding="unicode")
 
@@ -141,14 +131,28 @@ def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, st
     driver |= error_policies(options)
     if isinstance(source, BlockDevice) and source.discard:
         driver["discard"] = "unmap"
+    driver |= _caching_of_driver(source, options, qemu) | of_driver(options)
+    if driver.get("io") == "native" and driver.get("cache") not in UNCACHED:
+        raise Refused(
+            "I/O is native only where the page cache is bypassed, and this volume's is not",
+            hint="--cache none",
+        )
+    if options.shared and driver["cache"] not in UNCACHED:
+        raise Refused(f"a shared disk cannot be cached: {driver['cache']}", hint="--cache none")
+    return driver
+
+
+def _caching_of_driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
+    if options.cache:
+        return {}
     caching = _caching(source, options)
     if caching is Caching.WRITEBACK:
-        return {**driver, "cache": "writeback"}
+        return {"cache": "writeback"}
     if caching is Caching.DIRECT and qemu < NATIVE_AIO:
-        return {**driver, "cache": "writethrough"}
+        return {"cache": "writethrough"}
     if is_direct(source, options, qemu):
-        return {**driver, "cache": "none", "io": "native"}
-    return driver
+        return {"cache": "none", "io": "native"}
+    return {}
 
 
 def _sayable(path: Path) -> str:
@@ -160,6 +164,8 @@ def _sayable(path: Path) -> str:
 
 def is_direct(source: DiskSource, options: DiskOptions, qemu: int) -> bool:
     """Whether QEMU is told to bypass the page cache."""
+    if options.cache:
+        return options.cache in UNCACHED
     return _caching(source, options) is Caching.DIRECT and qemu >= NATIVE_AIO
 
 

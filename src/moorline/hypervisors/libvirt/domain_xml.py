@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from xml.etree import ElementTree as ET
 
-from moorline.model import Disk, DiskState, Use, VolumeId
+from moorline.hypervisors.libvirt.disk_options_xml import limits_of
+from moorline.model import Disk, DiskState, Limits, Use, VolumeId
 
+ScsiPlace = tuple[int, int]
+"""A SCSI controller's index, and a unit of it."""
 MARK = "ua-"
 """libvirt keeps an alias that begins so; the rest is the volume's id."""
 HARD_DISKS = ("disk", "lun")
@@ -34,8 +37,8 @@ class MarkedDisk:
     target: str
     bus: str
     source: str
-    unit: int | None
-    """Its unit on the SCSI controller."""
+    place: ScsiPlace | None
+    """Where it is on SCSI controllers."""
     format: str = "raw"
     readonly: bool = False
     shared: bool = False
@@ -43,6 +46,7 @@ class MarkedDisk:
     """The files beneath it, the nearest first; None: libvirt does not tell."""
     mirrored: bool = False
     """Whether it is being copied to another file, which may take its place."""
+    limits: Limits = ()
 
     def use(self, volume: VolumeId) -> Use:
         """The same as a value of the core."""
@@ -74,12 +78,13 @@ class Half:
                 _get(disk, "target", "dev"),
                 _get(disk, "target", "bus"),
                 _source(disk),
-                _unit(disk, self.scsi_controller),
+                _scsi_place(disk),
                 _get(disk, "driver", "type") or "raw",
                 disk.find("readonly") is not None,
                 disk.find("shareable") is not None,
                 _beneath(disk),
                 disk.find("mirror") is not None,
+                limits_of(disk),
             )
             for disk in self.xml.iterfind("devices/disk")
             if (volume := marked_as(disk))
@@ -107,11 +112,10 @@ class Half:
         return frozenset(_get(disk, "target", "dev") for disk in self.xml.iterfind("devices/disk"))
 
     @cached_property
-    def units(self) -> frozenset[int]:
-        """Used units of the first virtio-scsi controller, whatever uses them."""
-        devices = self.xml.iterfind("devices/*")
-        units = (_unit(device, self.scsi_controller) for device in devices)
-        return frozenset(unit for unit in units if unit is not None)
+    def scsi_places(self) -> frozenset[ScsiPlace]:
+        """The places on SCSI controllers that are used, whatever uses them."""
+        places = map(_scsi_place, self.xml.iterfind("devices/*"))
+        return frozenset(place for place in places if place is not None)
 
     @cached_property
     def paths(self) -> frozenset[str]:
@@ -144,14 +148,27 @@ class Half:
         )
 
     @cached_property
-    def scsi_controller(self) -> int | None:
-        """Index of the first virtio-scsi controller."""
-        found = [
-            int(controller.get("index", "0"))
-            for controller in self.xml.iterfind("devices/controller[@type='scsi']")
-            if controller.get("model") == "virtio-scsi"
-        ]
-        return min(found, default=None)
+    def scsi_controllers(self) -> Mapping[int, str]:
+        """The models of its SCSI controllers, by their index."""
+        found = self.xml.iterfind("devices/controller[@type='scsi']")
+        return {int(each.get("index", "0")): each.get("model", "") for each in found}
+
+    @property
+    def virtio_scsi(self) -> frozenset[int]:
+        """The indices of those that disks are plugged into."""
+        return frozenset(i for i, model in self.scsi_controllers.items() if model == "virtio-scsi")
+
+    @cached_property
+    def has_usb(self) -> bool:
+        """Whether it has a USB controller."""
+        found = self.xml.iterfind("devices/controller[@type='usb']")
+        return any(each.get("model") != "none" for each in found)
+
+    @cached_property
+    def iothreads(self) -> frozenset[int]:
+        """The numbers of its I/O threads."""
+        told = {int(each.get("id", "0")) for each in self.xml.iterfind("iothreadids/iothread")}
+        return frozenset(told or range(1, int(self.xml.findtext("iothreads", "0")) + 1))
 
     @cached_property
     def hotplug_ports(self) -> tuple[int, int] | None:
@@ -210,7 +227,12 @@ class Domain:
                 uses = frozenset(
                     other.disks[volume].use(volume) for other in everywhere if volume in other.disks
                 )
-                found.setdefault(volume, Disk(state, disk.target, disk.source, uses, disk.beneath))
+                # A saved state gets its limits when the guest goes on.
+                limits = frozenset(
+                    other.disks[volume].limits for other in halves if volume in other.disks
+                )
+                its = (disk.target, disk.source, uses, disk.beneath)
+                found.setdefault(volume, Disk(state, *its, limits=limits))
         return found
 
     def paths(self) -> frozenset[str]:
@@ -314,13 +336,13 @@ def _normal_source(disk: ET.Element) -> str:
     return _normal(source) if source.startswith("/") else source
 
 
-def _unit(device: ET.Element, controller: int | None) -> int | None:
-    """The unit of a disk or a passed-through device on the SCSI *controller*."""
+def _scsi_place(device: ET.Element) -> ScsiPlace | None:
+    """Where a disk or a passed-through device is on SCSI controllers; None: nowhere."""
     address = device.find("address[@type='drive']")
     scsi = device.get("type") == "scsi" or _get(device, "target", "bus") == "scsi"
-    if address is None or not scsi or address.get("controller") != str(controller):
+    if address is None or not scsi:
         return None
-    return int(address.get("unit", "0"))
+    return int(address.get("controller", "0")), int(address.get("unit", "0"))
 
 
 def _paths(text: str) -> Iterator[str]:

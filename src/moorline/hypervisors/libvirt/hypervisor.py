@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused
-from moorline.hypervisors.libvirt import events
+from moorline.hypervisors.libvirt import events, scsi_place
 from moorline.hypervisors.libvirt.blocked_disks import demand_no_job, settle, why_kept
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
 from moorline.hypervisors.libvirt.disk_address import (
@@ -20,7 +20,9 @@ from moorline.hypervisors.libvirt.disk_address import (
     check,
     error_after_plug,
     missing_from,
+    otherwise_limited,
 )
+from moorline.hypervisors.libvirt.disk_options_xml import parameters
 from moorline.hypervisors.libvirt.disk_xml import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain_handles import Handles
 from moorline.hypervisors.libvirt.domain_xml import MARK, Domain
@@ -170,20 +172,16 @@ class Libvirt:
         address = address_for(domain, volume, source, options)
         self._demand_readable(source, options)
         self._demand_openable(domain, source, options, volume)
+        at, qemu = address, self._qemu_version()
         xml = disk_xml(
-            volume,
-            source,
-            options,
-            target=address.target,
-            bus=address.bus,
-            controller=next((h.scsi_controller for h in domain.halves()), None) or 0,
-            unit=address.unit,
-            qemu=self._qemu_version(),
+            volume, source, options, target=at.target, bus=at.bus, place=at.place, qemu=qemu
         )
         plug = Plug(domain.name, source if flags & LIVE else None)
 
         def plug_in(virt: Any) -> None:
             handle = self._handles.of(virt, guest)
+            if address.controller is not None:
+                handle.attachDeviceFlags(scsi_place.controller_xml(address.controller), flags)
             with self._saved_files.changing(virt, domain.name, flags):
                 handle.attachDeviceFlags(xml, flags)
 
@@ -281,6 +279,10 @@ class Libvirt:
             )
         return size
 
+    def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
+        for target, flags in otherwise_limited(self._look(guest), volume, limits).items():
+            self._limit(guest, target, parameters(limits), flags)
+
     def settled(self, guest: GuestId, seconds: float) -> None:
         """See :class:`moorline.ports.Settling`."""
         with suppress(NotFound, Rejected):  # it is no guest, or none of this hypervisor
@@ -355,6 +357,11 @@ class Libvirt:
             NoGuest("all guests"), lambda v: self._survey.guests(v, hang, afresh=any(afresh))
         )
         return [as_it_runs(guest, self._places) for guest in located(guests, self._places)]
+
+    def _limit(self, guest: GuestId, target: str, limits: dict[str, int], flags: int) -> None:
+        self._connection.change(
+            guest, lambda virt: self._handles.of(virt, guest).setBlockIoTune(target, limits, flags)
+        )
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt import blocked_disks, mount_propagation
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
+from moorline.hypervisors.libvirt.disk_options_xml import options_of
 from moorline.hypervisors.libvirt.domain_xml import (
     HARD_DISKS,
     MARK,
@@ -133,7 +134,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
         boots=found.boots,
         nova=found.nova,
         alias=chosen_alias(disk),
-        on_error=_get(disk, "driver", "error_policy"),
+        options=options_of(disk),
     )
 
 

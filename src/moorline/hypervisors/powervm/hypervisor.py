@@ -12,6 +12,7 @@ from pypowervm import exceptions as pvm
 from pypowervm.wrappers.logical_partition import LPAR
 from pypowervm.wrappers.virtual_io_server import VIOS
 
+from moorline.disk_options import refuse_others
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
 from moorline.hypervisors.powervm.disk_holders import holders, is_of, runs, use
@@ -335,8 +336,7 @@ def _file(source: DiskSource, options: DiskOptions) -> Path:
         raise Refused("PowerVM's slots and LUNs are not chosen by hand", hint="leave target out")
     if options.readonly:
         raise Refused("PowerVM cannot map a file read-only")
-    if options.on_error:
-        raise Refused("PowerVM cannot be told what an I/O error does", hint="leave it out")
+    refuse_others("PowerVM's disks", options, ("bus", "shared"))
     return source.path
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pyVmomi import vim
 
+from moorline.disk_options import refuse_others
 from moorline.errors import (
     Conflict,
     Failed,
@@ -347,8 +348,7 @@ def _check(source: DiskSource, options: DiskOptions) -> None:
         raise Refused("vSphere's controllers and units are not chosen by hand")
     if options.readonly:
         raise Refused("vSphere has no read-only disks")
-    if options.on_error:
-        raise Refused("vSphere cannot be told what an I/O error does", hint="leave it out")
+    refuse_others("vSphere's disks", options, ("bus", "shared"))
 
 
 def _check_path(source: DatastoreDisk) -> None:

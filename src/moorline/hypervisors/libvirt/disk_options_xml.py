@@ -1,0 +1,97 @@
+"""What of a ``<disk>`` follows from options alone, written and read. Pure.
+
+``driver``, ``blockio``, ``iotune``:
+https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from moorline.disk_options import BY_NAME, LIMITS, DiskOptions, Limits, normal
+from moorline.errors import Refused
+
+UNCACHED = ("none", "directsync")
+"""libvirt's names of the ways to bypass the host's page cache."""
+_ON_BUSES: Mapping[str, tuple[str, ...]] = {
+    "queues": ("virtio",),
+    "iothread": ("virtio",),
+    "rotation_rate": ("scsi", "sata"),
+    "wwn": ("scsi", "sata"),
+}
+"""The options that not every bus has."""
+_DRIVER = ("cache", "io", "discard", "detect_zeroes", "queues", "iothread")
+_BLOCKS = ("logical_block_size", "physical_block_size")
+
+
+def refuse_misplaced(options: DiskOptions, bus: str) -> None:
+    """Refuse options that disks on *bus* have not. Raises Refused."""
+    asked = options.asked()
+    for name, buses in _ON_BUSES.items():
+        if name in asked and bus not in buses:
+            raise Refused(
+                f"a disk on the bus {bus} has no {name}", hint=f"--bus {' or '.join(buses)}"
+            )
+
+
+def of_driver(options: DiskOptions) -> dict[str, str]:
+    """Attributes of its ``<driver>``."""
+    return {name: str(value) for name in _DRIVER if (value := getattr(options, name))}
+
+
+def add_elements(disk: ET.Element, options: DiskOptions) -> None:
+    """Add to *disk* the elements that say the rest."""
+    if options.wwn:
+        ET.SubElement(disk, "wwn").text = options.wwn
+    if blocks := {name: str(size) for name in _BLOCKS if (size := getattr(options, name))}:
+        ET.SubElement(disk, "blockio", blocks)
+    if limits := options.limits():
+        tune = ET.SubElement(disk, "iotune")
+        for name, value in limits:
+            ET.SubElement(tune, name).text = str(value)
+
+
+def limits_of(disk: ET.Element) -> Limits:
+    """How *disk* is limited."""
+    found = {name: disk.findtext(f"iotune/{name}", "0") for name in LIMITS}
+    return normal({name: int(text) for name, text in found.items()})
+
+
+def parameters(limits: Mapping[str, int]) -> dict[str, int]:
+    """*limits* for virDomainSetBlockIoTune, which leaves what is not named as it was."""
+    return {name: limits.get(name, 0) for name in LIMITS}
+
+
+def options_of(disk: ET.Element) -> DiskOptions:
+    """The options with which *disk* would be plugged as it is.
+
+    Its cache, I/O and discard are left out: those are as its storage needs them.
+    """
+
+    def told(child: str, attribute: str) -> str:
+        found = disk.find(child)
+        return "" if found is None else found.get(attribute, "")
+
+    def number(child: str, attribute: str) -> int:
+        text = told(child, attribute)
+        return int(text) if text.isdigit() else 0
+
+    policy = told("driver", "error_policy")  # it could be "ignore", too
+    limits: dict[str, Any] = dict(limits_of(disk))
+    return DiskOptions(
+        bus=told("target", "bus"),
+        target=told("target", "dev"),
+        readonly=disk.find("readonly") is not None,
+        shared=disk.find("shareable") is not None,
+        on_error=policy if policy in BY_NAME["on_error"].choices else "",
+        detect_zeroes=told("driver", "detect_zeroes"),
+        queues=number("driver", "queues"),
+        iothread=number("driver", "iothread"),
+        logical_block_size=number("blockio", "logical_block_size"),
+        physical_block_size=number("blockio", "physical_block_size"),
+        rotation_rate=number("target", "rotation_rate"),
+        wwn=disk.findtext("wwn", ""),
+        **limits,
+    )

@@ -1,0 +1,223 @@
+"""Options of disks as libvirt and QEMU have them, of guests without a system."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from libvirt_rig import CONFIG, LIVE, marked, small_xml
+from scene import gone_at_the_end, small_guest, start_paused
+
+from lab.command import Moorline
+from moorline.model import VolumeId
+
+VOLUME = VolumeId("vol-options")
+NAME = "small1"
+
+
+@pytest.fixture
+def running(libvirt_conn: Any, leftovers_check: None) -> Iterator[Any]:
+    with small_guest(libvirt_conn, NAME, running=True) as domain:
+        yield domain
+
+
+@pytest.fixture
+def files(lab: Path) -> Iterator[Path]:
+    """Where disks can lie: not in pytest's directories, which QEMU's user could not reach."""
+    with TemporaryDirectory(dir=lab, prefix="disks-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def image(files: Path, name: str = "a.raw") -> str:
+    with (files / name).open("wb") as file:
+        file.truncate(1 << 20)
+    return str(files / name)
+
+
+def attach(moorline: Moorline, files: Path, *words: str, code: int = 0) -> str:
+    volume = ("--format", "raw", "--volume", VOLUME)
+    return moorline("attach", NAME, image(files), *volume, *words, code=code).stderr
+
+
+def disk(domain: Any, half: int) -> ET.Element:
+    found = marked(domain, VOLUME, half)
+    assert found is not None
+    return found
+
+
+def tuned(domain: Any, half: int) -> dict[str, int]:
+    return {each.tag: int(each.text or 0) for each in disk(domain, half).iterfind("iotune/*")}
+
+
+def qemu(command: str, **arguments: Any) -> Any:
+    text = json.dumps({"execute": command, "arguments": arguments})
+    words = ["virsh", "qemu-monitor-command", NAME, text]
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return json.loads(told)["return"]
+
+
+def block() -> dict[str, Any]:
+    """The disk as QEMU has it."""
+    (found,) = (each for each in qemu("query-block") if f"ua-{VOLUME}" in each["qdev"])
+    inserted: dict[str, Any] = found["inserted"]
+    return inserted
+
+
+def property_of(name: str) -> Any:
+    (path,) = (each["qdev"] for each in qemu("query-block") if f"ua-{VOLUME}" in each["qdev"])
+    return qemu("qom-get", path=path.removesuffix("/virtio-backend"), property=name)
+
+
+def restart(domain: Any) -> None:
+    domain.destroy()
+    start_paused(domain)
+
+
+def test_limits_are_cinders_then_anothers_and_are_set_back(
+    moorline: Moorline, files: Path, running: Any
+) -> None:
+    data = {"path": image(files), "format": "raw", "volume_id": VOLUME}
+    data["qos_specs"] = {"total_iops_sec": "500", "read_bytes_sec": 1 << 20}  # type: ignore[assignment]
+    connection = files / "connection.json"
+    connection.write_text(json.dumps({"driver_volume_type": "local", "data": data}))
+    moorline("attach", NAME, "--connection", str(connection))
+    for half in (LIVE, CONFIG):
+        assert tuned(running, half) == {"total_iops_sec": 500, "read_bytes_sec": 1 << 20}
+    assert (block()["iops"], block()["bps_rd"]) == (500, 1 << 20)
+
+    words = ("--iops", "700", "--total-iops-sec-max", "900", "--read-bytes-sec", "0")
+    done = moorline.json("set", NAME, VOLUME, *words)
+    assert done["steps"] == ["limit"]
+    wanted = {"total_iops_sec": 700, "total_iops_sec_max": 900, "total_iops_sec_max_length": 1}
+    for half in (LIVE, CONFIG):
+        assert tuned(running, half) == wanted
+    assert (block()["iops"], block()["iops_max"], block()["bps_rd"]) == (700, 900, 0)
+    assert moorline.json("set", NAME, VOLUME, *words)["steps"] == []
+    refused = moorline("set", NAME, VOLUME, "--read-iops", "5", code=3).stderr
+    assert "together with read_iops_sec" in refused
+
+    target = disk(running, LIVE).find("target")
+    assert target is not None
+    for flags in (LIVE, CONFIG, LIVE | CONFIG):  # somebody else's hands
+        running.setBlockIoTune(target.get("dev"), {"total_iops_sec": 100}, flags)
+        (row,) = moorline.json("list")
+        assert row["next"] == "limit"
+        moorline("sweep")
+        assert [tuned(running, half) for half in (LIVE, CONFIG)] == [wanted] * 2
+        assert block()["iops"] == 700
+    restart(running)
+    assert (block()["iops"], block()["iops_max"]) == (700, 900)
+    assert moorline.json("list")[0]["next"] == "nothing"
+    moorline("set", NAME, VOLUME, "--iops", "0", "--total-iops-sec-max", "0")
+    assert [tuned(running, half) for half in (LIVE, CONFIG)] == [{}, {}]
+    assert (block()["iops"], block().get("iops_max", 0)) == (0, 0)
+
+
+def test_a_stopped_guests_disk_is_limited_in_its_definition(
+    moorline: Moorline, files: Path, stopped: Any
+) -> None:
+    attach(moorline, files, "--write-iops", "50")
+    assert tuned(stopped, CONFIG) == {"write_iops_sec": 50}
+    assert moorline.json("set", NAME, VOLUME, "--write-bytes-sec", "2M")["steps"] == ["limit"]
+    start_paused(stopped)
+    assert (block()["iops_wr"], block()["bps_wr"]) == (50, 2 << 20)
+
+
+def test_what_a_virtio_disk_can_be(moorline: Moorline, files: Path, running: Any) -> None:
+    words = "--cache writeback --io threads --discard unmap --detect-zeroes unmap --queues 2"
+    sizes = "--logical-block-size 4096 --physical-block-size 8192 --iothread 1"
+    assert "virsh iothreadadd" in attach(moorline, files, *words.split(), *sizes.split(), code=3)
+    running.addIOThread(1, LIVE | CONFIG)
+    attach(moorline, files, *words.split(), *sizes.split())
+    driver = disk(running, LIVE).find("driver")
+    assert driver is not None
+    told = {"cache": "writeback", "io": "threads", "discard": "unmap", "detect_zeroes": "unmap"}
+    assert {**told, "queues": "2", "iothread": "1"}.items() <= driver.attrib.items()
+    for _ in range(2):
+        assert block()["detect_zeroes"] == "unmap"
+        assert block()["cache"] == {"writeback": True, "direct": False, "no-flush": False}
+        assert property_of("num-queues") == 2
+        assert property_of("iothread") == "/objects/iothread1"
+        assert (property_of("logical_block_size"), property_of("physical_block_size")) == (
+            4096,
+            8192,
+        )
+        restart(running)
+    (row,) = moorline.json("list")
+    assert (row["next"], row["options"]["queues"]) == ("nothing", 2)
+
+
+def test_what_a_scsi_disk_can_be_of_a_guest_without_a_controller(
+    moorline: Moorline, files: Path, libvirt_conn: Any, leftovers_check: None
+) -> None:
+    xml = ET.fromstring(small_xml("q35", 3, ""))
+    xml.find("name").text = NAME  # type: ignore[union-attr]
+    domain = libvirt_conn.defineXML(ET.tostring(xml, encoding="unicode"))
+    with gone_at_the_end(libvirt_conn, domain.UUIDString()):
+        start_paused(domain)
+        wwn = "5000c50015ea71aa"
+        attach(moorline, files, *f"--bus scsi --rotation-rate 1 --wwn {wwn} --cache none".split())
+        for half in (0, 2):
+            devices = ET.fromstring(domain.XMLDesc(half)).find("devices")
+            assert devices is not None
+            models = [c.get("model") for c in devices.iterfind("controller[@type='scsi']")]
+            assert models == ["virtio-scsi"]
+        more = ("--bus", "scsi", "--format", "raw")
+        moorline("attach", NAME, image(files, "b.raw"), *more)
+        assert len(ET.fromstring(domain.XMLDesc()).findall("devices/controller[@type='scsi']")) == 1
+        for _ in range(2):
+            assert (property_of("rotation_rate"), property_of("wwn")) == (1, int(wwn, 16))
+            assert block()["cache"]["direct"]
+            restart(domain)
+
+
+def test_sata_waits_for_a_stop_and_usb_for_a_controller(
+    moorline: Moorline, files: Path, stopped: Any, libvirt_conn: Any
+) -> None:
+    attach(moorline, files, "--bus", "sata", "--rotation-rate", "5400", "--iops", "9")
+    start_paused(stopped)
+    assert (property_of("rotation_rate"), block()["iops"]) == (5400, 9)
+    (row,) = moorline.json("list")
+    assert (row["seen"], row["device"]) == ("attached", "sda")
+    other = ("attach", NAME, image(files, "b.raw"), "--format", "raw", "--bus")
+    assert "while it runs" in moorline(*other, "sata", code=3).stderr
+    assert "no USB controller" in moorline(*other, "usb", code=3).stderr
+    stopped.destroy()
+    moorline("detach", NAME, VOLUME)
+    xml = ET.fromstring(stopped.XMLDesc())
+    usb = xml.find("devices/controller[@type='usb']")
+    assert usb is not None
+    usb.set("model", "qemu-xhci")
+    libvirt_conn.defineXML(ET.tostring(xml, encoding="unicode"))
+    start_paused(stopped)
+    attach(moorline, files, "--bus", "usb", "--write-iops", "9")
+    assert block()["iops_wr"] == 9
+    restart(stopped)
+    assert block()["iops_wr"] == 9
+
+
+def test_adopting_keeps_what_limits_a_disk_has(
+    moorline: Moorline, files: Path, running: Any
+) -> None:
+    path = image(files)
+    running.attachDeviceFlags(
+        f"""<disk type='file' device='disk'><driver name='qemu' type='raw' queues='2'/>
+        <source file='{path}'/><target dev='vdb' bus='virtio'/><serial>{VOLUME}</serial>
+        <alias name='ua-{VOLUME}'/>
+        <iotune><total_iops_sec>70</total_iops_sec></iotune></disk>""",
+        LIVE | CONFIG,
+    )
+    moorline("adopt", NAME, path, "--format", "raw")
+    (row,) = moorline.json("list")
+    assert row["next"] == "nothing"
+    assert (row["options"]["total_iops_sec"], row["options"]["queues"]) == (70, 2)
+    running.setBlockIoTune("vdb", {"total_iops_sec": 0}, LIVE | CONFIG)
+    moorline("sweep")
+    assert block()["iops"] == 70

@@ -1,0 +1,176 @@
+"""Options of a disk as libvirt's XML, there and back, and its place on SCSI controllers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt import scsi_place
+from moorline.hypervisors.libvirt.disk_address import address_for, otherwise_limited
+from moorline.hypervisors.libvirt.disk_options_xml import options_of
+from moorline.hypervisors.libvirt.disk_xml import bus_of, disk_xml, is_direct
+from moorline.hypervisors.libvirt.domain_xml import Domain, parse
+from moorline.model import BlockDevice, Caching, DiskOptions, ImageFile, VolumeId
+
+RAW = ImageFile(Path("/srv/a.raw"), "raw")
+ONE = VolumeId("one")
+FULL = DiskOptions(
+    bus="virtio",
+    target="vdb",
+    readonly=True,
+    on_error="stop",
+    detect_zeroes="unmap",
+    queues=2,
+    iothread=1,
+    logical_block_size=512,
+    physical_block_size=4096,
+    total_iops_sec=500,
+    total_iops_sec_max=900,
+    total_iops_sec_max_length=3,
+    read_bytes_sec=1 << 20,
+    size_iops_sec=4096,
+)
+
+
+def xml(options: DiskOptions, source: ImageFile | BlockDevice = RAW) -> str:
+    bus, where = bus_of(options), options.target or "vdb"
+    place = (0, 1) if bus == "scsi" else None
+    return disk_xml(ONE, source, options, target=where, bus=bus, place=place, qemu=7_002_000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FULL,
+        DiskOptions(bus="scsi", target="sdc", rotation_rate=1, wwn="5000c50015ea71aa"),
+        DiskOptions(bus="usb", target="sdd", write_bytes_sec=5),
+    ],
+)
+def test_what_is_written_is_read(options: DiskOptions) -> None:
+    assert options_of(ET.fromstring(xml(options))) == options
+
+
+def test_cache_and_io_are_as_they_are_asked_for() -> None:
+    def driver(options: DiskOptions, source: ImageFile | BlockDevice = RAW) -> tuple[str, str]:
+        found = ET.fromstring(xml(options, source)).find("driver")
+        assert found is not None
+        return found.get("cache", ""), found.get("io", "")
+
+    device = BlockDevice(Path("/dev/x"))
+    assert driver(DiskOptions(cache="writeback"), device) == ("writeback", "")
+    assert driver(DiskOptions(cache="none", io="threads")) == ("none", "threads")
+    assert driver(DiskOptions(io="io_uring"), device) == ("none", "io_uring")
+    assert is_direct(RAW, DiskOptions(cache="directsync"), 7_002_000)
+    assert not is_direct(device, DiskOptions(cache="writeback"), 7_002_000)
+    for refused, source in (
+        (DiskOptions(io="native"), ImageFile(Path("/a"), "raw", Caching.WRITEBACK)),
+        (DiskOptions(shared=True, cache="writeback"), RAW),
+    ):
+        with pytest.raises(Refused, match="cache"):
+            driver(refused, source)
+
+
+def test_a_discard_that_is_asked_for_goes_before_the_storages() -> None:
+    device = BlockDevice(Path("/dev/x"), discard=True)
+    assert "discard='ignore'" in xml(DiskOptions(discard="ignore"), device).replace('"', "'")
+
+
+# --- where
+
+
+def domain(live: str | None, defined: str | None = "") -> Domain:
+    halves = [
+        None if devices is None else parse(f"<domain {id}><devices>{devices}</devices></domain>")
+        for devices, id in ((live, "id='1'"), (defined, ""))
+    ]
+    return Domain("u", "web01", *halves)
+
+
+def controller(index: int, model: str = "virtio-scsi", kind: str = "scsi") -> str:
+    return f"<controller type='{kind}' index='{index}' model='{model}'/>"
+
+
+def on(controller: int, unit: int) -> str:
+    where = f"<address type='drive' controller='{controller}' unit='{unit}'/>"
+    return f"<disk><target dev='sd{unit}' bus='scsi'/>{where}</disk>"
+
+
+@pytest.mark.parametrize(
+    ("live", "defined", "choice"),
+    [
+        (controller(0), controller(0), ((0, 0), False)),
+        (controller(0) + on(0, 0), controller(0) + on(0, 1), ((0, 2), False)),
+        (None, "", ((0, 0), True)),
+        ("", "", ((0, 0), True)),
+        (controller(0, "lsilogic"), controller(0, "lsilogic"), ((1, 0), True)),
+        (controller(0) + controller(1), controller(1), ((1, 0), False)),
+        (controller(0, "lsilogic") + controller(3), controller(3), ((3, 0), False)),
+    ],
+)
+def test_a_scsi_disk_has_a_place_that_both_halves_have(
+    live: str | None, defined: str, choice: tuple[tuple[int, int], bool]
+) -> None:
+    assert scsi_place.choose(domain(live, defined)) == choice
+
+
+def test_a_full_controller_gets_a_second_one() -> None:
+    full = controller(0) + "".join(on(0, unit) for unit in range(scsi_place.UNITS - 1))
+    assert scsi_place.choose(domain(None, full)) == ((0, scsi_place.UNITS - 1), False)
+    full += on(0, scsi_place.UNITS - 1)
+    assert scsi_place.choose(domain(None, full)) == ((1, 0), True)
+    address = address_for(domain(None, full), ONE, RAW, DiskOptions(bus="scsi"))
+    assert (address.place, address.controller) == ((1, 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("live", "defined"), [(controller(0), ""), ("", controller(0)), (controller(0), controller(1))]
+)
+def test_halves_of_different_controllers_are_refused(live: str, defined: str) -> None:
+    with pytest.raises(Refused, match="are not those of its definition"):
+        address_for(domain(live, defined), ONE, RAW, DiskOptions(bus="scsi"))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (DiskOptions(bus="sata"), "while it runs"),
+        (DiskOptions(bus="usb"), "no USB controller"),
+        (DiskOptions(bus="usb", queues=2), "bus usb has no queues"),
+        (DiskOptions(bus="scsi", iothread=1), "bus scsi has no iothread"),
+        (DiskOptions(iothread=3), "no I/O thread 3"),
+        (DiskOptions(rotation_rate=1), "bus virtio has no rotation_rate"),
+        (DiskOptions(wwn="5" * 16), "bus virtio has no wwn"),
+        (DiskOptions(bus="ide"), "cannot be plugged into the bus"),
+        (DiskOptions(bus="sata", target="vdb"), "no name of a disk on the bus sata"),
+        (DiskOptions(cache="unsafe"), "cache is none of"),
+        (DiskOptions(total_iops_sec=2**70), "total_iops_sec is not"),
+    ],
+)
+def test_what_a_disk_cannot_have_there_is_refused(options: DiskOptions, why: str) -> None:
+    usb = controller(0, "none", "usb")
+    with pytest.raises(Refused, match=why):
+        address_for(domain(usb, usb), ONE, RAW, options)
+
+
+def test_a_sata_disk_waits_for_the_guest_to_be_stopped() -> None:
+    usb = controller(0, "qemu-xhci", "usb")
+    for bus in ("sata", "usb"):
+        address = address_for(domain(None, usb), ONE, RAW, DiskOptions(bus=bus))
+        assert address[:3] == ("sda", bus, None)
+
+
+def test_only_the_halves_of_other_limits_are_limited() -> None:
+    plain, limited = xml(DiskOptions()), xml(DiskOptions(total_iops_sec=5))
+    for live, defined, flags in (
+        (plain, plain, {"vdb": 3}),
+        (limited, plain, {"vdb": 2}),
+        (plain, limited, {"vdb": 1}),
+        (limited, limited, {}),
+        (None, plain, {"vdb": 2}),
+    ):
+        assert otherwise_limited(domain(live, defined), ONE, {"total_iops_sec": 5}) == flags
+    (disk,) = domain(plain, limited).disks().values()
+    assert disk.limits == {(), (("total_iops_sec", 5),)}
