@@ -16,10 +16,11 @@ from moorline.fleet.host_choice import keeps_here
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
 from moorline.fleet.record_store import Book, Change
-from moorline.fleet.records import GuestOwner, HostRecord, Move, Role
+from moorline.fleet.records import GuestOwner, GuestReport, HostRecord, Move, Role
 from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
 from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
+from moorline.ports.moving import Presence
 
 _POLL_SECONDS = 0.2
 _SILENT = "its host has not said anything yet"
@@ -272,7 +273,11 @@ class Fleet:
             nonlocal said, owner
             if self._book.move(home.guest) is None:
                 owner = self._book.owner(home.guest)
-                return ""
+                if owner is None or owner.host != told.host:
+                    return ""
+                # A stopped guest is of its new host before that has defined it.
+                there = self._book.guest_report(told.host, home.guest) or GuestReport()
+                return f"{told.host} has yet to define it" if there.seen is Presence.ABSENT else ""
             report = self._book.guest_report(home.owner.host, home.guest)
             if report and report.message and report.message != said:
                 said = report.message
@@ -287,20 +292,15 @@ class Fleet:
 
     def _cannot_come(self, home: Home, host: str) -> list[str]:
         record = self._host(host)
-        desired = self._book.desired(home.owner.host)
-        rows = desired.attachments_of(home.guest)
-        leaving = [
-            f"volume {volume} is on its way out of it"
-            for volume, row in rows.items()
-            if row.want is Level.ABSENT
-        ]
-        stays = keeps_here(rows)
+        rows = self._book.desired(home.owner.host).attachments_of(home.guest)
+        going = [volume for volume, row in rows.items() if row.want is Level.ABSENT]
+        leaving = [f"volume {volume} is on its way out of it" for volume in going]
         told = [
             *([f"{host} is fenced"] if record.fenced else []),
             *([f"{host} is cordoned"] if record.cordoned else []),
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
         ]
-        return [*told, *([stays] if stays else []), *leaving]
+        return [*told, *filter(None, [keeps_here(rows)]), *leaving]
 
     def _mark(
         self, host: str, step: str, change_it: Callable[[HostRecord], HostRecord], *, dry_run: bool

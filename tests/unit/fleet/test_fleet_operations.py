@@ -146,6 +146,15 @@ def test_migrate(person: Person) -> None:
         fleet.migrate("g1", "h9")
 
 
+def test_a_stopped_guest_is_defined_there_when_its_move_is_done(person: Person) -> None:
+    fleet = person.fleet()
+    person.toys.sites["h1"].world.guests[G1].running = False
+    person.toys.settle()
+    assert fleet.migrate("g1", "h3").steps == ["migrate"]
+    assert not person.toys.sites["h3"].world.guests[G1].running
+    assert G1 not in person.toys.sites["h1"].world.guests
+
+
 def test_a_move_that_fails_leaves_the_guest_where_it_is(person: Person) -> None:
     fleet = person.fleet()
     fleet.attach("g1", wanted("", "a", "s1"))
