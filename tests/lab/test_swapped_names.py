@@ -15,7 +15,7 @@ from libvirt_rig import until
 from scene import Scene, kill_daemon
 
 from lab.guest import Guest
-from moorline.errors import Refused
+from moorline.errors import Failed, Refused
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.model import GuestId, VolumeId
 
@@ -192,7 +192,8 @@ def test_a_guest_that_lets_go_when_nobody_looks_any_more(
     guest.domain.suspend()
     try:
         for _ in range(2):
-            hypervisor.detach(GuestId(row["guest_id"]), VolumeId(row["volume"]))
+            with pytest.raises(Failed, match="is paused"):
+                hypervisor.detach(GuestId(row["guest_id"]), VolumeId(row["volume"]))
             assert owner(secret) == SECRET
     finally:
         hypervisor.close()
