@@ -58,9 +58,11 @@ class Faults:
             raise Failed("a fault that was planned")
         if fault is Fault.UNDONE:
             raise Uncertain("a fault that was planned; it did not happen")
-        do()
-        if fault is Fault.KILL_AFTER:
-            self.die()
+        try:
+            do()
+        finally:  # however it ended: an effect that failed is tried again, and would not be killed
+            if fault is Fault.KILL_AFTER:
+                self.die()
         raise Uncertain("a fault that was planned; it happened")
 
 
