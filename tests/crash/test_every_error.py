@@ -158,5 +158,6 @@ def test_every_step_meets_every_family() -> None:
     """What is listed is what there is: a new step or family needs its row."""
     idle = {Step.NOTHING, Step.WAIT, Step.PARK}
     assert set(CALLS) == set(Step) - idle
-    assert set(FAMILIES) == set(MoorlineError.__subclasses__())
+    ours = [kind for kind in MoorlineError.__subclasses__() if kind.__module__ == "moorline.errors"]
+    assert set(FAMILIES) == set(ours)
     assert {(step, family) for step, family, _ in CASES} == set(product(CALLS, FAMILIES))

@@ -150,7 +150,7 @@ def test_what_is_open_is_told_by_its_number_and_its_mount(qemu: Qemu) -> None:
     qemu.open(9, PATH, 30)
     qemu.open(10, "/disk (deleted)", 29, inode=6, flags="0100000")
     qemu.open(11, "/memfd:guest", 1, inode=7)
-    there, lost = qemu.opens()
+    there, lost = sorted(qemu.opens(), key=lambda file: file.inode)
     assert (there.path, there.inode, there.node, there.readonly) == (PATH, 5, 0, False)
     assert there.mount is not None
     assert there.mount.device == "0:41"
