@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,12 @@ class Member:
         """Let it hang: its connections stay, and nothing is answered."""
         if self.pid:
             os.kill(self.pid, signal.SIGSTOP)
+            # Its threads stop one by one, and one that runs still may answer.
+            while any(_state(thread) not in "TtZX" for thread in self._threads()):
+                time.sleep(0.01)
+
+    def _threads(self) -> list[Path]:
+        return list(Path(f"/proc/{self.pid}/task").glob("*/stat"))
 
     def resume(self) -> None:
         if self.pid:
@@ -109,3 +116,11 @@ class Member:
 
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
+
+
+def _state(stat: Path) -> str:
+    """One letter, as of proc_pid_stat(5)."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"  # it has ended
