@@ -310,6 +310,7 @@ def test_any_fleet(record_property) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert HISTORIES < 1000 or COUNTS["crash_points"] > 250
+    # Some 300 of a thousand histories, by chance: 250 to 360 were seen.
+    assert HISTORIES < 1000 or COUNTS["crash_points"] > 100
     for name, count in COUNTS.items():
         record_property(name, count)
