@@ -265,7 +265,7 @@ def unwanted_disk(guest: Guest, volume: VolumeId) -> Finding:
         f"{guest.name} has volume {volume} as {guest.disks[volume].device}"
         f" ({guest.disks[volume].source}); it was released, and stays",
         "nobody keeps its link, and nobody takes it away: `moorline adopt` with its connection"
-        " takes it over, `moorline detach` takes it away",
+        " takes it over, `moorline detach` with its id or device takes it away",
         command("moorline", "adopt", guest.name),
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -53,17 +53,25 @@ def ui(given: Common, address: str | None, socket: Path | None, group: str) -> N
         raise click.UsageError("--group is of --socket")
     with given.open(own=False) as moorline:
         server, where = _serve(given, moorline, address or DEFAULT_ADDRESS, socket, group)
-        ended = threading.Event()
+        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())
+            signal.signal(number, lambda number, _: ended.put(number))
         server.start()
         given.tell({"url" if socket is None else "socket": where}, where)
         given.warn("whoever has this address may look, until this command ends (Ctrl+C)")
-        ended.wait()
+        _wait_for(ended)
         server.stop()
         if socket:
             with suppress(OSError):
                 socket.unlink()
+
+
+def _wait_for(ended: queue.SimpleQueue[int]) -> None:
+    """Return after a signal. One that another thread is given does not wake a wait without end."""
+    while True:
+        with suppress(queue.Empty):
+            ended.get(timeout=0.5)
+            return
 
 
 def _serve(

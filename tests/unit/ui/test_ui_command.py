@@ -77,6 +77,18 @@ def test_it_tells_its_address_and_shows_the_host_until_it_is_ended(tmp_path: Pat
         assert ended(process) == 0
 
 
+def test_signals_that_come_together_end_it_too(tmp_path: Path) -> None:
+    """Any of its threads may be given one: that must not leave the command waiting."""
+    tmp_path.joinpath("state").mkdir()
+    for _ in range(3):
+        with started(tmp_path / "state", "ui", "--listen", "127.0.0.1:0") as process:
+            assert process.stdout is not None
+            with urlopen(process.stdout.readline().strip()) as answer:
+                assert answer.status == 200
+            process.send_signal(signal.SIGINT)
+            assert ended(process) == 0
+
+
 def test_on_a_socket_it_is_its_owners_and_gone_afterwards(tmp_path: Path) -> None:
     tmp_path.joinpath("state").mkdir()
     path = tmp_path / "page.sock"
