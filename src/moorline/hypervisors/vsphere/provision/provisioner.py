@@ -279,12 +279,17 @@ class Provisioner:
         wanted = vim.host.DatastoreBrowser.SearchSpec(
             matchPattern=["*.vmdk"], query=[vim.host.DatastoreBrowser.VmDiskQuery()]
         )
-        found = tasks.run(
-            self._session,
-            what,
-            lambda: browser.SearchDatastore_Task(seen.home, wanted),
-            deadline=self._task_deadline,
-        )
+        try:
+            found = tasks.run(
+                self._session,
+                what,
+                lambda: browser.SearchDatastore_Task(seen.home, wanted),
+                deadline=self._task_deadline,
+            )
+        except Refused as error:
+            if isinstance(error.__cause__, vim.fault.FileNotFound):
+                return  # nothing is in it: who was killed at this had asked for it, and it has gone
+            raise
         files = {f"{seen.home}/{file.path}" for file in found.file}
         known = {part for disk in seen.disks for part in (disk, _flat(disk))}
         if strays := sorted(f for f in files - known if _flat(f) != f):
