@@ -103,6 +103,16 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     assert (done["guest"], done["host"], done["volume"]) == ("g1", "h1", VOLUME)
     [view] = told("list")
     assert (view["wanted"], view["seen"]) == ("attached", "attached")
+    assert told("list", "g1", "--host", "h1") == [view]
+    assert told("list", "g2") == told("list", "--not-as-wanted") == []
+    run("list", "g9", code=4)
+    explained = told("explain", "g1")
+    assert [(each["volume"], each["seen"], each["waits_for"]) for each in explained] == [
+        ("", "running", ""),
+        (VOLUME, "attached", ""),
+    ]
+    assert told("explain", VOLUME) == explained[1:]
+    run("explain", "g9", code=4)
     assert "g1 on h1 has it" in run("attach", "g2", "--connection", str(file), code=3).output
     run("attach", "g9", "--connection", str(file), code=4)
 

@@ -56,6 +56,7 @@ ELSEWHERE = {
     ("fleet attach", "volume"),
     ("fleet detach", "guest"),
     ("fleet detach", "volume"),
+    ("fleet list", "guest"),
     ("fleet migrate", "guest"),
     ("fleet show", "volume"),
     # They name what shall be, not what is there.

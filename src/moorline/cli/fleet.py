@@ -10,6 +10,7 @@ import click
 
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
 from moorline.cli.fleet_operations import OPERATIONS
+from moorline.cli.fleet_queries import QUERIES
 from moorline.cli.name_completion import FilePath
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
@@ -34,7 +35,7 @@ def fleet() -> None:
     """Set up a fleet, many hosts whose state is in one etcd, and give it orders."""
 
 
-for _order in OPERATIONS:
+for _order in (*QUERIES, *OPERATIONS):
     fleet.add_command(_order)
 
 

@@ -1,4 +1,4 @@
-"""What a person asks of a fleet: where its guests and volumes are, and where they shall be."""
+"""What a person has a fleet do: where its guests and volumes shall be."""
 
 from __future__ import annotations
 
@@ -11,100 +11,14 @@ import click
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.disk_options import asked, disk_options
+from moorline.cli.fleet_queries import directory_option
 from moorline.cli.name_completion import FilePath
-from moorline.cli.output import age, aligned
 from moorline.core.name_lookup import is_whole
 from moorline.errors import Failed, NotFound, Refused
 from moorline.model import Format
 
 if TYPE_CHECKING:
-    from moorline.fleet.results import FleetOutcome, HostView
-
-directory_option = click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("/etc/moorline/fleet-admin"),
-    show_default=True,
-    help="Where the credentials of a controller, or of the fleet's root, are.",
-)
-
-
-@click.command()
-@directory_option
-@common
-def hosts(given: Common, directory: Path) -> None:
-    """List the fleet's hosts: when each was heard, and what is on it.
-
-    \b
-    Example:
-      moorline fleet hosts
-    """
-    from moorline import fleet_wiring
-
-    with fleet_wiring.open_fleet(directory) as fleet:
-        views = fleet.hosts()
-    rows = [(v.host, _state(v), _heard(v), str(len(v.guests)), str(v.volumes)) for v in views]
-    given.tell(views, aligned([("HOST", "STATE", "HEARD", "GUESTS", "VOLUMES"), *rows]))
-
-
-@click.command()
-@directory_option
-@common
-def guests(given: Common, directory: Path) -> None:
-    """List the fleet's guests, and where each is.
-
-    \b
-    Example:
-      moorline fleet guests
-    """
-    from moorline import fleet_wiring
-
-    with fleet_wiring.open_fleet(directory) as fleet:
-        views = fleet.guests()
-    rows = [(v.guest, v.host, v.seen or "-", v.moving_to or "-", v.note) for v in views]
-    given.tell(views, aligned([("GUEST", "HOST", "SEEN", "GOES TO", ""), *rows]))
-
-
-@click.command("list")
-@click.option("--host", metavar="HOST", help="Only those of this host.")
-@directory_option
-@common
-def list_(given: Common, host: str | None, directory: Path) -> None:
-    """List the attachments of all hosts: what is wanted, and what each host says of it.
-
-    \b
-    Example:
-      moorline fleet list --host compute7
-    """
-    from moorline import fleet_wiring
-
-    with fleet_wiring.open_fleet(directory) as fleet:
-        views = fleet.attachments(host)
-    rows = [(v.volume, v.guest, v.host, v.wanted, v.seen or "-", v.message) for v in views]
-    given.tell(views, aligned([("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", ""), *rows]))
-
-
-@click.command()
-@click.argument("volume")
-@directory_option
-@common
-def show(given: Common, volume: str, directory: Path) -> None:
-    """Show one volume: which guests have it, on which hosts, and what is in the way.
-
-    \b
-    Example:
-      moorline fleet show 3f2a
-    """
-    from moorline import fleet_wiring
-
-    with fleet_wiring.open_fleet(directory) as fleet:
-        views = fleet.show(volume)
-    lines = [
-        f"{v.volume} on {v.guest} ({v.host}): {v.wanted}, seen {v.seen or 'not so yet'}"
-        + (f"\n  {v.message}" if v.message else "")
-        for v in views
-    ]
-    given.tell(views, "\n".join(lines))
+    from moorline.fleet.results import FleetOutcome
 
 
 @click.command()
@@ -344,10 +258,7 @@ def controller(given: Common, directory: Path, every: float) -> None:
     fleet_wiring.run_fleet_controller(directory, every, lambda text: click.echo(text, err=True))
 
 
-OPERATIONS = (
-    *(hosts, guests, list_, show, attach, detach, migrate),
-    *(drain, cordon, uncordon, evacuate, controller),
-)
+OPERATIONS = (attach, detach, migrate, drain, cordon, uncordon, evacuate, controller)
 
 
 def _tell(given: Common, outcome: FleetOutcome, dry_run: bool, done: str) -> None:
@@ -358,18 +269,6 @@ def _tell(given: Common, outcome: FleetOutcome, dry_run: bool, done: str) -> Non
     given.tell(outcome, "\n".join([text, *(f"in the way: {why}" for why in outcome.in_the_way)]))
     if outcome.in_the_way:
         raise Refused(outcome.in_the_way[0])
-
-
-def _state(view: HostView) -> str:
-    states = [
-        *(["fenced"] if view.fenced else []),
-        *(["draining"] if view.draining else ["cordoned"] if view.cordoned else []),
-    ]
-    return ", ".join(states) or "ready"
-
-
-def _heard(view: HostView) -> str:
-    return f"{age(view.heard)} ago" if view.heard else "never"
 
 
 def _me() -> str:

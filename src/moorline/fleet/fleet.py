@@ -15,9 +15,10 @@ from moorline.fleet.fencing import Proof, fence
 from moorline.fleet.host_choice import keeps_here
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
+from moorline.fleet.queries import Queries
 from moorline.fleet.record_store import Book, Change
-from moorline.fleet.records import GuestOwner, GuestReport, HostRecord, Move, Role
-from moorline.fleet.results import FleetOutcome, FleetView, GuestView, HostView
+from moorline.fleet.records import GuestOwner, GuestReport, HostRecord, Move
+from moorline.fleet.results import FleetOutcome
 from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.moving import Presence
@@ -26,7 +27,7 @@ _POLL_SECONDS = 0.2
 _SILENT = "its host has not said anything yet"
 
 
-class Fleet:
+class Fleet(Queries):
     """The fleet, for whoever gives orders to it. Each call can be repeated.
 
     Raises what the store raises; of what is not done when the *timeout* is over, Failed: it
@@ -34,43 +35,10 @@ class Fleet:
     """
 
     def __init__(self, book: Book, clock: Clock = CLOCK, silence: float = SILENCE_SECONDS) -> None:
-        self._book = book
+        super().__init__(book)
         self._ownership = Ownership(book)
         self._clock = clock
         self._silence = silence
-
-    def hosts(self) -> list[HostView]:
-        """Every host, and what is on it."""
-        return [self._host_view(name, record) for name, record in self._book.hosts().items()]
-
-    def guests(self) -> list[GuestView]:
-        """Every guest, and where it is."""
-        moves = self._book.moves()
-        views = []
-        for guest, owner in self._book.owners().items():
-            report = self._book.guest_report(owner.host, guest)
-            move = moves.get(guest)
-            note = (report.message if report else "") or owner.note
-            seen = str(report.seen) if report else ""
-            to = move.destination if move else ""
-            where = owner.host, owner.generation
-            views.append(GuestView(owner.name, guest, *where, seen, to, note))
-        return views
-
-    def attachments(self, host: str | None = None) -> list[FleetView]:
-        """Every attachment, or those of one host."""
-        names = [host] if host else list(self._book.hosts())
-        return [view for name in names for view in self._views(name)]
-
-    def show(self, volume: str) -> list[FleetView]:
-        """The attachments of a volume, by its id or the beginning of a UUID. Raises NotFound."""
-        id = meant(volume, {VolumeId(view.volume) for view in self.attachments()})
-        owner = self._book.volume_owner(id) if id else None
-        homes = (self._book.owner(guest) for guest in (owner.guests if owner else ()))
-        found = [v for home in homes if home for v in self._views(home.host) if v.volume == id]
-        if not found:
-            raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
-        return found
 
     def attach(
         self,
@@ -335,45 +303,6 @@ class Fleet:
             for guest, assignment in desired.assignments.items()
             if (why := keeps_here(desired.attachments_of(guest)))
         ]
-
-    def _host_view(self, name: str, record: HostRecord) -> HostView:
-        heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)
-        by_role: dict[Role, list[str]] = {role: [] for role in Role}
-        for assignment in desired.assignments.values():
-            by_role[assignment.role].append(assignment.name)
-        return HostView(
-            host=name,
-            heard=heartbeat.at if heartbeat else 0.0,
-            cordoned=record.cordoned,
-            draining=record.draining,
-            fenced=record.fenced,
-            fenced_by=record.fenced_by,
-            guests=by_role[Role.HERE] + by_role[Role.LEAVING],
-            arriving=by_role[Role.ARRIVING],
-            leaving=by_role[Role.LEAVING],
-            volumes=len(desired.attachments),
-        )
-
-    def _views(self, host: str) -> list[FleetView]:
-        desired, reports = self._book.desired(host), self._book.reports(host)
-        views = []
-        for (guest, volume), row in desired.attachments.items():
-            assignment = desired.assignments.get(guest)
-            report = reports.volumes.get((guest, volume))
-            now = report if report and report.attachment == row.revision else None
-            views.append(
-                FleetView(
-                    volume,
-                    assignment.name if assignment else guest,
-                    guest,
-                    host,
-                    str(row.want),
-                    now.seen if now else "",
-                    now.error if now else "",
-                    now.message if now else "",
-                )
-            )
-        return views
 
     def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
         def missing() -> str:

@@ -119,6 +119,12 @@ class Book:
         """Who has a volume."""
         return self._one(keys.volume_owner(volume), VolumeOwner)
 
+    def volumes(self) -> frozenset[VolumeId]:
+        """The volumes that some guest has."""
+        return frozenset(
+            VolumeId(keys.last(each.key)) for each in self.store.list(keys.VOLUME_OWNERS)[0]
+        )
+
     def moves(self) -> dict[GuestId, Move]:
         """The moves that are under way."""
         return {GuestId(id): each for id, each in self._all(keys.MOVES, Move).items()}

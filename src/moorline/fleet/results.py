@@ -58,6 +58,29 @@ class FleetView(Result):
 
 
 @dataclass(frozen=True, slots=True)
+class FleetExplanation(Result):
+    """How a guest, or one of its volumes, stands on one host."""
+
+    guest: str
+    guest_id: str
+    host: str
+    volume: str
+    """'': it is about the guest itself."""
+    wanted: str
+    """Of a volume its level; of a guest *here*, *leaving*, *arriving*, *gone*; '': nothing yet."""
+    seen: str
+    """As of :class:`FleetView` and :class:`GuestView`."""
+    waits_for: str
+    """'': nothing waits."""
+    heard: float
+    """When the host last gave a sign of life, by its own clock; 0: never."""
+    note: str = ""
+    """Why the guest's last move came to nothing."""
+    next: str = ""
+    """What to run next; where it is to be run on the host itself, that is said before."""
+
+
+@dataclass(frozen=True, slots=True)
 class FleetOutcome(Result):
     """What a change came to: the steps that were taken, or with a dry run would be."""
 

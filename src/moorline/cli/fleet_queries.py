@@ -1,0 +1,154 @@
+"""What a person asks of a fleet: where its guests and volumes are, and what they wait for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moorline.cli.common import Common, common
+from moorline.cli.output import age, aligned
+
+if TYPE_CHECKING:
+    from moorline.fleet.results import FleetExplanation, HostView
+
+directory_option = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("/etc/moorline/fleet-admin"),
+    show_default=True,
+    help="Where the credentials of a controller, or of the fleet's root, are.",
+)
+
+
+@click.command()
+@directory_option
+@common
+def hosts(given: Common, directory: Path) -> None:
+    """List the fleet's hosts: when each was heard, and what is on it.
+
+    \b
+    Example:
+      moorline fleet hosts
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.hosts()
+    rows = [(v.host, _state(v), _heard(v), str(len(v.guests)), str(v.volumes)) for v in views]
+    given.tell(views, aligned([("HOST", "STATE", "HEARD", "GUESTS", "VOLUMES"), *rows]))
+
+
+@click.command()
+@directory_option
+@common
+def guests(given: Common, directory: Path) -> None:
+    """List the fleet's guests, and where each is.
+
+    \b
+    Example:
+      moorline fleet guests
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.guests()
+    rows = [(v.guest, v.host, v.seen or "-", v.moving_to or "-", v.note) for v in views]
+    given.tell(views, aligned([("GUEST", "HOST", "SEEN", "GOES TO", ""), *rows]))
+
+
+@click.command("list")
+@click.argument("guest", required=False)
+@click.option("--host", metavar="HOST", help="Only those of this host.")
+@click.option("--not-as-wanted", is_flag=True, help="Only what is not as it is wanted.")
+@directory_option
+@common
+def list_(
+    given: Common, guest: str | None, host: str | None, not_as_wanted: bool, directory: Path
+) -> None:
+    """List the attachments of all hosts: what is wanted, and what each host says of it.
+
+    Of GUEST (name or id), or all.
+
+    \b
+    Examples:
+      moorline fleet list web01
+      moorline fleet list --host compute7 --not-as-wanted
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        found = fleet.attachments(host, guest)
+    views = [view for view in found if not (not_as_wanted and view.seen == view.wanted)]
+    rows = [(v.volume, v.guest, v.host, v.wanted, v.seen or "-", v.message) for v in views]
+    given.tell(views, aligned([("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", ""), *rows]))
+
+
+@click.command()
+@click.argument("volume")
+@directory_option
+@common
+def show(given: Common, volume: str, directory: Path) -> None:
+    """Show one volume: which guests have it, on which hosts, and what is in the way.
+
+    \b
+    Example:
+      moorline fleet show 3f2a
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        views = fleet.show(volume)
+    lines = [
+        f"{v.volume} on {v.guest} ({v.host}): {v.wanted}, seen {v.seen or 'not so yet'}"
+        + (f"\n  {v.message}" if v.message else "")
+        for v in views
+    ]
+    given.tell(views, "\n".join(lines))
+
+
+@click.command()
+@click.argument("name", metavar="GUEST|VOLUME")
+@directory_option
+@common
+def explain(given: Common, name: str, directory: Path) -> None:
+    """Say how a guest and its volumes stand, or one volume: what waits, and what to do.
+
+    \b
+    Examples:
+      moorline fleet explain web01
+      moorline fleet explain 3f2a
+    """
+    from moorline import fleet_wiring
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        explained = fleet.explain(name)
+    given.tell(explained, "\n".join(_explained(each) for each in explained))
+
+
+QUERIES = (hosts, guests, list_, show, explain)
+
+
+def _explained(it: FleetExplanation) -> str:
+    what = f"Volume {it.volume} on {it.guest}" if it.volume else f"Guest {it.guest}"
+    wanted = f"wanted {it.wanted or 'nothing yet'}, seen {it.seen or 'not so yet'}"
+    told = [f"{what} ({it.host}): {wanted}."]
+    if it.waits_for:
+        heard = f"heard {age(it.heard)} ago" if it.heard else "never heard"
+        told += [f"  It waits for: {it.waits_for} ({it.host} was {heard}).", f"  Next: {it.next}"]
+    if it.note:
+        told.append(f"  Its last move came to nothing: {it.note}.")
+    return "\n".join(told)
+
+
+def _state(view: HostView) -> str:
+    states = [
+        *(["fenced"] if view.fenced else []),
+        *(["draining"] if view.draining else ["cordoned"] if view.cordoned else []),
+    ]
+    return ", ".join(states) or "ready"
+
+
+def _heard(view: HostView) -> str:
+    return f"{age(view.heard)} ago" if view.heard else "never"

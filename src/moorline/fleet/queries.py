@@ -1,0 +1,108 @@
+"""What can be asked of the fleet: where its guests and volumes are. Changes nothing."""
+
+from __future__ import annotations
+
+from moorline.core.name_lookup import meant, recorded_as
+from moorline.errors import NotFound
+from moorline.fleet.explaining import Explainer
+from moorline.fleet.record_store import Book
+from moorline.fleet.records import HostRecord, Role
+from moorline.fleet.results import FleetExplanation, FleetView, GuestView, HostView
+from moorline.model import GuestName
+
+
+class Queries:
+    """Looks at the fleet. Every method raises what the store raises."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def hosts(self) -> list[HostView]:
+        """Every host, and what is on it."""
+        return [self._host_view(name, record) for name, record in self._book.hosts().items()]
+
+    def guests(self) -> list[GuestView]:
+        """Every guest, and where it is."""
+        moves = self._book.moves()
+        views = []
+        for guest, owner in self._book.owners().items():
+            report = self._book.guest_report(owner.host, guest)
+            move = moves.get(guest)
+            note = (report.message if report else "") or owner.note
+            seen = str(report.seen) if report else ""
+            to = move.destination if move else ""
+            where = owner.host, owner.generation
+            views.append(GuestView(owner.name, guest, *where, seen, to, note))
+        return views
+
+    def attachments(self, host: str | None = None, guest: str | None = None) -> list[FleetView]:
+        """Every attachment, or those of one host, of the guests of one name or id.
+
+        Raises NotFound: the fleet knows no such host or guest.
+        """
+        if host is not None and self._book.host(host) is None:
+            raise NotFound(f"there is no host {host} in the fleet", hint="moorline fleet hosts")
+        names = [host] if host is not None else list(self._book.hosts())
+        if guest is None:
+            return [view for name in names for view in self._views(name)]
+        known = [GuestName(id, owner.name) for id, owner in self._book.owners().items()]
+        its = recorded_as(guest, known)
+        if not its:
+            raise NotFound(f"the fleet knows no guest {guest}", hint="moorline fleet guests")
+        return [view for name in names for view in self._views(name) if view.guest_id in its]
+
+    def show(self, volume: str) -> list[FleetView]:
+        """The attachments of a volume, by its id or the beginning of a UUID. Raises NotFound."""
+        id = meant(volume, self._book.volumes())
+        owner = self._book.volume_owner(id) if id else None
+        homes = (self._book.owner(guest) for guest in (owner.guests if owner else ()))
+        found = [v for home in homes if home for v in self._views(home.host) if v.volume == id]
+        if not found:
+            raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
+        return found
+
+    def explain(self, name: str) -> list[FleetExplanation]:
+        """How a guest (name or id) and its volumes stand, or a volume (as of :meth:`show`).
+
+        Raises NotFound.
+        """
+        return Explainer(self._book).explain(name)
+
+    def _host_view(self, name: str, record: HostRecord) -> HostView:
+        heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)
+        by_role: dict[Role, list[str]] = {role: [] for role in Role}
+        for assignment in desired.assignments.values():
+            by_role[assignment.role].append(assignment.name)
+        return HostView(
+            host=name,
+            heard=heartbeat.at if heartbeat else 0.0,
+            cordoned=record.cordoned,
+            draining=record.draining,
+            fenced=record.fenced,
+            fenced_by=record.fenced_by,
+            guests=by_role[Role.HERE] + by_role[Role.LEAVING],
+            arriving=by_role[Role.ARRIVING],
+            leaving=by_role[Role.LEAVING],
+            volumes=len(desired.attachments),
+        )
+
+    def _views(self, host: str) -> list[FleetView]:
+        desired, reports = self._book.desired(host), self._book.reports(host)
+        views = []
+        for (guest, volume), row in desired.attachments.items():
+            assignment = desired.assignments.get(guest)
+            report = reports.volumes.get((guest, volume))
+            now = report if report and report.attachment == row.revision else None
+            views.append(
+                FleetView(
+                    volume,
+                    assignment.name if assignment else guest,
+                    guest,
+                    host,
+                    str(row.want),
+                    now.seen if now else "",
+                    now.error if now else "",
+                    now.message if now else "",
+                )
+            )
+        return views
