@@ -6,19 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from documented import install
 
 from moorline import installed
 from moorline.host.linux import Linux
 from moorline.testing.contracts.backend import BackendContract, BackendRig
-
-PAGE = Path(__file__).parents[2] / "docs/add-a-backend.md"
-
-
-def shown(kind: str, with_text: str) -> str:
-    """The block of the page that has *with_text*."""
-    blocks = PAGE.read_text().split(f"```{kind}\n")[1:]
-    (found,) = [each for block in blocks if with_text in (each := block.partition("```")[0])]
-    return found
 
 
 class ShelfRig(BackendRig):
@@ -48,14 +40,7 @@ class ShelfRig(BackendRig):
 class TestDocumented(BackendContract):
     @pytest.fixture
     def rig(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendRig]:
-        package = tmp_path / "package"
-        info = package / "shelf-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
-        name, _, target = shown("toml", "moorline.backends").splitlines()[1].partition(" = ")
-        text = f"[moorline.backends]\n{name} = {target.strip(chr(34))}\n"
-        (info / "entry_points.txt").write_text(text)
-        (package / "shelf_backend.py").write_text(shown("python", "class Shelf:"))
+        install(package := tmp_path / "package", "add-a-backend.md", "class Shelf:")
         monkeypatch.syspath_prepend(package)
         (tmp_path / "shelf").mkdir()
         rig = ShelfRig(tmp_path / "shelf")

@@ -113,7 +113,7 @@ def test_a_copy_that_was_pivoted_to_is_another_file(scene: Scene, domain: Any) -
     found = findings(scene)
     assert list(found) == ["other-disk"]
     assert copy in found["other-disk"]["what"]
-    assert found["other-disk"]["next"] == f"virsh domblklist --details {NAME}"
+    assert found["other-disk"]["next"] == f"moorline disks {NAME}"
     before = domain.XMLDesc(2)
     told = scene.detach(NAME, volume, code=3).stderr
     scene.moorline("remove", NAME, "--any", "--force", code=3)

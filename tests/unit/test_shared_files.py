@@ -130,7 +130,7 @@ def test_what_is_said_names_both_and_helps(host: Linux, tmp_path: Path) -> None:
     assert f"g1, which runs, has {base}, and g2, which is stopped, has" in said.what
     assert f"{base} beneath {top}" in said.what
     assert said.next == "moorline detach g1 v"
-    assert finding_texts.shared_file(one, other, set()).next == "virsh domblklist --details g2"
+    assert finding_texts.shared_file(one, other, set()).next == "moorline disks g2"
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -159,7 +159,7 @@ class Adopter:
             raise Refused(
                 f"{disk.device} of {attachment.guest_name} was volume {volume}, which is {plugged},"
                 f" and is {disk.path} now: a snapshot above it, or a copy",
-                hint=f"virsh domblklist --details {shlex.quote(attachment.guest_name)}",
+                hint=f"moorline disks {shlex.quote(attachment.guest_name)}",
             )
 
     def _note(self, what: str, row: Attachment) -> None:

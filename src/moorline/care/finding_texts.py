@@ -194,7 +194,7 @@ def other_disk(row: Attachment, seen: Seen) -> Finding:
         seen.elsewhere,
         "the guest works on another file than the one that is wanted, and what it writes is there:"
         " who detaches the volume and attaches it again has it as it was before",
-        command("virsh", "domblklist", "--details", row.guest_name),
+        command("moorline", "disks", row.guest_name),
     )
 
 
@@ -206,7 +206,7 @@ def replaced_image(row: Attachment, why: str) -> Finding:
         why,
         "what the guest writes is not in the file that is there, and is gone when it stops:"
         " copy within the guest what shall stay, before it stops or lets the disk go",
-        command("virsh", "domblklist", "--details", row.guest_name),
+        command("moorline", "disks", row.guest_name),
     )
 
 
@@ -227,16 +227,16 @@ def shared_file(one: Holder, other: Holder, wanted: Collection[tuple[str, str]])
     # What is stopped loses nothing by letting go; what we plugged we can take away.
     first, second = sorted((one, other), key=lambda each: not each.guest.running)
     ours = [each for each in (second, first) if (each.guest.id, each.disk.volume) in wanted]
-    help = ("virsh", "domblklist", "--details", second.guest.name)
+    help = command("moorline", "disks", second.guest.name)
     if ours:
-        help = ("moorline", "detach", ours[0].guest.name, ours[0].disk.volume)
+        help = command("moorline", "detach", ours[0].guest.name, ours[0].disk.volume)
     return Finding(
         "shared-file",
         first.file.path,
         f"{_has(first)}, and {_has(second)}: that is one file",
         "what one of them writes the other overwrites, or reads without knowing: the file is"
         " ruined. Only guests that all read it, or that all have it as shared, may have it",
-        command(*help),
+        help,
     )
 
 

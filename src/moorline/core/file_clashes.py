@@ -306,7 +306,7 @@ def _open_already(guest: Guest, file: _File, theirs: OpenFile) -> Refused:
     lost = "" if theirs.mount else ", on a mount that is no more"
     return Refused(
         f"{guest.name} has {file.id.path} open already, as {theirs.path}{lost}",
-        hint=f"its disks: virsh domblklist --details {shlex.quote(guest.name)};"
+        hint=f"its disks: moorline disks {shlex.quote(guest.name)};"
         " detach the one that is not there any more, or stop the guest",
     )
 

@@ -83,7 +83,7 @@ def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
     """The command that merges a snapshot into its volume while the guest runs."""
     disk = seen.disk
     if not seen.snapshot or not disk.beneath:
-        return ("virsh", "domblklist", "--details", row.guest_name)
+        return ("moorline", "disks", row.guest_name)
     base = path_of(seen.link) or disk.beneath[-1]
     return (
         *("virsh", "blockcommit", row.guest_name, disk.device),
