@@ -19,7 +19,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
-from moorline.fleet import death_proofs
+from moorline.fleet import fencing_proofs
 from moorline.fleet.controller import Controller
 from moorline.fleet.fencing import Proof
 from moorline.fleet.fleet import Fleet
@@ -212,7 +212,7 @@ def wanted_of_fleet(
 def proof_of_fencing(word: str | None, agent: Path | None, options: Path | None) -> Proof:
     """How it is proved that a host is dead. Raises Refused, Denied (others can read *options*)."""
     if agent is None:
-        return death_proofs.word(word or "")
+        return fencing_proofs.word(word or "")
     told = private(options).reveal().decode() if options else ""
     lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return death_proofs.fence_agent(Linux(), agent.absolute(), lines)
+    return fencing_proofs.fence_agent(Linux(), agent.absolute(), lines)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moorline.errors import Conflict, Unavailable, Uncertain
 from moorline.fleet import keys
 from moorline.ports import At, Delete, Entry, Event, Put, Store
-from moorline.stores.codec import Seal
+from moorline.stores.key_seal import Seal
 from moorline.testing.toy_moving import WatchedFaults
 from moorline.testing.toy_store import MemoryStore
 

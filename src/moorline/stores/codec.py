@@ -9,51 +9,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from moorline.errors import Refused, Unavailable
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Entry
 from moorline.secret import Secret
 from moorline.stores.key_files import write_new
+from moorline.stores.key_seal import KeySeal, Seal
 
-_NONCE = 12
 _KEY = 32
 """Bytes of the key file."""
-
-
-class Seal(Protocol):
-    """Encrypts texts for the store, and decrypts them. Each is bound to its entry's key."""
-
-    def seal(self, at: str, text: bytes) -> bytes: ...
-
-    def open(self, at: str, sealed: bytes) -> bytes:
-        """Raises Unavailable: it is encrypted for another key, or for another entry."""
-
-
-class KeySeal:
-    """AES-256-GCM with the one key of a host's own store."""
-
-    def __init__(self, key: Secret[bytes]) -> None:
-        # Imported here, as `moorline --help` does not need it.
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        self._aead = AESGCM(key.reveal())
-
-    def seal(self, at: str, text: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
-        return nonce + self._aead.encrypt(nonce, text, at.encode())
-
-    def open(self, at: str, sealed: bytes) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
-        try:
-            return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], at.encode())
-        except InvalidTag as e:
-            raise Unavailable(
-                f"the connection of {at} is sealed with another key",
-                hint="restore the key file that belongs to this state directory",
-            ) from e
 
 
 class Codec:

@@ -10,7 +10,7 @@ import pytest
 from moorline.deadline import Clock
 from moorline.errors import Busy, Failed, NotFound, Refused
 from moorline.fleet import keys
-from moorline.fleet.death_proofs import fence_agent, word
+from moorline.fleet.fencing_proofs import fence_agent, word
 from moorline.fleet.fleet import Fleet
 from moorline.fleet.records import HostRecord
 from moorline.model import GuestId
