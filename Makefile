@@ -79,7 +79,7 @@ lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and F
 # KILLS=20: how often the client of a share dies under a guest that writes to it all the time.
 KILLS ?= 20
 survive: ready ## a guest outlives the death of its share's client, KILLS=20 times
-	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab/test_survive.py
+	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab/test_survive*.py
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13

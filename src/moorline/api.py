@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from moorline.care.abort import Aborter
 from moorline.care.adopt import Adopter
 from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
@@ -114,6 +115,7 @@ class Moorline:
             Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),
             doctor,
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
+            Aborter(records, reconciler, hypervisor.survey, driver, environment),
             adopter,
             BulkAdopter(adopter, records, reconciler, hypervisor, admission, environment),
             Disks(records, hypervisor, environment),

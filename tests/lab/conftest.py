@@ -7,6 +7,8 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import ansible_rig
 import pytest
 from libvirt_rig import LibvirtRig
 from scene import Scene, small_guest
+from survive_rig import RUNS
 
 from lab import guest as guests
 from lab import host, leftovers
 from lab.command import Moorline
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
-from moorline.host.mount.fuse_abort import CONNECTIONS
+from moorline.host.mount.fuse_clients import CONNECTIONS
 
 GUESTS = ("moor1", "moor2")
 
@@ -114,6 +117,21 @@ def scene(
 ) -> Scene:
     """A share, a state directory, and witnesses of what becomes of them."""
     return Scene(moorline, share, libvirt_conn)
+
+
+@pytest.fixture
+def survivors(scene: Scene, guest: guests.Guest, pool: Pool) -> Iterator[Scene]:
+    """The scene, of whose share it was said that its client writes through."""
+    settings = scene.write(
+        "moorline.conf", f"[libvirt]\nquobyte_share_writes_through = {scene.share.export}\n"
+    )
+    scene.moorline = replace(scene.moorline, after=("--config-file", str(settings)))
+    yield scene
+    import libvirt
+
+    with suppress(libvirt.libvirtError):  # the test had it removed
+        if guest.domain.state()[0] != RUNS:
+            pool.drop(guest.domain.connect())
 
 
 @pytest.fixture

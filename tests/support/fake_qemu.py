@@ -16,7 +16,7 @@ VOLUME = "vol-1"
 DEAD_MOUNT, MOUNT = 30, 31
 XML = """<domain{id}><name>web01</name><uuid>u</uuid><devices>
 <disk type='file' device='disk'><driver name='qemu' type='{format}' cache='{cache}' io='native'
- error_policy='stop' rerror_policy='stop'{driver}/><source file='{path}' index='2'/>{more}
+ error_policy='{on_error}' rerror_policy='stop'{driver}/><source file='{path}' index='2'/>{more}
 <target dev='vdb' bus='virtio'/><serial>vol-1</serial><alias name='ua-vol-1'/></disk>{disks}
 </devices></domain>"""
 
@@ -58,6 +58,7 @@ class FakeQemu:
             "format": "raw",
             "cache": "none",
             "driver": "",
+            "on_error": "stop",
             "more": "",
             "disks": "",
             "path": PATH,

@@ -248,3 +248,31 @@ def test_a_guest_whose_process_cannot_be_seen_is_left_alone(qemu: FakeQemu) -> N
     blind = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root / "none", qemu.say)
     with pytest.raises(Refused, match="cannot be told"):
         blind.lost_file(GUEST, OURS)
+
+
+BEFOREHAND = sorted(
+    GUARDS.keys()
+    - {"two files may be it", "on another node", "a block job"}
+    - {"a node of somebody else's", "not paused"}
+)
+
+
+@pytest.mark.parametrize("guard", BEFOREHAND)
+def test_what_would_be_refused_is_told_while_the_share_hangs(tmp_path: Path, guard: str) -> None:
+    """Without a question about its nodes: for that QEMU looks at the file, and hangs with it."""
+    why, so = GUARDS[guard]
+    qemu = FakeQemu(tmp_path, **{"condition": (1, 1), **so})
+    qemu.errors = dict.fromkeys(("query-named-block-nodes", "qom-get"), "it hangs")
+    expected = "not paused by an I/O error" if so.get("condition") else why
+    with pytest.raises(Refused, match=expected):
+        disks(qemu).foresee(GUEST, OURS)
+    assert qemu.said == []
+
+
+def test_a_guest_that_is_told_of_errors_is_refused_beforehand(tmp_path: Path) -> None:
+    qemu = FakeQemu(tmp_path, condition=(1, 1))
+    disks(qemu).foresee(GUEST, OURS)
+    for policy in ("", "report"):
+        qemu = FakeQemu(tmp_path, condition=(1, 1), xml={"on_error": policy})
+        with pytest.raises(Refused, match="is told to the guest"):
+            disks(qemu).foresee(GUEST, OURS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moorline.care.abort import Aborter
 from moorline.care.adopt import Adopter
 from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
@@ -19,6 +20,7 @@ class Maintenance:
         explainer: Explainer,
         doctor: Doctor,
         repairer: Repairer,
+        aborter: Aborter,
         adopter: Adopter,
         bulk_adopter: BulkAdopter,
         disks: Disks,
@@ -28,7 +30,7 @@ class Maintenance:
         self.explain = explainer.explain
         self.doctor = doctor.examine
         self.repair = repairer.repair
-        self.abort = repairer.abort
+        self.abort = aborter.abort
         self.disks = disks.disks
         self.adopt = adopter.adopt
         self.release = adopter.release

@@ -1,34 +1,31 @@
-"""repair and abort: does those things that doctor advises and that harm nobody."""
+"""repair: does those things that doctor advises and that harm nobody."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorline.care.doctor import Environment, links, strays, unwanted
+from moorline.care.doctor import Environment, strays, unwanted
 from moorline.core.driver import nothing_recorded
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
+from moorline.errors import MoorlineError
 from moorline.model import (
     Disk,
     Foreign,
     Guest,
     GuestId,
-    Link,
-    LinkName,
     Unknown,
     Unlinked,
     VolumeId,
 )
-from moorline.ports import Mount
 from moorline.ports.inspection import Discovering, Found
 from moorline.ports.results import Repair
 
 
 class Repairer:
-    """repair and abort of :class:`moorline.ports.api.Maintenance`.
+    """repair of :class:`moorline.ports.api.Maintenance`.
 
     Unknown means in use: what may be in use is not touched.
     """
@@ -74,27 +71,6 @@ class Repairer:
                 made.append(due if dry_run else self._try_clear(due, backend, found))
         return made
 
-    def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
-        mount = self._mount(mount_point)
-        if not mount.fstype.startswith("fuse"):
-            raise Refused(f"{mount_point} is {mount.fstype}, and only FUSE can be aborted")
-        self._demand_hung(mount_point)
-        if not force and (who := self._running_on(mount_point)):
-            raise Refused(
-                f"{who} on {mount_point}: what is not written yet would be lost",
-                hint="stop them first, or say --force",
-            )
-        due = Repair("abort", mount_point)
-        if dry_run:
-            return due
-        if self._mount(mount_point) != mount:
-            raise Refused(f"{mount_point} changed while it was looked at")
-        self._environment.fuse.abort(mount)
-        self._environment.event_log.saw(
-            f"the FUSE connection of {mount_point} was aborted", link=mount_point
-        )
-        return replace(due, done=True)
-
     def _try_detach(self, due: Repair, guest: str, volume: str) -> Repair:
         try:
             self._detach(guest, volume)
@@ -131,34 +107,6 @@ class Repairer:
             return replace(due, problem=str(e))
         self._environment.event_log.saw(f"repaired: {due.action} {due.subject}", link=found.link)
         return replace(due, done=True)
-
-    def _mount(self, mount_point: str) -> Mount:
-        mounts = [m for m in self._environment.mounts() if m.target == mount_point]
-        if not mounts:
-            raise NotFound(f"nothing is mounted at {mount_point}", hint="moorline doctor")
-        return mounts[-1]
-
-    def _demand_hung(self, link: str) -> None:
-        survey = self._reconciler.survey()
-        seen: list[Link | None] = [
-            found.ill for _, found in links(survey.links.backends) if found.link == link
-        ]
-        seen += [survey.links.inspect(row) for row in survey.rows if row.link == link]
-        if not seen:
-            raise NotOurs(f"{link} is no link of Moorline's")
-        if not any(isinstance(ill, Unknown) and ill.hangs for ill in seen):
-            raise Refused(f"{link} does not hang", hint="moorline doctor")
-
-    def _running_on(self, link: str) -> str:
-        """Which running guests use it, in words; '' if none does."""
-        try:
-            guests = [guest for guest in self._survey() if guest.running]
-        except MoorlineError as e:
-            return f"it cannot be told which guests run ({e})"
-        if unsure := unknown_users(guests):
-            return f"it cannot be told which guests run ({'; '.join(unsure)})"
-        names = users(LinkName(link), guests)
-        return f"{', '.join(names)} run" if len(names) > 1 else f"{names[0]} runs" if names else ""
 
 
 def _without(guests: Sequence[Guest], disks: Sequence[tuple[Guest, VolumeId]]) -> list[Guest]:

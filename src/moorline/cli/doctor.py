@@ -100,22 +100,54 @@ def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
 @click.command()
 @click.argument("mount_point", type=MountPoint())
 @click.option("--force", is_flag=True, help="Even if guests that run lose what they write.")
+@click.option(
+    "--renew",
+    is_flag=True,
+    help="Also kill its client, and give guests that it paused their disks anew.",
+)
+@click.option(
+    "--i-know-that-the-storage-writes-nothing-more",
+    "vouch",
+    default="",
+    metavar="REASON",
+    help="With --renew. The reason is kept in the events.",
+)
 @dry_run_option
 @common
-def abort(given: Common, mount_point: str, force: bool, dry_run: bool) -> None:
+def abort(
+    given: Common, mount_point: str, force: bool, renew: bool, vouch: str, dry_run: bool
+) -> None:
     """End the FUSE connection of a share that hangs, so that it can be mounted anew.
 
     All who wait for it get an error, for good; its data is not touched.
     Refused if it answers, or while a guest that runs is on it.
 
+    With --renew guests whose disks pause them by an error outlive it, if all that
+    docs/survive.md asks for holds: its client is killed, it is mounted anew, and they go on.
+
     \b
-    Example:
+    Examples:
       moorline abort /var/lib/moorline/mnt/reg-vol-0123456789abcdef
+      moorline abort /var/lib/moorline/mnt/reg-vol-0123456789abcdef --renew --dry-run
     """
     with given.open(own=not dry_run, patience=10.0) as moorline:
-        made = moorline.maintenance.abort(mount_point, force=force, dry_run=dry_run)
-    following = "\n  next: moorline sweep" if made.done else ""
-    given.tell(made, _repairs([made], dry_run) + following)
+        asked = told(renew=renew, vouch=vouch or None)
+        made = moorline.maintenance.abort(mount_point, force=force, dry_run=dry_run, **asked)
+    following = "\n  next: moorline sweep" if made.done and not renew else ""
+    given.tell(made, _aborted(made, dry_run) + following)
+    if made.problem:
+        raise Failed(made.problem, hint="moorline sweep tries again, moorline doctor tells more")
+
+
+def _aborted(made: Repair, dry_run: bool) -> str:
+    words = "would {} {}" if dry_run else "{} {}: done"
+    return "\n".join(
+        [
+            words.format("abort", made.subject),
+            *(words.format("kill", name) for name in made.killed),
+            *(words.format("renew", name) for name in made.renewed),
+        ]
+    )
 
 
 def _repairs(repairs: Sequence[Repair], dry_run: bool) -> str:

@@ -73,6 +73,17 @@ class Renewals:
         """Whether the client of its share was seen gone under the disk of *row*."""
         return row.key in survey.renewals
 
+    def foresee(self, row: Attachment) -> None:
+        """Refuse now what :meth:`renew` would refuse once the client of its share is gone.
+
+        The share is not asked. Raises as :class:`moorline.ports.DiskRenewal`.
+        """
+        if self._disks is None or not self._is_allowed(row):
+            raise Refused(
+                f"its share is not said to write through what it acknowledges ({row.key.volume})"
+            )
+        self._disks.foresee(row.key.guest, row.key.volume)
+
     def note_death(self, row: Attachment, link: Link) -> None:
         """Record of all disks on the link of *row* that its client was seen gone, if it was.
 

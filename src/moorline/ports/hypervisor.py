@@ -178,6 +178,12 @@ class DiskRenewal(Protocol):
     guest paused. All raise NotFound, Refused, Failed, Unavailable, Uncertain.
     """
 
+    def foresee(self, guest: GuestId, volume: VolumeId) -> None:
+        """Refuse now what :meth:`renew` would refuse once the share's client is gone.
+
+        As far as that can be told while the share hangs: nothing that might wait for it is asked.
+        """
+
     def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
         """The inode number of the disk's file, which a running guest has open on a mount that is
         no more; None: it has no such file open. Changes nothing.

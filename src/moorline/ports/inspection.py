@@ -187,3 +187,16 @@ class FuseControl(Protocol):
 
         Raises Refused (it cannot be reached), Denied.
         """
+
+    def killable(self, mount: Mount, mounts: Sequence[Mount]) -> Sequence[str]:
+        """Name the processes that serve a mount, as ``name (pid)``; [] if there are none.
+
+        *mounts*: the mount table. Raises Refused: that cannot be told, or one of them serves
+        another mount, too, which would end with it.
+        """
+
+    def kill(self, mount: Mount, mounts: Sequence[Mount]) -> None:
+        """Kill these processes, and wait until they are seen gone.
+
+        Raises Refused as :meth:`killable`, Denied; Uncertain: one does not end.
+        """

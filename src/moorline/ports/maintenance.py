@@ -58,13 +58,26 @@ class Maintenance(Protocol):
         What one repair meets does not stop the others.
         """
 
-    def abort(self, mount_point: str, *, force: bool = False, dry_run: bool = False) -> Repair:
+    def abort(
+        self,
+        mount_point: str,
+        *,
+        force: bool = False,
+        renew: bool = False,
+        vouch: str = "",
+        dry_run: bool = False,
+    ) -> Repair:
         """End the FUSE connection of a link that hangs: all who wait for it get an error.
 
         What guests have not written yet is lost to them, so it is Refused
         while a guest that runs is on it, or if that cannot be told, unless
-        *force*. Raises NotFound (nothing is mounted there), NotOurs (it is no
-        link of ours), Refused (it does not hang, or is no FUSE), Denied.
+        *force*. *renew*: its client is killed and seen dead, too, the link is made anew, and
+        guests that were paused by the error are given their disks anew (docs/survive.md); Refused
+        if one cannot be, unless *force*. *vouch*: why a person is sure that the storage carries
+        out nothing any more that the client had sent; without it, *renew* is Refused.
+        Raises NotFound (nothing is mounted there), NotOurs (it is no
+        link of ours), Refused (it does not hang, or is no FUSE), Denied; Uncertain: it was
+        aborted, and its client does not end.
         """
 
     def adopt(

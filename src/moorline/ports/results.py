@@ -184,6 +184,10 @@ class Repair(Result):
     done: bool = False
     problem: str = ""
     """Why it was not done."""
+    killed: list[str] = field(default_factory=list)
+    """Of an abort: the processes that are killed with it, as ``name (pid)``."""
+    renewed: list[str] = field(default_factory=list)
+    """Of an abort: the disks that guests go on with, as ``guest/volume``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ class ToyDiskRenewal:
     def __init__(self, world: ToyWorld) -> None:
         self._world = world
 
+    def foresee(self, guest: GuestId, volume: VolumeId) -> None:
+        if volume in self._world.guests[guest].told_of_errors:
+            raise Refused(f"{volume} tells its guest of errors")
+
     def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
         found = self._world.guests.get(guest)
         if found is None or not found.running or volume not in found.lost:

@@ -24,6 +24,8 @@ class ToyGuest:
     """Ticks until a disk that was asked to go is gone."""
     lost: set[VolumeId] = field(default_factory=set)
     """Live disks that it has open on a mount that is no more."""
+    told_of_errors: set[VolumeId] = field(default_factory=set)
+    """Disks whose errors do not pause it."""
     waits: bool = False
     """An I/O error paused it."""
     held: set[VolumeId] = field(default_factory=set)
@@ -47,6 +49,8 @@ class ToyWorld:
     """Share by mount point; a foreign one bears another name than its path."""
     dead: set[str] = field(default_factory=set)
     """Shares whose client is seen to be gone."""
+    cut_off: set[str] = field(default_factory=set)
+    """Shares whose connection was ended, and whose client lives."""
     failing: set[str] = field(default_factory=set)
     """Shares whose client lives, and answers with an error."""
     hung: set[str] = field(default_factory=set)

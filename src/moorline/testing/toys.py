@@ -112,6 +112,8 @@ class ToyShare:
             return Unknown(f"{at} does not answer")
         if c.share in self._world.dead:
             return Broken(f"{at} is dead", Client.GONE)
+        if c.share in self._world.cut_off:
+            return Broken(f"{at} was cut off", Client.CUT_OFF)
         if c.share in self._world.failing:
             return Broken(f"{at} fails", Client.ALIVE)
         return Linked(ImageFile(Path(at) / c.name, c.format))

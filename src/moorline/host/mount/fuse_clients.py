@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from moorline.host.mount.fuse_abort import CONNECTIONS
 from moorline.host.mount.users import PROC, called, processes
 from moorline.ports import Mount
 
+CONNECTIONS = Path("/sys/fs/fuse/connections")
 _DEVICE = "fuse"
 _UNLIMITED = (1 << 32) - 1
 _CONNECTION = "fuse_connection:"
@@ -51,6 +51,28 @@ def clients(
         if serves:
             found.append(called(process))
     return None if doubt and not (found or ended) else found
+
+
+def servers(mount: Mount, mounts: Sequence[Mount], proc: Path = PROC) -> list[Path]:
+    """The directories of the processes that are known to serve *mount*; as of :func:`clients`."""
+    others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
+    return [process for process in processes(proc) if _serves(process, mount, others)]
+
+
+def serves_alone(process: Path, mount: Mount, mounts: Sequence[Mount]) -> bool:
+    """Whether a process that serves *mount* is known to serve no other.
+
+    Where the kernel does not show its connections, one that has several may have as many mounts.
+    """
+    others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
+    try:
+        files = list(connected(process))
+    except OSError:
+        return False
+    if None in files and len(files) > 1:
+        return False
+    number = mount.device.partition(":")[2]
+    return set(files) <= {number, None} and not names_one(arguments(process), others)
 
 
 def has_ended(mount: Mount, connections: Path = CONNECTIONS) -> bool:

@@ -123,6 +123,16 @@ def chain_of(disk: ET.Element) -> Chain:
     )
 
 
+def demand_stopped_by_errors(disk: ET.Element, chain: Chain) -> None:
+    """Refuse a disk whose guest is told of an error, instead of being paused by it."""
+    policies = {_get(disk, "driver", name) for name in ("error_policy", "rerror_policy")}
+    if policies != {"stop"}:
+        raise Refused(
+            f"an error of {chain.target} is told to the guest, and does not pause it",
+            hint="it must have been attached with --on-error stop",
+        )
+
+
 def demand_expected(chain: Chain, graph: Graph) -> None:
     """Refuse a disk that has other nodes than *chain*, or nodes that somebody else uses too.
 

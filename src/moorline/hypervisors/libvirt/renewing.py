@@ -18,6 +18,7 @@ from moorline.hypervisors.libvirt.block_graph import (
     begins,
     chain_of,
     demand_expected,
+    demand_stopped_by_errors,
     graph_of,
     next_call,
     opens_file,
@@ -39,6 +40,8 @@ from moorline.model import GuestId, ImageFile, VolumeId
 
 TRIED = ((9, 0), (7, 2))
 """The versions of libvirt and QEMU with which this was tried; later ones have other nodes."""
+RUNS = 1
+"""VIR_DOMAIN_RUNNING"""
 _MOST_CALLS = 16
 """More than a disk's renewal has."""
 
@@ -59,6 +62,21 @@ class LibvirtDiskRenewal:
         self._proc = proc
         self._pid_files = pid_files
         self._say = say
+
+    def foresee(self, guest: GuestId, volume: VolumeId) -> None:
+        # No node is asked about: QEMU would look at its file for that, and hang with the share.
+        disk = self._disk(guest, volume)
+        if disk is None:
+            return
+        chain = chain_of(disk.element)
+        demand_stopped_by_errors(disk.element, chain)
+        domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
+        if domain.state[0] != RUNS and domain.state != (PAUSED, IO_ERROR):
+            raise Refused(f"{disk.name} does not run, and was not paused by an I/O error")
+        if domain.job:
+            raise Refused(f"{disk.name} is being migrated, saved or dumped")
+        self._opened(disk.name, chain.path)
+        self._demand_tried(self._monitor(guest))
 
     def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
         disk = self._disk(guest, volume)
