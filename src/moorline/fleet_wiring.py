@@ -21,6 +21,7 @@ from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.fleet import fencing_proofs
 from moorline.fleet.controller import Controller
+from moorline.fleet.event_sender import News
 from moorline.fleet.fencing import Proof
 from moorline.fleet.fleet import Fleet
 from moorline.fleet.guest_sender import Sending
@@ -121,8 +122,10 @@ def follow(
     driver: Driver,
     hypervisor: Hypervisor,
     saw: Callable[[str], None],
+    news: News,
 ) -> Followed:
-    """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of.
+    """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of;
+    *news*: what is written down.
 
     Raises Refused: the guests of this hypervisor stay on their host.
     """
@@ -150,6 +153,7 @@ def follow(
         mover,
         boot_id,
         loud,
+        news,
     )
     watchers = [hypervisor] if isinstance(hypervisor, Watching) else []
     following = Following(host, member.host, store, watchers)

@@ -171,6 +171,7 @@ def open_agent(
             driver,
             hypervisor,
             opened.environment.event_log.saw,
+            opened.environment.event_log.news,
         )
         following, hindrance = followed.following, followed.hindrance
         closing = ExitStack()

@@ -127,6 +127,9 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     run("evacuate", "h9", "--fenced", "it is off", code=4)
     run("uncordon", "h1")
     assert "h1" in run("hosts").output
+    steps = [(each["step"], each["host"]) for each in told("events")]
+    assert steps[:3] == [("migrate", "h1"), ("hand over", "h3"), ("cordon", "h1")]
+    assert "migrate" in run("events", "--guest", "g1", "--since", "1h").output
 
     run("detach", "g1", f"{{{VOLUME}}}", code=3)
     run("detach", "g1", "3f2a", code=4)

@@ -121,6 +121,20 @@ class EventLog:
             found.append(entry)
         return found[::-1]
 
+    def news(self, after: int, most: int) -> list[EventLogEntry]:
+        """The latest *most* entries after the one with the id *after*; all, if it is unknown.
+
+        For the host's owner: it costs nothing if there are none. Raises Denied.
+        """
+        with self._guard:
+            if self._last < 0:
+                with suppress(OSError):
+                    self._last = self._last_id()
+            last = self._last
+        if after == last:
+            return []
+        return self.read(after=after if after < last else 0, most=most)
+
     def volumes(self) -> set[VolumeId]:
         """The volumes that have entries. Raises Denied."""
         return {VolumeId(entry.volume) for entry in self._backwards(b"") if entry.volume}

@@ -22,7 +22,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POLL_SECONDS = 0.5
 
 
-def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
+def since_when(_: click.Context, __: click.Parameter, text: str | None) -> float:
     """Seconds since the epoch, from an age (``10m``) or a date."""
     if text is None:
         return 0.0
@@ -36,7 +36,7 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> float:
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
-@click.option("--since", callback=_since, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
+@click.option("--since", callback=since_when, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
 @click.option("--volume", type=VolumeName(), metavar="VOLUME", help="Of this volume alone.")
 @common
 def events(given: Common, follow: bool, since: float, volume: str | None) -> None:

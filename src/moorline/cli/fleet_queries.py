@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from moorline.cli.common import Common, common
-from moorline.cli.output import age, aligned
+from moorline.cli.events import line, since_when
+from moorline.cli.output import age, aligned, say
+from moorline.errors import Unavailable
 
 if TYPE_CHECKING:
-    from moorline.fleet.results import FleetExplanation, HostView
+    from moorline.fleet.results import FleetEvent, FleetExplanation, HostView
 
+_FOLLOW_SECONDS = 2.0
 directory_option = click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -127,7 +133,58 @@ def explain(given: Common, name: str, directory: Path) -> None:
     given.tell(explained, "\n".join(_explained(each) for each in explained))
 
 
-QUERIES = (hosts, guests, list_, show, explain)
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
+@click.option("--since", callback=since_when, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
+@click.option("--host", metavar="HOST", help="Of this host alone.")
+@click.option("--guest", metavar="GUEST", help="Of this guest alone (name or id).")
+@click.option("--volume", metavar="VOLUME", help="Of this volume alone.")
+@directory_option
+@common
+def events(
+    given: Common,
+    follow: bool,
+    since: float,
+    host: str | None,
+    guest: str | None,
+    volume: str | None,
+    directory: Path,
+) -> None:
+    """Tell what was done and seen on all hosts, and decided about them, the latest last.
+
+    Each host tells the last 64 entries of its own event log, within some seconds; moorline
+    events has the rest there. Times are those of each host's clock. With --follow, JSON is one
+    object a line.
+
+    \b
+    Examples:
+      moorline fleet events --since 2h
+      moorline fleet events --follow --host compute7
+    """
+    from moorline import fleet_wiring
+
+    def look() -> list[FleetEvent]:
+        return fleet.events(host, guest=guest or "", volume=volume or "", since=since)
+
+    with fleet_wiring.open_fleet(directory) as fleet:
+        told = look()
+        if not follow:
+            width = max((len(each.host) for each in told), default=0)
+            given.tell(told, "\n".join(f"{each.host:<{width}}  {line(each)}" for each in told))
+            return
+        seen: set[FleetEvent] = set()
+        while True:
+            for event in told:
+                if event not in seen:
+                    is_json = given.output == "json"
+                    say(json.dumps(event.to_dict()) if is_json else f"{event.host}  {line(event)}")
+            seen = set(told)
+            time.sleep(_FOLLOW_SECONDS)
+            with suppress(Unavailable):
+                told = look()
+
+
+QUERIES = (hosts, guests, list_, show, explain, events)
 
 
 def _explained(it: FleetExplanation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from moorline.deadline import CLOCK, Clock
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.host_choice import choose, keeps_here
@@ -20,6 +20,9 @@ from moorline.ports.moving import Presence
 
 MAX_MOVES_PER_HOST = 4
 """At once, of one that is drained or evacuated."""
+KEPT_DECISIONS = 1000
+_FORGETTING_SECONDS = 60.0
+_MOST_FORGOTTEN = 100
 
 
 @dataclass(slots=True)
@@ -75,6 +78,8 @@ class Controller:
         self._leadership = Leadership(book, session, Expiry(clock, seconds))
         self._ownership = Ownership(book)
         self._told = told
+        self._clock = clock
+        self._next_forgetting = Deadline(0.0, clock)
 
     def advance(self) -> int:
         """Take one step for each thing that needs one; return how many were taken.
@@ -83,6 +88,7 @@ class Controller:
         """
         if not self._leadership.leads():
             return 0
+        self._forget_old_decisions()
         look = self.look()
         taken = 0
         for what, change in self._due(look):
@@ -116,6 +122,15 @@ class Controller:
         except (Conflict, Uncertain):
             return False  # the next pass looks again
         return True
+
+    def _forget_old_decisions(self) -> None:
+        if not self._next_forgetting.over():
+            return
+        self._next_forgetting = Deadline(_FORGETTING_SECONDS, self._clock)
+        for key in list(self._book.decisions())[:-KEPT_DECISIONS][:_MOST_FORGOTTEN]:
+            change = Change()
+            change.delete(key)
+            self._commit(change)
 
     def _due(self, look: Look) -> Iterator[tuple[str, Change | None]]:
         for host in look.enrolled - look.hosts.keys():
@@ -188,6 +203,7 @@ class Controller:
         change.expect(keys.guest_owner(guest), look.owners[guest])
         change.expect(keys.host(host), record)
         change.replace(keys.move(guest), None, move)
+        change.note("migrate", host, f"to {destination}: {why}", guest=look.owners[guest].name)
         return f"guest {guest} goes from {host} to {destination}", change
 
 
@@ -198,6 +214,7 @@ def _returned(host: str, record: HostRecord, heartbeat: Heartbeat | None) -> Cha
     change = Change()
     back = replace(record, fenced="", fenced_by="", fenced_at=0.0, cordoned=True, draining=False)
     change.replace(keys.host(host), record, back)
+    change.note("return", host, f"it was fenced: {record.fenced}")
     return change
 
 

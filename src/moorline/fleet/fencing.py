@@ -46,6 +46,7 @@ def fence(
     change = Change()
     change.replace(keys.host(host), record, fenced)
     change.expect(keys.heartbeat(host), heartbeat)
+    change.note("fence", host, f"{fenced.fenced} (says {by})" if by else fenced.fenced)
     try:
         revision = book.commit(change)
     except Conflict as e:

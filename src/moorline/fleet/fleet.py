@@ -229,6 +229,8 @@ class Fleet(Queries):
             guest=home.guest, source=home.owner.host, destination=host, by=by, at=time.time()
         )
         change.replace(keys.move(home.guest), None, asked)
+        who = f", asked by {by}" if by else ""
+        change.note("migrate", asked.source, f"to {host}{who}", guest=home.owner.name)
         self._book.commit(change)
 
     def _wait_for_move(
@@ -281,6 +283,7 @@ class Fleet(Queries):
             if not dry_run:
                 change = Change()
                 change.replace(keys.host(host), record, after)
+                change.note(step, host)
                 self._book.commit(change)
             return True
 

@@ -18,6 +18,7 @@ from moorline.errors import (
     Refused,
 )
 from moorline.fleet import keys
+from moorline.fleet.event_sender import EventSender, News, no_news
 from moorline.fleet.host_look import Look, Pace, pace
 from moorline.fleet.host_memory import Mark, Marks
 from moorline.fleet.local_volumes import LocalVolumes, Served
@@ -59,6 +60,7 @@ class FleetHost:
         hypervisor: GuestMover,
         boot: Callable[[], str],
         loud: Loud = lambda text: None,
+        news: News = no_news,
     ) -> None:
         self._book = book
         self._name = name
@@ -71,6 +73,7 @@ class FleetHost:
         self._loud = loud
         self._quiet = 0
         self._beating = threading.Lock()
+        self._events = EventSender(book, name, news)
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -133,7 +136,11 @@ class FleetHost:
             before = self._book.heartbeat(self._name)
             count = before.count + 1 if before else 1
             beat = Heartbeat(session=self._session, count=count, quiet=self._quiet, at=time.time())
-            self._replace(keys.heartbeat(self._name), before, beat)
+            change = Change()
+            change.replace(keys.heartbeat(self._name), before, beat)
+            self._events.add_to(change)
+            self._book.commit(change)
+            self._events.done()
 
     def _obey(self, look: Look, fencing: int) -> None:
         """Stop whatever copy is here: this host was given up, and its guests may be anywhere."""

@@ -12,10 +12,12 @@ desired/HOST/GUEST/VOLUME     controllers            an attachment, sealed to HO
 definitions/HOST/GUEST        HOST and controllers   what GUEST is defined by, sealed to HOST
 status/HOST/GUEST[/VOLUME]    HOST                   what HOST reports of it
 heartbeat/HOST/agent          HOST                   that its agent lives
+heartbeat/HOST/events/SLOT    HOST                   the last entries of its event log
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
 owners/volumes/VOLUME         controllers            which guests have VOLUME
 owners/places/DIGEST          controllers            which volume a storage is
 moves/GUEST                   controllers            that GUEST is to go to another host
+decisions/TIME                controllers            what was decided, for people
 ============================  =====================  ======================================
 
 A host reads ``epoch``, ``hosts/HOST``, ``desired/HOST/``, and what it writes itself. Of others it
@@ -35,8 +37,11 @@ LEADER = f"{ROOT}leader"
 ENROLLED = f"{ROOT}enrolled/"
 HOSTS = f"{ROOT}hosts/"
 MOVES = f"{ROOT}moves/"
+DECISIONS = f"{ROOT}decisions/"
 GUEST_OWNERS = f"{ROOT}owners/guests/"
 VOLUME_OWNERS = f"{ROOT}owners/volumes/"
+EVENTS_PER_HOST = 64
+"""Entries of its event log that the fleet has of each host."""
 
 
 def host(name: str) -> str:
@@ -47,6 +52,21 @@ def host(name: str) -> str:
 def heartbeat(host: str) -> str:
     """Of its agent's sign of life."""
     return f"{ROOT}heartbeat/{_plain(host)}/agent"
+
+
+def events(host: str) -> str:
+    """The prefix of what a host tells of its event log."""
+    return f"{ROOT}heartbeat/{_plain(host)}/events/"
+
+
+def event(host: str, id: int) -> str:
+    """Of an entry of a host's event log: it displaces one of long before."""
+    return f"{events(host)}{id % EVENTS_PER_HOST}"
+
+
+def decision(nanoseconds: int, writer: str) -> str:
+    """Of a decision, made so long after the epoch; in the order of time."""
+    return f"{DECISIONS}{nanoseconds:020}-{writer}"
 
 
 def desired(host: str) -> str:

@@ -192,6 +192,8 @@ def _hand_over(now: Situation, book: Book) -> Change:
         change.put(at, book.vault.seal(at, sealed))
         change.delete(keys.definition(now.source.name, now.guest))
     change.delete(keys.move(now.guest))
+    told = f"from {now.source.name}"
+    change.note("hand over", now.destination.name, told, guest=now.owner.name)
     return change
 
 
@@ -199,9 +201,11 @@ def _back(now: Situation, book: Book) -> Change:
     """The one commit after which the guest is the source's, and the destination cleans up."""
     assert now.owner is not None
     change = _unchanged(now)
-    _settle(change, now, now.source, note=_why_back(now))
+    why = _why_back(now)
+    _settle(change, now, now.source, note=why)
     _lose(change, book, now, now.destination, now.source)
     change.delete(keys.move(now.guest))
+    change.note("stay", now.source.name, why, guest=now.owner.name)
     return change
 
 

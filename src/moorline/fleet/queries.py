@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.record_store import Book
-from moorline.fleet.records import HostRecord, Role
-from moorline.fleet.results import FleetExplanation, FleetView, GuestView, HostView
-from moorline.model import GuestName
+from moorline.fleet.records import HostEvent, HostRecord, Role
+from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
+from moorline.model import GuestName, VolumeId
 
 
 class Queries:
@@ -68,6 +71,54 @@ class Queries:
         """
         return Explainer(self._book).explain(name)
 
+    def events(
+        self,
+        host: str | None = None,
+        *,
+        guest: str = "",
+        volume: str = "",
+        since: float = 0.0,
+        most: int = 1000,
+    ) -> list[FleetEvent]:
+        """The latest *most* of what was done, seen and decided, oldest first.
+
+        Each is told with the time of the host where it was. Only those of *host*, of *guest*
+        (name or id), of *volume* (as of :meth:`show`), not before *since* (seconds since the
+        epoch). Raises NotFound.
+        """
+        names = [host] if host is not None else list(self._book.hosts())
+        if host is not None and self._book.host(host) is None:
+            raise NotFound(f"there is no host {host} in the fleet", hint="moorline fleet hosts")
+        told = [
+            FleetEvent(**_fields(event), host=name)
+            for name in names
+            for event in self._book.events(name)
+        ]
+        told += [
+            FleetEvent(0, d.at, d.step, "done", guest=d.guest, message=d.message, host=d.host)
+            for d in self._book.decisions().values()
+            if d.host in names
+        ]
+        if guest:
+            its = self._called(guest, told)
+            told = [event for event in told if event.guest in its]
+        if volume:
+            id = meant(volume, self._book.volumes() | {VolumeId(e.volume) for e in told})
+            if id is None:
+                raise NotFound(f"the fleet knows no volume {volume}, nor is it told of")
+            told = [event for event in told if event.volume == id]
+        told = [event for event in told if event.at >= since]
+        return sorted(told, key=lambda event: (event.at, event.host, event.id))[-most:]
+
+    def _called(self, guest: str, told: list[FleetEvent]) -> set[str]:
+        """What a guest is called in events. Raises NotFound."""
+        owners = self._book.owners()
+        found = recorded_as(guest, (GuestName(id, each.name) for id, each in owners.items()))
+        its = {guest, *found, *(owners[id].name for id in found)}
+        if not found and not any(event.guest == guest for event in told):
+            raise NotFound(f"the fleet knows no guest {guest}, nor is it told of")
+        return its
+
     def _host_view(self, name: str, record: HostRecord) -> HostView:
         heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)
         by_role: dict[Role, list[str]] = {role: [] for role in Role}
@@ -106,3 +157,7 @@ class Queries:
                 )
             )
         return views
+
+
+def _fields(event: HostEvent) -> dict[str, Any]:
+    return {name: value for name, value in asdict(event).items() if name != "revision"}

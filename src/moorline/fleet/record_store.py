@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -9,9 +11,11 @@ from typing import Protocol, TypeVar
 from moorline.fleet import keys
 from moorline.fleet.records import (
     Assignment,
+    Decision,
     GuestOwner,
     GuestReport,
     Heartbeat,
+    HostEvent,
     HostRecord,
     Move,
     Stored,
@@ -56,6 +60,12 @@ class Change:
         """Write *key*, if it is as *before* was read."""
         self.expect(key, before)
         self.put(key, after)
+
+    def note(self, step: str, host: str, message: str = "", *, guest: str = "") -> None:
+        """Write down for people what this decides; see :class:`Decision`."""
+        at = time.time_ns()
+        said = Decision(at=at / 1e9, step=step, host=host, guest=guest, message=message)
+        self.put(keys.decision(at, uuid.uuid4().hex[:8]), said)
 
     def delete(self, key: str, before: Stored | Attachment | None = None) -> None:
         """Remove *key*, if it is as *before* was read, where that is given."""
@@ -106,6 +116,16 @@ class Book:
     def heartbeat(self, host: str) -> Heartbeat | None:
         """The last sign of life of a host's agent."""
         return self._one(keys.heartbeat(host), Heartbeat)
+
+    def events(self, host: str) -> list[HostEvent]:
+        """The last entries of a host's event log, as far as it has told them; oldest first."""
+        found = self._all(keys.events(host), HostEvent).values()
+        return sorted(found, key=lambda event: (event.at, event.id))
+
+    def decisions(self) -> dict[str, Decision]:
+        """What was decided, by its key, oldest first."""
+        entries = sorted(self.store.list(keys.DECISIONS)[0], key=lambda entry: entry.key)
+        return {entry.key: Decision.decode(entry) for entry in entries}
 
     def owner(self, guest: GuestId) -> GuestOwner | None:
         """Who has a guest."""

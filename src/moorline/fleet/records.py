@@ -101,6 +101,36 @@ class Heartbeat(Stored):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostEvent(Stored):
+    """An entry of a host's event log: see :class:`moorline.ports.results.EventLogEntry`."""
+
+    id: int
+    at: float
+    step: str
+    outcome: str
+    volume: str = ""
+    guest: str = ""
+    link: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Stored):
+    """What a person or a controller decided: for people, and nothing follows from it."""
+
+    at: float
+    """By the clock of whoever wrote it: seconds since the epoch."""
+    step: str
+    """``migrate``, ``hand over``, ``stay``, ``cordon``, ``uncordon``, ``drain``, ``fence``,
+    ``return``."""
+    host: str
+    guest: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leader(Stored):
     """The controller that leads."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moorline.ports.results import Result
+from moorline.ports.results import EventLogEntry, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,16 @@ class FleetExplanation(Result):
     """Why the guest's last move came to nothing."""
     next: str = ""
     """What to run next; where it is to be run on the host itself, that is said before."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetEvent(EventLogEntry):
+    """What was done or seen on a host of the fleet, or decided about it: then ``id`` is 0, and
+    ``step`` one of *migrate*, *hand over*, *stay*, *cordon*, *uncordon*, *drain*, *fence*,
+    *return*.
+    """
+
+    host: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
