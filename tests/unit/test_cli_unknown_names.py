@@ -56,6 +56,8 @@ ELSEWHERE = {
     ("fleet attach", "volume"),
     ("fleet detach", "guest"),
     ("fleet detach", "volume"),
+    ("fleet events", "guest"),
+    ("fleet events", "volume"),
     ("fleet list", "guest"),
     ("fleet migrate", "guest"),
     ("fleet show", "volume"),

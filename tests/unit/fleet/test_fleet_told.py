@@ -12,8 +12,8 @@ from moorline.deadline import Clock
 from moorline.errors import Conflict, NotFound
 from moorline.fleet import keys
 from moorline.fleet.controller import KEPT_DECISIONS, Controller
-from moorline.fleet.death_proofs import word
 from moorline.fleet.event_sender import EventSender
+from moorline.fleet.fencing_proofs import word
 from moorline.fleet.fleet import Fleet
 from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import Decision, HostEvent
