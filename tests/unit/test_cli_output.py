@@ -37,7 +37,7 @@ HELP = ["--help", "list -h", "state show --help", "--version", "completion bash"
 def test_a_result_that_cannot_be_printed_is_told_and_no_success(tmp_path: Path, words: str) -> None:
     done = run(tmp_path, words, ">/dev/full")
     assert done.returncode == 6
-    assert "cannot be printed: No space left on device" in done.stderr
+    assert "cannot be printed: No space left on device" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
@@ -89,6 +89,7 @@ def test_wrong_usage_is_json_to_whoever_asked_for_json(tmp_path: Path, words: st
     told = json.loads(done.stderr)
     assert done.returncode == told["code"] == 2
     assert told["error"] == "usage"
+    assert set(told) == {"error", "code", "message", "hint", "volume", "guest"}
     assert "--help" in told["hint"]
 
 

@@ -15,7 +15,7 @@ from moorline.core.name_lookup import BY_ID_OR_DEVICE, guest_called
 from moorline.core.own_disk import plugged_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.errors import MoorlineError, NotFound, Refused, told_about
 from moorline.model import (
     Attachment,
     BlockDevice,
@@ -77,25 +77,29 @@ class Adopter:
             _options(disk, hands_off),
             hands_off=hands_off,
         )
-        steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
-        if before is None:
-            self._refuse_anothers(attachment)
-            self._refuse_above(disk, attachment, said=bool(volume or accepted.volume))
-        if attachment == before:
-            steps = []
-        else:
-            if not dry_run:
-                attachment = self._take(attachment, disk.device if steps else "")
-            steps.append("adopt")
-        return Adoption(
-            steps, self._reconciler.view(attachment, self._reconciler.observe(attachment))
-        )
+        with told_about(attachment.key.volume, attachment.guest_name):
+            steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
+            if before is None:
+                self._refuse_anothers(attachment)
+                self._refuse_above(disk, attachment, said=bool(volume or accepted.volume))
+            if attachment == before:
+                steps = []
+            else:
+                if not dry_run:
+                    attachment = self._take(attachment, disk.device if steps else "")
+                steps.append("adopt")
+            seen = self._reconciler.observe(attachment)
+        return Adoption(steps, self._reconciler.view(attachment, seen))
 
     def release(self, guest: str, volume: str, *, dry_run: bool = False) -> Adoption:
         with nothing_recorded():
             row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
+        with told_about(row.key.volume, row.guest_name):
+            return self._release(row, dry_run=dry_run)
+
+    def _release(self, row: Attachment, *, dry_run: bool) -> Adoption:
         self._admission.demand_release(row)
         if not dry_run:  # an attach that was killed may plug it when nothing is recorded any more
             self._reconciler.files.settle(row.key.guest)

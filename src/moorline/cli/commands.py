@@ -226,11 +226,9 @@ class Lazy(click.Group):
         try:
             code: object = _helped(run) if _HELP & set(words) else run()
         except click.Abort:
-            from moorline.cli.output import complain
-            from moorline.exit_codes import EXIT_INTERRUPTED
+            from moorline.cli.output import interrupted
 
-            complain("moorline: interrupted")
-            sys.exit(EXIT_INTERRUPTED)
+            sys.exit(interrupted(asked_output(words)))
         except click.ClickException as e:
             _tell(e, asked_output(words))
             sys.exit(e.exit_code)
@@ -279,20 +277,15 @@ def asked_output(words: Sequence[str]) -> str:
 
 
 def _tell(error: click.ClickException, output: str) -> None:
-    from moorline.cli.output import complain, dump
+    from moorline.cli.output import complain, dump, problem
 
     if output == "text":
         error.show(shown := StringIO())
         complain(shown.getvalue().rstrip("\n"))
         return
     context = getattr(error, "ctx", None)
-    told = {
-        "error": "usage",
-        "code": error.exit_code,
-        "message": error.format_message(),
-        "hint": f"{context.command_path} --help" if context else "moorline --help",
-    }
-    complain(dump(told, output))
+    hint = f"{context.command_path} --help" if context else "moorline --help"
+    complain(dump(problem("usage", error.exit_code, error.format_message(), hint), output))
 
 
 @click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,12 +21,13 @@ from moorline.cli.output import (
     complain,
     dump,
     failed,
+    interrupted,
+    note,
     say,
     unprinted,
 )
 from moorline.cli.progress import Progress
 from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
-from moorline.exit_codes import EXIT_INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +62,11 @@ class Common(Target):
 
     def warn(self, text: str) -> None:
         """Tell people something on standard error ('': nothing), unless they want quiet."""
-        if text and not self.progress.quiet:
+        if not text or self.progress.quiet:
+            return
+        if self.is_data:
+            note(text, self.output)
+        else:
             complain(text)
 
     @property
@@ -116,7 +121,12 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
         type=ConfigFile(),
         help="Read options from here; an existing nova.conf will do. Can be repeated.",
     )
-    @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+    @click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        help="No progress on stderr, as of --output json and yaml.",
+    )
     @click.option(
         "--verbose",
         "-v",
@@ -144,7 +154,7 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             from moorline.agent import logs  # loading it takes as long as a short command
 
             logs.set_up("text", log_level)
-        progress = Progress(quiet)
+        progress = Progress(quiet, to_people=output not in DATA)
         given = Common(state_dir, hypervisor, config_files, progress, output)
         try:
             _check(arguments)
@@ -154,10 +164,10 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             sys.exit(failed(e.about(*_named(arguments)), output))
         except Unprinted as e:
             progress.end()
-            sys.exit(unprinted(e))
+            sys.exit(unprinted(e, output))
         except KeyboardInterrupt:
-            complain("moorline: interrupted; an attachment that was recorded is kept")
-            sys.exit(EXIT_INTERRUPTED)
+            progress.end()
+            sys.exit(interrupted(output))
         finally:
             progress.end()
 

@@ -17,7 +17,6 @@ from moorline.cli import agent_socket, output
 from moorline.core.validation import MAX_TEXT_CHARACTERS
 from moorline.deadline import Deadline, waited_for
 from moorline.errors import MoorlineError, Refused
-from moorline.exit_codes import EXIT_INTERRUPTED
 from moorline.local_api import wire
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -49,7 +48,6 @@ _UNTOLD = {"storage": ""}
 """What an agent of an earlier version does not tell."""
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _MAX_TIMEOUT_SECONDS = 86400.0
-_INTERRUPTED = "moorline: interrupted; an attachment that was recorded is kept"
 
 
 class Typed:
@@ -82,10 +80,9 @@ def run(words: Sequence[str]) -> int | None:
     except MoorlineError as e:
         return output.failed(e, "text")
     except output.Unprinted as e:
-        return output.unprinted(e)
+        return output.unprinted(e, "text")
     except KeyboardInterrupt:
-        output.complain(_INTERRUPTED)
-        return EXIT_INTERRUPTED
+        return output.interrupted("text")
 
 
 def _patience(body: dict[str, Any] | None) -> float:

@@ -19,7 +19,7 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.name_completion import GuestName, ShareName
-from moorline.cli.output import aligned, complain, details, human, is_as_wanted, say, table
+from moorline.cli.output import aligned, details, failed, human, is_as_wanted, say, table
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View
 
@@ -140,7 +140,7 @@ def _watch(given: Common, look: Callable[[], Sequence[View]]) -> NoReturn:
         try:
             views = look()
         except Unavailable as e:  # an agent that is being restarted, say
-            complain(f"moorline: {e.message}")
+            failed(e, given.output)
         else:
             if given.is_data:
                 text = json.dumps([view.to_dict() for view in views])

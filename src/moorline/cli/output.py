@@ -8,7 +8,7 @@ import sys
 import time
 
 from moorline.errors import MoorlineError, Uncertain
-from moorline.exit_codes import EXIT_READER_GONE, exit_code
+from moorline.exit_codes import EXIT_INTERRUPTED, EXIT_READER_GONE, exit_code
 from moorline.local_api.http_errors import to_problem
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
@@ -48,7 +48,7 @@ def say_or_exit(text: str) -> None:
     try:
         say(text)
     except Unprinted as e:
-        sys.exit(unprinted(e))
+        sys.exit(unprinted(e, "text"))
 
 
 def complain(text: str) -> None:
@@ -81,12 +81,39 @@ def failed(error: MoorlineError, output: str) -> int:
     return exit_code(error)
 
 
-def unprinted(error: Unprinted) -> int:
+def note(text: str, output: str) -> None:
+    """Tell programs on standard error what no error is: an object in a line, or a document."""
+    told = json.dumps({"note": text})
+    complain(told if output == "json" else f"{told}\n---")
+
+
+def unprinted(error: Unprinted, output: str) -> int:
     """Tell that the result could not be, and return the exit code."""
     if isinstance(error.__cause__, BrokenPipeError):
         return EXIT_READER_GONE
-    complain(f"moorline: what was asked is done, and its result cannot be printed: {error}")
-    return exit_code(Uncertain(""))
+    return failed(
+        Uncertain(f"what was asked is done, and its result cannot be printed: {error}"), output
+    )
+
+
+def interrupted(output: str) -> int:
+    """Tell that the command was, and return the exit code."""
+    what = "interrupted; an attachment that was recorded is kept"
+    told = dump(problem("interrupted", EXIT_INTERRUPTED, what), output) if output in DATA else ""
+    complain(told or f"moorline: {what}")
+    return EXIT_INTERRUPTED
+
+
+def problem(error: str, code: int, message: str, hint: str = "") -> dict[str, Any]:
+    """What is no error of ours, in the shape of those."""
+    return {
+        "error": error,
+        "code": code,
+        "message": message,
+        "hint": hint,
+        "volume": "",
+        "guest": "",
+    }
 
 
 def dump(value: Any, output: str) -> str:

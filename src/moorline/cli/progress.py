@@ -15,14 +15,15 @@ _PERCENT = re.compile(r": (100|[0-9]{1,2}) %$")
 class Progress:
     """Tells on stderr what goes on, once a command has taken longer than a second."""
 
-    def __init__(self, quiet: bool, patience: float = 1.0) -> None:
+    def __init__(self, quiet: bool, patience: float = 1.0, *, to_people: bool = True) -> None:
+        """*to_people*: programs read standard error, and are told nothing but errors."""
         self.quiet = quiet
         self._latest = ""
         self._loud = False
         self._in_line = False
         self._timer = threading.Timer(patience, self._grow_loud)
         self._timer.daemon = True
-        if not quiet:
+        if to_people and not quiet:
             self._timer.start()
 
     def __call__(self, what: str) -> None:

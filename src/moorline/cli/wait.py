@@ -47,7 +47,7 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
       moorline wait 3f2a --for attached --timeout 300
       moorline wait 3f2a --guest web01 --for detached
     """
-    deadline, known, ids = Deadline(timeout), False, {volume}
+    deadline, known, ids, id = Deadline(timeout), False, {volume}, ""
     while True:
         with waited_for(deadline), given.open(own=False) as moorline:
             views = _look(moorline, volume, guest, known=known)
@@ -57,16 +57,19 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
                 return
         known = known or bool(views)
         ids |= {view.volume for view in views}
+        id = views[0].volume if views else id
         due = [view for view in views if not _reached(view, level)]
         if views and not due:
             told = [f"volume {v.volume} is {v.seen} on {v.guest}" for v in views]
             given.tell(views, "\n".join(told))
             return
         if not views:
-            raise NotFound(f"volume {volume} is not wanted any more", hint="moorline list")
+            error = NotFound(f"volume {volume} is not wanted any more", hint="moorline list")
+            raise error.about(id)
         why = f"volume {volume} is not {level} yet on {due[0].guest}: {due[0].next}"
         if deadline.over():
-            raise Failed(why, hint=f"moorline explain {due[0].volume}")
+            late = Failed(why, hint=f"moorline explain {due[0].volume}")
+            raise late.about(due[0].volume, due[0].guest)
         given.progress(why)
         deadline.sleep(_POLL_SECONDS)
 
@@ -100,7 +103,7 @@ def _demand_no_disk(moorline: Api, ids: Collection[str], guest: str | None) -> N
                 f"volume {id} is wanted no more, and is {each.disk.device} of"
                 f" {each.guest or guest} all the same",
                 hint="moorline disks",
-            )
+            ).about(id, each.guest)
 
 
 def _reached(view: View, level: str) -> bool:

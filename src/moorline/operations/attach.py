@@ -160,6 +160,18 @@ class Attacher:
                 if left
                 else None
             )
+        with told_about(row.key.volume, row.guest_name):
+            return self._detach(row, deadline, wait=wait, progress=progress, dry_run=dry_run)
+
+    def _detach(
+        self,
+        row: Attachment,
+        deadline: Deadline,
+        *,
+        wait: bool,
+        progress: Progress,
+        dry_run: bool,
+    ) -> Outcome:
         self._admission.demand_release(row)
         absent = gone(row)
         if dry_run:
@@ -196,17 +208,12 @@ class Attacher:
             mine = [row for row in mine if row.key.guest in called]
         if not mine:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint="moorline list")
-        for row in mine:
-            self._admission.demand_release(row)
-            if not dry_run:
-                self._reconciler.files.settle(row.key.guest)
-        looks = [(row, self._leftovers(row)) for row in map(gone, mine)]
-        for row, seen in looks:
-            refuse_leftovers(row, seen)
+        looks = [self._forgettable(row, dry_run=dry_run) for row in mine]
         if not dry_run:
             for row, seen in looks:
-                self._reconciler.tidy(row, seen)
-                self._records.forget(row)
+                with told_about(row.key.volume, row.guest_name):
+                    self._reconciler.tidy(row, seen)
+                    self._records.forget(row)
         return [self._reconciler.view(row, seen) for row, seen in looks]
 
     def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
@@ -313,6 +320,17 @@ class Attacher:
                 raise came.error
         assert came.seen is not None
         return came.seen
+
+    def _forgettable(self, row: Attachment, *, dry_run: bool) -> tuple[Attachment, Seen]:
+        """*row* as it is to go, and what is seen of it. Raises Refused: something is left."""
+        with told_about(row.key.volume, row.guest_name):
+            self._admission.demand_release(row)
+            if not dry_run:
+                self._reconciler.files.settle(row.key.guest)
+            absent = gone(row)
+            seen = self._leftovers(absent)
+            refuse_leftovers(absent, seen)
+            return absent, seen
 
     def _leftovers(self, row: Attachment) -> Seen:
         try:

@@ -12,7 +12,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.retry_loop import Patience, Wait, drive
 from moorline.deadline import Deadline
-from moorline.errors import Failed, NotFound, Unavailable, Uncertain
+from moorline.errors import Failed, NotFound, Unavailable, Uncertain, told_about
 from moorline.model import Attachment, GuestName, VolumeId
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
@@ -54,15 +54,17 @@ class Released:
                     return None
                 raise
             id = self._admission.unrecorded(volume, found)
-            if not self._is_there(found, id, dry_run=dry_run):
-                self._remaining.demand_none(found, id)
-                return None
-        if not dry_run:
-            self._take(found, id, Patience(Deadline(timeout), progress))
-            with done_before(f"{found.name} has let go of volume {id}"):
-                self._records.drop_released(found.id, id)
-            self._remaining.demand_none(found, id, done=f"{found.name} has let go of {id}")
-        return self._records.unrecorded(found, id)
+        with told_about(id, found.name):
+            with nothing_recorded():
+                if not self._is_there(found, id, dry_run=dry_run):
+                    self._remaining.demand_none(found, id)
+                    return None
+            if not dry_run:
+                self._take(found, id, Patience(Deadline(timeout), progress))
+                with done_before(f"{found.name} has let go of volume {id}"):
+                    self._records.drop_released(found.id, id)
+                self._remaining.demand_none(found, id, done=f"{found.name} has let go of {id}")
+            return self._records.unrecorded(found, id)
 
     def _is_there(self, guest: GuestName, volume: VolumeId, *, dry_run: bool) -> bool:
         """As :meth:`Admission.released_disk`, once what was begun before can come no more."""

@@ -11,7 +11,7 @@ from moorline.core.name_lookup import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.retry_loop import Patience, Wait, drive, keeping_timeout
 from moorline.deadline import Deadline
-from moorline.errors import Failed, NotFound, Refused, Uncertain
+from moorline.errors import Failed, NotFound, Refused, Uncertain, told_about
 from moorline.model import Attachment, Sizes, VolumeId
 from moorline.ports import ExtendingHypervisor, Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -72,11 +72,11 @@ class Extender:
             row = self._admission.find(volume, guest)
         if row is None:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
-        before, after = self._bytes(row, size, timeout, progress, dry_run)
+        with told_about(row.key.volume, row.guest_name):
+            before, after = self._bytes(row, size, timeout, progress, dry_run)
+            seen = self._reconciler.observe(row)
         steps = ["extend"] if after != before else []
-        return Extended(
-            steps, self._reconciler.view(row, self._reconciler.observe(row)), before, after
-        )
+        return Extended(steps, self._reconciler.view(row, seen), before, after)
 
     def _bytes(
         self, row: Attachment, asked: int | None, timeout: float, progress: Progress, dry_run: bool

@@ -12,7 +12,7 @@ from moorline.core.driver import done_before
 from moorline.core.name_lookup import BY_ID_OR_DEVICE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
-from moorline.errors import MoorlineError, NotFound, Refused
+from moorline.errors import MoorlineError, NotFound, Refused, told_about
 from moorline.model import (
     Attachment,
     DatastoreDisk,
@@ -73,6 +73,18 @@ class Relocator:
         row = self._admission.find(volume, guest)
         if row is None or row.want is not Level.ATTACHED:
             raise NotFound(f"volume {volume} is not attached to {guest}", hint=BY_ID_OR_DEVICE)
+        with told_about(row.key.volume, row.guest_name):
+            return self._move(hypervisor, row, datastore, progress, round_up, dry_run)
+
+    def _move(
+        self,
+        hypervisor: RelocatingHypervisor,
+        row: Attachment,
+        datastore: str,
+        progress: Progress,
+        round_up: bool,
+        dry_run: bool,
+    ) -> View:
         link = self._reconciler.link(row)
         if isinstance(link, Linked) and isinstance(link.source, ShadowDisk):
             raise Refused(

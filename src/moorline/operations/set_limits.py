@@ -14,7 +14,7 @@ from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
 from moorline.disk_options import BY_NAME, validate
-from moorline.errors import NotFound, Refused
+from moorline.errors import NotFound, Refused, told_about
 from moorline.model import Attachment, DiskOptions, Level
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -53,13 +53,18 @@ class Limiter:
             before = self._admission.find(volume, guest)
         if before is None:
             raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
-        wanted = replace(before, options=_changed(before.options, options))
-        self._refuse(before)
-        if dry_run:
-            seen = self._reconciler.observe(wanted)
-            to_come = [step.value for step in foresee(wanted.want, seen)]
-            return Outcome(to_come, self._reconciler.view(wanted, seen))
-        deadline = Deadline(timeout)
+        with told_about(before.key.volume, before.guest_name):
+            wanted = replace(before, options=_changed(before.options, options))
+            self._refuse(before)
+            if dry_run:
+                seen = self._reconciler.observe(wanted)
+                to_come = [step.value for step in foresee(wanted.want, seen)]
+                return Outcome(to_come, self._reconciler.view(wanted, seen))
+            return self._set(before, wanted, Deadline(timeout), progress)
+
+    def _set(
+        self, before: Attachment, wanted: Attachment, deadline: Deadline, progress: Progress
+    ) -> Outcome:
         with self._driver.claim(wanted) as steps:
             row = wanted if wanted == before else self._records.put(wanted)
             try:
