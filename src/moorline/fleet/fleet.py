@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from moorline.core.backoff import backoff
 from moorline.core.connection_fields import usable_id
 from moorline.core.name_lookup import meant
 from moorline.deadline import CLOCK, Clock, Deadline
@@ -23,7 +24,7 @@ from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.moving import Presence
 
-_POLL_SECONDS = 0.2
+_FIRST_POLL_SECONDS, _POLL_SECONDS = 0.01, 0.5
 _SILENT = "its host has not said anything yet"
 
 
@@ -320,6 +321,7 @@ class Fleet(Queries):
     def _wait(self, deadline: Deadline, missing: Callable[[], str]) -> None:
         """Wait until nothing is *missing*. Raises Failed, as all is recorded by now: Unavailable
         would say that nothing was."""
+        looks = 0
         while True:
             try:
                 why = missing()
@@ -329,4 +331,6 @@ class Fleet(Queries):
                 return
             if deadline.over():
                 raise Failed(why, hint="it goes on: repeat the command to wait for it")
-            deadline.sleep(_POLL_SECONDS)
+            # What is done at once is told at once; what takes long is not asked for all the time.
+            deadline.sleep(backoff(looks, first=_FIRST_POLL_SECONDS, longest=_POLL_SECONDS))
+            looks += 1

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from moorline.core.backoff import backoff
-from moorline.deadline import Deadline
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import MoorlineError
 from moorline.fleet import keys
 from moorline.fleet.host import FleetHost
@@ -21,7 +21,8 @@ from moorline.ports import Store, Watching
 
 HURRIED_SECONDS = 0.25
 """Between two passes while a guest is on its way."""
-_MIN_REST_SECONDS = 0.1
+MIN_REST_SECONDS = 0.1
+"""Between the end of a pass and the next one, whatever happens."""
 _STOP_SECONDS = 3.0
 _log = logging.getLogger("moorline.fleet")
 
@@ -29,11 +30,18 @@ _log = logging.getLogger("moorline.fleet")
 class Following:
     """Gives *host* its passes: when something changed, and now and then.
 
-    *store* is the fleet's; *watchers* tell of changes on this host.
+    *store* is the fleet's; *watchers* tell of changes on this host. *rest*: at least so many
+    seconds, by *clock*, are between two passes.
     """
 
     def __init__(
-        self, host: FleetHost, name: str, store: Store, watchers: Sequence[Watching] = ()
+        self,
+        host: FleetHost,
+        name: str,
+        store: Store,
+        watchers: Sequence[Watching] = (),
+        clock: Clock = CLOCK,
+        rest: float = MIN_REST_SECONDS,
     ) -> None:
         self._host = host
         self._name = name
@@ -41,6 +49,8 @@ class Following:
         self._watchers = watchers
         self._stop = threading.Event()
         self._news = threading.Event()
+        self._rest_seconds = rest
+        self._rested = Deadline(0.0, clock)
         self._threads: list[threading.Thread] = []
         self._beaten = Deadline(0.0)
         self.tried = threading.Event()
@@ -92,8 +102,10 @@ class Following:
         while not self._stop.is_set():
             self._news.clear()
             failures = 0 if self._pass() else failures + 1
+            self._rested = self._rested.anew(self._rest_seconds)
             self._news.wait(self._rest(failures))
-            self._stop.wait(_MIN_REST_SECONDS)
+            # Many changes are one pass; but whoever rested for longer is up at the first of them.
+            self._stop.wait(self._rested.left())
 
     def _pass(self) -> bool:
         """Take one; False: something is in the way, or not as wanted yet."""
@@ -118,7 +130,7 @@ class Following:
         if self._host.pace is Pace.HURRIED and not self.trouble:
             return HURRIED_SECONDS
         if failures:
-            return backoff(failures, first=_MIN_REST_SECONDS, longest=HEARTBEAT_SECONDS)
+            return backoff(failures, first=MIN_REST_SECONDS, longest=HEARTBEAT_SECONDS)
         return HEARTBEAT_SECONDS
 
     def _beat(self) -> None:
