@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -18,6 +18,7 @@ from moorline.disk_options import OPTIONS
 from moorline.errors import MoorlineError
 from moorline.exit_codes import EXIT_CODES, EXIT_FOUND, EXIT_INTERRUPTED, EXIT_READER_GONE
 from moorline.fleet import results as fleet_results
+from moorline.model import DiskSource
 from moorline.ports import hypervisor, inspection, moving, recognising, storage
 from moorline.ports import results as port_results
 from moorline.ports.inspection import Finding
@@ -123,6 +124,14 @@ def printed_fields() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("kind", "field"), printed_fields())
 def test_every_field_that_is_printed_is_in_the_reference(kind: str, field: str) -> None:
     assert f"`{field}`" in (ROOT / "docs/reference.md").read_text()
+
+
+def test_every_kind_of_source_is_in_the_row_of_it() -> None:
+    (row,) = re.findall(r"^\| `source` \|.*$", (ROOT / "docs/reference.md").read_text(), re.M)
+    kinds = get_args(DiskSource)
+    assert len(kinds) >= 4
+    for kind in kinds:
+        assert f"`{kind.__name__}`" in row
 
 
 def test_every_error_is_named_in_the_reference_as_events_and_answers_name_it() -> None:

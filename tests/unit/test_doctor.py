@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from moorline.errors import Failed, Refused, Unavailable
 from moorline.host.state_dir import examine
 from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Command
-from moorline.ports.inspection import GuestDisk
+from moorline.ports.inspection import Finding, GuestDisk
 from moorline.testing.toy_host import ToyHost, ToyShare, umount
-from moorline.testing.toys import ToyGuest
+from moorline.testing.toys import ToyGuest, ToyHypervisor
 from tests.support.care_rig import Scene, disk, prepared
 from tests.support.environment import bare
 
@@ -332,3 +333,30 @@ def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
     key.chmod(0o640)
     (finding,) = examine(tmp_path)
     assert (finding.check, finding.next) == ("open-state", f"chmod 0600 {key}")
+
+
+# --- who is to be stopped
+
+
+@pytest.mark.parametrize(
+    ("paused", "hands_off", "advice"),
+    [
+        (False, False, "moorline detach g1 vol-a"),
+        (True, False, "virsh destroy g1"),
+        (False, True, ToyHypervisor.stop_command.format("g1")),
+    ],
+)
+def test_a_guest_is_to_be_stopped_only_where_a_detach_would_not_do(
+    scene: Scene, paused: bool, hands_off: bool, advice: str
+) -> None:
+    """Paused it hears nothing, and what Nova plugs is not ours to take away."""
+    scene.attach(level=Level.ATTACHED)
+    (row,) = scene.rows("vol-a")
+    if hands_off:
+        scene.records.put(replace(row, hands_off=True, want=Level.CONNECTED))
+    scene.world.guests[GuestId("g1")].lost.add(VolumeId("vol-a"))
+    if paused:
+        told = Finding("paused-guest", "g1", "g1 is paused", "see to it", "virsh resume g1")
+        scene.inventory.findings = [told]
+    found = {each.check: each.next for each in scene.moorline.maintenance.doctor().findings}
+    assert found["stale-disk"] == advice

@@ -41,7 +41,7 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
     if before.options != attachment.options:
         raise Refused(
             f"volume {attachment.key.volume} is wanted on {attachment.guest_name} with other"
-            f" options: {_differences(before.options, attachment.options)}",
+            f" options: {differences(before.options, attachment.options)}",
             hint=_way(before, attachment.options),
         )
     want = max(before.want, attachment.want)
@@ -96,7 +96,7 @@ def _way(before: Attachment, now: DiskOptions) -> str:
     return shlex.join(["moorline", "set", before.guest_name, before.key.volume, *words])
 
 
-def _differences(before: DiskOptions, now: DiskOptions) -> str:
+def differences(before: DiskOptions, now: DiskOptions) -> str:
     """The options that differ, in words: ``bus is virtio, not scsi``."""
     pairs = [(f.name, getattr(before, f.name), getattr(now, f.name)) for f in fields(before)]
     return ", ".join(

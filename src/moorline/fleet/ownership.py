@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
@@ -233,6 +234,7 @@ def decided(do: Callable[[], T]) -> T:
 def _refuse_another(before: Attachment, row: Attachment) -> None:
     if before.options != row.options:
         raise Refused(
-            f"volume {row.key.volume} is wanted on {row.guest_name} with other options",
+            f"volume {row.key.volume} is wanted on {row.guest_name} with other options:"
+            f" {differences(before.options, row.options)}",
             hint="detach it first, or attach it as it is wanted",
         )

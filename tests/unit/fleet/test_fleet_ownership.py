@@ -119,7 +119,7 @@ def test_a_repeated_attach_writes_nothing_and_other_options_are_refused(fleet: T
     before = fleet.attach("g1", "a")
     assert fleet.attach("g1", "a").revision == before.revision
     ownership = Ownership(fleet.person)
-    with pytest.raises(Refused, match="other options"):
+    with pytest.raises(Refused, match="other options: shared is off, not on"):
         ownership.attach(ownership.find("g1"), wanted("g1", "a", "s1", shared=True))
 
 
