@@ -48,12 +48,17 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
 
 
 class Nodes:
-    """The inodes that the kernel knows, each by its parent and its name there."""
+    """The inodes that the kernel knows, each by its parent, its name there and its file.
+
+    Assumption: as with clients of shared storage, which go by a file's id, a name to which another
+    client gave another file is another inode; the kernel then takes the old one's name away.
+    """
 
     def __init__(self, root: bytes) -> None:
         self._root = root
         self._place: dict[int, tuple[int, bytes]] = {}
         self._at: dict[tuple[int, bytes], int] = {}
+        self._file: dict[int, int] = {}
         self._lookups: dict[int, int] = {}
         self._next = ROOT + 1
 
@@ -66,11 +71,16 @@ class Nodes:
             parts.append(part)
         return b"/".join([self._root, *reversed(parts)])
 
-    def look_up(self, parent: int, name: bytes) -> int:
+    def look_up(self, parent: int, name: bytes, file: int) -> int:
+        """*file*: the number of its inode."""
         node = self._at.get((parent, name))
+        if node is not None and self._file[node] != file:
+            self.remove(parent, name)
+            node = None
         if node is None:
             node, self._next = self._next, self._next + 1
             self._at[parent, name], self._place[node] = node, (parent, name)
+            self._file[node] = file
         self._lookups[node] = self._lookups.get(node, 0) + 1
         return node
 
@@ -80,6 +90,7 @@ class Nodes:
             self._lookups[node] = left
             return
         self._lookups.pop(node, None)
+        self._file.pop(node, None)
         place = self._place.pop(node, None)
         if place and self._at.get(place) == node:
             del self._at[place]
@@ -126,7 +137,7 @@ class Passthrough:
 
     def _entry(self, parent: int, name: bytes) -> bytes:
         st = os.lstat(self.nodes.path(parent, name))
-        node = self.nodes.look_up(parent, name)
+        node = self.nodes.look_up(parent, name, st.st_ino)
         return struct.pack("<4Q2I", node, 0, 0, 0, 0, 0) + self._attr(st, node)
 
     def _made(self, r: Request, name: bytes) -> bytes:

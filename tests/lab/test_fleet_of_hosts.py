@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +34,10 @@ class Scene:
     def other(self) -> Node:
         return next(node for node in self.fleet.nodes if node is not self.writer.node)
 
-    def migrate(self, strike: Callable[[Scene], None] = lambda scene: None) -> tuple[int, str]:
-        """Move the guest to the other host; *strike* once a copy is there.
+    def migrate(
+        self, strike: Callable[[Scene], None] = lambda scene: None, *, copies: bool = True
+    ) -> tuple[int, str]:
+        """Move the guest to the other host; *strike* once a copy is there, if one comes.
 
         The exit code, and what the command and everybody else said.
         """
@@ -42,7 +45,8 @@ class Scene:
         words = ("fleet", "migrate", self.writer.name, there.name)
         admin = ("--directory", str(self.fleet.admin), "--timeout", str(LONG))
         order = self.fleet.command.start(*words, *admin)
-        until(lambda: states(there, self.writer.name), "a copy comes", LONG)
+        if copies:
+            until(lambda: states(there, self.writer.name), "a copy comes", LONG)
         strike(self)
         out, err = order.communicate(timeout=LONG + 30)
         return order.returncode, f"{out}{err}{self.fleet.logs()}"
@@ -175,6 +179,47 @@ def test_an_image_of_virtuozzo_keeps_its_owner_where_its_guest_goes(scene: Scene
     scene.fleet.order("detach", scene.writer.name, volume.id)
     assert "vault" not in there.run("cat", "/proc/self/mountinfo")
     product.clear()
+
+
+def test_a_file_that_was_replaced_under_its_guest_keeps_it(scene: Scene) -> None:
+    """Another client of the share did it. What the guest is given anew goes along."""
+    volume = scene.fleet.volume(scene.fleet.quobyte.volume("vol"), 3)
+    scene.fleet.order("attach", scene.writer.name, "--connection", str(volume.connection))
+    scene.writer.write(volume, "before")
+    name, here, there = scene.writer.name, scene.writer.node, scene.other()
+    new = volume.file.with_name("new")
+    new.write_bytes(bytes(volume.file.stat().st_size))
+    shutil.chown(new, volume.file.stat().st_uid)
+    volume.file.rename(volume.file.with_name("old"))
+    new.rename(volume.file)
+    code, said = scene.migrate(copies=False)
+    assert code != 0, said
+    assert f"{name} stays: another host would open another file" in said
+    assert volume.file.name in said
+    assert scene.settle() is here, said
+    # The host's kernel has looked by now, so that it is known beforehand.
+    until(lambda: _refused(scene), "its host reports it", LONG)
+    here.run("virsh", "detach-disk", name, _device(here, name, volume), "--live", "--config")
+    until(lambda: not _refused(scene), "it is plugged anew", LONG)
+    code, said = scene.migrate()
+    assert code == 0, said
+    assert scene.settle() is there, said
+    scene.check_data()
+    scene.fleet.order("detach", name, volume.id)
+
+
+def _refused(scene: Scene) -> bool:
+    """Whether a dry run says that the guest stays."""
+    words = ("fleet", "migrate", scene.writer.name, scene.other().name, "--dry-run")
+    told = scene.fleet.command(*words, "--directory", str(scene.fleet.admin), code=None)
+    assert told.returncode in (0, 3), told
+    return told.returncode == 3
+
+
+def _device(node: Node, name: str, volume: Volume) -> str:
+    """What libvirt calls the disk of a volume."""
+    rows = [line.split() for line in node.run("virsh", "domblklist", name).splitlines()]
+    return next(row[0] for row in rows if row[1:] and row[1].endswith(volume.file.name))
 
 
 def test_a_stopped_guest_moves_with_its_definition(scene: Scene) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -22,6 +23,7 @@ from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.libvirt import moving
 from moorline.hypervisors.libvirt.migration import Migration
 from moorline.hypervisors.libvirt.moving import MovingLibvirt
+from moorline.hypervisors.libvirt.qemu_open_files import opened
 from moorline.model import Caching, DiskOptions, GuestId, ImageFile
 from moorline.ports.moving import MovingHypervisor, Presence
 from moorline.testing.contracts.moving import (
@@ -139,6 +141,74 @@ def test_a_disk_of_which_nobody_says_that_it_is_shared_keeps_its_guest(
     assert seen(rig.there, guest) is Presence.ABSENT
 
 
+def replace(path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(bytes(DISK))
+    new.rename(path)
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+
+
+@pytest.mark.parametrize("change", [replace, move, Path.unlink])
+def test_a_file_that_was_changed_under_its_guest_keeps_it(
+    rig: LibvirtMovingRig, change: Callable[[Path], object]
+) -> None:
+    """The other host's QEMU would open what lies at the path, and the guest's data was gone."""
+    guest, source = rig.new_guest(), rig.new_source()
+    rig.here.attach(guest, VOLUME, source, DiskOptions())
+    change(source.path)
+    name = rig.here.find(guest).name
+    with pytest.raises(Refused, match=f"{name} stays.* vd.: .*{source.path}"):
+        rig.here.send(guest, rig.there_name)
+    assert seen(rig.there, guest) is Presence.ABSENT
+    assert rig.runs(rig.here, guest)
+    if change is move:  # back: then it is the guest's again
+        source.path.with_suffix(".moved").rename(source.path)
+        send(rig, guest)
+        assert seen(rig.there, guest) is Presence.ARRIVED
+
+
+def snapshot(rig: LibvirtMovingRig, guest: GuestId, source: ImageFile) -> Path:
+    """An external one, as ``virsh snapshot-create-as --disk-only --no-metadata`` makes."""
+    overlay = source.path.with_suffix(".overlay")
+    words = ["-f", "qcow2", "-b", str(source.path), "-F", "raw", str(overlay)]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    os.chown(overlay, host.qemu_user(), -1)
+    kept = "<seclabel model='dac' relabel='no'/>"
+    disk = f"<disk name='vda'><source file='{overlay}'>{kept}</source></disk>"
+    xml = f"<domainsnapshot><name>s</name><disks>{disk}</disks></domainsnapshot>"
+    flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+    flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+    connection = libvirt.open(rig.nodes[0].libvirt_uri)
+    domain = connection.lookupByUUIDString(guest)
+    domain.snapshotCreateXML(xml, flags)
+    connection.close()
+    return overlay
+
+
+def test_what_a_guest_writes_above_a_snapshot_goes_along(rig: LibvirtMovingRig) -> None:
+    guest, source = rig.new_guest(), rig.new_source()
+    rig.here.attach(guest, VOLUME, source, DiskOptions())
+    overlay = snapshot(rig, guest, source)
+    send(rig, guest)
+    has = opened(guest, "of no pid file")
+    assert has is not None
+    assert {str(overlay), str(source.path)} <= has
+
+
+def test_a_file_that_was_changed_beneath_a_snapshot_keeps_its_guest(rig: LibvirtMovingRig) -> None:
+    guest, source = rig.new_guest(), rig.new_source()
+    rig.here.attach(guest, VOLUME, source, DiskOptions())
+    snapshot(rig, guest, source)
+    replace(source.path)
+    with pytest.raises(Refused, match=f" stays.* vd.: .*{source.path}"):
+        rig.here.send(guest, rig.there_name)
+    assert seen(rig.there, guest) is Presence.ABSENT
+
+
 def test_a_guest_of_nova_is_novas(rig: LibvirtMovingRig) -> None:
     nova = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"/>'
     guest = rig.new_guest(metadata=nova)
@@ -182,14 +252,14 @@ def test_a_guest_on_its_way_is_awaited_by_whoever_asks(
 def test_a_migration_that_takes_too_long_is_ended(rig: LibvirtMovingRig) -> None:
     """libvirt counts from 1 MiB/s: the devices' memory alone takes longer than a second."""
     guest = rig.new_guest()
-    rig.how = replace(rig.how, bandwidth=1, timeout=1)
+    rig.how = dataclasses.replace(rig.how, bandwidth=1, timeout=1)
     stays(rig, guest, lambda: send(rig, guest), Failed)
     assert seen(rig.there, guest) is Presence.ABSENT
 
 
 def test_a_migration_that_takes_too_long_is_brought_to_its_end(rig: LibvirtMovingRig) -> None:
     guest = rig.new_guest()
-    rig.how = replace(rig.how, bandwidth=10, timeout=1, force_complete=True)
+    rig.how = dataclasses.replace(rig.how, bandwidth=10, timeout=1, force_complete=True)
     send(rig, guest)
     rig.there.resume(guest)
     assert rig.runs(rig.there, guest)
@@ -199,7 +269,7 @@ def test_a_migration_that_takes_too_long_is_brought_to_its_end(rig: LibvirtMovin
 def test_libvirtd_is_killed_while_a_guest_is_on_its_way(rig: LibvirtMovingRig, whose: int) -> None:
     """It runs on where it was, and can be sent again."""
     guest = rig.new_guest()
-    rig.how = replace(rig.how, bandwidth=1)
+    rig.how = dataclasses.replace(rig.how, bandwidth=1)
     result: list[BaseException] = []
 
     def begin() -> None:
@@ -222,7 +292,7 @@ def test_libvirtd_is_killed_while_a_guest_is_on_its_way(rig: LibvirtMovingRig, w
         stays(rig, guest, lambda: send(rig, guest), Failed)
         rig.there.stop(guest)
     until(lambda: seen(rig.there, guest) is Presence.ABSENT)
-    rig.how = replace(rig.how, bandwidth=0)
+    rig.how = dataclasses.replace(rig.how, bandwidth=0)
     send(rig, guest)
     rig.there.resume(guest)
     assert rig.runs(rig.there, guest)

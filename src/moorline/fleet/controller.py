@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.host_choice import choose, keeps_here
+from moorline.fleet.host_choice import choose, keeps_here, lost_disks
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
 from moorline.fleet.ownership import Home, Ownership, registration
@@ -186,13 +186,20 @@ class Controller:
             for guest, owner in look.owners.items():
                 if owner.host != host or guest in look.moves or under_way >= MAX_MOVES_PER_HOST:
                     continue
-                yield self._new_move(look, guest, host, record)
-                under_way += 1
+                what, change = self._new_move(look, guest, host, record)
+                under_way += change is not None  # one that stays keeps no other
+                yield what, change
 
     def _new_move(
         self, look: Look, guest: GuestId, host: str, record: HostRecord
     ) -> tuple[str, Change | None]:
-        if why := keeps_here(look.desired[host].attachments_of(guest)):
+        lost = list(lost_disks(guest, look.desired[host], look.reports[host]))
+        # On a host that is dead nobody brings a file back: its guest starts with what is there.
+        whys = [
+            keeps_here(look.desired[host].attachments_of(guest)),
+            *([] if record.fenced else lost),
+        ]
+        if why := next(filter(None, whys), ""):
             return f"guest {guest} stays on {host}: {why}", None
         destination = choose(guest, host, look)
         if destination is None:
@@ -203,8 +210,10 @@ class Controller:
         change.expect(keys.guest_owner(guest), look.owners[guest])
         change.expect(keys.host(host), record)
         change.replace(keys.move(guest), None, move)
-        change.note("migrate", host, f"to {destination}: {why}", guest=look.owners[guest].name)
-        return f"guest {guest} goes from {host} to {destination}", change
+        gone = f"; what it wrote last is not in its disk: {', '.join(lost)}" if lost else ""
+        told = f"to {destination}: {why}{gone}"
+        change.note("migrate", host, told, guest=look.owners[guest].name)
+        return f"guest {guest} goes from {host} to {destination}{gone}", change
 
 
 def _returned(host: str, record: HostRecord, heartbeat: Heartbeat | None) -> Change | None:

@@ -13,7 +13,7 @@ from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.fencing import Proof, fence
-from moorline.fleet.host_choice import keeps_here
+from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
 from moorline.fleet.queries import Queries
@@ -263,7 +263,8 @@ class Fleet(Queries):
 
     def _cannot_come(self, home: Home, host: str) -> list[str]:
         record = self._host(host)
-        rows = self._book.desired(home.owner.host).attachments_of(home.guest)
+        desired, reports = self._book.desired(home.owner.host), self._book.reports(home.owner.host)
+        rows = desired.attachments_of(home.guest)
         going = [volume for volume, row in rows.items() if row.want is Level.ABSENT]
         leaving = [f"volume {volume} is on its way out of it" for volume in going]
         told = [
@@ -271,7 +272,7 @@ class Fleet(Queries):
             *([f"{host} is cordoned"] if record.cordoned else []),
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
         ]
-        return [*told, *filter(None, [keeps_here(rows)]), *leaving]
+        return [*told, *why_it_stays(home.guest, desired, reports), *leaving]
 
     def _mark(
         self, host: str, step: str, change_it: Callable[[HostRecord], HostRecord], *, dry_run: bool
@@ -301,11 +302,11 @@ class Fleet(Queries):
 
     def _that_stay(self, host: str) -> list[str]:
         """Why some of its guests cannot go to another host at all."""
-        desired = self._book.desired(host)
+        desired, reports = self._book.desired(host), self._book.reports(host)
         return [
             f"{assignment.name}: {why}"
             for guest, assignment in desired.assignments.items()
-            if (why := keeps_here(desired.attachments_of(guest)))
+            for why in why_it_stays(guest, desired, reports)
         ]
 
     def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:

@@ -360,6 +360,7 @@ class FleetHost:
             seen=str(wanted.want) if served.as_wanted else "",
             error=served.error,
             message=served.message,
+            lost=served.lost,
         )
         key = wanted.key
         before = look.reports.volumes.get((key.guest, key.volume))

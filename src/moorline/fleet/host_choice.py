@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from moorline.fleet.record_store import OfHost
 from moorline.fleet.records import GuestOwner, Heartbeat, HostRecord, Move
 from moorline.model import Attachment, GuestId, VolumeId
 
@@ -50,6 +51,20 @@ def keeps_here(attachments: Mapping[VolumeId, Attachment]) -> str:
                 " storage that others have: copy it there, or detach it"
             )
     return ""
+
+
+def lost_disks(guest: GuestId, desired: OfHost, reports: OfHost) -> Iterator[str]:
+    """Disks of which another host would open another file than *guest* has, as its host told."""
+    for volume, row in desired.attachments_of(guest).items():
+        report = reports.volumes.get((guest, volume))
+        if report is not None and report.attachment == row.revision and report.lost:
+            yield f"volume {volume}: {report.message}"
+
+
+def why_it_stays(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
+    """All that keeps a guest on a host that lives, as far as is known; []: it can go."""
+    kept = keeps_here(desired.attachments_of(guest))
+    return [*filter(None, [kept]), *lost_disks(guest, desired, reports)]
 
 
 def _load(owners: Mapping[GuestId, GuestOwner], moves: Mapping[GuestId, Move]) -> Counter[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
+from moorline.core.own_disk import own_disk
 from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
@@ -23,6 +24,8 @@ class Served:
     error: str = ""
     """The family of what is in the way; ''."""
     message: str = ""
+    lost: bool = False
+    """The guest has another file open than the one at the path of its disk."""
 
 
 class LocalVolumes:
@@ -49,8 +52,15 @@ class LocalVolumes:
         except MoorlineError as e:
             return Served(False, e.kind, str(e))
         if isinstance(came, Wait):
-            return Served(False, came.error.kind if came.error else "", came.why)
+            error = came.error.kind if came.error else ""
+            return Served(False, error, came.why, self._has_another(row))
         return Served(True)
+
+    def _has_another(self, row: Attachment) -> bool:
+        with suppress(MoorlineError):  # that it is not as wanted is told anyway
+            disk = own_disk(row, self._hypervisor.disks(row.key.guest))
+            return bool(disk.stale or disk.replaced)
+        return False
 
     def has(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether anything of it is recorded here. Raises Unavailable."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from enum import Enum, StrEnum
 from functools import cache
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from moorline.model import GuestId
 from moorline.ports import Entry
@@ -20,9 +21,13 @@ class Stored:
     revision: int = 0
     """The store's, of the entry that it was read from; 0: it was not."""
 
+    later: ClassVar[Collection[str]] = ()
+    """Fields of a later release than the others: written only where they say something."""
+
     def encode(self) -> bytes:
         """Return its stored form."""
-        return json.dumps({k: v for k, v in asdict(self).items() if k != "revision"}).encode()
+        left_out = {"revision", *(name for name in self.later if not getattr(self, name))}
+        return json.dumps({k: v for k, v in asdict(self).items() if k not in left_out}).encode()
 
     @classmethod
     def decode(cls, entry: Entry) -> Self:
@@ -204,6 +209,11 @@ class VolumeReport(Stored):
     """The level that it is at (``attached``, ``connected``, ``absent``), if it is as wanted."""
     error: str = ""
     message: str = ""
+    lost: bool = False
+    """What the guest has open as its disk is not what another host would open; *message* says why.
+    As far as its host knows without asking a share."""
+
+    later: ClassVar[Collection[str]] = ("lost",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

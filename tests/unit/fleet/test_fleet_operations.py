@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from moorline.fleet import keys
 from moorline.fleet.fencing_proofs import fence_agent, word
 from moorline.fleet.fleet import Fleet
 from moorline.fleet.records import HostRecord
-from moorline.model import GuestId
+from moorline.model import GuestId, VolumeId
 from moorline.ports import Command, Output, Put
 from moorline.secret import Secret
 from tests.support.fleet_store import Line, toy_backing
@@ -282,3 +283,53 @@ def test_a_guest_with_a_file_of_its_host_stays_and_it_is_said_why() -> None:
         fleet.drain("h1", timeout=10.0)
     assert {each.guest: each.host for each in fleet.guests()} == {"g1": "h1", "g2": "h2"}
     assert toys.sites["h1"].world.guests[G1].running
+
+
+@pytest.fixture
+def losing(person: Person) -> Person:
+    """g1 has another file open than the one at the path of its disk, and h1 has told so."""
+    person.fleet().attach("g1", wanted("", "a", "s1"))
+    person.toys.sites["h1"].world.guests[G1].lost.add(VolumeId("a"))
+    person.toys.settle()
+    return person
+
+
+def test_a_guest_whose_file_was_changed_under_it_stays_and_it_is_said_why(losing: Person) -> None:
+    """Another host would open what lies at the path, and what the guest wrote would be gone."""
+    fleet = losing.fleet()
+    why = "volume a: .*/toy/s1/a is lost"
+    for told in (fleet.migrate("g1", "h3", dry_run=True), fleet.drain("h1", dry_run=True)):
+        assert re.search(why, told.in_the_way[0])
+    with pytest.raises(Refused, match=f"g1 stays on h1: {why}"):
+        fleet.migrate("g1", "h3")
+    with pytest.raises(Failed, match=f"g1 are on h1 still; g1: {why}"):
+        fleet.drain("h1", timeout=10.0)
+    assert losing.toys.sites["h1"].world.guests[G1].running
+    fleet.uncordon("h1")
+    losing.toys.sites["h1"].world.guests[G1].lost.clear()  # it is at its path again
+    losing.toys.settle()
+    assert fleet.migrate("g1", "h3").steps == ["migrate"]
+
+
+def test_a_dead_hosts_guest_starts_with_the_file_that_is_there(losing: Person) -> None:
+    """Nobody can bring another one back: what it wrote in a file without a name died with it."""
+    losing.toys.power_off("h1")
+    losing.now += 10.0
+    losing.fleet().evacuate("h1", word("off"), by="n", timeout=100.0)
+    assert {each.guest: each.host for each in losing.fleet().guests()}["g1"] != "h1"
+    assert any("what it wrote last is not in its disk" in each for each in losing.toys.told)
+
+
+def test_guests_that_stay_do_not_keep_others_of_a_drained_host() -> None:
+    names = [f"g{number}" for number in range(1, 7)]
+    toys = ToyFleet(["h1", "h2"], dict.fromkeys(names, "h1"))
+    toys.settle()
+    person = Person(toys)
+    for number in range(1, 6):
+        guest = GuestId(f"g{number}")
+        person.fleet().attach(guest, wanted("", f"v{number}", f"s{number}"))
+        toys.sites["h1"].world.guests[guest].lost.add(VolumeId(f"v{number}"))
+    toys.settle()
+    with pytest.raises(Failed, match="g1, g2, g3, g4, g5 are on h1 still"):
+        person.fleet().drain("h1", timeout=20.0)
+    assert {each.host for each in person.fleet().guests() if each.guest == "g6"} == {"h2"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorline.errors import Failed, NotFound, Refused
 from moorline.hypervisors.libvirt.domain_xml import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.mount_propagation import PROC, mounts_of
+from moorline.hypervisors.libvirt.mount_propagation import PID_FILES, PROC, mounts_of
 from moorline.hypervisors.libvirt.qemu_open_files import is_its_place, opened, unlike
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Measure, Places
@@ -30,7 +30,15 @@ def stored(disk: MarkedDisk, measure: Measure) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def replaced(guest: GuestId, name: str, source: str, measure: Measure, places: Places) -> str:
+def replaced(
+    guest: GuestId,
+    name: str,
+    source: str,
+    measure: Measure,
+    places: Places,
+    proc: Path = PROC,
+    pid_files: Path = PID_FILES,
+) -> str:
     """Why the file that a running guest has open is not the one at its path; '': it is.
 
     *source*: the path; '': the guest has none open. Raises Failed, Uncertain.
@@ -45,7 +53,7 @@ def replaced(guest: GuestId, name: str, source: str, measure: Measure, places: P
         gone = True
     except OSError as e:
         raise Failed(f"{source} cannot be looked at: {e.strerror}") from e
-    has = opened(guest, name)
+    has = opened(guest, name, proc, pid_files)
     if has is None or (not gone and (source in has or _names(source, places) & has)):
         return ""
     return unlike(name, source, gone=gone)

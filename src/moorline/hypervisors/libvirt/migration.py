@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Failed, Refused
 from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import module
+from moorline.hypervisors.libvirt.domain_xml import Half, parse
 from moorline.hypervisors.libvirt.mount_propagation import type_at
 from moorline.model import GuestId
 from moorline.ports import Option
@@ -109,10 +110,13 @@ class Migration:
         return flags
 
 
-def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
+def migrate(
+    virt: Any, guest: GuestId, host: str, how: Migration, demand: Callable[[Any, Half], None]
+) -> None:
     """Send *guest* to *host*, where it stays paused, and wait until it is there.
 
-    Raises libvirt's errors, Failed (*host* does not answer, or has a copy), Refused.
+    *demand* looks at what runs in the last moment, and raises if it may not go. Raises libvirt's
+    errors, Failed (*host* does not answer, or has a copy), Refused.
     """
     libvirt = module()
     uri = how.uri.replace("%s", host)
@@ -126,6 +130,7 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
     }
     if how.bandwidth:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = how.bandwidth
+    demand(virt, parse(domain.XMLDesc()))
     try:
         domain.migrateToURI3(uri, parameters, how.flags())
     except libvirt.libvirtError as e:
@@ -139,6 +144,7 @@ def migrate(virt: Any, guest: GuestId, host: str, how: Migration) -> None:
                 " any cache",
             ) from e
         # All that libvirt is unsure of is on storage that a back end knows to be shared.
+        demand(virt, parse(domain.XMLDesc()))
         domain.migrateToURI3(uri, parameters, how.flags() | libvirt.VIR_MIGRATE_UNSAFE)
 
 

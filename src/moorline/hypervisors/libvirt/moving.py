@@ -14,8 +14,10 @@ from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import NoGuest, module, names_of
+from moorline.hypervisors.libvirt.domain_xml import Half
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.migration import Migration, end_overdue, migrate
+from moorline.hypervisors.libvirt.open_as_named import demand_as_named
 from moorline.model import GuestId
 from moorline.ports.moving import Presence, Present
 
@@ -173,7 +175,8 @@ class MovingLibvirt(Libvirt):
 
     def _begin(self, guest: GuestId, seen: _Seen, host: str, how: Migration) -> _Sending:
         _refuse(seen)
-        do = partial(migrate, guest=guest, host=host, how=how)
+        demand = partial(self._demand_as_named, guest)
+        do = partial(migrate, guest=guest, host=host, how=how, demand=demand)
         subject = NoGuest(f"the migration of {seen.name}")
         far = self._connection.times(_NO_DEADLINE)
         sending = self._sendings[guest, host] = _Sending(lambda: far.change(subject, do))
@@ -199,6 +202,9 @@ class MovingLibvirt(Libvirt):
                     f" for {seen.elapsed:.0f} s"
                 )
             deadline.sleep(_POLL_SECONDS)
+
+    def _demand_as_named(self, guest: GuestId, virt: Any, running: Half) -> None:
+        demand_as_named(virt, guest, running, self._measure, self._places)
 
     def _presence(self, guest: GuestId) -> Presence:
         try:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from moorline.errors import Refused
 from moorline.hypervisors.libvirt.connection import module
 from moorline.model import Guest
 
 _NETWORK_POOLS = ("rbd", "sheepdog", "gluster", "iscsi-direct")
 """Types of pools whose volumes are not files of this host."""
+
+
+def path_of_volume(virt: Any, pool: str, volume: str) -> str:
+    """Where a volume lies, which a guest that runs has as its disk. Raises Refused: unknown."""
+    try:
+        path: str = virt.storagePoolLookupByName(pool).storageVolLookupByName(volume).path()
+    except module().libvirtError as e:
+        if not virt.isAlive():
+            raise
+        raise Refused(
+            f"it is not known where volume {volume} of storage pool {pool} lies: {e}",
+            hint=shlex.join(["virsh", "pool-refresh", pool]),
+        ) from e
+    return path
 
 
 def listed(*words: str) -> str:
