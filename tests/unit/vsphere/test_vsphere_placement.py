@@ -117,6 +117,65 @@ def test_a_vapp_is_no_pool(makes: Makes, operator: Operator) -> None:
     assert makes.look("box").stage is Stage.ABSENT
 
 
+# --- machines that there are already ------------------------------------------------
+
+
+HERE: dict[str, Any] = {
+    "cluster": "DC0_C0",
+    "folder": "web",
+    "resource_pool": "DC0_C0_RP1",
+    "datastores": "thi[nc]k?",
+}
+
+
+@pytest.fixture(scope="module")
+def folders(vcenter: VCenter) -> Iterator[None]:
+    """Two, of which one has the machine."""
+    operator = Operator(vcenter)
+    made = [operator.datacenter.vmFolder.CreateFolder(name) for name in ("web", "db")]
+    yield
+    for folder in made:
+        operator.done(folder.Destroy_Task())
+    operator.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"cluster": "DC1_C0"}, "its cluster is DC0_C0, and not DC1_C0"),
+        ({"cluster": "DC0_H0"}, "its cluster is DC0_C0, and not DC0_H0"),
+        ({"folder": "db"}, "its folder is web, and not db"),
+        ({"resource_pool": "Resources"}, "its resource pool is DC0_C0_RP1, and not Resources"),
+        ({"datastores": "vvol.*"}, r"which vvol\.\* does not match"),
+        ({"folder": "db", "datastores": "x"}, "its folder is web, and not db; its datastore is"),
+    ],
+)
+def test_a_machine_that_is_elsewhere_is_not_the_one_that_is_asked_for(
+    makes: Makes, operator: Operator, folders: None, asked: dict[str, Any], why: str
+) -> None:
+    """Exit code 0 would say that it is there. What is not asked for may be anything."""
+    make(makes, operator, **HERE)
+    seen = makes.look("box")
+    assert makes.make(order(None, empty=MIB)) == seen
+    assert makes.make(order(None, empty=MIB, **HERE)) == seen
+    there = order(None, empty=MIB, **{**HERE, **asked})
+    for ask in (makes.check, makes.make):
+        with pytest.raises(Refused, match=why):
+            ask(there)
+    assert makes.look("box") == seen
+    makes.remove("box")
+
+
+@pytest.mark.parametrize("asked", ["cluster", "folder", "resource_pool"])
+def test_a_place_that_there_is_not_is_told_of_a_machine_that_there_is(
+    makes: Makes, operator: Operator, asked: str
+) -> None:
+    make(makes, operator)
+    with pytest.raises(NotFound, match="nowhere"):
+        makes.check(order(None, empty=MIB, **{asked: "nowhere"}))
+    makes.remove("box")
+
+
 # --- datastores that make one kind of disks ----------------------------------------
 
 

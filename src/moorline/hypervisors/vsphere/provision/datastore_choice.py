@@ -64,10 +64,7 @@ def choose(candidates: Sequence[Datastore], wanted: Wanted) -> Choice:
     those that lack only room come before those that can never do. Raises Refused
     if the expression for names is none.
     """
-    try:
-        names = re.compile(wanted.names)
-    except re.error as error:
-        raise Refused(f"{wanted.names!r} is no regular expression: {error}") from None
+    names = expression(wanted.names)
     verdicts = [_judge(candidate, wanted, names) for candidate in candidates]
     return Choice(
         tuple(
@@ -83,6 +80,14 @@ def choose(candidates: Sequence[Datastore], wanted: Wanted) -> Choice:
             )
         )
     )
+
+
+def expression(names: str) -> re.Pattern[str]:
+    """What whole names of datastores shall match. Raises Refused."""
+    try:
+        return re.compile(names)
+    except re.error as error:
+        raise Refused(f"{names!r} is no regular expression: {error}") from None
 
 
 def _judge(candidate: Datastore, wanted: Wanted, names: re.Pattern[str]) -> Verdict:

@@ -39,6 +39,7 @@ from moorline.hypervisors.vsphere.provision.machine_state import (
     Stage,
     machine_state,
 )
+from moorline.hypervisors.vsphere.provision.made_elsewhere import MadeElsewhere
 from moorline.hypervisors.vsphere.provision.placement import Places
 from moorline.hypervisors.vsphere.provision.storage_policies import matching
 from moorline.ports.datastores import Choice
@@ -62,6 +63,7 @@ class Provisioner:
         self._session = session
         self._inventory = Inventory(session)
         self._places = Places(session)
+        self._elsewhere = MadeElsewhere(session, self._inventory, self._places)
         self._task_deadline = task_deadline
 
     def choose(self, request: MachineRequest) -> Choice:
@@ -100,6 +102,8 @@ class Provisioner:
         _refuse_other(request, seen)
         if seen.stage in (Stage.ABSENT, Stage.HALF):
             self.choose(request).best()
+        else:
+            self._elsewhere.refuse(request, seen)
 
     def make(self, request: MachineRequest, progress: Progress = no_progress) -> MachineState:
         """Make the machine whole and off, from whatever state it is in; one that runs stays so.
@@ -107,15 +111,18 @@ class Provisioner:
         An import may take as long as its bytes need. Raises Refused (nothing of
         it is left), Failed, Uncertain, NotOurs; making it again goes on.
         """
+        made = False
         for turn in range(len(Stage)):
             seen = self.look(request.name) if turn == 0 else self._look_again(request.name)
             _refuse_other(request, seen)
             if seen.stage in (Stage.OFF, Stage.ON):
+                if not made:
+                    self._elsewhere.refuse(request, seen)
                 return seen
             if seen.stage is Stage.HALF:
                 self._destroy(request.name, seen)
             else:
-                self._make(request, progress)
+                made = self._make(request, progress)
         raise Uncertain(f"machine {request.name} does not become whole")
 
     def start(self, name: str) -> None:
@@ -174,7 +181,8 @@ class Provisioner:
         except (Refused, Failed) as blind:
             raise Uncertain(f"machine {name} was changed, and {blind.message}") from blind
 
-    def _make(self, request: MachineRequest, progress: Progress) -> None:
+    def _make(self, request: MachineRequest, progress: Progress) -> bool:
+        """Make it; False: a call of a killed command was carried out after we looked."""
         place = self._place(request)
         spec = machine_spec(request, place.datastore, place.size, place.profile)
         what = f"machine {request.name} is not made"
@@ -182,12 +190,13 @@ class Provisioner:
             if request.image is None:
                 start = partial(place.folder.CreateVM_Task, spec, place.pool)
                 self._bring(request.name, Stage.OFF, what, start, progress)
-                return
+                return True
             self._import(what, request, spec, place, progress)
             self._finish(request)
+            return True
         except MoorlineError as error:
             if self._is_taken(request.name, error):
-                return  # a call of a killed command was carried out after we looked
+                return False
             if request.image is not None:
                 self._clear(request.name, error)
             told = isinstance(error.__cause__, vmodl.MethodFault) and not isinstance(error, Failed)
