@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.host_choice import choose, keeps_here, lost_disks
+from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
 from moorline.fleet.ownership import Home, Ownership, registration
@@ -193,14 +193,9 @@ class Controller:
     def _new_move(
         self, look: Look, guest: GuestId, host: str, record: HostRecord
     ) -> tuple[str, Change | None]:
-        lost = list(lost_disks(guest, look.desired[host], look.reports[host]))
-        # On a host that is dead nobody brings a file back: its guest starts with what is there.
-        whys = [
-            keeps_here(look.desired[host].attachments_of(guest)),
-            *([] if record.fenced else lost),
-        ]
-        if why := next(filter(None, whys), ""):
-            return f"guest {guest} stays on {host}: {why}", None
+        known = look.desired[host], look.reports[host]
+        if whys := why_it_stays(guest, *known, dead=bool(record.fenced)):
+            return f"guest {guest} stays on {host}: {whys[0]}", None
         destination = choose(guest, host, look)
         if destination is None:
             return f"guest {guest} has nowhere to go", None
@@ -210,7 +205,8 @@ class Controller:
         change.expect(keys.guest_owner(guest), look.owners[guest])
         change.expect(keys.host(host), record)
         change.replace(keys.move(guest), None, move)
-        gone = f"; what it wrote last is not in its disk: {', '.join(lost)}" if lost else ""
+        lost = ", ".join(lost_disks(guest, *known))
+        gone = f"; what it wrote last is not in its disk: {lost}" if lost else ""
         told = f"to {destination}: {why}{gone}"
         change.note("migrate", host, told, guest=look.owners[guest].name)
         return f"guest {guest} goes from {host} to {destination}{gone}", change

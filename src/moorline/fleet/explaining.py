@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
-from moorline.fleet.host_choice import keeps_here
+from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.moves import Place, Situation, place
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, OfHost
@@ -97,7 +97,7 @@ class Explainer:
         home, move = self._on(owner.host), self._book.move(guest)
         hosts = [home, *([self._on(move.destination)] if move else [])]
         there = {host.name: _place(guest, host) for host in hosts}
-        waits_for, next = _of_guest(there[home.name], owner, home)
+        waits_for, next = _of_guest(guest, there[home.name], owner, home)
         if move is not None:
             waits_for, next = _of_move(
                 Situation(move, owner, there[home.name], there[move.destination])
@@ -161,13 +161,15 @@ def _unreported(host: _OnHost) -> tuple[str, str]:
     return f"{host.name}, which has not said anything of it yet", _HOSTS
 
 
-def _of_guest(here: Place, owner: GuestOwner, host: _OnHost) -> tuple[str, str]:
+def _of_guest(guest: GuestId, here: Place, owner: GuestOwner, host: _OnHost) -> tuple[str, str]:
     """What a guest that is on no move waits for, and what to run."""
     assignment, report = here.assignment, here.report
     if assignment is None or report is None or report.assignment != assignment.revision:
         return _unreported(host)
     if host.record.fenced or host.record.draining:
-        why = keeps_here(here.attachments) or owner.note
+        dead = bool(host.record.fenced)
+        whys = why_it_stays(guest, host.desired, host.reports, dead=dead)
+        why = next(iter(whys), owner.note)
         turn = "a controller that finds it another host"
         return (f"{turn}: {why}" if why else turn), _HOSTS
     if report.message:

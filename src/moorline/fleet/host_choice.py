@@ -61,10 +61,15 @@ def lost_disks(guest: GuestId, desired: OfHost, reports: OfHost) -> Iterator[str
             yield f"volume {volume}: {report.message}"
 
 
-def why_it_stays(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
-    """All that keeps a guest on a host that lives, as far as is known; []: it can go."""
+def why_it_stays(
+    guest: GuestId, desired: OfHost, reports: OfHost, *, dead: bool = False
+) -> list[str]:
+    """All that keeps a guest on its host, as far as is known; []: it can go.
+
+    On a host that is *dead* nobody brings a file back: its guest starts with what is there.
+    """
     kept = keeps_here(desired.attachments_of(guest))
-    return [*filter(None, [kept]), *lost_disks(guest, desired, reports)]
+    return [*filter(None, [kept]), *([] if dead else lost_disks(guest, desired, reports))]
 
 
 def _load(owners: Mapping[GuestId, GuestOwner], moves: Mapping[GuestId, Move]) -> Counter[str]:
