@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,12 +58,17 @@ def open_fleet(directory: Path) -> Iterator[Fleet]:
         yield Fleet(book)
 
 
-def run_fleet_controller(directory: Path, every: float, told: Callable[[str], None]) -> None:
+def run_fleet_controller(
+    directory: Path,
+    every: float,
+    told: Callable[[str], None],
+    beside: Callable[[Fleet], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> None:
     """Be one of the fleet's controllers until interrupted. Blocks.
 
-    *every*: seconds between its passes.
+    *every*: seconds between its passes. *beside*: what is open meanwhile.
     """
-    with _fleet_book(directory) as book:
+    with _fleet_book(directory) as book, beside(Fleet(book)):
         controller = Controller(book, uuid.uuid4().hex, told=told)
         while True:
             deadline = Deadline(every)
@@ -188,14 +193,14 @@ def wanted_of_fleet(
 ) -> Attachment:
     """What the fleet may be asked to attach: parsed by the back ends that are installed here.
 
-    Where it is on its host, that host finds. Raises Refused.
+    Where it is on its host, that host finds. Raises Refused, Denied (who asks may not name it).
     """
     host = Linux()
     try:
-        nothing: Any = None  # accepting asks nothing but the back ends
+        nothing: Any = None  # admitting asks nothing but the back ends
         backends = InstalledBackends(host, given.values)
         reconciler = Reconciler(nothing, backends, nothing, Locks())
-        accepted = Admission(nothing, reconciler, nothing).accept(connection, format)
+        accepted = Admission(nothing, reconciler, nothing).admit(connection, format)
     finally:
         host.close()
     if volume is not None and accepted.volume and volume != accepted.volume:

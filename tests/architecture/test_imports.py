@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
     "ui": SEAMS | {"local_api"},  # it sees no more than any client does
-    "agent": CORE | VERBS | COMPOSITION | {"local_api", "ui"},
+    "agent": CORE | VERBS | COMPOSITION | {"fleet", "local_api", "ui"},
     "cli": CORE | VERBS | COMPOSITION | {"agent", "fleet", "local_api", "ui"},
     "__init__": SEAMS | COMPOSITION | {"local_api"},  # the public names, each loaded late
 }

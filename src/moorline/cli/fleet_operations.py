@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import json
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +16,13 @@ from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.fleet_queries import directory_option
 from moorline.cli.name_completion import FilePath
+from moorline.cli.output import say
 from moorline.core.name_lookup import is_whole
 from moorline.errors import Failed, NotFound, Refused
 from moorline.model import Format
 
 if TYPE_CHECKING:
+    from moorline.fleet.fleet import Fleet
     from moorline.fleet.results import FleetOutcome
 
 
@@ -245,17 +250,45 @@ def evacuate(
 @click.command()
 @directory_option
 @click.option("--every", type=click.FloatRange(min=0.1), default=1.0, help="Seconds.", hidden=True)
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Also serve the fleet's API on this Unix socket.",
+)
+@click.option(
+    "--group",
+    default="moorline",
+    show_default=True,
+    help="Whose members may use the socket, besides root and this user.",
+)
+@click.option("--openapi", is_flag=True, help="Print the API's OpenAPI document, and end.")
 @common
-def controller(given: Common, directory: Path, every: float) -> None:
+def controller(
+    given: Common, directory: Path, every: float, socket: Path | None, group: str, openapi: bool
+) -> None:
     """Drive the fleet's moves until stopped. One controller leads, the others stand by.
 
     \b
-    Example:
+    Examples:
       moorline fleet controller
+      moorline fleet controller --socket /run/moorline/fleet.sock
+      curl --unix-socket /run/moorline/fleet.sock http://localhost/v1/hosts
     """
     from moorline import fleet_wiring
+    from moorline.agent import fleet_server
 
-    fleet_wiring.run_fleet_controller(directory, every, lambda text: click.echo(text, err=True))
+    if openapi:
+        say(json.dumps(fleet_server.document(), indent=2))
+        return
+    parse = partial(fleet_wiring.wanted_of_fleet, given.settings())
+
+    def beside(fleet: Fleet) -> AbstractContextManager[None]:
+        return fleet_server.serving(fleet, parse, socket, group) if socket else nullcontext()
+
+    fleet_wiring.run_fleet_controller(
+        directory, every, lambda text: click.echo(text, err=True), beside
+    )
 
 
 OPERATIONS = (attach, detach, migrate, drain, cordon, uncordon, evacuate, controller)

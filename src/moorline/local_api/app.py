@@ -18,12 +18,11 @@ from moorline.errors import Denied, MoorlineError, NotFound, Refused
 from moorline.exit_codes import EXIT_CODES
 from moorline.local_api import http_errors, json_types
 from moorline.local_api.calls import Calls, Done
-from moorline.local_api.openapi import document
+from moorline.local_api.openapi import TITLE, document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
 from moorline.local_api.routes import MAX_TIMEOUT_SECONDS, ROUTES, Route
 from moorline.local_api.wire import STREAM
-from moorline.ports.api import Api
 
 LOOK_DEADLINE_SECONDS = 60.0
 """Seconds that a request that changes nothing may take."""
@@ -83,25 +82,28 @@ class App:
     """Answers requests with a façade. *about*: what the agent says of itself.
 
     *pages*: further things to look at, by path, each with the kind of its
-    content; *only_pages*: and nothing else. *rights* may be replaced while it serves.
+    content; *only_pages*: and nothing else. *routes*: what is served of the façade, which has an
+    attribute for each part; *title*: of its document. *rights* may be replaced while it serves.
     """
 
     def __init__(
         self,
-        facade: Api,
+        facade: object,
         rights: Rights,
         about: Mapping[str, Any],
         pages: Mapping[str, Page],
         *,
         only_pages: bool = False,
+        routes: tuple[Route, ...] = ROUTES,
+        title: str = TITLE,
     ) -> None:
         self.rights = rights
         self._facade = facade
         self._changes = Calls(256)
         self._looks = Calls(32)  # a pool of their own, so that one can look while many changes wait
-        self._routes = {} if only_pages else {route.path: route for route in ROUTES}
+        self._routes = {} if only_pages else {route.path: route for route in routes}
         own: dict[str, Page] = {
-            "/openapi.json": ("application/json", lambda: json_bytes(document())),
+            "/openapi.json": ("application/json", lambda: json_bytes(document(routes, title))),
             "/v1/about": ("application/json", lambda: json_bytes(dict(about))),
         }
         self._pages = dict(pages) if only_pages else {**own, **pages}

@@ -12,6 +12,7 @@ from moorline.local_api import http_errors, json_types
 from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import STREAM
 
+TITLE = "Moorline's agent"
 _PROBLEM = {
     "type": "object",
     "properties": {
@@ -44,17 +45,18 @@ _OWN_STATUSES = {
 
 
 @cache
-def document() -> dict[str, Any]:
+def document(routes: tuple[Route, ...] = ROUTES, title: str = TITLE) -> dict[str, Any]:
     """The document, with every path that is served."""
     components: dict[str, json_types.Schema] = {"Problem": _PROBLEM, "About": _ABOUT}
-    paths = {route.path: {route.method.lower(): _operation(route, components)} for route in ROUTES}
+    paths = {route.path: {route.method.lower(): _operation(route, components)} for route in routes}
     paths["/v1/about"] = {"get": _page("about", "What the agent says of itself.", "About")}
     paths["/openapi.json"] = {"get": _page("openapi", "This document.", None)}
-    paths["/metrics"] = {"get": _metrics()}
+    if routes is ROUTES:
+        paths["/metrics"] = {"get": _metrics()}
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Moorline's agent",
+            "title": title,
             "version": version("moorline"),
             "description": "Served on a Unix socket; the kernel tells the agent who asks. A"
             f" request with `Accept: {STREAM}` is answered in lines: objects with `progress`,"

@@ -19,7 +19,6 @@ from moorline.errors import Refused
 from moorline.local_api import json_types
 from moorline.ports.api import (
     DEFAULT_TIMEOUT_SECONDS,
-    Api,
     Attachments,
     Guests,
     Maintenance,
@@ -152,7 +151,7 @@ class Route:
         self._check_names(given)
         return {name: self.fields[name].decode_text(text) for name, text in given.items()}
 
-    def call(self, facade: Api, arguments: Mapping[str, Any], progress: Progress) -> Any:
+    def call(self, facade: object, arguments: Mapping[str, Any], progress: Progress) -> Any:
         """Call the method. Raises what it raises."""
         if self.tells_progress:
             arguments = {**arguments, "progress": progress}
