@@ -21,7 +21,6 @@ VARIES = [
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=\))"), "GUEST-UUID"),
     (re.compile(r"\b\d+s\b"), "AGE"),
     (re.compile(r" +"), " "),
-    (re.compile(r"did you mean .*\?"), "did you mean …?"),
 ]
 
 
