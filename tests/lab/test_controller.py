@@ -196,7 +196,7 @@ def test_a_mount_point_written_to_beneath_is_waited_out(scene: Scene, stopped: A
 # --- services and the host ---------------------------------------------------------
 
 
-def test_a_attachment_goes_on_when_libvirtd_comes_back(
+def test_an_attachment_goes_on_when_libvirtd_comes_back(
     scene: Scene, loop: Loop, guest: Guest
 ) -> None:
     volume, other = scene.volume(), scene.volume()

@@ -106,7 +106,9 @@ def test_a_broken_managed_save_is_one_unknown(scene: Scene, stopped: Any) -> Non
         assert scene.is_clean()
 
 
-def test_a_saved_guest_that_can_be_read_is_no_riddle(scene: Scene, stopped: Any) -> None:
+def test_a_saved_guest_that_can_be_read_leaves_nothing_unresolved(
+    scene: Scene, stopped: Any
+) -> None:
     volume = scene.volume()
     with small_guest(scene.libvirt, "saved") as saved:
         start_paused(saved)

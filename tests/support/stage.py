@@ -104,7 +104,7 @@ class Stage:
         return volume
 
     def attach_fails(self, guest: str, file: str) -> None:
-        """The wish is there, and not yet true."""
+        """What is wanted is recorded, and not yet so."""
         self._attach(guest, file, "--timeout 2", 5)
 
     def _attach(self, guest: str, file: str, words: str, code: int) -> str:

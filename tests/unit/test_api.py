@@ -227,7 +227,7 @@ def test_a_disk_that_was_never_wanted_here_is_somebody_elses(rig: Rig) -> None:
     assert toy.defined
 
 
-def test_a_attachment_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
+def test_an_attachment_for_the_link_alone_leaves_somebody_elses_disk(rig: Rig) -> None:
     toy = rig.world.guests[GuestId("g1")]
     rig.owner().attachments.attach("g1", connection("a"), level=Level.CONNECTED)
     toy.live[VolumeId("a")] = toy.defined[VolumeId("a")] = f"{S1}/a"

@@ -17,14 +17,14 @@ from tests.support.toy_loop import G1, G2, Loop, until
 # --- what it heals -------------------------------------------------------------
 
 
-def test_a_attachment_that_is_there_at_the_start_comes_true(rig: Rig, loop: Loop) -> None:
+def test_an_attachment_that_is_there_at_the_start_comes_true(rig: Rig, loop: Loop) -> None:
     rig.attachment("v1", "g1", Level.ATTACHED)
     loop.start()
     until(lambda: loop.has(G1, "v1"))
     loop.settles()
 
 
-def test_a_attachment_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
+def test_an_attachment_that_is_made_later_is_noticed(rig: Rig, loop: Loop) -> None:
     loop.start()
     rig.attachment("v1", "g1", Level.ATTACHED)
     until(lambda: loop.has(G1, "v1"))

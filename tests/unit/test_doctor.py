@@ -278,7 +278,7 @@ def test_a_dry_run_tells_of_the_link_that_the_disk_leaves_free(scene: Scene) -> 
     assert scene.found() == []
 
 
-def test_a_attachment_for_a_guest_that_is_gone(scene: Scene) -> None:
+def test_an_attachment_for_a_guest_that_is_gone(scene: Scene) -> None:
     scene.attach()
     del scene.world.guests[GuestId("g1")]
     (finding,) = scene.moorline.maintenance.doctor().findings

@@ -100,7 +100,7 @@ def test_what_is_seen_is_told_each_time(event_log: EventLog) -> None:
     assert [e.times for e in event_log.read()] == [1, 1, 1]
 
 
-def test_what_keeps_a_attachment_waiting_is_told_once(event_log: EventLog) -> None:
+def test_what_keeps_an_attachment_waiting_is_told_once(event_log: EventLog) -> None:
     failed = took("no route")
     event_log.took(failed)
     event_log.noted(failed.row, Trouble("", "failed", "no route", 0.0))

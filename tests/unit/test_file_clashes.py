@@ -220,7 +220,7 @@ def test_a_hard_link_under_two_attachments(here: Here, tmp_path: Path) -> None:
         assert len(here.records.all()) == 1  # nobody waits for the first to be detached
 
 
-def test_a_attachment_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
+def test_an_attachment_whose_guest_has_it_not_yet(here: Here, tmp_path: Path) -> None:
     image = make(tmp_path, "a", "raw")
     here.owner().attachments.attach("g1", str(image), format="raw", level=Level.CONNECTED)
     here.attachment("a", "g2", Level.CONNECTED)

@@ -129,7 +129,7 @@ def test_another_share_is_another_volume(scene: Scene, kind: str, first: str, se
 
 
 @pytest.mark.parametrize(("kind", "first", "second"), ONE)
-def test_a_attachment_of_old_keeps_its_id_and_is_found(
+def test_an_attachment_of_old_keeps_its_id_and_is_found(
     scene: Scene, kind: str, first: str, second: str
 ) -> None:
     """It was derived from where the share was mounted."""

@@ -245,7 +245,7 @@ def test_what_names_no_path_may_be_anywhere(disk: str) -> None:
         "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>",
     ],
 )
-def test_what_is_no_file_of_this_host_is_no_riddle(disk: str) -> None:
+def test_what_is_no_file_of_this_host_leaves_nothing_unresolved(disk: str) -> None:
     (guest,) = Survey().guests(Host([of_disk(disk)]))
     assert guest.unresolved == ""
 

@@ -158,7 +158,7 @@ def test_nothing_is_told_while_nova_is_at_it(directory: Path) -> None:
     assert agent.kept == set()
 
 
-def test_a_attachment_that_cannot_be_taken_back_is_not_made(
+def test_an_attachment_that_cannot_be_taken_back_is_not_made(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nova = process(Told(A), directory)

@@ -104,7 +104,7 @@ def test_detaching_what_cannot_be_a_volume_is_not_success(rig: Rig, value: str) 
         rig.owner().attachments.detach("g1", value)
 
 
-def test_a_attachment_of_old_whose_connection_bears_such_an_id_can_go(rig: Rig) -> None:
+def test_an_attachment_of_old_whose_connection_bears_such_an_id_can_go(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection())
     (row,) = rig.records.all()
     rig.records.put(replace(row, connection=Secret(connection({"volume_id": "vol.0001"}))))

@@ -26,7 +26,7 @@ def the_attachment(rig: Rig) -> Attachment:
     return row
 
 
-def test_the_trouble_of_a_attachment_is_kept_until_it_is_over(rig: Rig) -> None:
+def test_the_trouble_of_an_attachment_is_kept_until_it_is_over(rig: Rig) -> None:
     row = the_attachment(rig)
     rig.records.note(row, TROUBLE)
     assert rig.records.trouble(row.key) == TROUBLE
@@ -34,14 +34,14 @@ def test_the_trouble_of_a_attachment_is_kept_until_it_is_over(rig: Rig) -> None:
     assert rig.records.trouble(row.key) is None
 
 
-def test_the_trouble_of_a_attachment_that_changed_is_not_that_of_the_new_one(rig: Rig) -> None:
+def test_the_trouble_of_an_attachment_that_changed_is_not_that_of_the_new_one(rig: Rig) -> None:
     late = the_attachment(rig)
     rig.records.put(replace(late, want=Level.ATTACHED))
     rig.records.note(late, TROUBLE)
     assert rig.records.trouble(late.key) is None
 
 
-def test_the_trouble_of_a_attachment_that_is_gone_does_not_come_back(rig: Rig) -> None:
+def test_the_trouble_of_an_attachment_that_is_gone_does_not_come_back(rig: Rig) -> None:
     late = the_attachment(rig)
     rig.records.forget(late)
     rig.records.note(late, TROUBLE)

@@ -197,7 +197,7 @@ def test_a_released_disk_is_asked_for_again_in_peace_and_told(rig: Rig) -> None:
 # --- what is promised --------------------------------------------------------
 
 
-def test_failed_promises_a_attachment_and_unavailable_that_there_is_none(rig: Rig) -> None:
+def test_failed_promises_an_attachment_and_unavailable_that_there_is_none(rig: Rig) -> None:
     rig.world.blind = True
     for dry_run in (True, False):
         with pytest.raises(Unavailable) as error:

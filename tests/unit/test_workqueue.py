@@ -57,7 +57,7 @@ def test_who_came_first_is_first(queue: WorkQueue, clock: Hours) -> None:
     assert [turn.key.volume for turn in turns if turn] == ["b", "a"]
 
 
-def test_a_attachment_under_way_is_not_given_out_twice(queue: WorkQueue) -> None:
+def test_an_attachment_under_way_is_not_given_out_twice(queue: WorkQueue) -> None:
     queue.offer(attachment("a"))
     turn = take(queue)
     assert turn is not None
