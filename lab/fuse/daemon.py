@@ -20,6 +20,7 @@ deaf     true                    … even if who waits is killed (it cannot die)
 delay    seconds                 waits before each answer
 error    {"read": "EIO", …}      answers with this errno ("*": every request)
 die      true                    exits: the mount stays, with ENOTCONN
+remember seconds                 lets the kernel remember for so long where a name leads to
 ======== ======================= ================================================
 
 Control files are replaced by a rename, so that no half of one is read. Paths
@@ -133,6 +134,7 @@ class Daemon:
         else:
             if "delay" in control:
                 time.sleep(control["delay"])
+            self._handlers.remember = control.get("remember", 0)
             errors = control.get("error", {})
             self._answer(request, errors.get(request.name) or errors.get("*"))
 

@@ -114,6 +114,8 @@ class Passthrough:
         self.root = os.fsencode(backing)
         self.owner = owner
         """Whose everything seems to be; nobody can change that then."""
+        self.remember = 0
+        """Seconds for which the kernel may go by what it was told of a name."""
         self.nodes = Nodes(self.root)
         self._open: dict[int, list[int]] = {}
         """The handles of each node: a file that is open outlives its name."""
@@ -138,7 +140,7 @@ class Passthrough:
     def _entry(self, parent: int, name: bytes) -> bytes:
         st = os.lstat(self.nodes.path(parent, name))
         node = self.nodes.look_up(parent, name, st.st_ino)
-        return struct.pack("<4Q2I", node, 0, 0, 0, 0, 0) + self._attr(st, node)
+        return struct.pack("<4Q2I", node, 0, self.remember, 0, 0, 0) + self._attr(st, node)
 
     def _made(self, r: Request, name: bytes) -> bytes:
         if not self.owner:

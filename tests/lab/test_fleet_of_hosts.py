@@ -183,7 +183,9 @@ def test_an_image_of_virtuozzo_keeps_its_owner_where_its_guest_goes(scene: Scene
 
 def test_a_file_that_was_replaced_under_its_guest_keeps_it(scene: Scene) -> None:
     """Another client of the share did it. What the guest is given anew goes along."""
-    volume = scene.fleet.volume(scene.fleet.quobyte.volume("vol"), 3)
+    share = scene.fleet.quobyte.volume("vol")
+    share.daemon(remember=60)
+    volume = scene.fleet.volume(share, 3)
     scene.fleet.order("attach", scene.writer.name, "--connection", str(volume.connection))
     scene.writer.write(volume, "before")
     name, here, there = scene.writer.name, scene.writer.node, scene.other()
@@ -206,6 +208,7 @@ def test_a_file_that_was_replaced_under_its_guest_keeps_it(scene: Scene) -> None
     assert scene.settle() is there, said
     scene.check_data()
     scene.fleet.order("detach", name, volume.id)
+    share.daemon()
 
 
 def _refused(scene: Scene) -> bool:

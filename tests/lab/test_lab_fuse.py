@@ -18,6 +18,7 @@ import pytest
 
 from lab import standin
 from lab.quobyte.cluster import replace
+from moorline.host.probe.child import size
 
 MIB = 1 << 20
 
@@ -265,3 +266,23 @@ def test_the_control_file_survives_nonsense_of_its_writer(fs: Mounted) -> None:
             os.statvfs(fs.at)
         assert seen.value.errno == (errno.EIO, errno.EPERM)[number % 2]
     assert json.loads(fs.control_file.read_text())["error"]
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_size_is_asked_of_what_another_client_put_there(fs: Mounted, seconds: int) -> None:
+    """By what the kernel remembers, a guest's disk would be the file that it has open for long."""
+    fs.control(remember=seconds)
+    fs.mount()
+    disk, new = fs.backing / "disk", fs.backing / "new"
+    disk.write_bytes(bytes(MIB))
+    new.write_bytes(bytes(2 * MIB))
+    with (fs.at / "disk").open("rb") as file:
+        new.rename(disk)
+        named = Path(f"/proc/self/fd/{file.fileno()}")
+        assert (fs.at / "disk").stat().st_size == (MIB if seconds else 2 * MIB)
+        assert size(str(fs.at / "disk"), "raw") == {"size": 2 * MIB}
+        assert str(named.readlink()) == f"{fs.at}/disk (deleted)"
+        disk.unlink()
+        with pytest.raises(FileNotFoundError):
+            size(str(fs.at / "disk"), "raw")
+        assert not disk.exists()

@@ -67,6 +67,8 @@ ONE = [
     ("quobyte", "reg1/vol", "REG1/vol"),
     ("quobyte", "[2001:db8::1]/vol", "[2001:0DB8:0:0::1]:7861/vol"),
     ("quobyte", "192.0.2.1/vol", "[::ffff:192.0.2.1]/vol"),
+    ("quobyte", "[fd00::1]/vol", "[FD00:0:0::1],reg2/vol"),
+    ("quobyte", "[::FFFF:C000:0201]:7861/vol", "192.0.2.1/vol"),
     ("nfs", "nas:/v", "NAS.:/v"),
     ("nfs", "[2001:db8::1]:/v", "[2001:DB8:0::1]:/v"),
     ("nfs", "192.0.2.1:/v", "[::ffff:192.0.2.1]:/v"),

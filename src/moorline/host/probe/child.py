@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -90,6 +90,7 @@ def image(share: str, **question: Any) -> dict[str, Any]:
 
 def size(path: str, format: str) -> dict[str, Any]:
     """The bytes of a file or a block device; of a qcow2 image those that a guest sees."""
+    _look_up_afresh(path)
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if format == "qcow2":
@@ -99,6 +100,16 @@ def size(path: str, format: str) -> dict[str, Any]:
         return {"size": os.lseek(file, 0, os.SEEK_END)}
     finally:
         os.close(file)
+
+
+def _look_up_afresh(path: str) -> None:
+    """Have the kernel ask a share where a name leads to, which it may remember for a minute.
+
+    It does so before it makes a name (LOOKUP_EXCL), and a file of /proc can have none elsewhere:
+    nothing is made, whether the name is there or not.
+    """
+    with suppress(OSError):
+        os.link("/proc/self/status", path)
 
 
 def follow(paths: list[str], stops: list[str]) -> dict[str, Any]:
