@@ -17,6 +17,8 @@ PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system l
 VCENTER := golang-go golang-github-vmware-govmomi-dev
 # The store of a fleet. Debian starts an etcd with the package: it is stopped again. Not for `make fast`.
 ETCD := etcd-server etcd-client
+# Real servers and the client of a share. Debian starts none with the package.
+GLUSTERFS := glusterfs-server
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
 # A browser of some 300 MB: not for `make test`.
@@ -45,7 +47,7 @@ NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
 .PHONY: help demo survive test test-machine test-page host-test test-ansible test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd debhelper chromium
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,7 +74,7 @@ lint: ready ## ruff and mypy
 unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser
 
-lab-test: ready etcd ## the tests on private hosts with real libvirt, QEMU and FUSE
+lab-test: ready etcd glusterfs ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) --ignore-glob="*/test_ansible_*.py" \
 		$(if $(SUDO),tests/contract) tests/lab
 
@@ -196,10 +198,11 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 # installed only if one is missing.
 vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
+glusterfs: PACKAGES := $(GLUSTERFS)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd debhelper chromium:
+system-packages vcenter machines etcd glusterfs debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

@@ -36,6 +36,8 @@ LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
 SOCKETS = LAB / "sockets"
 SOFTWARE = LAB / "software/lab"
+GLUSTERFS = (Path("/var/lib/glusterd"), Path("/var/log/glusterfs"))
+"""What GlusterFS's servers and clients write, where they are installed."""
 VSTORAGE = Path("/etc/vstorage")
 """What this node knows of Virtuozzo Storage clusters."""
 LIBVIRT_PID = Path("/run/libvirtd.pid")
@@ -216,6 +218,9 @@ def _furnish(directory: Path, propagation: str) -> None:
     _bind(directory / "log", Path("/var/log/libvirt"))
     _bind(directory / "state", Path("/var/lib/moorline"))
     _bind(capabilities, Path("/var/cache/libvirt"))
+    for path in filter(Path.exists, GLUSTERFS):
+        (directory / path.name).mkdir()
+        _bind(directory / path.name, path)
     _bind(directory / "lab", LAB)
     _bind(guest.kernel.parent, IMAGES)
     # Clients run as other users too, who may not get through to the checkout.
@@ -245,6 +250,12 @@ def _run(*argv: str) -> None:
 def images() -> Images:
     """The guest's images, where QEMU's user can read them."""
     return replace(build(), kernel=IMAGES / "kernel", initramfs=IMAGES / "initramfs")
+
+
+def real_path() -> str:
+    """PATH without the commands that stand in for vendors'."""
+    words = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join(word for word in words if word != str(SOFTWARE / "commands"))
 
 
 def start_libvirtd() -> None:

@@ -96,7 +96,7 @@ def _fill(builder: Builder, lower: Path) -> None:
     builder.copy(lower)
     source = builder.tree / "moorline"
     source.mkdir()
-    for name in ("README.md", "constraints.txt", "pyproject.toml"):
+    for name in ("README.md", "pyproject.toml", *CONSTRAINTS):
         shutil.copy2(CHECKOUT / name, source)
     shutil.copytree(CHECKOUT / "src", source / "src")
     with builder.building():

@@ -21,8 +21,7 @@ from lab import host
 from lab.command import Moorline
 from lab.guest import Guest, digest, pattern
 
-STAND_INS = str(host.SOFTWARE / "commands")
-REAL = os.pathsep.join(d for d in os.environ["PATH"].split(os.pathsep) if d != STAND_INS)
+REAL = host.real_path()
 # Version 4 alone, over TCP: then it needs neither rpcbind nor idmapd.
 GANESHA = """\
 NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Enable_UDP = false; Enable_RQUOTA = false; }}

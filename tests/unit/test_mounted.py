@@ -11,7 +11,7 @@ import pytest
 from moorline.backends.mounted import GlusterFs, Gpfs, Mounted, MountedFile, Nfs, Smbfs
 from moorline.backends.mounter import Mounter
 from moorline.errors import Refused
-from moorline.model import ImageFile
+from moorline.model import Caching, ImageFile
 from moorline.ports import Mount
 from moorline.testing.toy_host import ToyHost
 
@@ -218,3 +218,10 @@ def test_of_the_family_libvirt_knows_each_fuse_type_as_shared() -> None:
     mounted = [each for each in classes if issubclass(each, Mounted)]
     assert {kind for each in mounted for kind in each.types if "fuse" in kind} <= known
     assert len(mounted) > 3
+
+
+def test_a_disk_of_a_client_that_fails_and_heals_is_not_cached() -> None:
+    gluster = make(GlusterFs)
+    disk = gluster.file_system.source(parse(gluster, "g1:/vol"), MNT)
+    assert isinstance(disk, ImageFile)
+    assert disk.caching is Caching.DIRECT

@@ -25,7 +25,7 @@ from moorline.backends.mount_at import MountPoint
 from moorline.backends.mounter import Mounter
 from moorline.backends.share_spelling import server_name
 from moorline.errors import Failed, Refused
-from moorline.model import Format, LinkName
+from moorline.model import Caching, Format, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.secret import Secret
 
@@ -199,6 +199,9 @@ class GlusterFs(Mounted):
     """GlusterFS by its FUSE client, mount.glusterfs(8)."""
 
     kind: ClassVar[str] = "glusterfs"
+    # After one failed flush of a file in the page cache, QEMU fails each that follows, also when
+    # the server is long back: the guest would have to be stopped for it.
+    caching: ClassVar[Caching] = Caching.DIRECT
     helper: ClassVar[str] = "mount.glusterfs"
     types: ClassVar[frozenset[str]] = frozenset({"fuse.glusterfs"})
     options: ClassVar[Sequence[Option]] = _options("glusterfs")
