@@ -21,6 +21,7 @@ HOST_STATE_DIR = "/var/lib/moorline"
 AGENT_OPTIONS = (
     "agent_anyone_may_look",
     "agent_fleet",
+    "agent_fleet_memory",
     "agent_group",
     "agent_log_format",
     "agent_log_level",

@@ -80,6 +80,13 @@ AGENT = (
         group="moorline",
     ),
     Option(
+        "agent_fleet_memory",
+        "",
+        "MiB that guests may have here in all, where the fleet chooses a host for one. Default:"
+        " what the machine has, less 512.",
+        group="moorline",
+    ),
+    Option(
         "agent_ui",
         "",
         "A Unix socket where the agent serves the page to look at. Default: none.",

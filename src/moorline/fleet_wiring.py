@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from moorline.stores.etcd.administration import Administration
     from moorline.stores.etcd.joining import Membership
 
+_OF_THE_HOST_MIB = 512
+"""What the host itself needs, as Nova has it by default."""
 _LOG = logging.getLogger("moorline.fleet")
 
 
@@ -128,9 +131,10 @@ def follow(
     hypervisor: Hypervisor,
     saw: Callable[[str], None],
     news: News,
+    memory: int,
 ) -> Followed:
     """Have a host that is opened follow its fleet. *saw*: writes down what people must hear of;
-    *news*: what is written down.
+    *news*: what is written down; *memory*: MiB that guests may have here in all.
 
     Raises Refused: the guests of this hypervisor stay on their host.
     """
@@ -159,6 +163,7 @@ def follow(
         boot_id,
         loud,
         news,
+        memory,
     )
     watchers = [hypervisor] if isinstance(hypervisor, Watching) else []
     following = Following(host, member.host, store, watchers)
@@ -174,6 +179,16 @@ def follow(
         return ""
 
     return Followed(guard, following, hindrance, store.close)
+
+
+def memory_for_guests(said: str) -> int:
+    """MiB that guests may have on this machine, as was said or as it has. Raises Refused."""
+    if not said:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        return max(1, machine - _OF_THE_HOST_MIB)
+    if not (said.isascii() and said.isdigit() and int(said) > 0):
+        raise Refused(f"the option agent_fleet_memory is {said[:80]!r}, no number of MiB")
+    return int(said)
 
 
 @contextmanager

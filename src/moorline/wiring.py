@@ -161,7 +161,7 @@ def open_agent(
     following: Following | None = None
     hindrance: Hindrance = unhindered
     if member is not None:
-        from moorline.fleet_wiring import follow
+        from moorline.fleet_wiring import follow, memory_for_guests
 
         followed = follow(
             member,
@@ -172,6 +172,7 @@ def open_agent(
             hypervisor,
             opened.environment.event_log.saw,
             opened.environment.event_log.news,
+            memory_for_guests(given.agent["agent_fleet_memory"]),
         )
         following, hindrance = followed.following, followed.hindrance
         closing = ExitStack()

@@ -30,6 +30,7 @@ class Scene:
 
     def __init__(self, fleet: Fleet, writer: Writer, volume: Volume) -> None:
         self.fleet, self.writer, self.volume = fleet, writer, volume
+        self.owner = volume.file.stat().st_uid
 
     def other(self) -> Node:
         return next(node for node in self.fleet.nodes if node is not self.writer.node)
@@ -68,9 +69,13 @@ class Scene:
         return home
 
     def check_data(self) -> None:
-        """It writes on: it was not booted anew. And all is in the file as it was written."""
+        """It writes on: it was not booted anew. And all is in the file as it was written.
+
+        The file is QEMU's still: the host that the guest left has not given it back to root.
+        """
         last = self.writer.writes_on()
         assert self.volume.wrong(last) == []
+        assert self.volume.file.stat().st_uid == self.owner
 
 
 @pytest.fixture(autouse=True)

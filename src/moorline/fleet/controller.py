@@ -205,6 +205,7 @@ class Controller:
         change.expect(keys.guest_owner(guest), look.owners[guest])
         change.expect(keys.host(host), record)
         change.replace(keys.move(guest), None, move)
+        look.moves[guest] = move  # the next one that is chosen for in this pass comes beside it
         lost = ", ".join(lost_disks(guest, *known))
         gone = f"; what it wrote last is not in its disk: {lost}" if lost else ""
         told = f"to {destination}: {why}{gone}"

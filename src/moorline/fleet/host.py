@@ -61,6 +61,7 @@ class FleetHost:
         boot: Callable[[], str],
         loud: Loud = lambda text: None,
         news: News = no_news,
+        memory: int = 0,
     ) -> None:
         self._book = book
         self._name = name
@@ -74,6 +75,7 @@ class FleetHost:
         self._quiet = 0
         self._beating = threading.Lock()
         self._events = EventSender(book, name, news)
+        self._memory = memory
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -135,7 +137,13 @@ class FleetHost:
         with self._beating:
             before = self._book.heartbeat(self._name)
             count = before.count + 1 if before else 1
-            beat = Heartbeat(session=self._session, count=count, quiet=self._quiet, at=time.time())
+            beat = Heartbeat(
+                session=self._session,
+                count=count,
+                quiet=self._quiet,
+                at=time.time(),
+                memory=self._memory,
+            )
             change = Change()
             change.replace(keys.heartbeat(self._name), before, beat)
             self._events.add_to(change)

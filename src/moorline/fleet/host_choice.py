@@ -22,14 +22,17 @@ class Candidates(Protocol):
     owners: dict[GuestId, GuestOwner]
     heartbeats: dict[str, Heartbeat | None]
     silent: frozenset[str]
+    reports: dict[str, OfHost]
 
 
 def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
     """Return the host with the fewest guests that may take one more; None: there is none.
 
-    It lives, is not cordoned, and is not the one of which the last move said that it cannot.
+    It lives, is not cordoned, has the memory, as far as both were told, and is not the one of
+    which the last move said that it cannot.
     """
     load = _load(look.owners, look.moves)
+    needed = _memory(guest, look)
     able = [
         name
         for name, record in look.hosts.items()
@@ -37,6 +40,7 @@ def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
         and name not in look.silent
         and look.heartbeats.get(name)
         and not (record.cordoned or record.draining or record.fenced)
+        and _has_memory(name, needed, look)
     ]
     note = look.owners[guest].note if guest in look.owners else ""
     return min(able, key=lambda name: (note.startswith(f"{name}:"), load[name], name), default=None)
@@ -70,6 +74,24 @@ def why_it_stays(
     """
     kept = keeps_here(desired.attachments_of(guest))
     return [*filter(None, [kept]), *([] if dead else lost_disks(guest, desired, reports))]
+
+
+def _has_memory(host: str, needed: int, look: Candidates) -> bool:
+    """Whether *needed* MiB are left there beside what its guests may use, and what is to come."""
+    heartbeat = look.heartbeats.get(host)
+    if heartbeat is None or not heartbeat.memory:
+        return True
+    there = {guest for guest, owner in look.owners.items() if owner.host == host}
+    there |= {guest for guest, move in look.moves.items() if move.destination == host}
+    return heartbeat.memory >= needed + sum(_memory(guest, look) for guest in there)
+
+
+def _memory(guest: GuestId, look: Candidates) -> int:
+    """MiB that it may use, as the host that has it says, stopped or not; 0: not told."""
+    owner = look.owners.get(guest)
+    reports = look.reports.get(owner.host) if owner else None
+    report = reports.guests.get(guest) if reports else None
+    return report.memory if report else 0
 
 
 def _load(owners: Mapping[GuestId, GuestOwner], moves: Mapping[GuestId, Move]) -> Counter[str]:

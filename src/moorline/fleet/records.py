@@ -102,7 +102,7 @@ class Heartbeat(Stored):
     quiet: int = 0
     """The revision of the host's record whose fencing it has obeyed: no copy of a guest runs."""
     memory: int = 0
-    """MiB that are free for guests; 0: not told."""
+    """MiB that guests may have there in all; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
