@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from moorline.fleet.host_threads import Following
     from moorline.loop.controller import Controller
     from moorline.stores.etcd.joining import Membership
+
+_LEAVING_PATIENCE_SECONDS = 2.0
+"""To wait for the end of whoever owns the host: an agent does not end."""
 
 
 def settings(
@@ -189,6 +192,28 @@ def open_agent(
     )
     facade = opened.facade(reconciler, driver, controller.pending)
     return OpenedAgent(facade, controller, following)
+
+
+def leave_fleet(given: config.Settings, *, vouch: str, dry_run: bool = False) -> Sequence[str]:
+    """Make this host one of its own; return its guests that were of the fleet.
+
+    *vouch*: why a person is sure that no other host gets them. Raises Refused (one is not this
+    host's alone; nobody vouches; it is in no fleet), Busy (its agent runs), Denied, Unavailable.
+    """
+    from moorline.fleet.leaving import leave
+
+    directory = config.fleet_dir(given)
+    opened = _open(given, True, _LEAVING_PATIENCE_SECONDS, no_progress, no_report)
+    with closing(opened):
+        has_credentials = directory is not None and (directory / "fleet.json").exists()
+        if not (has_credentials or opened.marks.epoch()):
+            raise Refused("this host is in no fleet")
+        guests = leave(opened.marks, opened.environment.event_log.saw, vouch=vouch, dry_run=dry_run)
+    if directory is not None and not dry_run:
+        with installed.for_fleets():
+            from moorline.stores.etcd.joining import uninstall
+        uninstall(directory)
+    return guests
 
 
 def _membership(given: config.Settings) -> Membership | None:

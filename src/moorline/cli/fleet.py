@@ -254,6 +254,30 @@ def restored(given: Common, directory: Path, dry_run: bool) -> None:
 @vouch_option
 @dry_run_option
 @common
+def leave(given: Common, vouch: str, dry_run: bool) -> None:
+    """Have this host be one of its own: its guests, volumes and links stay as they are.
+
+    Stop its agent first. Its credentials are removed here; moorline fleet revoke makes them
+    worthless. While it has guests of the fleet, it takes a person's word that no other
+    host gets them.
+
+    \b
+    Examples:
+      moorline fleet leave --dry-run
+      moorline fleet leave --i-know-that-no-other-host-has-it "the fleet is given up, ticket 4711"
+    """
+    from moorline import wiring
+
+    guests = wiring.leave_fleet(given.settings(), vouch=vouch, dry_run=dry_run)
+    is_now = "would be" if dry_run else "is"
+    told = f"this host {is_now} in no fleet; guests that {is_now} its own: {len(guests)}"
+    given.tell({"guests": list(guests)}, told)
+
+
+@fleet.command()
+@vouch_option
+@dry_run_option
+@common
 def follow(given: Common, vouch: str, dry_run: bool) -> None:
     """Have this host follow the fleet again, after a backup of etcd was brought back.
 

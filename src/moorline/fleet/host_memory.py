@@ -83,6 +83,12 @@ class Marks:
         """Remember that a person said so."""
         self._put("vouched", boot, guest)
 
+    def leave(self) -> None:
+        """Forget everything; last that this host is in a fleet."""
+        for kind in ("followed", "asked", "vouched", "proven"):
+            for entry in self._store.list(self._at(kind) + "/")[0]:
+                self._store.commit([], [Delete(entry.key)])
+
     def _all(self) -> list[tuple[tuple[str, ...], str]]:
         prefix = self._at("followed") + "/"
         entries, _ = self._store.list(prefix)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moorline.errors import NotFound, Refused, Unavailable
+from moorline.errors import Denied, NotFound, Refused, Unavailable
 from moorline.secret import Secret
 from moorline.stores.etcd.access import Access, target
 from moorline.stores.etcd.authority import Authority, belongs, user_of, valid_until
@@ -130,6 +130,17 @@ class Joining:
         }
         write_over(directory / "fleet.json", json.dumps(about, indent=1).encode() + b"\n")
         return Membership.open(directory)
+
+
+def uninstall(directory: Path) -> None:
+    """Remove a member's files; gone already is success. Raises Denied, Unavailable."""
+    try:
+        for name in ("fleet.json", "host.pem", "host.key", "ca.pem", "box.key"):
+            (directory / name).unlink(missing_ok=True)
+    except PermissionError as e:
+        raise Denied(f"the credentials in {directory} cannot be removed: {e.strerror}") from e
+    except OSError as e:
+        raise Unavailable(f"the credentials in {directory} cannot be removed: {e.strerror}") from e
 
 
 @dataclass(frozen=True, slots=True)
