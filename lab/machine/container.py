@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TERM": os.environ.get("TERM", "dumb"),
 }
+_HIERARCHIES = Path("/sys/fs/cgroup")
 _BOOT = """
 mkdir "$group"
 echo 0 > "$group/cgroup.procs"
@@ -309,6 +310,12 @@ def _descendants(pid: int) -> Iterator[int]:
 def _clear(group: Path, deadline: float = 60) -> None:
     """Remove a control group, as soon as what was in it has ended. Raises Down."""
     end = time.monotonic() + deadline
+    # Where a machine has older hierarchies, systemd-nspawn makes one of that name in them, too.
+    for each in (group, *_HIERARCHIES.glob(f"*/{group.name}")):
+        _clear_one(each, end)
+
+
+def _clear_one(group: Path, end: float) -> None:
     while group.exists():
         for each in sorted((e for e in group.rglob("*") if e.is_dir()), reverse=True):
             with contextlib.suppress(OSError):
@@ -323,7 +330,7 @@ def _clear(group: Path, deadline: float = 60) -> None:
 
 def _cgroup(name: str) -> Path:
     """The control group of a machine, in the one hierarchy that systemd uses now."""
-    for place in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+    for place in (_HIERARCHIES, _HIERARCHIES / "unified"):
         if (place / "cgroup.procs").exists() and (place / "cgroup.controllers").exists():
             return place / f"moorline-lab-{name}"
     raise Forbidden("this machine has no cgroup v2")
