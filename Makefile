@@ -52,7 +52,7 @@ VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmw
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ready $(if $(filter vvol,$(SYSTEM)),vcenter) $(if $(filter fleet,$(SYSTEM)),etcd) ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol, fleet
+demo: ready $(if $(filter vvol,$(SYSTEM)),vcenter) $(if $(filter fleet,$(SYSTEM)),etcd) ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol, fleet, survive
 	$(BIN)/python -m lab demo $(SYSTEM)
 
 test: lint unit lab-test host-test ## everything: lint, types, unit, contract, crash, architecture, lab, a host's stories

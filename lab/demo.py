@@ -24,6 +24,7 @@ STORIES = {
     "powervm": "lab.novalink.demo",
     "vvol": "lab.vcenter.demo",
     "fleet": "lab.fleet.demo",
+    "survive": "lab.quobyte.survive",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import libvirt
 from libvirt_rig import until
 from scene import Scene, daemons
-from survive_rig import PAUSED_BY_ERROR, RUNS, attached, die, goes_on, tried_here
+from survive_rig import PAUSED_BY_ERROR, RUNS, attached, demand_all, die, goes_on, tried_here
 
 from lab.guest import Guest
 from moorline.core.renewals import CLOCK_SKEW_SECONDS
@@ -34,7 +34,7 @@ def test_disks_of_both_buses_are_given_anew_under_a_guest_that_writes(
     assert len(survivors.mounts()) == len(daemons(survivors.share)) == 1
     goes_on(writers)
     for writer in writers:
-        assert writer.demand_all() > 10
+        assert demand_all(writer) > 10
         survivors.detach(guest.name, writer.volume)
     assert survivors.is_clean()
 
@@ -55,7 +55,7 @@ def test_the_command_that_renews_is_killed_at_any_time(survivors: Scene, guest: 
         until(lambda: guest.domain.state()[0] == RUNS or survivors.moorline("sweep", code=None))
         until(lambda: guest.domain.state()[0] == RUNS)
     goes_on([writer])
-    assert writer.demand_all() > 10
+    assert demand_all(writer) > 10
     survivors.detach(guest.name, writer.volume)
     assert survivors.is_clean()
 

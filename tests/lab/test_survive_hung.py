@@ -7,7 +7,7 @@ import signal
 
 from libvirt_rig import until
 from scene import Scene, daemons
-from survive_rig import PAUSED_BY_ERROR, RUNS, attached, goes_on, long, tried_here
+from survive_rig import PAUSED_BY_ERROR, RUNS, attached, demand_all, goes_on, long, tried_here
 
 from lab.guest import Guest
 
@@ -38,7 +38,7 @@ def test_a_guest_goes_on_after_its_share_was_aborted(
     assert client not in daemons(scene.share)
     goes_on(writers)
     for writer in writers:
-        assert writer.demand_all() > 10
+        assert demand_all(writer) > 10
         scene.detach(guest.name, writer.volume)
     assert "storage is a directory" in scene.moorline("events").stdout
     assert scene.is_clean()
