@@ -374,6 +374,8 @@ class Guest:
     """The command that helps if it is unreadable."""
     unresolved: str = ""
     """What it names whose path is not known, and which may therefore be on any link; ''."""
+    paused_by_error: bool = False
+    """Whether an error of a disk's paused it: it stands still until somebody lets it go on."""
     uses: frozenset[Use] = frozenset()
     """How it uses those of *paths* that are its disks or beneath them. A path that is not among
     these may be written to."""

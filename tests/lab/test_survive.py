@@ -67,6 +67,10 @@ def test_a_file_that_somebody_else_wrote_meanwhile_is_not_given(
     (writer,) = attached(survivors, guest, "virtio")
     goes_on([writer])
     die(survivors, guest)
+    said = f"{guest.name} is paused by an I/O error of vda on the dead share"
+    assert said in survivors.moorline("list").stdout
+    assert "paused-guest" in survivors.moorline("doctor", code=10).stdout
+    assert "virsh" not in survivors.moorline("doctor", code=10).stdout
     survivors.share.command(fail={"code": 1})
     survivors.moorline("sweep", code=None)
     survivors.share.command()

@@ -35,6 +35,8 @@ class Libvirtd:
 
     def listAllDomains(self, flags: int = 0) -> list[Domain]:
         saved = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+        if flags == libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED:
+            return []
         return [each for each in self.domains.values() if flags != saved or each.saved]
 
     def files(self, uri: str = URI) -> SavedFiles:

@@ -44,6 +44,8 @@ class Virt:
     connected: bool = True
     listed: int = 0
     """Its id when it was listed; 0: as it is now."""
+    condition: tuple[int, int] = (1, 1)
+    """As libvirt tells it: 3, 5 is paused by an I/O error."""
     asked: list[str] = field(default_factory=list)
 
     def name(self) -> str:
@@ -70,6 +72,9 @@ class Virt:
         if self.fails:
             raise error(self.fails)
         return self.defined if flags else self.now
+
+    def state(self) -> list[int]:
+        return list(self.condition)
 
     def isPersistent(self) -> bool:
         self.asked.append("persistent?")
@@ -110,6 +115,7 @@ class Host:
     def listAllDomains(self, flags: int = 0) -> list[Virt]:
         chosen = {
             libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE: lambda each: each.saved,
+            libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED: lambda each: each.state()[0] == 3,
             libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT: lambda each: each.defined or not each.id,
         }
         self.lists.append(flags)
@@ -144,7 +150,8 @@ def test_who_is_persistent_is_one_question_for_all_that_run() -> None:
 def test_where_all_run_nobody_is_asked_who_is_saved() -> None:
     host = Host([Virt("1", xml("runs", "v", id="7"))])
     Survey().guests(host)
-    assert host.lists == [0, libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT]
+    paused = libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED
+    assert host.lists == [0, libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT, paused]
 
 
 def test_who_was_saved_since_all_were_seen_to_run_has_its_disks() -> None:
@@ -264,3 +271,12 @@ def test_where_paths_lead_counts_but_for_what_we_plugged() -> None:
     assert first.paths == {"/mnt/v"}
     assert (second.paths, second.unresolved) == ({"/a", "/b", "/mnt/a"}, "/b")
     assert sorted(asked) == ["/a", "/b"]
+
+
+def test_who_is_paused_by_an_error_is_told_and_no_qemu_is_asked() -> None:
+    conditions = {"1": (3, 5), "2": (3, 1), "3": (1, 1)}
+    domains = [Virt(id, xml(id, "v", id=id), condition=so) for id, so in conditions.items()]
+    guests = Survey().guests(Host(domains))
+    assert [guest.name for guest in guests if guest.paused_by_error] == ["1"]
+    silent = Survey().guests(Host(domains), frozenset({"1"}))
+    assert not any(guest.paused_by_error for guest in silent), "a call about it hangs"

@@ -7,10 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from moorline.api import Moorline
+from moorline.cli.output import table
 from moorline.core.plan import Step
 from moorline.errors import MoorlineError, Refused
+from moorline.loop.drift import DriftDetector
 from moorline.model import GuestId, Level, Renewal, VolumeId
-from moorline.testing.toys import BASE, ToyGuest
+from moorline.ports.inspection import Finding
+from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
+from tests.support.care_rig import ToyInventory
+from tests.support.environment import bare
 from tests.support.rig import Rig
 
 G1 = GuestId("g1")
@@ -180,3 +186,57 @@ def test_the_doctor_says_why_a_paused_guest_waits(rig: Rig) -> None:
     found = {each.check: each for each in rig.owner().maintenance.doctor().findings}
     assert "was changed" in found["not-renewed"].what
     assert "stale-disk" not in found
+
+
+def test_list_says_which_guest_is_paused_and_by_what(rig: Rig) -> None:
+    assert {view.paused for view in rig.owner().attachments.list()} == {""}
+    die(rig)
+    views = rig.owner().attachments.list()
+    why = f"g1 is paused by an I/O error of toy-a on the dead share {BASE / 's1'}"
+    assert [view.paused for view in views] == [why, why.replace("toy-a", "toy-b")]
+    assert rig.owner().attachments.show("a")[0].paused == why
+    shown = table(views).splitlines()
+    assert shown[-2].startswith(why)
+    assert len(table([replace(view, paused="") for view in views]).splitlines()) == 3
+    rig.world.dead.clear()
+    (other, _) = rig.owner().attachments.list()
+    assert "or for want of space" in other.paused
+    rig.world.hung.add("s1")
+    assert "which does not work" in rig.owner().attachments.list()[0].paused
+    rig.world.guests[G1].waits = False
+    assert {view.paused for view in rig.owner().attachments.list()} == {""}
+
+
+def test_guests_that_are_paused_are_counted_for_the_alert(rig: Rig) -> None:
+    rig.world.guests[GuestId("g2")] = ToyGuest("g2", waits=True)  # nothing of it is ours
+
+    def paused() -> int:
+        hypervisor = ToyHypervisor(rig.world)
+        return DriftDetector(rig.records, rig.reconciler(), hypervisor).everywhere().paused
+
+    assert paused() == 0
+    die(rig)
+    assert paused() == 1
+
+
+def test_a_guest_that_goes_on_by_itself_is_not_to_be_destroyed_nor_resumed(rig: Rig) -> None:
+    """The one would lose what it has not written, the other only make it stop again."""
+    die(rig)
+    inventory = ToyInventory()
+    text = "there was an I/O error of its disk vda"
+    inventory.findings = [Finding("paused-guest", "g1", text, "resume it", "virsh resume g1")]
+    environment = replace(bare(), inventory=inventory)
+    hypervisor = ToyHypervisor(rig.world)
+
+    def found() -> dict[str, str]:
+        owner = Moorline(rig.records, rig.reconciler(), hypervisor, environment=environment)
+        assert owner.maintenance.explain("a")[0].next in ("moorline sweep", "virsh resume g1")
+        return {each.check: each.next for each in owner.maintenance.doctor().findings}
+
+    assert found() == {"dead-share": "moorline sweep", "paused-guest": "moorline sweep"}
+    rig.world.changed[FILE] = time.time() + 60
+    rig.owner().attachments.sweep()
+    assert found() == {"not-renewed": "moorline sweep", "paused-guest": "moorline sweep"}
+    rig.world.changed.clear()
+    rig.settle()
+    assert found() == {"paused-guest": "virsh resume g1"}, "another error, of another disk"

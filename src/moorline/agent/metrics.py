@@ -149,6 +149,7 @@ def _sweep(sweep: Sweep) -> Iterable[Metric]:
         ("moorline_attachments_due", "Those that were not as wanted.", len(sweep.due)),
         ("moorline_attachments_parked", "Those that only a person can help.", sweep.parked),
         ("moorline_hung_links", "Links on which a look has hung.", found["hung"]),
+        ("moorline_guests_paused", "Guests that an error of a disk's has paused.", sweep.paused),
         ("moorline_sweep_seconds", "How long the last sweep took.", sweep.seconds),
         ("moorline_hypervisor_up", "Whether the guests could be looked at.", not sweep.error),
     ):

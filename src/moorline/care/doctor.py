@@ -13,6 +13,7 @@ from pathlib import Path
 from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import Holder
+from moorline.care.strays import links, unwanted
 from moorline.core.backoff import Pending
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.plan import Step, next_step
@@ -42,7 +43,6 @@ from moorline.ports.inspection import (
     Diagnosing,
     Discovering,
     Finding,
-    Found,
     FuseControl,
     Inventory,
     OpenImages,
@@ -89,6 +89,8 @@ class _Look:
         """Why the guests cannot be looked at."""
         self.paused: Collection[str] = ()
         """The names of those that an error has paused: they let no disk go."""
+        self.renewing: set[str] = set()
+        """The names of those of them that go on when they have their disks anew."""
         try:
             self.guests = survey.guests
         except MoorlineError as e:
@@ -140,7 +142,7 @@ class Doctor:
             wanted = {(row.key.guest, row.key.volume) for row in rows}
             pairs = self._environment.shared_files(guests)
             found += [finding_texts.shared_file(*pair, wanted) for pair in pairs]
-        found += hosts
+        found += self._pauses_of(hosts, look)
         # Volumes on the same link have the same finding.
         once = {(finding.check, finding.subject): finding for finding in reversed(found)}
         return Diagnosis(list(reversed(once.values())), self._facts())
@@ -159,7 +161,18 @@ class Doctor:
         own = [guest for guest in guests if guest.unreadable and guest.id == row.key.guest]
         unreadable = map(finding_texts.unreadable_guest, own or (waits if found else ()))
         causes = [each for each in found if each.check not in _CONSEQUENCES]
+        paused = self._pauses_of(paused, look)
         return [*unreadable, *causes, *paused, *(each for each in found if each not in causes)]
+
+    @staticmethod
+    def _pauses_of(found: Sequence[Finding], look: _Look) -> list[Finding]:
+        """*found*, where guests that are given their disks anew are not to be resumed."""
+        return [
+            finding_texts.renewable_guest(each)
+            if each.check == "paused-guest" and each.subject in look.renewing
+            else each
+            for each in found
+        ]
 
     def _pauses(self, row: Attachment) -> Iterator[Finding]:
         """Findings that keep the guest of an attachment paused."""
@@ -224,6 +237,10 @@ class Doctor:
     def _broken(self, row: Attachment, seen: Seen, step: Step, look: _Look) -> Iterator[Finding]:
         match seen.link:
             case Broken(why, client=Client.GONE):
+                if row.guest_name in look.paused and self._reconciler.renewals.is_allowed(row):
+                    look.renewing.add(row.guest_name)
+                    yield finding_texts.renewable_share(row, why)
+                    return
                 lost = seen.disk != NO_DISK and row.guest_name in look.paused
                 stop = self._stop(row.guest_name, look) if lost else ""
                 yield finding_texts.dead_share(row, why, stop)
@@ -253,6 +270,7 @@ class Doctor:
         disk = guest.disks.get(row.key.volume) if guest else None
         lost = disk is not None and (disk.stale or disk.replaced)
         if lost and self._reconciler.renewals.is_recorded(row, look.survey):
+            look.renewing.add(row.guest_name)
             yield finding_texts.not_renewed(row, trouble.message if trouble else "")
         elif disk is not None and disk.stale:
             stops = row.hands_off or row.guest_name in look.paused
@@ -344,56 +362,3 @@ def _paused(findings: Iterable[Finding]) -> frozenset[str]:
 
 def _is_refusal(trouble: Trouble) -> bool:
     return trouble.error.lower() in ("refused", "notfound", "denied")
-
-
-def links(backends: Backends) -> Iterator[tuple[Discovering, Found]]:
-    """All links on this host, each once, with the back end whose it is."""
-    told = set()
-    for kind in backends:
-        try:
-            backend = backends[kind]
-        except MoorlineError:
-            continue  # unusable here, so it has made no links
-        if isinstance(backend, Discovering):
-            for found in _told(backend):
-                # Back ends can share a directory, and each of them reports an empty place in it.
-                if found.link not in told:
-                    told.add(found.link)
-                    yield backend, found
-
-
-def _told(backend: Discovering) -> Sequence[Found]:
-    try:
-        return backend.links()
-    except MoorlineError:
-        return []  # what cannot be told is left alone
-
-
-def strays(
-    backends: Backends, rows: Sequence[Attachment], guests: Sequence[Guest]
-) -> Iterator[tuple[Discovering, Found]]:
-    """Links that neither an attachment nor a guest, running or stopped, is known to need."""
-    wanted = {row.link for row in rows}
-    for backend, found in links(backends):
-        if found.link not in wanted and not users(found.link, guests):
-            yield backend, found
-
-
-def unwanted(
-    rows: Sequence[Attachment],
-    guests: Sequence[Guest],
-    released: Mapping[tuple[str, str], str],
-) -> Iterator[tuple[Guest, VolumeId]]:
-    """Disks of ours without an attachment. *released*: as :meth:`Records.released`.
-
-    Nova and oVirt mark their disks in the same way, so a marked disk that is not in *released*
-    is theirs; and if somebody else plugs the disk of any attachment, all marked disks are.
-    """
-    if any(row.hands_off for row in rows):
-        return
-    wanted = {(row.key.guest, row.key.volume) for row in rows}
-    for guest in guests:
-        for volume, disk in guest.disks.items():
-            key: tuple[str, str] = guest.id, volume
-            if key not in wanted and released.get(key) == disk.source:
-                yield guest, volume

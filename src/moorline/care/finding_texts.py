@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
+from dataclasses import replace
 
 from moorline.care.shared_files import Holder
 from moorline.core.kept_disk import commit, over
@@ -117,6 +118,24 @@ def dead_share(row: Attachment, why: str, stop: str) -> Finding:
         " have their disks, and those that ran have lost theirs until they are attached anew",
         stop or command("moorline", "sweep"),
     )
+
+
+def renewable_share(row: Attachment, why: str) -> Finding:
+    """The client of a share has ended, and guests that it paused can go on."""
+    return Finding(
+        "dead-share",
+        row.link,
+        why,
+        "an agent mounts it anew by itself, and gives guests that were paused by that their disks"
+        " anew: they have lost nothing, unless they are stopped",
+        command("moorline", "sweep"),
+    )
+
+
+def renewable_guest(paused: Finding) -> Finding:
+    """A guest that goes on by itself when it has its disks anew. *paused*: of its hypervisor."""
+    why = "it goes on when it has been given its disks anew; resumed before, it only stops again"
+    return replace(paused, why=why, next=command("moorline", "sweep"))
 
 
 def failing_share(row: Attachment, why: str) -> Finding:

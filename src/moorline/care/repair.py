@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorline.care.doctor import Environment, strays, unwanted
+from moorline.care.doctor import Environment
+from moorline.care.strays import strays, unwanted
 from moorline.core.driver import nothing_recorded
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.reconciler import Reconciler

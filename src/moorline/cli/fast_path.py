@@ -44,7 +44,7 @@ _VALUES: dict[str, dict[str, tuple[str, ...]]] = {
 """The options that have a value, and what it may be; (): anything."""
 _MAX_ARGUMENTS = {"list": 0, "attach": 2}
 _COLUMNS = {"volume", "guest", "wanted", "seen", "device", "next", "storage"}
-_UNTOLD = {"storage": ""}
+_UNTOLD = {"storage": "", "paused": ""}
 """What an agent of an earlier version does not tell."""
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _MAX_TIMEOUT_SECONDS = 86400.0

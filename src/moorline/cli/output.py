@@ -140,7 +140,9 @@ def table(views: Sequence[View], *, wide: bool = False) -> str:
         for cells, view in zip(columns[1:], views, strict=True):
             if not is_as_wanted(view):
                 cells[_SEEN] = f"{_ODD}{cells[_SEEN]}{_PLAIN_AGAIN}"
-    return "\n".join("  ".join(cells).rstrip() for cells in columns)
+    lines = ["  ".join(cells).rstrip() for cells in columns]
+    pauses = sorted({view.paused for view in views} - {""})
+    return "\n".join([*lines, *(f"{why}: moorline doctor" for why in pauses)])
 
 
 def is_as_wanted(view: View) -> bool:
@@ -193,6 +195,8 @@ def details(view: View) -> str:
         ("link used by", ", ".join(view.used_by) or "no guest"),
         ("next", view.next),
     ]
+    if view.paused:
+        facts.append(("paused", view.paused))
     if view.trouble:
         facts.append(
             ("last error", f"{view.trouble.message} ({age(view.trouble.at)} ago)"),

@@ -62,12 +62,16 @@ class Renewals:
     def is_due(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> bool:
         """Whether the disk of *row* is to be given anew, or its guest to go on. Raises Refused."""
         works = isinstance(link, Linked) and disk.state is DiskState.WHOLE
-        if not works or not self._is_allowed(row):
+        if not works or not self.is_allowed(row):
             return False
         mine = survey.renewals.get(row.key)
         if mine is None:
             return False
         return not mine.done or _all_done(survey.renewals, row.key.guest)
+
+    def is_allowed(self, row: Attachment) -> bool:
+        """Whether a paused guest may be given the disk of *row* anew. Raises Refused."""
+        return row.want is Level.ATTACHED and not row.hands_off and self._writes_through(row)
 
     def is_recorded(self, row: Attachment, survey: Survey) -> bool:
         """Whether the client of its share was seen gone under the disk of *row*."""
@@ -78,7 +82,7 @@ class Renewals:
 
         The share is not asked. Raises as :class:`moorline.ports.DiskRenewal`.
         """
-        if self._disks is None or not self._is_allowed(row):
+        if self._disks is None or not self.is_allowed(row):
             raise Refused(
                 f"its share is not said to write through what it acknowledges ({row.key.volume})"
             )
@@ -97,7 +101,7 @@ class Renewals:
         under_way = {key for key, renewal in known.items() if not renewal.done}
         for each in self._records.all():
             same = each.backend == row.backend and each.link == row.link
-            if same and each.key not in under_way and self._is_allowed(each):
+            if same and each.key not in under_way and self.is_allowed(each):
                 self._records.note_renewal(each.key, Renewal(now))
 
     def renew(self, row: Attachment, link: Link, timeout: float | None) -> None:
@@ -153,9 +157,6 @@ class Renewals:
             file = source.checked[0]
             disks.renew(guest, volume, source, lambda: demand_unchanged(file, renewal))
         return replace(renewal, done=True)
-
-    def _is_allowed(self, row: Attachment) -> bool:
-        return row.want is Level.ATTACHED and not row.hands_off and self._writes_through(row)
 
     def _writes_through(self, row: Attachment) -> bool:
         if self._disks is None:

@@ -64,11 +64,15 @@ class Survey:
             raise self._found
         return self._found
 
-    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
-        """The marked disks of *guest*. Raises Unavailable (also if it is unreadable), Uncertain."""
+    def guest(self, guest: GuestId) -> Guest | None:
+        """What was seen of *guest*; None: it is not there. Raises as :attr:`guests`."""
         if self._by_id is None:
             self._by_id = {each.id: each for each in self.guests}
-        found = self._by_id.get(guest)
+        return self._by_id.get(guest)
+
+    def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
+        """The marked disks of *guest*. Raises Unavailable (also if it is unreadable), Uncertain."""
+        found = self.guest(guest)
         if found is not None and found.unreadable:
             raise Unavailable(unknown(found))
         return found.disks if found else {}

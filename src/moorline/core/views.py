@@ -19,6 +19,7 @@ from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
     Broken,
+    Client,
     DiskOptions,
     DiskState,
     Foreign,
@@ -60,6 +61,29 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: St
         label=row.label,
         hands_off=row.hands_off,
     )
+
+
+def paused(row: Attachment, seen: Seen | str, survey: Survey) -> str:
+    """Why the guest of *row* stands still, in words; '': no error of a disk's paused it."""
+    try:
+        guest = survey.guest(row.key.guest)
+    except MoorlineError:
+        return ""
+    if guest is None or not guest.paused_by_error:
+        return ""
+    said = f"{row.guest_name} is paused by an I/O error"
+    if isinstance(seen, str) or seen.disk.state is DiskState.NONE:
+        return f"{said} of a disk"
+    disk = seen.disk.device
+    match seen.link:
+        case Broken(client=Client.GONE):
+            return f"{said} of {disk} on the dead share {row.link}"
+        case Broken() | Unknown(hangs=True):
+            return f"{said} of {disk} on {row.link}, which does not work"
+    if seen.disk.stale:
+        return f"{said} of {disk}, which it lost with the client of its share"
+    # Which disk it was, and whether for want of space, QEMU alone tells, which may hang.
+    return f"{said} of a disk, or for want of space"
 
 
 def detailed(view: View, row: Attachment, seen: Seen | str, survey: Survey) -> View:

@@ -52,6 +52,8 @@ class Sweep:
     """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
     parked: int = 0
     """How many attachments only a person can help: another mount or disk is in the way."""
+    paused: int = 0
+    """How many guests with attachments an error of a disk's has paused."""
 
 
 Known = Callable[[Attachment], bool]
@@ -84,10 +86,12 @@ class DriftDetector:
         rows = survey.rows
         troubled = self._records.troubles()
         disks: _Disks | None = None
-        error = ""
+        error, paused = "", 0
         try:
             guests = survey.guests if rows else ()
             disks = {guest.id: None if guest.unreadable else guest.disks for guest in guests}
+            ours = {row.key.guest for row in rows}
+            paused = sum(guest.paused_by_error and guest.id in ours for guest in guests)
         except MoorlineError as e:
             error = str(e)
         due = [
@@ -97,9 +101,8 @@ class DriftDetector:
             if self._is_due(row, disks, survey) or trouble_key(row.key) in troubled
         ]
         seconds = time.monotonic() - begun
-        return Sweep(
-            len(rows), due, seconds, error, Counter(self._links.values()), len(self._parked)
-        )
+        links, parked = Counter(self._links.values()), len(self._parked)
+        return Sweep(len(rows), due, seconds, error, links, parked, paused)
 
     def at(self, guest: GuestId, known: Known = nobody) -> Sequence[Attachment]:
         """Attachments of *guest* that need a pass and are not *known*. Raises Unavailable."""

@@ -11,7 +11,7 @@ from moorline.core.name_lookup import guest_called, recorded_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
-from moorline.core.views import detailed
+from moorline.core.views import detailed, paused
 from moorline.errors import MoorlineError, NotFound
 from moorline.model import (
     Attachment,
@@ -62,7 +62,10 @@ class Query:
         troubles = self._records.troubles()
         looks = [(row, self._reconciler.look(row, survey)) for row in rows]
         views = [
-            self._reconciler.view(row, seen, troubles.get(trouble_key(row.key)))
+            replace(
+                self._reconciler.view(row, seen, troubles.get(trouble_key(row.key))),
+                paused=paused(row, seen, survey),
+            )
             for row, seen in looks
         ]
         if sizes:
@@ -78,7 +81,11 @@ class Query:
     def _shown(self, row: Attachment, survey: Survey) -> View:
         seen = self._reconciler.look(row, survey)
         view = self._reconciler.view(row, seen, self._records.trouble(row.key))
-        return replace(detailed(view, row, seen, survey), size=self._size(row, seen))
+        return replace(
+            detailed(view, row, seen, survey),
+            size=self._size(row, seen),
+            paused=paused(row, seen, survey),
+        )
 
     def _called(self, guest: str, rows: Sequence[Attachment]) -> frozenset[GuestId]:
         """The ids of the guests that are called so, by the records or by the hypervisor."""

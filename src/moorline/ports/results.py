@@ -70,6 +70,8 @@ class View(Result):
     label: str = ""
     hands_off: bool = False
     """Whether somebody else (Nova) plugs the disk."""
+    paused: str = ""
+    """Why the guest stands still, if an error of a disk's paused it."""
 
 
 @dataclass(frozen=True, slots=True)

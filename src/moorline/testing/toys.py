@@ -283,7 +283,7 @@ def _guest(id: GuestId, guest: ToyGuest, paths: frozenset[str]) -> Guest:
     if guest.unreadable:
         return Guest(id, guest.name, guest.running, {}, frozenset(), guest.unreadable, "cure it")
     facts = guest.name, guest.running, _disks(guest), paths
-    return Guest(id, *facts, uses=_uses(guest, paths))
+    return Guest(id, *facts, uses=_uses(guest, paths), paused_by_error=guest.waits)
 
 
 def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:

@@ -99,7 +99,7 @@ def test_alerts_rest_on_what_was_found() -> None:
         for age, running in ((7.0, False), (301.0, True))
     ]
     links = {"linked": 3, "hung": 2, "broken": 1}
-    sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4)
+    sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4, 2)
     metrics = Metrics()
     metrics.watch(lambda: waits, lambda: sweep)
     metrics.follow(lambda: 61.5, lambda: 2)
@@ -114,6 +114,7 @@ def test_alerts_rest_on_what_was_found() -> None:
         "moorline_hung_links 2.0",
         "moorline_attachments 9.0",
         "moorline_attachments_parked 4.0",
+        "moorline_guests_paused 2.0",
         "moorline_sweep_seconds 0.25",
         "moorline_hypervisor_up 0.0",
         "moorline_fleet_unheard_seconds 61.5",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Unavailable, Uncertain
+from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, LIST_PAUSED, PAUSED
 from moorline.hypervisors.libvirt.connection import module, names_of
 from moorline.hypervisors.libvirt.domain_xml import Domain, parse
 from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
@@ -166,7 +167,9 @@ class Survey:
         self._known = known | {uuid: self._known[uuid] for uuid in silent & self._known.keys()}
         pools = Pools(virt)
         volumes = {uuid: each.read.volumes for uuid, each in known.items()}
-        return [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
+        found = [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
+        paused = _paused_by_error(virt, silent) if running and afresh else frozenset[str]()
+        return [replace(g, paused_by_error=True) if g.id in paused else g for g in found]
 
     def _unchanged(
         self, domains: Iterable[Any], files: Mapping[str, Saved], but: Container[str]
@@ -358,6 +361,17 @@ def _guest(domain: Domain) -> Guest:
 def _saved(virt: Any) -> set[str]:
     flag = module().VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
     return {each.UUIDString() for each in virt.listAllDomains(flag)}
+
+
+def _paused_by_error(virt: Any, silent: Container[str]) -> frozenset[str]:
+    """Which domains an error of a disk's paused. Of which disk, QEMU is not asked: it may hang."""
+    found = set()
+    for each in virt.listAllDomains(LIST_PAUSED):
+        if (uuid := each.UUIDString()) not in silent:
+            with suppress(module().libvirtError):  # since it was listed it went
+                if tuple(each.state()) == (PAUSED, IO_ERROR):
+                    found.add(uuid)
+    return frozenset(found)
 
 
 def _persistent(virt: Any) -> frozenset[str]:
