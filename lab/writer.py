@@ -47,15 +47,25 @@ class Writer:
         """What went wrong in the guest."""
         return [line for line in self.guest.agent.run(f"cat {self.log}.err").lines if line]
 
-    def lost(self) -> list[int]:
-        """Stop; the blocks that do not hold what was written there last."""
+    def stop(self) -> None:
+        """Let the block in hand be the last."""
         self.guest.agent.check(
             f"touch {self.log}.stop; while [ ! -e {self.log}.over ]; do sleep 0.1; done"
         )
-        numbers = [int(n) for n in self.guest.agent.check(f"tail -n {SLOTS} {self.log}")]
-        return [n for n in numbers if self._behind(n % SLOTS) != pattern(str(n))]
 
-    def _behind(self, slot: int) -> bytes:
-        with self.volume.file.open("rb") as file:
-            file.seek(slot * BLOCK)
-            return file.read(BLOCK)
+    def lost(self, content: Path | None = None) -> list[int]:
+        """Stop; the blocks that do not hold what was written there last.
+
+        *content*: what is on the disk, if its file is no raw image.
+        """
+        self.stop()
+        numbers = [int(n) for n in self.guest.agent.check(f"tail -n {SLOTS} {self.log}")]
+        return [
+            n for n in numbers if _block(content or self.volume.file, n % SLOTS) != pattern(str(n))
+        ]
+
+
+def _block(path: Path, slot: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(slot * BLOCK)
+        return file.read(BLOCK)
