@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
-from moorline.model import GuestId
+from moorline.errors import Uncertain
+from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
+from moorline.model import GuestId, VolumeId
 from moorline.ports import Wake
 
 ONE, TWO = GuestId("1"), GuestId("2")
@@ -104,3 +105,29 @@ def test_nobody_listens_twice() -> None:
     with news.told(lambda guest: None):
         news.listen(watch)
         news.listen(watch)
+
+
+def asks(requests: Requests, guest: GuestId = ONE, volume: str = "v") -> bool:
+    with requests.due(guest, VolumeId(volume)) as due:
+        return due
+
+
+def test_a_guest_that_has_not_answered_is_not_asked_again_at_once() -> None:
+    requests = Requests()
+    assert [asks(requests) for _ in range(3)] == [True, False, False]
+    assert asks(requests, TWO)
+    assert asks(requests, ONE, "another")
+    requests.done(ONE, VolumeId("v"))
+    assert asks(requests), "it has the disk anew"
+
+
+def test_what_failed_was_not_asked() -> None:
+    requests = Requests()
+    with pytest.raises(Uncertain), requests.due(ONE, VolumeId("v")):
+        raise Uncertain("the connection broke")
+    assert asks(requests)
+
+
+def test_a_guest_that_missed_the_request_is_asked_again() -> None:
+    requests = Requests(again_seconds=0.0)
+    assert [asks(requests) for _ in range(2)] == [True, True]

@@ -58,8 +58,10 @@ class Unplug:
     def __del__(self) -> None:
         self._close()  # not earlier: a look may hang, and the number be another file's by then
 
-    def ask(self, domain: Any, alias: str, flags: int) -> None:
+    def ask(self, domain: Any, alias: str, flags: int, due: bool = True) -> None:
         """Ask libvirt's *domain* for the disk. Blocks as long as the file system of its path.
+
+        *due*: see :meth:`Requests.due`; otherwise its file is looked at alone.
 
         Raises Refused if QEMU would hang: it opens the path once more when a disk goes.
         """
@@ -71,7 +73,8 @@ class Unplug:
                         hint="put the volume's file back, or stop the guest",
                     )
             self._look()
-        domain.detachDeviceAlias(alias, flags)
+        if due:
+            domain.detachDeviceAlias(alias, flags)
 
     def _look(self) -> None:
         if not self._path:

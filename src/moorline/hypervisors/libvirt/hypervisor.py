@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +45,7 @@ from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, o
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
-from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest
+from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
 from moorline.model import (
     NO_DISK,
     BlockDevice,
@@ -71,8 +71,7 @@ CAPACITY = 0
 """Index in virDomainBlockInfo of the size that the guest sees. What it says of the storage is
 of no use: the "physical" size of a file to which QEMU has written is what is allocated."""
 DETACH_RETRY_SECONDS = 1.0
-"""Seconds to wait for a guest to let a disk go before returning: a request that it
-missed (while it boots, say) is then made anew."""
+"""Seconds to wait for a guest to let a disk go before returning."""
 _POLL_SECONDS = 0.02
 _LIFECYCLE_DEADLINES = 2
 """How many deadlines a start has, which includes hooks and QEMU's own."""
@@ -116,6 +115,7 @@ class Libvirt:
         self._handles = Handles()
         self._seen = JustSeen()
         self._news = News()
+        self._requests = Requests()
 
     def find(self, guest: str) -> GuestName:
         return self._connection.look(guest, lambda virt: self._handles.find(virt, guest))
@@ -223,6 +223,8 @@ class Libvirt:
             deadline = Deadline(DETACH_RETRY_SECONDS)
             gone = live is None or self._wait_for_guest(guest, volume, news, deadline)
             self._survey.doubt(guest)  # libvirt tells that it has let go before it saves that
+            if gone:
+                self._requests.done(guest, volume)
             if gone and unplug.keeps:
                 with suppress(MoorlineError):  # the disk is gone
                     # libvirt changes the owner after it lists the disk no more.
@@ -343,10 +345,12 @@ class Libvirt:
         self, guest: GuestId, volume: VolumeId, flag: int, unplug: Unplug
     ) -> MoorlineError | None:
         alias = f"{MARK}{volume}"
+        paced = self._requests.due(guest, volume) if flag == LIVE else nullcontext(True)
         try:
-            self._connection.change(
-                guest, lambda virt: unplug.ask(self._handles.of(virt, guest), alias, flag)
-            )
+            with paced as due:
+                self._connection.change(
+                    guest, lambda virt: unplug.ask(self._handles.of(virt, guest), alias, flag, due)
+                )
         except (Failed, NotFound, Rejected) as e:
             return e  # it may be gone, or about to go: a look decides, not the error
         return None

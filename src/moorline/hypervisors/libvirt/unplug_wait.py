@@ -6,13 +6,50 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from moorline.model import GuestId
+from moorline.deadline import Deadline
+from moorline.model import GuestId, VolumeId
 from moorline.ports import Wake
 
 _POLL_SECONDS = 0.01
 """Seconds between two looks if nobody listens to libvirt's events..."""
 _LISTENING_POLL_SECONDS = 0.1
 """...and if somebody does: an event may be lost."""
+
+_AGAIN_SECONDS = 10.0
+"""Seconds until a guest that has not answered is asked once more: it may have been booting."""
+
+
+class Requests:
+    """Spaces the requests to a running guest to let a disk go. Thread-safe.
+
+    A request that is repeated while a slow guest is answering the first does harm: libvirtd 11.3
+    (Debian 13) ends with a segmentation fault if QEMU let the disk go just before it, and a guest
+    that finds two requests may throw out the disk that is in that slot by then.
+    """
+
+    def __init__(self, again_seconds: float = _AGAIN_SECONDS) -> None:
+        self._again_seconds = again_seconds
+        self._guard = threading.Lock()
+        self._unanswered: dict[tuple[GuestId, VolumeId], Deadline] = {}
+
+    @contextmanager
+    def due(self, guest: GuestId, volume: VolumeId) -> Iterator[bool]:
+        """Whether to ask within; if so, it counts as asked, unless it raises."""
+        with self._guard:
+            waiting = {key: until for key, until in self._unanswered.items() if not until.over()}
+            due = (guest, volume) not in waiting
+            waiting.setdefault((guest, volume), Deadline(self._again_seconds))
+            self._unanswered = waiting
+        try:
+            yield due
+        except BaseException:
+            self.done(guest, volume)
+            raise
+
+    def done(self, guest: GuestId, volume: VolumeId) -> None:
+        """The guest has let the disk go, or was not asked after all."""
+        with self._guard:
+            self._unanswered.pop((guest, volume), None)
 
 
 class NewsOfGuest:
