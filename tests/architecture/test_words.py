@@ -11,6 +11,12 @@ from moorline.core.plan import Step
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "nova/src").rglob("*.py")])
+AROUND = sorted(
+    file
+    for folder in ("tests", "lab", "bench", "packaging")
+    for file in (ROOT / folder).rglob("*.py")
+    if file != Path(__file__)
+)
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 
 GIVEN_UP = {
@@ -42,20 +48,27 @@ GIVEN_UP = {
 }
 """Private words that this project had, and the word that stands for the same thing now."""
 
-FOUND = re.compile("|".join(rf"((?<!\w)_*(?:{word})(?!\w))" for word in GIVEN_UP))
+FOUND = re.compile(rf"(?<!\w)_*(?:{'|'.join(GIVEN_UP)})(?!\w)")
 
 
 def given_up(text: str) -> list[str]:
     """Say where *text* has a word that was given up, and what stands in its place."""
-    words = list(GIVEN_UP)
     return [
-        f"line {number}: {found[0]!r}: {GIVEN_UP[words[(found.lastindex or 1) - 1]]}"
+        f"line {number}: {found[0]!r}: {_instead(line, found.start())}"
         for number, line in enumerate(text.splitlines(), 1)
         for found in FOUND.finditer(line)
     ]
 
 
-@pytest.mark.parametrize("file", [*SOURCES, *PAGES], ids=lambda f: str(f.relative_to(ROOT)))
+def _instead(line: str, at: int) -> str:
+    words = ((re.compile(rf"_*(?:{word})(?!\w)"), other) for word, other in GIVEN_UP.items())
+    return next(other for word, other in words if word.match(line, at))
+
+
+EVERYWHERE = [*SOURCES, *AROUND, *PAGES]
+
+
+@pytest.mark.parametrize("file", EVERYWHERE, ids=lambda f: str(f.relative_to(ROOT)))
 def test_a_word_that_was_given_up_stays_away(file: Path) -> None:
     assert given_up(file.read_text()) == []
 

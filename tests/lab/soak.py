@@ -92,7 +92,7 @@ class Agent:
 
 
 @dataclass
-class Asker:
+class Caller:
     """A client. *promised*: what may be wanted of each pair, as far as it was told."""
 
     client: Client
@@ -271,7 +271,7 @@ def answers(client: Client) -> bool:
     return True
 
 
-def under_fire(askers: list[Asker], fire: Fire, seconds: float) -> None:
+def under_fire(callers: list[Caller], fire: Fire, seconds: float) -> None:
     """Let everybody go on for so long; what a thread raises is raised."""
     stop, errors = threading.Event(), []
 
@@ -283,7 +283,7 @@ def under_fire(askers: list[Asker], fire: Fire, seconds: float) -> None:
             stop.set()
             raise
 
-    threads = [threading.Thread(target=run, args=[each.go_on]) for each in (*askers, fire)]
+    threads = [threading.Thread(target=run, args=[each.go_on]) for each in (*callers, fire)]
     for thread in threads:
         thread.start()
     stop.wait(seconds)

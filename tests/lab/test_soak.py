@@ -15,7 +15,7 @@ import pytest
 from conftest import GUESTS, Pool
 from libvirt_rig import until
 from scene import Scene
-from soak import Agent, Asker, Farm, Fire, answers, attached, converged, libvirt_now, under_fire
+from soak import Agent, Caller, Farm, Fire, answers, attached, converged, libvirt_now, under_fire
 
 from lab.guest import Guest
 from moorline.local_api.client import Client
@@ -42,15 +42,15 @@ def test_whatever_fails_every_promise_is_kept(
     agent.start()
     try:
         until(lambda: answers(client), 20)
-        askers = [
-            Asker(Client(agent.socket), farm.pairs[n::CLIENTS], random.Random(chance.random()))
+        callers = [
+            Caller(Client(agent.socket), farm.pairs[n::CLIENTS], random.Random(chance.random()))
             for n in range(CLIENTS)
         ]
         fire = Fire(agent, farm, random.Random(chance.random()))
-        under_fire(askers, fire, SECONDS)
+        under_fire(callers, fire, SECONDS)
         figures = {
-            "answered": sum(asker.answered for asker in askers),
-            "failed": sum(asker.failed for asker in askers),
+            "answered": sum(caller.answered for caller in callers),
+            "failed": sum(caller.failed for caller in callers),
             **fire.did,
         }
         record_property("soak", figures)
@@ -59,8 +59,8 @@ def test_whatever_fails_every_promise_is_kept(
         farm.stop_guests()
         until(lambda: answers(client), 20)
         wanted = attached(client, farm.pairs)
-        for asker in askers:
-            for pair, promised in asker.promised.items():
+        for caller in callers:
+            for pair, promised in caller.promised.items():
                 assert (pair in wanted) in promised, f"{pair.volume} on {pair.guest} was lost"
         converged(client, farm, wanted, PATIENCE)
         assert figures["answered"] > 0

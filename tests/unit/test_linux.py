@@ -198,9 +198,9 @@ def test_a_hold_does_not_follow_a_symlink(linux: Linux, tmp_path: Path) -> None:
 def test_asking_who_holds_does_not_disturb_a_command(linux: Linux, tmp_path: Path) -> None:
     hold = tmp_path / "hold"
     hold.touch()
-    with hold.open() as asker:
-        fcntl.flock(asker, fcntl.LOCK_SH)
-        slow = subprocess.Popen(["sleep", "0.2"], stdin=asker)  # ours is closed, its is not
+    with hold.open() as shared:
+        fcntl.flock(shared, fcntl.LOCK_SH)
+        slow = subprocess.Popen(["sleep", "0.2"], stdin=shared)  # ours is closed, its is not
     assert not linux.held(hold)
     linux.run(sh("true", hold=hold))
     assert slow.wait() == 0
