@@ -154,8 +154,8 @@ class DiskOptions:
 
     def asked(self) -> dict[str, Any]:
         """The options that say something, by name: all that is recorded and sent."""
-        values = {each.name: (getattr(self, each.name), each.default) for each in fields(self)}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        values = ((name, default, getattr(self, name)) for name, default in _DEFAULTS)
+        return {name: value for name, default, value in values if value != default}
 
     def limits(self) -> Limits | None:
         """All limits of the disk as they are wanted; None: nothing is said of them."""
@@ -165,6 +165,9 @@ class DiskOptions:
         return normal({name: value for name, value in told.items() if value})
 
 
+_DEFAULTS: Sequence[tuple[str, Any]] = tuple(
+    (each.name, each.default) for each in fields(DiskOptions)
+)
 OPTIONS: Sequence[DiskOption] = tuple(
     DiskOption(each.name, default=each.default, **each.metadata["is"])
     for each in fields(DiskOptions)

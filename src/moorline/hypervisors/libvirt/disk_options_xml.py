@@ -55,8 +55,10 @@ def add_elements(disk: ET.Element, options: DiskOptions) -> None:
 
 def limits_of(disk: ET.Element) -> Limits:
     """How *disk* is limited."""
-    found = {name: disk.findtext(f"iotune/{name}", "0") for name in LIMITS}
-    return normal({name: int(text) for name, text in found.items()})
+    tune = disk.find("iotune")
+    if tune is None:
+        return ()
+    return normal({name: int(tune.findtext(name, "0")) for name in LIMITS})
 
 
 def parameters(limits: Mapping[str, int]) -> dict[str, int]:

@@ -153,7 +153,7 @@ class Half:
         found = self.xml.iterfind("devices/controller[@type='scsi']")
         return {int(each.get("index", "0")): each.get("model", "") for each in found}
 
-    @property
+    @cached_property
     def virtio_scsi(self) -> frozenset[int]:
         """The indices of those that disks are plugged into."""
         return frozenset(i for i, model in self.scsi_controllers.items() if model == "virtio-scsi")
@@ -338,11 +338,12 @@ def _normal_source(disk: ET.Element) -> str:
 
 def _scsi_place(device: ET.Element) -> ScsiPlace | None:
     """Where a disk or a passed-through device is on SCSI controllers; None: nowhere."""
-    address = device.find("address[@type='drive']")
-    scsi = device.get("type") == "scsi" or _get(device, "target", "bus") == "scsi"
-    if address is None or not scsi:
-        return None
-    return int(address.get("controller", "0")), int(address.get("unit", "0"))
+    if device.get("type") != "scsi" and _get(device, "target", "bus") != "scsi":
+        return None  # most devices: no more of them is looked at
+    for address in device.iterfind("address"):
+        if address.get("type") == "drive":
+            return int(address.get("controller", "0")), int(address.get("unit", "0"))
+    return None
 
 
 def _paths(text: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ of the old mount open keeps that one, and gets an error of it for good.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,10 @@ _MEMORY = ("/memfd:", "/SYSV", "/anon_hugepage", "/[aio]")
 """How the kernel calls memory of a process: numbers of such files mean nothing elsewhere."""
 _FACTS_BYTES = 512
 """Bytes that hold the first four lines of an ``fdinfo``, which are numbers."""
+_FACTS = re.compile(
+    rb"pos:\t-?\d+\nflags:\t(?P<flags>[0-7]+)\nmnt_id:\t(?P<mount>-?\d+)\n(?:ino:\t(?P<inode>\d+)\n)?"
+)
+"""These lines, as the kernel prints them of every file (seq_show in fs/proc/fd.c)."""
 
 
 class _Named(NamedTuple):
@@ -47,8 +52,8 @@ def _may_be_any(
     with _directory(process, "fdinfo") as facts:
         for number, path in names:
             if any(may_be_called(path, of) for of in paths):
-                with suppress(OSError, ValueError, KeyError):  # it is closed meanwhile
-                    yield _Named(path, int(_facts(facts, number)["mnt_id"]))
+                with suppress(OSError, ValueError):  # it is closed meanwhile
+                    yield _Named(path, int(_facts(facts, number)[1]))
 
 
 def opened(
@@ -74,11 +79,7 @@ def open_files(
     """
     try:
         process = process_of(guest, proc, pid_files)
-        found = [
-            file
-            for file in descriptors(process)
-            if numbers is None or (file.node or file.inode) in numbers
-        ]
+        found = list(descriptors(process, numbers=numbers))
         mounts = (
             {m.id: m for m in (*mounts_of(proc / "self"), *mounts_of(process))} if found else {}
         )
@@ -96,15 +97,19 @@ def process_of(guest: str, proc: Path = PROC, pid_files: Path = PID_FILES) -> Pa
         return proc / str(int(file.read()))
 
 
-def descriptors(process: Path, called: str = "") -> Iterator[Descriptor]:
+def descriptors(
+    process: Path, called: str = "", numbers: Collection[int] | None = None
+) -> Iterator[Descriptor]:
     """The files and block devices that a process has open, or one of its names alone.
 
-    Raises OSError (it has ended, say).
+    *numbers*: of these inodes and block devices alone. Raises OSError (it has ended, say).
     """
-    names = [(number, path) for number, path in _names(process) if called in ("", path)]
     with _directory(process, "fd") as files, _directory(process, "fdinfo") as facts:
-        for number, path in names:
-            if not path.startswith(_MEMORY) and (file := _opened(files, facts, number, path)):
+        for number, path in _names_in(files):
+            if called not in ("", path) or path.startswith(_MEMORY):
+                continue
+            file = _opened(files, facts, number, path)
+            if file and (numbers is None or (file.node or file.inode) in numbers):
                 yield file
 
 
@@ -131,21 +136,28 @@ def _opened(files: int, facts: int, number: str, path: str) -> Descriptor | None
             node = st.st_rdev if stat.S_ISBLK(st.st_mode) else 0
             if stat.S_ISCHR(st.st_mode):
                 return None
-        told = _facts(facts, number)
-        readonly = int(told["flags"], 8) & os.O_ACCMODE == os.O_RDONLY
-        return Descriptor(number, path, int(told["ino"]), node, readonly, int(told["mnt_id"]))
-    except (OSError, ValueError, KeyError):
+        flags, mount, inode = _facts(facts, number)
+        if inode is None:
+            return None
+        readonly = int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
+        return Descriptor(number, path, int(inode), node, readonly, int(mount))
+    except (OSError, ValueError):
         return None
 
 
-def _facts(directory: int, number: str) -> Mapping[str, str]:
-    """What ``fdinfo`` tells of a descriptor that goes for all files. Raises OSError, ValueError."""
+def _facts(directory: int, number: str) -> tuple[bytes, bytes, bytes | None]:
+    """What ``fdinfo`` tells of a descriptor: flags, mount, inode (None: not told).
+
+    Raises OSError, ValueError.
+    """
     file = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        text = os.read(file, _FACTS_BYTES).decode()
+        found = _FACTS.match(os.read(file, _FACTS_BYTES))
     finally:
         os.close(file)
-    return dict(line.split(":\t", 1) for line in text.split("\n", 4)[:4] if line)
+    if found is None:
+        raise ValueError(f"the facts of descriptor {number} cannot be read")
+    return found["flags"], found["mount"], found["inode"]
 
 
 @contextmanager
@@ -181,16 +193,24 @@ def _runs(process: Path, guest: GuestId) -> bool:
 
 
 def _names(process: Path) -> Sequence[tuple[str, str]]:
-    """Each descriptor of a file or device, by its number, and its path. Raises OSError."""
-    found = []
+    """As :func:`_names_in`. Raises OSError."""
     with _directory(process, "fd") as directory:
-        for number in os.listdir(directory):  # noqa: PTH208 - names alone, and no stat
-            try:
-                path = os.readlink(number, dir_fd=directory)
-            except FileNotFoundError:
-                continue  # it is closed meanwhile
-            if path.startswith("/"):
-                found.append((number, path))
+        return _names_in(directory)
+
+
+def _names_in(directory: int) -> Sequence[tuple[str, str]]:
+    """Each descriptor of a file or device in ``fd``, by its number, and its path.
+
+    Raises OSError.
+    """
+    found = []
+    for number in os.listdir(directory):  # names alone, and no stat
+        try:
+            path = os.readlink(number, dir_fd=directory)
+        except FileNotFoundError:
+            continue  # it is closed meanwhile
+        if path.startswith("/"):
+            found.append((number, path))
     return found
 
 
