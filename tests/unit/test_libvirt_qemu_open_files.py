@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,33 @@ def test_what_a_guest_without_a_process_has_open_is_not_told(qemu: Qemu) -> None
     qemu.open(9, PATH, 30)
     (qemu.root / "run/web01.pid").unlink()
     assert list(qemu.opens()) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ("pos:\t0\nflags:\t0100002\nmnt_id:\t30\nino:\t5\nlock:\t1: OFDLCK\n", [(5, False)]),
+        ("pos:\t-1\nflags:\t0100000\nmnt_id:\t30\nino:\t5\n", [(5, True)]),
+        ("pos:\t0\nflags:\t02\nmnt_id:\t30\n", []),  # before Linux 5.14
+        ("pos:\t0\nflags:\t02\nmnt_id:\t30\neventfd-count:\t1\n", []),
+        ("flags:\t02\n", []),
+        ("", []),  # closed meanwhile
+    ],
+)
+def test_a_file_is_told_where_the_kernel_tells_its_number(
+    qemu: Qemu, facts: str, told: list[tuple[int, bool]]
+) -> None:
+    qemu.open(9, PATH, 30)
+    (qemu.root / "7/fdinfo/9").write_text(facts)
+    assert [(file.inode, file.readonly) for file in qemu.opens()] == told
+
+
+def test_one_look_lists_a_process_once(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (9, 10):
+        qemu.open(number, PATH, 30)
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda at: listed.append(at) or real(at))
+    assert len(qemu.opens(5)) == 2
+    assert qemu.opens(6) == []
+    assert len(listed) == 2

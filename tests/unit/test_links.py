@@ -13,13 +13,17 @@ from moorline.testing.toys import ToyShare, ToyWorld
 
 
 class Read(ToyShare):
-    """Counts how often a connection is read."""
+    """Counts how often a connection is read, and told."""
 
-    times = 0
+    times = told = 0
 
     def parse(self, connection: Mapping[str, Any]) -> Any:
         self.times += 1
         return super().parse(connection)
+
+    def url(self, c: Any) -> str:
+        self.told += 1
+        return super().url(c)
 
 
 def test_the_same_attachment_is_read_once_and_another_is_read() -> None:
@@ -39,7 +43,9 @@ def test_the_same_attachment_is_read_once_and_another_is_read() -> None:
     links, backend.times = Links({"toy": backend}), 0
     for each in (links, links.by(links.backends)):
         assert each.read(row)[1] == each.parsed(row)[1]
-    assert backend.times == 1
+        assert each.storage(row).url == "toy://s1/v"
+    assert (backend.times, backend.told) == (1, 1)
     moved = replace(row, connection=Secret({**info, "data": {**data, "name": "w"}}))
     assert links.read(moved)[1] != links.read(row)[1]
     assert backend.times == 3, "what has changed is not taken for what it was"
+    assert links.storage(moved).url == "toy://s1/w"

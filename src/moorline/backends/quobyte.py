@@ -143,7 +143,8 @@ class Quobyte(FileSystem[QuobyteFile]):
         return _names(c.registries, c.quobyte_volume)
 
     def writes_through(self, c: QuobyteFile) -> bool:
-        return not self._writing_through.isdisjoint(self.shares(c))
+        said = self._writing_through
+        return bool(said) and not said.isdisjoint(self.shares(c))
 
     def claims(self, mount: Mount) -> bool:
         ours = mount.source.startswith("quobyte@")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from moorline.errors import Refused
 
@@ -48,6 +49,7 @@ def server_name(host: str) -> str:
     return str(address)
 
 
+@lru_cache(maxsize=1024)  # few servers, and very many volumes
 def known_as(server: str, usual_port: str) -> str:
     """``host[:port]``, without the port where that is the usual one."""
     host, _, port = server.partition("]") if server[0] == "[" else server.partition(":")

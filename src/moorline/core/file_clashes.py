@@ -318,7 +318,14 @@ def _split(others: Sequence[_Theirs], at: int) -> tuple[Sequence[_Theirs], Seque
 def _uses(others: Iterable[FileUser]) -> Sequence[_Theirs]:
     """Those who may have a file now, and how."""
     found = ((each.use(), each.who) for each in others)
-    return sorted(_Theirs(use, who) for use, who in found if use)
+    return sorted((_Theirs(use, who) for use, who in found if use), key=_in_order)
+
+
+def _in_order(each: _Theirs) -> tuple[object, ...]:
+    """The fields of *each*, made once: to compare two uses makes those of both each time."""
+    use = each.use
+    alike = use.format, use.readonly, use.shared, use.volume, use.beneath
+    return use.path, *alike, each.who
 
 
 def _images(others: Sequence[_Theirs]) -> Images:

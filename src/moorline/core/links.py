@@ -28,12 +28,14 @@ class Links:
         self.backends = backends
         self._read: dict[Key, tuple[Attachment, Any]] = {}
         self._parsed: dict[Key, tuple[Attachment, Any]] = {}
+        self._told: dict[Key, tuple[Attachment, Any]] = {}
+        """What people call their storage: a list tells it of all."""
         """Connections that were parsed already: the same attachment always parses to the same."""
 
     def by(self, backends: Backends) -> Links:
         """The same, but asking other instances of the same back ends."""
         same = Links(backends)
-        same._read, same._parsed = self._read, self._parsed
+        same._read, same._parsed, same._told = self._read, self._parsed, self._told
         return same
 
     def inspect(self, row: Attachment) -> Link:
@@ -79,6 +81,10 @@ class Links:
 
     def storage(self, row: Attachment) -> Storage:
         """What a person calls the storage of *row*, as far as that can be told."""
+        told: Storage = _once(self._told, row, lambda: self._storage(row))
+        return told
+
+    def _storage(self, row: Attachment) -> Storage:
         try:
             backend, connection = self.read(row)
         except MoorlineError:  # its back end is not installed any more, or refuses it by now
