@@ -220,7 +220,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Moorline needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,agent,fleet,ui,test]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[libvirt,powervm,vsphere,osbrick,cinder,agent,fleet,ui,test]'
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages

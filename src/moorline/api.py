@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -14,18 +15,21 @@ from moorline.care.doctor import Doctor, Environment
 from moorline.care.explain import Explainer
 from moorline.care.maintenance import Maintenance
 from moorline.care.repair import Repairer
+from moorline.care.service_findings import service_findings
 from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
 from moorline.core.driver import Driver
 from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.reservations import Reservations
 from moorline.operations.attach import Attacher
 from moorline.operations.detach_released import Released
 from moorline.operations.extend import Extender
 from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
+from moorline.operations.service_volumes import ServiceVolumes
 from moorline.operations.set_limits import Limiter
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
@@ -39,15 +43,16 @@ class Attachments:
     def __init__(
         self,
         attacher: Attacher,
+        volumes: ServiceVolumes,
         limiter: Limiter,
         extender: Extender,
         relocator: Relocator,
         query: Query,
     ) -> None:
-        self.attach = attacher.attach
-        self.detach = attacher.detach
+        self.attach = volumes.attach
+        self.detach = volumes.detach
         self.forget = attacher.forget
-        self.sweep = attacher.sweep
+        self.sweep = volumes.sweep
         self.set = limiter.set
         self.extend = extender.extend
         self.relocate = relocator.relocate
@@ -60,7 +65,8 @@ class Moorline:
 
     Made by :func:`moorline.wiring.open_host`, which also takes the host lock.
     See :class:`moorline.ports.api.Api`. *driver*: the
-    loop's, where an agent runs, and *pending* what is in hand there.
+    loop's, where an agent runs, and *pending* what is in hand there. *reservations*: None where
+    volumes have no names.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Moorline:
         guard: Guarding = ALONE,
         driver: Driver | None = None,
         pending: Callable[[], Sequence[Pending]] = tuple,
+        reservations: Reservations | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         admission = Admission(records, reconciler, hypervisor, guard)
@@ -91,9 +98,16 @@ class Moorline:
             environment.mounts,
             guard,
         )
+        reservations = reservations or Reservations(records, reconciler, hypervisor)
+        check_state = environment.check_state
+        environment = replace(
+            environment,
+            check_state=lambda: [*check_state(), *service_findings(records, reservations)],
+        )
         doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
             attacher,
+            ServiceVolumes(attacher, records, hypervisor, reservations),
             Limiter(records, reconciler, hypervisor, admission, driver),
             Extender(reconciler, admission, hypervisor),
             Relocator(records, reconciler, admission, hypervisor, environment.event_log.saw),

@@ -8,6 +8,7 @@ from copy import copy
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from moorline import cinder
 from moorline.config import only
 from moorline.errors import Refused
 from moorline.ports import Host, HypervisorDriver, Option, StorageBackend, StorageDriver, Values
@@ -73,8 +74,8 @@ def drivers() -> list[type[HypervisorDriver]]:
 
 
 def options() -> list[Option]:
-    """The options that back ends and hypervisors declare, each once, by name."""
-    return [*_declared(BACKENDS), *_declared(HYPERVISORS)]
+    """The options that back ends, hypervisors and Cinder declare, each once, by name."""
+    return [*_declared(BACKENDS), *_declared(HYPERVISORS), *cinder.OPTIONS]
 
 
 def backend_options() -> list[Option]:

@@ -22,6 +22,7 @@ from moorline.core.locks import Locks
 from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
+from moorline.core.reservations import Reservations
 from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.fleet.host_memory import Marks
@@ -41,6 +42,7 @@ from moorline.ports import (
 )
 from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
+from moorline.ports.volume_service import VolumeService
 from moorline.state_wiring import kept_elsewhere, launched_elsewhere, make_known, owner_of
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class _Opened(NamedTuple):
     environment: Environment
     guard: Guarding
     marks: Marks
+    volume_service: Callable[[], VolumeService]
     close: Callable[[], None]
 
     def facade(
@@ -89,6 +92,7 @@ class _Opened(NamedTuple):
         reconciler: Reconciler,
         driver: Driver | None = None,
         pending: Callable[[], Sequence[Pending]] = tuple,
+        reservations: Reservations | None = None,
     ) -> Moorline:
         return Moorline(
             self.records,
@@ -99,8 +103,12 @@ class _Opened(NamedTuple):
             guard=self.guard,
             driver=driver,
             pending=pending,
+            reservations=reservations or self.reservations(reconciler),
             close=self.close,
         )
+
+    def reservations(self, reconciler: Reconciler) -> Reservations:
+        return Reservations(self.records, reconciler, self.hypervisor, self.volume_service)
 
     def reconciler(self) -> Reconciler:
         return Reconciler(
@@ -151,6 +159,7 @@ def open_agent(
     from moorline.host.mount.watch import MountTable
     from moorline.loop.controller import SWEEP_INTERVAL_SECONDS, Controller
     from moorline.loop.drift import DriftDetector
+    from moorline.loop.reservation_keeper import ReservationKeeper
     from moorline.loop.worker import Hindrance, Worker, unhindered
 
     member = _membership(given)
@@ -158,7 +167,8 @@ def open_agent(
     records, hypervisor = opened.records, opened.hypervisor
     reconciler, claims = opened.reconciler(), Claims()
     driver = Driver(records, reconciler, claims)
-    watchers: list[Watching] = [MountTable()]
+    reservations = opened.reservations(reconciler)
+    watchers: list[Watching] = [MountTable(), ReservationKeeper(reservations)]
     if isinstance(hypervisor, Watching):
         watchers.append(hypervisor)
     following: Following | None = None
@@ -190,7 +200,7 @@ def open_agent(
         watchers=watchers,
         every=SWEEP_INTERVAL_SECONDS if every is None else every,
     )
-    facade = opened.facade(reconciler, driver, controller.pending)
+    facade = opened.facade(reconciler, driver, controller.pending, reservations)
     return OpenedAgent(facade, controller, following)
 
 
@@ -284,9 +294,33 @@ def _open(
             # A host that has followed a fleet asks it, also while no agent does that for it.
             Unattended(marks, boot_id, environment.event_log.saw) if marks.epoch() else ALONE,
             marks,
+            _once(partial(_cinder, given, name)),
             close,
         )
     raise AssertionError("unreachable")
+
+
+def _cinder(given: config.Settings, host: str) -> VolumeService:
+    """Cinder, for this host. Raises Refused (it is not installed, or no cloud is told)."""
+    from moorline.cinder import CLOUD, Cinder
+    from moorline.host.connector_properties import connector_properties
+
+    multipath = given.values["volume_use_multipath"] == "true"
+    return Cinder(
+        given.values[CLOUD.name],
+        lambda peer: connector_properties(host, peer, multipath=multipath),
+    )
+
+
+def _once(make: Callable[[], VolumeService]) -> Callable[[], VolumeService]:
+    made: list[VolumeService] = []
+
+    def get() -> VolumeService:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
 
 
 def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:

@@ -31,6 +31,7 @@ CORE = SEAMS | {"core"}
 ADAPTERS = {"backends", "hypervisors", "stores", "host"}
 VERBS = {"loop", "care", "operations"}
 COMPOSITION = {
+    "cinder",
     "api",
     "wiring",
     "fleet_wiring",
@@ -53,7 +54,8 @@ MAY_IMPORT = {
     "api": CORE | VERBS,
     "agent_location": set(),
     "config": SEAMS | {"agent_location"},
-    "installed": SEAMS | {"config"},
+    "cinder": SEAMS,
+    "installed": SEAMS | {"cinder", "config"},
     "config_check": SEAMS | ADAPTERS | {"config", "installed"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
     "state_wiring": CORE | ADAPTERS | {"config"},

@@ -210,6 +210,7 @@ def attach(
       openstack … -f json | moorline attach web01 --connection -
       moorline attach web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
       moorline attach web01 /srv/disks/data.raw --format raw --bus scsi
+      moorline attach web01 cinder:data
       moorline attach web01 a.raw b.raw --format raw --wait=false
     """
     volumes = _several(volume_urls, connections, format_)

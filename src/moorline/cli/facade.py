@@ -28,10 +28,10 @@ def _said(_: str) -> None:
 def from_here(text: str) -> str:
     """A typed path made absolute: an agent has another current directory.
 
-    A URL stays as it is. ".." stays in it: what is before it may be a symbolic link.
-    Raises Refused.
+    A URL stays as it is, and so does a volume of Cinder's (``cinder:NAME``). ".." stays in it: what
+    is before it may be a symbolic link. Raises Refused.
     """
-    if text.startswith("/") or "://" in text:
+    if text.startswith(("/", "cinder:")) or "://" in text:
         return text
     try:
         return str(Path.cwd() / text)

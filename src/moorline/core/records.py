@@ -23,6 +23,7 @@ from moorline.model import (
 )
 from moorline.ports import At, AttachmentCodec, Delete, Entry, Put, Store
 from moorline.ports.results import Trouble
+from moorline.ports.volume_service import Reservation
 from moorline.secret import Secret
 
 Noted = Callable[[Attachment, Trouble], None]
@@ -96,12 +97,18 @@ class Records:
         self._store.commit([At(at, attachment.revision)], [Delete(at), *_beside(attachment.key)])
 
     def release(self, attachment: Attachment, path: str) -> None:
-        """Forget an attachment; keep the *path* of its disk recorded as ours ('': it has none)."""
+        """Forget an attachment; keep the *path* of its disk recorded as ours ('': it has none).
+
+        Its reservation is forgotten, too: the guest needs what a volume service has on record.
+        """
         at, released = _desired(attachment.key), _released(attachment.key)
         kept = json.dumps({"path": path}).encode()
         self._store.commit(
             [At(at, attachment.revision)],
-            [Delete(at), *_beside(attachment.key), *([Put(released, kept)] if path else [])],
+            [
+                *(Delete(at), Delete(_reservation(attachment.key)), *_beside(attachment.key)),
+                *([Put(released, kept)] if path else []),
+            ],
         )
 
     def released(self) -> Mapping[tuple[str, str], str]:
@@ -173,6 +180,17 @@ class Records:
         put = Put(at, json.dumps(asdict(renewal)).encode()) if renewal else Delete(at)
         self._store.commit([], [put])
 
+    def reservations(self) -> Mapping[Key, Reservation]:
+        """What a volume service may have on record for us."""
+        entries, _ = self._store.list(_prefix("reservation", self.host))
+        return {self._key(entry): Reservation(**json.loads(entry.value)) for entry in entries}
+
+    def note_reservation(self, key: Key, reservation: Reservation | None) -> None:
+        """Record what the service may have; None: it has nothing any more."""
+        at = _reservation(key)
+        put = Put(at, json.dumps(asdict(reservation)).encode()) if reservation else Delete(at)
+        self._store.commit([], [put])
+
     def _key(self, entry: Entry) -> Key:
         guest, volume = _of(entry)
         return Key(self.host, VolumeId(volume), GuestId(guest))
@@ -230,6 +248,10 @@ def _status(key: Key) -> str:
 
 def _renewal(key: Key) -> str:
     return f"{_prefix('renewal', key.host)}{key.guest}/{key.volume}"
+
+
+def _reservation(key: Key) -> str:
+    return f"{_prefix('reservation', key.host)}{key.guest}/{key.volume}"
 
 
 def _beside(key: Key) -> Sequence[Delete]:

@@ -1,0 +1,1 @@
+"""Keystone and Cinder at their boundary, HTTP: see ``server``."""

@@ -1,0 +1,219 @@
+"""Keeps the attachments that a volume service has on record for us in step with our own.
+
+A reservation is recorded before the service is asked for anything, and forgotten once the service
+was seen to have nothing of it. In between the service is told what is so, by a look at both sides:
+
+=====================  =================================  ===================================
+our attachment         the service's                      step
+=====================  =================================  ===================================
+is to be made          none; without a connection         reserve; connect
+is as wanted           not complete                       complete
+is not recorded        there                              release
+is not recorded        none, and none can come any more   forget
+=====================  =================================  ===================================
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from moorline.core.locks import Locks
+from moorline.core.plan import Step, next_step
+from moorline.core.reconciler import Reconciler
+from moorline.core.records import Records
+from moorline.deadline import Deadline
+from moorline.errors import (
+    Busy,
+    Failed,
+    MoorlineError,
+    NotFound,
+    NotOurs,
+    Refused,
+    Uncertain,
+)
+from moorline.model import NO_DISK, Attachment, GuestName, Key, Level, VolumeId, is_uuid
+from moorline.ports import Hypervisor
+from moorline.ports.volume_service import Reservation, ServiceAttachment, VolumeService
+
+UNHEARD_SECONDS = 600.0
+"""How long a question that was not answered may still come true: a service under load queues it."""
+RETRY_SECONDS = 0.5
+"""Between two questions to a service that fails, while somebody waits."""
+
+
+def no_service() -> VolumeService:
+    """In place of what opens a service, where none can be reached. Raises Refused."""
+    raise Refused("this host can ask no Cinder")
+
+
+class Reservations:
+    """Makes, completes and takes away what the service has for us. Thread-safe.
+
+    *service*: opens it, when it is first needed. *clock*: the wall clock, seconds.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        reconciler: Reconciler,
+        hypervisor: Hypervisor,
+        service: Callable[[], VolumeService] = no_service,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._records = records
+        self._reconciler = reconciler
+        self._hypervisor = hypervisor
+        self.service = service
+        self._clock = clock
+        self._locks = Locks()
+
+    def hold(self, key: Key, timeout: float | None = None) -> Any:
+        """Be the one who works on the reservation of *key*. Raises Busy after *timeout* seconds."""
+        return self._locks.hold(f"reservation of {key.volume} for {key.guest}", timeout)
+
+    def connection(
+        self, volume: VolumeId, guest: GuestName, deadline: Deadline, *, readonly: bool = False
+    ) -> Mapping[str, Any]:
+        """The connection of *volume* for *guest*, for which an attachment is made at the service.
+
+        For who holds it (:meth:`hold`). Goes on trying until the *deadline*. Raises NotOurs (the
+        service has one for this guest that was not made for us), Refused, Failed, Uncertain,
+        Unavailable: what was made is taken away by :meth:`settle`, or used by the next call.
+        """
+        if not is_uuid(guest.id):
+            raise Refused(f"{guest.name} has no UUID, which Cinder knows guests by")
+        key = Key(self._records.host, volume, guest.id)
+        while True:
+            try:
+                found = self._step_forward(key, guest, readonly)
+                if found is not None:
+                    return found
+            except (Failed, Uncertain):
+                if deadline.over():
+                    raise
+                deadline.sleep(RETRY_SECONDS)
+
+    def settle(self, key: Key) -> None:
+        """Bring the service's side to what is recorded here. For who holds it (:meth:`hold`).
+
+        Raises what the service, the hypervisor or the store do; a later call goes on.
+        """
+        noted = self._records.reservations().get(key)
+        if noted is None:
+            return
+        row = self._records.get(key)
+        if row is None:
+            self._give_back(key, noted)
+        elif not noted.completed and self._is_as_wanted(row):
+            self._complete(key, noted)
+
+    def settle_all(self) -> Sequence[tuple[Key, str]]:
+        """:meth:`settle` each one that nobody else works on; return what could not be, and why."""
+        left = []
+        for key in self._records.reservations():
+            try:
+                with self.hold(key, 0.0):
+                    self.settle(key)
+            except Busy:
+                pass
+            except MoorlineError as e:
+                left.append((key, str(e)))
+        return left
+
+    def look(self, key: Key, noted: Reservation) -> Sequence[ServiceAttachment]:
+        """What the service has of it now. Raises Refused (other credentials), Unavailable."""
+        service = self.service()
+        if service.project() != noted.project:
+            raise Refused(
+                f"Cinder's attachment of volume {key.volume} was made as project {noted.project},"
+                f" and the credentials are of project {service.project()}",
+                hint="give the credentials that it was attached with",
+            )
+        found = {each.id: each for each in service.attachments(key.volume, key.guest)}
+        ours = found.pop(noted.attachment, None) if noted.attachment else None
+        if noted.attachment and ours is None:
+            ours = service.attachment(noted.attachment)
+        unheard = [found[id] for id in sorted(found)][: noted.unheard]
+        return [*([ours] if ours else []), *unheard]
+
+    def _is_as_wanted(self, row: Attachment) -> bool:
+        come = row.want > Level.ABSENT
+        return come and next_step(row.want, self._reconciler.observe(row)) is Step.NOTHING
+
+    def _step_forward(self, key: Key, guest: GuestName, readonly: bool) -> Mapping[str, Any] | None:
+        service = self.service()
+        noted = self._records.reservations().get(key)
+        if noted is None:
+            if service.attachments(key.volume, key.guest):
+                raise NotOurs(
+                    f"Cinder has volume {key.volume} attached to {guest.name} already, and not for"
+                    " Moorline",
+                    hint="whoever attached it (Nova?) takes it away:"
+                    f" openstack volume attachment list --volume-id {key.volume}",
+                )
+            noted = self._note(key, Reservation(guest.name, service.project()))
+        seen = self.look(key, noted)
+        if not seen:
+            self._reserve(key, noted)
+            return None
+        noted = self._one_of(key, noted, seen)
+        if seen[0].connection is None:
+            service.connect(noted.attachment, readonly=readonly)
+            return None
+        return seen[0].connection.reveal()
+
+    def _reserve(self, key: Key, noted: Reservation) -> None:
+        asked = self._note(
+            key, replace(noted, unheard=noted.unheard + 1, asked=self._clock(), completed=False)
+        )
+        try:
+            id = self.service().reserve(key.volume, key.guest)
+        except (Refused, Failed):
+            self._note(key, replace(asked, unheard=noted.unheard, asked=noted.asked))
+            raise
+        self._note(key, replace(asked, attachment=id, unheard=noted.unheard, asked=noted.asked))
+
+    def _one_of(
+        self, key: Key, noted: Reservation, seen: Sequence[ServiceAttachment]
+    ) -> Reservation:
+        """Keep the first of *seen*, and take the others away: they came late."""
+        if seen[0].id != noted.attachment:
+            noted = self._note(
+                key,
+                replace(noted, attachment=seen[0].id, unheard=noted.unheard - 1, completed=False),
+            )
+        for late in seen[1:]:
+            self.service().release(late.id)
+            noted = self._note(key, replace(noted, unheard=noted.unheard - 1))
+        return noted
+
+    def _complete(self, key: Key, noted: Reservation) -> None:
+        seen = self.look(key, noted)
+        if not seen:
+            return  # somebody took it away there: doctor tells
+        noted = self._one_of(key, noted, seen)
+        if not seen[0].complete:
+            self.service().complete(noted.attachment)
+        self._note(key, replace(noted, completed=True))
+
+    def _give_back(self, key: Key, noted: Reservation) -> None:
+        with suppress(NotFound):  # the guest is gone
+            if self._hypervisor.disks(key.guest).get(key.volume, NO_DISK) != NO_DISK:
+                raise Failed(
+                    f"{noted.guest_name} still has volume {key.volume}: Cinder is not told that it"
+                    " is free"
+                )
+        for each in self.look(key, noted):
+            self.service().release(each.id)
+        if self.look(key, noted):
+            raise Uncertain(f"Cinder still has its attachment of volume {key.volume}")
+        if not noted.unheard or self._clock() - noted.asked > UNHEARD_SECONDS:
+            self._records.note_reservation(key, None)
+
+    def _note(self, key: Key, reservation: Reservation) -> Reservation:
+        self._records.note_reservation(key, reservation)
+        return reservation

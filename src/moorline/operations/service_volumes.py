@@ -1,0 +1,191 @@
+"""attach and detach of volumes that a volume service gives by name: ``cinder:VOLUME``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from moorline.core.driver import done_before, nothing_recorded
+from moorline.core.name_lookup import guest_called
+from moorline.core.records import Records
+from moorline.core.reservations import RETRY_SECONDS, Reservations
+from moorline.core.retry_loop import keeping_timeout
+from moorline.deadline import Deadline
+from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
+from moorline.model import DiskOptions, Format, GuestName, Key, Level
+from moorline.operations.attach import Attacher
+from moorline.ports import Hypervisor
+from moorline.ports.api import Progress, no_progress
+from moorline.ports.results import Outcome, View
+
+SCHEME = "cinder:"
+_SERVICE_SECONDS = 20.0
+"""How long the service is asked again if it does not answer, and the caller says nothing."""
+_AS_IT_COMES = DiskOptions()
+
+
+class ServiceVolumes:
+    """attach, detach, sweep of :class:`moorline.ports.api.Attachments`; all else is *attacher*'s.
+
+    What is attached otherwise goes through untouched, and no service is asked.
+    """
+
+    def __init__(
+        self,
+        attacher: Attacher,
+        records: Records,
+        hypervisor: Hypervisor,
+        reservations: Reservations,
+    ) -> None:
+        self._attacher = attacher
+        self._records = records
+        self._hypervisor = hypervisor
+        self._reservations = reservations
+
+    @keeping_timeout
+    def attach(
+        self,
+        guest: str,
+        connection: Mapping[str, Any] | str,
+        *,
+        format: Format | None = None,
+        volume: str | None = None,
+        level: Level = Level.ATTACHED,
+        options: DiskOptions = _AS_IT_COMES,
+        hands_off: bool = False,
+        vouch: str = "",
+        label: str = "",
+        timeout: float | None = None,
+        wait: bool = True,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> Outcome:
+        attach = partial(
+            self._attacher.attach,
+            format=format,
+            level=level,
+            options=options,
+            hands_off=hands_off,
+            vouch=vouch,
+            label=label,
+            timeout=timeout,
+            wait=wait,
+            progress=progress,
+            dry_run=dry_run,
+        )
+        if not is_named(connection):
+            return attach(guest, connection, volume=volume)
+        _refuse_what_does_not_fit(format, hands_off=hands_off, dry_run=dry_run)
+        deadline = Deadline(_SERVICE_SECONDS if timeout is None else timeout)
+        with nothing_recorded():
+            its = guest_called(guest, self._hypervisor)
+            id = self._reservations.service().find(str(connection).removeprefix(SCHEME))
+        if volume not in (None, id):
+            raise Refused(f"{connection} is volume {id}, not {volume}")
+        key = Key(self._records.host, id, its.id)
+        with told_about(id, its.name), self._reservations.hold(key):
+            try:
+                with nothing_recorded():
+                    progress(f"reserving volume {id}")
+                    readonly = bool(options.readonly)
+                    given = self._reservations.connection(id, its, deadline, readonly=readonly)
+                outcome = attach(its.id, given, volume=id)
+            except MoorlineError:
+                with suppress(MoorlineError):  # a sweep does it, and doctor tells
+                    self._reservations.settle(key)
+                raise
+            with done_before(f"volume {id} is attached to {its.name}"):
+                self._settle(key, deadline)
+        return outcome
+
+    @keeping_timeout
+    def detach(
+        self,
+        guest: str,
+        volume: str,
+        *,
+        hands_off: bool = False,
+        timeout: float = 60.0,
+        wait: bool = True,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> Outcome | None:
+        detach = partial(
+            self._attacher.detach,
+            guest,
+            hands_off=hands_off,
+            timeout=timeout,
+            wait=wait,
+            progress=progress,
+            dry_run=dry_run,
+        )
+        if is_named(volume):
+            with nothing_recorded():
+                volume = self._reservations.service().find(volume.removeprefix(SCHEME))
+        if dry_run or hands_off:
+            return detach(volume)
+        before = self._of(guest)
+        deadline = Deadline(timeout)
+        try:
+            outcome = detach(volume)
+        except NotFound:
+            if not any(key.volume == volume for key in before):
+                raise
+            outcome = None
+        for key in before:
+            if self._records.get(key) is None:
+                with (
+                    told_about(key.volume, guest),
+                    done_before(f"volume {key.volume} is no disk of {guest}"),
+                    self._reservations.hold(key),
+                ):
+                    self._settle(key, deadline)
+        return outcome
+
+    def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
+        left = self._attacher.sweep(progress, dry_run=dry_run)
+        if not dry_run:
+            for key, why in self._reservations.settle_all():
+                progress(f"Cinder is not in step for volume {key.volume}: {why}")
+        return left
+
+    def _settle(self, key: Key, deadline: Deadline) -> None:
+        """Settle it, for a caller who waits. Raises what it meets when the *deadline* is over."""
+        while True:
+            try:
+                return self._reservations.settle(key)
+            except (Failed, Uncertain):
+                if deadline.over():
+                    raise
+                deadline.sleep(RETRY_SECONDS)
+
+    def _of(self, guest: str) -> list[Key]:
+        """The reservations for *guest*, by its id or the name that it had or has."""
+        noted = self._records.reservations()
+        if not noted:
+            return []
+        names = {guest}
+        with suppress(MoorlineError):
+            names |= set(guest_called(guest, self._hypervisor))
+        return [
+            key for key, each in noted.items() if names & set(GuestName(key.guest, each.guest_name))
+        ]
+
+
+def is_named(connection: object) -> bool:
+    """Whether it is a volume's name or id at the service, as it is typed."""
+    return isinstance(connection, str) and connection.startswith(SCHEME)
+
+
+def _refuse_what_does_not_fit(format: Format | None, *, hands_off: bool, dry_run: bool) -> None:
+    if dry_run:
+        raise Refused(
+            "what Cinder would say is known once it was asked for the volume: no dry run of that",
+            hint="openstack volume show VOLUME",
+        )
+    if format:
+        raise Refused("the format of a volume of Cinder's is what Cinder says: no --format")
+    if hands_off:
+        raise Refused("who plugs the disk himself has the connection from Cinder himself")

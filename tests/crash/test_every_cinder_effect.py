@@ -1,0 +1,99 @@
+"""Kill the owner at every effect of attaching and detaching a volume that Cinder gives by name.
+
+Cinder is the stand-in of the lab, by openstacksdk over HTTP: its attachment is never doubled, and
+none is left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.cinder.server import Cloud
+from moorline.testing.faults import Fault
+from tests.support.cinder_rig import GUEST, CinderRig, toy
+
+pytest.importorskip("openstack")
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    with Cloud() as made:
+        yield made
+
+
+def test_attaching_is_repeated_after_any_fault(cloud: Cloud, record_property) -> None:
+    struck = 0
+    for fault in Fault:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig, v=volume: r.attach(v.id))
+            rig.world.faults.plan()
+            assert len(cloud.of(volume)) <= 1
+            rig.attach(volume.id, timeout=5)
+            rig.sweep()
+            [its] = cloud.of(volume)
+            assert (its.status, its.instance, volume.status) == ("attached", GUEST, "in-use")
+            assert its.connector == {"host": "h1", "mode": "rw"}
+            assert rig.has(volume)
+            assert not rig.world.violations
+            struck += rig.world.faults.struck
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 40
+
+
+def test_what_was_killed_before_it_was_recorded_is_given_back(
+    cloud: Cloud, record_property
+) -> None:
+    """Whoever asked was told nothing, and gets nothing: a sweep leaves all of it or none."""
+    struck = none = 0
+    for fault in Fault:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig, v=volume: r.attach(v.id))
+            rig.world.faults.plan()
+            rig.sweep()
+            wanted = bool(rig.records.all())
+            assert rig.has(volume) is wanted
+            assert [each.status for each in cloud.of(volume)] == ["attached"] * wanted
+            assert volume.status == ("in-use" if wanted else "available")
+            rig.now += 3600
+            rig.sweep()
+            assert len(rig.records.reservations()) == wanted
+            struck += rig.world.faults.struck
+            none += not wanted
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 40
+    assert none > 10
+
+
+def test_detaching_is_finished_after_any_fault(cloud: Cloud, record_property) -> None:
+    struck = 0
+    for fault in Fault:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.attach(volume.id)
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig, v=volume: r.detach(v.id))
+            rig.world.faults.plan()
+            # As long as the guest has it, or may have it, Cinder says so.
+            assert cloud.of(volume) or not rig.has(volume)
+            if rig.records.all():
+                rig.survive(lambda r=rig, v=volume: r.detach(v.id))
+            rig.sweep()
+            if not rig.records.all():
+                assert not rig.has(volume)
+                assert (cloud.of(volume), volume.status) == ([], "available")
+                assert not rig.records.reservations()
+            struck += rig.world.faults.struck
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 15

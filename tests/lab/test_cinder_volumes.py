@@ -1,0 +1,104 @@
+"""A volume of Cinder's by name on a real libvirt: by a command, killed in between, and by an agent.
+
+Cinder is the lab's stand-in; the share behind the volume is Quobyte's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from libvirt_rig import until
+from scene import Scene, disk, halves
+
+from lab.agent import Agent
+from lab.cinder.server import Cloud, environment
+from lab.cinder.server import Volume as CinderVolume
+from lab.guest import Guest
+
+
+@pytest.fixture
+def cloud(scene: Scene) -> Iterator[Cloud]:
+    pytest.importorskip("openstack")
+    with Cloud() as made:
+        scene.moorline = replace(
+            scene.moorline,
+            environment={**scene.moorline.environment, **environment(made.url)},
+        )
+        yield made
+
+
+def volume(scene: Scene, cloud: Cloud, name: str = "data") -> CinderVolume:
+    """A volume of Cinder's on the scene's share."""
+    share = scene.share
+    path = share.disk(f"volume-{name}", 2 << 20)
+    info = share.connection(name=path.name)
+    flat = {**info["data"], "driver_volume_type": info["driver_volume_type"]}
+    flat.pop("volume_id", None)
+    return cloud.add(name, flat)
+
+
+def test_attached_and_detached_by_name(scene: Scene, cloud: Cloud, guest: Guest) -> None:
+    its = volume(scene, cloud)
+    scene.moorline("attach", guest.name, "cinder:data")
+    xml = disk(guest.domain, its.id)
+    assert xml is not None
+    assert xml.findtext("serial") == its.id
+    guest.write(its.id, "by name")
+    [attachment] = cloud.of(its)
+    assert (attachment.status, attachment.instance) == ("attached", guest.domain.UUIDString())
+    assert attachment.connector is not None
+    assert attachment.connector["ip"] == "127.0.0.1"
+    assert scene.moorline.json("doctor") == []
+    refused = scene.moorline("attach", "moor2", "cinder:data", code=None)
+    assert refused.returncode in (3, 4)
+    scene.moorline("detach", guest.name, "cinder:data")
+    assert (cloud.of(its), its.status) == ([], "available")
+    assert halves(guest.domain, its.id) == (False, False)
+    until(lambda: guest.disks() == {})
+    assert scene.is_clean()
+
+
+@pytest.mark.parametrize("request_", ["POST attachments", "PUT attachments", "POST action"])
+def test_killed_while_cinder_is_asked(
+    scene: Scene, cloud: Cloud, guest: Guest, request_: str
+) -> None:
+    its = volume(scene, cloud)
+    method, path = request_.split()
+    cloud.misbehave(method, path, slow_seconds=60, after=True)
+    running = scene.moorline.start("attach", guest.name, "cinder:data")
+    until(lambda: any(call[0] == method and path in call[1] for call in cloud.calls))
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    scene.moorline("sweep", code=None)
+    there = halves(guest.domain, its.id) == (True, True)
+    assert [each.status for each in cloud.of(its)] == ["attached"] * there
+    scene.moorline("attach", guest.name, "cinder:data")
+    [attachment] = cloud.of(its)
+    assert attachment.status == "attached"
+    scene.moorline("detach", guest.name, its.id)
+    assert (cloud.of(its), its.status) == ([], "available")
+    assert scene.is_clean()
+
+
+def test_an_agent_asks_with_its_own_credentials(
+    scene: Scene, cloud: Cloud, guest: Guest, tmp_path: object
+) -> None:
+    its = volume(scene, cloud)
+    assert isinstance(scene.moorline.environment, dict)
+    with Agent(scene.moorline, scene.directory / "agent.log"):
+        bare = replace(
+            scene.moorline,
+            environment={
+                name: value
+                for name, value in scene.moorline.environment.items()
+                if not name.startswith("OS_")
+            },
+        )
+        bare("attach", guest.name, "cinder:data")
+        assert [each.status for each in cloud.of(its)] == ["attached"]
+        bare("detach", guest.name, its.id)
+        assert (cloud.of(its), its.status) == ([], "available")

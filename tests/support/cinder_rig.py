@@ -1,0 +1,87 @@
+"""A toy host beside Cinder's stand-in, whose owner can be killed before and after each request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from unittest import mock
+
+from lab.cinder.server import Cloud, Volume, environment
+from moorline.api import Moorline
+from moorline.cinder import Cinder
+from moorline.core.reservations import Reservations
+from moorline.model import GuestId, VolumeId
+from moorline.testing.faults import Faulty
+from moorline.testing.toys import ToyGuest, ToyHypervisor
+from tests.support.environment import bare
+from tests.support.rig import Rig
+
+GUEST = "6f1d2f3c-0000-4000-8000-000000000001"
+OTHER = "6f1d2f3c-0000-4000-8000-000000000002"
+CHANGES = ("reserve", "connect", "complete", "release")
+
+
+def toy(file: str = "a", share: str = "s1") -> dict[str, Any]:
+    """What Cinder's driver answers for a file of a toy share."""
+    return {"driver_volume_type": "toy", "share": share, "name": file}
+
+
+@cache
+def service(url: str, host: str) -> Cinder:
+    """It remembers its token alone, so that one will do for all processes of a host."""
+
+    def connector(peer: str) -> Mapping[str, Any]:
+        assert peer == "127.0.0.1"
+        return {"host": host}
+
+    with mock.patch.dict(os.environ, environment(url)):
+        return Cinder("", connector)
+
+
+class CinderRig(Rig):
+    """Changes at Cinder are effects, like those of the toy world. *host*: its name."""
+
+    def __init__(self, cloud: Cloud, host: str = "h1") -> None:
+        super().__init__()
+        self.cloud = cloud
+        self.host = host
+        self.now = 1e9
+        self.world.guests = {
+            GuestId(GUEST): ToyGuest("web01"),
+            GuestId(OTHER): ToyGuest("web02"),
+        }
+
+    def owner(self) -> Moorline:
+        """As a process that was just started: nothing is remembered of Cinder."""
+        at: Any = Faulty(service(self.cloud.url, self.host), self.world.faults, CHANGES)
+        reconciler, hypervisor = self.reconciler(), ToyHypervisor(self.world)
+        reservations = Reservations(
+            self.records, reconciler, hypervisor, lambda: at, clock=lambda: self.now
+        )
+        return Moorline(
+            self.records, reconciler, hypervisor, environment=bare(), reservations=reservations
+        )
+
+    def attach(self, volume: str, guest: str = "web01", **how: Any) -> Any:
+        return self.owner().attachments.attach(guest, f"cinder:{volume}", **{"timeout": 0, **how})
+
+    def detach(self, volume: str, guest: str = "web01", **how: Any) -> Any:
+        return self.owner().attachments.detach(guest, volume, **{"timeout": 0.1, **how})
+
+    def sweep(self) -> list[str]:
+        """Sweep until nothing is left; return what was told last."""
+        told: list[str] = []
+        for _ in range(6):
+            told = []
+            self.owner().attachments.sweep(told.append)
+            self.world.tick()
+        return told
+
+    def has(self, volume: Volume, guest: str = GUEST) -> bool:
+        """Whether the guest has it, wholly; asserts that it is not half."""
+        its = self.world.guests[GuestId(guest)]
+        halves = {VolumeId(volume.id) in its.live, VolumeId(volume.id) in its.defined}
+        assert len(halves) == 1
+        return halves == {True}
