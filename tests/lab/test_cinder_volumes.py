@@ -84,21 +84,15 @@ def test_killed_while_cinder_is_asked(
     assert scene.is_clean()
 
 
-def test_an_agent_asks_with_its_own_credentials(
-    scene: Scene, cloud: Cloud, guest: Guest, tmp_path: object
-) -> None:
+def test_an_agent_asks_with_its_own_credentials(scene: Scene, cloud: Cloud, guest: Guest) -> None:
     its = volume(scene, cloud)
-    assert isinstance(scene.moorline.environment, dict)
-    with Agent(scene.moorline, scene.directory / "agent.log"):
-        bare = replace(
-            scene.moorline,
-            environment={
-                name: value
-                for name, value in scene.moorline.environment.items()
-                if not name.startswith("OS_")
-            },
-        )
+    variables = {k: v for k, v in scene.moorline.environment.items() if not k.startswith("OS_")}
+    bare = replace(scene.moorline, environment=variables)
+    agent = Agent(scene.moorline, scene.directory / "log")
+    try:
         bare("attach", guest.name, "cinder:data")
         assert [each.status for each in cloud.of(its)] == ["attached"]
         bare("detach", guest.name, its.id)
         assert (cloud.of(its), its.status) == ([], "available")
+    finally:
+        agent.stop()
