@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from moorline import config
 from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
-from moorline.errors import MoorlineError
+from moorline.errors import Denied, MoorlineError, Unavailable
 from moorline.host.known_state_dirs import KnownStates
 from moorline.model import GuestId, VolumeId
 from moorline.ports import AttachmentCodec, Store
+from moorline.ports.volume_service import VolumeService
 
 RECORDS = "moorline.db"
 
@@ -83,3 +85,37 @@ def _opened(directory: Path) -> closing[Store]:
     from moorline.stores.sqlite import SqliteStore
 
     return closing(SqliteStore(directory / RECORDS, make=False))
+
+
+def volume_service_of(given: config.Settings, host: str) -> Callable[[], VolumeService]:
+    """What opens Cinder for *host*, when it is first needed, and returns it.
+
+    That raises Refused (it is not installed, or no cloud is told).
+    """
+
+    @cache
+    def opened() -> VolumeService:
+        from moorline.cinder import CLOUD, Cinder
+        from moorline.host.connector_properties import connector_properties
+
+        multipath = given.values["volume_use_multipath"] == "true"
+        return Cinder(
+            given.values[CLOUD.name],
+            lambda peer: connector_properties(host, peer, multipath=multipath),
+        )
+
+    return opened
+
+
+def make_state_dir(path: Path) -> None:
+    """Make it, if it is not there. Raises Denied, Unavailable."""
+    try:
+        # QEMU's user must pass through it to the mount points; the files are for their owner alone.
+        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except PermissionError as e:
+        raise Denied(
+            f"the state directory {path} cannot be made: {e.strerror}",
+            hint="run as root, or give --state-dir",
+        ) from e
+    except OSError as e:
+        raise Unavailable(f"the state directory {path} cannot be made: {e.strerror}") from e

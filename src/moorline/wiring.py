@@ -24,7 +24,7 @@ from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.core.reservations import Reservations
 from moorline.core.state_owner import Identity, Owner
-from moorline.errors import Denied, Refused, Unavailable
+from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.start_guard import Unattended
 from moorline.host.boot_id import boot_id
@@ -43,7 +43,14 @@ from moorline.ports import (
 from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.volume_service import VolumeService
-from moorline.state_wiring import kept_elsewhere, launched_elsewhere, make_known, owner_of
+from moorline.state_wiring import (
+    kept_elsewhere,
+    launched_elsewhere,
+    make_known,
+    make_state_dir,
+    owner_of,
+    volume_service_of,
+)
 
 if TYPE_CHECKING:
     from moorline.fleet.host_threads import Following
@@ -251,7 +258,7 @@ def _open(
 
     with ExitStack() as stack:
         if own:
-            _make_state_dir(given.state_dir)
+            make_state_dir(given.state_dir)
             lock = HostLock(given.state_dir / "lock")
             lock.take(patience, waiting)
             stack.callback(lock.release)
@@ -294,33 +301,10 @@ def _open(
             # A host that has followed a fleet asks it, also while no agent does that for it.
             Unattended(marks, boot_id, environment.event_log.saw) if marks.epoch() else ALONE,
             marks,
-            _once(partial(_cinder, given, name)),
+            volume_service_of(given, name),
             close,
         )
     raise AssertionError("unreachable")
-
-
-def _cinder(given: config.Settings, host: str) -> VolumeService:
-    """Cinder, for this host. Raises Refused (it is not installed, or no cloud is told)."""
-    from moorline.cinder import CLOUD, Cinder
-    from moorline.host.connector_properties import connector_properties
-
-    multipath = given.values["volume_use_multipath"] == "true"
-    return Cinder(
-        given.values[CLOUD.name],
-        lambda peer: connector_properties(host, peer, multipath=multipath),
-    )
-
-
-def _once(make: Callable[[], VolumeService]) -> Callable[[], VolumeService]:
-    made: list[VolumeService] = []
-
-    def get() -> VolumeService:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
 
 
 def _looking(backends: InstalledBackends, host: Host) -> InstalledBackends:
@@ -412,16 +396,3 @@ def _both(event_log: Report, report: Report) -> Report:
         report(took)
 
     return told
-
-
-def _make_state_dir(path: Path) -> None:
-    try:
-        # QEMU's user must pass through it to the mount points; the files are for their owner alone.
-        path.mkdir(mode=0o711, parents=True, exist_ok=True)
-    except PermissionError as e:
-        raise Denied(
-            f"the state directory {path} cannot be made: {e.strerror}",
-            hint="run as root, or give --state-dir",
-        ) from e
-    except OSError as e:
-        raise Unavailable(f"the state directory {path} cannot be made: {e.strerror}") from e
