@@ -50,6 +50,23 @@ def test_a_disk_that_is_being_destroyed_is_given_to_nobody(
     assert other.json("list") == []
 
 
+def test_a_disk_whose_removal_was_killed_is_given_to_nobody(
+    moorline: Moorline, other: Moorline, lab: VCenter
+) -> None:
+    """It may be on its way, and destroys the disk whoever has it by then: that is waited for."""
+    (path,) = moorline.json(*EMPTY)["disks"]
+    lab.fault("Destroy_Task", DelayMs=4_000)
+    removal = moorline.start("remove", "made")
+    until(lambda: lab.calls().get("Destroy_Task"), "for the removal to be under way")
+    removal.kill()
+    removal.communicate()
+    told = other("attach", WEB, url(path), "--timeout", "1", code=6)
+    assert "made may yet be removed with its disk" in told.stderr
+    until(lambda: path not in lab.disks(), "for the disk to be gone")
+    assert path not in lab.disks_of(WEB)
+    other("detach", WEB, other.json("list")[0]["volume"])
+
+
 def test_a_disk_that_is_being_given_to_another_is_not_destroyed(
     moorline: Moorline, other: Moorline, lab: VCenter
 ) -> None:

@@ -143,13 +143,13 @@ class VSphere:
                 raise error if isinstance(error, Failed) else Failed(error.message) from error
 
     def settled(self, guest: GuestId, seconds: float) -> None:
-        """See :class:`moorline.ports.Settling`. After a change of ours none begun earlier comes.
-
-        vCenter makes a machine's changes one by one, and turns down what names an older version.
+        """See :class:`moorline.ports.Settling`: vCenter makes a machine's changes one by one, and
+        turns down what names an older version than that after a change of ours.
         """
-        what = f"it cannot be told what becomes of an earlier change of guest {guest}"
         try:
             machine = self._inventory.machine(guest)
+            machine.demand_that_it_stays(self._session.deadline - seconds)
+            what = f"it is not known what becomes of an earlier change of {machine.name}"
             self._reconfigure(what, machine, device_specs.touch(machine))
         except NotFound:
             return

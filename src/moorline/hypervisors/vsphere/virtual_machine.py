@@ -8,7 +8,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from moorline.errors import Refused
+from moorline.errors import Refused, Uncertain
 from moorline.model import Disk, DiskState, Guest, GuestId, VolumeId
 
 MARK = "moorline.volume."
@@ -18,6 +18,8 @@ The value is the disk's UUID, which stays with it when it is moved, and its path
 The key is written in the call that adds the disk, and cleared in the call that
 removes it. vCenter drops a key whose value becomes empty.
 """
+LAUNCH_MARK = "moorline.launch"
+"""The key, in a machine's extra configuration, that says that we made it, and how far we came."""
 NOBODY = "-"
 """In place of the UUID of a disk that has none."""
 READS = (
@@ -92,6 +94,8 @@ class Machine:
     """It is off and has one disk, as machines that only hold a volume."""
     other_paths: tuple[str, ...] = ()
     """Files of other devices, such as CD images."""
+    launched: bool = False
+    """We made it, and whoever removes it destroys its disk."""
 
     def device_of(self, volume: VolumeId) -> Device | None:
         """The disk that bears the volume's mark, if it is there."""
@@ -120,6 +124,19 @@ class Machine:
         """What a survey tells of it. One that holds a disk for others does not use it itself."""
         paths = frozenset(self.other_paths) if self.holds else self.paths()
         return Guest(self.id, self.name, self.running, self.disks(), paths)
+
+    def demand_that_it_stays(self, seconds: float) -> None:
+        """Raise Uncertain while a removal that its caller did not see end may yet come.
+
+        *seconds* is how long he would wait for it still. vCenter turns down other changes that
+        were asked of an older version of a machine; a removal names none.
+        """
+        if self.launched and seconds > 0:
+            raise Uncertain(
+                f"{self.name} may yet be removed with its disk, as was asked of vCenter by somebody"
+                " who is gone",
+                hint=f"try again in {seconds:.0f} s",
+            )
 
     def free_place(self) -> tuple[Controller, int]:
         """A controller and a unit on it; the controller's key is negative if it must be made.
@@ -157,6 +174,7 @@ def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
         marks=dict(_marks(values.get("config.extraConfig", ()))),
         holds=values["runtime.powerState"] == "poweredOff" and len([*disks_of(devices)]) == 1,
         other_paths=tuple(_other_paths(devices)),
+        launched=any(o.key == LAUNCH_MARK for o in values.get("config.extraConfig", ())),
     )
 
 

@@ -12,13 +12,10 @@ from pyVmomi import vim
 from moorline.errors import Refused
 from moorline.hypervisors.vsphere.provision.datastore_choice import DiskKind
 from moorline.hypervisors.vsphere.provision.images import Image
+from moorline.hypervisors.vsphere.virtual_machine import LAUNCH_MARK
 
-MARK = "moorline.launch"
-"""The key, in a machine's extra configuration, that says that we made it, and how far we came.
-
-Its value is :data:`HALF` or :data:`WHOLE` and the request's digest.
-"""
 HALF, WHOLE = "half", "whole"
+"""Values of :data:`LAUNCH_MARK`, with the request's digest behind."""
 ADAPTERS = {
     "pvscsi": vim.vm.device.ParaVirtualSCSIController,
     "lsilogic": vim.vm.device.VirtualLsiLogicController,
@@ -87,13 +84,13 @@ class MachineRequest:
 
     def mark(self, state: str) -> Any:
         """The mark as an option of the machine's configuration."""
-        return vim.option.OptionValue(key=MARK, value=f"{state} {self.digest()}")
+        return vim.option.OptionValue(key=LAUNCH_MARK, value=f"{state} {self.digest()}")
 
 
 def marked(options: Iterable[Any]) -> tuple[str, str]:
     """How far a machine of ours came, and its request's digest; '' and '' if it is not ours."""
     for option in options:
-        if option.key == MARK:
+        if option.key == LAUNCH_MARK:
             state, _, digest = str(option.value).partition(" ")
             return state, digest
     return "", ""
