@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import click
 
 from moorline.cli.common import F
-from moorline.cli.sizes import size
+from moorline.cli.sizes import size, within
 from moorline.disk_options import OPTIONS, DiskOption, DiskOptions, Kind
 
 
@@ -49,10 +50,15 @@ def _how(option: DiskOption) -> dict[str, Any]:
     if option.kind is Kind.COUNT:
         return how | {"type": click.IntRange(option.least, option.most), "metavar": "N"}
     if option.kind is Kind.BYTES:
-        return how | {"callback": _bytes, "metavar": "SIZE"}
+        return how | {"callback": partial(_bytes, option), "metavar": "SIZE"}
     return how | {"metavar": option.metavar}
 
 
-def _bytes(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    """As :func:`size`, or 0, which takes a limit away."""
-    return 0 if text == "0" else size(context, option, text)
+def _bytes(
+    declared: DiskOption, context: click.Context, option: click.Parameter, text: str | None
+) -> int | None:
+    """As :func:`size`, or 0, which takes a limit away; as *declared* allows."""
+    value = 0 if text == "0" else size(context, option, text)
+    if text is None or value is None:
+        return None
+    return within(text, value, declared.least, declared.most)

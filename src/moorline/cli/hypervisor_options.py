@@ -12,6 +12,7 @@ import click
 from moorline.cli.connection import read_text
 from moorline.cli.name_completion import FilePath
 from moorline.cli.sizes import Memory, size
+from moorline.core.validation import MAX_INTEGER
 from moorline.errors import MoorlineError
 from moorline.operations.guest_options import exclusion
 from moorline.ports.guests import GuestOption, GuestOptions, Kind
@@ -112,7 +113,7 @@ def _option(declared: GuestOption) -> click.Option:
     elif declared.kind is Kind.FLAG:
         how |= {"is_flag": True}
     elif declared.kind is Kind.COUNT:
-        how |= {"type": click.IntRange(min=1), "metavar": "N"}
+        how |= {"type": click.IntRange(1, MAX_INTEGER), "metavar": "N"}
     elif declared.kind is Kind.MIB:
         how |= {"type": Memory(), "metavar": "SIZE"}
     elif declared.kind is Kind.BYTES:
