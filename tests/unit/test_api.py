@@ -126,8 +126,13 @@ def test_one_storage_is_not_taken_under_two_ids(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", connection("a", volume="one"))
     with pytest.raises(Refused, match="under another id"):
         rig.owner().attachments.attach("g2", connection("a", volume="two"))
-    with pytest.raises(Refused, match="belongs to another storage"):
+    with pytest.raises(Refused, match="belongs to another storage: volume one of g1") as refused:
         rig.owner().attachments.attach("g2", connection("b", volume="one"))
+    detach, release = refused.value.hint.split("`")[1::2]
+    assert detach == "moorline detach g1 one"
+    assert release == "moorline release g1 one"
+    rig.owner().maintenance.release("g1", "one")
+    assert rig.owner().attachments.attach("g2", connection("b", volume="one")).view.guest == "g2"
 
 
 def test_two_guests_do_not_write_to_one_volume_unless_they_say_so(rig: Rig) -> None:

@@ -14,9 +14,10 @@ from moorline.host.state_dir import examine
 from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Command
 from moorline.ports.inspection import Finding, GuestDisk
+from moorline.ports.results import Trouble
 from moorline.testing.toy_host import ToyHost, ToyShare, umount
 from moorline.testing.toys import ToyGuest, ToyHypervisor
-from tests.support.care_rig import Scene, disk, prepared
+from tests.support.care_rig import FILES, Scene, disk, prepared
 from tests.support.environment import bare
 
 
@@ -31,6 +32,27 @@ def test_nothing_is_found_where_all_is_well(scene: Scene) -> None:
     diagnosis = scene.moorline.maintenance.doctor()
     assert diagnosis.findings == []
     assert diagnosis.facts["toy"] == "1.0"
+
+
+def test_what_was_refused_for_its_file_is_looked_at_again(scene: Scene) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    guest = scene.world.guests[GuestId("g1")]
+    guest.live.clear()
+    guest.defined.clear()
+    scene.records.note(scene.rows("vol-a")[0], Trouble("", "refused", "of yesterday", 1.0))
+
+    def told() -> str:
+        (finding,) = scene.moorline.maintenance.doctor().findings
+        assert finding.check == "refused-attachment"
+        return finding.what
+
+    assert "of yesterday; its file can be given by now, and `moorline sweep` tries it" in told()
+    scene.host.share(link).files = frozenset()
+    assert "of yesterday" not in told()
+    assert "there is no" in told()
+    scene.host.share(link).files = FILES
+    assert scene.moorline.attachments.sweep() == []
+    assert scene.found() == []
 
 
 # --- links

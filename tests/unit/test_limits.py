@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from moorline.cli.output import table
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import NotFound, Refused
+from moorline.errors import NotFound, NotOurs, Refused
 from moorline.loop.drift import DriftDetector
 from moorline.model import DiskOptions, GuestId, Level, Limits, VolumeId
 from moorline.ports import Hypervisor, LimitingHypervisor
@@ -194,6 +195,17 @@ def test_what_cannot_be_changed_is_refused(rig: Rig, options: DiskOptions) -> No
         rig.owner().attachments.set("g2", "a", DiskOptions(total_iops_sec=1))
 
 
+def test_of_a_disk_that_is_another_file_nothing_is_changed_nor_recorded(rig: Rig) -> None:
+    attach(rig, {"total_iops_sec": 5})
+    guest = rig.world.guests[G1]
+    guest.live[A] = guest.defined[A] = "/srv/other.raw"
+    before = rig.records.all()
+    for dry_run in (True, False):
+        with pytest.raises(NotOurs, match=r"other\.raw"):
+            rig.owner().attachments.set("g1", "a", DiskOptions(total_iops_sec=9), dry_run=dry_run)
+        assert (rig.records.all(), rig.records.troubles()) == (before, {})
+
+
 # --- drift
 
 
@@ -210,6 +222,7 @@ def test_limits_that_somebody_else_set_are_seen_and_set_back(rig: Rig) -> None:
     assert [row.key.volume for row in detector(rig).everywhere().due] == ["a"]
     (view,) = rig.owner().attachments.list()
     assert view.next == "limit"
+    assert "attached+limit" in table([view])
     assert rig.owner().attachments.sweep() == []
     assert limits(rig) == (("total_iops_sec", 5),)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
+from moorline.care.refusal import is_refusal, refused
 from moorline.care.shared_files import Holder
 from moorline.care.strays import links, unwanted
 from moorline.core.backoff import Pending
@@ -228,8 +229,8 @@ class Doctor:
             yield finding_texts.other_disk(row, seen)
         elif why := self._replaced(row, seen, guest):
             yield finding_texts.replaced_image(row, why)
-        elif step is not Step.NOTHING and trouble is not None and _is_refusal(trouble):
-            yield finding_texts.refused_attachment(row, trouble.message)
+        elif step is not Step.NOTHING and trouble is not None and is_refusal(trouble):
+            yield refused(row, step, seen, trouble, self._reconciler.files.verify)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
             waits = reason(step, seen) or (trouble.message if trouble else "")
             yield finding_texts.not_as_wanted(row, waits or f"the next step is to {step.value}")
@@ -358,7 +359,3 @@ class Doctor:
 
 def _paused(findings: Iterable[Finding]) -> frozenset[str]:
     return frozenset(each.subject for each in findings if each.check == "paused-guest")
-
-
-def _is_refusal(trouble: Trouble) -> bool:
-    return trouble.error.lower() in ("refused", "notfound", "denied")

@@ -189,7 +189,7 @@ def details(view: View) -> str:
         ("back end", view.backend),
         ("link", view.link),
         ("wanted", view.wanted),
-        ("seen", f"{view.seen} as {view.device}" if view.device else view.seen),
+        ("seen", f"{_seen(view)} as {view.device}" if view.device else _seen(view)),
         ("age", age(view.since)),
         ("shares link", ", ".join(view.also_wanted_by) or "with no other attachment"),
         ("link used by", ", ".join(view.used_by) or "no guest"),
@@ -229,12 +229,19 @@ def age(since: float) -> str:
     return f"{seconds}s"
 
 
+def _seen(view: View) -> str:
+    """What is seen; where that is what is wanted, and yet a step is due, that step, too."""
+    if view.seen != view.wanted or is_as_wanted(view):
+        return view.seen
+    return f"{view.seen}+{view.next.partition(':')[0].replace(' ', '-')}"
+
+
 def _row(view: View) -> tuple[str, ...]:
     return (
         view.volume,
         view.guest,
         view.wanted,
-        view.seen,
+        _seen(view),
         view.device or "-",
         age(view.since),
         view.storage or "-",

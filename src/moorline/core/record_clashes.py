@@ -56,9 +56,15 @@ def refuse_clashes(attachment: Attachment, rows: Sequence[Attachment]) -> None:
         guest = _called(other, attachment)
         who = f"volume {other.key.volume} of {guest}"
         if same_id and not same_place:
-            raise Refused(f"the id {attachment.key.volume} belongs to another storage: {who}")
+            raise Refused(
+                f"the id {attachment.key.volume} belongs to another storage: {who}",
+                hint=_let_go(other),
+            )
         if same_place and not same_id:
-            raise Refused(f"the same storage is known under another id: {who}")
+            raise Refused(
+                f"the same storage is known under another id: {who}",
+                hint=_let_go(other),
+            )
         if not same_id or other.key == attachment.key:
             continue
         if not (other.options.shared and attachment.options.shared):
@@ -66,6 +72,15 @@ def refuse_clashes(attachment: Attachment, rows: Sequence[Attachment]) -> None:
                 f"volume {attachment.key.volume} is wanted on {guest} already",
                 hint=_detach_first(other, attachment),
             )
+
+
+def _let_go(other: Attachment) -> str:
+    """How the id and the storage of *other* become free."""
+    words = [
+        ["moorline", verb, other.key.guest, other.key.volume] for verb in ("detach", "release")
+    ]
+    detach, release = map(shlex.join, words)
+    return f"`{detach}` lets go of it, and `{release}` leaves its disk in the guest"
 
 
 def _called(other: Attachment, attachment: Attachment) -> str:

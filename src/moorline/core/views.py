@@ -11,7 +11,7 @@ from typing import Any
 
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.links import Storage
-from moorline.core.plan import next_step
+from moorline.core.plan import Step, next_step
 from moorline.core.reasons import reason
 from moorline.core.survey import Survey
 from moorline.disk_options import BY_NAME
@@ -54,7 +54,7 @@ def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: St
         since=row.since,
         next=due,
         source=_source(seen),
-        trouble=trouble,
+        trouble=trouble if due != Step.NOTHING.value else None,  # it is cured
         storage=storage.url,
         format=storage.format,
         options=_options(row.options),

@@ -15,7 +15,7 @@ from moorline.core.no_fleet import ALONE
 from moorline.core.own_disk import is_somebody_elses, path_of
 from moorline.core.plan import Step, foresee, next_step
 from moorline.core.reconciler import Reconciler
-from moorline.core.records import Records
+from moorline.core.records import Records, trouble_key
 from moorline.core.retry_loop import Wait, keeping_timeout
 from moorline.core.survey import Survey
 from moorline.deadline import Deadline
@@ -125,8 +125,7 @@ class Attacher:
                 _, done = self._driver.settle(
                     row, deadline, progress, persistent=persistent, bare=bare
                 )
-                if row.hands_off:
-                    self._reconciler.files.verify_alone(row)  # nobody of ours looks at it later
+                self._verify_unplugged(row)
             except Refused:
                 if attachment != before:
                     self._driver.withdraw(row, before)
@@ -221,6 +220,7 @@ class Attacher:
         steps = [(row, self._due(row, survey)) for row in survey.rows]
         if dry_run:
             return [self._told(row, survey) for row, step in steps if step is not Step.NOTHING]
+        self._drop_cured([row for row, step in steps if step is Step.NOTHING])
         due = [row for row, step in steps if step not in (Step.NOTHING, Step.WAIT, Step.PARK)]
         left = {row.key for row in due if not self._push(row, progress)}
         if due:
@@ -233,6 +233,13 @@ class Attacher:
             survey = self._reconciler.survey()
         # A list shows what is there now, not what a pass saw before it failed.
         return [self._told(row, survey) for row, _ in steps if row.key in left]
+
+    def _drop_cured(self, rows: Sequence[Attachment]) -> None:
+        """Forget the troubles of *rows*, which became as wanted by themselves."""
+        troubles = self._records.troubles()
+        for row in rows:
+            if trouble_key(row.key) in troubles:
+                self._records.note(row, None)
 
     def _tell_whose_base(self, row: Attachment, seen: Seen, progress: Progress) -> None:
         """Say whose snapshots cannot be merged into the volume while it is attached read-only.
@@ -320,6 +327,14 @@ class Attacher:
                 raise came.error
         assert came.seen is not None
         return came.seen
+
+    def _verify_unplugged(self, row: Attachment) -> None:
+        """Look at the file of a volume that no pass looks at, as it plugs no disk of it."""
+        with told_about(row.key.volume, row.guest_name), recorded():
+            if row.hands_off:
+                self._reconciler.files.verify_alone(row)
+            elif row.want is Level.CONNECTED:
+                self._reconciler.files.verify(row)
 
     def _forgettable(self, row: Attachment, *, dry_run: bool) -> tuple[Attachment, Seen]:
         """*row* as it is to go, and what is seen of it. Raises Refused: something is left."""

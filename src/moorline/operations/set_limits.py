@@ -8,13 +8,14 @@ from moorline.core.admission import Admission
 from moorline.core.driver import Driver, nothing_recorded
 from moorline.core.limiting import limiting
 from moorline.core.name_lookup import BY_ID_OR_DEVICE
-from moorline.core.plan import foresee
+from moorline.core.plan import Step, foresee, next_step
+from moorline.core.reasons import reason
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
 from moorline.disk_options import BY_NAME, validate
-from moorline.errors import NotFound, Refused, told_about
+from moorline.errors import NotFound, NotOurs, Refused, told_about
 from moorline.model import Attachment, DiskOptions, Level
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -56,8 +57,11 @@ class Limiter:
         with told_about(before.key.volume, before.guest_name):
             wanted = replace(before, options=_changed(before.options, options))
             self._refuse(before)
-            if dry_run:
+            with nothing_recorded():
                 seen = self._reconciler.observe(wanted)
+            if next_step(wanted.want, seen) is Step.PARK:  # a person has to decide before
+                raise NotOurs(reason(Step.PARK, seen))
+            if dry_run:
                 to_come = [step.value for step in foresee(wanted.want, seen)]
                 return Outcome(to_come, self._reconciler.view(wanted, seen))
             return self._set(before, wanted, Deadline(timeout), progress)
@@ -69,7 +73,7 @@ class Limiter:
             row = wanted if wanted == before else self._records.put(wanted)
             try:
                 _, done = self._driver.settle(row, deadline, progress)
-            except Refused:
+            except (Refused, NotOurs):
                 if wanted != before:
                     self._driver.withdraw(row, before)
                 raise
