@@ -232,6 +232,23 @@ def test_it_is_told_within_its_deadline_and_recovers(scene: Scene, guest: Guest)
     assert scene.is_clean()
 
 
+def test_a_state_directory_on_it_is_given_up(scene: Scene, guest: Guest) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    state = str(scene.mount_point() / "state")
+    scene.share.daemon(hang=True)
+    commands = ["list"], ["list", "--output", "json"], ["sweep"]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        asked = [
+            pool.submit(scene.moorline, *words, "--state-dir", state, code=11) for words in commands
+        ]
+        for each in asked:
+            assert f"{state} did not answer within" in each.result().stderr
+    scene.share.daemon()
+    scene.detach(guest.name, volume)
+    assert scene.is_clean()
+
+
 def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> None:
     first, second = scene.volume(), scene.volume()
     scene.attach(guest.name, first)

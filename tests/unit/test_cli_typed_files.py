@@ -21,8 +21,8 @@ from moorline.errors import Refused, Unavailable
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING
 from moorline.hypervisors.vsphere.launch_options import LAUNCHING as ON_VSPHERE
 
-DIRECTORIES = {"state_dir", "directory", "socket", "fleet"}
-"""What a command makes, or keeps what is its own in."""
+DIRECTORIES = {"directory", "socket", "fleet"}
+"""What a command makes."""
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import click
 
 from moorline import errors
 from moorline.cli.facade import Target
-from moorline.cli.name_completion import ConfigFile, GuestName, VolumeName
+from moorline.cli.name_completion import ConfigFile, FilePath, GuestName, VolumeName
 from moorline.cli.output import (
     DATA,
     FORMATS,
@@ -102,7 +102,7 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
     @click.option(
         "--state-dir",
         # click must not check readability: the store raises Denied, which is not wrong usage.
-        type=click.Path(file_okay=False, readable=False, path_type=Path),
+        type=FilePath(file_okay=False, readable=False),
         envvar="MOORLINE_STATE_DIR",
         help="Where the attachments are kept.",
     )

@@ -70,6 +70,8 @@ def run(words: Sequence[str]) -> int | None:
         if typed is None:
             return None
         body = _request(typed) if typed.name == "attach" else None
+        if said := _state_dir(typed):
+            _demand_answer(said)
         with waited_for(Deadline(_patience(body))):
             path = agent_socket.find(_state_dir(typed))
         if path is None:
@@ -89,6 +91,14 @@ def _patience(body: dict[str, Any] | None) -> float:
     """Seconds that the caller waits."""
     said = body["timeout"] if body else None
     return _DEFAULT_TIMEOUT_SECONDS if said is None else float(said)
+
+
+def _demand_answer(state_dir: str) -> None:
+    """Raise Unavailable if *state_dir* does not answer; _SlowPath if it is a file."""
+    from moorline.cli.typed_files import answered
+
+    if answered(state_dir, lambda: os.path.isfile(state_dir)):
+        raise _SlowPath  # that is wrong usage
 
 
 def _state_dir(typed: Typed) -> str | None:
@@ -198,8 +208,6 @@ def _list_alone(typed: Typed) -> int:
     from moorline.cli.progress import Progress
 
     said = _state_dir(typed)
-    if said and os.path.isfile(said):
-        raise _SlowPath  # that is wrong usage
     progress = Progress(bool(typed.says("--quiet") or typed.says("-q")))
     target = Target(Path(said) if said else None, None, (), progress)
     try:
