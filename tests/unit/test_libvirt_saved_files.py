@@ -271,6 +271,7 @@ def test_a_change_of_one_half_proves_nothing_of_the_other(tmp_path: Path, half: 
     files = libvirtd.files()
     with files.changing(libvirtd, "one", half):
         libvirtd.domains["one"].save()
+    time.sleep(0.03)
     assert not files.settled(libvirtd)
 
 
@@ -294,7 +295,18 @@ def test_a_change_that_failed_proves_nothing(tmp_path: Path) -> None:
     with suppress(OSError), files.changing(libvirtd, "one", BOTH):
         libvirtd.domains["one"].save()
         raise OSError
+    time.sleep(0.03)  # else it would be left out as one that changed a moment ago
     assert not files.settled(libvirtd)
+    prove(libvirtd, files)
+    time.sleep(0.03)
+    assert set(files.settled(libvirtd)) == {"one"}
+
+
+def test_of_one_guest_its_files_alone_are_told(rig: Rig) -> None:
+    everyone = rig.files.settled(rig.libvirtd)
+    assert set(everyone) == {"one", "two"}
+    assert rig.files.settled(rig.libvirtd, "two") == {"two": everyone["two"]}
+    assert rig.files.settled(rig.libvirtd, "three") == {}
 
 
 def test_another_connection_proves_for_itself(rig: Rig, tmp_path: Path) -> None:
