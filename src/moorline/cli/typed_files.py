@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from typing import TypeVar
 
 from moorline.errors import Refused, Unavailable
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 PATIENCE_SECONDS = 10.0
 """How long a file may take to answer, and a pipe to be opened by whoever writes to it."""
