@@ -148,6 +148,7 @@ def test_who_has_it_locked_is_waited_for_on_the_placeholder(qemu: FakeQemu) -> N
 GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "metadata in QEMU's memory": ("lost, silently", {"xml": {"format": "qcow2"}}),
     "a cache of the host's": ("cache=writeback", {"xml": {"cache": "writeback"}}),
+    "a cache that remembers errors": ("cache=writethrough", {"xml": {"cache": "writethrough"}}),
     "no file": ("cannot be given", {"xml": {"more": "<encryption format='luks'/>"}}),
     "a slice": ("slices", {"xml": {"more": "<slices/>"}}),
     "a throttle": ("iotune", {"xml": {"more": "<iotune/>"}}),

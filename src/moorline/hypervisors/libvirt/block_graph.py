@@ -26,9 +26,10 @@ _PARTS = frozenset(
     {"driver", "source", "backingStore", "target", "serial", "alias", "boot", "address"}
 )
 _SOURCE_PARTS = frozenset({"seclabel", "privateData"})
-_CACHES = {"none": True, "directsync": True, "writethrough": False}
-"""Whether the page cache is bypassed. With others QEMU, or the host, keeps writes back."""
-_WITH_METADATA = ("directsync", "writethrough")
+_CACHES = {"none": True, "directsync": True}
+"""Whether the page cache is bypassed. With others QEMU, or the host, keeps writes back; with
+writethrough new nodes go on to fail writes with the error of the old ones (QEMU 7.2)."""
+_WITH_METADATA = ("directsync",)
 """What an image with metadata must have: with cache=none QEMU keeps these in its memory until
 the guest flushes, and new nodes would not have them."""
 
