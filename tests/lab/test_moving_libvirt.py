@@ -20,6 +20,7 @@ from libvirt_rig import small_xml, until
 from lab import host
 from lab.fleet.node import Node, Nodes
 from moorline.errors import Failed, MoorlineError, Refused, Uncertain
+from moorline.host.linux import Linux
 from moorline.hypervisors.libvirt import moving
 from moorline.hypervisors.libvirt.migration import Migration
 from moorline.hypervisors.libvirt.moving import MovingLibvirt
@@ -43,6 +44,7 @@ class LibvirtMovingRig(MovingRig):
         self.directory = directory
         self.nodes = nodes
         self._numbers = count()
+        self.host = Linux()
         self.how = Migration(
             f"qemu+unix:///system?socket={nodes[0].directory.parent}/%s/libvirt/libvirt-sock"
         )
@@ -51,7 +53,9 @@ class LibvirtMovingRig(MovingRig):
 
     def mover(self, node: Node) -> MovingLibvirt:
         """A new process's hypervisor on *node*."""
-        return MovingLibvirt(node.libvirt_uri, deadline=20, migration=lambda: self.how)
+        return MovingLibvirt(
+            node.libvirt_uri, deadline=20, migration=lambda: self.how, run=self.host.run
+        )
 
     def new_guest(self, metadata: str = "") -> GuestId:
         xml = ET.fromstring(small_xml("q35", 4, ""))
@@ -91,6 +95,7 @@ class LibvirtMovingRig(MovingRig):
                 if domain.isPersistent():
                     domain.undefine()
             connection.close()
+        self.host.close()
         self.here.close()  # type: ignore[attr-defined]
         self.there.close()  # type: ignore[attr-defined]
 
@@ -117,6 +122,19 @@ class TestLibvirtMoves(MovingContract):
     @pytest.fixture
     def rig(self, rig: LibvirtMovingRig) -> LibvirtMovingRig:
         return rig
+
+
+def test_the_files_of_a_copy_that_is_stopped_keep_their_owner(rig: LibvirtMovingRig) -> None:
+    """Its host was given up, and comes back: the guest runs elsewhere, with the same file."""
+    guest = rig.new_guest()
+    source = rig.new_source(relabel=True)
+    os.chown(source.path, 0, 0)  # which libvirt notes, and gives it back to
+    rig.here.attach(guest, VOLUME, source, DiskOptions())
+    owner = source.path.stat().st_uid
+    assert owner == host.qemu_user()
+    rig.here.stop(guest)
+    assert seen(rig.here, guest) is Presence.STOPPED
+    assert source.path.stat().st_uid == owner
 
 
 def test_a_guest_that_a_person_paused_stays_paused(rig: LibvirtMovingRig) -> None:

@@ -26,6 +26,7 @@ class LibvirtDriver:
         return MovingLibvirt(
             uri,
             migration=partial(Migration.from_values, context.values),
+            run=host.run,
             measure=host.size,
             readable=host.readable,
             places=host.places,

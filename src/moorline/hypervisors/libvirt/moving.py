@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from moorline.hypervisors.libvirt.domain_xml import Half
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.migration import Migration, end_overdue, migrate
 from moorline.hypervisors.libvirt.open_as_named import demand_as_named
+from moorline.hypervisors.libvirt.owners_kept import Run, given_back, owners_kept
 from moorline.model import GuestId
 from moorline.ports.moving import Presence, Present
 
@@ -71,7 +72,8 @@ class MovingLibvirt(Libvirt):
     """See :class:`moorline.ports.moving.MovingHypervisor`.
 
     A migration is libvirtd's: it goes on where this process dies, and the next one finds it by
-    its job. *migration* tells how this host's guests are sent; it may raise Refused.
+    its job. *migration* tells how this host's guests are sent; it may raise Refused. *run* starts
+    a process: by it the owners of disks' files are kept, where it is given.
     """
 
     def __init__(
@@ -79,10 +81,12 @@ class MovingLibvirt(Libvirt):
         uri: str = "qemu:///system",
         *,
         migration: Callable[[], Migration] = Migration,
+        run: Run | None = None,
         **more: Any,
     ) -> None:
         super().__init__(uri, **more)
         self._migration = migration
+        self._run = run
         self._sendings: dict[tuple[GuestId, str], _Sending] = {}
 
     def present(self) -> Mapping[GuestId, Present]:
@@ -137,11 +141,20 @@ class MovingLibvirt(Libvirt):
         self.lifecycle().start(guest)
 
     def stop(self, guest: GuestId) -> None:
+        """See the port. Its disks' files keep their owner: on another host it may run with them."""
         try:
-            self._connection.change(guest, lambda v: self._of(v, guest).destroy())
+            with self._owners_kept(guest):
+                self._connection.change(guest, lambda v: self._of(v, guest).destroy())
         except (Failed, NotFound):
             if self._presence(guest) not in (Presence.ABSENT, Presence.STOPPED):
                 raise
+
+    def _owners_kept(self, guest: GuestId) -> AbstractContextManager[None]:
+        paths: list[str] = []
+        with suppress(MoorlineError):  # then the change says what is wrong
+            xml = self._connection.look(guest, lambda v: self._of(v, guest).XMLDesc(0))
+            paths = given_back(xml)
+        return owners_kept(self._run, paths) if self._run and paths else nullcontext()
 
     def resume(self, guest: GuestId) -> None:
         seen = self._connection.look(guest, partial(_seen, guest))
