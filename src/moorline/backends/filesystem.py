@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from moorline.backends.mount_at import MountPoint
+from moorline.backends.mount_point import MountPoint
 from moorline.model import Caching, Format, ImageFile, LinkName, VolumeId
 from moorline.ports import Mount, Root
 

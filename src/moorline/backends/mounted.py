@@ -21,7 +21,7 @@ from moorline.backends.connection_info import (
     typed,
 )
 from moorline.backends.filesystem import FileOnShare, FileSystem
-from moorline.backends.mount_at import MountPoint
+from moorline.backends.mount_point import MountPoint
 from moorline.backends.mounter import Mounter
 from moorline.backends.share_spelling import server_name
 from moorline.errors import Failed, Refused

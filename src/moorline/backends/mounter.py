@@ -12,7 +12,7 @@ from typing import Any, Generic
 from moorline.backends import bare_directory, image_check
 from moorline.backends.connection_info import given_mounts
 from moorline.backends.filesystem import F, FileSystem
-from moorline.backends.mount_at import Ill, MountPoint
+from moorline.backends.mount_point import Ill, MountPoint
 from moorline.errors import Failed, NotOurs, Refused, Uncertain
 from moorline.model import (
     Broken,

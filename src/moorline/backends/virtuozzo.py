@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from moorline.backends import ploop
 from moorline.backends.connection_info import ConnectionInfo, file_name, given_mounts, typed
 from moorline.backends.filesystem import FileOnShare, FileSystem
-from moorline.backends.mount_at import MountPoint
+from moorline.backends.mount_point import MountPoint
 from moorline.backends.mounter import Mounter
 from moorline.backends.ploop import Ploop
 from moorline.backends.virtuozzo_settings import MountSettings, settings_of
