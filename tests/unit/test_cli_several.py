@@ -207,3 +207,30 @@ def test_what_a_shell_completes(
     assert told("list", "--share", "/") == [str(tmp_path)]
     env["MOORLINE_HYPERVISOR"] = "nonsense://x"
     assert told("attach", "te") == []
+
+
+def test_of_several_paths_each_is_named_that_is_not_known(run: Run) -> None:
+    """Lines that are alike do not tell which of them was a slip."""
+    typed = ("/p/b", "local:///p/c", "nfs://h/p/d.raw", "nonsense://x/y.raw")
+    done = run("detach", "test", *typed, "/p/e")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("moorline: ")]
+    told = ["/p/b", "local://…/c", "nfs://…/d.raw", "nonsense://…/y.raw", "/p/e"]
+    assert done.exit_code == 4
+    for name, line in zip(told, lines, strict=True):
+        assert f"known as {name}" in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nfs://user:hunter2@h/p/f",
+        "nfs://user:hunter2@h",
+        "vzstorage://cluster:hunter2/f",
+        "smbfs://h/s/f?password=hunter2",
+        "nonsense://user:hun/hunter2@h",
+    ],
+)
+def test_a_password_in_a_url_is_told_nobody(run: Run, url: str) -> None:
+    done = run("detach", "test", url, "/p/b")
+    assert done.exit_code == 4
+    assert "hunter2" not in done.output + done.stderr

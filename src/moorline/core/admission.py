@@ -266,9 +266,8 @@ class Admission:
             try:
                 accepted = self.accept(volume, "raw")
             except Refused as e:
-                # Not quoted: who types a URL may put a password into it.
                 raise NotFound(
-                    f"no volume is known as what was typed: {e.message}", hint=BY_ID
+                    f"no volume is known as {_quotable(volume)}: {e.message}", hint=BY_ID
                 ) from e
             return self._at(accepted, rows)
         id = meant(volume, (row.key.volume for row in rows))
@@ -293,9 +292,8 @@ class Admission:
             if is_whole(volume) or volume in known:
                 return VolumeId(volume)
         where = [f"volume {row.key.volume} is wanted on {row.guest_name}" for row in elsewhere]
-        what = "what was typed" if "/" in volume else volume
         raise NotFound(
-            f"no volume of {guest.name} is known as {what}",
+            f"no volume of {guest.name} is known as {_quotable(volume)}",
             hint="; ".join([*where, BY_ID_OR_DEVICE]),
         )
 
@@ -334,6 +332,17 @@ class Admission:
         scheme, colon, _ = text.partition("://")
         kind = scheme if colon and scheme != "file" else "local"
         return self._reconciler.backend(kind).from_url(text, format)
+
+
+def _quotable(typed: str) -> str:
+    """What was typed, to tell it from others: of a URL, which may hold a password, its kind and
+    the file's name.
+    """
+    scheme, url, rest = typed.partition("://")
+    if not url:
+        return typed
+    file = rest.rpartition("/")[2]
+    return f"{scheme}://…/{'' if set(file) & set('@:?') else file}"
 
 
 def _shares(backend: object, parsed: Any) -> frozenset[str]:
