@@ -113,7 +113,10 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     ]
     assert [each["volume"] for each in told("explain", VOLUME)] == [VOLUME]
     run("explain", "g9", code=4)
-    assert "g1 on h1 has it" in run("attach", "g2", "--connection", str(file), code=3).output
+    refused = run("attach", "g2", "--connection", str(file), "-o", "json", code=3)
+    problem = json.loads(refused.stderr[refused.stderr.index("{") :])
+    assert "g1 on h1 has it" in problem["message"]
+    assert (problem["volume"], problem["guest"]) == (VOLUME, "g2")
     run("attach", "g9", "--connection", str(file), code=4)
 
     assert told("migrate", "g1", "h3")["steps"] == ["migrate"]
@@ -135,6 +138,10 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     run("detach", "g1", "3f2a", code=4)
     assert told("detach", "g1", VOLUME.upper())["steps"] == ["detach"]
     assert told("detach", "g1", VOLUME)["steps"] == []
+    assert run("detach", "g1", VOLUME).stdout == f"volume {VOLUME} is no disk of g1\n"
+    run("attach", "g1", "--connection", str(file))
+    done_by_text = run("detach", "g1", VOLUME[:8]).stdout
+    assert done_by_text == f"volume {VOLUME} is detached from g1\n"
     assert told("list") == []
     run("show", VOLUME, code=4)
     assert not toys.centre.violations

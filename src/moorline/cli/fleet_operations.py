@@ -94,7 +94,8 @@ def detach(
         )
     if not (outcome.steps or is_whole(volume)):
         raise NotFound(f"no volume of {outcome.guest} is {volume}", hint="moorline fleet list")
-    _tell(given, outcome, dry_run, f"volume {outcome.volume} is no disk of {outcome.guest}")
+    now = "detached from" if outcome.steps else "no disk of"
+    _tell(given, outcome, dry_run, f"volume {outcome.volume} is {now} {outcome.guest}")
 
 
 @click.command()

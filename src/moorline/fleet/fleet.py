@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from moorline.core.backoff import backoff
 from moorline.core.connection_fields import usable_id
 from moorline.core.name_lookup import meant
 from moorline.deadline import CLOCK, Clock, Deadline
-from moorline.errors import Busy, Failed, NotFound, Refused, Unavailable, Uncertain
+from moorline.errors import (
+    Busy,
+    Failed,
+    NotFound,
+    NotOurs,
+    Refused,
+    Unavailable,
+    Uncertain,
+    told_about,
+)
 from moorline.fleet import keys
 from moorline.fleet.fencing import Proof, fence
 from moorline.fleet.host_choice import why_it_stays
@@ -55,10 +65,18 @@ class Fleet(Queries):
         Refused: another guest has the volume, and is named; or its host refuses it, and then
         nothing of it is left.
         """
-        home = self._ownership.find(guest)
         volume = wanted.key.volume
+        with told_about(volume, ""):
+            home = self._ownership.find(guest)
+        with told_about(volume, home.owner.name):
+            return self._attach(home, wanted, timeout, progress, dry_run=dry_run)
+
+    def _attach(
+        self, home: Home, wanted: Attachment, timeout: float, progress: Progress, *, dry_run: bool
+    ) -> FleetOutcome:
+        guest, volume = home.owner.name, wanted.key.volume
         there = replace(wanted, key=wanted.key._replace(guest=home.guest))
-        told = FleetOutcome(["attach"], home.owner.name, home.owner.host, volume)
+        told = FleetOutcome(["attach"], guest, home.owner.host, volume)
         if dry_run:
             return replace(told, in_the_way=self._ownership.in_the_way(home, there))
         row = self._ownership.attach(home, there)
@@ -88,16 +106,28 @@ class Fleet(Queries):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> FleetOutcome:
-        """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk: success."""
+        """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk: success.
+
+        Refused: its host does not take the disk away, as the guest would lose what it wrote; it
+        stays attached. NotOurs: somebody else's mount is in the way there.
+        """
         home = self._ownership.find(guest)
         its = {VolumeId(v.volume) for v in self._views(home.owner.host) if v.guest_id == home.guest}
         id = meant(usable_id(volume), its) or VolumeId(volume)
         told = FleetOutcome(["detach"], home.owner.name, home.owner.host, id)
-        if self._book.attachment(home.owner.host, home.guest, id) is None:
+        before = self._book.attachment(home.owner.host, home.guest, id)
+        if before is None:
             return replace(told, steps=[])
-        if dry_run:
-            return told
-        self._ownership.detach(home.guest, id)
+        if not dry_run:
+            with told_about(id, home.owner.name):
+                self._detach(home, before, Deadline(timeout, self._clock), progress)
+        return told
+
+    def _detach(
+        self, home: Home, before: Attachment, deadline: Deadline, progress: Progress
+    ) -> None:
+        guest, id = home.owner.name, before.key.volume
+        gone = self._ownership.detach(home.guest, id)
         progress(f"detaching volume {id} on {home.owner.host}")
 
         def missing() -> str:
@@ -105,10 +135,18 @@ class Fleet(Queries):
                 return ""
             report = self._book.volume_report(home.owner.host, home.guest, id)
             why = (report.message if report else "") or _SILENT
+            if report and gone and report.attachment == gone.revision:
+                there = f"volume {id} is not taken from {guest} on {home.owner.host}: {why}"
+                if report.error == "refused":
+                    # Else it would go unasked, once what is in the way is mended.
+                    with suppress(Busy):
+                        self._ownership.attach(home, replace(before, want=Level.ATTACHED))
+                    raise Refused(there, hint=report.hint)
+                if report.error == "notours":
+                    raise NotOurs(there, hint=report.hint)
             return f"volume {id} is not gone from {guest} yet: {why}"
 
-        self._wait(Deadline(timeout, self._clock), missing)
-        return told
+        self._wait(deadline, missing)
 
     def migrate(
         self,

@@ -369,6 +369,7 @@ class FleetHost:
             error=served.error,
             message=served.message,
             lost=served.lost,
+            hint=served.hint,
         )
         key = wanted.key
         before = look.reports.volumes.get((key.guest, key.volume))

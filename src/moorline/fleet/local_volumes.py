@@ -12,7 +12,7 @@ from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
 from moorline.errors import Failed, MoorlineError
-from moorline.model import Attachment, GuestId, Key, Level, VolumeId
+from moorline.model import NO_DISK, Attachment, Disk, DiskState, GuestId, Key, Level, VolumeId
 from moorline.ports import Hypervisor
 
 
@@ -26,6 +26,8 @@ class Served:
     message: str = ""
     lost: bool = False
     """The guest has another file open than the one at the path of its disk."""
+    hint: str = ""
+    """What a person can do about it, where *message* does not say so."""
 
 
 class LocalVolumes:
@@ -51,16 +53,22 @@ class LocalVolumes:
             came = self._driver.push(row)
         except MoorlineError as e:
             return Served(False, e.kind, str(e))
-        if isinstance(came, Wait):
-            error = came.error.kind if came.error else ""
-            return Served(False, error, came.why, self._has_another(row))
-        return Served(True)
+        return self._waits(row, came) if isinstance(came, Wait) else Served(True)
 
-    def _has_another(self, row: Attachment) -> bool:
+    def _waits(self, row: Attachment, wait: Wait) -> Served:
+        disk = self._disk(row)
+        lost = bool(disk.stale or disk.replaced)
+        if wait.error is None:
+            return Served(False, "", wait.why, lost)
+        kind, hint = wait.error.kind, wait.error.hint
+        if kind == "refused" and row.want is Level.ABSENT and disk.state is not DiskState.WHOLE:
+            kind = "failed"  # some of it was taken by then: nobody can say that nothing changed
+        return Served(False, kind, wait.why, lost, "" if hint in wait.why else hint)
+
+    def _disk(self, row: Attachment) -> Disk:
         with suppress(MoorlineError):  # that it is not as wanted is told anyway
-            disk = own_disk(row, self._hypervisor.disks(row.key.guest))
-            return bool(disk.stale or disk.replaced)
-        return False
+            return own_disk(row, self._hypervisor.disks(row.key.guest))
+        return NO_DISK
 
     def has(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether anything of it is recorded here. Raises Unavailable."""

@@ -212,8 +212,10 @@ class VolumeReport(Stored):
     lost: bool = False
     """What the guest has open as its disk is not what another host would open; *message* says why.
     As far as its host knows without asking a share."""
+    hint: str = ""
+    """What a person can do there about what is in the way, where *message* does not say so."""
 
-    later: ClassVar[Collection[str]] = ("lost",)
+    later: ClassVar[Collection[str]] = ("lost", "hint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -333,3 +333,51 @@ def test_guests_that_stay_do_not_keep_others_of_a_drained_host() -> None:
     with pytest.raises(Failed, match="g1, g2, g3, g4, g5 are on h1 still"):
         person.fleet().drain("h1", timeout=20.0)
     assert {each.host for each in person.fleet().guests() if each.guest == "g6"} == {"h2"}
+
+
+def test_a_disk_that_its_host_does_not_take_is_refused_with_the_hosts_words(person: Person) -> None:
+    """As by that host's own command: who waits for it waits in vain."""
+    fleet, guest = person.fleet(), person.toys.sites["h1"].world.guests[G1]
+    fleet.attach("g1", wanted("", "a", "s1"))
+    path = guest.live[VolumeId("a")]
+    guest.live[VolumeId("a")] = guest.defined[VolumeId("a")] = "/copy"  # what it writes is there
+    with pytest.raises(Refused, match=r"is not taken from g1 on h1: .*/copy") as told:
+        fleet.detach("g1", "a", timeout=30.0)
+    assert (told.value.volume, told.value.guest) == ("a", "g1")
+    assert "virsh blockcopy g1" in told.value.hint
+    assert told.value.hint not in told.value.message
+    assert person.now < 10.0
+    [view] = fleet.show("a")
+    assert view.wanted == "attached", "nothing changed"
+    person.toys.settle()
+    assert guest.live[VolumeId("a")] == "/copy"
+    guest.live[VolumeId("a")] = guest.defined[VolumeId("a")] = path  # it was brought back
+    person.toys.settle()
+    assert guest.live, "it is not taken later, unasked"
+    assert fleet.migrate("g1", "h3").host == "h3"
+    assert fleet.detach("g1", "a").steps == ["detach"]
+
+
+def test_a_refused_detach_is_told_as_such_when_it_is_repeated(person: Person) -> None:
+    fleet, guest = person.fleet(), person.toys.sites["h1"].world.guests[G1]
+    fleet.attach("g1", wanted("", "a", "s1"))
+    guest.live[VolumeId("a")] = guest.defined[VolumeId("a")] = "/copy"
+    person.toys.detach("g1", "a")  # by who was interrupted
+    person.toys.settle()
+    with pytest.raises(Refused):
+        fleet.detach("g1", "a")
+    assert [view.wanted for view in fleet.show("a")] == ["attached"]
+
+
+def test_errors_bear_the_volume_and_the_guest(person: Person) -> None:
+    fleet = person.fleet()
+    fleet.attach("g1", wanted("", "a", "s1"))
+    person.toys.sites["h1"].world.missing.add("/toy/s1/b")
+    for who, volume in (("g2", "a"), ("g9", "a"), ("g1", "b")):
+        with pytest.raises(Refused) as told:
+            fleet.attach(who, wanted("", volume, "s1"))
+        assert (told.value.volume, told.value.guest) in ((volume, who), (volume, ""))
+    person.working = False
+    with pytest.raises(Failed) as late:
+        fleet.detach("g1", "a", timeout=1.0)
+    assert (late.value.volume, late.value.guest) == ("a", "g1")
