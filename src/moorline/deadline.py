@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from moorline.errors import Refused
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
@@ -29,11 +32,16 @@ CLOCK = Clock()
 
 
 class Deadline:
-    """The time that is *seconds* from when it was made. Safe to use from several threads."""
+    """The time that is *seconds* from when it was made. Safe to use from several threads.
+
+    Raises Refused (*seconds* is NaN: it would never be over).
+    """
 
     __slots__ = ("_clock", "_end")
 
     def __init__(self, seconds: float, clock: Clock = CLOCK) -> None:
+        if math.isnan(seconds):
+            raise Refused("a time to wait for is NaN, which is no number of seconds")
         self._clock = clock
         self._end = clock.now() + seconds
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from moorline.cli.checked_values import Seconds
 from moorline.cli.common import (
-    MAX_TIMEOUT_SECONDS,
     Common,
     F,
     common,
@@ -176,7 +176,7 @@ def _several(
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=MAX_TIMEOUT_SECONDS),
+    type=Seconds(),
     metavar="SECONDS",
     help="How long to go on trying; default: 60, or until the same step fails for about 10.",
 )

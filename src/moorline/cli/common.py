@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from moorline import errors
+from moorline.cli.checked_values import Seconds
 from moorline.cli.facade import Target
 from moorline.cli.name_completion import ConfigFile, FilePath, GuestName, VolumeName
 from moorline.cli.output import (
@@ -31,12 +32,9 @@ from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_TIMEOUT_SECONDS = 86400.0
-"""Seconds of the longest timeout, which is the agent's limit, too."""
-
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=MAX_TIMEOUT_SECONDS),
+    type=Seconds(),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

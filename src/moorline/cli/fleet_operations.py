@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moorline.cli.attachments import named, volume_options
+from moorline.cli.checked_values import Seconds
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.fleet_queries import directory_option
@@ -250,7 +251,7 @@ def evacuate(
 
 @click.command()
 @directory_option
-@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, help="Seconds.", hidden=True)
+@click.option("--every", type=Seconds(0.1), default=1.0, help="Seconds.", hidden=True)
 @click.option(
     "--socket",
     type=click.Path(dir_okay=False, path_type=Path),

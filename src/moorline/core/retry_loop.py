@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -35,12 +36,17 @@ REPEATED_FAILURE_SECONDS = 10.0
 
 
 def keeping_timeout(verb: Callable[P, T]) -> Callable[P, T]:
-    """Give up all that *verb* asks of others soon after its argument *timeout* is over."""
+    """Give up all that *verb* asks of others soon after its argument *timeout* is over.
+
+    What it makes raises Refused of a timeout that is no number of seconds: NaN, or infinite.
+    """
 
     @functools.wraps(verb)
     def kept(*args: P.args, **named: P.kwargs) -> T:
         timeout = named.get("timeout")
         seconds = timeout if isinstance(timeout, int | float) else DEFAULT_TIMEOUT_SECONDS
+        if not math.isfinite(seconds):
+            raise Refused(f"the timeout is {seconds}, which is no number of seconds")
         with waited_for(Deadline(seconds)):
             return verb(*args, **named)
 

@@ -82,6 +82,14 @@ def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
         raise Refused("a number is too large")
 
 
+def check_reason(text: str) -> None:
+    """Refuse as a person's word what tells nobody anything: blanks, or control characters."""
+    if not text.strip():
+        raise Refused("a reason is asked for, and blanks are none")
+    if not text.isprintable():
+        raise Refused("a reason has a character in it that cannot be printed, or a line break")
+
+
 def check_text(text: str) -> None:
     """Refuse a text that the store or the system cannot take: with NUL, or not encodable."""
     if "\0" in text:

@@ -135,11 +135,18 @@ class Route:
         return "progress" in inspect.signature(self.function).parameters
 
     def patience(self, arguments: Mapping[str, Any]) -> float:
-        """Seconds that the method goes on trying; 0 if it does not try at all."""
+        """Seconds that the method goes on trying; 0 if it does not try at all.
+
+        Raises Refused (the timeout is none that a request may ask for).
+        """
         if "timeout" not in self.fields:
             return 0.0
         asked = arguments.get("timeout", self.fields["timeout"].default)
-        return DEFAULT_TIMEOUT_SECONDS if asked is None else float(asked)
+        return (
+            DEFAULT_TIMEOUT_SECONDS
+            if asked is None
+            else float(self.fields["timeout"].decode(asked))
+        )
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a request's fields into the method's arguments. Raises Refused."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from moorline import errors
-from moorline.cli import common
+from moorline.cli import checked_values
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.exit_codes import EXIT_CODES, exit_code
 from moorline.local_api import routes
@@ -111,7 +111,7 @@ def test_the_parts_of_the_protocol_are_those_that_are_served() -> None:
 
 
 def test_commands_and_agent_are_equally_patient() -> None:
-    assert common.MAX_TIMEOUT_SECONDS == routes.MAX_TIMEOUT_SECONDS
+    assert checked_values.MAX_TIMEOUT_SECONDS == routes.MAX_TIMEOUT_SECONDS
 
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:

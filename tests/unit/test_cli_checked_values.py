@@ -1,0 +1,96 @@
+"""Options whose values would do harm if they were taken as they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from moorline.cli.checked_values import Seconds
+from moorline.cli.commands import main
+from moorline.core.retry_loop import keeping_timeout
+from moorline.deadline import Deadline
+from moorline.errors import Refused
+from moorline.local_api.routes import ROUTES
+
+NO_DURATIONS = ("nan", "NaN", "-nan", "inf", "-inf", "1e400", "-1", "86401", "")
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def _command(path: tuple[str, ...]) -> click.Command:
+    found: click.Command = main
+    for name in path:
+        assert isinstance(found, click.Group)
+        command = found.get_command(click.Context(found), name)
+        assert command is not None
+        found = command
+    return found
+
+
+def _options() -> Iterator[tuple[tuple[str, ...], click.Option]]:
+    for path in _commands(main):
+        for each in _command(path).params:
+            if isinstance(each, click.Option):
+                yield path, each
+
+
+def _is_number(option: click.Option) -> bool:
+    kind = option.type
+    # float() as a type is one of click's FuncParamTypes, which a range is not
+    return isinstance(kind, click.types.FloatParamType) or "float" in kind.name
+
+
+FLOATS = [(path, each) for path, each in _options() if _is_number(each)]
+
+
+def test_there_are_durations() -> None:
+    assert ("wait",) in [path for path, _ in FLOATS]
+    assert ("fleet", "evacuate") in [path for path, _ in FLOATS]
+
+
+@pytest.mark.parametrize(
+    ("path", "option"), FLOATS, ids=[f"{' '.join(path)} {each.name}" for path, each in FLOATS]
+)
+def test_a_duration_is_a_number_of_seconds(path: tuple[str, ...], option: click.Option) -> None:
+    assert isinstance(option.type, Seconds)
+    for word in NO_DURATIONS:
+        done = CliRunner().invoke(main, [*path, f"{option.opts[0]}={word}"])
+        assert done.exit_code == 2, (word, done.output)
+        assert option.opts[0] in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_a_library_call_is_refused_what_is_no_number_of_seconds(seconds: float) -> None:
+    called = []
+
+    @keeping_timeout
+    def verb(*, timeout: float = 60.0) -> None:
+        called.append(timeout)
+
+    with pytest.raises(Refused):
+        verb(timeout=seconds)
+    assert called == []
+
+
+def test_no_wait_is_made_that_is_never_over() -> None:
+    with pytest.raises(Refused):
+        Deadline(float("nan"))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 86401.0], ids=str)
+def test_a_client_is_refused_the_timeout_that_its_agent_would_refuse(seconds: float) -> None:
+    waiting = [route for route in ROUTES if "timeout" in route.fields]
+    assert waiting
+    for route in waiting:
+        with pytest.raises(Refused):
+            route.patience({"timeout": seconds})
