@@ -118,6 +118,13 @@ def test_nothing_is_done_without_a_person_s_word_for_the_storage(scene: Scene) -
     assert scene.untouched()
 
 
+@pytest.mark.parametrize("word", [" ", "\t", "sure\x1b[2J"], ids=repr)
+def test_blanks_are_no_person_s_word(scene: Scene, word: str) -> None:
+    with pytest.raises(Refused, match="reason"):
+        scene.abort(vouch=word)
+    assert scene.untouched()
+
+
 def test_a_share_that_was_not_said_to_write_through_is_refused(scene: Scene) -> None:
     scene.world.write_through = set()
     with pytest.raises(Refused, match="not said to write through"):

@@ -8,12 +8,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from moorline.cli.checked_values import Seconds
+from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.commands import main
 from moorline.core.retry_loop import keeping_timeout
+from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import Refused
-from moorline.local_api.routes import ROUTES
+from moorline.local_api.routes import REASONS, ROUTES
 
 NO_DURATIONS = ("nan", "NaN", "-nan", "inf", "-inf", "1e400", "-1", "86401", "")
 
@@ -94,3 +95,40 @@ def test_a_client_is_refused_the_timeout_that_its_agent_would_refuse(seconds: fl
     for route in waiting:
         with pytest.raises(Refused):
             route.patience({"timeout": seconds})
+
+
+NO_WORDS = ("", " ", "   ", "\t", "\u3000", "yes\x1b[2J", "yes\nno", "yes\x07", "yes\u202eno")
+WORDS = [
+    (path, each)
+    for path, each in _options()
+    if each.metavar in ("REASON", "WHY") or any(name.startswith("--i-know") for name in each.opts)
+]
+
+
+def test_there_are_options_for_a_persons_word() -> None:
+    assert {" ".join(path) for path, _ in WORDS} >= {"abort", "attach", "start", "fleet evacuate"}
+
+
+@pytest.mark.parametrize(
+    ("path", "option"), WORDS, ids=[f"{' '.join(path)} {each.name}" for path, each in WORDS]
+)
+def test_blanks_are_no_persons_word(path: tuple[str, ...], option: click.Option) -> None:
+    assert option.callback is persons_word
+    context = click.Context(_command(path))
+    assert persons_word(context, option, None) == ""
+    assert persons_word(context, option, "power cut by N., ticket 4711 \u2013 \u00e4") != ""
+    for word in NO_WORDS:
+        with pytest.raises(click.BadParameter):
+            option.process_value(context, word)
+
+
+def test_a_request_takes_blanks_for_no_persons_word() -> None:
+    found = [route.fields[name] for route in ROUTES for name in REASONS & route.fields.keys()]
+    assert found
+    for field in found:
+        assert field.decode("") == ""
+        for word in NO_WORDS[1:]:
+            with pytest.raises(Refused):
+                field.decode(word)
+    with pytest.raises(Refused):
+        check_reason("")

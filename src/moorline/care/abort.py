@@ -11,6 +11,7 @@ from moorline.core.driver import Driver
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, Broken, Client, Guest, Key, Level, Link, LinkName, Unknown
@@ -47,6 +48,8 @@ class Aborter:
         vouch: str = "",
         dry_run: bool = False,
     ) -> Repair:
+        if vouch:
+            check_reason(vouch)
         mount = self._mount(mount_point)
         if not mount.fstype.startswith("fuse"):
             raise Refused(f"{mount_point} is {mount.fstype}, and only FUSE can be aborted")

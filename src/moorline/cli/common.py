@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from moorline import errors
-from moorline.cli.checked_values import Seconds
+from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.facade import Target
 from moorline.cli.name_completion import ConfigFile, FilePath, GuestName, VolumeName
 from moorline.cli.output import (
@@ -43,7 +43,7 @@ timeout_option = click.option(
 vouch_option = click.option(
     "--i-know-that-no-other-host-has-it",
     "vouch",
-    default="",
+    callback=persons_word,
     metavar="REASON",
     help="On a host of a fleet: do it without the fleet's word. The reason is kept in the events.",
 )

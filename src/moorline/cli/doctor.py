@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from moorline.cli.checked_values import persons_word
 from moorline.cli.common import (
     Common,
     common,
@@ -108,7 +109,7 @@ def repair(given: Common, disks: bool, boot_disks: bool, dry_run: bool) -> None:
 @click.option(
     "--i-know-that-the-storage-writes-nothing-more",
     "vouch",
-    default="",
+    callback=persons_word,
     metavar="REASON",
     help="With --renew. The reason is kept in the events.",
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moorline.cli.attachments import named, volume_options
-from moorline.cli.checked_values import Seconds
+from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.fleet_queries import directory_option
@@ -200,7 +200,12 @@ def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
 
 @click.command()
 @click.argument("host")
-@click.option("--fenced", metavar="WHY", help="That it cannot write any more, and who knows that.")
+@click.option(
+    "--fenced",
+    callback=persons_word,
+    metavar="WHY",
+    help="That it cannot write any more, and who knows that.",
+)
 @click.option(
     "--fence-agent",
     type=FilePath(exists=True, dir_okay=False),
@@ -220,7 +225,7 @@ def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
 def evacuate(
     given: Common,
     host: str,
-    fenced: str | None,
+    fenced: str,
     fence_agent: Path | None,
     fence_options: Path | None,
     timeout: float,
@@ -239,9 +244,9 @@ def evacuate(
     """
     from moorline import fleet_wiring
 
-    if (fenced is None) is (fence_agent is None):
+    if bool(fenced) is (fence_agent is not None):
         raise click.UsageError("give either --fenced WHY or --fence-agent PROGRAM")
-    proof = fleet_wiring.proof_of_fencing(fenced, fence_agent, fence_options)
+    proof = fleet_wiring.proof_of_fencing(fenced or None, fence_agent, fence_options)
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.evacuate(
             host, proof, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from moorline.core.validation import check_reason
 from moorline.errors import Refused
 from moorline.fleet.fencing import Proof
 from moorline.ports import Command, Host
@@ -16,8 +17,7 @@ FENCING_SECONDS = 120.0
 
 def word(of: str) -> Proof:
     """Somebody says so: *of* tells who and how. Raises Refused if it tells nothing."""
-    if not of.strip():
-        raise Refused("say why the host cannot write any more, and who knows that")
+    check_reason(of)
     return lambda: of.strip()
 
 

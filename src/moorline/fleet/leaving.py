@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from moorline.core.validation import check_reason
 from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.records import Role
@@ -18,6 +19,8 @@ def leave(
     *vouch*: why a person is sure that the fleet gives them to no other host. Raises Refused: one
     is another host's by now, or on its way; or there are some, and nobody vouches for them.
     """
+    if vouch:
+        check_reason(vouch)
     guests = marks.guests()
     others = sorted(guest for guest, mark in guests.items() if mark.role != Role.HERE)
     if others:

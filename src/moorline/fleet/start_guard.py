@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
 from moorline.fleet.host_memory import Marks
@@ -150,6 +151,8 @@ class Guard(Unattended):
         Return what a person should know of. Raises Refused: that is more than nothing, and
         nobody vouched for it.
         """
+        if vouch:
+            check_reason(vouch)
         epoch = self._book.epoch()
         if epoch == self._marks.epoch():
             return []

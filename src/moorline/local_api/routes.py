@@ -14,7 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from moorline.core.validation import MAX_INTEGER, check_text, parse_json
+from moorline.core.validation import MAX_INTEGER, check_reason, check_text, parse_json
 from moorline.errors import Refused
 from moorline.local_api import json_types
 from moorline.ports.api import (
@@ -39,6 +39,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
 """The least and the most of fields that are numbers, by name."""
 LONGEST: Mapping[str, int] = MappingProxyType({"guest": 1024, "share": 1024})
 """Characters of fields that stand beside another in a query, which has 64 KiB in all."""
+REASONS = frozenset({"vouch", "fenced"})
+"""Fields that are a person's word; '' where there is none."""
 _NOT_TOLD = frozenset({"self", "progress"})
 _REQUIRED = inspect.Parameter.empty
 
@@ -64,6 +66,8 @@ class Field:
                 raise Refused(f"{self.name} is not from {least:.0f} to {most:.0f}")
         if self.name in LONGEST and decoded is not None and len(decoded) > LONGEST[self.name]:
             raise Refused(f"{self.name} is longer than {LONGEST[self.name]} characters")
+        if self.name in REASONS and decoded:
+            check_reason(decoded)
         return decoded
 
     def decode_text(self, text: str) -> Any:

@@ -18,6 +18,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.retry_loop import Wait, keeping_timeout
 from moorline.core.survey import Survey
+from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
 from moorline.model import (
@@ -88,6 +89,8 @@ class Attacher:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> Outcome:
+        if vouch:
+            check_reason(vouch)
         persistent = timeout is not None
         deadline = Deadline(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
 

@@ -17,6 +17,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import refuse_second_boot_disk
 from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
+from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
@@ -89,6 +90,8 @@ class Guests:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> GuestOutcome:
+        if vouch:
+            check_reason(vouch)
         lifecycle = self._able()
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
@@ -142,6 +145,8 @@ class Guests:
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> GuestOutcome:
+        if vouch:
+            check_reason(vouch)
         if dry_run:
             seen = self._named(guest)
             if not seen.running:
