@@ -146,6 +146,17 @@ def test_a_disk_that_is_no_attachment_s_is_refused_by_name(scene: Scene) -> None
     assert scene.untouched()
 
 
+@pytest.mark.parametrize("want", [Level.ABSENT, Level.CONNECTED])
+def test_a_disk_that_is_to_be_detached_is_said_to_be_on_its_way_out(
+    scene: Scene, want: Level
+) -> None:
+    records = scene.rig.records
+    records.put(replace(next(row for row in records.all() if row.key.volume == A), want=want))
+    with pytest.raises(Refused, match=r"g1 has disks on .* a is on its way out"):
+        scene.abort(vouch=SURE)
+    assert scene.untouched()
+
+
 def test_a_guest_of_which_nothing_is_known_is_refused(scene: Scene) -> None:
     scene.world.guests[GuestId("g2")] = ToyGuest("g2", unreadable="damaged")
     with pytest.raises(Refused, match="cannot be told which guests run"):

@@ -136,7 +136,7 @@ class Aborter:
             rows = [row for row in self._on_link(link) if row.key.guest == guest.id]
             plugged = [r for r in rows if r.want is Level.ATTACHED and r.key.volume in guest.disks]
             try:
-                self._demand_known(link, guest, plugged)
+                self._demand_known(link, guest, rows)
                 for row in plugged:
                     self._reconciler.renewals.foresee(row)
             except MoorlineError as e:
@@ -151,7 +151,10 @@ class Aborter:
 
     @staticmethod
     def _demand_known(link: str, guest: Guest, rows: Sequence[Attachment]) -> None:
-        ours = {guest.disks[row.key.volume].source for row in rows}
+        there = [row for row in rows if row.key.volume in guest.disks]
+        if leaving := [row.key.volume for row in there if row.want is not Level.ATTACHED]:
+            raise Refused(f"volume {', '.join(leaving)} is on its way out, as it is to be detached")
+        ours = {guest.disks[row.key.volume].source for row in there}
         others = replace(guest, paths=guest.paths - ours)
         if users(link, [others]):
             odd = sorted(path for path in others.paths if path.startswith(f"{link}/"))
