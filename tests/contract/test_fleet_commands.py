@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from moorline.cli.commands import main
@@ -112,6 +113,36 @@ def test_what_is_known_of_etcd_is_told(fleet: Run, cluster: Cluster) -> None:
     result = fleet("init", "--endpoints", ",".join(cluster.endpoints))
     for warning in known:
         assert warning in result.output
+
+
+def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
+    """Where nobody has set a log up, as pytest has."""
+    argv = [sys.executable, "-m", "moorline.cli", "fleet", *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_an_error_for_programs_has_standard_error_to_itself(
+    fleet: Run, admin: Path, output: str
+) -> None:
+    """What is logged (of etcd's release, say) is told who asks for it."""
+    words = ("show", "3f2a", "--directory", str(admin), "-o", output)
+    done = in_a_process(*words)
+    assert done.returncode == 4, done.stderr
+    problem = json.loads(done.stderr) if output == "json" else yaml.safe_load(done.stderr)
+    assert problem["error"] == "notfound"
+    assert problem.keys() == {"error", "code", "message", "hint", "volume", "guest"}
+    assert "moorline" in in_a_process(*words, "--log-level", "debug").stderr.partition("{")[0]
+
+
+def test_etcds_client_says_nothing_beside_an_error(fleet: Run, admin: Path, tmp_path: Path) -> None:
+    """It is a library in C, with a log of its own."""
+    there = tmp_path / "other"
+    fleet("certify", directory=there)
+    shutil.copytree(admin, tmp_path / "mixed")
+    shutil.copy(there / "ca.pem", tmp_path / "mixed")
+    done = in_a_process("hosts", "--directory", str(tmp_path / "mixed"), "-o", "json")
+    assert json.loads(done.stderr)["error"] == "unavailable", done.stderr
 
 
 def test_the_directory_is_for_its_owner_alone(run: Run, admin: Path) -> None:

@@ -119,3 +119,30 @@ def test_what_the_hypervisor_is_asked_is_told_on_request(tmp_path: Path, words: 
 def test_a_level_that_leaves_it_out(tmp_path: Path) -> None:
     assert "DEBUG" not in run(tmp_path, "disks --log-level info").stderr
     assert run(tmp_path, "list --log-level loud").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [(("-o", "json"), False), (("-o", "yaml"), False), ((), True), (("-o", "json", "-v"), True)],
+)
+def test_what_is_logged_is_not_in_the_way_of_programs(
+    words: tuple[str, ...], is_told: bool
+) -> None:
+    """Whoever logs it, in whichever command: a library does, too."""
+    code = """if True:
+        import logging
+        import click
+        from moorline.cli.common import common
+        from moorline.errors import Refused
+
+        @click.command()
+        @common
+        def command(given):
+            logging.getLogger("some.library").warning("by the way")
+            raise Refused("it is refused")
+
+        command()
+    """
+    argv = [sys.executable, "-c", code, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "by the way" in done.stderr) == (3, is_told), done.stderr

@@ -152,6 +152,8 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             from moorline.agent import logs  # loading it takes as long as a short command
 
             logs.set_up("text", log_level)
+        elif output in DATA:
+            _log_to_nobody()
         progress = Progress(quiet, to_people=output not in DATA)
         given = Common(state_dir, hypervisor, config_files, progress, output)
         try:
@@ -170,6 +172,16 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             progress.end()
 
     return run
+
+
+def _log_to_nobody() -> None:
+    """Keep what is logged off standard error, where programs read the error alone.
+
+    Python writes warnings there as long as nobody says where they go.
+    """
+    import logging  # here, as above
+
+    logging.lastResort = logging.NullHandler()
 
 
 wait_option = click.option(
