@@ -22,7 +22,8 @@ def test_all_of_it_can_be_repeated(enrolment: Enrolment) -> None:
     epoch = enrolment.initialise()
     assert enrolment.initialise() == epoch
     assert enrolment.controller("c1") == enrolment.controller("c1")
-    assert enrolment.revoke("never") == enrolment.revoke("never") == []
+    with pytest.raises(NotFound, match="is not enrolled"):
+        enrolment.revoke("never")
 
 
 def test_the_grants_of_a_role_are_those_of_the_table(

@@ -176,7 +176,14 @@ def test_what_is_wrong_is_told_and_nothing_changes(fleet: Run, tmp_path: Path) -
     assert "not a file to join" in fleet("join", str(file), code=3, directory=there).output
     assert not there.exists()
     assert "name" in fleet("enrol", "h2/x", code=3).output
-    assert "not enrolled" in fleet("retire", "h2", code=4).output
+    fleet("enrol", "host12", "--to", str(tmp_path / "host12"))
+    for verb in ("retire", "revoke", "renew"):
+        for more in ((), ("--dry-run",)):
+            output = fleet(verb, "host11", *more, code=4).output
+            assert "host11 is not enrolled" in output
+            assert "did you mean host12?" in output
+    fleet("revoke", "host12")
+    assert "nothing" in fleet("revoke", "host12", "--dry-run").output
     assert told(fleet("enrolled", "-o", "json")) == [] or "h2" not in fleet("enrolled").output
 
 
@@ -222,7 +229,7 @@ def test_dry_runs_change_nothing(run: Run, cluster: Cluster, admin: Path, tmp_pa
     assert not there.exists()
     entries = all_entries(cluster)
     assert "host:dry1:2" in run("renew", "dry1", "--dry-run").output
-    run("renew", "nobody", "--dry-run", code=3)
+    run("renew", "nobody", "--dry-run", code=4)
     renewed = tmp_path / "renewed"
     run("renew", "dry1", "--to", str(renewed))
     run("join", str(renewed), "--dry-run", directory=there, code=3)

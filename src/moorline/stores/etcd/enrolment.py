@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from moorline.errors import Conflict, NotFound, Refused
 from moorline.ports import At, Delete, Entry, Put
@@ -105,13 +106,18 @@ class Enrolment:
         The users of its earlier certificates stay until :meth:`retire`, so that the host can
         change from one to the other.
         Raises Conflict (somebody else enrolled it in this moment), Refused (no such name, or
-        it has no box to keep).
+        it was revoked and has no box to keep), NotFound (it has none, as it is not enrolled).
         """
         role = grants.host_role(host)
         entry = self._store.get(ENROLLED + host)
+        if not (box or entry):
+            raise self._not_enrolled(host)
         before = _decoded(entry) if entry else Enrolled(host, 0, "", 0)
         if not (box or before.box):
-            raise Refused(f"{host} has no sealed box that it could keep")
+            raise Refused(
+                f"{host} was revoked, and has no sealed box that it could keep",
+                hint=f"moorline fleet enrol {host}",
+            )
         number = max(before.number, *self._numbers(host), 0) + 1
         enrolled = Enrolled(host, number, box or before.box, time.time())
         if dry_run:
@@ -139,11 +145,17 @@ class Enrolment:
 
         A watch that it has open goes on until its connection is cut; what it still tells is
         sealed for the host's box. So nothing may be sealed for that box from now on, and the
-        host is without one until it is enrolled again, with another.
+        host is without one until it is enrolled again, with another. Revoked already is success.
+        Raises NotFound (it was never enrolled).
         """
         entry = self._store.get(ENROLLED + grants.named(host))
+        if entry is None and not self._numbers(host):
+            raise self._not_enrolled(host)
         if dry_run:
             return [grants.host_user(host, number) for number in self._numbers(host)]
+        return self._revoke(host, entry)
+
+    def _revoke(self, host: str, entry: Entry | None) -> list[str]:
         if entry and (was := _decoded(entry)).box:
             sealed_no_more = Enrolled(host, was.number, "", time.time())
             self._store.commit([At(entry.key, entry.revision)], [_encoded(sealed_no_more)])
@@ -155,7 +167,7 @@ class Enrolment:
 
     def forget(self, host: str) -> None:
         """Revoke a host, and have nothing of it in the list of hosts."""
-        self.revoke(host)
+        self._revoke(host, self._store.get(ENROLLED + grants.named(host)))
         if entry := self._store.get(ENROLLED + host):
             self._store.commit([At(entry.key, entry.revision)], [Delete(entry.key)])
 
@@ -163,8 +175,13 @@ class Enrolment:
         """Raises NotFound."""
         entry = self._store.get(ENROLLED + grants.named(host))
         if entry is None:
-            raise NotFound(f"{host} is not enrolled")
+            raise self._not_enrolled(host)
         return _decoded(entry)
+
+    def _not_enrolled(self, host: str) -> NotFound:
+        near = get_close_matches(host, [each.host for each in self.all()])
+        hint = f"did you mean {' or '.join(near)}?" if near else "moorline fleet enrolled"
+        return NotFound(f"{host} is not enrolled", hint=hint)
 
     def all(self) -> list[Enrolled]:
         """All hosts, also those that were revoked."""
