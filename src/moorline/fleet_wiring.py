@@ -230,6 +230,7 @@ def wanted_of_fleet(
         want=Level.ATTACHED,
         options=disk_options(options, accepted.connection, hands_off=False),
         since=time.time(),
+        aliases=accepted.aliases,
     )
 
 

@@ -345,6 +345,9 @@ class Attachment:
     """It was never wanted above CONNECTED: a disk that bears its mark is somebody else's."""
     label: str = ""
     """What belongs together by a person's will: ``moorline apply --prune`` goes by it; ''."""
+    aliases: tuple[str, ...] = ()
+    """What *place* is by the other spellings of the same storage, in order. Told to a fleet, which
+    has them beside *place*; not stored with the attachment."""
     revision: int = 0
     """The store's revision of this entry; 0 if it was never stored."""
 

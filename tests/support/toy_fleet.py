@@ -295,11 +295,14 @@ class ToyFleet:
             mine = {key: share for key, share in attached.items() if home[GuestId(key[0])] == name}
             self._check_host(name, {guest for guest in home if home[guest] == name}, mine)
         owned: set[tuple[str, str]] = set()
+        places: set[str] = set()
         for entry in self.store.list(f"{keys.ROOT}owners/volumes/")[0]:
             volume = VolumeId(keys.last(entry.key))
             owner = self.person.volume_owner(volume)
             owned |= {(guest, volume) for guest in owner.guests} if owner else set()
+            places |= set(map(keys.place, owner.places)) if owner else set()
         assert owned == set(attached)
+        assert places == {entry.key for entry in self.store.list(f"{keys.ROOT}owners/places/")[0]}
 
     def _check_guest(self, guest: GuestId, host: str, volumes: set[str]) -> None:
         for name, site in self.sites.items():
@@ -347,4 +350,5 @@ def wanted(guest: str, volume: str, share: str, *, shared: bool = False) -> Atta
         place=f"toy/{share}/{volume}",
         want=Level.ATTACHED,
         options=DiskOptions(shared=shared),
+        aliases=(f"toy/{share}.example/{volume}",),
     )

@@ -147,6 +147,31 @@ def test_an_attachment_of_old_keeps_its_id_and_is_found(
         scene.attachment("g2", kind, second)
 
 
+@pytest.mark.parametrize(
+    ("kind", "whole", "directory"),
+    [
+        ("nfs", "nas:/srv", "NAS:/srv/fast"),
+        ("nfs", "nas:/", "nas:/fast"),
+        ("glusterfs", "g1:/vol", "g1:vol/fast"),
+        ("smbfs", "//nas/Share", "//nas/share/fast"),
+    ],
+)
+def test_a_directory_of_an_export_is_that_export(
+    scene: Scene, kind: str, whole: str, directory: str
+) -> None:
+    """On the same host, for another guest, under another id, and in either order."""
+    one = scene.attachment("g1", kind, whole, name="fast/disk")
+    with pytest.raises(Refused, match=f"volume {one.key.volume} is wanted on g1 already"):
+        scene.attachment("g2", kind, directory)
+    with pytest.raises(Refused, match="under another id"):
+        scene.attachment("g2", kind, directory, volume_id="another")
+    scene.rig.records.forget(one)
+    one = scene.attachment("g1", kind, directory)
+    with pytest.raises(Refused, match="under another id"):
+        scene.attachment("g2", kind, whole, name="fast/disk", volume_id="another")
+    assert scene.attachment("g2", kind, whole, name="slow/disk", volume_id="another")
+
+
 def test_what_is_typed_finds_it_by_any_spelling(scene: Scene) -> None:
     one = scene.attachment("g1", "quobyte", "reg1,reg2/vol")
     assert scene.admission.of("quobyte://reg2:7861/vol/disk") == [one]

@@ -55,6 +55,15 @@ class AcceptedConnection:
     name: str
     shares: frozenset[str]
     """All names of its share; empty: the link identifies the share."""
+    files: frozenset[str]
+    """All names of its file: one share may be a directory of another. Empty: as *shares*."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """What *id* is by the other spellings of the same storage, in order."""
+        by_share = {_derived(self.backend, share, self.name) for share in self.shares}
+        by_file = {_derived(self.backend, "", file) for file in self.files}
+        return tuple(sorted((by_share | by_file) - {self.id}))
 
 
 class Admission:
@@ -216,7 +225,10 @@ class Admission:
         shares = _shares(backend, parsed)
         former = _derived(kind, link, parsed.name)
         id = _derived(kind, min(shares), parsed.name) if shares else former
-        return AcceptedConnection(kind, connection, link, volume, id, former, parsed.name, shares)
+        files = _files(backend, parsed)
+        return AcceptedConnection(
+            kind, connection, link, volume, id, former, parsed.name, shares, files
+        )
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded attachment for *volume* on *guest* (name or id), if there is one.
@@ -305,16 +317,21 @@ class Admission:
         """Those of *rows* that have the same storage as *accepted*, however it is spelled."""
         return [row for row in rows if self._is_at(accepted, row)]
 
+    def place_of(self, accepted: AcceptedConnection) -> str:
+        """What identifies the storage: as it is recorded here, if it is, however it is spelled."""
+        there = self._at(accepted, self._records.all())
+        return there[0].place if there else accepted.id
+
     def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:
         if row.place in (accepted.id, accepted.former):
             return True
-        if row.backend != accepted.backend or not accepted.shares:
+        if row.backend != accepted.backend or not accepted.files:
             return False
         try:
             backend, parsed = self._reconciler.read(row)
         except Refused:
             return False  # its connection does not fit the configuration: it cannot be compared
-        return parsed.name == accepted.name and bool(_shares(backend, parsed) & accepted.shares)
+        return bool(_files(backend, parsed) & accepted.files)
 
     def known(
         self, volume: str, rows: Sequence[Attachment] | None = None, guest: str | None = None
@@ -347,6 +364,11 @@ def _quotable(typed: str) -> str:
 
 def _shares(backend: object, parsed: Any) -> frozenset[str]:
     return backend.shares(parsed) if isinstance(backend, Sharing) else frozenset()
+
+
+def _files(backend: object, parsed: Any) -> frozenset[str]:
+    """A file ``a/b`` of HOST:/srv is the file ``b`` of HOST:/srv/a."""
+    return frozenset(f"{share.rstrip('/')}/{parsed.name}" for share in _shares(backend, parsed))
 
 
 def _derived(*parts: str) -> str:

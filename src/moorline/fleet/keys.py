@@ -15,7 +15,7 @@ heartbeat/HOST/agent          HOST                   that its agent lives
 heartbeat/HOST/events/SLOT    HOST                   the last entries of its event log
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
 owners/volumes/VOLUME         controllers            which guests have VOLUME
-owners/places/DIGEST          controllers            which volume a storage is
+owners/places/DIGEST          controllers            which volume a storage is, by each spelling
 moves/GUEST                   controllers            that GUEST is to go to another host
 decisions/TIME                controllers            what was decided, for people
 ============================  =====================  ======================================

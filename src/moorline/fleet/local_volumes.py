@@ -115,6 +115,6 @@ class LocalVolumes:
             key=key,
             backend=accepted.backend,
             link=accepted.link,
-            place=accepted.id,
+            place=self._admission.place_of(accepted),
             revision=0,
         )

@@ -15,6 +15,8 @@ from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import At
 
 T = TypeVar("T")
+_MAX_PLACES = 90
+"""Of one volume: all of them are claimed in one commit, of at most 100 operations."""
 _TRIES = 8
 """How often a change is decided anew because somebody else wrote first, or its fate is unknown."""
 
@@ -68,7 +70,8 @@ class Ownership:
         """Say what :meth:`attach` would refuse now; nothing: it would not."""
         try:
             now = self._anew(home.guest, home)
-            self._owned(self._book.volume_owner(wanted.key.volume), now, wanted)
+            volume = wanted.key.volume
+            self._places_for(self._owned(self._book.volume_owner(volume), now, wanted), volume)
         except (Busy, Refused) as e:
             return [e.message]
         return []
@@ -116,16 +119,12 @@ class Ownership:
         at, sealed = self._book.sealed(row, host)
         change.expect(at, before)
         change.put(at, sealed)
-        owner_at = keys.volume_owner(volume)
-        owner = self._book.volume_owner(volume)
-        change.replace(owner_at, owner, self._owned(owner, home, row))
-        if row.place:
-            place_at = keys.place(row.place)
-            entry = self._book.store.get(place_at)
-            if entry is not None and entry.value.decode() != volume:
-                raise Refused(f"the same storage is volume {entry.value.decode()} already")
-            change.when[place_at] = At(place_at, entry.revision if entry else 0)
-            change.put(place_at, volume.encode())
+        before_owner = self._book.volume_owner(volume)
+        owner = self._owned(before_owner, home, row)
+        change.replace(keys.volume_owner(volume), before_owner, owner)
+        for entry_at, revision in self._places_for(owner, volume).items():
+            change.when[entry_at] = At(entry_at, revision)
+            change.put(entry_at, volume.encode())
         if (
             before is None
             and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
@@ -146,7 +145,27 @@ class Ownership:
                 f"volume {row.key.volume} is not attached to {home.owner.name}: {told} has it",
                 hint=f"moorline fleet detach {who.name if who else others[0]} {row.key.volume}",
             )
-        return VolumeOwner(guests=(*others, home.guest), shared=shared, place=row.place)
+        # What it was attached as before is kept, too: the guest may have that open still.
+        places = {row.place, *row.aliases} | (owner.places if owner else set())
+        aliases = tuple(sorted(places - {row.place, ""}))
+        return VolumeOwner(
+            guests=(*others, home.guest), shared=shared, place=row.place, aliases=aliases
+        )
+
+    def _places_for(self, owner: VolumeOwner, volume: VolumeId) -> dict[str, int]:
+        """The entry of each of its places, with its revision. Raises Refused: one is another's."""
+        if len(owner.places) > _MAX_PLACES:
+            raise Refused(
+                f"the storage of volume {volume} was named in more than {_MAX_PLACES} ways",
+                hint="detach it first, and name fewer servers",
+            )
+        found = {}
+        for at in map(keys.place, sorted(owner.places)):
+            entry = self._book.store.get(at)
+            if entry is not None and entry.value.decode() != volume:
+                raise Refused(f"the same storage is volume {entry.value.decode()} already")
+            found[at] = entry.revision if entry else 0
+        return found
 
     def _detach(self, guest: GuestId, volume: VolumeId) -> Attachment | None:
         owner = self._book.owner(guest)
@@ -194,8 +213,8 @@ class Ownership:
             change.replace(keys.volume_owner(volume), owner, replace(owner, guests=left))
             return
         change.delete(keys.volume_owner(volume), owner)
-        if owner.place:
-            change.delete(keys.place(owner.place))
+        for place in owner.places:
+            change.delete(keys.place(place))
 
 
 def _at_home(home: Home) -> Change:

@@ -163,6 +163,15 @@ class VolumeOwner(Stored):
     shared: bool = False
     place: str = ""
     """Identifies the storage behind it: one storage has one id."""
+    aliases: tuple[str, ...] = ()
+    """What *place* is by other spellings; each has an entry of its own, as *place* has."""
+
+    later: ClassVar[Collection[str]] = ("aliases",)
+
+    @property
+    def places(self) -> frozenset[str]:
+        """All that identifies the storage behind it."""
+        return frozenset({self.place, *self.aliases} - {""})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from moorline.errors import Busy, NotFound, Refused
 from moorline.fleet import keys
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Change
-from moorline.fleet.records import Move
-from moorline.model import GuestId, Level, VolumeId
+from moorline.fleet.records import Move, VolumeOwner
+from moorline.model import Attachment, GuestId, Level, VolumeId
+from moorline.secret import Secret
 from moorline.testing.faults import Fault
 from tests.support.toy_fleet import ToyFleet, wanted
 
@@ -59,6 +60,84 @@ def test_the_same_storage_under_another_id_is_refused(fleet: ToyFleet) -> None:
     other = replace(other, key=other.key._replace(volume=VolumeId("b")))
     with pytest.raises(Refused, match="the same storage is volume a"):
         ownership.attach(ownership.find("g2"), other)
+
+
+def spelled(guest: str, volume: str, *places: str) -> Attachment:
+    """The storage is *places*: one of them is its place, and the others are its other spellings."""
+    return replace(wanted(guest, volume, "s1"), place=places[0], aliases=places[1:])
+
+
+SPELLINGS = [
+    (["reg1/a", "reg2/a"], ["reg2/a"]),
+    (["reg2/a"], ["reg1/a", "reg2/a"]),
+    (["reg1/a", "reg2/a"], ["reg2/a", "reg3/a"]),
+    (["reg3/a", "reg2/a"], ["reg1/a", "reg2/a"]),
+]
+
+
+@pytest.mark.parametrize(("one", "another"), SPELLINGS)
+def test_another_spelling_of_the_same_storage_is_refused(
+    fleet: ToyFleet, one: list[str], another: list[str]
+) -> None:
+    ownership = Ownership(fleet.person)
+    ownership.attach(ownership.find("g1"), spelled("g1", "a", *one))
+    with pytest.raises(Refused, match="the same storage is volume a"):
+        ownership.attach(ownership.find("g2"), spelled("g2", "b", *another))
+    assert "the same storage is volume a" in str(
+        ownership.in_the_way(ownership.find("g2"), spelled("g2", "b", *another))
+    )
+    fleet.detach("g1", "a")
+    fleet.settle()
+    assert not fleet.store.list(f"{keys.ROOT}owners/places/")[0]
+    ownership.attach(ownership.find("g2"), spelled("g2", "b", *another))
+
+
+@pytest.mark.parametrize(("one", "another"), SPELLINGS)
+def test_two_spell_one_storage_in_the_same_moment(
+    fleet: ToyFleet, one: list[str], another: list[str]
+) -> None:
+    ownership = Ownership(fleet.person)
+    first, second = ownership.find("g1"), ownership.find("g2")
+    fleet.faults.plan()
+    fleet.faults.meanwhile = lambda: ownership.attach(first, spelled("g1", "a", *one))
+    with pytest.raises(Refused, match="the same storage is volume a"):
+        ownership.attach(second, spelled("g2", "b", *another))
+    assert fleet.person.volume_owner(VolumeId("b")) is None
+
+
+def test_what_it_was_attached_as_before_stays_its_own(fleet: ToyFleet) -> None:
+    """The guest may have that open still."""
+    ownership = Ownership(fleet.person)
+    ownership.attach(ownership.find("g1"), spelled("g1", "a", "old/a"))
+    other = spelled("g1", "a", "new/a")
+    data = {**other.connection.reveal(), "more": 1}
+    ownership.attach(ownership.find("g1"), replace(other, connection=Secret(data)))
+    for place in ("old/a", "new/a"):
+        with pytest.raises(Refused, match="the same storage is volume a"):
+            ownership.attach(ownership.find("g2"), spelled("g2", "b", place))
+    fleet.detach("g1", "a")
+    fleet.settle()
+    assert not fleet.store.list(f"{keys.ROOT}owners/places/")[0]
+
+
+def test_an_owner_of_an_earlier_version_has_one_place(fleet: ToyFleet) -> None:
+    earlier = VolumeOwner(guests=(G1,), place="reg1/a")
+    assert b"aliases" not in earlier.encode()
+    assert earlier.places == {"reg1/a"}
+    ownership = Ownership(fleet.person)
+    ownership.attach(ownership.find("g1"), spelled("g1", "a", "reg1/a"))
+    with pytest.raises(Refused, match="the same storage is volume a"):
+        ownership.attach(ownership.find("g2"), spelled("g2", "b", "reg2/a", "reg1/a"))
+
+
+def test_more_spellings_than_one_commit_has_room_for(fleet: ToyFleet) -> None:
+    ownership = Ownership(fleet.person)
+    with pytest.raises(Refused, match="in more than 90 ways"):
+        ownership.attach(
+            ownership.find("g1"), spelled("g1", "a", *(f"reg{n}/a" for n in range(91)))
+        )
+    most = spelled("g1", "a", *(f"reg{n}/a" for n in range(90)))
+    ownership.attach(ownership.find("g1"), most)  # the store of the rig takes 100 operations
 
 
 def test_shared_by_both_is_shared_and_not_by_one(fleet: ToyFleet) -> None:
