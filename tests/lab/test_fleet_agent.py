@@ -211,6 +211,14 @@ def test_two_hosts_ask_for_one_volume_at_once(
         assert has == [(True, True) if code == 0 else (False, False) for _, code in ended]
         winner = "web01" if ended[0][1] == 0 else "web02"
         assert winner in next(told for told, code in ended if code == REFUSED)
+        # The same file by another of its registries, and under another id.
+        info = volume.share.connection(name=volume.file.name, volume_id=str(uuid.uuid4()))
+        info["data"]["export"] = f"reg9.example,{info['data']['export']}"
+        again = scene.write("again.json", info)
+        loser = {"web01": "web02", "web02": "web01"}[winner]
+        told = pair("attach", loser, "--connection", str(again), code=REFUSED)
+        assert f"the same storage is volume {volume.id}" in told
+        assert [halves(domain, volume.id) for domain in (guest, other)] == has
 
 
 def test_a_host_that_was_given_up_comes_back(pair: LabFleet, there: Any, libvirt_conn: Any) -> None:
