@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moorline.core import storage_names
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
 from moorline.core.kept_disk import demand_released_file
 from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
@@ -17,6 +17,7 @@ from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
 from moorline.core.record_clashes import merge, refuse_clashes
 from moorline.core.records import Records
+from moorline.core.storage_names import derived
 from moorline.errors import NotFound, NotOurs, Refused, told_about
 from moorline.model import (
     Attachment,
@@ -30,11 +31,10 @@ from moorline.model import (
     VolumeId,
     is_uuid,
 )
-from moorline.ports import Confined, Hypervisor, Sharing
+from moorline.ports import Confined, Hypervisor
 from moorline.ports.guarding import Guarding
 from moorline.secret import Secret
 
-_PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MISLEADING = re.compile(r"-.*|([hsv]|xv)d[a-z]{1,3}[0-9]*")
 """Ids that a command would read as something else: -o, --help, vdb."""
@@ -55,15 +55,12 @@ class AcceptedConnection:
     name: str
     shares: frozenset[str]
     """All names of its share; empty: the link identifies the share."""
-    files: frozenset[str]
-    """All names of its file: one share may be a directory of another. Empty: as *shares*."""
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """What *id* is by the other spellings of the same storage, in order."""
-        by_share = {_derived(self.backend, share, self.name) for share in self.shares}
-        by_file = {_derived(self.backend, "", file) for file in self.files}
-        return tuple(sorted((by_share | by_file) - {self.id}))
+        found = storage_names.places(self.backend, self.shares, self.name)
+        return tuple(sorted(found - {self.id}))
 
 
 class Admission:
@@ -222,13 +219,10 @@ class Admission:
         parsed = backend.parse(connection)
         volume = told_id(connection) or parsed.volume
         link = backend.link_name(parsed)
-        shares = _shares(backend, parsed)
-        former = _derived(kind, link, parsed.name)
-        id = _derived(kind, min(shares), parsed.name) if shares else former
-        files = _files(backend, parsed)
-        return AcceptedConnection(
-            kind, connection, link, volume, id, former, parsed.name, shares, files
-        )
+        shares = storage_names.shares(backend, parsed)
+        former = derived(kind, link, parsed.name)
+        id = derived(kind, min(shares), parsed.name) if shares else former
+        return AcceptedConnection(kind, connection, link, volume, id, former, parsed.name, shares)
 
     def find(self, volume: str, guest: str, *, hands_off: bool = False) -> Attachment | None:
         """Return the recorded attachment for *volume* on *guest* (name or id), if there is one.
@@ -325,13 +319,14 @@ class Admission:
     def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:
         if row.place in (accepted.id, accepted.former):
             return True
-        if row.backend != accepted.backend or not accepted.files:
+        if row.backend != accepted.backend or not accepted.shares:
             return False
         try:
             backend, parsed = self._reconciler.read(row)
         except Refused:
             return False  # its connection does not fit the configuration: it cannot be compared
-        return bool(_files(backend, parsed) & accepted.files)
+        its = storage_names.files(storage_names.shares(backend, parsed), parsed.name)
+        return not its.isdisjoint(storage_names.files(accepted.shares, accepted.name))
 
     def known(
         self, volume: str, rows: Sequence[Attachment] | None = None, guest: str | None = None
@@ -360,19 +355,6 @@ def _quotable(typed: str) -> str:
         return typed
     file = rest.rpartition("/")[2]
     return f"{scheme}://…/{'' if set(file) & set('@:?') else file}"
-
-
-def _shares(backend: object, parsed: Any) -> frozenset[str]:
-    return backend.shares(parsed) if isinstance(backend, Sharing) else frozenset()
-
-
-def _files(backend: object, parsed: Any) -> frozenset[str]:
-    """A file ``a/b`` of HOST:/srv is the file ``b`` of HOST:/srv/a."""
-    return frozenset(f"{share.rstrip('/')}/{parsed.name}" for share in _shares(backend, parsed))
-
-
-def _derived(*parts: str) -> str:
-    return str(uuid.uuid5(_PLACES, "\n".join(parts)))
 
 
 def _volume_id(

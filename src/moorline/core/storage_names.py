@@ -1,0 +1,32 @@
+"""What identifies a storage, however its connection spells it. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from moorline.ports import Sharing
+
+_PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
+
+
+def shares(backend: object, parsed: Any) -> frozenset[str]:
+    """All names of its share; none: its link identifies it."""
+    return backend.shares(parsed) if isinstance(backend, Sharing) else frozenset()
+
+
+def files(shares: AbstractSet[str], name: str) -> frozenset[str]:
+    """All names of a file on a share: a file ``a/b`` of HOST:/srv is ``b`` of HOST:/srv/a."""
+    return frozenset(f"{share.rstrip('/')}/{name}" for share in shares)
+
+
+def places(kind: str, shares: AbstractSet[str], name: str) -> frozenset[str]:
+    """A place for each spelling of a file on a share; two of one storage have one in common."""
+    by_share = {derived(kind, share, name) for share in shares}
+    return frozenset(by_share | {derived(kind, "", file) for file in files(shares, name)})
+
+
+def derived(*parts: str) -> str:
+    """An id for what has none."""
+    return str(uuid.uuid5(_PLACES, "\n".join(parts)))
