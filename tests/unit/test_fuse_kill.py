@@ -16,7 +16,8 @@ from tests.unit.test_fuse_clients import AT, MOUNT, OTHER, Table
 
 Start = Callable[..., subprocess.Popen[bytes]]
 _CODE = (
-    "import sys, time; files = [open(p) for p in sys.argv[1].split(',')]; print(); time.sleep(60)"
+    "import sys, time; files = [open(p) for p in sys.argv[1].split(',')]; print(flush=True);"
+    " time.sleep(60)"
 )
 
 
