@@ -122,6 +122,10 @@ def test_orders(run: Run, toys: ToyFleet, tmp_path: Path) -> None:
     assert told("migrate", "g1", "h3")["steps"] == ["migrate"]
     assert {each["guest"]: each["host"] for each in told("guests")} == {"g1": "h3", "g2": "h2"}
     assert told("show", VOLUME)[0]["host"] == "h3"
+    still = told("migrate", "g1", "--give-up")
+    assert (still["steps"], still["guest"], still["host"]) == ([], "g1", "h3")
+    assert run("migrate", "g1", "--give-up").stdout == "g1 was not on its way: it is on h3\n"
+    run("migrate", "g9", "--give-up", code=4)
     run("cordon", "h1")
     run("migrate", "g1", "h1", "--dry-run", code=3)
     run("drain", "h3")

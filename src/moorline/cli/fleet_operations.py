@@ -102,7 +102,7 @@ def detach(
 @click.command()
 @click.argument("guest")
 @click.argument("host", required=False)
-@click.option("--give-up", is_flag=True, help="Have it stay where it is, if it has not gone yet.")
+@click.option("--give-up", is_flag=True, help="Have it stay where it is.")
 @timeout_option
 @dry_run_option
 @directory_option
@@ -118,7 +118,8 @@ def migrate(
 ) -> None:
     """Bring GUEST to HOST with its volumes, live if it runs.
 
-    It is where it was, or at HOST, and nothing of it is left at the other one.
+    It is where it was, or at HOST, and nothing of it is left at the other one. --give-up
+    waits, too: it exits 0 if GUEST stays or was not on its way, and 3 if it has gone by then.
 
     \b
     Examples:
@@ -131,13 +132,20 @@ def migrate(
         raise click.UsageError("give either HOST or --give-up")
     with fleet_wiring.open_fleet(directory) as fleet:
         if host is None:
-            fleet.give_up(guest)
-            given.tell({"given_up": guest}, f"{guest} stays, if it has not gone yet")
-            return
-        outcome = fleet.migrate(
-            guest, host, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
-        )
-    _tell(given, outcome, dry_run, f"{outcome.guest} is on {host}")
+            outcome = fleet.give_up(
+                guest,
+                f"{_me()} gave it up",
+                timeout=timeout,
+                progress=given.progress,
+                dry_run=dry_run,
+            )
+            done = "stays" if outcome.steps else "was not on its way: it is"
+        else:
+            outcome = fleet.migrate(
+                guest, host, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
+            )
+            done = "is"
+    _tell(given, outcome, dry_run, f"{outcome.guest} {done} on {outcome.host}")
 
 
 @click.command()

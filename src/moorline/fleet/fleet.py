@@ -23,6 +23,7 @@ from moorline.errors import (
 )
 from moorline.fleet import keys
 from moorline.fleet.fencing import Proof, fence
+from moorline.fleet.given_up import demand_stays, given_up
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
 from moorline.fleet.ownership import Home, Ownership, decided
@@ -174,18 +175,40 @@ class Fleet(Queries):
         decided(lambda: self._begin(home, host, by))
         return self._wait_for_move(home, told, Deadline(timeout, self._clock), progress)
 
-    def give_up(self, guest: str, why: str = "a person gave it up") -> None:
-        """Have the guest stay where it is, if it has not gone yet."""
+    def give_up(
+        self,
+        guest: str,
+        why: str = "a person gave it up",
+        *,
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Have *guest* stay where it is, and wait until it is settled whether it does.
+
+        On its way to nowhere is success, with no steps; *host* says where it is. Refused: it has
+        gone by then, or it goes elsewhere, as its host is drained or fenced.
+        """
         home = self._ownership.find(guest)
+        move = decided(lambda: given_up(self._book, home.guest, "" if dry_run else why))
+        if move is None:
+            owner = self._book.owner(home.guest) or home.owner
+            return FleetOutcome([], owner.name, owner.host)
+        told = FleetOutcome(["give up"], home.owner.name, move.source)
+        if dry_run:
+            return told
 
-        def give_up() -> None:
-            move = self._book.move(home.guest)
-            if move is not None and not move.given_up:
-                change = Change()
-                change.replace(keys.move(home.guest), move, replace(move, given_up=why))
-                self._book.commit(change)
+        def missing() -> str:
+            now = self._book.move(home.guest)
+            if now is None or not now.given_up:  # else it is another one, which came after it
+                return ""
+            return f"it is not settled yet whether {told.guest} stays on {told.host}"
 
-        decided(give_up)
+        progress(f"waiting for {move.source} and {move.destination}")
+        with told_about("", told.guest):
+            self._wait(Deadline(timeout, self._clock), missing)
+            demand_stays(self._book, home.guest, told.guest, move.source)
+        return told
 
     def cordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
         """Let no guest come to *host* any more."""

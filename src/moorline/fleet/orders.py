@@ -138,9 +138,21 @@ class Orders:
             guest, host, by=self._who(), timeout=timeout, progress=progress, dry_run=dry_run
         )
 
-    def give_up(self, guest: str) -> None:
-        """Have *guest* stay where it is, if it has not gone yet."""
-        self._fleet.give_up(guest, f"{self._who()} gave it up")
+    def give_up(
+        self,
+        guest: str,
+        *,
+        timeout: float = 60.0,
+        progress: Progress = no_progress,
+        dry_run: bool = False,
+    ) -> FleetOutcome:
+        """Have *guest* stay where it is; on its way to nowhere is success, with no steps.
+
+        ``host`` says where it is. Raises Refused (it has gone by then, or it goes elsewhere, as
+        its host is drained or fenced).
+        """
+        why = f"{self._who()} gave it up"
+        return self._fleet.give_up(guest, why, timeout=timeout, progress=progress, dry_run=dry_run)
 
     def cordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
         """Let no guest come to *host* any more."""

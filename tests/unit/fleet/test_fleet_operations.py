@@ -168,20 +168,6 @@ def test_a_move_that_fails_leaves_the_guest_where_it_is(person: Person) -> None:
     assert not person.toys.sites["h3"].world.mounts
 
 
-def test_a_move_can_be_given_up_before_it_goes(person: Person) -> None:
-    fleet = person.fleet()
-    person.toys.sites["h3"].world.hung.add("s1")
-    fleet.attach("g1", wanted("", "a", "s1"))
-    with pytest.raises(Failed, match="on its way"):
-        fleet.migrate("g1", "h3", timeout=3.0)
-    with pytest.raises(Busy, match="on its way to h3"):
-        fleet.migrate("g1", "h2")
-    fleet.give_up("g1")
-    person.toys.sites["h3"].world.hung.clear()
-    person.toys.settle()
-    assert fleet.migrate("g1", "h2").host == "h2"
-
-
 def test_no_guest_comes_to_a_cordoned_host(person: Person) -> None:
     fleet = person.fleet()
     assert fleet.cordon("h3").steps == ["cordon"]

@@ -75,6 +75,7 @@ def test_a_volume_from_its_attach_to_its_detach(ask: Ask, person: Person) -> Non
     assert [each["volume"] for each in ask("/v1/explain?name=g1")] == ["", ID]
     assert ask("/v1/migrate", guest="g1", host="h3")["steps"] == ["migrate"]
     assert {each["guest"]: each["host"] for each in ask("/v1/guests")} == {"g1": "h3", "g2": "h2"}
+    assert ask("/v1/give_up", guest="g1")["host"] == "h3"
     assert ask("/v1/drain", host="h3")["steps"] == ["drain"]
     assert [each["cordoned"] for each in ask("/v1/hosts")] == [False, False, True]
     assert ask("/v1/uncordon", host="h3")["steps"] == ["uncordon"]
