@@ -98,11 +98,30 @@ def test_attach_and_detach_through_the_fleet(fleet: LabFleet, guest: Any, scene:
     assert halves(guest, volume.id) == (True, True)
     assert fleet.one.seen() == {volume.id: "attached"}
     attach(fleet, volume)  # once more is success
+    the_copy_that_it_goes_on_with_is_its_own(fleet, scene, volume)
     guest.destroy()  # it has no system that would let go
     fleet("detach", "web01", volume.id)
     assert halves(guest, volume.id) == (False, False)
     assert fleet.one.seen() == {}
     until(lambda: not scene.mounts())
+
+
+def the_copy_that_it_goes_on_with_is_its_own(fleet: LabFleet, scene: Scene, volume: Volume) -> None:
+    """And once it was copied back, all is as it was."""
+
+    def told() -> str:
+        return str(fleet.json("list", "web01"))
+
+    its, copy = (f"{scene.mount_point()}/{name}" for name in (volume.file.name, "copy"))
+    job = ("--format", "raw", "--transient-job", "--wait", "--pivot")
+    subprocess.run(["virsh", "blockcopy", "web01", its, copy, *job], check=True)
+    until(lambda: copy in told(), 60)
+    info = volume.share.connection(name="copy", volume_id=str(uuid.uuid4()))
+    other = str(scene.write("copy.json", info))
+    assert "the same storage is " in fleet("attach", "web01", "--connection", other, code=REFUSED)
+    back = ("--reuse-external", *job)
+    subprocess.run(["virsh", "blockcopy", "web01", copy, its, *back], check=True)
+    until(lambda: copy not in told(), 60)
 
 
 def test_the_agent_is_killed_in_the_midst_of_an_attach(

@@ -12,6 +12,7 @@ from moorline.core.driver import Driver
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
+from moorline.core.storage_names import derived
 from moorline.deadline import Clock
 from moorline.errors import MoorlineError, Unavailable
 from moorline.fleet import keys
@@ -30,13 +31,20 @@ from moorline.stores.codec import Codec
 from moorline.testing.faults import Killed
 from moorline.testing.toy_moving import MovableGuest, ToyCentre, ToyMover, WatchedFaults, halt
 from moorline.testing.toy_store import MemoryStore
-from moorline.testing.toys import ToyShare, ToyWorld
+from moorline.testing.toys import ToyExport, ToyShare, ToyWorld
 from tests.support.fleet_store import BEATS, Backing, Line, PlainSeal, toy_backing
 
 CODEC = Codec(Secret(b"k" * 32))
 SESSIONS = itertools.count()
 SILENCE = 3.0
 """Ticks of an observer's own clock."""
+
+
+class NamedShare(ToyShare):
+    """A toy's share by its name, wherever it is mounted."""
+
+    def shares(self, c: ToyExport) -> frozenset[str]:
+        return frozenset({c.share})
 
 
 @dataclass
@@ -127,7 +135,7 @@ class ToyFleet:
     def _agent(self, site: Site) -> Agent:
         mover, book = self.mover(site.name), self.book(site.line, site.name)
         records = Records(site.local, CODEC, site.name)
-        backends = dict.fromkeys(self.backing.kinds, ToyShare(site.world))
+        backends = dict.fromkeys(self.backing.kinds, NamedShare(site.world))
         reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))
         driver = Driver(records, reconciler)
         marks = Marks(site.local, site.name)
@@ -347,8 +355,8 @@ def wanted(guest: str, volume: str, share: str, *, shared: bool = False) -> Atta
         backend="toy",
         connection=Secret({"driver_volume_type": "toy", "data": data}),
         link=LinkName(""),
-        place=f"toy/{share}/{volume}",
+        place=derived("toy", share, volume),
         want=Level.ATTACHED,
         options=DiskOptions(shared=shared),
-        aliases=(f"toy/{share}.example/{volume}",),
+        aliases=(derived("toy", "", f"{share}/{volume}"),),
     )

@@ -316,6 +316,11 @@ class Admission:
         there = self._at(accepted, self._records.all())
         return there[0].place if there else accepted.id
 
+    def places_at(self, path: str, row: Attachment) -> tuple[str, ...]:
+        """What identifies the file at *path*, if it is on the share of *row*, or of another."""
+        rows = [row] if path.startswith(f"{row.link}/") else self._records.all()
+        return tuple(sorted(storage_names.places_at(path, rows, self._reconciler.read)))
+
     def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:
         if row.place in (accepted.id, accepted.former):
             return True

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any
 
+from moorline.errors import Refused
+from moorline.model import Attachment
 from moorline.ports import Sharing
+
+Read = Callable[[Attachment], tuple[object, Any]]
+"""The back end of an attachment, and its parsed connection. Raises Refused."""
 
 _PLACES = uuid.UUID("6d6f6f72-6c69-5e65-8076-6f6c756d6573")
 
@@ -25,6 +32,18 @@ def places(kind: str, shares: AbstractSet[str], name: str) -> frozenset[str]:
     """A place for each spelling of a file on a share; two of one storage have one in common."""
     by_share = {derived(kind, share, name) for share in shares}
     return frozenset(by_share | {derived(kind, "", file) for file in files(shares, name)})
+
+
+def places_at(path: str, rows: Iterable[Attachment], read: Read) -> frozenset[str]:
+    """Those of the file at *path* on this host, if it is on the share of one of *rows*."""
+    found: set[str] = set()
+    for row in rows:
+        if path.startswith(f"{row.link}/"):
+            with suppress(Refused):  # its connection does not fit the configuration any more
+                backend, parsed = read(row)
+                name = path.removeprefix(f"{row.link}/")
+                found |= places(row.backend, shares(backend, parsed), name)
+    return frozenset(found)
 
 
 def derived(*parts: str) -> str:

@@ -164,12 +164,20 @@ class Controller:
             if assignment.role is Role.HERE:
                 yield f"guest {guest} is as wanted on {host}", _settled(guest, here)
                 self._release(look, guest, here)
+                yield from self._claims(look, host, guest)
         if record.fenced or host in look.silent:
             return
         for guest, report in look.reports[host].guests.items():
             if not report.assignment and guest not in look.owners:
                 here_now = registration(self._book, host, guest, report)
                 yield f"guest {guest} is of {host}", here_now
+
+    def _claims(self, look: Look, host: str, guest: GuestId) -> Iterator[tuple[str, Change | None]]:
+        """Have each volume of *guest* own the file that is its disk, too."""
+        for (of, volume), report in look.reports[host].volumes.items():
+            if of == guest and report.places:
+                change = self._ownership.claim(guest, volume, report.places)
+                yield f"volume {volume} has another file, too", change
 
     def _release(self, look: Look, guest: GuestId, here: Place) -> None:
         for volume, row in here.attachments.items():

@@ -363,6 +363,9 @@ class FleetHost:
         look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
 
     def _report_volume(self, look: Look, wanted: Attachment, served: Served) -> None:
+        key = wanted.key
+        before = look.reports.volumes.get((key.guest, key.volume))
+        unseen = before.places if before else ()
         report = VolumeReport(
             attachment=wanted.revision,
             seen=str(wanted.want) if served.as_wanted else "",
@@ -370,9 +373,8 @@ class FleetHost:
             message=served.message,
             lost=served.lost,
             hint=served.hint,
+            places=unseen if served.places is None else served.places,
         )
-        key = wanted.key
-        before = look.reports.volumes.get((key.guest, key.volume))
         if before is None or replace(before, revision=0) != report:
             of = keys.attachment(self._name, key.guest, key.volume)
             revision = self._replace(keys.report(of), before, report)

@@ -39,6 +39,7 @@ HOSTS = f"{ROOT}hosts/"
 MOVES = f"{ROOT}moves/"
 DECISIONS = f"{ROOT}decisions/"
 GUEST_OWNERS = f"{ROOT}owners/guests/"
+STATUS = f"{ROOT}status/"
 VOLUME_OWNERS = f"{ROOT}owners/volumes/"
 EVENTS_PER_HOST = 64
 """Entries of its event log that the fleet has of each host."""
@@ -76,7 +77,7 @@ def desired(host: str) -> str:
 
 def status(host: str) -> str:
     """The prefix of all that a host reports."""
-    return f"{ROOT}status/{_plain(host)}/"
+    return f"{STATUS}{_plain(host)}/"
 
 
 def assignment(host: str, guest: GuestId) -> str:
@@ -96,7 +97,7 @@ def definition(host: str, guest: GuestId) -> str:
 
 def report(desired: str) -> str:
     """Of what a host reports of an assignment or an attachment, given that one's key."""
-    return f"{ROOT}status/{desired.removeprefix(f'{ROOT}desired/')}"
+    return f"{STATUS}{desired.removeprefix(f'{ROOT}desired/')}"
 
 
 def guest_owner(guest: GuestId) -> str:

@@ -12,7 +12,17 @@ from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
 from moorline.errors import Failed, MoorlineError
-from moorline.model import NO_DISK, Attachment, Disk, DiskState, GuestId, Key, Level, VolumeId
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    Disk,
+    DiskState,
+    GuestId,
+    Key,
+    Level,
+    Seen,
+    VolumeId,
+)
 from moorline.ports import Hypervisor
 
 
@@ -28,6 +38,8 @@ class Served:
     """The guest has another file open than the one at the path of its disk."""
     hint: str = ""
     """What a person can do about it, where *message* does not say so."""
+    places: tuple[str, ...] | None = ()
+    """What identifies the file that the guest has as its disk, in order; None: it was not seen."""
 
 
 class LocalVolumes:
@@ -52,8 +64,12 @@ class LocalVolumes:
                 return Served(True)
             came = self._driver.push(row)
         except MoorlineError as e:
-            return Served(False, e.kind, str(e))
-        return self._waits(row, came) if isinstance(came, Wait) else Served(True)
+            return Served(False, e.kind, str(e), places=None)
+        served = self._waits(row, came) if isinstance(came, Wait) else Served(True)
+        return replace(served, places=self._places(row, came.seen))
+
+    def _places(self, row: Attachment, seen: Seen | None) -> tuple[str, ...] | None:
+        return None if seen is None else self._admission.places_at(seen.disk.source, row)
 
     def _waits(self, row: Attachment, wait: Wait) -> Served:
         disk = self._disk(row)

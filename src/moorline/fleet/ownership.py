@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -71,7 +71,9 @@ class Ownership:
         try:
             now = self._anew(home.guest, home)
             volume = wanted.key.volume
-            self._places_for(self._owned(self._book.volume_owner(volume), now, wanted), volume)
+            owner = self._owned(self._book.volume_owner(volume), now, wanted)
+            self._claim(Change(), owner, volume)
+            self._demand_unopened(owner, volume)
         except (Busy, Refused) as e:
             return [e.message]
         return []
@@ -122,9 +124,8 @@ class Ownership:
         before_owner = self._book.volume_owner(volume)
         owner = self._owned(before_owner, home, row)
         change.replace(keys.volume_owner(volume), before_owner, owner)
-        for entry_at, revision in self._places_for(owner, volume).items():
-            change.when[entry_at] = At(entry_at, revision)
-            change.put(entry_at, volume.encode())
+        self._claim(change, owner, volume)
+        self._demand_unopened(owner, volume)
         if (
             before is None
             and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
@@ -152,20 +153,47 @@ class Ownership:
             guests=(*others, home.guest), shared=shared, place=row.place, aliases=aliases
         )
 
-    def _places_for(self, owner: VolumeOwner, volume: VolumeId) -> dict[str, int]:
-        """The entry of each of its places, with its revision. Raises Refused: one is another's."""
+    def claim(self, guest: GuestId, volume: VolumeId, places: Sequence[str]) -> Change | None:
+        """Have the volume own the file that *guest* has as its disk, too, until it is free.
+
+        None: it does, or another volume has it.
+        """
+        owner = self._book.volume_owner(volume)
+        if owner is None or guest not in owner.guests or owner.places.issuperset(places):
+            return None
+        change = Change()
+        after = replace(owner, aliases=tuple(sorted({*owner.aliases, *places} - {owner.place})))
+        change.replace(keys.volume_owner(volume), owner, after)
+        try:
+            self._claim(change, after, volume)
+        except Refused:
+            return None
+        return change
+
+    def _demand_unopened(self, owner: VolumeOwner, volume: VolumeId) -> None:
+        """Raise Refused if a guest has the storage as its disk of another volume."""
+        for host, guest, other in self._book.disks_at(owner.places):
+            if other != volume:
+                who = self._book.owner(guest)
+                raise Refused(
+                    f"the same storage is the disk of volume {other} of"
+                    f" {who.name if who else guest} on {host}",
+                    hint=f"moorline fleet explain {other}",
+                )
+
+    def _claim(self, change: Change, owner: VolumeOwner, volume: VolumeId) -> None:
+        """Have *change* claim all its places for the volume. Raises Refused: one is another's."""
         if len(owner.places) > _MAX_PLACES:
             raise Refused(
                 f"the storage of volume {volume} was named in more than {_MAX_PLACES} ways",
                 hint="detach it first, and name fewer servers",
             )
-        found = {}
         for at in map(keys.place, sorted(owner.places)):
             entry = self._book.store.get(at)
             if entry is not None and entry.value.decode() != volume:
                 raise Refused(f"the same storage is volume {entry.value.decode()} already")
-            found[at] = entry.revision if entry else 0
-        return found
+            change.when[at] = At(at, entry.revision if entry else 0)
+            change.put(at, volume.encode())
 
     def _detach(self, guest: GuestId, volume: VolumeId) -> Attachment | None:
         owner = self._book.owner(guest)

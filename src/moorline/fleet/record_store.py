@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 from moorline.fleet import keys
 from moorline.fleet.records import (
@@ -169,6 +171,15 @@ class Book:
     def volume_report(self, host: str, guest: GuestId, volume: VolumeId) -> VolumeReport | None:
         """What a host says of an attachment."""
         return self._one(keys.report(keys.attachment(host, guest, volume)), VolumeReport)
+
+    def disks_at(self, places: AbstractSet[str]) -> list[tuple[str, GuestId, VolumeId]]:
+        """Whose disk is at one of *places*, as hosts report it: host, guest and volume."""
+        found = []
+        for entry in self.store.list(keys.STATUS)[0]:
+            host, guest, *volume = keys.below(keys.STATUS, entry.key)
+            if volume and not places.isdisjoint(VolumeReport.decode(entry).places):
+                found.append((unquote(host), GuestId(guest), VolumeId(volume[0])))
+        return found
 
     def desired(self, host: str) -> OfHost:
         """All that is wanted of a host."""

@@ -223,8 +223,11 @@ class VolumeReport(Stored):
     As far as its host knows without asking a share."""
     hint: str = ""
     """What a person can do there about what is in the way, where *message* does not say so."""
+    places: tuple[str, ...] = ()
+    """What identifies the file that the guest has as its disk, whichever that is: one place for
+    each spelling. It may be another than the volume's (an external snapshot, a copy)."""
 
-    later: ClassVar[Collection[str]] = ("lost", "hint")
+    later: ClassVar[Collection[str]] = ("lost", "hint", "places")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
