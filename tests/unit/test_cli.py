@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -94,6 +95,24 @@ def test_ends_with(
     done = runner.invoke(main, [str(image) if word == "IMAGE" else word for word in words])
     assert done.exit_code == code, done.output
     assert (code == 0) == (done.stderr == "")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"/srv/\xff.raw", r"the file name b'/srv/\xff.raw' is not UTF-8"),
+        (b"./\xfe", "is not UTF-8"),
+        (b"quobyte://u:secret\xff@reg/vol/x", "what was typed is not UTF-8"),
+    ],
+)
+def test_a_name_that_is_not_utf_8_is_said_to_be_so(
+    runner: CliRunner, name: bytes, told: str
+) -> None:
+    done = runner.invoke(main, ["attach", "test", os.fsdecode(name), "--format", "raw"])
+    assert done.exit_code == 3
+    assert told in done.stderr
+    assert "surrogate" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,8 +237,20 @@ def _check(arguments: Mapping[str, Any]) -> None:
         for text in value if isinstance(value, tuple) else (value,):
             if not isinstance(text, str):
                 continue
+            _refuse_undecoded(text)
             check_text(text)
             if len(text) > MAX_TEXT_CHARACTERS:
                 raise errors.Refused(
                     f"what was typed has more than {MAX_TEXT_CHARACTERS} characters"
                 )
+
+
+def _refuse_undecoded(text: str) -> None:
+    """Raise Refused if what was typed is not UTF-8, which Python keeps as halves of surrogates."""
+    if any("\udc80" <= character <= "\udcff" for character in text):
+        # All else that is typed could be a URL with a password, which is not repeated.
+        is_path = text.startswith(("/", "./", "../"))
+        what = f"the file name {os.fsencode(text)!r:.300}" if is_path else "what was typed"
+        raise errors.Refused(
+            f"{what} is not UTF-8, so it cannot be recorded", hint="rename the file"
+        )
