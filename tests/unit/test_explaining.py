@@ -75,7 +75,7 @@ def test_a_paused_guest_on_a_share_that_is_gone_is_not_to_be_asked_for_its_disk(
     share.error, share.clients = errno.ENOTCONN, None
     scene.inventory.findings = [PAUSED]
     found = {each.check: each.next for each in scene.moorline.maintenance.doctor().findings}
-    assert found == {"broken-link": "virsh destroy g1", "paused-guest": "virsh resume g1"}
+    assert found == {"broken-link": "virsh destroy g1", "paused-guest": "virsh destroy g1"}
     (told,) = scene.moorline.maintenance.explain("vol-a")
     assert told.next == "virsh destroy g1"
 

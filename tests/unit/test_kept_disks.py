@@ -104,6 +104,25 @@ def test_it_is_not_detached_later_either(rig: Rig, odd: Odd, moorline: Moorline,
     assert not rig.records.all()
 
 
+def test_a_released_disk_whose_file_was_replaced_is_told_as_such(
+    odd: Odd, moorline: Moorline
+) -> None:
+    """What doctor names is not refused when it is done, and a dry run says what would come."""
+    moorline.maintenance.release("g1", "a")
+    told = {each.check for each in moorline.maintenance.doctor().findings}
+    assert "unwanted-disk" in told
+    odd.see = SEEN["deleted"]
+    found = {each.check: each for each in moorline.maintenance.doctor().findings}
+    assert "unwanted-disk" not in found
+    assert "was deleted while the guest ran" in found["replaced-image"].what
+    assert "detach" not in found["replaced-image"].next
+    repair = moorline.maintenance.repair
+    foreseen = repair(disks=True, boot_disks=True, dry_run=True)[0]
+    made = repair(disks=True, boot_disks=True)[0]
+    assert foreseen == made
+    assert "is not taken from g1" in foreseen.problem
+
+
 def test_what_a_block_job_made_of_it_is_looked_at(rig: Rig, odd: Odd, moorline: Moorline) -> None:
     odd.job = 2
     before = rig.records.all()[0]

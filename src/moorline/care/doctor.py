@@ -92,6 +92,8 @@ class _Look:
         """The names of those that an error has paused: they let no disk go."""
         self.renewing: set[str] = set()
         """The names of those of them that go on when they have their disks anew."""
+        self.ending: dict[str, str] = {}
+        """What ends those of them that never go on, by their names."""
         try:
             self.guests = survey.guests
         except MoorlineError as e:
@@ -136,9 +138,7 @@ class Doctor:
         if guests is not None:
             found += [finding_texts.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
-            found += [
-                finding_texts.unwanted_disk(*each) for each in unwanted(rows, guests, released)
-            ]
+            found += [self._unwanted(*each) for each in unwanted(rows, guests, released)]
             found += self._links(rows, guests, look)
             wanted = {(row.key.guest, row.key.volume) for row in rows}
             pairs = self._environment.shared_files(guests)
@@ -167,13 +167,16 @@ class Doctor:
 
     @staticmethod
     def _pauses_of(found: Sequence[Finding], look: _Look) -> list[Finding]:
-        """*found*, where guests that are given their disks anew are not to be resumed."""
-        return [
-            finding_texts.renewable_guest(each)
-            if each.check == "paused-guest" and each.subject in look.renewing
-            else each
-            for each in found
-        ]
+        """*found*, where only guests are to be resumed that would go on by that."""
+
+        def told(paused: Finding) -> Finding:
+            if stop := look.ending.get(paused.subject):
+                return finding_texts.lost_pause(paused, stop)
+            if paused.subject in look.renewing:
+                return finding_texts.renewable_guest(paused)
+            return paused
+
+        return [told(each) if each.check == "paused-guest" else each for each in found]
 
     def _pauses(self, row: Attachment) -> Iterator[Finding]:
         """Findings that keep the guest of an attachment paused."""
@@ -227,8 +230,8 @@ class Doctor:
             return  # is a finding already
         elif step is Step.PARK:
             yield finding_texts.other_disk(row, seen)
-        elif why := self._replaced(row, seen, guest):
-            yield finding_texts.replaced_image(row, why)
+        elif seen.disk != NO_DISK and (why := self._replaced(row.key.volume, guest)):
+            yield finding_texts.replaced_image(row.guest_name, row.key.volume, why)
         elif step is not Step.NOTHING and trouble is not None and is_refusal(trouble):
             yield refused(row, step, seen, trouble, self._reconciler.files.verify)
         elif step is not Step.NOTHING and row.key not in self._in_hand():
@@ -255,14 +258,24 @@ class Doctor:
                 stop = "" if own and name not in look.paused else self._stop(name, look)
                 yield finding_texts.broken_link(row, reason(step, seen), stop)
 
-    def _replaced(self, row: Attachment, seen: Seen, guest: Guest | None) -> str:
+    def _unwanted(self, guest: Guest, volume: VolumeId) -> Finding:
+        """Of a disk that was released: detach refuses one whose file was replaced."""
+        try:
+            why = guest.disks[volume].replaced or self._replaced(volume, guest)
+        except MoorlineError:
+            why = ""  # the guest went, or cannot be looked at: detach would say so, too
+        if why:
+            return finding_texts.replaced_image(guest.name, volume, why)
+        return finding_texts.unwanted_disk(guest, volume)
+
+    def _replaced(self, volume: VolumeId, guest: Guest | None) -> str:
         """Why the file that a running guest has open is not the volume; ''.
 
         That costs a look at each guest, so stopped guests, which have nothing open, are left out.
         """
-        if self._images is None or seen.disk == NO_DISK or guest is None or not guest.running:
+        if self._images is None or guest is None or not guest.running:
             return ""
-        return self._images.replaced(guest, row.key.volume)
+        return self._images.replaced(guest, volume)
 
     def _stale(
         self, row: Attachment, guest: Guest | None, trouble: Trouble | None, look: _Look
@@ -278,11 +291,13 @@ class Doctor:
             stop = self._stop(row.guest_name, look) if stops else ""
             yield finding_texts.stale_disk(row, disk.stale, stop)
         elif disk is not None and disk.replaced:
-            yield finding_texts.replaced_image(row, disk.replaced)
+            yield finding_texts.replaced_image(row.guest_name, row.key.volume, disk.replaced)
 
     def _stop(self, guest: str, look: _Look) -> str:
         if guest in look.paused:  # it hears nothing, and only libvirt tells of such
-            return finding_texts.command("virsh", "destroy", guest)
+            stop = finding_texts.command("virsh", "destroy", guest)
+            look.ending[guest] = stop
+            return stop
         return self._stop_command.format(shlex.quote(guest))
 
     def _ill(self, link: str, ill: Link | None, look: _Look) -> Iterator[Finding]:

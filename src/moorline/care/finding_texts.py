@@ -138,6 +138,15 @@ def renewable_guest(paused: Finding) -> Finding:
     return replace(paused, why=why, next=command("moorline", "sweep"))
 
 
+def lost_pause(paused: Finding, stop: str) -> Finding:
+    """A guest that never goes on. *paused*: of its hypervisor; *stop*: what ends it."""
+    why = (
+        "it has lost its disk, so that it only stops again when it is resumed; what it has not"
+        " written is lost, whatever is done"
+    )
+    return replace(paused, why=why, next=stop)
+
+
 def failing_share(row: Attachment, why: str) -> Finding:
     """The client of a share lives and answers with an error, or it is unknown whether it lives."""
     return Finding(
@@ -217,15 +226,15 @@ def other_disk(row: Attachment, seen: Seen) -> Finding:
     )
 
 
-def replaced_image(row: Attachment, why: str) -> Finding:
+def replaced_image(guest: str, volume: VolumeId, why: str) -> Finding:
     """A running guest has another file open than the one at its disk's path."""
     return Finding(
         "replaced-image",
-        row.key.volume,
+        volume,
         why,
         "what the guest writes is not in the file that is there, and is gone when it stops:"
         " copy within the guest what shall stay, before it stops or lets the disk go",
-        command("moorline", "disks", row.guest_name),
+        command("moorline", "disks", guest),
     )
 
 

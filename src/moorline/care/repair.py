@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from moorline.care.doctor import Environment
 from moorline.care.strays import strays, unwanted
@@ -25,6 +26,13 @@ from moorline.ports.inspection import Discovering, Found
 from moorline.ports.results import Repair
 
 
+class Detach(Protocol):
+    """As :meth:`moorline.ports.api.Attachments.detach`."""
+
+    def __call__(self, guest: str, volume: str, *, dry_run: bool) -> object:
+        """See there."""
+
+
 class Repairer:
     """repair of :class:`moorline.ports.api.Maintenance`.
 
@@ -36,7 +44,7 @@ class Repairer:
         records: Records,
         reconciler: Reconciler,
         survey: Callable[[], Sequence[Guest]],
-        detach: Callable[[str, str], object],
+        detach: Detach,
         environment: Environment,
     ) -> None:
         self._records = records
@@ -58,8 +66,8 @@ class Repairer:
                 due = Repair("detach", f"{guest.name}/{volume}", disk.device, disk.source)
                 if not boot_disks and (why := self._vital(guest, disk)):
                     due = replace(due, problem=why)
-                elif not dry_run:
-                    due = self._try_detach(due, guest.id, volume)
+                else:
+                    due = self._try_detach(due, guest.id, volume, dry_run=dry_run)
                 if not due.problem:
                     going.append((guest, volume))
                 made.append(due)
@@ -72,12 +80,12 @@ class Repairer:
                 made.append(due if dry_run else self._try_clear(due, backend, found))
         return made
 
-    def _try_detach(self, due: Repair, guest: str, volume: str) -> Repair:
+    def _try_detach(self, due: Repair, guest: str, volume: str, *, dry_run: bool) -> Repair:
         try:
-            self._detach(guest, volume)
+            self._detach(guest, volume, dry_run=dry_run)
         except MoorlineError as e:
             return replace(due, problem=str(e))
-        return replace(due, done=True)
+        return replace(due, done=not dry_run)
 
     def _vital(self, guest: Guest, disk: Disk) -> str:
         """Why the guest might not boot without the disk; '': it would."""
