@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -358,24 +357,7 @@ def test_the_state_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (finding.check, finding.next) == ("open-state", f"chmod 0600 {key}")
 
 
-# --- who is to be stopped, or resumed
-
-
-def test_a_guest_that_is_to_be_destroyed_is_not_to_be_resumed(scene: Scene) -> None:
-    """Its share is dead, and its volume is to go, so that it is given no disk anew."""
-    link = scene.attach(level=Level.ATTACHED)
-    (row,) = scene.rows("vol-a")
-    scene.records.put(replace(row, want=Level.ABSENT))
-    scene.host.share(link).error = errno.ENOTCONN
-    paused = Finding("paused-guest", "g1", "g1 is paused", "nothing is lost", "virsh resume g1")
-    scene.inventory.findings = [paused]
-    found = {each.check: each for each in scene.moorline.maintenance.doctor().findings}
-    assert found.keys() >= {"dead-share", "paused-guest"}
-    assert found["dead-share"].next == found["paused-guest"].next == "virsh destroy g1"
-    assert "nothing is lost" not in found["paused-guest"].why
-    assert not any("resume" in each.next for each in found.values())
-    explained = scene.moorline.maintenance.explain("vol-a")
-    assert "virsh resume" not in str(explained)
+# --- who is to be stopped
 
 
 @pytest.mark.parametrize(
