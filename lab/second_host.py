@@ -7,6 +7,7 @@ directory is seen by both, except the directories that it is told to have for it
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import time
 import uuid
@@ -50,10 +51,15 @@ class SecondHost:
         words = (str(directory), *map(str, own))
         self._libvirtd = subprocess.Popen([*namespaces, "sh", "-c", _ENTER, "sh", *words])
         end = time.monotonic() + 30
-        while not self.socket.exists():
+        while not self._listens():
             assert self._libvirtd.poll() is None, "it ended"
             assert time.monotonic() < end, "it does not start"
             time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        """Whether libvirtd takes connections: its socket has a name a moment before."""
+        with socket.socket(socket.AF_UNIX) as to:
+            return to.connect_ex(str(self.socket)) == 0
 
     @property
     def uri(self) -> str:

@@ -44,8 +44,8 @@ def demand_refused(
     scene.moorline("attach", first.name(), "--connection", str(scene.write("mine.json", mine)))
     for level in ("attached", "connected"):
         again = ("--connection", str(scene.write("its.json", its)), "--level", level)
-        said = other("attach", second.name(), *again, code=3 if level == "attached" else 0).stderr
-        assert level == "connected" or f"{first.name()} has" in said
+        said = other("attach", second.name(), *again, code=3).stderr
+        assert first.name() in said
     assert its["data"]["volume_id"] not in second.XMLDesc(2)
     other("detach", second.name(), its["data"]["volume_id"])
     scene.moorline("detach", first.name(), mine["data"]["volume_id"])
