@@ -224,6 +224,8 @@ def test_of_several_paths_each_is_named_that_is_not_known(run: Run) -> None:
     "url",
     [
         "nfs://user:hunter2@h/p/f",
+        "nfs://hunter2",
+        "nfs://user:half/hunter2",
         "nfs://user:hunter2@h",
         "vzstorage://cluster:hunter2/f",
         "smbfs://h/s/f?password=hunter2",

@@ -352,14 +352,15 @@ class Admission:
 
 
 def _quotable(typed: str) -> str:
-    """What was typed, to tell it from others: of a URL, which may hold a password, its kind and
-    the file's name.
+    """What was typed, to tell it from others.
+
+    Of a URL its kind, and the file's name where there is no room for a password in it.
     """
     scheme, url, rest = typed.partition("://")
     if not url:
         return typed
-    file = rest.rpartition("/")[2]
-    return f"{scheme}://…/{'' if set(file) & set('@:?') else file}"
+    _, path, file = rest.rpartition("/")
+    return f"{scheme}://…/{file if path and not set(rest) & set('@:?') else ''}"
 
 
 def _volume_id(
