@@ -128,6 +128,14 @@ def test_what_failed_was_not_asked() -> None:
     assert asks(requests)
 
 
+def test_who_was_only_looking_does_not_undo_the_request() -> None:
+    requests = Requests()
+    assert asks(requests)
+    with pytest.raises(Uncertain), requests.due(ONE, VolumeId("v")):
+        raise Uncertain("the connection broke")
+    assert not asks(requests)
+
+
 def test_a_guest_that_missed_the_request_is_asked_again() -> None:
     requests = Requests(again_seconds=0.0)
     assert [asks(requests) for _ in range(2)] == [True, True]

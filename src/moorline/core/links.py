@@ -28,9 +28,9 @@ class Links:
         self.backends = backends
         self._read: dict[Key, tuple[Attachment, Any]] = {}
         self._parsed: dict[Key, tuple[Attachment, Any]] = {}
+        """Connections that were parsed already: the same attachment always parses to the same."""
         self._told: dict[Key, tuple[Attachment, Any]] = {}
         """What people call their storage: a list tells it of all."""
-        """Connections that were parsed already: the same attachment always parses to the same."""
 
     def by(self, backends: Backends) -> Links:
         """The same, but asking other instances of the same back ends."""

@@ -43,7 +43,8 @@ class Requests:
         try:
             yield due
         except BaseException:
-            self.done(guest, volume)
+            if due:  # otherwise the earlier request stands
+                self.done(guest, volume)
             raise
 
     def done(self, guest: GuestId, volume: VolumeId) -> None:
