@@ -11,11 +11,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from lab import processes
 from lab.host import GLUSTERFS, LAB, real_path
 
 SERVER = "127.0.0.2"
@@ -82,7 +83,7 @@ class GlusterVolume:
 
     def clients(self) -> list[int]:
         """The processes that serve mounts of the volume."""
-        return [pid for pid in processes("glusterfs") if self._id in _words(pid)]
+        return processes.running("glusterfs", self._id)
 
     # --- what happens to it ---
 
@@ -134,26 +135,13 @@ class GlusterVolume:
         )
 
     def _kill(self, program: str) -> None:
-        self._signal(program, signal.SIGKILL)
-        until(lambda: not list(processes(program)))
+        for pid in processes.running(program):
+            processes.kill(pid)
 
     def _signal(self, program: str, number: int) -> None:
-        for pid in processes(program):
+        for pid in processes.running(program):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-
-
-def processes(program: str) -> Iterator[int]:
-    """The processes of this host that run *program*: all three of GlusterFS's are one file."""
-    for process in Path("/proc").glob("[0-9]*"):
-        if Path(_words(int(process.name))[0]).name == program:
-            yield int(process.name)
-
-
-def _words(pid: int) -> list[str]:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    return [""]
 
 
 def until(true: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import libvirt
 
-from lab import host
+from lab import host, processes
 from lab.command import Moorline
 from lab.demo import chapter, claim, say, until
 from lab.demo_guests import DemoGuests, run_demo
@@ -67,14 +67,7 @@ class Demo(DemoGuests):
 
     def client(self) -> int:
         """The process that serves the share's mount."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (process / "cmdline").read_text(errors="replace").split("\0")
-            except OSError:
-                continue
-            if self.share.export in words and any(Path(w).name == "mount.quobyte" for w in words):
-                found.append(int(process.name))
+        found = processes.running("mount.quobyte", self.share.export)
         claim("one process serves the share", len(found), 1)
         return found[0]
 

@@ -7,19 +7,18 @@ what Moorline says of itself proves nothing.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-from libvirt_rig import CONFIG, LIVE, marked, small_xml, until
+from libvirt_rig import CONFIG, LIVE, marked, small_xml
 
+from lab import processes
 from lab.command import Moorline
 from lab.quobyte.cluster import QuobyteVolume
 from moorline import wiring
@@ -182,17 +181,10 @@ def start_paused(domain: Any) -> None:
 
 def daemons(share: QuobyteVolume) -> list[int]:
     """The processes that serve mounts of the share: forks of the command that mounted it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_text(errors="replace").split("\0")
-            if share.export in words and any(Path(w).name == "mount.quobyte" for w in words):
-                found.append(int(process.name))
-    return found
+    return processes.running("mount.quobyte", share.export)
 
 
 def kill_daemon(share: QuobyteVolume) -> None:
     """Kill the share's FUSE daemon as a crash would: the mount stays, with ENOTCONN."""
     (pid,) = daemons(share)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not daemons(share))
+    processes.kill(pid)

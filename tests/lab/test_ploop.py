@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from libvirt_rig import until
 from virtuozzo_story import ID, Story
 
-from lab import host
+from lab import host, processes
 from lab.command import Moorline
 from lab.guest import Guest, digest, pattern
 from lab.virtuozzo.cluster import Virtuozzo
@@ -140,12 +138,8 @@ def test_a_busy_device_keeps_the_mount(story: PloopStory) -> None:
 
 def client(cluster: str) -> int:
     """The process that serves the cluster's mount."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_text(errors="replace").split("\0")
-            if cluster in words and any(Path(word).name == "vstorage-mount" for word in words):
-                return int(process.name)
-    raise AssertionError(f"nobody serves {cluster}")
+    (pid,) = processes.running("vstorage-mount", cluster)
+    return pid
 
 
 def test_a_dead_share_leaves_the_device_to_the_guest_that_runs(story: PloopStory) -> None:
@@ -153,7 +147,7 @@ def test_a_dead_share_leaves_the_device_to_the_guest_that_runs(story: PloopStory
     options = ("--config-file", str(story.config))
     story.run("attach")
     device = Path(source(story.guest))
-    os.kill(client(story.cluster.name), signal.SIGKILL)
+    processes.kill(client(story.cluster.name))
     until(lambda: story.views()[0]["seen"] == "broken")
     parked = story.run("attach", code=7)
     assert f"who has it open: {story.guest.name}" in parked.stderr
