@@ -45,6 +45,7 @@ class Volume:
     status: str = "available"
     multiattach: bool = False
     size: int = 1
+    encrypted: bool = False
 
 
 @dataclass
@@ -181,7 +182,7 @@ class Cloud:
             **volume.connection,
             "attachment_id": id,
             "access_mode": connector.get("mode") or "rw",
-            "encrypted": False,
+            "encrypted": volume.encrypted,
             "qos_specs": None,
             "enforce_multipath": False,
         }
@@ -222,8 +223,8 @@ class Cloud:
                 return 200, {"volumes": [{"id": v.id, "name": v.name} for v in named]}
             case "GET", ["volumes", id]:
                 v = self._volume(id)
-                told = {"id": v.id, "name": v.name, "status": v.status, "size": v.size}
-                return 200, {"volume": told}
+                shown = ("id", "name", "status", "size", "multiattach", "encrypted")
+                return 200, {"volume": {name: getattr(v, name) for name in shown}}
             case "GET", ["attachments" | "attachments", *detail] if detail in ([], ["detail"]):
                 found = [
                     _shown(each)["attachment"]

@@ -23,7 +23,7 @@ from moorline.errors import (
 )
 from moorline.model import GuestId, VolumeId, as_uuid, is_uuid, volume_id
 from moorline.ports import Option
-from moorline.ports.volume_service import ServiceAttachment
+from moorline.ports.volume_service import ServiceAttachment, ServiceVolume
 from moorline.secret import Secret
 
 CLOUD = Option(
@@ -84,10 +84,7 @@ class Cinder:
 
     def find(self, volume: str) -> VolumeId:
         if id := as_uuid(volume):
-            try:
-                return self._id(self._get(f"/volumes/{id}")["volume"])
-            except NotFound:
-                raise NotFound(f"Cinder has no volume {volume} for this project") from None
+            return self.volume(VolumeId(id)).id
         found = self._get("/volumes", name=volume).get("volumes", [])
         found = [each for each in found if each.get("name") == volume]
         if not found:
@@ -96,6 +93,20 @@ class Cinder:
             ids = ", ".join(sorted(str(each.get("id")) for each in found))
             raise Refused(f"several volumes are called {volume}", hint=f"by its id: {ids}")
         return self._id(found[0])
+
+    def volume(self, id: VolumeId) -> ServiceVolume:
+        try:
+            its = self._get(f"/volumes/{id}").get("volume")
+        except NotFound:
+            raise NotFound(f"Cinder has no volume {id} for this project") from None
+        if not isinstance(its, dict):
+            raise Unavailable("Cinder's answer has no volume in it")
+        return ServiceVolume(
+            self._id(its),
+            str(its.get("status", "")),
+            multiattach=its.get("multiattach") is True,
+            encrypted=its.get("encrypted") is True,
+        )
 
     def attachments(self, volume: VolumeId, guest: GuestId) -> Sequence[ServiceAttachment]:
         told = self._get("/attachments/detail", volume_id=volume, instance_id=guest)

@@ -12,6 +12,7 @@ from lab.cinder.server import Cloud, Volume, environment
 from moorline.api import Moorline
 from moorline.cinder import Cinder
 from moorline.core.reservations import Reservations
+from moorline.errors import MoorlineError
 from moorline.model import GuestId, VolumeId
 from moorline.testing.faults import Faulty
 from moorline.testing.toys import ToyGuest, ToyHypervisor
@@ -85,3 +86,18 @@ class CinderRig(Rig):
         halves = {VolumeId(volume.id) in its.live, VolumeId(volume.id) in its.defined}
         assert len(halves) == 1
         return halves == {True}
+
+
+def raised(error: MoorlineError | None, family: type[MoorlineError]) -> str:
+    assert isinstance(error, family), error
+    return str(error)
+
+
+def gone(rig: CinderRig, volume: Volume) -> None:
+    """Nothing is left of it, here and there."""
+    rig.sweep()
+    assert not rig.records.all()
+    assert not rig.records.reservations()
+    assert not rig.has(volume)
+    assert not rig.cloud.of(volume)
+    assert volume.status == "available"

@@ -75,6 +75,12 @@ class Reservations:
         """Be the one who works on the reservation of *key*. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"reservation of {key.volume} for {key.guest}", timeout)
 
+    def key(self, volume: VolumeId, guest: GuestName) -> Key:
+        """What a reservation of *volume* for *guest* is recorded as. Raises Refused."""
+        if not is_uuid(guest.id):
+            raise Refused(f"{guest.name} has no UUID, which Cinder knows guests by")
+        return Key(self._records.host, volume, guest.id)
+
     def connection(
         self, volume: VolumeId, guest: GuestName, deadline: Deadline, *, readonly: bool = False
     ) -> Mapping[str, Any]:
@@ -84,9 +90,7 @@ class Reservations:
         service has one for this guest that was not made for us), Refused, Failed, Uncertain,
         Unavailable: what was made is taken away by :meth:`settle`, or used by the next call.
         """
-        if not is_uuid(guest.id):
-            raise Refused(f"{guest.name} has no UUID, which Cinder knows guests by")
-        key = Key(self._records.host, volume, guest.id)
+        key = self.key(volume, guest)
         while True:
             try:
                 found = self._step_forward(key, guest, readonly)
@@ -140,6 +144,37 @@ class Reservations:
         unheard = [found[id] for id in sorted(found)][: noted.unheard]
         return [*([ours] if ours else []), *unheard]
 
+    def foresee(self, key: Key, guest: GuestName) -> ServiceAttachment | None:
+        """What :meth:`connection` would go on with; None: an attachment would be made.
+
+        Only looks. Raises what :meth:`connection` would, as far as it can be told: Refused also
+        where the volume's status does not let the service give it to anybody.
+        """
+        service = self.service()
+        noted = self._records.reservations().get(key)
+        if noted is None:
+            self._refuse_anothers(key, guest)
+        elif seen := self.look(key, noted):
+            return seen[0]
+        its = service.volume(key.volume)
+        if its.encrypted:
+            raise Refused(f"volume {its.id} is encrypted: the guest would see cipher text")
+        if its.status != "available" and not (its.multiattach and its.status == "in-use"):
+            raise Refused(
+                f"Cinder would refuse: volume {its.id} is {its.status}",
+                hint=f"openstack volume attachment list --volume-id {its.id}",
+            )
+        return None
+
+    def _refuse_anothers(self, key: Key, guest: GuestName) -> None:
+        if self.service().attachments(key.volume, key.guest):
+            raise NotOurs(
+                f"Cinder has volume {key.volume} attached to {guest.name} already, and not for"
+                " Moorline",
+                hint="whoever attached it (Nova?) takes it away:"
+                f" openstack volume attachment list --volume-id {key.volume}",
+            )
+
     def _is_as_wanted(self, row: Attachment) -> bool:
         come = row.want > Level.ABSENT
         return come and next_step(row.want, self._reconciler.observe(row)) is Step.NOTHING
@@ -148,13 +183,7 @@ class Reservations:
         service = self.service()
         noted = self._records.reservations().get(key)
         if noted is None:
-            if service.attachments(key.volume, key.guest):
-                raise NotOurs(
-                    f"Cinder has volume {key.volume} attached to {guest.name} already, and not for"
-                    " Moorline",
-                    hint="whoever attached it (Nova?) takes it away:"
-                    f" openstack volume attachment list --volume-id {key.volume}",
-                )
+            self._refuse_anothers(key, guest)
             noted = self._note(key, Reservation(guest.name, service.project()))
         seen = self.look(key, noted)
         if not seen:

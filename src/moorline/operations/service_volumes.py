@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,16 @@ from moorline.core.reservations import RETRY_SECONDS, Reservations
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
-from moorline.model import DiskOptions, Format, GuestName, Key, Level
+from moorline.model import (
+    DiskOptions,
+    Format,
+    GuestName,
+    Key,
+    Level,
+    VolumeId,
+    as_uuid,
+    volume_id,
+)
 from moorline.operations.attach import Attacher
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
@@ -23,6 +33,7 @@ from moorline.ports.results import Outcome, View
 SCHEME = "cinder:"
 _SERVICE_SECONDS = 20.0
 """How long the service is asked again if it does not answer, and the caller says nothing."""
+_NO_CONNECTION = "the storage and the file: which those are says Cinder, once it is asked for them"
 _AS_IT_COMES = DiskOptions()
 
 
@@ -77,14 +88,17 @@ class ServiceVolumes:
         )
         if not is_named(connection):
             return attach(guest, connection, volume=volume)
-        _refuse_what_does_not_fit(format, hands_off=hands_off, dry_run=dry_run)
+        _refuse_what_does_not_fit(format, hands_off=hands_off)
         deadline = Deadline(_SERVICE_SECONDS if timeout is None else timeout)
         with nothing_recorded():
             its = guest_called(guest, self._hypervisor)
             id = self._reservations.service().find(str(connection).removeprefix(SCHEME))
         if volume not in (None, id):
             raise Refused(f"{connection} is volume {id}, not {volume}")
-        key = Key(self._records.host, id, its.id)
+        key = self._reservations.key(id, its)
+        if dry_run:
+            with told_about(id, its.name), nothing_recorded():
+                return self._foreseen(key, its, level, attach)
         with told_about(id, its.name), self._reservations.hold(key):
             try:
                 with nothing_recorded():
@@ -122,11 +136,12 @@ class ServiceVolumes:
             dry_run=dry_run,
         )
         if is_named(volume):
-            with nothing_recorded():
-                volume = self._reservations.service().find(volume.removeprefix(SCHEME))
-        if dry_run or hands_off:
+            volume = self._id(volume.removeprefix(SCHEME))
+        if hands_off:
             return detach(volume)
         before = self._of(guest)
+        if dry_run:
+            return self._release_foreseen(volume, before, detach)
         deadline = Deadline(timeout)
         try:
             outcome = detach(volume)
@@ -150,6 +165,44 @@ class ServiceVolumes:
             for key, why in self._reservations.settle_all():
                 progress(f"Cinder is not in step for volume {key.volume}: {why}")
         return left
+
+    def _id(self, named: str) -> VolumeId:
+        """Whole, as it is recorded here; the service may have that volume no more, or be away."""
+        with nothing_recorded():
+            return volume_id(as_uuid(named)) or self._reservations.service().find(named)
+
+    def _foreseen(
+        self, key: Key, guest: GuestName, level: Level, attach: Callable[..., Outcome]
+    ) -> Outcome:
+        """What an attach of *key* would come to, as far as looks tell: nothing is asked for."""
+        seen = self._reservations.foresee(key, guest)
+        last = [] if seen and seen.complete else ["complete"]
+        if seen and seen.connection:
+            outcome = attach(guest.id, seen.connection.reveal(), volume=key.volume)
+            return replace(outcome, steps=[*outcome.steps, *last])
+        steps = [] if seen else ["reserve"]
+        steps += ["connect", "attach"] if level is Level.ATTACHED else ["connect"]
+        return Outcome(
+            [*steps, *last], _not_seen(key, guest.name, level, steps[0]), unseen=_NO_CONNECTION
+        )
+
+    def _release_foreseen(
+        self, volume: str, before: Sequence[Key], detach: Callable[[str], Outcome | None]
+    ) -> Outcome | None:
+        outcome = None
+        try:
+            outcome = detach(volume)
+        except NotFound:
+            if not any(key.volume == volume for key in before):
+                raise
+        gone = outcome.view.volume if outcome else volume
+        for key in before:
+            if key.volume == gone and outcome:
+                return replace(outcome, steps=[*outcome.steps, "release"])
+            if key.volume == gone and self._records.get(key) is None:
+                name = self._records.reservations()[key].guest_name
+                return Outcome(["release"], _not_seen(key, name, Level.ABSENT, "release"))
+        return outcome
 
     def _settle(self, key: Key, deadline: Deadline) -> None:
         """Settle it, for a caller who waits. Raises what it meets when the *deadline* is over."""
@@ -179,12 +232,24 @@ def is_named(connection: object) -> bool:
     return isinstance(connection, str) and connection.startswith(SCHEME)
 
 
-def _refuse_what_does_not_fit(format: Format | None, *, hands_off: bool, dry_run: bool) -> None:
-    if dry_run:
-        raise Refused(
-            "what Cinder would say is known once it was asked for the volume: no dry run of that",
-            hint="openstack volume show VOLUME",
-        )
+def _not_seen(key: Key, guest: str, wanted: Level, due: str) -> View:
+    """Describe what has no connection on record, of which nothing can be looked at."""
+    return View(
+        volume=key.volume,
+        guest=guest,
+        guest_id=key.guest,
+        host=key.host,
+        backend="",
+        link="",
+        wanted=str(wanted),
+        seen="unknown",
+        device="",
+        since=0.0,
+        next=due,
+    )
+
+
+def _refuse_what_does_not_fit(format: Format | None, *, hands_off: bool) -> None:
     if format:
         raise Refused("the format of a volume of Cinder's is what Cinder says: no --format")
     if hands_off:

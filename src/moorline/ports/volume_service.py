@@ -11,6 +11,17 @@ from moorline.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceVolume:
+    """A volume as the service describes it."""
+
+    id: VolumeId
+    status: str
+    """``available``, ``in-use``, ``reserved``, ``extending``, ``error`` and so on."""
+    multiattach: bool
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceAttachment:
     """The service's own record that a guest has a volume."""
 
@@ -50,6 +61,9 @@ class VolumeService(Protocol):
 
     def find(self, volume: str) -> VolumeId:
         """The id of a volume by its id or name. Raises NotFound, Refused (it is several's)."""
+
+    def volume(self, id: VolumeId) -> ServiceVolume:
+        """One as it is now. Raises NotFound."""
 
     def attachments(self, volume: VolumeId, guest: GuestId) -> Sequence[ServiceAttachment]:
         """Those of *volume* that were made for *guest*, whoever made them."""
