@@ -98,9 +98,21 @@ class DiskOptions:
     )
     shared: bool = _said(Kind.FLAG, False, "Other guests write to it as well, and know how.")
     """Several guests write to it at once, and its users know how to do that."""
-    boot: int = 0
-    """Its place in the order of devices to boot from, 1 being the first; 0: none. Of launched
-    guests."""
+    boot: int = _count(
+        "Its place in the order of devices that the guest boots from; 1: the first.",
+        *(1, 999),
+        typed_as="boot-order",
+        spoken="the place in the boot order",
+        one=True,
+    )
+    """0: nothing is said of it, and a volume keeps the place that it has."""
+    startup_policy: str = _choice(
+        "What becomes of a guest that is started while the volume's file is missing: it is not"
+        " started (mandatory, which is libvirt's default), or starts without the disk (optional).",
+        *("mandatory", "optional"),
+        spoken="what a start without the volume's file does",
+    )
+    """A disk that was left out is plugged in again once its file is there."""
     on_error: str = _choice(
         "What an I/O error does: stop pauses the guest, report tells it, enospace (QEMU's default)"
         " pauses it for want of space alone.",
@@ -261,6 +273,4 @@ def refuse_others(what: str, options: DiskOptions, taken: Collection[str]) -> No
 
 def spoken(name: str) -> str:
     """What the option *name* is called in a sentence."""
-    if name == "boot":
-        return "the place in the boot order"
     return BY_NAME[name].spoken or BY_NAME[name].declared

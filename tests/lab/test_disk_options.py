@@ -221,3 +221,67 @@ def test_adopting_keeps_what_limits_a_disk_has(
     running.setBlockIoTune("vdb", {"total_iops_sec": 0}, LIVE | CONFIG)
     moorline("sweep")
     assert block()["iops"] == 70
+
+
+def boots_by_device(connection: Any, domain: Any) -> None:
+    """Order the guest's devices, as it has none of its own, by an empty drive."""
+    xml = ET.fromstring(domain.XMLDesc())
+    for each in xml.findall("os/boot"):
+        xml.find("os").remove(each)  # type: ignore[union-attr]
+    drive = ET.SubElement(xml.find("devices"), "disk", type="file", device="cdrom")  # type: ignore[arg-type]
+    ET.SubElement(drive, "target", dev="sdz", bus="sata")
+    ET.SubElement(drive, "readonly")
+    ET.SubElement(drive, "boot", order="2")
+    connection.defineXML(ET.tostring(xml, encoding="unicode"))
+
+
+def attribute(element: ET.Element, child: str, name: str) -> str | None:
+    found = element.find(child)
+    return None if found is None else found.get(name)
+
+
+def test_a_place_in_the_boot_order_is_kept(
+    moorline: Moorline, files: Path, stopped: Any, libvirt_conn: Any
+) -> None:
+    refused = attach(moorline, files, "--boot-order", "1", code=3)
+    assert "by kinds of devices" in refused
+    boots_by_device(libvirt_conn, stopped)
+    start_paused(stopped)
+    assert "sdz of small1 is at 2" in attach(moorline, files, "--boot-order", "2", code=3)
+    attach(moorline, files, "--boot-order", "1")
+    for _ in range(2):
+        assert [attribute(disk(stopped, half), "boot", "order") for half in (LIVE, CONFIG)] == [
+            "1",
+            "1",
+        ]
+        assert property_of("bootindex") == 1
+        (row,) = moorline.json("list")
+        assert (row["next"], row["options"]["boot"]) == ("nothing", 1)
+        restart(stopped)
+    assert moorline.json("attach", NAME, image(files), "--format", "raw")["steps"] == []
+    moorline("release", NAME, VOLUME)
+    moorline("adopt", NAME, image(files), "--format", "raw")
+    assert moorline.json("list")[0]["options"]["boot"] == 1
+
+
+def test_a_guest_starts_without_a_disk_that_may_be_missing_and_gets_it_later(
+    moorline: Moorline, files: Path, running: Any
+) -> None:
+    attach(moorline, files, "--startup-policy", "optional")
+    for half in (LIVE, CONFIG):
+        assert attribute(disk(running, half), "source", "startupPolicy") == "optional"
+    path = Path(image(files))
+    running.destroy()
+    path.rename(files / "away")
+    start_paused(running)
+    assert marked(running, VOLUME, LIVE) is None
+    (row,) = moorline.json("list")
+    assert row["next"] != "nothing"
+    (files / "away").rename(path)
+    moorline("sweep")
+    assert attribute(disk(running, LIVE), "source", "startupPolicy") == "optional"
+    (row,) = moorline.json("list")
+    assert (row["seen"], row["options"]["startup_policy"]) == ("attached", "optional")
+    moorline("release", NAME, VOLUME)
+    moorline("adopt", NAME, str(path), "--format", "raw")
+    assert moorline.json("list")[0]["options"]["startup_policy"] == "optional"

@@ -21,6 +21,8 @@ FULL = DiskOptions(
     bus="virtio",
     target="vdb",
     readonly=True,
+    boot=2,
+    startup_policy="optional",
     on_error="stop",
     detect_zeroes="unmap",
     queues=2,
@@ -153,6 +155,22 @@ def test_what_a_disk_cannot_have_there_is_refused(options: DiskOptions, why: str
     usb = controller(0, "none", "usb")
     with pytest.raises(Refused, match=why):
         address_for(domain(usb, usb), ONE, RAW, options)
+
+
+@pytest.mark.parametrize("half", ["live", "defined"])
+def test_a_place_in_the_boot_order_is_free_or_refused(half: str) -> None:
+    taken = {half: "<interface><boot order='2'/></interface>"}
+    both = domain(taken.get("live", ""), taken.get("defined", ""))
+    assert address_for(both, ONE, RAW, DiskOptions(boot=1)).target == "vda"
+    with pytest.raises(Refused, match="<interface> of web01 is at 2 in the boot order already"):
+        address_for(both, ONE, RAW, DiskOptions(boot=2))
+
+
+def test_a_guest_that_boots_by_kinds_of_devices_has_no_boot_order() -> None:
+    by_kind = parse("<domain><os><boot dev='hd'/></os><devices/></domain>")
+    with pytest.raises(Refused, match="by kinds of devices"):
+        address_for(Domain("u", "web01", None, by_kind), ONE, RAW, DiskOptions(boot=1))
+    assert address_for(Domain("u", "web01", None, by_kind), ONE, RAW, DiskOptions())
 
 
 def test_a_sata_disk_waits_for_the_guest_to_be_stopped() -> None:

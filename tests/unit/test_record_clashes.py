@@ -35,6 +35,16 @@ def test_the_option_that_differs_is_named(options: DiskOptions, words: str) -> N
         rig.owner().attachments.attach("g1", connection(), level=Level.CONNECTED, options=options)
 
 
+def test_who_says_nothing_of_the_boot_order_leaves_it() -> None:
+    rig = Rig("g1")
+    rig.owner().attachments.attach("g1", connection(), options=DiskOptions(boot=2))
+    assert rig.owner().attachments.attach("g1", connection()).steps == []
+    (row,) = rig.records.all()
+    assert row.options.boot == 2
+    with pytest.raises(Refused, match="the place in the boot order is 2, not 1"):
+        rig.owner().attachments.attach("g1", connection(), options=DiskOptions(boot=1))
+
+
 def test_two_guests_of_one_name_are_told_apart() -> None:
     rig = Rig()
     shared = DiskOptions(shared=True)

@@ -6,6 +6,8 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.errors import NotOurs, Refused
+from moorline.model import DiskOptions
+from moorline.ports.results import GuestOutcome
 from moorline.testing.toys import ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig, connection
@@ -81,3 +83,16 @@ def test_a_guest_that_another_state_launched_is_removed_by_any_alone(
     assert foreseen is not None
     assert stage.owner().guests.remove("web01", force=True, timeout=1.0) is not None
     assert not stage.world.guests
+
+
+def test_a_boot_volume_has_the_place_that_it_is_given(stage: Stage) -> None:
+    def launch(boot: int = 3) -> GuestOutcome:
+        return stage.owner().guests.launch(
+            "web01", connection("a"), connections=[connection("b")], options=DiskOptions(boot=boot)
+        )
+
+    launch()
+    assert [row.options.boot for row in stage.records.all()] == [3, 0]
+    assert launch().steps == []
+    stage.owner().attachments.attach("web01", connection("c"), options=DiskOptions(boot=4))
+    assert launch().steps == []

@@ -50,7 +50,9 @@ class Declared:
         pairs = [
             (each.name, view.options.get(each.name, each.default), value)
             for each, value in wanted.items()
-            if value is not None  # a limit that the file does not speak of may be set by hand
+            # A limit that the file does not speak of may be set by hand, and a launch may have
+            # given a place in the boot order.
+            if value is not None and (value or each.name != "boot")
         ]
         if self.format:
             pairs.append(("format", view.format or self.format, self.format))

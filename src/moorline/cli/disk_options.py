@@ -25,9 +25,10 @@ def disk_options(*, without: Collection[str] = (), live: bool = False) -> Callab
     return decorate
 
 
-def of_all_volumes() -> list[click.Option]:
-    """Those that can be said of several volumes at once, as click's."""
-    return [click.Option(_spellings(each), **_how(each)) for each in OPTIONS if not each.one]
+def of_a_launch() -> list[click.Option]:
+    """Those that can be said of all volumes of a guest, or are of the boot volume: as click's."""
+    said = [each for each in OPTIONS if not each.one or each.name == "boot"]
+    return [click.Option(_spellings(each), **_how(each)) for each in said]
 
 
 def asked(values: Mapping[str, Any]) -> DiskOptions:

@@ -20,7 +20,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_connection
 from moorline.cli.disk_options import asked as disk_options_asked
-from moorline.cli.disk_options import of_all_volumes
+from moorline.cli.disk_options import of_a_launch
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.cli.name_completion import FilePath
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _VOLUMES = (
     click.Option(
-        ["--boot"],
+        ["--boot", "boot_volume"],
         metavar="FILE.json|URL|PATH",
         help="The volume to boot from: a connection_info (a file *.json, or - for standard input),"
         " or a URL or path as of `moorline attach`.",
@@ -51,7 +51,7 @@ _VOLUMES = (
         metavar="FILE",
         help="One more volume, as a connection_info. Can be repeated.",
     ),
-    *of_all_volumes(),
+    *of_a_launch(),
 )
 
 
@@ -188,7 +188,7 @@ def remove(given: Common, guest: str, timeout: float, dry_run: bool, **how: bool
 
 def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The volume to boot from, and more. Raises UsageError, Refused."""
-    boot: str | None = values["boot"]
+    boot: str | None = values["boot_volume"]
     if boot is None:
         raise click.UsageError("give --boot, the volume that the guest boots from")
     in_file = boot == "-" or boot.endswith(".json")

@@ -38,6 +38,9 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
     if attachment.options.limits() is None:  # it says nothing of them: they may have been set since
         kept = {name: getattr(before.options, name) for name in LIMITS}
         attachment = replace(attachment, options=replace(attachment.options, **kept))
+    if not attachment.options.boot:  # a launch may have given it a place
+        kept_place = replace(attachment.options, boot=before.options.boot)
+        attachment = replace(attachment, options=kept_place)
     if before.options != attachment.options:
         raise Refused(
             f"volume {attachment.key.volume} is wanted on {attachment.guest_name} with other"
@@ -128,9 +131,13 @@ def _in_words(value: str | bool | int | None) -> str:
 
 
 def refuse_second_boot_disk(attachment: Attachment, others: Iterable[Attachment]) -> None:
-    """Raise Refused if *attachment* is to be booted from, and its guest boots from another."""
-    found = [row for row in others if row.options.boot and row.key != attachment.key]
-    if attachment.options.boot and found:
+    """Raise Refused if *attachment* is to be booted from, and its guest boots from another.
+
+    Those that come after it in the boot order count for nothing.
+    """
+    place = attachment.options.boot
+    found = [r for r in others if 0 < r.options.boot <= place and r.key != attachment.key]
+    if found:
         raise Refused(
             f"{attachment.guest_name} boots from volume {found[0].key.volume} already",
             hint=f"moorline detach {attachment.guest_name} {found[0].key.volume}",

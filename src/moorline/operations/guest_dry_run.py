@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from uuid import uuid4
 
 from moorline.core.admission import Admission
@@ -19,7 +18,7 @@ from moorline.model import (
     Linked,
     Seen,
 )
-from moorline.operations.guest_options import Volume
+from moorline.operations.guest_options import Volume, options_at
 from moorline.operations.ready_links import is_ours_to_plug
 from moorline.ports.guests import GuestState
 from moorline.ports.results import GuestOutcome, View
@@ -47,14 +46,13 @@ class GuestDryRun:
         steps = [] if made else ["define"]
         views = []
         for place, (connection, format) in enumerate(volumes):
-            boot = made.boot if made and not place else 0
             before, row = self._admission.make(
                 guest,
                 connection,
                 format,
                 None,
                 Level.ATTACHED,
-                replace(options, boot=boot),
+                options_at(place, options, made.boot if made else 0),
                 vouched=vouched,
             )
             if made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moorline.core.privilege import is_trusted
@@ -102,5 +103,13 @@ def refuse_options(options: DiskOptions, volumes: Sequence[Volume]) -> None:
     asked = options.asked()
     if asked and not volumes:
         raise Refused("options are of volumes, and this guest has a disk of its own")
-    if odd := [name for name in asked if name == "boot" or BY_NAME[name].one]:
+    if odd := [name for name in asked if BY_NAME[name].one and name != "boot"]:
         raise Refused(f"{odd[0]} is not of all volumes of a guest")
+
+
+def options_at(place: int, options: DiskOptions, free: int) -> DiskOptions:
+    """*options* as the volume at *place* has them: the first is the one that is booted from.
+
+    *free*: where in the boot order it goes if nothing is said of that.
+    """
+    return replace(options, boot=0 if place else options.boot or free)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from moorline.core.admission import Admission
@@ -23,7 +22,13 @@ from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_dry_run import GuestDryRun
-from moorline.operations.guest_options import Volume, refuse_options, validate, volumes_of
+from moorline.operations.guest_options import (
+    Volume,
+    options_at,
+    refuse_options,
+    validate,
+    volumes_of,
+)
 from moorline.operations.guest_queries import GuestQueries
 from moorline.operations.guest_shutdown import bring_down
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
@@ -274,7 +279,7 @@ class Guests:
         with ExitStack() as claims:
             try:
                 for place, (connection, format) in enumerate(volumes):
-                    its = replace(options, boot=0 if place else machine.boot)
+                    its = options_at(place, options, machine.boot)
                     made.append(
                         self._attachment(id, connection, format, its, vouch, deadline, claims)
                     )

@@ -8,7 +8,8 @@ from moorline.core.driver import Driver
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
-from moorline.model import Attachment, GuestId, Level, Linked
+from moorline.errors import MoorlineError
+from moorline.model import Attachment, GuestId, Level, Linked, Unlinked
 from moorline.ports.api import Progress, no_progress
 
 
@@ -34,18 +35,32 @@ class ReadyLinks:
         self, guest: str, *, timeout: float = 60.0, progress: Progress = no_progress
     ) -> list[str]:
         deadline = Deadline(timeout)
-        rows = self._wanted_by(guest)
-        made: list[str] = [
-            row.key.volume for row in rows if self._driver.connect(row, deadline, progress)
-        ]
-        for row in filter(is_ours_to_plug, rows):
-            self._reconciler.files.demand_opening(row)
+        # Last those without which the guest starts, too: they may be waited for in vain.
+        rows = sorted(self._wanted_by(guest), key=_may_be_missing)
+        made: list[str] = []
+        for row in rows:
+            try:
+                if self._driver.connect(row, deadline, progress):
+                    made.append(row.key.volume)
+            except MoorlineError as e:
+                # Where nothing is mounted there is no file, and libvirt leaves the disk out.
+                link = self._reconciler.link(row)
+                if not (_may_be_missing(row) and isinstance(link, Unlinked)):
+                    raise
+                progress(f"the guest starts without volume {row.key.volume}: {e}")
+                continue
+            if is_ours_to_plug(row):
+                self._reconciler.files.demand_opening(row)
         return made
 
     def _wanted_by(self, guest: str) -> Sequence[Attachment]:
         id = GuestId(guest)
         rows = self._records.all()
         return [row for row in rows if row.key.guest == id and row.want > Level.ABSENT]
+
+
+def _may_be_missing(row: Attachment) -> bool:
+    return row.options.startup_policy == "optional"
 
 
 def is_ours_to_plug(row: Attachment) -> bool:

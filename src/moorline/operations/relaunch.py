@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from moorline.core.admission import Admission
 from moorline.core.records import Records
 from moorline.errors import Refused
 from moorline.model import NO_DISK, Attachment, DiskOptions, Level
-from moorline.operations.guest_options import Volume
+from moorline.operations.guest_options import Volume, options_at
 from moorline.ports import Hypervisor
 from moorline.ports.guests import GuestState
 
@@ -42,7 +41,7 @@ class Relaunch:
         boots = self._booted_from(machine, [row for row in wanted if not row.link_only])
         asked = []
         for place, (connection, format) in enumerate(volumes):
-            its = replace(options, boot=0 if place else machine.boot)
+            its = options_at(place, options, machine.boot)
             _, row = self._admission.make(
                 machine.guest, connection, format, None, Level.ATTACHED, its, vouched=vouched
             )
@@ -66,7 +65,8 @@ class Relaunch:
         Without places in the boot order it is the first disk, or the first that was asked for.
         """
         if machine.boot:
-            return next((row for row in wanted if row.options.boot), None)
+            first = [row for row in wanted if row.options.boot]
+            return min(first, key=lambda row: row.options.boot, default=None)
         disks = self._hypervisor.disks(machine.guest.id)
 
         def place(row: Attachment) -> tuple[bool, int, str, float]:

@@ -59,6 +59,9 @@ class ToyExport:
     at: LinkName | None = None
 
 
+_TAKEN = ("bus", "target", "readonly", "shared", "boot", "startup_policy")
+
+
 class ToyShare:
     """A back end of kind ``toy``: mounted shares with files on them."""
 
@@ -215,7 +218,7 @@ class ToyHypervisor:
             raise Refused(f"a toy cannot use {source}")
         if options.bus not in ("", "toy"):
             raise Refused(f"a toy has no bus {options.bus}")
-        refuse_others("a toy's disks", options, ("bus", "target", "readonly", "shared", *LIMITS))
+        refuse_others("a toy's disks", options, (*_TAKEN, *LIMITS))
 
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions

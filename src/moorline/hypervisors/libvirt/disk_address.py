@@ -105,7 +105,23 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
             f"{domain.name} has no I/O thread {options.iothread}",
             hint=f"virsh iothreadadd {domain.name} {options.iothread} --live --config",
         )
+    if options.boot:
+        for half in halves:
+            _check_boot_order(domain.name, half, options.boot)
     _check_bus(domain, halves, bus)
+
+
+def _check_boot_order(name: str, half: Half, place: int) -> None:
+    """Raise Refused unless *place* in the boot order is free in *half*."""
+    if half.boots_by_kind:
+        raise Refused(
+            f"{name} boots by kinds of devices (<boot dev=…>), and libvirt allows no disk a place"
+            " in the boot order beside that",
+            hint="virsh edit: take that line out of <os>, and give the disk that it boots from"
+            " <boot order='1'/>",
+        )
+    if place in half.boot_order:
+        raise Refused(f"{half.boot_order[place]} of {name} is at {place} in the boot order already")
 
 
 def _check_bus(domain: Domain, halves: Sequence[Half], bus: str) -> None:

@@ -81,12 +81,15 @@ def options_of(disk: ET.Element) -> DiskOptions:
         return int(text) if text.isdigit() else 0
 
     policy = told("driver", "error_policy")  # it could be "ignore", too
+    at_start = told("source", "startupPolicy")
     limits: dict[str, Any] = dict(limits_of(disk))
     return DiskOptions(
         bus=told("target", "bus"),
         target=told("target", "dev"),
         readonly=disk.find("readonly") is not None,
         shared=disk.find("shareable") is not None,
+        boot=number("boot", "order"),
+        startup_policy=at_start if at_start in BY_NAME["startup_policy"].choices else "",
         on_error=policy if policy in BY_NAME["on_error"].choices else "",
         detect_zeroes=told("driver", "detect_zeroes"),
         queues=number("driver", "queues"),

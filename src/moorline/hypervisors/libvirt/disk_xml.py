@@ -86,6 +86,8 @@ def disk_xml(
     disk = ET.Element("disk", type="file" if is_file else "block", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
     named = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
+    if options.startup_policy:
+        named.set("startupPolicy", options.startup_policy)
     if isinstance(source, ImageFile):
         if keeps_owner(source, options):
             _keep_owner(named)

@@ -159,6 +159,20 @@ class Half:
         return frozenset(i for i, model in self.scsi_controllers.items() if model == "virtio-scsi")
 
     @cached_property
+    def boot_order(self) -> Mapping[int, str]:
+        """Its devices that have a place in the boot order."""
+        return {
+            int(boot.get("order", "0")): _get(device, "target", "dev") or f"<{device.tag}>"
+            for device in self.xml.iterfind("devices/*")
+            for boot in device.iterfind("boot")
+        }
+
+    @property
+    def boots_by_kind(self) -> bool:
+        """Whether its boot order is one of kinds of devices, with which no device has a place."""
+        return self.xml.find("os/boot") is not None
+
+    @cached_property
     def has_usb(self) -> bool:
         """Whether it has a USB controller."""
         found = self.xml.iterfind("devices/controller[@type='usb']")
