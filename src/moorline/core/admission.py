@@ -57,10 +57,14 @@ class AcceptedConnection:
     """All names of its share; empty: the link identifies the share."""
 
     @property
+    def places(self) -> frozenset[str]:
+        """What identifies the storage: *id*, and what that is by the other spellings."""
+        return storage_names.places(self.backend, self.shares, self.name) | {self.id}
+
+    @property
     def aliases(self) -> tuple[str, ...]:
         """What *id* is by the other spellings of the same storage, in order."""
-        found = storage_names.places(self.backend, self.shares, self.name)
-        return tuple(sorted(found - {self.id}))
+        return tuple(sorted(self.places - {self.id}))
 
 
 class Admission:
@@ -316,9 +320,9 @@ class Admission:
         there = self._at(accepted, self._records.all())
         return there[0].place if there else accepted.id
 
-    def places_at(self, path: str, row: Attachment) -> tuple[str, ...]:
+    def places_at(self, path: str, row: Attachment | None = None) -> tuple[str, ...]:
         """What identifies the file at *path*, if it is on the share of *row*, or of another."""
-        rows = [row] if path.startswith(f"{row.link}/") else self._records.all()
+        rows = [row] if row and path.startswith(f"{row.link}/") else self._records.all()
         return tuple(sorted(storage_names.places_at(path, rows, self._reconciler.read)))
 
     def _is_at(self, accepted: AcceptedConnection, row: Attachment) -> bool:

@@ -22,6 +22,7 @@ from moorline.fleet.event_sender import EventSender, News, no_news
 from moorline.fleet.host_look import Look, Pace, pace
 from moorline.fleet.host_memory import Mark, Marks
 from moorline.fleet.local_volumes import LocalVolumes, Served
+from moorline.fleet.own_volumes import OwnVolumes
 from moorline.fleet.plan import HostStep, next_host_step
 from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import (
@@ -76,6 +77,7 @@ class FleetHost:
         self._beating = threading.Lock()
         self._events = EventSender(book, name, news)
         self._memory = memory
+        self._own = OwnVolumes(book, name, volumes)
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -95,6 +97,7 @@ class FleetHost:
             _collect(failures, partial(self._serve, look, guest))
         for wanted in look.desired.attachments.values():
             _collect(failures, partial(self._follow, look, wanted))
+        _collect(failures, partial(self._own.report, look))
         _collect(failures, partial(self._tidy, look))
         self.pace = pace(look)
         if failures:
@@ -292,9 +295,6 @@ class FleetHost:
         for guest, report in look.reports.guests.items():
             if guest not in look.desired.assignments and guest not in look.present:
                 change.delete(keys.report(keys.assignment(self._name, guest)), report)
-        for (guest, volume), told in look.reports.volumes.items():
-            if (guest, volume) not in look.desired.attachments:
-                change.delete(keys.report(keys.attachment(self._name, guest, volume)), told)
         if change.then:
             with suppress(Conflict):
                 self._book.commit(change)

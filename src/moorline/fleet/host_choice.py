@@ -10,7 +10,7 @@ from moorline.fleet.record_store import OfHost
 from moorline.fleet.records import GuestOwner, Heartbeat, HostRecord, Move
 from moorline.model import Attachment, GuestId, VolumeId
 
-_OF_ONE_HOST = frozenset({"local"})
+OF_ONE_HOST = frozenset({"local"})
 """Back ends whose volumes one host has: what is at their path on another is not the same."""
 
 
@@ -49,7 +49,7 @@ def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
 def keeps_here(attachments: Mapping[VolumeId, Attachment]) -> str:
     """Why a guest with these cannot go to another host at all; '': it can."""
     for volume, row in attachments.items():
-        if row.backend in _OF_ONE_HOST:
+        if row.backend in OF_ONE_HOST:
             return (
                 f"volume {volume} is a file or device of its host ({row.backend}), and not on"
                 " storage that others have: copy it there, or detach it"

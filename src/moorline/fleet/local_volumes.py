@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
 from moorline.errors import Failed, MoorlineError
+from moorline.fleet.host_choice import OF_ONE_HOST
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -24,6 +26,8 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Hypervisor
+
+Of = tuple[GuestId, VolumeId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,18 @@ class Served:
     """What a person can do about it, where *message* does not say so."""
     places: tuple[str, ...] | None = ()
     """What identifies the file that the guest has as its disk, in order; None: it was not seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVolume:
+    """One that this host has without the fleet."""
+
+    want: Level
+    shared: bool
+    places: frozenset[str]
+    """What identifies its storage, and the file that the guest has as its disk."""
+    seen: bool
+    """Whether that is all: the guest could be looked at, and the connection be read."""
 
 
 class LocalVolumes:
@@ -89,6 +105,41 @@ class LocalVolumes:
     def has(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether anything of it is recorded here. Raises Unavailable."""
         return self._records.get(Key(self._records.host, volume, guest)) is not None
+
+    def own(self, fleets: Container[Of]) -> dict[Of, OwnVolume]:
+        """Those that are recorded here, or were released here and are a disk still, and are none
+        of *fleets*. Raises Unavailable.
+
+        A volume of a back end of one host is not among them: it is another storage elsewhere.
+        """
+        rows = {(row.key.guest, row.key.volume): row for row in self._records.all()}
+        found = {
+            of: self._own(row)
+            for of, row in rows.items()
+            if of not in fleets and row.backend not in OF_ONE_HOST
+        }
+        for (guest, volume), path in self._records.released().items():
+            of = GuestId(guest), VolumeId(volume)
+            if of not in fleets and of not in rows and self._may_have(of):
+                places = frozenset(self._admission.places_at(path))
+                found[of] = OwnVolume(Level.ATTACHED, shared=False, places=places, seen=False)
+        return found
+
+    def _own(self, row: Attachment) -> OwnVolume:
+        places, seen = {row.place} - {""}, True
+        try:
+            places |= self._admission.accept(row.connection.reveal(), None).places
+            disk = own_disk(row, self._hypervisor.disks(row.key.guest))
+            places |= set(self._admission.places_at(disk.source, row))
+        except MoorlineError:
+            seen = False  # its guest does not answer, or the connection fits no configuration now
+        return OwnVolume(row.want, row.options.shared, frozenset(places), seen)
+
+    def _may_have(self, of: Of) -> bool:
+        """Whether the guest has the volume as its disk, as far as can be seen."""
+        with suppress(MoorlineError):
+            return of[1] in self._hypervisor.disks(of[0])
+        return True
 
     def giving(self, guest: GuestId) -> AbstractContextManager[None]:
         """While *guest* is started: nobody else has, or is being given, the files of its disks.

@@ -73,7 +73,7 @@ class Ownership:
             volume = wanted.key.volume
             owner = self._owned(self._book.volume_owner(volume), now, wanted)
             self._claim(Change(), owner, volume)
-            self._demand_unopened(owner, volume)
+            self._demand_unopened(owner, volume, now)
         except (Busy, Refused) as e:
             return [e.message]
         return []
@@ -125,7 +125,7 @@ class Ownership:
         owner = self._owned(before_owner, home, row)
         change.replace(keys.volume_owner(volume), before_owner, owner)
         self._claim(change, owner, volume)
-        self._demand_unopened(owner, volume)
+        self._demand_unopened(owner, volume, home)
         if (
             before is None
             and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
@@ -170,15 +170,27 @@ class Ownership:
             return None
         return change
 
-    def _demand_unopened(self, owner: VolumeOwner, volume: VolumeId) -> None:
-        """Raise Refused if a guest has the storage as its disk of another volume."""
-        for host, guest, other in self._book.disks_at(owner.places):
-            if other != volume:
-                who = self._book.owner(guest)
+    def _demand_unopened(self, owner: VolumeOwner, volume: VolumeId, home: Home) -> None:
+        """Raise Refused if a guest has the storage as its disk of another volume, or a host has
+        the volume by itself: that is in no owner yet where no controller has seen it.
+        """
+        for host, guest, other, report in self._book.reported():
+            who = self._book.owner(guest)
+            name = who.name if who else guest
+            if other != volume and not owner.places.isdisjoint(report.places):
                 raise Refused(
-                    f"the same storage is the disk of volume {other} of"
-                    f" {who.name if who else guest} on {host}",
-                    hint=f"moorline fleet explain {other}",
+                    f"the same storage is the disk of volume {other} of {name} on {host}",
+                    hint=_by_itself(host, guest, other)
+                    if report.own
+                    else f"moorline fleet explain {other}",
+                )
+            elsewhere = (host, guest) != (home.owner.host, home.guest)
+            shared = report.shared and owner.shared
+            if other == volume and report.own and elsewhere and not shared:
+                raise Refused(
+                    f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
+                    f" itself, for {name}",
+                    hint=_by_itself(host, guest, volume),
                 )
 
     def _claim(self, change: Change, owner: VolumeOwner, volume: VolumeId) -> None:
@@ -243,6 +255,11 @@ class Ownership:
         change.delete(keys.volume_owner(volume), owner)
         for place in owner.places:
             change.delete(keys.place(place))
+
+
+def _by_itself(host: str, guest: GuestId, volume: VolumeId) -> str:
+    """How a host lets go of what it has without the fleet."""
+    return f"on {host}: moorline detach {guest} {volume}"
 
 
 def _at_home(home: Home) -> Change:

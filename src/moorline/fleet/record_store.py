@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -172,14 +171,13 @@ class Book:
         """What a host says of an attachment."""
         return self._one(keys.report(keys.attachment(host, guest, volume)), VolumeReport)
 
-    def disks_at(self, places: AbstractSet[str]) -> list[tuple[str, GuestId, VolumeId]]:
-        """Whose disk is at one of *places*, as hosts report it: host, guest and volume."""
-        found = []
+    def reported(self) -> Iterator[tuple[str, GuestId, VolumeId, VolumeReport]]:
+        """What every host reports of volumes: host, guest, volume, and the report."""
         for entry in self.store.list(keys.STATUS)[0]:
             host, guest, *volume = keys.below(keys.STATUS, entry.key)
-            if volume and not places.isdisjoint(VolumeReport.decode(entry).places):
-                found.append((unquote(host), GuestId(guest), VolumeId(volume[0])))
-        return found
+            if volume:
+                report = VolumeReport.decode(entry)
+                yield unquote(host), GuestId(guest), VolumeId(volume[0]), report
 
     def desired(self, host: str) -> OfHost:
         """All that is wanted of a host."""

@@ -226,8 +226,12 @@ class VolumeReport(Stored):
     places: tuple[str, ...] = ()
     """What identifies the file that the guest has as its disk, whichever that is: one place for
     each spelling. It may be another than the volume's (an external snapshot, a copy)."""
+    own: bool = False
+    """The fleet does not want it: the host has it by itself. *places* are all that it is then."""
+    shared: bool = False
+    """Of one that is *own*: others may write to it, too."""
 
-    later: ClassVar[Collection[str]] = ("lost", "hint", "places")
+    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,48 @@
+"""What a host has without the fleet is reported as well: nobody else may be given that storage."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from moorline.errors import Conflict
+from moorline.fleet import keys
+from moorline.fleet.host_look import Look
+from moorline.fleet.local_volumes import LocalVolumes, OwnVolume
+from moorline.fleet.record_store import Book, Change
+from moorline.fleet.records import VolumeReport
+
+
+class OwnVolumes:
+    """Reports the attachments of a host that the fleet does not want: those from before it was
+    one of it, and those by a person's word. Whatever the fleet wants is reported elsewhere.
+    """
+
+    def __init__(self, book: Book, name: str, volumes: LocalVolumes) -> None:
+        self._book = book
+        self._name = name
+        self._volumes = volumes
+
+    def report(self, look: Look) -> None:
+        """Report what is there, and take back what is there no more. Raises as the store."""
+        wanted, told = look.desired.attachments, look.reports.volumes
+        own = self._volumes.own(wanted)
+        for of in (told.keys() | own.keys()) - wanted.keys():
+            change, at = Change(), keys.report(keys.attachment(self._name, *of))
+            before, there = told.get(of), own.get(of)
+            report = _report(there, before) if there else None
+            if report is None:
+                if before is not None:
+                    change.delete(at, before)
+            elif before is None or report.encode() != before.encode():
+                change.replace(at, before, report)
+            if change.then:
+                with suppress(Conflict):  # the next pass looks again
+                    self._book.commit(change)
+
+
+def _report(own: OwnVolume, before: VolumeReport | None) -> VolumeReport | None:
+    """None: nothing tells which storage it is."""
+    known = before.places if before and not own.seen else ()
+    places = tuple(sorted(own.places.union(known)))
+    report = VolumeReport(seen=str(own.want), places=places, own=True, shared=own.shared)
+    return report if places else None
