@@ -8,6 +8,8 @@ manager.py) and its api-ref, microversions 3.27 (attachments) and 3.44 (os-compl
 - ``PUT`` gives it the host's connector. A second host's of a volume that is not multi-attach: 409;
   a volume in an error state: 409. Errors of the volume service are a 500, after which the
   attachment is there, and may have been given its connection.
+- ``os-extend`` is a 202, from 3.42 on of a volume in use too: its status is ``extending``, then
+  ``in-use`` with the new size, or ``error_extending``; Cinder tells Nova, if there is one.
 - ``os-complete`` is a 204, in any state of the volume.
 - ``DELETE`` is a 200 with the attachments that are left. One that has a connection and an instance
   is asked of Nova first (CVE-2023-2088), unless the request bears a service's token: Nova knows no
@@ -31,58 +33,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from lab.cinder.objects import Answer, Attachment, Misbehaviour, Volume
+
+__all__ = ["Cloud", "Volume", "environment"]
+
 NAMES = {400: "badRequest", 401: "unauthorized", 403: "forbidden", 404: "itemNotFound"}
 NAMES |= {409: "conflictingRequest", 500: "computeFault", 503: "serviceUnavailable"}
-
-
-@dataclass
-class Volume:
-    """One of Cinder's. *connection*: what its driver answers; a connector's host comes in."""
-
-    id: str
-    name: str
-    connection: dict[str, Any]
-    status: str = "available"
-    multiattach: bool = False
-    size: int = 1
-    encrypted: bool = False
-
-
-@dataclass
-class Attachment:
-    """One of Cinder's."""
-
-    id: str
-    volume: str
-    instance: str | None
-    status: str = "reserved"
-    connector: dict[str, Any] | None = None
-    connection: dict[str, Any] | None = None
-
-
-@dataclass
-class Misbehaviour:
-    """What is done to the next requests of a method whose path ends or goes on so."""
-
-    method: str
-    path: str
-    times: int = 1
-    slow_seconds: float = 0.0
-    status: int = 0
-    """Answered instead; 0: what would be."""
-    after: bool = False
-    """The deed is done all the same."""
-    drop: bool = False
-    """The connection is cut instead of an answer."""
-
-
-class Answer(Exception):
-    """An error that is to be answered."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 @dataclass
@@ -188,6 +144,22 @@ class Cloud:
         }
         return _shown(its)
 
+    def extend(self, volume: Volume, size: int) -> None:
+        if volume.status not in ("available", "in-use"):
+            raise Answer(400, f"Invalid volume: its status is {volume.status}")
+        if size <= volume.size:
+            raise Answer(400, f"Invalid input: {size} GiB are not more than {volume.size}")
+        volume.status, volume.asked = "extending", -size
+
+    def _extended(self, volume: Volume) -> None:
+        """The volume service is done with what was asked, at the second look at it."""
+        if volume.asked < 0:
+            volume.asked = -volume.asked
+        elif volume.asked:
+            volume.status = volume.extended(volume.asked)
+            if volume.status == "in-use":
+                volume.size, volume.asked = volume.asked, 0
+
     def complete(self, id: str) -> None:
         its = self._attachment(id)
         its.status, self._volume(its.volume).status = "attached", "in-use"
@@ -218,13 +190,8 @@ class Cloud:
         self, method: str, path: list[str], query: Mapping[str, str], body: Any, service: bool
     ) -> tuple[int, Any]:
         match method, path:
-            case "GET", ["volumes"]:
-                named = [v for v in self.volumes.values() if query.get("name") in (None, v.name)]
-                return 200, {"volumes": [{"id": v.id, "name": v.name} for v in named]}
-            case "GET", ["volumes", id]:
-                v = self._volume(id)
-                shown = ("id", "name", "status", "size", "multiattach", "encrypted")
-                return 200, {"volume": {name: getattr(v, name) for name in shown}}
+            case _, ["volumes", *rest]:
+                return self._of_volumes(method, rest, query, body)
             case "GET", ["attachments" | "attachments", *detail] if detail in ([], ["detail"]):
                 found = [
                     _shown(each)["attachment"]
@@ -246,6 +213,23 @@ class Cloud:
                 return 204, None
             case "DELETE", ["attachments", id]:
                 return 200, self.delete(id, service=service)
+        raise Answer(404, "The resource could not be found.")
+
+    def _of_volumes(
+        self, method: str, path: list[str], query: Mapping[str, str], body: Any
+    ) -> tuple[int, Any]:
+        match method, path:
+            case "GET", []:
+                named = [v for v in self.volumes.values() if query.get("name") in (None, v.name)]
+                return 200, {"volumes": [{"id": v.id, "name": v.name} for v in named]}
+            case "GET", [id]:
+                v = self._volume(id)
+                self._extended(v)
+                shown = ("id", "name", "status", "size", "multiattach", "encrypted")
+                return 200, {"volume": {name: getattr(v, name) for name in shown}}
+            case "POST", [id, "action"] if "os-extend" in body:
+                self.extend(self._volume(id), body["os-extend"]["new_size"])
+                return 202, None
         raise Answer(404, "The resource could not be found.")
 
     def token(self, asked: Any) -> tuple[str, Any]:

@@ -29,6 +29,7 @@ from moorline.operations.extend import Extender
 from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
+from moorline.operations.service_extend import ServiceExtender
 from moorline.operations.service_volumes import ServiceVolumes
 from moorline.operations.set_limits import Limiter
 from moorline.operations.unwanted_disks import UnwantedDisks
@@ -45,7 +46,7 @@ class Attachments:
         attacher: Attacher,
         volumes: ServiceVolumes,
         limiter: Limiter,
-        extender: Extender,
+        extender: ServiceExtender,
         relocator: Relocator,
         query: Query,
     ) -> None:
@@ -109,7 +110,12 @@ class Moorline:
             attacher,
             ServiceVolumes(attacher, records, hypervisor, reservations),
             Limiter(records, reconciler, hypervisor, admission, driver),
-            Extender(reconciler, admission, hypervisor),
+            ServiceExtender(
+                Extender(reconciler, admission, hypervisor),
+                admission,
+                records,
+                lambda: reservations.service(),
+            ),
             Relocator(records, reconciler, admission, hypervisor, environment.event_log.saw),
             Query(records, reconciler, admission, hypervisor, environment.measure),
         )

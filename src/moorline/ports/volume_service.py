@@ -19,6 +19,8 @@ class ServiceVolume:
     """``available``, ``in-use``, ``reserved``, ``extending``, ``error`` and so on."""
     multiattach: bool
     encrypted: bool
+    size: int
+    """Bytes; while it is being extended those that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,12 @@ class VolumeService(Protocol):
 
     def volume(self, id: VolumeId) -> ServiceVolume:
         """One as it is now. Raises NotFound."""
+
+    def extend(self, id: VolumeId, gib: int) -> None:
+        """Have an attached volume made larger; its status tells when that is done.
+
+        Not idempotent: while it is being extended a second request is refused.
+        """
 
     def attachments(self, volume: VolumeId, guest: GuestId) -> Sequence[ServiceAttachment]:
         """Those of *volume* that were made for *guest*, whoever made them."""
