@@ -35,7 +35,16 @@ from moorline.errors import (
     Refused,
     Uncertain,
 )
-from moorline.model import NO_DISK, Attachment, GuestName, Key, Level, VolumeId, is_uuid
+from moorline.model import (
+    NO_DISK,
+    Attachment,
+    GuestName,
+    Key,
+    Level,
+    Unlinked,
+    VolumeId,
+    is_uuid,
+)
 from moorline.ports import Hypervisor
 from moorline.ports.volume_service import Reservation, ServiceAttachment, VolumeService
 
@@ -86,14 +95,17 @@ class Reservations:
     ) -> Mapping[str, Any]:
         """The connection of *volume* for *guest*, for which an attachment is made at the service.
 
+        One that is recorded, and has no link here, is asked for anew: portals and passwords change.
         For who holds it (:meth:`hold`). Goes on trying until the *deadline*. Raises NotOurs (the
         service has one for this guest that was not made for us), Refused, Failed, Uncertain,
         Unavailable: what was made is taken away by :meth:`settle`, or used by the next call.
         """
         key = self.key(volume, guest)
+        row = self._records.get(key)
+        anew = row is not None and isinstance(self._reconciler.observe(row).link, Unlinked)
         while True:
             try:
-                found = self._step_forward(key, guest, readonly)
+                found = self._step_forward(key, guest, readonly, anew=anew)
                 if found is not None:
                     return found
             except (Failed, Uncertain):
@@ -179,7 +191,9 @@ class Reservations:
         come = row.want > Level.ABSENT
         return come and next_step(row.want, self._reconciler.observe(row)) is Step.NOTHING
 
-    def _step_forward(self, key: Key, guest: GuestName, readonly: bool) -> Mapping[str, Any] | None:
+    def _step_forward(
+        self, key: Key, guest: GuestName, readonly: bool, *, anew: bool = False
+    ) -> Mapping[str, Any] | None:
         service = self.service()
         noted = self._records.reservations().get(key)
         if noted is None:
@@ -190,9 +204,10 @@ class Reservations:
             self._reserve(key, noted)
             return None
         noted = self._one_of(key, noted, seen)
-        if seen[0].connection is None:
+        if seen[0].connection is None or anew:
+            self._note(key, replace(noted, completed=False))  # it has to be told again
             service.connect(noted.attachment, readonly=readonly)
-            return None
+            return self._step_forward(key, guest, readonly)
         return seen[0].connection.reveal()
 
     def _reserve(self, key: Key, noted: Reservation) -> None:
