@@ -5,27 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from moorline import config
 from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
 from moorline.errors import Denied, MoorlineError, Unavailable
-from moorline.host.known_state_dirs import KnownStates
+from moorline.host.known_state_dirs import KnownStates, look
 from moorline.model import GuestId, VolumeId
-from moorline.ports import AttachmentCodec, Store
+from moorline.ports import AttachmentCodec, Host, Store
 from moorline.ports.volume_service import VolumeService
 
 RECORDS = "moorline.db"
 
 
-def owner_of(given: config.Settings, store: Store, codec: AttachmentCodec) -> Owner:
+def owner_of(
+    given: config.Settings, store: Store, codec: AttachmentCodec, known: KnownStates | None = None
+) -> Owner:
     """The owner of the state in *store*."""
+    known = known or KnownStates()
     directory = os.path.realpath(given.state_dir)
 
     def id_in(other: str) -> str | None:
         try:
+            if not known.is_there(Path(other)):
+                return ""
             if Path(other).samefile(directory):
                 return ""  # another name of it: a bind mount
             with _opened(Path(other)) as its:
@@ -36,6 +41,11 @@ def owner_of(given: config.Settings, store: Store, codec: AttachmentCodec) -> Ow
             return None
 
     return Owner(store, codec, directory, id_in)
+
+
+def known_states(host: Host) -> KnownStates:
+    """The states of this host, each looked at by *host*: it may lie on a share that hangs."""
+    return KnownStates(is_there=partial(look, host))
 
 
 def make_known(given: config.Settings, store: Store, known: KnownStates | None = None) -> None:
@@ -74,7 +84,7 @@ def launched_elsewhere(store: Store, known: KnownStates | None = None) -> Callab
 def _others(id: str, known: KnownStates) -> Iterator[Path]:
     """The directories of other states, as far as they lie still where they are said to."""
     for noted, directory in known.all():
-        if noted != id and (directory / RECORDS).exists():
+        if noted != id and known.is_there(directory) and (directory / RECORDS).exists():
             with _opened(directory) as its:
                 there = state_id(its) == noted
             if there:

@@ -45,6 +45,7 @@ from moorline.ports.guarding import Guarding
 from moorline.ports.volume_service import VolumeService
 from moorline.state_wiring import (
     kept_elsewhere,
+    known_states,
     launched_elsewhere,
     make_known,
     make_state_dir,
@@ -267,10 +268,11 @@ def _open(
         codec = Codec.from_file(given.state_dir / "key", make=own)
         host = Linux()
         stack.callback(host.close)
-        owner = owner_of(given, store, codec)
+        known = known_states(host)
+        owner = owner_of(given, store, codec, known)
         name = _whose(given, owner, own)
         if own:
-            make_known(given, store)
+            make_known(given, store, known)
         driver = installed.driver(given.hypervisor)
         values = config.only(given.values, driver.options)
         context = OpenContext(values, host, store, name, own, partial(owner.on_identity, own=own))
@@ -385,8 +387,8 @@ def _environment_of_host(
         lambda: examine(given.state_dir),
         SharedFiles(host, opened_by(hypervisor)).find,
         host.size,
-        kept_elsewhere(store),
-        launched_elsewhere(store),
+        kept_elsewhere(store, known_states(host)),
+        launched_elsewhere(store, known_states(host)),
     )
 
 

@@ -6,13 +6,16 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from moorline.cli import typed_files
+from moorline import agent_location
+from moorline.agent_location import AgentLocation
+from moorline.cli import agent_socket, fast_path, typed_files
 from moorline.cli.commands import main
 from moorline.cli.connection import read_connection
 from moorline.cli.hypervisor_options import typed
@@ -92,3 +95,64 @@ def test_a_configuration_is_no_pipe(pipe: Path, output: str) -> None:
     done = CliRunner().invoke(main, ["list", "--config-file", str(pipe), "--output", output])
     assert done.exit_code == 3
     assert "is a pipe" in (json.loads(done.stderr)["message"] if output == "json" else done.stderr)
+
+
+# --- where the state is ---
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A directory whose share does not answer until the test is over."""
+    never, statvfs = threading.Event(), os.statvfs
+
+    def look(path: str) -> object:
+        if path.startswith("/srv/hung"):
+            never.wait()
+        return statvfs(path)
+
+    monkeypatch.setattr(os, "statvfs", look)
+    monkeypatch.setattr(typed_files, "answered", partial(typed_files.answered, patience=0.05))
+    yield "/srv/hung/state"
+    never.set()
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "attach g1 /srv/a.raw --format raw", "agent", "state show", "doctor"]
+)
+def test_a_configured_state_directory_that_hangs_is_given_up(
+    tmp_path: Path, hung: str, words: str
+) -> None:
+    configured = tmp_path / "moorline.conf"
+    configured.write_text(f"[moorline]\nstate_dir = {hung}\n")
+    asked = [*words.split(), "--config-file", str(configured), "--output", "json"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 11
+    assert json.loads(done.stderr)["message"].startswith(f"{hung} did not answer within")
+
+
+def test_no_agent_is_looked_for_where_nothing_answers(
+    monkeypatch: pytest.MonkeyPatch, hung: str
+) -> None:
+    there = AgentLocation(hung, f"{hung}/agent.sock", personal=False)
+    monkeypatch.setattr(agent_location, "find", lambda _: there)
+    with pytest.raises(Unavailable, match=f"{hung} did not answer"):
+        agent_socket.find(None)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "/srv/x\udcff", "loop/state"])
+@pytest.mark.parametrize("words", ["list", "list -o json", "attach g1 /srv/a.raw --format raw"])
+def test_what_can_be_no_state_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, path: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    asked = [*words.split(), "--state-dir", path]
+    code = fast_path.run(asked)
+    assert (CliRunner().invoke(main, asked).exit_code if code is None else code) == 3
+
+
+def test_a_file_name_has_no_nul() -> None:
+    """No shell can type one; a program that calls the command's function can."""
+    for option in ("--config-file", "--state-dir"):
+        done = CliRunner().invoke(main, ["list", option, "a\0b", "--output", "json"])
+        assert (done.exit_code, json.loads(done.stderr)["error"]) == (2, "usage")

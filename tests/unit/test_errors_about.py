@@ -91,6 +91,17 @@ def test_an_error_says_which_volume_was_meant_by_the_beginning(
     assert (told.value.volume, told.value.guest) == (ID, "g1")
 
 
+def test_a_wait_is_recorded_as_what_its_caller_is_told() -> None:
+    """It was called uncertain in the events: of what was not begun nothing may have happened."""
+    rig = Rig("g1")
+    rig.owner().attachments.attach("g1", connection("a"), level=Level.ATTACHED)
+    rig.world.hung.add("s1")
+    with pytest.raises(MoorlineError) as told:
+        rig.owner().attachments.detach("g1", "a", timeout=0.1)
+    (trouble,) = rig.records.troubles().values()
+    assert trouble.error == told.value.kind == "failed"
+
+
 @click.command("work")
 @common
 def work(given: Common) -> None:

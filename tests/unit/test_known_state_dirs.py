@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,8 +14,8 @@ import pytest
 from moorline import config, state_wiring
 from moorline.core.records import Records
 from moorline.core.state_owner import Identity
-from moorline.errors import MoorlineError
-from moorline.host.known_state_dirs import KnownStates
+from moorline.errors import MoorlineError, Refused, Unavailable, Uncertain
+from moorline.host.known_state_dirs import KnownStates, look
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
@@ -111,3 +114,30 @@ def test_a_state_that_cannot_be_read_may_have_it(tmp_path: Path) -> None:
     with pytest.raises(MoorlineError):
         state_wiring.kept_elsewhere(one, KnownStates(tmp_path / "run"))(GUEST, VOLUME)
     one.close()
+
+
+def test_a_state_on_a_share_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    """What it has cannot be told; whatever need not know it goes on."""
+    one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
+    hung = tmp_path / "other"
+
+    def root(path: Path, *, list: bool) -> None:
+        if path == hung:
+            raise Uncertain(f"{path} does not answer")
+
+    host: Any = SimpleNamespace(root=root)
+    known = KnownStates(tmp_path / "run", is_there=partial(look, host))
+    for elsewhere in (
+        partial(state_wiring.kept_elsewhere(one, known), GUEST, VOLUME),
+        partial(state_wiring.launched_elsewhere(one, known), GUEST),
+    ):
+        with pytest.raises(Unavailable, match=f"{hung} does not answer"):
+            elsewhere()
+    known.note(str(UUID(int=7)), tmp_path / "third")
+    assert hung in [lies for _, lies in known.all()], "it may be there still"
+    copied = config.load([], list, state_dir=tmp_path / "copy")
+    owner = state_wiring.owner_of(copied, other, CODEC, known)
+    with pytest.raises(Refused, match="is a copy of that in"):
+        owner.check(HERE, own=False)
+    one.close()
+    other.close()

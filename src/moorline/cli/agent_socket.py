@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from moorline import agent_location
+from moorline.cli import typed_files
 from moorline.errors import Denied, Unavailable
 from moorline.local_api import wire
 
@@ -12,11 +13,12 @@ from moorline.local_api import wire
 def find(state_dir: str | None) -> str | None:
     """The agent's socket, if plain options lead to one. None: the configuration decides.
 
-    Raises :class:`wire.Silent`.
+    Raises :class:`wire.Silent`, Refused and Unavailable (the state directory does not answer).
     """
     there = agent_location.find(state_dir or None)
     if there is None:
         return None
+    typed_files.demand_directory(there.state_dir)
     if there.personal:
         if os.path.lexists(f"{there.state_dir}/moorline.db"):
             return None

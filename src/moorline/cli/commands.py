@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import redirect_stdout
@@ -29,6 +30,8 @@ Exit codes:
                               11  unavailable: no answer, and nothing was recorded
 """
 _HELP = frozenset({"--help", "-h", "--version"})
+_OUTPUT = re.compile(r"--output(?==|$)|-[qvw]*o")
+"""The option, also behind flags that share its dash."""
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "abort": (
@@ -261,19 +264,18 @@ def _failed_early(error: Exception, output: str) -> int:
 
 
 def asked_output(words: Sequence[str]) -> str:
-    """The ``--output`` among *words*, which may be wrong in any other way."""
+    """The last ``--output`` among *words*, which may be wrong in any other way."""
     from moorline.cli.output import FORMATS
 
+    found = "text"
     for word, following in pairwise([*words, ""]):
         if word == "--":
             break
-        for option in ("--output", "-o"):
-            if word == option and following in FORMATS:
-                return following
-            value = word.removeprefix(option).removeprefix("=")
-            if word.startswith(option) and value in FORMATS:
-                return value
-    return "text"
+        if (option := _OUTPUT.match(word)) is None:
+            continue
+        value = word[option.end() :].removeprefix("=") or following
+        found = value if value in FORMATS else found
+    return found
 
 
 def _tell(error: click.ClickException, output: str) -> None:

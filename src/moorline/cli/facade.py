@@ -49,12 +49,18 @@ class Target:
     progress: Progress
 
     def settings(self) -> Settings:
-        """Read the configuration. Raises Refused."""
-        from moorline import wiring
+        """Read the configuration. Raises Refused, Unavailable (the state does not answer)."""
+        return self._settings(self.state_dir)
 
-        return wiring.settings(
-            self.config_files, state_dir=self.state_dir, hypervisor=self.hypervisor
+    def _settings(self, state_dir: Path | None) -> Settings:
+        from moorline import wiring
+        from moorline.cli import typed_files
+
+        settings = wiring.settings(
+            self.config_files, state_dir=state_dir, hypervisor=self.hypervisor
         )
+        typed_files.demand_directory(str(settings.state_dir))
+        return settings
 
     def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Api:
         """Open the façade: the agent's if one runs, else as the host's owner, or only to look.
@@ -119,9 +125,7 @@ class Target:
         """
         from moorline import config, wiring
 
-        hosts = wiring.settings(
-            self.config_files, state_dir=config.HOST_STATE_DIR, hypervisor=self.hypervisor
-        )
+        hosts = self._settings(config.HOST_STATE_DIR)
         if wiring.has_state(personal):
             return None
         agent = self._agent(hosts)

@@ -93,6 +93,8 @@ class FilePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's. Raises Unavailable (it does not answer)."""
+        if "\0" in str(value):
+            self.fail("a file name has no NUL", param, ctx)
         convert = super().convert
         return typed_files.answered(str(value), lambda: convert(value, param, ctx))
 
@@ -105,8 +107,9 @@ class ConfigFile(FilePath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's. Raises Refused (it is a pipe), Unavailable (it does not answer)."""
+        path = super().convert(value, param, ctx)
         typed_files.refuse_pipe(str(value))
-        return super().convert(value, param, ctx)
+        return path
 
 
 class FileOrUrl(click.ParamType):  # type: ignore[type-arg]

@@ -4,7 +4,7 @@ A look is made in a thread that may hang, so that the command need not: no share
 process from ending.
 """
 # pathlib takes as long to load as all of this:
-# ruff: noqa: PTH116, PTH123
+# ruff: noqa: PTH100, PTH116, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -48,6 +48,34 @@ def is_regular(path: str) -> bool:
             return False
 
     return answered(path, look)
+
+
+def demand_directory(path: str) -> None:
+    """Look whether *path* answers, or what is nearest above it if it is not there yet.
+
+    Raises Refused (it can be no directory), Unavailable (it does not answer).
+    """
+
+    def look() -> None:
+        at = os.path.abspath(path)
+        while True:
+            try:
+                # Nothing remembers this answer, as the kernel does that of stat(2).
+                os.statvfs(at)
+            except FileNotFoundError:
+                at = os.path.dirname(at)
+            except (PermissionError, NotADirectoryError):
+                return  # whoever opens it says so
+            else:
+                return
+
+    try:
+        path.encode()
+        answered(path, look)
+    except OSError as e:
+        raise Refused(f"the state directory {path:.200} cannot be used: {e.strerror}") from e
+    except ValueError as e:
+        raise Refused("the name of the state directory is not UTF-8, or has a NUL") from e
 
 
 def refuse_pipe(path: str) -> None:

@@ -353,7 +353,8 @@ class Driver:
 
     def _note(self, attempt: _Attempt, wait: Wait) -> None:
         """Record what went wrong, for `show`, unless it is what was recorded last."""
-        error = wait.error or Uncertain(wait.why)
+        # Who waits has done nothing that could have happened: it is what the caller is told, too.
+        error = wait.error or Failed(wait.why)
         # A candidate's trouble is not that of the recorded attachment; a lock is soon free.
         if attempt.candidate or isinstance(error, Busy) or str(error) == attempt.told:
             return
