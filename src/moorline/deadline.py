@@ -13,6 +13,11 @@ TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+DEFAULT_TIMEOUT_SECONDS = 60.0
+"""Seconds to go on trying where the caller says nothing."""
+MAX_TIMEOUT_SECONDS = 86400.0
+"""Seconds of the longest timeout that can be asked for."""
+
 
 class Clock:
     """How time passes for whoever waits, in seconds."""

@@ -264,6 +264,10 @@ def _check_limits(limits: Mapping[str, int]) -> None:
         raise Refused("size_iops_sec is set without a limit of requests")
 
 
+AS_IT_COMES = DiskOptions()
+"""Nothing is said."""
+
+
 def refuse_others(what: str, options: DiskOptions, taken: Collection[str]) -> None:
     """Refuse options that a hypervisor does not take. *what*: its disks; *taken*: the others."""
     for name in options.asked():

@@ -108,3 +108,11 @@ class Uncertain(MoorlineError):
 
 class NotOurs(MoorlineError):
     """What is there was made by someone else. A person must decide."""
+
+
+BY_KIND: dict[str, type[MoorlineError]] = {
+    each.__name__.lower(): each
+    for each in [*globals().values()]
+    if isinstance(each, type) and issubclass(each, MoorlineError)
+}
+"""The classes above, by :attr:`MoorlineError.kind`."""

@@ -25,11 +25,6 @@ EXIT_FOUND = 10
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended: ``moorline list | head -1``."""
-_CLASSES: dict[str, type[MoorlineError]] = {
-    kind.__name__.lower(): kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, MoorlineError)
-}
 
 
 def exit_code(error: MoorlineError) -> int:
@@ -43,5 +38,5 @@ def gravest(kinds: Iterable[str]) -> int:
 
     A kind that is not known, of a defect or of a later version's agent, is uncertain.
     """
-    codes = {exit_code(_CLASSES.get(kind, errors.Uncertain)("")) for kind in kinds}
+    codes = {exit_code(errors.BY_KIND.get(kind, errors.Uncertain)("")) for kind in kinds}
     return next((code for code in EXIT_CODES.values() if code in codes), 0)

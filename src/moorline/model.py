@@ -23,6 +23,8 @@ GuestId = NewType("GuestId", str)
 LinkName = NewType("LinkName", str)
 """Where a link appears on the host (mount point, device node). Bears no secret."""
 
+ALIAS_PREFIX = "ua-"
+"""libvirt's, of all aliases that others choose; after it the alias of a disk of ours has its id."""
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from moorline.errors import Refused
 from moorline.host.image import qcow2
-from moorline.host.image.check import MAX_CHAIN_FILES, check_image
+from moorline.host.image.check import check_image
+from moorline.host.image.files import MAX_CHAIN_FILES
 from tests.support.disk_images import check, make, overlay, refused, share
 
 __all__ = ["share"]  # the fixture

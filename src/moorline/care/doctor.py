@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
@@ -39,7 +38,7 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.ports import Backends, Hypervisor, Mount
+from moorline.ports import Backends, Hypervisor, MeasureImage, Mount
 from moorline.ports.inspection import (
     Diagnosing,
     Discovering,
@@ -64,8 +63,7 @@ class Environment:
     check_state: Callable[[], Sequence[Finding]]
     shared_files: Callable[[Sequence[Guest]], Iterable[tuple[Holder, Holder]]]
     """As :meth:`moorline.care.shared_files.SharedFiles.find`."""
-    measure: Callable[[Path, str], int]
-    """As :meth:`moorline.ports.Host.size`."""
+    measure: MeasureImage
     kept_elsewhere: Callable[[GuestId, VolumeId], str] = lambda guest, volume: ""
     """The directory of another state on this host that wants the volume on that guest; ''. Raises
     Unavailable, Denied (one cannot be read)."""

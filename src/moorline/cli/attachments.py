@@ -28,12 +28,12 @@ from moorline.cli.facade import from_here
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
+from moorline.deadline import DEFAULT_TIMEOUT_SECONDS
 from moorline.disk_options import OPTIONS
 from moorline.errors import Failed, MoorlineError
 from moorline.exit_codes import exit_code
 from moorline.local_api.http_errors import to_problem
 from moorline.model import Format, Level
-from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS
 from moorline.ports.results import Outcome
 
 T = TypeVar("T")

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from moorline.core.validation import check_reason
+from moorline.deadline import MAX_TIMEOUT_SECONDS
 from moorline.errors import Refused
-
-MAX_TIMEOUT_SECONDS = 86400.0
-"""Seconds of the longest timeout, which is the agent's limit, too."""
 
 
 class Seconds(click.FloatRange):

@@ -15,7 +15,12 @@ from types import SimpleNamespace
 
 from moorline.cli import agent_socket, output
 from moorline.core.validation import MAX_TEXT_CHARACTERS
-from moorline.deadline import Deadline, waited_for
+from moorline.deadline import (
+    DEFAULT_TIMEOUT_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    Deadline,
+    waited_for,
+)
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api import wire
 
@@ -46,8 +51,6 @@ _MAX_ARGUMENTS = {"list": 0, "attach": 2}
 _COLUMNS = {"volume", "guest", "wanted", "seen", "device", "next", "storage"}
 _UNTOLD = {"storage": "", "paused": ""}
 """What an agent of an earlier version does not tell."""
-_DEFAULT_TIMEOUT_SECONDS = 60.0
-_MAX_TIMEOUT_SECONDS = 86400.0
 
 
 class Typed:
@@ -90,7 +93,7 @@ def run(words: Sequence[str]) -> int | None:
 def _patience(body: dict[str, Any] | None) -> float:
     """Seconds that the caller waits."""
     said = body["timeout"] if body else None
-    return _DEFAULT_TIMEOUT_SECONDS if said is None else float(said)
+    return DEFAULT_TIMEOUT_SECONDS if said is None else float(said)
 
 
 def _demand_answer(state_dir: str) -> None:
@@ -155,7 +158,7 @@ def _request(typed: Typed) -> dict[str, Any]:
         if not (text.isascii() and text.replace(".", "", 1).isdigit()):
             raise _SlowPath
         timeout = float(text)
-        if timeout > _MAX_TIMEOUT_SECONDS:
+        if timeout > MAX_TIMEOUT_SECONDS:
             raise _SlowPath
     if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
         raise _SlowPath
@@ -226,7 +229,7 @@ def _attach(path: str, typed: Typed, fields: dict[str, Any]) -> int:
     if len(body) > wire.MAX_BODY_BYTES:
         raise _SlowPath
     timeout = fields["timeout"]
-    patience = wire.TIMEOUT_SECONDS + (_DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+    patience = wire.TIMEOUT_SECONDS + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
     dry_run: bool = fields["dry_run"]
     progress = Progress(bool(typed.says("--quiet") or typed.says("-q")))
     try:

@@ -15,6 +15,7 @@ from moorline.cli.common import Common, common, timeout_option
 from moorline.cli.output import complain, say
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
+from moorline.model import ALIAS_PREFIX
 
 if TYPE_CHECKING:
     from moorline.ports.api import Api
@@ -158,7 +159,7 @@ def _domain(xml: str) -> ET.Element:
 def _may_need_us(domain: ET.Element) -> bool:
     """Whether a disk bears a mark like ours. Our errors must not stop guests without one."""
     marks = [alias.get("name", "") for alias in domain.iterfind("devices/disk/alias")]
-    return any(mark.startswith("ua-") for mark in marks)
+    return any(mark.startswith(ALIAS_PREFIX) for mark in marks)
 
 
 def _guest(domain: ET.Element) -> str:

@@ -225,12 +225,16 @@ def _prefix(kind: str, host: str) -> str:
     return f"/moorline/{kind}/{quote(host, safe='')}/"
 
 
+def _at(kind: str, key: Key) -> str:
+    return f"{_prefix(kind, key.host)}{key.guest}/{key.volume}"
+
+
 def _desired(key: Key) -> str:
-    return f"{_prefix('desired', key.host)}{key.guest}/{key.volume}"
+    return _at("desired", key)
 
 
 def _released(key: Key) -> str:
-    return f"{_prefix('released', key.host)}{key.guest}/{key.volume}"
+    return _at("released", key)
 
 
 def _launched(host: str, guest: GuestId) -> str:
@@ -243,15 +247,15 @@ def _of(entry: Entry) -> tuple[str, str]:
 
 
 def _status(key: Key) -> str:
-    return f"{_prefix('status', key.host)}{key.guest}/{key.volume}"
+    return _at("status", key)
 
 
 def _renewal(key: Key) -> str:
-    return f"{_prefix('renewal', key.host)}{key.guest}/{key.volume}"
+    return _at("renewal", key)
 
 
 def _reservation(key: Key) -> str:
-    return f"{_prefix('reservation', key.host)}{key.guest}/{key.volume}"
+    return _at("reservation", key)
 
 
 def _beside(key: Key) -> Sequence[Delete]:

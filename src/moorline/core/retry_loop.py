@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from moorline.core.backoff import backoff
 from moorline.core.plan import Step
-from moorline.deadline import Deadline, waited_for
+from moorline.deadline import DEFAULT_TIMEOUT_SECONDS, Deadline, waited_for
 from moorline.errors import (
     Busy,
     Conflict,
@@ -21,7 +21,7 @@ from moorline.errors import (
     Unavailable,
 )
 from moorline.model import Seen
-from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
+from moorline.ports.api import Progress, no_progress
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moorline.core.name_lookup import is_whole
+from moorline.disk_options import AS_IT_COMES
 from moorline.errors import NotFound
 from moorline.fleet.fencing_proofs import word
 from moorline.fleet.fleet import Fleet
@@ -20,7 +21,6 @@ from moorline.fleet.results import (
 from moorline.model import Attachment, DiskOptions, Format
 from moorline.ports.api import Progress, no_progress
 
-_AS_IT_COMES = DiskOptions()
 Parse = Callable[
     [Mapping[str, Any] | str, Format | None, str | None, DiskOptions],
     Attachment,
@@ -84,7 +84,7 @@ class Orders:
         *,
         format: Format | None = None,
         volume: str | None = None,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         timeout: float = 60.0,
         progress: Progress = no_progress,
         dry_run: bool = False,

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from moorline.core.privilege import acting_for
 from moorline.core.validation import parse_json
-from moorline.deadline import Deadline
+from moorline.deadline import MAX_TIMEOUT_SECONDS, Deadline
 from moorline.errors import Denied, MoorlineError, NotFound, Refused
 from moorline.exit_codes import EXIT_CODES
 from moorline.local_api import http_errors, json_types
@@ -21,7 +21,7 @@ from moorline.local_api.calls import Calls, Done
 from moorline.local_api.openapi import TITLE, document
 from moorline.local_api.peer import Peer, Rights
 from moorline.local_api.request_id import current
-from moorline.local_api.routes import MAX_TIMEOUT_SECONDS, ROUTES, Route
+from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import STREAM
 
 LOOK_DEADLINE_SECONDS = 60.0

@@ -22,11 +22,6 @@ STATUSES: dict[type[MoorlineError], int] = {
     errors.Uncertain: 504,
     errors.NotOurs: 409,
 }
-_CLASSES: dict[str, type[MoorlineError]] = {
-    kind.__name__.lower(): kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, MoorlineError)
-}
 KIND = "application/problem+json"
 DEFECT = "defect"
 """The kind of an error that is none of our classes."""
@@ -57,7 +52,7 @@ def from_problem(problem: Mapping[str, Any]) -> MoorlineError:
     """
     message, hint = str(problem.get("message", "")), str(problem.get("hint", ""))
     volume, guest = str(problem.get("volume", "")), str(problem.get("guest", ""))
-    kind = _CLASSES.get(str(problem.get("error")), errors.Uncertain)
+    kind = errors.BY_KIND.get(str(problem.get("error")), errors.Uncertain)
     if issubclass(kind, errors.Conflict):
         return kind(message).about(volume, guest)
     return kind(message, hint=hint).about(volume, guest)

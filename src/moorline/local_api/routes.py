@@ -15,18 +15,11 @@ from types import MappingProxyType
 from typing import Any
 
 from moorline.core.validation import MAX_INTEGER, check_reason, check_text, parse_json
+from moorline.deadline import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
 from moorline.errors import Refused
 from moorline.local_api import json_types
-from moorline.ports.api import (
-    DEFAULT_TIMEOUT_SECONDS,
-    Attachments,
-    Guests,
-    Maintenance,
-    Progress,
-)
+from moorline.ports.api import Attachments, Guests, Maintenance, Progress
 
-MAX_TIMEOUT_SECONDS = 86400.0
-"""Seconds that one request may ask for."""
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "timeout": (0, MAX_TIMEOUT_SECONDS),

@@ -19,7 +19,8 @@ from moorline.core.records import Records, trouble_key
 from moorline.core.retry_loop import Wait, keeping_timeout
 from moorline.core.survey import Survey
 from moorline.core.validation import check_reason
-from moorline.deadline import Deadline
+from moorline.deadline import DEFAULT_TIMEOUT_SECONDS, Deadline
+from moorline.disk_options import AS_IT_COMES
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
 from moorline.model import (
     NO_DISK,
@@ -39,11 +40,9 @@ from moorline.model import (
 from moorline.operations.detach_released import Released
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor, Mount
-from moorline.ports.api import DEFAULT_TIMEOUT_SECONDS, Progress, no_progress
+from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.results import Outcome, View
-
-_AS_IT_COMES = DiskOptions()
 
 
 class Attacher:
@@ -80,7 +79,7 @@ class Attacher:
         format: Format | None = None,
         volume: str | None = None,
         level: Level = Level.ATTACHED,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         hands_off: bool = False,
         vouch: str = "",
         label: str = "",

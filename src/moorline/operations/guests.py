@@ -18,6 +18,7 @@ from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
 from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
+from moorline.disk_options import AS_IT_COMES
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
@@ -40,7 +41,6 @@ from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
 
-_AS_IT_COMES = DiskOptions()
 _Made = tuple[Attachment | None, Attachment, list[Step]]
 """The attachment that was recorded before, the one that was made, and the steps taken for it."""
 Note = Callable[[str, str, float, MoorlineError | None], None]
@@ -88,7 +88,7 @@ class Guests:
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,

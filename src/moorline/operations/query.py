@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from moorline.core.admission import Admission
 from moorline.core.name_lookup import guest_called, recorded_as
@@ -23,11 +22,8 @@ from moorline.model import (
     Linked,
     Seen,
 )
-from moorline.ports import ExtendingHypervisor, Hypervisor
+from moorline.ports import ExtendingHypervisor, Hypervisor, MeasureImage
 from moorline.ports.results import View
-
-Measure = Callable[[Path, str], int]
-"""As :meth:`moorline.ports.Host.size`."""
 
 
 class Query:
@@ -39,7 +35,7 @@ class Query:
         reconciler: Reconciler,
         admission: Admission,
         hypervisor: Hypervisor,
-        measure: Measure,
+        measure: MeasureImage,
     ) -> None:
         self._records = records
         self._reconciler = reconciler

@@ -14,6 +14,7 @@ from moorline.core.records import Records
 from moorline.core.reservations import RETRY_SECONDS, Reservations
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
+from moorline.disk_options import AS_IT_COMES
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
 from moorline.model import (
     DiskOptions,
@@ -34,7 +35,6 @@ SCHEME = "cinder:"
 _SERVICE_SECONDS = 20.0
 """How long the service is asked again if it does not answer, and the caller says nothing."""
 _NO_CONNECTION = "the storage and the file: which those are says Cinder, once it is asked for them"
-_AS_IT_COMES = DiskOptions()
 
 
 class ServiceVolumes:
@@ -64,7 +64,7 @@ class ServiceVolumes:
         format: Format | None = None,
         volume: str | None = None,
         level: Level = Level.ATTACHED,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         hands_off: bool = False,
         vouch: str = "",
         label: str = "",

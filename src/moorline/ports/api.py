@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from moorline.disk_options import AS_IT_COMES
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.datastores import Choice
 from moorline.ports.maintenance import Maintenance as Maintenance
@@ -22,11 +23,8 @@ from moorline.ports.results import (
     View,
 )
 
-DEFAULT_TIMEOUT_SECONDS = 60.0
-"""Seconds to go on trying where the caller says nothing."""
 Progress = Callable[[str], None]
 """Told what goes on, in a few words. What it raises ends the call between two steps."""
-_AS_IT_COMES = DiskOptions()
 
 
 def no_progress(_: str) -> None:
@@ -44,7 +42,7 @@ class Attachments(Protocol):
         format: Format | None = None,
         volume: str | None = None,
         level: Level = Level.ATTACHED,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         hands_off: bool = False,
         vouch: str = "",
         label: str = "",
@@ -204,7 +202,7 @@ class Guests(Protocol):
         format: Format | None = None,
         connections: Sequence[Mapping[str, Any]] = (),
         hardware: Mapping[str, Any] | None = None,
-        options: DiskOptions = _AS_IT_COMES,
+        options: DiskOptions = AS_IT_COMES,
         start: bool = True,
         vouch: str = "",
         timeout: float = 60.0,

@@ -75,6 +75,9 @@ Measure = Callable[[Path], int]
 """Tells the bytes of a file or block device, as :meth:`Host.size`: bounded in time,
 raises Uncertain and OSError."""
 
+MeasureImage = Callable[[Path, str], int]
+"""Tells the bytes that a guest sees of an image of that format, as :meth:`Host.size`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:

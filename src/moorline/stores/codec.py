@@ -18,7 +18,7 @@ from moorline.secret import Secret
 from moorline.stores.key_files import write_new
 from moorline.stores.key_seal import KeySeal, Seal
 
-_KEY = 32
+_KEY_BYTES = 32
 """Bytes of the key file."""
 
 
@@ -43,12 +43,14 @@ class Codec:
         try:
             if make and not path.exists():
                 with suppress(Refused):  # someone was faster
-                    write_new(path, os.urandom(_KEY))
-            key = path.read_bytes() if make or path.exists() else os.urandom(_KEY)
+                    write_new(path, os.urandom(_KEY_BYTES))
+            key = path.read_bytes() if make or path.exists() else os.urandom(_KEY_BYTES)
         except OSError as e:
             raise Unavailable(f"the key file {path} cannot be read: {e.strerror}") from e
-        if len(key) != _KEY:
-            raise Unavailable(f"{path} is not a key file: it has {len(key)} bytes, not {_KEY}")
+        if len(key) != _KEY_BYTES:
+            raise Unavailable(
+                f"{path} is not a key file: it has {len(key)} bytes, not {_KEY_BYTES}"
+            )
         return cls(Secret(key))
 
     def encode(self, at: str, attachment: Attachment) -> bytes:

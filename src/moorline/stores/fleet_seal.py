@@ -30,7 +30,7 @@ from moorline.errors import Refused, Unavailable
 from moorline.secret import Secret
 from moorline.stores.key_files import private, write_new
 
-_KEY = 32
+_KEY_BYTES = 32
 _NONCE = bytes(12)
 """Always the same one: no key seals twice."""
 _PURPOSE = b"moorline sealed box 1"
@@ -48,7 +48,7 @@ class BoxKey:
     def from_file(cls, path: Path) -> BoxKey:
         """Open the key file. Raises Denied (others can read it), Unavailable (it is none)."""
         key = private(path)
-        if len(key.reveal()) != _KEY:
+        if len(key.reveal()) != _KEY_BYTES:
             raise Unavailable(f"{path} is not the key of a sealed box")
         return cls(key)
 
@@ -57,7 +57,7 @@ class BoxKey:
         """The same, and make it if there is none."""
         if not path.exists():
             with suppress(Refused):  # someone was faster
-                write_new(path, os.urandom(_KEY))
+                write_new(path, os.urandom(_KEY_BYTES))
         return cls.from_file(path)
 
     def shared(self, public: str) -> bytes:
@@ -82,9 +82,9 @@ class SealedBox:
 
     def seal(self, at: str, text: bytes) -> bytes:
         """Return what may be stored as the entry *at*."""
-        content = os.urandom(_KEY)
+        content = os.urandom(_KEY_BYTES)
         sealed = AESGCM(content).encrypt(_NONCE, text, at.encode())
-        once = BoxKey(Secret(os.urandom(_KEY)))
+        once = BoxKey(Secret(os.urandom(_KEY_BYTES)))
         bound = _bound(at, sealed)
         box = {
             "from": self._own.public,
@@ -168,7 +168,7 @@ def _host(at: str) -> str:
 
 def _wrapping(shared: bytes, keys: Collection[str]) -> AESGCM:
     info = b"|".join([_PURPOSE, *(key.encode() for key in keys)])
-    return AESGCM(HKDF(hashes.SHA256(), _KEY, salt=None, info=info).derive(shared))
+    return AESGCM(HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=info).derive(shared))
 
 
 def _bound(at: str, sealed: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Protocol
 from moorline.errors import Unavailable
 from moorline.secret import Secret
 
-_NONCE = 12
+_NONCE_BYTES = 12
 
 
 class Seal(Protocol):
@@ -30,14 +30,14 @@ class KeySeal:
         self._aead = AESGCM(key.reveal())
 
     def seal(self, at: str, text: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
+        nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, text, at.encode())
 
     def open(self, at: str, sealed: bytes) -> bytes:
         from cryptography.exceptions import InvalidTag
 
         try:
-            return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], at.encode())
+            return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], at.encode())
         except InvalidTag as e:
             raise Unavailable(
                 f"the connection of {at} is sealed with another key",

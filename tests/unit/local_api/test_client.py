@@ -18,10 +18,8 @@ from typing import Any
 import pytest
 
 from moorline import errors
-from moorline.cli import checked_values
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.exit_codes import EXIT_CODES, exit_code
-from moorline.local_api import routes
 from moorline.local_api.app import App
 from moorline.local_api.calls import Calls, Done
 from moorline.local_api.client import Client
@@ -108,10 +106,6 @@ def test_the_routes_are_the_protocol_and_the_client_has_no_more(part: Any, clien
 def test_the_parts_of_the_protocol_are_those_that_are_served() -> None:
     parts = {name for name, value in vars(Api).items() if isinstance(value, property)}
     assert parts == {route.part for route in ROUTES}
-
-
-def test_commands_and_agent_are_equally_patient() -> None:
-    assert checked_values.MAX_TIMEOUT_SECONDS == routes.MAX_TIMEOUT_SECONDS
 
 
 def test_errors_keep_their_class(rig: Rig, client: Client) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from moorline import errors
 from moorline.deadline import Deadline
-from moorline.errors import Failed, MoorlineError, Refused, Uncertain
+from moorline.errors import BY_KIND, Failed, Refused, Uncertain
 from moorline.ports import Call
 
 START_TIMEOUT_SECONDS = 60.0
@@ -19,11 +18,6 @@ START_TIMEOUT_SECONDS = 60.0
 ENFORCE_SECONDS = 2.0
 """Seconds beyond a call's deadline that the warm process has to enforce it."""
 _EXIT_SECONDS = 0.5
-_FAMILIES: dict[str, type[MoorlineError]] = {
-    name: kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, MoorlineError)
-}
 
 
 class Process(Protocol):
@@ -160,6 +154,6 @@ def _late(call: Call) -> Uncertain:
 
 def _value(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     if "error" in answer:
-        raise _FAMILIES.get(answer["error"], Uncertain)(answer["message"], hint=answer["hint"])
+        raise BY_KIND.get(answer["error"], Uncertain)(answer["message"], hint=answer["hint"])
     value: Mapping[str, Any] = answer["answer"]
     return value

@@ -87,7 +87,7 @@ def _answered(answer: Answer, question: bytes) -> Mapping[str, Any]:
     try:
         return {"answer": dict(answer(json.loads(question)))}
     except MoorlineError as e:
-        return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+        return {"error": e.kind, "message": e.message, "hint": e.hint}
 
 
 def _reap(running: dict[int, Deadline]) -> None:

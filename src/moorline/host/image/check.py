@@ -18,8 +18,8 @@ from oslo_utils.imageutils import format_inspector
 
 from moorline.errors import Refused
 from moorline.host.image import ploop, qcow2
+from moorline.host.image.files import MAX_CHAIN_FILES
 
-MAX_CHAIN_FILES = 32
 _CONTAINERS = ["qcow2", "vhd", "vmdk", "vdi", "qed"]
 """Formats that hold a disk. A raw disk that a guest partitioned or encrypted
 looks like gpt, iso or luks to oslo.utils; it is still a raw disk."""

@@ -17,6 +17,7 @@ from moorline.host.image import qcow2
 from moorline.ports.host import FileId, FilesOf, Images
 
 MAX_CHAIN_FILES = 32
+"""Files of an image, at most: with more it is refused."""
 _FEW = 4
 """Files of one directory that are asked for singly: to list it costs as much."""
 _ENTRIES_EACH = 64

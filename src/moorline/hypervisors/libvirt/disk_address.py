@@ -12,7 +12,7 @@ from moorline.hypervisors.libvirt import scsi_place
 from moorline.hypervisors.libvirt.connection import Rejected
 from moorline.hypervisors.libvirt.disk_options_xml import refuse_misplaced
 from moorline.hypervisors.libvirt.disk_xml import bus_of, next_target, path_of
-from moorline.hypervisors.libvirt.domain_xml import MARK, Domain, Half, ScsiPlace
+from moorline.hypervisors.libvirt.domain_xml import Domain, Half, ScsiPlace, alias_of
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
 
@@ -35,7 +35,7 @@ class DiskAddress(NamedTuple):
         """Whether something else in *domain* is there now, or has the volume's alias."""
         return any(
             self.target in half.targets
-            or f"{MARK}{volume}" in half.aliases
+            or alias_of(volume) in half.aliases
             or self.place in half.scsi_places
             for half in domain.halves()
             if volume not in half.disks
@@ -74,9 +74,10 @@ def address_for(
             scsi_place.demand_controller(domain, there.place)
         return DiskAddress(there.target, there.bus, there.place)
     check(domain, halves, source, options)
-    if any(f"{MARK}{volume}" in half.aliases for half in halves):
+    if any(alias_of(volume) in half.aliases for half in halves):
         raise NotOurs(
-            f"{domain.name} has a device with the alias {MARK}{volume} that is not volume {volume}",
+            f"{domain.name} has a device with the alias {alias_of(volume)} that is not volume"
+            f" {volume}",
             hint=f"virsh dumpxml {domain.name}",
         )
     bus = bus_of(options)

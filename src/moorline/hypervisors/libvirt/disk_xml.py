@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.disk_options_xml import UNCACHED, add_elements, of_driver
-from moorline.hypervisors.libvirt.domain_xml import MARK, ScsiPlace
+from moorline.hypervisors.libvirt.domain_xml import ScsiPlace, alias_of
 from moorline.hypervisors.libvirt.file_access import keeps_owner
 from moorline.model import (
     BlockDevice,
@@ -95,7 +95,7 @@ def disk_xml(
     rate = {"rotation_rate": str(options.rotation_rate)} if options.rotation_rate else {}
     ET.SubElement(disk, "target", {"dev": target, "bus": bus, **rate})
     ET.SubElement(disk, "serial").text = volume
-    ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
+    ET.SubElement(disk, "alias", name=alias_of(volume))
     if options.boot:
         ET.SubElement(disk, "boot", order=str(options.boot))
     if options.readonly:

@@ -10,12 +10,12 @@ from functools import cached_property, lru_cache
 from xml.etree import ElementTree as ET
 
 from moorline.hypervisors.libvirt.disk_options_xml import limits_of
-from moorline.model import Disk, DiskState, Limits, Use, VolumeId
+from moorline.model import ALIAS_PREFIX, Disk, DiskState, Limits, Use, VolumeId
 
 ScsiPlace = tuple[int, int]
 """A SCSI controller's index, and a unit of it."""
-MARK = "ua-"
-"""libvirt keeps an alias that begins so; the rest is the volume's id."""
+INACTIVE = 2
+"""VIR_DOMAIN_XML_INACTIVE: the definition, not what runs."""
 HARD_DISKS = ("disk", "lun")
 """The kinds of ``<disk>`` that a volume can be; the others are drives for discs."""
 _PATH = re.compile(r"(?<![\w./-])/.*", re.DOTALL)
@@ -277,6 +277,11 @@ def parse(xml: str) -> Half:
     return Half(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
 
 
+def alias_of(volume: VolumeId) -> str:
+    """The alias of the disk that is *volume*: half of its mark."""
+    return f"{ALIAS_PREFIX}{volume}"
+
+
 def marked_as(device: ET.Element) -> VolumeId | None:
     """The volume whose mark a device bears: a hard disk with the volume's alias and serial.
 
@@ -295,7 +300,7 @@ def marked_as(device: ET.Element) -> VolumeId | None:
 def chosen_alias(device: ET.Element) -> str:
     """The alias that somebody gave a device, without libvirt's prefix for those; ''."""
     alias = _get(device, "alias", "name")
-    return alias.removeprefix(MARK) if alias.startswith(MARK) else ""
+    return alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else ""
 
 
 def _get(element: ET.Element, child: str, attribute: str) -> str:

@@ -25,7 +25,7 @@ from moorline.hypervisors.libvirt.disk_address import (
 from moorline.hypervisors.libvirt.disk_options_xml import parameters
 from moorline.hypervisors.libvirt.disk_xml import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain_handles import Handles
-from moorline.hypervisors.libvirt.domain_xml import MARK, Domain
+from moorline.hypervisors.libvirt.domain_xml import Domain, alias_of
 from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
 from moorline.hypervisors.libvirt.file_access import (
     demand_openable,
@@ -255,7 +255,7 @@ class Libvirt:
 
         Of its XML no more is read than whether the mark is in it: a look says what is so.
         """
-        mark = f"'{MARK}{volume}'"
+        mark = f"'{alias_of(volume)}'"
         with suppress(NotFound):
             while not deadline.over():
                 news.wait()
@@ -344,7 +344,7 @@ class Libvirt:
     def _ask_to_go(
         self, guest: GuestId, volume: VolumeId, flag: int, unplug: Unplug
     ) -> MoorlineError | None:
-        alias = f"{MARK}{volume}"
+        alias = alias_of(volume)
         paced = self._requests.due(guest, volume) if flag == LIVE else nullcontext(True)
         try:
             with paced as due:

@@ -15,8 +15,9 @@ from moorline.hypervisors.libvirt.connection import Connection, NoGuest
 from moorline.hypervisors.libvirt.disk_options_xml import options_of
 from moorline.hypervisors.libvirt.domain_xml import (
     HARD_DISKS,
-    MARK,
+    INACTIVE,
     Half,
+    alias_of,
     chosen_alias,
     marked_as,
     parse,
@@ -25,8 +26,8 @@ from moorline.hypervisors.libvirt.file_access import qemu_ids, user_name
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding, GuestDisk
 
-CONFIG, INACTIVE = 2, 2
-"""VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE."""
+CONFIG = 2
+"""VIR_DOMAIN_AFFECT_CONFIG."""
 _NOVA = "metadata/{http://openstack.org/xmlns/libvirt/nova/1.1}instance"
 """What Nova writes into each definition (nova/virt/libvirt/config.py, LibvirtConfigGuestMeta…)."""
 
@@ -60,7 +61,7 @@ class LibvirtInventory:
         for tag in ("alias", "serial"):
             for element in disk.findall(tag):
                 disk.remove(element)
-        ET.SubElement(disk, "alias", name=f"{MARK}{volume}")
+        ET.SubElement(disk, "alias", name=alias_of(volume))
         ET.SubElement(disk, "serial").text = volume
         xml = ET.tostring(disk, encoding="unicode")
         self._connection.change(

@@ -19,6 +19,7 @@ from moorline.hypervisors.libvirt.connection import (
     module,
     names_of,
 )
+from moorline.hypervisors.libvirt.domain_xml import INACTIVE
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
 from moorline.hypervisors.libvirt.new_domain_xml import (
     Platform,
@@ -34,8 +35,6 @@ from moorline.model import GuestId, GuestName, as_uuid
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching
 
-INACTIVE = 2
-"""VIR_DOMAIN_XML_INACTIVE."""
 _NAME = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 """The names that libvirt allows, without white space."""
 _MAX_NAME_BYTES = 64

@@ -319,4 +319,4 @@ def _resume(guest: GuestId, virt: Any) -> None:
     if presence.has_mark(xml):
         element = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-        domain.setMetadata(element, None, presence.PREFIX, presence.MARK, live)
+        domain.setMetadata(element, None, presence.PREFIX, presence.ARRIVED_NAMESPACE, live)

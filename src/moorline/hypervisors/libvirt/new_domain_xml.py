@@ -13,16 +13,16 @@ from moorline.errors import Refused
 from moorline.hypervisors.libvirt.domain_xml import HARD_DISKS, marked_as
 from moorline.hypervisors.libvirt.launch_options import Hardware
 
-MARK = "urn:moorline:launched:1"
+LAUNCHED_NAMESPACE = "urn:moorline:launched:1"
 """The XML namespace of the element in a domain's metadata that says that we made it."""
 MEMORY, VCPUS = 2048, 2
 """MiB of a guest's memory if none is given."""
 ROOT_PORTS = 20
 """PCIe places of a q35 machine. The devices below take five, each virtio disk one, and a
 device can be plugged into a running q35 machine only where a port is spare."""
-_ELEMENT = f"{{{MARK}}}launched"
+_ELEMENT = f"{{{LAUNCHED_NAMESPACE}}}launched"
 
-ET.register_namespace("moorline", MARK)
+ET.register_namespace("moorline", LAUNCHED_NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True)

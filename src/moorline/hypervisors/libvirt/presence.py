@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from moorline.hypervisors.libvirt.domain_xml import HARD_DISKS, marked_as
 from moorline.ports.moving import Presence
 
-MARK = "urn:moorline:arrived:1"
+ARRIVED_NAMESPACE = "urn:moorline:arrived:1"
 """The XML namespace of the mark in a domain's metadata."""
 PREFIX = "moorline-arrived"
 NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
@@ -29,9 +29,9 @@ PAUSED = 3
 """VIR_DOMAIN_PAUSED."""
 UNKNOWN, BY_USER, MIGRATION, STARTING_UP = 0, 1, 2, 11
 """Reasons of VIR_DOMAIN_PAUSED."""
-_ELEMENT = f"{{{MARK}}}arrived"
+_ELEMENT = f"{{{ARRIVED_NAMESPACE}}}arrived"
 
-ET.register_namespace(PREFIX, MARK)
+ET.register_namespace(PREFIX, ARRIVED_NAMESPACE)
 
 
 def presence(xml: ET.Element, state: int, reason: int, *, job: bool) -> Presence:

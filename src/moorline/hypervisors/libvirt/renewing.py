@@ -26,7 +26,7 @@ from moorline.hypervisors.libvirt.block_graph import (
 from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, PAUSED
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
 from moorline.hypervisors.libvirt.domain_handles import Handles
-from moorline.hypervisors.libvirt.domain_xml import MARK
+from moorline.hypervisors.libvirt.domain_xml import alias_of
 from moorline.hypervisors.libvirt.monitor import Call, Monitor, Say, say
 from moorline.hypervisors.libvirt.mount_propagation import (
     PID_FILES,
@@ -162,7 +162,7 @@ class LibvirtDiskRenewal:
             domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
         except NotFound:
             return None
-        found = domain.xml.find(f"devices/disk/alias[@name='{MARK}{volume}']/..")
+        found = domain.xml.find(f"devices/disk/alias[@name='{alias_of(volume)}']/..")
         return _Disk(domain.name, found) if domain.runs and found is not None else None
 
     def _monitor(self, guest: GuestId) -> Monitor:

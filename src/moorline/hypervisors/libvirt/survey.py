@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, LIST_PAUSED, PAUSED
 from moorline.hypervisors.libvirt.connection import module, names_of
-from moorline.hypervisors.libvirt.domain_xml import Domain, parse
+from moorline.hypervisors.libvirt.domain_xml import INACTIVE, Domain, parse
 from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
 from moorline.hypervisors.libvirt.saved_files import Saved, SavedFiles
 from moorline.hypervisors.libvirt.storage_pools import Pools, listed
@@ -23,8 +23,6 @@ from moorline.model import Guest, GuestId
 from moorline.ports import Places
 
 T = TypeVar("T")
-INACTIVE = 2
-"""VIR_DOMAIN_XML_INACTIVE"""
 _RUNNING = re.compile(r"<domain\b[^>]*\bid=")
 """libvirt gives an id to what runs."""
 
