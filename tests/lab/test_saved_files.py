@@ -25,7 +25,7 @@ from lab.guest import Guest as LabGuest
 from lab.second_host import SecondHost
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.saved_files import URI, SavedFiles
-from moorline.hypervisors.libvirt.survey import Survey
+from moorline.hypervisors.libvirt.survey import GuestSurvey
 from moorline.model import DiskOptions, Guest, ImageFile, VolumeId
 
 BOTH = LIVE | CONFIG
@@ -52,7 +52,7 @@ class Site:
         self.uuid = str(uuid.uuid4())
         self.directory = directory
         self.files = SavedFiles(URI)
-        self._survey = Survey(self.files)
+        self._survey = GuestSurvey(self.files)
 
     def other(self) -> str:
         return self.xml(self.disk("sdd"), name=OTHER, id=str(uuid.uuid4()))
@@ -89,7 +89,7 @@ class Site:
         return {each.name: each for each in self._survey.guests(self.virt, afresh=False)}
 
     def so(self) -> dict[str, Guest]:
-        return {each.name: each for each in Survey().guests(self.virt)}
+        return {each.name: each for each in GuestSurvey().guests(self.virt)}
 
     def settled(self) -> None:
         """Have all guests believed, but those that have a saved state: they are always asked."""

@@ -119,9 +119,12 @@ def test_a_scsi_disk_has_a_place_that_both_halves_have(
 
 
 def test_a_full_controller_gets_a_second_one() -> None:
-    full = controller(0) + "".join(on(0, unit) for unit in range(scsi_place.UNITS - 1))
-    assert scsi_place.choose(domain(None, full)) == ((0, scsi_place.UNITS - 1), False)
-    full += on(0, scsi_place.UNITS - 1)
+    full = controller(0) + "".join(on(0, unit) for unit in range(scsi_place.MAX_UNITS - 1))
+    assert scsi_place.choose(domain(None, full)) == (
+        (0, scsi_place.MAX_UNITS - 1),
+        False,
+    )
+    full += on(0, scsi_place.MAX_UNITS - 1)
     assert scsi_place.choose(domain(None, full)) == ((1, 0), True)
     address = address_for(domain(None, full), ONE, RAW, DiskOptions(bus="scsi"))
     assert (address.place, address.controller) == ((1, 0), 1)

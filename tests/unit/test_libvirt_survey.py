@@ -10,7 +10,7 @@ import pytest
 libvirt = pytest.importorskip("libvirt")
 
 from moorline.errors import Unavailable  # noqa: E402
-from moorline.hypervisors.libvirt.survey import Survey, located, look  # noqa: E402
+from moorline.hypervisors.libvirt.survey import GuestSurvey, located, look  # noqa: E402
 
 DISK = (
     "<disk><alias name='ua-{0}'/><serial>{0}</serial><source file='/mnt/{0}'/>"
@@ -124,13 +124,13 @@ class Host:
 
 def test_a_stopped_guest_is_one_question() -> None:
     one = Virt("1", xml("one", "v"))
-    (guest,) = Survey().guests(Host([one]))
+    (guest,) = GuestSurvey().guests(Host([one]))
     assert (guest.name, guest.running, set(guest.disks)) == ("one", False, {"v"})
     assert one.asked == ["xml 0"]
 
 
 def test_what_is_printed_as_before_is_not_read_again() -> None:
-    one, survey = Virt("1", xml("one", "v")), Survey()
+    one, survey = Virt("1", xml("one", "v")), GuestSurvey()
     host = Host([one])
     (first,) = survey.guests(host)
     assert survey.guests(host)[0] is first
@@ -142,28 +142,28 @@ def test_what_is_printed_as_before_is_not_read_again() -> None:
 def test_who_is_persistent_is_one_question_for_all_that_run() -> None:
     kept = Virt("1", xml("kept", "live", id="7"), defined=xml("kept", "config"))
     transient = Virt("2", xml("transient", "v", id="8"))
-    one, two = Survey().guests(Host([kept, transient]))
+    one, two = GuestSurvey().guests(Host([kept, transient]))
     assert (one.paths, two.paths) == ({"/mnt/live", "/mnt/config"}, {"/mnt/v"})
     assert (kept.asked, transient.asked) == (["xml 0", "xml 2"], ["xml 0"])
 
 
 def test_where_all_run_nobody_is_asked_who_is_saved() -> None:
     host = Host([Virt("1", xml("runs", "v", id="7"))])
-    Survey().guests(host)
+    GuestSurvey().guests(host)
     paused = libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED
     assert host.lists == [0, libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT, paused]
 
 
 def test_who_was_saved_since_all_were_seen_to_run_has_its_disks() -> None:
     saved = Virt("1", xml("saved"), saved=xml("saved", "kept"), listed=7)
-    (guest,) = Survey().guests(Host([saved]))
+    (guest,) = GuestSurvey().guests(Host([saved]))
     assert (guest.running, guest.paths) == (False, {"/mnt/kept"})
 
 
 def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:
     runs = Virt("1", xml("runs", "live", id="7"), defined=xml("runs", "config"))
     saved = Virt("2", xml("saved"), saved=xml("saved", "kept"))
-    one, two = Survey().guests(Host([runs, saved]))
+    one, two = GuestSurvey().guests(Host([runs, saved]))
     assert (one.running, one.paths) == (True, {"/mnt/live", "/mnt/config"})
     assert (two.running, two.paths) == (False, {"/mnt/kept"})
     assert look(saved).disks().keys() == {"kept"}
@@ -172,7 +172,7 @@ def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:
 def test_a_guest_that_is_gone_meanwhile_is_left_out_and_nothing_else_is() -> None:
     gone = Virt("1", "", fails=libvirt.VIR_ERR_NO_DOMAIN)
     there = Virt("2", xml("there"))
-    assert [guest.name for guest in Survey().guests(Host([gone, there]))] == ["there"]
+    assert [guest.name for guest in GuestSurvey().guests(Host([gone, there]))] == ["there"]
 
 
 def test_a_guest_whose_definition_cannot_be_read_hides_no_other() -> None:
@@ -185,7 +185,7 @@ def test_a_guest_whose_definition_cannot_be_read_hides_no_other() -> None:
     no_words = Virt("3", "<domain id='7'><name>\x02</name></domain>", defined=xml("no_words"))
     torn = Virt("4", xml("torn"), saved="<domain>")
     there = Virt("5", xml("there", "w"))
-    found = Survey().guests(Host([broken, no_xml, no_words, torn, there]))
+    found = GuestSurvey().guests(Host([broken, no_xml, no_words, torn, there]))
     by_id = {guest.id: guest for guest in found}
     assert by_id["5"].unreadable == ""
     assert by_id["5"].disks.keys() == {"w"}
@@ -206,7 +206,7 @@ def test_a_guest_whose_definition_cannot_be_read_hides_no_other() -> None:
 
 def test_a_connection_that_breaks_is_no_guest_that_cannot_be_read() -> None:
     lost = Virt("1", "", fails=libvirt.VIR_ERR_RPC, connected=False)
-    for asks in (lambda: Survey().guests(Host([lost])), lambda: look(lost)):
+    for asks in (lambda: GuestSurvey().guests(Host([lost])), lambda: look(lost)):
         with pytest.raises(libvirt.libvirtError):
             asks()
 
@@ -218,7 +218,7 @@ def of_disk(disk: str) -> Virt:
 def test_a_volume_of_a_storage_pool_is_the_file_that_it_is() -> None:
     one = of_disk("<disk type='volume'><source pool='p' volume='v.raw'/><target dev='vda'/></disk>")
     pools = {"p": "<pool type='dir'><target><path>/mnt/share</path></target></pool>"}
-    survey, host = Survey(), Host([one], pools)
+    survey, host = GuestSurvey(), Host([one], pools)
     for _ in range(2):  # also where the definition was read before
         (guest,) = survey.guests(host)
         assert (guest.paths, guest.unresolved) == ({"/mnt/share/v.raw"}, "")
@@ -239,7 +239,7 @@ def test_a_volume_of_a_storage_pool_is_the_file_that_it_is() -> None:
     ],
 )
 def test_what_names_no_path_may_be_anywhere(disk: str) -> None:
-    (guest,) = Survey().guests(Host([of_disk(disk)]))
+    (guest,) = GuestSurvey().guests(Host([of_disk(disk)]))
     assert guest.unresolved.endswith((" as vda", " as tag"))
 
 
@@ -253,7 +253,7 @@ def test_what_names_no_path_may_be_anywhere(disk: str) -> None:
     ],
 )
 def test_what_is_no_file_of_this_host_leaves_nothing_unresolved(disk: str) -> None:
-    (guest,) = Survey().guests(Host([of_disk(disk)]))
+    (guest,) = GuestSurvey().guests(Host([of_disk(disk)]))
     assert guest.unresolved == ""
 
 
@@ -267,7 +267,7 @@ def test_where_paths_lead_counts_but_for_what_we_plugged() -> None:
         asked.extend(paths)
         return {"/a": frozenset({"/mnt/a"}), "/b": None}
 
-    first, second = located(Survey().guests(Host([one, two])), places)
+    first, second = located(GuestSurvey().guests(Host([one, two])), places)
     assert first.paths == {"/mnt/v"}
     assert (second.paths, second.unresolved) == ({"/a", "/b", "/mnt/a"}, "/b")
     assert sorted(asked) == ["/a", "/b"]
@@ -276,7 +276,7 @@ def test_where_paths_lead_counts_but_for_what_we_plugged() -> None:
 def test_who_is_paused_by_an_error_is_told_and_no_qemu_is_asked() -> None:
     conditions = {"1": (3, 5), "2": (3, 1), "3": (1, 1)}
     domains = [Virt(id, xml(id, "v", id=id), condition=so) for id, so in conditions.items()]
-    guests = Survey().guests(Host(domains))
+    guests = GuestSurvey().guests(Host(domains))
     assert [guest.name for guest in guests if guest.paused_by_error] == ["1"]
-    silent = Survey().guests(Host(domains), frozenset({"1"}))
+    silent = GuestSurvey().guests(Host(domains), frozenset({"1"}))
     assert not any(guest.paused_by_error for guest in silent), "a call about it hangs"

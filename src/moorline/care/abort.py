@@ -18,8 +18,8 @@ from moorline.model import Attachment, Broken, Client, Guest, Key, Level, Link, 
 from moorline.ports import Mount
 from moorline.ports.results import Repair
 
-_PATIENCE_SECONDS = 25.0
-"""A share that hung is asked again after a pause of 10 s at most."""
+_RENEWAL_TIMEOUT_SECONDS = 25.0
+"""Seconds to give all disks of a share anew: one that hung is asked again within 10 s."""
 
 
 class Aborter:
@@ -104,7 +104,7 @@ class Aborter:
 
     def _settled(self, rows: Sequence[Attachment]) -> dict[Key, str]:
         """Give the disks of *rows* anew; why not, of those for which that came to nothing."""
-        problems, deadline = {}, Deadline(_PATIENCE_SECONDS)
+        problems, deadline = {}, Deadline(_RENEWAL_TIMEOUT_SECONDS)
         for row in rows:
             try:
                 self._driver.settle(row, deadline)

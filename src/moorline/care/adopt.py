@@ -108,10 +108,8 @@ class Adopter:
             seen = self._reconciler.observe(row)
             told, path = self._reconciler.view(row, seen), plugged_as(seen)
         except MoorlineError as e:
-            told, path = (
-                self._reconciler.view(row, str(e)),
-                "",
-            )  # what is there does not matter here
+            # Its link and disk stay as they are, so what they are need not be known.
+            told, path = self._reconciler.view(row, str(e)), ""
             stuck = isinstance(e, Refused)
         if row.want is Level.ABSENT and not stuck:
             raise Refused(

@@ -22,7 +22,8 @@ _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 _OUTCOME_COLUMNS = ("GUEST", "DEVICE", "OUTCOME", "VOLUME", "PATH")
 _NO_ERRORS = frozenset({"adopted", "released", "due", "kept", "left"})
 """Outcomes of a disk that are no errors (:class:`moorline.ports.results.DiskOutcome`)."""
-_PATIENCE_SECONDS = 10.0
+_OWNER_TIMEOUT_SECONDS = 10.0
+"""Seconds to wait for another command that owns the host."""
 _UNSET = """\
 Disks that are unset lie on shares that must be configured first. Put these lines into the
 configuration, in place of those of the same names, restart the agent if one runs, and repeat:"""
@@ -88,7 +89,7 @@ def adopt(
             candidates = moorline.maintenance.disks(guest)
         given.tell(candidates, aligned([_COLUMNS, *map(_row, candidates)]))
         return
-    with given.open(own=not dry_run, patience=_PATIENCE_SECONDS, first=True) as moorline:
+    with given.open(own=not dry_run, patience=_OWNER_TIMEOUT_SECONDS, first=True) as moorline:
         adoption = moorline.maintenance.adopt(
             guest,
             what,
@@ -128,14 +129,14 @@ def release(
     if all_ and volume is not None:
         raise click.UsageError("give either VOLUME or --all")
     if all_:
-        with given.open(own=not dry_run, patience=_PATIENCE_SECONDS) as moorline:
+        with given.open(own=not dry_run, patience=_OWNER_TIMEOUT_SECONDS) as moorline:
             released = moorline.maintenance.release_all(guest, dry_run=dry_run)
         given.tell(released, _table(released) or "nothing is attached")
         _exit(released)
         return
     if guest is None or volume is None:
         raise click.UsageError("give GUEST and VOLUME, or --all")
-    with given.open(own=not dry_run, patience=_PATIENCE_SECONDS) as moorline:
+    with given.open(own=not dry_run, patience=_OWNER_TIMEOUT_SECONDS) as moorline:
         adoption = moorline.maintenance.release(guest, volume, dry_run=dry_run)
     would = "would release" if dry_run else "released"
     view = adoption.view
@@ -151,7 +152,7 @@ def _adopt_all(
     **how: bool,
 ) -> None:
     """Say what would be done, then do it and say what came of it."""
-    with given.open(own=not dry_run, patience=_PATIENCE_SECONDS, first=True) as moorline:
+    with given.open(own=not dry_run, patience=_OWNER_TIMEOUT_SECONDS, first=True) as moorline:
         if dry_run or not given.is_data:
             found = moorline.maintenance.adopt_all(guest, connections=rows, dry_run=True, **how)
             given.tell(found, _told(found))

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-PATIENCE_SECONDS = 10.0
+ANSWER_TIMEOUT_SECONDS = 10.0
 """How long a file may take to answer, and a pipe to be opened by whoever writes to it."""
 
 
-def read(path: str, most_bytes: int, patience: float = PATIENCE_SECONDS) -> bytes:
+def read(path: str, most_bytes: int, patience: float = ANSWER_TIMEOUT_SECONDS) -> bytes:
     """Read a file or a pipe; of one that is larger, one byte more than *most_bytes*.
 
     A pipe that somebody writes to is read to its end, however long that takes (``<(openstack …)``).
@@ -91,7 +91,7 @@ def refuse_pipe(path: str) -> None:
         raise Refused(f"{path} is a pipe, and is read more than once", hint="give a file")
 
 
-def answered(path: str, ask: Callable[[], T], patience: float = PATIENCE_SECONDS) -> T:
+def answered(path: str, ask: Callable[[], T], patience: float = ANSWER_TIMEOUT_SECONDS) -> T:
     """Return or raise what *ask* does. Raises Unavailable after *patience* seconds."""
     told: list[T] = []
     raised: list[Exception] = []

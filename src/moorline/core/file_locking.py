@@ -12,7 +12,7 @@ from moorline.errors import Failed, MoorlineError, Uncertain
 from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, GuestId, ImageFile
 from moorline.ports import FileId, FileLocks, Host, Settled
 
-PATIENCE_SECONDS = 30.0
+FILE_LOCK_TIMEOUT_SECONDS = 30.0
 """Seconds to wait for another process to give the same file to a guest, by default."""
 
 
@@ -39,8 +39,8 @@ class FileLocking:
     ) -> AbstractContextManager[None]:
         """Lock the files of *source* while they are checked for other users and given to a guest.
 
-        Blocks for *timeout* seconds (None: :data:`PATIENCE_SECONDS`) while somebody else is
-        at it, then raises Busy with who that is; Denied, Unavailable (nothing can be locked).
+        Blocks for *timeout* seconds (None: :data:`FILE_LOCK_TIMEOUT_SECONDS`) while somebody else
+        is at it, then raises Busy with who that is; Denied, Unavailable (nothing can be locked).
         If the last holder died, or ended Uncertain, the guest is looked at first: raises
         Uncertain, Unavailable while it may still get that disk.
         """
@@ -83,7 +83,7 @@ class FileLocking:
             return
         locks = self._locks()
         try:
-            locks.take(files, PATIENCE_SECONDS if timeout is None else timeout)
+            locks.take(files, FILE_LOCK_TIMEOUT_SECONDS if timeout is None else timeout)
             if self._settled is not None:
                 for other, seconds in locks.left().items():
                     # To its own guest: a hypervisor plugs nothing twice.

@@ -19,7 +19,7 @@ from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.loop.drift import DriftDetector, Sweep
-from moorline.loop.worker import Verdict, Worker
+from moorline.loop.worker import TurnResult, Worker
 from moorline.loop.workqueue import Turn, WorkQueue
 from moorline.model import Attachment, GuestId
 from moorline.ports import Watching
@@ -33,7 +33,7 @@ REST_PER_SCAN = 4
 _MIN_REST_SECONDS, _MAX_REST_SECONDS = 0.1, 2.0
 _STOP_TIMEOUT_SECONDS = 3.0
 """Seconds in which the threads must end: longer than a share has to answer."""
-_DEFECT = Verdict("a defect of Moorline's; the log tells more", 60.0)
+_DEFECT = TurnResult("a defect of Moorline's; the log tells more", 60.0)
 _log = logging.getLogger(__name__)
 
 
@@ -127,7 +127,7 @@ class Controller:
             news = self._news.wait(min(sweep.left(), self._every / LINK_SCANS_PER_SWEEP))
             begun = time.monotonic()
             for guest in news:
-                self._queue.hasten(guest)
+                self._queue.wake(guest)
             if sweep.over():
                 news.add(None)
             failures = 0 if self._look(news) else failures + 1
@@ -147,7 +147,7 @@ class Controller:
             guests = [partial(self._drift.at, guest, self._known) for guest in news if guest]
             for look in guests or [partial(self._drift.links, self._known)]:
                 for row in look():
-                    self._queue.offer(row)
+                    self._queue.add(row)
         except MoorlineError as e:
             _log.warning("the attachments cannot be read: %s", e)
             return False
@@ -163,7 +163,7 @@ class Controller:
     def _sweep(self) -> bool:
         found = self._drift.everywhere()
         for row in found.due:
-            self._queue.offer(row)
+            self._queue.add(row)
         if found.error:
             _log.warning("the guests cannot be looked at: %s", found.error)
         self.swept = found
@@ -178,7 +178,7 @@ class Controller:
                     if row is None:
                         self._news.add(None)
                     else:
-                        self._queue.offer(row)
+                        self._queue.add(row)
             failures += 1
             self._stop.wait(backoff(failures, first=0.25))
 
@@ -187,7 +187,7 @@ class Controller:
     def _give_turns(self) -> None:
         while (turn := self._queue.take()) is not None:
             if self._claims.turns_away(turn.key):
-                self._queue.settled(turn)
+                self._queue.done(turn)
                 continue
             # Each turn has a thread of its own, so that one that hangs delays no other.
             threading.Thread(target=self._serve, args=[turn], name="worker", daemon=True).start()
@@ -200,9 +200,9 @@ class Controller:
             _log.exception("a defect, met by volume %s", turn.key.volume)
         finally:
             if verdict.why:
-                self._queue.later(turn, verdict.delay, verdict.why, tries=verdict.tries)
+                self._queue.retry_after(turn, verdict.delay, verdict.why, tries=verdict.tries)
             else:
-                self._queue.settled(turn)
+                self._queue.done(turn)
 
 
 class _News:

@@ -14,7 +14,7 @@ from moorline.model import Key
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TurnResult:
     """What came of a turn."""
 
     why: str = ""
@@ -43,20 +43,20 @@ class Worker:
         self._driver = driver
         self._hindrance = hindrance
 
-    def serve(self, turn: Turn, stopping: Callable[[], bool] = lambda: False) -> Verdict:
+    def serve(self, turn: Turn, stopping: Callable[[], bool] = lambda: False) -> TurnResult:
         """Take steps until the attachment is as wanted, must wait, or *stopping* says so.
 
         Blocks as long as the steps do. An attachment that is refused now stays recorded: it was
         acknowledged before, and may fit again (when its guest comes back, say).
         """
         if why := self._hindrance(turn.key):
-            return Verdict(why, HINDERED_SECONDS)
+            return TurnResult(why, HINDERED_SECONDS)
         came = self._driver.turn(turn.key, turn.why, stopping)
         if not isinstance(came, Wait) or not came.why:
-            return Verdict()
+            return TurnResult()
         # Asking a guest again and again to let go is not a step forward.
         tries = 0 if came.forward else turn.tries
-        return Verdict(came.why, _pace(came.error, tries), tries + 1)
+        return TurnResult(came.why, _pace(came.error, tries), tries + 1)
 
 
 def _pace(error: MoorlineError | None, tries: int) -> float:

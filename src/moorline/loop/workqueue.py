@@ -23,11 +23,11 @@ BUDGET_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An attachment whose turn it is. Its taker calls `WorkQueue.settled` or `WorkQueue.later`."""
+    """An attachment whose turn it is. Its taker calls :meth:`WorkQueue.done` or `retry_after`."""
 
     key: Key
     revision: int
-    """Of the attachment, as it was when it was offered."""
+    """Of the attachment, as it was when it was added."""
     tries: int
     why: str
 
@@ -40,7 +40,7 @@ class _Waiting:
     revision: int
     since: float
     ended: float
-    """When its last try ended; before the first: when it was offered."""
+    """When its last try ended; before the first: when it was added."""
     due: float = 0.0
     tries: int = 0
     why: str = ""
@@ -48,7 +48,7 @@ class _Waiting:
     going: bool = False
     """Whether the pass under way counts against the budget of attachments that go."""
     again: bool = False
-    """It was offered or woken while its pass was under way."""
+    """It was added or woken while its pass was under way."""
 
 
 class WorkQueue:
@@ -73,7 +73,7 @@ class WorkQueue:
         self._running: dict[Key, _Waiting] = {}
         self._queues: dict[bool, list[tuple[float, Key]]] = {True: [], False: []}
 
-    def offer(self, row: Attachment) -> None:
+    def add(self, row: Attachment) -> None:
         """Queue *row*; if its pass is under way, it gets another one after that.
 
         If it waits already it keeps its place, unless the attachment was replaced meanwhile.
@@ -92,7 +92,7 @@ class WorkQueue:
             known = self._waiting.get(row.key)
             return known is not None and known.revision == row.revision
 
-    def hasten(self, guest: GuestId | None) -> None:
+    def wake(self, guest: GuestId | None) -> None:
         """Shorten pauses, as *guest* changed (None: anything may have)."""
         with self._changed:
             now = self._now()
@@ -119,7 +119,7 @@ class WorkQueue:
                 self._changed.wait(pause)
         return None
 
-    def settled(self, turn: Turn) -> None:
+    def done(self, turn: Turn) -> None:
         """End a turn: the attachment is as wanted, or does not exist any more."""
         with self._changed:
             known = self._ended(turn)
@@ -129,13 +129,11 @@ class WorkQueue:
             else:
                 del self._waiting[turn.key]
 
-    def later(self, turn: Turn, delay: float, why: str, *, tries: int) -> None:
+    def retry_after(self, turn: Turn, delay: float, why: str, *, tries: int) -> None:
         """End a turn: try again after *delay* seconds, or sooner if there was news meanwhile."""
         with self._changed:
             known = self._ended(turn)
-            if (
-                known.revision != turn.revision
-            ):  # what it came to says nothing of the new attachment
+            if known.revision != turn.revision:  # the outcome is not the new attachment's
                 delay, why, tries = 0.0, "", 0
             known.tries, known.why = tries, why
             if known.again:
@@ -193,7 +191,7 @@ class WorkQueue:
                 heapq.heappop(queue)
             if not queue:
                 continue
-            wait = max(queue[0][0] - now, self._full(going, now))
+            wait = max(queue[0][0] - now, self._seconds_to_room(going, now))
             if wait <= 0:
                 _, key = heapq.heappop(queue)
                 known = self._running[key] = self._waiting[key]
@@ -216,7 +214,7 @@ class WorkQueue:
             and (known.want is Level.ABSENT) is going
         )
 
-    def _full(self, going: bool, now: float) -> float:
+    def _seconds_to_room(self, going: bool, now: float) -> float:
         """Seconds until the budget has room; 0 or less: it has room now."""
         begun = [
             k.begun for k in self._running.values() if k.going is going and k.begun is not None

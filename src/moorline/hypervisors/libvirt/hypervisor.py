@@ -44,7 +44,7 @@ from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
-from moorline.hypervisors.libvirt.survey import Survey, as_it_runs, as_named, located, look
+from moorline.hypervisors.libvirt.survey import GuestSurvey, as_it_runs, as_named, located, look
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
 from moorline.model import (
     NO_DISK,
@@ -109,7 +109,7 @@ class Libvirt:
         self._openable = openable
         self._connection = Connection(uri, deadline)
         self._saved_files = SavedFiles(uri)
-        self._survey = Survey(self._saved_files)
+        self._survey = GuestSurvey(self._saved_files)
         self._all_guests: SharedLook[bool, Sequence[Guest]] = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles = Handles()

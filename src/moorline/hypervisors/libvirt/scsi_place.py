@@ -7,18 +7,18 @@ from typing import NamedTuple
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.domain_xml import Domain, ScsiPlace
 
-UNITS = 16384
+MAX_UNITS = 16384
 """Units of a virtio-scsi controller's target 0 (VIRTIO_SCSI_MAX_LUN of QEMU)."""
 
 
-class Choice(NamedTuple):
+class ScsiChoice(NamedTuple):
     """A free place, and whether its controller has to be added first."""
 
     place: ScsiPlace
     add: bool
 
 
-def choose(domain: Domain) -> Choice:
+def choose(domain: Domain) -> ScsiChoice:
     """The first free place that both halves of *domain* have, or one on a new controller.
 
     libvirt would add a controller by itself, of a model for which most systems have no driver
@@ -29,12 +29,15 @@ def choose(domain: Domain) -> Choice:
     taken = {place for half in halves for place in half.scsi_places}
     for controller in sorted(everywhere):
         used = {unit for at, unit in taken if at == controller}
-        if len(used) < UNITS:
-            return Choice((controller, next(n for n in range(UNITS) if n not in used)), add=False)
+        if len(used) < MAX_UNITS:
+            return ScsiChoice(
+                (controller, next(n for n in range(MAX_UNITS) if n not in used)),
+                add=False,
+            )
     if any(half.virtio_scsi != everywhere for half in halves):
         raise differ(domain)
     known = {index for half in halves for index in half.scsi_controllers}
-    return Choice((next(n for n in range(len(known) + 1) if n not in known), 0), add=True)
+    return ScsiChoice((next(n for n in range(len(known) + 1) if n not in known), 0), add=True)
 
 
 def demand_controller(domain: Domain, place: ScsiPlace | None) -> None:

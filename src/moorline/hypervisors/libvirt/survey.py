@@ -88,7 +88,7 @@ class _Known(NamedTuple):
     """None: they were not seen, or not believed."""
 
 
-class Survey:
+class GuestSurvey:
     """Surveys all guests. A definition is not parsed again while libvirt prints the same text.
 
     Guests can be looked at by other threads while one surveys them all.

@@ -77,7 +77,7 @@ def inspect(path: Path) -> Image:
 
 
 def _from_ova(
-    path: Path, disk: ova.Disk, seek: Callable[[int], int], read: Callable[[int], bytes]
+    path: Path, disk: ova.OvaDisk, seek: Callable[[int], int], read: Callable[[int], bytes]
 ) -> Image:
     seek(disk.member.offset)
     capacity = _capacity(read(min(vmdk.SECTOR, disk.member.length)))

@@ -35,7 +35,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class OvaDisk:
     """The package's one disk."""
 
     member: Member
@@ -45,7 +45,7 @@ class Disk:
     """The algorithm and the hexadecimal digest that the manifest has for it."""
 
 
-def find_disk(file: BinaryIO) -> Disk:
+def find_disk(file: BinaryIO) -> OvaDisk:
     """Find the disk of the package that *file* is. Raises Refused."""
     members = dict(_members(file))
     descriptors = [name for name in members if name.lower().endswith(".ovf")]
@@ -58,7 +58,7 @@ def find_disk(file: BinaryIO) -> Disk:
     member = members[name]
     if size is not None and size != member.length:
         raise Refused(f"the disk in this OVA has {member.length} bytes, its descriptor says {size}")
-    return Disk(member, capacity, _digests(file, members).get(name))
+    return OvaDisk(member, capacity, _digests(file, members).get(name))
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
