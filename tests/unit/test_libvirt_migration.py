@@ -9,7 +9,7 @@ import pytest
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.migration import MIGRATION_OPTIONS, Migration
 from moorline.hypervisors.libvirt.presence import (
-    MARK,
+    ARRIVED_NAMESPACE,
     is_novas,
     marked,
     presence,
@@ -50,7 +50,10 @@ def test_presence(xml: str, state: int, reason: int, job: bool, expected: Presen
 def test_a_mark_is_made_once_and_beside_what_others_wrote() -> None:
     xml = PLAIN.replace("<name>", "<metadata><x:y xmlns:x='urn:x'/></metadata><name>")
     twice = ET.fromstring(marked(marked(xml, paused=False), paused=True))
-    assert [each.tag for each in twice.iterfind("metadata/*")] == ["{urn:x}y", f"{{{MARK}}}arrived"]
+    assert [each.tag for each in twice.iterfind("metadata/*")] == [
+        "{urn:x}y",
+        f"{{{ARRIVED_NAMESPACE}}}arrived",
+    ]
     assert was_paused(twice)
     assert not was_paused(ET.fromstring(ARRIVED))
 
