@@ -15,7 +15,7 @@ import pytest
 libvirt = pytest.importorskip("libvirt")
 
 from moorline.hypervisors.libvirt.saved_files import CONFIG, LIVE, URI, SavedFiles  # noqa: E402
-from moorline.hypervisors.libvirt.survey import Survey  # noqa: E402
+from moorline.hypervisors.libvirt.survey import GuestSurvey  # noqa: E402
 
 BOTH = LIVE | CONFIG
 
@@ -117,10 +117,10 @@ def _xml(name: str, disks: tuple[str, ...], id: int = 0) -> str:
 class Rig:
     libvirtd: Libvirtd
     files: SavedFiles
-    survey: Survey = field(init=False)
+    survey: GuestSurvey = field(init=False)
 
     def __post_init__(self) -> None:
-        self.survey = Survey(self.files)
+        self.survey = GuestSurvey(self.files)
 
     def look(self) -> dict[str, set[str]]:
         """The volumes of all guests, as they are believed to be."""
