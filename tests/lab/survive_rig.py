@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
+import libvirt_qemu
 import pytest
 from libvirt_rig import until
-from scene import Scene, kill_daemon
+from scene import Scene, Volume, kill_daemon
 
-from lab.guest import Guest
-from lab.writer import Writer
+from lab.guest import Guest, pattern
+from lab.writer import BLOCK, SLOTS, Writer
+from moorline.hypervisors.libvirt.block_graph import Chain, Opened, graph_of, next_call
+from moorline.hypervisors.libvirt.monitor import Call
+from moorline.hypervisors.libvirt.renewing import TRIED
 
+TRIED_HERE = {
+    tried for tried in TRIED.values() if tried.libvirt == divmod(libvirt.getVersion() // 1000, 1000)
+}
 tried_here = pytest.mark.skipif(
-    libvirt.getVersion() // 1000 != 9000,
-    reason="disks are given their file anew with libvirt 9.0 alone: later ones have other nodes",
+    not TRIED_HERE,
+    reason="disks are not given their file anew with this libvirt: others have other nodes",
 )
 long = pytest.mark.skipif("MOORLINE_KILLS" not in os.environ, reason="`make survive` has it")
 PAUSED_BY_ERROR, RUNS = [3, 5], 1
@@ -47,3 +59,72 @@ def die(scene: Scene, guest: Guest) -> None:
     """Kill the client while the guest writes; it is paused by that."""
     kill_daemon(scene.share)
     until(lambda: guest.domain.state() == PAUSED_BY_ERROR)
+
+
+def run(*argv: str, well: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode in well, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def store(guest: Guest, volume: Volume) -> None:
+    """Have the guest told that some blocks are stored; from then on it writes another one."""
+    device = guest.wait_for(volume.id)
+    blocks = f"yes x | head -c {SLOTS * BLOCK} | dd of={device} bs=64k iflag=fullblock oflag=direct"
+    guest.agent.check(f"{blocks} conv=notrunc status=none")
+    one = f"dd if=/dev/zero of={device} bs=64k seek=20 count=1 oflag=direct conv=notrunc"
+    loop = f"while [ ! -e /tmp/w.stop ]; do {one} status=none || touch /tmp/w.err; done"
+    guest.agent.check(
+        f"rm -f /tmp/w.stop /tmp/w.err /tmp/w.over; ({loop}; touch /tmp/w.over) >/dev/null 2>&1 &"
+    )
+
+
+def demand_no_error(guest: Guest) -> None:
+    """The guest that stored goes on, and has seen nothing. It stops writing."""
+    guest.agent.check("touch /tmp/w.stop; while [ ! -e /tmp/w.over ]; do sleep 0.1; done")
+    assert guest.agent.run("test -e /tmp/w.err").code, "the guest sees nothing of it"
+
+
+def is_lost(content: Path) -> bool:
+    """Whether what the guest was told to be stored reads as zeros."""
+    found = content.read_bytes()[: SLOTS * BLOCK]
+    assert found == pattern("x", SLOTS * BLOCK) or not any(found)
+    return not any(found)
+
+
+def by_hand(guest: Guest, volume: Volume) -> None:
+    """Give the disk anew as the product would, if it did not refuse."""
+    chain = _chain(guest, volume)
+    front = {"path": f"/machine/peripheral/{chain.alias}", "property": "drive"}
+    opened = Opened(frozenset(), frozenset({1}))
+    while True:
+        graph = graph_of(
+            _say(guest, Call("qom-get", front)),
+            _say(guest, Call("query-named-block-nodes", {"flat": True})),
+            _say(guest, Call("x-debug-query-block-graph")),
+        )
+        if chain.storage not in graph.nodes:
+            opened = Opened(frozenset({1}), frozenset())
+        call = next_call(chain, graph, opened, 1)
+        if call is None:
+            return
+        _say(guest, call)
+
+
+def _chain(guest: Guest, volume: Volume) -> Chain:
+    disk = ET.fromstring(guest.domain.XMLDesc()).find(f"devices/disk[serial='{volume.id}']")
+    assert disk is not None
+    found = {each.tag: each.attrib for each in disk}
+    (tried,) = TRIED_HERE
+    form, source = found["driver"]["type"], found["source"]
+    return Chain(
+        *(found["target"]["dev"], found["alias"]["name"], source["file"], form, source["index"]),
+        *(True, found["driver"].get("io", "")),
+        is_bare=tried.raw_is_bare and form == "raw",
+    )
+
+
+def _say(guest: Guest, call: Call) -> Any:
+    told = json.loads(libvirt_qemu.qemuMonitorCommand(guest.domain, call.text(), 0))
+    assert "return" in told, told
+    return told["return"]

@@ -4,25 +4,33 @@ with cache=none what QEMU had in its memory would be lost. All of it is `make su
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import libvirt
-import libvirt_qemu
 import pytest
 from libvirt_rig import until
 from scene import Scene, Volume, daemons
-from survive_rig import PAUSED_BY_ERROR, RUNS, attached, demand_all, die, goes_on, long, tried_here
+from survive_rig import (
+    PAUSED_BY_ERROR,
+    RUNS,
+    attached,
+    by_hand,
+    demand_all,
+    demand_no_error,
+    die,
+    goes_on,
+    is_lost,
+    long,
+    run,
+    store,
+    tried_here,
+)
 
-from lab.guest import Guest, pattern
+from lab.guest import Guest
 from lab.writer import Writer
-from moorline.hypervisors.libvirt.block_graph import Chain, Opened, graph_of, next_call
-from moorline.hypervisors.libvirt.monitor import Call
 
 pytestmark = [tried_here, long]
 KILLS = 3
@@ -52,12 +60,6 @@ def volume_of(scene: Scene, form: str) -> Volume:
     if form == "qcow2":
         run("qemu-img", "create", "-q", "-f", "qcow2", str(volume.file), "2M")
     return volume
-
-
-def run(*argv: str, well: tuple[int, ...] = (0,)) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
-    assert done.returncode in well, f"{argv}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def content(scene: Scene, volume: Volume, form: str) -> Path:
@@ -133,12 +135,7 @@ def test_metadata_that_qemu_kept_would_be_lost_and_is_refused(
     """The refusal is followed by what it prevents: the same calls, without the guard."""
     volume = volume_of(survivors, "qcow2")
     survivors.attach(guest.name, volume, "--bus", "virtio", "--on-error", "stop")
-    device = guest.wait_for(volume.id)
-    written = f"yes x | head -c {16 << 16} | dd of={device} bs=64k iflag=fullblock oflag=direct"
-    guest.agent.check(f"{written} conv=notrunc status=none")  # the guest was told that it is there
-    one = f"dd if=/dev/zero of={device} bs=64k seek=20 count=1 oflag=direct conv=notrunc"
-    loop = f"while [ ! -e /tmp/w.stop ]; do {one} status=none || touch /tmp/w.err; done"
-    guest.agent.check(f"({loop}; touch /tmp/w.over) >/dev/null 2>&1 &")
+    store(guest, volume)
     die(survivors, guest)
     survivors.moorline("sweep", code=5)
     assert guest.domain.state() == PAUSED_BY_ERROR
@@ -146,48 +143,10 @@ def test_metadata_that_qemu_kept_would_be_lost_and_is_refused(
     assert "would be lost, silently" in view["trouble"]["message"]
     by_hand(guest, volume)
     guest.domain.resume()
-    guest.agent.check("touch /tmp/w.stop; while [ ! -e /tmp/w.over ]; do sleep 0.1; done")
-    assert guest.agent.run("test -e /tmp/w.err").code, "the guest sees nothing of it"
+    demand_no_error(guest)
     pool.drop(guest.domain.connect())
     survivors.detach(guest.name, volume)
     path = survivors.directory / "content"
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(volume.file), str(path))
-    found = path.read_bytes()[: 16 << 16]
-    assert found != pattern("x", 16 << 16), "with it, nothing would have to be refused"
-    assert not any(found), "what the guest was told to be stored reads as zeros"
+    assert is_lost(path)
     assert survivors.is_clean()
-
-
-def by_hand(guest: Guest, volume: Volume) -> None:
-    """Give the disk anew as the product would, if it did not refuse."""
-    (disk,) = (
-        each
-        for each in ET.fromstring(guest.domain.XMLDesc()).iterfind("devices/disk")
-        if each.findtext("serial") == volume.id
-    )
-    source = disk.find("source")
-    assert source is not None
-    chain = Chain(
-        *("vda", f"ua-{volume.id}", source.get("file", ""), "qcow2", source.get("index", "")),
-        *(True, "native"),
-    )
-
-    def say(call: Call) -> Any:
-        told = json.loads(libvirt_qemu.qemuMonitorCommand(guest.domain, call.text(), 0))
-        assert "return" in told, told
-        return told["return"]
-
-    front = {"path": f"/machine/peripheral/{chain.alias}", "property": "drive"}
-    opened = Opened(frozenset(), frozenset({1}))
-    while True:
-        graph = graph_of(
-            say(Call("qom-get", front)),
-            say(Call("query-named-block-nodes", {"flat": True})),
-            say(Call("x-debug-query-block-graph")),
-        )
-        if chain.storage not in graph.nodes:
-            opened = Opened(frozenset({1}), frozenset())
-        call = next_call(chain, graph, opened, 1)
-        if call is None:
-            return
-        say(call)

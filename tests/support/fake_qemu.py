@@ -1,4 +1,4 @@
-"""A guest's QEMU, with one disk of two nodes, as libvirt and the process table show it."""
+"""A guest's QEMU, with one disk, as libvirt and the process table show it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class FakeQemu:
     libvirt: int = 9_000_000
     version: tuple[int, int] = (7, 2)
     xml: dict[str, str] = field(default_factory=dict)
-    drive: str = "libvirt-2-format"
+    bare: bool = False
+    """The disk has no node for its format, as a raw one of libvirt 11.3."""
+    drive: str = ""
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     """Between nodes of others."""
@@ -66,11 +68,15 @@ class FakeQemu:
         }
         form, direct = self.xml["format"], self.xml["cache"] != "writethrough"
         cache = {"direct": direct, "no-flush": False, "writeback": True}
-        self.nodes = {
-            "libvirt-2-storage": _node("file", cache, fd=("/disk", DEAD_MOUNT, INODE)),
-            "libvirt-2-format": _node(form, cache, file="libvirt-2-storage"),
-            **self.nodes,
-        }
+        made = {"libvirt-2-storage": _node("file", cache, fd=("/disk", DEAD_MOUNT, INODE))}
+        if not self.bare:
+            made["libvirt-2-format"] = _node(form, cache, file="libvirt-2-storage")
+        self.nodes = made | self.nodes
+        self.drive = self.drive or self.top
+
+    @property
+    def top(self) -> str:
+        return "libvirt-2-storage" if self.bare else "libvirt-2-format"
 
     # --- libvirt's side
 
@@ -107,7 +113,7 @@ class FakeQemu:
     def works(self) -> bool:
         """Whether a request of the guest's comes to the file that is there."""
         storage = self.nodes.get("libvirt-2-storage", {})
-        return self.drive == "libvirt-2-format" and storage.get("fd", ("", 0))[1] == MOUNT
+        return self.drive == self.top and storage.get("fd", ("", 0))[1] == MOUNT
 
     def written_to(self) -> int:
         """The inode number of the file to which the guest would write; 0: none."""
@@ -153,6 +159,11 @@ class FakeQemu:
             fd = None
             if given["driver"] == "file":
                 assert given["filename"] == PATH
+                # As libvirt's monitor log has it (9.0 and 11.3).
+                beneath = {"auto-read-only": True, "discard": "unmap"}
+                own = {"driver", "filename", "node-name", "aio", "cache"}
+                said = {key: given[key] for key in given.keys() - own}
+                assert said == ({"read-only": False} if self.bare else beneath)
                 fd = (PATH, MOUNT, self.opens_otherwise or self.at_path)
             cache = given.get("cache", {})
             size = given["image"]["size"] if "image" in given else SIZE

@@ -15,6 +15,8 @@ from moorline.testing.faults import Fault, Killed
 from tests.support.fake_qemu import DEAD_MOUNT, INODE, MOUNT, PATH, SIZE, VOLUME, FakeQemu
 
 GUEST, OURS = GuestId("u"), VolumeId(VOLUME)
+NEWER: dict[str, Any] = {"libvirt": 11_003_000, "version": (10, 0), "bare": True}
+SHAPES: dict[str, dict[str, Any]] = {"libvirt 9.0": {}, "libvirt 11.3": NEWER}
 CALLS = [
     "blockdev-add moorline-hold-2",
     "qom-set moorline-hold-2",
@@ -25,6 +27,19 @@ CALLS = [
     "qom-set libvirt-2-format",
     "blockdev-del moorline-hold-2",
 ]
+CALLS_OF_A_FILE_ALONE = [
+    "blockdev-add moorline-hold-2",
+    "qom-set moorline-hold-2",
+    "blockdev-del libvirt-2-storage",
+    "blockdev-add libvirt-2-storage",
+    "qom-set libvirt-2-storage",
+    "blockdev-del moorline-hold-2",
+]
+EACH_CALL = [
+    *(("libvirt 9.0", at) for at in range(len(CALLS))),
+    *(("libvirt 11.3", at) for at in range(len(CALLS_OF_A_FILE_ALONE))),
+]
+OPENS = "blockdev-add libvirt-2-storage"
 
 
 def fine() -> None:
@@ -50,32 +65,43 @@ def qemu(tmp_path: Path) -> FakeQemu:
     return FakeQemu(tmp_path)
 
 
+def calls_of(qemu: FakeQemu) -> list[str]:
+    return CALLS_OF_A_FILE_ALONE if qemu.bare else CALLS
+
+
+@pytest.fixture(params=SHAPES)
+def either(tmp_path: Path, request: pytest.FixtureRequest) -> FakeQemu:
+    return FakeQemu(tmp_path, **SHAPES[request.param])
+
+
 def renew(qemu: FakeQemu, unchanged: Any = fine) -> None:
     disks(qemu).renew(GUEST, OURS, source(qemu), unchanged)
 
 
-def test_the_disk_is_given_the_file_that_is_there(qemu: FakeQemu) -> None:
+def test_the_disk_is_given_the_file_that_is_there(either: FakeQemu) -> None:
+    qemu, calls = either, calls_of(either)
     assert disks(qemu).lost_file(GUEST, OURS) == INODE
     assert qemu.said == []
     renew(qemu)
-    assert qemu.said == CALLS
+    assert qemu.said == calls
     assert qemu.written_to() == INODE
     assert disks(qemu).lost_file(GUEST, OURS) is None
     renew(qemu)
     disks(qemu).resume(GUEST)
-    assert qemu.said == [*CALLS, "resume"]
+    assert qemu.said == [*calls, "resume"]
     assert qemu.condition == (1, 1)
     disks(qemu).resume(GUEST)
-    assert qemu.said == [*CALLS, "resume"], "once"
+    assert qemu.said == [*calls, "resume"], "once"
 
 
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
-@pytest.mark.parametrize("at", range(len(CALLS)))
+@pytest.mark.parametrize(("shape", "at"), EACH_CALL)
 @pytest.mark.parametrize("resumed", [False, True])
 def test_killed_at_any_call_it_goes_on_from_what_is_seen(
-    qemu: FakeQemu, at: int, fault: Fault, *, resumed: bool
+    tmp_path: Path, shape: str, at: int, fault: Fault, *, resumed: bool
 ) -> None:
     """Also if somebody resumes the guest meanwhile: it stops again, and nothing is written."""
+    qemu = FakeQemu(tmp_path, **SHAPES[shape])
     qemu.faults.plan((at, fault))
     with pytest.raises((Killed, MoorlineError)):
         renew(qemu)
@@ -84,20 +110,23 @@ def test_killed_at_any_call_it_goes_on_from_what_is_seen(
         qemu.resume()
         assert qemu.works() == (qemu.condition == (1, 1)) == (qemu.written_to() == INODE)
     renew(qemu)
-    assert [call for call in qemu.said if call != "resume"] == CALLS
-    assert set(qemu.nodes) == {"libvirt-2-storage", "libvirt-2-format"}
+    assert [call for call in qemu.said if call != "resume"] == calls_of(qemu)
+    assert set(qemu.nodes) == {"libvirt-2-storage", qemu.top}
     disks(qemu).resume(GUEST)
     assert (qemu.condition, qemu.written_to()) == ((1, 1), INODE)
 
 
-@pytest.mark.parametrize("at", range(len(CALLS)))
-def test_a_file_that_was_changed_meanwhile_is_not_opened(qemu: FakeQemu, at: int) -> None:
+@pytest.mark.parametrize(("shape", "at"), EACH_CALL)
+def test_a_file_that_was_changed_meanwhile_is_not_opened(
+    tmp_path: Path, shape: str, at: int
+) -> None:
     """Without this the guest would go on with a file that another guest has written since."""
+    qemu = FakeQemu(tmp_path, **SHAPES[shape])
     qemu.faults.plan((at, Fault.KILL_BEFORE))
     with pytest.raises(Killed):
         renew(qemu)
     before = list(qemu.said)
-    is_open = CALLS[4] in before
+    is_open = OPENS in before
     if is_open:
         renew(qemu, changed)  # it was unchanged when it was opened, and QEMU has locked it since
         assert qemu.written_to() == INODE
@@ -105,11 +134,12 @@ def test_a_file_that_was_changed_meanwhile_is_not_opened(qemu: FakeQemu, at: int
     with pytest.raises(Refused, match="somebody changed it"):
         renew(qemu, changed)
     assert qemu.written_to() == 0
-    assert CALLS[4] not in qemu.said
+    assert OPENS not in qemu.said
 
 
-def test_another_file_than_was_checked_is_never_put_under_the_disk(qemu: FakeQemu) -> None:
+def test_another_file_than_was_checked_is_never_put_under_the_disk(either: FakeQemu) -> None:
     """Somebody renames while QEMU opens: without this the guest would write to that file."""
+    qemu = either
     qemu.opens_otherwise = INODE + 1
     for _ in range(2):
         with pytest.raises(Refused, match="not the file open that was checked"):
@@ -117,22 +147,24 @@ def test_another_file_than_was_checked_is_never_put_under_the_disk(qemu: FakeQem
         assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
 
 
-def test_a_file_of_another_size_is_not_put_under_the_disk(qemu: FakeQemu) -> None:
+def test_a_file_of_another_size_is_not_put_under_the_disk(either: FakeQemu) -> None:
+    qemu = either
     renew_until_open(qemu)
-    qemu.nodes["libvirt-2-format"]["image"] = {"virtual-size": SIZE // 2}
+    qemu.nodes[qemu.top]["image"] = {"virtual-size": SIZE // 2}
     with pytest.raises(Refused, match="had 1048576"):
         renew(qemu)
     assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
 
 
 def renew_until_open(qemu: FakeQemu) -> None:
-    qemu.faults.plan((6, Fault.KILL_BEFORE))
+    qemu.faults.plan((calls_of(qemu).index(f"qom-set {qemu.top}"), Fault.KILL_BEFORE))
     with pytest.raises(Killed):
         renew(qemu)
 
 
-def test_who_has_it_locked_is_waited_for_on_the_placeholder(qemu: FakeQemu) -> None:
-    qemu.faults.plan((4, Fault.KILL_BEFORE))
+def test_who_has_it_locked_is_waited_for_on_the_placeholder(either: FakeQemu) -> None:
+    qemu = either
+    qemu.faults.plan((calls_of(qemu).index(OPENS), Fault.KILL_BEFORE))
     with pytest.raises(Killed):
         renew(qemu)
     qemu.errors = {"blockdev-add": 'Failed to get "write" lock'}
@@ -164,7 +196,25 @@ GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "a migration": ("being migrated", {"job": 2}),
     "a block job": ("block job", {"block_jobs": [{"device": "x"}]}),
     "a libvirt that was not tried": ("libvirt 11.3", {"libvirt": 11_003_000}),
-    "a QEMU that was not tried": ("QEMU 10.0", {"version": (10, 0)}),
+    "a QEMU that was not tried": ("QEMU 9.2", {"version": (9, 2)}),
+    "a pair that was not tried": ("libvirt 9.0 and QEMU 10.0", {**NEWER, "libvirt": 9_000_000}),
+    "a file alone where there is a format": ("block nodes", {"bare": True}),
+    "a format where there is a file alone": ("block nodes", {**NEWER, "bare": False}),
+    "a throttle over a file alone": (
+        "block nodes",
+        {
+            **NEWER,
+            "drive": "throttle",
+            "nodes": {"throttle": {"drv": "throttle", "file": "libvirt-2-storage"}},
+        },
+    ),
+    "somebody else's over a file alone": (
+        "block nodes",
+        {
+            **NEWER,
+            "nodes": {"backup": {"drv": "copy-before-write", "file": "libvirt-2-storage"}},
+        },
+    ),
     "on another node": (
         "block nodes",
         {
@@ -193,26 +243,34 @@ def test_what_was_not_tried_is_refused_by_name_and_stays_paused(tmp_path: Path, 
     assert qemu.said == []
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     ("node", "facts"),
     [
         ("libvirt-2-format", {"dirty-bitmaps": [{"name": "checkpoint"}]}),
         ("libvirt-2-format", {"ro": True}),
+        ("libvirt-2-format", {"active": False}),
         ("libvirt-2-storage", {"cache": {"direct": False, "no-flush": False}}),
         ("libvirt-2-storage", {"drv": "host_device"}),
     ],
 )
 def test_a_node_that_is_not_as_we_would_make_it_is_refused(
-    qemu: FakeQemu, node: str, facts: dict[str, Any]
+    tmp_path: Path, node: str, facts: dict[str, Any], shape: str
 ) -> None:
+    qemu = FakeQemu(tmp_path, **SHAPES[shape])
+    node = qemu.top if node == "libvirt-2-format" else node
     qemu.nodes[node] |= facts
     with pytest.raises(Refused, match=node):
         disks(qemu).lost_file(GUEST, OURS)
     assert qemu.said == []
 
 
-def test_an_image_with_metadata_that_is_written_through_is_given_anew(tmp_path: Path) -> None:
-    qemu = FakeQemu(tmp_path, xml={"format": "qcow2", "cache": "directsync"})
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_image_with_metadata_that_is_written_through_is_given_anew(
+    tmp_path: Path, shape: str
+) -> None:
+    so = {**SHAPES[shape], "bare": False}
+    qemu = FakeQemu(tmp_path, **so, xml={"format": "qcow2", "cache": "directsync"})
     assert disks(qemu).lost_file(GUEST, OURS) == INODE
     renew(qemu)
     assert qemu.said == CALLS
@@ -252,9 +310,8 @@ def test_a_guest_whose_process_cannot_be_seen_is_left_alone(qemu: FakeQemu) -> N
 
 
 BEFOREHAND = sorted(
-    GUARDS.keys()
-    - {"two files may be it", "on another node", "a block job"}
-    - {"a node of somebody else's", "not paused"}
+    {guard for guard, (why, _) in GUARDS.items() if why != "block nodes"}
+    - {"two files may be it", "a block job", "not paused"}
 )
 
 

@@ -1,11 +1,11 @@
 """Which block nodes a disk of a guest has, and which call brings it nearer to what it should have.
 
-Pure. libvirt 9.0 makes two nodes for a disk, ``libvirt-N-format`` over ``libvirt-N-storage``, N
-being the index of its source in the XML, and knows them by these names. A disk cannot be given
-another file beneath its nodes: QEMU flushes the old one first, which fails. So the nodes are
-deleted and made anew under their names, while the disk is on a placeholder that fails each request.
-The failed requests of a guest that was paused by an error wait in the disk, and go to whatever
-node is there when it goes on.
+Pure. libvirt makes two nodes for a disk, ``libvirt-N-format`` over ``libvirt-N-storage``, N being
+the index of its source in the XML, and knows them by these names; libvirt 11.3 makes a raw disk's
+storage alone. A disk cannot be given another file beneath its nodes: QEMU flushes the old one
+first, which fails. So the nodes are deleted and made anew under their names, while the disk is on a
+placeholder that fails each request. The failed requests of a guest that was paused by an error wait
+in the disk, and go to whatever node is there when it goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ the guest flushes, and new nodes would not have them."""
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The nodes of a disk: its format over its file."""
+    """The nodes of a disk: its format over its file, or its file alone."""
 
     target: str
     alias: str
@@ -46,10 +46,12 @@ class Chain:
     direct: bool
     aio: str
     """How QEMU reads and writes; '': its default."""
+    is_bare: bool = False
+    """It has no node for its format."""
 
     @property
     def top(self) -> str:
-        return f"libvirt-{self.index}-format"
+        return self.storage if self.is_bare else f"libvirt-{self.index}-format"
 
     @property
     def storage(self) -> str:
@@ -87,8 +89,11 @@ class Opened:
     """On a mount that is no more."""
 
 
-def chain_of(disk: ET.Element) -> Chain:
-    """The nodes that a ``<disk>`` of a running guest has. Raises Refused if it may have others."""
+def chain_of(disk: ET.Element, *, raw_is_bare: bool) -> Chain:
+    """The nodes that a ``<disk>`` of a running guest has. Raises Refused if it may have others.
+
+    *raw_is_bare*: a raw image has no node for its format.
+    """
     target = _get(disk, "target", "dev")
     driver, source = disk.find("driver"), disk.find("source")
     if driver is None or source is None or disk.get("type") != "file":
@@ -121,6 +126,7 @@ def chain_of(disk: ET.Element) -> Chain:
         *(target, alias, source.get("file", ""), form, index),
         _CACHES[cache],
         driver.get("io", ""),
+        is_bare=raw_is_bare and form == "raw",
     )
 
 
@@ -140,7 +146,7 @@ def demand_expected(chain: Chain, graph: Graph) -> None:
     A copy, a commit, a backup, a throttle filter, LUKS and the like all have nodes of their own;
     what is in a node's memory alone goes with it (bitmaps).
     """
-    ours = {(chain.top, chain.storage), ("", chain.top)}
+    ours = {("", chain.top), *([] if chain.is_bare else [(chain.top, chain.storage)])}
     touching = [e for e in graph.edges if {chain.top, chain.storage} & {*e}]
     if graph.drive != chain.top or sorted(touching) != sorted(ours):
         raise _not_tried(chain.target, f"its block nodes are {_said(touching)}")
@@ -148,7 +154,8 @@ def demand_expected(chain: Chain, graph: Graph) -> None:
     for name, driver in drivers.items():
         node = graph.nodes.get(name, {})
         cache = node.get("cache", {})
-        if node.get("drv") != driver or node.get("ro") or node.get("encrypted"):
+        odd = node.get("ro") or node.get("encrypted") or not node.get("active", True)
+        if node.get("drv") != driver or odd:
             raise _not_tried(chain.target, f"{name} is not as it was made")
         if (cache.get("direct"), cache.get("no-flush")) != (chain.direct, False):
             raise _not_tried(chain.target, f"{name} has another cache than {dict(chain.cache)}")
@@ -220,14 +227,17 @@ def _add_hold(chain: Chain, graph: Graph) -> Call:
 
 def _add_storage(chain: Chain) -> Call:
     aio = {"aio": chain.aio} if chain.aio else {}
-    options = {"auto-read-only": True, "discard": "unmap", "cache": chain.cache, **aio}
+    # What libvirt says: what a guest discards is to take no space beneath a format alone.
+    beneath = {"auto-read-only": True, "discard": "unmap"}
+    options = {**({"read-only": False} if chain.is_bare else beneath), "cache": chain.cache, **aio}
     what = {"driver": "file", "filename": chain.path, "node-name": chain.storage}
     return Call("blockdev-add", {**what, **options})
 
 
 def _add_format(chain: Chain) -> Call:
     what = {"driver": chain.format, "node-name": chain.top, "file": chain.storage}
-    return Call("blockdev-add", {**what, "read-only": False, "cache": chain.cache})
+    alone = {"backing": None} if chain.format == "qcow2" else {}
+    return Call("blockdev-add", {**what, **alone, "read-only": False, "cache": chain.cache})
 
 
 def _set(chain: Chain, node: str) -> Call:

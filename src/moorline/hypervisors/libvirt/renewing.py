@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, NotFound, Refused
@@ -38,8 +38,17 @@ from moorline.hypervisors.libvirt.mount_propagation import (
 from moorline.hypervisors.libvirt.qemu_open_files import descriptors, may_be_called, process_of
 from moorline.model import GuestId, ImageFile, VolumeId
 
-TRIED = ((9, 0), (7, 2))
-"""The versions of libvirt and QEMU with which this was tried; later ones have other nodes."""
+
+class Tried(NamedTuple):
+    """A libvirt with which this was tried, and the nodes that it makes."""
+
+    libvirt: tuple[int, int]
+    raw_is_bare: bool
+    """A raw disk has no node for its format."""
+
+
+TRIED = {(7, 2): Tried((9, 0), raw_is_bare=False), (10, 0): Tried((11, 3), raw_is_bare=True)}
+"""By the version of QEMU, which does not change under a guest, as libvirt's does."""
 RUNS = 1
 """VIR_DOMAIN_RUNNING"""
 _MOST_CALLS = 16
@@ -68,7 +77,8 @@ class LibvirtDiskRenewal:
         disk = self._disk(guest, volume)
         if disk is None:
             return
-        chain = chain_of(disk.element)
+        monitor = self._monitor(guest)
+        chain = _chain(monitor, disk)
         demand_stopped_by_errors(disk.element, chain)
         domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
         if domain.state[0] != RUNS and domain.state != (PAUSED, IO_ERROR):
@@ -76,7 +86,7 @@ class LibvirtDiskRenewal:
         if domain.job:
             raise Refused(f"{disk.name} is being migrated, saved or dumped")
         self._opened(disk.name, chain.path)
-        self._demand_tried(self._monitor(guest))
+        self._demand_tried(monitor)
 
     def lost_file(self, guest: GuestId, volume: VolumeId) -> int | None:
         disk = self._disk(guest, volume)
@@ -86,7 +96,8 @@ class LibvirtDiskRenewal:
         opened = self._opened(disk.name, path)
         if opened.here or not opened.lost:
             return None
-        chain, monitor = chain_of(disk.element), self._monitor(guest)
+        monitor = self._monitor(guest)
+        chain = _chain(monitor, disk)
         self._demand_fit(guest, disk.name)
         self._demand_tried(monitor)
         demand_expected(chain, _look(monitor, chain))
@@ -100,10 +111,10 @@ class LibvirtDiskRenewal:
         disk = self._disk(guest, volume)
         if disk is None:
             return
-        chain = chain_of(disk.element)
+        monitor = self._monitor(guest)
+        chain = _chain(monitor, disk)
         if chain.path != str(source.path) or chain.format != source.format:
             raise Refused(f"{disk.name} has {chain.path} ({chain.format}) as {chain.target}")
-        monitor = self._monitor(guest)
         inode = source.checked[0].inode
         for _ in range(_MOST_CALLS):
             graph = _look(monitor, chain)
@@ -145,14 +156,9 @@ class LibvirtDiskRenewal:
 
     def _demand_tried(self, monitor: Monitor) -> None:
         number = self._connection.look(NoGuest("versions"), lambda virt: int(virt.getLibVersion()))
-        qemu = monitor.ask(Call("query-version"))["qemu"]
-        found = ((number // 1_000_000, number // 1000 % 1000), (qemu["major"], qemu["minor"]))
-        if found != TRIED:
-            versions = [f"{major}.{minor}" for major, minor in found]
-            raise Refused(
-                f"with libvirt {versions[0]} and QEMU {versions[1]} no disk is given its file anew:"
-                " that was tried with libvirt 9.0 and QEMU 7.2 alone"
-            )
+        libvirt, qemu = (number // 1_000_000, number // 1000 % 1000), _version(monitor)
+        if libvirt != TRIED[qemu].libvirt:
+            raise _not_tried(f"libvirt {_said(libvirt)} and QEMU {_said(qemu)}")
         if monitor.ask(Call("query-block-jobs")):
             raise Refused("the guest has a block job, which would be cut off")
 
@@ -214,6 +220,31 @@ class _Seen:
 
 def _seen(domain: Any) -> _Seen:
     return _Seen(domain)
+
+
+def _chain(monitor: Monitor, disk: _Disk) -> Chain:
+    """The nodes that *disk* has. Raises Refused: it may have others, and as :class:`Monitor`."""
+    return chain_of(disk.element, raw_is_bare=TRIED[_version(monitor)].raw_is_bare)
+
+
+def _version(monitor: Monitor) -> tuple[int, int]:
+    """Of a guest's QEMU. Raises Refused: it was not tried."""
+    qemu = monitor.ask(Call("query-version"))["qemu"]
+    version = (qemu["major"], qemu["minor"])
+    if version not in TRIED:
+        raise _not_tried(f"QEMU {_said(version)}")
+    return version
+
+
+def _not_tried(these: str) -> Refused:
+    tried = (f"libvirt {_said(t.libvirt)} and QEMU {_said(qemu)}" for qemu, t in TRIED.items())
+    return Refused(
+        f"with {these} no disk is given its file anew: that was tried with {', '.join(tried)} alone"
+    )
+
+
+def _said(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _look(monitor: Monitor, chain: Chain) -> Graph:
