@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from pyVmomi import vim
 
+from moorline.hypervisors.vsphere.disk_checks import allocation
 from moorline.hypervisors.vsphere.virtual_machine import (
     MARK,
     MULTI_WRITER,
@@ -42,6 +43,8 @@ def plug(
     disk = _device.VirtualDisk(
         key=-1, controllerKey=controller.key, unitNumber=unit, backing=backing, capacityInKB=0
     )
+    if options.total_iops_sec is not None:
+        disk.storageIOAllocation = allocation(options.total_iops_sec)
     spec = _reconfigure(machine, [*changes, _add(disk)])
     spec.extraConfig = [_option(volume, mark(uuid, path))]
     return spec, controller, unit
@@ -63,6 +66,13 @@ def unplug(machine: Machine, volume: VolumeId, device: Device | None) -> Any:
 def resize(machine: Machine, disk: Any, size: int) -> Any:
     """Give *disk*, as it was read, another size."""
     disk.capacityInBytes, disk.capacityInKB = size, size // 1024
+    edit = _device.VirtualDeviceSpec(operation=_Operation.edit, device=disk)
+    return _reconfigure(machine, [edit])
+
+
+def limit(machine: Machine, disk: Any, requests: int) -> Any:
+    """Give *disk*, as it was read, another limit."""
+    disk.storageIOAllocation = allocation(requests)
     edit = _device.VirtualDeviceSpec(operation=_Operation.edit, device=disk)
     return _reconfigure(machine, [edit])
 

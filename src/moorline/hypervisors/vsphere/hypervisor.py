@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from pyVmomi import vim
 
-from moorline.disk_options import refuse_others
 from moorline.errors import (
     Conflict,
     Failed,
@@ -22,6 +21,7 @@ from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
+from moorline.hypervisors.vsphere.disk_checks import check, requests_wanted
 from moorline.hypervisors.vsphere.disk_names import Naming
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.launch_options import CHOOSING
@@ -85,7 +85,7 @@ class VSphere:
             return {}
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
-        _check(source, options)
+        check(source, options)
         machine, whole = self._inventory.among_all(guest)
         machine.free_place()
         self._new(machine, whole, source, self._path(source), options)
@@ -105,7 +105,7 @@ class VSphere:
     def attach(
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
-        _check(source, options)
+        check(source, options)
         machine, whole = self._inventory.among_all(guest)
         path = self._path(source)
         if _is_there(machine, volume, path):
@@ -190,6 +190,20 @@ class VSphere:
                 if now is None or now.size < rounded:
                     raise
         return rounded
+
+    def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
+        machine, device = self._attached(guest, volume)
+        wanted = requests_wanted(limits)
+        if device.requests == wanted:
+            return
+        disk, _ = self._disk(machine, device)
+        what = f"volume {volume} is not limited"
+        try:
+            self._reconfigure(what, machine, device_specs.limit(machine, disk, wanted))
+        except (Refused, Failed) as error:
+            now = self._look_again(guest, error).device_of(volume)
+            if now is None or now.requests != wanted:
+                raise
 
     def relocate(
         self,
@@ -334,28 +348,6 @@ def split(path: str) -> DatastoreDisk:
     if not path.startswith("[") or not found or not datastore or not file:
         raise Refused(f"{path[:80]!r} is not the path of a disk on a datastore")
     return DatastoreDisk(datastore, file)
-
-
-def _check(source: DiskSource, options: DiskOptions) -> None:
-    """Refuse what vSphere cannot do, before anything is asked of vCenter."""
-    if isinstance(source, DatastoreDisk):
-        _check_path(source)
-    elif not isinstance(source, ShadowDisk):
-        raise Refused("vSphere guests take disks on datastores, no files or devices of this host")
-    if options.bus not in ("", "scsi"):
-        raise Refused(f"vSphere disks are plugged into SCSI here, not {options.bus}")
-    if options.target:
-        raise Refused("vSphere's controllers and units are not chosen by hand")
-    if options.readonly:
-        raise Refused("vSphere has no read-only disks")
-    refuse_others("vSphere's disks", options, ("bus", "shared"))
-
-
-def _check_path(source: DatastoreDisk) -> None:
-    parts = source.file.split("/")
-    plain = source.path.isprintable() and not set("[]/\\") & set(source.datastore)
-    if not plain or not source.file.endswith(".vmdk") or {"", ".", ".."} & set(parts):
-        raise Refused(f"{source.path[:80]!r} is not the path of a disk on a datastore")
 
 
 def _is_there(machine: Machine, volume: VolumeId, path: str) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 from pyVmomi import vim
 
+from moorline.disk_options import normal
 from moorline.errors import Refused, Uncertain
+from moorline.hypervisors.vsphere.disk_checks import LIMIT, requests_of
 from moorline.model import Disk, DiskState, Guest, GuestId, VolumeId
 
 MARK = "moorline.volume."
@@ -61,6 +63,8 @@ class Device:
     """What it and those beneath it go by, in every datacenter: see :func:`names`."""
     shared: bool = False
     """Others may write to it at the same time."""
+    requests: int = 0
+    """How many it lets through in a second; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,12 @@ class Machine:
         """The disks that bear our mark. A mark whose disk somebody removed is none."""
         found = {volume: self.device_of(volume) for volume in self.marks}
         return {
-            volume: Disk(DiskState.WHOLE, device.place, _origin(device, self.marks[volume][1]))
+            volume: Disk(
+                DiskState.WHOLE,
+                device.place,
+                _origin(device, self.marks[volume][1]),
+                limits=frozenset({normal({LIMIT: device.requests})}),
+            )
             for volume, device in found.items()
             if device is not None
         }
@@ -216,6 +225,7 @@ def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
                     )
                 ),
                 getattr(d.backing, "sharing", None) == MULTI_WRITER,
+                requests_of(d),
             )
 
 
