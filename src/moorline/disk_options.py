@@ -163,6 +163,10 @@ class DiskOptions:
     size_iops_sec: int | None = _limit(
         "Bytes that count as one request; a larger one counts as several.", Kind.BYTES
     )
+    shares: int | None = _limit(
+        "Its part of a busy datastore, beside the 1000 of a disk of which nothing is said; 0: as"
+        " those. For vSphere."
+    )
 
     def asked(self) -> dict[str, Any]:
         """The options that say something, by name: all that is recorded and sent."""

@@ -151,6 +151,7 @@ def test_halves_of_different_controllers_are_refused(live: str, defined: str) ->
         (DiskOptions(bus="ide"), "cannot be plugged into the bus"),
         (DiskOptions(bus="sata", target="vdb"), "no name of a disk on the bus sata"),
         (DiskOptions(cache="unsafe"), "cache is none of"),
+        (DiskOptions(shares=500), "have no shares"),
         (DiskOptions(total_iops_sec=2**70), "total_iops_sec is not"),
     ],
 )

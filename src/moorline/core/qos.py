@@ -17,6 +17,7 @@ from moorline.errors import Refused
 
 _DIGITS = re.compile("[0-9]{1,16}")
 _CONSUMERS = ("front-end", "both")
+_NAMES = tuple(name for name in LIMITS if name != "shares")
 _PER_GB = tuple(f"{rate}_per_gb{end}" for rate in RATES for end in ("", "_min"))
 
 
@@ -42,11 +43,11 @@ def limits(specs: Any, size: Any) -> dict[str, int]:
             f" {', '.join(_CONSUMERS)}",
             hint="the storage itself applies those of the back-end: leave them out",
         )
-    if unknown := given.keys() - {*LIMITS, *_PER_GB}:
+    if unknown := given.keys() - {*_NAMES, *_PER_GB}:
         # Not quoted: it may be a misplaced secret.
         raise Refused(
             f"the connection's qos_specs has {len(unknown)} limits that are not known",
-            hint=f"known: {', '.join(LIMITS)}, and NAME_per_gb with NAME_per_gb_min",
+            hint=f"known: {', '.join(_NAMES)}, and NAME_per_gb with NAME_per_gb_min",
         )
     found = {name: _number(name, value) for name, value in given.items() if value is not None}
     for rate in RATES:

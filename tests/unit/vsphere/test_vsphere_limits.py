@@ -1,4 +1,4 @@
-"""How many requests a second a disk lets through: plugged, seen and changed, on a simulator."""
+"""How many requests a second a disk lets through, and its shares: plugged, seen and changed."""
 
 from __future__ import annotations
 
@@ -79,3 +79,19 @@ def test_a_change_that_fails_is_made_with_the_next_try(
     assert seen(vm, web) == {()}
     vm.limit(web, V1, {"total_iops_sec": 5})
     assert seen(vm, web) == {(("total_iops_sec", 5),)}
+
+
+def test_shares_are_chosen_and_given_back(operator: Operator, vm: VSphere, web: GuestId) -> None:
+    source, options = operator.disk(), DiskOptions(shares=400, total_iops_sec=5)
+    for odd in (199, 4001):
+        with pytest.raises(Refused, match="from 200 to 4000"):
+            vm.check(web, source, DiskOptions(shares=odd))
+    vm.attach(web, V1, source, options)
+    assert seen(vm, web) == {(("shares", 400), ("total_iops_sec", 5))}
+    has = allocation(operator, source.path)
+    assert (has.limit, has.shares.level, has.shares.shares) == (5, "custom", 400)
+    vm.limit(web, V1, {"total_iops_sec": 5})
+    assert seen(vm, web) == {(("total_iops_sec", 5),)}
+    assert allocation(operator, source.path).shares.level == "normal"
+    with pytest.raises(Refused, match="from 200 to 4000"):
+        vm.limit(web, V1, {"shares": 5})

@@ -22,18 +22,27 @@ _ON_BUSES: Mapping[str, tuple[str, ...]] = {
     "wwn": ("scsi", "sata"),
 }
 """The options that not every bus has."""
+_TUNED = tuple(name for name in LIMITS if name != "shares")
+"""The limits that are libvirt's."""
 _DRIVER = ("cache", "io", "discard", "detect_zeroes", "queues", "iothread")
 _BLOCKS = ("logical_block_size", "physical_block_size")
 
 
 def refuse_misplaced(options: DiskOptions, bus: str) -> None:
     """Refuse options that disks on *bus* have not. Raises Refused."""
+    refuse_shares(options.shares)
     asked = options.asked()
     for name, buses in _ON_BUSES.items():
         if name in asked and bus not in buses:
             raise Refused(
                 f"a disk on the bus {bus} has no {name}", hint=f"--bus {' or '.join(buses)}"
             )
+
+
+def refuse_shares(shares: int | None) -> None:
+    """Refuse a part of a busy storage, which QEMU knows nothing of. Raises Refused."""
+    if shares:
+        raise Refused("QEMU's disks have no shares", hint="they have limits, such as --iops")
 
 
 def of_driver(options: DiskOptions) -> dict[str, str]:
@@ -58,12 +67,16 @@ def limits_of(disk: ET.Element) -> Limits:
     tune = disk.find("iotune")
     if tune is None:
         return ()
-    return normal({name: int(tune.findtext(name, "0")) for name in LIMITS})
+    return normal({name: int(tune.findtext(name, "0")) for name in _TUNED})
 
 
 def parameters(limits: Mapping[str, int]) -> dict[str, int]:
-    """*limits* for virDomainSetBlockIoTune, which leaves what is not named as it was."""
-    return {name: limits.get(name, 0) for name in LIMITS}
+    """*limits* for virDomainSetBlockIoTune, which leaves what is not named as it was.
+
+    Raises Refused.
+    """
+    refuse_shares(limits.get("shares"))
+    return {name: limits.get(name, 0) for name in _TUNED}
 
 
 def options_of(disk: ET.Element) -> DiskOptions:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from pyVmomi import vim
 
+from moorline.disk_options import Limits
 from moorline.hypervisors.vsphere.disk_checks import allocation
 from moorline.hypervisors.vsphere.virtual_machine import (
     MARK,
@@ -43,8 +44,8 @@ def plug(
     disk = _device.VirtualDisk(
         key=-1, controllerKey=controller.key, unitNumber=unit, backing=backing, capacityInKB=0
     )
-    if options.total_iops_sec is not None:
-        disk.storageIOAllocation = allocation(options.total_iops_sec)
+    if (limits := options.limits()) is not None:
+        disk.storageIOAllocation = allocation(limits)
     spec = _reconfigure(machine, [*changes, _add(disk)])
     spec.extraConfig = [_option(volume, mark(uuid, path))]
     return spec, controller, unit
@@ -70,9 +71,9 @@ def resize(machine: Machine, disk: Any, size: int) -> Any:
     return _reconfigure(machine, [edit])
 
 
-def limit(machine: Machine, disk: Any, requests: int) -> Any:
-    """Give *disk*, as it was read, another limit."""
-    disk.storageIOAllocation = allocation(requests)
+def limit(machine: Machine, disk: Any, limits: Limits) -> Any:
+    """Give *disk*, as it was read, other limits."""
+    disk.storageIOAllocation = allocation(limits)
     edit = _device.VirtualDeviceSpec(operation=_Operation.edit, device=disk)
     return _reconfigure(machine, [edit])
 

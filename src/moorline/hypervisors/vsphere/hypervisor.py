@@ -21,7 +21,7 @@ from moorline.hypervisors.vsphere.client import tasks
 from moorline.hypervisors.vsphere.client.properties import read
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
-from moorline.hypervisors.vsphere.disk_checks import check, requests_wanted
+from moorline.hypervisors.vsphere.disk_checks import check, wanted
 from moorline.hypervisors.vsphere.disk_names import Naming
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.launch_options import CHOOSING
@@ -193,16 +193,16 @@ class VSphere:
 
     def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
         machine, device = self._attached(guest, volume)
-        wanted = requests_wanted(limits)
-        if device.requests == wanted:
+        its = wanted(limits)
+        if device.limits == its:
             return
         disk, _ = self._disk(machine, device)
         what = f"volume {volume} is not limited"
         try:
-            self._reconfigure(what, machine, device_specs.limit(machine, disk, wanted))
+            self._reconfigure(what, machine, device_specs.limit(machine, disk, its))
         except (Refused, Failed) as error:
             now = self._look_again(guest, error).device_of(volume)
-            if now is None or now.requests != wanted:
+            if now is None or now.limits != its:
                 raise
 
     def relocate(

@@ -8,9 +8,9 @@ from typing import Any
 
 from pyVmomi import vim
 
-from moorline.disk_options import normal
+from moorline.disk_options import Limits
 from moorline.errors import Refused, Uncertain
-from moorline.hypervisors.vsphere.disk_checks import LIMIT, requests_of
+from moorline.hypervisors.vsphere.disk_checks import limits_of
 from moorline.model import Disk, DiskState, Guest, GuestId, VolumeId
 
 MARK = "moorline.volume."
@@ -63,8 +63,7 @@ class Device:
     """What it and those beneath it go by, in every datacenter: see :func:`names`."""
     shared: bool = False
     """Others may write to it at the same time."""
-    requests: int = 0
-    """How many it lets through in a second; 0: any."""
+    limits: Limits = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class Machine:
                 DiskState.WHOLE,
                 device.place,
                 _origin(device, self.marks[volume][1]),
-                limits=frozenset({normal({LIMIT: device.requests})}),
+                limits=frozenset({device.limits}),
             )
             for volume, device in found.items()
             if device is not None
@@ -225,7 +224,7 @@ def disks_of(devices: Sequence[Any]) -> Iterable[Device]:
                     )
                 ),
                 getattr(d.backing, "sharing", None) == MULTI_WRITER,
-                requests_of(d),
+                limits_of(d),
             )
 
 
