@@ -96,7 +96,9 @@ def test_a_call_that_is_carried_out_after_the_next_command_has_looked(
 
 
 @pytest.mark.parametrize("way", [BEFORE, AFTER], ids=["before", "after"])
-@pytest.mark.parametrize("call", ["SearchDatastore_Task", "PowerOffVM_Task", "Destroy_Task"])
+@pytest.mark.parametrize(
+    "call", ["SearchDatastore_Task", "PowerOffVM_Task", "ReconfigVM_Task", "Destroy_Task"]
+)
 def test_remove(moorline: Moorline, lab: VCenter, call: str, way: dict[str, Any]) -> None:
     moorline(*EMPTY)
     kill(moorline, lab, call, way, "remove", "made")

@@ -10,8 +10,11 @@ from pyVmomi import vim
 from moorline.disk_options import Limits
 from moorline.hypervisors.vsphere.disk_checks import allocation
 from moorline.hypervisors.vsphere.virtual_machine import (
+    GIVEN,
+    LAUNCH_MARK,
     MARK,
     MULTI_WRITER,
+    TOUCHED,
     Controller,
     Device,
     Machine,
@@ -19,8 +22,6 @@ from moorline.hypervisors.vsphere.virtual_machine import (
 )
 from moorline.model import DiskOptions, VolumeId
 
-TOUCHED = "moorline.settled"
-"""The key, in a machine's extra configuration, that :func:`touch` writes."""
 _device = vim.vm.device
 _Operation = _device.VirtualDeviceSpec.Operation
 
@@ -80,9 +81,27 @@ def limit(machine: Machine, disk: Any, limits: Limits) -> Any:
 
 def touch(machine: Machine) -> Any:
     """Change nothing but the machine's version."""
-    spec = _reconfigure(machine, [])
-    spec.extraConfig = [vim.option.OptionValue(key=TOUCHED, value=str(uuid4()))]
-    return spec
+    return _write(machine)[0]
+
+
+def give(owner: Machine, machine: Machine) -> Any:
+    """Say on *owner* that its disk is being given to *machine*, as that one is now."""
+    return _write(owner, (GIVEN, f"{machine.id} {machine.version}"))[0]
+
+
+def launch_mark(machine: Machine, state: str, digest: str) -> tuple[Any, str]:
+    """Say how far we came with making it; and what :attr:`Machine.touched` is then."""
+    return _write(machine, (LAUNCH_MARK, f"{state} {digest}"))
+
+
+def _write(machine: Machine, *options: tuple[str, str]) -> tuple[Any, str]:
+    """Write *options*, and what nobody wrote before: the machine gets another version."""
+    spec, touched = _reconfigure(machine, []), str(uuid4())
+    spec.extraConfig = [
+        vim.option.OptionValue(key=key, value=value)
+        for key, value in (*options, (TOUCHED, touched))
+    ]
+    return spec, touched
 
 
 def _reconfigure(machine: Machine, changes: list[Any]) -> Any:

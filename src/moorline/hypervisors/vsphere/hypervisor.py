@@ -23,6 +23,7 @@ from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.disk_checks import check, wanted
 from moorline.hypervisors.vsphere.disk_names import Naming
+from moorline.hypervisors.vsphere.giving import FreeDisk, Giving, disk_owners
 from moorline.hypervisors.vsphere.inventory import Inventory, Whole
 from moorline.hypervisors.vsphere.launch_options import CHOOSING
 from moorline.hypervisors.vsphere.lifecycle import VSphereLifecycle, machine_request
@@ -66,6 +67,7 @@ class VSphere:
         self._session = session
         self._inventory = Inventory(session)
         self._naming = Naming(session, deadline=task_deadline)
+        self._giving = Giving(session, self._inventory, deadline=task_deadline)
         self._task_deadline = task_deadline
         self._move_deadline = move_deadline
 
@@ -110,8 +112,10 @@ class VSphere:
         path = self._path(source)
         if _is_there(machine, volume, path):
             return
-        uuid = self._new(machine, whole, source, path, options)
-        spec, controller, unit = device_specs.plug(machine, volume, path, uuid, options)
+        disk = self._new(machine, whole, source, path, options)
+        for owner in disk.owners:
+            self._giving.announce(owner, machine, disk)
+        spec, controller, unit = device_specs.plug(machine, volume, path, disk.uuid, options)
         try:
             self._reconfigure(f"plugging {path} into {machine.name}", machine, spec)
         except (Refused, Failed) as error:
@@ -143,18 +147,8 @@ class VSphere:
                 raise error if isinstance(error, Failed) else Failed(error.message) from error
 
     def settled(self, guest: GuestId, seconds: float) -> None:
-        """See :class:`moorline.ports.Settling`: vCenter makes a machine's changes one by one, and
-        turns down what names an older version than that after a change of ours.
-        """
-        try:
-            machine = self._inventory.machine(guest)
-            machine.demand_that_it_stays(self._session.deadline - seconds)
-            what = f"it is not known what becomes of an earlier change of {machine.name}"
-            self._reconfigure(what, machine, device_specs.touch(machine))
-        except NotFound:
-            return
-        except (Refused, Failed) as error:
-            raise Uncertain(error.message, hint=error.hint or "try again") from error
+        """See :class:`moorline.ports.Settling`."""
+        self._giving.settle(guest)
 
     def extend(
         self,
@@ -301,11 +295,13 @@ class VSphere:
 
     def _new(
         self, machine: Machine, whole: Whole, source: DiskSource, path: str, options: DiskOptions
-    ) -> str:
-        """The UUID of a disk that *machine* does not have, which also proves that it is there.
+    ) -> FreeDisk:
+        """A disk that *machine* does not have, once it is proved that it is there.
 
-        Raises Refused, NotOurs if it or another machine has the disk, under whatever name.
+        Raises Refused, NotOurs if it or another machine has the disk, under whatever name, or if
+        Moorline may destroy it.
         """
+        machine.demand_that_it_stays(path)
         store = ""
         if isinstance(source, DatastoreDisk):
             within = self._inventory.datacenter(machine.ref)._moId
@@ -313,8 +309,9 @@ class VSphere:
         uuid = self._uuid(machine, path)
         wanted = names(path, store, uuid=uuid)
         _refuse_twice(machine, path, wanted)
-        _refuse_others(machine, path, wanted, whole.machines, shared=options.shared)
-        return uuid
+        disk = FreeDisk(path, uuid, wanted, options.shared, disk_owners(wanted, whole.machines))
+        disk.refuse_others(machine, whole.machines)
+        return disk
 
     def _uuid(self, machine: Machine, path: str) -> str:
         """The disk's UUID, which also proves that it is there. Raises Refused."""
@@ -362,24 +359,6 @@ def _refuse_twice(machine: Machine, path: str, wanted: set[str]) -> None:
     same = any(wanted & device.names for device in machine.devices)
     if same or path in machine.paths():
         raise NotOurs(f"{path} is a disk of {machine.name} that bears another mark, or none")
-
-
-def _refuse_others(
-    machine: Machine, path: str, wanted: set[str], all: Sequence[Machine], *, shared: bool
-) -> None:
-    """Refuse a disk that another machine has, unless both share it.
-
-    A machine that only holds a disk does not count. For one that cannot be read, vCenter's
-    locks decide.
-    """
-    for other in all:
-        if other.ref == machine.ref or other.holds:
-            continue
-        if any(wanted & d.names and not (shared and d.shared) for d in other.devices):
-            raise Refused(
-                f"{path} is a disk of {other.name} already",
-                hint="detach it there, or attach it as shared to both",
-            )
 
 
 def _refuse_difference(machine: Machine, volume: VolumeId, device: Device | None) -> None:

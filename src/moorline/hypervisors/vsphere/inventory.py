@@ -29,6 +29,10 @@ SUMMARY = ("name", "summary", "capability.perFileThinProvisioningSupported")
 """The properties of a datastore that :func:`seen` needs."""
 
 
+class Unconfigured(Unavailable):
+    """vCenter has no configuration of a machine: nobody can change it now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A machine without a configuration: it is inaccessible, or is being made at this moment."""
@@ -95,7 +99,7 @@ class Inventory:
         return found[0]
 
     def machine(self, guest: GuestId) -> Machine:
-        """Look at one machine. Raises NotFound, Unavailable (it cannot be read), Uncertain."""
+        """Look at one machine. Raises NotFound, Unconfigured, Unavailable, Uncertain."""
         what = f"guest {guest} cannot be looked at"
         for ref in (self._refs.pop(guest, None), None):
             try:
@@ -104,7 +108,8 @@ class Inventory:
             except NotFound:
                 continue  # it was registered anew, or is gone
             if (why := _unreadable(rows[0][1])) and _same(_uuid(rows[0][1]), guest):
-                raise Unavailable(f"guest {rows[0][1]['name']} cannot be read: {why}", hint=_REMEDY)
+                name = rows[0][1]["name"]
+                raise Unconfigured(f"guest {name} cannot be read: {why}", hint=_REMEDY)
             found = None if why else parse(*rows[0])
             if found and _same(found.id, guest):
                 self._refs[guest] = ref

@@ -9,7 +9,7 @@ from typing import Any
 from pyVmomi import vim
 
 from moorline.disk_options import Limits
-from moorline.errors import Refused, Uncertain
+from moorline.errors import Refused
 from moorline.hypervisors.vsphere.disk_checks import limits_of
 from moorline.model import Disk, DiskState, Guest, GuestId, VolumeId
 
@@ -22,6 +22,12 @@ removes it. vCenter drops a key whose value becomes empty.
 """
 LAUNCH_MARK = "moorline.launch"
 """The key, in a machine's extra configuration, that says that we made it, and how far we came."""
+HALF, WHOLE, LEAVING = "half", "whole", "leaving"
+"""Its values, with the request's digest behind. LEAVING: its removal began."""
+TOUCHED = "moorline.settled"
+"""The key, in a machine's extra configuration, of a value that no two changes have alike."""
+GIVEN = "moorline.given"
+"""The key, in a machine's extra configuration, that says to whom its disk is being given."""
 NOBODY = "-"
 """In place of the UUID of a disk that has none."""
 READS = (
@@ -97,8 +103,12 @@ class Machine:
     """It is off and has one disk, as machines that only hold a volume."""
     other_paths: tuple[str, ...] = ()
     """Files of other devices, such as CD images."""
-    launched: bool = False
-    """We made it, and whoever removes it destroys its disk."""
+    launch: str = ""
+    """How far we came with making it; '' if we did not make it, else its disk goes with it."""
+    given: tuple[GuestId, str] = (GuestId(""), "")
+    """The machine that its disk was last given to, and that one's version before; '' of nobody."""
+    touched: str = ""
+    """The value of :data:`TOUCHED`."""
 
     def device_of(self, volume: VolumeId) -> Device | None:
         """The disk that bears the volume's mark, if it is there."""
@@ -133,17 +143,13 @@ class Machine:
         paths = frozenset(self.other_paths) if self.holds else self.paths()
         return Guest(self.id, self.name, self.running, self.disks(), paths)
 
-    def demand_that_it_stays(self, seconds: float) -> None:
-        """Raise Uncertain while a removal that its caller did not see end may yet come.
-
-        *seconds* is how long he would wait for it still. vCenter turns down other changes that
-        were asked of an older version of a machine; a removal names none.
-        """
-        if self.launched and seconds > 0:
-            raise Uncertain(
-                f"{self.name} may yet be removed with its disk, as was asked of vCenter by somebody"
-                " who is gone",
-                hint=f"try again in {seconds:.0f} s",
+    def demand_that_it_stays(self, path: str) -> None:
+        """Refuse to give *path* to it, or from it, if Moorline may destroy it with its disks."""
+        if self.launch not in ("", WHOLE):
+            raise Refused(
+                f"{path} would be lost with the machine {self.name}, which is half made or half"
+                " removed",
+                hint="launch it again, or remove it",
             )
 
     def free_place(self) -> tuple[Controller, int]:
@@ -171,6 +177,8 @@ class Machine:
 def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
     """A machine from its properties (:data:`READS`)."""
     devices: Sequence[Any] = values.get("config.hardware.device", ())
+    options = {str(o.key): str(o.value or "") for o in values.get("config.extraConfig", ())}
+    given, _, version = options.get(GIVEN, "").partition(" ")
     return Machine(
         ref=ref,
         id=GuestId(values["config.instanceUuid"]),
@@ -179,10 +187,12 @@ def parse(ref: Any, values: Mapping[str, Any]) -> Machine:
         version=values.get("config.changeVersion", ""),
         devices=tuple(disks_of(devices)),
         controllers=tuple(_controllers(devices)),
-        marks=dict(_marks(values.get("config.extraConfig", ()))),
+        marks=dict(_marks(options)),
         holds=values["runtime.powerState"] == "poweredOff" and len([*disks_of(devices)]) == 1,
         other_paths=tuple(_other_paths(devices)),
-        launched=any(o.key == LAUNCH_MARK for o in values.get("config.extraConfig", ())),
+        launch=options.get(LAUNCH_MARK, "").partition(" ")[0],
+        given=(GuestId(given), version),
+        touched=options.get(TOUCHED, ""),
     )
 
 
@@ -191,12 +201,12 @@ def mark(uuid: str, path: str) -> str:
     return f"{uuid or NOBODY} {path}"
 
 
-def _marks(options: Iterable[Any]) -> Iterable[tuple[VolumeId, tuple[str, str]]]:
-    for option in options:
-        if option.key.startswith(MARK) and option.value:
+def _marks(options: Mapping[str, str]) -> Iterable[tuple[VolumeId, tuple[str, str]]]:
+    for key, value in options.items():
+        if key.startswith(MARK) and value:
             # The path begins at its bracket: older marks have blanks in the UUID.
-            uuid, _, path = str(option.value).partition(" [")
-            yield VolumeId(option.key.removeprefix(MARK)), (plain(uuid), f"[{path}")
+            uuid, _, path = value.partition(" [")
+            yield VolumeId(key.removeprefix(MARK)), (plain(uuid), f"[{path}")
 
 
 def disks_of(devices: Sequence[Any]) -> Iterable[Device]:

@@ -12,10 +12,8 @@ from pyVmomi import vim
 from moorline.errors import Refused
 from moorline.hypervisors.vsphere.provision.datastore_choice import DiskKind
 from moorline.hypervisors.vsphere.provision.images import Image
-from moorline.hypervisors.vsphere.virtual_machine import LAUNCH_MARK
+from moorline.hypervisors.vsphere.virtual_machine import HALF, LAUNCH_MARK, WHOLE
 
-HALF, WHOLE = "half", "whole"
-"""Values of :data:`LAUNCH_MARK`, with the request's digest behind."""
 ADAPTERS = {
     "pvscsi": vim.vm.device.ParaVirtualSCSIController,
     "lsilogic": vim.vm.device.VirtualLsiLogicController,

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from moorline.hypervisors.vsphere.provision.machine_request import HALF, WHOLE, marked
-from moorline.hypervisors.vsphere.virtual_machine import READS, Device, parse
+from moorline.hypervisors.vsphere.provision.machine_request import marked
+from moorline.hypervisors.vsphere.virtual_machine import (
+    HALF,
+    LEAVING,
+    READS,
+    WHOLE,
+    Device,
+    Machine,
+    parse,
+)
 
 MACHINE_STATE_READS = (*READS, "config.files.vmPathName")
 """The properties that make a :class:`MachineState`."""
@@ -18,7 +26,7 @@ class Stage(Enum):
 
     ABSENT = "absent"
     HALF = "half"
-    """Its disk was not brought in wholly."""
+    """Its disk was not brought in wholly, or its removal began."""
     OFF = "off"
     ON = "on"
     FOREIGN = "foreign"
@@ -38,6 +46,10 @@ class MachineState:
     """Its folder, as ``[datastore] folder``."""
     devices: tuple[Device, ...] = ()
     running: bool = False
+    machine: Machine | None = None
+    """As it was seen; None unless we made it."""
+    never_whole: bool = False
+    """It is HALF because its disk was not brought in wholly."""
 
     @property
     def disks(self) -> list[str]:
@@ -52,7 +64,7 @@ def machine_state(ref: Any, values: Any) -> MachineState:
     """Read a machine's properties (:data:`MACHINE_STATE_READS`)."""
     state, digest = marked(values.get("config.extraConfig", ()))
     machine = parse(ref, values)
-    if state not in (HALF, WHOLE):
+    if state not in (HALF, WHOLE, LEAVING):
         return MachineState(Stage.FOREIGN, ref, machine.id, running=machine.running)
     stage = Stage.HALF
     if state == WHOLE:
@@ -69,5 +81,7 @@ def machine_state(ref: Any, values: Any) -> MachineState:
         home=home,
         devices=machine.devices,
         running=machine.running,
+        machine=machine,
+        never_whole=state == HALF,
         attached=(*volumes, *(f for f in files if f.rpartition("/")[0] != home)),
     )

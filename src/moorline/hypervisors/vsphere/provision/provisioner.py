@@ -6,6 +6,7 @@ removes a half-made one and begins anew; nothing is remembered elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from pyVmomi import vim, vmodl
 
 from moorline.errors import (
+    Conflict,
     Failed,
     MoorlineError,
     NotFound,
@@ -21,15 +23,15 @@ from moorline.errors import (
     Unavailable,
     Uncertain,
 )
+from moorline.hypervisors.vsphere import device_specs
 from moorline.hypervisors.vsphere.client import tasks
-from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch, read
+from moorline.hypervisors.vsphere.client.properties import collector, everywhere, fetch
 from moorline.hypervisors.vsphere.client.session import Session
 from moorline.hypervisors.vsphere.client.tasks import Progress, no_progress
 from moorline.hypervisors.vsphere.inventory import Inventory
 from moorline.hypervisors.vsphere.provision import image_import
 from moorline.hypervisors.vsphere.provision.datastore_choice import Wanted, choose
 from moorline.hypervisors.vsphere.provision.machine_request import (
-    WHOLE,
     MachineRequest,
     machine_spec,
 )
@@ -41,8 +43,13 @@ from moorline.hypervisors.vsphere.provision.machine_state import (
 )
 from moorline.hypervisors.vsphere.provision.made_elsewhere import MadeElsewhere
 from moorline.hypervisors.vsphere.provision.placement import Places
+from moorline.hypervisors.vsphere.provision.removal import Removal
 from moorline.hypervisors.vsphere.provision.storage_policies import matching
+from moorline.hypervisors.vsphere.virtual_machine import WHOLE
 from moorline.ports.datastores import Choice
+
+_TURNS = 3
+"""Looks at a machine that vCenter goes on changing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class Provisioner:
         self._inventory = Inventory(session)
         self._places = Places(session)
         self._elsewhere = MadeElsewhere(session, self._inventory, self._places)
+        self._removal = Removal(session, self._inventory, self.look, deadline=task_deadline)
         self._task_deadline = task_deadline
 
     def choose(self, request: MachineRequest) -> Choice:
@@ -136,14 +144,16 @@ class Provisioner:
         if seen.stage is Stage.FOREIGN:
             raise NotOurs(f"Moorline did not make the machine {name}")
         if seen.stage is Stage.HALF:
-            raise Refused(f"machine {name} is half made", hint="launch it again, or remove it")
+            raise Refused(
+                f"machine {name} is half made or half removed", hint="launch it again, or remove it"
+            )
         if seen.stage is Stage.OFF:
             self._power_on(name, seen)
 
     def stop(self, name: str) -> None:
         """Cut the power of a machine that was launched; off or gone already is success."""
         seen = self.look(name)
-        if seen.stage is Stage.ON:
+        if seen.running and seen.stage is not Stage.FOREIGN:
             self._power_off(name, seen)
 
     def check_removal(self, name: str) -> None:
@@ -152,7 +162,7 @@ class Provisioner:
         if seen.stage is Stage.FOREIGN:
             raise NotOurs(f"Moorline did not make the machine {name}")
         if seen.stage is not Stage.ABSENT:
-            self._refuse_loss(name, seen)
+            self._removal.refuse(name, seen)
 
     def remove(self, name: str) -> bool:
         """Destroy a machine that was launched, with its disk; return whether there was one.
@@ -189,7 +199,7 @@ class Provisioner:
         try:
             if request.image is None:
                 start = partial(place.folder.CreateVM_Task, spec, place.pool)
-                self._bring(request.name, Stage.OFF, what, start, progress)
+                self._bring(request.name, _is(Stage.OFF), what, start, progress)
                 return True
             self._import(what, request, spec, place, progress)
             self._finish(request)
@@ -227,16 +237,26 @@ class Provisioner:
             lease.upload(request.image.pieces(place.size), request.image.length, progress)
 
     def _finish(self, request: MachineRequest) -> None:
-        seen = self._look_again(request.name)
-        if seen.stage is not Stage.HALF:
-            raise Uncertain(f"machine {request.name} was brought in, and is {seen.stage.value}")
-        whole = vim.vm.ConfigSpec(extraConfig=[request.mark(WHOLE)])
-        what = f"machine {request.name} is not finished"
-        self._bring(request.name, Stage.OFF, what, lambda: seen.ref.ReconfigVM_Task(whole))
+        for turn in reversed(range(_TURNS)):
+            seen = self._look_again(request.name)
+            if seen.stage is not Stage.HALF or seen.machine is None:
+                raise Uncertain(f"machine {request.name} was brought in, and is {seen.stage.value}")
+            if seen.machine.touched:
+                raise Uncertain(f"machine {request.name} was brought in, and somebody removes it")
+            whole, _ = device_specs.launch_mark(seen.machine, WHOLE, seen.digest)
+            call = partial(seen.ref.ReconfigVM_Task, whole)
+            try:
+                self._bring(
+                    request.name, _is(Stage.OFF), f"machine {request.name} is not finished", call
+                )
+                return
+            except Conflict:  # vCenter has changed it since
+                if not turn:
+                    raise
 
     def _power_on(self, name: str, seen: MachineState) -> None:
         what = f"machine {name} is not powered on"
-        self._bring(name, Stage.ON, what, seen.ref.PowerOnVM_Task)
+        self._bring(name, _is(Stage.ON), what, seen.ref.PowerOnVM_Task)
 
     def _clear(self, name: str, error: MoorlineError) -> None:
         """Remove what an import left, which vCenter does by itself as a rule."""
@@ -252,60 +272,18 @@ class Provisioner:
 
     def _power_off(self, name: str, seen: MachineState) -> None:
         what = f"machine {name} is not powered off"
-        self._bring(name, Stage.OFF, what, seen.ref.PowerOffVM_Task)
+        self._bring(name, lambda now: not now.running, what, seen.ref.PowerOffVM_Task)
 
     def _destroy(self, name: str, seen: MachineState) -> None:
-        self._refuse_loss(name, seen)
-        if seen.stage is Stage.ON:
-            self._power_off(name, seen)
+        seen, word = self._removal.begin(name, seen)
         what = f"machine {name} is not removed"
-        self._bring(name, Stage.ABSENT, what, seen.ref.Destroy_Task)
-
-    def _refuse_loss(self, name: str, seen: MachineState) -> None:
-        """Refuse to destroy the machine if anything else would be lost with it."""
-        if seen.attached:
-            raise Refused(
-                f"machine {name} has what would be destroyed with it: {', '.join(seen.attached)}",
-                hint="detach them first",
-            )
-        self._refuse_used(name, seen)
-        if seen.stage is not Stage.HALF:
-            self._refuse_strays(name, seen)
-
-    def _refuse_used(self, name: str, seen: MachineState) -> None:
-        if users := self._inventory.users(seen.devices, besides=seen.ref):
-            raise Refused(
-                f"the disk of machine {name} is a disk of {', '.join(users)}, too",
-                hint="detach it there first",
-            )
-
-    def _refuse_strays(self, name: str, seen: MachineState) -> None:
-        """Refuse if other disks lie in its folder, which (on VVOL at least) goes with it."""
-        what = f"the folder of machine {name} cannot be looked at"
-        within = self._inventory.datacenter(seen.ref)
-        store, _ = self._inventory.datastore(seen.home[1:].partition("] ")[0], within)
-        browser = read(self._session, what, [store], vim.Datastore, ("browser",))[0][1]["browser"]
-        wanted = vim.host.DatastoreBrowser.SearchSpec(
-            matchPattern=["*.vmdk"], query=[vim.host.DatastoreBrowser.VmDiskQuery()]
-        )
         try:
-            found = tasks.run(
-                self._session,
-                what,
-                lambda: browser.SearchDatastore_Task(seen.home, wanted),
-                deadline=self._task_deadline,
-            )
-        except Refused as error:
-            if isinstance(error.__cause__, vim.fault.FileNotFound):
-                return  # nothing is in it: who was killed at this had asked for it, and it has gone
+            if seen.running:
+                self._power_off(name, seen)
+            self._bring(name, _is(Stage.ABSENT), what, seen.ref.Destroy_Task)
+        except (Refused, Failed):
+            self._removal.end(name, seen, word)
             raise
-        files = {f"{seen.home}/{file.path}" for file in found.file}
-        known = {part for disk in seen.disks for part in (disk, _flat(disk))}
-        if strays := sorted(f for f in files - known if _flat(f) != f):
-            raise Refused(
-                f"there are other disks in the folder of machine {name}: {', '.join(strays)}",
-                hint="move them elsewhere first",
-            )
 
     # --- where -----------------------------------------------------------------
 
@@ -338,23 +316,27 @@ class Provisioner:
         return choose(candidates, wanted), cluster, profile
 
     def _bring(
-        self, name: str, stage: Stage, what: str, start: Any, progress: Progress = no_progress
+        self,
+        name: str,
+        done: Callable[[MachineState], bool],
+        what: str,
+        start: Any,
+        progress: Progress = no_progress,
     ) -> None:
-        """Run a task that brings the machine to *stage*; a look decides whether it did."""
+        """Run a task after which the machine is as *done* says; a look decides whether it is."""
         try:
             tasks.run(self._session, what, start, deadline=self._task_deadline, progress=progress)
         except MoorlineError as error:
             try:
-                now = self.look(name).stage
+                now = self.look(name)
             except MoorlineError as blind:
                 raise Uncertain(f"{error.message}, and {blind.message}") from error
-            if now is not stage:
+            if not done(now):
                 raise
 
 
-def _flat(disk: str) -> str:
-    """The file with the disk's bytes, beside its description."""
-    return disk if disk.endswith("-flat.vmdk") else disk.replace(".vmdk", "-flat.vmdk")
+def _is(stage: Stage) -> Callable[[MachineState], bool]:
+    return lambda seen: seen.stage is stage
 
 
 def _refuse_other(request: MachineRequest, seen: MachineState) -> None:
