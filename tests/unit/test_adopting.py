@@ -9,6 +9,7 @@ import pytest
 
 from moorline.errors import Busy, Failed, NotFound, Refused
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
+from moorline.ports.inspection import GuestDisk
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
 from tests.support.care_rig import FILES, Scene, disk, prepared
@@ -176,6 +177,32 @@ def test_neither_is_done_while_somebody_else_is_at_the_guest(scene: Scene, link:
     with scene.locks.hold("guest g2"), pytest.raises(Busy):
         scene.moorline.maintenance.release("g2", "vol-b")
     assert scene.rows("vol-b")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_was_marked_and_not_recorded_is_adopted_and_detached(
+    scene: Scene, link: str, monkeypatch: pytest.MonkeyPatch, *, running: bool
+) -> None:
+    """As after a state that was lost: all of it goes, and the link stays for the other volume."""
+    plug(scene, f"{link}/a", mark="vol-a", running=running)
+    guest, shown = scene.world.guests[GuestId("g1")], scene.inventory.all["g1"]
+
+    def disks(id: GuestId) -> list[GuestDisk]:
+        return [each for each in shown if each.mark in guest.live.keys() | guest.defined.keys()]
+
+    monkeypatch.setattr(scene.inventory, "disks", disks)
+    scene.moorline.maintenance.adopt("g1", scene.connection())
+    if running:
+        with pytest.raises(Failed, match="has not let go"):
+            scene.moorline.attachments.detach("g1", "vol-a", timeout=0)
+        scene.world.tick()
+        scene.world.tick()
+    scene.moorline.attachments.detach("g1", "vol-a")
+    assert (guest.live, guest.defined) == ({}, {})
+    assert (scene.rows("vol-a"), scene.link()) == ([], link)
+    with pytest.raises(NotFound):
+        scene.moorline.attachments.detach("g1", "vol-a")
+    assert scene.found() == []
 
 
 def test_release_leaves_disk_and_link(scene: Scene, link: str) -> None:
