@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -80,6 +82,30 @@ def test_a_pipe_that_somebody_writes_to_slowly_is_read_to_its_end(pipe: Path) ->
     writer.start()
     assert typed_files.read(str(pipe), 1 << 10, patience=0.1) == json.dumps(told).encode()
     writer.join()
+
+
+def test_what_hangs_keeps_no_process_from_ending() -> None:
+    code = (
+        "import threading; from moorline.cli.typed_files import answered;"
+        "answered('/srv/hung', threading.Event().wait, 0.01)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "did not answer" in done.stderr) == (1, True)
+
+
+def test_what_is_too_large_is_seen_to_be(tmp_path: Path, pipe: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(100))
+    writer = threading.Thread(target=lambda: pipe.write_bytes(bytes(100)))
+    writer.start()
+    assert [len(typed_files.read(str(path), 10)) for path in (file, pipe)] == [11, 11]
+    writer.join()
+
+
+@pytest.mark.parametrize("path", ["/no/such/file", "with\0zero"])
+def test_what_is_not_there_is_neither_a_file_nor_a_pipe(path: str) -> None:
+    assert not typed_files.is_regular(path)
+    typed_files.refuse_pipe(path)
 
 
 def test_as_errors_are_told_so_they_were(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moorline.errors import Failed, Refused, Uncertain
+from moorline.hypervisors.libvirt import open_as_named
 from moorline.hypervisors.libvirt.domain_xml import parse
 from moorline.hypervisors.libvirt.open_as_named import demand_as_named
 from moorline.model import GuestId
@@ -92,6 +93,42 @@ def test_so_does_one_beneath_a_disk(qemu: Qemu, demand: Demand, name: str | None
         qemu.open(10, name, 30, flags="00")
     with pytest.raises(Refused, match=f"web01 stays.*disk vdb: .*{BASE}"):
         demand(CHAIN)
+
+
+MIRROR = f"{DISK}<mirror type='file' job='copy'><source file='{BASE}'/></mirror>{END}"
+DATA = (
+    f"<disk type='file' device='disk'><source file='{PATH}'>"
+    f"<dataStore type='file'><format type='raw'/><source file='{BASE}'/></dataStore></source>{END}"
+)
+
+
+@pytest.mark.parametrize("disk", [MIRROR, DATA])
+def test_so_does_what_a_disk_is_copied_to_or_keeps_its_data_in(
+    qemu: Qemu, demand: Demand, disk: str
+) -> None:
+    qemu.open(9, PATH, 30)
+    qemu.open(10, BASE, 30)
+    demand(disk)
+    (qemu.root / "7/fd/10").unlink()
+    qemu.open(10, f"{BASE} (deleted)", 30)
+    with pytest.raises(Refused, match=f"web01 stays.*disk vdb: .*{BASE}"):
+        demand(disk)
+
+
+def test_so_does_the_volume_of_a_pool(
+    qemu: Qemu, demand: Demand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {("p", "v"): PATH}
+    monkeypatch.setattr(
+        open_as_named, "path_of_volume", lambda virt, pool, volume: paths[pool, volume]
+    )
+    disk = f"<disk type='volume' device='disk'><source pool='p' volume='v'/>{END}"
+    qemu.open(9, PATH, 30)
+    demand(disk)
+    (qemu.root / "7/fd/9").unlink()
+    qemu.open(9, f"{PATH} (deleted)", 30)
+    with pytest.raises(Refused, match=f"web01 stays.*disk vdb: .*{PATH}"):
+        demand(disk)
 
 
 def test_so_does_a_file_that_is_not_there_whatever_it_is_called(

@@ -302,6 +302,27 @@ def test_a_change_that_failed_proves_nothing(tmp_path: Path) -> None:
     assert set(files.settled(libvirtd)) == {"one"}
 
 
+@pytest.mark.parametrize("half", ["status", "definitions"])
+def test_one_file_that_may_look_the_same_again_is_enough(rig: Rig, half: str) -> None:
+    """By whichever of its dates: a clock may have been set back since."""
+    later = time.time_ns() + 3_600_000_000_000
+    os.utime(getattr(rig.libvirtd, half) / "one.xml", ns=(later, later))
+    time.sleep(0.03)
+    assert set(rig.files.settled(rig.libvirtd)) == {"two"}
+
+
+def test_a_guest_that_went_with_our_change_proves_nothing(tmp_path: Path) -> None:
+    libvirtd = Libvirtd(tmp_path)
+    for name in ("one", "two"):
+        libvirtd.run(name, "v")
+    files = libvirtd.files()
+    with files.changing(libvirtd, "one", BOTH):
+        for directory in (libvirtd.status, libvirtd.definitions):
+            (directory / "one.xml").unlink()
+    time.sleep(0.03)
+    assert not files.settled(libvirtd)
+
+
 def test_of_one_guest_its_files_alone_are_told(rig: Rig) -> None:
     everyone = rig.files.settled(rig.libvirtd)
     assert set(everyone) == {"one", "two"}

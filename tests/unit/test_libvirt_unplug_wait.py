@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lab.demo import until
 from moorline.errors import Uncertain
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
 from moorline.model import GuestId, VolumeId
@@ -35,10 +36,13 @@ def test_what_is_told_of_the_guest_or_of_all_ends_the_wait(told: GuestId | None)
         mine._seconds = NEVER
         over = waits(mine)
         tell(TWO)
-        assert not over.is_set()
+        assert not over.wait(0.1)
         tell(told)
         assert over.wait(SECONDS)
-    assert heard == [TWO, told], "who listens is told all of it"
+        assert not waits(mine).wait(0.1), "it was told once"
+        tell(told)
+    assert heard == [TWO, told, told], "who listens is told all of it"
+    assert not news._waiting
 
 
 def test_what_is_told_before_one_waits_is_not_lost() -> None:
@@ -121,10 +125,11 @@ def test_a_guest_that_has_not_answered_is_not_asked_again_at_once() -> None:
     assert asks(requests), "it has the disk anew"
 
 
-def test_what_failed_was_not_asked() -> None:
+@pytest.mark.parametrize("error", [Uncertain("the connection broke"), KeyboardInterrupt()])
+def test_what_failed_was_not_asked(error: BaseException) -> None:
     requests = Requests()
-    with pytest.raises(Uncertain), requests.due(ONE, VolumeId("v")):
-        raise Uncertain("the connection broke")
+    with pytest.raises(type(error)), requests.due(ONE, VolumeId("v")):
+        raise error
     assert asks(requests)
 
 
@@ -139,3 +144,9 @@ def test_who_was_only_looking_does_not_undo_the_request() -> None:
 def test_a_guest_that_missed_the_request_is_asked_again() -> None:
     requests = Requests(again_seconds=0.0)
     assert [asks(requests) for _ in range(2)] == [True, True]
+
+
+def test_who_looks_again_and_again_does_not_put_off_the_next_request() -> None:
+    requests = Requests(again_seconds=0.2)
+    assert asks(requests)
+    until(lambda: asks(requests), "for the request to be due again", 10)

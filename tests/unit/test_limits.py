@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from moorline.cli.output import table
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import NotFound, NotOurs, Refused
+from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.loop.drift import DriftDetector
 from moorline.model import DiskOptions, GuestId, Level, Limits, VolumeId
 from moorline.ports import Hypervisor, LimitingHypervisor
@@ -204,6 +205,46 @@ def test_of_a_disk_that_is_another_file_nothing_is_changed_nor_recorded(rig: Rig
         with pytest.raises(NotOurs, match=r"other\.raw"):
             rig.owner().attachments.set("g1", "a", DiskOptions(total_iops_sec=9), dry_run=dry_run)
         assert (rig.records.all(), rig.records.troubles()) == (before, {})
+
+
+def test_what_somebody_else_plugs_is_not_limited_either(rig: Rig) -> None:
+    guest = "11111111-1111-1111-1111-111111111111"
+    api = rig.owner().attachments
+    api.attach(guest, connection(), level=Level.CONNECTED, hands_off=True)
+    before = rig.records.all()
+    with pytest.raises(Refused, match="somebody else plugs"):
+        api.set(guest, "a", DiskOptions(total_iops_sec=5))
+    assert rig.records.all() == before
+
+
+def test_what_is_on_its_way_out_is_not_limited(rig: Rig) -> None:
+    """It would be kept."""
+    attach(rig)
+    (row,) = rig.records.all()
+    gone = rig.records.put(replace(row, want=Level.ABSENT))
+    with pytest.raises(Refused, match="on its way out"):
+        rig.owner().attachments.set("g1", "a", DiskOptions(total_iops_sec=5))
+    assert rig.records.all() == [gone]
+
+
+@pytest.mark.parametrize("error", [Refused("QEMU does not take it"), NotOurs("another's")])
+def test_what_the_hypervisor_refuses_is_not_recorded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: MoorlineError
+) -> None:
+    """Else each sweep would fail with it."""
+    attach(rig, {"total_iops_sec": 5})
+
+    def limit(self: ToyHypervisor, *its: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyHypervisor, "limit", limit)
+        with pytest.raises(type(error)):
+            rig.owner().attachments.set("g1", "a", DiskOptions(total_iops_sec=9))
+    (row,) = rig.records.all()
+    assert (row.options.total_iops_sec, rig.records.troubles()) == (5, {})
+    assert rig.owner().attachments.sweep() == []
+    assert limits(rig) == (("total_iops_sec", 5),)
 
 
 # --- drift
