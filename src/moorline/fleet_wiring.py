@@ -168,9 +168,13 @@ def follow(
     watchers = [hypervisor] if isinstance(hypervisor, Watching) else []
     following = Following(host, member.host, store, watchers)
     mover.ended = following.wake
+    guard.recorded = following.wake
 
     def hindrance(key: Key) -> str:
         try:
+            row = records.get(key) if guard.disputes(key.guest, key.volume) else None
+            if row is not None and row.want > Level.ABSENT:
+                return "another has the volume in the fleet, and this host attached it without that"
             waits = not following.tried.is_set() or guard.waits(key.guest, key.volume)
             if waits and (key.guest, key.volume) in marks.volumes():
                 return "it cannot be told yet whether the fleet has given it to another host"

@@ -139,7 +139,7 @@ class ToyFleet:
         reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))
         driver = Driver(records, reconciler)
         marks = Marks(site.local, site.name)
-        guard = Guard(book, site.name, marks, lambda: str(site.boot))
+        guard = Guard(book, site.name, marks, lambda: str(site.boot), site.loud.append)
         fleet = FleetHost(
             book,
             site.name,
@@ -197,7 +197,10 @@ class ToyFleet:
     def _heal(self, agent: Agent) -> None:
         if agent.guard.may_heal():
             for row in agent.records.all():
-                agent.driver.push(row)
+                if row.want is Level.ABSENT or not agent.guard.disputes(
+                    row.key.guest, row.key.volume
+                ):
+                    agent.driver.push(row)
 
     def controller_passes(self, name: str) -> None:
         """A controller takes a pass."""

@@ -11,6 +11,7 @@ from moorline.fleet import keys
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
+from moorline.fleet.own_claims import OwnClaims
 from moorline.fleet.ownership import Home, Ownership, registration
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, Change, OfHost
@@ -77,6 +78,7 @@ class Controller:
         self._expiry = Expiry(clock, seconds)
         self._leadership = Leadership(book, session, Expiry(clock, seconds))
         self._ownership = Ownership(book)
+        self._own = OwnClaims(book, self._ownership)
         self._told = told
         self._clock = clock
         self._next_forgetting = Deadline(0.0, clock)
@@ -139,7 +141,9 @@ class Controller:
             yield f"{host} is of the fleet", change
         for guest, move in look.moves.items():
             yield self._of_move(look, guest, move)
-        for host in look.hosts:
+        claims = self._book.own_claims()
+        for host, record in look.hosts.items():
+            yield from self._own.due(host, record, look.reports[host], claims)
             yield from self._of_host(look, host)
         yield from self._new_moves(look)
 

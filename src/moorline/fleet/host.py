@@ -119,6 +119,7 @@ class FleetHost:
             self._marks.guests(),
             self._hypervisor.present(),
         )
+        self._guard.hear(record.disputed)
         if look.fenced:
             self._obey(look, record.revision)
         return look

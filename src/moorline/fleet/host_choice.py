@@ -73,7 +73,14 @@ def why_it_stays(
     On a host that is *dead* nobody brings a file back: its guest starts with what is there.
     """
     kept = keeps_here(desired.attachments_of(guest))
-    return [*filter(None, [kept]), *([] if dead else lost_disks(guest, desired, reports))]
+    if dead:
+        return [*filter(None, [kept])]
+    own = [volume for (of, volume), each in reports.volumes.items() if of == guest and each.own]
+    kept_by = [
+        f"volume {volume} is its host's own: moorline fleet attach makes it the fleet's"
+        for volume in own
+    ]
+    return [*filter(None, [kept]), *kept_by, *lost_disks(guest, desired, reports)]
 
 
 def _has_memory(host: str, needed: int, look: Candidates) -> bool:

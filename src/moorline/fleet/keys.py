@@ -16,6 +16,7 @@ heartbeat/HOST/events/SLOT    HOST                   the last entries of its eve
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
 owners/volumes/VOLUME         controllers            which guests have VOLUME
 owners/places/DIGEST          controllers            which volume a storage is, by each spelling
+owners/own/HOST/GUEST/VOLUME  controllers            that GUEST has VOLUME by HOST itself
 moves/GUEST                   controllers            that GUEST is to go to another host
 decisions/TIME                controllers            what was decided, for people
 ============================  =====================  ======================================
@@ -41,6 +42,7 @@ DECISIONS = f"{ROOT}decisions/"
 GUEST_OWNERS = f"{ROOT}owners/guests/"
 STATUS = f"{ROOT}status/"
 VOLUME_OWNERS = f"{ROOT}owners/volumes/"
+OWN_VOLUMES = f"{ROOT}owners/own/"
 EVENTS_PER_HOST = 64
 """Entries of its event log that the fleet has of each host."""
 
@@ -108,6 +110,11 @@ def guest_owner(guest: GuestId) -> str:
 def volume_owner(volume: VolumeId) -> str:
     """Of who has a volume."""
     return f"{VOLUME_OWNERS}{volume}"
+
+
+def own_volume(host: str, guest: GuestId, volume: VolumeId) -> str:
+    """Of that a host has a volume by itself, and the volume's owner says so."""
+    return f"{OWN_VOLUMES}{_plain(host)}/{guest}/{volume}"
 
 
 def place(place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -10,11 +10,21 @@ from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
-from moorline.fleet.records import Assignment, GuestOwner, GuestReport, Role, VolumeOwner
+from moorline.fleet.records import (
+    Assignment,
+    GuestOwner,
+    GuestReport,
+    HostRecord,
+    OwnClaim,
+    Role,
+    VolumeOwner,
+    VolumeReport,
+)
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import At
 
 T = TypeVar("T")
+Dead = Mapping[tuple[str, GuestId, VolumeId], tuple[OwnClaim, HostRecord]]
 _MAX_PLACES = 90
 """Of one volume: all of them are claimed in one commit, of at most 100 operations."""
 _TRIES = 8
@@ -71,9 +81,10 @@ class Ownership:
         try:
             now = self._anew(home.guest, home)
             volume = wanted.key.volume
-            owner = self._owned(self._book.volume_owner(volume), now, wanted)
+            dead = self._of_the_dead(now, volume)
+            owner = self._owned(_without(self._book.volume_owner(volume), dead), now, wanted)
             self._claim(Change(), owner, volume)
-            self._demand_unopened(owner, volume, now)
+            self._demand_unopened(owner, volume, now, dead)
         except (Busy, Refused) as e:
             return [e.message]
         return []
@@ -122,10 +133,15 @@ class Ownership:
         change.expect(at, before)
         change.put(at, sealed)
         before_owner = self._book.volume_owner(volume)
-        owner = self._owned(before_owner, home, row)
+        dead = self._of_the_dead(home, volume)
+        self._take(change, dead)
+        owner = self._owned(_without(before_owner, dead), home, row)
         change.replace(keys.volume_owner(volume), before_owner, owner)
+        own = keys.own_volume(host, guest, volume)
+        if self._book.store.get(own):  # it is the fleet's from now on
+            change.delete(own)
         self._claim(change, owner, volume)
-        self._demand_unopened(owner, volume, home)
+        self._demand_unopened(owner, volume, home, dead)
         if (
             before is None
             and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
@@ -144,7 +160,7 @@ class Ownership:
             told = f"{who.name} on {who.host}" if who else f"guest {others[0]}"
             raise Refused(
                 f"volume {row.key.volume} is not attached to {home.owner.name}: {told} has it",
-                hint=f"moorline fleet detach {who.name if who else others[0]} {row.key.volume}",
+                hint=self._way(others[0], who.name if who else others[0], row.key.volume),
             )
         # What it was attached as before is kept, too: the guest may have that open still.
         places = {row.place, *row.aliases} | (owner.places if owner else set())
@@ -152,6 +168,57 @@ class Ownership:
         return VolumeOwner(
             guests=(*others, home.guest), shared=shared, place=row.place, aliases=aliases
         )
+
+    def _way(self, guest: GuestId, name: str, volume: VolumeId) -> str:
+        """How *guest* can be without the volume."""
+        for host, of, own in self._book.own_claims():
+            if (of, own) == (guest, volume):
+                return _by_itself(host, guest, volume)
+        return f"moorline fleet detach {name} {volume}"
+
+    def claim_own(
+        self, host: str, guest: GuestId, volume: VolumeId, report: VolumeReport
+    ) -> Change | None:
+        """Have *guest* own what *host* reports to have by itself. None: it does, or the fleet has
+        wanted it there since. Raises Refused: it is another's.
+        """
+        claim = self._book.own_claim(host, guest, volume)
+        before = self._book.volume_owner(volume)
+        home = self._book.owner(guest)
+        if claim is None and before is not None:
+            shared = before.shared and report.shared
+            at_home = home is None or home.host == host
+            claimed = any((g, v) == (guest, volume) for _, g, v in self._book.own_claims())
+            if not shared and (before.guests != (guest,) or not at_home or claimed):
+                raise Refused(f"volume {volume} is another's")
+            if guest in before.guests and self._book.attachment(host, guest, volume):
+                return None
+        owner = before or VolumeOwner(guests=(), shared=report.shared)
+        places = sorted(owner.places.union(report.places))
+        place = owner.place or places[0]
+        after = replace(
+            owner,
+            guests=(*(each for each in owner.guests if each != guest), guest),
+            place=place,
+            aliases=tuple(each for each in places if each != place),
+            shared=owner.shared and report.shared,
+        )
+        if claim is not None and before is not None and after.places == before.places:
+            return None
+        change = Change()
+        change.expect(keys.report(keys.attachment(host, guest, volume)), report)
+        change.replace(keys.volume_owner(volume), before, after)
+        change.replace(keys.own_volume(host, guest, volume), claim, OwnClaim())
+        self._claim(change, after, volume)
+        return change
+
+    def drop_own(self, host: str, guest: GuestId, volume: VolumeId, claim: OwnClaim) -> Change:
+        """Take the volume from *guest*: its host reports no more that it has it by itself."""
+        change = Change()
+        change.expect(keys.report(keys.attachment(host, guest, volume)), None)
+        change.delete(keys.own_volume(host, guest, volume), claim)
+        self.drop(change, guest, volume)
+        return change
 
     def claim(self, guest: GuestId, volume: VolumeId, places: Sequence[str]) -> Change | None:
         """Have the volume own the file that *guest* has as its disk, too, until it is free.
@@ -170,7 +237,25 @@ class Ownership:
             return None
         return change
 
-    def _demand_unopened(self, owner: VolumeOwner, volume: VolumeId, home: Home) -> None:
+    def _of_the_dead(self, home: Home, volume: VolumeId) -> Dead:
+        """The hosts that have the volume by themselves, and are fenced; with their guests."""
+        found = {}
+        for (host, guest, own), claim in self._book.own_claims().items():
+            record = self._book.host(host) if own == volume and host != home.owner.host else None
+            if record is not None and record.fenced:
+                found[host, guest, own] = claim, record
+        return found
+
+    def _take(self, change: Change, dead: Dead) -> None:
+        """Take a volume from hosts that are fenced; when they come back they are told of it."""
+        for (host, guest, volume), (claim, record) in dead.items():
+            disputed = tuple(sorted({*record.disputed, f"{guest}/{volume}"}))
+            change.replace(keys.host(host), record, replace(record, disputed=disputed))
+            change.delete(keys.own_volume(host, guest, volume), claim)
+
+    def _demand_unopened(
+        self, owner: VolumeOwner, volume: VolumeId, home: Home, dead: Dead
+    ) -> None:
         """Raise Refused if a guest has the storage as its disk of another volume, or a host has
         the volume by itself: that is in no owner yet where no controller has seen it.
         """
@@ -184,7 +269,8 @@ class Ownership:
                     if report.own
                     else f"moorline fleet explain {other}",
                 )
-            elsewhere = (host, guest) != (home.owner.host, home.guest)
+            here = (home.owner.host, home.guest, volume)
+            elsewhere = (host, guest, volume) not in {here, *dead}
             shared = report.shared and owner.shared
             if other == volume and report.own and elsewhere and not shared:
                 raise Refused(
@@ -255,6 +341,12 @@ class Ownership:
         change.delete(keys.volume_owner(volume), owner)
         for place in owner.places:
             change.delete(keys.place(place))
+
+
+def _without(owner: VolumeOwner | None, dead: Dead) -> VolumeOwner | None:
+    """The *owner* once the guests of *dead* hosts have lost the volume."""
+    lost = {guest for _, guest, _ in dead}
+    return owner and replace(owner, guests=tuple(g for g in owner.guests if g not in lost))
 
 
 def _by_itself(host: str, guest: GuestId, volume: VolumeId) -> str:

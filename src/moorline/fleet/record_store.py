@@ -19,6 +19,7 @@ from moorline.fleet.records import (
     HostEvent,
     HostRecord,
     Move,
+    OwnClaim,
     Stored,
     VolumeOwner,
     VolumeReport,
@@ -139,6 +140,18 @@ class Book:
     def volume_owner(self, volume: VolumeId) -> VolumeOwner | None:
         """Who has a volume."""
         return self._one(keys.volume_owner(volume), VolumeOwner)
+
+    def own_claim(self, host: str, guest: GuestId, volume: VolumeId) -> OwnClaim | None:
+        """That a host has a volume by itself, as its owner says."""
+        return self._one(keys.own_volume(host, guest, volume), OwnClaim)
+
+    def own_claims(self) -> dict[tuple[str, GuestId, VolumeId], OwnClaim]:
+        """What hosts have by themselves, as owners say: by host, guest and volume."""
+        found = {}
+        for entry in self.store.list(keys.OWN_VOLUMES)[0]:
+            host, guest, volume = keys.below(keys.OWN_VOLUMES, entry.key)
+            found[unquote(host), GuestId(guest), VolumeId(volume)] = OwnClaim.decode(entry)
+        return found
 
     def volumes(self) -> frozenset[VolumeId]:
         """The volumes that some guest has."""

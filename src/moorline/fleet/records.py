@@ -88,6 +88,10 @@ class HostRecord(Stored):
     fenced_by: str = ""
     fenced_at: float = 0.0
     """Seconds since the epoch."""
+    disputed: tuple[str, ...] = ()
+    """``GUEST/VOLUME`` of what it has by itself, and somebody else has by the fleet's word."""
+
+    later: ClassVar[Collection[str]] = ("disputed",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +133,7 @@ class Decision(Stored):
     """By the clock of whoever wrote it: seconds since the epoch."""
     step: str
     """``migrate``, ``hand over``, ``stay``, ``cordon``, ``uncordon``, ``drain``, ``fence``,
-    ``return``."""
+    ``return``, ``dispute``."""
     host: str
     guest: str = ""
     message: str = ""
@@ -172,6 +176,11 @@ class VolumeOwner(Stored):
     def places(self) -> frozenset[str]:
         """All that identifies the storage behind it."""
         return frozenset({self.place, *self.aliases} - {""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnClaim(Stored):
+    """That a guest is among the owners of a volume because its host has that by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from moorline.core.validation import check_reason
@@ -15,6 +16,7 @@ from moorline.model import GuestId, VolumeId
 
 ARRIVAL_SECONDS = 30.0
 """Between the word that a guest is about to come, and the start of the process that it comes to."""
+_log = logging.getLogger("moorline.fleet")
 WORD = "--i-know-that-no-other-host-has-it"
 Told = Callable[[str], None]
 """Told what people must be able to read later. Must neither block nor raise."""
@@ -104,6 +106,9 @@ class Guard(Unattended):
         self.alive = False
         """Whether the agent of this process was heard by the fleet: until then this host may have
         been fenced since it last was."""
+        self._disputed: frozenset[str] = frozenset()
+        self.recorded: Callable[[], object] = lambda: None
+        """Called when something was recorded by a person's word: the fleet is told at once."""
 
     def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
         """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
@@ -138,6 +143,11 @@ class Guard(Unattended):
         if arrival is None or arrival.over():
             self.demand(guest)
 
+    def note(self, volume: VolumeId, why: str) -> None:
+        """As :meth:`Unattended.note`."""
+        super().note(volume, why)
+        self.recorded()
+
     def may_heal(self) -> bool:
         """Whether links and disks may be made anew: the fleet was heard since this host booted.
 
@@ -168,6 +178,22 @@ class Guard(Unattended):
         self._marks.accept(epoch)
         return found
 
+    def hear(self, disputed: Sequence[str]) -> None:
+        """Learn what this host has by itself, and somebody else has by the fleet's word; say so."""
+        for of in sorted(set(disputed) - self._disputed):
+            guest, volume = of.split("/", 1)
+            text = (
+                f"volume {volume}, which guest {guest} has here without the fleet, is another's in"
+                f" the fleet: both may write; detach it here: moorline detach {guest} {volume}"
+            )
+            _log.error("%s", text)
+            self._told(text)
+        self._disputed = frozenset(disputed)
+
+    def disputes(self, guest: GuestId, volume: VolumeId) -> bool:
+        """Whether the attachment is this host's own, and the volume another's in the fleet."""
+        return f"{guest}/{volume}" in self._disputed
+
     def waits(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether an attachment may not be made anew yet; one that the fleet knows not of may."""
         if self.may_heal() or self._is_vouched(guest):
@@ -194,6 +220,14 @@ class Guard(Unattended):
         if record.fenced:
             ask(guest)
             raise Refused(f"this host was fenced, and is not back yet: {record.fenced}")
+        others = [of for of in record.disputed if of.startswith(f"{guest}/")]
+        if others:
+            volume = others[0].split("/", 1)[1]
+            raise Refused(
+                f"guest {guest} does not start here: its volume {volume}, which this host attached"
+                " without the fleet, is another's in the fleet",
+                hint=f"moorline detach {guest} {volume}",
+            )
         assignment = self._book.assignment(self._host, guest)
         if assignment is None:
             raise Unavailable("the fleet has not said that it is of this host")

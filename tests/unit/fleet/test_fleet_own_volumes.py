@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from moorline.errors import Refused
+from moorline.errors import Conflict, Refused
 from moorline.fleet import keys
+from moorline.fleet.fencing import fence
+from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.ownership import Ownership
+from moorline.fleet.record_store import Change
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from tests.support.toy_fleet import ToyFleet, wanted
 
@@ -143,3 +146,160 @@ def test_what_is_of_one_host_alone_is_reported_nowhere(fleet: ToyFleet) -> None:
     fleet.agent("h1").records.put(replace(row, backend="local"))
     fleet.agent_passes("h1")
     assert not list(fleet.person.reported())
+
+
+def owned(fleet: ToyFleet, volume: VolumeId = A) -> tuple[GuestId, ...]:
+    owner = fleet.person.volume_owner(volume)
+    return owner.guests if owner else ()
+
+
+def test_a_controller_has_it_owned_with_every_spelling(fleet: ToyFleet) -> None:
+    """So who attaches it in the same moment is refused, whatever he looked at before."""
+    row = own(fleet)
+    fleet.settle(rest=2)
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    assert owner.guests == (G1,)
+    assert owner.places == {row.place, *wanted("g1", "a", "s1").aliases}
+    assert len(fleet.store.list(f"{keys.ROOT}owners/places/")[0]) == len(owner.places)
+    change = Change()
+    change.delete(keys.report(keys.attachment("h1", G1, A)))
+    fleet.person.commit(change)
+    with pytest.raises(Refused, match="g1 on h1 has it") as told:
+        fleet.attach("g2", "a")
+    assert told.value.hint == "on h1: moorline detach g1 a"
+    with pytest.raises(Refused, match="the same storage is volume a already"):
+        attach_as(fleet, "g2", "other", "a")
+
+
+def test_what_is_anothers_by_then_is_told_loudly(fleet: ToyFleet) -> None:
+    """Two writers there are by then: a person's word was not true, or two hosts joined with it."""
+    fleet.attach("g2", "a")
+    row = own(fleet, guest="g1")
+    fleet.agent_passes("h1")
+    fleet.controller_passes("c1")
+    fleet.agent_passes("h1")
+    assert owned(fleet) == (G2,)
+    told = [text for text in fleet.sites["h1"].loud if "volume a" in text]
+    assert len(told) == 1
+    assert "moorline detach g1 a" in told[0]
+    fleet.agent_passes("h1")
+    assert told == [text for text in fleet.sites["h1"].loud if "volume a" in text]
+    assert [d.step for d in fleet.person.decisions().values()].count("dispute") == 1
+    let_go(fleet, row)
+    record = fleet.person.host("h1")
+    assert record is not None
+    assert record.disputed == ()
+    assert owned(fleet) == (G2,)
+
+
+def test_a_guest_with_a_disputed_volume_does_not_start_and_nothing_is_made_anew(
+    fleet: ToyFleet,
+) -> None:
+    fleet.attach("g2", "a")
+    fleet.settle(rest=2)
+    fleet.power_off("h1")
+    fleet.agent("h1").records.put(
+        replace(wanted("g1", "a", "s1"), key=Key("h1", A, G1), link=LinkName("/toy/s1"))
+    )
+    fleet.power_on("h1")
+    for _ in range(3):
+        fleet.agent_passes("h1")
+        fleet.controller_passes("c1")
+    fleet.heals("h1")
+    assert not fleet.sites["h1"].world.mounts
+    with pytest.raises(Refused, match="its volume a") as told:
+        fleet.agent("h1").guard.demand(G1)
+    assert told.value.hint == "moorline detach g1 a"
+
+
+def test_two_hosts_join_with_one_volume(fleet: ToyFleet) -> None:
+    own(fleet, "h1", "g1")
+    other = replace(wanted("g2", "a", "s1"), key=Key("h2", A, G2), link=LinkName("/toy/s1"))
+    fleet.agent("h2").records.put(other)
+    for name in ("h1", "h2"):
+        fleet.agent_passes(name)
+    fleet.controller_passes("c1")
+    for name in ("h1", "h2"):
+        fleet.agent_passes(name)
+    assert owned(fleet) == (G1,)
+    assert [text for text in fleet.sites["h2"].loud if "volume a" in text]
+    assert not [text for text in fleet.sites["h1"].loud if "volume a" in text]
+
+
+def test_what_a_dead_host_had_is_given_away_and_it_is_told_when_it_comes_back(
+    fleet: ToyFleet,
+) -> None:
+    own(fleet)
+    fleet.settle(rest=2)
+
+    def off() -> str:
+        fleet.power_off("h1")
+        return "it is off"
+
+    with pytest.raises(Refused):
+        fleet.attach("g2", "a")
+    fence(fleet.person, "h1", lambda *_: True, off, "n")
+    fleet.attach("g2", "a")
+    assert owned(fleet) == (G2,)
+    fleet.power_on("h1")
+    for _ in range(6):
+        for name in ("h1", "h2", "h3"):
+            fleet.agent_passes(name)
+        fleet.controller_passes("c1")
+        fleet.heals("h1")
+        assert not fleet.sites["h1"].world.mounts, "it is another's"
+    assert owned(fleet) == (G2,)
+    assert [text for text in fleet.sites["h1"].loud if "volume a" in text]
+
+
+def test_what_is_detached_there_while_it_is_claimed_is_not_owned(fleet: ToyFleet) -> None:
+    """The claim counts only if the report is as it was read."""
+    row = own(fleet)
+    fleet.agent_passes("h1")
+    ownership = Ownership(fleet.person)
+    report = fleet.person.volume_report("h1", G1, A)
+    assert report is not None
+    change = ownership.claim_own("h1", G1, A, report)
+    assert change is not None
+    let_go(fleet, row)
+    with pytest.raises(Conflict):
+        fleet.person.commit(change)
+    assert owned(fleet) == ()
+
+
+def test_an_owner_of_an_earlier_version_has_each_spelling_once_it_is_reported(
+    fleet: ToyFleet,
+) -> None:
+    fleet.attach("g1", "a")
+    owner = fleet.person.volume_owner(A)
+    assert owner is not None
+    change = Change()
+    change.put(keys.volume_owner(A), replace(owner, aliases=()))
+    for alias in owner.aliases:
+        change.delete(keys.place(alias))
+    fleet.person.commit(change)
+    fleet.settle(rest=2)
+    now = fleet.person.volume_owner(A)
+    assert now is not None
+    assert now.places == owner.places
+
+
+def test_its_guest_stays_until_it_is_the_fleets(fleet: ToyFleet) -> None:
+    own(fleet)
+    fleet.settle(rest=2)
+
+    def stays() -> list[str]:
+        return why_it_stays(G1, fleet.person.desired("h1"), fleet.person.reports("h1"))
+
+    assert stays() == ["volume a is its host's own: moorline fleet attach makes it the fleet's"]
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    assert stays() == []
+
+
+def test_the_fleet_is_told_at_once_of_what_a_person_vouched_for(fleet: ToyFleet) -> None:
+    guard, told = fleet.agent("h1").guard, []
+    guard.recorded = lambda: told.append("woken")
+    guard.note(A, "the others are off")
+    assert told == ["woken"]
