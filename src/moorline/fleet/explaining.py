@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from moorline.core.name_lookup import meant, recorded_as
@@ -54,12 +54,13 @@ class Explainer:
         if volume := meant(name, self._book.volumes()):
             owner = self._book.volume_owner(volume)
             its = [guest for guest in (owner.guests if owner else ()) if guest in owners]
-            return [
+            rows = [
                 row
                 for guest in its
                 for row in self._guest(guest, owners[guest])
                 if row.volume == volume
             ]
+            return [*rows, *self._own(volume, owners)]
         if strangers := list(self._strangers(name)):
             return strangers
         raise NotFound(
@@ -74,6 +75,27 @@ class Explainer:
             heartbeat = self._book.heartbeat(name)
             self._hosts[name] = _OnHost(name, record, heartbeat, desired, reports)
         return self._hosts[name]
+
+    def _own(
+        self, volume: VolumeId, owners: Mapping[GuestId, GuestOwner]
+    ) -> Iterator[FleetExplanation]:
+        """Hosts that have the volume by themselves."""
+        for at, guest, own in self._book.own_claims():
+            if own == volume:
+                host = self._on(at)
+                report = host.reports.volumes.get((guest, volume))
+                yield FleetExplanation(
+                    guest=owners[guest].name if guest in owners else guest,
+                    guest_id=guest,
+                    host=at,
+                    volume=volume,
+                    wanted="",
+                    seen=report.seen if report else "",
+                    waits_for=f"nothing: {at} has it by itself, and the fleet does not want it",
+                    heard=host.heard,
+                    next=f"moorline fleet attach, to its guest; or on {at}: moorline detach {guest}"
+                    f" {volume}",
+                )
 
     def _strangers(self, name: str) -> Iterator[FleetExplanation]:
         """Guests that a host reports, and that no controller has registered yet."""

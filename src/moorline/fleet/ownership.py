@@ -260,11 +260,10 @@ class Ownership:
         the volume by itself: that is in no owner yet where no controller has seen it.
         """
         for host, guest, other, report in self._book.reported():
-            who = self._book.owner(guest)
-            name = who.name if who else guest
             if other != volume and not owner.places.isdisjoint(report.places):
                 raise Refused(
-                    f"the same storage is the disk of volume {other} of {name} on {host}",
+                    f"the same storage is the disk of volume {other} of {self._name(guest)} on"
+                    f" {host}",
                     hint=_by_itself(host, guest, other)
                     if report.own
                     else f"moorline fleet explain {other}",
@@ -275,9 +274,13 @@ class Ownership:
             if other == volume and report.own and elsewhere and not shared:
                 raise Refused(
                     f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
-                    f" itself, for {name}",
+                    f" itself, for {self._name(guest)}",
                     hint=_by_itself(host, guest, volume),
                 )
+
+    def _name(self, guest: GuestId) -> str:
+        who = self._book.owner(guest)
+        return who.name if who else guest
 
     def _claim(self, change: Change, owner: VolumeOwner, volume: VolumeId) -> None:
         """Have *change* claim all its places for the volume. Raises Refused: one is another's."""

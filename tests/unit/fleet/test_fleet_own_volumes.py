@@ -8,6 +8,7 @@ import pytest
 
 from moorline.errors import Conflict, Refused
 from moorline.fleet import keys
+from moorline.fleet.explaining import Explainer
 from moorline.fleet.fencing import fence
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.ownership import Ownership
@@ -303,3 +304,12 @@ def test_the_fleet_is_told_at_once_of_what_a_person_vouched_for(fleet: ToyFleet)
     guard.recorded = lambda: told.append("woken")
     guard.note(A, "the others are off")
     assert told == ["woken"]
+
+
+def test_it_is_explained(fleet: ToyFleet) -> None:
+    own(fleet)
+    fleet.settle(rest=2)
+    (told,) = Explainer(fleet.person).explain("a")
+    assert (told.guest, told.host, told.seen) == ("g1", "h1", "attached")
+    assert told.waits_for == "nothing: h1 has it by itself, and the fleet does not want it"
+    assert "on h1: moorline detach g1 a" in told.next
