@@ -13,7 +13,7 @@ import click
 
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.checked_values import Seconds, persons_word
-from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
 from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.fleet_queries import directory_option
 from moorline.cli.name_completion import FilePath
@@ -25,6 +25,23 @@ from moorline.model import Format
 if TYPE_CHECKING:
     from moorline.fleet.fleet import Fleet
     from moorline.fleet.results import FleetOutcome
+
+
+def _order_options(command: F) -> F:
+    """In which order the guests of a host go."""
+    first = click.option(
+        "--first",
+        multiple=True,
+        metavar="GUEST",
+        help="That it goes before the others; once for each, in their order.",
+    )
+    at_once = click.option(
+        "--at-once",
+        type=click.IntRange(1, 100),
+        metavar="N",
+        help="How many are on their way, or starting, at a time; else 4.",
+    )
+    return first(at_once(command))
 
 
 @click.command()
@@ -150,21 +167,38 @@ def migrate(
 
 @click.command()
 @click.argument("host")
+@_order_options
 @timeout_option
 @dry_run_option
 @directory_option
 @common
-def drain(given: Common, host: str, timeout: float, dry_run: bool, directory: Path) -> None:
+def drain(
+    given: Common,
+    host: str,
+    first: tuple[str, ...],
+    at_once: int | None,
+    timeout: float,
+    dry_run: bool,
+    directory: Path,
+) -> None:
     """Bring all guests of HOST elsewhere, and let none come until it is uncordoned.
 
     \b
-    Example:
+    Examples:
       moorline fleet drain compute7 --timeout 3600
+      moorline fleet drain compute7 --first db01 --first web01 --at-once 1
     """
     from moorline import fleet_wiring
 
     with fleet_wiring.open_fleet(directory) as fleet:
-        outcome = fleet.drain(host, timeout=timeout, progress=given.progress, dry_run=dry_run)
+        outcome = fleet.drain(
+            host,
+            first=first,
+            at_once=at_once,
+            timeout=timeout,
+            progress=given.progress,
+            dry_run=dry_run,
+        )
     _tell(given, outcome, dry_run, f"{host} has no guests")
 
 
@@ -226,6 +260,7 @@ def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
     metavar="FILE",
     help="What the agent is told, name=value a line, without the action.",
 )
+@_order_options
 @timeout_option
 @dry_run_option
 @directory_option
@@ -236,6 +271,8 @@ def evacuate(
     fenced: str,
     fence_agent: Path | None,
     fence_options: Path | None,
+    first: tuple[str, ...],
+    at_once: int | None,
     timeout: float,
     dry_run: bool,
     directory: Path,
@@ -257,7 +294,14 @@ def evacuate(
     proof = fleet_wiring.proof_of_fencing(fenced or None, fence_agent, fence_options)
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.evacuate(
-            host, proof, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
+            host,
+            proof,
+            by=_me(),
+            first=first,
+            at_once=at_once,
+            timeout=timeout,
+            progress=given.progress,
+            dry_run=dry_run,
         )
     _tell(given, outcome, dry_run, f"{host} is evacuated")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
+from moorline.fleet.emptying import at_once, in_order, on_the_way
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
@@ -19,8 +20,6 @@ from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Mov
 from moorline.model import GuestId, Level
 from moorline.ports.moving import Presence
 
-MAX_MOVES_PER_HOST = 4
-"""At once, of one that is drained or evacuated."""
 KEPT_DECISIONS = 1000
 _FORGETTING_SECONDS = 60.0
 _MOST_FORGOTTEN = 100
@@ -194,10 +193,11 @@ class Controller:
         for host, record in look.hosts.items():
             if not (record.draining or record.fenced):
                 continue
-            under_way = sum(move.source == host for move in look.moves.values())
-            for guest, owner in look.owners.items():
-                if owner.host != host or guest in look.moves or under_way >= MAX_MOVES_PER_HOST:
-                    continue
+            under_way = on_the_way(host, look)
+            here = (guest for guest, owner in look.owners.items() if owner.host == host)
+            for guest in in_order(record, (guest for guest in here if guest not in look.moves)):
+                if under_way >= at_once(record):
+                    break
                 what, change = self._new_move(look, guest, host, record)
                 under_way += change is not None  # one that stays keeps no other
                 yield what, change
@@ -230,7 +230,16 @@ def _returned(host: str, record: HostRecord, heartbeat: Heartbeat | None) -> Cha
     if not record.fenced or heartbeat is None or heartbeat.quiet != record.revision:
         return None
     change = Change()
-    back = replace(record, fenced="", fenced_by="", fenced_at=0.0, cordoned=True, draining=False)
+    back = replace(
+        record,
+        fenced="",
+        fenced_by="",
+        fenced_at=0.0,
+        cordoned=True,
+        draining=False,
+        first=(),
+        at_once=0,
+    )
     change.replace(keys.host(host), record, back)
     change.note("return", host, f"it was fenced: {record.fenced}")
     return change

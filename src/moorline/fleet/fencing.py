@@ -23,13 +23,14 @@ def fence(
     proof: Proof,
     by: str,
     clock: Callable[[], float] = time.time,
+    ordered: Callable[[HostRecord], HostRecord] = lambda record: record,
 ) -> HostRecord:
     """Record that *host* is fenced; its guests are then evacuated. Already so is success.
 
     *is_silent* says whether a heartbeat has been at a revision for too long. The heartbeat is
     read before the proof is made, and must not have changed when it is recorded: a host that
-    came back meanwhile may have started its guests. Raises Busy (it is alive, or came back),
-    NotFound, and as *proof* and the store.
+    came back meanwhile may have started its guests. *ordered* adds in which order they go.
+    Raises Busy (it is alive, or came back), NotFound, and as *proof* and the store.
     """
     record = book.host(host)
     if record is None:
@@ -42,7 +43,9 @@ def fence(
             f"{host} is not evacuated: its agent is alive, or was a moment ago",
             hint=f"moorline fleet drain {host}",
         )
-    fenced = replace(record, fenced=proof(), fenced_by=by, fenced_at=clock(), draining=False)
+    fenced = replace(
+        ordered(record), fenced=proof(), fenced_by=by, fenced_at=clock(), draining=False
+    )
     change = Change()
     change.replace(keys.host(host), record, fenced)
     change.expect(keys.heartbeat(host), heartbeat)

@@ -3,54 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from moorline.core.backoff import backoff
 from moorline.core.connection_fields import usable_id
 from moorline.core.name_lookup import meant
-from moorline.deadline import CLOCK, Clock, Deadline
+from moorline.deadline import Deadline
 from moorline.errors import (
     Busy,
     Failed,
-    NotFound,
     NotOurs,
     Refused,
-    Unavailable,
-    Uncertain,
     told_about,
 )
 from moorline.fleet import keys
-from moorline.fleet.fencing import Proof, fence
 from moorline.fleet.given_up import demand_stays, given_up
 from moorline.fleet.host_choice import why_it_stays
-from moorline.fleet.liveness import SILENCE_SECONDS, Expiry
-from moorline.fleet.ownership import Home, Ownership, decided
-from moorline.fleet.queries import Queries
-from moorline.fleet.record_store import Book, Change
-from moorline.fleet.records import GuestOwner, GuestReport, HostRecord, Move
+from moorline.fleet.host_orders import HostOrders
+from moorline.fleet.ownership import Home, decided
+from moorline.fleet.record_store import Change
+from moorline.fleet.records import GuestOwner, GuestReport, Move
 from moorline.fleet.results import FleetOutcome
 from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.moving import Presence
 
-_FIRST_POLL_SECONDS, _POLL_SECONDS = 0.01, 0.5
 _SILENT = "its host has not said anything yet"
 
 
-class Fleet(Queries):
+class Fleet(HostOrders):
     """The fleet, for whoever gives orders to it. Each call can be repeated.
 
     Raises what the store raises; of what is not done when the *timeout* is over, Failed: it
     stands, and goes on without the caller.
     """
-
-    def __init__(self, book: Book, clock: Clock = CLOCK, silence: float = SILENCE_SECONDS) -> None:
-        super().__init__(book)
-        self._ownership = Ownership(book)
-        self._clock = clock
-        self._silence = silence
 
     def attach(
         self,
@@ -210,75 +196,6 @@ class Fleet(Queries):
             demand_stays(self._book, home.guest, told.guest, move.source)
         return told
 
-    def cordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
-        """Let no guest come to *host* any more."""
-        return self._mark(host, "cordon", lambda at: replace(at, cordoned=True), dry_run=dry_run)
-
-    def uncordon(self, host: str, *, dry_run: bool = False) -> FleetOutcome:
-        """Let guests come to *host* again, and none go because it was to be drained."""
-        return self._mark(
-            host,
-            "uncordon",
-            lambda at: replace(at, cordoned=False, draining=False),
-            dry_run=dry_run,
-        )
-
-    def drain(
-        self,
-        host: str,
-        *,
-        timeout: float = 600.0,
-        progress: Progress = no_progress,
-        dry_run: bool = False,
-    ) -> FleetOutcome:
-        """Bring all guests of *host* elsewhere, and let none come, until it is uncordoned."""
-        told = self._mark(
-            host, "drain", lambda at: replace(at, cordoned=True, draining=True), dry_run=dry_run
-        )
-        if dry_run:
-            return replace(told, in_the_way=self._that_stay(host))
-        self._wait_without_guests(host, timeout, progress)
-        return told
-
-    def evacuate(
-        self,
-        host: str,
-        proof: Proof,
-        *,
-        by: str,
-        timeout: float = 600.0,
-        progress: Progress = no_progress,
-        dry_run: bool = False,
-    ) -> FleetOutcome:
-        """Have the guests of a dead host run elsewhere, once it is silent and *proof* is made.
-
-        Raises Busy: it is alive. Blocks for the time that is needed to find it silent.
-        """
-        told = FleetOutcome(["fence", "evacuate"], host=host)
-        record = self._host(host)
-        if dry_run:
-            return replace(told, steps=told.steps[1:] if record.fenced else told.steps)
-        if not record.fenced:
-            expiry = self._silent(host, progress)
-            fence(self._book, host, expiry, proof, by)
-        self._wait_without_guests(host, timeout, progress)
-        return told
-
-    def _silent(self, host: str, progress: Progress) -> Callable[[str, int], bool]:
-        """Wait until *host* was silent for long enough. Raises Busy: it was not."""
-        expiry = Expiry(self._clock, self._silence)
-        first = self._book.heartbeat(host)
-        revision = first.revision if first else 0
-        deadline = Deadline(self._silence, self._clock)
-        expiry.left(host, revision)
-        progress(f"listening to {host} for {self._silence:.0f} s")
-        while not expiry.expired(host, revision):
-            deadline.sleep(min(1.0, self._silence))
-            now = self._book.heartbeat(host)
-            if now is not None and now.revision != revision:
-                break
-        return expiry.expired
-
     def _begin(self, home: Home, host: str, by: str) -> None:
         move = self._book.move(home.guest)
         if move is not None and move.destination == host:
@@ -334,65 +251,3 @@ class Fleet(Queries):
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
         ]
         return [*told, *why_it_stays(home.guest, desired, reports), *leaving]
-
-    def _mark(
-        self, host: str, step: str, change_it: Callable[[HostRecord], HostRecord], *, dry_run: bool
-    ) -> FleetOutcome:
-        def mark() -> bool:
-            record = self._host(host)
-            after = change_it(record)
-            if after == record:
-                return False
-            if not dry_run:
-                change = Change()
-                change.replace(keys.host(host), record, after)
-                change.note(step, host)
-                self._book.commit(change)
-            return True
-
-        return FleetOutcome([step] if decided(mark) else [], host=host)
-
-    def _host(self, name: str) -> HostRecord:
-        record = self._book.host(name)
-        if record is None:
-            raise NotFound(f"there is no host {name} in the fleet", hint="moorline fleet hosts")
-        return record
-
-    def _guests_of(self, host: str) -> list[str]:
-        return sorted(each.name for each in self._book.owners().values() if each.host == host)
-
-    def _that_stay(self, host: str) -> list[str]:
-        """Why some of its guests cannot go to another host at all."""
-        desired, reports = self._book.desired(host), self._book.reports(host)
-        return [
-            f"{assignment.name}: {why}"
-            for guest, assignment in desired.assignments.items()
-            for why in why_it_stays(guest, desired, reports)
-        ]
-
-    def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
-        def missing() -> str:
-            left = self._guests_of(host)
-            if not left:
-                return ""
-            progress(f"{len(left)} guests are on {host}")
-            return "; ".join([f"{', '.join(left)} are on {host} still", *self._that_stay(host)])
-
-        self._wait(Deadline(timeout, self._clock), missing)
-
-    def _wait(self, deadline: Deadline, missing: Callable[[], str]) -> None:
-        """Wait until nothing is *missing*. Raises Failed, as all is recorded by now: Unavailable
-        would say that nothing was."""
-        looks = 0
-        while True:
-            try:
-                why = missing()
-            except (Unavailable, Uncertain) as e:
-                why = str(e)
-            if not why:
-                return
-            if deadline.over():
-                raise Failed(why, hint="it goes on: repeat the command to wait for it")
-            # What is done at once is told at once; what takes long is not asked for all the time.
-            deadline.sleep(backoff(looks, first=_FIRST_POLL_SECONDS, longest=_POLL_SECONDS))
-            looks += 1

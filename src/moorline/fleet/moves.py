@@ -182,7 +182,7 @@ def _hand_over(now: Situation, book: Book) -> Change:
     """The one commit after which the guest is the destination's, with all its volumes."""
     assert now.owner is not None
     change = _unchanged(now)
-    _settle(change, now, now.destination, note="")
+    _settle(change, now, now.destination, note="", peer=now.source.name)
     _lose(change, book, now, now.source, now.destination)
     for row in now.source.attachments.values():
         _write(change, book, now.destination.name, row)
@@ -209,12 +209,16 @@ def _back(now: Situation, book: Book) -> Change:
     return change
 
 
-def _settle(change: Change, now: Situation, home: Place, note: str) -> None:
+def _settle(change: Change, now: Situation, home: Place, note: str, peer: str = "") -> None:
     assert now.owner is not None
     owner = replace(now.owner, host=home.name, generation=now.owner.generation + 1, note=note)
     change.put(keys.guest_owner(now.guest), owner)
     here = Assignment(
-        name=owner.name, role=Role.HERE, generation=owner.generation, bring=_brought(now)
+        name=owner.name,
+        role=Role.HERE,
+        generation=owner.generation,
+        bring=_brought(now),
+        peer=peer,
     )
     change.put(keys.assignment(home.name, now.guest), here)
 

@@ -166,18 +166,33 @@ class Orders:
         self,
         host: str,
         *,
+        first: Sequence[str] = (),
+        at_once: int | None = None,
         timeout: float = 600.0,
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> FleetOutcome:
-        """Bring all guests of *host* elsewhere, and let none come, until it is uncordoned."""
-        return self._fleet.drain(host, timeout=timeout, progress=progress, dry_run=dry_run)
+        """Bring all guests of *host* elsewhere, and let none come, until it is uncordoned.
+
+        *first*: guests (names or ids) that go before the others, in this order. *at_once*: so
+        many are on their way, or starting, at a time.
+        """
+        return self._fleet.drain(
+            host,
+            first=first,
+            at_once=at_once,
+            timeout=timeout,
+            progress=progress,
+            dry_run=dry_run,
+        )
 
     def evacuate(
         self,
         host: str,
         fenced: str,
         *,
+        first: Sequence[str] = (),
+        at_once: int | None = None,
         timeout: float = 600.0,
         progress: Progress = no_progress,
         dry_run: bool = False,
@@ -185,8 +200,16 @@ class Orders:
         """Have the guests of a dead *host* run elsewhere.
 
         *fenced*: that it cannot write any more, and who knows that. A word that is not true
-        gives its volumes two writers. Raises Busy (it is alive); takes half a minute to listen.
+        gives its volumes two writers. *first*, *at_once*: as of :meth:`drain`. Raises Busy (it is
+        alive); takes half a minute to listen.
         """
         return self._fleet.evacuate(
-            host, word(fenced), by=self._who(), timeout=timeout, progress=progress, dry_run=dry_run
+            host,
+            word(fenced),
+            by=self._who(),
+            first=first,
+            at_once=at_once,
+            timeout=timeout,
+            progress=progress,
+            dry_run=dry_run,
         )

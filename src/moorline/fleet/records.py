@@ -90,8 +90,12 @@ class HostRecord(Stored):
     """Seconds since the epoch."""
     disputed: tuple[str, ...] = ()
     """``GUEST/VOLUME`` of what it has by itself, and somebody else has by the fleet's word."""
+    first: tuple[GuestId, ...] = ()
+    """Guests that go before the others, in this order, while it is drained or evacuated."""
+    at_once: int = 0
+    """How many are on their way, or starting, at a time then; 0: as many as usual."""
 
-    later: ClassVar[Collection[str]] = ("disputed",)
+    later: ClassVar[Collection[str]] = ("disputed", "first", "at_once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,7 @@ class Decision(Stored):
     """By the clock of whoever wrote it: seconds since the epoch."""
     step: str
     """``migrate``, ``hand over``, ``stay``, ``cordon``, ``uncordon``, ``drain``, ``fence``,
-    ``return``, ``dispute``."""
+    ``evacuate`` (the order of an evacuation is another now), ``return``, ``dispute``."""
     host: str
     guest: str = ""
     message: str = ""

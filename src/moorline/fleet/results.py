@@ -84,7 +84,7 @@ class FleetExplanation(Result):
 class FleetEvent(EventLogEntry):
     """What was done or seen on a host of the fleet, or decided about it: then ``id`` is 0, and
     ``step`` one of *migrate*, *hand over*, *stay*, *cordon*, *uncordon*, *drain*, *fence*,
-    *return*, *dispute*.
+    *evacuate* (its order is another now), *return*, *dispute*.
     """
 
     host: str = field(default="", kw_only=True)
