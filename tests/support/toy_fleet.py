@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
@@ -31,7 +32,7 @@ from moorline.stores.codec import Codec
 from moorline.testing.faults import Killed
 from moorline.testing.toy_moving import MovableGuest, ToyCentre, ToyMover, WatchedFaults, halt
 from moorline.testing.toy_store import MemoryStore
-from moorline.testing.toys import ToyExport, ToyShare, ToyWorld
+from moorline.testing.toys import BASE, ToyExport, ToyShare, ToyWorld
 from tests.support.fleet_store import BEATS, Backing, Line, PlainSeal, toy_backing
 
 CODEC = Codec(Secret(b"k" * 32))
@@ -41,7 +42,14 @@ SILENCE = 3.0
 
 
 class NamedShare(ToyShare):
-    """A toy's share by its name, wherever it is mounted."""
+    """A toy's share by its name, wherever it is mounted: beneath *base*."""
+
+    def __init__(self, world: ToyWorld, base: Path = BASE) -> None:
+        super().__init__(world)
+        self._base = base
+
+    def link_name(self, c: ToyExport) -> LinkName:
+        return c.at or LinkName(str(self._base / c.share))
 
     def shares(self, c: ToyExport) -> frozenset[str]:
         return frozenset({c.share})
@@ -70,6 +78,8 @@ class Site:
     ran: set[GuestId] = field(default_factory=set)
     """Guests that were running when its power was cut."""
     loud: list[str] = field(default_factory=list)
+    base: Path = BASE
+    """Where its agent mounts shares."""
 
 
 class ToyFleet:
@@ -135,7 +145,7 @@ class ToyFleet:
     def _agent(self, site: Site) -> Agent:
         mover, book = self.mover(site.name), self.book(site.line, site.name)
         records = Records(site.local, CODEC, site.name)
-        backends = dict.fromkeys(self.backing.kinds, NamedShare(site.world))
+        backends = dict.fromkeys(self.backing.kinds, NamedShare(site.world, site.base))
         reconciler = Reconciler(records, backends, mover, Locks(patience=1.0))
         driver = Driver(records, reconciler)
         marks = Marks(site.local, site.name)

@@ -194,8 +194,12 @@ class Controller:
             if not (record.draining or record.fenced):
                 continue
             under_way = on_the_way(host, look)
-            here = (guest for guest, owner in look.owners.items() if owner.host == host)
-            for guest in in_order(record, (guest for guest in here if guest not in look.moves)):
+            staying = {
+                guest: owner
+                for guest, owner in look.owners.items()
+                if owner.host == host and guest not in look.moves
+            }
+            for guest in in_order(record, staying):
                 if under_way >= at_once(record):
                     break
                 what, change = self._new_move(look, guest, host, record)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Protocol
 
 from moorline.fleet.moves import Place
 from moorline.fleet.record_store import OfHost
-from moorline.fleet.records import Bring, HostRecord, Move, Role
+from moorline.fleet.records import Bring, GuestOwner, HostRecord, Move, Role
 from moorline.model import GuestId
 
 USUAL_AT_ONCE = 4
@@ -30,10 +30,13 @@ def at_once(record: HostRecord) -> int:
     return record.at_once or USUAL_AT_ONCE
 
 
-def in_order(record: HostRecord, guests: Iterable[GuestId]) -> list[GuestId]:
-    """*guests*, those first of which a person said so."""
+def in_order(record: HostRecord, guests: Mapping[GuestId, GuestOwner]) -> list[GuestId]:
+    """*guests*, those first of which a person said so.
+
+    One whose last move came to nothing comes after all others, which it would keep else.
+    """
     turns = {guest: turn for turn, guest in enumerate(record.first)}
-    return sorted(guests, key=lambda guest: turns.get(guest, len(turns)))
+    return sorted(guests, key=lambda at: (bool(guests[at].note), turns.get(at, len(turns))))
 
 
 def on_the_way(host: str, look: OnTheWay) -> int:

@@ -375,6 +375,7 @@ class FleetHost:
             lost=served.lost,
             hint=served.hint,
             places=unseen if served.places is None else served.places,
+            path=served.path or (before.path if before else ""),
         )
         if before is None or replace(before, revision=0) != report:
             of = keys.attachment(self._name, key.guest, key.volume)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
-from moorline.core.own_disk import own_disk
+from moorline.core.own_disk import own_disk, path_of
 from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
@@ -44,6 +44,8 @@ class Served:
     """What a person can do about it, where *message* does not say so."""
     places: tuple[str, ...] | None = ()
     """What identifies the file that the guest has as its disk, in order; None: it was not seen."""
+    path: str = ""
+    """Where the volume is here; '': its link does not lead to it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class LocalVolumes:
         except MoorlineError as e:
             return Served(False, e.kind, str(e), places=None)
         served = self._waits(row, came) if isinstance(came, Wait) else Served(True)
-        return replace(served, places=self._places(row, came.seen))
+        path = path_of(came.seen.link) if came.seen else ""
+        return replace(served, places=self._places(row, came.seen), path=path)
 
     def _places(self, row: Attachment, seen: Seen | None) -> tuple[str, ...] | None:
         return None if seen is None else self._admission.places_at(seen.disk.source, row)

@@ -33,6 +33,8 @@ class Place:
     attachments: Mapping[VolumeId, Attachment]
     report: GuestReport | None
     side: Side
+    paths: Mapping[VolumeId, str]
+    """Where its volumes are there, as far as that host has told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,29 @@ class Situation:
         )
         leaving = (row.want is Level.ABSENT for row in self.source.attachments.values())
         assignment = self.destination.assignment
+        there = self.destination.side
+        if self.other_path():
+            there = replace(there, error="refused", ready=False)
         return SeenMove(
             self.source.side,
-            self.destination.side,
+            there,
             owner,
             called=assignment is not None and assignment.calls > 0,
             given_up=bool(self.move.given_up),
             blocked=any(leaving),
         )
+
+    def other_path(self) -> str:
+        """Which volume is at another path on the destination, where QEMU would open what is at the
+        same one; '': none, as far as both hosts have told.
+        """
+        if not self.destination.side.ready:
+            return ""  # what it told may be of an earlier stay
+        for volume, here in self.source.paths.items():
+            there = self.destination.paths.get(volume, "")
+            if here and there and here != there:
+                return f"volume {volume} is at {there} there, and at {here} on {self.source.name}"
+        return ""
 
 
 def place(
@@ -91,7 +108,9 @@ def place(
         silent,
         bool(record and record.fenced),
     )
-    return Place(name, record, assignment, attachments, report, side)
+    told = {volume: reports.volumes.get((guest, volume)) for volume in attachments}
+    paths = {volume: report.path for volume, report in told.items() if report}
+    return Place(name, record, assignment, attachments, report, side, paths)
 
 
 def _is_as_wanted(row: Attachment, reports: OfHost) -> bool:
@@ -281,6 +300,8 @@ def _brought(now: Situation) -> Bring:
 def _why_back(now: Situation) -> str:
     if now.move.given_up:
         return now.move.given_up
+    if other := now.other_path():
+        return f"{now.destination.name}: {other}"
     for side, report in (
         (now.source, now.source.report),
         (now.destination, now.destination.report),

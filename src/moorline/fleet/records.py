@@ -243,8 +243,10 @@ class VolumeReport(Stored):
     """The fleet does not want it: the host has it by itself. *places* are all that it is then."""
     shared: bool = False
     """Of one that is *own*: others may write to it, too."""
+    path: str = ""
+    """Where the volume is on this host, as far as its link leads to it; '': not told."""
 
-    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared")
+    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared", "path")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -82,8 +83,21 @@ def test_one_that_cannot_start_keeps_no_other_waiting(person: Watching) -> None:
     for name in ("h2", "h3"):
         person.toys.sites[name].world.missing.add("/toy/s1/v1")
     dead(person)
-    with pytest.raises(Failed, match="g1"):
-        person.fleet().evacuate("h1", word("off"), by="n", first=["g1"], at_once=1, timeout=60.0)
+    person.fleet().evacuate("h1", word("off"), by="n", first=["g1"], at_once=1, timeout=900.0)
+    for _ in range(20):
+        person.sleep(0.2)
+    assert sorted(person.order) == ["g2", "g3", "g4", "g5"]
+    [volume] = person.fleet().show("v1")
+    assert (volume.host == "h1", volume.error) == (False, "refused")
+
+
+def test_one_that_no_host_takes_keeps_no_other_waiting(person: Watching) -> None:
+    person.fleet().attach("g1", wanted("", "v1", "s1"))
+    for name in ("h2", "h3"):
+        person.toys.sites[name].base = Path("/elsewhere")
+        person.toys.sites[name].agent = None
+    with pytest.raises(Failed, match="g1 are on h1 still"):
+        person.fleet().drain("h1", first=["g1"], at_once=1, timeout=60.0)
     assert sorted(person.order) == ["g2", "g3", "g4", "g5"]
 
 
