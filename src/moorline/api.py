@@ -26,6 +26,7 @@ from moorline.core.reservations import Reservations
 from moorline.operations.attach import Attacher
 from moorline.operations.detach_released import Released
 from moorline.operations.extend import Extender
+from moorline.operations.grow import Grower
 from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
@@ -111,7 +112,12 @@ class Moorline:
             ServiceVolumes(attacher, records, hypervisor, reservations),
             Limiter(records, reconciler, hypervisor, admission, driver),
             ServiceExtender(
-                Extender(reconciler, admission, hypervisor),
+                Extender(
+                    reconciler,
+                    admission,
+                    hypervisor,
+                    Grower(records, reconciler, hypervisor, environment.grow_file),
+                ),
                 admission,
                 records,
                 lambda: reservations.service(),

@@ -271,6 +271,18 @@ class Sizes:
     """What the storage has now. None: the hypervisor makes the storage larger itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Growable:
+    """How large a volume is, in bytes, whose file could be made larger."""
+
+    guest: int
+    """What the guest sees, or will see when it is started."""
+    storage: int
+    """What its file could show it now."""
+    running: bool
+    """Whether the guest runs, and has the file open: then only it may make it larger."""
+
+
 class Held(Enum):
     """Whether a link must stay as it is.
 

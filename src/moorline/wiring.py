@@ -375,6 +375,7 @@ def _environment_of_host(
     backends: InstalledBackends,
     hypervisor: Hypervisor,
 ) -> Environment:
+    from moorline.host.image.growing import grow
     from moorline.host.mount.fuse_abort import FuseConnections
     from moorline.host.state_dir import examine
 
@@ -389,6 +390,7 @@ def _environment_of_host(
         host.size,
         kept_elsewhere(store, known_states(host)),
         launched_elsewhere(store, known_states(host)),
+        partial(grow, host.run),
     )
 
 

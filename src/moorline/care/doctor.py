@@ -30,6 +30,7 @@ from moorline.model import (
     Foreign,
     Guest,
     GuestId,
+    ImageFile,
     Key,
     Level,
     Link,
@@ -70,6 +71,8 @@ class Environment:
     launched_elsewhere: Callable[[GuestId], str] = lambda guest: ""
     """The directory of another state on this host that launched the guest; ''. Raises as
     :attr:`kept_elsewhere`."""
+    grow_file: Callable[[ImageFile, int], None] | None = None
+    """Makes the file of an image larger that no guest has open; None: nothing can here."""
 
 
 _CONSEQUENCES = ("refused-attachment", "not-as-wanted")

@@ -250,6 +250,11 @@ def _be_fork(do: Callable[[], None], parent: int) -> NoReturn:
         os._exit(0)
 
 
+def become(argv: Sequence[str]) -> NoReturn:
+    """Go on as another program, in a process that :meth:`Linux.run` started. Raises OSError."""
+    os.execvp(argv[0], [*argv])  # noqa: S606 - arguments, no shell line
+
+
 def _warm(module: str, control: socket.socket) -> subprocess.Popen[bytes]:
     """Start a process that keeps *module* imported (:mod:`moorline.host.forkserver.server`)."""
     return _start(

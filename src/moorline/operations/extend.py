@@ -1,4 +1,4 @@
-"""extend: lets a guest see that its volume became larger."""
+"""extend: lets a guest see that its volume became larger, or makes it larger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.retry_loop import Patience, Wait, drive, keeping_timeout
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain, told_about
-from moorline.model import Attachment, Sizes, VolumeId
+from moorline.model import Attachment, Seen, Sizes, VolumeId
+from moorline.operations.grow import Grower, is_to_grow
 from moorline.ports import ExtendingHypervisor, Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Extended
@@ -48,11 +49,16 @@ class Extender:
     """extend of :class:`moorline.ports.api.Attachments`."""
 
     def __init__(
-        self, reconciler: Reconciler, admission: Admission, hypervisor: Hypervisor
+        self,
+        reconciler: Reconciler,
+        admission: Admission,
+        hypervisor: Hypervisor,
+        grower: Grower,
     ) -> None:
         self._reconciler = reconciler
         self._admission = admission
         self._hypervisor = hypervisor
+        self._grower = grower
 
     @keeping_timeout
     def extend(
@@ -61,6 +67,7 @@ class Extender:
         volume: str,
         size: int | None = None,
         *,
+        grow: bool = False,
         timeout: float = 60.0,
         progress: Progress = no_progress,
         dry_run: bool = False,
@@ -73,31 +80,46 @@ class Extender:
         if row is None:
             raise NotFound(f"volume {volume} is not known on {guest}", hint=BY_ID_OR_DEVICE)
         with told_about(row.key.volume, row.guest_name):
-            before, after = self._bytes(row, size, timeout, progress, dry_run)
+            steps: list[str] = []
+            before, after = self._bytes(
+                row, size, timeout, progress, steps, grow=grow, dry_run=dry_run
+            )
             seen = self._reconciler.observe(row)
-        steps = ["extend"] if after != before else []
         return Extended(steps, self._reconciler.view(row, seen), before, after)
 
     def _bytes(
-        self, row: Attachment, asked: int | None, timeout: float, progress: Progress, dry_run: bool
+        self,
+        row: Attachment,
+        asked: int | None,
+        timeout: float,
+        progress: Progress,
+        steps: list[str],
+        *,
+        grow: bool,
+        dry_run: bool,
     ) -> tuple[int, int]:
-        """Return the bytes that the guest saw before, and those that it sees now (or would)."""
+        """Return the bytes that the guest saw before, and those that it sees now (or would).
+
+        What is done for it is added to *steps* (or would be).
+        """
         hypervisor = self._hypervisor
         if not isinstance(hypervisor, ExtendingHypervisor):
             raise Refused(f"{hypervisor.kind} guests cannot be shown another size of a disk")
         saw: list[int] = []
-        told: list[int] = []
-        once = partial(self._once, hypervisor, row, asked, saw, told, dry_run=dry_run)
+        if grow and asked is None:
+            raise Refused("how large the file is to become is not said")
+        do = self._grow if grow else self._once
+        once = partial(do, hypervisor, row, asked, saw, steps, dry_run=dry_run)
         came = drive(once, None if dry_run else Patience(Deadline(timeout), progress))
         if isinstance(came, Wait):
             assert came.error is not None, "it waits for nothing else"
-            if told or not isinstance(came.error, Uncertain):
+            if steps or not isinstance(came.error, Uncertain):
                 raise came.error
             with nothing_recorded():  # only looks were met
                 raise came.error
         return saw[0], came
 
-    def _demand_volume(self, row: Attachment) -> None:
+    def _demand_volume(self, row: Attachment) -> Seen:
         """Raise Refused if the guest's disk is not the volume, whose size would say nothing."""
         seen = self._reconciler.observe(row)
         if seen.diverged or seen.disk.stale:
@@ -105,6 +127,31 @@ class Extender:
                 f"volume {row.key.volume} is not extended: {seen.elsewhere}",
                 hint=way_out(row, seen) if seen.diverged else "moorline doctor",
             )
+        return seen
+
+    def _grow(
+        self,
+        hypervisor: ExtendingHypervisor,
+        row: Attachment,
+        asked: int | None,
+        saw: list[int],
+        steps: list[str],
+        *,
+        dry_run: bool,
+    ) -> int:
+        size = asked or 0
+        with self._reconciler.with_guest(row.key.guest):
+            self._grower.demand(row, self._demand_volume(row))
+            has = self._grower.growable(row)
+            saw.append(has.guest)
+            if is_to_grow(row.key.volume, size, has):
+                _note(steps, "grow")
+                self._grower.grow(row, size, has, dry_run=dry_run)
+                return size
+            if size == has.guest:
+                return size
+        # Somebody made the file larger before, perhaps we, and were killed.
+        return self._once(hypervisor, row, size, saw, steps, dry_run=dry_run)
 
     def _once(
         self,
@@ -112,7 +159,7 @@ class Extender:
         row: Attachment,
         asked: int | None,
         saw: list[int],
-        told: list[int],
+        steps: list[str],
         *,
         dry_run: bool,
     ) -> int:
@@ -122,11 +169,18 @@ class Extender:
             before = hypervisor.sizes(guest, volume)
             saw.append(before.guest)
             size = size_to_come(volume, asked, before)
+            if size != before.guest:
+                _note(steps, "extend")
             if size == before.guest or dry_run:
                 return size
-            told.append(size)
             size = hypervisor.extend(guest, volume, size)
             seen = hypervisor.sizes(guest, volume).guest
         if seen < size:
             raise Uncertain(f"{row.guest_name} was told of {size} bytes, and still has {seen}")
         return seen
+
+
+def _note(steps: list[str], step: str) -> None:
+    """Add *step*, which may be tried several times."""
+    if step not in steps:
+        steps.append(step)

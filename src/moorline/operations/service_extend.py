@@ -54,6 +54,7 @@ class ServiceExtender:
         volume: str,
         size: int | None = None,
         *,
+        grow: bool = False,
         timeout: float = 60.0,
         progress: Progress = no_progress,
         dry_run: bool = False,
@@ -62,8 +63,9 @@ class ServiceExtender:
         extend = partial(self._extender.extend, guest, volume, progress=progress)
         with nothing_recorded():
             row = self._admission.find(volume, guest)
-        if size is None or row is None or row.key not in self._records.reservations():
-            return extend(size, timeout=timeout, dry_run=dry_run)
+        its = row is not None and row.key in self._records.reservations()
+        if grow or size is None or row is None or not its:  # grow is refused of what is Cinder's
+            return extend(size, grow=grow, timeout=timeout, dry_run=dry_run)
         with told_about(row.key.volume, row.guest_name):
             now = extend(dry_run=True)  # refuses what the guest cannot be shown
             if size <= now.size:

@@ -118,6 +118,7 @@ class Attachments(Protocol):
         volume: str,
         size: int | None = None,
         *,
+        grow: bool = False,
         timeout: float = 60.0,
         progress: Progress = no_progress,
         dry_run: bool = False,
@@ -128,6 +129,9 @@ class Attachments(Protocol):
         files and block devices are the storage (libvirt, PowerVM), those must
         have been extended already, and are left as they are; vSphere's disks
         are made larger. As large already is success, and nothing is done.
+
+        *grow*: the raw or qcow2 file is made larger, too: by the guest that has it open, and
+        while the guest is stopped by ``qemu-img``. It never becomes shorter.
 
         Raises NotFound (not attached), Refused (it would shrink, or this cannot
         be done while the guest runs), Failed (the storage is not as large yet,

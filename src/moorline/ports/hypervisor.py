@@ -12,6 +12,7 @@ from moorline.model import (
     Disk,
     DiskOptions,
     DiskSource,
+    Growable,
     Guest,
     GuestId,
     GuestName,
@@ -98,6 +99,24 @@ class ExtendingHypervisor(Hypervisor, Protocol):
         *size* is what :meth:`sizes` says of the storage, if it says anything:
         then nothing of the storage is changed, least of all made shorter. As
         large already is success. Raises as :meth:`sizes`.
+        """
+
+
+@runtime_checkable
+class GrowingHypervisor(ExtendingHypervisor, Protocol):
+    """A hypervisor whose running guests can make the files of their disks larger themselves."""
+
+    def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
+        """How large the disk that bears the volume's mark is. Bounded in time.
+
+        Raises NotFound (the guest has no such disk), Refused (nobody can make it larger as
+        things are), Failed, Unavailable, Uncertain.
+        """
+
+    def grow(self, guest: GuestId, volume: VolumeId, size: int) -> None:
+        """Have the guest, which runs, make the file *size* bytes large, and see it so.
+
+        Never shorter. Raises as :meth:`growable`, and Failed (it does not run any more).
         """
 
 

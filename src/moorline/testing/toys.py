@@ -25,6 +25,7 @@ from moorline.model import (
     DiskState,
     Foreign,
     Format,
+    Growable,
     Guest,
     GuestId,
     GuestName,
@@ -269,6 +270,20 @@ class ToyHypervisor:
             told = self._world.guests[guest].told
             self._world.faults.effect(partial(told.__setitem__, volume, size))
         return size
+
+    def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
+        seen = self.sizes(guest, volume)
+        return Growable(seen.guest, seen.storage or 0, self._world.guests[guest].running)
+
+    def grow(self, guest: GuestId, volume: VolumeId, size: int) -> None:
+        toy, path = self._world.guests[guest], self.disks(guest)[volume].source
+        if not toy.running:
+            raise Failed(f"{toy.name} does not run any more")
+
+        def grown() -> None:
+            self._world.sizes[path] = toy.told[volume] = size
+
+        self._world.faults.effect(grown)
 
     def disk_renewal(self) -> ToyDiskRenewal:
         return ToyDiskRenewal(self._world)

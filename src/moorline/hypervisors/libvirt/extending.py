@@ -64,8 +64,16 @@ def _names(path: str, places: Places) -> frozenset[str]:
     return frozenset(at for at in places([path])[path] or () if is_its_place(path, at, mounts))
 
 
-def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:
-    """The disk as the guest that runs has it, or will have it. Raises NotFound, Refused."""
+def extensible(domain: Domain, volume: VolumeId, *, growing: bool = False) -> MarkedDisk:
+    """The disk as the guest that runs has it, or will have it. Raises NotFound, Refused.
+
+    *growing*: its file is to be made larger, by whoever has it open.
+    """
+    if growing and domain.saved is not None:
+        raise Refused(
+            f"{domain.name} was saved while it ran, and goes on with its disks as they were",
+            hint=f"start it first: virsh start {domain.name}",
+        )
     half = domain.live or domain.defined
     disk = half.disks.get(volume) if half else None
     if disk is None:
@@ -75,10 +83,10 @@ def extensible(domain: Domain, volume: VolumeId) -> MarkedDisk:
             f"volume {volume} is read-only: QEMU cannot let {domain.name} see another size",
             hint="detach it and attach it again",
         )
-    if domain.live is not None and disk.format != "raw":
+    if domain.live is not None and disk.format != "raw" and not growing:
         # Another writer would destroy the image while QEMU has it open.
         raise Refused(
             f"volume {volume} is {disk.format}, and cannot be made larger while {domain.name} runs",
-            hint="detach the volume first, and attach it again afterwards",
+            hint="moorline extend --grow has the guest do it",
         )
     return disk

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from moorline.deadline import Deadline
-from moorline.errors import Failed, MoorlineError, NotFound, Refused
+from moorline.errors import Failed, MoorlineError, NotFound
 from moorline.hypervisors.libvirt import events, scsi_place
 from moorline.hypervisors.libvirt.blocked_disks import demand_no_job, settle, why_kept
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, Rejected
@@ -26,7 +26,7 @@ from moorline.hypervisors.libvirt.disk_options_xml import parameters
 from moorline.hypervisors.libvirt.disk_xml import disk_xml, is_direct, path_of
 from moorline.hypervisors.libvirt.domain_handles import Handles
 from moorline.hypervisors.libvirt.domain_xml import Domain, alias_of
-from moorline.hypervisors.libvirt.extending import extensible, measure_here, replaced, stored
+from moorline.hypervisors.libvirt.extending import measure_here, replaced
 from moorline.hypervisors.libvirt.file_access import (
     demand_openable,
     demand_readable,
@@ -43,6 +43,7 @@ from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
+from moorline.hypervisors.libvirt.resizing import Resizing
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.survey import GuestSurvey, as_it_runs, as_named, located, look
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
@@ -53,6 +54,7 @@ from moorline.model import (
     DiskOptions,
     DiskSource,
     DiskState,
+    Growable,
     Guest,
     GuestId,
     GuestName,
@@ -64,12 +66,6 @@ from moorline.ports import Measure, Openable, Places, Readable, Wake
 from moorline.ports.inspection import OpenFile
 from moorline.shared_look import SharedLook
 
-REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
-BYTES = 1
-"""VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
-CAPACITY = 0
-"""Index in virDomainBlockInfo of the size that the guest sees. What it says of the storage is
-of no use: the "physical" size of a file to which QEMU has written is what is allocated."""
 DETACH_RETRY_SECONDS = 1.0
 """Seconds to wait for a guest to let a disk go before returning."""
 _POLL_SECONDS = 0.02
@@ -113,6 +109,7 @@ class Libvirt:
         self._all_guests: SharedLook[bool, Sequence[Guest]] = SharedLook(self._look_at_all)
         self._qemu = 0
         self._handles = Handles()
+        self._resizing = Resizing(self._connection, self._handles, self._look, measure, places)
         self._seen = JustSeen()
         self._news = News()
         self._requests = Requests()
@@ -267,19 +264,16 @@ class Libvirt:
         return True
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
-        return self._sizes(guest, volume)[1]
+        return self._resizing.sizes(guest, volume)
 
     def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
-        target, sizes = self._sizes(guest, volume)
-        if size != sizes.storage:
-            # QEMU would make a file as long or as short as it is told.
-            raise Failed(f"the storage of volume {volume} has {sizes.storage} bytes, not {size}")
-        if size != sizes.guest:
-            demand_no_job(self._connection, guest, target, self._handles.of)
-            self._connection.change(
-                guest, lambda virt: self._handles.of(virt, guest).blockResize(target, size, BYTES)
-            )
-        return size
+        return self._resizing.extend(guest, volume, size)
+
+    def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
+        return self._resizing.growable(guest, volume)
+
+    def grow(self, guest: GuestId, volume: VolumeId, size: int) -> None:
+        self._resizing.grow(guest, volume, size)
 
     def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
         for target, flags in otherwise_limited(self._look(guest), volume, limits).items():
@@ -323,23 +317,6 @@ class Libvirt:
     def close(self) -> None:
         self._news.close()
         self._connection.close()
-
-    def _sizes(self, guest: GuestId, volume: VolumeId) -> tuple[str, Sizes]:
-        """The disk's target and sizes."""
-        domain = self._look(guest)
-        disk = extensible(domain, volume)
-        # First, because libvirt looks at the storage too, and would hang with it.
-        storage = stored(disk, self._measure)
-        source = disk.source if domain.live is not None else ""
-        if why := replaced(guest, domain.name, source, self._measure, self._places):
-            raise Refused(
-                f"volume {volume} is not extended: {why}", hint=f"{REPLACED}; moorline doctor"
-            )
-        told = self._connection.look(
-            guest, lambda virt: self._handles.of(virt, guest).blockInfo(disk.target)[CAPACITY]
-        )
-        # What a stopped guest will see is read from the image already.
-        return disk.target, Sizes(guest=told, storage=storage if domain.live else told)
 
     def _ask_to_go(
         self, guest: GuestId, volume: VolumeId, flag: int, unplug: Unplug
