@@ -360,12 +360,8 @@ def has_state(given: config.Settings) -> bool:
     """Whether anything is recorded in the state directory. Raises Denied, Unavailable, Refused."""
     from moorline.stores.sqlite import SqliteStore
 
-    store = SqliteStore(given.state_dir / "moorline.db", make=False)
-    try:
-        entries, _ = store.list("/moorline/")
-        return bool(entries)
-    finally:
-        store.close()
+    with closing(SqliteStore(given.state_dir / "moorline.db", make=False)) as store:
+        return bool(store.list("/moorline/")[0])
 
 
 def _environment_of_host(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.emptying import at_once, in_order, on_the_way
+from moorline.fleet.emptying import in_order, most_at_once, on_the_way
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
@@ -200,7 +200,7 @@ class Controller:
                 if owner.host == host and guest not in look.moves
             }
             for guest in in_order(record, staying):
-                if under_way >= at_once(record):
+                if under_way >= most_at_once(record):
                     break
                 what, change = self._new_move(look, guest, host, record)
                 under_way += change is not None  # one that stays keeps no other

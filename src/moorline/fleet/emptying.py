@@ -25,7 +25,7 @@ class OnTheWay(Protocol):
         """What is known of a guest on one host."""
 
 
-def at_once(record: HostRecord) -> int:
+def most_at_once(record: HostRecord) -> int:
     """How many guests of a host may be on their way, or starting, at a time."""
     return record.at_once or USUAL_AT_ONCE
 
