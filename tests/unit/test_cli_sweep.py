@@ -38,17 +38,17 @@ def run(tmp_path: Path, node: Path) -> Run:
 
 
 @pytest.fixture
-def wish(run: Run, tmp_path: Path) -> Callable[..., Path]:
+def record(run: Run, tmp_path: Path) -> Callable[..., Path]:
     """Record that a file be a volume of the guest, and return the file."""
 
-    def wish(name: str, level: str = "attached", *more: str) -> Path:
+    def record(name: str, level: str = "attached", *more: str) -> Path:
         file = tmp_path / f"{name}.raw"
         file.write_bytes(bytes(1 << 20))
         words = ("--format", "raw", "--level", level, *more)
         assert run("attach", "test", file, *words).exit_code == 0
         return file
 
-    return wish
+    return record
 
 
 def seen(done: Result) -> list[str]:
@@ -61,17 +61,17 @@ def wanted(run: Run) -> list[tuple[Any, Any]]:
     return [(view["volume"], view["wanted"]) for view in listed]
 
 
-def test_nothing_is_due(run: Run, wish: Callable[..., Path]) -> None:
+def test_nothing_is_due(run: Run, record: Callable[..., Path]) -> None:
     for _ in range(2):
         done = run("sweep")
         assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
-        wish("a", "connected")
+        record("a", "connected")
     assert run("sweep", "--dry-run").stdout == "nothing to do\n"
 
 
-def test_what_is_due_is_done(run: Run, wish: Callable[..., Path]) -> None:
+def test_what_is_due_is_done(run: Run, record: Callable[..., Path]) -> None:
     """In both directions."""
-    file = wish("a", "connected", "--wait=false")
+    file = record("a", "connected", "--wait=false")
     assert run("sweep", "-o", "json").exit_code == 0
     assert seen(run("list", "-o", "json")) == ["connected"]
     assert run("detach", "test", file, "--wait=false").exit_code == 0
@@ -80,9 +80,9 @@ def test_what_is_due_is_done(run: Run, wish: Callable[..., Path]) -> None:
     assert wanted(run) == []
 
 
-def test_one_is_left_and_the_others_are_done(run: Run, wish: Callable[..., Path]) -> None:
-    wish("a", "connected", "--wait=false")
-    left = wish("b", "attached", "--wait=false")
+def test_one_is_left_and_the_others_are_done(run: Run, record: Callable[..., Path]) -> None:
+    record("a", "connected", "--wait=false")
+    left = record("b", "attached", "--wait=false")
     done = run("sweep")
     assert (done.exit_code, "1 attachment is not as wanted yet" in done.stderr) == (5, True)
     assert (str(left) in done.stdout, "a.raw" in done.stdout) == (True, False)
@@ -91,28 +91,28 @@ def test_one_is_left_and_the_others_are_done(run: Run, wish: Callable[..., Path]
     assert (again.exit_code, seen(again), json.loads(again.stderr)["code"]) == (5, ["connected"], 5)
 
 
-def test_several_are_left(run: Run, wish: Callable[..., Path]) -> None:
+def test_several_are_left(run: Run, record: Callable[..., Path]) -> None:
     """Of one the file is away, too."""
-    wish("a", "attached", "--wait=false")
-    wish("b", "attached", "--wait=false").unlink()
+    record("a", "attached", "--wait=false")
+    record("b", "attached", "--wait=false").unlink()
     done = run("sweep")
     assert (done.exit_code, "2 attachments are not as wanted yet" in done.stderr) == (5, True)
 
 
 def test_what_would_be_done_is_told_with_0_and_nothing_is_changed(
-    run: Run, wish: Callable[..., Path]
+    run: Run, record: Callable[..., Path]
 ) -> None:
-    wish("a", "attached", "--wait=false")
+    record("a", "attached", "--wait=false")
     before = run("list", "-o", "json").stdout
     told = run("sweep", "--dry-run")
     assert (told.exit_code, told.stdout.startswith("would attach: volume ")) == (0, True)
     assert run("list", "-o", "json").stdout == before
 
 
-def test_the_hypervisor_is_away(run: Run, wish: Callable[..., Path], node: Path) -> None:
+def test_the_hypervisor_is_away(run: Run, record: Callable[..., Path], node: Path) -> None:
     """What is unknown is neither as wanted nor gone."""
-    wish("a", "connected")
-    wish("b", "attached", "--wait=false")
+    record("a", "connected")
+    record("b", "attached", "--wait=false")
     before = wanted(run)
     node.rename(node.with_name("away"))
     done = run("sweep", "-o", "json")
@@ -123,9 +123,9 @@ def test_the_hypervisor_is_away(run: Run, wish: Callable[..., Path], node: Path)
 
 
 def test_what_is_on_its_way_out_stays_while_the_hypervisor_is_away(
-    run: Run, wish: Callable[..., Path], node: Path
+    run: Run, record: Callable[..., Path], node: Path
 ) -> None:
-    file = wish("a", "attached", "--wait=false")
+    file = record("a", "attached", "--wait=false")
     assert run("detach", "test", file, "--wait=false").exit_code == 0
     node.rename(node.with_name("away"))
     done = run("sweep", "-o", "json")
@@ -134,8 +134,8 @@ def test_what_is_on_its_way_out_stays_while_the_hypervisor_is_away(
     assert (run("sweep").exit_code, wanted(run)) == (0, [])
 
 
-def test_the_state_is_of_another_hypervisor(run: Run, wish: Callable[..., Path]) -> None:
-    wish("a", "attached", "--wait=false")
+def test_the_state_is_of_another_hypervisor(run: Run, record: Callable[..., Path]) -> None:
+    record("a", "attached", "--wait=false")
     before = wanted(run)
     for more in ((), ("--dry-run",)):
         done = run("sweep", "--hypervisor", "qemu:///system?socket=/none", *more)
@@ -145,10 +145,10 @@ def test_the_state_is_of_another_hypervisor(run: Run, wish: Callable[..., Path])
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_the_records_cannot_be_read(
-    run: Run, wish: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]
+    run: Run, record: Callable[..., Path], tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     """Nothing is taken for not wanted."""
-    wish("a", "connected")
+    record("a", "connected")
     (tmp_path / "state" / "moorline.db").write_bytes(b"no database" * 1000)
     done = run("sweep", *more)
     assert (done.exit_code, done.stdout) == (11, ""), done.output

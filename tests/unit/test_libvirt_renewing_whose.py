@@ -1,0 +1,58 @@
+"""A disk is given anew only what is its own: no other path or format, and none that it has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorline.errors import Refused
+from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
+from moorline.model import CheckedAs, GuestId, ImageFile, VolumeId
+from tests.support.fake_qemu import INODE, MOUNT, PATH, VOLUME, FakeQemu
+
+GUEST, OURS = GuestId("u"), VolumeId(VOLUME)
+SOURCE = ImageFile(Path(PATH), "raw", checked=(CheckedAs(Path(PATH), 51, INODE, 1.0),))
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> FakeQemu:
+    return FakeQemu(tmp_path)
+
+
+@pytest.fixture
+def disks(qemu: FakeQemu) -> LibvirtDiskRenewal:
+    connection: Any = qemu
+    return LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
+
+
+@pytest.mark.parametrize(
+    "source", [replace(SOURCE, path=Path("/mnt/share/other")), replace(SOURCE, format="qcow2")]
+)
+def test_another_file_or_format_is_not_given(
+    qemu: FakeQemu, disks: LibvirtDiskRenewal, source: ImageFile
+) -> None:
+    with pytest.raises(Refused, match=f"has {PATH} .raw. as vdb"):
+        disks.renew(GUEST, OURS, source, lambda: None)
+    assert qemu.said == []
+
+
+def test_a_disk_that_is_not_there_is_not_given_anew(
+    qemu: FakeQemu, disks: LibvirtDiskRenewal
+) -> None:
+    other = VolumeId("another")
+    disks.foresee(GUEST, other)
+    disks.renew(GUEST, other, SOURCE, lambda: None)
+    assert disks.lost_file(GUEST, other) is None
+    assert qemu.said == []
+
+
+def test_a_disk_that_has_its_file_again_has_lost_none(
+    qemu: FakeQemu, disks: LibvirtDiskRenewal
+) -> None:
+    """Though QEMU has the old one open, too, for a while."""
+    assert disks.lost_file(GUEST, OURS) == INODE
+    qemu.elsewhere = [(PATH, MOUNT, INODE)]
+    assert disks.lost_file(GUEST, OURS) is None
