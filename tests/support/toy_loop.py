@@ -27,7 +27,8 @@ from tests.support.rig import Rig
 G1, G2 = GuestId("g1"), GuestId("g2")
 
 
-def until(true: Callable[[], object], deadline: float = 5.0) -> None:
+def until(true: Callable[[], object], deadline: float = 30.0) -> None:
+    """Wait for less than a loop's sweeps are apart, so that nothing is owed to a sweep."""
     end = time.monotonic() + deadline
     while not true():
         assert time.monotonic() < end, "it did not come to that"

@@ -108,10 +108,9 @@ def test_one_that_is_killed_leaves_nothing_in_the_way(start: Callable[..., Agent
 
 def test_a_second_agent_is_busy(start: Callable[..., Agent]) -> None:
     agent = start().ready()
-    begun = time.monotonic()
-    told = agent.command("agent", code=8).stderr
+    # It would wait a minute for the owner of the state to end, and this one does not.
+    told = agent.command("agent", code=8, deadline=50).stderr
     assert "another agent serves" in told
-    assert time.monotonic() - begun < 5
     assert agent.client.attachments.list() == []  # and the first one did not mind
 
 

@@ -156,8 +156,11 @@ def test_without_an_agent_nothing_was_changed(tmp_path: Path) -> None:
 
 
 @contextmanager
-def stub(path: Path, answer: bytes, *, pause: float = 0) -> Iterator[None]:
-    """Somebody who takes a request, says *answer*, and hangs up after *pause* seconds."""
+def stub(path: Path, answer: bytes, *, hangs: bool = False) -> Iterator[None]:
+    """Somebody who takes a request, says *answer*, and hangs up; *hangs*: at the end only."""
+    over = threading.Event()
+    if not hangs:
+        over.set()
     with sockets.socket(sockets.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -167,12 +170,15 @@ def stub(path: Path, answer: bytes, *, pause: float = 0) -> Iterator[None]:
             with connection:
                 connection.recv(1 << 16)
                 connection.sendall(answer)
-                time.sleep(pause)
+                over.wait()
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
@@ -202,10 +208,8 @@ def test_an_unanswered_change_is_uncertain(tmp_path: Path, answer: bytes) -> Non
 
 
 def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    with stub(tmp_path / "s", b"", pause=0.8), pytest.raises(Uncertain):
+    with stub(tmp_path / "s", b"", hangs=True), pytest.raises(Uncertain):
         Client(tmp_path / "s", timeout=0.2).attachments.detach("g1", "a", timeout=0.1)
-    assert time.monotonic() - begun < 2
 
 
 def test_a_call_ends_in_time_whatever_signs_of_life_there_are(tmp_path: Path) -> None:
@@ -329,10 +333,8 @@ def test_stopping_ends_what_waits_and_lets_the_step_in_hand_finish(
     thread.start()
     while not rig.records.all():
         time.sleep(0.01)
-    begun = time.monotonic()
-    assert app.stop(20)
-    thread.join(5)
-    assert time.monotonic() - begun < 20
+    assert app.stop(60)  # of the 600 that the call would wait
+    thread.join(60)
     (error,) = caught
     assert isinstance(error, Failed)
     assert "the agent stops" in error.message

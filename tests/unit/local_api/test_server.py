@@ -192,17 +192,16 @@ def test_a_slow_sender_is_cut(app: App, tmp_path: Path, drip: bytes) -> None:
         with sockets.socket(sockets.AF_UNIX) as connection:
             connection.settimeout(10)
             connection.connect(str(tmp_path / "s"))
-            begun = time.monotonic()
             connection.sendall(drip)
             with pytest.raises(BrokenPipeError):
-                _drip(connection, begun + 5)
-        assert time.monotonic() - begun < 2
+                _drip(connection)
     finally:
         server.stop()
 
 
-def _drip(connection: sockets.socket, end: float) -> None:
-    while time.monotonic() < end:
+def _drip(connection: sockets.socket) -> None:
+    """Say a little, often enough that nobody can be thought to have gone; for ever."""
+    while True:
         connection.sendall(b"x")
         time.sleep(0.05)
 
@@ -219,8 +218,7 @@ def test_one_user_has_so_many_connections(socket: Path) -> None:
     finally:
         for each in held:
             each.close()
-    time.sleep(0.3)
-    assert get(socket, "/v1/list")[0] == 200
+    until(lambda: get(socket, "/v1/list")[0] == 200)
 
 
 def test_what_nobody_waits_for_any_more_is_not_begun(rig: Rig, app: App, tmp_path: Path) -> None:
@@ -250,10 +248,9 @@ def test_looks_go_on_while_changes_wait(rig: Rig, client: Client) -> None:
     ]
     for thread in threads:
         thread.start()
-    begun = time.monotonic()
     for _ in range(10):
         client.attachments.list()
-    assert time.monotonic() - begun < 2
+    assert all(thread.is_alive() for thread in threads)
     rig.world.hung.clear()
     for thread in threads:
         thread.join()
@@ -262,7 +259,7 @@ def test_looks_go_on_while_changes_wait(rig: Rig, client: Client) -> None:
 
 def _swallow(client: Client, name: str) -> None:
     data = {"share": "s1", "name": name, "volume_id": name}
-    client.attachments.attach("g1", {"driver_volume_type": "toy", "data": data}, timeout=20)
+    client.attachments.attach("g1", {"driver_volume_type": "toy", "data": data}, timeout=600)
 
 
 # --- sockets ----------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -88,10 +87,8 @@ def test_conflicts_are_retried(lab: Lab, vm: PowerVM, disk: ImageFile) -> None:
 def test_conflicts_without_end_end_at_the_deadline(lab: Lab, disk: ImageFile) -> None:
     vm = powervm(lab, deadline=1.0)
     lab.faults.set(conflict=10_000)
-    begun = time.monotonic()
     with pytest.raises(Failed, match="busy for 1 s"):
         vm.attach(WEB, V1, disk, PLAIN)
-    assert time.monotonic() - begun < 5
     assert mapped(lab) == []
     vm.close()
 
@@ -129,11 +126,9 @@ def test_a_change_that_is_not_answered_is_uncertain_at_the_deadline(
     lab: Lab, disk: ImageFile
 ) -> None:
     vm = powervm(lab, deadline=1.0)
-    lab.faults.set(slow_update=4.0)
-    begun = time.monotonic()
+    lab.faults.set(slow_update=3600)
     with pytest.raises(Uncertain):
         vm.attach(WEB, V1, disk, PLAIN)
-    assert time.monotonic() - begun < 3.9
     vm.close()
 
 
