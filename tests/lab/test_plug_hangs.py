@@ -20,8 +20,8 @@ from moorline import wiring
 from moorline.errors import Failed
 from moorline.model import Level
 
-OTHERS_MOST_SECONDS = 45.0
-"""One deadline of libvirt's, for the list of all guests; and a busy machine."""
+LIBVIRT_SECONDS = 30.0
+"""The deadline of a call to libvirt: the list of all guests waits for it, once."""
 
 
 @contextmanager
@@ -80,8 +80,8 @@ def test_libvirt_lists_nobody_and_who_knew_the_guests_goes_on(
             asking = threading.Thread(target=lists, args=[answered])
             asking.start()
             begun = time.monotonic()
-            attachments.attach(second_guest.name, connections[2])
-            assert time.monotonic() - begun < OTHERS_MOST_SECONDS
+            attachments.attach(second_guest.name, connections[2], timeout=600)
+            assert time.monotonic() - begun < 2 * LIBVIRT_SECONDS
             assert second_guest.wait_for(after.id)
             attachments.detach(second_guest.name, after.id)
             with pytest.raises(Failed, match="cannot be told whether a guest still uses"):
