@@ -244,7 +244,8 @@ def test_it_is_told_within_its_deadline_and_recovers(
         assert guest.domain.XMLDesc() == before  # no libvirt call that could hang was made
     assert len(scene.mounts()) == 1
     scene.share.daemon()
-    scene.moorline("sweep")  # nobody needs to repeat the command
+    # Nobody needs to repeat the command. A sweep waits for nobody, such as QEMU to close the file.
+    until(lambda: scene.moorline("sweep", code=None).returncode == 0, 60)
     assert halves(guest.domain, volume) == (False, False)
     assert volume.bytes() == pattern("before")
     assert scene.is_clean()
