@@ -21,9 +21,9 @@ LONG = 3600.0
 
 
 def test_a_survey_is_refused_while_a_call_hangs(may_return: threading.Event) -> None:
-    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    hypervisor = Libvirt(URI, deadline=LONG)
     assert [guest.name for guest in hypervisor.survey()] == ["test"]
-    hang(hypervisor._connection, "web01", may_return)
+    hang(hypervisor._connection.times(DEADLINE / LONG), "web01", may_return)
     with pytest.raises(Uncertain, match="does not answer about web01"):
         hypervisor.survey()
     may_return.set()
@@ -43,11 +43,11 @@ def test_a_guest_about_which_a_call_hangs_hides_no_other(
     )
     node = tmp_path / "node.xml"
     node.write_text(f"<node>{guest.format('web01', '01')}{guest.format('web02', '02')}</node>")
-    hypervisor = Libvirt(f"test://{node}", deadline=DEADLINE)
+    hypervisor = Libvirt(f"test://{node}", deadline=LONG)
     before = {each.name: each for each in hypervisor.survey()}
     for subject in (before["web01"].id, "web01"):
         may_return.clear()
-        hang(hypervisor._connection, subject, may_return)
+        hang(hypervisor._connection.times(DEADLINE / LONG), subject, may_return)
         for _ in range(2):
             now = {each.name: each for each in hypervisor.survey()}
             assert now["web02"] == before["web02"]
@@ -85,10 +85,10 @@ def test_a_call_that_hangs_is_known_to_all_who_ask(may_return: threading.Event, 
 
 
 def test_what_hangs_and_is_no_guest_hides_none(may_return: threading.Event) -> None:
-    hypervisor = Libvirt(URI, deadline=DEADLINE)
+    hypervisor = Libvirt(URI, deadline=LONG)
     inventory = hypervisor.inventory()
     before = hypervisor.survey()
-    hang(inventory._connection, NoGuest("paused guests"), may_return)
+    hang(inventory._connection.times(DEADLINE / LONG), NoGuest("paused guests"), may_return)
     with pytest.raises(Uncertain, match="about paused guests still hangs"):
         inventory.diagnose([])
     assert hypervisor.survey() == before
