@@ -21,6 +21,10 @@ delay    seconds                 waits before each answer
 error    {"read": "EIO", …}      answers with this errno ("*": every request)
 die      true                    exits: the mount stays, with ENOTCONN
 remember seconds                 lets the kernel remember for so long where a name leads to
+late     true                    keeps what it sits on, also when it was cut off; does that once
+                                 this is gone
+backs    true                    says that a write is stored that it keeps in its memory until
+                                 the file is synced or closed
 ======== ======================= ================================================
 
 Control files are replaced by a rename, so that no half of one is read. Paths
@@ -99,6 +103,7 @@ class Daemon:
         while True:
             events = poll.poll(100)
             if events and events[0][1] & select.POLLERR:
+                self._come_late()
                 return
             control = self._control.now()
             if control.get("die"):
@@ -106,9 +111,10 @@ class Daemon:
             if control.get("hang") is True:
                 time.sleep(0.05)
                 continue
-            kept, self._kept = self._kept, []
-            for request in kept:
-                self._take(request, control)
+            if not control.get("late"):
+                kept, self._kept = self._kept, []
+                for request in kept:
+                    self._take(request, control)
             if events and not self._read(buffer, control):
                 return
 
@@ -135,8 +141,18 @@ class Daemon:
             if "delay" in control:
                 time.sleep(control["delay"])
             self._handlers.remember = control.get("remember", 0)
+            self._handlers.backs = control.get("backs", False)
             errors = control.get("error", {})
             self._answer(request, errors.get(request.name) or errors.get("*"))
+
+    def _come_late(self) -> None:
+        """Do what was taken before the connection was gone, where the control file says so."""
+        if not self._control.now().get("late"):
+            return
+        while self._control.now().get("late"):
+            time.sleep(0.05)
+        for request in self._kept:
+            self._answer(request, None)
 
     def _interrupt(self, request: Request, control: dict[str, Any]) -> None:
         (unique,) = struct.unpack_from("<Q", request.body)

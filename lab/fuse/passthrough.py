@@ -119,6 +119,10 @@ class Passthrough:
         self.nodes = Nodes(self.root)
         self._open: dict[int, list[int]] = {}
         """The handles of each node: a file that is open outlives its name."""
+        self.backs = False
+        """Keeps what is written in memory until the file is synced or closed."""
+        self._unstored: dict[int, list[tuple[int, bytes]]] = {}
+        """Offset and content of what is kept, by the inode number of the file."""
 
     # -- what answers are made of
 
@@ -280,11 +284,20 @@ class Passthrough:
 
     def read(self, r: Request) -> bytes:
         handle, offset, size = struct.unpack_from("<2QI", r.body)
-        return os.pread(handle, size, offset)
+        found = bytearray(os.pread(handle, size, offset))
+        for at, content in self._unstored.get(os.fstat(handle).st_ino, ()):
+            start, end = max(at, offset), min(at + len(content), offset + len(found))
+            if start < end:
+                found[start - offset : end - offset] = content[start - at : end - at]
+        return bytes(found)
 
     def write(self, r: Request) -> bytes:
         handle, offset, size = struct.unpack_from("<2QI", r.body)
-        return struct.pack("<2I", os.pwrite(handle, r.body[40 : 40 + size], offset), 0)
+        content = bytes(r.body[40 : 40 + size])
+        if self.backs:
+            self._unstored.setdefault(os.fstat(handle).st_ino, []).append((offset, content))
+            return struct.pack("<2I", size, 0)
+        return struct.pack("<2I", os.pwrite(handle, content, offset), 0)
 
     def fallocate(self, r: Request) -> bytes:
         handle, offset, length, mode = struct.unpack_from("<3QI", r.body)
@@ -297,11 +310,21 @@ class Passthrough:
         return struct.pack("<Q", os.lseek(handle, offset, whence))
 
     def fsync(self, r: Request) -> bytes:
-        os.fdatasync(struct.unpack_from("<Q", r.body)[0])
+        (handle,) = struct.unpack_from("<Q", r.body)
+        self._store(handle)
+        os.fdatasync(handle)
         return b""
+
+    def _store(self, handle: int) -> None:
+        unstored = self._unstored.pop(os.fstat(handle).st_ino, ())
+        if unstored:  # the handle may be a reader's
+            with open(f"/proc/self/fd/{handle}", "r+b", buffering=0) as file:
+                for offset, content in unstored:
+                    os.pwrite(file.fileno(), content, offset)
 
     def release(self, r: Request) -> bytes:
         (handle,) = struct.unpack_from("<Q", r.body)
+        self._store(handle)
         self._open[r.node].remove(handle)
         if not self._open[r.node]:
             del self._open[r.node]

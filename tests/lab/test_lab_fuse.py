@@ -226,18 +226,37 @@ def test_errors_are_the_ones_asked_for(fs: Mounted) -> None:
         fs.at.stat()
 
 
+def test_what_is_not_written_back_is_read_and_goes_with_the_daemon(fs: Mounted) -> None:
+    fs.control(backs=True)
+    fs.mount()
+    (fs.backing / "file").write_bytes(b"before..")
+    file = os.open(fs.at / "file", os.O_RDWR)
+    os.write(file, b"synced")
+    with (fs.at / "file").open("rb") as reader:
+        assert reader.read() == b"synced.."
+        assert (fs.backing / "file").read_bytes() == b"before.."
+    os.fsync(file)
+    assert (fs.backing / "file").read_bytes() == b"synced.."
+    os.write(file, b"!!")
+    fs.control(die=True)
+    assert until(lambda: _is_dead(fs.at))
+    with pytest.raises(OSError, match="not connected"):
+        os.close(file)
+    assert (fs.backing / "file").read_bytes() == b"synced.."
+
+
+def _is_dead(at: Path) -> bool:
+    try:
+        at.stat()
+    except OSError as e:
+        return e.errno == errno.ENOTCONN
+    return False
+
+
 def test_a_daemon_that_dies_leaves_a_mount_that_is_not_connected(fs: Mounted) -> None:
     fs.mount()
     fs.control(die=True)
-
-    def dead() -> bool:
-        try:
-            fs.at.stat()
-        except OSError as e:
-            return e.errno == errno.ENOTCONN
-        return False
-
-    assert until(dead)
+    assert until(lambda: _is_dead(fs.at))
     assert fs.line()
     standin.umount(str(fs.at))
     assert not standin.mounted(str(fs.at))
