@@ -98,7 +98,8 @@ def detach(
     """Take a volume from GUEST, whichever host that is on.
 
     VOLUME is its id, or the beginning of a UUID. A whole UUID that is not there is
-    success; all else that is not known exits 4.
+    success; all else that is not known exits 4. What a host has by itself for GUEST
+    exits 7, and says what to run there.
 
     \b
     Example:

@@ -16,7 +16,7 @@ from moorline.cli.output import age, aligned, say
 from moorline.errors import Unavailable
 
 if TYPE_CHECKING:
-    from moorline.fleet.results import FleetEvent, FleetExplanation, HostView
+    from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, HostView
 
 _FOLLOW_SECONDS = 2.0
 directory_option = click.option(
@@ -75,7 +75,7 @@ def list_(
 ) -> None:
     """List the attachments of all hosts: what is wanted, and what each host says of it.
 
-    Of GUEST (name or id), or all.
+    Of GUEST (name or id), or all. Also what hosts have by themselves: that says so.
 
     \b
     Examples:
@@ -86,8 +86,12 @@ def list_(
 
     with fleet_wiring.open_fleet(directory) as fleet:
         found = fleet.attachments(host, guest)
-    views = [view for view in found if not (not_as_wanted and view.seen == view.wanted)]
-    rows = [(v.volume, v.guest, v.host, v.wanted, v.seen or "-", v.message) for v in views]
+    views = [
+        view
+        for view in found
+        if not not_as_wanted or view.error or (view.wanted and view.seen != view.wanted)
+    ]
+    rows = [(v.volume, v.guest, v.host, v.wanted or "-", v.seen or "-", v.message) for v in views]
     given.tell(views, aligned([("VOLUME", "GUEST", "HOST", "WANTED", "SEEN", ""), *rows]))
 
 
@@ -106,12 +110,7 @@ def show(given: Common, volume: str, directory: Path) -> None:
 
     with fleet_wiring.open_fleet(directory) as fleet:
         views = fleet.show(volume)
-    lines = [
-        f"{v.volume} on {v.guest} ({v.host}): {v.wanted}, seen {v.seen or 'not so yet'}"
-        + (f"\n  {v.message}" if v.message else "")
-        for v in views
-    ]
-    given.tell(views, "\n".join(lines))
+    given.tell(views, "\n".join(map(_shown, views)))
 
 
 @click.command()
@@ -185,6 +184,14 @@ def events(
 
 
 QUERIES = (hosts, guests, list_, show, explain, events)
+
+
+def _shown(it: FleetView) -> str:
+    what = f"{it.volume} on {it.guest} ({it.host}): "
+    if not it.wanted:  # its host has it by itself, which the message says
+        return what + it.message
+    told = f"{what}{it.wanted}, seen {it.seen or 'not so yet'}"
+    return f"{told}\n  {it.message}" if it.message else told
 
 
 def _explained(it: FleetExplanation) -> str:

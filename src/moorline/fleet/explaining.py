@@ -9,6 +9,7 @@ from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.moves import Place, Situation, place
+from moorline.fleet.own_reports import OwnReport, own_reports
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, OfHost
 from moorline.fleet.records import Bring, GuestOwner, GuestReport, Heartbeat, HostRecord, Move, Role
@@ -16,6 +17,7 @@ from moorline.fleet.results import FleetExplanation
 from moorline.model import Attachment, GuestId, GuestName, Level, VolumeId
 from moorline.ports.moving import Presence
 
+Of = tuple[str, GuestId, VolumeId]
 _HOSTS = "moorline fleet hosts"
 _CONTROLLER = "moorline fleet controller, on some machine, if none runs"
 
@@ -49,18 +51,20 @@ class Explainer:
         """
         owners = self._book.owners()
         guests = recorded_as(name, (GuestName(id, each.name) for id, each in owners.items()))
+        own = self._by_themselves()
         if guests:
-            return [row for guest in sorted(guests) for row in self._guest(guest, owners[guest])]
-        if volume := meant(name, self._book.volumes()):
+            its = [row for guest in sorted(guests) for row in self._guest(guest, owners[guest])]
+            return [*its, *(self._own(of, own[of], owners) for of in own if of[1] in guests)]
+        if volume := meant(name, self._book.volumes() | {of[2] for of in own}):
             owner = self._book.volume_owner(volume)
-            its = [guest for guest in (owner.guests if owner else ()) if guest in owners]
-            rows = [
+            its = [
                 row
-                for guest in its
+                for guest in (owner.guests if owner else ())
+                if guest in owners
                 for row in self._guest(guest, owners[guest])
-                if row.volume == volume
             ]
-            return [*rows, *self._own(volume, owners)]
+            had = (self._own(of, own[of], owners) for of in own if of[2] == volume)
+            return [*(row for row in its if row.volume == volume), *had]
         if strangers := list(self._strangers(name)):
             return strangers
         raise NotFound(
@@ -76,26 +80,30 @@ class Explainer:
             self._hosts[name] = _OnHost(name, record, heartbeat, desired, reports)
         return self._hosts[name]
 
+    def _by_themselves(self) -> dict[Of, OwnReport | None]:
+        """What hosts have by themselves. None: not any more, though its owner says so still."""
+        claimed = dict.fromkeys(self._book.own_claims())
+        return claimed | {(o.host, o.guest, o.volume): o for o in own_reports(self._book)}
+
     def _own(
-        self, volume: VolumeId, owners: Mapping[GuestId, GuestOwner]
-    ) -> Iterator[FleetExplanation]:
-        """Hosts that have the volume by themselves."""
-        for at, guest, own in self._book.own_claims():
-            if own == volume:
-                host = self._on(at)
-                report = host.reports.volumes.get((guest, volume))
-                yield FleetExplanation(
-                    guest=owners[guest].name if guest in owners else guest,
-                    guest_id=guest,
-                    host=at,
-                    volume=volume,
-                    wanted="",
-                    seen=report.seen if report else "",
-                    waits_for=f"nothing: {at} has it by itself, and the fleet does not want it",
-                    heard=host.heard,
-                    next=f"moorline fleet attach, to its guest; or on {at}: moorline detach {guest}"
-                    f" {volume}",
-                )
+        self, of: Of, own: OwnReport | None, owners: Mapping[GuestId, GuestOwner]
+    ) -> FleetExplanation:
+        host, guest, volume = of
+        waits_for, next = "a controller that gives it free", _CONTROLLER
+        if own is not None:
+            waits_for = f"nothing: {host} has it by itself, and the fleet does not want it"
+            next = f"moorline fleet attach, to its guest; or {own.way_out}"
+        return FleetExplanation(
+            guest=owners[guest].name if guest in owners else guest,
+            guest_id=guest,
+            host=host,
+            volume=volume,
+            wanted="",
+            seen=own.report.seen if own else "",
+            waits_for=waits_for,
+            heard=self._on(host).heard,
+            next=next,
+        )
 
     def _strangers(self, name: str) -> Iterator[FleetExplanation]:
         """Guests that a host reports, and that no controller has registered yet."""

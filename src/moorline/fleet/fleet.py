@@ -20,6 +20,7 @@ from moorline.fleet import keys
 from moorline.fleet.given_up import demand_stays, given_up
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.host_orders import HostOrders
+from moorline.fleet.own_reports import has_all_the_same, own_reports
 from moorline.fleet.ownership import Home, decided
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import GuestOwner, GuestReport, Move
@@ -96,19 +97,24 @@ class Fleet(HostOrders):
         """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk: success.
 
         Refused: its host does not take the disk away, as the guest would lose what it wrote; it
-        stays attached. NotOurs: somebody else's mount is in the way there.
+        stays attached. NotOurs: somebody else's mount is in the way there, or a host has the
+        volume by itself, for this guest: that stays.
         """
         home = self._ownership.find(guest)
         its = {VolumeId(v.volume) for v in self._views(home.owner.host) if v.guest_id == home.guest}
+        its |= {own.volume for own in own_reports(self._book) if own.guest == home.guest}
         id = meant(usable_id(volume), its) or VolumeId(volume)
         told = FleetOutcome(["detach"], home.owner.name, home.owner.host, id)
         before = self._book.attachment(home.owner.host, home.guest, id)
-        if before is None:
-            return replace(told, steps=[])
-        if not dry_run:
-            with told_about(id, home.owner.name):
+        name, host = home.owner.name, home.owner.host
+        with told_about(id, name):
+            # Asked before: once something is taken, no store that is away may say it was not.
+            stays = has_all_the_same(self._book, host, home.guest, name, id)
+            if before is not None and not dry_run:
                 self._detach(home, before, Deadline(timeout, self._clock), progress)
-        return told
+            if stays is not None:
+                raise stays
+        return told if before is not None else replace(told, steps=[])
 
     def _detach(
         self, home: Home, before: Attachment, deadline: Deadline, progress: Progress

@@ -48,9 +48,8 @@ class Orders:
         return self._fleet.guests()
 
     def list(self, host: str | None = None, guest: str | None = None) -> Sequence[FleetView]:
-        """Every attachment, or those of one host, or of one guest (name or id).
-
-        Raises NotFound.
+        """Every attachment, or those of one host, or of one guest (name or id); also what hosts
+        have by themselves. Raises NotFound.
         """
         return self._fleet.attachments(host, guest)
 
@@ -112,7 +111,8 @@ class Orders:
         """Take a volume from *guest*, whichever host that is on.
 
         *volume*: its id, or the beginning of a UUID. A whole UUID that is not there is success,
-        with no steps; all else that is not known raises NotFound.
+        with no steps; all else that is not known raises NotFound. NotOurs: a host has it by
+        itself, for that guest.
         """
         outcome = self._fleet.detach(
             guest, volume, timeout=timeout, progress=progress, dry_run=dry_run

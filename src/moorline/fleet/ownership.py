@@ -9,6 +9,7 @@ from typing import TypeVar
 from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
+from moorline.fleet.own_reports import by_itself
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import (
     Assignment,
@@ -173,7 +174,7 @@ class Ownership:
         """How *guest* can be without the volume."""
         for host, of, own in self._book.own_claims():
             if (of, own) == (guest, volume):
-                return _by_itself(host, guest, volume)
+                return by_itself(host, guest, volume)
         return f"moorline fleet detach {name} {volume}"
 
     def claim_own(
@@ -264,7 +265,7 @@ class Ownership:
                 raise Refused(
                     f"the same storage is the disk of volume {other} of {self._name(guest)} on"
                     f" {host}",
-                    hint=_by_itself(host, guest, other)
+                    hint=by_itself(host, guest, other)
                     if report.own
                     else f"moorline fleet explain {other}",
                 )
@@ -275,7 +276,7 @@ class Ownership:
                 raise Refused(
                     f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
                     f" itself, for {self._name(guest)}",
-                    hint=_by_itself(host, guest, volume),
+                    hint=by_itself(host, guest, volume),
                 )
 
     def _name(self, guest: GuestId) -> str:
@@ -350,11 +351,6 @@ def _without(owner: VolumeOwner | None, dead: Dead) -> VolumeOwner | None:
     """The *owner* once the guests of *dead* hosts have lost the volume."""
     lost = {guest for _, guest, _ in dead}
     return owner and replace(owner, guests=tuple(g for g in owner.guests if g not in lost))
-
-
-def _by_itself(host: str, guest: GuestId, volume: VolumeId) -> str:
-    """How a host lets go of what it has without the fleet."""
-    return f"on {host}: moorline detach {guest} {volume}"
 
 
 def _at_home(home: Home) -> Change:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
 from moorline.fleet.explaining import Explainer
-from moorline.fleet.record_store import Book
+from moorline.fleet.own_reports import OwnReport, own_reports
+from moorline.fleet.record_store import Book, OfHost
 from moorline.fleet.records import HostEvent, HostRecord, Role
 from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
 from moorline.model import GuestName, VolumeId
@@ -39,7 +41,8 @@ class Queries:
         return views
 
     def attachments(self, host: str | None = None, guest: str | None = None) -> list[FleetView]:
-        """Every attachment, or those of one host, of the guests of one name or id.
+        """Every attachment, or those of one host, of the guests of one name or id; also those
+        that hosts have by themselves.
 
         Raises NotFound: the fleet knows no such host or guest.
         """
@@ -56,10 +59,13 @@ class Queries:
 
     def show(self, volume: str) -> list[FleetView]:
         """The attachments of a volume, by its id or the beginning of a UUID. Raises NotFound."""
-        id = meant(volume, self._book.volumes())
+        own = own_reports(self._book)
+        id = meant(volume, self._book.volumes() | {each.volume for each in own})
         owner = self._book.volume_owner(id) if id else None
         homes = (self._book.owner(guest) for guest in (owner.guests if owner else ()))
-        found = [v for home in homes if home for v in self._views(home.host) if v.volume == id]
+        hosts = [home.host for home in homes if home]
+        hosts += [each.host for each in own if each.volume == id]
+        found = [v for host in dict.fromkeys(hosts) for v in self._views(host) if v.volume == id]
         if not found:
             raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
         return found
@@ -103,7 +109,8 @@ class Queries:
             its = self._called(guest, told)
             told = [event for event in told if event.guest in its]
         if volume:
-            id = meant(volume, self._book.volumes() | {VolumeId(e.volume) for e in told})
+            known = self._book.volumes() | {each.volume for each in own_reports(self._book)}
+            id = meant(volume, known | {VolumeId(e.volume) for e in told})
             if id is None:
                 raise NotFound(f"the fleet knows no volume {volume}, nor is it told of")
             told = [event for event in told if event.volume == id]
@@ -156,7 +163,31 @@ class Queries:
                     now.message if now else "",
                 )
             )
-        return views
+        return [*views, *self._own_views(host, desired, reports)]
+
+    def _own_views(self, host: str, desired: OfHost, reports: OfHost) -> Iterator[FleetView]:
+        """What the host has by itself."""
+        its = {
+            of: report
+            for of, report in reports.volumes.items()
+            if report.own and of not in desired.attachments
+        }
+        record = self._book.host(host) if its else None
+        for (guest, volume), report in its.items():
+            own = OwnReport(host, guest, volume, report)
+            there = desired.assignments.get(guest) or reports.guests.get(guest)
+            disputed = record is not None and f"{guest}/{volume}" in record.disputed
+            why = "it is another's" if disputed else "the fleet does not want it"
+            yield FleetView(
+                volume,
+                there.name if there else guest,
+                guest,
+                host,
+                wanted="",
+                seen=report.seen,
+                error="notours" if disputed else "",
+                message=f"{host} has it by itself, and {why}: {own.way_out}",
+            )
 
 
 def _fields(event: HostEvent) -> dict[str, Any]:

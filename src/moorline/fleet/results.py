@@ -43,15 +43,17 @@ class GuestView(Result):
 
 @dataclass(frozen=True, slots=True)
 class FleetView(Result):
-    """One attachment of the fleet."""
+    """One attachment of the fleet, or one that a host has by itself."""
 
     volume: str
     guest: str
     guest_id: str
     host: str
     wanted: str
+    """'': the fleet does not want it. Its host has it by itself, as *message* says."""
     seen: str
-    """The level that it is at, if that is as wanted; '' if it is not, or not yet."""
+    """The level that it is at, if that is as wanted; '' if it is not, or not yet. Of what its
+    host has by itself: the level that its host wants."""
     error: str
     """The family of what is in the way; ''."""
     message: str

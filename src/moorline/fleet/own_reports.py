@@ -1,0 +1,68 @@
+"""What hosts report to have by themselves, for whoever asks the fleet for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorline.errors import MoorlineError, NotOurs, Refused
+from moorline.fleet import keys
+from moorline.fleet.record_store import Book
+from moorline.fleet.records import VolumeReport
+from moorline.model import GuestId, VolumeId
+
+
+@dataclass(frozen=True, slots=True)
+class OwnReport:
+    """One volume of one guest that a host has without the fleet."""
+
+    host: str
+    guest: GuestId
+    volume: VolumeId
+    report: VolumeReport
+
+    @property
+    def way_out(self) -> str:
+        """How it is let go of."""
+        return by_itself(self.host, self.guest, self.volume)
+
+
+def own_reports(book: Book) -> list[OwnReport]:
+    """All of them, but what the fleet has come to want there since. Raises as the store."""
+    return [
+        OwnReport(host, guest, volume, report)
+        for host, guest, volume, report in book.reported()
+        if report.own and book.store.get(keys.attachment(host, guest, volume)) is None
+    ]
+
+
+def by_itself(host: str, guest: GuestId, volume: VolumeId) -> str:
+    """How a host lets go of what it has without the fleet."""
+    return f"on {host}: moorline detach {guest} {volume}"
+
+
+def has_all_the_same(
+    book: Book, home: str, guest: GuestId, name: str, id: VolumeId
+) -> MoorlineError | None:
+    """Why *guest*, which is at *home*, has the storage *id* though the fleet does not want it as
+    that: by a host itself (NotOurs), or under another id (Refused). Who is told that it is no
+    disk deletes the file. Raises as the store.
+    """
+    for own in own_reports(book):
+        if own.guest != guest or id not in (own.volume, *own.report.places):
+            continue
+        record = book.host(own.host)
+        if own.host != home and record is not None and record.fenced:
+            continue  # that copy of the guest writes no more
+        return NotOurs(
+            f"volume {own.volume} is not taken from {name}: {own.host} has it by itself",
+            hint=own.way_out,
+        )
+    entry = book.store.get(keys.place(id))
+    volume = VolumeId(entry.value.decode()) if entry else id
+    wanted = [each for each in (id, volume) if book.attachment(home, guest, each) is not None]
+    if volume != id and wanted == [volume]:
+        return Refused(
+            f"nothing is taken from {name}: that storage is volume {volume} of {name}",
+            hint=f"moorline fleet detach {name} {volume}",
+        )
+    return None
