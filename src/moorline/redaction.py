@@ -34,6 +34,18 @@ def anonymous(text: str) -> str:
     return _CEPHX.sub(r"\g<before>***", _MOUNTED.sub(r"\g<before>***", _without_users(text)))
 
 
+def quotable(typed: str) -> str:
+    """What was typed, to tell it from others in a message.
+
+    Of a URL its kind, and the file's name where there is no room for a password in it.
+    """
+    scheme, url, rest = typed.partition("://")
+    if not url:
+        return typed
+    _, path, file = rest.rpartition("/")
+    return f"{scheme}://…/{file if path and not set(rest) & set('@:?') else ''}"
+
+
 def names_user(option: str) -> bool:
     """Whether an option of that name has the name of a user with a password."""
     return _USER.search(f"{option}=x") is not None

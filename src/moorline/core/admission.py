@@ -33,6 +33,7 @@ from moorline.model import (
 )
 from moorline.ports import Confined, Hypervisor
 from moorline.ports.guarding import Guarding
+from moorline.redaction import quotable
 from moorline.secret import Secret
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -277,7 +278,7 @@ class Admission:
                 accepted = self.accept(volume, "raw")
             except Refused as e:
                 raise NotFound(
-                    f"no volume is known as {_quotable(volume)}: {e.message}", hint=BY_ID
+                    f"no volume is known as {quotable(volume)}: {e.message}", hint=BY_ID
                 ) from e
             return self._at(accepted, rows)
         id = meant(volume, (row.key.volume for row in rows))
@@ -303,7 +304,7 @@ class Admission:
                 return VolumeId(volume)
         where = [f"volume {row.key.volume} is wanted on {row.guest_name}" for row in elsewhere]
         raise NotFound(
-            f"no volume of {guest.name} is known as {_quotable(volume)}",
+            f"no volume of {guest.name} is known as {quotable(volume)}",
             hint="; ".join([*where, BY_ID_OR_DEVICE]),
         )
 
@@ -353,18 +354,6 @@ class Admission:
         scheme, colon, _ = text.partition("://")
         kind = scheme if colon and scheme != "file" else "local"
         return self._reconciler.backend(kind).from_url(text, format)
-
-
-def _quotable(typed: str) -> str:
-    """What was typed, to tell it from others.
-
-    Of a URL its kind, and the file's name where there is no room for a password in it.
-    """
-    scheme, url, rest = typed.partition("://")
-    if not url:
-        return typed
-    _, path, file = rest.rpartition("/")
-    return f"{scheme}://…/{file if path and not set(rest) & set('@:?') else ''}"
 
 
 def _volume_id(

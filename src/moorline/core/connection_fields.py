@@ -12,6 +12,7 @@ from moorline.core.validation import check_value
 from moorline.disk_options import validate
 from moorline.errors import Refused
 from moorline.model import DiskOptions, VolumeId, volume_id
+from moorline.redaction import quotable
 
 MAX_CONNECTION_BYTES = 64 << 10
 """Bytes of a connection as JSON; Cinder's have one or two thousand."""
@@ -93,5 +94,5 @@ def usable_id(id: object) -> VolumeId:
     """Return *id* if it can be a volume's. Raises Refused."""
     if usable := volume_id(id):
         return usable
-    shown = repr(id[:80]) if isinstance(id, str) else "what is no text"
+    shown = repr(quotable(id)[:80]) if isinstance(id, str) else "what is no text"
     raise Refused(f"{shown} is no volume id: 1 to 64 of A-Z a-z 0-9 _ -")

@@ -16,6 +16,7 @@ from moorline.fleet.records import Bring, GuestOwner, GuestReport, Heartbeat, Ho
 from moorline.fleet.results import FleetExplanation
 from moorline.model import Attachment, GuestId, GuestName, Level, VolumeId
 from moorline.ports.moving import Presence
+from moorline.redaction import quotable
 
 Of = tuple[str, GuestId, VolumeId]
 _HOSTS = "moorline fleet hosts"
@@ -68,7 +69,7 @@ class Explainer:
         if strangers := list(self._strangers(name)):
             return strangers
         raise NotFound(
-            f"the fleet knows no guest and no volume {name}",
+            f"the fleet knows no guest and no volume {quotable(name)}",
             hint="moorline fleet guests; moorline fleet list",
         )
 

@@ -14,6 +14,7 @@ from moorline.fleet.record_store import Book, OfHost
 from moorline.fleet.records import HostEvent, HostRecord, Role
 from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
 from moorline.model import GuestName, VolumeId
+from moorline.redaction import quotable
 
 
 class Queries:
@@ -67,7 +68,9 @@ class Queries:
         hosts += [each.host for each in own if each.volume == id]
         found = [v for host in dict.fromkeys(hosts) for v in self._views(host) if v.volume == id]
         if not found:
-            raise NotFound(f"the fleet knows no volume {volume}", hint="moorline fleet list")
+            raise NotFound(
+                f"the fleet knows no volume {quotable(volume)}", hint="moorline fleet list"
+            )
         return found
 
     def explain(self, name: str) -> list[FleetExplanation]:
@@ -112,7 +115,7 @@ class Queries:
             known = self._book.volumes() | {each.volume for each in own_reports(self._book)}
             id = meant(volume, known | {VolumeId(e.volume) for e in told})
             if id is None:
-                raise NotFound(f"the fleet knows no volume {volume}, nor is it told of")
+                raise NotFound(f"the fleet knows no volume {quotable(volume)}, nor is it told of")
             told = [event for event in told if event.volume == id]
         told = [event for event in told if event.at >= since]
         return sorted(told, key=lambda event: (event.at, event.host, event.id))[-most:]

@@ -261,3 +261,15 @@ def test_a_claim_of_what_is_reported_no_more_is_told_of_nowhere(
 def _parse(connection: Any, _: Format | None, volume: str | None, __: DiskOptions) -> Attachment:
     row = wanted("", str(connection), "s1")
     return replace(row, key=row.key._replace(volume=VolumeId(volume or "a")))
+
+
+@pytest.mark.parametrize(
+    "words", [("detach", "g1"), ("show",), ("explain",), ("events", "--volume")]
+)
+@pytest.mark.parametrize("url", ["smb://me:s3cr3t@nas/s/disk.raw", "smb://nas/s/disk.raw?p=s3cr3t"])
+def test_a_typed_url_may_have_a_password(
+    toys: ToyFleet, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], url: str
+) -> None:
+    done = ran(toys, monkeypatch, *words, url)
+    assert done.exit_code in (2, 3, 4), done.output
+    assert "s3cr3t" not in done.output
