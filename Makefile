@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RELEASE_VENV := .venv-release
 ANSIBLE_VENV := .venv-ansible
+CINDER_VENV := .venv-cinder
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
 	pkg-config procps python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
@@ -46,7 +47,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-machine test-page host-test test-ansible test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+.PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
 	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs debhelper chromium
 
 help: ## list the targets
@@ -107,6 +108,15 @@ test-ansible: ready $(ANSIBLE_VENV)/.ready ## the Ansible collection, installed,
 $(ANSIBLE_VENV)/.ready: Makefile | system-packages
 	$(PYTHON) -m venv --clear $(ANSIBLE_VENV)
 	$(ANSIBLE_VENV)/bin/pip install -q --disable-pip-version-check 'setuptools>=70.1' 'ansible-core$(addprefix ==,$(ANSIBLE))'
+	@touch $@
+
+# Keystone, cinder-api, scheduler and volume, of PyPI. CINDER=28.*: another than the newest.
+test-cinder: ready $(CINDER_VENV)/.ready ## volumes by name, of a real keystone and Cinder, on a private host
+	$(SUDO) $(WHOLE) MOORLINE_CINDER=$(CURDIR)/$(CINDER_VENV) $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_real_cinder.py
+
+$(CINDER_VENV)/.ready: Makefile | system-packages
+	$(PYTHON) -m venv --clear $(CINDER_VENV)
+	$(CINDER_VENV)/bin/pip install -q --disable-pip-version-check 'cinder$(addprefix ==,$(CINDER))' keystone
 	@touch $@
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32

@@ -33,6 +33,14 @@ def test_each_kind_is_told_and_taken_away(libvirt_conn: Any, tmp_path: Path) -> 
     assert leftovers.after(libvirt_conn, before) == []
 
 
+def test_a_server_that_tests_share_is_not_told(libvirt_conn: Any) -> None:
+    before = leftovers.look(libvirt_conn)
+    server = subprocess.Popen(["sleep", "1234"], env={leftovers.SERVICE: "its name"})
+    assert leftovers.after(libvirt_conn, before, patience=0) == []
+    server.kill()
+    server.wait()
+
+
 def test_a_guest_that_is_welcome_is_not_told(libvirt_conn: Any) -> None:
     before = leftovers.look(libvirt_conn)
     libvirt_conn.defineXML(DOMAIN)
