@@ -142,7 +142,7 @@ class Controller:
             yield self._of_move(look, guest, move)
         claims = self._book.own_claims()
         for host, record in look.hosts.items():
-            yield from self._own.due(host, record, look.reports[host], claims)
+            yield from self._own.due(host, record, look.desired[host], look.reports[host], claims)
             yield from self._of_host(look, host)
         yield from self._new_moves(look)
 

@@ -195,7 +195,10 @@ def _unreported(host: _OnHost) -> tuple[str, str]:
 def _of_guest(guest: GuestId, here: Place, owner: GuestOwner, host: _OnHost) -> tuple[str, str]:
     """What a guest that is on no move waits for, and what to run."""
     assignment, report = here.assignment, here.report
-    if assignment is None or report is None or report.assignment != assignment.revision:
+    if assignment is None or report is None:
+        return _unreported(host)
+    # What is dead says nothing of what was written since.
+    if report.assignment != assignment.revision and not host.record.fenced:
         return _unreported(host)
     if host.record.fenced or host.record.draining:
         dead = bool(host.record.fenced)

@@ -72,8 +72,9 @@ class Fleet(HostOrders):
 
         def missing() -> str:
             why = _SILENT
-            report = self._book.volume_report(row.key.host, home.guest, volume)
-            if report is not None and report.attachment == row.revision:
+            now = self._where_it_is(row)
+            report = self._book.volume_report(now.key.host, home.guest, volume)
+            if report is not None and report.attachment == now.revision:
                 if report.seen == str(row.want):
                     return ""
                 why = report.message or why
@@ -84,6 +85,12 @@ class Fleet(HostOrders):
 
         self._wait(Deadline(timeout, self._clock), missing)
         return told
+
+    def _where_it_is(self, row: Attachment) -> Attachment:
+        """*row* as it is wanted by now: its guest may have been brought to another host."""
+        owner = self._book.owner(row.key.guest)
+        now = owner and self._book.attachment(owner.host, row.key.guest, row.key.volume)
+        return now or row
 
     def detach(
         self,

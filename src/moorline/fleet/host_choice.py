@@ -65,6 +65,18 @@ def lost_disks(guest: GuestId, desired: OfHost, reports: OfHost) -> Iterator[str
             yield f"volume {volume}: {report.message}"
 
 
+def its_hosts(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
+    """Which volumes keep a guest where it is because they are its host's own.
+
+    It would have them elsewhere as well, and the fleet would know of no guest there that has them.
+    """
+    return [
+        f"volume {volume} is its host's own: moorline fleet attach makes it the fleet's"
+        for (of, volume), report in reports.volumes.items()
+        if of == guest and report.own and (of, volume) not in desired.attachments
+    ]
+
+
 def why_it_stays(
     guest: GuestId, desired: OfHost, reports: OfHost, *, dead: bool = False
 ) -> list[str]:
@@ -73,14 +85,8 @@ def why_it_stays(
     On a host that is *dead* nobody brings a file back: its guest starts with what is there.
     """
     kept = keeps_here(desired.attachments_of(guest))
-    if dead:
-        return [*filter(None, [kept])]
-    own = [volume for (of, volume), each in reports.volumes.items() if of == guest and each.own]
-    kept_by = [
-        f"volume {volume} is its host's own: moorline fleet attach makes it the fleet's"
-        for volume in own
-    ]
-    return [*filter(None, [kept]), *kept_by, *lost_disks(guest, desired, reports)]
+    lost = [] if dead else lost_disks(guest, desired, reports)
+    return [*filter(None, [kept]), *its_hosts(guest, desired, reports), *lost]
 
 
 def _has_memory(host: str, needed: int, look: Candidates) -> bool:

@@ -69,7 +69,7 @@ class HostOrders(Queries):
             dry_run=dry_run,
         )
         if dry_run:
-            return replace(told, in_the_way=self._that_stay(host))
+            return replace(told, in_the_way=self._that_stay(host, dead=False))
         self._wait_without_guests(host, timeout, progress)
         return told
 
@@ -93,7 +93,8 @@ class HostOrders(Queries):
         told = FleetOutcome(["fence", "evacuate"], host=host)
         record, ordered = self._host(host), self._ordered(first, at_once)
         if dry_run:
-            return replace(told, steps=told.steps[1:] if record.fenced else told.steps)
+            steps = told.steps[1:] if record.fenced else told.steps
+            return replace(told, steps=steps, in_the_way=self._that_stay(host, dead=True))
         if record.fenced:
             self._mark(
                 host,
@@ -166,13 +167,13 @@ class HostOrders(Queries):
     def _guests_of(self, host: str) -> list[str]:
         return sorted(each.name for each in self._book.owners().values() if each.host == host)
 
-    def _that_stay(self, host: str) -> list[str]:
+    def _that_stay(self, host: str, *, dead: bool) -> list[str]:
         """Why some of its guests cannot go to another host at all."""
         desired, reports = self._book.desired(host), self._book.reports(host)
         return [
             f"{assignment.name}: {why}"
             for guest, assignment in desired.assignments.items()
-            for why in why_it_stays(guest, desired, reports)
+            for why in why_it_stays(guest, desired, reports, dead=dead)
         ]
 
     def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
@@ -181,7 +182,8 @@ class HostOrders(Queries):
             if not left:
                 return ""
             progress(f"{len(left)} guests are on {host}")
-            return "; ".join([f"{', '.join(left)} are on {host} still", *self._that_stay(host)])
+            stay = self._that_stay(host, dead=bool(self._host(host).fenced))
+            return "; ".join([f"{', '.join(left)} are on {host} still", *stay])
 
         self._wait(Deadline(timeout, self._clock), missing)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moorline.fleet import keys
+from moorline.fleet.host_choice import its_hosts
 from moorline.fleet.plan import MoveStep, SeenMove, Side
 from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import (
@@ -35,6 +36,8 @@ class Place:
     side: Side
     paths: Mapping[VolumeId, str]
     """Where its volumes are there, as far as that host has told."""
+    kept: Sequence[str] = ()
+    """Why it stays there: volumes that are that host's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Situation:
             called=assignment is not None and assignment.calls > 0,
             given_up=bool(self.move.given_up),
             blocked=any(leaving),
+            kept=bool(self.source.kept),
         )
 
     def other_path(self) -> str:
@@ -110,7 +114,8 @@ def place(
     )
     told = {volume: reports.volumes.get((guest, volume)) for volume in attachments}
     paths = {volume: report.path for volume, report in told.items() if report}
-    return Place(name, record, assignment, attachments, report, side, paths)
+    kept = its_hosts(guest, desired, reports)
+    return Place(name, record, assignment, attachments, report, side, paths, kept)
 
 
 def _is_as_wanted(row: Attachment, reports: OfHost) -> bool:
@@ -300,6 +305,8 @@ def _brought(now: Situation) -> Bring:
 def _why_back(now: Situation) -> str:
     if now.move.given_up:
         return now.move.given_up
+    if now.source.kept:
+        return f"{now.source.name}: {now.source.kept[0]}"
     if other := now.other_path():
         return f"{now.destination.name}: {other}"
     for side, report in (

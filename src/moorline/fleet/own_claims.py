@@ -23,7 +23,7 @@ class OwnClaims:
         self._ownership = ownership
 
     def due(
-        self, host: str, record: HostRecord, reports: OfHost, claims: Claims
+        self, host: str, record: HostRecord, desired: OfHost, reports: OfHost, claims: Claims
     ) -> Iterator[tuple[str, Change | None]]:
         """Claim what *host* reports, drop what it reports no more, and tell it what it lost."""
         own = {of: report for of, report in reports.volumes.items() if report.own}
@@ -33,6 +33,8 @@ class OwnClaims:
                 yield f"{host} has volume {volume} by itself no more", gone
         disputed = []
         for (guest, volume), report in sorted(own.items()):
+            if (guest, volume) in desired.attachments:
+                continue  # it is the fleet's by now, which its host has yet to hear
             try:
                 change = self._ownership.claim_own(host, guest, volume, report)
                 yield f"{host} has volume {volume} by itself", change

@@ -122,6 +122,8 @@ class SeenMove:
     """A person gave it up."""
     blocked: bool = False
     """A volume is on its way out of the guest."""
+    kept: bool = False
+    """It has a volume that is its host's own."""
 
 
 def next_move_step(seen: SeenMove) -> MoveStep:
@@ -139,20 +141,20 @@ def next_move_step(seen: SeenMove) -> MoveStep:
     if role is not Role.ARRIVING:
         # It still cleans up after an earlier stay.
         return MoveStep.FORGET if seen.given_up else MoveStep.WAIT
-    if seen.source.fenced or (
-        seen.source.role is Role.LEAVING and seen.source.state is Presence.ABSENT
-    ):
+    if seen.source.role is Role.LEAVING and seen.source.state is Presence.ABSENT:
         return _after_it_went(seen)
+    if seen.source.fenced:
+        return MoveStep.BACK if seen.kept else _after_it_went(seen)
     if seen.source.role is Role.LEAVING:
         # It sends under this assignment until it says that it does not.
         return MoveStep.BACK if seen.source.error else MoveStep.WAIT
-    if seen.given_up or _is_lost(seen.destination):
+    if seen.given_up or seen.kept or _is_lost(seen.destination):
         return MoveStep.BACK
     return MoveStep.SEND if _is_ready(seen.destination) else MoveStep.WAIT
 
 
 def _begin(seen: SeenMove) -> MoveStep:
-    if seen.given_up or seen.destination.fenced:
+    if seen.given_up or seen.kept or seen.destination.fenced:
         return MoveStep.FORGET
     # A disk that its guest has not let go of yet cannot go along.
     if seen.destination.silent or (seen.blocked and not seen.source.fenced):

@@ -11,6 +11,7 @@ from moorline.errors import NotFound
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.own_reports import OwnReport, own_reports
 from moorline.fleet.record_store import Book, OfHost
+from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.records import HostEvent, HostRecord, Role
 from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
 from moorline.model import GuestName, VolumeId
@@ -29,12 +30,21 @@ class Queries:
 
     def guests(self) -> list[GuestView]:
         """Every guest, and where it is."""
-        moves = self._book.moves()
+        moves, hosts = self._book.moves(), self._book.hosts()
+        emptied = {
+            name: (self._book.desired(name), self._book.reports(name), bool(record.fenced))
+            for name, record in hosts.items()
+            if record.fenced or record.draining
+        }
         views = []
         for guest, owner in self._book.owners().items():
             report = self._book.guest_report(owner.host, guest)
             move = moves.get(guest)
-            note = (report.message if report else "") or owner.note
+            stays: list[str] = []
+            if owner.host in emptied and guest not in moves:
+                desired, reports, dead = emptied[owner.host]
+                stays = why_it_stays(guest, desired, reports, dead=dead)
+            note = "; ".join(stays) or (report.message if report else "") or owner.note
             seen = str(report.seen) if report else ""
             to = move.destination if move else ""
             where = owner.host, owner.generation

@@ -185,12 +185,18 @@ class Book:
         return self._one(keys.report(keys.attachment(host, guest, volume)), VolumeReport)
 
     def reported(self) -> Iterator[tuple[str, GuestId, VolumeId, VolumeReport]]:
-        """What every host reports of volumes: host, guest, volume, and the report."""
+        """What every host reports of volumes: host, guest, volume, and the report.
+
+        What the fleet wants there by now is not the host's own, whatever that has yet to hear.
+        """
         for entry in self.store.list(keys.STATUS)[0]:
             host, guest, *volume = keys.below(keys.STATUS, entry.key)
             if volume:
+                at, of = unquote(host), (GuestId(guest), VolumeId(volume[0]))
                 report = VolumeReport.decode(entry)
-                yield unquote(host), GuestId(guest), VolumeId(volume[0]), report
+                if report.own and self.store.get(keys.attachment(at, *of)):
+                    report = replace(report, own=False)
+                yield at, *of, report
 
     def desired(self, host: str) -> OfHost:
         """All that is wanted of a host."""

@@ -14,6 +14,7 @@ from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.record_store import Change
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
+from tests.support.own_volumes import own
 from tests.support.toy_fleet import ToyFleet, wanted
 
 G1, G2, A, B = GuestId("g1"), GuestId("g2"), VolumeId("a"), VolumeId("b")
@@ -24,24 +25,6 @@ def fleet() -> ToyFleet:
     fleet = ToyFleet(["h1", "h2", "h3"], {"g1": "h1", "g2": "h2"})
     fleet.settle(rest=2)
     return fleet
-
-
-def own(
-    fleet: ToyFleet,
-    host: str = "h1",
-    guest: str = "g1",
-    volume: str = "a",
-    *,
-    name: str = "a",
-    shared: bool = False,
-) -> Attachment:
-    """The host records an attachment by itself, and its loop has it done."""
-    row = wanted(guest, name, "s1", shared=shared)
-    key = Key(host, VolumeId(volume), GuestId(guest))
-    agent = fleet.agent(host)
-    row = agent.records.put(replace(row, key=key, link=LinkName("/toy/s1"), aliases=()))
-    fleet.heals(host)
-    return row
 
 
 def let_go(fleet: ToyFleet, row: Attachment) -> None:
