@@ -14,7 +14,7 @@ from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId, VolumeId
 from tests.support.own_volumes import own
-from tests.support.toy_fleet import ToyFleet
+from tests.support.toy_fleet import ToyFleet, wanted
 
 G1, G2, A = GuestId("g1"), GuestId("g2"), VolumeId("a")
 
@@ -73,8 +73,11 @@ def test_it_goes_once_that_is_the_fleets(fleet: ToyFleet) -> None:
     fleet.settle(rest=2)
     dies(fleet)
     settles_without_h1(fleet)
-    fleet.attach("g1", "a")
-    settles_without_h1(fleet)
+
+    def goes(_: str) -> None:
+        settles_without_h1(fleet)
+
+    Fleet(fleet.person).attach("g1", wanted("g1", "a", "s1"), timeout=0.0, progress=goes)
     assert fleet.person.owners()[G1].host == "h3"
     assert fleet.sites["h3"].world.guests[G1].live == {A: "/toy/s1/a"}
     with pytest.raises(Refused, match="g1 on h3 has it"):
