@@ -207,9 +207,10 @@ class ToyFleet:
     def _heal(self, agent: Agent) -> None:
         if agent.guard.may_heal():
             for row in agent.records.all():
-                if row.want is Level.ABSENT or not agent.guard.disputes(
-                    row.key.guest, row.key.volume
-                ):
+                of = row.key.guest, row.key.volume
+                if agent.guard.waits(*of):
+                    continue
+                if row.want is Level.ABSENT or not agent.guard.disputes(*of):
                     agent.driver.push(row)
 
     def controller_passes(self, name: str) -> None:

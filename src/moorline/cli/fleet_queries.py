@@ -210,6 +210,7 @@ def _state(view: HostView) -> str:
     states = [
         *(["fenced"] if view.fenced else []),
         *(["draining"] if view.draining else ["cordoned"] if view.cordoned else []),
+        *([f"cannot read {view.unread} of its volumes"] if view.unread else []),
     ]
     return ", ".join(states) or "ready"
 

@@ -16,12 +16,13 @@ from moorline.errors import (
     MoorlineError,
     NotFound,
     Refused,
+    Unavailable,
 )
 from moorline.fleet import keys
 from moorline.fleet.event_sender import EventSender, News, no_news
 from moorline.fleet.host_look import Look, Pace, pace
 from moorline.fleet.host_memory import Mark, Marks
-from moorline.fleet.local_volumes import LocalVolumes, Served
+from moorline.fleet.local_volumes import LocalVolumes
 from moorline.fleet.own_volumes import OwnVolumes
 from moorline.fleet.plan import HostStep, next_host_step
 from moorline.fleet.record_store import Book, Change
@@ -31,10 +32,9 @@ from moorline.fleet.records import (
     GuestReport,
     Heartbeat,
     Role,
-    Stored,
-    VolumeReport,
 )
 from moorline.fleet.start_guard import Guard
+from moorline.fleet.volume_reports import VolumeReports
 from moorline.model import Attachment, GuestId, Level
 from moorline.ports.moving import GuestMover, Presence
 
@@ -78,13 +78,16 @@ class FleetHost:
         self._events = EventSender(book, name, news)
         self._memory = memory
         self._own = OwnVolumes(book, name, volumes)
+        self._reports = VolumeReports(book, name)
+        self._unread = 0
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
     def advance(self) -> None:
         """Tell that this host lives, take a step for each thing that needs one, and report.
 
-        What keeps one guest from being served keeps no other. Raises the first of that, and
+        What keeps one guest from being served keeps no other, nor does an attachment that cannot
+        be read. Raises the first of that, and
         Unavailable and Uncertain where the store or the hypervisor does not answer,
         NotFound (this host is not of the fleet), Refused (the store is not the one it was).
         """
@@ -97,6 +100,7 @@ class FleetHost:
             _collect(failures, partial(self._serve, look, guest))
         for wanted in look.desired.attachments.values():
             _collect(failures, partial(self._follow, look, wanted))
+        _collect(failures, partial(self._reports.unread, look))
         _collect(failures, partial(self._own.report, look))
         _collect(failures, partial(self._tidy, look))
         self.pace = pace(look)
@@ -104,6 +108,8 @@ class FleetHost:
             raise failures[0]
         if not look.fenced:
             self._marks.prove(self._boot())
+        if look.desired.unread:  # last: what can be read is healed all the same
+            raise Unavailable(next(iter(look.desired.unread.values())).why)
 
     def _look(self) -> Look:
         """Beat, and look. The beat comes first: whoever fences this host expects it unchanged."""
@@ -114,12 +120,14 @@ class FleetHost:
         self._demand_epoch()
         look = Look(
             bool(record.fenced),
-            self._book.desired(self._name),
+            self._book.desired(self._name, also_unread=True),
             self._book.reports(self._name),
             self._marks.guests(),
             self._hypervisor.present(),
         )
         self._guard.hear(record.disputed)
+        self._guard.miss({of: unread.why for of, unread in look.desired.unread.items()})
+        self._unread = len(look.desired.unread)
         if look.fenced:
             self._obey(look, record.revision)
         return look
@@ -147,6 +155,7 @@ class FleetHost:
                 quiet=self._quiet,
                 at=time.time(),
                 memory=self._memory,
+                unread=self._unread,
             )
             change = Change()
             change.replace(keys.heartbeat(self._name), before, beat)
@@ -258,6 +267,8 @@ class FleetHost:
 
     def _is_ready(self, look: Look, guest: GuestId) -> bool:
         """Whether all its volumes are as wanted, as was reported: then it may start."""
+        if any(of == guest for of, _ in look.desired.unread):
+            return False
         return all(
             (report := look.reports.volumes.get((guest, volume))) is not None
             and (report.attachment, report.seen) == (row.revision, str(row.want))
@@ -276,7 +287,7 @@ class FleetHost:
         self._marks.follow(Mark(), guest, volume)
         served = self._volumes.serve(wanted, link_only=role is Role.ARRIVING or unborn)
         if not unborn:
-            self._report_volume(look, wanted, served)
+            self._reports.served(look, wanted, served)
 
     def _tidy(self, look: Look) -> None:
         """Forget what is neither wanted nor here any more, and what was reported of it.
@@ -284,7 +295,7 @@ class FleetHost:
         What is here, and is wanted no more without having been called off, is left as it is.
         """
         volumes = self._marks.volumes()
-        for guest, volume in volumes - look.desired.attachments.keys():
+        for guest, volume in volumes - look.desired.spoken_of():
             if not self._volumes.has(guest, volume):
                 self._marks.forget(guest, volume)
         left = {guest for guest, _ in volumes}
@@ -362,30 +373,6 @@ class FleetHost:
             return
         change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
         look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
-
-    def _report_volume(self, look: Look, wanted: Attachment, served: Served) -> None:
-        key = wanted.key
-        before = look.reports.volumes.get((key.guest, key.volume))
-        unseen = before.places if before else ()
-        report = VolumeReport(
-            attachment=wanted.revision,
-            seen=str(wanted.want) if served.as_wanted else "",
-            error=served.error,
-            message=served.message,
-            lost=served.lost,
-            hint=served.hint,
-            places=unseen if served.places is None else served.places,
-            path=served.path or (before.path if before else ""),
-        )
-        if before is None or replace(before, revision=0) != report:
-            of = keys.attachment(self._name, key.guest, key.volume)
-            revision = self._replace(keys.report(of), before, report)
-            look.reports.volumes[key.guest, key.volume] = replace(report, revision=revision)
-
-    def _replace(self, key: str, before: Stored | None, after: Stored) -> int:
-        change = Change()
-        change.replace(key, before, after)
-        return self._book.commit(change)
 
 
 def _promised(report: GuestReport | None, assignment: Assignment) -> bool:

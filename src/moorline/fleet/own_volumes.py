@@ -24,9 +24,9 @@ class OwnVolumes:
 
     def report(self, look: Look) -> None:
         """Report what is there, and take back what is there no more. Raises as the store."""
-        wanted, told = look.desired.attachments, look.reports.volumes
+        wanted, told = look.desired.spoken_of(), look.reports.volumes
         own = self._volumes.own(wanted)
-        for of in (told.keys() | own.keys()) - wanted.keys():
+        for of in (told.keys() | own.keys()) - wanted:
             change, at = Change(), keys.report(keys.attachment(self._name, *of))
             before, there = told.get(of), own.get(of)
             report = _report(there, before) if there else None

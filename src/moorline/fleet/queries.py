@@ -155,6 +155,7 @@ class Queries:
             arriving=by_role[Role.ARRIVING],
             leaving=by_role[Role.LEAVING],
             volumes=len(desired.attachments),
+            unread=heartbeat.unread if heartbeat else 0,
         )
 
     def _views(self, host: str) -> list[FleetView]:

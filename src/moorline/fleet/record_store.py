@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
+from moorline.errors import Unavailable
 from moorline.fleet import keys
 from moorline.fleet.records import (
     Assignment,
@@ -76,6 +77,15 @@ class Change:
         self.then[key] = Delete(key)
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An attachment that is wanted, and cannot be read: which it is is known, and no more."""
+
+    revision: int
+    why: str
+    """With what a person can do."""
+
+
 @dataclass(slots=True)
 class OfHost:
     """What is wanted of one host, or what it reports."""
@@ -84,6 +94,12 @@ class OfHost:
     attachments: dict[tuple[GuestId, VolumeId], Attachment] = field(default_factory=dict)
     guests: dict[GuestId, GuestReport] = field(default_factory=dict)
     volumes: dict[tuple[GuestId, VolumeId], VolumeReport] = field(default_factory=dict)
+    unread: dict[tuple[GuestId, VolumeId], Unread] = field(default_factory=dict)
+    """Only where they were asked for: nobody else may take them for absent."""
+
+    def spoken_of(self) -> set[tuple[GuestId, VolumeId]]:
+        """The attachments that the fleet says anything of, also what cannot be read."""
+        return {*self.attachments, *self.unread}
 
     def attachments_of(self, guest: GuestId) -> Mapping[VolumeId, Attachment]:
         """Those of one guest."""
@@ -198,14 +214,23 @@ class Book:
                     report = replace(report, own=False)
                 yield at, *of, report
 
-    def desired(self, host: str) -> OfHost:
-        """All that is wanted of a host."""
+    def desired(self, host: str, *, also_unread: bool = False) -> OfHost:
+        """All that is wanted of a host.
+
+        Raises Unavailable: an attachment cannot be read; with *also_unread* it is told as such.
+        """
         found, prefix = OfHost(), keys.desired(host)
         for entry in self.store.list(prefix)[0]:
             guest, *volume = keys.below(prefix, entry.key)
             if volume:
-                row = self.codec.decode(entry)
-                found.attachments[GuestId(guest), row.key.volume] = row
+                of = GuestId(guest), VolumeId(volume[0])
+                try:
+                    found.attachments[of] = self.codec.decode(entry)
+                except Unavailable as e:
+                    if not also_unread:
+                        raise
+                    why = f"{e.message}: {e.hint}" if e.hint else e.message
+                    found.unread[of] = Unread(entry.revision, why)
             else:
                 found.assignments[GuestId(guest)] = Assignment.decode(entry)
         return found

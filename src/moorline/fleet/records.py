@@ -111,6 +111,10 @@ class Heartbeat(Stored):
     """The revision of the host's record whose fencing it has obeyed: no copy of a guest runs."""
     memory: int = 0
     """MiB that guests may have there in all; 0: not told."""
+    unread: int = 0
+    """How many of the attachments that are wanted there it cannot read."""
+
+    later: ClassVar[Collection[str]] = ("unread",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,9 @@ class HostView(Result):
     arriving: list[str]
     leaving: list[str]
     volumes: int
+    unread: int = 0
+    """How many of those it cannot read, as they are sealed for another key: it leaves them as
+    they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
@@ -107,6 +107,7 @@ class Guard(Unattended):
         """Whether the agent of this process was heard by the fleet: until then this host may have
         been fenced since it last was."""
         self._disputed: frozenset[str] = frozenset()
+        self._unread: frozenset[tuple[GuestId, VolumeId]] = frozenset()
         self.recorded: Callable[[], object] = lambda: None
         """Called when something was recorded by a person's word: the fleet is told at once."""
 
@@ -190,13 +191,25 @@ class Guard(Unattended):
             self._told(text)
         self._disputed = frozenset(disputed)
 
+    def miss(self, unread: Mapping[tuple[GuestId, VolumeId], str]) -> None:
+        """Learn which attachments the fleet wants here that cannot be read, and why; say so."""
+        for guest, volume in sorted(unread.keys() - self._unread):
+            text = (
+                f"what the fleet wants of volume {volume} of guest {guest} cannot be read here, and"
+                f" nothing is done about it: {unread[guest, volume]}"
+            )
+            _log.error("%s", text)
+            self._told(text)
+        self._unread = frozenset(unread)
+
     def disputes(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether the attachment is this host's own, and the volume another's in the fleet."""
         return f"{guest}/{volume}" in self._disputed
 
     def waits(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether an attachment may not be made anew yet; one that the fleet knows not of may."""
-        if self.may_heal() or self._is_vouched(guest):
+        heard = self.may_heal() and (guest, volume) not in self._unread
+        if heard or self._is_vouched(guest):
             return False
         return (guest, volume) in self._marks.volumes()
 

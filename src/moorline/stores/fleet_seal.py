@@ -117,7 +117,8 @@ class SealedBox:
         if wrapped is None:
             raise Unavailable(
                 f"{at} is sealed for another key",
-                hint="this host's box key was replaced: controllers seal what it needs anew",
+                hint="this host's keys were replaced: restart its agent, if it was not since; what"
+                " was sealed before is sealed anew by a controller, if one runs",
             )
         if writer not in self._writers(at):
             raise Unavailable(f"{at} was sealed by somebody who may not write it")

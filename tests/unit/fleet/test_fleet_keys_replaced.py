@@ -1,0 +1,137 @@
+"""A host whose keys were replaced: what it cannot read it tells of, and leaves as it is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from moorline.cli.fleet_queries import _state
+from moorline.fleet import keys
+from moorline.fleet.explaining import Explainer
+from moorline.fleet.fleet import Fleet
+from moorline.fleet.host_threads import Following
+from moorline.model import GuestId, Level, VolumeId
+from moorline.ports import Put
+from moorline.secret import Secret
+from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
+from moorline.stores.key_seal import Seal
+from moorline.testing.toy_store import MemoryStore
+from tests.support.fleet_store import Backing
+from tests.support.toy_fleet import ToyFleet
+from tests.unit.fleet.test_fleet_own_volumes import own
+
+G1, A, B = GuestId("g1"), VolumeId("a"), VolumeId("b")
+
+
+class Keys:
+    """The boxes of a fleet, and the keys that they are opened with."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.store = MemoryStore()
+        self.store.commit([], [Put(keys.EPOCH, b"1")])
+        self.controllers = _new()
+        self.enrolled: dict[str, BoxKey] = {}
+        self.on_host: dict[str, BoxKey] = {}
+        for host in hosts:
+            self.enrol(host)
+            self.join(host)
+
+    def enrol(self, host: str) -> None:
+        """From now on what is sealed is sealed for another key of the host."""
+        self.enrolled[host] = _new()
+        self.store.commit([], [Put(keys.ENROLLED + host, b"{}")])
+
+    def join(self, host: str) -> None:
+        """Take the new key to the host; an agent that runs goes on with its own."""
+        self.on_host[host] = self.enrolled[host]
+
+    def seal_of(self, host: str) -> Seal:
+        if host:
+            return for_host(self.on_host[host], self.controllers.public)
+        return for_controllers(self.controllers, lambda of: self.enrolled[of].public)
+
+
+def _new() -> BoxKey:
+    return BoxKey(Secret(os.urandom(32)))
+
+
+@pytest.fixture
+def boxes() -> Keys:
+    return Keys("h1", "h2")
+
+
+@pytest.fixture
+def fleet(boxes: Keys) -> ToyFleet:
+    backing = Backing(boxes.store, lambda host: boxes.store, boxes.seal_of)
+    fleet = ToyFleet(["h1", "h2"], {"g1": "h1", "g2": "h2"}, backing=backing)
+    fleet.settle(rest=2)
+    return fleet
+
+
+def replace_keys(fleet: ToyFleet, boxes: Keys, *, restart: bool = True) -> None:
+    boxes.enrol("h1")
+    boxes.join("h1")
+    if restart:
+        fleet.sites["h1"].agent = None
+
+
+def test_the_rest_is_obeyed_and_what_it_has_by_itself_is_reported(
+    fleet: ToyFleet, boxes: Keys
+) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes)
+    fleet.attach("g1", "b")  # for the new key
+    own(fleet, volume="c", name="c")
+    fleet.agent_passes("h1")
+    live = fleet.sites["h1"].world.guests[G1].live
+    assert set(live) == {"a", "b", "c"}
+    reports = fleet.person.reports("h1").volumes
+    assert (reports[G1, B].seen, reports[G1, B].error) == ("attached", "")
+    assert reports[G1, VolumeId("c")].own
+    assert not reports[G1, A].own
+    assert reports[G1, A].places  # nobody else is given it
+
+
+def test_what_cannot_be_read_is_told_wherever_somebody_looks(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    assert [_state(view) for view in Fleet(fleet.person).hosts()] == ["ready", "ready"]
+    replace_keys(fleet, boxes)
+    for _ in range(2):
+        fleet.agent_passes("h1")
+    [h1, _] = Fleet(fleet.person).hosts()
+    assert (h1.unread, _state(h1)) == (1, "cannot read 1 of its volumes")
+    [volume] = Explainer(fleet.person).explain("a")
+    assert "/moorline/desired/h1/g1/a is sealed for another key" in volume.waits_for
+    assert "restart" in volume.waits_for
+    [told] = fleet.sites["h1"].loud  # once
+    assert "volume a of guest g1 cannot be read here" in told
+
+
+def test_its_passes_fail_and_say_why(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes)
+    following = Following(fleet.agent("h1").fleet, "h1", boxes.store)
+    assert not following._pass()
+    assert "sealed for another key" in following.trouble
+
+
+def test_its_volume_is_neither_made_anew_nor_undone(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes)
+    fleet.agent_passes("h1")
+    fleet.power_off("h1")
+    fleet.power_on("h1")
+    for _ in range(3):
+        fleet.agent_passes("h1")
+        fleet.heals("h1")
+    agent = fleet.agent("h1")
+    assert agent.guard.may_heal()  # all else
+    assert agent.guard.waits(G1, A)
+    assert not fleet.sites["h1"].world.mounts
+    assert [row.want for row in agent.records.all()] == [Level.ATTACHED]
+    assert not fleet.sites["h1"].world.guests[G1].running  # it waits for its volume
