@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from moorline.deadline import CLOCK, Clock, Deadline
-from moorline.errors import Conflict, Uncertain
+from moorline.errors import Conflict, Unavailable, Uncertain
 from moorline.fleet import keys
 from moorline.fleet.emptying import in_order, most_at_once, on_the_way
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
@@ -17,6 +17,7 @@ from moorline.fleet.ownership import Home, Ownership, registration
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Move, Role
+from moorline.fleet.resealing import Resealing
 from moorline.model import GuestId, Level
 from moorline.ports.moving import Presence
 
@@ -34,7 +35,7 @@ class Look:
     owners: dict[GuestId, GuestOwner]
     heartbeats: dict[str, Heartbeat | None]
     silent: frozenset[str]
-    enrolled: frozenset[str] = frozenset()
+    enrolled: dict[str, int] = field(default_factory=dict)
     desired: dict[str, OfHost] = field(default_factory=dict)
     reports: dict[str, OfHost] = field(default_factory=dict)
 
@@ -78,6 +79,7 @@ class Controller:
         self._leadership = Leadership(book, session, Expiry(clock, seconds))
         self._ownership = Ownership(book)
         self._own = OwnClaims(book, self._ownership)
+        self._resealing = Resealing(book)
         self._told = told
         self._clock = clock
         self._next_forgetting = Deadline(0.0, clock)
@@ -134,10 +136,13 @@ class Controller:
             self._commit(change)
 
     def _due(self, look: Look) -> Iterator[tuple[str, Change | None]]:
-        for host in look.enrolled - look.hosts.keys():
+        for host in look.enrolled.keys() - look.hosts.keys():
             change = Change()
             change.replace(keys.host(host), None, HostRecord())
             yield f"{host} is of the fleet", change
+        for host, revision in look.enrolled.items():
+            beat = look.heartbeats.get(host)
+            yield from self._resealing.due(host, revision, beat.unread if beat else 0)
         for guest, move in look.moves.items():
             yield self._of_move(look, guest, move)
         claims = self._book.own_claims()
@@ -155,7 +160,12 @@ class Controller:
         )
         step = next_move_step(now.seen())
         what = f"{move.source} to {move.destination}: guest {guest}: {step.value}"
-        return what, None if step is MoveStep.WAIT else change_for(step, now, self._book)
+        if step is MoveStep.WAIT:
+            return what, None
+        try:
+            return what, change_for(step, now, self._book)
+        except Unavailable:  # one definition that cannot be opened keeps no other guest
+            return what, None
 
     def _of_host(self, look: Look, host: str) -> Iterator[tuple[str, Change | None]]:
         record = look.hosts[host]

@@ -80,6 +80,7 @@ class FleetHost:
         self._own = OwnVolumes(book, name, volumes)
         self._reports = VolumeReports(book, name)
         self._unread = 0
+        self._opened: set[GuestId] = set()
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -365,14 +366,25 @@ class FleetHost:
         """Write a report, and with *keep* the guest's definition in the same commit."""
         change = Change()
         if keep and (digest := self._digest(look, guest)):
-            if digest != report.definition:
+            if digest != report.definition or not self._opens(guest):
                 at = keys.definition(self._name, guest)
                 change.put(at, self._book.vault.seal(at, self._hypervisor.definition(guest)))
             report = replace(report, definition=digest)
-        if not anew and before is not None and replace(before, revision=0) == report:
+        same = before is not None and replace(before, revision=0) == report
+        if same and not anew and not change.then:
             return
         change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
         look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
+
+    def _opens(self, guest: GuestId) -> bool:
+        """Whether its kept definition opens; else it was sealed with keys that this host had
+        before this process, and a controller takes it no more.
+        """
+        if guest not in self._opened:
+            with suppress(Unavailable):  # not the store: then the commit fails
+                if self._book.definition(self._name, guest) is not None:
+                    self._opened.add(guest)
+        return guest in self._opened
 
 
 def _promised(report: GuestReport | None, assignment: Assignment) -> bool:

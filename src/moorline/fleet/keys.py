@@ -94,7 +94,12 @@ def attachment(host: str, guest: GuestId, volume: VolumeId) -> str:
 
 def definition(host: str, guest: GuestId) -> str:
     """Of a guest's definition, as that host can open it."""
-    return f"{ROOT}definitions/{_plain(host)}/{guest}"
+    return f"{definitions(host)}{guest}"
+
+
+def definitions(host: str) -> str:
+    """The prefix of what the guests of a host are defined by."""
+    return f"{ROOT}definitions/{_plain(host)}/"
 
 
 def report(desired: str) -> str:

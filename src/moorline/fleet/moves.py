@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from moorline.errors import Unavailable
 from moorline.fleet import keys
 from moorline.fleet.host_choice import its_hosts
 from moorline.fleet.plan import MoveStep, SeenMove, Side
@@ -183,6 +184,8 @@ def _send(now: Situation, book: Book) -> Change | None:
     source, destination = now.source.assignment, now.destination.assignment
     if source is None or destination is None:
         return None
+    # It may be all that is left of the guest then. Raises Unavailable: we cannot open it.
+    book.definition(now.source.name, now.guest)
     change = _unchanged(now)
     at = keys.assignment(now.source.name, now.guest)
     peer = now.destination.name
@@ -210,15 +213,25 @@ def _hand_over(now: Situation, book: Book) -> Change:
     _lose(change, book, now, now.source, now.destination)
     for row in now.source.attachments.values():
         _write(change, book, now.destination.name, row)
-    sealed = book.definition(now.source.name, now.guest)
-    if sealed is not None:
-        at = keys.definition(now.destination.name, now.guest)
-        change.put(at, book.vault.seal(at, sealed))
-        change.delete(keys.definition(now.source.name, now.guest))
+    _bring_definition(change, now, book)
     change.delete(keys.move(now.guest))
     told = f"from {now.source.name}"
     change.note("hand over", now.destination.name, told, guest=now.owner.name)
     return change
+
+
+def _bring_definition(change: Change, now: Situation, book: Book) -> None:
+    at = keys.definition(now.destination.name, now.guest)
+    try:
+        definition = book.definition(now.source.name, now.guest)
+    except Unavailable:  # sealed with a key that the source has had: it seals anew what it has
+        if now.destination.side.state is not Presence.ARRIVED:
+            raise
+        change.delete(keys.definition(now.source.name, now.guest))
+        return  # whoever has the guest keeps its definition
+    if definition is not None:
+        change.put(at, book.vault.seal(at, definition))
+        change.delete(keys.definition(now.source.name, now.guest))
 
 
 def _back(now: Situation, book: Book) -> Change:

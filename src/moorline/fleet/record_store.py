@@ -43,6 +43,9 @@ class Vault(Protocol):
     def open(self, at: str, sealed: bytes) -> bytes:
         """Return what was sealed as *at*. Raises Unavailable if it is not for us."""
 
+    def fits(self, at: str, sealed: bytes) -> bool:
+        """Whether it is for all who are to open it now. Raises Refused: nobody is to."""
+
 
 @dataclass(slots=True)
 class Change:
@@ -123,9 +126,9 @@ class Book:
         """Every host of the fleet, by name."""
         return self._all(keys.HOSTS, HostRecord)
 
-    def enrolled(self) -> frozenset[str]:
-        """The hosts that were given a way to the store."""
-        return frozenset(keys.last(each.key) for each in self.store.list(keys.ENROLLED)[0])
+    def enrolled(self) -> dict[str, int]:
+        """The hosts that were given a way to the store: the revision at which each was, last."""
+        return {keys.last(each.key): each.revision for each in self.store.list(keys.ENROLLED)[0]}
 
     def host(self, name: str) -> HostRecord | None:
         """One host."""

@@ -100,6 +100,10 @@ class Codec:
             revision=entry.revision,
         )
 
+    def fits(self, entry: Entry) -> bool:
+        """Whether it is sealed for all who are to read it now. Raises Refused: nobody is to."""
+        return self._seal.fits(entry.key, base64.b64decode(json.loads(entry.value)["connection"]))
+
     def _open(self, at: str, sealed: str) -> Mapping[str, Any]:
         connection: Mapping[str, Any] = json.loads(self._seal.open(at, base64.b64decode(sealed)))
         return connection

@@ -131,6 +131,14 @@ class SealedBox:
         except (InvalidTag, ValueError):
             raise Unavailable(f"{at} was sealed as another entry, or changed since") from None
 
+    def fits(self, at: str, box: bytes) -> bool:
+        """Whether it is for all of its readers, as they are now. Raises as *readers* do."""
+        readers = set(self._readers(at))
+        try:
+            return readers <= set(json.loads(box)["for"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+
 
 def for_host(own: BoxKey, fleet: str) -> SealedBox:
     """The box of a host: it reads and writes its own entries, as controllers do.

@@ -19,6 +19,9 @@ class Seal(Protocol):
     def open(self, at: str, sealed: bytes) -> bytes:
         """Raises Unavailable: it is encrypted for another key, or for another entry."""
 
+    def fits(self, at: str, sealed: bytes) -> bool:
+        """Whether it is encrypted for all who are to open it now. Raises Refused: nobody is to."""
+
 
 class KeySeal:
     """AES-256-GCM with the one key of a host's own store."""
@@ -43,3 +46,6 @@ class KeySeal:
                 f"the connection of {at} is sealed with another key",
                 hint="restore the key file that belongs to this state directory",
             ) from e
+
+    def fits(self, at: str, sealed: bytes) -> bool:
+        return True  # there is one key: what does not open with it, nobody can seal anew

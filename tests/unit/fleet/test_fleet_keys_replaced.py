@@ -13,6 +13,7 @@ from moorline.fleet.fleet import Fleet
 from moorline.fleet.host_threads import Following
 from moorline.model import GuestId, Level, VolumeId
 from moorline.ports import Put
+from moorline.ports.moving import Presence
 from moorline.secret import Secret
 from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
 from moorline.stores.key_seal import Seal
@@ -33,6 +34,7 @@ class Keys:
         self.controllers = _new()
         self.enrolled: dict[str, BoxKey] = {}
         self.on_host: dict[str, BoxKey] = {}
+        self.revoked: set[str] = set()
         for host in hosts:
             self.enrol(host)
             self.join(host)
@@ -46,10 +48,17 @@ class Keys:
         """Take the new key to the host; an agent that runs goes on with its own."""
         self.on_host[host] = self.enrolled[host]
 
+    def revoke(self, host: str) -> None:
+        """Nothing is sealed for it any more."""
+        self.revoked.add(host)
+        self.store.commit([], [Put(keys.ENROLLED + host, b"{}")])
+
     def seal_of(self, host: str) -> Seal:
         if host:
             return for_host(self.on_host[host], self.controllers.public)
-        return for_controllers(self.controllers, lambda of: self.enrolled[of].public)
+        return for_controllers(
+            self.controllers, lambda of: "" if of in self.revoked else self.enrolled[of].public
+        )
 
 
 def _new() -> BoxKey:
@@ -135,3 +144,109 @@ def test_its_volume_is_neither_made_anew_nor_undone(fleet: ToyFleet, boxes: Keys
     assert not fleet.sites["h1"].world.mounts
     assert [row.want for row in agent.records.all()] == [Level.ATTACHED]
     assert not fleet.sites["h1"].world.guests[G1].running  # it waits for its volume
+
+
+def test_a_controller_seals_anew_what_was_sealed_before(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes)
+    fleet.attach("g1", "b")
+    fleet.settle(rest=3)
+    assert set(fleet.agent("h1").fleet._book.desired("h1").attachments) == {(G1, A), (G1, B)}
+    fleet.check({("g1", "a"): "s1", ("g1", "b"): "s1"})
+    [h1, _] = Fleet(fleet.person).hosts()
+    assert (h1.unread, _state(h1)) == (0, "ready")
+    fleet.detach("g1", "a")
+    fleet.settle(rest=2)
+    fleet.check({("g1", "b"): "s1"})
+
+
+def test_it_waits_for_the_agent_that_goes_on_with_the_old_key(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes, restart=False)
+    fleet.settle(rest=3)
+    [h1, _] = Fleet(fleet.person).hosts()
+    assert h1.unread == 1
+    assert fleet.sites["h1"].world.guests[G1].live  # as it was
+    fleet.sites["h1"].agent = None
+    fleet.settle(rest=3)
+    assert Fleet(fleet.person).hosts()[0].unread == 0
+    fleet.check({("g1", "a"): "s1"})
+
+
+def test_another_controller_looks_through_all_once(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    del fleet.controllers["c1"]
+    replace_keys(fleet, boxes)
+    fleet.settle(rest=3)
+    assert Fleet(fleet.person).hosts()[0].unread == 0
+    fleet.check({("g1", "a"): "s1"})
+
+
+def test_nothing_is_sealed_for_a_host_that_was_revoked(fleet: ToyFleet, boxes: Keys) -> None:
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    before = fleet.store.get(keys.attachment("h1", G1, A))
+    boxes.revoke("h1")
+    fleet.settle(rest=2)
+    assert fleet.store.get(keys.attachment("h1", G1, A)) == before
+
+
+def test_its_guest_moves_after_that(fleet: ToyFleet, boxes: Keys) -> None:
+    """The host has sealed its definition with the key that it had: nobody takes that any more."""
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes)
+    fleet.settle(rest=3)
+    fleet.change_host("h1", draining=True, cordoned=True)
+    fleet.settle(rest=3)
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h2"
+    fleet.check({("g1", "a"): "s1"})
+
+
+def test_keys_that_are_replaced_while_a_guest_moves_leave_it_nowhere_paused(
+    fleet: ToyFleet, boxes: Keys
+) -> None:
+    """Nobody takes what the old key has sealed: whoever the guest came to keeps its definition."""
+    fleet.change_host("h1", draining=True, cordoned=True)
+    for _ in range(20):
+        fleet.controller_passes("c1")
+        fleet.agent_passes("h1")
+        fleet.agent_passes("h2")
+        report = fleet.person.guest_report("h2", G1)
+        if report is not None and report.seen is Presence.ARRIVED:
+            break
+    else:
+        raise AssertionError("it did not arrive")
+    replace_keys(fleet, boxes)
+    fleet.settle(rest=3)
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h2"
+    assert fleet.person.definition("h2", G1) is not None
+    fleet.check({})
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_guest_goes_once_its_host_has_sealed_it_anew_and_keeps_no_other(
+    fleet: ToyFleet, boxes: Keys, running: bool
+) -> None:
+    fleet.sites["h1"].world.guests[G1].running = running
+    fleet.settle(rest=2)
+    replace_keys(fleet, boxes, restart=False)
+    fleet.change_host("h1", draining=True, cordoned=True)
+    fleet.attach("g2", "b")
+    fleet.settle(rest=3)
+    assert fleet.person.move(G1) is not None
+    assert set(fleet.sites["h2"].world.guests[GuestId("g2")].live) == {"b"}
+    fleet.controller("c1")[0].advance()
+    fleet.sites["h1"].agent = None
+    fleet.settle(rest=3)
+    assert fleet.person.move(G1) is None
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h2"

@@ -171,7 +171,7 @@ class Membership:
 def invite(enrolment: Enrolment, authority: Authority, host: str, fleet: Fleet) -> Joining:
     """Enrol a host with a new certificate and a new box.
 
-    What was sealed for it before has to be sealed anew. Raises as :meth:`Enrolment.enrol`.
+    What was sealed for it before is sealed anew by a controller. Raises as :meth:`Enrolment.enrol`.
     """
     box = Secret(os.urandom(32))
     enrolled = enrolment.enrol(host, BoxKey(box).public)
