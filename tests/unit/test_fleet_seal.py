@@ -185,3 +185,16 @@ def test_no_error_and_no_text_of_a_key_tells_it() -> None:
     for text in told:
         assert "kkkk" not in text
         assert "p4ssw0rd" not in text
+
+
+def test_a_box_fits_until_a_readers_key_is_replaced() -> None:
+    held = dict(KEYS)
+    controllers = for_controllers(FLEET, held.__getitem__)
+    sealed = controllers.seal(AT, TEXT)
+    assert controllers.fits(AT, sealed)
+    held["h1"] = H2.public
+    assert not controllers.fits(AT, sealed)
+    assert not controllers.fits(AT, b"none")
+    held["h1"] = ""
+    with pytest.raises(Refused, match="revoked"):
+        controllers.fits(AT, sealed)
