@@ -9,9 +9,9 @@ from typing import Any
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
 from moorline.fleet.explaining import Explainer
+from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.own_reports import OwnReport, own_reports
 from moorline.fleet.record_store import Book, OfHost
-from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.records import HostEvent, HostRecord, Role
 from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
 from moorline.model import GuestName, VolumeId
