@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
@@ -123,8 +124,8 @@ class LocalVolumes:
         }
         for (guest, volume), path in self._records.released().items():
             of = GuestId(guest), VolumeId(volume)
-            if of not in fleets and of not in rows and self._may_have(of):
-                places = frozenset(self._admission.places_at(path))
+            if of not in fleets and of not in rows and (paths := self._paths(of, path)):
+                places = frozenset(place for at in paths for place in self._admission.places_at(at))
                 found[of] = OwnVolume(Level.ATTACHED, shared=False, places=places, seen=False)
         return found
 
@@ -138,11 +139,14 @@ class LocalVolumes:
             seen = False  # its guest does not answer, or the connection fits no configuration now
         return OwnVolume(row.want, row.options.shared, frozenset(places), seen)
 
-    def _may_have(self, of: Of) -> bool:
-        """Whether the guest has the volume as its disk, as far as can be seen."""
+    def _paths(self, of: Of, released: str) -> AbstractSet[str]:
+        """The files of a released disk, as far as can be seen: a pivot or a snapshot gives it
+        another one. None: the guest has it no more.
+        """
         with suppress(MoorlineError):
-            return of[1] in self._hypervisor.disks(of[0])
-        return True
+            disk = self._hypervisor.disks(of[0]).get(of[1])
+            return {released, disk.source} - {""} if disk else frozenset()
+        return {released}
 
     def giving(self, guest: GuestId) -> AbstractContextManager[None]:
         """While *guest* is started: nobody else has, or is being given, the files of its disks.

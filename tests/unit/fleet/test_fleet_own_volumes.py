@@ -105,6 +105,20 @@ def test_what_was_released_is_its_guests_still(fleet: ToyFleet) -> None:
     fleet.attach("g2", "a")
 
 
+def test_so_is_the_file_that_it_was_brought_to_since(fleet: ToyFleet) -> None:
+    """By a pivot or a snapshot. Another volume tells which share that is."""
+    row = own(fleet)
+    own(fleet, volume="b", name="b")
+    fleet.agent("h1").records.release(row, "/toy/s1/a")
+    guest = fleet.sites["h1"].world.guests[G1]
+    for half in (guest.live, guest.defined):
+        half[A] = "/toy/s1/copy"
+    fleet.agent_passes("h1")
+    for name in ("copy", "a"):
+        with pytest.raises(Refused, match="on h1: moorline detach g1 a"):
+            attach_as(fleet, "g2", "other", name)
+
+
 def test_its_own_guest_is_given_it_by_the_fleet(fleet: ToyFleet) -> None:
     own(fleet)
     fleet.settle(rest=2)
