@@ -80,7 +80,7 @@ class Grower:
         if row.key in self._records.reservations():
             raise Refused(
                 f"volume {volume} is Cinder's, which has to know how large it is",
-                hint=f"openstack volume set --size; then: moorline extend {row.key.guest} {volume}",
+                hint="leave out --grow: Cinder is asked to make it larger then",
             )
         if row.options.readonly or row.options.shared:
             why = "only reads it" if row.options.readonly else "shares it with others"

@@ -126,3 +126,12 @@ def test_cinder_goes_away_once_it_was_asked(rig: CinderRig, attached: Volume) ->
     rig.cloud.misbehave("POST", "action", status=503, after=True)
     raised(rig.survive(lambda: extend(rig, 2 * GIB, timeout=2)), Uncertain)
     assert asked(rig) == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_its_file_is_not_made_larger_behind_its_back(
+    rig: CinderRig, attached: Volume, dry_run: bool
+) -> None:
+    told = raised(rig.survive(lambda: extend(rig, 2 * GIB, grow=True, dry_run=dry_run)), Refused)
+    assert "leave out --grow" in told
+    assert (rig.world.sizes[FILE], asked(rig)) == (GIB, 0)
