@@ -40,8 +40,8 @@ from pypowervm.wrappers.storage import FileIO, VDisk
 from pypowervm.wrappers.virtual_io_server import VIOS
 
 from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots
 from moorline.hypervisors.powervm.session import Logon, NovaLink
-from moorline.hypervisors.powervm.slots import MemorySlots
 from moorline.model import DiskOptions, ImageFile, VolumeId
 from moorline.secret import Secret
 

@@ -9,8 +9,8 @@ from lab.novalink import NovaLink as Lab
 from lab.novalink.model import partition_uuid
 from moorline.errors import Refused
 from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots, Slots
 from moorline.hypervisors.powervm.session import Logon, NovaLink
-from moorline.hypervisors.powervm.slots import MemorySlots, Slots
 from moorline.model import GuestId
 from moorline.secret import Secret
 

@@ -12,7 +12,7 @@ import pytest
 from lab.novalink import NovaLink
 from lab.novalink.model import Disk, Mapping, System, partition_uuid
 from lab.novalink.rig import DB, WEB, image, powervm
-from moorline.hypervisors.powervm.slots import StoredSlots
+from moorline.hypervisors.powervm.remembered_slots import StoredSlots
 from moorline.model import DiskSource, GuestId, ImageFile, PathSource
 from moorline.testing.contracts.extending import ExtendingContract, ExtendingRig
 from moorline.testing.toys import MemoryStore

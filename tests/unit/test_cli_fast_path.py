@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from moorline.cli import fast_path
 from moorline.cli.commands import main
-from moorline.cli.disk_options import asked
+from moorline.cli.typed_disk_options import asked
 from moorline.local_api import json_types
 
 VIEW = {

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from moorline.cli.commands import main
-from moorline.cli.disk_options import asked, of_a_launch
+from moorline.cli.typed_disk_options import asked, of_a_launch
 from moorline.disk_options import BY_NAME, LIMITS, MOST, OPTIONS, Kind, refuse_others, validate
 from moorline.errors import Refused
 from moorline.model import DiskOptions

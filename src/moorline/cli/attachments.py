@@ -23,11 +23,11 @@ from moorline.cli.common import (
     wait_option,
 )
 from moorline.cli.connection import read_connection
-from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.facade import from_here
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
+from moorline.cli.typed_disk_options import asked, disk_options
 from moorline.deadline import DEFAULT_TIMEOUT_SECONDS
 from moorline.disk_options import OPTIONS
 from moorline.errors import Failed, MoorlineError

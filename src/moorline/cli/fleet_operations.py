@@ -14,10 +14,10 @@ import click
 from moorline.cli.attachments import named, volume_options
 from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
-from moorline.cli.disk_options import asked, disk_options
 from moorline.cli.fleet_queries import directory_option
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import say
+from moorline.cli.typed_disk_options import asked, disk_options
 from moorline.core.name_lookup import is_whole
 from moorline.errors import Failed, NotFound, Refused
 from moorline.model import Format

@@ -19,11 +19,11 @@ from moorline.cli.common import (
     vouch_option,
 )
 from moorline.cli.connection import read_connection
-from moorline.cli.disk_options import asked as disk_options_asked
-from moorline.cli.disk_options import of_a_launch
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.cli.name_completion import FilePath
+from moorline.cli.typed_disk_options import asked as disk_options_asked
+from moorline.cli.typed_disk_options import of_a_launch
 from moorline.errors import MoorlineError
 from moorline.ports import LaunchingDriver
 from moorline.ports.guests import Launching

@@ -19,7 +19,7 @@ from lab.novalink.rig import WEB, mapped, powervm
 from moorline.errors import Failed, NotOurs, Unavailable, Uncertain
 from moorline.hypervisors.powervm.hypervisor import PowerVM
 from moorline.hypervisors.powervm.mappings import ScsiMapping, read
-from moorline.hypervisors.powervm.slots import MemorySlots
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots
 from moorline.model import DiskOptions, ImageFile, Sizes, VolumeId
 
 V1 = VolumeId("11111111-0000-4000-8000-000000000001")

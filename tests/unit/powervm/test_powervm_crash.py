@@ -18,7 +18,7 @@ from lab.novalink.model import System, partition_uuid, preload
 from lab.novalink.rig import image, powervm
 from moorline.errors import MoorlineError
 from moorline.hypervisors.powervm.hypervisor import PowerVM
-from moorline.hypervisors.powervm.slots import MemorySlots, Slot, StoredSlots
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots, Slot, StoredSlots
 from moorline.model import DiskOptions, DiskState, GuestId, ImageFile, VolumeId
 from moorline.stores.sqlite import SqliteStore
 from moorline.testing.faults import Fault, Faults, Killed
@@ -92,7 +92,7 @@ import os, signal, sys
 from pathlib import Path
 from moorline.hypervisors.powervm.hypervisor import *
 from moorline.hypervisors.powervm.session import *
-from moorline.hypervisors.powervm.slots import *
+from moorline.hypervisors.powervm.remembered_slots import *
 from moorline.model import DiskOptions, ImageFile
 from moorline.secret import Secret
 from moorline.stores.sqlite import SqliteStore
@@ -164,7 +164,7 @@ from pathlib import Path
 from lab.novalink.rig import look, measure
 from moorline.hypervisors.powervm.hypervisor import *
 from moorline.hypervisors.powervm.session import *
-from moorline.hypervisors.powervm.slots import *
+from moorline.hypervisors.powervm.remembered_slots import *
 from moorline.model import DiskOptions, ImageFile
 from moorline.secret import Secret
 

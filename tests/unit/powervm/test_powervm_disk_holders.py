@@ -17,7 +17,7 @@ from lab.novalink.rig import DB, WEB, image, mapped, powervm
 from moorline.errors import Refused
 from moorline.hypervisors.powervm.hypervisor import PowerVM
 from moorline.hypervisors.powervm.mappings import read
-from moorline.hypervisors.powervm.slots import MemorySlots
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots
 from moorline.model import DiskOptions, DiskState, Guest, ImageFile, VolumeId
 
 V1 = VolumeId("11111111-0000-4000-8000-000000000001")

@@ -20,7 +20,7 @@ from moorline.errors import (
 )
 from moorline.hypervisors.powervm.failures import failure
 from moorline.hypervisors.powervm.hypervisor import PowerVM
-from moorline.hypervisors.powervm.slots import MemorySlots
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots
 from moorline.model import DiskOptions, DiskState, ImageFile, Sizes, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")

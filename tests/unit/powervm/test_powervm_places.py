@@ -13,7 +13,7 @@ from moorline.errors import (
     NotOurs,
 )
 from moorline.hypervisors.powervm.hypervisor import PowerVM
-from moorline.hypervisors.powervm.slots import MemorySlots, Slot
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots, Slot
 from moorline.model import DiskOptions, DiskState, ImageFile, VolumeId
 
 V1, V2 = VolumeId("11111111-0000-4000-8000-000000000001"), VolumeId("v2")

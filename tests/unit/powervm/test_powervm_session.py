@@ -16,8 +16,8 @@ from lab.novalink import NovaLink as Lab
 from lab.novalink.rig import image, logon, look, measure, powervm
 from moorline.errors import Denied, Refused, Unavailable
 from moorline.hypervisors.powervm.hypervisor import PowerVM
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots
 from moorline.hypervisors.powervm.session import Logon, NovaLink
-from moorline.hypervisors.powervm.slots import MemorySlots
 from moorline.hypervisors.powervm.transport import Transport, session_class
 from moorline.model import DiskOptions, GuestId, ImageFile, VolumeId
 from moorline.secret import Secret

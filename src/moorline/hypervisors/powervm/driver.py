@@ -39,8 +39,8 @@ class PowerVMDriver:
                 # oslo.utils tries to import eventlet, which warns wherever it is installed.
                 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
                 from moorline.hypervisors.powervm.hypervisor import PowerVM
+                from moorline.hypervisors.powervm.remembered_slots import StoredSlots
                 from moorline.hypervisors.powervm.session import Logon, NovaLink
-                from moorline.hypervisors.powervm.slots import StoredSlots
         except ModuleNotFoundError as e:
             raise Refused(
                 f"PowerVM cannot be used: {e}", hint="pip install 'moorline[powervm]'"

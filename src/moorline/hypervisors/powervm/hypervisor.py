@@ -19,8 +19,8 @@ from moorline.hypervisors.powervm.disk_holders import holders, is_of, runs, use
 from moorline.hypervisors.powervm.jobs import rescan
 from moorline.hypervisors.powervm.mappings import ScsiMapping
 from moorline.hypervisors.powervm.plug import Plug, marked
+from moorline.hypervisors.powervm.remembered_slots import Slot, Slots
 from moorline.hypervisors.powervm.session import ManagementPartition, NovaLink
-from moorline.hypervisors.powervm.slots import Slot, Slots
 from moorline.model import (
     Disk,
     DiskOptions,

@@ -11,7 +11,7 @@ from pypowervm.entities import Element
 from pypowervm.wrappers.storage import BackStoreType, FileIO
 from pypowervm.wrappers.virtual_io_server import VSCSIMapping
 
-from moorline.hypervisors.powervm.slots import Slot
+from moorline.hypervisors.powervm.remembered_slots import Slot
 from moorline.model import VolumeId
 
 ANYBODY = 65535

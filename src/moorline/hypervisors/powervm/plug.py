@@ -9,7 +9,7 @@ from typing import Any
 from moorline.errors import NotOurs, Refused
 from moorline.hypervisors.powervm import mappings
 from moorline.hypervisors.powervm.mappings import ScsiMapping
-from moorline.hypervisors.powervm.slots import Slot
+from moorline.hypervisors.powervm.remembered_slots import Slot
 from moorline.model import VolumeId
 
 

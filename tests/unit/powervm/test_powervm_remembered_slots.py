@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.hypervisors.powervm.mappings import DiskAddress, ScsiMapping, choose
-from moorline.hypervisors.powervm.slots import MemorySlots, Slot, Slots, StoredSlots
+from moorline.hypervisors.powervm.remembered_slots import MemorySlots, Slot, Slots, StoredSlots
 from moorline.model import GuestId, VolumeId
 from moorline.testing.toys import MemoryStore
 
