@@ -12,6 +12,7 @@ from uuid import UUID
 
 from moorline.disk_options import DiskOptions as DiskOptions
 from moorline.disk_options import Limits as Limits
+from moorline.network_disk import NetworkDisk as NetworkDisk
 from moorline.secret import Secret
 
 VolumeId = NewType("VolumeId", str)
@@ -145,8 +146,8 @@ class ShadowDisk:
     """vCenter's reference of the machine: ``vm-123``."""
 
 
-PathSource = ImageFile | BlockDevice | DatastoreDisk
-"""Disk sources whose path is known beforehand; the guest's disk bears it."""
+PathSource = ImageFile | BlockDevice | DatastoreDisk | NetworkDisk
+"""Disk sources whose path, or what they are known by, is what their guest's disk bears."""
 
 DiskSource = PathSource | ShadowDisk
 

@@ -72,7 +72,7 @@ BARE = MarkedDisk("", "", "", None)
         ),
         (
             disk("vdb", "ua-one", "<source protocol='rbd' name='pool/image'/>"),
-            {ONE: MarkedDisk("vdb", "virtio", "pool/image", None)},
+            {ONE: MarkedDisk("vdb", "virtio", "rbd:pool/image", None)},
         ),
         (disk("sdc", "ua-one", "", bus="sata"), {ONE: MarkedDisk("sdc", "sata", "", None)}),
         ("<disk><alias name='ua-one'/></disk>", {}),

@@ -138,8 +138,8 @@ class LocalFile:
         known: Sequence[Any] = (),
     ) -> Recognised | None:
         """Any file or device: whoever asks must have been told that local ones are meant."""
-        if not disk.path:
-            return None
+        if not disk.path.startswith("/"):
+            return None  # a server's
         data = {"path": disk.path, "format": disk.format}
         return Recognised({"driver_volume_type": self.kind, "data": data})
 

@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 
 from moorline.errors import Refused
+from moorline.network_disk import server_name as server_name
 
 # DNS names, also of SRV records (_quobyte._tcp.example.com), or bracketed IPv6.
 _LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
@@ -35,18 +36,6 @@ def server(text: str) -> str:
         except ValueError:
             return ""
     return f"{host}:{int(match['port'])}" if match["port"] else host
-
-
-def server_name(host: str) -> str:
-    """A server's name or address in one spelling. It is not resolved."""
-    name = host.lower().rstrip(".")
-    try:
-        address = ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return name
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(address.ipv4_mapped or f"[{address}]")
-    return str(address)
 
 
 @lru_cache(maxsize=1024)  # few servers, and very many volumes

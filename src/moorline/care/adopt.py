@@ -25,6 +25,7 @@ from moorline.model import (
     ImageFile,
     Level,
     Linked,
+    NetworkDisk,
     volume_id,
 )
 from moorline.ports import Hypervisor, Mount
@@ -187,7 +188,7 @@ class Adopter:
         link = backend.inspect(parsed)
         source = link.source if isinstance(link, Linked) else None
         disks = self._disks(guest)
-        if isinstance(source, ImageFile | BlockDevice):
+        if isinstance(source, ImageFile | BlockDevice | NetworkDisk):
             disk = next((disk for disk in disks if disk.path == str(source.path)), None)
             if disk is not None:
                 _refuse_other_format(disk, source)
@@ -218,7 +219,7 @@ class Adopter:
         )
 
 
-def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice) -> None:
+def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice | NetworkDisk) -> None:
     format = source.format if isinstance(source, ImageFile) else "raw"
     if format != disk.format:
         raise Refused(f"{disk.device} is used as {disk.format}, and the connection says {format}")

@@ -321,7 +321,11 @@ class _Look:
 
     def others(self, guest: str, path: str) -> Sequence[str]:
         """The names of other guests that name *path*."""
-        return [each.name for each in self.guests if each.id != guest and path in each.paths]
+        return [
+            each.name
+            for each in self.guests
+            if each.id != guest and path in {*each.paths, *(use.path for use in each.uses)}
+        ]
 
 
 def _unparsable(offer: Offer, recognised: Recognised | None) -> Setting | None:

@@ -23,6 +23,8 @@ from moorline.model import (
     Guest,
     GuestId,
     ImageFile,
+    NetworkDisk,
+    PathSource,
     Use,
 )
 from moorline.ports import FileId, FilesOf, Host, Hypervisor, Images, Mount
@@ -111,20 +113,32 @@ class FileClashes:
         each share that began to hang just now. *everyone*: as :meth:`look` saw it, which must have
         begun after this call was decided on.
         """
-        if not isinstance(source, ImageFile | BlockDevice | DatastoreDisk):
+        if not isinstance(source, PathSource):
             return
         mine, table = use_of(row, source), everyone.users.table
         theirs = everyone.users.others(row, partial(_may_have, mine.path, table))
         if isinstance(source, DatastoreDisk):
             _refuse_wanted(source, mine, theirs.called(mine.path))
-            return
+        elif isinstance(source, NetworkDisk):
+            _refuse_known(mine, theirs.may_have(mine.path))
+        else:
+            self._refuse_file(row, source, mine, theirs, everyone)
+
+    def _refuse_file(
+        self,
+        row: Attachment,
+        source: ImageFile | BlockDevice,
+        mine: Use,
+        theirs: OtherUsers,
+        everyone: Everyone,
+    ) -> None:
         told = set()  # the users whose way to use the file is known, and compatible
         names = {mine.path}
         for other in theirs.called(mine.path):
             if other.disk and (use := other.use()):
                 _refuse_clash(mine, use, other.who)
                 told.add(other.who)
-        if self._host and table:
+        if self._host and (table := everyone.users.table):
             locked = next(iter(numbers_of(source)), 0)
             comparison = self._look(self._host, table, mine, theirs, told, names, locked)
             self._refuse_what_is_open(row, comparison, everyone)
@@ -294,6 +308,13 @@ def _refuse_wanted(source: DatastoreDisk, mine: Use, theirs: Iterable[FileUser])
     """
     for other in theirs:
         if isinstance(other, WantedFile) and other.may_be(source) and (use := other.use()):
+            _refuse_clash(mine, use, other.who)
+
+
+def _refuse_known(mine: Use, theirs: Iterable[FileUser]) -> None:
+    """Refuse a server's disk that others have, or are to have, as far as it is told by its name."""
+    for other in theirs:
+        if use := other.use():
             _refuse_clash(mine, use, other.who)
 
 

@@ -9,7 +9,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from moorline.errors import Failed, MoorlineError, Uncertain
-from moorline.model import Attachment, BlockDevice, DatastoreDisk, DiskSource, GuestId, ImageFile
+from moorline.model import (
+    Attachment,
+    BlockDevice,
+    DatastoreDisk,
+    DiskSource,
+    GuestId,
+    ImageFile,
+    NetworkDisk,
+)
+from moorline.network_disk import at_its_server
 from moorline.ports import FileId, FileLocks, Host, Settled
 
 FILE_LOCK_TIMEOUT_SECONDS = 30.0
@@ -53,7 +62,7 @@ class FileLocking:
 
         *paths*: as ``[datastore] folder/disk.vmdk``. Blocks and raises as :meth:`turn`.
         """
-        return self._turn(guest, dict.fromkeys(map(_on_datastore, paths), True), timeout)
+        return self._turn(guest, dict.fromkeys(map(_named, paths), True), timeout)
 
     def settle(self, guest: GuestId) -> bool:
         """Wait until an attach to *guest* has ended whose caller was killed or left it Uncertain.
@@ -105,7 +114,9 @@ class FileLocking:
         """What is locked: each file of *source*, and whether the guest may write to it."""
         writes = not row.options.readonly
         if isinstance(source, DatastoreDisk):  # a name is all that this host knows of it
-            return {_on_datastore(source.path): writes}
+            return {_named(source.path): writes}
+        if isinstance(source, NetworkDisk):  # two of a server's at once, but for its nameless one
+            return {_named(at_its_server(source.path)): False, _named(source.path): writes}
         if self._host is None or not isinstance(source, ImageFile | BlockDevice):
             return {}
         if isinstance(source, ImageFile) and source.checked:
@@ -121,5 +132,5 @@ class FileLocking:
         return {**dict.fromkeys(beneath, False), own: writes}
 
 
-def _on_datastore(path: str) -> FileId:
+def _named(path: str) -> FileId:
     return FileId(path, 0, zlib.crc32(path.encode()))

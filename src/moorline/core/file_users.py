@@ -13,7 +13,6 @@ from moorline.core.survey import Survey
 from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
-    BlockDevice,
     DatastoreDisk,
     Guest,
     GuestId,
@@ -23,6 +22,7 @@ from moorline.model import (
     PathSource,
     Use,
 )
+from moorline.network_disk import may_be_one
 from moorline.ports import Mount
 from moorline.ports.mount import MountsByPath
 
@@ -167,6 +167,11 @@ class OtherUsers:
         named = (file for files in self._files for file in files.by_path.get(path, ()))
         return [file for file in named if file.is_other(self._row)]
 
+    def may_have(self, known: str) -> Sequence[FileUser]:
+        """Those who have, or may have, what a server's disk is *known* by."""
+        names = {name for files in self._files for name in files.by_path if may_be_one(name, known)}
+        return [file for name in sorted(names) for file in self.called(name)]
+
     def mounts(self) -> Sequence[Mount | None]:
         """What disks lie on that have a path, in the order in which it was mounted."""
         found = {mount for files in self._files for mount in files.by_mount}
@@ -253,4 +258,4 @@ def _link(row: Attachment, links: Links) -> Link | None:
 
 def _source(link: Link | None) -> PathSource | None:
     source = link.source if isinstance(link, Linked) else None
-    return source if isinstance(source, ImageFile | BlockDevice | DatastoreDisk) else None
+    return source if isinstance(source, PathSource) else None

@@ -14,6 +14,7 @@ from moorline.model import (
     ImageFile,
     Link,
     Linked,
+    NetworkDisk,
     Seen,
     Use,
     VolumeId,
@@ -31,9 +32,9 @@ def is_somebody_elses(row: Attachment) -> bool:
 
 
 def path_of(link: Link) -> str:
-    """The path of the one volume, if its link tells it; else ''."""
+    """The path of the one volume, or what it is known by, if its link tells it; else ''."""
     source = link.source if isinstance(link, Linked) else None
-    return str(source.path) if isinstance(source, ImageFile | BlockDevice) else ""
+    return str(source.path) if isinstance(source, ImageFile | BlockDevice | NetworkDisk) else ""
 
 
 def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:

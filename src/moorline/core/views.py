@@ -33,6 +33,8 @@ from moorline.ports.results import Trouble, View
 
 _ALWAYS_TOLD = ("bus", "target", "readonly", "shared", "on_error")
 """The options that a view has whether they are set or not."""
+_UNTOLD = ("backing", "checked", "login")
+"""What of a disk source is for the hypervisor alone."""
 
 
 def view(row: Attachment, seen: Seen | str, trouble: Trouble | None, storage: Storage) -> View:
@@ -142,7 +144,11 @@ def holders(seen: Seen | str, guests: Iterable[Guest]) -> list[str]:
         return []
     source = seen.link.source if isinstance(seen.link, Linked) else None
     paths = {seen.disk.source, str(getattr(source, "path", ""))} - {""}
-    return [guest.name for guest in guests if paths & guest.paths]
+    return [
+        guest.name
+        for guest in guests
+        if paths & guest.paths or any(use.path in paths for use in guest.uses)
+    ]
 
 
 def _source(seen: Seen | str) -> dict[str, Any] | None:
@@ -156,7 +162,7 @@ def _source(seen: Seen | str) -> dict[str, Any] | None:
 
 @cache
 def _told(kind: Any) -> Sequence[str]:
-    return [field.name for field in fields(kind) if field.name not in ("backing", "checked")]
+    return [field.name for field in fields(kind) if field.name not in _UNTOLD]
 
 
 def _plain(value: Any) -> Any:

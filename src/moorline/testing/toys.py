@@ -33,6 +33,7 @@ from moorline.model import (
     Link,
     Linked,
     LinkName,
+    NetworkDisk,
     Sizes,
     Unknown,
     Unlinked,
@@ -184,7 +185,7 @@ class ToyHypervisor:
     """A hypervisor whose attach has two effects, and whose guests let go when they please."""
 
     kind: ClassVar[str] = "toy"
-    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice, NetworkDisk})
     look_command: ClassVar[str] = "moorline list"
     stop_command: ClassVar[str] = "moorline list"
 
@@ -225,7 +226,7 @@ class ToyHypervisor:
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
         self.check(guest, source, options)
-        assert isinstance(source, ImageFile | BlockDevice), "check() lets nothing else through"
+        assert isinstance(source, ImageFile | BlockDevice | NetworkDisk), "check() sees to that"
         found = self._world.guests[guest]
         path = str(source.path)
         for half in _halves(found):

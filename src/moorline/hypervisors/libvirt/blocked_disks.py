@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Failed, MoorlineError
 from moorline.hypervisors.libvirt.connection import Connection, module, names_of
-from moorline.hypervisors.libvirt.domain_xml import Domain
+from moorline.hypervisors.libvirt.domain_xml import Domain, source_of
 from moorline.hypervisors.libvirt.mount_propagation import PROC, covering, mounts_of
 from moorline.model import GuestId, VolumeId
 from moorline.ports.inspection import Finding
@@ -35,7 +35,7 @@ def findings(virt: Any, hang: frozenset[str]) -> list[Finding]:
 
 def _of(domain: Any) -> Iterator[Finding]:
     disks = ET.fromstring(domain.XMLDesc()).findall("devices/disk")  # noqa: S314 - libvirt's own
-    paths = {_get(disk, "target", "dev"): _path(disk) for disk in disks}
+    paths = {_get(disk, "target", "dev"): source_of(disk) for disk in disks}
     # libvirt may know that it was an error of a disk's, and not of which.
     errors = domain.diskErrors() or {"": 0}
     for device, error in sorted(errors.items()):
@@ -81,13 +81,9 @@ def _busy(domain: Any, target: str) -> str:
 
 def _share(path: str) -> str:
     try:
-        return covering(mounts_of(PROC / "self"), path).target if path else ""
+        return covering(mounts_of(PROC / "self"), path).target if path.startswith("/") else ""
     except OSError:
         return ""
-
-
-def _path(disk: ET.Element) -> str:
-    return _get(disk, "source", "file") or _get(disk, "source", "dev")
 
 
 def _get(element: ET.Element, child: str, attribute: str) -> str:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from moorline.disk_options import normal, validate
 from moorline.errors import Failed, MoorlineError, NotFound, NotOurs, Refused, Uncertain
-from moorline.hypervisors.libvirt import scsi_place
+from moorline.hypervisors.libvirt import network_xml, scsi_place
 from moorline.hypervisors.libvirt.connection import Rejected
 from moorline.hypervisors.libvirt.disk_options_xml import refuse_misplaced
 from moorline.hypervisors.libvirt.disk_xml import bus_of, next_target, path_of
 from moorline.hypervisors.libvirt.domain_xml import Domain, Half, ScsiPlace, alias_of
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
-from moorline.model import DiskOptions, DiskSource, ImageFile, VolumeId
+from moorline.model import DiskOptions, DiskSource, ImageFile, NetworkDisk, VolumeId
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
@@ -97,6 +97,8 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
     if options.shared and isinstance(source, ImageFile) and source.format != "raw":
         raise Refused(f"a {source.format} file cannot be written to by several guests")
     validate(options)
+    if isinstance(source, NetworkDisk):
+        network_xml.refuse_unfit(options)
     bus = bus_of(options)
     refuse_misplaced(options, bus)
     if any(options.target in half.targets for half in halves if options.target):

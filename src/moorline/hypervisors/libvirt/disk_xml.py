@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
+from moorline.hypervisors.libvirt import network_xml
 from moorline.hypervisors.libvirt.disk_options_xml import UNCACHED, add_elements, of_driver
 from moorline.hypervisors.libvirt.domain_xml import ScsiPlace, alias_of
 from moorline.hypervisors.libvirt.file_access import keeps_owner
@@ -21,6 +22,7 @@ from moorline.model import (
     DiskOptions,
     DiskSource,
     ImageFile,
+    NetworkDisk,
     VolumeId,
 )
 
@@ -62,7 +64,14 @@ def error_policies(options: DiskOptions) -> dict[str, str]:
 
 
 def path_of(source: DiskSource) -> str:
-    """The path that QEMU opens. Raises Refused if it cannot be written in libvirt's XML."""
+    """The path that QEMU opens, or what a server's disk is known by.
+
+    Raises Refused if it cannot be written in libvirt's XML.
+    """
+    if isinstance(source, NetworkDisk):
+        if _UNFIT.search("".join((source.name, *source.servers))):
+            raise Refused("libvirt cannot be given the name of that disk, or of its server")
+        return source.path
     if not isinstance(source, ImageFile | BlockDevice):
         raise Refused(f"libvirt guests cannot use a {type(source).__name__}")
     return _sayable(source.path)
@@ -82,10 +91,9 @@ def disk_xml(
 
     *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0). Raises as :func:`path_of`.
     """
-    is_file = isinstance(source, ImageFile)
-    disk = ET.Element("disk", type="file" if is_file else "block", device="disk")
+    disk = ET.Element("disk", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
-    named = ET.SubElement(disk, "source", {"file" if is_file else "dev": path_of(source)})
+    named = _add_source(disk, volume, source)
     if options.startup_policy:
         named.set("startupPolicy", options.startup_policy)
     if isinstance(source, ImageFile):
@@ -108,6 +116,16 @@ def disk_xml(
         address = {"controller": controller, "bus": "0", "target": "0", "unit": unit}
         ET.SubElement(disk, "address", {"type": "drive", **address})
     return ET.tostring(disk, encoding="unicode")
+
+
+def _add_source(disk: ET.Element, volume: VolumeId, source: DiskSource) -> ET.Element:
+    path = path_of(source)
+    if isinstance(source, NetworkDisk):
+        disk.set("type", "network")
+        return network_xml.add_source(disk, source, volume)
+    is_file = isinstance(source, ImageFile)
+    disk.set("type", "file" if is_file else "block")
+    return ET.SubElement(disk, "source", {"file" if is_file else "dev": path})
 
 
 def _tell_backing(disk: ET.Element, source: ImageFile) -> None:
@@ -139,7 +157,7 @@ def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, st
             "I/O is native only where the page cache is bypassed, and this volume's is not",
             hint="--cache none",
         )
-    if options.shared and driver["cache"] not in UNCACHED:
+    if options.shared and driver.get("cache") not in UNCACHED:
         raise Refused(f"a shared disk cannot be cached: {driver['cache']}", hint="--cache none")
     return driver
 
@@ -153,7 +171,8 @@ def _caching_of_driver(source: DiskSource, options: DiskOptions, qemu: int) -> d
     if caching is Caching.DIRECT and qemu < NATIVE_AIO:
         return {"cache": "writethrough"}
     if is_direct(source, options, qemu):
-        return {"cache": "none", "io": "native"}
+        aio = {} if isinstance(source, NetworkDisk) else {"io": "native"}
+        return {"cache": "none", **aio}
     return {}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from xml.etree import ElementTree as ET
 
+from moorline.hypervisors.libvirt import network_xml
 from moorline.hypervisors.libvirt.disk_options_xml import limits_of
 from moorline.model import ALIAS_PREFIX, Disk, DiskState, Limits, Use, VolumeId
 
@@ -77,7 +78,7 @@ class Half:
             volume: MarkedDisk(
                 _get(disk, "target", "dev"),
                 _get(disk, "target", "bus"),
-                _source(disk),
+                source_of(disk),
                 _scsi_place(disk),
                 _get(disk, "driver", "type") or "raw",
                 disk.find("readonly") is not None,
@@ -98,12 +99,9 @@ class Half:
 
     @cached_property
     def uses(self) -> frozenset[Use]:
-        """How it uses the files and devices that are its disks or beneath them."""
+        """How it uses files, devices and servers' disks that are its disks or beneath them."""
         return frozenset(
-            use
-            for disk in self.xml.iterfind("devices/disk")
-            for use in _uses(disk)
-            if use.path.startswith("/")
+            use for disk in self.xml.iterfind("devices/disk") for use in _uses(disk) if use.path
         )
 
     @cached_property
@@ -308,10 +306,13 @@ def _get(element: ET.Element, child: str, attribute: str) -> str:
     return "" if found is None else found.get(attribute, "")
 
 
-def _source(disk: ET.Element) -> str:
+def source_of(disk: ET.Element) -> str:
+    """The path of a disk, or of what is beneath it; of a server's, what it is known by."""
     source = disk.find("source")
     if source is None:
         return ""
+    if source.get("protocol"):
+        return network_xml.known(source)
     return source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
 
 
@@ -331,7 +332,7 @@ def _beneath(disk: ET.Element) -> tuple[str, ...] | None:
     if above is None and _get(disk, "driver", "type") not in ("", "raw"):
         return None
     found = []
-    while above is not None and (path := _source(above)):
+    while above is not None and (path := source_of(above)):
         found.append(path)
         above = above.find("backingStore")
     return tuple(found)
@@ -351,7 +352,7 @@ def _uses(disk: ET.Element) -> Iterator[Use]:
 
 
 def _normal_source(disk: ET.Element) -> str:
-    source = _source(disk)
+    source = source_of(disk)
     return _normal(source) if source.startswith("/") else source
 
 

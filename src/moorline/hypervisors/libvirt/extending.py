@@ -22,7 +22,12 @@ def measure_here(path: Path) -> int:
 
 
 def stored(disk: MarkedDisk, measure: Measure) -> int:
-    """The bytes of the file or device behind *disk*. Raises Failed, Uncertain."""
+    """The bytes of the file or device behind *disk*. Raises Failed, Uncertain, Refused."""
+    if not disk.source.startswith("/"):
+        raise Refused(
+            f"{disk.source} is a server's disk, of which no new size is shown to guests yet",
+            hint="detach it and attach it again",
+        )
     try:
         size = measure(Path(disk.source))
     except OSError as e:
@@ -43,7 +48,7 @@ def replaced(
 
     *source*: the path; '': the guest has none open. Raises Failed, Uncertain.
     """
-    if not source or source.startswith("/dev/"):
+    if not source.startswith("/") or source.startswith("/dev/"):
         return ""
     gone = False
     try:

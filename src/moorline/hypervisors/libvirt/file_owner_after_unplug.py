@@ -41,9 +41,9 @@ class Unplug:
     ) -> None:
         self._guest = guest
         # What is only read or shared libvirt does not give back; only root names what is in /dev.
+        self._source = disk.source if disk and disk.source.startswith("/") else ""
         kept = disk is None or disk.readonly or disk.shared or disk.source.startswith("/dev/")
-        self._path = "" if kept or disk is None else disk.source
-        self._source = disk.source if disk else ""
+        self._path = "" if kept else self._source
         self._proc = proc
         self._pid_files = pid_files
         self._file = -1

@@ -59,6 +59,7 @@ from moorline.model import (
     GuestId,
     GuestName,
     ImageFile,
+    NetworkDisk,
     Sizes,
     VolumeId,
 )
@@ -85,7 +86,7 @@ class Libvirt:
     """
 
     kind: ClassVar[str] = "libvirt"
-    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice})
+    accepts: ClassVar[frozenset[type]] = frozenset({ImageFile, BlockDevice, NetworkDisk})
     look_command: ClassVar[str] = "virsh list --all"
     stop_command: ClassVar[str] = "virsh shutdown {}"
 

@@ -21,6 +21,7 @@ from moorline.hypervisors.libvirt.domain_xml import (
     chosen_alias,
     marked_as,
     parse,
+    source_of,
 )
 from moorline.hypervisors.libvirt.file_access import qemu_ids, user_name
 from moorline.model import GuestId, VolumeId
@@ -44,7 +45,7 @@ class LibvirtInventory:
         found = {device: _disk(disk, running=True) for device, disk in live.items()}
         for device, disk in defined.items():
             both = found.get(device)
-            same = both is not None and both.path == _path(disk.xml)
+            same = both is not None and both.path == source_of(disk.xml)
             found[device] = _disk(disk, running=same, defined=True)
             if both is not None and not same:  # two disks have the same name: both are listed
                 found[f"{device} (running)"] = both
@@ -123,7 +124,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
     disk = found.xml
     return GuestDisk(
         device=_get(disk, "target", "dev"),
-        path=_path(disk),
+        path=source_of(disk),
         format=_get(disk, "driver", "type") or "raw",
         bus=_get(disk, "target", "bus"),
         mark=marked_as(disk) or "",
@@ -137,11 +138,6 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
         alias=chosen_alias(disk),
         options=options_of(disk),
     )
-
-
-def _path(disk: ET.Element) -> str:
-    source = disk.find("source")
-    return "" if source is None else source.get("file") or source.get("dev") or ""
 
 
 def _get(element: ET.Element, child: str, attribute: str) -> str:

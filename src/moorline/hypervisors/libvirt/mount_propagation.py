@@ -24,9 +24,10 @@ def hidden_from(guest: str, path: str) -> bool:
     """Whether the mount that holds *path* is missing in the running guest's namespace.
 
     False if that cannot be told: not root, or not libvirt's system daemon. Device
-    nodes are never hidden: libvirt makes them in the guest's own /dev.
+    nodes are never hidden: libvirt makes them in the guest's own /dev. A server's disk is on no
+    mount.
     """
-    if path.startswith("/dev/"):
+    if path.startswith("/dev/") or not path.startswith("/"):
         return False
     try:
         pid = int((PID_FILES / f"{guest}.pid").read_text())

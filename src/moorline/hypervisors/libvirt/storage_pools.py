@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.connection import module
-from moorline.model import Guest
+from moorline.model import Guest, Use
+from moorline.network_disk import known_as
 
 _NETWORK_POOLS = ("rbd", "sheepdog", "gluster", "iscsi-direct")
 """Types of pools whose volumes are not files of this host."""
@@ -47,16 +48,22 @@ class Pools:
         """*guest* with the paths of the volumes that it names."""
         for pool, volume in sorted(volumes):
             target = self._target(pool)
-            if target:
+            if target and target.startswith("/"):
                 path = os.path.normpath(f"{target}/{volume}")
                 guest = replace(guest, paths=guest.paths | {path})
+            elif target:
+                use = Use(_known(target, volume), "")
+                guest = replace(guest, uses=guest.uses | {use})
             elif target is None:
                 what = f"volume {volume} of storage pool {pool}"
                 guest = replace(guest, unresolved=listed(guest.unresolved, what))
         return guest
 
     def _target(self, pool: str) -> str | None:
-        """The directory of the pool's volumes; '': not on this host; None: unknown."""
+        """The directory of the pool's volumes; '': not on this host; None: unknown.
+
+        Of a server's pool, what its disks are known by begins so.
+        """
         if pool not in self._targets:
             self._targets[pool] = self._asked(pool)
         return self._targets[pool]
@@ -74,4 +81,16 @@ class Pools:
         target = xml.findtext("target/path", "")
         if target.startswith("/"):
             return target
+        if xml.get("type") == "rbd":
+            return f"rbd:{xml.findtext('source/name', '')}"
+        device = xml.find("source/device")
+        if xml.get("type") == "iscsi-direct" and device is not None:
+            return f"iscsi:{device.get('path', '')}"
         return "" if xml.get("type") in _NETWORK_POOLS else None
+
+
+def _known(pool: str, volume: str) -> str:
+    """What a volume of a server's pool is known by. A unit of iSCSI is called unit:0:0:LUN."""
+    protocol, _, name = pool.partition(":")
+    unit = volume.rpartition(":")[2] if protocol == "iscsi" else volume
+    return known_as(protocol, f"{name}/{unit}", ())

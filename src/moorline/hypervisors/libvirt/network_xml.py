@@ -1,0 +1,65 @@
+"""Reads and makes the ``<source>`` of disks that QEMU reaches by the network. Pure.
+
+https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from moorline.errors import Refused
+from moorline.model import DiskOptions, NetworkDisk, VolumeId
+from moorline.network_disk import PORTS, known_as, server
+
+_SECRETS = {"iscsi": "iscsi", "rbd": "ceph"}
+"""What libvirt calls the secrets for a protocol."""
+
+
+def usage(volume: VolumeId) -> str:
+    """By what name libvirt keeps the secret of a volume."""
+    return f"moorline-{volume}"
+
+
+def known(source: ET.Element) -> str:
+    """What the disk of a ``<source protocol=…>`` is known by, whoever's guest has it."""
+    protocol = source.get("protocol", "")
+    servers = [_server(host, protocol) for host in source.iterfind("host")]
+    return known_as(protocol, source.get("name", ""), servers)
+
+
+def add_source(disk: ET.Element, source: NetworkDisk, volume: VolumeId) -> ET.Element:
+    """Add to *disk* where QEMU finds it."""
+    element = ET.SubElement(disk, "source", protocol=source.protocol, name=source.name)
+    if source.tls:
+        element.set("tls", "yes")
+    for each in source.servers:
+        name, _, port = each.rpartition(":")
+        at = {"transport": "unix", "socket": each}
+        if not each.startswith("/"):
+            at = {"name": name.strip("[]"), "port": port}
+        ET.SubElement(element, "host", at)
+    if source.login is not None:
+        auth = ET.SubElement(element, "auth", username=source.login.user)
+        ET.SubElement(auth, "secret", type=_SECRETS[source.protocol], usage=usage(volume))
+    if source.initiator:
+        ET.SubElement(ET.SubElement(element, "initiator"), "iqn", name=source.initiator)
+    return element
+
+
+def is_on_a_socket(source: ET.Element) -> bool:
+    """Whether it is reached by a socket of this host, which no other host has."""
+    return any(host.get("transport") == "unix" for host in source.iterfind("host"))
+
+
+def refuse_unfit(options: DiskOptions) -> None:
+    """Refuse options that are for files and devices alone. Raises Refused."""
+    if options.startup_policy:
+        raise Refused("libvirt has no startup policy for disks of the network")
+    if options.io:
+        raise Refused("how I/O is done can be chosen for files and devices alone, not for a server")
+
+
+def _server(host: ET.Element, protocol: str) -> str:
+    if host.get("transport") == "unix":
+        return host.get("socket", "")
+    return server(host.get("name", ""), int(host.get("port") or PORTS.get(protocol, 0)))

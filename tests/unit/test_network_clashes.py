@@ -1,0 +1,155 @@
+"""A server's disk has one writer, whoever has it and as far as its name tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from moorline.api import Moorline
+from moorline.core.file_locking import FileLocking
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Busy, Failed, Refused
+from moorline.host.file_lock import FileLock
+from moorline.model import (
+    DiskOptions,
+    Format,
+    GuestId,
+    Level,
+    Link,
+    Linked,
+    LinkName,
+    NetworkDisk,
+    Use,
+    VolumeId,
+)
+from moorline.testing.toys import ToyHypervisor
+from tests.support.environment import bare
+from tests.support.rig import Rig
+
+G2 = GuestId("g2")
+READONLY, SHARED, WRITES = DiskOptions(readonly=True), DiskOptions(shared=True), DiskOptions()
+
+
+@dataclass(frozen=True)
+class Export:
+    disk: NetworkDisk
+    volume: VolumeId | None
+    name: str = ""
+
+
+class Exports:
+    """A back end of disks that servers have."""
+
+    kind: ClassVar[str] = "net"
+    yields: ClassVar[frozenset[type]] = frozenset({NetworkDisk})
+    options = ()
+
+    def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
+        return connection(url)
+
+    def parse(self, connection: Mapping[str, Any]) -> Export:
+        data = connection["data"]
+        return Export(NetworkDisk("nbd", data["name"], ("a:10809",)), VolumeId(data["volume_id"]))
+
+    def link_name(self, c: Export) -> LinkName:
+        return LinkName(f"/net/{c.disk.name}")
+
+    def inspect(self, c: Export) -> Link:
+        return Linked(c.disk, given=True)
+
+    def verify(self, c: Export) -> NetworkDisk:
+        return c.disk
+
+    def connect(self, c: Export) -> None: ...
+
+    def disconnect(self, c: Export) -> None: ...
+
+
+def connection(name: str = "one", volume: str = "v1") -> dict[str, Any]:
+    return {"driver_volume_type": "net", "data": {"name": name, "volume_id": volume}}
+
+
+def owner(rig: Rig, turns: FileLocking | None = None) -> Moorline:
+    hypervisor = ToyHypervisor(rig.world)
+    reconciler = Reconciler(
+        rig.records, {"net": Exports()}, hypervisor, Locks(patience=1.0), turns=turns
+    )
+    return Moorline(rig.records, reconciler, hypervisor, environment=bare())
+
+
+def theirs(rig: Rig, name: str, options: DiskOptions = WRITES, guest: str = "g2") -> None:
+    """A guest has an export that we gave it not."""
+    use = Use(NetworkDisk("nbd", name, ("a:10809",)).path, "raw", options.readonly, options.shared)
+    rig.world.guests[GuestId(guest)].foreign.add(use.path)
+    rig.world.guests[GuestId(guest)].uses.add(use)
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize(("mine", "has"), [("one", "one"), ("one", ""), ("", "one"), ("", "")])
+def test_an_export_that_a_stranger_has_is_refused(
+    rig: Rig, running: bool, mine: str, has: str
+) -> None:
+    theirs(rig, has)
+    rig.world.guests[G2].running = running
+    with pytest.raises(Refused, match="g2 has nbd://a:10809/"):
+        owner(rig).attachments.attach("g1", connection(mine))
+    assert rig.records.all() == []
+    assert not rig.world.guests[GuestId("g1")].live
+
+
+def test_a_guest_is_not_given_twice_what_it_has_itself(rig: Rig) -> None:
+    theirs(rig, "one", guest="g1")
+    with pytest.raises(Refused, match="g1 has"):
+        owner(rig).attachments.attach("g1", connection())
+
+
+def test_another_export_of_the_server_is_another_disk(rig: Rig) -> None:
+    theirs(rig, "other")
+    owner(rig).attachments.attach("g1", connection())
+    assert list(rig.world.guests[GuestId("g1")].live.values()) == ["nbd://a:10809/one"]
+
+
+@pytest.mark.parametrize("options", [READONLY, SHARED])
+def test_two_may_have_it_if_both_only_read_it_or_share_it(rig: Rig, options: DiskOptions) -> None:
+    theirs(rig, "one", options)
+    owner(rig).attachments.attach("g1", connection(), options=options)
+    with pytest.raises(Refused, match=r"g[12] has nbd://a:10809/ already"):
+        owner(rig).attachments.attach("g1", connection("", "v2"))
+
+
+def test_one_that_is_wanted_elsewhere_counts_before_it_is_plugged(rig: Rig) -> None:
+    owner(rig).attachments.attach("g2", connection("", "v2"), level=Level.CONNECTED)
+    with pytest.raises(Refused, match="volume v2 of g2 has"):
+        owner(rig).attachments.attach("g1", connection())
+
+
+def test_what_was_attached_is_as_it_should_be_and_goes(rig: Rig) -> None:
+    owner(rig).attachments.attach("g1", connection())
+    (view,) = owner(rig).attachments.list()
+    assert (view.seen, view.next) == ("attached", "nothing")
+    assert view.source is not None
+    assert "login" not in view.source
+    with pytest.raises(Failed, match="has not let go"):
+        owner(rig).attachments.detach("g1", "v1", timeout=0)
+    rig.world.tick()
+    rig.world.tick()
+    owner(rig).attachments.detach("g1", "v1")
+    assert rig.records.all() == []
+    assert not rig.world.guests[GuestId("g1")].live
+
+
+def test_a_nameless_export_waits_for_whoever_is_given_another_of_its_server(
+    rig: Rig, tmp_path: Any
+) -> None:
+    turns = FileLocking(locks=lambda: FileLock(tmp_path))
+    owner(rig).attachments.attach("g1", connection(), level=Level.CONNECTED)
+    (mine,) = rig.records.all()
+    one, other, nameless = (NetworkDisk("nbd", n, ("a:10809",)) for n in ("one", "other", ""))
+    with turns.turn(mine, one), turns.turn(mine, other):
+        for taken in (one, nameless):
+            with pytest.raises(Busy), turns.turn(mine, taken, 0):
+                pass
