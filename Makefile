@@ -11,6 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RELEASE_VENV := .venv-release
 ANSIBLE_VENV := .venv-ansible
 CINDER_VENV := .venv-cinder
+CLOUD_VENV := .venv-cloud
 PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system libvirt-dev \
 	pkg-config procps python3-dev python3-venv qemu-system-x86 qemu-utils sudo util-linux zstd
 # The vCenter simulator's compiler and library, half a gigabyte: not for `make fast`, which skips
@@ -20,6 +21,8 @@ VCENTER := golang-go golang-github-vmware-govmomi-dev
 ETCD := etcd-server etcd-client
 # Real servers and the client of a share. Debian starts none with the package.
 GLUSTERFS := glusterfs-server
+# The cloud's message broker, 60 MB. Debian starts one with the package: it is stopped again.
+RABBITMQ := rabbitmq-server
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
 # A browser of some 300 MB: not for `make test`.
@@ -47,8 +50,8 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs debhelper chromium
+.PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs rabbitmq debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,7 +76,7 @@ lint: ready ## ruff and mypy
 	$(BIN)/mypy
 
 unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
-	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser
+	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser --ignore=tests/cloud
 
 lab-test: ready etcd glusterfs ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) --ignore-glob="*/test_ansible_*.py" \
@@ -117,6 +120,22 @@ test-cinder: ready $(CINDER_VENV)/.ready ## volumes by name, of a real keystone 
 $(CINDER_VENV)/.ready: Makefile | system-packages
 	$(PYTHON) -m venv --clear $(CINDER_VENV)
 	$(CINDER_VENV)/bin/pip install -q --disable-pip-version-check 'cinder$(addprefix ==,$(CINDER))' keystone
+	@touch $@
+
+# A small OpenStack: keystone, placement, Nova with two compute hosts, Cinder; CLOUD_TESTS: which stories.
+CLOUD_TESTS ?= tests/cloud
+test-cloud: ready rabbitmq $(CLOUD_VENV)/.ready ## the plug-in in a real cloud, with libvirt, QEMU and FUSE; 2 GB of memory
+	$(SUDO) $(WHOLE) MOORLINE_CLOUD=$(CURDIR)/$(CLOUD_VENV) $(PYTHON_IN_LAB) -m pytest -q --durations=5 $(CLOUD_TESTS)
+
+$(CLOUD_VENV)/.cloud: nova/constraints-34.txt nova/constraints.txt pyproject.toml Makefile | system-packages
+	$(PYTHON) -m venv $(CLOUD_VENV)
+	$(CLOUD_VENV)/bin/pip install -q --disable-pip-version-check -c $< nova cinder keystone openstack-placement \
+		libvirt-python -e .
+	@touch $@
+
+$(CLOUD_VENV)/.ready: $(CLOUD_VENV)/.cloud nova/pyproject.toml $(shell find nova/src -name '*.py')
+	rm -rf nova/build
+	$(CLOUD_VENV)/bin/pip install -q --disable-pip-version-check --force-reinstall --no-deps ./nova
 	@touch $@
 
 test-nova: nova-own $(NOVA_MODES_$(NOVA):%=nova-%) nova-vmware ## the plug-in in Nova's own functional harness: NOVA=34, 33 or 32
@@ -209,10 +228,11 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
 glusterfs: PACKAGES := $(GLUSTERFS)
+rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd glusterfs debhelper chromium:
+system-packages vcenter machines etcd glusterfs rabbitmq debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \
@@ -224,6 +244,9 @@ system-packages vcenter machines etcd glusterfs debhelper chromium:
 		if [[ -d /run/systemd/system && " $${missing[*]} " == *" etcd-server "* ]]; then \
 			$(SUDO) systemctl disable -q --now etcd; \
 		fi; \
+		if [[ -d /run/systemd/system && " $${missing[*]} " == *" rabbitmq-server "* ]]; then \
+			$(SUDO) systemctl disable -q --now rabbitmq-server; \
+		fi; \
 	fi
 
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages
@@ -234,5 +257,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages
 	@touch $@
 
 clean: ## remove what the targets above have made, except for system packages
-	rm -rf $(VENV) $(RELEASE_VENV) $(ANSIBLE_VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
+	rm -rf $(VENV) $(RELEASE_VENV) $(ANSIBLE_VENV) $(CINDER_VENV) $(CLOUD_VENV) .venv-nova* .lab build nova/build dist .mypy_cache .ruff_cache .hypothesis src/*.egg-info nova/src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

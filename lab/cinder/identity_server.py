@@ -1,4 +1,4 @@
-"""Serves the real keystone on loopback; run by the Python that has it: PORT, CONFIGURATION FILE."""
+"""Serves the real keystone; run by the Python that has it: ADDRESS, PORT, CONFIGURATION FILE."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def main() -> None:
-    port, configuration = sys.argv[1:]
+    address, port, configuration = sys.argv[1:]
     os.environ["OS_KEYSTONE_CONFIG_FILES"] = configuration
     del sys.argv[1:]
     from keystone.wsgi import api
     from werkzeug import serving
 
     application: Any = api.application
-    serving.make_server("127.0.0.1", int(port), application, threaded=True).serve_forever()
+    serving.make_server(address, int(port), application, threaded=True).serve_forever()
 
 
 if __name__ == "__main__":

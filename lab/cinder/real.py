@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from lab.leftovers import SERVICE
 VENV = Path(os.environ.get("MOORLINE_CINDER", ""))
 """What `make test-cinder` installs; there is none unless it is told."""
 SHARE = "cinder-volumes"
+REGION = "RegionOne"
+LOOPBACK = "127.0.0.1"
+PASSWORD = "right"
 _SERVERS = Path(__file__).parent
 _START_SECONDS = 180
 _KEYSTONE = """\
@@ -73,22 +76,43 @@ quobyte_sparsed_volumes = true
 
 
 class RealCloud:
-    """Keystone and Cinder below the directory *at*. *export*: what Cinder's volumes lie on."""
+    """Keystone and Cinder below the directory *at*. *export*: what Cinder's volumes lie on.
 
-    def __init__(self, at: Path, export: str) -> None:
-        self.at = at
-        self._ports = {"identity": _free_port(), "volume": _free_port()}
+    *venv* has them; *address*: where they listen, at *ports*, or at any that is free. Databases
+    that are there are used.
+    """
+
+    def __init__(
+        self,
+        at: Path,
+        export: str,
+        venv: Path = VENV,
+        address: str = LOOPBACK,
+        ports: Sequence[int] = (),
+    ) -> None:
+        self.at, self.venv, self.address = at, venv, address
+        names = ("identity", "volume")
+        self._ports = dict(zip(names, ports or [_free_port(address) for _ in names], strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self.identity = f"http://127.0.0.1:{self._ports['identity']}"
+        self.identity = self._url("identity")
         for name in ("fernet", "credential", "state", "lock", "mnt"):
-            (at / name).mkdir(mode=0o755)
+            (at / name).mkdir(mode=0o755, exist_ok=True)
             (at / name).chmod(0o755)
-        facts = {"at": at, "venv": VENV, "identity": self.identity, "export": export}
+        facts = {"at": at, "venv": venv, "identity": self.identity, "export": export}
         (at / "keystone.conf").write_text(_KEYSTONE.format(**facts))
         (at / "cinder.conf").write_text(_CINDER.format(**facts))
 
     def make(self) -> None:
         """Make the databases, start both, and have a project with two users."""
+        made = (self.at / "keystone.db").exists()
+        if not made:
+            self._make_databases()
+        self._start("identity", "keystone.conf", "/v3")
+        if not made:
+            self._fill()
+        self.start()
+
+    def _make_databases(self) -> None:
         as_root = ("--keystone-user", "root", "--keystone-group", "root")
         self._run("keystone-manage", "keystone.conf", "db_sync")
         self._run("keystone-manage", "keystone.conf", "fernet_setup", *as_root)
@@ -96,18 +120,15 @@ class RealCloud:
         self._run(
             *("keystone-manage", "keystone.conf", "bootstrap", "--bootstrap-password", "right"),
             *("--bootstrap-public-url", f"{self.identity}/v3"),
-            *("--bootstrap-region-id", "RegionOne"),
+            *("--bootstrap-region-id", REGION),
         )
         self._run("cinder-manage", "cinder.conf", "db", "sync")
-        self._start("identity", "keystone.conf", "/v3")
-        self._fill()
-        self.start()
 
     def start(self) -> None:
         """Start Cinder, and wait until its volume service is up."""
         self._start("volume", "cinder.conf", "/")
         admin = self.connect("admin", "admin")
-        _until(lambda: _up(admin), "Cinder's volume service")
+        until(lambda: _up(admin), "Cinder's volume service")
 
     def kill(self) -> None:
         """End Cinder as a crash does."""
@@ -135,39 +156,50 @@ class RealCloud:
                 "user_domain_id": "default",
                 "project_domain_id": "default",
             },
-            region_name="RegionOne",
+            region_name=REGION,
             block_storage_api_version="3",
         )
 
     def environment(self, user: str = "moorline") -> Mapping[str, str]:
         """What a client is given in its environment."""
         named = {"OS_AUTH_URL": f"{self.identity}/v3", "OS_USERNAME": user}
-        return {**environment(self.identity), **named, "OS_REGION_NAME": "RegionOne"}
+        return {**environment(self.identity), **named, "OS_REGION_NAME": REGION}
 
     def log(self) -> str:
         """What Cinder said of its last errors."""
         lines = (self.at / "volume.log").read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if " ERROR " in line][-60:])
 
-    def _fill(self) -> None:
+    def offer(self, name: str, kind: str, url: str) -> None:
+        """Name a service in the catalogue."""
         identity = self.connect("admin", "admin").identity
-        service = identity.create_service(name="cinder", type="block-storage")
-        url = f"http://127.0.0.1:{self._ports['volume']}/v3"
+        service = identity.create_service(name=name, type=kind)
         identity.create_endpoint(
-            service_id=service.id, interface="public", region_id="RegionOne", url=url
+            service_id=service.id, interface="public", region_id=REGION, url=url
         )
-        project = identity.create_project(name="disks", domain_id="default")
+
+    def add_user(self, name: str, project: str, *roles: str) -> None:
+        """A user with the password of all, of a project that may be new."""
+        identity = self.connect("admin", "admin").identity
+        its = identity.find_project(project, domain_id="default")
+        its = its or identity.create_project(name=project, domain_id="default")
+        user = identity.create_user(name=name, password=PASSWORD, domain_id="default")
+        for role in roles:
+            found = identity.find_role(role) or identity.create_role(name=role)
+            identity.assign_project_role_to_user(its, user, found)
+
+    def _fill(self) -> None:
+        self.offer("cinder", "block-storage", f"{self._url('volume')}/v3")
         # There is no Nova to be asked: who lets go of an attachment has to be a service.
-        for name, roles in (("moorline", ("member", "service")), ("plain", ("member",))):
-            user = identity.create_user(name=name, password="right", domain_id="default")
-            for role in roles:
-                found = identity.find_role(role, ignore_missing=True)
-                found = found or identity.create_role(name=role)
-                identity.assign_project_role_to_user(project, user, found)
+        self.add_user("moorline", "disks", "member", "service")
+        self.add_user("plain", "disks", "member")
+
+    def _url(self, name: str) -> str:
+        return f"http://{self.address}:{self._ports[name]}"
 
     def _run(self, program: str, configuration: str, *words: str) -> None:
         done = subprocess.run(
-            [VENV / "bin" / program, "--config-file", self.at / configuration, *words],
+            [self.venv / "bin" / program, "--config-file", self.at / configuration, *words],
             capture_output=True,
             text=True,
             check=False,
@@ -175,30 +207,41 @@ class RealCloud:
         assert done.returncode == 0, f"{program} {words}: {done.stdout}{done.stderr}"
 
     def _start(self, name: str, configuration: str, path: str) -> None:
-        with (self.at / f"{name}.log").open("ab") as log:
-            its = subprocess.Popen(
-                [
-                    *(VENV / "bin/python", "-W", "ignore", _SERVERS / f"{name}_server.py"),
-                    *(str(self._ports[name]), self.at / configuration),
-                ],
-                # Cinder starts `privsep-helper` by its bare name.
-                env={**os.environ, "PATH": f"{VENV}/bin:{os.environ['PATH']}", SERVICE: name},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        log = self.at / f"{name}.log"
+        words = (self.address, str(self._ports[name]), str(self.at / configuration))
+        its = serve(self.venv, _SERVERS / f"{name}_server.py", words, log)
         self._running[name] = its
-        url = f"http://127.0.0.1:{self._ports[name]}{path}"
+        answers(its, f"{self._url(name)}{path}", log)
 
-        def answers() -> bool:
-            assert its.poll() is None, (self.at / f"{name}.log").read_text()[-4000:]
-            try:
-                urllib.request.urlopen(url, timeout=10).close()
-            except OSError as e:
-                return getattr(e, "code", 0) == 300  # versions to choose from
-            return True
 
-        _until(answers, name)
+def serve(
+    venv: Path, script: Path, words: Sequence[str], log: Path, **environment: str
+) -> subprocess.Popen[bytes]:
+    """Start one of the lab's servers with the Python of *venv*."""
+    # Cinder starts `privsep-helper` by its bare name.
+    path = f"{venv}/bin:{os.environ['PATH']}"
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [venv / "bin/python", "-W", "ignore", script, *words],
+            env={**os.environ, "PATH": path, SERVICE: script.stem, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+        )
+
+
+def answers(its: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until it answers there."""
+
+    def answered() -> bool:
+        assert its.poll() is None, log.read_text()[-4000:]
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+        except OSError as e:
+            return getattr(e, "code", 0) == 300  # versions to choose from
+        return True
+
+    until(answered, log.stem)
 
 
 @contextmanager
@@ -220,13 +263,14 @@ def _up(admin: Any) -> bool:
     return any(each.binary == "cinder-volume" and each.state == "up" for each in services)
 
 
-def _until(condition: Any, what: str) -> None:
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what starts."""
     end = time.monotonic() + _START_SECONDS
     while not condition():
         assert time.monotonic() < end, f"{what} does not start"
         time.sleep(0.1)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as server:
         return int(server.getsockname()[1])

@@ -1,0 +1,112 @@
+"""The cloud: keystone, placement, Nova, Cinder, RabbitMQ, and compute hosts with an agent each."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lab import host
+from lab.cinder.real import SHARE, RealCloud
+from lab.cloud import configuration, kept
+from lab.cloud.broker import Broker
+from lab.cloud.compute import ComputeHost, wait
+from lab.cloud.control import PORTS, Control
+from lab.fleet.node import OUTSIDE, Nodes
+from lab.quobyte.cluster import Quobyte
+
+VENV = Path(os.environ.get("MOORLINE_CLOUD", ""))
+"""What `make test-cloud` installs; there is none unless it is told."""
+_RELEASED = "2.95"
+"""A microversion of Nova's API that all of Nova 32 to 34 have."""
+
+
+class NovaCloud:
+    """From ``with`` to its end. *directory*: an empty one, of the lab's."""
+
+    def __init__(self, directory: Path, hosts: int = 2) -> None:
+        self.directory = directory  # the same each time: databases name it
+        self._nodes = Nodes(directory, hosts)
+        self.quobyte = Quobyte(host.LAB)
+        self.share = self.quobyte.volume(SHARE)
+        self.hosts: list[ComputeHost] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> NovaCloud:
+        with ExitStack() as stack:
+            nodes = stack.enter_context(self._nodes)
+            self.broker = Broker(self._made("rabbitmq"), OUTSIDE)
+            stack.callback(self.broker.stop)
+            at, control = self._made("cinder"), self._made("control")
+            saved = kept.restore(self.directory, VENV)
+            self.real = RealCloud(at, self.share.export, VENV, OUTSIDE, PORTS)
+            stack.callback(self.real.stop)
+            self.real.make()
+            self.control = Control(control, self.real, self.broker.url)
+            if not saved:
+                self.control.fill()
+                kept.save(self.directory, VENV)
+            stack.callback(self.control.stop)
+            self.control.start()
+            self._connect()
+            self.log = self._made("log")
+            for node in nodes:
+                self.hosts.append(ComputeHost(node, VENV, self.log, self.nova_conf(node)))
+                stack.callback(self.hosts[-1].stop)
+                self.hosts[-1].start()
+            self.wait_for_hosts()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        self.quobyte.clear()
+
+    def nova_conf(self, node: Any, more: str = "") -> str:
+        url = self.broker.url
+        return configuration.nova(self.real.identity, url, node.name, node.address, VENV, more)
+
+    def wait_for_hosts(self) -> None:
+        """Until Nova has all of them, and may give them servers."""
+        names = {each.name for each in self.hosts}
+
+        def there() -> bool:
+            for each in self.hosts:
+                assert each.runs("nova-compute"), each.log("nova-compute")[-4000:]
+            found = self.compute.get("/os-hypervisors/detail").json()["hypervisors"]
+            return names == {each["hypervisor_hostname"] for each in found if each["state"] == "up"}
+
+        wait(there, "Nova knows its hosts")
+
+    def logs(self) -> str:
+        """What went wrong, by everybody's word, for a story that fails."""
+        paths = [*self.log.glob("*.log"), self.control.log]
+        paths.append(self.real.at / "volume.log")
+        words = (" ERROR ", " WARNING ", "Traceback")
+        said = []
+        for path in paths:
+            lines = path.read_text(errors="replace").splitlines()
+            said += [f"--- {path.name}"]
+            said += [line[:600] for line in lines if any(word in line for word in words)][-25:]
+        return "\n".join(said)
+
+    def _connect(self) -> None:
+        connection = self.real.connect("nova", "admin")
+        self.compute = connection.compute
+        self.compute.default_microversion = _RELEASED
+        self.volumes = connection.block_storage
+        self.volumes.default_microversion = "3.59"
+        how = {"name": "tiny", "ram": 64, "vcpus": 1, "disk": 0, "id": "tiny"}
+        assert self.compute.post("/flavors", json={"flavor": how}).ok
+
+    def _made(self, name: str) -> Path:
+        at = self.directory / name
+        at.mkdir(mode=0o755)
+        return at
