@@ -29,6 +29,8 @@ class ComputeHost:
         self.name = node.name
         self._log = log
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.started_at = ""
+        """When nova-compute was started last, as Nova's API writes it."""
         self.configuration = node.directory / "nova.conf"
         self.configuration.write_text(nova_conf)
         self._kept = node.directory / "nova"
@@ -59,6 +61,8 @@ class ComputeHost:
             time.sleep(0.05)
 
     def start_compute(self) -> None:
+        """Start nova-compute; :meth:`NovaCloud.wait_for_hosts` waits for it."""
+        self.started_at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
         self._start(
             "nova-compute",
             f"{self.venv}/bin/nova-compute",

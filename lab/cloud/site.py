@@ -74,14 +74,19 @@ class NovaCloud:
         return configuration.nova(self.real.identity, url, node.name, node.address, VENV, more)
 
     def wait_for_hosts(self) -> None:
-        """Until Nova has all of them, and may give them servers."""
-        names = {each.name for each in self.hosts}
+        """Until Nova has all of them, and has heard from each since it was started."""
 
         def there() -> bool:
             for each in self.hosts:
                 assert each.runs("nova-compute"), each.log("nova-compute")[-4000:]
-            found = self.compute.get("/os-hypervisors/detail").json()["hypervisors"]
-            return names == {each["hypervisor_hostname"] for each in found if each["state"] == "up"}
+            services = self.compute.get("/os-services?binary=nova-compute").json()["services"]
+            heard = {each["host"]: each["updated_at"] or "" for each in services}
+            found = self.compute.get("/os-hypervisors").json()["hypervisors"]
+            known = {each["hypervisor_hostname"] for each in found if each["state"] == "up"}
+            return all(
+                each.name in known and heard.get(each.name, "") > each.started_at
+                for each in self.hosts
+            )
 
         wait(there, "Nova knows its hosts")
 
@@ -89,7 +94,7 @@ class NovaCloud:
         """What went wrong, by everybody's word, for a story that fails."""
         paths = [*self.log.glob("*.log"), self.control.log]
         paths.append(self.real.at / "volume.log")
-        words = (" ERROR ", " WARNING ", "Traceback")
+        words = (" ERROR ", "Traceback")
         said = []
         for path in paths:
             lines = path.read_text(errors="replace").splitlines()
