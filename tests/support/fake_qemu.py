@@ -48,6 +48,8 @@ class FakeQemu:
     """What QEMU answers to a command instead of doing it."""
     elsewhere: list[tuple[str, int, int]] = field(default_factory=list)
     """More open files: path, mount and inode."""
+    reopens: bool = True
+    """QEMU can open the file by itself, where it may."""
     hides: bool = False
     """The guest does not see the mount that is there now."""
     said: list[str] = field(default_factory=list)
@@ -143,6 +145,14 @@ class FakeQemu:
         return json.dumps({"return": {}})
 
     def _change(self, command: str, given: dict[str, Any]) -> None:
+        before = self._is_written()
+        self._do(command, given)
+        storage = self.nodes.get("libvirt-2-storage")
+        if storage and self._is_written() != before and self.reopens:
+            # QEMU opens an auto-read-only file by its path when who may write to it changes.
+            storage["fd"] = (PATH, MOUNT, self.opens_otherwise or self.at_path)
+
+    def _do(self, command: str, given: dict[str, Any]) -> None:
         self.said.append(f"{command} {given.get('node-name') or given.get('value')}")
         if command == "qom-set":
             assert given["path"] == "/machine/peripheral/ua-vol-1"
@@ -169,6 +179,11 @@ class FakeQemu:
             size = given["image"]["size"] if "image" in given else SIZE
             node = _node(given["driver"], cache, file=given.get("file"), fd=fd, size=size)
             self.nodes[given["node-name"]] = node
+
+    def _is_written(self) -> bool:
+        """Whether somebody may write to the file: an image with metadata, or the disk."""
+        top = self.nodes.get("libvirt-2-format")
+        return bool(top) and (top["drv"] != "raw" or self.drive == self.top)
 
     def _graph(self) -> dict[str, Any]:
         ids = {name: number for number, name in enumerate(self.nodes)}

@@ -16,8 +16,14 @@ from tests.support.fake_qemu import DEAD_MOUNT, INODE, MOUNT, PATH, SIZE, VOLUME
 
 GUEST, OURS = GuestId("u"), VolumeId(VOLUME)
 NEWER: dict[str, Any] = {"libvirt": 11_003_000, "version": (10, 0), "bare": True}
-SHAPES: dict[str, dict[str, Any]] = {"libvirt 9.0": {}, "libvirt 11.3": NEWER}
-CALLS = [
+WITH_METADATA = {"format": "qcow2", "cache": "directsync"}
+SHAPES: dict[str, dict[str, Any]] = {
+    "libvirt 9.0": {},
+    "libvirt 9.0, qcow2": {"xml": WITH_METADATA},
+    "libvirt 9.0, not opened by itself": {"reopens": False},
+    "libvirt 11.3": NEWER,
+}
+ALL = [
     "blockdev-add moorline-hold-2",
     "qom-set moorline-hold-2",
     "blockdev-del libvirt-2-format",
@@ -27,18 +33,15 @@ CALLS = [
     "qom-set libvirt-2-format",
     "blockdev-del moorline-hold-2",
 ]
-CALLS_OF_A_FILE_ALONE = [
-    "blockdev-add moorline-hold-2",
-    "qom-set moorline-hold-2",
-    "blockdev-del libvirt-2-storage",
-    "blockdev-add libvirt-2-storage",
-    "qom-set libvirt-2-storage",
-    "blockdev-del moorline-hold-2",
-]
-EACH_CALL = [
-    *(("libvirt 9.0", at) for at in range(len(CALLS))),
-    *(("libvirt 11.3", at) for at in range(len(CALLS_OF_A_FILE_ALONE))),
-]
+CALLS = {
+    # QEMU opens the file by itself, once nobody writes to it: as soon as the disk is elsewhere,
+    "libvirt 9.0": [*ALL[:2], *ALL[6:]],
+    # or without its format.
+    "libvirt 9.0, qcow2": [*ALL[:3], *ALL[5:]],
+    "libvirt 9.0, not opened by itself": ALL,
+    "libvirt 11.3": [*ALL[:2], *ALL[3:5], "qom-set libvirt-2-storage", ALL[-1]],
+}
+EACH_CALL = [(shape, at) for shape, calls in CALLS.items() for at in range(len(calls))]
 OPENS = "blockdev-add libvirt-2-storage"
 
 
@@ -66,7 +69,10 @@ def qemu(tmp_path: Path) -> FakeQemu:
 
 
 def calls_of(qemu: FakeQemu) -> list[str]:
-    return CALLS_OF_A_FILE_ALONE if qemu.bare else CALLS
+    shape = "libvirt 11.3" if qemu.bare else "libvirt 9.0"
+    if not qemu.reopens:
+        return ALL
+    return CALLS[shape if qemu.xml["format"] == "raw" else "libvirt 9.0, qcow2"]
 
 
 @pytest.fixture(params=SHAPES)
@@ -125,16 +131,28 @@ def test_a_file_that_was_changed_meanwhile_is_not_opened(
     qemu.faults.plan((at, Fault.KILL_BEFORE))
     with pytest.raises(Killed):
         renew(qemu)
-    before = list(qemu.said)
-    is_open = OPENS in before
-    if is_open:
-        renew(qemu, changed)  # it was unchanged when it was opened, and QEMU has locked it since
+    if f"qom-set {qemu.top}" in qemu.said:
+        renew(qemu, changed)  # it was unchanged when the disk was put on it, which holds its lock
         assert qemu.written_to() == INODE
         return
     with pytest.raises(Refused, match="somebody changed it"):
         renew(qemu, changed)
     assert qemu.written_to() == 0
-    assert OPENS not in qemu.said
+    assert f"qom-set {qemu.top}" not in qemu.said
+
+
+def test_a_file_that_is_replaced_while_the_disk_is_put_on_it_is_left(qemu: FakeQemu) -> None:
+    """Else who resumes the guest would let it write there."""
+
+    def replaced_at_last() -> None:
+        if qemu.said[-1:] == [calls_of(qemu)[-3]]:
+            qemu.opens_otherwise = INODE + 1
+
+    with pytest.raises(Refused, match="not the file open that was checked"):
+        renew(qemu, replaced_at_last)
+    assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
+    qemu.resume()
+    assert qemu.condition == (3, 5)
 
 
 def test_another_file_than_was_checked_is_never_put_under_the_disk(either: FakeQemu) -> None:
@@ -164,10 +182,12 @@ def renew_until_open(qemu: FakeQemu) -> None:
 
 def test_who_has_it_locked_is_waited_for_on_the_placeholder(either: FakeQemu) -> None:
     qemu = either
-    qemu.faults.plan((calls_of(qemu).index(OPENS), Fault.KILL_BEFORE))
+    calls = calls_of(qemu)
+    opens = next(call for call in (OPENS, ALL[5], ALL[6]) if call in calls)
+    qemu.faults.plan((calls.index(opens), Fault.KILL_BEFORE))
     with pytest.raises(Killed):
         renew(qemu)
-    qemu.errors = {"blockdev-add": 'Failed to get "write" lock'}
+    qemu.errors = {opens.partition(" ")[0]: 'Failed to get "write" lock'}
     for _ in range(2):
         with pytest.raises(Failed, match='"write" lock'):
             renew(qemu)
@@ -269,11 +289,11 @@ def test_a_node_that_is_not_as_we_would_make_it_is_refused(
 def test_an_image_with_metadata_that_is_written_through_is_given_anew(
     tmp_path: Path, shape: str
 ) -> None:
-    so = {**SHAPES[shape], "bare": False}
-    qemu = FakeQemu(tmp_path, **so, xml={"format": "qcow2", "cache": "directsync"})
+    so = {**SHAPES[shape], "bare": False, "xml": WITH_METADATA}
+    qemu = FakeQemu(tmp_path, **so)
     assert disks(qemu).lost_file(GUEST, OURS) == INODE
     renew(qemu)
-    assert qemu.said == CALLS
+    assert qemu.said == calls_of(qemu)
 
 
 def test_a_guest_does_not_go_on_while_another_disk_of_it_is_lost(tmp_path: Path) -> None:
@@ -292,7 +312,7 @@ def test_a_guest_that_a_person_paused_stays_so(qemu: FakeQemu) -> None:
     renew(qemu)
     qemu.condition = (3, 1)
     disks(qemu).resume(GUEST)
-    assert qemu.said == CALLS
+    assert qemu.said == calls_of(qemu)
 
 
 def test_a_stopped_guest_has_lost_nothing(tmp_path: Path) -> None:

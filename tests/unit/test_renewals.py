@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from moorline.errors import MoorlineError, Refused
 from moorline.loop.drift import DriftDetector
 from moorline.model import GuestId, Level, Renewal, VolumeId
 from moorline.ports.inspection import Finding
+from moorline.testing import toy_renewal
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.care_rig import ToyInventory
 from tests.support.environment import bare
@@ -120,6 +122,23 @@ def test_a_file_that_was_changed_after_the_death_is_refused(rig: Rig, seconds: f
     assert not rig.world.guests[G1].waits
 
 
+def test_a_file_that_is_changed_while_its_disk_is_given_anew_is_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again before each call that may let the guest write."""
+    die(rig)
+    hold = toy_renewal._hold
+
+    def held(guest: ToyGuest, volume: VolumeId) -> None:
+        hold(guest, volume)
+        rig.world.changed[FILE] = time.time() + 60
+
+    monkeypatch.setattr(toy_renewal, "_hold", held)
+    with pytest.raises(Refused, match="was changed"):
+        steps(rig)
+    assert (rig.world.guests[G1].waits, rig.world.guests[G1].held) == (True, {A})
+
+
 def test_a_file_that_was_replaced_is_refused(rig: Rig) -> None:
     die(rig)
     rig.world.replaced.add(FILE)
@@ -207,16 +226,17 @@ def test_list_says_which_guest_is_paused_and_by_what(rig: Rig) -> None:
     assert {view.paused for view in rig.owner().attachments.list()} == {""}
 
 
-def test_guests_that_are_paused_are_counted_for_the_alert(rig: Rig) -> None:
+def test_guests_that_are_paused_are_named_for_the_alert(rig: Rig) -> None:
     rig.world.guests[GuestId("g2")] = ToyGuest("g2", waits=True)  # nothing of it is ours
 
-    def paused() -> int:
+    def paused() -> Mapping[str, str]:
         hypervisor = ToyHypervisor(rig.world)
         return DriftDetector(rig.records, rig.reconciler(), hypervisor).everywhere().paused
 
-    assert paused() == 0
+    assert paused() == {}
     die(rig)
-    assert paused() == 1
+    why = f"g1 is paused by an I/O error of toy-{{}} on the dead share {BASE / 's1'}"
+    assert paused() == {"g1": "; ".join(map(why.format, "ab"))}
 
 
 def test_a_guest_that_goes_on_by_itself_is_not_to_be_destroyed_nor_resumed(rig: Rig) -> None:

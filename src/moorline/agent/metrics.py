@@ -144,12 +144,18 @@ def _sweep(sweep: Sweep) -> Iterable[Metric]:
     for state in _LINKS:
         links.add_metric([state], found[state])
     yield links
+    pauses = GaugeMetricFamily(
+        "moorline_guest_paused", "Which of them, and why.", labels=["guest", "why"]
+    )
+    for guest, why in sweep.paused.items():
+        pauses.add_metric([guest, why], 1)
+    yield pauses
     for name, text, value in (
         ("moorline_attachments", "Attachments that are recorded.", sweep.rows),
         ("moorline_attachments_due", "Those that were not as wanted.", len(sweep.due)),
         ("moorline_attachments_parked", "Those that only a person can help.", sweep.parked),
         ("moorline_hung_links", "Links on which a look has hung.", found["hung"]),
-        ("moorline_guests_paused", "Guests that an error of a disk's has paused.", sweep.paused),
+        ("moorline_guests_paused", "Guests that an error of a disk's paused.", len(sweep.paused)),
         ("moorline_sweep_seconds", "How long the last sweep took.", sweep.seconds),
         ("moorline_hypervisor_up", "Whether the guests could be looked at.", not sweep.error),
     ):

@@ -21,6 +21,7 @@ from moorline.model import (
     CheckedAs,
     Client,
     Disk,
+    DiskSource,
     DiskState,
     GuestId,
     ImageFile,
@@ -29,6 +30,7 @@ from moorline.model import (
     Link,
     Linked,
     Renewal,
+    VolumeId,
 )
 from moorline.ports import DiskRenewal, Hypervisor, RenewingHypervisor, WritingThrough
 
@@ -152,10 +154,14 @@ class Renewals:
             renewal = replace(renewal, inode=inode)
             self._records.note_renewal(row.key, renewal)
         with self._files.alone(row, timeout, link) as source:
-            if not isinstance(source, ImageFile) or not source.checked:
-                raise Refused(f"volume {volume} is no file: its disk cannot be given anew")
-            file = source.checked[0]
-            disks.renew(guest, volume, source, lambda: demand_unchanged(file, renewal))
+            image = _file_of(source, volume)
+
+            def unchanged() -> None:
+                # Each time anew: the disk is changed by several calls, and any of them may wait.
+                seen = _file_of(self._links.verified(row), volume)
+                demand_unchanged(seen.checked[0], renewal)
+
+            disks.renew(guest, volume, image, unchanged)
         return replace(renewal, done=True)
 
     def _writes_through(self, row: Attachment) -> bool:
@@ -163,6 +169,12 @@ class Renewals:
             return False
         backend, connection = self._links.parsed(row)
         return isinstance(backend, WritingThrough) and backend.writes_through(connection)
+
+
+def _file_of(source: DiskSource, volume: VolumeId) -> ImageFile:
+    if not isinstance(source, ImageFile) or not source.checked:
+        raise Refused(f"volume {volume} is no file: its disk cannot be given anew")
+    return source
 
 
 def demand_unchanged(file: CheckedAs, renewal: Renewal) -> None:

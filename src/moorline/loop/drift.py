@@ -14,10 +14,12 @@ from moorline.core.plan import Step, next_step
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
+from moorline.core.views import paused as why_paused
 from moorline.errors import MoorlineError
 from moorline.model import (
     Attachment,
     Disk,
+    Guest,
     GuestId,
     Key,
     Level,
@@ -52,8 +54,8 @@ class Sweep:
     """How many links are *linked*, *unlinked*, *broken*, *foreign*, *hung* or *unknown*."""
     parked: int = 0
     """How many attachments only a person can help: another mount or disk is in the way."""
-    paused: int = 0
-    """How many guests with attachments an error of a disk's has paused."""
+    paused: Mapping[str, str] = field(default_factory=dict)
+    """The guests with attachments that an error of a disk's has paused, by name: why, in words."""
 
 
 Known = Callable[[Attachment], bool]
@@ -86,12 +88,11 @@ class DriftDetector:
         rows = survey.rows
         troubled = self._records.troubles()
         disks: _Disks | None = None
-        error, paused = "", 0
+        error, paused = "", dict[str, str]()
         try:
             guests = survey.guests if rows else ()
             disks = {guest.id: None if guest.unreadable else guest.disks for guest in guests}
-            ours = {row.key.guest for row in rows}
-            paused = sum(guest.paused_by_error and guest.id in ours for guest in guests)
+            paused = _pauses(rows, guests, survey)
         except MoorlineError as e:
             error = str(e)
         due = [
@@ -158,6 +159,19 @@ class DriftDetector:
         if step is Step.PARK:
             self._parked.add(row.key)
         return step is not Step.NOTHING
+
+
+def _pauses(rows: Sequence[Attachment], guests: Sequence[Guest], survey: Survey) -> dict[str, str]:
+    """Which guests with *rows* an error has paused, by name, and why."""
+    still = {guest.id: guest for guest in guests if guest.paused_by_error}
+    whys: dict[str, set[str]] = {}
+    for row in rows:
+        if guest := still.get(row.key.guest):
+            seen: Seen | str = ""
+            with suppress(MoorlineError):
+                seen = Seen(survey.links.inspect(row), own_disk(row, guest.disks))
+            whys.setdefault(row.guest_name, set()).add(why_paused(row, seen, survey))
+    return {name: "; ".join(sorted(found)) for name, found in whys.items()}
 
 
 def _called(link: Link) -> str:

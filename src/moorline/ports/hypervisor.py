@@ -215,7 +215,8 @@ class DiskRenewal(Protocol):
     ) -> None:
         """Let the guest's disk have *source* open, as its path leads to it now.
 
-        *unchanged*: called right before the file is opened; raises Refused if it must not be.
+        *unchanged*: called right before whatever may open the file, or let the guest write to it;
+        raises Refused if it must not be.
         A guest that is stopped, or has it open already, is success.
         """
 

@@ -87,7 +87,7 @@ def test_whoever_looks_at_the_unit_or_its_log_is_led_to_our_pages() -> None:
 def told() -> set[str]:
     """The names that an agent's page has."""
     metrics = Metrics()
-    metrics.watch(list, lambda: Sweep(0, [], 0.0))
+    metrics.watch(list, lambda: Sweep(0, [], 0.0, paused={"web01": "it is paused"}))
     metrics.follow(lambda: 0.0, lambda: 0)
     return set(re.findall(r"^(moorline_\w+)", metrics.page().decode(), re.MULTILINE))
 
@@ -99,7 +99,7 @@ def test_alerts_rest_on_what_was_found() -> None:
         for age, running in ((7.0, False), (301.0, True))
     ]
     links = {"linked": 3, "hung": 2, "broken": 1}
-    sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4, 2)
+    sweep = Sweep(9, [], 0.25, "no libvirtd", links, 4, {"web01": "it is paused", "b": "so is it"})
     metrics = Metrics()
     metrics.watch(lambda: waits, lambda: sweep)
     metrics.follow(lambda: 61.5, lambda: 2)
@@ -115,6 +115,7 @@ def test_alerts_rest_on_what_was_found() -> None:
         "moorline_attachments 9.0",
         "moorline_attachments_parked 4.0",
         "moorline_guests_paused 2.0",
+        'moorline_guest_paused{guest="web01",why="it is paused"} 1.0',
         "moorline_sweep_seconds 0.25",
         "moorline_hypervisor_up 0.0",
         "moorline_fleet_unheard_seconds 61.5",

@@ -6,6 +6,10 @@ storage alone. A disk cannot be given another file beneath its nodes: QEMU flush
 first, which fails. So the nodes are deleted and made anew under their names, while the disk is on a
 placeholder that fails each request. The failed requests of a guest that was paused by an error wait
 in the disk, and go to whatever node is there when it goes on.
+
+QEMU itself opens a file anew by its path where libvirt said ``auto-read-only`` (beneath a format)
+and whether anybody may write to it changes: when a raw disk goes to the placeholder, and is back;
+when the node of an image with metadata goes, and is made. Such a node of a file may stay.
 """
 
 from __future__ import annotations
@@ -190,14 +194,23 @@ def next_call(chain: Chain, graph: Graph, opened: Opened, inode: int) -> Call | 
     return _set(chain, chain.top)
 
 
+def call_away(chain: Chain, graph: Graph, opened: Opened, inode: int) -> Call | None:
+    """The call that takes a disk off another file than it is to have; None: it is on none.
+
+    That one came to its path while QEMU opened it.
+    """
+    is_astray = graph.drive == chain.top and opened.here and opened.here != {inode}
+    return _set(chain, chain.hold) if is_astray and chain.hold in graph.nodes else None
+
+
 def begins(chain: Chain, graph: Graph, call: Call) -> bool:
     """Whether nothing of the disk was changed before *call*."""
     return graph.drive == chain.top and call.command != "blockdev-del"
 
 
-def opens_file(chain: Chain, call: Call) -> bool:
-    """Whether *call* opens the file anew."""
-    return call.command == "blockdev-add" and call.arguments["node-name"] == chain.storage
+def may_open(call: Call) -> bool:
+    """Whether QEMU may open the file anew by *call*, or let the guest write to it."""
+    return call.command != "blockdev-del"
 
 
 def graph_of(drive: str, nodes: Sequence[Mapping[str, Any]], graph: Mapping[str, Any]) -> Graph:

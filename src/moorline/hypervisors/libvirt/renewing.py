@@ -16,12 +16,13 @@ from moorline.hypervisors.libvirt.block_graph import (
     Graph,
     Opened,
     begins,
+    call_away,
     chain_of,
     demand_expected,
     demand_stopped_by_errors,
     graph_of,
+    may_open,
     next_call,
-    opens_file,
 )
 from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, PAUSED
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest
@@ -117,15 +118,18 @@ class LibvirtDiskRenewal:
             raise Refused(f"{disk.name} has {chain.path} ({chain.format}) as {chain.target}")
         inode = source.checked[0].inode
         for _ in range(_MOST_CALLS):
-            graph = _look(monitor, chain)
-            call = next_call(chain, graph, self._opened(disk.name, chain.path), inode)
+            graph, opened = _look(monitor, chain), self._opened(disk.name, chain.path)
+            if away := call_away(chain, graph, opened, inode):
+                monitor.change(away)
+                continue
+            call = next_call(chain, graph, opened, inode)
             if call is None:
                 return
             if begins(chain, graph, call):
                 self._demand_fit(guest, disk.name)
                 self._demand_tried(monitor)
                 demand_expected(chain, graph)
-            if begins(chain, graph, call) or opens_file(chain, call):
+            if may_open(call):
                 unchanged()
             monitor.change(call)
         raise Failed(f"{disk.name} does not come to have {chain.path} open")
