@@ -222,6 +222,8 @@ class Controller:
         known = look.desired[host], look.reports[host]
         if whys := why_it_stays(guest, *known, dead=bool(record.fenced)):
             return f"guest {guest} stays on {host}: {whys[0]}", None
+        if record.fenced and (why := self._book.unopened(host, guest)):
+            return f"guest {guest} stays on {host}: {why}", None
         destination = choose(guest, host, look)
         if destination is None:
             return f"guest {guest} has nowhere to go", None

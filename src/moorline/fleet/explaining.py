@@ -92,8 +92,10 @@ class Explainer:
         host, guest, volume = of
         waits_for, next = "a controller that gives it free", _CONTROLLER
         if own is not None:
-            waits_for = f"nothing: {host} has it by itself, and the fleet does not want it"
-            next = f"moorline fleet attach, to its guest; or {own.way_out}"
+            waits_for = f"nothing: {own.stands}"
+            next = own.way_out
+            if not own.report.local:
+                next = f"moorline fleet attach, to its guest; or {next}"
         return FleetExplanation(
             guest=owners[guest].name if guest in owners else guest,
             guest_id=guest,
@@ -133,6 +135,9 @@ class Explainer:
             waits_for, next = _of_move(
                 Situation(move, owner, there[home.name], there[move.destination])
             )
+        goes = move or home.record.fenced or home.record.draining
+        if goes and (why := self._book.unopened(home.name, guest)):
+            waits_for, next = why, f"on {home.name}: systemctl restart moorline-agent"
         report, assignment = there[home.name].report, there[home.name].assignment
         yield FleetExplanation(
             guest=owner.name,

@@ -14,6 +14,14 @@ OF_ONE_HOST = frozenset({"local"})
 """Back ends whose volumes one host has: what is at their path on another is not the same."""
 
 
+_ELSEWHERE = "not on storage that others have: copy it there, or detach it"
+_WHOSE_OWN = {
+    False: "its host's own: moorline fleet attach makes it the fleet's",
+    True: f"its host's own, and {_ELSEWHERE}",
+}
+"""By whether its storage is one host's."""
+
+
 class Candidates(Protocol):
     """What is looked at to choose."""
 
@@ -51,8 +59,7 @@ def keeps_here(attachments: Mapping[VolumeId, Attachment]) -> str:
     for volume, row in attachments.items():
         if row.backend in OF_ONE_HOST:
             return (
-                f"volume {volume} is a file or device of its host ({row.backend}), and not on"
-                " storage that others have: copy it there, or detach it"
+                f"volume {volume} is a file or device of its host ({row.backend}), and {_ELSEWHERE}"
             )
     return ""
 
@@ -68,12 +75,13 @@ def lost_disks(guest: GuestId, desired: OfHost, reports: OfHost) -> Iterator[str
 def its_hosts(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
     """Which volumes keep a guest where it is because they are its host's own.
 
-    It would have them elsewhere as well, and the fleet would know of no guest there that has them.
+    It would have them elsewhere as well, and the fleet would know of no guest there that has them;
+    of what only its host has it would have another file there, or none.
     """
     return [
-        f"volume {volume} is its host's own: moorline fleet attach makes it the fleet's"
+        f"volume {volume} is {_WHOSE_OWN[bool(report.local)]}"
         for (of, volume), report in reports.volumes.items()
-        if of == guest and report.own and (of, volume) not in desired.attachments
+        if of == guest and report.by_itself and (of, volume) not in desired.attachments
     ]
 
 

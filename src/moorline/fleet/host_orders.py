@@ -160,6 +160,11 @@ class HostOrders(Queries):
 
     def _host(self, name: str) -> HostRecord:
         record = self._book.host(name)
+        if record is None and name in self._book.enrolled():
+            raise Unavailable(
+                f"{name} is enrolled, and no controller has taken it into the fleet yet",
+                hint="moorline fleet controller",
+            )
         if record is None:
             raise NotFound(f"there is no host {name} in the fleet", hint="moorline fleet hosts")
         return record
@@ -173,7 +178,10 @@ class HostOrders(Queries):
         return [
             f"{assignment.name}: {why}"
             for guest, assignment in desired.assignments.items()
-            for why in why_it_stays(guest, desired, reports, dead=dead)
+            for why in [
+                *why_it_stays(guest, desired, reports, dead=dead),
+                *filter(None, [self._book.unopened(host, guest)]),
+            ]
         ]
 
     def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
@@ -181,8 +189,8 @@ class HostOrders(Queries):
             left = self._guests_of(host)
             if not left:
                 return ""
-            progress(f"{len(left)} guests are on {host}")
             stay = self._that_stay(host, dead=bool(self._host(host).fenced))
+            progress("; ".join([f"{len(left)} guests are on {host}", *stay]))
             return "; ".join([f"{', '.join(left)} are on {host} still", *stay])
 
         self._wait(Deadline(timeout, self._clock), missing)

@@ -59,6 +59,8 @@ class OwnVolume:
     """What identifies its storage, and the file that the guest has as its disk."""
     seen: bool
     """Whether that is all: the guest could be looked at, and the connection be read."""
+    of_one_host: bool = False
+    """Its storage is this host's alone: at the same path elsewhere is another file."""
 
 
 class LocalVolumes:
@@ -113,15 +115,9 @@ class LocalVolumes:
     def own(self, fleets: Container[Of]) -> dict[Of, OwnVolume]:
         """Those that are recorded here, or were released here and are a disk still, and are none
         of *fleets*. Raises Unavailable.
-
-        A volume of a back end of one host is not among them: it is another storage elsewhere.
         """
         rows = {(row.key.guest, row.key.volume): row for row in self._records.all()}
-        found = {
-            of: self._own(row)
-            for of, row in rows.items()
-            if of not in fleets and row.backend not in OF_ONE_HOST
-        }
+        found = {of: self._own(row) for of, row in rows.items() if of not in fleets}
         for (guest, volume), path in self._records.released().items():
             of = GuestId(guest), VolumeId(volume)
             if of not in fleets and of not in rows and (paths := self._paths(of, path)):
@@ -130,14 +126,16 @@ class LocalVolumes:
         return found
 
     def _own(self, row: Attachment) -> OwnVolume:
-        places, seen = {row.place} - {""}, True
+        local = row.backend in OF_ONE_HOST
+        # What is told of one host's storage has to be told even if nothing else names it.
+        places, seen = {row.place, row.key.volume if local else ""} - {""}, True
         try:
             places |= self._admission.accept(row.connection.reveal(), None).places
             disk = own_disk(row, self._hypervisor.disks(row.key.guest))
             places |= set(self._admission.places_at(disk.source, row))
         except MoorlineError:
             seen = False  # its guest does not answer, or the connection fits no configuration now
-        return OwnVolume(row.want, row.options.shared, frozenset(places), seen)
+        return OwnVolume(row.want, row.options.shared, frozenset(places), seen, local)
 
     def _paths(self, of: Of, released: str) -> AbstractSet[str]:
         """The files of a released disk, as far as can be seen: a pivot or a snapshot gives it

@@ -25,13 +25,20 @@ class OwnReport:
         """How it is let go of."""
         return by_itself(self.host, self.guest, self.volume)
 
+    @property
+    def stands(self) -> str:
+        """Whose it is."""
+        if self.report.local:
+            return f"{self.host} has it by itself, on storage that no other host has"
+        return f"{self.host} has it by itself, and the fleet does not want it"
+
 
 def own_reports(book: Book) -> list[OwnReport]:
     """All of them, but what the fleet has come to want there since. Raises as the store."""
     return [
         OwnReport(host, guest, volume, report)
         for host, guest, volume, report in book.reported()
-        if report.own and book.store.get(keys.attachment(host, guest, volume)) is None
+        if report.by_itself and book.store.get(keys.attachment(host, guest, volume)) is None
     ]
 
 
@@ -48,7 +55,7 @@ def has_all_the_same(
     disk deletes the file. Raises as the store.
     """
     for own in own_reports(book):
-        if own.guest != guest or id not in (own.volume, *own.report.places):
+        if own.guest != guest or id not in (own.volume, *own.report.places, *own.report.local):
             continue
         record = book.host(own.host)
         if own.host != home and record is not None and record.fenced:

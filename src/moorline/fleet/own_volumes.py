@@ -42,7 +42,10 @@ class OwnVolumes:
 
 def _report(own: OwnVolume, before: VolumeReport | None) -> VolumeReport | None:
     """None: nothing tells which storage it is."""
-    known = before.places if before and not own.seen else ()
+    known = {*before.places, *before.local} if before and not own.seen else ()
     places = tuple(sorted(own.places.union(known)))
-    report = VolumeReport(seen=str(own.want), places=places, own=True, shared=own.shared)
-    return report if places else None
+    if not places:
+        return None
+    if own.of_one_host:
+        return VolumeReport(seen=str(own.want), local=places, shared=own.shared)
+    return VolumeReport(seen=str(own.want), places=places, own=True, shared=own.shared)

@@ -25,8 +25,9 @@ class Queries:
         self._book = book
 
     def hosts(self) -> list[HostView]:
-        """Every host, and what is on it."""
-        return [self._host_view(name, record) for name, record in self._book.hosts().items()]
+        """Every host, and what is on it; also those that no controller has taken in yet."""
+        records = dict.fromkeys(self._book.enrolled(), HostRecord()) | self._book.hosts()
+        return [self._host_view(name, record) for name, record in sorted(records.items())]
 
     def guests(self) -> list[GuestView]:
         """Every guest, and where it is."""
@@ -44,6 +45,8 @@ class Queries:
             if owner.host in emptied and guest not in moves:
                 desired, reports, dead = emptied[owner.host]
                 stays = why_it_stays(guest, desired, reports, dead=dead)
+            if (owner.host in emptied or move) and (why := self._book.unopened(owner.host, guest)):
+                stays = [*stays, why]
             note = "; ".join(stays) or (report.message if report else "") or owner.note
             seen = str(report.seen) if report else ""
             to = move.destination if move else ""
@@ -184,14 +187,14 @@ class Queries:
         its = {
             of: report
             for of, report in reports.volumes.items()
-            if report.own and of not in desired.attachments
+            if report.by_itself and of not in desired.attachments
         }
         record = self._book.host(host) if its else None
         for (guest, volume), report in its.items():
             own = OwnReport(host, guest, volume, report)
             there = desired.assignments.get(guest) or reports.guests.get(guest)
             disputed = record is not None and f"{guest}/{volume}" in record.disputed
-            why = "it is another's" if disputed else "the fleet does not want it"
+            stands = f"{host} has it by itself, and it is another's" if disputed else own.stands
             yield FleetView(
                 volume,
                 there.name if there else guest,
@@ -200,7 +203,7 @@ class Queries:
                 wanted="",
                 seen=report.seen,
                 error="notours" if disputed else "",
-                message=f"{host} has it by itself, and {why}: {own.way_out}",
+                message=f"{stands}: {own.way_out}",
             )
 
 

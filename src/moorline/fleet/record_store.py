@@ -213,8 +213,8 @@ class Book:
             if volume:
                 at, of = unquote(host), (GuestId(guest), VolumeId(volume[0]))
                 report = VolumeReport.decode(entry)
-                if report.own and self.store.get(keys.attachment(at, *of)):
-                    report = replace(report, own=False)
+                if report.by_itself and self.store.get(keys.attachment(at, *of)):
+                    report = replace(report, own=False, local=())
                 yield at, *of, report
 
     def desired(self, host: str, *, also_unread: bool = False) -> OfHost:
@@ -255,6 +255,23 @@ class Book:
         at = keys.definition(host, guest)
         entry = self.store.get(at)
         return self.vault.open(at, entry.value) if entry else None
+
+    def unopened(self, host: str, guest: GuestId) -> str:
+        """Why nobody can bring *guest* elsewhere from what *host* said it is defined by; ''.
+
+        A controller takes nothing that was sealed with keys which were replaced since.
+        """
+        at = keys.definition(host, guest)
+        entry = self.store.get(at)
+        try:
+            if entry:
+                self.vault.open(at, entry.value)
+        except Unavailable:
+            return (
+                f"what it is defined by was sealed with keys of {host} that were replaced since:"
+                " it goes once the agent there was restarted"
+            )
+        return ""
 
     def commit(self, change: Change) -> int:
         """Make *change*, and return its revision."""

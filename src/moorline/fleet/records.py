@@ -249,8 +249,17 @@ class VolumeReport(Stored):
     """Of one that is *own*: others may write to it, too."""
     path: str = ""
     """Where the volume is on this host, as far as its link leads to it; '': not told."""
+    local: tuple[str, ...] = ()
+    """As *places*, of what the host has by itself on storage of its own: there it is *own* to
+    nobody. On another host the same path is another file, so nobody is refused that; an earlier
+    release takes it for a volume that the fleet does not know."""
 
-    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared", "path")
+    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared", "path", "local")
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether the fleet does not want it, and its host has it all the same."""
+        return self.own or bool(self.local)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

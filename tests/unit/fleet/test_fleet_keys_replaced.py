@@ -7,6 +7,7 @@ import os
 import pytest
 
 from moorline.cli.fleet_queries import _state
+from moorline.errors import Failed, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.fleet import Fleet
@@ -250,3 +251,36 @@ def test_a_guest_goes_once_its_host_has_sealed_it_anew_and_keeps_no_other(
     owner = fleet.person.owner(G1)
     assert owner is not None
     assert owner.host == "h2"
+
+
+def test_a_guest_whose_host_died_before_it_was_restarted_stays_and_it_is_said_why(
+    fleet: ToyFleet, boxes: Keys
+) -> None:
+    replace_keys(fleet, boxes, restart=False)
+    fleet.power_off("h1")
+    person = Fleet(fleet.person, silence=0.01)
+    (told,) = person.evacuate("h1", lambda: "it is off", by="", dry_run=True).in_the_way
+    why = "sealed with keys of h1 that were replaced since: it goes once the agent there"
+    assert why in told
+    said: list[str] = []
+    with pytest.raises(Failed, match=why):
+        person.evacuate("h1", lambda: "it is off", by="", timeout=0.1, progress=said.append)
+    assert any(why in each for each in said)
+    fleet.controller_passes("c1")
+    assert fleet.person.move(G1) is None
+    [g1, _] = person.guests()
+    assert (g1.host, why in g1.note) == ("h1", True)
+    [explained] = person.explain("g1")
+    assert why in explained.waits_for
+    assert explained.next == "on h1: systemctl restart moorline-agent"
+
+
+def test_a_host_that_was_never_heard_is_told(fleet: ToyFleet, boxes: Keys) -> None:
+    boxes.enrol("h9")
+    person = Fleet(fleet.person)
+    assert [(v.host, _state(v)) for v in person.hosts()][2:] == [("h9", "enrolled, never heard")]
+    with pytest.raises(Unavailable, match="no controller has taken it into the fleet yet"):
+        person.drain("h9")
+    fleet.controller_passes("c1")
+    assert [_state(v) for v in person.hosts()][2:] == ["enrolled, never heard"]
+    assert person.drain("h9").steps == ["drain"]

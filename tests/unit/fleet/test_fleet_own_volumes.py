@@ -139,13 +139,6 @@ def test_what_is_shared_is_shared_with_the_fleet(fleet: ToyFleet) -> None:
         fleet.attach("g2", "a")
 
 
-def test_what_is_of_one_host_alone_is_reported_nowhere(fleet: ToyFleet) -> None:
-    row = own(fleet)
-    fleet.agent("h1").records.put(replace(row, backend="local"))
-    fleet.agent_passes("h1")
-    assert not list(fleet.person.reported())
-
-
 def owned(fleet: ToyFleet, volume: VolumeId = A) -> tuple[GuestId, ...]:
     owner = fleet.person.volume_owner(volume)
     return owner.guests if owner else ()
