@@ -339,6 +339,7 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
 
     *own*: as of :func:`open_host`. Raises Refused (there is no state), Busy, Denied, Unavailable.
     """
+    from moorline.host.linux import Linux
     from moorline.host.state_lock import HostLock
     from moorline.stores.codec import Codec
     from moorline.stores.sqlite import SqliteStore
@@ -352,7 +353,10 @@ def open_state(given: config.Settings, *, own: bool) -> Iterator[tuple[Owner, Id
             stack.callback(lock.release)
         store = SqliteStore(given.state_dir / "moorline.db")
         stack.callback(store.close)
-        owner = owner_of(given, store, Codec.from_file(given.state_dir / "key", make=own))
+        host = Linux()
+        stack.callback(host.close)
+        codec = Codec.from_file(given.state_dir / "key", make=own)
+        owner = owner_of(given, store, codec, known_states(host))
         yield owner, _identity(given, owner)
 
 

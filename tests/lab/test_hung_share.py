@@ -269,6 +269,24 @@ def test_a_state_directory_on_it_is_given_up(scene: Scene, guest: Guest) -> None
     assert scene.is_clean()
 
 
+def test_one_that_hangs_after_the_first_look_is_given_up(scene: Scene, guest: Guest) -> None:
+    volume = scene.volume()
+    scene.attach(guest.name, volume)
+    state = scene.mount_point() / "state"
+    state.mkdir()
+    elsewhere = replace(scene.moorline, state=None)
+    elsewhere("sweep", "--state-dir", str(state))
+    watching = elsewhere.start("list", "--watch", "--output", "json", "--state-dir", str(state))
+    assert watching.stdout is not None
+    assert watching.stdout.readline() == "[]\n"
+    scene.share.daemon(hang=True)
+    _, told = watching.communicate(timeout=120)
+    assert (watching.returncode, f"{state} did not answer within" in told) == (11, True), told
+    scene.share.daemon()
+    scene.detach(guest.name, volume)
+    assert scene.is_clean()
+
+
 def test_a_command_that_waits_goes_on_by_itself(scene: Scene, guest: Guest) -> None:
     first, second = scene.volume(), scene.volume()
     scene.attach(guest.name, first)

@@ -47,9 +47,15 @@ def test_a_copy_is_refused_while_its_original_is_there(states: Directories, own:
     with pytest.raises(Refused, match="a copy of that in a, which is there still"):
         states.owner("b").check(HERE, own=own)
     states.owner("a").check(HERE, own=own)
-    assert states.owner("b").tell(HERE).steps == ["rebind"]
-    assert states.owner("b").rebind(HERE, dry_run=False).steps == ["rebind"]
-    assert states.owner("b").rebind(HERE, dry_run=False).steps == []
+    told = states.owner("b").tell(HERE)
+    assert (told.steps, told.original) == (["rebind"], "a")
+    assert "a copy of that in a" in told.refused
+    assert "state rebind" in told.refused
+    told = states.owner("b").rebind(HERE, dry_run=False)
+    assert (told.steps, told.original, told.refused) == (["rebind"], "a", "")
+    told = states.owner("b").rebind(HERE, dry_run=False)
+    assert (told.steps, told.original) == ([], "")
+    assert states.owner("b").tell(HERE).refused == ""
     for each in states:
         states.owner(each).check(HERE, own=own)
     assert state_id(states["a"]) != state_id(states["b"])

@@ -15,6 +15,7 @@ def find(state_dir: str | None) -> str | None:
 
     Raises :class:`wire.Silent`, Refused and Unavailable (the state directory does not answer).
     """
+    typed_files.demand_home()
     there = agent_location.find(state_dir or None)
     if there is None:
         return None

@@ -29,6 +29,7 @@ from moorline.cli.output import (
     unprinted,
 )
 from moorline.cli.progress import Progress
+from moorline.cli.state_watch import StateWatch
 from moorline.core.validation import MAX_TEXT_CHARACTERS, check_text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -156,13 +157,22 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
         elif output in DATA:
             _log_to_nobody()
         progress = Progress(quiet, to_people=output not in DATA)
-        given = Common(state_dir, hypervisor, config_files, progress, output)
+
+        def given_up(error: errors.MoorlineError) -> int:
+            progress.end()
+            return failed(error.about(*named), output)
+
+        named = _named(arguments)  # not asked in another thread: click knows its command in this
+        watch = StateWatch(given_up)
+        given = Common(
+            state_dir, hypervisor, config_files, progress, output=output, state_watch=watch
+        )
         try:
             _check(arguments)
             command(given, **arguments)
         except errors.MoorlineError as e:
             progress.end()
-            sys.exit(failed(e.about(*_named(arguments)), output))
+            sys.exit(failed(e.about(*named), output))
         except Unprinted as e:
             progress.end()
             sys.exit(unprinted(e, output))
@@ -170,6 +180,7 @@ def _common(command: F, formats: Sequence[str]) -> Callable[..., Any]:
             progress.end()
             sys.exit(interrupted(output))
         finally:
+            watch.end()
             progress.end()
 
     return run

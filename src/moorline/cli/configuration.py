@@ -85,7 +85,9 @@ def example(given: Common) -> None:
 def effective(given: Common) -> Sequence[Effective]:
     """The value of each option as the command was told to read it. Raises Refused."""
     from moorline import config, installed
+    from moorline.cli import typed_files
 
+    typed_files.demand_home()
     return config.effective(
         given.config_files,
         installed.options,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorline import errors
 from moorline.cli import agent_socket
 from moorline.cli.progress import Progress
+from moorline.cli.state_watch import StateWatch
 from moorline.deadline import Deadline, waited_for
 from moorline.local_api import wire
 
@@ -47,6 +48,8 @@ class Target:
     hypervisor: str | None
     config_files: tuple[Path, ...]
     progress: Progress
+    state_watch: StateWatch | None = field(default=None, kw_only=True)
+    """What ends the command where its state hangs after the first look; None: nothing does."""
 
     def settings(self) -> Settings:
         """Read the configuration. Raises Refused, Unavailable (the state does not answer)."""
@@ -56,11 +59,17 @@ class Target:
         from moorline import wiring
         from moorline.cli import typed_files
 
+        typed_files.demand_home()
         settings = wiring.settings(
             self.config_files, state_dir=state_dir, hypervisor=self.hypervisor
         )
         typed_files.demand_directory(str(settings.state_dir))
         return settings
+
+    def watch_state(self, settings: Settings, *, changes: bool) -> None:
+        """End the command if its state answers no more. *changes*: it may change something."""
+        if self.state_watch is not None:
+            self.state_watch.begin(str(settings.state_dir), changes=changes)
 
     def open(self, *, own: bool, patience: float = 0.0, first: bool = False) -> Api:
         """Open the façade: the agent's if one runs, else as the host's owner, or only to look.
@@ -90,6 +99,7 @@ class Target:
                     hint="see --state-dir and MOORLINE_STATE_DIR; the first attach makes it",
                 )
             left = deadline.left()
+            self.watch_state(settings, changes=own)
             try:
                 return wiring.open_host(
                     settings,

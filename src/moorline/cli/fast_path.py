@@ -209,14 +209,17 @@ def _list_alone(typed: Typed) -> int:
 
     from moorline.cli.facade import Target
     from moorline.cli.progress import Progress
+    from moorline.cli.state_watch import StateWatch
 
     said = _state_dir(typed)
     progress = Progress(bool(typed.says("--quiet") or typed.says("-q")))
-    target = Target(Path(said) if said else None, None, (), progress)
+    watch = StateWatch(lambda error: output.failed(error, "text"))
+    target = Target(Path(said) if said else None, None, (), progress, state_watch=watch)
     try:
         with target.open(own=False) as moorline:
             views = moorline.attachments.list()
     finally:
+        watch.end()
         progress.end()
     output.say(output.table(views))
     return 0

@@ -24,7 +24,9 @@ def show(given: Common) -> None:
     """
     from moorline import wiring
 
-    with wiring.open_state(given.settings(), own=False) as (owner, now):
+    settings = given.settings()
+    given.watch_state(settings, changes=False)
+    with wiring.open_state(settings, own=False) as (owner, now):
         told = owner.tell(now)
     given.tell(told, _text(told, "belongs"))
 
@@ -46,6 +48,7 @@ def rename(given: Common, name: str, dry_run: bool) -> None:
     from moorline import config, wiring
 
     settings = given.settings()
+    given.watch_state(settings, changes=not dry_run)
     with wiring.open_state(settings, own=not dry_run) as (owner, now):
         told = owner.rename(name, now, dry_run=dry_run)
         if not dry_run:
@@ -69,7 +72,9 @@ def rebind(given: Common, dry_run: bool) -> None:
     """
     from moorline import wiring
 
-    with wiring.open_state(given.settings(), own=not dry_run) as (owner, now):
+    settings = given.settings()
+    given.watch_state(settings, changes=not dry_run)
+    with wiring.open_state(settings, own=not dry_run) as (owner, now):
         told = owner.rebind(now, dry_run=dry_run)
     given.tell(told, _text(told, "would belong" if dry_run else "belongs"))
 
@@ -83,4 +88,8 @@ def _text(told: Ownership, belongs: str) -> str:
     ]
     if told.recorded is None:
         lines.append("it was not recorded before whose it is")
+    if told.refused:  # which says what to do
+        return "\n".join([*lines, f"here and now it is refused to all else: {told.refused}"])
+    if told.original:
+        lines.append(f"the state in {told.original} has the same attachments: use it no more")
     return "\n".join([*lines, *told.steps])

@@ -4,7 +4,7 @@ A look is made in a thread that may hang, so that the command need not: no share
 process from ending.
 """
 # pathlib takes as long to load as all of this:
-# ruff: noqa: PTH100, PTH116, PTH120, PTH123
+# ruff: noqa: PTH100, PTH111, PTH116, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ def demand_directory(path: str) -> None:
         raise Refused(f"the state directory {path:.200} cannot be used: {e.strerror}") from e
     except ValueError as e:
         raise Refused("the name of the state directory is not UTF-8, or has a NUL") from e
+
+
+def demand_home() -> None:
+    """Look whether the home directory answers: configuration is looked for there, too.
+
+    Raises Unavailable (it does not answer).
+    """
+    home = os.path.expanduser("~")
+    try:
+        answered(home, lambda: os.path.lexists(f"{home}/.moorline"))
+    except Unavailable as e:
+        raise Unavailable(
+            f"the home directory {e.message}",
+            hint="configuration is looked for there, too; HOME=/ in the environment is another",
+        ) from None
 
 
 def refuse_pipe(path: str) -> None:

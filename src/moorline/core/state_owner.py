@@ -46,6 +46,11 @@ class Ownership(Result):
     attachments: int
     steps: list[str]
     """``rename``, ``rebind``; none if nothing is to be done."""
+    original: str = ""
+    """The directory of the state that this one is a copy of, and that is there still, or may be;
+    ''."""
+    refused: str = ""
+    """Why all other commands refuse the state here and now, and what to do; '': they do not."""
 
 
 class Owner:
@@ -87,7 +92,7 @@ class Owner:
         _refuse_other(known or self._of_before(now), now)
         if original := self._original(entry):
             raise Refused(
-                f"the state is a copy of that in {original}, which is there still:"
+                f"the state is a copy of that in {original}, which is there still, or may be:"
                 " two would serve the same attachments",
                 hint=f"--state-dir {shlex.quote(original)}; `moorline state rebind` if the other is"
                 " to be used no more",
@@ -127,9 +132,15 @@ class Owner:
         before = self.recorded()
         if before is not None:
             now = replace(now, uuid=before.uuid)
-        copied = self._original(self._store.get(OWNER)) != ""
-        steps = [] if now == before and not copied else ["rebind"]
-        return Ownership(before, now, sum(self._hosts().values()), steps)
+        original = self._original(self._store.get(OWNER))
+        steps = [] if now == before and not original else ["rebind"]
+        refused = ""
+        try:
+            self.check(now, own=False)
+        except Refused as e:
+            refused = str(e)
+        count = sum(self._hosts().values())
+        return Ownership(before, now, count, steps, original, refused)
 
     def rename(self, name: str, now: Identity, *, dry_run: bool) -> Ownership:
         """Move all records to the host *name*. Raises Refused (there are records of both).
@@ -167,11 +178,11 @@ class Owner:
         before = _identity(entry) if entry else None
         if before is not None:
             now = replace(now, host=before.host)
-        copied = self._original(entry) != ""
-        steps = [] if now == before and not copied else ["rebind"]
+        original = self._original(entry)
+        steps = [] if now == before and not original else ["rebind"]
         if steps and not dry_run:
-            self._put(entry, now, here=True, anew=copied)
-        return Ownership(before, now, sum(self._hosts().values()), steps)
+            self._put(entry, now, here=True, anew=original != "")
+        return Ownership(before, now, sum(self._hosts().values()), steps, original)
 
     def host(self) -> str:
         """The name of the host that the state belongs to; '' if it does not say."""
