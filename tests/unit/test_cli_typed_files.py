@@ -123,6 +123,25 @@ def test_a_configuration_is_no_pipe(pipe: Path, output: str) -> None:
     assert "is a pipe" in (json.loads(done.stderr)["message"] if output == "json" else done.stderr)
 
 
+def _commands(command: click.Command) -> Iterator[click.Command]:
+    yield command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            its = command.get_command(click.Context(command), name)
+            assert its is not None
+            yield from _commands(its)
+
+
+def test_no_option_has_click_wait_for_a_share_that_hangs() -> None:
+    waiting = [
+        f"{command.name} {each.name}"
+        for command in _commands(main)
+        for each in command.params
+        if isinstance(each.type, click.Path) and not isinstance(each.type, FilePath)
+    ]
+    assert not waiting
+
+
 # --- where the state is ---
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.name_completion import FilePath
 from moorline.cli.output import say
 from moorline.config import Settings
 from moorline.errors import Refused
@@ -21,7 +22,7 @@ from moorline.errors import Refused
 )
 @click.option(
     "--fleet",
-    type=click.Path(file_okay=False),
+    type=FilePath(file_okay=False, path_type=str),
     metavar="DIRECTORY",
     help="Where `moorline fleet join` put this host's credentials; default: /etc/moorline/fleet"
     " for the host's own state.",

@@ -18,7 +18,7 @@ from moorline.secret import Secret
 
 _administered = click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False),
     default=Path("/etc/moorline/fleet-admin"),
     show_default=True,
     help="From where the fleet is administered: who can read it is its root.",
@@ -146,7 +146,7 @@ def renew(given: Common, host: str, to: Path | None, directory: Path, dry_run: b
 @click.argument("file", type=FilePath(exists=True, dir_okay=False))
 @click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False),
     default=FLEET_DIR,
     show_default=True,
     help="Where this host keeps its credentials.",

@@ -312,7 +312,7 @@ def evacuate(
 @click.option("--every", type=Seconds(0.1), default=1.0, help="Seconds.", hidden=True)
 @click.option(
     "--socket",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False),
     metavar="PATH",
     help="Also serve the fleet's API on this Unix socket.",
 )

@@ -12,6 +12,7 @@ import click
 
 from moorline.cli.common import Common, common
 from moorline.cli.events import line, since_when
+from moorline.cli.name_completion import FilePath
 from moorline.cli.output import age, aligned, say
 from moorline.errors import Unavailable
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _FOLLOW_SECONDS = 2.0
 directory_option = click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False),
     default=Path("/etc/moorline/fleet-admin"),
     show_default=True,
     help="Where the credentials of a controller, or of the fleet's root, are.",

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import click
 
 from moorline.cli.common import Common, common, timeout_option
+from moorline.cli.name_completion import FilePath
 from moorline.cli.output import complain, say
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
@@ -40,7 +41,7 @@ exec {command} "$@"
 
 _directory = click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False),
     default=DIRECTORY,
     show_default=True,
     help="Where libvirt looks for hooks of QEMU's guests.",

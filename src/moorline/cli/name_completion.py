@@ -89,7 +89,7 @@ class FilePath(click.Path):
     """The option for a file that this command reads; click would wait for a share that hangs."""
 
     def __init__(self, **how: Any) -> None:
-        super().__init__(path_type=Path, **how)
+        super().__init__(**{"path_type": Path, **how})
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's. Raises Unavailable (it does not answer)."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.name_completion import FilePath
 from moorline.cli.status import who
 from moorline.local_api.server import Server
 from moorline.ports.api import Api
@@ -28,7 +29,7 @@ DEFAULT_ADDRESS = "127.0.0.1:9878"
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="PATH",
     help="Serve on a Unix socket instead, for a reverse proxy: whoever may open it may look.",
 )
