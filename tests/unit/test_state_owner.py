@@ -372,7 +372,7 @@ def test_of_a_copy_the_commands_for_the_state_say_what_it_is(host: Host) -> None
     assert code == 0, told
     assert f"the state in {original} has the same attachments: use it no more" in told
     code, told = host("state", "show")
-    assert (code, "copy" in told, "refused" in told) == (0, False, False)
+    assert (code, "is a copy" in told, "refused" in told) == (0, False, False)
     assert volumes(host) == 1
 
 

@@ -1,4 +1,4 @@
-"""attach, detach, forget, sweep: the commands that change something."""
+"""attach, detach, set, forget, sweep: the commands that change something."""
 
 from __future__ import annotations
 

@@ -32,9 +32,8 @@ def support_bundle(given: Common, file: Path | None) -> None:
 
     Versions, configuration, attachments, disks, doctor's findings, events and
     the mount table; no connection, no key, no password and no name of a user
-    who has one. Names of guests,
-    volumes and shares are in it: look before you give it away. The agent's log
-    is systemd's: journalctl -u moorline-agent.
+    who has one. Names of guests, volumes and shares are in it: look before you
+    give it away. The agent's log is systemd's: journalctl -u moorline-agent.
 
     \b
     Example:
@@ -42,7 +41,7 @@ def support_bundle(given: Common, file: Path | None) -> None:
     """
     to = file or Path(time.strftime("moorline-support-%Y%m%d-%H%M%S.tar.gz"))
     parts: dict[str, str] = {}
-    _add(parts, "versions.json", lambda: _versions())
+    _add(parts, "versions.json", _versions)
     _add(parts, "config.json", lambda: _configuration(given))
     _add(parts, "mounts.txt", lambda: Path("/proc/self/mountinfo").read_text(errors="replace"))
     try:

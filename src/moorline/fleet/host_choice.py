@@ -72,7 +72,7 @@ def lost_disks(guest: GuestId, desired: OfHost, reports: OfHost) -> Iterator[str
             yield f"volume {volume}: {report.message}"
 
 
-def its_hosts(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
+def hosts_own(guest: GuestId, desired: OfHost, reports: OfHost) -> list[str]:
     """Which volumes keep a guest where it is because they are its host's own.
 
     It would have them elsewhere as well, and the fleet would know of no guest there that has them;
@@ -94,7 +94,7 @@ def why_it_stays(
     """
     kept = keeps_here(desired.attachments_of(guest))
     lost = [] if dead else lost_disks(guest, desired, reports)
-    return [*filter(None, [kept]), *its_hosts(guest, desired, reports), *lost]
+    return [*filter(None, [kept]), *hosts_own(guest, desired, reports), *lost]
 
 
 def _has_memory(host: str, needed: int, look: Candidates) -> bool:

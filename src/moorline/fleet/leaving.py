@@ -8,7 +8,7 @@ from moorline.core.validation import check_reason
 from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.records import Role
-from moorline.fleet.start_guard import WORD
+from moorline.fleet.start_guard import VOUCHING
 
 
 def leave(
@@ -32,7 +32,7 @@ def leave(
     if guests and not (vouch or dry_run):
         raise Refused(
             f"this host has {len(guests)} guests of the fleet, which may give them to another one",
-            hint=f"moorline fleet drain HOST; or stop all controllers, and say {WORD} REASON",
+            hint=f"moorline fleet drain HOST; or stop all controllers, and say {VOUCHING} REASON",
         )
     if not dry_run:
         told(f"this host leaves its fleet: {vouch or 'it has no guest of it'}")

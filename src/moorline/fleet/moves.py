@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moorline.errors import Unavailable
 from moorline.fleet import keys
-from moorline.fleet.host_choice import its_hosts
+from moorline.fleet.host_choice import hosts_own
 from moorline.fleet.plan import MoveStep, SeenMove, Side
 from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import (
@@ -115,7 +115,7 @@ def place(
     )
     told = {volume: reports.volumes.get((guest, volume)) for volume in attachments}
     paths = {volume: report.path for volume, report in told.items() if report}
-    kept = its_hosts(guest, desired, reports)
+    kept = hosts_own(guest, desired, reports)
     return Place(name, record, assignment, attachments, report, side, paths, kept)
 
 

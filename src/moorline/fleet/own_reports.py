@@ -23,7 +23,7 @@ class OwnReport:
     @property
     def way_out(self) -> str:
         """How it is let go of."""
-        return by_itself(self.host, self.guest, self.volume)
+        return way_out(self.host, self.guest, self.volume)
 
     @property
     def stands(self) -> str:
@@ -42,7 +42,7 @@ def own_reports(book: Book) -> list[OwnReport]:
     ]
 
 
-def by_itself(host: str, guest: GuestId, volume: VolumeId) -> str:
+def way_out(host: str, guest: GuestId, volume: VolumeId) -> str:
     """How a host lets go of what it has without the fleet."""
     return f"on {host}: moorline detach {guest} {volume}"
 

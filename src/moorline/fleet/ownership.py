@@ -9,7 +9,7 @@ from typing import TypeVar
 from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.own_reports import by_itself
+from moorline.fleet.own_reports import way_out
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import (
     Assignment,
@@ -174,7 +174,7 @@ class Ownership:
         """How *guest* can be without the volume."""
         for host, of, own in self._book.own_claims():
             if (of, own) == (guest, volume):
-                return by_itself(host, guest, volume)
+                return way_out(host, guest, volume)
         return f"moorline fleet detach {name} {volume}"
 
     def claim_own(
@@ -265,7 +265,7 @@ class Ownership:
                 raise Refused(
                     f"the same storage is the disk of volume {other} of {self._name(guest)} on"
                     f" {host}",
-                    hint=by_itself(host, guest, other)
+                    hint=way_out(host, guest, other)
                     if report.own
                     else f"moorline fleet explain {other}",
                 )
@@ -276,7 +276,7 @@ class Ownership:
                 raise Refused(
                     f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
                     f" itself, for {self._name(guest)}",
-                    hint=by_itself(host, guest, volume),
+                    hint=way_out(host, guest, volume),
                 )
 
     def _name(self, guest: GuestId) -> str:

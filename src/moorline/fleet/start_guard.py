@@ -17,7 +17,8 @@ from moorline.model import GuestId, VolumeId
 ARRIVAL_SECONDS = 30.0
 """Between the word that a guest is about to come, and the start of the process that it comes to."""
 _log = logging.getLogger("moorline.fleet")
-WORD = "--i-know-that-no-other-host-has-it"
+VOUCHING = "--i-know-that-no-other-host-has-it"
+"""By which a person gives his word that no other host has a guest, or a volume."""
 Told = Callable[[str], None]
 """Told what people must be able to read later. Must neither block nor raise."""
 
@@ -58,7 +59,7 @@ class Unattended:
         if not vouched:
             raise Refused(
                 f"this host is in a fleet, which says who gets volume {volume}",
-                hint=f"moorline fleet attach; or {WORD} REASON",
+                hint=f"moorline fleet attach; or {VOUCHING} REASON",
             )
 
     def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
@@ -114,7 +115,7 @@ class Guard(Unattended):
     def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
         """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
 
-        Where it may be this host's still, it is remembered, and started when that is certain.
+        A guest that may be this host's still is remembered, and is started once that is certain.
         """
         if not dry_run:
             self.vouch(guest, vouch)
@@ -128,7 +129,7 @@ class Guard(Unattended):
             raise Unavailable(
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
                 f" ({e.message})",
-                hint=f"it starts when that can be told; or say moorline start {WORD} REASON",
+                hint=f"it starts when that can be told; or say moorline start {VOUCHING} REASON",
             ) from e
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
@@ -173,7 +174,7 @@ class Guard(Unattended):
         if found and not vouch:
             raise Refused(
                 f"the store differs from what this host did since: {'; '.join(found)}",
-                hint=f"see where they are now, and say {WORD} REASON",
+                hint=f"see where they are now, and say {VOUCHING} REASON",
             )
         self._told(f"this host follows the fleet's store again: {vouch or 'it does not differ'}")
         self._marks.accept(epoch)
