@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from moorline import config
 from moorline.cli.commands import main
 from moorline.core.records import Records
 from moorline.core.state_owner import Identity, Owner
-from moorline.errors import Refused, Unavailable
+from moorline.errors import Refused
 from moorline.host.machine_id import machine_id_digest
 from moorline.model import Attachment, GuestId, Key, Level, LinkName, VolumeId
 from moorline.ports import Put
@@ -355,55 +354,3 @@ def test_what_is_gone_is_forgotten_wherever_the_options_put_it_now(host: Host) -
     code, told = run("forget", "v1")
     assert code == 0, told
     assert json.loads(run("list", "-o", "json")[1]) == []
-
-
-def test_of_a_copy_the_commands_for_the_state_say_what_it_is(host: Host) -> None:
-    attach(host)
-    original, copy = host.state, host.directory / "copy"
-    shutil.copytree(original, copy, ignore=shutil.ignore_patterns("lock", "mnt"))
-    host.state = copy
-    code, told = host("list")
-    assert code == 3, told
-    code, told = host("state", "show")
-    assert code == 0, told
-    assert f"refused to all else: the state is a copy of that in {original}" in told
-    assert "moorline state rebind" in told
-    code, told = host("state", "rebind")
-    assert code == 0, told
-    assert f"the state in {original} has the same attachments: use it no more" in told
-    code, told = host("state", "show")
-    assert (code, "is a copy" in told, "refused" in told) == (0, False, False)
-    assert volumes(host) == 1
-
-
-def test_an_original_that_hangs_holds_them_up_no_longer_than_a_look(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attach(host)
-    original, copy = host.state, host.directory / "copy"
-    shutil.copytree(original, copy, ignore=shutil.ignore_patterns("lock", "mnt"))
-    host.state = copy
-    looked = []
-
-    def look(_: object, state_dir: Path) -> bool:
-        looked.append(state_dir)
-        raise Unavailable("it does not answer")
-
-    monkeypatch.setattr("moorline.state_wiring.look", look)
-    monkeypatch.setattr(Path, "samefile", lambda *_: pytest.fail("asked without a deadline"))
-    code, told = host("state", "show")
-    assert (code, f"copy of that in {original}" in told) == (0, True), told
-    assert {*looked} == {original}
-
-
-def test_of_a_clone_they_say_on_which_machine_it_was_made(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attach(host)
-    monkeypatch.setattr("moorline.host.machine_id.machine_id_digest", lambda: "another")
-    code, told = host("state", "show")
-    assert (code, "refused to all else: the state was made on another machine" in told) == (0, True)
-    shown = json.loads(host("state", "show", "-o", "json")[1])
-    assert (shown["steps"], shown["original"]) == (["rebind"], "")
-    code, told = host("state", "rename", "h9", "--dry-run")
-    assert code == 0, told
