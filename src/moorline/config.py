@@ -310,6 +310,17 @@ def fleet_dir(settings: Settings) -> Path | None:
     return FLEET_DIR if settings.state_dir == HOST_STATE_DIR else None
 
 
+def has_credentials(directory: Path) -> bool:
+    """Whether a host's credentials to its fleet are in *directory*, or that cannot be told."""
+    try:
+        (directory / "fleet.json").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def digest(settings: Settings) -> str:
     """Equal for settings that name the same host and treat its storage alike."""
     told = json.dumps([settings.host, dict(settings.values)], sort_keys=True)

@@ -9,12 +9,17 @@ from functools import cache, partial
 from pathlib import Path
 
 from moorline import config
+from moorline.core.no_fleet import ALONE
 from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
 from moorline.errors import Denied, MoorlineError, Unavailable
+from moorline.fleet.host_memory import Marks
+from moorline.fleet.start_guard import Elsewhere, PerhapsAlone, Told, Unattended
+from moorline.host.boot_id import boot_id
 from moorline.host.known_state_dirs import KnownStates, look
 from moorline.model import GuestId, VolumeId
 from moorline.ports import AttachmentCodec, Host, Store
+from moorline.ports.guarding import Guarding
 from moorline.ports.volume_service import VolumeService
 
 RECORDS = "moorline.db"
@@ -95,6 +100,34 @@ def _opened(directory: Path) -> closing[Store]:
     from moorline.stores.sqlite import SqliteStore
 
     return closing(SqliteStore(directory / RECORDS, make=False))
+
+
+def guard_of(given: config.Settings, marks: Marks, told: Told) -> Guarding:
+    """Who is asked, by whoever opens this state, while no agent of it asks the host's fleet.
+
+    Its credentials tell that a host is in a fleet, from when it joined; a state that follows one
+    tells it, too. A host's other states, and one that was lost and made anew, tell nothing.
+    """
+    unattended, elsewhere = Unattended(marks, boot_id, told), Elsewhere(marks, boot_id, told)
+    directory = config.fleet_dir(given)
+
+    def now() -> Guarding:
+        if marks.epoch() or (directory and config.has_credentials(directory)):
+            return unattended
+        is_others = directory is None and config.has_credentials(config.FLEET_DIR)
+        return elsewhere if is_others else ALONE
+
+    return PerhapsAlone(now)
+
+
+def host_called(given: config.Settings) -> str:
+    """This host's name, by its configuration, its state or the machine. Raises Unavailable."""
+    from moorline.stores.codec import Codec
+
+    with _opened(given.state_dir) as store:
+        codec = Codec.from_file(given.state_dir / "key", make=False)
+        known = given.host or owner_of(given, store, codec).host()
+    return known or config.host_name(given, remember=False)
 
 
 def volume_service_of(given: config.Settings, host: str) -> Callable[[], VolumeService]:

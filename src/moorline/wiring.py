@@ -19,15 +19,12 @@ from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes, opened_by
 from moorline.core.file_locking import FileLocking
 from moorline.core.locks import Locks
-from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler, Report, Took, no_report
 from moorline.core.records import Records
 from moorline.core.reservations import Reservations
 from moorline.core.state_owner import Identity, Owner
 from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
-from moorline.fleet.start_guard import Unattended
-from moorline.host.boot_id import boot_id
 from moorline.installed import InstalledBackends
 from moorline.ports import (
     GuestLifecycle,
@@ -44,6 +41,7 @@ from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.volume_service import VolumeService
 from moorline.state_wiring import (
+    guard_of,
     kept_elsewhere,
     known_states,
     launched_elsewhere,
@@ -223,8 +221,8 @@ def leave_fleet(given: config.Settings, *, vouch: str, dry_run: bool = False) ->
     directory = config.fleet_dir(given)
     opened = _open(given, True, _LEAVING_PATIENCE_SECONDS, no_progress, no_report)
     with closing(opened):
-        has_credentials = directory is not None and (directory / "fleet.json").exists()
-        if not (has_credentials or opened.marks.epoch()):
+        joined = directory is not None and config.has_credentials(directory)
+        if not (joined or opened.marks.epoch()):
             raise Refused("this host is in no fleet")
         guests = leave(opened.marks, opened.environment.event_log.saw, vouch=vouch, dry_run=dry_run)
     if directory is not None and not dry_run:
@@ -237,7 +235,7 @@ def leave_fleet(given: config.Settings, *, vouch: str, dry_run: bool = False) ->
 def _membership(given: config.Settings) -> Membership | None:
     """This host as one of a fleet; None: it is in none. Raises Denied, Unavailable, Refused."""
     directory = config.fleet_dir(given)
-    if directory is None or not (directory / "fleet.json").exists():
+    if directory is None or not config.has_credentials(directory):
         return None
     with installed.for_fleets():
         from moorline.stores.etcd.joining import Membership
@@ -300,8 +298,7 @@ def _open(
             turns,
             looking,
             environment,
-            # A host that has followed a fleet asks it, also while no agent does that for it.
-            Unattended(marks, boot_id, environment.event_log.saw) if marks.epoch() else ALONE,
+            guard_of(given, marks, environment.event_log.saw),
             marks,
             volume_service_of(given, name),
             close,

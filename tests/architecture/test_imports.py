@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "installed": SEAMS | {"cinder", "config"},
     "config_check": SEAMS | ADAPTERS | {"config", "installed"},
     "wiring": CORE | VERBS | ADAPTERS | COMPOSITION | {"fleet"},
-    "state_wiring": CORE | ADAPTERS | {"cinder", "config"},
+    "state_wiring": CORE | ADAPTERS | {"cinder", "config", "fleet"},
     "fleet_wiring": CORE | ADAPTERS | COMPOSITION | {"fleet"},
     "local_api": CORE,  # its client lives in processes that have nothing else of us
     "ui": SEAMS | {"local_api"},  # it sees no more than any client does

@@ -13,6 +13,7 @@ from moorline.fleet.record_store import Book
 from moorline.fleet.records import Role
 from moorline.fleet.restore_differences import differences
 from moorline.model import GuestId, VolumeId
+from moorline.ports.guarding import Guarding
 
 ARRIVAL_SECONDS = 30.0
 """Between the word that a guest is about to come, and the start of the process that it comes to."""
@@ -44,9 +45,9 @@ class Unattended:
             self.vouch(guest, vouch)
         if not (vouch or self._is_vouched(guest)):
             raise Unavailable(
-                "this host is in a fleet, and no agent runs that could tell whether another host"
-                f" has guest {guest}",
-                hint="start the agent: moorline agent",
+                "this host is in a fleet, and no agent that follows it runs here, which could tell"
+                f" whether another host has guest {guest}",
+                hint="start the agent, anew if it ran before this host joined: moorline agent",
             )
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
@@ -87,6 +88,68 @@ class Unattended:
 
     def _is_vouched(self, guest: GuestId) -> bool:
         return self._marks.vouched(guest) == self._boot()
+
+
+class Elsewhere(Unattended):
+    """A host of a fleet, by a state that the fleet's agent does not keep.
+
+    Not a person's word either: the fleet would never be told what this state has, and give it to
+    another host.
+    """
+
+    def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
+        """Raise Refused."""
+        raise self._refused(f"guest {guest}")
+
+    def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
+        """Raise Refused: nothing is known here of the fleet's guests."""
+        raise self._refused(f"guest {guest}")
+
+    def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
+        """Raise Refused."""
+        raise self._refused(f"volume {volume}")
+
+    def _refused(self, what: str) -> Refused:
+        return Refused(
+            f"this host is in a fleet, which says who gets {what}, and asks and tells another state"
+            " of this host than this one",
+            hint="leave --state-dir out; or have [moorline] agent_fleet name the host's credentials"
+            " beside the state_dir that its agent keeps",
+        )
+
+
+class PerhapsAlone:
+    """See :class:`moorline.ports.guarding.Guarding`: a host may join a fleet at any moment.
+
+    *now* is asked each time which guard holds.
+    """
+
+    def __init__(self, now: Callable[[], Guarding]) -> None:
+        self._now = now
+
+    def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
+        """See there."""
+        self._now().demand(guest, vouch, dry_run=dry_run)
+
+    def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
+        """See there."""
+        self._now().permit(guest, ours=ours, arriving=arriving)
+
+    def demand_attach(self, volume: VolumeId, *, vouched: bool) -> None:
+        """See there."""
+        self._now().demand_attach(volume, vouched=vouched)
+
+    def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
+        """See there."""
+        self._now().demand_release(guest, volume)
+
+    def note(self, volume: VolumeId, why: str) -> None:
+        """See there."""
+        self._now().note(volume, why)
+
+    def follow(self, *, vouch: str = "", dry_run: bool = False) -> Sequence[str]:
+        """See there."""
+        return self._now().follow(vouch=vouch, dry_run=dry_run)
 
 
 class Guard(Unattended):
