@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -42,6 +43,13 @@ class Agent:
         """SIGKILL, to it alone."""
         self._process.kill()
         self._process.wait()
+
+    def end(self) -> int:
+        """Wait until it ends by itself; its exit code."""
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the agent does not end\n{self._log.read_text()}") from None
 
     def _await(self) -> None:
         end = time.monotonic() + 30

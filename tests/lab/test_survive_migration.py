@@ -11,7 +11,7 @@ import libvirt
 import pytest
 from libvirt_rig import until
 from scene import Scene
-from survive_rig import RUNS, attached, demand_all, die, goes_on, long, tried_here
+from survive_rig import RUNS, attached, end, goes_on, long, renew, tried_here
 
 from lab import guest as guests
 from lab import host
@@ -45,16 +45,13 @@ def traveller(directory: Path, libvirt_conn: Any, leftovers_check: None) -> Iter
     guests.remove(guest)
 
 
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_a_guest_goes_to_another_host_and_comes_back(
-    survivors: Scene, traveller: guests.Guest, directory: Path
+    survivors: Scene, traveller: guests.Guest, directory: Path, form: str
 ) -> None:
     scene, here = survivors, traveller.domain.connect()
-    writers = attached(scene, traveller, "virtio", "scsi")
-    goes_on(writers)
-    die(scene, traveller)
-    scene.moorline("sweep")
-    assert traveller.domain.state()[0] == RUNS
-    goes_on(writers)
+    writers = attached(scene, traveller, "virtio", "scsi", form=form)
+    renew(scene, traveller, writers)
     at = str(scene.mount_point())
     second = SecondHost(directory / "second", [directory / "sockets"])
     second.run("umount", at)
@@ -74,7 +71,5 @@ def test_a_guest_goes_to_another_host_and_comes_back(
     there.close()
     second.run("umount", at)
     second.close()
-    for writer in writers:
-        assert demand_all(writer) > 10
-        scene.detach(traveller.name, writer.volume)
-    assert scene.is_clean()
+    renew(scene, traveller, writers)
+    end(scene, traveller, writers, form)

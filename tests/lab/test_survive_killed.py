@@ -1,0 +1,126 @@
+"""The agent is killed before and after each change by which it gives a disk its file anew, on real
+libvirt, QEMU and FUSE, while the guest writes; somebody lets the guest go on; another agent starts.
+All of it is `make survive`'s.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from libvirt_rig import until
+from scene import Scene
+from survive_rig import (
+    PAUSED_BY_ERROR,
+    RUNS,
+    TRIED_HERE,
+    attached,
+    die,
+    end,
+    goes_on,
+    long,
+    tried_here,
+)
+
+from lab.agent import Agent
+from lab.guest import Guest
+from lab.writer import Writer
+from moorline.core.renewals import CLOCK_SKEW_SECONDS
+from moorline.testing.faults import Fault
+
+pytestmark = [tried_here, long]
+MORTAL = Path(__file__).with_name("mortal.py")
+HELD = "qom-set moorline-hold"
+NODES = [
+    "blockdev-del libvirt-format",
+    "blockdev-del libvirt-storage",
+    "blockdev-add libvirt-storage",
+    "blockdev-add libvirt-format",
+]
+CALLS = {
+    # The file beneath a format QEMU opens by itself.
+    "qcow2": ["blockdev-add moorline-hold", HELD, NODES[0], NODES[3], "qom-set libvirt-format"],
+    "raw": ["blockdev-add moorline-hold", HELD, "qom-set libvirt-format"],
+}
+if any(tried.raw_is_bare for tried in TRIED_HERE):
+    CALLS["raw"] = ["blockdev-add moorline-hold", HELD, *NODES[1:3], "qom-set libvirt-storage"]
+CHANGES = {
+    form: [
+        *("record: death", "umount", "mount.quobyte", "record: file"),
+        *calls,
+        *("blockdev-del moorline-hold", "record: done", "resume", "record: over"),
+    ]
+    for form, calls in CALLS.items()
+}
+ALL = [
+    (form, at, fault)
+    for form, changes in CHANGES.items()
+    for at in changes
+    for fault in (Fault.KILL_BEFORE, Fault.KILL_AFTER)
+]
+
+
+def killed(scene: Scene, guest: Guest, form: str, at: str, fault: Fault) -> Writer:
+    """The client dies under a guest that writes, and the agent while it sees to that."""
+    (writer,) = attached(scene, guest, "virtio", form=form)
+    log = scene.directory / "agent.log"
+    mortal = replace(
+        scene.moorline,
+        before=(sys.executable, str(MORTAL)),
+        environment={"MORTAL_AT": at, "MORTAL_FAULT": fault.name},
+    )
+    agent = Agent(mortal, log)
+    goes_on([writer])
+    die(scene, guest)
+    assert agent.end() == -signal.SIGKILL, log.read_text()
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("form", "at", "fault"),
+    ALL,
+    ids=lambda part: getattr(part, "name", part),
+)
+def test_the_agent_is_killed(
+    survivors: Scene, guest: Guest, form: str, at: str, fault: Fault
+) -> None:
+    writer = killed(survivors, guest, form, at, fault)
+    with suppress(libvirt.libvirtError):  # it runs already
+        guest.domain.resume()
+    agent = Agent(survivors.moorline, survivors.directory / "agent.log")
+    until(lambda: guest.domain.state()[0] == RUNS)
+    goes_on([writer])
+    die(survivors, guest)  # what is recorded of the death before must not count
+    until(lambda: guest.domain.state()[0] == RUNS)
+    goes_on([writer])
+    agent.stop()
+    end(survivors, guest, [writer], form)
+
+
+@pytest.mark.parametrize("at", [HELD, CALLS["raw"][-2]])
+def test_what_another_host_wrote_after_the_agent_was_killed_is_kept(
+    survivors: Scene, guest: Guest, pool: Any, at: str
+) -> None:
+    """QEMU has the file open already: without the check that is made once more the guest would go
+    on with it."""
+    writer = killed(survivors, guest, "raw", at, Fault.KILL_AFTER)
+    time.sleep(CLOCK_SKEW_SECONDS + 0.5)
+    with writer.volume.file.open("r+b") as file:
+        file.write(b"of another host")
+    survivors.moorline("sweep", code=5)
+    assert guest.domain.state() == PAUSED_BY_ERROR
+    (view,) = survivors.moorline.json("show", writer.volume.id)
+    assert "was changed" in view["trouble"]["message"]
+    guest.domain.resume()  # who does so makes it stop again
+    until(lambda: guest.domain.state() == PAUSED_BY_ERROR)
+    assert writer.volume.bytes(0, 15) == b"of another host"
+    pool.drop(guest.domain.connect())
+    survivors.detach(guest.name, writer.volume)
+    assert survivors.is_clean()
