@@ -21,6 +21,8 @@ VCENTER := golang-go golang-github-vmware-govmomi-dev
 ETCD := etcd-server etcd-client
 # Real servers and the client of a share. Debian starts none with the package.
 GLUSTERFS := glusterfs-server
+# Real servers, and what asks them. Debian starts none with the package.
+NBD := nbdkit libnbd-bin
 # The cloud's message broker, 60 MB. Debian starts one with the package: it is stopped again.
 RABBITMQ := rabbitmq-server
 # What builds Debian's packages, where a release's own is built on a machine of it.
@@ -51,7 +53,7 @@ NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
 .PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs rabbitmq debhelper chromium
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs nbd rabbitmq debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,10 +77,10 @@ lint: ready ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: ready vcenter etcd ## unit, contract, crash and architecture tests, and all demos
+unit: ready vcenter etcd nbd ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser --ignore=tests/cloud
 
-lab-test: ready etcd glusterfs ## the tests on private hosts with real libvirt, QEMU and FUSE
+lab-test: ready etcd glusterfs nbd ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) --ignore-glob="*/test_ansible_*.py" \
 		$(if $(SUDO),tests/contract) tests/lab
 
@@ -228,11 +230,12 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
 glusterfs: PACKAGES := $(GLUSTERFS)
+nbd: PACKAGES := $(NBD)
 rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd glusterfs rabbitmq debhelper chromium:
+system-packages vcenter machines etcd glusterfs nbd rabbitmq debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

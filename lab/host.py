@@ -36,6 +36,8 @@ LAB = Path("/run/moorline-lab")
 IMAGES = LAB / "images"
 SOCKETS = LAB / "sockets"
 SOFTWARE = LAB / "software/lab"
+NBD_CERTIFICATES = LAB / "nbd-pki"
+"""Where QEMU looks for those with which it speaks NBD by TLS: as qemu.conf has it."""
 GLUSTERFS = (Path("/var/lib/glusterd"), Path("/var/log/glusterfs"))
 """What GlusterFS's servers and clients write, where they are installed."""
 VSTORAGE = Path("/etc/vstorage")
@@ -57,6 +59,7 @@ QEMU_CONF = """\
 stdio_handler = "file"
 cgroup_controllers = []
 security_driver = "none"
+nbd_tls_x509_cert_dir = "/run/moorline-lab/nbd-pki"
 """
 
 
@@ -200,6 +203,7 @@ def _furnish(directory: Path, propagation: str) -> None:
         "state",
         "lab",
         "lab/images",
+        "lab/nbd-pki",
         "lab/software",
         "lab/software/lab",
         "lab/sockets",

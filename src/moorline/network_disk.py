@@ -48,6 +48,8 @@ class NetworkDisk:
     initiator: str = ""
     """Of iSCSI: as which initiator the target sees this host."""
     login: NetworkLogin | None = field(default=None, compare=False)
+    readonly: bool = field(default=False, compare=False)
+    """The server lets nobody write to it; told when it was asked."""
 
     @property
     def path(self) -> str:

@@ -92,6 +92,7 @@ BLOCK = "<disk type='block' device='disk'><driver cache='none'/><source dev='/d'
         (QUOBYTE.replace("ua-V", "ua-W"), ""),
         (QUOBYTE.replace("cache='none'", "cache='writeback'"), CACHED),
         (BLOCK, ""),
+        ("<disk type='network' device='disk'><source protocol='nbd' name='v'/></disk>", ""),
         (BLOCK.replace("none", "unsafe"), CACHED.replace("vda", "?")),
     ],
 )

@@ -75,6 +75,13 @@ def test_what_is_open_by_its_name_may_go(qemu: Qemu, demand: Demand) -> None:
     demand("<disk type='network'><source protocol='rbd' name='p/i'/><target dev='vdc'/></disk>")
 
 
+def test_a_disk_by_a_socket_keeps_its_guest(demand: Demand) -> None:
+    for protocol in ("nbd", "gluster"):
+        source = f"<source protocol='{protocol}' name='v'><host transport='unix' socket='/s'/>"
+        with pytest.raises(Refused, match="web01 stays: its disk vdc is reached by a socket"):
+            demand(f"<disk type='network'>{source}</source><target dev='vdc'/></disk>")
+
+
 @pytest.mark.parametrize("name", [f"{PATH} (deleted)", "/mnt/s/old", "/another"])
 def test_a_replaced_moved_or_deleted_file_keeps_its_guest(
     qemu: Qemu, demand: Demand, name: str

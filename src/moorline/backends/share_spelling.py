@@ -38,6 +38,14 @@ def server(text: str) -> str:
     return f"{host}:{int(match['port'])}" if match["port"] else host
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """The host of ``host[:port]``, and its port or 0; '': *text* is none. Raises as above."""
+    host, colon, port = server(text).rpartition(":")
+    if not colon or port.endswith("]"):
+        return server(text), 0
+    return host, int(port)
+
+
 @lru_cache(maxsize=1024)  # few servers, and very many volumes
 def known_as(server: str, usual_port: str) -> str:
     """``host[:port]``, without the port where that is the usual one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
@@ -62,12 +63,16 @@ class Links:
         return backend.verify(connection)
 
     def backend(self, kind: str) -> StorageBackend[Any]:
-        """Return the back end of *kind*. Raises Refused if there is none."""
-        try:
-            return self.backends[kind]
-        except KeyError:
-            known = ", ".join(sorted(self.backends))
-            raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}") from None
+        """Return the back end of *kind*, or of a URL's scheme. Raises Refused if there is none.
+
+        A scheme may say how a server is reached: ``nbds`` by TLS, ``nbd+unix`` by a socket.
+        """
+        plain = kind.partition("+")[0]
+        for name in (kind, plain, plain.removesuffix("s")):
+            with suppress(KeyError):
+                return self.backends[name]
+        known = ", ".join(sorted(self.backends))
+        raise Refused(f"there is no back end for {kind!r}", hint=f"known: {known}")
 
     def parsed(self, row: Attachment) -> tuple[StorageBackend[Any], Any]:
         """Return the back end of *row* and its connection. Raises Refused: it no longer fits."""

@@ -98,7 +98,7 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
         raise Refused(f"a {source.format} file cannot be written to by several guests")
     validate(options)
     if isinstance(source, NetworkDisk):
-        network_xml.refuse_unfit(options)
+        network_xml.refuse_unfit(source, options)
     bus = bus_of(options)
     refuse_misplaced(options, bus)
     if any(options.target in half.targets for half in halves if options.target):

@@ -51,8 +51,10 @@ def is_on_a_socket(source: ET.Element) -> bool:
     return any(host.get("transport") == "unix" for host in source.iterfind("host"))
 
 
-def refuse_unfit(options: DiskOptions) -> None:
-    """Refuse options that are for files and devices alone. Raises Refused."""
+def refuse_unfit(source: NetworkDisk, options: DiskOptions) -> None:
+    """Refuse options that are for files and devices alone, or not the server's. Raises Refused."""
+    if source.readonly and not options.readonly:
+        raise Refused(f"the server lets nobody write to {source.path}", hint="--read-only")
     if options.startup_policy:
         raise Refused("libvirt has no startup policy for disks of the network")
     if options.io:

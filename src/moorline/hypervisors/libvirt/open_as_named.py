@@ -16,6 +16,7 @@ from moorline.errors import Failed, MoorlineError, Refused
 from moorline.hypervisors.libvirt.domain_xml import Half
 from moorline.hypervisors.libvirt.extending import replaced
 from moorline.hypervisors.libvirt.mount_propagation import PID_FILES, PROC
+from moorline.hypervisors.libvirt.network_xml import is_on_a_socket
 from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks, opened
 from moorline.hypervisors.libvirt.storage_pools import path_of_volume
 from moorline.model import Disk, DiskState, GuestId, VolumeId
@@ -72,6 +73,11 @@ def _paths(virt: Any, guest: str, device: str, disk: ET.Element) -> Iterator[str
         source = each.find("source")
         if each.tag not in _STORED or source is None:
             continue
+        if is_on_a_socket(source):
+            raise Refused(
+                f"{guest} stays: its disk {device} is reached by a socket of this host",
+                hint="name its server by host and port, or stop the guest before it goes",
+            )
         path = source.get("file", "")
         if source.get("pool"):
             path = path_of_volume(virt, source.get("pool", ""), source.get("volume", ""))

@@ -89,6 +89,8 @@ def unshared(xml: ET.Element, type_at: Callable[[str], str]) -> str:
     for disk in xml.iterfind("devices/disk"):
         if disk.get("device", "disk") not in HARD_DISKS or disk.find("readonly") is not None:
             continue
+        if disk.get("type") == "network":
+            continue  # it has no page cache, and libvirt takes it for shared
         driver, source = disk.find("driver"), disk.find("source")
         direct = driver is not None and driver.get("cache") in ("none", "directsync")
         target = disk.find("target")

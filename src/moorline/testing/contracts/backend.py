@@ -18,6 +18,7 @@ from moorline.model import (
     Link,
     Linked,
     LinkName,
+    NetworkDisk,
     Unknown,
     Unlinked,
 )
@@ -337,7 +338,7 @@ def _plugged(rig: BackendRig, connection: Connection) -> GuestDisk:
     """The disk of a guest that was given the volume, whose id is its serial."""
     link = look(rig, connection)
     assert isinstance(link, Linked)
-    assert isinstance(link.source, ImageFile | BlockDevice)
+    assert isinstance(link.source, ImageFile | BlockDevice | NetworkDisk)
     path, format = str(link.source.path), getattr(link.source, "format", "raw")
     serial = rig.backend.parse(connection).volume or ""
     return GuestDisk(
