@@ -39,6 +39,7 @@ from moorline.model import Attachment, DiskOptions, Format, GuestId, Key, Level,
 from moorline.ports import Hypervisor, Watching
 from moorline.ports.moving import MovingHypervisor
 from moorline.secret import Secret
+from moorline.state_wiring import host_called
 from moorline.stores.codec import Codec
 from moorline.stores.key_files import private
 
@@ -89,19 +90,22 @@ def administration(directory: Path) -> Administration:
     return Administration(directory)
 
 
-def join_fleet(file: Path, directory: Path, *, dry_run: bool = False) -> str:
+def join_fleet(
+    file: Path, directory: Path, given: config.Settings, *, dry_run: bool = False
+) -> str:
     """Install the credentials in *file*, which must be for its owner alone; return whose they are.
 
-    Raises Refused (it is no such file), Denied, Unavailable.
+    Raises Refused (it is no such file, or another host's), Denied, Unavailable.
     """
     with for_fleets():
         from moorline.stores.etcd.joining import Joining
     from moorline.stores.key_files import private
 
     joining = Joining.load(private(file).reveal())
-    if dry_run:
-        joining.check(directory)
-    else:
+    # Elsewhere may be the credentials of a host whose state is not the one that is opened here.
+    own = config.fleet_dir(given) or config.FLEET_DIR
+    joining.check(directory, host_called(given) if directory.resolve() == own.resolve() else "")
+    if not dry_run:
         joining.install(directory)
     return joining.host
 

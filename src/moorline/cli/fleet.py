@@ -147,24 +147,25 @@ def renew(given: Common, host: str, to: Path | None, directory: Path, dry_run: b
 @click.option(
     "--directory",
     type=FilePath(file_okay=False),
-    default=FLEET_DIR,
-    show_default=True,
-    help="Where this host keeps its credentials.",
+    help=f"Where this host keeps its credentials. Default: agent_fleet of [moorline], {FLEET_DIR}.",
 )
 @dry_run_option
 @common
-def join(given: Common, file: Path, directory: Path, dry_run: bool) -> None:
+def join(given: Common, file: Path, directory: Path | None, dry_run: bool) -> None:
     """Install on this host what enrol or renew made for it. Remove FILE afterwards.
 
-    The agent follows the fleet from its next start on.
+    The agent follows the fleet from its next start on; until then nothing is attached without
+    the fleet. What was made for another host is refused.
 
     \b
     Example:
       moorline fleet join compute7.join
     """
-    from moorline import fleet_wiring
+    from moorline import config, fleet_wiring
 
-    host = fleet_wiring.join_fleet(file, directory, dry_run=dry_run)
+    settings = given.settings()
+    directory = directory or config.fleet_dir(settings) or FLEET_DIR
+    host = fleet_wiring.join_fleet(file, directory, settings, dry_run=dry_run)
     is_now = "would be" if dry_run else "is"
     given.tell(
         {"host": host, "directory": str(directory)},

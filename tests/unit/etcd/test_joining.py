@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorline import wiring
+from moorline.cli.commands import main
 from moorline.errors import Denied, NotFound, Refused, Unavailable
 from moorline.secret import Secret
 from moorline.stores.fleet_seal import BoxKey
@@ -77,7 +81,7 @@ def test_a_full_disk_leaves_no_member(joining: Joining, tmp_path: Path) -> None:
         Membership.open(tmp_path / "fleet")
     joining.install(tmp_path / "fleet")
     with full_disk(), pytest.raises(Unavailable):
-        replace(joining, host="h2").install(tmp_path / "fleet")
+        replace(joining, box=Secret(b"c" * 32)).install(tmp_path / "fleet")
     assert Membership.open(tmp_path / "fleet").host == "h1"
 
 
@@ -127,3 +131,63 @@ def test_a_damaged_directory_is_told_so(joining: Joining, tmp_path: Path) -> Non
         (tmp_path / "fleet.json").write_text(text)
         with pytest.raises(Unavailable, match="damaged"):
             Membership.open(tmp_path)
+
+
+def test_another_hosts_is_not_installed(joining: Joining, tmp_path: Path) -> None:
+    """It would tell the fleet of the other's volumes that they are gone."""
+    joining.install(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for box in (joining.box, None):
+        strange = replace(joining, host="h2", box=box)
+        for refused in (strange.check, strange.install):
+            with pytest.raises(Refused, match="for h2, and this host is h1") as error:
+                refused(tmp_path)
+            assert "moorline fleet leave" in error.value.hint
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    joining.check(tmp_path, "renamed-since")  # what it is in the fleet is what counts
+    (tmp_path / "fleet.json").write_text("{}")
+    with pytest.raises(Unavailable, match="damaged"):
+        joining.check(tmp_path)
+
+
+@pytest.mark.parametrize("called", ["h1", "H1", "h1.example.org", ""])
+def test_the_first_is_for_who_is_called_so(joining: Joining, tmp_path: Path, called: str) -> None:
+    joining.check(tmp_path, called)
+
+
+@pytest.mark.parametrize("called", ["h2", "h11", "h1x.h1", "h2.example.org"])
+def test_the_first_is_not_for_another(joining: Joining, tmp_path: Path, called: str) -> None:
+    with pytest.raises(Refused, match=f"for h1, and this host is called {called}") as error:
+        joining.check(tmp_path, called)
+    assert "moorline state rename h1" in error.value.hint
+    joining.check(tmp_path, "h1")
+
+
+def test_the_command_compares_with_the_state(
+    joining: Joining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, there, state = tmp_path / "h1.join", tmp_path / "fleet", tmp_path / "state"
+    file.write_bytes(joining.dump().reveal())
+    file.chmod(0o600)
+    conf = tmp_path / "moorline.conf"
+    conf.write_text(f"[moorline]\nagent_fleet = {there}\nstate_dir = {state}\n")
+
+    def join(*words: str, code: int) -> str:
+        given = ["fleet", "join", str(file), "--config-file", str(conf), *words]
+        done = CliRunner().invoke(main, given, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "h3")
+    with wiring.open_host(wiring.settings([conf], hypervisor="test:///default")):
+        pass  # its state is of h3 from now on
+    monkeypatch.setattr(socket, "gethostname", lambda: "h1")
+    for words in (("--dry-run",), ()):
+        assert "this host is called h3" in join(*words, code=3)
+        assert not there.exists()
+    conf_state = ("state", "rename", "h1", "--config-file", str(conf))
+    assert CliRunner().invoke(main, list(conf_state)).exit_code == 0
+    join("--dry-run", code=0)
+    assert not there.exists()
+    assert str(there) in join(code=0)
+    assert Membership.open(there).host == "h1"

@@ -99,8 +99,25 @@ class Joining:
             secret,
         )
 
-    def check(self, directory: Path) -> None:
-        """Refuse what :meth:`install` would refuse: it has no box, and there is none to keep."""
+    def check(self, directory: Path, called: str = "") -> None:
+        """Refuse what is another host's, or has no box where there is none to keep.
+
+        *called*: this host's name, which tells whose the file should be where there are no
+        credentials yet; '': that cannot be told. Raises Refused, Denied, Unavailable.
+        """
+        known = _host_in(directory)
+        if known and known != self.host:
+            raise Refused(
+                f"this file is for {self.host}, and this host is {known} in the fleet",
+                hint=f"moorline fleet enrol {known} makes the file for this host; to be another"
+                " host of a fleet it leaves first: moorline fleet leave",
+            )
+        if called and not known and not _is_called(called, self.host):
+            raise Refused(
+                f"this file is for {self.host}, and this host is called {called}",
+                hint=f"join with the file for this host; if it shall be {self.host}: moorline state"
+                f" rename {self.host}, or, if it has no state yet, [DEFAULT] host = {self.host}",
+            )
         if self.box is None and not (directory / "box.key").exists():
             raise Refused(
                 "this file renews a certificate, and there is no host of the fleet here to have it",
@@ -187,6 +204,22 @@ def renew(enrolment: Enrolment, authority: Authority, host: str, fleet: Fleet) -
     enrolled = enrolment.enrol(host)
     made = authority.user(enrolled.user)
     return Joining(host, fleet, made.certificate, made.key, None)
+
+
+def _host_in(directory: Path) -> str:
+    """Whose credentials *directory* has; '': there are none. Raises Denied, Unavailable."""
+    try:
+        return str(_read(directory / "fleet.json")["host"])
+    except NotFound:
+        return ""
+    except KeyError:
+        raise Unavailable(f"{directory / 'fleet.json'} is damaged") from None
+
+
+def _is_called(name: str, host: str) -> bool:
+    """Whether they are one name, perhaps one of them without its domain."""
+    one, other = name.lower(), host.lower()
+    return one == other or one.partition(".")[0] == other or one == other.partition(".")[0]
 
 
 def _read(file: Path) -> dict[str, Any]:
