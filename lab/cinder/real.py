@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab import processes
@@ -25,6 +26,7 @@ SHARE = "cinder-volumes"
 REGION = "RegionOne"
 LOOPBACK = "127.0.0.1"
 PASSWORD = "right"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 _SERVERS = Path(__file__).parent
 _START_SECONDS = 180
 _KEYSTONE = """\
@@ -44,9 +46,10 @@ auth_strategy = keystone
 api_paste_config = {venv}/etc/cinder/api-paste.ini
 resource_query_filters_file = {venv}/etc/cinder/resource_filters.json
 state_path = {at}/state
-enabled_backends = quobyte
+enabled_backends = {backends}
 host = lab
 report_interval = 2
+service_down_time = {down_seconds}
 scheduler_driver_init_wait_time = 1
 [database]
 connection = sqlite:///{at}/cinder.db?timeout=60
@@ -79,7 +82,7 @@ class RealCloud:
     """Keystone and Cinder below the directory *at*. *export*: what Cinder's volumes lie on.
 
     *venv* has them; *address*: where they listen, at *ports*, or at any that is free. Databases
-    that are there are used.
+    that are there are used. *more*: drivers of Cinder's beyond the one for Quobyte, by name.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RealCloud:
         venv: Path = VENV,
         address: str = LOOPBACK,
         ports: Sequence[int] = (),
+        more: Mapping[str, str] = NOTHING,
     ) -> None:
         self.at, self.venv, self.address = at, venv, address
         names = ("identity", "volume")
@@ -99,8 +103,15 @@ class RealCloud:
             (at / name).mkdir(mode=0o755, exist_ok=True)
             (at / name).chmod(0o755)
         facts = {"at": at, "venv": venv, "identity": self.identity, "export": export}
+        facts["backends"] = ",".join(["quobyte", *more])
         (at / "keystone.conf").write_text(_KEYSTONE.format(**facts))
-        (at / "cinder.conf").write_text(_CINDER.format(**facts))
+        # Of several services of a process only the last one reports that it is up.
+        facts["down_seconds"] = 86400 if more else 60
+        sections = [
+            f"[{name}]\nvolume_driver = {driver}\nvolume_backend_name = {name}\n"
+            for name, driver in more.items()
+        ]
+        (at / "cinder.conf").write_text(_CINDER.format(**facts) + "".join(sections))
 
     def make(self) -> None:
         """Make the databases, start both, and have a project with two users."""
@@ -260,7 +271,8 @@ def _up(admin: Any) -> bool:
         services = list(admin.block_storage.services())
     except Exception:  # noqa: BLE001 - it starts
         return False
-    return any(each.binary == "cinder-volume" and each.state == "up" for each in services)
+    its = [each.state for each in services if each.binary == "cinder-volume"]
+    return bool(its) and set(its) == {"up"}
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 from lab.cinder.databases import begin_to_write_at_once
 
-BACKEND = "quobyte"
-
 
 def main() -> None:
     address, port, configuration = sys.argv[1:]
@@ -42,14 +40,15 @@ def _start_services() -> None:
     utils.get_root_helper = lambda: "env"  # it is root
     priv_context.init(root_helper=["env"])
     os_brick.setup(cfg.CONF)
-    cfg.CONF.register_opt(cfg.StrOpt("backend_host"), group=BACKEND)
-    volume = {
-        "host": f"{cfg.CONF.host}@{BACKEND}",
-        "service_name": BACKEND,
-        "coordination": True,
-    }
-    for binary, how in (("cinder-scheduler", {}), ("cinder-volume", volume)):
-        service.Service.create(binary=binary, **how).start()
+    service.Service.create(binary="cinder-scheduler").start()
+    for number, backend in enumerate(cfg.CONF.enabled_backends):
+        cfg.CONF.register_opt(cfg.StrOpt("backend_host"), group=backend)
+        service.Service.create(
+            binary="cinder-volume",
+            host=f"{cfg.CONF.host}@{backend}",
+            service_name=backend,
+            coordination=number == 0,  # it is the process's
+        ).start()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lab import processes
+from lab import host, processes
 from lab.cloud.configuration import STATE
-from lab.command import Moorline
 from lab.fleet.node import Node
 from lab.leftovers import SERVICE
 from moorline.local_api.client import Client
@@ -35,7 +34,6 @@ class ComputeHost:
         self.configuration.write_text(nova_conf)
         self._kept = node.directory / "nova"
         self._kept.mkdir()
-        self.command = Moorline(before=node.enter())
         self.client = Client(node.directory / "state/agent.sock", timeout=30)
         self.furnish()
 
@@ -76,6 +74,26 @@ class ComputeHost:
             processes.kill(pid)
         entered.wait(20)
 
+    def power_off(self) -> None:
+        """Cut its power: whatever runs there is gone."""
+        self.node.power_off()
+        for each in self._running.values():
+            each.wait(20)
+        self._running.clear()
+
+    def power_on(self) -> None:
+        """Boot it again, with its agent; nova-compute is not started yet."""
+        self.node.power_on()
+        self.furnish()
+        self.start_agent()
+
+    def kill_client(self, export: str) -> None:
+        """SIGKILL to the FUSE daemon of its one mount of a share; the mount stays, dead."""
+        here = _mounts_of(int(self.node.enter()[2]))
+        found = processes.running("mount.quobyte", export)
+        (pid,) = (each for each in found if _mounts_of(each) == here)
+        processes.kill(pid)
+
     def runs(self, name: str) -> bool:
         return name in self._running and self._running[name].poll() is None
 
@@ -88,9 +106,10 @@ class ComputeHost:
         return self._path(name).read_text(errors="replace")
 
     def mounts(self) -> list[str]:
-        """What storage is mounted there."""
+        """What storage is mounted there; not what Cinder had mounted when the host was booted."""
         lines = self.node.run("cat", "/proc/self/mountinfo").splitlines()
-        return [line.split()[4] for line in lines if " fuse." in line]
+        found = [line.split()[4] for line in lines if " fuse." in line]
+        return [each for each in found if not each.startswith(f"{host.LAB}/")]
 
     def wanted(self) -> set[tuple[str, str]]:
         """The agent's attachments: instance and volume."""
@@ -127,6 +146,11 @@ class ComputeHost:
 
     def _path(self, name: str) -> Path:
         return self._log / f"{self.name}-{name}.log"
+
+
+def _mounts_of(pid: int) -> Path:
+    """What tells the mount namespace of a process."""
+    return Path(f"/proc/{pid}/ns/mnt").readlink()
 
 
 def _family(pid: int) -> list[int]:

@@ -19,6 +19,7 @@ from lab.quobyte.cluster import Quobyte
 
 VENV = Path(os.environ.get("MOORLINE_CLOUD", ""))
 """What `make test-cloud` installs; there is none unless it is told."""
+_DRIVERS = {"hyperscale": "lab.cloud.hyperscale_driver.HyperScaleDriver"}
 _RELEASED = "2.95"
 """A microversion of Nova's API that all of Nova 32 to 34 have."""
 
@@ -41,7 +42,7 @@ class NovaCloud:
             stack.callback(self.broker.stop)
             at, control = self._made("cinder"), self._made("control")
             saved = kept.restore(self.directory, VENV)
-            self.real = RealCloud(at, self.share.export, VENV, OUTSIDE, PORTS)
+            self.real = RealCloud(at, self.share.export, VENV, OUTSIDE, PORTS, _DRIVERS)
             stack.callback(self.real.stop)
             self.real.make()
             self.control = Control(control, self.real, self.broker.url)
@@ -90,6 +91,16 @@ class NovaCloud:
 
         wait(there, "Nova knows its hosts")
 
+    def say_down(self, host: ComputeHost, *, down: bool) -> None:
+        """An operator tells Nova that a host is dead, or not any more.
+
+        Nova does not believe the latter before nova-compute has looked what was evacuated.
+        """
+        services = self.compute.get("/os-services?binary=nova-compute").json()["services"]
+        (id,) = (each["id"] for each in services if each["host"] == host.name)
+        asked = {"forced_down": down}
+        wait(lambda: self.compute.put(f"/os-services/{id}", json=asked).ok, "Nova believes it")
+
     def logs(self) -> str:
         """What went wrong, by everybody's word, for a story that fails."""
         paths = [*self.log.glob("*.log"), self.control.log]
@@ -110,6 +121,9 @@ class NovaCloud:
         self.volumes.default_microversion = "3.59"
         how = {"name": "tiny", "ram": 64, "vcpus": 1, "disk": 0, "id": "tiny"}
         assert self.compute.post("/flavors", json={"flavor": how}).ok
+        for kind in ("quobyte", *_DRIVERS):
+            asked = {"name": kind, "extra_specs": {"volume_backend_name": kind}}
+            assert self.volumes.post("/types", json={"volume_type": asked}).ok
 
     def _made(self, name: str) -> Path:
         at = self.directory / name

@@ -10,7 +10,7 @@ import pytest
 
 from lab import host
 from lab.cloud.broker import PROGRAM
-from lab.cloud.compute import wait
+from lab.cloud.compute import ComputeHost, wait
 from lab.cloud.server import Server, Volume
 from lab.cloud.site import VENV, NovaCloud
 from tests.support.missing import missing
@@ -41,11 +41,11 @@ class Scene:
         self._volumes: list[Volume] = []
 
     @property
-    def one(self) -> Any:
+    def one(self) -> ComputeHost:
         return self.cloud.hosts[0]
 
     @property
-    def two(self) -> Any:
+    def two(self) -> ComputeHost:
         return self.cloud.hosts[1]
 
     def volume(self, **how: Any) -> Volume:
@@ -54,8 +54,30 @@ class Scene:
 
     def server(self, *more: Volume, **how: Any) -> Server:
         """Booted from a volume of its own."""
-        self._servers.append(Server(self.cloud, self.volume(bootable=True), *more, **how))
-        return self._servers[-1]
+        made = Server(self.cloud, self.volume(bootable=True), *more, **how)
+        self._servers.append(made)
+        made.becomes("ACTIVE")
+        return made
+
+    def evacuate(self, server: Server) -> None:
+        """Its host loses its power, an operator says so, and it is started on the other."""
+        dead, there = server.host, server.other
+        dead.power_off()
+        self.cloud.say_down(dead, down=True)
+        server.act("evacuate", {"host": there.name})
+        wait(lambda: server.host is there, "the server is evacuated", 240)
+        server.becomes("SHUTOFF")
+        server.act("os-start")
+        server.becomes("ACTIVE")
+
+    def revive(self, dead: ComputeHost) -> None:
+        """It has power again, and Nova hears of it."""
+        dead.power_on()
+        dead.start_compute()
+        self.cloud.say_down(dead, down=False)
+        self.cloud.wait_for_hosts()
+        wait(lambda: not dead.wanted(), "the host that came back wants nothing")
+        wait(lambda: not dead.mounts(), "the host that came back has nothing mounted")
 
     def clear(self) -> None:
         """Delete all, as their owner does, and look what is left."""
