@@ -87,11 +87,18 @@ class HostOrders(Queries):
     ) -> FleetOutcome:
         """Have the guests of a dead host run elsewhere, once it is silent and *proof* is made.
 
-        *first*, *at_once*: as of :meth:`drain`. Raises Busy: it is alive. Blocks for the time
+        *first*, *at_once*: as of :meth:`drain`. Raises Busy (it is alive), Refused (nobody knows
+        what it had). Blocks for the time
         that is needed to find it silent.
         """
         told = FleetOutcome(["fence", "evacuate"], host=host)
         record, ordered = self._host(host), self._ordered(first, at_once)
+        if not record.fenced and self._book.heartbeat(host) is None:
+            raise Refused(
+                f"{host} was never heard: nobody knows which guests it has, so none can be brought"
+                " elsewhere",
+                hint=f"start its agent; if it is gone for good: moorline fleet revoke {host}",
+            )
         if dry_run:
             steps = told.steps[1:] if record.fenced else told.steps
             return replace(told, steps=steps, in_the_way=self._that_stay(host, dead=True))

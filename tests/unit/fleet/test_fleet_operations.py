@@ -367,3 +367,15 @@ def test_errors_bear_the_volume_and_the_guest(person: Person) -> None:
     with pytest.raises(Failed) as late:
         fleet.detach("g1", "a", timeout=1.0)
     assert (late.value.volume, late.value.guest) == ("a", "g1")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_who_was_never_heard_is_not_evacuated(person: Person, dry_run: bool) -> None:
+    """It may have guests, and "evacuated" would be believed."""
+    person.toys.store.commit([], [Put(keys.host("h9"), HostRecord().encode())])
+    with pytest.raises(Refused, match="h9 was never heard") as error:
+        person.fleet().evacuate("h9", word("off"), by="n", dry_run=dry_run)
+    assert "moorline fleet revoke h9" in error.value.hint
+    record = person.toys.person.host("h9")
+    assert record is not None
+    assert not record.fenced
