@@ -136,4 +136,4 @@ def test_on_a_host_of_a_fleet_without_an_agent_only_strangers_start(
     store.close()
     told = call(script, *words, xml=domain(THEIRS))
     assert told.returncode == 11
-    assert "no agent runs" in told.stderr
+    assert "no agent that follows it runs here" in told.stderr
