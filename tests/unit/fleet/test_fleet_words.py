@@ -139,9 +139,9 @@ def unattended(fleet: ToyFleet, boot: str = "1") -> Unattended:
 
 def test_without_an_agent_only_a_persons_word_counts(fleet: ToyFleet) -> None:
     guard = unattended(fleet)
-    with pytest.raises(Unavailable, match="no agent runs"):
+    with pytest.raises(Unavailable, match="no agent that follows it runs here"):
         guard.permit(G1, ours=False, arriving=False)
-    with pytest.raises(Unavailable, match="no agent runs"):
+    with pytest.raises(Unavailable, match="no agent that follows it runs here"):
         guard.permit(STRANGER, ours=True, arriving=False)
     guard.permit(STRANGER, ours=False, arriving=False)
     guard.demand(G1, "it was off")
