@@ -165,7 +165,8 @@ def remove(given: Common, guest: str, timeout: float, dry_run: bool, **how: bool
     The volumes and their data stay. A guest that was made with a disk of its
     own (vSphere) must have no volumes any more, and that disk goes with it.
     GUEST is its name, its id, or the beginning of its id. A whole id that is
-    not there is success; anything else that is not known is not.
+    not there is success; anything else that is not known is not, nor is a
+    guest that a fleet may have on another host.
 
     \b
     Examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import click
 
@@ -10,7 +11,7 @@ from moorline.cli.common import Common, common, guest_option, timeout_option, vo
 from moorline.cli.output import is_as_wanted
 from moorline.core.name_lookup import BY_ID_OR_DEVICE, is_whole, meant
 from moorline.deadline import Deadline, waited_for
-from moorline.errors import Failed, NotFound, NotOurs
+from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import VolumeId
 from moorline.ports.api import Api
 from moorline.ports.results import View
@@ -39,23 +40,26 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
     For what was typed with --wait=false. Nothing is changed: an agent or
     `moorline sweep` does the work. Detached means that no attachment is left,
     disk and link, and that no guest has the volume by somebody else's doing. A
-    whole id that is not there is detached. Exits 5 when the
-    time is over.
+    whole id that is not there is detached, unless a fleet may have it
+    on another host (3). Exits 5 when the time is over.
 
     \b
     Examples:
       moorline wait 3f2a --for attached --timeout 300
       moorline wait 3f2a --guest web01 --for detached
     """
-    deadline, known, ids, id = Deadline(timeout), False, {volume}, ""
+    deadline, ids, id = Deadline(timeout), {volume}, ""
+    known: set[str] = set()
     while True:
         with waited_for(deadline), given.open(own=False) as moorline:
-            views = _look(moorline, volume, guest, known=known)
+            views = _look(moorline, id or volume, guest, known)
             if level == "detached" and not views:
                 _demand_no_disk(moorline, ids, guest)
                 given.tell([], f"volume {volume} is detached")
                 return
-        known = known or bool(views)
+        known |= {view.guest_id for view in views}
+        if guest is not None and views:
+            guest = views[0].guest_id
         ids |= {view.volume for view in views}
         id = views[0].volume if views else id
         due = [view for view in views if not _reached(view, level)]
@@ -74,8 +78,11 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
         deadline.sleep(_POLL_SECONDS)
 
 
-def _look(moorline: Api, volume: str, guest: str | None, *, known: bool) -> Sequence[View]:
-    """The attachments that are meant; none: they are gone. Raises NotFound: it may be a slip."""
+def _look(moorline: Api, volume: str, guest: str | None, known: Collection[str]) -> Sequence[View]:
+    """The attachments that are meant; none: they are gone. Raises NotFound: it may be a slip.
+
+    *known*: the ids of the guests that had it before; it is typed as it is recorded then.
+    """
     try:
         if guest is None:
             return moorline.attachments.show(volume)
@@ -84,10 +91,17 @@ def _look(moorline: Api, volume: str, guest: str | None, *, known: bool) -> Sequ
         if known or (is_whole(volume) and (guest is None or is_whole(guest))):
             return []
         raise
+    except Refused:  # a host of a fleet knows nothing of others, but that a guest is its own
+        if guest is not None or not known:
+            raise
+        return [view for of in sorted(known) for view in _look(moorline, volume, of, known)]
     id = meant(volume, (VolumeId(view.volume) for view in views))
     found = [v for v in views if v.volume == id or volume in (v.device, v.storage)]
     if not (found or known or is_whole(volume)):
         raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
+    if not found:
+        with suppress(NotFound):  # Refused: a fleet wants it there
+            return moorline.attachments.show(volume, guest)
     return found
 
 

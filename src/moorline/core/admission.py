@@ -144,6 +144,16 @@ class Admission:
         if row.want > Level.ABSENT:
             self._guard.demand_release(row.key.guest, row.key.volume)
 
+    def demand_gone(self, guest: str, volume: str) -> None:
+        """Raise Refused where a fleet may have *volume* for *guest* (as typed; '': for any) all
+        the same. Raises Unavailable, Uncertain.
+        """
+        try:
+            here = guest_called(guest, self._hypervisor).id if guest else None
+        except NotFound:
+            here = None
+        self._guard.demand_gone(here or guest, volume, here=here is not None)
+
     def refuse_anothers_disk(self, before: Attachment | None, attachment: Attachment) -> bool:
         """Refuse if the guest has a disk with our mark that we were never asked to plug.
 

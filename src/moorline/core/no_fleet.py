@@ -23,6 +23,9 @@ class Alone:
     def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
         """It may go."""
 
+    def demand_gone(self, guest: str, volume: str, *, here: bool) -> None:
+        """It is nowhere else."""
+
     def note(self, volume: VolumeId, why: str) -> None:
         """It needed nobody's word."""
 

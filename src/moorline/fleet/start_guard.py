@@ -14,6 +14,7 @@ from moorline.fleet.records import Role
 from moorline.fleet.restore_differences import differences
 from moorline.model import GuestId, VolumeId
 from moorline.ports.guarding import Guarding
+from moorline.redaction import quotable
 
 ARRIVAL_SECONDS = 30.0
 """Between the word that a guest is about to come, and the start of the process that it comes to."""
@@ -70,6 +71,23 @@ class Unattended:
                 f"the fleet wants volume {volume} here",
                 hint=f"moorline fleet detach GUEST {volume}",
             )
+
+    def demand_gone(self, guest: str, volume: str, *, here: bool) -> None:
+        """Raise Refused: a host is told nothing of other hosts, not even what it lost to them."""
+        if here:
+            id = GuestId(guest)
+            self.demand_release(id, VolumeId(volume))
+            mark = self._marks.guests().get(id)
+            if mark is None or mark.role == Role.HERE:
+                return
+        what = f"guest {guest}" if guest else f"volume {quotable(volume)}"
+        if guest and volume:
+            way = f"moorline fleet detach {guest} {volume}"
+        else:
+            way = "moorline fleet guests" if guest else f"moorline fleet show {quotable(volume)}"
+        raise Refused(
+            f"{what} may be another host's: this host is in a fleet, which alone can tell", hint=way
+        )
 
     def note(self, volume: VolumeId, why: str) -> None:
         """Write down that *volume* was recorded by a person's word; *why* '': it was not."""
@@ -142,6 +160,10 @@ class PerhapsAlone:
     def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
         """See there."""
         self._now().demand_release(guest, volume)
+
+    def demand_gone(self, guest: str, volume: str, *, here: bool) -> None:
+        """See there."""
+        self._now().demand_gone(guest, volume, here=here)
 
     def note(self, volume: VolumeId, why: str) -> None:
         """See there."""

@@ -51,6 +51,7 @@ class Released:
                 found = guest_called(guest, self._hypervisor)
             except NotFound:
                 if is_whole(guest) and is_whole(volume):
+                    self._admission.demand_gone(guest, volume)
                     return None
                 raise
             id = self._admission.unrecorded(volume, found)
@@ -58,6 +59,7 @@ class Released:
             with nothing_recorded():
                 if not self._is_there(found, id, dry_run=dry_run):
                     self._remaining.demand_none(found, id)
+                    self._admission.demand_gone(found.id, id)
                     return None
             if not dry_run:
                 self._take(found, id, Patience(Deadline(timeout), progress))

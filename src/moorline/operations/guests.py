@@ -205,6 +205,7 @@ class Guests:
             if machine is None and not rows:
                 if not is_whole(guest):
                     self._named(guest)  # raises NotFound: the name may be mistyped
+                self._guard.demand_gone(guest, "", here=False)
                 return None
             self._removal.refuse(self._able(), machine, rows, any=any)
         if dry_run:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from moorline.core.admission import Admission
-from moorline.core.name_lookup import guest_called, recorded_as
+from moorline.core.name_lookup import guest_called, is_whole, recorded_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
@@ -71,7 +72,11 @@ class Query:
 
     def show(self, volume: str, guest: str | None = None) -> Sequence[View]:
         survey = self._reconciler.survey()
-        rows = self._admission.known(volume, survey.rows, guest)
+        try:
+            rows = self._admission.known(volume, survey.rows, guest)
+        except NotFound:
+            self._admission.demand_gone(guest or "", volume)
+            raise
         return [self._shown(row, survey) for row in rows]
 
     def _shown(self, row: Attachment, survey: Survey) -> View:
@@ -83,10 +88,15 @@ class Query:
             paused=paused(row, seen, survey),
         )
 
-    def _called(self, guest: str, rows: Sequence[Attachment]) -> frozenset[GuestId]:
+    def _called(self, guest: str, rows: Sequence[Attachment]) -> AbstractSet[GuestId]:
         """The ids of the guests that are called so, by the records or by the hypervisor."""
         names = (GuestName(row.key.guest, row.guest_name) for row in rows)
-        return recorded_as(guest, names) or frozenset({guest_called(guest, self._hypervisor).id})
+        try:
+            return recorded_as(guest, names) or {guest_called(guest, self._hypervisor).id}
+        except NotFound:
+            if is_whole(guest):
+                self._admission.demand_gone(guest, "")
+            raise
 
     def _on(self, share: str, rows: Sequence[Attachment]) -> Sequence[Attachment]:
         """Those of *rows* that are on *share*: a link, or what the storage's name begins with."""

@@ -88,7 +88,7 @@ class Attachments(Protocol):
         nothing to do: no such disk, nor a guest, if that goes by a whole id too. The
         link goes when nobody else needs it. NotFound: no guest is called that, or
         nothing of it. Failed: the guest has not let go; the attachment stands. Refused:
-        no volume can be called that, or several are.
+        no volume can be called that, or several are; or a fleet may have it for that guest.
         NotOurs: a disk bears the volume's mark, and we never plugged it.
         *hands_off*: only what was attached so is meant, by its ids; returns
         before the link is gone where the guest still names it. *wait*: as of ``attach``.
@@ -266,7 +266,8 @@ class Guests(Protocol):
         Returns None if there is no guest of that whole id.
 
         Raises NotFound (no guest has that name, nor left anything under it), NotOurs
-        (without *any*), Refused, Failed (it did not shut down, or does not let go),
+        (without *any*), Refused (on a host of a fleet also where there is none of that whole
+        id: it may be elsewhere), Failed (it did not shut down, or does not let go),
         Uncertain. Repeat the call to go on.
         """
 

@@ -31,6 +31,14 @@ class Guarding(Protocol):
     def demand_release(self, guest: GuestId, volume: VolumeId) -> None:
         """Raise Refused if a fleet wants that here: it would come back."""
 
+    def demand_gone(self, guest: str, volume: str, *, here: bool) -> None:
+        """Raise Refused where what is not known on this host may be there by a fleet's word.
+
+        Asked before "it is not there" is success. *guest*: as it was typed; '': of any guest.
+        *volume*: '' where it is about the guest itself. *here*: the guest is on this host, and
+        *guest* its id.
+        """
+
     def note(self, volume: VolumeId, why: str) -> None:
         """Write down that *volume* was recorded by a person's word, with its reason; '': it was
         not.
