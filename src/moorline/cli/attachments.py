@@ -257,7 +257,8 @@ def detach(
     VOLUME is its id, the beginning of its id, its device in GUEST, or the URL
     or path that was typed to attach it. A whole id that is not there is
     success; anything else that is not known is not, nor is what a fleet may
-    have on another host. The volume's data is never touched. Several are taken away one after the other, as of attach.
+    have on another host. The volume's data is never touched. Several are
+    taken away one after the other, as of attach.
 
     \b
     Examples:

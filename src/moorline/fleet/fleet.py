@@ -168,7 +168,7 @@ class Fleet(HostOrders):
             return replace(told, steps=[])
         in_the_way = self._cannot_come(home, host)
         if dry_run:
-            return replace(told, in_the_way=in_the_way)
+            return replace(told, in_the_way=[*in_the_way, *self._unread(home, host)])
         if in_the_way:
             raise Refused(f"{guest} stays on {home.owner.host}: {in_the_way[0]}")
         decided(lambda: self._begin(home, host, by))
@@ -264,3 +264,15 @@ class Fleet(HostOrders):
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
         ]
         return [*told, *why_it_stays(home.guest, desired, reports), *leaving]
+
+    def _unread(self, home: Home, host: str) -> list[str]:
+        """Which of the two hosts has yet to get its keys: a move that is begun waits for that."""
+        told = []
+        for name in (home.owner.host, host):
+            beat = self._book.heartbeat(name)
+            its = self._book.reports(name).volumes if beat and beat.unread else {}
+            for (guest, _), report in its.items():
+                if report.error == "unavailable" and (name == host or guest == home.guest):
+                    told.append(f"{name} cannot read its volumes: {report.message}")
+                    break
+        return told

@@ -186,6 +186,25 @@ def test_another_controller_looks_through_all_once(fleet: ToyFleet, boxes: Keys)
     fleet.check({("g1", "a"): "s1"})
 
 
+def test_a_dry_run_of_a_move_tells_of_what_cannot_be_read(fleet: ToyFleet, boxes: Keys) -> None:
+    """The move would wait for the keys: of the host that has the guest, or of the other one."""
+    fleet.attach("g1", "a")
+    fleet.settle(rest=2)
+    asked = Fleet(fleet.person)
+    for guest, host in (("g1", "h2"), ("g2", "h1")):
+        assert asked.migrate(guest, host, dry_run=True).in_the_way == []
+    replace_keys(fleet, boxes, restart=False)
+    fleet.settle(rest=3)
+    for guest, host in (("g1", "h2"), ("g2", "h1")):
+        [told] = asked.migrate(guest, host, dry_run=True).in_the_way
+        assert told.startswith("h1 cannot read its volumes: ")
+        assert "is sealed for another key" in told
+    fleet.sites["h1"].agent = None
+    fleet.settle(rest=3)
+    for guest, host in (("g1", "h2"), ("g2", "h1")):
+        assert asked.migrate(guest, host, dry_run=True).in_the_way == []
+
+
 def test_nothing_is_sealed_for_a_host_that_was_revoked(fleet: ToyFleet, boxes: Keys) -> None:
     fleet.attach("g1", "a")
     fleet.settle(rest=2)
