@@ -19,7 +19,7 @@ from scene import Scene, Volume, daemons, gone_at_the_end, halves, kill_daemon, 
 
 from lab import host as lab_host
 
-REFUSED, UNAVAILABLE = 3, 11
+REFUSED, FAILED, UNAVAILABLE = 3, 5, 11
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WORD = "--i-know-that-no-other-host-has-it"
 
@@ -156,7 +156,7 @@ def test_while_etcd_hangs_what_is_there_is_healed_and_nothing_new_is_given(
         assert "this host is in a fleet" in fleet.one.moorline(*given, code=REFUSED).stderr
         fleet.one.moorline("detach", "web01", volume.id, code=REFUSED)
         guest.destroy()
-        told = fleet.one.moorline("start", "web01", code=UNAVAILABLE).stderr
+        told = fleet.one.moorline("start", "web01", code=FAILED).stderr
         assert "cannot be told whether another host has it" in told
         assert not guest.isActive()
         fleet.one.moorline("start", "web01", WORD, "the others are off, ticket 12")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
+from moorline.core.driver import recorded
 from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
@@ -198,10 +200,14 @@ class Guard(Unattended):
         """Called when something was recorded by a person's word: the fleet is told at once."""
 
     def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
-        """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
-
-        A guest that may be this host's still is remembered, and is started once that is certain.
+        """Raise Refused if another host has *guest*, Failed if that cannot be told now: it is
+        remembered, and started when that is certain. With *dry_run* Unavailable: it is not.
         """
+        with nullcontext() if dry_run else recorded():
+            self._answer(guest, vouch, dry_run=dry_run)
+
+    def _answer(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
+        """As :meth:`demand`, but Unavailable for Failed."""
         if not dry_run:
             self.vouch(guest, vouch)
         ask = (lambda _: None) if dry_run else self._marks.ask
@@ -218,7 +224,7 @@ class Guard(Unattended):
             ) from e
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
-        """As :meth:`demand`; a copy that comes because the fleet has the guest come may start,
+        """As :meth:`_answer`; a copy that comes because the fleet has the guest come may start,
         as it stays paused. What the fleet never spoke of, and has no disk of ours, may start, too.
         """
         if not ours and guest not in self._marks.guests():
@@ -228,7 +234,7 @@ class Guard(Unattended):
             return
         arrival = self._arrivals.pop(guest, None)
         if arrival is None or arrival.over():
-            self.demand(guest)
+            self._answer(guest)
 
     def note(self, volume: VolumeId, why: str) -> None:
         """As :meth:`Unattended.note`."""

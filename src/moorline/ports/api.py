@@ -241,8 +241,9 @@ class Guests(Protocol):
 
         *vouch*: on a host whose fleet does not answer: why a person is sure that no other
         host has the guest. *timeout*: seconds to go on trying with the volumes. *dry_run*: as
-        of ``launch``. Raises NotFound, Refused, Unavailable (the fleet does not answer),
-        Failed, Uncertain, NotOurs; the guest is not started then.
+        of ``launch``. Raises NotFound, Refused, Unavailable (no agent asks the fleet), Failed
+        (also if the fleet does not answer: the agent starts it when that does),
+        Uncertain, NotOurs; the guest is not started then.
         """
 
     def remove(

@@ -12,7 +12,8 @@ class Guarding(Protocol):
     """Asked before each start of a guest and each first attach, whoever wants it."""
 
     def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
-        """Raise Refused if another host has *guest*, Unavailable if that cannot be told now.
+        """Raise Refused if another host has *guest*, Unavailable if that cannot be told now; Failed
+        if it is remembered, and started when it can.
 
         *vouch*: why a person is sure that no other host has it. That word is taken where it
         cannot be told, until this host boots again. *dry_run*: nothing is remembered of it.

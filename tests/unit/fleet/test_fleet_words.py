@@ -106,6 +106,20 @@ def test_a_dry_run_of_a_start_is_not_remembered(fleet: ToyFleet) -> None:
     assert not marks.vouched(G1)
 
 
+def test_a_start_that_is_remembered_does_not_say_that_nothing_was_recorded(
+    fleet: ToyFleet,
+) -> None:
+    site = fleet.sites["h1"]
+    site.line.cut = True
+    with pytest.raises(Failed, match="does not start yet") as failed:
+        fleet.agent("h1").guard.demand(G1)
+    assert not isinstance(failed.value, Unavailable)
+    assert "it starts when that can be told" in failed.value.hint
+    assert Marks(site.local, "h1").asked() == {G1}
+    with pytest.raises(Unavailable):  # of which nothing is recorded
+        unattended(fleet).demand(G1)
+
+
 def test_who_was_started_by_hand_is_not_started_again_when_stopped(fleet: ToyFleet) -> None:
     """Somebody asked for it while the store was away, and then started it by his own word."""
     site = fleet.sites["h1"]
