@@ -267,7 +267,7 @@ class Fleet(HostOrders):
 
     def _unread(self, home: Home, host: str) -> list[str]:
         """Which of the two hosts has yet to get its keys: a move that is begun waits for that."""
-        told = []
+        told = [*filter(None, [self._book.unopened(home.owner.host, home.guest)])]
         for name in (home.owner.host, host):
             beat = self._book.heartbeat(name)
             its = self._book.reports(name).volumes if beat and beat.unread else {}
