@@ -127,21 +127,21 @@ def test_by_the_library_as_well() -> None:
         moorline.guests.remove(GONE)
 
 
+@pytest.mark.parametrize("by", [(), ("--guest", "a1")])
 def test_who_waited_for_its_own_volume_is_told_that_it_is_gone(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, by: tuple[str, ...]
 ) -> None:
     host = Member()
-    for by in ((), ("--guest", "a1")):
-        host.owner().attachments.attach("a1", connection(volume=VOLUME), vouch="nobody has it")
-        host.owner().attachments.detach("a1", VOLUME, wait=False)
+    host.owner().attachments.attach("a1", connection(volume=VOLUME), vouch="nobody has it")
+    host.owner().attachments.detach("a1", VOLUME, wait=False)
 
-        def goes(*_: object) -> None:
-            host.world.tick()
-            host.owner().attachments.sweep()
+    def goes(*_: object) -> None:
+        host.world.tick()
+        host.owner().attachments.sweep()
 
-        monkeypatch.setattr("moorline.deadline.Deadline.sleep", goes)
-        told = run(host, "wait", VOLUME, "--for", "detached", "--timeout", "9", *by)
-        assert told.exit_code == 0, told.output
+    monkeypatch.setattr("moorline.deadline.Deadline.sleep", goes)
+    told = run(host, "wait", VOLUME, "--for", "detached", "--timeout", "9", *by)
+    assert told.exit_code == 0, told.output
 
 
 def test_who_waits_while_the_guest_goes_elsewhere_is_not(
