@@ -25,6 +25,8 @@ GLUSTERFS := glusterfs-server
 NBD := nbdkit libnbd-bin
 # The cloud's message broker, 60 MB. Debian starts one with the package: it is stopped again.
 RABBITMQ := rabbitmq-server
+# A real target of iSCSI, and QEMU's initiator. Debian starts the target with the package: it is stopped again.
+TGT := tgt qemu-block-extra
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
 # A browser of some 300 MB: not for `make test`.
@@ -53,7 +55,7 @@ NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
 .PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs nbd rabbitmq debhelper chromium
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs nbd tgt rabbitmq debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,7 +82,7 @@ lint: ready ## ruff and mypy
 unit: ready vcenter etcd nbd ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser --ignore=tests/cloud
 
-lab-test: ready etcd glusterfs nbd ## the tests on private hosts with real libvirt, QEMU and FUSE
+lab-test: ready etcd glusterfs nbd tgt ## the tests on private hosts with real libvirt, QEMU and FUSE
 	$(SUDO:%=% -E) $(WHOLE) $(BIN)/pytest -q $(IN_LABS) --ignore-glob="*/test_ansible_*.py" \
 		$(if $(SUDO),tests/contract) tests/lab
 
@@ -231,11 +233,12 @@ vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
 glusterfs: PACKAGES := $(GLUSTERFS)
 nbd: PACKAGES := $(NBD)
+tgt: PACKAGES := $(TGT)
 rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd glusterfs nbd rabbitmq debhelper chromium:
+system-packages vcenter machines etcd glusterfs nbd tgt rabbitmq debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \
@@ -244,12 +247,11 @@ system-packages vcenter machines etcd glusterfs nbd rabbitmq debhelper chromium:
 		echo "installing $${missing[*]}"; \
 		$(SUDO) apt-get update -qq; \
 		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends "$${missing[@]}" </dev/null; \
-		if [[ -d /run/systemd/system && " $${missing[*]} " == *" etcd-server "* ]]; then \
-			$(SUDO) systemctl disable -q --now etcd; \
-		fi; \
-		if [[ -d /run/systemd/system && " $${missing[*]} " == *" rabbitmq-server "* ]]; then \
-			$(SUDO) systemctl disable -q --now rabbitmq-server; \
-		fi; \
+		for service in etcd:etcd-server tgt:tgt rabbitmq-server:rabbitmq-server; do \
+			if [[ -d /run/systemd/system && " $${missing[*]} " == *" $${service#*:} "* ]]; then \
+				$(SUDO) systemctl disable -q --now "$${service%:*}"; \
+			fi; \
+		done; \
 	fi
 
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile | system-packages

@@ -86,14 +86,16 @@ def disk_xml(
     bus: str,
     place: ScsiPlace | None,
     qemu: int,
+    secret: str = "",
 ) -> str:
     """The ``<disk>`` that makes *source* a disk, marked with the volume's id.
 
-    *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0). Raises as :func:`path_of`.
+    *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0). *secret*: the UUID of the one
+    that libvirt has for it. Raises as :func:`path_of`.
     """
     disk = ET.Element("disk", device="disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
-    named = _add_source(disk, volume, source)
+    named = _add_source(disk, source, secret)
     if options.startup_policy:
         named.set("startupPolicy", options.startup_policy)
     if isinstance(source, ImageFile):
@@ -118,11 +120,11 @@ def disk_xml(
     return ET.tostring(disk, encoding="unicode")
 
 
-def _add_source(disk: ET.Element, volume: VolumeId, source: DiskSource) -> ET.Element:
+def _add_source(disk: ET.Element, source: DiskSource, secret: str) -> ET.Element:
     path = path_of(source)
     if isinstance(source, NetworkDisk):
         disk.set("type", "network")
-        return network_xml.add_source(disk, source, volume)
+        return network_xml.add_source(disk, source, secret)
     is_file = isinstance(source, ImageFile)
     disk.set("type", "file" if is_file else "block")
     return ET.SubElement(disk, "source", {"file" if is_file else "dev": path})

@@ -48,6 +48,8 @@ class MarkedDisk:
     mirrored: bool = False
     """Whether it is being copied to another file, which may take its place."""
     limits: Limits = ()
+    secret: str = ""
+    """The UUID of libvirt's secret that its server asks for; ''."""
 
     def use(self, volume: VolumeId) -> Use:
         """The same as a value of the core."""
@@ -86,6 +88,7 @@ class Half:
                 _beneath(disk),
                 disk.find("mirror") is not None,
                 limits_of(disk),
+                network_xml.secret_of(disk),
             )
             for disk in self.xml.iterfind("devices/disk")
             if (volume := marked_as(disk))
@@ -260,6 +263,11 @@ class Domain:
         """What any of its definitions names whose path is not known; ''."""
         halves = (*self.halves(), *self._saved())
         return ", ".join(sorted({what for half in halves for what in half.unresolved}))
+
+    def secrets(self) -> dict[VolumeId, str]:
+        """The secrets of its marked disks that name one: see :attr:`MarkedDisk.secret`."""
+        disks = [pair for half in (*self.halves(), *self._saved()) for pair in half.disks.items()]
+        return {volume: disk.secret for volume, disk in disks if disk.secret}
 
     def uses(self) -> frozenset[Use]:
         """How any of its definitions uses files and devices as disks."""

@@ -39,6 +39,7 @@ from moorline.hypervisors.libvirt.file_owner_after_unplug import Unplug
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
+from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
@@ -111,6 +112,7 @@ class Libvirt:
         self._qemu = 0
         self._handles = Handles()
         self._resizing = Resizing(self._connection, self._handles, self._look, measure, places)
+        self._logins = Logins(self._connection)
         self._seen = JustSeen()
         self._news = News()
         self._requests = Requests()
@@ -142,7 +144,7 @@ class Libvirt:
             except NotFound:
                 return {}
             self._seen.keep(guest, domain)
-            found = domain.disks()
+            found = self._with_logins(domain, domain.disks())
             live = domain.live is not None
             return OpenDisks(domain.name, found, self._places, sure) if live else found
 
@@ -164,16 +166,21 @@ class Libvirt:
         domain = self._seen.take(guest, Domain)
         if domain is None or not missing_from(domain, volume):
             domain = self._look(guest)  # "there already" must be true of now
-        flags = missing_from(domain, volume)
+        with self._logins.kept(domain, volume, source):
+            self._plug(domain, volume, source, options)
+
+    def _plug(
+        self, domain: Domain, volume: VolumeId, source: DiskSource, options: DiskOptions
+    ) -> None:
+        guest, flags = GuestId(domain.uuid), missing_from(domain, volume)
         if not flags:
             return
         address = address_for(domain, volume, source, options)
         self._demand_readable(source, options)
         self._demand_openable(domain, source, options, volume)
-        at, qemu = address, self._qemu_version()
-        xml = disk_xml(
-            volume, source, options, target=at.target, bus=at.bus, place=at.place, qemu=qemu
-        )
+        at, qemu, secret = address, self._qemu_version(), secret_of(guest, volume, source)
+        where: Any = {"target": at.target, "bus": at.bus, "place": at.place}
+        xml = disk_xml(volume, source, options, **where, qemu=qemu, secret=secret)
         plug = Plug(domain.name, source if flags & LIVE else None)
 
         def plug_in(virt: Any) -> None:
@@ -228,6 +235,8 @@ class Libvirt:
                     # libvirt changes the owner after it lists the disk no more.
                     self.settled(guest, 0)
                     self._connection.look(guest, lambda _: unplug.give_back())
+            if gone and error is None:
+                self._logins.drop(domain, volume)
         kept = domain.saved is not None and volume in domain.saved.disks
         # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.
         if not gone or error is not None or kept:
@@ -344,6 +353,15 @@ class Libvirt:
         self._connection.change(
             guest, lambda virt: self._handles.of(virt, guest).setBlockIoTune(target, limits, flags)
         )
+
+    def _with_logins(
+        self, domain: Domain, disks: Mapping[VolumeId, Disk]
+    ) -> Mapping[VolumeId, Disk]:
+        """*disks*, those PARTIAL whose password libvirtd has lost. Raises as the survey."""
+        if not (secrets := domain.secrets()):
+            return disks
+        subject = NoGuest("secrets")
+        return self._connection.look(subject, lambda v: KnownLogins(v).marked(disks, secrets))
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))

@@ -8,16 +8,11 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from moorline.errors import Refused
-from moorline.model import DiskOptions, NetworkDisk, VolumeId
+from moorline.model import DiskOptions, NetworkDisk
 from moorline.network_disk import PORTS, known_as, server
 
 _SECRETS = {"iscsi": "iscsi", "rbd": "ceph"}
 """What libvirt calls the secrets for a protocol."""
-
-
-def usage(volume: VolumeId) -> str:
-    """By what name libvirt keeps the secret of a volume."""
-    return f"moorline-{volume}"
 
 
 def known(source: ET.Element) -> str:
@@ -27,8 +22,8 @@ def known(source: ET.Element) -> str:
     return known_as(protocol, source.get("name", ""), servers)
 
 
-def add_source(disk: ET.Element, source: NetworkDisk, volume: VolumeId) -> ET.Element:
-    """Add to *disk* where QEMU finds it."""
+def add_source(disk: ET.Element, source: NetworkDisk, secret: str) -> ET.Element:
+    """Add to *disk* where QEMU finds it. *secret*: the UUID of libvirt's, if it takes one."""
     element = ET.SubElement(disk, "source", protocol=source.protocol, name=source.name)
     if source.tls:
         element.set("tls", "yes")
@@ -40,10 +35,16 @@ def add_source(disk: ET.Element, source: NetworkDisk, volume: VolumeId) -> ET.El
         ET.SubElement(element, "host", at)
     if source.login is not None:
         auth = ET.SubElement(element, "auth", username=source.login.user)
-        ET.SubElement(auth, "secret", type=_SECRETS[source.protocol], usage=usage(volume))
+        ET.SubElement(auth, "secret", type=_SECRETS[source.protocol], uuid=secret)
     if source.initiator:
         ET.SubElement(ET.SubElement(element, "initiator"), "iqn", name=source.initiator)
     return element
+
+
+def secret_of(disk: ET.Element) -> str:
+    """The UUID of the secret that its server is told, wherever libvirt prints it; ''."""
+    found = next(disk.iterfind("source/auth/secret"), disk.find("auth/secret"))
+    return "" if found is None else found.get("uuid", "")
 
 
 def is_on_a_socket(source: ET.Element) -> bool:

@@ -16,10 +16,11 @@ from moorline.errors import Unavailable, Uncertain
 from moorline.hypervisors.libvirt.blocked_disks import IO_ERROR, LIST_PAUSED, PAUSED
 from moorline.hypervisors.libvirt.connection import module, names_of
 from moorline.hypervisors.libvirt.domain_xml import INACTIVE, Domain, parse
+from moorline.hypervisors.libvirt.logins import KnownLogins
 from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
 from moorline.hypervisors.libvirt.saved_files import Saved, SavedFiles
 from moorline.hypervisors.libvirt.storage_pools import Pools, listed
-from moorline.model import Guest, GuestId
+from moorline.model import Guest, GuestId, VolumeId
 from moorline.ports import Places
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class _Read:
     @cached_property
     def volumes(self) -> frozenset[tuple[str, str]]:
         return self._domain.volumes()
+
+    @cached_property
+    def secrets(self) -> dict[VolumeId, str]:
+        return self._domain.secrets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,8 @@ class GuestSurvey:
         pools = Pools(virt)
         volumes = {uuid: each.read.volumes for uuid, each in known.items()}
         found = [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
+        logins, secrets = KnownLogins(virt), {i: k.read.secrets for i, k in known.items()}
+        found = [_with_logins(guest, logins, secrets.get(guest.id)) for guest in found]
         paused = _paused_by_error(virt, silent) if running and afresh else frozenset[str]()
         return [replace(g, paused_by_error=True) if g.id in paused else g for g in found]
 
@@ -354,6 +361,12 @@ def _guest(domain: Domain) -> Guest:
     disks, paths, uses = domain.disks(), domain.paths(), domain.uses()
     found = Guest(GuestId(domain.uuid), domain.name, running, disks, paths, uses=uses)
     return replace(found, unresolved=domain.unresolved())
+
+
+def _with_logins(
+    guest: Guest, logins: KnownLogins, secrets: Mapping[VolumeId, str] | None
+) -> Guest:
+    return replace(guest, disks=logins.marked(guest.disks, secrets)) if secrets else guest
 
 
 def _saved(virt: Any) -> set[str]:

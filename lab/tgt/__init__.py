@@ -1,0 +1,1 @@
+"""A real iSCSI target: the distribution's tgt."""

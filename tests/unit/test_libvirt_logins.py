@@ -1,0 +1,147 @@
+"""Which secret a disk names, what becomes of it, and that a lost one is seen."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from moorline.errors import Failed, Refused, Uncertain
+from moorline.hypervisors.libvirt.connection import Connection
+from moorline.hypervisors.libvirt.disk_xml import disk_xml
+from moorline.hypervisors.libvirt.domain_xml import Domain, parse
+from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
+from moorline.hypervisors.libvirt.secrets import Purpose, Secrets
+from moorline.model import DiskOptions, DiskState, GuestId, NetworkDisk, VolumeId
+from moorline.network_disk import NetworkLogin
+from moorline.secret import Secret
+
+GUEST = GuestId("6f1d7c1a-0000-4000-8000-000000000001")
+ONE = VolumeId("one")
+PASSWORD = "twelve-chars-xx"
+KEY = base64.b64encode(b"\x01\x02key").decode()
+
+
+def lun(password: str = PASSWORD) -> NetworkDisk:
+    login = NetworkLogin("moor", Secret(password))
+    return NetworkDisk("iscsi", "iqn.2026-01.lab:one/1", ("192.0.2.1:3260",), login=login)
+
+
+def image(key: str = KEY) -> NetworkDisk:
+    login = NetworkLogin("moor", Secret(key))
+    return NetworkDisk("rbd", "vols/one", ("192.0.2.1:6789",), login=login)
+
+
+def domain(source: NetworkDisk | None) -> Domain:
+    disk = ""
+    if source is not None:
+        secret = secret_of(GUEST, ONE, source)
+        disk = disk_xml(
+            *(ONE, source, DiskOptions()),
+            target="vdb",
+            bus="virtio",
+            place=None,  # type: ignore[arg-type]
+            qemu=7_002_000,
+            secret=secret,
+        )
+    xml = f"<domain type='kvm' id='1'><name>g</name><devices>{disk}</devices></domain>"
+    return Domain(GUEST, "g", parse(xml), None)
+
+
+class Kept:
+    """Stands for libvirt's secrets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.values: dict[Purpose, bytes] = {}
+        monkeypatch.setattr(Secrets, "keep", lambda _, p, v: self.values.update({p: v.reveal()}))
+        monkeypatch.setattr(Secrets, "drop", lambda _, p: self.values.pop(p, None))
+        self.logins = Logins(Connection("test:///default", 1.0))
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    return Kept(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "value"),
+    [(lun(), "iscsi", PASSWORD.encode()), (image(), "ceph", b"\x01\x02key")],
+)
+def test_the_disk_names_the_secret_that_is_kept(
+    kept: Kept, source: NetworkDisk, kind: Any, value: bytes
+) -> None:
+    with kept.logins.kept(domain(None), ONE, source):
+        assert kept.values == {Purpose(GUEST, ONE, kind): value}
+    plugged = domain(source)
+    assert plugged.secrets() == {ONE: Purpose(GUEST, ONE, kind).uuid}
+    assert plugged.live is not None
+    told = ET.tostring(plugged.live.xml, encoding="unicode")
+    assert PASSWORD not in told
+    assert KEY not in told
+    kept.logins.drop(plugged, ONE)
+    assert kept.values == {}
+
+
+def test_libvirt_may_print_the_login_beside_the_source(kept: Kept) -> None:
+    plugged = domain(lun())
+    assert plugged.live is not None
+    (disk,) = plugged.live.xml.iterfind("devices/disk")
+    source = disk.find("source")
+    auth = disk.find("source/auth")
+    assert source is not None
+    assert auth is not None
+    source.remove(auth)
+    disk.append(auth)
+    again = parse(ET.tostring(plugged.live.xml, encoding="unicode"))
+    assert again.disks[ONE].secret == secret_of(GUEST, ONE, lun())
+
+
+@pytest.mark.parametrize("error", [Refused("no"), Failed("no")])
+def test_who_surely_does_not_get_the_disk_leaves_no_secret(kept: Kept, error: Exception) -> None:
+    with pytest.raises(type(error)), kept.logins.kept(domain(None), ONE, lun()):
+        raise error
+    assert kept.values == {}
+
+
+def test_who_may_have_the_disk_keeps_the_secret(kept: Kept) -> None:
+    with pytest.raises(Uncertain), kept.logins.kept(domain(None), ONE, lun()):
+        raise Uncertain("perhaps")
+    assert len(kept.values) == 1
+    with pytest.raises(Failed), kept.logins.kept(domain(lun()), ONE, lun()):
+        raise Failed("it has it already")
+    assert len(kept.values) == 1
+
+
+def test_a_key_that_is_none_is_refused_and_not_quoted(kept: Kept) -> None:
+    with (
+        pytest.raises(Refused) as refused,
+        kept.logins.kept(domain(None), ONE, image("not base64!")),
+    ):
+        pass
+    assert "not base64!" not in str(refused.value)
+    assert kept.values == {}
+
+
+def test_a_disk_whose_secret_libvirtd_lost_is_partial() -> None:
+    plugged = domain(lun())
+    asked = []
+
+    def secrets(*there: str) -> Any:
+        def all_of_them() -> list[Any]:
+            asked.append(there)
+            return [SimpleNamespace(UUIDString=lambda each=each: each) for each in there]
+
+        return SimpleNamespace(listAllSecrets=all_of_them)
+
+    (known,) = plugged.secrets().values()
+    disks = plugged.disks()
+    assert disks[ONE].state is DiskState.WHOLE
+    assert KnownLogins(secrets(known)).marked(disks, plugged.secrets()) == disks
+    lost = KnownLogins(secrets()).marked(disks, plugged.secrets())
+    assert lost[ONE].state is DiskState.PARTIAL
+    assert len(asked) == 2
+    KnownLogins(secrets()).marked(disks, {})
+    assert len(asked) == 2, "libvirt is not asked about what takes no secret"
