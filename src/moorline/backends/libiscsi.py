@@ -15,7 +15,7 @@ from typing import Any
 from moorline.errors import Failed, Refused
 
 _SONAMES = ("libiscsi.so.7", "libiscsi.so.8", "libiscsi.so.9", "libiscsi.so.10", "libiscsi.so.11")
-"""1.18 to 1.20: these functions have stayed the same."""
+"""The first is 1.19's, which was tried; the public calls below are meant to stay."""
 _NORMAL_SESSION = 2
 _DIGEST_IF_ASKED = 1
 _GOOD = 0
