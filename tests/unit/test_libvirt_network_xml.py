@@ -20,6 +20,9 @@ from moorline.secret import Secret
 NBD = NetworkDisk("nbd", "vol1", ("10.0.0.4:10809",))
 
 
+SECRET = "6f1d7c1a-0000-4000-8000-000000000001"
+
+
 def xml(source: NetworkDisk, options: DiskOptions | None = None, volume: str = "one") -> str:
     return disk_xml(
         VolumeId(volume),
@@ -29,6 +32,7 @@ def xml(source: NetworkDisk, options: DiskOptions | None = None, volume: str = "
         bus="virtio",
         place=None,
         qemu=7_002_000,
+        secret=SECRET,
     )
 
 
@@ -71,13 +75,13 @@ def test_it_is_what_libvirt_documents() -> None:
     assert ET.fromstring(unix).get("type") == "network"
 
 
-def test_a_login_goes_by_the_name_of_a_secret_and_never_by_itself() -> None:
+def test_a_login_goes_by_a_secret_and_never_by_itself() -> None:
     login = NetworkLogin("moor", Secret("twelvecharsxx"))
     source = NetworkDisk(
         "iscsi", "iqn.2026-01.lab:a/1", ("a:3260",), initiator="iqn.h", login=login
     )
     made = xml(source)
-    assert '<auth username="moor"><secret type="iscsi" usage="moorline-one" /></auth>' in made
+    assert f'<auth username="moor"><secret type="iscsi" uuid="{SECRET}" /></auth>' in made
     assert '<initiator><iqn name="iqn.h" /></initiator>' in made
     assert "twelvecharsxx" not in made + repr(source)
 
