@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from libvirt_rig import small_xml, until
-from scene import gone_at_the_end
+from scene import gone_at_the_end, small_guest
 
 from lab import host
 from lab.command import Moorline
@@ -232,3 +232,17 @@ def test_a_stopped_guest_is_started_after_libvirtd_lost_the_password(scene: Scen
         scene.moorline("detach", name, id)
         assert not scene.seen()
         assert not virt.listAllSecrets()
+
+
+def test_a_guest_that_lets_go_later_leaves_no_secret(scene: Scene, libvirt_conn: Any) -> None:
+    """Whoever asked may be gone by then, and the next pass finds no disk to ask about."""
+    id = scene.volume()
+    with small_guest(libvirt_conn, "slow1", running=True) as domain:
+        scene.attach(domain.name(), id)
+        assert len(scene.secrets()) == 1
+        scene.moorline("detach", domain.name(), id, "--timeout", "1", code=None)
+        assert scene.seen()[id] != "attached"
+        assert scene.secrets() == []
+        domain.destroy()
+        scene.moorline("detach", domain.name(), id)
+        assert scene.is_clean()

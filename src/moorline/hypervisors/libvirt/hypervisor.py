@@ -218,6 +218,8 @@ class Libvirt:
                 raise Failed(f"{live.target} of {domain.name} was copied to another file just now")
             self._news.listen(self.watch)
         unplug = Unplug(domain.name, live)
+        # First of all: a guest may let go when nobody looks any more. What runs has it open anyway.
+        self._logins.drop(domain, volume)
         with self._news.of(guest) as news:
             # The definition first: a crash in between leaves the live half, which
             # the next look finds. One call each, as a live request that is under
@@ -235,8 +237,6 @@ class Libvirt:
                     # libvirt changes the owner after it lists the disk no more.
                     self.settled(guest, 0)
                     self._connection.look(guest, lambda _: unplug.give_back())
-            if gone and error is None:
-                self._logins.drop(domain, volume)
         kept = domain.saved is not None and volume in domain.saved.disks
         # Whoever asked looks at the guest next. Here it is looked at only to tell of an error.
         if not gone or error is not None or kept:
