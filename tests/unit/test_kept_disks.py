@@ -10,8 +10,8 @@ import pytest
 from moorline.api import Moorline
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Failed, NotOurs, Refused
-from moorline.model import Disk, Guest, GuestId, Level, VolumeId
+from moorline.errors import Failed, MoorlineError, NotOurs, Refused
+from moorline.model import Disk, DiskState, Guest, GuestId, Level, VolumeId
 from moorline.testing.toys import SIZE, ToyHypervisor, ToyShare
 from tests.support.environment import bare
 from tests.support.rig import Rig, connection
@@ -121,6 +121,30 @@ def test_a_released_disk_whose_file_was_replaced_is_told_as_such(
     made = repair(disks=True, boot_disks=True)[0]
     assert foreseen == made
     assert "is not taken from g1" in foreseen.problem
+
+
+@pytest.mark.parametrize(
+    ("how", "check", "error"),
+    [("pivoted", "other-disk", NotOurs), ("snapshot", "snapshot", Refused)],
+)
+def test_a_released_disk_that_is_another_file_since_is_told_with_what_helps(
+    odd: Odd, moorline: Moorline, how: str, check: str, error: type[MoorlineError]
+) -> None:
+    """Detach does not take it, so it is not named as the way out."""
+    moorline.maintenance.release("g1", "a")
+    odd.see = SEEN[how]
+    found = {each.check: each for each in moorline.maintenance.doctor().findings}
+    assert "unwanted-disk" not in found
+    assert odd.see(Disk(DiskState.WHOLE, source="/mnt/s1/a")).source in found[check].what
+    assert found[check].subject == "g1/a"
+    with pytest.raises(error) as told:
+        moorline.attachments.detach("g1", "a")
+    assert told.value.hint in (found[check].next, found[check].why.partition(": ")[2])
+    assert told.value.hint.strip("`").startswith("virsh ")
+    made = moorline.maintenance.repair(disks=True, boot_disks=True)
+    assert all(each.problem for each in made if each.action == "detach")
+    odd.see = Odd.see
+    assert "unwanted-disk" in {each.check for each in moorline.maintenance.doctor().findings}
 
 
 def test_what_a_block_job_made_of_it_is_looked_at(rig: Rig, odd: Odd, moorline: Moorline) -> None:

@@ -13,7 +13,7 @@ from moorline.care import finding_texts
 from moorline.care.eventlog import EventLog
 from moorline.care.refusal import is_refusal, refused
 from moorline.care.shared_files import Holder
-from moorline.care.strays import links, unwanted
+from moorline.care.strays import links, released_disks
 from moorline.core.backoff import Pending
 from moorline.core.link_usage import unknown_users, users
 from moorline.core.plan import Step, next_step
@@ -139,7 +139,7 @@ class Doctor:
         if guests is not None:
             found += [finding_texts.unreadable_guest(guest) for guest in guests if guest.unreadable]
             released = self._records.released()
-            found += [self._unwanted(*each) for each in unwanted(rows, guests, released)]
+            found += [self._released(*each) for each in released_disks(rows, guests, released)]
             found += self._links(rows, guests, look)
             wanted = {(row.key.guest, row.key.volume) for row in rows}
             pairs = self._environment.shared_files(guests)
@@ -259,8 +259,10 @@ class Doctor:
                 stop = "" if own and name not in look.paused else self._stop(name, look)
                 yield finding_texts.broken_link(row, reason(step, seen), stop)
 
-    def _unwanted(self, guest: Guest, volume: VolumeId) -> Finding:
-        """Of a disk that was released: detach refuses one whose file was replaced."""
+    def _released(self, guest: Guest, volume: VolumeId, path: str) -> Finding:
+        """Of a disk that was released as *path*: detach refuses one that is another file now."""
+        if (other := finding_texts.released_as_other(guest, volume, path)) is not None:
+            return other
         try:
             why = guest.disks[volume].replaced or self._replaced(volume, guest)
         except MoorlineError:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from moorline.care.shared_files import Holder
-from moorline.core.kept_disk import commit, over
-from moorline.model import Attachment, Guest, Seen, VolumeId
+from moorline.core.kept_disk import commit, over, released_file_changed
+from moorline.errors import Refused
+from moorline.model import Attachment, Guest, GuestName, Seen, VolumeId
 from moorline.ports.inspection import Finding, Found
 
 
@@ -295,6 +296,29 @@ def unwanted_disk(guest: Guest, volume: VolumeId) -> Finding:
         "nobody keeps its link, and nobody takes it away: `moorline adopt` with its connection"
         " takes it over, `moorline detach` with its id or device takes it away",
         command("moorline", "adopt", guest.name),
+    )
+
+
+def released_as_other(guest: Guest, volume: VolumeId, path: str) -> Finding | None:
+    """A disk that was released as *path*, and is another file by now. None: it is not."""
+    disk = guest.disks[volume]
+    error = released_file_changed(GuestName(guest.id, guest.name), volume, path, disk)
+    if error is None or path == disk.source:
+        return None
+    subject = f"{guest.name}/{volume}"
+    if isinstance(error, Refused):
+        return Finding(
+            "snapshot",
+            subject,
+            f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), an external"
+            f" snapshot above {path}; it was released, and stays",
+            "it is not detached until the snapshot is written back into the volume, which the"
+            " guest must run for",
+            error.hint,
+        )
+    why = f"nobody keeps its link, and `moorline detach` does not take it: {error.hint}"
+    return Finding(
+        "other-disk", subject, error.message, why, command("moorline", "disks", guest.name)
     )
 
 

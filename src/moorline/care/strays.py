@@ -49,7 +49,22 @@ def unwanted(
     guests: Sequence[Guest],
     released: Mapping[tuple[str, str], str],
 ) -> Iterator[tuple[Guest, VolumeId]]:
-    """Disks of ours without an attachment. *released*: as :meth:`Records.released`.
+    """Disks of ours without an attachment, also if a snapshot is above them by now.
+
+    *released*: as :meth:`Records.released`.
+    """
+    for guest, volume, path in released_disks(rows, guests, released):
+        disk = guest.disks[volume]
+        if path in (disk.source, *(disk.beneath or ())):
+            yield guest, volume
+
+
+def released_disks(
+    rows: Sequence[Attachment],
+    guests: Sequence[Guest],
+    released: Mapping[tuple[str, str], str],
+) -> Iterator[tuple[Guest, VolumeId, str]]:
+    """Disks that bear the mark of what was released, and the path that it had then.
 
     Nova and oVirt mark their disks in the same way, so a marked disk that is not in *released*
     is theirs; and if somebody else plugs the disk of any attachment, all marked disks are.
@@ -58,7 +73,7 @@ def unwanted(
         return
     wanted = {(row.key.guest, row.key.volume) for row in rows}
     for guest in guests:
-        for volume, disk in guest.disks.items():
+        for volume in guest.disks:
             key: tuple[str, str] = guest.id, volume
-            if key not in wanted and released.get(key) == disk.source:
-                yield guest, volume
+            if key not in wanted and key in released:
+                yield guest, volume, released[key]

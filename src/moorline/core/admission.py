@@ -10,7 +10,7 @@ from typing import Any
 
 from moorline.core import storage_names
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
-from moorline.core.kept_disk import demand_released_file
+from moorline.core.kept_disk import demand_released_file, released_file_changed
 from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
 from moorline.core.no_fleet import ALONE
 from moorline.core.privilege import is_trusted
@@ -172,15 +172,17 @@ class Admission:
     def released_disk(self, guest: GuestName, volume: VolumeId) -> bool:
         """Whether the guest has this volume as a disk that we released.
 
-        Raises NotOurs (it has the volume, and we neither plugged nor released it), Refused (it
-        writes to a snapshot above it, or to a file that no path leads to), Unavailable, Uncertain.
+        Raises NotOurs (it has the volume, and we neither plugged nor released it, or as another
+        file), Refused (it writes to a snapshot above it, or to a file that no path leads to),
+        Unavailable, Uncertain.
         """
         disk = self._hypervisor.disks(guest.id).get(volume)
         if disk is None:
             return False
         plugged = self._records.released().get((guest.id, volume))
-        demand_released_file(guest, volume, plugged, disk)
-        if plugged != disk.source:
+        if (error := released_file_changed(guest, volume, plugged, disk)) is not None:
+            raise error
+        if plugged is None:
             raise NotOurs(
                 f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), and Moorline"
                 " has no record of having plugged it",

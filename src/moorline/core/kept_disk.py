@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from moorline.core.own_disk import path_of
-from moorline.errors import Refused
+from moorline.errors import MoorlineError, NotOurs, Refused
 from moorline.model import (
     Attachment,
     Disk,
@@ -94,17 +94,34 @@ def commit(row: Attachment, seen: Seen) -> tuple[str, ...]:
 def demand_released_file(
     guest: GuestName, volume: VolumeId, plugged: str | None, disk: Disk
 ) -> None:
-    """Raise Refused if a disk that was *plugged* by that path is not that file any more."""
+    """Raise Refused if what the guest wrote would be lost with a disk that was released."""
+    if isinstance(error := released_file_changed(guest, volume, plugged, disk), Refused):
+        raise error
+
+
+def released_file_changed(
+    guest: GuestName, volume: VolumeId, plugged: str | None, disk: Disk
+) -> MoorlineError | None:
+    """Why a disk that was released as the path *plugged* is not that file any more: Refused,
+    NotOurs (it may be that somebody else plugged it). The hint holds what helps. None: it is.
+    """
+    gone = shlex.join(["virsh", "detach-disk", guest.name, disk.device, "--persistent"])
     if plugged in (disk.beneath or ()):
         words = ["virsh", "blockcommit", guest.name, disk.device, "--base", str(plugged)]
-        raise Refused(
+        return Refused(
             f"volume {volume} is not taken from {guest.name}: the guest writes to"
             f" {disk.source}, an external snapshot above it",
             hint=shlex.join([*words, "--active", "--pivot", "--wait"]),
         )
     if plugged == disk.source and disk.replaced:
-        gone = shlex.join(["virsh", "detach-disk", guest.name, disk.device, "--persistent"])
-        raise Refused(
+        return Refused(
             f"volume {volume} is not taken from {guest.name}: {disk.replaced}",
             hint=f"copy within {guest.name} what shall stay; `{gone}` gives it up",
         )
+    if plugged is None or plugged == disk.source:
+        return None
+    return NotOurs(
+        f"{guest.name} has volume {volume} as {disk.device} ({disk.source}), and Moorline released"
+        f" it as {plugged}: it was brought to another file since, or somebody else plugged it",
+        hint=f"`{gone}` takes it away, and what the guest wrote stays in {disk.source}",
+    )

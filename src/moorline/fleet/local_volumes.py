@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
+from moorline.core.kept_disk import released_file_changed
 from moorline.core.own_disk import own_disk, path_of
 from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
@@ -21,6 +22,7 @@ from moorline.model import (
     Disk,
     DiskState,
     GuestId,
+    GuestName,
     Key,
     Level,
     Seen,
@@ -61,6 +63,8 @@ class OwnVolume:
     """Whether that is all: the guest could be looked at, and the connection be read."""
     of_one_host: bool = False
     """Its storage is this host's alone: at the same path elsewhere is another file."""
+    hint: str = ""
+    """What helps before ``moorline detach`` of it, which does not take it; ''."""
 
 
 class LocalVolumes:
@@ -120,9 +124,11 @@ class LocalVolumes:
         found = {of: self._own(row) for of, row in rows.items() if of not in fleets}
         for (guest, volume), path in self._records.released().items():
             of = GuestId(guest), VolumeId(volume)
-            if of not in fleets and of not in rows and (paths := self._paths(of, path)):
+            if of not in fleets and of not in rows:
+                paths, hint = self._released(of, path)
                 places = frozenset(place for at in paths for place in self._admission.places_at(at))
-                found[of] = OwnVolume(Level.ATTACHED, shared=False, places=places, seen=False)
+                if paths:
+                    found[of] = OwnVolume(Level.ATTACHED, False, places, seen=False, hint=hint)
         return found
 
     def _own(self, row: Attachment) -> OwnVolume:
@@ -137,14 +143,17 @@ class LocalVolumes:
             seen = False  # its guest does not answer, or the connection fits no configuration now
         return OwnVolume(row.want, row.options.shared, frozenset(places), seen, local)
 
-    def _paths(self, of: Of, released: str) -> AbstractSet[str]:
-        """The files of a released disk, as far as can be seen: a pivot or a snapshot gives it
-        another one. None: the guest has it no more.
+    def _released(self, of: Of, path: str) -> tuple[AbstractSet[str], str]:
+        """The files of a disk that was released as *path*, as far as can be seen: a pivot or a
+        snapshot gives it another one, and then what helps. No file: the guest has it no more.
         """
         with suppress(MoorlineError):
             disk = self._hypervisor.disks(of[0]).get(of[1])
-            return {released, disk.source} - {""} if disk else frozenset()
-        return {released}
+            if disk is None:
+                return frozenset(), ""
+            error = released_file_changed(GuestName(of[0], of[0]), of[1], path, disk)
+            return {path, disk.source} - {""}, error.hint if error else ""
+        return {path}, ""
 
     def giving(self, guest: GuestId) -> AbstractContextManager[None]:
         """While *guest* is started: nobody else has, or is being given, the files of its disks.

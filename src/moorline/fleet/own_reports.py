@@ -23,7 +23,7 @@ class OwnReport:
     @property
     def way_out(self) -> str:
         """How it is let go of."""
-        return way_out(self.host, self.guest, self.volume)
+        return way_out(self.host, self.guest, self.volume, self.report)
 
     @property
     def stands(self) -> str:
@@ -42,9 +42,12 @@ def own_reports(book: Book) -> list[OwnReport]:
     ]
 
 
-def way_out(host: str, guest: GuestId, volume: VolumeId) -> str:
-    """How a host lets go of what it has without the fleet."""
-    return f"on {host}: moorline detach {guest} {volume}"
+def way_out(host: str, guest: GuestId, volume: VolumeId, report: VolumeReport | None = None) -> str:
+    """How a host lets go of what it has without the fleet, as it has told in *report*."""
+    detach = f"moorline detach {guest} {volume}"
+    if report and report.hint:  # of what was released, and is another file: that is not detached
+        return f"on {host}, as `{detach}` does not take it: {report.hint}"
+    return f"on {host}: {detach}"
 
 
 def has_all_the_same(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from moorline.errors import Conflict
 from moorline.fleet import keys
@@ -46,6 +47,7 @@ def _report(own: OwnVolume, before: VolumeReport | None) -> VolumeReport | None:
     places = tuple(sorted(own.places.union(known)))
     if not places:
         return None
+    told: Any = {"seen": str(own.want), "shared": own.shared, "hint": own.hint}
     if own.of_one_host:
-        return VolumeReport(seen=str(own.want), local=places, shared=own.shared)
-    return VolumeReport(seen=str(own.want), places=places, own=True, shared=own.shared)
+        return VolumeReport(**told, local=places)
+    return VolumeReport(**told, places=places, own=True)

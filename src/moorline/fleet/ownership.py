@@ -174,7 +174,7 @@ class Ownership:
         """How *guest* can be without the volume."""
         for host, of, own in self._book.own_claims():
             if (of, own) == (guest, volume):
-                return way_out(host, guest, volume)
+                return way_out(host, guest, volume, self._book.volume_report(host, guest, volume))
         return f"moorline fleet detach {name} {volume}"
 
     def claim_own(
@@ -265,7 +265,7 @@ class Ownership:
                 raise Refused(
                     f"the same storage is the disk of volume {other} of {self._name(guest)} on"
                     f" {host}",
-                    hint=way_out(host, guest, other)
+                    hint=way_out(host, guest, other, report)
                     if report.own
                     else f"moorline fleet explain {other}",
                 )
@@ -276,7 +276,7 @@ class Ownership:
                 raise Refused(
                     f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
                     f" itself, for {self._name(guest)}",
-                    hint=way_out(host, guest, volume),
+                    hint=way_out(host, guest, volume, report),
                 )
 
     def _name(self, guest: GuestId) -> str:

@@ -100,6 +100,30 @@ def test_nor_of_what_was_released_and_is_a_disk_still(toys: ToyFleet, fleet: Fle
     assert (view.host, view.wanted) == ("h1", "")
 
 
+def test_what_was_released_and_is_another_file_is_let_go_of_otherwise(
+    toys: ToyFleet, fleet: Fleet
+) -> None:
+    """Its host's detach does not take it: what is told is what does."""
+    row = own(toys)
+    toys.agent_passes("h1")
+    toys.agent("h1").records.release(row, "/toy/s1/a")
+    guest = toys.sites["h1"].world.guests[G1]
+    for half in (guest.live, guest.defined):
+        half[A] = "/toy/s1/copy"
+    toys.settle(rest=2)
+    with pytest.raises(NotOurs) as told:
+        fleet.detach("g1", "a")
+    assert "`virsh detach-disk g1" in told.value.hint
+    [view] = fleet.show("a")
+    assert "virsh detach-disk" in view.message
+    with pytest.raises(Refused) as refused:
+        toys.attach("g2", "a")
+    assert refused.value.hint == told.value.hint
+    del guest.live[A], guest.defined[A]
+    toys.settle(rest=2)
+    assert fleet.detach("g1", "a").steps == []
+
+
 def test_nor_of_what_is_disputed(toys: ToyFleet, fleet: Fleet) -> None:
     toys.attach("g2", "a")
     own(toys, guest="g1")
