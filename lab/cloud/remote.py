@@ -1,7 +1,8 @@
 """What stands in for sshd and ssh between compute hosts: Nova makes directories by it.
 
 ``serve`` is run on each host, and listens at the host's own address on the lab's network. The
-command is ``commands/ssh``: ``ssh [-o OPTION]… ADDRESS WORD…``, as Nova types it.
+commands are ``commands/ssh``: ``ssh [-o OPTION]… ADDRESS WORD…``, and ``commands/scp``: ``scp -C -r
+FILE ADDRESS:PATH`` for one file, as Nova types them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import socketserver
 import subprocess
 import sys
+from pathlib import Path
 
 PORT = 8722
 _UNREACHABLE = 255
@@ -18,11 +20,10 @@ _UNREACHABLE = 255
 
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        command = json.loads(self.rfile.readline())
-        done = subprocess.run(
-            ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
-        told = (done.returncode, done.stdout.decode(), done.stderr.decode())
+        command, given = json.loads(self.rfile.readline())
+        words = ["sh", "-c", command]
+        done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
+        told = (done.returncode, done.stdout, done.stderr)
         self.wfile.write(json.dumps(told).encode())
 
 
@@ -38,9 +39,20 @@ def ssh(words: list[str]) -> int:
     while words[0].startswith("-"):
         del words[: 2 if words[0] == "-o" else 1]
     address, *command = words
+    return _run(address, " ".join(command), "")
+
+
+def scp(words: list[str]) -> int:
+    """Copy a file, of text, to another host; an exit code."""
+    file, target = (word for word in words if not word.startswith("-"))
+    address, _, path = target.partition(":")
+    return _run(address, f"cat >{path}", Path(file).read_text())
+
+
+def _run(address: str, command: str, given: str) -> int:
     try:
         with socket.create_connection((address, PORT), timeout=20) as to:
-            to.sendall(json.dumps(" ".join(command)).encode() + b"\n")
+            to.sendall(json.dumps((command, given)).encode() + b"\n")
             to.shutdown(socket.SHUT_WR)
             code, out, error = json.loads(b"".join(iter(lambda: to.recv(65536), b"")))
     except OSError as e:

@@ -19,7 +19,7 @@ def has_device(host: ComputeHost, volume: Volume) -> bool:
 def is_on(scene: Scene, server: Server, data: Volume, host: ComputeHost) -> bool:
     """Whether the server, and the device, is there and nowhere else."""
     here = server.disks(host).get(data.id) == f"/dev/{data.id[:31]}"
-    others = [each for each in scene.cloud.hosts if each is not host]
+    others = [each for each in scene.cloud.hosts if each is not host and each.node.has_power]
     wait(lambda: not any(has_device(each, data) for each in others), "its device is there alone")
     return here and has_device(host, data) and not any(server.disks(each) for each in others)
 

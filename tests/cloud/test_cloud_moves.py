@@ -36,6 +36,22 @@ def test_live_migration_there_and_back(scene: Scene) -> None:
     assert data.attachments() == []
 
 
+def test_cold_migration_reverted_and_confirmed(scene: Scene) -> None:
+    data = scene.volume()
+    server = scene.server(at=scene.one)
+    server.attach(data)
+    server.act("migrate")
+    server.becomes("VERIFY_RESIZE")
+    server.act("revertResize")
+    server.becomes("ACTIVE")
+    moved(server, data, scene.two)
+    server.act("migrate")
+    server.becomes("VERIFY_RESIZE")
+    server.act("confirmResize")
+    server.becomes("ACTIVE")
+    moved(server, data, scene.one)
+
+
 def test_shelved_and_unshelved(scene: Scene) -> None:
     data = scene.volume()
     server = scene.server(at=scene.one)
