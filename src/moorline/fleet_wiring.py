@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config
+from moorline.core import luks
 from moorline.core.admission import Admission
 from moorline.core.connection_fields import disk_options, usable_id
 from moorline.core.driver import Driver
@@ -226,6 +227,11 @@ def wanted_of_fleet(
         accepted = Admission(nothing, reconciler, nothing).admit(connection, format)
     finally:
         host.close()
+    if luks.is_luks(accepted.connection):
+        raise Refused(
+            "encrypted volumes are not given by a fleet: their keys stay on one host",
+            hint="moorline attach, on the guest's host",
+        )
     if volume is not None and accepted.volume and volume != accepted.volume:
         raise Refused(f"the connection is of volume {accepted.volume}, not {volume}")
     id = usable_id(volume or accepted.volume or accepted.id)

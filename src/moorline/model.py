@@ -48,7 +48,7 @@ def as_uuid(text: str) -> str:
         return ""
 
 
-Format = Literal["raw", "qcow2", "ploop"]
+Format = Literal["raw", "qcow2", "ploop", "luks"]
 
 
 class Level(IntEnum):
@@ -319,10 +319,11 @@ class Seen:
     """Whether the running guest is to be given the disk's file anew, which it lost with the client
     of its share; or was, and is to go on."""
     diverged: bool = False
-    """Whether what the guest writes is not in the volume but in another file, which it would lose
-    with its disk; :attr:`elsewhere` says in which."""
+    """Whether what the guest writes is in another file, which goes with its disk (`elsewhere`)."""
     other_limits: bool = False
     """Whether the disk has limits that are not those that are wanted."""
+    locked: bool = False
+    """Whether the hypervisor has no key any more with which the disk could be opened again."""
 
 
 @dataclass(frozen=True, slots=True)

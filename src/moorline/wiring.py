@@ -19,10 +19,11 @@ from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes, opened_by
 from moorline.core.file_locking import FileLocking
 from moorline.core.locks import Locks
-from moorline.core.reconciler import Reconciler, Report, Took, no_report
+from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.reservations import Reservations
 from moorline.core.state_owner import Identity, Owner
+from moorline.core.took import Report, Took, no_report
 from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
 from moorline.installed import InstalledBackends

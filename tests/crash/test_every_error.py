@@ -14,7 +14,8 @@ import pytest
 from moorline.api import Moorline
 from moorline.core.locks import Locks
 from moorline.core.plan import Step
-from moorline.core.reconciler import Reconciler, Took
+from moorline.core.reconciler import Reconciler
+from moorline.core.took import Took
 from moorline.errors import Failed, MoorlineError, NotOurs, Refused, Uncertain
 from moorline.model import DiskOptions, GuestId, Level, VolumeId
 from moorline.testing.toys import BASE, ToyHypervisor, ToyShare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import cycle
 
@@ -71,9 +71,20 @@ class Rig:
             return e
         return None
 
-    def attachment(self, volume: str, guest: str, want: Level, share: str = "s1") -> None:
-        """Write an attachment as the façade would, without acting on it."""
+    def attachment(
+        self,
+        volume: str,
+        guest: str,
+        want: Level,
+        share: str = "s1",
+        encryption: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an attachment as the façade would, without acting on it.
+
+        *encryption*: of a LUKS volume, as its connection has it.
+        """
         key = Key("h1", VolumeId(volume), GuestId(guest))
+        luks = {"format": "luks"} if encryption else {}
         before = self.records.get(key)
         if before is None and want is Level.ABSENT:
             return
@@ -82,7 +93,11 @@ class Rig:
                 key=key,
                 backend="toy",
                 connection=Secret(
-                    {"driver_volume_type": "toy", "data": {"share": share, "name": volume}}
+                    {
+                        "driver_volume_type": "toy",
+                        "data": {"share": share, "name": volume, **luks},
+                        "encryption": encryption,
+                    }
                 ),
                 link=ToyShare(self.world).link_name(ToyExport(share, volume, None)),
                 place=f"{share}/{volume}",

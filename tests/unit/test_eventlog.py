@@ -8,7 +8,7 @@ import pytest
 
 from moorline.care.eventlog import EventLog
 from moorline.core.plan import Step
-from moorline.core.reconciler import Took
+from moorline.core.took import Took
 from moorline.errors import Failed
 from moorline.model import Level
 from moorline.ports.results import Trouble

@@ -19,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from moorline.core.backoff import Pending
 from moorline.core.plan import Step
-from moorline.core.reconciler import Took
+from moorline.core.took import Took
 from moorline.loop.drift import Sweep
 from moorline.model import Level
 

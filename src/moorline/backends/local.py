@@ -42,7 +42,7 @@ KERNELS = frozenset(
     )
 )
 """Types of file systems whose files are the kernel's: reading or writing one has side effects."""
-FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "luks")
 _SCHEME = "file://"
 
 

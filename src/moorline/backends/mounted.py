@@ -29,7 +29,7 @@ from moorline.model import Caching, Format, LinkName
 from moorline.ports import Host, Mount, Option, Values
 from moorline.secret import Secret
 
-FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "luks")
 
 _HOST = r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])"
 # Characters that separate or escape mount options cannot be in names.

@@ -22,7 +22,7 @@ from moorline.model import Caching, Format
 from moorline.ports import Host, Mount, Option, Root, Values
 
 SCHEME = "quobyte://"
-FORMATS: tuple[Format, ...] = ("raw", "qcow2")
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "luks")
 MAX_REGISTRIES = 32
 PORT = "7861"
 """A registry's port if none is given (as in the sources of the client's mounts)."""

@@ -34,7 +34,7 @@ from moorline.ports.recognising import Recognised, Setting
 from moorline.secret import Secret
 
 SCHEME = "vzstorage://"
-FORMATS: tuple[Format, ...] = ("raw", "qcow2", "ploop")
+FORMATS: tuple[Format, ...] = ("raw", "qcow2", "ploop", "luks")
 CLIENTS = ("vstorage", "pstorage")
 """The names of the client, the newer first: commands, configuration, mounts."""
 

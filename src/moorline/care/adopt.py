@@ -9,6 +9,7 @@ from typing import Any
 
 from moorline.care.disks import kind_of
 from moorline.care.doctor import Environment
+from moorline.core import luks
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.name_lookup import BY_ID_OR_DEVICE, guest_called
@@ -65,6 +66,11 @@ class Adopter:
         with nothing_recorded():
             found = guest_called(guest, self._hypervisor)
         accepted = self._admission.admit(connection, format)
+        if luks.is_luks(accepted.connection) and not hands_off:
+            raise Refused(
+                "encrypted volumes are not adopted: whoever plugged it keeps its key in libvirt",
+                hint="detach it as it was attached, and attach it with moorline attach",
+            )
         disk = self._disk_of(found, accepted)
         if target not in ("", disk.device):
             raise Refused(f"volume {accepted.volume or ''} is {disk.device}, not {target}")
@@ -102,6 +108,12 @@ class Adopter:
 
     def _release(self, row: Attachment, *, dry_run: bool) -> Adoption:
         self._admission.demand_release(row)
+        if luks.is_luks(row.connection.reveal()) and not row.hands_off:
+            raise Refused(
+                f"volume {row.key.volume} is encrypted: its key is kept with its attachment, and"
+                f" without that {row.guest_name} could not be started again",
+                hint=f"moorline detach {row.guest_name} {row.key.volume}",
+            )
         if not dry_run:  # an attach that was killed may plug it when nothing is recorded any more
             self._reconciler.files.settle(row.key.guest)
         stuck = False

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moorline.core.plan import Step
-from moorline.core.reconciler import Took
+from moorline.core.took import Took
 from moorline.errors import Denied, MoorlineError
 from moorline.model import Attachment, Key, VolumeId
 from moorline.ports.results import EventLogEntry, Trouble

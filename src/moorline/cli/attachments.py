@@ -24,6 +24,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
+from moorline.cli.luks_key import key_option, with_key
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
@@ -41,7 +42,7 @@ T = TypeVar("T")
 _FORMAT = click.option(
     "--format",
     "format_",
-    type=click.Choice(["raw", "qcow2", "ploop"]),
+    type=click.Choice(["raw", "qcow2", "ploop", "luks"]),
     help="Format of the file at URL or PATH; it is never guessed.",
 )
 _ID = click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
@@ -164,6 +165,7 @@ def _several(
     help="Cinder's connection_info as JSON, - for standard input. Can be repeated.",
 )
 @_FORMAT
+@key_option
 @_ID
 @click.option("--label", metavar="LABEL", help="What it belongs to, as of `moorline apply`.")
 @disk_options()
@@ -190,6 +192,7 @@ def attach(
     volume_urls: tuple[str, ...],
     connections: tuple[Path, ...],
     format_: Format | None,
+    luks_key_file: Path | None,
     volume: str | None,
     label: str | None,
     level: str,
@@ -211,13 +214,18 @@ def attach(
       moorline attach web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
       moorline attach web01 /srv/disks/data.raw --format raw --bus scsi
       moorline attach web01 cinder:data
+      moorline attach web01 secret.luks --format luks --luks-key-file key
       moorline attach web01 a.raw b.raw --format raw --wait=false
     """
     volumes = _several(volume_urls, connections, format_)
+    if len(volumes) > 1 and luks_key_file is not None:
+        raise click.UsageError("--luks-key-file is of one volume")
     options = asked(of_disk)
     one = [f"--{each.typed}" for each in OPTIONS if each.one]
     if len(volumes) > 1 and (volume or options.target or options.wwn):
         raise click.UsageError(f"{', '.join(['--volume', *one])} are of one volume")
+    on_stdin = "-" in map(str, connections)
+    volumes = [with_key(each, luks_key_file, on_stdin=on_stdin) for each in volumes]
     patience = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
     with given.open(own=not dry_run, patience=patience, first=True) as moorline:
         attach = partial(

@@ -20,7 +20,7 @@ _MAX_LIST_BYTES = 16 << 20
 
 def read_connection(path: str) -> Mapping[str, Any]:
     """Read a connection_info, from Cinder or by hand; ``-``: from standard input."""
-    text = _read(path, "the connection")
+    text = read_bytes(path, "the connection")
     try:
         connection = parse_json(text)
     except Refused as e:
@@ -35,7 +35,7 @@ def read_connection(path: str) -> Mapping[str, Any]:
 def read_text(path: str, what: str) -> str:
     """Read a text file; ``-``: standard input. *what* names it in errors. Raises Refused."""
     try:
-        return _read(path, what).decode()
+        return read_bytes(path, what).decode()
     except UnicodeDecodeError:
         raise Refused(f"{what} {path} is not text in UTF-8") from None
 
@@ -46,7 +46,7 @@ def read_connections(path: str) -> list[Mapping[str, Any]]:
     A list can be the only value of an object, as in answers of Nova's and Cinder's API. ``-``:
     from standard input. Raises Refused.
     """
-    text = _read(path, "the connections", _MAX_LIST_BYTES)
+    text = read_bytes(path, "the connections", _MAX_LIST_BYTES)
     try:
         return [row for value in parse_json_stream(text) for row in _rows(value)]
     except Refused as e:
@@ -63,7 +63,8 @@ def _rows(value: Any) -> Iterator[Mapping[str, Any]]:
         yield row
 
 
-def _read(path: str, what: str, most: int = _MAX_FILE_BYTES) -> bytes:
+def read_bytes(path: str, what: str, most: int = _MAX_FILE_BYTES) -> bytes:
+    """Read a file; ``-``: standard input. *what* names it in errors. Raises Refused."""
     try:
         text = _standard_input(most) if path == "-" else typed_files.read(path, most)
     except OSError as e:

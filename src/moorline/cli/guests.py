@@ -21,6 +21,7 @@ from moorline.cli.common import (
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
+from moorline.cli.luks_key import key_options, with_key
 from moorline.cli.name_completion import FilePath
 from moorline.cli.typed_disk_options import asked as disk_options_asked
 from moorline.cli.typed_disk_options import of_a_launch
@@ -41,9 +42,10 @@ _VOLUMES = (
     ),
     click.Option(
         ["--format"],
-        type=click.Choice(["raw", "qcow2", "ploop"]),
+        type=click.Choice(["raw", "qcow2", "ploop", "luks"]),
         help="Format of the file at URL or PATH; it is never guessed.",
     ),
+    *key_options(),
     click.Option(
         ["--connection", "connections"],
         multiple=True,
@@ -196,8 +198,9 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     if in_file and values["format"] is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     options = disk_options_asked(values)
+    volume = read_connection(boot) if in_file else from_here(boot)
     return {
-        "boot": read_connection(boot) if in_file else from_here(boot),
+        "boot": with_key(volume, values["luks_key_file"], on_stdin=boot == "-"),
         "format": values["format"],
         "connections": [read_connection(str(path)) for path in values["connections"]],
         **({"options": options} if options.asked() else {}),

@@ -28,7 +28,7 @@ _SIGN = "# Written by `moorline hook install`."
 SCRIPT = """\
 #!/bin/sh
 {sign} Makes the links ready that a guest needs, before it starts, and
-# asks the host's fleet whether it may. libvirt waits for this: nothing in it may ask libvirt.
+# asks the host's fleet whether it may. libvirt waits for this: nothing in it may ask for a guest.
 # https://libvirt.org/hooks.html
 case "$2/$3" in
     prepare/begin) set -- ;;

@@ -184,7 +184,7 @@ def details(view: View) -> str:
         ("guest", f"{view.guest} ({view.guest_id})"),
         ("host", view.host),
         ("storage", view.storage or "-"),
-        ("format", view.format or "-"),
+        ("format", "luks (encrypted)" if view.format == "luks" else view.format or "-"),
         ("size", human(view.size)),
         ("back end", view.backend),
         ("link", view.link),

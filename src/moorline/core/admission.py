@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorline.core import storage_names
+from moorline.core import luks, storage_names
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
 from moorline.core.kept_disk import demand_released_file, released_file_changed
 from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
@@ -98,15 +98,17 @@ class Admission:
     ) -> tuple[Attachment | None, Attachment]:
         """Return the recorded attachment of this guest and volume (or None), and the new one.
 
-        *guest*: a name or an id; of one that is still to be made both. *hands_off*:
-        *guest* is an id, and that guest need not be defined yet. *vouched*: a
-        person is sure that no other host has it.
+        *guest*: a name or an id; of one that is still to be made both. *hands_off*: it is an id,
+        and need not be defined yet. *vouched*: a person is sure that no other host has it.
         Raises Refused (the request is malformed, clashes with another attachment, or is for the
         fleet to say), NotFound (there is no such guest). Nothing is recorded.
         """
         accepted = self.admit(connection, format)
-        if not self._reconciler.backend(accepted.backend).yields & self._hypervisor.accepts:
+        backend = self._reconciler.backend(accepted.backend)
+        if not backend.yields & self._hypervisor.accepts:
             raise Refused(f"{self._hypervisor.kind} guests cannot use {accepted.backend} volumes")
+        if not hands_off:
+            luks.demand_possible(accepted.connection, backend, self._hypervisor)
         machine = self._guest(guest, level, hands_off=hands_off)
         rows = self._records.all()
         there = self._at(accepted, rows)
@@ -229,6 +231,7 @@ class Admission:
         if isinstance(connection, str):
             connection = self._typed(connection, format)
         refuse_unstorable(connection)
+        connection = luks.said(connection, lambda url: self._typed(url, format))
         kind = connection.get("driver_volume_type")
         if not isinstance(kind, str):
             raise Refused("the connection has no driver_volume_type")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from moorline.core import qos
+from moorline.core import luks, qos
 from moorline.core.validation import check_value
 from moorline.disk_options import validate
 from moorline.errors import Refused
@@ -38,9 +38,15 @@ def disk_options(
     for encrypted in _told(connection, "encrypted"):
         if not isinstance(encrypted, bool):
             raise Refused("the connection's encrypted is not true or false")
-        if encrypted and not hands_off:  # Nova has the keys, and QEMU deciphers
+        # Nova has the keys of what it plugs itself, and QEMU deciphers.
+        if encrypted and not hands_off and not luks.is_luks(connection):
             # The guest would get the cipher text for a blank disk, and format it.
-            raise Refused("encrypted volumes are not supported: the guest would see cipher text")
+            raise Refused(
+                "the volume is encrypted, and without its key the guest would see cipher text",
+                hint=luks.HOW,
+            )
+    if luks.is_luks(connection) and not hands_off:
+        luks.demand_key(connection)
     if not all(isinstance(discard, bool) for discard in _told(connection, "discard")):
         raise Refused("the connection's discard is not true or false")
     modes = _told(connection, "access_mode")

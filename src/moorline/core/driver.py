@@ -31,7 +31,7 @@ from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Trouble
 
 _DONE = frozenset({Step.NOTHING, Step.FORGET})
-_TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH, Step.LIMIT})
+_TRIED = frozenset({Step.NOTHING, Step.ATTACH, Step.DETACH, Step.LIMIT, Step.UNLOCK})
 """Steps at which a candidate's link is ready, so that its connection can be verified."""
 _WORDS = {
     Step.CONNECT: "connecting",
@@ -40,6 +40,7 @@ _WORDS = {
     Step.DETACH: "detaching",
     Step.DISCONNECT: "disconnecting",
     Step.LIMIT: "limiting",
+    Step.UNLOCK: "unlocking",
 }
 _LEAVES: Mapping[Step | None, Expect] = {
     Step.DETACH: Expect.NO_DISK_ANY_MORE,

@@ -35,6 +35,8 @@ class Step(Enum):
     DISCONNECT = "disconnect"
     LIMIT = "limit"
     """Give the disk the limits that are wanted."""
+    UNLOCK = "unlock"
+    """Give the hypervisor the disk's key, which it has lost."""
     FORGET = "forget"
     WAIT = "wait"
     PARK = "park"
@@ -67,6 +69,8 @@ def _plug(seen: Seen) -> Step:
     if seen.disk.state is DiskState.WHOLE:
         if seen.elsewhere:
             return Step.PARK
+        if seen.locked:
+            return Step.UNLOCK
         return Step.LIMIT if seen.other_limits else Step.NOTHING
     # Half a disk is not made whole with another file than its other half is.
     if seen.disk.state is not DiskState.NONE and (seen.elsewhere or seen.snapshot):
@@ -119,5 +123,7 @@ def _after(step: Step, seen: Seen) -> Seen:
         return replace(seen, renews=False, elsewhere="")
     if step is Step.LIMIT:
         return replace(seen, other_limits=False)
+    if step is Step.UNLOCK:
+        return replace(seen, locked=False)
     state = DiskState.WHOLE if step is Step.ATTACH else DiskState.NONE
     return replace(seen, disk=Disk(state))

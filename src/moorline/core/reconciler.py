@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from moorline.core import luks
 from moorline.core.expect import LINK_IS_LEFT, Expect, is_no_matter
 from moorline.core.file_checks import FileChecks
 from moorline.core.file_clashes import FileClashes
@@ -32,6 +33,7 @@ from moorline.core.reasons import reason
 from moorline.core.records import Records
 from moorline.core.renewals import Renewals
 from moorline.core.survey import Survey
+from moorline.core.took import Report, Took, no_report
 from moorline.core.views import view
 from moorline.errors import Conflict, MoorlineError
 from moorline.model import (
@@ -69,27 +71,6 @@ class Pass:
     seen: Seen
     reason: str = ""
     """Why nothing can be done now (WAIT, PARK)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """A step that was taken, for the event log and the metrics. No decision depends on it."""
-
-    step: Step
-    row: Attachment
-    seconds: float
-    error: MoorlineError | None
-    """What the step raised; None: it succeeded."""
-    found: str = ""
-    """What was found that is to be known afterwards."""
-
-
-Report = Callable[[Took], None]
-"""Told of every step after it was taken. Must neither block nor raise."""
-
-
-def no_report(took: Took) -> None:
-    """A :data:`Report` that does nothing."""
 
 
 class Reconciler:
@@ -221,6 +202,7 @@ class Reconciler:
             *(elsewhere(row, link, disk), snapshot(volume, disk)),
             self.renewals.is_due(row, link, disk, looked),
             *(diverged(link, disk), has_other_limits(row, disk)),
+            luks.is_locked(self._hypervisor, row, disk),
         )
 
     def look(self, row: Attachment, survey: Survey) -> Seen | str:
@@ -273,7 +255,7 @@ class Reconciler:
         return self._locks.hold(f"link {link}", timeout)
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
-        """Remove the empty mount point that a crash, or a person, left. Raises as disconnect."""
+        """Remove the empty mount point, and the key, that a crash left. Raises as disconnect."""
         with self.with_link(row.link):
             self._tidy(row, seen)
 
@@ -376,11 +358,14 @@ class Reconciler:
         elif step is Step.ATTACH:
             # What is opened is what is given: not what the look before it told.
             with self.files.alone(row, timeout, seen.link) as source:
+                luks.give_key(self._hypervisor, row)
                 self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
         elif step is Step.RENEW:
             self.renewals.renew(row, seen.link, timeout)
         elif step is Step.LIMIT:
             limit(self._hypervisor, row)
+        elif step is Step.UNLOCK:
+            luks.give_key(self._hypervisor, row)
         else:
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
@@ -398,3 +383,4 @@ class Reconciler:
         if isinstance(seen.link, Unlinked) and seen.held is Held.FREE:
             backend, connection = self._links.parsed(row)
             backend.disconnect(connection)
+        luks.take_key(self._hypervisor, row)

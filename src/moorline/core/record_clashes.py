@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
+from moorline.core import luks
 from moorline.disk_options import BY_NAME, LIMITS, spoken
 from moorline.errors import Refused
 from moorline.model import Attachment, DiskOptions, Level
@@ -41,6 +42,7 @@ def merge(before: Attachment | None, attachment: Attachment) -> Attachment:
     if not attachment.options.boot:  # a launch may have given it a place
         kept_place = replace(attachment.options, boot=before.options.boot)
         attachment = replace(attachment, options=kept_place)
+    luks.demand_same_key(before, attachment)
     if before.options != attachment.options:
         raise Refused(
             f"volume {attachment.key.volume} is wanted on {attachment.guest_name} with other"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from moorline.core import luks
 from moorline.core.limiting import has_other_limits
 from moorline.core.own_disk import diverged, elsewhere, own_disk, path_of, snapshot
 from moorline.core.plan import Step, next_step
@@ -154,11 +155,18 @@ class DriftDetector:
             renews=self._reconciler.renewals.is_due(row, link, disk, survey),
             diverged=diverged(link, disk),
             other_limits=has_other_limits(row, disk),
+            locked=self._is_locked(row, disk),
         )
         step = next_step(row.want, seen)
         if step is Step.PARK:
             self._parked.add(row.key)
         return step is not Step.NOTHING
+
+    def _is_locked(self, row: Attachment, disk: Disk) -> bool:
+        try:
+            return luks.is_locked(self._hypervisor, row, disk)
+        except MoorlineError:
+            return True  # the pass itself says why it cannot be told
 
 
 def _pauses(rows: Sequence[Attachment], guests: Sequence[Guest], survey: Survey) -> dict[str, str]:

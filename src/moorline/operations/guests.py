@@ -73,7 +73,7 @@ class Guests:
         self._dry_run = GuestDryRun(reconciler, admission)
         self._again = Relaunch(records, admission, hypervisor)
         self._removal = Removal(records, reconciler, admission, launched_elsewhere)
-        links = ReadyLinks(records, reconciler, driver)
+        links = ReadyLinks(records, reconciler, driver, hypervisor)
         self.ready, self.unready = links.ready, links.unready
         looks = GuestQueries(hypervisor)
         self.all, self.datastores = looks.all, looks.datastores

@@ -1,22 +1,30 @@
-"""Makes the links ready that a guest needs, and tells which are not. Asks no hypervisor."""
+"""Makes the links ready that a guest needs, and tells which are not.
+
+Of the hypervisor no guest is asked, which waits for us: only whether it has the keys of disks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moorline.core import luks
 from moorline.core.driver import Driver
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.model import Attachment, GuestId, Level, Linked, Unlinked
+from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 
 
 class ReadyLinks:
     """ready and unready of :class:`moorline.ports.api.Guests`."""
 
-    def __init__(self, records: Records, reconciler: Reconciler, driver: Driver) -> None:
+    def __init__(
+        self, records: Records, reconciler: Reconciler, driver: Driver, hypervisor: Hypervisor
+    ) -> None:
+        self._hypervisor = hypervisor
         self._records = records
         self._reconciler = reconciler
         self._driver = driver
@@ -29,6 +37,8 @@ class ReadyLinks:
                 away.append(row.key.volume)
             elif is_ours_to_plug(row):
                 self._reconciler.files.demand_opening(row)
+                if luks.lacks_key(self._hypervisor, row):
+                    away.append(row.key.volume)
         return away
 
     def ready(
@@ -51,6 +61,7 @@ class ReadyLinks:
                 continue
             if is_ours_to_plug(row):
                 self._reconciler.files.demand_opening(row)
+                luks.give_key(self._hypervisor, row)
         return made
 
     def _wanted_by(self, guest: str) -> Sequence[Attachment]:

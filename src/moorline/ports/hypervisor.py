@@ -26,6 +26,7 @@ from moorline.ports.host import Host
 from moorline.ports.inspection import Inventory
 from moorline.ports.storage import Option, Values
 from moorline.ports.store import Store
+from moorline.secret import Secret
 
 
 class Hypervisor(Protocol):
@@ -130,6 +131,30 @@ class LimitingHypervisor(Hypervisor, Protocol):
         *limits*: as :class:`moorline.model.Limits` has them; empty: none. The running guest
         has them at once, and keeps them when it is started anew. So already is success.
         Raises NotFound (the guest has no such disk), Refused, Failed, Uncertain.
+        """
+
+
+@runtime_checkable
+class KeyKeeping(Hypervisor, Protocol):
+    """A hypervisor that deciphers LUKS images for its guests, and keeps their keys for that.
+
+    It may lose a key at any time (libvirt does when it is restarted). A guest that has the disk
+    open goes on, and one that is started, or restored, needs the key again.
+    """
+
+    def has_key(self, guest: GuestId, volume: VolumeId) -> bool:
+        """Whether it has a key for that disk. Raises NotOurs, Unavailable, Uncertain."""
+
+    def give_key(self, guest: GuestId, volume: VolumeId, key: Secret[bytes]) -> None:
+        """Have it keep the key, in memory alone, whether the disk is there yet or not.
+
+        Has it already is success. Raises NotOurs, Refused, Failed, Uncertain.
+        """
+
+    def take_key(self, guest: GuestId, volume: VolumeId) -> None:
+        """Have it keep the key no longer; its absence is success.
+
+        Who has the disk open keeps it. Raises NotOurs, Failed, Uncertain.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moorline.model import Format, GuestId, Limits, Use, VolumeId
+from moorline.secret import Secret
 from moorline.testing.faults import Faults
 
 
@@ -54,6 +55,10 @@ class ToyWorld:
     failing: set[str] = field(default_factory=set)
     """Shares whose client lives, and answers with an error."""
     hung: set[str] = field(default_factory=set)
+    keys: dict[tuple[GuestId, VolumeId], Secret[bytes]] = field(default_factory=dict)
+    """The keys of LUKS images that the hypervisor has."""
+    opened_by: dict[str, bytes] = field(default_factory=dict)
+    """The keys that LUKS images open with, by path; those that are not named open with any."""
     missing: set[str] = field(default_factory=set)
     """Paths of files that are not on their share."""
     sizes: dict[str, int] = field(default_factory=dict)

@@ -41,6 +41,7 @@ from moorline.model import (
     VolumeId,
 )
 from moorline.ports import Host, Option, Values
+from moorline.secret import Secret
 from moorline.testing.toy_renewal import ToyDiskRenewal, inode_of
 from moorline.testing.toy_store import MemoryStore as MemoryStore
 from moorline.testing.toy_world import ToyGuest as ToyGuest
@@ -226,6 +227,7 @@ class ToyHypervisor:
         self, guest: GuestId, volume: VolumeId, source: DiskSource, options: DiskOptions
     ) -> None:
         self.check(guest, source, options)
+        self._refuse_locked(guest, volume, source)
         assert isinstance(source, ImageFile | BlockDevice | NetworkDisk), "check() sees to that"
         found = self._world.guests[guest]
         path = str(source.path)
@@ -240,6 +242,29 @@ class ToyHypervisor:
             found.uses = {old for old in found.uses if old.volume != volume} | {use}
             found.limits[volume] = options.limits() or ()
             self._world.faults.effect(partial(half.__setitem__, volume, path))
+
+    def has_key(self, guest: GuestId, volume: VolumeId) -> bool:
+        if self._world.blind:
+            raise Unavailable("the hypervisor does not answer")
+        return (guest, volume) in self._world.keys
+
+    def give_key(self, guest: GuestId, volume: VolumeId, key: Secret[bytes]) -> None:
+        of = guest, volume
+        self._world.faults.effect(partial(self._world.keys.__setitem__, of, key))
+
+    def take_key(self, guest: GuestId, volume: VolumeId) -> None:
+        if (guest, volume) in self._world.keys:
+            self._world.faults.effect(partial(self._world.keys.pop, (guest, volume), None))
+
+    def _refuse_locked(self, guest: GuestId, volume: VolumeId, source: DiskSource) -> None:
+        if not isinstance(source, ImageFile) or source.format != "luks":
+            return
+        key = self._world.keys.get((guest, volume))
+        if key is None:
+            raise Failed(f"there is no key of {volume}")
+        right = self._world.opened_by.get(str(source.path))
+        if right is not None and key.reveal() != right:
+            raise Refused(f"the key does not open {source.path}")
 
     def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
         if volume not in self.disks(guest):

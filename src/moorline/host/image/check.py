@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from oslo_utils.imageutils import format_inspector
 
 from moorline.errors import Refused
-from moorline.host.image import ploop, qcow2
+from moorline.host.image import luks, ploop, qcow2
 from moorline.host.image.files import MAX_CHAIN_FILES
 
 _CONTAINERS = ["qcow2", "vhd", "vmdk", "vdi", "qed"]
@@ -93,6 +93,9 @@ def _facts(file: int, st: os.stat_result, share: str, parts: Parts, format: str)
 
 
 def _check_format(file: int, parts: Parts, declared: str) -> None:
+    if declared == "luks":
+        _check_luks(file, parts)
+        return
     found = _detect(file)
     if declared == "raw" and found != {"raw"}:
         raise Refused(
@@ -103,6 +106,14 @@ def _check_format(file: int, parts: Parts, declared: str) -> None:
         raise Refused(
             f"{_name(parts)} is declared {declared}, but begins as {' and '.join(sorted(found))}"
         )
+
+
+def _check_luks(file: int, parts: Parts) -> None:
+    """What is inside is raw: there is no chain, and nothing of it is looked at."""
+    try:
+        luks.payload_at(os.pread(file, luks.HEADER_BYTES, 0), os.lseek(file, 0, os.SEEK_END))
+    except Refused as e:
+        raise Refused(f"{_name(parts)} is declared luks: {e.message}", hint=e.hint) from e
 
 
 def _detect(file: int) -> set[str]:

@@ -89,7 +89,7 @@ def image(share: str, **question: Any) -> dict[str, Any]:
 
 
 def size(path: str, format: str) -> dict[str, Any]:
-    """The bytes of a file or a block device; of a qcow2 image those that a guest sees."""
+    """The bytes of a file or a block device; of qcow2 and LUKS images those that a guest sees."""
     _look_up_afresh(path)
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -97,7 +97,12 @@ def size(path: str, format: str) -> dict[str, Any]:
             from moorline.host.image.qcow2 import HEADER_BYTES, parse
 
             return {"size": parse(os.read(file, HEADER_BYTES)).size}
-        return {"size": os.lseek(file, 0, os.SEEK_END)}
+        stored = os.lseek(file, 0, os.SEEK_END)
+        if format == "luks":
+            from moorline.host.image import luks
+
+            return {"size": stored - luks.payload_at(os.pread(file, luks.HEADER_BYTES, 0), stored)}
+        return {"size": stored}
     finally:
         os.close(file)
 

@@ -18,7 +18,7 @@ from moorline.model import DiskOptions, DiskSource, ImageFile, NetworkDisk, Volu
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
-FORMATS = ("raw", "qcow2")
+FORMATS = ("raw", "qcow2", "luks")
 
 
 class DiskAddress(NamedTuple):

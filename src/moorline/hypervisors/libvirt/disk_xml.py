@@ -101,6 +101,9 @@ def disk_xml(
     if isinstance(source, ImageFile):
         if keeps_owner(source, options):
             _keep_owner(named)
+        if source.format == "luks":
+            luks = ET.SubElement(named, "encryption", format="luks")
+            ET.SubElement(luks, "secret", type="passphrase", uuid=secret)
         _tell_backing(disk, source)
     rate = {"rotation_rate": str(options.rotation_rate)} if options.rotation_rate else {}
     ET.SubElement(disk, "target", {"dev": target, "bus": bus, **rate})
@@ -149,7 +152,8 @@ def _keep_owner(source: ET.Element) -> None:
 
 
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
-    driver = {"name": "qemu", "type": source.format if isinstance(source, ImageFile) else "raw"}
+    form = source.format if isinstance(source, ImageFile) else "raw"
+    driver = {"name": "qemu", "type": "raw" if form == "luks" else form}
     driver |= error_policies(options)
     if isinstance(source, BlockDevice) and source.discard:
         driver["discard"] = "unmap"

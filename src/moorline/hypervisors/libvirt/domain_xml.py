@@ -82,7 +82,7 @@ class Half:
                 _get(disk, "target", "bus"),
                 source_of(disk),
                 _scsi_place(disk),
-                _get(disk, "driver", "type") or "raw",
+                format_of(disk),
                 disk.find("readonly") is not None,
                 disk.find("shareable") is not None,
                 _beneath(disk),
@@ -314,6 +314,13 @@ def _get(element: ET.Element, child: str, attribute: str) -> str:
     return "" if found is None else found.get(attribute, "")
 
 
+def format_of(disk: ET.Element) -> str:
+    """The image's format. libvirt calls what is inside LUKS raw, and so the image itself."""
+    form = _get(disk, "driver", "type") or "raw"
+    inside = any(disk.find(at) is not None for at in ("source/encryption", "encryption"))
+    return "luks" if inside and form == "raw" else form
+
+
 def source_of(disk: ET.Element) -> str:
     """The path of a disk, or of what is beneath it; of a server's, what it is known by."""
     source = disk.find("source")
@@ -351,7 +358,7 @@ def _uses(disk: ET.Element) -> Iterator[Use]:
     volume = chosen_alias(disk)
     fixed = disk.get("device") == "cdrom" or disk.find("readonly") is not None
     shared = disk.find("shareable") is not None
-    yield Use(_normal_source(disk), _get(disk, "driver", "type") or "raw", fixed, shared, volume)
+    yield Use(_normal_source(disk), format_of(disk), fixed, shared, volume)
     for mirror in disk.iterfind("mirror"):
         yield Use(_normal_source(mirror), _get(mirror, "format", "type"), volume=volume)
     for beneath in disk.iter("backingStore"):
@@ -377,8 +384,7 @@ def _scsi_place(device: ET.Element) -> ScsiPlace | None:
 def _paths(text: str) -> Iterator[str]:
     """The absolute path that *text* is, or all that begin in it (in an argument for QEMU, say).
 
-    It is unknown where such a path ends, as it may contain any character: both readings are
-    returned.
+    Where such a path ends is unknown, as it may contain any character: both readings are told.
     """
     if text.startswith("/"):
         yield _normal(text)

@@ -40,12 +40,14 @@ from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
+from moorline.hypervisors.libvirt.luks_keys import LuksKeys, demand_right_key
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.hypervisors.libvirt.resizing import Resizing
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
+from moorline.hypervisors.libvirt.secrets import Secrets
 from moorline.hypervisors.libvirt.survey import GuestSurvey, as_it_runs, as_named, located, look
 from moorline.hypervisors.libvirt.unplug_wait import News, NewsOfGuest, Requests
 from moorline.model import (
@@ -77,7 +79,7 @@ _INVENTORY_DEADLINES = 1 / 3
 """The same for a closer look, which is skipped if libvirt is slow."""
 
 
-class Libvirt:
+class Libvirt(LuksKeys):
     """See :class:`moorline.ports.Hypervisor`. Guests are known by their UUID.
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
@@ -113,6 +115,7 @@ class Libvirt:
         self._handles = Handles()
         self._resizing = Resizing(self._connection, self._handles, self._look, measure, places)
         self._logins = Logins(self._connection)
+        self._secrets = Secrets(self._connection)
         self._seen = JustSeen()
         self._news = News()
         self._requests = Requests()
@@ -195,6 +198,7 @@ class Libvirt:
         except (Failed, Rejected) as e:
             found = error_after_plug(self._look(guest), volume, source, address, flags, e)
             if found is e:
+                demand_right_key(volume, e)
                 raise
             if found is not None:
                 raise found from e

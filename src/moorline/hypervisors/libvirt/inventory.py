@@ -19,6 +19,7 @@ from moorline.hypervisors.libvirt.domain_xml import (
     Half,
     alias_of,
     chosen_alias,
+    format_of,
     marked_as,
     parse,
     source_of,
@@ -125,7 +126,7 @@ def _disk(found: _HardDisk, *, running: bool, defined: bool = False) -> GuestDis
     return GuestDisk(
         device=_get(disk, "target", "dev"),
         path=source_of(disk),
-        format=_get(disk, "driver", "type") or "raw",
+        format=format_of(disk),
         bus=_get(disk, "target", "bus"),
         mark=marked_as(disk) or "",
         serial=disk.findtext("serial", ""),

@@ -21,6 +21,7 @@ from moorline.hypervisors.libvirt.connection import (
 )
 from moorline.hypervisors.libvirt.domain_xml import INACTIVE
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
+from moorline.hypervisors.libvirt.luks_keys import demand_right_key
 from moorline.hypervisors.libvirt.new_domain_xml import (
     Platform,
     addresses,
@@ -120,8 +121,10 @@ class LibvirtLifecycle:
         """Change its state; that it has that state already is success."""
         try:
             self._connection.change(guest, do)
-        except Failed:
-            if self.look(guest).running is not running:
+        except Failed as e:
+            machine = self.look(guest)
+            if machine.running is not running:
+                demand_right_key(f"a volume of {machine.guest.name}", e)
                 raise
 
     def _refuse_other(self, name: str, hardware: Hardware) -> bool:

@@ -18,7 +18,15 @@ from moorline.errors import Failed, MoorlineError, Refused
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain_xml import Domain, MarkedDisk
 from moorline.hypervisors.libvirt.secrets import Kind, Purpose, Secrets
-from moorline.model import Disk, DiskSource, DiskState, GuestId, NetworkDisk, VolumeId
+from moorline.model import (
+    Disk,
+    DiskSource,
+    DiskState,
+    GuestId,
+    ImageFile,
+    NetworkDisk,
+    VolumeId,
+)
 from moorline.network_disk import NetworkLogin, Protocol
 from moorline.secret import Secret
 
@@ -27,6 +35,8 @@ _KINDS: Mapping[Protocol, Kind] = {"iscsi": "iscsi", "rbd": "ceph"}
 
 def secret_of(guest: GuestId, volume: VolumeId, source: DiskSource) -> str:
     """The UUID of the secret that *source* is opened with; '': it takes none."""
+    if isinstance(source, ImageFile) and source.format == "luks":
+        return Purpose(guest, volume).uuid
     purpose = _purpose(guest, volume, source)
     return purpose.uuid if purpose else ""
 

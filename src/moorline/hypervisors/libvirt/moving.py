@@ -112,8 +112,10 @@ class MovingLibvirt(Libvirt):
     def define(self, guest: GuestId, definition: bytes) -> None:
         """See the port. Refused also: it is not of *guest*, or libvirt rejects it."""
         xml = definition.decode()
-        if ET.fromstring(xml).findtext("uuid") != guest:  # noqa: S314 - sealed by who had it
+        read = ET.fromstring(xml)  # noqa: S314 - sealed by who had it
+        if read.findtext("uuid") != guest:
             raise Refused(f"that is no definition of guest {guest}")
+        _refuse_encrypted(read)
         with suppress(NotFound):
             self._connection.look(guest, lambda v: v.lookupByUUIDString(guest))
             return
@@ -191,6 +193,8 @@ class MovingLibvirt(Libvirt):
         demand = partial(self._demand_as_named, guest)
         do = partial(migrate, guest=guest, host=host, how=how, demand=demand)
         subject = NoGuest(f"the migration of {seen.name}")
+        xml = self._connection.look(guest, lambda v: self._of(v, guest).XMLDesc(0))
+        _refuse_encrypted(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
         far = self._connection.times(_NO_DEADLINE)
         sending = self._sendings[guest, host] = _Sending(lambda: far.change(subject, do))
         return sending
@@ -245,6 +249,15 @@ def _refuse(seen: _Seen) -> None:
         raise Refused(f"{seen.name} does not run")
     if seen.presence not in (Presence.RUNNING, Presence.ARRIVED):
         raise Uncertain(f"what is here of {seen.name} is no whole guest ({seen.presence})")
+
+
+def _refuse_encrypted(domain: ET.Element) -> None:
+    """Refuse a guest that QEMU deciphers a disk for: the other host's libvirt has no key."""
+    if domain.find("devices/disk//encryption") is not None:
+        raise Refused(
+            f"{domain.findtext('name')} has an encrypted volume, whose key stays on its host",
+            hint="detach the volume, or start the guest where it is",
+        )
 
 
 def _all_seen(hang: frozenset[str], virt: Any) -> dict[GuestId, _Seen]:
