@@ -147,9 +147,7 @@ class Admission:
             self._guard.demand_release(row.key.guest, row.key.volume)
 
     def demand_gone(self, guest: str, volume: str) -> None:
-        """Raise Refused where a fleet may have *volume* for *guest* (as typed; '': for any) all
-        the same. Raises Unavailable, Uncertain.
-        """
+        """Raise Refused: a fleet may have it for *guest* (typed; '': any). Or as a survey does."""
         try:
             here = guest_called(guest, self._hypervisor).id if guest else None
         except NotFound:
