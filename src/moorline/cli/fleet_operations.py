@@ -98,8 +98,8 @@ def detach(
     """Take a volume from GUEST, whichever host that is on.
 
     VOLUME is its id, or the beginning of a UUID. A whole UUID that is not there is
-    success; all else that is not known exits 4. What a host has by itself for GUEST
-    exits 7, and says what to run there.
+    success, as its host told of its disks last; all else that is not known exits 4. What a
+    host has by itself for GUEST, or somebody else plugged, exits 7, and says what to run.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from moorline.deadline import Deadline
 from moorline.errors import (
     Busy,
     Failed,
+    NotFound,
     NotOurs,
     Refused,
     told_about,
@@ -20,7 +21,7 @@ from moorline.fleet import keys
 from moorline.fleet.given_up import demand_stays, given_up
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.host_orders import HostOrders
-from moorline.fleet.own_reports import has_all_the_same, own_reports
+from moorline.fleet.own_reports import has_all_the_same, other_disk, own_reports
 from moorline.fleet.ownership import Home, decided
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import GuestOwner, GuestReport, Move
@@ -101,11 +102,13 @@ class Fleet(HostOrders):
         progress: Progress = no_progress,
         dry_run: bool = False,
     ) -> FleetOutcome:
-        """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk: success.
+        """Take *volume* (as of :meth:`show`) away, and wait for that. Not its disk, as its host
+        told of them last: success.
 
         Refused: its host does not take the disk away, as the guest would lose what it wrote; it
         stays attached. NotOurs: somebody else's mount is in the way there, or a host has the
-        volume by itself, for this guest: that stays.
+        volume by itself, for this guest, or somebody else plugged it: that stays. NotFound: the
+        fleet has no such volume of it, and its host has not told which other disks it has.
         """
         home = self._ownership.find(guest)
         its = {VolumeId(v.volume) for v in self._views(home.owner.host) if v.guest_id == home.guest}
@@ -116,7 +119,10 @@ class Fleet(HostOrders):
         name, host = home.owner.name, home.owner.host
         with told_about(id, name):
             # Asked before: once something is taken, no store that is away may say it was not.
-            stays = has_all_the_same(self._book, host, home.guest, name, id)
+            of = self._book, host, home.guest, name, id
+            stays = has_all_the_same(*of) or other_disk(*of)
+            if before is not None and isinstance(stays, NotFound):
+                stays = None  # the fleet knows it, and its host takes it away
             if before is not None and not dry_run:
                 self._detach(home, before, Deadline(timeout, self._clock), progress)
             if stays is not None:

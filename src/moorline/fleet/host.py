@@ -370,6 +370,7 @@ class FleetHost:
                 at = keys.definition(self._name, guest)
                 change.put(at, self._book.vault.seal(at, self._hypervisor.definition(guest)))
             report = replace(report, definition=digest)
+        report = self._volumes.with_other_disks(report, guest, look.desired.spoken_of())
         same = before is not None and replace(before, revision=0) == report
         if same and not anew and not change.then:
             return

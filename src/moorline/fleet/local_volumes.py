@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -14,8 +14,9 @@ from moorline.core.own_disk import own_disk, path_of
 from moorline.core.record_clashes import refuse_clashes
 from moorline.core.records import Records
 from moorline.core.retry_loop import Wait
-from moorline.errors import Failed, MoorlineError
+from moorline.errors import Failed, MoorlineError, NotFound
 from moorline.fleet.host_choice import OF_ONE_HOST
+from moorline.fleet.records import GuestReport
 from moorline.model import (
     NO_DISK,
     Attachment,
@@ -28,7 +29,8 @@ from moorline.model import (
     Seen,
     VolumeId,
 )
-from moorline.ports import Hypervisor
+from moorline.ports import Hypervisor, Inspecting
+from moorline.ports.inspection import GuestDisk
 
 Of = tuple[GuestId, VolumeId]
 
@@ -67,6 +69,18 @@ class OwnVolume:
     """What helps before ``moorline detach`` of it, which does not take it; ''."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """What is known of a disk where only its mark is told: as of :class:`GuestDisk`."""
+
+    mark: VolumeId
+    path: str
+    serial: str = ""
+    alias: str = ""
+    readonly: bool = False
+    shared: bool = False
+
+
 class LocalVolumes:
     """Writes what the fleet wants into the host's own store, and has it brought there."""
 
@@ -77,6 +91,7 @@ class LocalVolumes:
         self._admission = admission
         self._driver = driver
         self._hypervisor = hypervisor
+        self._inventory = hypervisor.inventory() if isinstance(hypervisor, Inspecting) else None
 
     def serve(self, wanted: Attachment, *, link_only: bool) -> Served:
         """Bring *wanted* as far as it goes without waiting.
@@ -154,6 +169,47 @@ class LocalVolumes:
             error = released_file_changed(GuestName(of[0], of[0]), of[1], path, disk)
             return {path, disk.source} - {""}, error.hint if error else ""
         return {path}, ""
+
+    def with_other_disks(
+        self, report: GuestReport, guest: GuestId, fleets: Container[Of]
+    ) -> GuestReport:
+        """*report*, with the disks of *guest* that are none of *fleets*, nor recorded here."""
+        recorded = {row.key.volume for row in self._records.of(guest)}
+        others: set[str] = set()
+        written: set[str] = set()
+        try:
+            for each in self._disks(guest):
+                if each.mark in recorded or (guest, VolumeId(each.mark)) in fleets:
+                    continue
+                files = self._identities(each.path)
+                names = {each.mark, each.serial, each.alias}
+                others |= {name.casefold() for name in names} | {each.path} | files
+                written |= set() if each.readonly or each.shared else files
+        except NotFound:
+            pass  # it is not here, and has none
+        except MoorlineError:
+            return replace(report, looked=False, others=(), written=())
+        return replace(
+            report,
+            looked=True,
+            others=tuple(sorted(others - {""})),
+            written=tuple(sorted(written)),
+        )
+
+    def _disks(self, guest: GuestId) -> Sequence[GuestDisk | _Marked]:
+        if self._inventory is not None:
+            return self._inventory.disks(guest)
+        # The hypervisor tells of no disk but those that bear a mark.
+        return [_Marked(v, disk.source) for v, disk in self._hypervisor.disks(guest).items()]
+
+    def _identities(self, path: str) -> set[str]:
+        """What identifies the file at *path*, on a share, and among the files of this host."""
+        found = set(self._admission.places_at(path))
+        with suppress(MoorlineError):  # it is none of a file, or nothing of this host is attached
+            data = {"path": path, "format": "raw"}
+            own = self._admission.accept({"driver_volume_type": "local", "data": data}, None)
+            found |= {f"local:{place}" for place in own.places}
+        return found
 
     def giving(self, guest: GuestId) -> AbstractContextManager[None]:
         """While *guest* is started: nobody else has, or is being given, the files of its disks.

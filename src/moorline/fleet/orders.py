@@ -111,8 +111,9 @@ class Orders:
         """Take a volume from *guest*, whichever host that is on.
 
         *volume*: its id, or the beginning of a UUID. A whole UUID that is not there is success,
-        with no steps; all else that is not known raises NotFound. NotOurs: a host has it by
-        itself, for that guest.
+        with no steps; all else that is not known raises NotFound, also where the guest's host has
+        not told which disks it has. NotOurs: a host has it by itself, for that guest, or somebody
+        else plugged it.
         """
         outcome = self._fleet.detach(
             guest, volume, timeout=timeout, progress=progress, dry_run=dry_run

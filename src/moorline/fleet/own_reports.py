@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from moorline.errors import MoorlineError, NotOurs, Refused
+from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.fleet import keys
 from moorline.fleet.record_store import Book
 from moorline.fleet.records import VolumeReport
@@ -76,3 +77,48 @@ def has_all_the_same(
             hint=f"moorline fleet detach {name} {volume}",
         )
     return None
+
+
+def other_disk(
+    book: Book, home: str, guest: GuestId, name: str, id: VolumeId
+) -> MoorlineError | None:
+    """Why it may not be said that *id* is no disk of *guest*, of which the fleet has none: it is
+    one that somebody else plugged (NotOurs), or that is not known (NotFound), as *home*
+    reported. Raises as the store.
+    """
+    report = book.guest_report(home, guest)
+    if report is None or not report.looked:
+        return NotFound(
+            f"no volume of {name} is {id} in the fleet, and {home} has not told which other disks"
+            f" {name} has",
+            hint=f"{way_out(home, guest, id)}; its agent may be of an earlier release",
+        )
+    here = {each.path for at, _, of, each in book.reported() if (at, of) == (home, id)}
+    owner = book.volume_owner(id)
+    names = {id.casefold(), f"local:{id}", *here, *(owner.places if owner else ())} - {""}
+    if names.isdisjoint(report.others):
+        return None
+    return NotOurs(
+        f"{name} has volume {id} as a disk on {home} that was not plugged by the fleet",
+        hint=f"whoever plugged it takes it away; on {home}: moorline disks {name}",
+    )
+
+
+def demand_no_other_disk(
+    book: Book, home: str, guest: GuestId, volume: VolumeId, places: Collection[str]
+) -> None:
+    """Raise Refused if another guest than *guest*, which is at *home*, has storage with one of
+    these *places* as a disk that it may write to, by somebody else's doing.
+    """
+    for host, other, report in book.guests_reported():
+        its = {*places, *(f"local:{place}" for place in places if host == home)}
+        if other == guest or its.isdisjoint(report.written):
+            continue
+        record = book.host(host)
+        if record is not None and record.fenced:
+            continue  # that copy of the guest writes no more
+        raise Refused(
+            f"volume {volume} is not attached: {report.name or other} has it on {host} as a disk"
+            " that was not plugged by the fleet",
+            hint=f"whoever plugged it takes it away; on {host}: moorline disks {other}",
+        )

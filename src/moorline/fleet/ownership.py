@@ -9,7 +9,7 @@ from typing import TypeVar
 from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.own_reports import way_out
+from moorline.fleet.own_reports import demand_no_other_disk, way_out
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import (
     Assignment,
@@ -278,6 +278,7 @@ class Ownership:
                     f" itself, for {self._name(guest)}",
                     hint=way_out(host, guest, volume, report),
                 )
+        demand_no_other_disk(self._book, home.owner.host, home.guest, volume, owner.places)
 
     def _name(self, guest: GuestId) -> str:
         who = self._book.owner(guest)

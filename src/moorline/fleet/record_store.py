@@ -217,6 +217,13 @@ class Book:
                     report = replace(report, own=False, local=())
                 yield at, *of, report
 
+    def guests_reported(self) -> Iterator[tuple[str, GuestId, GuestReport]]:
+        """What every host reports of guests: host, guest, and the report."""
+        for entry in self.store.list(keys.STATUS)[0]:
+            host, guest, *volume = keys.below(keys.STATUS, entry.key)
+            if not volume:
+                yield unquote(host), GuestId(guest), GuestReport.decode(entry)
+
     def desired(self, host: str, *, also_unread: bool = False) -> OfHost:
         """All that is wanted of a host.
 

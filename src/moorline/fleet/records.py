@@ -223,6 +223,17 @@ class GuestReport(Stored):
     """Somebody started it, or it ran before the host booted, and it was not allowed to yet."""
     definition: str = ""
     """The digest of the definition that it keeps in the store; '': none."""
+    looked: bool = False
+    """Its disks were looked at: *others* are all that neither the fleet wants nor its host has on
+    record. False: which there are is not known; an earlier release never tells."""
+    others: tuple[str, ...] = ()
+    """What those are called: serials and aliases in small letters, paths on its host, and what
+    identifies their files; ``local:…``: among those of that host."""
+    written: tuple[str, ...] = ()
+    """Those of *others* that identify files which nobody else may have: neither only read by the
+    guest, nor shared."""
+
+    later: ClassVar[Collection[str]] = ("looked", "others", "written")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
