@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -235,3 +236,28 @@ def test_without_the_command_it_is_said_which_package_is_missing(
     assert finding.check == "missing-client"
     with pytest.raises(Failed, match="no command nbdinfo"):
         nbd.backend.verify(nbd.backend.parse(nbd.good))
+
+
+@pytest.mark.parametrize(
+    ("said", "family"),
+    [
+        ("server replied with error to opt_go request: Operation not supported for", Refused),
+        ("the server requires TLS encryption first: Operation not supported for", Refused),
+        ("server policy prevents the operation: Operation not permitted for", Refused),
+        ("the server rejected this operation as invalid: Invalid argument for", Refused),
+        ("the operation is not supported by the server platform: for", Refused),
+        ("the server is shutting down: Cannot send after transport endpoint shutdown", Failed),
+        ("recv: server disconnected unexpectedly: Connection reset by peer", Failed),
+    ],
+)
+def test_what_the_server_will_not_do_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, family: type[Exception]
+) -> None:
+    """In the words of libnbd 1.14 and 1.22."""
+    command = tmp_path / "nbdinfo"
+    command.write_text(f"#!/bin/sh\necho 'nbdinfo: nbd_opt_go: {said}' >&2\nexit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    backend = Nbd(Linux())
+    with pytest.raises(family):
+        backend.verify(backend.parse(connection("filer:10809", "one")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -217,11 +218,20 @@ class Nbd:
             raise Failed(f"{ASKS} does not tell what {_at(disk)} has") from e
 
 
+_REFUSED = re.compile(
+    r"server (replied with error|policy prevents|rejected|requires)|not supported by the server"
+)
+"""What libnbd 1.14 (Debian 12) and 1.22 (13) say of a server that answers and gives nothing.
+
+One that goes away meanwhile, or is shutting down, is said otherwise: it is asked again.
+"""
+
+
 def _refusal(disk: NetworkDisk, said: str) -> Refused | Failed | None:
     """Why the server was not asked, or gives nothing; None: it has no export of that name."""
     if "No such file or directory for" in said:  # the answer NBD_REP_ERR_UNKNOWN, by libnbd
         return None
-    if "server replied with error" in said:
+    if _REFUSED.search(said):
         way = "it may want TLS: nbds://" if not disk.tls else "it may not know this host"
         return Refused(f"{_at(disk)} does not give that export: {said}", hint=way)
     return Failed(f"{_at(disk)} was not asked: {said}")
