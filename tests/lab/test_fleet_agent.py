@@ -18,8 +18,9 @@ from libvirt_rig import until
 from scene import Scene, Volume, daemons, gone_at_the_end, halves, kill_daemon, small_guest
 
 from lab import host as lab_host
+from lab.command import Moorline
 
-REFUSED, FAILED, UNAVAILABLE = 3, 5, 11
+REFUSED, FAILED, NOT_OURS, UNAVAILABLE = 3, 5, 7, 11
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WORD = "--i-know-that-no-other-host-has-it"
 
@@ -104,6 +105,24 @@ def test_attach_and_detach_through_the_fleet(fleet: LabFleet, guest: Any, scene:
     assert halves(guest, volume.id) == (False, False)
     assert fleet.one.seen() == {}
     until(lambda: not scene.mounts())
+    a_disk_that_somebody_else_plugs_is_told(fleet, scene)
+
+
+def a_disk_that_somebody_else_plugs_is_told(fleet: LabFleet, scene: Scene) -> None:
+    """Who is told that it is no disk deletes its file."""
+    serial = str(uuid.uuid4())
+    assert "is no disk of web01" in fleet("detach", "web01", serial)
+    file = scene.directory / "others.raw"
+    file.write_bytes(bytes(1 << 20))
+    plug = ("virsh", "attach-disk", "web01", str(file), "vdy", "--serial", serial, "--config")
+    subprocess.run(plug, check=True)
+
+    def told() -> bool:
+        words = ("fleet", "detach", "web01", serial, "--directory", str(fleet.admin))
+        return Moorline()(*words, code=None).returncode == NOT_OURS
+
+    until(told)
+    subprocess.run(["virsh", "detach-disk", "web01", "vdy", "--config"], check=True)
 
 
 def the_copy_that_it_goes_on_with_is_its_own(fleet: LabFleet, scene: Scene, volume: Volume) -> None:

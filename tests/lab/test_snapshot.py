@@ -90,7 +90,8 @@ def test_a_snapshot_is_kept_of_a_volume_that_was_released(scene: Scene, domain: 
     scene.moorline("release", NAME, volume.id)
     told = scene.detach(NAME, volume, code=3).stderr
     assert f"writes to {above}" in told
-    scene.moorline("repair", "--disks", "--boot-disks")
+    assert findings(scene)["snapshot"]["next"] == told.partition("hint: ")[2].strip()
+    assert "is not taken from" in str(scene.moorline("repair", "--disks", "--boot-disks", code=5))
     assert domain.XMLDesc(2) == before
     command = shlex.split(told.partition("hint: ")[2])
     assert command[:2] == ["virsh", "blockcommit"]
