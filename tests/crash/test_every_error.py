@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
@@ -30,9 +31,16 @@ CALLS = {
     Step.DISCONNECT: "disconnect",
     Step.LIMIT: "limit",
     Step.RENEW: "renew",
+    Step.UNLOCK: "give_key",
     Step.FORGET: "disconnect",  # of what somebody unmounted: what is left there goes
 }
-CONNECTION = {"driver_volume_type": "toy", "data": {"share": "s1", "name": "a", "volume_id": "a"}}
+DATA = {"share": "s1", "name": "a", "volume_id": "a"}
+CONNECTION = {"driver_volume_type": "toy", "data": DATA}
+LUKS = {
+    "driver_volume_type": "toy",
+    "data": {**DATA, "format": "luks"},
+    "encryption": {"provider": "luks", "key": base64.b64encode(b"right").decode()},
+}
 GOING = (Step.DETACH, Step.DISCONNECT, Step.FORGET)
 HELD = ("a", "g1")
 
@@ -89,15 +97,17 @@ class Stage:
         self.rig.world.write_through = {"s1"} if step is Step.RENEW else set()
         if step in (Step.CONNECT, Step.ATTACH):
             return
-        if step is Step.RENEW:
-            owner = self.owner(Strike("none", Failed, False))
-            owner.attachments.attach("g1", CONNECTION, timeout=0)
+        if step in (Step.RENEW, Step.UNLOCK):
+            self.rig.world.opened_by["/toy/s1/a"] = b"right"
+            self.ask(step, self.owner(Strike("none", Failed, False)))
         else:
             self.rig.attachment("a", "g1", Level.ATTACHED)
         self.rig.settle()
         if step is Step.RENEW:
             self.rig.world.dead.add("s1")
             self.rig.world.guests[GuestId("g1")].waits = True
+        if step is Step.UNLOCK:
+            self.rig.world.keys.clear()  # libvirtd was restarted
         if step is Step.FORGET:
             guest = self.rig.world.guests[GuestId("g1")]
             for half in (guest.live, guest.defined):
@@ -107,6 +117,8 @@ class Stage:
     def ask(self, step: Step, owner: Moorline) -> None:
         if step in (Step.CONNECT, Step.ATTACH, Step.RENEW):
             owner.attachments.attach("g1", CONNECTION, timeout=0)
+        elif step is Step.UNLOCK:
+            owner.attachments.attach("g1", LUKS, timeout=0)
         elif step is Step.LIMIT:
             owner.attachments.set("g1", "a", DiskOptions(total_iops_sec=500), timeout=0)
         else:
