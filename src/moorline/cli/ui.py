@@ -61,6 +61,9 @@ def ui(given: Common, address: str | None, socket: Path | None, group: str) -> N
         given.tell({"url" if socket is None else "socket": where}, where)
         given.warn("whoever has this address may look, until this command ends (Ctrl+C)")
         _wait_for(ended)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Python takes its own handlers away when it ends, and the second of two would kill it.
+            signal.signal(number, signal.SIG_IGN)
         server.stop()
         if socket:
             with suppress(OSError):
