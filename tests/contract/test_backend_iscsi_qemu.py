@@ -22,8 +22,6 @@ TARGET = "iqn.2026-01.lab:vol1"
 PASSWORD = "twelve-chars-xx"
 TGT: Mapping[str, Any] = {
     "bytes": 67108864,
-    "serial": "vol1",
-    "ids": ["naa.3000000100000001", "naa.60000000000000000e00000000010001", "t10.IET     00010001"],
     "reserved": False,
 }
 NO_LUN = "SENSE KEY:ILLEGAL_REQUEST(5) ASCQ:LOGICAL_UNIT_NOT_SUPPORTED(0x2500)"

@@ -1,7 +1,7 @@
 """libiscsi, QEMU's initiator: the few calls that tell what a logical unit is.
 
-Its commands would not do: they take a password in the environment, and print identities of
-bytes (NAA, EUI-64) as if these were text. Called in a process of its own, which can be killed.
+Its commands would not do: they take a password in an argument or the environment. Called in a
+process of its own, which can be killed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ctypes import POINTER, Structure, c_char_p, c_int, c_uint32, c_uint64, c_void_p
+from ctypes import Structure, c_char_p, c_int, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from moorline.errors import Failed, Refused
@@ -21,12 +21,7 @@ _DIGEST_IF_ASKED = 1
 _GOOD = 0
 _DISK = 0
 """The device type of a disk; 12 is a target's controller."""
-_UNIT_SERIAL, _DESIGNATORS = 0x80, 0x83
 _RESERVATION = 1
-_LOGICAL_UNIT = 0
-_TEXT = 2
-_KINDS = {1: "t10", 2: "eui", 3: "naa"}
-"""The types of designators that are unique in the world, or nearly."""
 _ANSWER_BYTES = 255
 _DENIED = ("uthentication failure", "uthorization failure", "CHAP")
 _ABSENT = ("Target not found", "LOGICAL_UNIT_NOT_SUPPORTED")
@@ -38,28 +33,6 @@ class _Capacity(Structure):
 
 class _Inquiry(Structure):
     _fields_ = [("qualifier", c_int), ("type", c_int)]
-
-
-class _Serial(Structure):
-    _fields_ = [("qualifier", c_int), ("type", c_int), ("page", c_int), ("text", c_char_p)]
-
-
-class _Designator(Structure):
-    pass
-
-
-_Designator._fields_ = [
-    *(("next", POINTER(_Designator)), ("protocol", c_int), ("coding", c_int)),
-    *(("piv", c_int), ("of", c_int), ("type", c_int), ("length", c_int)),
-    ("value", c_void_p),
-]
-
-
-class _Designators(Structure):
-    _fields_ = [
-        *(("qualifier", c_int), ("type", c_int), ("page", c_int)),
-        ("first", POINTER(_Designator)),
-    ]
 
 
 class _Reservation(Structure):
@@ -87,7 +60,7 @@ _lib.scsi_datain_unmarshall.restype = c_void_p
 
 
 def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the logical unit is: its bytes, its identities, whether somebody reserved it.
+    """What the logical unit is: its bytes, and whether somebody reserved it.
 
     *question*: ``portal``, ``target``, ``lun``, ``initiator``, and ``user`` and ``password`` or ''.
     Raises Refused (it is no disk, or not for us), Failed.
@@ -99,8 +72,6 @@ def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
             raise Failed(f"{unit.name} does not tell its size: {unit.error()}")
         return {
             "bytes": (capacity.last_block + 1) * capacity.block_bytes,
-            "serial": _serial(unit),
-            "ids": sorted(_ids(unit)),
             "reserved": _is_reserved(unit),
         }
 
@@ -174,24 +145,6 @@ def _demand_disk(unit: _Unit) -> None:
         raise Failed(f"{unit.name} does not tell what it is: {unit.error()}")
     if inquiry.qualifier or inquiry.type != _DISK:
         raise Refused(f"{unit.name} is no disk")
-
-
-def _serial(unit: _Unit) -> str:
-    page = unit.read(_Serial, "inquiry_sync", 1, _UNIT_SERIAL, _ANSWER_BYTES)
-    return (page.text or b"").decode("ascii", "replace").strip(" \0") if page else ""
-
-
-def _ids(unit: _Unit) -> Iterator[str]:
-    page = unit.read(_Designators, "inquiry_sync", 1, _DESIGNATORS, _ANSWER_BYTES)
-    each = page.first if page else None
-    while each:
-        found = each.contents
-        kind = _KINDS.get(found.type)
-        if kind and found.of == _LOGICAL_UNIT and found.length > 0:
-            value = ctypes.string_at(found.value, found.length)
-            text = value.decode("ascii", "replace").strip(" \0") if found.coding == _TEXT else ""
-            yield f"{kind}.{text or value.hex()}"
-        each = found.next
 
 
 def _is_reserved(unit: _Unit) -> bool:
