@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """A fence agent for the lab's hosts, in the calling convention of the fence-agents package.
 
 Options come on standard input, a line each: ``action=off`` and ``plug=DIRECTORY``, the host's.
