@@ -228,6 +228,8 @@ def _of_link(rows: Iterable[Attachment], links: Links, *, mattering: bool) -> It
     for row in rows:
         path = _named(row, links) if by_name else ""
         if not path:
+            if not mattering and _named(row, links):
+                return  # it is a directory, and no share is asked for what lies in it
             link = _link(row, links)
             if link is not None and not isinstance(link, Linked):
                 return
@@ -235,8 +237,6 @@ def _of_link(rows: Iterable[Attachment], links: Links, *, mattering: bool) -> It
                 continue  # its connection does not fit any more: that says nothing of the link
             path = str(source.path)
             by_name = path == _named(row, links)
-            if by_name and not mattering:
-                return
         yield WantedFile(path, row, links)
 
 

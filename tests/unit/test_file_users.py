@@ -1,0 +1,56 @@
+"""Whose files are compared: only a share on which the file may lie is asked for anything."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from moorline.core.file_clashes import FileClashes
+from moorline.core.locks import Locks
+from moorline.core.reconciler import Reconciler
+from moorline.errors import Refused
+from moorline.model import ImageFile, Level, Link
+from moorline.testing.toy_host import ToyHost, ToyShare
+from moorline.testing.toys import BASE, ToyExport, ToyHypervisor
+from moorline.testing.toys import ToyShare as ToyExports
+from tests.support.rig import Rig
+
+SHARES = 20
+
+
+class Asked(ToyExports):
+    """Notes which shares are looked at."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig.world)
+        self.shares: list[str] = []
+
+    def inspect(self, c: ToyExport) -> Link:
+        self.shares.append(c.share)
+        return super().inspect(c)
+
+
+def test_one_of_many_shares_is_compared_with_those_that_may_have_its_file() -> None:
+    """Otherwise twenty attaches at once have four hundred looks, and a hung share many waits."""
+    rig = Rig("g1")
+    host = ToyHost()
+    for n in range(SHARES):
+        rig.attachment(f"v{n}", "g1", Level.CONNECTED, share=f"s{n}")
+        source = "server:/1" if n in (1, 2) else f"server:/{n}"
+        host.mount(
+            source, str(BASE / f"s{n}"), "nfs4", ToyShare(files=frozenset({"v0", "v1", "v2"}))
+        )
+    rig.settle()
+    asked = Asked(rig)
+    survey = Reconciler(rig.records, {"toy": asked}, ToyHypervisor(rig.world), Locks()).survey()
+    clashes = FileClashes(host)
+    compare = partial(clashes.refuse_others, everyone=clashes.look(survey))
+
+    row = next(row for row in rig.records.all() if row.key.volume == "v0")
+    compare(row, ImageFile(BASE / "s0/v0", "raw"))
+    assert asked.shares == []
+    row = next(row for row in rig.records.all() if row.key.volume == "v1")
+    with pytest.raises(Refused):
+        compare(row, ImageFile(BASE / "s1/v2", "raw"))
+    assert asked.shares == ["s2"]
