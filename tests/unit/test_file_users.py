@@ -53,4 +53,4 @@ def test_one_of_many_shares_is_compared_with_those_that_may_have_its_file() -> N
     row = next(row for row in rig.records.all() if row.key.volume == "v1")
     with pytest.raises(Refused):
         compare(row, ImageFile(BASE / "s1/v2", "raw"))
-    assert asked.shares == ["s2"]
+    assert set(asked.shares) == {"s2"}
