@@ -43,6 +43,8 @@ CALLS = {
 }
 EACH_CALL = [(shape, at) for shape, calls in CALLS.items() for at in range(len(calls))]
 OPENS = "blockdev-add libvirt-2-storage"
+LEFT = {"name": "libvirt-tmp-activewrite", "recording": True, "persistent": False, "busy": False}
+"""The bitmap that libvirt 11.3 forgets after a copy or a commit, as QEMU tells it."""
 
 
 def fine() -> None:
@@ -267,7 +269,10 @@ def test_what_was_not_tried_is_refused_by_name_and_stays_paused(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("node", "facts"),
     [
-        ("libvirt-2-format", {"dirty-bitmaps": [{"name": "checkpoint"}]}),
+        ("libvirt-2-format", {"dirty-bitmaps": [LEFT, {**LEFT, "name": "checkpoint"}]}),
+        ("libvirt-2-format", {"dirty-bitmaps": [{**LEFT, "persistent": True}]}),
+        ("libvirt-2-format", {"dirty-bitmaps": [{**LEFT, "busy": True}]}),
+        ("libvirt-2-format", {"dirty-bitmaps": [{}]}),
         ("libvirt-2-format", {"ro": True}),
         ("libvirt-2-format", {"active": False}),
         ("libvirt-2-storage", {"cache": {"direct": False, "no-flush": False}}),
@@ -283,6 +288,15 @@ def test_a_node_that_is_not_as_we_would_make_it_is_refused(
     with pytest.raises(Refused, match=node):
         disks(qemu).lost_file(GUEST, OURS)
     assert qemu.said == []
+
+
+def test_what_libvirt_forgot_after_a_copy_goes_with_the_old_node(tmp_path: Path) -> None:
+    qemu = FakeQemu(tmp_path, **NEWER)
+    qemu.nodes[qemu.top]["dirty-bitmaps"] = [LEFT]
+    assert disks(qemu).lost_file(GUEST, OURS) == INODE
+    renew(qemu)
+    assert qemu.written_to() == INODE
+    assert "dirty-bitmaps" not in qemu.nodes[qemu.top]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
