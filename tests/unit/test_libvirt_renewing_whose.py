@@ -11,7 +11,7 @@ import pytest
 from moorline.errors import Refused
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.model import CheckedAs, GuestId, ImageFile, VolumeId
-from tests.support.fake_qemu import INODE, MOUNT, PATH, VOLUME, FakeQemu
+from tests.support.fake_qemu import DEAD_MOUNT, INODE, MOUNT, PATH, VOLUME, FakeQemu
 
 GUEST, OURS = GuestId("u"), VolumeId(VOLUME)
 SOURCE = ImageFile(Path(PATH), "raw", checked=(CheckedAs(Path(PATH), 51, INODE, 1.0),))
@@ -56,3 +56,12 @@ def test_a_disk_that_has_its_file_again_has_lost_none(
     assert disks.lost_file(GUEST, OURS) == INODE
     qemu.elsewhere = [(PATH, MOUNT, INODE)]
     assert disks.lost_file(GUEST, OURS) is None
+
+
+def test_a_disk_whose_file_is_not_seen_may_have_lost_it(
+    qemu: FakeQemu, disks: LibvirtDiskRenewal
+) -> None:
+    """Who takes it for one that lost nothing lets its guest go on, and forgets the death."""
+    qemu.nodes["libvirt-2-storage"]["fd"] = ("/renamed", DEAD_MOUNT, INODE)
+    with pytest.raises(Refused, match="which file"):
+        disks.lost_file(GUEST, OURS)

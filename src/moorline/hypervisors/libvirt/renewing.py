@@ -95,14 +95,14 @@ class LibvirtDiskRenewal:
             return None
         path = _file(disk.element)
         opened = self._opened(disk.name, path)
-        if opened.here or not opened.lost:
+        if opened.here:
             return None
         monitor = self._monitor(guest)
         chain = _chain(monitor, disk)
         self._demand_fit(guest, disk.name)
         self._demand_tried(monitor)
         demand_expected(chain, _look(monitor, chain))
-        if len(opened.lost) > 1:
+        if len(opened.lost) != 1:  # of none, either: who has another name for it has lost it, too
             raise Refused(f"it cannot be told which file {disk.name} had open as {path}")
         return next(iter(opened.lost))
 
