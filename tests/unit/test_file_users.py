@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,9 @@ class Asked(ToyExports):
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig.world)
         self.shares: list[str] = []
+
+    def mounted(self, c: ToyExport) -> bool:
+        return self.link_name(c) in self._world.mounts
 
     def inspect(self, c: ToyExport) -> Link:
         self.shares.append(c.share)
@@ -54,3 +58,18 @@ def test_one_of_many_shares_is_compared_with_those_that_may_have_its_file() -> N
     with pytest.raises(Refused):
         compare(row, ImageFile(BASE / "s1/v2", "raw"))
     assert set(asked.shares) == {"s2"}
+
+
+def test_a_share_that_is_being_mounted_is_not_asked_why_it_does_not_work_yet() -> None:
+    """That is told from the table of processes, which takes long on a host with many."""
+    rig = Rig("g1")
+    for n in range(SHARES):
+        rig.attachment(f"v{n}", "g1", Level.CONNECTED, share=f"s{n}")
+    asked = Asked(rig)
+    reconciler = Reconciler(rig.records, {"toy": asked}, ToyHypervisor(rig.world), Locks())
+    host = ToyHost()
+    host.mount("/dev/vda1", "/", "ext4", ToyShare(files=frozenset({"v0"})))
+    clashes = FileClashes(host)
+    row = next(row for row in rig.records.all() if row.key.volume == "v0")
+    clashes.refuse_others(row, ImageFile(Path("/v0"), "raw"), clashes.look(reconciler.survey()))
+    assert asked.shares == []

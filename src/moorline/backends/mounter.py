@@ -121,6 +121,10 @@ class Mounter(Generic[F]):
             return None
         return Linked(image_check.as_checked(source, image), given=given, verified=True)
 
+    def mounted(self, c: F) -> bool:
+        """See :meth:`moorline.ports.Mounting.mounted`."""
+        return self._point(c).its(given=self.is_given(c)) is not None
+
     def connect(self, c: F) -> None:
         """Mount the share, and check that it is the right one. Mounted already is success."""
         link = self.inspect(c)

@@ -20,6 +20,7 @@ from moorline.model import (
     Link,
     Linked,
     PathSource,
+    Unlinked,
     Use,
 )
 from moorline.network_disk import may_be_one
@@ -251,7 +252,9 @@ def _named(row: Attachment, links: Links) -> str:
 
 def _link(row: Attachment, links: Links) -> Link | None:
     try:
-        return links.inspect(row)
+        # Why one does not work that is not mounted yet is not asked: twenty that are mounted at
+        # once would be looked for in the table of processes by each of twenty.
+        return links.inspect(row) if links.may_work(row) else Unlinked()
     except MoorlineError:
         return None
 

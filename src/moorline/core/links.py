@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, DiskSource, Key, Link, Linked
-from moorline.ports import Backends, Naming, Placing, Readying, StorageBackend
+from moorline.ports import Backends, Mounting, Naming, Placing, Readying, StorageBackend
 
 _MAX_PARSED = 4096
 
@@ -43,6 +43,11 @@ class Links:
         """Look at the link of *row*. Raises Refused: its connection no longer fits."""
         backend, connection = self.parsed(row)
         return backend.inspect(connection)
+
+    def may_work(self, row: Attachment) -> bool:
+        """Whether the link of *row* may work, as far as the mount table tells. As inspect."""
+        backend, connection = self.parsed(row)
+        return not isinstance(backend, Mounting) or backend.mounted(connection)
 
     def ready(self, row: Attachment) -> Linked | None:
         """As :meth:`moorline.ports.Readying.ready`; None also if its back end cannot tell.

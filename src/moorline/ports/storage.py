@@ -153,6 +153,17 @@ class Placing(Protocol):
 
 
 @runtime_checkable
+class Mounting(Protocol):
+    """A back end whose links are mounts, or lie on mounts."""
+
+    def mounted(self, c: Any) -> bool:
+        """Whether the mount table shows a mount that may be the link of *c*. Asks no storage.
+
+        False: :meth:`StorageBackend.inspect` would tell no working link.
+        """
+
+
+@runtime_checkable
 class WritingThrough(Protocol):
     """A back end of which the operator may have said that a share's client writes through."""
 

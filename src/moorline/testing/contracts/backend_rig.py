@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from moorline.model import Link
-from moorline.ports import Mount, StorageBackend
+from moorline.model import Link, Linked
+from moorline.ports import Mount, Mounting, StorageBackend
 
 Connection = Mapping[str, Any]
 
@@ -75,8 +75,12 @@ class BackendRig:
 
 
 def look(rig: BackendRig, connection: Connection) -> Link:
-    """Inspect an unparsed connection."""
-    return rig.backend.inspect(rig.backend.parse(connection))
+    """Inspect an unparsed connection. What works lies on a mount that the back end tells."""
+    backend, parsed = rig.backend, rig.backend.parse(connection)
+    link = backend.inspect(parsed)
+    if isinstance(link, Linked) and isinstance(backend, Mounting):
+        assert backend.mounted(parsed)
+    return link
 
 
 def connect(rig: BackendRig, connection: Connection) -> None:
