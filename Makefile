@@ -54,7 +54,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+.PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
 	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs nbd tgt rabbitmq debhelper chromium
 
 help: ## list the targets
@@ -90,6 +90,11 @@ lab-test: ready etcd glusterfs nbd tgt ## the tests on private hosts with real l
 KILLS ?= 20
 survive: ready ## a guest outlives the death of its share's client, KILLS=20 times
 	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab/test_survive*.py
+
+# EVERY=5: of so many effects one is struck.
+EVERY ?= 1
+test-fleet-kills: ready etcd ## every effect of migrate, drain, evacuate and return is struck on real hosts: an hour or two
+	$(SUDO) $(WHOLE) MOORLINE_FLEET_EVERY=$(EVERY) $(BIN)/python -m lab run -- $(BIN)/pytest -q -s tests/lab/test_fleet_kills.py
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.
 RELEASES ?= debian12,debian13

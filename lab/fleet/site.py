@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -56,18 +56,30 @@ vzstorage_mount_group = {group}
 
 
 class Fleet:
-    """From ``with`` to its end. *directory*: an empty one, of the lab's."""
+    """From ``with`` to its end. *directory*: an empty one, of the lab's.
 
-    def __init__(self, directory: Path, hosts: int = 2, controllers: Sequence[str] = ("c1",)):
+    *before*: words before ``moorline`` where an agent or a controller of that name is started.
+    *members*: of etcd.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        hosts: int = 2,
+        controllers: Sequence[str] = ("c1",),
+        before: Callable[[str], Sequence[str]] = lambda _: (),
+        members: int = 3,
+    ):
         self.directory = directory
         self._nodes = Nodes(directory, hosts)
-        self.etcd = Cluster(3, address=OUTSIDE)
+        self.etcd = Cluster(members, address=OUTSIDE)
         self.admin = directory / "admin"
         self.log = directory / "log"
         self.command = Moorline()
         self.quobyte = Quobyte(host.LAB)
         self.controllers: dict[str, subprocess.Popen[str]] = {}
         self._controllers = controllers
+        self._before = before
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
 
@@ -133,7 +145,7 @@ class Fleet:
     def start_agent(self, node: Node) -> None:
         """``moorline agent``, as systemd starts it."""
         with (self.log / f"{node.name}.log").open("ab") as log:
-            words = [*node.enter(), str(MOORLINE), "agent"]
+            words = [*node.enter(), *self._before(node.name), str(MOORLINE), "agent"]
             self.agents[node.name] = subprocess.Popen(words, stderr=log, stdout=log)
 
     def kill_agent(self, node: Node) -> None:
@@ -147,7 +159,8 @@ class Fleet:
     def start_controller(self, name: str) -> None:
         with self._log_of(name).open("ab") as log:
             words = ("fleet", "controller", "--directory", str(self.admin), "--every", "0.3")
-            self.controllers[name] = self.command.start(*words, stderr=log)
+            command = Moorline(before=tuple(self._before(name)))
+            self.controllers[name] = command.start(*words, stderr=log)
 
     def leading_controller(self) -> str:
         """The one that leads: it alone tells what it does."""
