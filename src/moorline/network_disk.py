@@ -41,7 +41,8 @@ class NetworkDisk:
 
     protocol: Protocol
     name: str
-    """What the server calls it: an export, ``IQN/LUN``, ``pool/image``; '': its only one."""
+    """What the server calls it: an export, ``IQN/LUN``, ``pool/image[@snapshot]``; '': its only
+    one."""
     servers: tuple[str, ...] = ()
     """Each as :func:`server` spells it; or the path of a socket on this host."""
     tls: bool = False
@@ -50,6 +51,9 @@ class NetworkDisk:
     login: NetworkLogin | None = field(default=None, compare=False)
     readonly: bool = field(default=False, compare=False)
     """The server lets nobody write to it; told when it was asked."""
+    opened: tuple[str, ...] = field(default=(), compare=False)
+    """Who had it open when the server was asked, for people to read; (): nobody, or it is not
+    told."""
 
     @property
     def path(self) -> str:

@@ -86,6 +86,18 @@ def test_a_login_goes_by_a_secret_and_never_by_itself() -> None:
     assert "twelvecharsxx" not in made + repr(source)
 
 
+def test_a_snapshot_of_an_image_is_named_beside_it() -> None:
+    login = NetworkLogin("moor", Secret("AQDwIQ5rXyuPIhAApzHAy4mNDa+3vys+cgvrQw=="))
+    made = xml(NetworkDisk("rbd", "vols/v1@s1", ("[::1]:6789", "mon:3300"), login=login))
+    assert (
+        '<source protocol="rbd" name="vols/v1"><host name="::1" port="6789" />'
+        '<host name="mon" port="3300" /><snapshot name="s1" />'
+        f'<auth username="moor"><secret type="ceph" uuid="{SECRET}" /></auth></source>'
+    ) in made
+    assert half(made).uses == {Use("rbd:vols/v1", "raw", volume="one")}
+    assert '<source protocol="nbd" name="a@b">' in xml(NetworkDisk("nbd", "a@b", ("mon:1",)))
+
+
 @pytest.mark.parametrize("name", ["a\x00", "a\n", "\ud800", "\ufffe"])
 def test_what_xml_cannot_carry_is_refused(name: str) -> None:
     with pytest.raises(Refused):

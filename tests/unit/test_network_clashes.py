@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -48,6 +48,9 @@ class Exports:
     yields: ClassVar[frozenset[type]] = frozenset({NetworkDisk})
     options = ()
 
+    def __init__(self, *opened: str) -> None:
+        self.opened = opened
+
     def from_url(self, url: str, format: Format | None) -> Mapping[str, Any]:
         return connection(url)
 
@@ -62,7 +65,7 @@ class Exports:
         return Linked(c.disk, given=True)
 
     def verify(self, c: Export) -> NetworkDisk:
-        return c.disk
+        return replace(c.disk, opened=self.opened)
 
     def connect(self, c: Export) -> None: ...
 
@@ -73,11 +76,11 @@ def connection(name: str = "one", volume: str = "v1") -> dict[str, Any]:
     return {"driver_volume_type": "net", "data": {"name": name, "volume_id": volume}}
 
 
-def owner(rig: Rig, turns: FileLocking | None = None) -> Moorline:
+def owner(rig: Rig, turns: FileLocking | None = None, opened: Sequence[str] = ()) -> Moorline:
+    """*opened*: who has it open, as the server tells."""
     hypervisor = ToyHypervisor(rig.world)
-    reconciler = Reconciler(
-        rig.records, {"net": Exports()}, hypervisor, Locks(patience=1.0), turns=turns
-    )
+    backends = {"net": Exports(*opened)}
+    reconciler = Reconciler(rig.records, backends, hypervisor, Locks(patience=1.0), turns=turns)
     return Moorline(rig.records, reconciler, hypervisor, environment=bare())
 
 
@@ -125,6 +128,38 @@ def test_one_that_is_wanted_elsewhere_counts_before_it_is_plugged(rig: Rig) -> N
     owner(rig).attachments.attach("g2", connection("", "v2"), level=Level.CONNECTED)
     with pytest.raises(Refused, match="volume v2 of g2 has"):
         owner(rig).attachments.attach("g1", connection())
+
+
+@pytest.mark.parametrize("options", [WRITES, READONLY])
+def test_who_has_it_open_and_is_not_known_here_keeps_it(rig: Rig, options: DiskOptions) -> None:
+    attachments = owner(rig, opened=["10.0.0.7"]).attachments
+    with pytest.raises(Failed, match=r"somebody else has nbd://a:10809/one open: 10\.0\.0\.7"):
+        attachments.attach("g1", connection(), options=options, timeout=0)
+    assert not rig.world.guests[GuestId("g1")].live
+
+
+def test_each_running_guest_that_has_it_is_one_of_those_who_have_it_open(rig: Rig) -> None:
+    theirs(rig, "one", READONLY)
+    with pytest.raises(Failed, match=r"10\.0\.0\.7, of whom 1 may be this host's guests"):
+        owner(rig, opened=["10.0.0.5", "10.0.0.7"]).attachments.attach(
+            "g1", connection(), options=READONLY, timeout=0
+        )
+    owner(rig, opened=["10.0.0.5"]).attachments.attach("g1", connection(), options=READONLY)
+    assert rig.world.guests[GuestId("g1")].live
+
+
+def test_a_stopped_guest_has_nothing_open(rig: Rig) -> None:
+    theirs(rig, "one", READONLY)
+    rig.world.guests[G2].running = False
+    with pytest.raises(Failed, match="somebody else"):
+        owner(rig, opened=["10.0.0.7"]).attachments.attach(
+            "g1", connection(), options=READONLY, timeout=0
+        )
+
+
+def test_what_is_shared_may_be_open_anywhere(rig: Rig) -> None:
+    owner(rig, opened=["10.0.0.7"]).attachments.attach("g1", connection(), options=SHARED)
+    assert rig.world.guests[GuestId("g1")].live
 
 
 def test_what_was_attached_is_as_it_should_be_and_goes(rig: Rig) -> None:

@@ -121,6 +121,7 @@ class FileClashes:
             _refuse_wanted(source, mine, theirs.called(mine.path))
         elif isinstance(source, NetworkDisk):
             _refuse_known(mine, theirs.may_have(mine.path))
+            everyone.users.demand_known(mine, source.opened)
         else:
             self._refuse_file(row, source, mine, theirs, everyone)
 

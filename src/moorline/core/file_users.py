@@ -10,7 +10,7 @@ from typing import Protocol
 
 from moorline.core.links import Links
 from moorline.core.survey import Survey
-from moorline.errors import MoorlineError
+from moorline.errors import Failed, MoorlineError
 from moorline.model import (
     Attachment,
     DatastoreDisk,
@@ -127,6 +127,7 @@ class FileUsers:
     def __init__(self, guests: Sequence[Guest], survey: Survey, table: MountsByPath | None) -> None:
         """*table*: the mounts on which the files lie; None: it is not known."""
         self.table = table
+        self._running = [guest for guest in guests if guest.running]
         self._disks = _Files(table, (file for guest in guests for file in _of_guest(guest)))
         by_id = {guest.id: guest for guest in guests}
         self._links = [
@@ -142,6 +143,20 @@ class FileUsers:
         """
         wanted = (file for link in self._links for file in link.files(row, matters))
         return OtherUsers(row, (self._disks, _Files(self.table, wanted)))
+
+    def demand_known(self, mine: Use, opened: Sequence[str]) -> None:
+        """Raise Failed if a server tells of more that have it *opened* than our guests can be.
+
+        It does not tell who they are: each running guest that has the disk is one of them. Where it
+        is shared, others may have it anywhere.
+        """
+        here = sum(mine.path in {use.path for use in g.uses} for g in self._running)
+        if len(opened) > here and not mine.shared:
+            known = f", of whom {here} may be this host's guests" if here else ""
+            raise Failed(
+                f"somebody else has {mine.path} open: {', '.join(opened)}{known}",
+                hint="who died is forgotten after a while (Ceph: 30 s); or have all share it",
+            )
 
 
 class _Files:

@@ -24,15 +24,18 @@ def known(source: ET.Element) -> str:
 
 def add_source(disk: ET.Element, source: NetworkDisk, secret: str) -> ET.Element:
     """Add to *disk* where QEMU finds it. *secret*: the UUID of libvirt's, if it takes one."""
-    element = ET.SubElement(disk, "source", protocol=source.protocol, name=source.name)
+    called, at, snapshot = source.name.partition("@" if source.protocol == "rbd" else "\0")
+    element = ET.SubElement(disk, "source", protocol=source.protocol, name=called)
     if source.tls:
         element.set("tls", "yes")
     for each in source.servers:
         name, _, port = each.rpartition(":")
-        at = {"transport": "unix", "socket": each}
+        where = {"transport": "unix", "socket": each}
         if not each.startswith("/"):
-            at = {"name": name.strip("[]"), "port": port}
-        ET.SubElement(element, "host", at)
+            where = {"name": name.strip("[]"), "port": port}
+        ET.SubElement(element, "host", where)
+    if at:
+        ET.SubElement(element, "snapshot", name=snapshot)
     if source.login is not None:
         auth = ET.SubElement(element, "auth", username=source.login.user)
         ET.SubElement(auth, "secret", type=_SECRETS[source.protocol], uuid=secret)
