@@ -11,7 +11,9 @@ from moorline.core.file_clashes import FileClashes
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.errors import Refused
+from moorline.installed import InstalledBackends
 from moorline.model import ImageFile, Level, Link
+from moorline.ports import Mounting, Sharing
 from moorline.testing.toy_host import ToyHost, ToyShare
 from moorline.testing.toys import BASE, ToyExport, ToyHypervisor
 from moorline.testing.toys import ToyShare as ToyExports
@@ -73,3 +75,10 @@ def test_a_share_that_is_being_mounted_is_not_asked_why_it_does_not_work_yet() -
     row = next(row for row in rig.records.all() if row.key.volume == "v0")
     clashes.refuse_others(row, ImageFile(Path("/v0"), "raw"), clashes.look(reconciler.survey()))
     assert asked.shares == []
+
+
+def test_whoever_has_shares_tells_whether_one_is_mounted() -> None:
+    backends = InstalledBackends(ToyHost(), {"state_dir": "/nowhere"})
+    shares = {kind for kind in backends if isinstance(backends[kind], Sharing)}
+    assert {"quobyte", "vzstorage", "nfs"} <= shares
+    assert {kind for kind in shares if not isinstance(backends[kind], Mounting)} == set()

@@ -307,6 +307,10 @@ class FileOrPloop:
         """See :class:`moorline.ports.Readying`. A ploop image has more to look at."""
         return self._files.ready(c) if c.format != "ploop" else None
 
+    def mounted(self, c: VirtuozzoFile) -> bool:
+        """See :class:`moorline.ports.Mounting`. Of a ploop image, its device is looked at."""
+        return c.format == "ploop" or self._files.mounted(c)
+
     def connect(self, c: VirtuozzoFile) -> None:
         self._of(c).connect(c)
 
