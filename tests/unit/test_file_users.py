@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moorline import wiring
 from moorline.core.file_clashes import FileClashes
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
@@ -78,7 +79,7 @@ def test_a_share_that_is_being_mounted_is_not_asked_why_it_does_not_work_yet() -
 
 
 def test_whoever_has_shares_tells_whether_one_is_mounted() -> None:
-    backends = InstalledBackends(ToyHost(), {"state_dir": "/nowhere"})
+    backends = InstalledBackends(ToyHost(), wiring.settings([]).values)
     shares = {kind for kind in backends if isinstance(backends[kind], Sharing)}
     assert {"quobyte", "vzstorage", "nfs"} <= shares
     assert {kind for kind in shares if not isinstance(backends[kind], Mounting)} == set()
