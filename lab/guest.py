@@ -212,14 +212,19 @@ def boot(
     *,
     threaded: bool = False,
 ) -> list[Guest]:
-    """Define and start guests, all at once, and wait until they answer."""
+    """Define and start guests, all at once, and wait until they answer. All of them, or none."""
     guests = []
-    for name in names:
-        domain = connection.createXML(domain_xml(name, images, sockets, threaded=threaded))
-        connection.defineXML(domain.XMLDesc(2))  # VIR_DOMAIN_XML_INACTIVE
-        guests.append(Guest(domain, GuestAgent(sockets / f"{name}.agent")))
-    for guest in guests:
-        guest.agent.ready()
+    try:
+        for name in names:
+            domain = connection.createXML(domain_xml(name, images, sockets, threaded=threaded))
+            guests.append(Guest(domain, GuestAgent(sockets / f"{name}.agent")))
+            connection.defineXML(domain.XMLDesc(2))  # VIR_DOMAIN_XML_INACTIVE
+        for guest in guests:
+            guest.agent.ready()
+    except BaseException:
+        for guest in guests:  # who tries again would find the names taken
+            remove(guest)
+        raise
     return guests
 
 

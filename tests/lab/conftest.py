@@ -83,6 +83,14 @@ def guest(pool: Pool, libvirt_conn: Any, leftovers_check: None) -> guests.Guest:
 
 
 @pytest.fixture
+def threaded(libvirt_conn: Any, leftovers_check: None) -> Iterator[guests.Guest]:
+    """A guest with an I/O thread, which serves its SCSI disks."""
+    (guest,) = guests.boot(libvirt_conn, ["threaded"], host.images(), host.SOCKETS, threaded=True)
+    yield guest
+    guests.remove(guest)
+
+
+@pytest.fixture
 def second_guest(pool: Pool, libvirt_conn: Any, leftovers_check: None) -> guests.Guest:
     """Another running guest without disks."""
     return pool.get(libvirt_conn, GUESTS[1])

@@ -44,12 +44,19 @@ def demand_all(writer: Writer) -> int:
     return writer.written()
 
 
-def attached(scene: Scene, guest: Guest, *buses: str, form: str = "raw") -> list[Writer]:
-    """A disk on each bus, to which the guest writes from now on. *form*: of its image."""
+def attached(
+    scene: Scene, guest: Guest, *buses: str, form: str = "raw", has_thread: bool = False
+) -> list[Writer]:
+    """A disk on each bus, to which the guest writes from now on. *form*: of its image.
+
+    *has_thread*: the guest has an I/O thread, which is to serve it.
+    """
     writers = []
     for bus in buses:
         volume = volume_of(scene, form)
-        options = ("--bus", bus, *CACHES[form], "--on-error", "stop")
+        options = ["--bus", bus, *CACHES[form], "--on-error", "stop"]
+        if has_thread and bus == "virtio":  # the other one's controller has it
+            options += ["--iothread", "1"]
         scene.attach(guest.name, volume, *options)
         writers.append(Writer(guest, volume))
         writers[-1].start()

@@ -31,10 +31,20 @@ def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[False, True], ids=["", "an I/O thread"])
+def has_thread(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def writers(survivors: Scene, guest: Guest, form: str) -> list[Writer]:
+def guest(guest: Guest, request: pytest.FixtureRequest, *, has_thread: bool) -> Guest:
+    return request.getfixturevalue("threaded") if has_thread else guest  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def writers(survivors: Scene, guest: Guest, form: str, *, has_thread: bool) -> list[Writer]:
     """On a disk of each bus, which was given anew."""
-    writers = attached(survivors, guest, "virtio", "scsi", form=form)
+    writers = attached(survivors, guest, "virtio", "scsi", form=form, has_thread=has_thread)
     renew(survivors, guest, writers)
     return writers
 

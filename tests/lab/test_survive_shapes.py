@@ -5,7 +5,6 @@ All of it is `make survive`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,20 +26,10 @@ from survive_rig import (
     volume_of,
 )
 
-from lab import guest as guests
-from lab import host
 from lab.guest import Guest
 from lab.writer import Reader, Writer
 
 pytestmark = [tried_here, long]
-
-
-@pytest.fixture
-def threaded(libvirt_conn: Any, leftovers_check: None) -> Iterator[Guest]:
-    """A guest with an I/O thread, which serves its SCSI disks."""
-    (guest,) = guests.boot(libvirt_conn, ["threaded"], host.images(), host.SOCKETS, threaded=True)
-    yield guest
-    guests.remove(guest)
 
 
 @pytest.mark.parametrize("has_thread", [False, True], ids=["", "an I/O thread"])
