@@ -89,7 +89,7 @@ lab-test: ready etcd glusterfs nbd tgt ## the tests on private hosts with real l
 # KILLS=20: how often the client of a share dies under a guest that writes to it all the time.
 KILLS ?= 20
 survive: ready ## a guest outlives the death of its share's client, KILLS=20 times
-	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q tests/lab/test_survive*.py
+	$(SUDO:%=% -E) MOORLINE_KILLS=$(KILLS) $(BIN)/python -m lab run -- $(BIN)/pytest -q --timeout=$(MACHINE_SECONDS) tests/lab/test_survive*.py
 
 # EVERY=5: of so many effects one is struck.
 EVERY ?= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from moorline.cli.output import table
 from moorline.core.plan import Step
 from moorline.errors import MoorlineError, Refused
 from moorline.loop.drift import DriftDetector
-from moorline.model import GuestId, Level, Renewal, VolumeId
+from moorline.model import Broken, Client, GuestId, Level, Renewal, VolumeId
 from moorline.ports.inspection import Finding
 from moorline.testing import toy_renewal
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
@@ -84,6 +85,33 @@ def test_without_the_operator_s_word_all_is_as_ever(rig: Rig) -> None:
     assert rig.world.guests[G1].waits
 
 
+def test_a_word_that_is_taken_back_counts_at_once(rig: Rig) -> None:
+    """A client turns out to write back later: what it had not written would be lost, silently."""
+    die(rig)
+    assert steps(rig, most=2) == [Step.DISCONNECT, Step.CONNECT]
+    rig.world.write_through = set()
+    assert steps(rig) == [Step.PARK]
+    assert (rig.world.guests[G1].waits, rig.world.guests[G1].lost) == (True, {A, B})
+    rig.world.write_through = {"s1"}
+    assert steps(rig) == [Step.RENEW, Step.NOTHING]
+
+
+@pytest.mark.parametrize("so", [{"want": Level.CONNECTED}, {"hands_off": True}], ids=str)
+def test_a_disk_that_is_not_ours_to_plug_is_not_given_anew(rig: Rig, so: dict[str, Any]) -> None:
+    """Its death is not recorded, nor does one count that was."""
+    (row,) = (row for row in rig.records.all() if row.key.volume == A)
+    die(rig)
+    steps(rig, "b", most=2)
+    rig.records.put(replace(row, **so))
+    assert not rig.reconciler().renewals.is_allowed(replace(row, **so))
+    assert Step.RENEW not in steps(rig, "a")
+    assert A in rig.world.guests[G1].lost
+    rig.records.note_renewal(row.key, None)
+    rig.world.dead.add("s1")
+    steps(rig, "b", most=1)
+    assert row.key not in rig.records.renewals()
+
+
 def test_a_client_that_was_not_seen_dead_is_no_reason(rig: Rig) -> None:
     """A person takes the mount away whose client may still write: it must not be renewed."""
     rig.world.guests[G1].waits = True
@@ -91,6 +119,24 @@ def test_a_client_that_was_not_seen_dead_is_no_reason(rig: Rig) -> None:
     rig.world.guests[G1].lost = {A, B}
     assert steps(rig) == [Step.CONNECT, Step.PARK]
     assert rig.world.guests[G1].lost == {A, B}
+
+
+@pytest.mark.parametrize("client", [each for each in Client if each is not Client.GONE])
+def test_no_death_is_recorded_that_was_not_seen(rig: Rig, client: Client) -> None:
+    """It may be writing what it had cached: over what the guest writes when it goes on."""
+    for row in rig.records.all():
+        rig.reconciler().renewals.note_death(row, Broken("it fails", client))
+    assert rig.records.renewals() == {}
+
+
+def test_the_death_of_one_share_s_client_is_not_another_s(rig: Rig) -> None:
+    """Else a mount that a person takes from under the other, whose client writes on, is renewed."""
+    rig.world.write_through |= {"s2"}
+    rig.attachment("c", "g1", Level.ATTACHED, share="s2")
+    rig.settle()
+    die(rig)
+    steps(rig, most=1)
+    assert {key.volume for key in rig.records.renewals()} == {A, B}
 
 
 def test_a_guest_that_was_told_of_errors_is_refused_by_name(rig: Rig) -> None:
