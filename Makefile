@@ -19,6 +19,8 @@ PACKAGES := e2fsprogs fuse3 gcc iproute2 libvirt-clients libvirt-daemon-system l
 VCENTER := golang-go golang-github-vmware-govmomi-dev
 # The store of a fleet. Debian starts an etcd with the package: it is stopped again. Not for `make fast`.
 ETCD := etcd-server etcd-client
+# Each completes its own way. Not for `make fast`.
+SHELLS := fish zsh
 # Real servers and the client of a share. Debian starts none with the package.
 GLUSTERFS := glusterfs-server
 # Real servers, and what asks them. Debian starts none with the package.
@@ -55,7 +57,7 @@ NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
 .PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd glusterfs nbd tgt rabbitmq debhelper chromium
+	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,7 +81,7 @@ lint: ready ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: ready vcenter etcd nbd ## unit, contract, crash and architecture tests, and all demos
+unit: ready vcenter etcd nbd shells ## unit, contract, crash and architecture tests, and all demos
 	$(WHOLE) $(BIN)/pytest -q $(PARALLEL) --ignore=tests/lab --ignore=tests/machine --ignore=tests/browser --ignore=tests/cloud
 
 lab-test: ready etcd glusterfs nbd tgt ## the tests on private hosts with real libvirt, QEMU and FUSE
@@ -236,6 +238,7 @@ ready: $(VENV)/.ready ## install what is missing (apt packages, virtual environm
 # installed only if one is missing.
 vcenter: PACKAGES := $(VCENTER)
 etcd: PACKAGES := $(ETCD)
+shells: PACKAGES := $(SHELLS)
 glusterfs: PACKAGES := $(GLUSTERFS)
 nbd: PACKAGES := $(NBD)
 tgt: PACKAGES := $(TGT)
@@ -243,7 +246,7 @@ rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd glusterfs nbd tgt rabbitmq debhelper chromium:
+system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

@@ -23,7 +23,7 @@ from moorline.cli.common import (
 )
 from moorline.cli.connection import read_text
 from moorline.cli.declared import Declaration, Declared
-from moorline.cli.name_completion import FilePath, GuestName
+from moorline.cli.name_completion import FilePath, GuestName, LabelName
 from moorline.cli.output import dump, failed, say
 from moorline.disk_options import OPTIONS
 from moorline.errors import MoorlineError, Refused
@@ -44,7 +44,10 @@ prune_option = click.option(
     "--prune", is_flag=True, help="Also detach what has the label, and is not in the file."
 )
 label_option = click.option(
-    "--label", metavar="LABEL", help="What all of it belongs to; else as the file says."
+    "--label",
+    type=LabelName(),
+    metavar="LABEL",
+    help="What all of it belongs to; else as the file says.",
 )
 
 Key = tuple[str, str]

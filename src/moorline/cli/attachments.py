@@ -25,7 +25,7 @@ from moorline.cli.common import (
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.luks_key import key_option, with_key
-from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, VolumeName
+from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, LabelName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
 from moorline.cli.typed_disk_options import asked, disk_options
@@ -167,7 +167,9 @@ def _several(
 @_FORMAT
 @key_option
 @_ID
-@click.option("--label", metavar="LABEL", help="What it belongs to, as of `moorline apply`.")
+@click.option(
+    "--label", type=LabelName(), metavar="LABEL", help="What it belongs to, as of `moorline apply`."
+)
 @disk_options()
 @click.option(
     "--level",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -29,6 +30,8 @@ Exit codes:
                               10  doctor or diff found something
                               11  unavailable: no answer, and nothing was recorded
 """
+_COMPLETE = "_MOORLINE_COMPLETE"
+"""In the environment: a shell asks what could come next."""
 _HELP = frozenset({"--help", "-h", "--version"})
 _OUTPUT = re.compile(r"--output(?==|$)|-[qvw]*o")
 """The option, also behind flags that share its dash."""
@@ -221,6 +224,8 @@ class Lazy(click.Group):
         **extra: Any,
     ) -> Any:
         words = sys.argv[1:] if args is None else args
+        if _COMPLETE in os.environ:
+            import_module("moorline.cli.completion")  # ours are used then, in place of click's
         run: Callable[[], Any] = partial(
             super().main, words, prog_name, complete_var, standalone_mode=False, **extra
         )

@@ -18,7 +18,7 @@ from moorline.cli.common import (
     told,
     volume_argument,
 )
-from moorline.cli.name_completion import GuestName, ShareName
+from moorline.cli.name_completion import GuestName, LabelName, ShareName
 from moorline.cli.output import aligned, details, failed, human, is_as_wanted, say, table
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View
@@ -32,7 +32,7 @@ _DISKS = ("GUEST", "DEVICE", "WHOSE", "VOLUME", "FORMAT", "SIZE", "PATH")
 @click.command("list")
 @click.argument("guest", required=False, type=GuestName())
 @click.option("--share", type=ShareName(), metavar="SHARE", help="On this link, or below this URL.")
-@click.option("--label", metavar="LABEL", help="Of this label alone.")
+@click.option("--label", type=LabelName(), metavar="LABEL", help="Of this label alone.")
 @click.option("--not-as-wanted", is_flag=True, help="Only what is not as it is wanted.")
 @click.option("--sizes", is_flag=True, help="Also how large they are; implied by -o wide.")
 @click.option("--watch", "-w", is_flag=True, help="Go on, and show it anew as it changes.")

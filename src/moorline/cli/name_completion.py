@@ -75,6 +75,16 @@ class ShareName(click.ParamType):  # type: ignore[type-arg]
         return _begun([CompletionItem(share) for share in sorted(shares)], incomplete)
 
 
+class LabelName(click.ParamType):  # type: ignore[type-arg]
+    """The option for a label: what an attachment belongs to."""
+
+    name = "label"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """Those that something attached has."""
+        return _begun([CompletionItem(v.label) for v in _views(ctx) if v.label], incomplete)
+
+
 class MountPoint(click.ParamType):  # type: ignore[type-arg]
     """The argument for a directory that is mounted; it is not looked at, as its share may hang."""
 

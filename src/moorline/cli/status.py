@@ -65,8 +65,17 @@ def version(given: Common) -> None:
     given.tell(told, f"{text}, Python {told['python']}")
 
 
+def _begun(context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The commands that could come next."""
+    command: click.Command | None = context.find_root().command
+    for name in context.params.get("command") or ():
+        command = command.get_command(context, name) if isinstance(command, click.Group) else None
+    names = command.list_commands(context) if isinstance(command, click.Group) else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @click.command("help")
-@click.argument("command", nargs=-1)
+@click.argument("command", nargs=-1, shell_complete=_begun)
 @click.pass_context
 def help_(context: click.Context, command: tuple[str, ...]) -> None:
     """Print the help of Moorline, or of COMMAND.
