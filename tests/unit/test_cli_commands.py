@@ -12,6 +12,12 @@ from click.testing import CliRunner
 
 from moorline.cli.commands import COMMANDS, main
 
+LOOKS = """completion, config check, config example, config show, datastores, diff, disks, doctor,
+events, explain, export, fleet enrolled, fleet events, fleet explain, fleet guests, fleet hosts,
+fleet list, fleet show, help, list, show, state show, status, support-bundle, ui, version, wait"""
+RUNS = ["agent", "fleet controller", "hook run"]
+"""What goes on, or is run by another program."""
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_says_of_a_command_what_the_command_says(name: str) -> None:
@@ -56,3 +62,17 @@ def test_only_the_command_that_is_called_is_loaded(words: list[str]) -> None:
     commands = {f"moorline.cli.{where.partition(':')[0]}" for where, _ in COMMANDS.values()}
     loaded = commands.intersection(run.stderr.split())
     assert loaded == {f"moorline.cli.{word}" for word in words if word in COMMANDS}
+
+
+def test_whatever_changes_something_says_first_what_it_would_do() -> None:
+    commands = {name: each for name, each in main.commands.items() if name not in RUNS}
+    for name, group in main.commands.items():
+        if isinstance(group, click.Group):
+            del commands[name]
+            commands |= {f"{name} {word}": each for word, each in group.commands.items()}
+    without = {
+        name
+        for name, each in commands.items()
+        if not any("--dry-run" in parameter.opts for parameter in each.params)
+    }
+    assert without - {*RUNS} == {*LOOKS.replace("\n", " ").split(", ")}

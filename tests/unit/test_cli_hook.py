@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -64,6 +65,21 @@ def test_it_is_written_again_and_taken_away(
     for _ in range(2):
         assert runner.invoke(main, ["hook", "uninstall", *hooks]).exit_code == 0
     assert not script.exists()
+
+
+def test_a_dry_run_says_what_it_would_write_and_writes_nothing(
+    runner: CliRunner, hooks: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "qemu.d/moorline"
+    told = runner.invoke(main, ["hook", "install", *hooks, "--dry-run"])
+    assert told.exit_code == 0
+    assert not path.parent.exists()
+    data = json.loads(runner.invoke(main, ["hook", "install", *hooks, "-o", "json"]).stdout)
+    assert data == {"path": str(path), "script": path.read_text(), "dry_run": False}
+    assert told.stdout == f"would write {path}:\n{path.read_text()}"
+    told = runner.invoke(main, ["hook", "uninstall", *hooks, "--dry-run"])
+    assert (told.exit_code, told.stdout) == (0, f"would remove {path}\n")
+    assert path.exists()
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import click
 
-from moorline.cli.common import Common, common, timeout_option
+from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.name_completion import FilePath
-from moorline.cli.output import complain, say
+from moorline.cli.output import complain
 from moorline.deadline import Deadline
 from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
 from moorline.model import ALIAS_PREFIX
@@ -64,8 +64,9 @@ def hook() -> None:
 
 @hook.command()
 @_directory
+@dry_run_option
 @common
-def install(given: Common, directory: Path) -> None:
+def install(given: Common, directory: Path, dry_run: bool) -> None:
     """Write the hook. Restart libvirtd if it had no hooks before.
 
     It keeps --state-dir and --config-file, if they are given.
@@ -73,36 +74,46 @@ def install(given: Common, directory: Path) -> None:
     \b
     Examples:
       moorline hook install
-      moorline hook install --config-file /etc/nova/nova.conf
+      moorline hook install --config-file /etc/nova/nova.conf --dry-run
     """
     path = directory / NAME
     command = _command(given)
     script = SCRIPT.format(sign=_SIGN, python=shlex.quote(command[0]), command=shlex.join(command))
+    told = {"path": str(path), "script": script, "dry_run": dry_run}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         _refuse_other(path)
+        if dry_run:
+            given.tell(told, f"would write {path}:\n{script.rstrip()}")
+            return
+        directory.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{NAME}.{os.getpid()}")
         fresh.write_text(script)
         fresh.chmod(0o755)
         fresh.replace(path)
     except OSError as e:
         raise _unwritable(path, e) from e
-    say(f"{path} is installed")
-    say("restart libvirtd (virtqemud) if it had no hooks for QEMU when it started")
+    restart = "restart libvirtd (virtqemud) if it had no hooks for QEMU when it started"
+    given.tell(told, f"{path} is installed\n{restart}")
 
 
 @hook.command()
 @_directory
+@dry_run_option
 @common
-def uninstall(given: Common, directory: Path) -> None:
+def uninstall(given: Common, directory: Path, dry_run: bool) -> None:
     """Remove the hook."""
     path = directory / NAME
+    told = {"path": str(path), "dry_run": dry_run}
     try:
         _refuse_other(path)
+        if dry_run:
+            there = path.exists()
+            given.tell(told, f"would remove {path}" if there else f"{path} is not there")
+            return
         path.unlink(missing_ok=True)
     except OSError as e:
         raise _unwritable(path, e) from e
-    say(f"{path} is not there any more")
+    given.tell(told, f"{path} is not there any more")
 
 
 @hook.command()
