@@ -59,7 +59,8 @@ def ui(given: Common, address: str | None, socket: Path | None, group: str) -> N
             signal.signal(number, lambda number, _: ended.put(number))
         server.start()
         given.tell({"url" if socket is None else "socket": where}, where)
-        given.warn("whoever has this address may look, until this command ends (Ctrl+C)")
+        may = "may open this socket" if socket else "has this address"
+        given.warn(f"whoever {may} may look, until this command ends (Ctrl+C)")
         _wait_for(ended)
         for number in (signal.SIGTERM, signal.SIGINT):
             # Python takes its own handlers away when it ends, and the second of two would kill it.
