@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,10 @@ def test_completion(runner: CliRunner, shell: str) -> None:
 def test_a_view_prints() -> None:
     assert [line.split()[0] for line in table([VIEW]).splitlines()] == ["VOLUME", "v1"]
     assert "last error:   no route" in details(VIEW)
+    assert "options:" not in details(VIEW)
+    said = {"bus": "", "readonly": True, "total_iops_sec": 0, "read_bytes_sec": 20 << 20}
+    line = "options:      read-only, total-iops-sec 0, read-bytes-sec 20MiB"
+    assert line in details(replace(VIEW, options=said))
     assert json.loads(dump(VIEW.to_dict(), "json")) == yaml.safe_load(dump(VIEW.to_dict(), "yaml"))
 
 

@@ -130,7 +130,8 @@ def typed(kind: str, data: Mapping[str, Any], format: Format | None) -> Mapping[
     """The connection, in Cinder's form, for what a person typed. Raises Refused."""
     if format is None:
         raise Refused(
-            "the format of the image must be said", hint="formats are never probed: --format raw"
+            "the format of the image must be said",
+            hint="formats are never probed: --format raw, qcow2 or another, as it was made",
         )
     return {"driver_volume_type": kind, "data": {**data, "format": format}}
 

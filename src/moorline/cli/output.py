@@ -195,6 +195,8 @@ def details(view: View) -> str:
         ("link used by", ", ".join(view.used_by) or "no guest"),
         ("next", view.next),
     ]
+    if options := _options(view):
+        facts.append(("options", options))
     if view.paused:
         facts.append(("paused", view.paused))
     if view.trouble:
@@ -202,6 +204,19 @@ def details(view: View) -> str:
             ("last error", f"{view.trouble.message} ({age(view.trouble.at)} ago)"),
         )
     return "\n".join(f"{name + ':':<14}{text}" for name, text in facts)
+
+
+def _options(view: View) -> str:
+    """How the guest was to have the disk, as it is typed, where that was said."""
+    from moorline.disk_options import OPTIONS, Kind  # what lists many does without
+
+    said = []
+    for option in OPTIONS:
+        value = view.options.get(option.name, option.default)
+        if value != option.default:
+            text = human(value) if option.kind is Kind.BYTES else str(value)
+            said.append(option.typed if option.kind is Kind.FLAG else f"{option.typed} {text}")
+    return ", ".join(said)
 
 
 def outcome(outcome: Outcome, dry_run: bool, *, wait: bool = True) -> str:
