@@ -49,6 +49,7 @@ class CinderRig(Rig):
         self.cloud = cloud
         self.host = host
         self.now = 1e9
+        self.environment = bare()
         self.world.guests = {
             GuestId(GUEST): ToyGuest("web01"),
             GuestId(OTHER): ToyGuest("web02"),
@@ -62,7 +63,11 @@ class CinderRig(Rig):
             self.records, reconciler, hypervisor, lambda: at, clock=lambda: self.now
         )
         return Moorline(
-            self.records, reconciler, hypervisor, environment=bare(), reservations=reservations
+            self.records,
+            reconciler,
+            hypervisor,
+            environment=self.environment,
+            reservations=reservations,
         )
 
     def attach(self, volume: str, guest: str = "web01", **how: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from moorline.care.abort import Aborter
-from moorline.care.adopt import Adopter
 from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor
 from moorline.care.explain import Explainer
 from moorline.care.repair import Repairer
+from moorline.care.service_adopt import ServiceAdopter
 from moorline.ports.guarding import Guarding
 
 
@@ -21,7 +21,7 @@ class Maintenance:
         doctor: Doctor,
         repairer: Repairer,
         aborter: Aborter,
-        adopter: Adopter,
+        adopter: ServiceAdopter,
         bulk_adopter: BulkAdopter,
         disks: Disks,
         guard: Guarding,

@@ -72,6 +72,7 @@ def adopt(
       moorline adopt web01
       moorline adopt web01 --connection cinder.json --target vdb
       moorline adopt web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
+      moorline adopt web01 cinder:data
       moorline adopt --all --dry-run
       moorline adopt --all --connections mappings.json --hands-off
     """

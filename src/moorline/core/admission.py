@@ -364,9 +364,7 @@ class Admission:
         return mine
 
     def _typed(self, text: str, format: Format | None) -> Mapping[str, Any]:
-        scheme, colon, _ = text.partition("://")
-        kind = scheme if colon and scheme != "file" else "local"
-        return self._reconciler.backend(kind).from_url(text, format)
+        return self._reconciler.backend(storage_names.typed_kind(text)).from_url(text, format)
 
 
 def _volume_id(

@@ -156,6 +156,31 @@ class Reservations:
         unheard = [found[id] for id in sorted(found)][: noted.unheard]
         return [*([ours] if ours else []), *unheard]
 
+    def of_anybody(self, key: Key) -> ServiceAttachment:
+        """The one that the service has of *key*, whoever made it. Raises Refused, Unavailable."""
+        found = self.service().attachments(key.volume, key.guest)
+        if len(found) != 1:
+            how_many = f"{len(found)} attachments" if found else "no attachment"
+            raise Refused(
+                f"Cinder has {how_many} of volume {key.volume} for this guest, and not one",
+                hint=f"openstack volume attachment list --volume-id {key.volume}",
+            )
+        if found[0].connection is None:
+            raise Refused(f"Cinder has volume {key.volume} reserved, and was told no host yet")
+        return found[0]
+
+    def take_over(self, key: Key, guest: GuestName, its: ServiceAttachment) -> None:
+        """Keep *its*, which somebody else made, as if it were made here: it is released in the end.
+
+        For who holds it (:meth:`hold`), once the disk is recorded: what is kept for no disk
+        is released.
+        """
+        if key not in self._records.reservations():
+            self._note(
+                key,
+                Reservation(guest.name, self.service().project(), its.id, completed=its.complete),
+            )
+
     def foresee(self, key: Key, guest: GuestName) -> ServiceAttachment | None:
         """What :meth:`connection` would go on with; None: an attachment would be made.
 

@@ -11,6 +11,7 @@ from typing import Any
 from moorline.errors import Refused
 from moorline.model import Attachment
 from moorline.ports import Sharing
+from moorline.ports.volume_service import SCHEME, is_named
 
 Read = Callable[[Attachment], tuple[object, Any]]
 """The back end of an attachment, and its parsed connection. Raises Refused."""
@@ -49,3 +50,14 @@ def places_at(path: str, rows: Iterable[Attachment], read: Read) -> frozenset[st
 def derived(*parts: str) -> str:
     """An id for what has none."""
     return str(uuid.uuid5(_PLACES, "\n".join(parts)))
+
+
+def typed_kind(text: str) -> str:
+    """The kind of storage that a URL or a path is of, as a person types it. Raises Refused."""
+    if is_named(text):
+        raise Refused(
+            "a volume of Cinder's is taken by its name by attach, adopt and apply of a host alone",
+            hint=f"once the guest is there: moorline attach GUEST {SCHEME}VOLUME",
+        )
+    scheme, colon, _ = text.partition("://")
+    return scheme if colon and scheme != "file" else "local"

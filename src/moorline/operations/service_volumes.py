@@ -30,8 +30,8 @@ from moorline.operations.attach import Attacher
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Outcome, View
+from moorline.ports.volume_service import SCHEME, is_named
 
-SCHEME = "cinder:"
 _SERVICE_SECONDS = 20.0
 """How long the service is asked again if it does not answer, and the caller says nothing."""
 _NO_CONNECTION = "the storage and the file: which those are says Cinder, once it is asked for them"
@@ -225,11 +225,6 @@ class ServiceVolumes:
         return [
             key for key, each in noted.items() if names & set(GuestName(key.guest, each.guest_name))
         ]
-
-
-def is_named(connection: object) -> bool:
-    """Whether it is a volume's name or id at the service, as it is typed."""
-    return isinstance(connection, str) and connection.startswith(SCHEME)
 
 
 def _not_seen(key: Key, guest: str, wanted: Level, due: str) -> View:

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from moorline.model import GuestId, VolumeId
 from moorline.secret import Secret
 
+SCHEME = "cinder:"
+"""Before a volume's name or id, as a person types it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceVolume:
@@ -90,3 +93,8 @@ class VolumeService(Protocol):
 
     def release(self, id: str) -> None:
         """Take one away. Absence is success."""
+
+
+def is_named(connection: object) -> bool:
+    """Whether it is a volume's name or id at the service, as it is typed."""
+    return isinstance(connection, str) and connection.startswith(SCHEME)
