@@ -61,7 +61,7 @@ class ComputeHost:
             stdout=log,
             stderr=log,
         )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while True:
             try:
                 self.client.about()
@@ -106,7 +106,7 @@ def mounted_beneath(directory: Path) -> list[str]:
     return [line.split()[4] for line in lines if line.split()[4].startswith(f"{directory}/")]
 
 
-def until(true: Any, seconds: float = 60.0) -> None:
+def until(true: Any, seconds: float = 180.0) -> None:
     """Wait for what the agent does by itself."""
     end = time.monotonic() + seconds
     while not true():
@@ -116,7 +116,7 @@ def until(true: Any, seconds: float = 60.0) -> None:
 
 def patiently(wait: Callable[..., Any], *given: Any, **how: Any) -> Any:
     """Have one of Nova's own waits go on: it gives up after 5 s, too soon for a busy machine."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while True:
         try:
             return wait(*given, **how)

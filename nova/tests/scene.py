@@ -100,8 +100,8 @@ class Scene(base.ServersTestBase):
     def compute_host(self, name: str) -> ComputeHost:
         """Start a compute host: its agent, then its nova-compute."""
         host = self.hosts[name] = ComputeHost(self.base, name)
+        self.addCleanup(host.stop)  # it may be up, and too late for us
         host.start()
-        self.addCleanup(host.stop)
         self.plug(host)
         self.start_compute(name)
         return host
