@@ -31,6 +31,8 @@ RABBITMQ := rabbitmq-server
 TGT := tgt qemu-block-extra
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
+# What builds the .rpm; what it compiles needs is in PACKAGES.
+RPM := rpm
 # A browser of some 300 MB: not for `make test`.
 CHROMIUM := chromium chromium-driver fonts-dejavu-core
 # What is missing fails a test in `make test`, and skips it elsewhere.
@@ -57,7 +59,7 @@ NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
 .PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
-	packages package-here package-twice collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper chromium
+	packages package-here package-rpm package-twice test-rpm collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper rpmbuild chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -108,7 +110,7 @@ host-test: ready machines ## the stories of a host that matter most, on a whole 
 # CUTS=20: how often a virtual machine loses its power; SEED: the moments of a run before.
 test-machine: ready machines ## the stories of a host, and real storage, on whole Debian machines: RELEASES=debian12,debian13
 	$(SUDO) $(WHOLE) MOORLINE_TEST_MACHINE=$(RELEASES) MOORLINE_TEST_CUTS=$(CUTS) MOORLINE_TEST_SEED=$(SEED) \
-		$(BIN)/pytest -q --durations=10 --timeout=$(MACHINE_SECONDS) tests/machine
+		$(BIN)/pytest -q --durations=10 --timeout=$(MACHINE_SECONDS) --ignore=tests/machine/test_rpm.py tests/machine
 
 test-page: ready chromium ## the page of `moorline ui` in a real browser, headless
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
@@ -204,6 +206,13 @@ package-here: debhelper ## the same for the release that this machine has, Debia
 	mkdir -p dist
 	packaging/build-deb dist
 
+package-rpm: rpmbuild ## the same as .rpm, for the release that this machine has
+	mkdir -p dist
+	packaging/build-rpm dist
+
+test-rpm: ready rpmbuild ## what the .rpm that is built here has in it; installed, upgraded, removed in a copy of this system
+	$(SUDO) $(WHOLE) $(BIN)/pytest -q --timeout=$(MACHINE_SECONDS) tests/machine/test_rpm.py
+
 # Elsewhere, later, by another umask, and by another's language and time zone.
 package-twice: debhelper ## the same built twice: it must be the same, byte for byte
 	first=$$(mktemp -d); second=$$(mktemp -d); trap 'rm -rf "$$first" "$$second"' EXIT; \
@@ -245,8 +254,9 @@ tgt: PACKAGES := $(TGT)
 rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
+rpmbuild: PACKAGES := $(RPM)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper chromium:
+system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper rpmbuild chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

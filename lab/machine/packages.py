@@ -102,7 +102,7 @@ def _fill(builder: Builder, lower: Path) -> None:
     with builder.building():
         builder.install(*NEEDS)
         builder.inside("python3", "-m", "venv", "/build")
-        # As in packaging/debian/rules, which is given what is compiled here.
+        # As in packaging/installed.mk, which is given what is compiled here.
         wheel = ["env", "CFLAGS=-g0", "/build/bin/pip", "wheel", "-q", "--wheel-dir", WHEELS]
         for each in CONSTRAINTS:
             wheel += ["-c", f"/moorline/{Path(each).name}"]
