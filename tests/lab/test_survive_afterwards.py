@@ -44,7 +44,8 @@ def guest(guest: Guest, request: pytest.FixtureRequest, *, has_thread: bool) -> 
 @pytest.fixture
 def writers(survivors: Scene, guest: Guest, form: str, *, has_thread: bool) -> list[Writer]:
     """On a disk of each bus, which was given anew."""
-    writers = attached(survivors, guest, "virtio", "scsi", form=form, has_thread=has_thread)
+    buses = ("virtio",) if has_thread else ("virtio", "scsi")
+    writers = attached(survivors, guest, *buses, form=form, has_thread=has_thread)
     renew(survivors, guest, writers)
     return writers
 
@@ -60,7 +61,7 @@ def test_it_is_unplugged(survivors: Scene, guest: Guest, form: str, writers: lis
 
 
 def test_it_grows(survivors: Scene, guest: Guest, form: str, writers: list[Writer]) -> None:
-    for target, writer in zip(TARGETS, writers, strict=True):
+    for target, writer in zip(TARGETS, writers, strict=False):
         run("virsh", "blockresize", guest.name, target, "4MiB")
         assert "4194304" in run("virsh", "domblkinfo", guest.name, target)
         device = guest.wait_for(writer.volume.id)
@@ -71,10 +72,11 @@ def test_it_grows(survivors: Scene, guest: Guest, form: str, writers: list[Write
 def test_it_has_a_snapshot_that_is_committed(
     survivors: Scene, guest: Guest, form: str, writers: list[Writer]
 ) -> None:
-    for target in TARGETS:
+    targets = TARGETS[: len(writers)]
+    for target in targets:
         snap = survivors.mount_point() / f"{target}.snap"
         only = [f"--diskspec={target},file={snap},snapshot=external"]
-        only += [f"--diskspec={other},snapshot=no" for other in {*TARGETS} - {target}]
+        only += [f"--diskspec={other},snapshot=no" for other in {*targets} - {target}]
         run("virsh", "snapshot-create-as", guest.name, "--disk-only", "--no-metadata", *only)
         goes_on(writers)
         run("virsh", "blockcommit", guest.name, target, "--active", "--pivot", "--wait")
@@ -85,7 +87,7 @@ def test_it_has_a_snapshot_that_is_committed(
 def test_it_is_copied_elsewhere_and_back(
     survivors: Scene, guest: Guest, form: str, writers: list[Writer]
 ) -> None:
-    for target, writer in zip(TARGETS, writers, strict=True):
+    for target, writer in zip(TARGETS, writers, strict=False):
         at = survivors.mount_point()
         copy, own = at / f"{target}.copy", at / writer.volume.file.name
         whole = ("--format", form, "--transient-job", "--wait")

@@ -213,6 +213,15 @@ GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"xml": {"more": "<backingStore type='file'><source file='/b'/></backingStore>"}},
     ),
     "another option of its nodes": ("discard", {"xml": {"driver": " discard='unmap'"}}),
+    "an I/O thread of its controller": (
+        "I/O thread",
+        {
+            "xml": {
+                "more": "<address type='drive' controller='3'/>",
+                "disks": "<controller type='scsi' index='3'><driver iothread='1'/></controller>",
+            }
+        },
+    ),
     "not paused": ("not paused by an I/O error", {"condition": (1, 1)}),
     "paused by a person": ("not paused by an I/O error", {"condition": (3, 1)}),
     "a migration": ("being migrated", {"job": 2}),

@@ -173,7 +173,9 @@ class LibvirtDiskRenewal:
         except NotFound:
             return None
         found = domain.xml.find(f"devices/disk/alias[@name='{alias_of(volume)}']/..")
-        return _Disk(domain.name, found) if domain.runs and found is not None else None
+        if not domain.runs or found is None:
+            return None
+        return _Disk(domain.name, found, has_thread=_has_thread(domain.xml, found))
 
     def _monitor(self, guest: GuestId) -> Monitor:
         return Monitor(
@@ -205,10 +207,12 @@ class LibvirtDiskRenewal:
 
 
 class _Disk:
-    def __init__(self, name: str, element: ET.Element) -> None:
+    def __init__(self, name: str, element: ET.Element, *, has_thread: bool) -> None:
         self.name = name
         """The guest's."""
         self.element = element
+        self.has_thread = has_thread
+        """An I/O thread serves its SCSI controller."""
 
 
 class _Seen:
@@ -228,7 +232,20 @@ def _seen(domain: Any) -> _Seen:
 
 def _chain(monitor: Monitor, disk: _Disk) -> Chain:
     """The nodes that *disk* has. Raises Refused: it may have others, and as :class:`Monitor`."""
-    return chain_of(disk.element, raw_is_bare=TRIED[_version(monitor)].raw_is_bare)
+    chain = chain_of(disk.element, raw_is_bare=TRIED[_version(monitor)].raw_is_bare)
+    if disk.has_thread:  # of a virtio disk, the thread lets go of it while its guest is paused
+        raise Refused(
+            f"an I/O thread serves {chain.target}'s SCSI controller: QEMU gives it no other node"
+        )
+    return chain
+
+
+def _has_thread(domain: ET.Element, disk: ET.Element) -> bool:
+    address = disk.find("address")
+    if address is None or address.get("type") != "drive":
+        return False
+    at = f"devices/controller[@type='scsi'][@index='{address.get('controller', '0')}']"
+    return domain.find(f"{at}/driver[@iothread]") is not None
 
 
 def _version(monitor: Monitor) -> tuple[int, int]:
