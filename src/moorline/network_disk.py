@@ -54,6 +54,8 @@ class NetworkDisk:
     opened: tuple[str, ...] = field(default=(), compare=False)
     """Who had it open when the server was asked, for people to read; (): nobody, or it is not
     told."""
+    ids: frozenset[str] = field(default=frozenset(), compare=False)
+    """Its names that no other disk in the world has, by whatever it is reached; told as well."""
 
     @property
     def path(self) -> str:
@@ -93,6 +95,11 @@ def known_as(protocol: str, name: str, servers: Sequence[str]) -> str:
     if servers and servers[0].startswith("/"):
         return f"{protocol}+unix:///{called}?socket={quote(servers[0])}"
     return f"{protocol}://{','.join(sorted(servers))}/{called}"
+
+
+def is_known(path: str) -> bool:
+    """Whether *path* is what a server's disk is known by, as :func:`known_as` has it."""
+    return not path.startswith("/") and (path.startswith(("iscsi:", "rbd:")) or "://" in path)
 
 
 def may_be_one(one: str, other: str) -> bool:

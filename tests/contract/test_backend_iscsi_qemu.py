@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moorline.backends.iscsi_qemu import IscsiQemu, Lun
+from moorline.backends.lun_identity import world_wide
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.model import NetworkDisk
 from moorline.ports import Call
@@ -22,6 +23,7 @@ TARGET = "iqn.2026-01.lab:vol1"
 PASSWORD = "twelve-chars-xx"
 TGT: Mapping[str, Any] = {
     "bytes": 67108864,
+    "ids": [],
     "reserved": False,
 }
 NO_LUN = "SENSE KEY:ILLEGAL_REQUEST(5) ASCQ:LOGICAL_UNIT_NOT_SUPPORTED(0x2500)"
@@ -147,6 +149,43 @@ def test_a_target_that_hangs_is_uncertain_and_one_that_is_away_failed(rig: Targe
 def test_what_another_machine_keeps_for_itself_is_waited_for(rig: TargetRig) -> None:
     with pytest.raises(Failed, match="reserved"):
         rig.backend.verify(parsed(rig, lun=3))
+
+
+def test_what_the_target_does_not_tell_counts_as_reserved(rig: TargetRig) -> None:
+    rig.units[TARGET, 1]["reserved"] = None
+    with pytest.raises(Failed, match="does not tell whether another machine keeps it"):
+        rig.backend.verify(parsed(rig))
+
+
+def test_a_lun_is_known_by_its_names_in_all_the_world(rig: TargetRig) -> None:
+    rig.units[TARGET, 1]["ids"] = ["naa.60014051", "eui.0014050000000001"]
+    ids = frozenset(rig.units[TARGET, 1]["ids"])
+    lun = parsed(rig)
+    assert rig.backend.ids(lun) == rig.backend.verify(lun).ids == ids
+    rig.units.clear()
+    assert rig.backend.ids(lun) == ids, "what it was when it was given to the guest"
+    with pytest.raises(Refused):
+        rig.backend.ids(parsed(rig, lun=2))
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "name"),
+    [
+        (3, "60014054f2d35ab9c5a4d12a0b6a4c0d", "naa.60014054f2d35ab9c5a4d12a0b6a4c0d"),  # LIO
+        (3, "5000c500a1b2c3d4", "naa.5000c500a1b2c3d4"),
+        (3, "20000004cf1a2b3c", "naa.20000004cf1a2b3c"),
+        (2, "0025385981b01234", "eui.0025385981b01234"),
+        (2, "00000000000000010025385981b01234", "eui.00000000000000010025385981b01234"),
+        (3, "3000000100000001", ""),  # of each tgt
+        (3, "60000000000000000e00000000010001", ""),
+        (3, "6001", ""),
+        (2, "002538", ""),
+        (1, b"IET     00010001".hex(), ""),
+        (3, "", ""),
+    ],
+)
+def test_only_names_with_a_maker_are_the_worlds(type: int, value: str, name: str) -> None:
+    assert world_wide(type, bytes.fromhex(value)) == name
 
 
 def test_what_is_typed_has_no_password_and_is_not_quoted(rig: TargetRig) -> None:

@@ -12,7 +12,7 @@ from moorline.api import Moorline
 from moorline.core.file_locking import FileLocking
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Busy, Failed, Refused
+from moorline.errors import Busy, Failed, Refused, Uncertain
 from moorline.host.file_lock import FileLock
 from moorline.model import (
     DiskOptions,
@@ -47,6 +47,8 @@ class Exports:
     kind: ClassVar[str] = "net"
     yields: ClassVar[frozenset[type]] = frozenset({NetworkDisk})
     options = ()
+    away = False
+    """Whether its servers answer nobody."""
 
     def __init__(self, *opened: str) -> None:
         self.opened = opened
@@ -65,7 +67,13 @@ class Exports:
         return Linked(c.disk, given=True)
 
     def verify(self, c: Export) -> NetworkDisk:
-        return replace(c.disk, opened=self.opened)
+        return replace(c.disk, opened=self.opened, ids=self.ids(c))
+
+    def ids(self, c: Export) -> frozenset[str]:
+        """Those of the last word of its name are one disk."""
+        if self.away:
+            raise Uncertain("it does not answer")
+        return frozenset({c.disk.name.split("-")[-1]} if "-" in c.disk.name else ())
 
     def connect(self, c: Export) -> None: ...
 
@@ -76,10 +84,15 @@ def connection(name: str = "one", volume: str = "v1") -> dict[str, Any]:
     return {"driver_volume_type": "net", "data": {"name": name, "volume_id": volume}}
 
 
-def owner(rig: Rig, turns: FileLocking | None = None, opened: Sequence[str] = ()) -> Moorline:
+def owner(
+    rig: Rig,
+    turns: FileLocking | None = None,
+    opened: Sequence[str] = (),
+    exports: Exports | None = None,
+) -> Moorline:
     """*opened*: who has it open, as the server tells."""
     hypervisor = ToyHypervisor(rig.world)
-    backends = {"net": Exports(*opened)}
+    backends = {"net": exports or Exports(*opened)}
     reconciler = Reconciler(rig.records, backends, hypervisor, Locks(patience=1.0), turns=turns)
     return Moorline(rig.records, reconciler, hypervisor, environment=bare())
 
@@ -188,3 +201,45 @@ def test_a_nameless_export_waits_for_whoever_is_given_another_of_its_server(
         for taken in (one, nameless):
             with pytest.raises(Busy), turns.turn(mine, taken, 0):
                 pass
+
+
+def test_one_disk_by_two_names_has_one_writer(rig: Rig) -> None:
+    owner(rig).attachments.attach("g2", connection("a-naa1", "v2"))
+    rig.world.guests[G2].running = False
+    with pytest.raises(Refused, match=r"g2 has .*a-naa1"):
+        owner(rig).attachments.attach("g1", connection("b-naa1"))
+    assert not rig.world.guests[GuestId("g1")].live
+    owner(rig).attachments.attach("g1", connection("b-naa2", "v3"))
+    owner(rig).attachments.attach("g1", connection("plain", "v4"))
+
+
+@pytest.mark.parametrize("options", [READONLY, SHARED])
+def test_one_disk_by_two_names_may_be_shared(rig: Rig, options: DiskOptions) -> None:
+    owner(rig).attachments.attach("g2", connection("a-naa1", "v2"), options=options)
+    owner(rig).attachments.attach("g1", connection("b-naa1"), options=options)
+
+
+def test_what_another_server_does_not_tell_may_be_the_same(rig: Rig) -> None:
+    class Half(Exports):
+        """The server of a-… does not answer any more."""
+
+        def ids(self, c: Export) -> frozenset[str]:
+            self.away = c.disk.name.startswith("a-")
+            return super().ids(c)
+
+    owner(rig).attachments.attach("g2", connection("a-naa1", "v2"))
+    with pytest.raises(Uncertain, match="it cannot be told whether g2 has the same disk"):
+        owner(rig, exports=Half()).attachments.attach("g1", connection("b-naa2"), timeout=0)
+    assert not rig.world.guests[GuestId("g1")].live
+    owner(rig, exports=Half()).attachments.attach("g1", connection("plain", "v3"))
+
+
+def test_one_disk_by_two_names_is_given_to_one_at_a_time(rig: Rig, tmp_path: Any) -> None:
+    turns = FileLocking(locks=lambda: FileLock(tmp_path))
+    owner(rig).attachments.attach("g1", connection(), level=Level.CONNECTED)
+    (mine,) = rig.records.all()
+    one, other = (
+        NetworkDisk("nbd", n, ("a:10809",), ids=frozenset({"naa1"})) for n in ("one", "other")
+    )
+    with turns.turn(mine, one), pytest.raises(Busy), turns.turn(mine, other, 0):
+        pass

@@ -154,3 +154,37 @@ def test_what_is_open_where_a_path_leads_is_told_by_the_path(host: Linux, tmp_pa
     file = OpenFile(str(path), path.stat().st_ino, 0, False, None)
     shared = [guest(name, use(path, shared=True)) for name in ("g1", "g2")]
     assert list(SharedFiles(host, lambda *_: [file]).find(shared)) == []
+
+
+def disk(name: str, **how: Any) -> Use:
+    return Use(name, "raw", **how)
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize(
+    ("one", "other", "word"),
+    [
+        ("nbd://a:10809/one", "nbd://a:10809/one", "is one disk"),
+        ("nbd://a:10809/", "nbd://a:10809/one", "may be one disk"),
+        ("nbd+unix:///one?socket=/s", "nbd+unix:///one?socket=/s", "is one disk"),
+        ("iscsi:iqn.2026-01.lab:a/1", "iscsi:iqn.2026-01.lab:a/1", "is one disk"),
+        ("rbd:vols/one", "rbd:vols/one", "is one disk"),
+        ("gluster://a:24007/vols%2Fone", "gluster://a:24007/vols%2Fone", "is one disk"),
+    ],
+)
+def test_two_that_write_to_a_servers_disk(one: str, other: str, word: str, running: bool) -> None:
+    host: Any = ToyHost()
+    guests = guest("g1", disk(one)), guest("g2", disk(other), running=running)
+    (pair,) = SharedFiles(host).find(guests)
+    finding = finding_texts.shared_file(*pair, {("g1", "")})
+    assert word in finding.what
+    assert {each.guest.name for each in pair} == {"g1", "g2"}
+    for how in ({"readonly": True}, {"shared": True}):
+        assert found(host, guest("g1", disk(one, **how)), guest("g2", disk(other, **how))) == []
+    assert found(host, guest("g1", disk(one, readonly=True)), guests[1]) != []
+
+
+def test_different_disks_of_servers() -> None:
+    host: Any = ToyHost()
+    names = ("nbd://a:10809/one", "nbd://a:10809/two", "nbd://b:10809/", "rbd:vols/one")
+    assert found(host, *(guest(f"g{n}", disk(name)) for n, name in enumerate(names))) == []

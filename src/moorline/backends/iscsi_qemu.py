@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from moorline.backends.connection_info import ConnectionInfo
@@ -29,6 +29,7 @@ _TRYING = "iqn.2008-11.org.linux-kvm:moorline"
 _NAME = re.compile(r"(?:iqn|eui|naa)\.[A-Za-z0-9.:_-]{1,219}")
 _MAX_LUN = (1 << 14) - 1
 _MAX_SECRET_BYTES = 255
+_MAX_KNOWN = 4096
 _URL = re.compile(r"iscsi_qemu://(?P<portal>[^/@]+)/(?P<target>[^/]+)/(?P<lun>[0-9]{1,5})")
 _EXAMPLE = "iscsi_qemu://HOST[:PORT]/IQN/LUN"
 
@@ -66,6 +67,8 @@ class IscsiQemu:
         self._host = host
         self._initiator = initiator
         self._deadline = deadline
+        self._ids: dict[tuple[str, str, int], frozenset[str]] = {}
+        """The names of LUNs, as they were when each was last asked."""
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> IscsiQemu:
@@ -132,12 +135,23 @@ class IscsiQemu:
             raise Refused(
                 f"LUN {c.lun} of {c.target} has {told['bytes']} bytes, the volume has {c.size}"
             )
+        if told["reserved"] is None:
+            raise Failed(
+                f"LUN {c.lun} of {c.target} does not tell whether another machine keeps it for"
+                " itself",
+                hint="a persistent reservation (SPC-3) counts until it is known that there is none",
+            )
         if told["reserved"]:
             raise Failed(
                 f"LUN {c.lun} of {c.target} is reserved: another machine keeps it for itself",
                 hint="a persistent reservation (SPC-3): its holder gives it up",
             )
-        return self._source(c)
+        return replace(self._source(c), ids=frozenset(told["ids"]))
+
+    def ids(self, c: Lun) -> frozenset[str]:
+        """See :class:`moorline.ports.Identifying`."""
+        known = self._ids.get((c.portal, c.target, c.lun))
+        return frozenset(self._ask(c)["ids"]) if known is None else known
 
     def connect(self, c: Lun) -> None:
         """Nothing is made; the LUN is only verified."""
@@ -162,9 +176,13 @@ class IscsiQemu:
             "user": c.login.user if c.login else "",
             "password": c.login.password.reveal() if c.login else "",
         }
-        return self._host.call(
+        told = self._host.call(
             Call(f"the iSCSI target at {c.portal}", _CHILD, Secret(question), self._deadline)
         )
+        if len(self._ids) >= _MAX_KNOWN:
+            self._ids.clear()
+        self._ids[c.portal, c.target, c.lun] = frozenset(told["ids"])
+        return told
 
 
 def _first(info: ConnectionInfo, field: str) -> object:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ctypes import Structure, c_char_p, c_int, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int, c_uint32, c_uint64, c_void_p
 from typing import Any
 
+from moorline.backends.lun_identity import world_wide
 from moorline.errors import Failed, Refused
 
 _SONAMES = ("libiscsi.so.7", "libiscsi.so.8", "libiscsi.so.9", "libiscsi.so.10", "libiscsi.so.11")
@@ -19,9 +20,19 @@ _SONAMES = ("libiscsi.so.7", "libiscsi.so.8", "libiscsi.so.9", "libiscsi.so.10",
 _NORMAL_SESSION = 2
 _DIGEST_IF_ASKED = 1
 _GOOD = 0
+_NO_ANSWER = -1
 _DISK = 0
 """The device type of a disk; 12 is a target's controller."""
+_DESIGNATORS = 0x83
+"""The page of vital product data that has the names of a unit (SPC-3)."""
+_LOGICAL_UNIT = 0
+"""What a designator is of: not of the port, nor of the target."""
 _RESERVATION = 1
+_CHECK_CONDITION = 0x02
+_CONFLICT = 0x18
+"""The status of what somebody else has reserved, so that we may not even ask."""
+_UNKNOWN_COMMAND = "(0x2000)"
+"""INVALID COMMAND OPERATION CODE, in libiscsi's words: the target has no such thing."""
 _ANSWER_BYTES = 255
 _DENIED = ("uthentication failure", "uthorization failure", "CHAP")
 _ABSENT = ("Target not found", "LOGICAL_UNIT_NOT_SUPPORTED")
@@ -33,6 +44,24 @@ class _Capacity(Structure):
 
 class _Inquiry(Structure):
     _fields_ = [("qualifier", c_int), ("type", c_int)]
+
+
+class _Designator(Structure):
+    pass
+
+
+_Designator._fields_ = [
+    *(("next", POINTER(_Designator)), ("protocol", c_int), ("coding", c_int)),
+    *(("piv", c_int), ("of", c_int), ("type", c_int), ("length", c_int)),
+    ("value", c_void_p),
+]
+
+
+class _Designators(Structure):
+    _fields_ = [
+        *(("qualifier", c_int), ("type", c_int), ("page", c_int)),
+        ("first", POINTER(_Designator)),
+    ]
 
 
 class _Reservation(Structure):
@@ -60,7 +89,10 @@ _lib.scsi_datain_unmarshall.restype = c_void_p
 
 
 def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the logical unit is: its bytes, and whether somebody reserved it.
+    """What the logical unit is: its bytes, its names, and whether somebody reserved it.
+
+    ``reserved`` is None if the target does not tell; ``ids`` has those names alone that no other
+    unit in the world has.
 
     *question*: ``portal``, ``target``, ``lun``, ``initiator``, and ``user`` and ``password`` or ''.
     Raises Refused (it is no disk, or not for us), Failed.
@@ -72,6 +104,7 @@ def answer(question: Mapping[str, Any]) -> Mapping[str, Any]:
             raise Failed(f"{unit.name} does not tell its size: {unit.error()}")
         return {
             "bytes": (capacity.last_block + 1) * capacity.block_bytes,
+            "ids": sorted(_ids(unit)),
             "reserved": _is_reserved(unit),
         }
 
@@ -83,6 +116,8 @@ class _Unit:
         self.context = context
         self.lun = lun
         self.name = name
+        self.status = _GOOD
+        """Of the last command (SAM-3), or libiscsi's own."""
         self._tasks: list[c_void_p] = []
 
     def read(self, into: type[Any], call: str, *arguments: int) -> Any:
@@ -90,9 +125,11 @@ class _Unit:
         function = getattr(_lib, f"iscsi_{call}")
         task = c_void_p(function(self.context, c_int(self.lun), *map(c_int, arguments)))
         if not task:
+            self.status = _NO_ANSWER
             return None
         self._tasks.append(task)  # what it was read into lies in it
-        if c_int.from_address(task.value or 0).value != _GOOD:
+        self.status = c_int.from_address(task.value or 0).value
+        if self.status != _GOOD:
             return None
         told = c_void_p(_lib.scsi_datain_unmarshall(task))
         return into.from_address(told.value) if told else None
@@ -147,10 +184,30 @@ def _demand_disk(unit: _Unit) -> None:
         raise Refused(f"{unit.name} is no disk")
 
 
-def _is_reserved(unit: _Unit) -> bool:
-    """Whether somebody keeps it for himself (SCSI-3). Not every target knows of that."""
+def _ids(unit: _Unit) -> Iterator[str]:
+    page = unit.read(_Designators, "inquiry_sync", 1, _DESIGNATORS, _ANSWER_BYTES)
+    each = page.first if page else None
+    while each:
+        found = each.contents
+        if found.of == _LOGICAL_UNIT and found.length > 0 and found.value:
+            value = ctypes.string_at(found.value, found.length)
+            if name := world_wide(found.type, value):
+                yield name
+        each = found.next
+
+
+def _is_reserved(unit: _Unit) -> bool | None:
+    """Whether somebody keeps it for himself (SCSI-3); None: the target does not tell.
+
+    A target that does not know the command has no reservations.
+    """
     found = unit.read(_Reservation, "persistent_reserve_in_sync", _RESERVATION, _ANSWER_BYTES)
-    return bool(found and found.reserved)
+    if found is not None:
+        return bool(found.reserved)
+    if unit.status == _CONFLICT:
+        return True
+    checked = unit.status == _CHECK_CONDITION  # else the error is of an earlier command
+    return False if checked and _UNKNOWN_COMMAND in unit.error() else None
 
 
 def _error(context: c_void_p) -> str:

@@ -10,6 +10,7 @@ from moorline.care.shared_files import Holder
 from moorline.core.kept_disk import commit, over, released_file_changed
 from moorline.errors import Refused
 from moorline.model import Attachment, Guest, GuestName, Seen, VolumeId
+from moorline.network_disk import is_known
 from moorline.ports.inspection import Finding, Found
 
 
@@ -252,18 +253,24 @@ def snapshot(row: Attachment, seen: Seen) -> Finding:
 
 
 def shared_file(one: Holder, other: Holder, wanted: Collection[tuple[str, str]]) -> Finding:
-    """Two guests have one file. *wanted*: the guest and the volume of each attachment."""
+    """Two guests have one file, or one server's disk.
+
+    *wanted*: the guest and the volume of each attachment.
+    """
     # What is stopped loses nothing by letting go; what we plugged we can take away.
     first, second = sorted((one, other), key=lambda each: not each.guest.running)
     ours = [each for each in (second, first) if (each.guest.id, each.disk.volume) in wanted]
     help = command("moorline", "disks", second.guest.name)
     if ours:
         help = command("moorline", "detach", ours[0].guest.name, ours[0].disk.volume)
+    what = "disk" if is_known(first.file.path) else "file"
+    # What a server gives to who names no export may be any of its exports.
+    same = "is one" if what == "file" or first.file.path == second.file.path else "may be one"
     return Finding(
         "shared-file",
         first.file.path,
-        f"{_has(first)}, and {_has(second)}: that is one file",
-        "what one of them writes the other overwrites, or reads without knowing: the file is"
+        f"{_has(first)}, and {_has(second)}: that {same} {what}",
+        f"what one of them writes the other overwrites, or reads without knowing: the {what} is"
         " ruined. Only guests that all read it, or that all have it as shared, may have it",
         help,
     )

@@ -1,17 +1,18 @@
-"""Files that two guests have, though they neither both only read nor both share them."""
+"""Files and servers' disks that two guests have, though not both only read or share them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, islice, product
 from pathlib import Path
 
 from moorline.core.file_clashes import IMAGES_PER_LOOK, nothing_open
 from moorline.core.same_file import fits, is_open, may_be_same, same_file
 from moorline.errors import Uncertain
 from moorline.model import Guest, Use
+from moorline.network_disk import at_its_server, is_known
 from moorline.ports import FileId, FilesOf, Host, Mount
 from moorline.ports.inspection import OpenedBy, OpenFile
 from moorline.ports.mount import MountsByPath
@@ -82,6 +83,7 @@ class SharedFiles:
         }
         yield from self._same(suspects, table)
         yield from self._lost(guests, numbered, table)
+        yield from _of_servers(had)
 
     def _lost(
         self,
@@ -152,6 +154,22 @@ class SharedFiles:
         except (Uncertain, OSError):
             pass  # it is told as a share that hangs
         return looks
+
+
+def _of_servers(had: Iterable[_Had]) -> Iterator[tuple[Holder, Holder]]:
+    """The first two that clash over each server's disk. By its name: no server is asked."""
+    by_name: defaultdict[str, list[Holder]] = defaultdict(list)
+    for guest, use in had:
+        if is_known(use.path):
+            file = FileId(use.path, 0, 0)
+            by_name[use.path].append(Holder(guest, use, file, beneath=False))
+    for name, holders in by_name.items():
+        nameless = at_its_server(name)
+        pairs = [_pairs(holders)]
+        if nameless != name:  # it may be the one that its server gives to who names none
+            pairs.append(product(by_name.get(nameless, ()), holders))
+        clashes = (pair for pair in chain(*pairs) if pair[0].clashes_with(pair[1]))
+        yield from islice(clashes, 1)
 
 
 def _numbers(file: FileId) -> Iterator[tuple[int, int]]:

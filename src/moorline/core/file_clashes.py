@@ -120,7 +120,8 @@ class FileClashes:
         if isinstance(source, DatastoreDisk):
             _refuse_wanted(source, mine, theirs.called(mine.path))
         elif isinstance(source, NetworkDisk):
-            _refuse_known(mine, theirs.may_have(mine.path))
+            others = (*theirs.may_have(mine.path), *everyone.users.of_ids(row, source))
+            _refuse_known(mine, others)
             everyone.users.demand_known(mine, source.opened)
         else:
             self._refuse_file(row, source, mine, theirs, everyone)
@@ -313,7 +314,7 @@ def _refuse_wanted(source: DatastoreDisk, mine: Use, theirs: Iterable[FileUser])
 
 
 def _refuse_known(mine: Use, theirs: Iterable[FileUser]) -> None:
-    """Refuse a server's disk that others have, or are to have, as far as it is told by its name."""
+    """Refuse a server's disk that others have, or are to have, as far as its names tell."""
     for other in theirs:
         if use := other.use():
             _refuse_clash(mine, use, other.who)

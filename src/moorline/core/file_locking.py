@@ -116,7 +116,8 @@ class FileLocking:
         if isinstance(source, DatastoreDisk):  # a name is all that this host knows of it
             return {_named(source.path): writes}
         if isinstance(source, NetworkDisk):  # two of a server's at once, but for its nameless one
-            return {_named(at_its_server(source.path)): False, _named(source.path): writes}
+            names = (source.path, *source.ids)
+            return {_named(at_its_server(source.path)): False, **{_named(n): writes for n in names}}
         if self._host is None or not isinstance(source, ImageFile | BlockDevice):
             return {}
         if isinstance(source, ImageFile) and source.checked:

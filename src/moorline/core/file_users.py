@@ -10,7 +10,7 @@ from typing import Protocol
 
 from moorline.core.links import Links
 from moorline.core.survey import Survey
-from moorline.errors import Failed, MoorlineError
+from moorline.errors import Failed, MoorlineError, Uncertain
 from moorline.model import (
     Attachment,
     DatastoreDisk,
@@ -19,12 +19,13 @@ from moorline.model import (
     ImageFile,
     Link,
     Linked,
+    NetworkDisk,
     PathSource,
     Unlinked,
     Use,
 )
 from moorline.network_disk import may_be_one
-from moorline.ports import Mount
+from moorline.ports import Identifying, Mount
 from moorline.ports.mount import MountsByPath
 
 
@@ -128,6 +129,7 @@ class FileUsers:
         """*table*: the mounts on which the files lie; None: it is not known."""
         self.table = table
         self._running = [guest for guest in guests if guest.running]
+        self._survey = survey
         self._disks = _Files(table, (file for guest in guests for file in _of_guest(guest)))
         by_id = {guest.id: guest for guest in guests}
         self._links = [
@@ -157,6 +159,20 @@ class FileUsers:
                 f"somebody else has {mine.path} open: {', '.join(opened)}{known}",
                 hint="who died is forgotten after a while (Ceph: 30 s); or have all share it",
             )
+
+    def of_ids(self, row: Attachment, disk: NetworkDisk) -> Iterator[FileUser]:
+        """The guests that have a server's disk already, by another name.
+
+        Only what we gave them can be asked for its ids. What they do not have yet is compared when
+        they are given it. Raises Uncertain: it cannot be told of what one of them has.
+        """
+        links = self._survey.links
+        for other in self._survey.rows if disk.ids else ():
+            named = _identifiable(other, links) if other.key != row.key else None
+            called = self._disks.by_path.get(named.path, ()) if named else ()
+            users = [each for each in called if each.is_other(row) and each.path != disk.path]
+            if users and disk.ids & _ids(other, links, users[0].who):
+                yield from users
 
 
 class _Files:
@@ -263,6 +279,29 @@ def _named(row: Attachment, links: Links) -> str:
     except MoorlineError:
         return ""
     return f"{row.link}/{connection.name}" if connection.name else ""
+
+
+def _identifiable(row: Attachment, links: Links) -> NetworkDisk | None:
+    """The disk of *row*, if its server may tell its ids; no server is asked."""
+    try:
+        backend, connection = links.parsed(row)
+        link = backend.inspect(connection) if isinstance(backend, Identifying) else None
+    except MoorlineError:
+        return None
+    source = _source(link)
+    return source if isinstance(source, NetworkDisk) else None
+
+
+def _ids(row: Attachment, links: Links, who: str) -> frozenset[str]:
+    """The ids of a server's disk that *who* has. Raises Uncertain."""
+    try:
+        backend, connection = links.parsed(row)
+        assert isinstance(backend, Identifying)
+        return backend.ids(connection)
+    except MoorlineError as e:
+        raise Uncertain(
+            f"it cannot be told whether {who} has the same disk as volume {row.key.volume}: {e}"
+        ) from e
 
 
 def _link(row: Attachment, links: Links) -> Link | None:

@@ -33,7 +33,7 @@ from moorline.ports.results import Trouble, View
 
 _ALWAYS_TOLD = ("bus", "target", "readonly", "shared", "on_error")
 """The options that a view has whether they are set or not."""
-_UNTOLD = ("backing", "checked", "login", "opened")
+_UNTOLD = ("backing", "checked", "login", "opened", "ids")
 """What of a disk source is for the hypervisor alone."""
 
 

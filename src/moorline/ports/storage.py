@@ -131,6 +131,18 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Identifying(Protocol):
+    """A back end of servers' disks that have names which no other disk in the world has."""
+
+    def ids(self, c: Any) -> frozenset[str]:
+        """Those of *c*, as its server told when it was last asked; else it is asked now.
+
+        As in :attr:`moorline.network_disk.NetworkDisk.ids` of what verify returns. Bounded as that
+        is. Raises Refused, Failed, Uncertain.
+        """
+
+
+@runtime_checkable
 class Naming(Protocol):
     """A back end that can tell what a person types for a volume."""
 
