@@ -58,7 +58,7 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench lint unit lab-test clean \
+.PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench bench-fleet lint unit lab-test clean \
 	packages package-here package-rpm package-twice test-rpm collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper rpmbuild chromium
 
 help: ## list the targets
@@ -195,6 +195,9 @@ $(NOVA_VENV)/.ready: $(NOVA_VENV)/.nova nova/pyproject.toml $(shell find nova/sr
 
 bench: ready vcenter ## what is fast, beside raw libvirt and raw mount; writes docs/performance.md
 	$(BIN)/python -m lab run -- $(BIN)/python -m bench
+
+bench-fleet: ready etcd ## a fleet's pace and size beside etcd's own watch; HOSTS=300, of which 10 have an agent
+	$(BIN)/python -m bench.fleet --hosts $(or $(HOSTS),300)
 
 packages: ready machines ## a .deb in dist/ for each of RELEASES=debian12,debian13, built on a tree of that release
 	mkdir -p dist
