@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from moorline.api import Moorline
 from moorline.cli.output import table
 from moorline.core.plan import Step
+from moorline.core.renewals import demand_unchanged
 from moorline.errors import MoorlineError, Refused
 from moorline.loop.drift import DriftDetector
-from moorline.model import Broken, Client, GuestId, Level, Renewal, VolumeId
+from moorline.model import Broken, CheckedAs, Client, GuestId, Level, Renewal, VolumeId
 from moorline.ports.inspection import Finding
 from moorline.testing import toy_renewal
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
@@ -183,6 +185,12 @@ def test_a_file_that_is_changed_while_its_disk_is_given_anew_is_refused(
     with pytest.raises(Refused, match="was changed"):
         steps(rig)
     assert (rig.world.guests[G1].waits, rig.world.guests[G1].held) == (True, {A})
+
+
+def test_a_file_whose_last_change_is_not_told_is_refused() -> None:
+    with pytest.raises(Refused, match="was changed"):
+        demand_unchanged(CheckedAs(Path(FILE), 51, 7, 0.0), Renewal(5.0, 7))
+    demand_unchanged(CheckedAs(Path(FILE), 51, 7, 4.0), Renewal(5.0, 7))
 
 
 def test_a_file_that_was_replaced_is_refused(rig: Rig) -> None:
