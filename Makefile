@@ -29,6 +29,8 @@ NBD := nbdkit libnbd-bin
 RABBITMQ := rabbitmq-server
 # A real target of iSCSI, and QEMU's initiator. Debian starts the target with the package: it is stopped again.
 TGT := tgt qemu-block-extra
+# QEMU's client of Ceph. The cluster's own programs, 180 MB, are unpacked and not installed; not for `make test`.
+CEPH := qemu-block-extra
 # What builds Debian's packages, where a release's own is built on a machine of it.
 DEBHELPER := build-essential debhelper libvirt-dev pkg-config python3-dev python3-venv
 # What builds the .rpm; what it compiles needs is in PACKAGES.
@@ -58,13 +60,14 @@ NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
 VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
 
-.PHONY: help demo survive test test-fleet-kills test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench bench-fleet lint unit lab-test clean \
-	packages package-here package-rpm package-twice test-rpm collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper rpmbuild chromium
+.PHONY: help demo survive test test-fleet-kills test-rbd test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench bench-fleet lint unit lab-test clean \
+	packages package-here package-rpm package-twice test-rpm collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt ceph rabbitmq debhelper rpmbuild chromium
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ready $(if $(filter vvol,$(SYSTEM)),vcenter) $(if $(filter fleet,$(SYSTEM)),etcd) ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol, fleet, survive
+demo: ready $(if $(filter vvol,$(SYSTEM)),vcenter) $(if $(filter fleet,$(SYSTEM)),etcd) $(if $(filter rbd,$(SYSTEM)),ceph) ## the main job, on real libvirt, QEMU and FUSE: SYSTEM=quobyte, virtuozzo, hyperscale, powervm, vvol, fleet, survive, rbd
+	$(if $(filter rbd,$(SYSTEM)),$(SUDO) $(BIN)/python -m lab fetch ceph)
 	$(BIN)/python -m lab demo $(SYSTEM)
 
 test: lint unit lab-test host-test ## everything: lint, types, unit, contract, crash, architecture, lab, a host's stories
@@ -125,6 +128,11 @@ $(ANSIBLE_VENV)/.ready: Makefile | system-packages
 	$(PYTHON) -m venv --clear $(ANSIBLE_VENV)
 	$(ANSIBLE_VENV)/bin/pip install -q --disable-pip-version-check 'setuptools>=70.1' 'ansible-core$(addprefix ==,$(ANSIBLE))'
 	@touch $@
+
+# Not a part of `make test`: Ceph is 180 MB.
+test-rbd: ready ceph ## images of Ceph, of a real cluster, with real libvirt and QEMU, on a private host
+	$(SUDO) $(BIN)/python -m lab fetch ceph
+	$(SUDO) $(WHOLE) MOORLINE_CEPH=1 $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_rbd.py
 
 # Keystone, cinder-api, scheduler and volume, of PyPI. CINDER=28.*: another than the newest.
 test-cinder: ready $(CINDER_VENV)/.ready ## volumes by name, of a real keystone and Cinder, on a private host
@@ -254,12 +262,13 @@ shells: PACKAGES := $(SHELLS)
 glusterfs: PACKAGES := $(GLUSTERFS)
 nbd: PACKAGES := $(NBD)
 tgt: PACKAGES := $(TGT)
+ceph: PACKAGES := $(CEPH)
 rabbitmq: PACKAGES := $(RABBITMQ)
 machines: PACKAGES := debootstrap systemd-container
 debhelper: PACKAGES := $(DEBHELPER)
 rpmbuild: PACKAGES := $(RPM)
 chromium: PACKAGES := $(CHROMIUM)
-system-packages vcenter machines etcd shells glusterfs nbd tgt rabbitmq debhelper rpmbuild chromium:
+system-packages vcenter machines etcd shells glusterfs nbd tgt ceph rabbitmq debhelper rpmbuild chromium:
 	@missing=(); for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$$package"); \

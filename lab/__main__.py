@@ -6,13 +6,15 @@ import argparse
 import sys
 
 from lab import bootable, demo, host, images, shell
+from lab.ceph import software
 from lab.machine import cli as machine
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description="The lab of Moorline.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("fetch", help="fetch and build the guest's images")
+    fetch = verbs.add_parser("fetch", help="fetch and build the guest's images, or Ceph")
+    fetch.add_argument("what", nargs="?", choices=("ceph",))
     run = verbs.add_parser("run", help="run a command in a private lab host")
     run.add_argument("--private", action="store_true", help="a mount table that is not shared")
     run.add_argument("command", nargs="+", metavar="COMMAND")
@@ -27,6 +29,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.verb == "machine":
         return machine.run(args)
+    if args.verb == "fetch" and args.what == "ceph":
+        print(software.fetch())
+        return 0
     if args.verb == "fetch":
         print(images.build())
         print(bootable.disk())

@@ -25,7 +25,10 @@ STORIES = {
     "vvol": "lab.vcenter.demo",
     "fleet": "lab.fleet.demo",
     "survive": "lab.quobyte.survive",
+    "rbd": "lab.ceph.demo",
 }
+APART = {"rbd"}
+"""Those that need more than `make test` installs."""
 
 
 def run(name: str) -> int:
