@@ -152,10 +152,13 @@ class Server:
             for source in disk.iterfind("source")
         }
 
+    def ask_to_be_deleted(self) -> None:
+        answer = self._cloud.compute.delete(f"/servers/{self.id}")
+        assert answer.ok, answer.text
+
     def delete(self) -> None:
         if self.told():
-            answer = self._cloud.compute.delete(f"/servers/{self.id}")
-            assert answer.ok, answer.text
+            self.ask_to_be_deleted()
             wait(lambda: not self.told(), f"{self.name} is gone")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import Scene
 
 from lab.cloud.compute import wait
@@ -11,13 +12,35 @@ def test_agent_killed_while_a_volume_is_attached(scene: Scene) -> None:
     """nova-compute asks again once the agent is back; it comes within five seconds."""
     data = scene.volume()
     server = scene.server(at=scene.one)
-    scene.cloud.share.command(delay=2)
+    scene.cloud.share.daemon(delay=0.5)  # each look at it
     server.ask_to_attach(data)
+    wait(lambda: (server.id, data.id) in scene.one.wanted(), "the agent is asked for it")
     scene.one.kill("agent")
     scene.one.start_agent()
+    scene.cloud.share.daemon()
     wait(lambda: data.status == "in-use", "the volume is attached")
     assert scene.one.wanted() == {(server.id, each) for each in server.volumes()}
     server.detach(data)
+
+
+@pytest.mark.parametrize("deleted", ["while it is away", "when it is back"])
+def test_nova_compute_killed_while_a_volume_is_attached(scene: Scene, deleted: str) -> None:
+    """Nova does not know then how the volume is connected, and disconnects nothing."""
+    data = scene.volume()
+    server = scene.server(at=scene.one)
+    scene.cloud.share.daemon(delay=0.5)  # each look at it
+    server.ask_to_attach(data)
+    wait(lambda: (server.id, data.id) in scene.one.wanted(), "the agent is asked for it")
+    scene.one.kill("nova-compute")
+    scene.cloud.share.daemon()
+    assert data.status != "in-use"
+    if deleted == "while it is away":
+        server.ask_to_be_deleted()
+    scene.one.start_compute()
+    scene.cloud.wait_for_hosts()
+    server.delete()
+    wait(lambda: not scene.one.wanted(), "what nobody needs is let go", 60)
+    wait(lambda: data.status == "available", "the volume is free")
 
 
 def test_nova_compute_killed_while_the_agent_is_away(scene: Scene) -> None:

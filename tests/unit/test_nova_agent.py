@@ -65,6 +65,14 @@ class Attachments:
         self._call("detach", named)
         return SimpleNamespace(view=SimpleNamespace(seen="absent"))
 
+    def list(self) -> list[Any]:
+        self._call("list", {})
+        wanted = zip(USES, ("attached", "connected", "absent"), strict=False)
+        return [
+            SimpleNamespace(guest_id=use.instance, volume=use.volume, wanted=level)
+            for use, level in wanted
+        ]
+
     def _call(self, name: str, named: dict[str, Any]) -> None:
         self.world.calls.append((name, self._longest, named))
         self.world.does(self._longest)
@@ -157,3 +165,7 @@ def test_an_absence_of_long_ago_is_another_one(world: World) -> None:
 def test_telling_later_has_no_patience(world: World) -> None:
     world.does = world.is_away
     assert world.took(lambda: world.agent.tell(A), Unavailable) == 0
+
+
+def test_what_is_ending_is_no_use(world: World) -> None:
+    assert world.agent.uses() == USES[:2]

@@ -87,9 +87,13 @@ class Agent:
         return self._ask(lambda client: _detach(client, use), _ONE_TRY_SECONDS) is not None
 
     def uses(self) -> list[Use]:
-        """All uses that the agent keeps, whoever asked for them. Raises MoorlineError."""
+        """All uses that the agent keeps, whoever asked for them, but those it is ending.
+
+        Raises MoorlineError.
+        """
         views = self._ask(lambda client: client.attachments.list(), 2 * _STALE_SECONDS)
-        return [Use(view.guest_id, view.volume) for view in views]
+        ended = str(Level.ABSENT)
+        return [Use(view.guest_id, view.volume) for view in views if view.wanted != ended]
 
     def _persist(self, ask: Asked[T], timeout: float) -> T:
         """Call the agent; if it is lost during the call, wait for it and call again.

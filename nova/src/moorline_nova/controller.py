@@ -56,6 +56,8 @@ class Controller:
         self._wake = threading.Event()
         self._stopped = False
         self._compare_again = Deadline(0.0, clock)
+        self._left: dict[str, Deadline] = {}
+        """Instances that Nova took away, and until when each is watched."""
 
     def start(self) -> None:
         """Begin with what an earlier process remembered, and compare with Nova."""
@@ -112,6 +114,16 @@ class Controller:
         except OSError as e:  # then it is told once more, before anything else
             LOG.warning("What the agent was told cannot be forgotten: %s", e)
 
+    def left(self, instance: str) -> None:
+        """Nova took *instance* away, and may not have let go of all that it had here.
+
+        Of an attach that an earlier nova-compute did not live to finish Nova knows the volume, but
+        not how it was connected. It disconnects nothing, and forgets both a moment later.
+        """
+        with self._guard:
+            self._left[instance] = Deadline(COMPARE_INTERVAL_SECONDS, self._clock)
+        self._wake.set()
+
     def make_room(self, use: Use) -> None:
         """Release the volume of *use* for other instances first: the agent gives it to only one.
 
@@ -125,23 +137,47 @@ class Controller:
     def look(self) -> bool:
         """Tell pending releases and, if it is time, compare; return whether all was done."""
         told = [self._deliver(use) for use in self._waiting() if not self._stopped]
-        if not self._compare_again.over() or self._stopped:
+        if self._stopped:
             return all(told)
-        return self.compare() and all(told)
+        if self._compare_again.over() and not self.compare():
+            return False
+        return self._compare_left() and all(told)
 
     def compare(self) -> bool:
         """Release uses that Nova does not know; return whether that could be found out.
 
         Volumes that were attached by hand are not Nova's, and the agent keeps them.
         """
-        try:
-            for use in self._agent.uses():
-                self._compare(use)
-        except Exception as e:  # noqa: BLE001 - Nova's database and its messages fail in many ways
-            LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
+        if self._compare_all(lambda use: True) is None:
             return False
         self._compare_again = self._compare_again.anew(COMPARE_INTERVAL_SECONDS)
         return True
+
+    def _compare_left(self) -> bool:
+        """Compare the instances that Nova took away; return whether none has to be watched on."""
+        with self._guard:
+            watched = {instance for instance, end in self._left.items() if not end.over()}
+        kept = self._compare_all(lambda use: use.instance in watched) if watched else []
+        if kept is None:
+            return False
+        with self._guard:
+            own = self._connected  # as when it was rebooted hard
+            rest = watched & {use.instance for use in kept if use not in own}
+            for instance in self._left.keys() - rest:
+                if instance in watched or self._left[instance].over():
+                    del self._left[instance]
+        return not rest
+
+    def _compare_all(self, those: Callable[[Use], bool]) -> list[Use] | None:
+        """Compare *those* uses that the agent keeps; None: that could not be found out."""
+        try:
+            kept = list(filter(those, self._agent.uses()))
+            for use in kept:
+                self._compare(use)
+        except Exception as e:  # noqa: BLE001 - Nova's database and its messages fail in many ways
+            LOG.warning("What the agent keeps was not compared with what Nova knows: %s", e)
+            return None
+        return kept
 
     def _compare(self, use: Use) -> None:
         with self._turn(use, wait=False) as mine:

@@ -46,6 +46,12 @@ class LibvirtDriver(driver.LibvirtDriver):  # type: ignore[misc]
         self._moorline.controller.stop()
         super().cleanup_host(host)
 
+    def cleanup(self, context: Any, instance: Any, *given: Any, **how: Any) -> Any:
+        try:
+            return super().cleanup(context, instance, *given, **how)
+        finally:
+            self._moorline.controller.left(instance.uuid)
+
     def _should_disconnect_target(
         self, context: Any, instance: Any, multiattach: Any, vol_driver: Any, volume_id: str
     ) -> bool:
