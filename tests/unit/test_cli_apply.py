@@ -12,6 +12,7 @@ import yaml
 from click.testing import Result
 
 from tests.support.libvirt_test_driver import Run, run
+from tests.support.luks_image import luks_image
 
 __all__ = ["run"]  # the fixture
 
@@ -188,6 +189,28 @@ def test_a_file_that_is_none_is_refused_and_not_quoted(run: Run, text: str, comm
     done = run(command, "-f", "-", input=text)
     assert done.exit_code == 3, done.output
     assert "hunter2" not in done.output
+
+
+def test_the_key_of_a_luks_volume_is_in_a_file_of_its_own(run: Run, tmp_path: Path) -> None:
+    image, key, file = (tmp_path / name for name in ("sealed.luks", "key", "attachments.yaml"))
+    luks_image(image, b"correct horse", 1 << 20)
+    key.write_bytes(b"correct horse")
+
+    def write(**more: object) -> Path:
+        file.write_text(yaml.safe_dump({"attachments": [entry(image, format="luks", **more)]}))
+        return file
+
+    key.chmod(0o644)
+    assert run("apply", "-f", write(luks_key_file="key")).exit_code == 9
+    key.chmod(0o600)
+    for more, why in (({}, "luks_key_file"), ({"luks_key_file": "-"}, "not standard input")):
+        refused = run("apply", "-f", write(**more))
+        assert refused.exit_code == 3
+        assert why in refused.output
+    assert storages(run) == []
+    done = run("apply", "-f", write(luks_key_file="key"))
+    assert done.exit_code == 0, done.output
+    assert storages(run) == ["sealed"]
 
 
 def test_an_empty_list_detaches_what_has_the_label(run: Run, write: Callable[..., Path]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
+from moorline.cli.luks_key import with_key
 from moorline.cli.output import is_as_wanted
 from moorline.disk_options import OPTIONS, validate
 from moorline.errors import Refused
@@ -16,9 +17,9 @@ from moorline.model import DiskOptions, Format, Level
 from moorline.ports.results import View
 
 MAX_FILE_BYTES = 1 << 20
-_FORMATS = ("raw", "qcow2", "ploop")
+_FORMATS = ("raw", "qcow2", "ploop", "luks")
 _LEVELS = ("connected", "attached")
-_TEXTS = ("guest", "storage", "connection_file", "format", "volume", "level")
+_TEXTS = ("guest", "storage", "connection_file", "luks_key_file", "format", "volume", "level")
 _OPTIONS = {each.declared: each for each in OPTIONS}
 _KNOWN = {*_TEXTS, *_OPTIONS, "connection"}
 
@@ -127,7 +128,7 @@ def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
         raise Refused(f"{at} names no guest")
     return Declared(
         guest,
-        _what(given, texts, file, at),
+        _with_key(_what(given, texts, file, at), texts.get("luks_key_file"), file, at),
         cast("Format | None", texts.get("format")),
         texts.get("volume"),
         texts.get("level", "attached"),
@@ -161,6 +162,19 @@ def _what(
     if not isinstance(connection, dict):
         raise Refused(f"{at}: connection is no mapping")
     return connection
+
+
+def _with_key(
+    what: Mapping[str, Any] | str, key: str | None, file: Path, at: str
+) -> Mapping[str, Any] | str:
+    """*what*, with the key in the file *key*, which lies beside *file*. Raises Refused, Denied."""
+    if key is None:
+        return what
+    if key == "-":  # the declaration itself may have come that way
+        raise Refused(f"{at}: luks_key_file is a file, and not standard input")
+    if isinstance(what, str) and what.startswith("cinder:"):
+        raise Refused(f"{at}: the key of a volume of Cinder's is for connection_file")
+    return with_key(what, file.absolute().parent / key)
 
 
 def _text(given: Mapping[Any, Any], name: str, at: str) -> str:

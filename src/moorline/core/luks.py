@@ -20,7 +20,7 @@ FORMAT = "luks"
 MAX_KEY_BYTES = 2048
 _PROVIDERS = ("luks", "nova.volume.encryptors.luks.LuksEncryptor", "LuksEncryptor")
 """As Cinder has LUKS in the encryption of a volume's type. Others are dm-crypt's, or LUKS2."""
-HOW = "--luks-key-file FILE; in a connection: encryption.key, in base64"
+HOW = "--luks-key-file FILE; in a connection: encryption.key, in base64; for apply: luks_key_file"
 
 
 def said(
