@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Unavailable, Uncertain
-from moorline.fleet import keys
+from moorline.fleet import keys, same_ids
 from moorline.fleet.emptying import in_order, most_at_once, on_the_way
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
@@ -147,6 +147,7 @@ class Controller:
             yield self._of_move(look, guest, move)
         claims = self._book.own_claims()
         for host, record in look.hosts.items():
+            yield from same_ids.told(host, record, look.reports[host], look.owners)
             yield from self._own.due(host, record, look.desired[host], look.reports[host], claims)
             yield from self._of_host(look, host)
         yield from self._new_moves(look)

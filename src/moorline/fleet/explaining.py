@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
+from moorline.fleet import same_ids
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.moves import Place, Situation, place
 from moorline.fleet.own_reports import OwnReport, own_reports
@@ -44,6 +45,7 @@ class Explainer:
     def __init__(self, book: Book) -> None:
         self._book = book
         self._hosts: dict[str, _OnHost] = {}
+        self._others = same_ids.others(book)
 
     def explain(self, name: str) -> list[FleetExplanation]:
         """A guest (name or id) with its volumes, or a volume (id, or the beginning of a UUID).
@@ -138,6 +140,9 @@ class Explainer:
         goes = move or home.record.fenced or home.record.draining
         if goes and (why := self._book.unopened(home.name, guest)):
             waits_for, next = why, f"on {home.name}: systemctl restart moorline-agent"
+        if others := "; ".join(self._others.get(guest, ())):
+            waits_for = f"{waits_for or 'nothing'}: {others}"
+            next = next or "moorline fleet guests"
         report, assignment = there[home.name].report, there[home.name].assignment
         yield FleetExplanation(
             guest=owner.name,

@@ -26,6 +26,7 @@ from moorline.fleet.ownership import Home, decided
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import GuestOwner, GuestReport, Move
 from moorline.fleet.results import FleetOutcome
+from moorline.fleet.same_ids import is_another, why_not
 from moorline.model import Attachment, Level, VolumeId
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.moving import Presence
@@ -264,10 +265,12 @@ class Fleet(HostOrders):
         rows = desired.attachments_of(home.guest)
         going = [volume for volume, row in rows.items() if row.want is Level.ABSENT]
         leaving = [f"volume {volume} is on its way out of it" for volume in going]
+        there = self._book.guest_report(host, home.guest)
         told = [
             *([f"{host} is fenced"] if record.fenced else []),
             *([f"{host} is cordoned"] if record.cordoned else []),
             *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
+            *([why_not(host, there)] if there and is_another(there) else []),
         ]
         return [*told, *why_it_stays(home.guest, desired, reports), *leaving]
 

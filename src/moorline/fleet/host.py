@@ -6,9 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 
 from moorline.errors import (
     Conflict,
@@ -20,6 +18,7 @@ from moorline.errors import (
 )
 from moorline.fleet import keys
 from moorline.fleet.event_sender import EventSender, News, no_news
+from moorline.fleet.guest_reports import GuestReports, promised
 from moorline.fleet.host_look import Look, Pace, pace
 from moorline.fleet.host_memory import Mark, Marks
 from moorline.fleet.local_volumes import LocalVolumes
@@ -29,7 +28,6 @@ from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import (
     Assignment,
     Bring,
-    GuestReport,
     Heartbeat,
     Role,
 )
@@ -79,8 +77,8 @@ class FleetHost:
         self._memory = memory
         self._own = OwnVolumes(book, name, volumes)
         self._reports = VolumeReports(book, name)
+        self._guests = GuestReports(book, name, marks, volumes, hypervisor)
         self._unread = 0
-        self._opened: set[GuestId] = set()
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -126,7 +124,7 @@ class FleetHost:
             self._marks.guests(),
             self._hypervisor.present(),
         )
-        self._guard.hear(record.disputed)
+        self._guard.hear(record)
         self._guard.miss({of: unread.why for of, unread in look.desired.unread.items()})
         self._unread = len(look.desired.unread)
         if look.fenced:
@@ -167,6 +165,7 @@ class FleetHost:
     def _obey(self, look: Look, fencing: int) -> None:
         """Stop whatever copy is here: this host was given up, and its guests may be anywhere."""
         ours = look.marks.keys() | look.desired.assignments.keys()
+        ours -= {guest for guest in ours if look.is_another(guest)}
         for guest in ours & look.present.keys():
             if look.presence(guest) in _ACTIVE:
                 if look.role(guest) in (Role.HERE, Role.LEAVING):
@@ -182,14 +181,17 @@ class FleetHost:
         assignment = look.desired.assignments.get(guest)
         if assignment is None:
             if guest not in look.marks:
-                self._tell_of_a_stranger(look, guest)
+                self._guests.stranger(look, guest)
             return  # without a word of whose it is, it is left as it is
+        if look.is_another(guest):
+            self._guests.another(look, guest, assignment)
+            return
         self._remember(look, guest, assignment)
         self._recall(look, guest, assignment)
         step = self._step(look, guest, assignment)
         if step is HostStep.SEND:
             # Whatever was reported before, and is on its way still, comes too late from now on.
-            self._report_guest(look, guest, assignment, None, f"going to {assignment.peer}")
+            self._guests.served(look, guest, assignment, None, f"going to {assignment.peer}")
         error: MoorlineError | None = None
         try:
             self._act(step, look, guest, assignment)
@@ -197,7 +199,7 @@ class FleetHost:
             error = e
         if step is not HostStep.NOTHING:
             look.present = self._hypervisor.present()
-        self._report_guest(look, guest, assignment, error)
+        self._guests.served(look, guest, assignment, error)
 
     def _remember(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
         mark = Mark(assignment.role, assignment.generation)
@@ -225,8 +227,8 @@ class FleetHost:
             assignment.role,
             Bring.RUNNING if guest in self._marks.asked() else assignment.bring,
             look.presence(guest),
-            kept=report is not None and report.definition == self._digest(look, guest),
-            promised=_promised(report, assignment),
+            kept=report is not None and report.definition == self._guests.digest(look, guest),
+            promised=promised(report, assignment),
         )
         # What is fenced stops and cleans up, and does nothing else.
         if look.fenced and step not in (HostStep.STOP, HostStep.UNDEFINE):
@@ -258,14 +260,6 @@ class FleetHost:
         elif step is HostStep.SEND:
             hypervisor.send(guest, assignment.peer)
 
-    def _digest(self, look: Look, guest: GuestId) -> str:
-        """Of what defines the guest here now; '': nothing does."""
-        if look.presence(guest) not in (Presence.STOPPED, Presence.RUNNING):
-            return ""
-        with suppress(Refused):  # it cannot be made elsewhere, and will not go
-            return sha256(self._hypervisor.definition(guest)).hexdigest()
-        return ""
-
     def _is_ready(self, look: Look, guest: GuestId) -> bool:
         """Whether all its volumes are as wanted, as was reported: then it may start."""
         if any(of == guest for of, _ in look.desired.unread):
@@ -282,7 +276,8 @@ class FleetHost:
         role, absent = look.role(guest), look.presence(guest) is Presence.ABSENT
         # The guest goes before its disks do, and those of one that leaves are left alone.
         waits = role is Role.GONE and not absent
-        if look.fenced or role in (None, Role.LEAVING) or waits:
+        other = look.is_another(guest)
+        if look.fenced or role in (None, Role.LEAVING) or waits or other:
             return
         unborn = role is Role.HERE and absent and wanted.want > Level.ABSENT
         self._marks.follow(Mark(), guest, volume)
@@ -311,85 +306,6 @@ class FleetHost:
         if change.then:
             with suppress(Conflict):
                 self._book.commit(change)
-
-    def _tell_of_a_stranger(self, look: Look, guest: GuestId) -> None:
-        """Report a guest of which the fleet has said nothing yet."""
-        present = look.present[guest]
-        before = look.reports.guests.get(guest)
-        report = GuestReport(
-            seen=present.presence,
-            name=present.name,
-            memory=present.memory,
-            due=guest in self._marks.asked(),
-            definition=before.definition if before else "",
-        )
-        self._tell(look, guest, before, report, keep=True)
-
-    def _report_guest(
-        self,
-        look: Look,
-        guest: GuestId,
-        assignment: Assignment,
-        error: MoorlineError | None,
-        doing: str = "",
-    ) -> None:
-        """*doing*: what begins now, which is written whatever was reported before."""
-        before = look.reports.guests.get(guest)
-        if assignment.role is Role.LEAVING and _promised(before, assignment):
-            return  # what was promised stands
-        present = look.present.get(guest)
-        promises = isinstance(error, Refused | Failed)  # not Uncertain: it may go on
-        told = error if promises or assignment.role is not Role.LEAVING else None
-        report = GuestReport(
-            assignment=assignment.revision,
-            seen=look.presence(guest),
-            name=present.name if present else assignment.name,
-            memory=present.memory if present else 0,
-            error=told.kind if told else "",
-            message=str(error) if error else doing,
-            due=guest in self._marks.asked(),
-            definition=before.definition if before else "",
-        )
-        keep = assignment.role in (Role.HERE, Role.LEAVING)
-        self._tell(look, guest, before, report, keep=keep, anew=bool(doing))
-
-    def _tell(
-        self,
-        look: Look,
-        guest: GuestId,
-        before: GuestReport | None,
-        report: GuestReport,
-        *,
-        keep: bool,
-        anew: bool = False,
-    ) -> None:
-        """Write a report, and with *keep* the guest's definition in the same commit."""
-        change = Change()
-        if keep and (digest := self._digest(look, guest)):
-            if digest != report.definition or not self._opens(guest):
-                at = keys.definition(self._name, guest)
-                change.put(at, self._book.vault.seal(at, self._hypervisor.definition(guest)))
-            report = replace(report, definition=digest)
-        report = self._volumes.with_other_disks(report, guest, look.desired.spoken_of())
-        same = before is not None and replace(before, revision=0) == report
-        if same and not anew and not change.then:
-            return
-        change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
-        look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
-
-    def _opens(self, guest: GuestId) -> bool:
-        """Whether its kept definition opens; else it was sealed with keys that this host had
-        before this process, and a controller takes it no more.
-        """
-        if guest not in self._opened:
-            with suppress(Unavailable):  # not the store: then the commit fails
-                if self._book.definition(self._name, guest) is not None:
-                    self._opened.add(guest)
-        return guest in self._opened
-
-
-def _promised(report: GuestReport | None, assignment: Assignment) -> bool:
-    return report is not None and report.assignment == assignment.revision and bool(report.error)
 
 
 def _collect(failures: list[MoorlineError], do: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from moorline.fleet.record_store import OfHost
 from moorline.fleet.records import GuestOwner, Heartbeat, HostRecord, Move
+from moorline.fleet.same_ids import is_another
 from moorline.model import Attachment, GuestId, VolumeId
 
 OF_ONE_HOST = frozenset({"local"})
@@ -47,6 +48,7 @@ def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
         if name != source
         and name not in look.silent
         and look.heartbeats.get(name)
+        and not is_another(look.reports[name].guests.get(guest))
         and not (record.cordoned or record.draining or record.fenced)
         and _has_memory(name, needed, look)
     ]

@@ -41,6 +41,18 @@ class Look:
         assignment = self.desired.assignments.get(guest)
         return assignment.role if assignment else None
 
+    def is_another(self, guest: GuestId) -> bool:
+        """Whether what is here only has the id of a guest that is to come, or was: it was here
+        without the fleet, and is left alone. What was this host's is never that.
+        """
+        if guest in self.marks or self.presence(guest) not in (Presence.RUNNING, Presence.STOPPED):
+            return False
+        assignment = self.desired.assignments.get(guest)
+        return assignment is not None and (
+            assignment.role is Role.ARRIVING
+            or (assignment.role is Role.GONE and assignment.never_here)
+        )
+
 
 def pace(look: Look) -> Pace:
     """How soon there may be something to do again, after the pass that *look* is of."""

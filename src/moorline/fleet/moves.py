@@ -19,6 +19,7 @@ from moorline.fleet.records import (
     Move,
     Role,
 )
+from moorline.fleet.same_ids import is_another, why_not
 from moorline.model import Attachment, GuestId, Level, VolumeId
 from moorline.ports.moving import Presence
 
@@ -112,6 +113,7 @@ def place(
         all(_is_as_wanted(row, reports) for row in attachments.values()),
         silent,
         bool(record and record.fenced),
+        is_another(of_now if assignment else report),
     )
     told = {volume: reports.volumes.get((guest, volume)) for volume in attachments}
     paths = {volume: report.path for volume, report in told.items() if report}
@@ -172,7 +174,9 @@ def _prepare(now: Situation, book: Book) -> Change:
         generation=now.owner.generation,
         peer=now.source.name,
     )
-    change.put(keys.assignment(now.destination.name, now.guest), arriving)
+    at = keys.assignment(now.destination.name, now.guest)
+    change.expect(keys.report(at), now.destination.report)
+    change.put(at, arriving)
     for row in now.source.attachments.values():
         _write(
             change, book, now.destination.name, replace(row, want=min(row.want, Level.CONNECTED))
@@ -263,6 +267,10 @@ def _settle(change: Change, now: Situation, home: Place, note: str, peer: str = 
 def _lose(change: Change, book: Book, now: Situation, loser: Place, home: Place) -> None:
     """Have *loser* clean up; a host that is fenced finds this when it comes back."""
     at = keys.assignment(loser.name, now.guest)
+    if loser.side.another:
+        change.expect(keys.report(at), loser.report)
+        _drop(change, now.guest, loser)
+        return  # it did nothing, and is to do nothing to the guest that it has
     before = loser.assignment or _BORN
     assert now.owner is not None
     gone = replace(
@@ -272,6 +280,7 @@ def _lose(change: Change, book: Book, now: Situation, loser: Place, home: Place)
         peer=home.name,
         bring=Bring.NOTHING,
         generation=now.owner.generation + 1,
+        never_here=loser is now.destination,
     )
     change.put(at, gone)
     for row in loser.attachments.values():
@@ -281,6 +290,9 @@ def _lose(change: Change, book: Book, now: Situation, loser: Place, home: Place)
 def _forget(now: Situation, book: Book) -> Change:
     change = Change()
     change.delete(keys.move(now.guest), now.move)
+    if now.owner is not None and now.owner.host == now.source.name and now.destination.side.another:
+        noted = replace(now.owner, note=_why_back(now))
+        change.replace(keys.guest_owner(now.guest), now.owner, noted)
     return change
 
 
@@ -288,15 +300,20 @@ def clean(guest: GuestId, loser: Place) -> Change | None:
     """Drop what was wanted of a host that cleaned up after it lost *guest*; None: it has not."""
     if loser.side.role is not Role.GONE or loser.assignment is None:
         return None
-    if loser.side.state is not Presence.ABSENT or not loser.side.ready:
+    gone = loser.side.state is Presence.ABSENT and loser.side.ready
+    if not (gone or loser.side.another):
         return None
     change = Change()
     change.expect(keys.host(loser.name), loser.record)
+    _drop(change, guest, loser)
+    return change
+
+
+def _drop(change: Change, guest: GuestId, loser: Place) -> None:
     change.delete(keys.assignment(loser.name, guest), loser.assignment)
     for volume, row in loser.attachments.items():
         change.delete(keys.attachment(loser.name, guest, volume), row)
     change.delete(keys.definition(loser.name, guest))
-    return change
 
 
 _RAN = frozenset({Presence.RUNNING, Presence.SENT, Presence.ARRIVED})
@@ -322,6 +339,8 @@ def _why_back(now: Situation) -> str:
         return f"{now.source.name}: {now.source.kept[0]}"
     if other := now.other_path():
         return f"{now.destination.name}: {other}"
+    if now.destination.side.another and now.destination.report:
+        return why_not(now.destination.name, now.destination.report)
     for side, report in (
         (now.source, now.source.report),
         (now.destination, now.destination.report),

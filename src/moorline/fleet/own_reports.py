@@ -9,6 +9,7 @@ from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.fleet import keys
 from moorline.fleet.record_store import Book
 from moorline.fleet.records import VolumeReport
+from moorline.fleet.same_ids import is_another
 from moorline.model import GuestId, VolumeId
 
 
@@ -112,7 +113,8 @@ def demand_no_other_disk(
     """
     for host, other, report in book.guests_reported():
         its = {*places, *(f"local:{place}" for place in places if host == home)}
-        if other == guest or its.isdisjoint(report.written):
+        same = other == guest and (host == home or not is_another(report))
+        if same or its.isdisjoint(report.written):
             continue
         record = book.host(host)
         if record is not None and record.fenced:

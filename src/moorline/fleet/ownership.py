@@ -21,6 +21,7 @@ from moorline.fleet.records import (
     VolumeOwner,
     VolumeReport,
 )
+from moorline.fleet.same_ids import WAY_OUT
 from moorline.model import Attachment, GuestId, Key, Level, VolumeId
 from moorline.ports import At
 
@@ -106,6 +107,9 @@ class Ownership:
         if len(found) > 1:
             raise Refused(f"{' and '.join(host for host, *_ in found)} have a guest {name}")
         host, id, report = found[0]
+        if owner := self._book.owner(id):
+            has = f"{owner.name} on {owner.host} has that UUID in the fleet"
+            raise Refused(f"{name} on {host} is none of the fleet: {has}", hint=WAY_OUT)
         change = registration(self._book, host, id, report)
         decided(lambda: self._book.commit(change))
         return self.find(id)

@@ -106,6 +106,8 @@ class Side:
     """Its heartbeat has expired: it may be dead, or cut off."""
     fenced: bool = False
     """It can surely not write any more."""
+    another: bool = False
+    """It has another guest of that id, which stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def next_move_step(seen: SeenMove) -> MoveStep:
 
 
 def _begin(seen: SeenMove) -> MoveStep:
-    if seen.given_up or seen.kept or seen.destination.fenced:
+    if seen.given_up or seen.kept or seen.destination.fenced or seen.destination.another:
         return MoveStep.FORGET
     # A disk that its guest has not let go of yet cannot go along.
     if seen.destination.silent or (seen.blocked and not seen.source.fenced):
@@ -165,9 +167,11 @@ def _begin(seen: SeenMove) -> MoveStep:
 def _after_it_went(seen: SeenMove) -> MoveStep:
     """The source is without the guest for good: nobody runs it."""
     destination = seen.destination
-    if destination.silent or destination.fenced:
+    if destination.silent or destination.fenced or destination.another:
         return MoveStep.BACK
-    if destination.state is Presence.ARRIVED or destination.ready:
+    # Before it has said anything, it may have another guest of that id.
+    told = destination.state is not None
+    if destination.state is Presence.ARRIVED or (destination.ready and told):
         return MoveStep.HAND_OVER
     if not seen.called:
         return MoveStep.CALL  # its memory may have arrived since: only the next report counts
@@ -176,7 +180,7 @@ def _after_it_went(seen: SeenMove) -> MoveStep:
 
 
 def _is_lost(side: Side) -> bool:
-    return side.silent or side.fenced or side.error == "refused"
+    return side.silent or side.fenced or side.another or side.error == "refused"
 
 
 def _is_ready(side: Side) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from moorline.core.name_lookup import meant, recorded_as
 from moorline.errors import NotFound
+from moorline.fleet import same_ids
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.own_reports import OwnReport, own_reports
@@ -32,6 +33,7 @@ class Queries:
     def guests(self) -> list[GuestView]:
         """Every guest, and where it is."""
         moves, hosts = self._book.moves(), self._book.hosts()
+        others = same_ids.others(self._book)
         emptied = {
             name: (self._book.desired(name), self._book.reports(name), bool(record.fenced))
             for name, record in hosts.items()
@@ -48,6 +50,7 @@ class Queries:
             if (owner.host in emptied or move) and (why := self._book.unopened(owner.host, guest)):
                 stays = [*stays, why]
             note = "; ".join(stays) or (report.message if report else "") or owner.note
+            note = "; ".join(filter(None, [note, *others.get(guest, ())]))
             seen = str(report.seen) if report else ""
             to = move.destination if move else ""
             where = owner.host, owner.generation

@@ -90,12 +90,14 @@ class HostRecord(Stored):
     """Seconds since the epoch."""
     disputed: tuple[str, ...] = ()
     """``GUEST/VOLUME`` of what it has by itself, and somebody else has by the fleet's word."""
+    same_ids: tuple[GuestId, ...] = ()
+    """Ids of guests that are here and are, by the fleet's word, another host's."""
     first: tuple[GuestId, ...] = ()
     """Guests that go before the others, in this order, while it is drained or evacuated."""
     at_once: int = 0
     """How many are on their way, or starting, at a time then; 0: as many as usual."""
 
-    later: ClassVar[Collection[str]] = ("disputed", "first", "at_once")
+    later: ClassVar[Collection[str]] = ("disputed", "same_ids", "first", "at_once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,10 @@ class Assignment(Stored):
     """The host where it goes, or comes from."""
     calls: int = 0
     """Grows to have the host report anew: what it says then was seen after that."""
+    never_here: bool = False
+    """Of one that is GONE: it was to come, and never was this host's."""
+
+    later: ClassVar[Collection[str]] = ("never_here",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +239,10 @@ class GuestReport(Stored):
     """Those of *others* that identify files which nobody else may have: neither only read by the
     guest, nor shared."""
 
-    later: ClassVar[Collection[str]] = ("looked", "others", "written")
+    another: bool = False
+    """What is here only has the id of the guest that *assignment* is about, and is left alone."""
+
+    later: ClassVar[Collection[str]] = ("looked", "others", "written", "another")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ from moorline.deadline import Deadline
 from moorline.errors import Refused, Unavailable, Uncertain
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.record_store import Book
-from moorline.fleet.records import Role
+from moorline.fleet.records import HostRecord, Role
 from moorline.fleet.restore_differences import differences
+from moorline.fleet.same_ids import WAY_OUT
 from moorline.model import GuestId, VolumeId
 from moorline.ports.guarding import Guarding
 from moorline.redaction import quotable
@@ -195,6 +196,7 @@ class Guard(Unattended):
         """Whether the agent of this process was heard by the fleet: until then this host may have
         been fenced since it last was."""
         self._disputed: frozenset[str] = frozenset()
+        self._same_ids: frozenset[GuestId] = frozenset()
         self._unread: frozenset[tuple[GuestId, VolumeId]] = frozenset()
         self.recorded: Callable[[], object] = lambda: None
         """Called when something was recorded by a person's word: the fleet is told at once."""
@@ -227,7 +229,7 @@ class Guard(Unattended):
         """As :meth:`_answer`; a copy that comes because the fleet has the guest come may start,
         as it stays paused. What the fleet never spoke of, and has no disk of ours, may start, too.
         """
-        if not ours and guest not in self._marks.guests():
+        if not ours and guest not in {*self._marks.guests(), *self._same_ids}:
             return
         if arriving:
             self._expect(guest)
@@ -271,17 +273,19 @@ class Guard(Unattended):
         self._marks.accept(epoch)
         return found
 
-    def hear(self, disputed: Sequence[str]) -> None:
+    def hear(self, record: HostRecord) -> None:
         """Learn what this host has by itself, and somebody else has by the fleet's word; say so."""
-        for of in sorted(set(disputed) - self._disputed):
+        for id in sorted(set(record.same_ids) - self._same_ids):
+            self._say(f"{_another(id)}: {WAY_OUT}")
+        self._same_ids = frozenset(record.same_ids)
+        for of in sorted(set(record.disputed) - self._disputed):
             guest, volume = of.split("/", 1)
             text = (
                 f"volume {volume}, which guest {guest} has here without the fleet, is another's in"
                 f" the fleet: both may write; detach it here: moorline detach {guest} {volume}"
             )
-            _log.error("%s", text)
-            self._told(text)
-        self._disputed = frozenset(disputed)
+            self._say(text)
+        self._disputed = frozenset(record.disputed)
 
     def miss(self, unread: Mapping[tuple[GuestId, VolumeId], str]) -> None:
         """Learn which attachments the fleet wants here that cannot be read, and why; say so."""
@@ -290,9 +294,12 @@ class Guard(Unattended):
                 f"what the fleet wants of volume {volume} of guest {guest} cannot be read here, and"
                 f" nothing is done about it: {unread[guest, volume]}"
             )
-            _log.error("%s", text)
-            self._told(text)
+            self._say(text)
         self._unread = frozenset(unread)
+
+    def _say(self, text: str) -> None:
+        _log.error("%s", text)
+        self._told(text)
 
     def disputes(self, guest: GuestId, volume: VolumeId) -> bool:
         """Whether the attachment is this host's own, and the volume another's in the fleet."""
@@ -333,6 +340,8 @@ class Guard(Unattended):
                 " without the fleet, is another's in the fleet",
                 hint=f"moorline detach {guest} {volume}",
             )
+        if guest in record.same_ids:
+            raise Refused(_another(guest), hint=WAY_OUT)
         assignment = self._book.assignment(self._host, guest)
         if assignment is None:
             raise Unavailable("the fleet has not said that it is of this host")
@@ -340,3 +349,8 @@ class Guard(Unattended):
             going = {Role.LEAVING: "goes to", Role.ARRIVING: "comes from"}
             where = f"{going.get(assignment.role, 'is not here but on')} {assignment.peer}"
             raise Refused(f"guest {assignment.name} does not start here: it {where}")
+
+
+def _another(guest: GuestId) -> str:
+    there = "the fleet has the guest of that UUID on another host"
+    return f"guest {guest} does not start here: {there}"
