@@ -210,6 +210,7 @@ def _explained(it: FleetExplanation) -> str:
 def _state(view: HostView) -> str:
     states = [
         *([] if view.heard else ["enrolled, never heard"]),
+        *(["left"] if view.left else []),
         *(["fenced"] if view.fenced else []),
         *(["draining"] if view.draining else ["cordoned"] if view.cordoned else []),
         *([f"cannot read {view.unread} of its volumes"] if view.unread else []),

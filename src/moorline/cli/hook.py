@@ -15,7 +15,7 @@ from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import complain
 from moorline.deadline import Deadline
-from moorline.errors import Denied, MoorlineError, NotOurs, Refused, Unavailable
+from moorline.errors import Denied, Failed, MoorlineError, NotOurs, Refused, Unavailable, Uncertain
 from moorline.model import ALIAS_PREFIX
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class _Forbidden(Exception):
 def _demand_permission(moorline: Api, guest: str, *, ours: bool, arriving: bool) -> None:
     try:
         moorline.guests.permit(guest, ours=ours, arriving=arriving)
-    except (Refused, Unavailable) as e:
+    except (Refused, Failed, Uncertain) as e:  # what may be forbidden does not start either
         raise _Forbidden(e) from e
 
 

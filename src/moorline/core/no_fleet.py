@@ -26,6 +26,9 @@ class Alone:
     def demand_gone(self, guest: str, volume: str, *, here: bool) -> None:
         """It is nowhere else."""
 
+    def removed(self, guest: GuestId) -> None:
+        """Nobody else knew it."""
+
     def note(self, volume: VolumeId, why: str) -> None:
         """It needed nobody's word."""
 

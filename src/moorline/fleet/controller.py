@@ -17,6 +17,7 @@ from moorline.fleet.ownership import Home, Ownership, registration
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import Bring, GuestOwner, Heartbeat, HostRecord, Move, Role
+from moorline.fleet.removed_guests import removed
 from moorline.fleet.resealing import Resealing
 from moorline.model import GuestId, Level
 from moorline.ports.moving import Presence
@@ -176,6 +177,7 @@ class Controller:
             if assignment.role is Role.GONE:
                 yield f"{host} is without guest {guest}", clean(guest, here)
             if assignment.role is Role.HERE:
+                yield f"guest {guest} was removed on {host}", removed(look, guest, here)
                 yield f"guest {guest} is as wanted on {host}", _settled(guest, here)
                 self._release(look, guest, here)
                 yield from self._claims(look, host, guest)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from moorline.core.name_lookup import meant, recorded_as
+from moorline.core.name_lookup import recorded_as
 from moorline.errors import NotFound
 from moorline.fleet import same_ids
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.moves import Place, Situation, place
-from moorline.fleet.own_reports import OwnReport, own_reports
+from moorline.fleet.own_reports import OwnReport, own_reports, volume_called
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, OfHost
 from moorline.fleet.records import Bring, GuestOwner, GuestReport, Heartbeat, HostRecord, Move, Role
@@ -58,7 +58,7 @@ class Explainer:
         if guests:
             its = [row for guest in sorted(guests) for row in self._guest(guest, owners[guest])]
             return [*its, *(self._own(of, own[of], owners) for of in own if of[1] in guests)]
-        if volume := meant(name, self._book.volumes() | {of[2] for of in own}):
+        if volume := volume_called(self._book, name, {of[2] for of in own}):
             owner = self._book.volume_owner(volume)
             its = [
                 row

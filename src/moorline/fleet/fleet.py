@@ -265,11 +265,12 @@ class Fleet(HostOrders):
         rows = desired.attachments_of(home.guest)
         going = [volume for volume, row in rows.items() if row.want is Level.ABSENT]
         leaving = [f"volume {volume} is on its way out of it" for volume in going]
-        there = self._book.guest_report(host, home.guest)
+        there, beat = self._book.guest_report(host, home.guest), self._book.heartbeat(host)
         told = [
             *([f"{host} is fenced"] if record.fenced else []),
             *([f"{host} is cordoned"] if record.cordoned else []),
-            *([f"{host} was never heard"] if self._book.heartbeat(host) is None else []),
+            *([f"{host} was never heard"] if beat is None else []),
+            *([f"{host} left the fleet"] if beat and beat.left else []),
             *([why_not(host, there)] if there and is_another(there) else []),
         ]
         return [*told, *why_it_stays(home.guest, desired, reports), *leaving]

@@ -65,9 +65,10 @@ class GuestReports:
         assignment: Assignment,
         error: MoorlineError | None,
         doing: str = "",
+        waits: str = "",
     ) -> None:
         """Report what came of *assignment*. *doing*: what begins now, which is written whatever
-        was reported before.
+        was reported before. *waits*: what its start waits for.
         """
         before = look.reports.guests.get(guest)
         if assignment.role is Role.LEAVING and promised(before, assignment):
@@ -81,9 +82,10 @@ class GuestReports:
             name=present.name if present else assignment.name,
             memory=present.memory if present else 0,
             error=told.kind if told else "",
-            message=str(error) if error else doing,
+            message=str(error) if error else doing or waits,
             due=guest in self._marks.asked(),
             definition=before.definition if before else "",
+            removed=present is None and guest in self._marks.removed(),
         )
         keep = assignment.role in (Role.HERE, Role.LEAVING)
         self._tell(look, guest, before, report, keep=keep, anew=bool(doing))

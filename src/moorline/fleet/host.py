@@ -79,6 +79,9 @@ class FleetHost:
         self._reports = VolumeReports(book, name)
         self._guests = GuestReports(book, name, marks, volumes, hypervisor)
         self._unread = 0
+        self._beaten = False
+        self._others = 0
+        """The revision of the last sign of life of another agent of this host."""
         self.pace = Pace.HURRIED
         """How soon the next pass is worth while, as the last one found it."""
 
@@ -147,6 +150,7 @@ class FleetHost:
         """Tell that this host lives. Safe to call beside :meth:`advance`. Raises as the store."""
         with self._beating:
             before = self._book.heartbeat(self._name)
+            self._demand_alone(before)
             count = before.count + 1 if before else 1
             beat = Heartbeat(
                 session=self._session,
@@ -160,7 +164,23 @@ class FleetHost:
             change.replace(keys.heartbeat(self._name), before, beat)
             self._events.add_to(change)
             self._book.commit(change)
+            self._beaten = True
             self._events.done()
+
+    def _demand_alone(self, last: Heartbeat | None) -> None:
+        """Refuse to follow beside another agent that follows as this host: both would start what
+        is wanted here. Its last word from before this process is none of that.
+        """
+        if last is None or last.session == self._session:
+            return
+        if self._beaten and last.revision != self._others:
+            self._others = last.revision
+            self._guard.alive = False
+            raise Refused(
+                f"another agent follows the fleet as {self._name}: this one follows it no more, and"
+                " leaves everything as it is",
+                hint="see where its credentials were copied to, or joined; end one of the two",
+            )
 
     def _obey(self, look: Look, fencing: int) -> None:
         """Stop whatever copy is here: this host was given up, and its guests may be anywhere."""
@@ -199,7 +219,8 @@ class FleetHost:
             error = e
         if step is not HostStep.NOTHING:
             look.present = self._hypervisor.present()
-        self._guests.served(look, guest, assignment, error)
+        waits = _not_ready(look, guest) if _is_to_start(look, guest, assignment) else ""
+        self._guests.served(look, guest, assignment, error, waits=waits)
 
     def _remember(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
         mark = Mark(assignment.role, assignment.generation)
@@ -233,7 +254,7 @@ class FleetHost:
         # What is fenced stops and cleans up, and does nothing else.
         if look.fenced and step not in (HostStep.STOP, HostStep.UNDEFINE):
             return HostStep.NOTHING
-        if step is HostStep.START and not self._is_ready(look, guest):
+        if step is HostStep.START and _not_ready(look, guest):
             return HostStep.NOTHING
         return step
 
@@ -259,16 +280,6 @@ class FleetHost:
             hypervisor.define(guest, definition)
         elif step is HostStep.SEND:
             hypervisor.send(guest, assignment.peer)
-
-    def _is_ready(self, look: Look, guest: GuestId) -> bool:
-        """Whether all its volumes are as wanted, as was reported: then it may start."""
-        if any(of == guest for of, _ in look.desired.unread):
-            return False
-        return all(
-            (report := look.reports.volumes.get((guest, volume))) is not None
-            and (report.attachment, report.seen) == (row.revision, str(row.want))
-            for volume, row in look.desired.attachments_of(guest).items()
-        )
 
     def _follow(self, look: Look, wanted: Attachment) -> None:
         """Take a step for one attachment, and report how it is then."""
@@ -299,6 +310,11 @@ class FleetHost:
             if look.presence(guest) is Presence.ABSENT:
                 self._marks.answered(guest)
                 self._marks.forget(guest)
+        for guest in self._marks.removed():
+            # As long as it is reported, a controller may register it.
+            unknown = guest not in {*look.desired.assignments, *look.reports.guests}
+            if guest in look.present or unknown:
+                self._marks.keep(guest)
         change = Change()
         for guest, report in look.reports.guests.items():
             if guest not in look.desired.assignments and guest not in look.present:
@@ -313,3 +329,27 @@ def _collect(failures: list[MoorlineError], do: Callable[[], None]) -> None:
         do()
     except MoorlineError as e:
         failures.append(e)
+
+
+def _is_to_start(look: Look, guest: GuestId, assignment: Assignment) -> bool:
+    wanted = assignment.role is Role.HERE and assignment.bring is Bring.RUNNING
+    return wanted and look.presence(guest) is Presence.STOPPED and not look.fenced
+
+
+def _not_ready(look: Look, guest: GuestId) -> str:
+    """Which volume the start of *guest* waits for, and why, as was reported; '': for none.
+
+    One that it has with another file, on a share that is known, is as its guest had it: that
+    is all that is left of what the guest wrote last.
+    """
+    for of, unread in look.desired.unread.items():
+        if of[0] == guest:
+            return f"it does not start yet: volume {of[1]} cannot be read: {unread.why}"
+    for volume, row in look.desired.attachments_of(guest).items():
+        told = look.reports.volumes.get((guest, volume))
+        now = told if told is not None and told.attachment == row.revision else None
+        as_it_was = now is not None and now.other_file and bool(now.places)
+        if now is None or not (now.seen == str(row.want) or as_it_was):
+            why = f"is not as wanted: {now.message}" if now and now.message else "is not ready yet"
+            return f"it does not start yet: volume {volume} {why}"
+    return ""

@@ -47,7 +47,7 @@ def choose(guest: GuestId, source: str, look: Candidates) -> str | None:
         for name, record in look.hosts.items()
         if name != source
         and name not in look.silent
-        and look.heartbeats.get(name)
+        and _is_there(look.heartbeats.get(name))
         and not is_another(look.reports[name].guests.get(guest))
         and not (record.cordoned or record.draining or record.fenced)
         and _has_memory(name, needed, look)
@@ -97,6 +97,10 @@ def why_it_stays(
     kept = keeps_here(desired.attachments_of(guest))
     lost = [] if dead else lost_disks(guest, desired, reports)
     return [*filter(None, [kept]), *hosts_own(guest, desired, reports), *lost]
+
+
+def _is_there(beat: Heartbeat | None) -> bool:
+    return beat is not None and not beat.left
 
 
 def _has_memory(host: str, needed: int, look: Candidates) -> bool:

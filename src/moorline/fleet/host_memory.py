@@ -75,6 +75,19 @@ class Marks:
         """It was started, or is another's."""
         self._store.commit([], [Delete(self._at("asked", guest))])
 
+    def removed(self) -> set[GuestId]:
+        """Guests that somebody removed here, and the fleet has yet to let go of."""
+        entries, _ = self._store.list(self._at("removed") + "/")
+        return {GuestId(each.key.rsplit("/", 1)[1]) for each in entries}
+
+    def remove(self, guest: GuestId) -> None:
+        """Remember that somebody removed a guest, if the fleet spoke of it or may have."""
+        self._put("removed", "", guest)
+
+    def keep(self, guest: GuestId) -> None:
+        """It is there again, or the fleet has let go of it."""
+        self._store.commit([], [Delete(self._at("removed", guest))])
+
     def vouched(self, guest: GuestId) -> str:
         """The boot for which a person said that no other host has a guest; ''."""
         return self._get("vouched", guest)
@@ -85,7 +98,7 @@ class Marks:
 
     def leave(self) -> None:
         """Forget everything; last that this host is in a fleet."""
-        for kind in ("followed", "asked", "vouched", "proven"):
+        for kind in ("followed", "asked", "removed", "vouched", "proven"):
             for entry in self._store.list(self._at(kind) + "/")[0]:
                 self._store.commit([], [Delete(entry.key)])
 

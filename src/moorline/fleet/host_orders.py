@@ -17,6 +17,7 @@ from moorline.fleet.queries import Queries
 from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
 from moorline.fleet.results import FleetOutcome
+from moorline.fleet.same_ids import is_another
 from moorline.ports.api import Progress, no_progress
 
 MOST_AT_ONCE = 100
@@ -59,8 +60,15 @@ class HostOrders(Queries):
 
         *first*: guests (names or ids) that go before the others, in this order. *at_once*: so
         many are on their way, or starting, at a time. Of a host that is drained already they
-        change what was said before, where they are given. Raises NotFound, Refused.
+        change what was said before, where they are given. Raises NotFound (also if it was never
+        heard: nobody knows which guests it has), Refused.
         """
+        self._host(host)
+        if self._book.heartbeat(host) is None:
+            raise NotFound(
+                f"{host} was never heard: nobody knows which guests it has",
+                hint=f"start its agent; moorline fleet cordon {host} keeps guests from it",
+            )
         ordered = self._ordered(first, at_once)
         told = self._mark(
             host,
@@ -177,7 +185,15 @@ class HostOrders(Queries):
         return record
 
     def _guests_of(self, host: str) -> list[str]:
-        return sorted(each.name for each in self._book.owners().values() if each.host == host)
+        """Those that it has, also what it tells of and no controller has registered."""
+        owners, dead = self._book.owners(), bool(self._host(host).fenced)
+        its = [each.name for each in owners.values() if each.host == host]
+        for guest, report in self._book.reports(host).guests.items():
+            another = guest in owners and is_another(report) and not dead
+            if another or (guest not in owners and not report.assignment):
+                others = "none of the fleet" if another else "not registered by a controller yet"
+                its.append(f"{report.name} ({others})")
+        return sorted(its)
 
     def _that_stay(self, host: str, *, dead: bool) -> list[str]:
         """Why some of its guests cannot go to another host at all."""
@@ -193,10 +209,13 @@ class HostOrders(Queries):
 
     def _wait_without_guests(self, host: str, timeout: float, progress: Progress) -> None:
         def missing() -> str:
-            left = self._guests_of(host)
+            left, record = self._guests_of(host), self._host(host)
             if not left:
                 return ""
-            stay = self._that_stay(host, dead=bool(self._host(host).fenced))
+            stay = self._that_stay(host, dead=bool(record.fenced))
+            beat = self._book.heartbeat(host)
+            if beat and beat.left and not record.fenced:
+                stay = [f"{host} left the fleet, and has them by itself", *stay]
             progress("; ".join([f"{len(left)} guests are on {host}", *stay]))
             return "; ".join([f"{', '.join(left)} are on {host} still", *stay])
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from moorline.core.validation import check_reason
 from moorline.errors import Refused
+from moorline.fleet import keys
 from moorline.fleet.host_memory import Marks
-from moorline.fleet.records import Role
+from moorline.fleet.record_store import Book, Change
+from moorline.fleet.records import Heartbeat, Role
 from moorline.fleet.start_guard import VOUCHING
+
+
+def farewell(book: Book, host: str) -> None:
+    """Tell the fleet that *host* left it, as its last sign of life. Raises as the store."""
+    before = book.heartbeat(host) or Heartbeat(session="")
+    left = replace(before, count=before.count + 1, at=time.time(), memory=0, unread=0, left=True)
+    change = Change()
+    change.replace(keys.heartbeat(host), before, left)
+    book.commit(change)
 
 
 def leave(

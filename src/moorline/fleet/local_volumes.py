@@ -51,6 +51,8 @@ class Served:
     """What identifies the file that the guest has as its disk, in order; None: it was not seen."""
     path: str = ""
     """Where the volume is here; '': its link does not lead to it now."""
+    other_file: bool = False
+    """The guest has its disk, whole, with another file: a snapshot of the volume, or a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class LocalVolumes:
             return Served(False, e.kind, str(e), places=None)
         served = self._waits(row, came) if isinstance(came, Wait) else Served(True)
         path = path_of(came.seen.link) if came.seen else ""
-        return replace(served, places=self._places(row, came.seen), path=path)
+        whole = came.seen is not None and came.seen.disk.state is DiskState.WHOLE
+        other = bool(whole and came.seen and came.seen.elsewhere and row.want is Level.ATTACHED)
+        places = self._places(row, came.seen)
+        return replace(served, places=places, path=path, other_file=other)
 
     def _places(self, row: Attachment, seen: Seen | None) -> tuple[str, ...] | None:
         return None if seen is None else self._admission.places_at(seen.disk.source, row)

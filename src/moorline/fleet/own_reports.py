@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from moorline.core.name_lookup import is_whole, meant
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.fleet import keys
 from moorline.fleet.record_store import Book
@@ -44,6 +45,18 @@ def own_reports(book: Book) -> list[OwnReport]:
     ]
 
 
+def volume_called(book: Book, text: str, also: Collection[VolumeId] = ()) -> VolumeId | None:
+    """The volume that *text* means: by its id, the beginning of a UUID, or the whole id that is
+    derived of its storage. *also*: ids that others know. None: none. Raises Refused, as the store.
+    """
+    own = own_reports(book)
+    if id := meant(text, {*book.volumes(), *(each.volume for each in own), *also}):
+        return id
+    place = text.casefold() if is_whole(text) else text
+    had = (each.volume for each in own if place in (*each.report.places, *each.report.local))
+    return book.volume_at(place) or next(had, None)
+
+
 def way_out(host: str, guest: GuestId, volume: VolumeId, report: VolumeReport | None = None) -> str:
     """How a host lets go of what it has without the fleet, as it has told in *report*."""
     detach = f"moorline detach {guest} {volume}"
@@ -69,8 +82,7 @@ def has_all_the_same(
             f"volume {own.volume} is not taken from {name}: {own.host} has it by itself",
             hint=own.way_out,
         )
-    entry = book.store.get(keys.place(id))
-    volume = VolumeId(entry.value.decode()) if entry else id
+    volume = book.volume_at(id) or id
     wanted = [each for each in (id, volume) if book.attachment(home, guest, each) is not None]
     if volume != id and wanted == [volume]:
         return Refused(

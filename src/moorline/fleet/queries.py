@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from moorline.core.name_lookup import meant, recorded_as
+from moorline.core.name_lookup import recorded_as
 from moorline.errors import NotFound
 from moorline.fleet import same_ids
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.host_choice import why_it_stays
-from moorline.fleet.own_reports import OwnReport, own_reports
+from moorline.fleet.own_reports import OwnReport, own_reports, volume_called
 from moorline.fleet.record_store import Book, OfHost
 from moorline.fleet.records import HostEvent, HostRecord, Role
 from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, GuestView, HostView
@@ -40,6 +40,8 @@ class Queries:
             if record.fenced or record.draining
         }
         views = []
+        beats = {host: self._book.heartbeat(host) for host in hosts}
+        gone = {host for host, beat in beats.items() if beat and beat.left}
         for guest, owner in self._book.owners().items():
             report = self._book.guest_report(owner.host, guest)
             move = moves.get(guest)
@@ -50,7 +52,8 @@ class Queries:
             if (owner.host in emptied or move) and (why := self._book.unopened(owner.host, guest)):
                 stays = [*stays, why]
             note = "; ".join(stays) or (report.message if report else "") or owner.note
-            note = "; ".join(filter(None, [note, *others.get(guest, ())]))
+            left = [f"{owner.host} left the fleet, and has it by itself"] * (owner.host in gone)
+            note = "; ".join(filter(None, [note, *left, *others.get(guest, ())]))
             seen = str(report.seen) if report else ""
             to = move.destination if move else ""
             where = owner.host, owner.generation
@@ -77,7 +80,7 @@ class Queries:
     def show(self, volume: str) -> list[FleetView]:
         """The attachments of a volume, by its id or the beginning of a UUID. Raises NotFound."""
         own = own_reports(self._book)
-        id = meant(volume, self._book.volumes() | {each.volume for each in own})
+        id = volume_called(self._book, volume)
         owner = self._book.volume_owner(id) if id else None
         homes = (self._book.owner(guest) for guest in (owner.guests if owner else ()))
         hosts = [home.host for home in homes if home]
@@ -128,8 +131,7 @@ class Queries:
             its = self._called(guest, told)
             told = [event for event in told if event.guest in its]
         if volume:
-            known = self._book.volumes() | {each.volume for each in own_reports(self._book)}
-            id = meant(volume, known | {VolumeId(e.volume) for e in told})
+            id = volume_called(self._book, volume, {VolumeId(e.volume) for e in told})
             if id is None:
                 raise NotFound(f"the fleet knows no volume {quotable(volume)}, nor is it told of")
             told = [event for event in told if event.volume == id]
@@ -147,6 +149,7 @@ class Queries:
 
     def _host_view(self, name: str, record: HostRecord) -> HostView:
         heartbeat, desired = self._book.heartbeat(name), self._book.desired(name)
+        left = heartbeat is not None and heartbeat.left
         by_role: dict[Role, list[str]] = {role: [] for role in Role}
         for assignment in desired.assignments.values():
             by_role[assignment.role].append(assignment.name)
@@ -157,10 +160,11 @@ class Queries:
             draining=record.draining,
             fenced=record.fenced,
             fenced_by=record.fenced_by,
-            guests=by_role[Role.HERE] + by_role[Role.LEAVING],
-            arriving=by_role[Role.ARRIVING],
-            leaving=by_role[Role.LEAVING],
-            volumes=len(desired.attachments),
+            guests=[] if left else by_role[Role.HERE] + by_role[Role.LEAVING],
+            arriving=[] if left else by_role[Role.ARRIVING],
+            leaving=[] if left else by_role[Role.LEAVING],
+            volumes=0 if left else len(desired.attachments),
+            left=left,
             unread=heartbeat.unread if heartbeat else 0,
         )
 
@@ -183,7 +187,12 @@ class Queries:
                     now.message if now else "",
                 )
             )
-        return [*views, *self._own_views(host, desired, reports)]
+        views = [*views, *self._own_views(host, desired, reports)]
+        beat = self._book.heartbeat(host) if views else None
+        if beat is None or not beat.left:
+            return views
+        left = f"{host} left the fleet, and this is what it told last"
+        return [replace(v, message=f"{left}: {v.message}" if v.message else left) for v in views]
 
     def _own_views(self, host: str, desired: OfHost, reports: OfHost) -> Iterator[FleetView]:
         """What the host has by itself."""

@@ -160,6 +160,11 @@ class Book:
         """Who has a volume."""
         return self._one(keys.volume_owner(volume), VolumeOwner)
 
+    def volume_at(self, place: str) -> VolumeId | None:
+        """Which volume a storage is, by what identifies it: its derived id, say."""
+        entry = self.store.get(keys.place(place))
+        return VolumeId(entry.value.decode()) if entry else None
+
     def own_claim(self, host: str, guest: GuestId, volume: VolumeId) -> OwnClaim | None:
         """That a host has a volume by itself, as its owner says."""
         return self._one(keys.own_volume(host, guest, volume), OwnClaim)

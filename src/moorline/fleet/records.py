@@ -115,8 +115,10 @@ class Heartbeat(Stored):
     """MiB that guests may have there in all; 0: not told."""
     unread: int = 0
     """How many of the attachments that are wanted there it cannot read."""
+    left: bool = False
+    """The host left the fleet: what it reported is its last word, and its guests are its own."""
 
-    later: ClassVar[Collection[str]] = ("unread",)
+    later: ClassVar[Collection[str]] = ("unread", "left")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ class Decision(Stored):
     """By the clock of whoever wrote it: seconds since the epoch."""
     step: str
     """``migrate``, ``hand over``, ``stay``, ``cordon``, ``uncordon``, ``drain``, ``fence``,
-    ``evacuate`` (the order of an evacuation is another now), ``return``, ``dispute``."""
+    ``evacuate`` (the order of an evacuation is another now), ``return``, ``dispute``,
+    ``removed``."""
     host: str
     guest: str = ""
     message: str = ""
@@ -239,10 +242,12 @@ class GuestReport(Stored):
     """Those of *others* that identify files which nobody else may have: neither only read by the
     guest, nor shared."""
 
+    removed: bool = False
+    """Somebody removed it here, by Moorline: it is nowhere any more."""
     another: bool = False
     """What is here only has the id of the guest that *assignment* is about, and is left alone."""
 
-    later: ClassVar[Collection[str]] = ("looked", "others", "written", "another")
+    later: ClassVar[Collection[str]] = ("looked", "others", "written", "removed", "another")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +279,12 @@ class VolumeReport(Stored):
     nobody. On another host the same path is another file, so nobody is refused that; an earlier
     release takes it for a volume that the fleet does not know."""
 
-    later: ClassVar[Collection[str]] = ("lost", "hint", "places", "own", "shared", "path", "local")
+    other_file: bool = False
+    """The guest has its disk, whole, with another file than the volume's: a snapshot, a copy."""
+
+    later: ClassVar[Collection[str]] = (
+        *("lost", "hint", "places", "own", "shared", "path", "local", "other_file"),
+    )
 
     @property
     def by_itself(self) -> bool:

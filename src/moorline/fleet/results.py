@@ -24,6 +24,8 @@ class HostView(Result):
     arriving: list[str]
     leaving: list[str]
     volumes: int
+    left: bool = False
+    """It left the fleet: what it has is its own, and not counted here."""
     unread: int = 0
     """How many of those it cannot read, as they are sealed for another key: it leaves them as
     they are."""
@@ -89,7 +91,8 @@ class FleetExplanation(Result):
 class FleetEvent(EventLogEntry):
     """What was done or seen on a host of the fleet, or decided about it: then ``id`` is 0, and
     ``step`` one of *migrate*, *hand over*, *stay*, *cordon*, *uncordon*, *drain*, *fence*,
-    *evacuate* (its order is another now), *return*, *dispute*.
+    *evacuate* (its order is another now), *return*, *dispute*,
+    *removed*.
     """
 
     host: str = field(default="", kw_only=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 
-from moorline.core.driver import recorded
 from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
-from moorline.errors import Refused, Unavailable, Uncertain
+from moorline.errors import Failed, Refused, Unavailable, Uncertain
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.record_store import Book
 from moorline.fleet.records import HostRecord, Role
@@ -30,6 +28,10 @@ Told = Callable[[str], None]
 
 def tell_nobody(_: str) -> None:
     """For whoever does not want to know."""
+
+
+class _Fenced(Refused):
+    """This host may run nothing for now, and perhaps its guests are its own afterwards."""
 
 
 class Unattended:
@@ -91,6 +93,10 @@ class Unattended:
         raise Refused(
             f"{what} may be another host's: this host is in a fleet, which alone can tell", hint=way
         )
+
+    def removed(self, guest: GuestId) -> None:
+        """Remember it for the fleet, which would make the guest anew elsewhere else."""
+        self._marks.remove(guest)
 
     def note(self, volume: VolumeId, why: str) -> None:
         """Write down that *volume* was recorded by a person's word; *why* '': it was not."""
@@ -168,6 +174,10 @@ class PerhapsAlone:
         """See there."""
         self._now().demand_gone(guest, volume, here=here)
 
+    def removed(self, guest: GuestId) -> None:
+        """See there."""
+        self._now().removed(guest)
+
     def note(self, volume: VolumeId, why: str) -> None:
         """See there."""
         self._now().note(volume, why)
@@ -202,31 +212,34 @@ class Guard(Unattended):
         """Called when something was recorded by a person's word: the fleet is told at once."""
 
     def demand(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
-        """Raise Refused if another host has *guest*, Failed if that cannot be told now: it is
-        remembered, and started when that is certain. With *dry_run* Unavailable: it is not.
+        """Raise Refused if another host has *guest*, Failed if that cannot be told now, or this
+        host was fenced: it is remembered, and started when that is over. With *dry_run* it is
+        not, and Failed is Unavailable, or Refused.
         """
-        with nullcontext() if dry_run else recorded():
-            self._answer(guest, vouch, dry_run=dry_run)
-
-    def _answer(self, guest: GuestId, vouch: str = "", *, dry_run: bool = False) -> None:
-        """As :meth:`demand`, but Unavailable for Failed."""
         if not dry_run:
             self.vouch(guest, vouch)
-        ask = (lambda _: None) if dry_run else self._marks.ask
         try:
-            self._demand(guest, ask)
+            self._demand(guest)
+        except _Fenced as e:
+            if dry_run:
+                raise
+            self._marks.ask(guest)
+            raise Failed(e.message, hint="it starts once this host is let in again") from e
         except (Unavailable, Uncertain) as e:
             if vouch or self._is_vouched(guest):
                 return
-            ask(guest)
-            raise Unavailable(
+            text = (
                 f"guest {guest} does not start yet: it cannot be told whether another host has it"
-                f" ({e.message})",
-                hint=f"it starts when that can be told; or say moorline start {VOUCHING} REASON",
-            ) from e
+                f" ({e.message})"
+            )
+            hint = f"it starts when that can be told; or say moorline start {VOUCHING} REASON"
+            if dry_run:
+                raise Unavailable(text, hint=hint) from e
+            self._marks.ask(guest)
+            raise Failed(text, hint=hint) from e
 
     def permit(self, guest: GuestId, *, ours: bool, arriving: bool) -> None:
-        """As :meth:`_answer`; a copy that comes because the fleet has the guest come may start,
+        """As :meth:`demand`; a copy that comes because the fleet has the guest come may start,
         as it stays paused. What the fleet never spoke of, and has no disk of ours, may start, too.
         """
         if not ours and guest not in {*self._marks.guests(), *self._same_ids}:
@@ -236,7 +249,7 @@ class Guard(Unattended):
             return
         arrival = self._arrivals.pop(guest, None)
         if arrival is None or arrival.over():
-            self._answer(guest)
+            self.demand(guest)
 
     def note(self, volume: VolumeId, why: str) -> None:
         """As :meth:`Unattended.note`."""
@@ -321,17 +334,18 @@ class Guard(Unattended):
             )
         self._arrivals[guest] = Deadline(ARRIVAL_SECONDS)
 
-    def _demand(self, guest: GuestId, ask: Callable[[GuestId], None]) -> None:
+    def _demand(self, guest: GuestId) -> None:
         if not self.alive:
-            raise Unavailable("the fleet's store has not answered since this agent started")
+            raise Unavailable(
+                "the fleet has not heard this agent, or hears another one as this host"
+            )
         if self._book.epoch() != self._marks.epoch():
             raise Unavailable("the fleet's store was restored: what it says may be out of date")
         record = self._book.host(self._host)
         if record is None:
             raise Refused("this host is not of the fleet any more")
         if record.fenced:
-            ask(guest)
-            raise Refused(f"this host was fenced, and is not back yet: {record.fenced}")
+            raise _Fenced(f"this host was fenced, and is not back yet: {record.fenced}")
         others = [of for of in record.disputed if of.startswith(f"{guest}/")]
         if others:
             volume = others[0].split("/", 1)[1]

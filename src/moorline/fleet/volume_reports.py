@@ -34,6 +34,7 @@ class VolumeReports:
             hint=served.hint,
             places=unseen if served.places is None else served.places,
             path=served.path or (before.path if before else ""),
+            other_file=served.other_file,
         )
         self._tell(look, of, report)
 

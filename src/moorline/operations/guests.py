@@ -20,7 +20,7 @@ from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.disk_options import AS_IT_COMES
 from moorline.errors import MoorlineError, NotFound, Refused
-from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
+from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, VolumeId
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_dry_run import GuestDryRun
 from moorline.operations.guest_options import (
@@ -101,8 +101,8 @@ class Guests:
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
         refuse_options(options, volumes)
-        for connection, its in volumes:
-            self._admission.admit(connection, its)  # refused before anything is made
+        # Refused before anything is made.
+        admitted = [self._admission.admit(connection, its) for connection, its in volumes]
         wanted = lifecycle.parse(name, asked)
         if dry_run:
             lifecycle.check(name, wanted)
@@ -120,6 +120,9 @@ class Guests:
                 if made:
                     known = self._named(name)
                     self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
+                for each in [] if made else admitted:
+                    volume = VolumeId(each.volume or each.id)
+                    self._guard.demand_attach(volume, vouched=bool(vouch))
             if not made:  # what is half made is destroyed, and made anew
                 with self._step("define", name, steps), kept(self._reconciler, self._seen(name)):
                     lifecycle.define(name, wanted, progress)
@@ -228,6 +231,7 @@ class Guests:
                 self._able().remove(id)
             with suppress(MoorlineError):  # the guest is gone, which is what counts
                 self._records.drop_launched(id)
+                self._guard.removed(id)
             return GuestOutcome(name, id, False, steps)
 
     def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
@@ -370,6 +374,7 @@ class Guests:
                 with kept(self._reconciler, machine):
                     self._able().remove(guest)
                 self._records.drop_launched(guest)
+                self._guard.removed(guest)
 
     def _start(
         self, machine: GuestState, progress: Progress, steps: list[str], vouch: str = ""

@@ -299,8 +299,8 @@ class Guests(Protocol):
 
         For a hook that a hypervisor waits for, as :meth:`ready`. *ours*: it has a disk that
         bears Moorline's mark. *arriving*: a copy is about to come from another host. A
-        host that is in no fleet permits all. Raises Refused (another host has it), Unavailable
-        (that cannot be told now: it is started later).
+        host that is in no fleet permits all. Raises Refused (another host has it), Failed
+        (that cannot be told now: it is started later), Unavailable (as that, and it is not).
         """
 
     def unready(self, guest: str) -> list[str]:

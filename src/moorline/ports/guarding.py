@@ -40,6 +40,9 @@ class Guarding(Protocol):
         *guest* its id.
         """
 
+    def removed(self, guest: GuestId) -> None:
+        """Have a fleet let go of *guest*, which was removed on this host."""
+
     def note(self, volume: VolumeId, why: str) -> None:
         """Write down that *volume* was recorded by a person's word, with its reason; '': it was
         not.

@@ -6,6 +6,8 @@ import pytest
 
 from moorline.errors import Refused
 from moorline.fleet import keys
+from moorline.fleet.fencing import fence
+from moorline.fleet.fleet import Fleet
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
@@ -85,3 +87,46 @@ def test_it_is_copied_back_and_detached_and_all_is_free(fleet: ToyFleet) -> None
     assert not fleet.store.list(f"{keys.ROOT}owners/")[0] or not fleet.person.volumes()
     assert not fleet.store.list(f"{keys.ROOT}owners/places/")[0]
     fleet.attach("g2", "copy")
+
+
+def test_an_evacuated_guest_starts_with_the_file_that_it_had(fleet: ToyFleet) -> None:
+    """What it wrote last is there alone; nobody is asked to start it by hand."""
+    copied(fleet)
+    fleet.settle(rest=2)
+
+    def proof() -> str:
+        fleet.power_off("h1")
+        return "off"
+
+    fence(fleet.person, "h1", lambda *_: True, proof, "n")
+    fleet.settle()
+    home = fleet.person.owner(G1).host
+    there = fleet.sites[home].world.guests[G1]
+    assert home != "h1"
+    assert there.live == {A: "/toy/s1/copy"}
+    assert not fleet.centre.violations
+    report = fleet.person.volume_report(home, G1, A)
+    assert report.seen == "", "it is told of all the same"
+    assert report.message
+
+
+def test_a_guest_that_does_not_start_says_for_what_it_waits(fleet: ToyFleet) -> None:
+    """The share cannot be mounted where it goes."""
+    copied(fleet, to="copy")
+    fleet.settle(rest=2)
+    for name in ("h2", "h3"):
+        fleet.sites[name].world.guests.clear()
+    there = fleet.sites["h1"].world.guests[G1]
+    for half in (there.live, there.defined):
+        half[A] = "/srv/of-nobody/a"
+    fleet.settle(rest=2)
+
+    def proof() -> str:
+        fleet.power_off("h1")
+        return "off"
+
+    fence(fleet.person, "h1", lambda *_: True, proof, "n")
+    fleet.settle()
+    (view,) = [each for each in Fleet(fleet.person).guests() if each.guest == "g1"]
+    assert view.seen == "stopped"
+    assert "it does not start yet: volume a is not as wanted: " in view.note

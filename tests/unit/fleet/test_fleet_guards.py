@@ -89,7 +89,12 @@ def test_who_is_fenced_starts_nothing_though_it_is_at_home(fleet: ToyFleet) -> N
     fleet.power_on("h1")
     fleet.agent_passes("h1")
     assert fleet.person.assignment("h1", G1).role is Role.HERE
-    assert isinstance(demand(fleet), Refused)
+    error = demand(fleet)
+    assert type(error) is Failed, "it is remembered"
+    assert "once this host is let in again" in error.hint
+    guard = fleet.agent("h1").guard
+    assert isinstance(fleet.survive(lambda: guard.demand(G1, dry_run=True)), Refused)
+    assert isinstance(fleet.survive(lambda: guard.demand(G1, "a word")), Failed)
     fleet.start("h1")
     assert not guest(fleet).running
     fleet.controller_passes("c1")  # it is back, and nothing was evacuated
@@ -149,7 +154,7 @@ def test_a_person_may_vouch_only_while_the_store_is_away(fleet: ToyFleet) -> Non
     fleet.power_on("h1")
     fleet.agent("h1").guard.vouch(G1, "it was off")
     fleet.agent_passes("h1")
-    assert isinstance(demand(fleet), Refused), "the store knows better"
+    assert "was fenced" in str(demand(fleet)), "the store knows better"
 
 
 def test_links_are_healed_while_the_store_is_away_but_not_after_a_boot(fleet: ToyFleet) -> None:

@@ -50,15 +50,15 @@ def become(fleet: ToyFleet, host: str, role: Role) -> None:
 
 def test_a_guest_starts_where_the_fleet_has_it(fleet: ToyFleet) -> None:
     assert permit(fleet, "h1") is None
-    assert isinstance(permit(fleet, "h2"), Unavailable), "of which nothing was said there"
+    assert type(permit(fleet, "h2")) is Failed, "of which nothing was said there"
 
 
 def test_a_guest_that_is_none_of_the_fleets_business_starts(fleet: ToyFleet) -> None:
     fleet.sites["h1"].line.cut = True
     assert permit(fleet, "h1", STRANGER, ours=False) is None
     assert permit(fleet, "h1", STRANGER, ours=False, arriving=True) is None
-    assert isinstance(permit(fleet, "h1", STRANGER), Unavailable), "it has a disk of ours"
-    assert isinstance(permit(fleet, "h1", ours=False), Unavailable), "the fleet spoke of it"
+    assert type(permit(fleet, "h1", STRANGER)) is Failed, "it has a disk of ours"
+    assert type(permit(fleet, "h1", ours=False)) is Failed, "the fleet spoke of it"
 
 
 def test_a_copy_starts_where_the_fleet_has_it_come(fleet: ToyFleet) -> None:
@@ -277,3 +277,20 @@ def test_a_copy_that_is_left_paused_is_not_waited_for() -> None:
     with pytest.raises(Uncertain):
         made.send(G1, "h2")
     assert ended.wait(10), "a pass lets it run"
+
+
+def test_of_two_agents_of_one_host_one_follows(fleet: ToyFleet) -> None:
+    """Its credentials were copied, or joined twice: both would start what is brought there."""
+    site = fleet.sites["h1"]
+    first = fleet.agent("h1")
+    second = fleet._agent(site)
+    assert fleet.survive(second.fleet.advance) is None, "as after a restart"
+    for _ in range(3):
+        error = fleet.survive(first.fleet.advance)
+        assert isinstance(error, Refused)
+        assert "another agent follows the fleet as h1" in str(error)
+        assert fleet.survive(second.fleet.advance) is None
+        assert type(fleet.survive(lambda: first.guard.demand(G1))) is Failed
+    assert isinstance(fleet.survive(first.fleet.advance), Refused)
+    assert fleet.survive(first.fleet.advance) is None, "the other one ended"
+    assert fleet.survive(lambda: first.guard.demand(G1)) is None
