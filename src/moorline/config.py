@@ -119,6 +119,9 @@ class Settings:
     """The values of the agent's own."""
     personal: bool = False
     """Whether the state directory is that of a user who is not root, because none was named."""
+    beside: bool = False
+    """Whether the state directory is another than the one that the configuration has, which is
+    that of the agent of a fleet's host."""
 
 
 class Defaults(Mapping[str, str]):
@@ -179,6 +182,7 @@ def load(
         return _defaults(Defaults(options, unsaid), unsaid, hypervisor, named=bool(state_dir))
     declared = options()
     conf = _parsed(files, declared)
+    configured = conf.moorline.state_dir or HOST_STATE_DIR
     named = state_dir or conf.moorline.state_dir
     chosen = Path(named or agent_location.default_state_dir())
     conf.set_override("state_dir", str(chosen), group="moorline")
@@ -190,6 +194,7 @@ def load(
         | {"state_dir": str(chosen)},
         agent={option.name: _value(conf, option) for option in AGENT},
         personal=not named and chosen != HOST_STATE_DIR,
+        beside=chosen.absolute() != Path(configured).absolute(),
     )
 
 

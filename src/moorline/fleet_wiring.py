@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
-from moorline.errors import MoorlineError, Refused
+from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.fleet import fencing_proofs
 from moorline.fleet.controller import Controller
 from moorline.fleet.event_sender import News
@@ -30,6 +30,7 @@ from moorline.fleet.guest_sender import Sending
 from moorline.fleet.host import FleetHost
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.host_threads import Following
+from moorline.fleet.leaving import farewell
 from moorline.fleet.local_volumes import LocalVolumes
 from moorline.fleet.record_store import Book
 from moorline.fleet.start_guard import Guard
@@ -109,6 +110,24 @@ def join_fleet(
     if not dry_run:
         joining.install(directory)
     return joining.host
+
+
+def depart(directory: Path) -> str:
+    """Remove this host's credentials, once the fleet was told; return why it was not; ''."""
+    with for_fleets():
+        from moorline.stores.etcd.joining import Membership, uninstall
+        from moorline.stores.etcd.store import EtcdStore
+    untold = ""
+    try:
+        member = Membership.open(directory)
+        with closing(EtcdStore(member.access)) as store:
+            farewell(Book(store, Codec(member.box), member.box), member.host)
+    except NotFound:
+        pass  # they were removed before
+    except MoorlineError as e:
+        untold = e.message
+    uninstall(directory)
+    return untold
 
 
 def write_credentials(credentials: Secret[bytes], to: Path) -> None:

@@ -12,7 +12,7 @@ from moorline import config
 from moorline.core.no_fleet import ALONE
 from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
-from moorline.errors import Denied, MoorlineError, Unavailable
+from moorline.errors import Denied, MoorlineError, Refused, Unavailable
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.start_guard import Elsewhere, PerhapsAlone, Told, Unattended
 from moorline.host.boot_id import boot_id
@@ -112,12 +112,22 @@ def guard_of(given: config.Settings, marks: Marks, told: Told) -> Guarding:
     directory = config.fleet_dir(given)
 
     def now() -> Guarding:
-        if marks.epoch() or (directory and config.has_credentials(directory)):
+        if marks.epoch():
             return unattended
-        is_others = directory is None and config.has_credentials(config.FLEET_DIR)
-        return elsewhere if is_others else ALONE
+        joined = config.has_credentials(directory or config.FLEET_DIR)
+        own = directory is not None and not given.beside
+        return (unattended if own else elsewhere) if joined else ALONE
 
     return PerhapsAlone(now)
+
+
+def demand_followers(given: config.Settings, marks: Marks) -> None:
+    """Raise Refused if the fleet's agent keeps another state than this one, which never did."""
+    if given.beside and not marks.epoch():
+        raise Refused(
+            "the configuration has the agent of another state of this host follow its fleet",
+            hint="leave --state-dir out; or say --fleet DIRECTORY, if that state is given up",
+        )
 
 
 def host_called(given: config.Settings) -> str:

@@ -42,6 +42,7 @@ from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.volume_service import VolumeService
 from moorline.state_wiring import (
+    demand_followers,
     guard_of,
     kept_elsewhere,
     known_states,
@@ -183,6 +184,7 @@ def open_agent(
     if member is not None:
         from moorline.fleet_wiring import follow, memory_for_guests
 
+        demand_followers(given, opened.marks)
         followed = follow(
             member,
             opened.marks,
@@ -211,13 +213,16 @@ def open_agent(
     return OpenedAgent(facade, controller, following)
 
 
-def leave_fleet(given: config.Settings, *, vouch: str, dry_run: bool = False) -> Sequence[str]:
-    """Make this host one of its own; return its guests that were of the fleet.
+def leave_fleet(
+    given: config.Settings, *, vouch: str, dry_run: bool = False
+) -> tuple[Sequence[str], str]:
+    """Make this host one of its own; return the guests that it has, and why the fleet was not told.
 
     *vouch*: why a person is sure that no other host gets them. Raises Refused (one is not this
     host's alone; nobody vouches; it is in no fleet), Busy (its agent runs), Denied, Unavailable.
     """
     from moorline.fleet.leaving import leave
+    from moorline.fleet_wiring import depart
 
     directory = config.fleet_dir(given)
     opened = _open(given, True, _LEAVING_PATIENCE_SECONDS, no_progress, no_report)
@@ -226,11 +231,7 @@ def leave_fleet(given: config.Settings, *, vouch: str, dry_run: bool = False) ->
         if not (joined or opened.marks.epoch()):
             raise Refused("this host is in no fleet")
         guests = leave(opened.marks, opened.environment.event_log.saw, vouch=vouch, dry_run=dry_run)
-    if directory is not None and not dry_run:
-        with installed.for_fleets():
-            from moorline.stores.etcd.joining import uninstall
-        uninstall(directory)
-    return guests
+    return guests, "" if directory is None or dry_run else depart(directory)
 
 
 def _membership(given: config.Settings) -> Membership | None:

@@ -69,6 +69,8 @@ def agent(
     def read() -> Settings:
         settings = given.settings()
         typed = {name: value for name, value in chosen.items() if value is not None}
-        return replace(settings, agent={**settings.agent, **typed})
+        # Who names the credentials means this state with them, whatever is configured.
+        beside = settings.beside and fleet is None
+        return replace(settings, agent={**settings.agent, **typed}, beside=beside)
 
     sys.exit(Agent(read).run())

@@ -269,10 +269,12 @@ def leave(given: Common, vouch: str, dry_run: bool) -> None:
     """
     from moorline import wiring
 
-    guests = wiring.leave_fleet(given.settings(), vouch=vouch, dry_run=dry_run)
+    guests, untold = wiring.leave_fleet(given.settings(), vouch=vouch, dry_run=dry_run)
     is_now = "would be" if dry_run else "is"
     told = f"this host {is_now} in no fleet; guests that {is_now} its own: {len(guests)}"
-    given.tell({"guests": list(guests)}, told)
+    if untold:
+        told += f"\nthe fleet was not told, which shows it as silent: {untold}"
+    given.tell({"guests": list(guests), **({"untold": untold} if untold else {})}, told)
 
 
 @fleet.command()

@@ -64,7 +64,8 @@ def marks(run: Run, tmp_path: Path) -> Marks:
 
 def test_nothing_is_left_of_the_fleet(run: Run, marks: Marks, credentials: Path) -> None:
     told = json.loads(run(*WORD, "--output", "json").stdout)
-    assert told == {"guests": [G1]}
+    assert told == {"guests": [G1], "untold": told["untold"]}
+    assert "fleet.json is damaged" in told["untold"], "there is no etcd here"
     assert not marks.guests()
     assert not marks.volumes()
     assert (marks.epoch(), marks.proven()) == ("", "")

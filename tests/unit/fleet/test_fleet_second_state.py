@@ -11,6 +11,9 @@ import pytest
 from moorline import config, wiring
 from moorline.api import Moorline
 from moorline.errors import MoorlineError, Refused, Unavailable
+from moorline.fleet.host_memory import Marks
+from moorline.state_wiring import demand_followers
+from moorline.testing.toy_store import MemoryStore
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 """Of the guest ``test`` in libvirt's own toy."""
@@ -120,11 +123,37 @@ def test_credentials_elsewhere_are_of_the_state_that_is_configured_with_them(
     credentials = join(tmp_path).rename(tmp_path / "elsewhere")
     for agent_fleet, asks in ((credentials, True), (tmp_path / "none", False)):
         conf = tmp_path / "moorline.conf"
-        conf.write_text(f"[moorline]\nagent_fleet = {agent_fleet}\n")
-        given = wiring.settings([conf], state_dir=tmp_path / "own", hypervisor="test:///default")
+        conf.write_text(f"[moorline]\nagent_fleet = {agent_fleet}\nstate_dir = {tmp_path}/own\n")
+        given = wiring.settings([conf], hypervisor="test:///default")
         with wiring.open_host(given) as moorline:
             if asks:
                 with pytest.raises(Unavailable):
                     moorline.guests.permit(UUID, ours=True, arriving=False)
             else:
                 moorline.guests.permit(UUID, ours=True, arriving=False)
+
+
+@pytest.mark.parametrize("said", ["state_dir = {0}/own", ""], ids=["another", "none"])
+def test_a_state_that_is_typed_beside_the_configured_one_is_another(
+    tmp_path: Path, hosts: Path, said: str
+) -> None:
+    """The credentials that are configured are those of the state that is: not of any."""
+    conf = tmp_path / "moorline.conf"
+    credentials = join(tmp_path).rename(tmp_path / "elsewhere")
+    conf.write_text(f"[moorline]\nagent_fleet = {credentials}\n{said.format(tmp_path)}\n")
+    given = wiring.settings([conf], state_dir=tmp_path / "typed", hypervisor="test:///default")
+    with wiring.open_host(given) as moorline:
+        with pytest.raises(Refused, match="this host is in a fleet"):
+            attach(moorline, tmp_path, vouch="ticket 4711")
+        with pytest.raises(Refused, match="this host is in a fleet"):
+            moorline.guests.permit(UUID, ours=True, arriving=False)
+    configured = tmp_path / "own" if said else hosts
+    same = wiring.settings([conf], state_dir=configured, hypervisor="test:///default")
+    with wiring.open_host(same) as moorline, pytest.raises(Unavailable):
+        moorline.guests.permit(UUID, ours=True, arriving=False)
+    demand_followers(same, Marks(MemoryStore(), "h1"))
+    with pytest.raises(Refused, match="another state"):
+        demand_followers(given, Marks(MemoryStore(), "h1"))
+    followed = Marks(MemoryStore(), "h1")
+    followed.accept("an epoch")
+    demand_followers(given, followed)
