@@ -7,7 +7,7 @@ import os
 import pytest
 
 from moorline.cli.fleet_queries import _state
-from moorline.errors import Failed, Unavailable
+from moorline.errors import Failed, NotFound, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.explaining import Explainer
 from moorline.fleet.fleet import Fleet
@@ -299,7 +299,9 @@ def test_a_host_that_was_never_heard_is_told(fleet: ToyFleet, boxes: Keys) -> No
     person = Fleet(fleet.person)
     assert [(v.host, _state(v)) for v in person.hosts()][2:] == [("h9", "enrolled, never heard")]
     with pytest.raises(Unavailable, match="no controller has taken it into the fleet yet"):
-        person.drain("h9")
+        person.cordon("h9")
     fleet.controller_passes("c1")
     assert [_state(v) for v in person.hosts()][2:] == ["enrolled, never heard"]
-    assert person.drain("h9").steps == ["drain"]
+    with pytest.raises(NotFound, match="h9 was never heard"):
+        person.drain("h9")
+    assert person.cordon("h9").steps == ["cordon"]

@@ -126,7 +126,7 @@ def test_who_was_started_by_hand_is_not_started_again_when_stopped(fleet: ToyFle
     guest = site.world.guests[G1]
     halt(guest)
     site.line.cut = True
-    assert isinstance(permit(fleet, "h1"), Unavailable)
+    assert isinstance(permit(fleet, "h1"), Failed)
     fleet.agent("h1").guard.demand(G1, "it was off")
     fleet.start("h1")
     site.line.cut = False
