@@ -257,6 +257,8 @@ class Disk:
     """Why the file that the running guest has open has no name any more, as far as is known; ''."""
     limits: frozenset[Limits] | None = None
     """How each of the guest's definitions limits it; None: the hypervisor does not tell."""
+    locked: bool = False
+    """The hypervisor has lost the password by which its server would give it again."""
 
 
 NO_DISK = Disk(DiskState.NONE)
@@ -323,7 +325,7 @@ class Seen:
     other_limits: bool = False
     """Whether the disk has limits that are not those that are wanted."""
     locked: bool = False
-    """Whether the hypervisor has no key any more with which the disk could be opened again."""
+    """Whether the hypervisor has no key or password any more to open the disk with again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,6 +20,7 @@ from lab import host
 from lab.command import Moorline
 from lab.guest import Guest, pattern
 from lab.tgt.target import PASSWORD, PORTAL, USER, Missing, Tgt, iqn
+from moorline.backends import libiscsi
 from moorline.backends.iscsi_qemu import IscsiQemu
 from moorline.errors import Failed, Refused, Uncertain
 from moorline.host.linux import Linux
@@ -131,6 +133,48 @@ def test_what_a_real_target_says_of_its_luns(tgt: Tgt, backend: IscsiQemu) -> No
     verify("one")
 
 
+def test_what_somebody_reserved_is_waited_for(tgt: Tgt, backend: IscsiQemu) -> None:
+    tgt.export("one", SIZE, chap=False)
+    lun = backend.parse(connection("one", auth_method=None))
+    backend.verify(lun)
+    assert backend.ids(lun) == frozenset(), "names of tgt's are not unique in the world"
+    with reserved("one"), pytest.raises(Failed, match="another machine keeps it"):
+        backend.verify(lun)
+    backend.verify(lun)
+
+
+@contextmanager
+def reserved(name: str) -> Iterator[None]:
+    """Another initiator keeps the LUN for itself (SPC-3)."""
+    register, reserve, release, exclusive, key = 0, 1, 2, 3, (1).to_bytes(8, "big")
+    where = {"portal": PORTAL, "target": iqn(name), "lun": 1, "user": ""}
+
+    def ask(unit: Any, action: int, old: bytes, new: bytes) -> None:
+        call = libiscsi._lib.iscsi_persistent_reserve_out_sync
+        call.restype = ctypes.c_void_p
+        keys = Keys(int.from_bytes(old, "big"), int.from_bytes(new, "big"))
+        task = call(unit.context, 1, action, 0, exclusive, ctypes.byref(keys))
+        assert task
+        assert ctypes.c_int.from_address(task).value == 0, unit.error()
+
+    with libiscsi._session({**where, "initiator": "iqn.2026-01.lab:other"}) as unit:
+        ask(unit, register, bytes(8), key)
+        ask(unit, reserve, key, bytes(8))
+        yield
+        ask(unit, release, key, bytes(8))
+        ask(unit, register, key, bytes(8))
+
+
+class Keys(ctypes.Structure):
+    """libiscsi's scsi_persistent_reserve_out_basic."""
+
+    _fields_ = [
+        ("reservation_key", ctypes.c_uint64),
+        ("service_action_reservation_key", ctypes.c_uint64),
+        *((name, ctypes.c_uint8) for name in ("spec_i_pt", "all_tg_pt", "aptpl")),
+    ]
+
+
 def test_a_guest_writes_to_the_target(scene: Scene, guest: Guest, second_guest: Guest) -> None:
     id = scene.volume()
     scene.attach(guest.name, id)
@@ -212,7 +256,8 @@ def test_a_guest_is_not_given_to_a_target_that_does_not_answer(scene: Scene, gue
     assert scene.is_clean()
 
 
-def test_a_stopped_guest_is_started_after_libvirtd_lost_the_password(scene: Scene) -> None:
+@pytest.mark.parametrize("heal", ["start", "hook", "sweep"])
+def test_a_guest_is_started_after_libvirtd_lost_the_password(scene: Scene, heal: str) -> None:
     id = scene.volume()
     with closing(libvirt.open("qemu:///system")) as virt:
         xml = ET.fromstring(small_xml("q35", 6, "virtio-scsi"))
@@ -223,11 +268,21 @@ def test_a_stopped_guest_is_started_after_libvirtd_lost_the_password(scene: Scen
     host.start_libvirtd()
     with closing(libvirt.open("qemu:///system")) as virt, gone_at_the_end(virt, uuid):
         assert not virt.listAllSecrets()
-        assert scene.seen() == {id: "partial"}
-        scene.moorline("start", name)
-        assert scene.seen() == {id: "attached"}
+        (row,) = scene.moorline.json("list")
+        assert (row["seen"], row["next"]) == ("attached", "unlock")
+        domain = virt.lookupByName(name)
+        with pytest.raises(libvirt.libvirtError, match="Secret not found"):
+            domain.create()
+        if heal == "start":
+            scene.moorline("start", name)
+        else:
+            words = ["hook", "run"] if heal == "hook" else ["sweep"]
+            scene.moorline(*words, stdin=domain.XMLDesc())
+            domain.create()
+        (row,) = scene.moorline.json("list")
+        assert (row["seen"], row["next"]) == ("attached", "nothing")
         until(lambda: scene.tgt.sessions(id))
-        virt.lookupByName(name).destroy()
+        domain.destroy()
         until(lambda: not scene.tgt.sessions(id))
         scene.moorline("detach", name, id)
         assert not scene.seen()

@@ -150,7 +150,7 @@ def test_libvirtd_loses_the_key_and_gets_it_back(
     moorline(*attach_words(files, name))
     moorline("start", name)
     (files / "key").unlink()  # the store has it
-    for heal in (["sweep"], ["start", name]):
+    for heal in (["sweep"], ["hook", "run"], ["start", name]):
         host.kill_libvirtd()
         host.start_libvirtd()
         anew = libvirt.open("qemu:///system")
@@ -163,7 +163,7 @@ def test_libvirtd_loses_the_key_and_gets_it_back(
         assert (row["seen"], row["next"]) == ("attached", "unlock")
         with pytest.raises(libvirt.libvirtError, match="Secret not found"):
             domain.create()
-        moorline(*heal)
+        moorline(*heal, stdin=domain.XMLDesc())
         assert len(secrets(anew)) == 1
         assert moorline.json("list")[0]["next"] == "nothing"
         if not domain.isActive():

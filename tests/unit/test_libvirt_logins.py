@@ -125,23 +125,37 @@ def test_a_key_that_is_none_is_refused_and_not_quoted(kept: Kept) -> None:
     assert kept.values == {}
 
 
-def test_a_disk_whose_secret_libvirtd_lost_is_partial() -> None:
+def stored(uuid: str, told: str = "<secret/>") -> Any:
+    return SimpleNamespace(UUIDString=lambda: uuid, XMLDesc=lambda: told)
+
+
+def test_a_secret_that_nobody_came_to_fill_is_lost() -> None:
+    plugged = domain(lun())
+    (uuid,) = plugged.secrets().values()
+    empty = stored(uuid, "<secret><description>its value is to come</description></secret>")
+    virt = SimpleNamespace(listAllSecrets=lambda: [empty])
+    assert KnownLogins(virt).marked(GUEST, plugged.disks(), plugged.secrets())[ONE].locked
+
+
+def test_a_disk_whose_secret_libvirtd_lost_is_locked() -> None:
     plugged = domain(lun())
     asked = []
 
     def secrets(*there: str) -> Any:
         def all_of_them() -> list[Any]:
             asked.append(there)
-            return [SimpleNamespace(UUIDString=lambda each=each: each) for each in there]
+            return [stored(each) for each in there]
 
         return SimpleNamespace(listAllSecrets=all_of_them)
 
     (known,) = plugged.secrets().values()
     disks = plugged.disks()
-    assert disks[ONE].state is DiskState.WHOLE
-    assert KnownLogins(secrets(known)).marked(disks, plugged.secrets()) == disks
-    lost = KnownLogins(secrets()).marked(disks, plugged.secrets())
-    assert lost[ONE].state is DiskState.PARTIAL
+    assert (disks[ONE].state, disks[ONE].locked) == (DiskState.WHOLE, False)
+    assert KnownLogins(secrets(known)).marked(GUEST, disks, plugged.secrets()) == disks
+    lost = KnownLogins(secrets()).marked(GUEST, disks, plugged.secrets())
+    assert (lost[ONE].state, lost[ONE].locked) == (DiskState.WHOLE, True)
     assert len(asked) == 2
-    KnownLogins(secrets()).marked(disks, {})
+    KnownLogins(secrets()).marked(GUEST, disks, {})
+    theirs = {ONE: "11111111-1111-4111-8111-111111111111"}
+    assert KnownLogins(secrets()).marked(GUEST, disks, theirs) == disks, "nothing of ours is lost"
     assert len(asked) == 2, "libvirt is not asked about what takes no secret"

@@ -87,6 +87,12 @@ class Adopter:
         with told_about(attachment.key.volume, attachment.guest_name):
             steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
             if before is None:
+                if not hands_off and luks.has_login(self._reconciler.link(attachment)):
+                    raise Refused(
+                        "volumes that take a password are not adopted: whoever plugged it keeps it"
+                        " in libvirt",
+                        hint="detach it as it was attached, and attach it with moorline attach",
+                    )
                 self._refuse_anothers(attachment)
                 self._refuse_above(disk, attachment, said=bool(volume or accepted.volume))
             if attachment == before:
@@ -108,6 +114,12 @@ class Adopter:
 
     def _release(self, row: Attachment, *, dry_run: bool) -> Adoption:
         self._admission.demand_release(row)
+        if not row.hands_off and luks.has_login(self._reconciler.link(row)):
+            raise Refused(
+                f"volume {row.key.volume} takes a password, which is kept with its attachment:"
+                f" without that {row.guest_name} could not be started again",
+                hint=f"moorline detach {row.guest_name} {row.key.volume}",
+            )
         if luks.is_luks(row.connection.reveal()) and not row.hands_off:
             raise Refused(
                 f"volume {row.key.volume} is encrypted: its key is kept with its attachment, and"

@@ -38,12 +38,12 @@ class FileChecks:
         self._refuse_others(row, source)
         return source
 
-    def demand_opening(self, row: Attachment) -> None:
-        """Check that the file of *row* may be opened. Raises as the back end's verify.
+    def demand_opening(self, row: Attachment) -> DiskSource:
+        """Check that what *row* is may be opened, and return it. Raises as the back end's verify.
 
         The hypervisor is not asked: so nothing is told of who else has it.
         """
-        self._links.verified(row)
+        return self._links.verified(row)
 
     def verify_alone(self, row: Attachment) -> None:
         """As :meth:`verify`, once nobody else on this host is giving its file to a guest."""

@@ -1,6 +1,6 @@
-"""Volumes whose files are LUKS: where their key is, and that the hypervisor has it.
+"""Keys of LUKS files and passwords of servers: that the hypervisor has what disks are opened with.
 
-The key is a part of the connection (``encryption.key``), and is sealed with it.
+Both are parts of the connection, and are sealed with it: the key as ``encryption.key``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,18 @@ from typing import Any
 
 from moorline.core.own_disk import is_somebody_elses
 from moorline.errors import Refused
-from moorline.model import Attachment, Disk, DiskState, ImageFile, Level
-from moorline.ports import Hypervisor, KeyKeeping, StorageBackend
+from moorline.model import (
+    Attachment,
+    Disk,
+    DiskSource,
+    DiskState,
+    ImageFile,
+    Level,
+    Link,
+    Linked,
+    NetworkDisk,
+)
+from moorline.ports import Hypervisor, KeyKeeping, LoginKeeping, StorageBackend
 from moorline.secret import Secret
 
 FORMAT = "luks"
@@ -112,9 +122,52 @@ def take_key(hypervisor: Hypervisor, row: Attachment) -> None:
 
 
 def is_locked(hypervisor: Hypervisor, row: Attachment, disk: Disk) -> bool:
-    """Whether *disk* of *row* is there, and *hypervisor* has no key for it. Raises as the port."""
+    """Whether *disk* of *row* is there, and *hypervisor* could not open it again.
+
+    Raises as the port.
+    """
     plugged = row.want is Level.ATTACHED and disk.state is DiskState.WHOLE
-    return plugged and lacks_key(hypervisor, row)
+    ours = plugged and not is_somebody_elses(row)
+    return ours and (disk.locked or lacks_key(hypervisor, row))
+
+
+def unlock(
+    hypervisor: Hypervisor, row: Attachment, link: Link, ask: Callable[[], DiskSource]
+) -> None:
+    """Have *hypervisor* know what the disk of *row* is opened with. Raises as the port.
+
+    *ask*: asks the storage, for a password that is not in the connection.
+    """
+    give_key(hypervisor, row)
+    source = link.source if isinstance(link, Linked) else None
+    if isinstance(source, NetworkDisk):
+        give_login(hypervisor, row, source if source.login else ask())
+
+
+def has_login(link: Link) -> bool:
+    """Whether what is linked is a server's disk that takes a password of its connection."""
+    source = link.source if isinstance(link, Linked) else None
+    return isinstance(source, NetworkDisk) and source.login is not None
+
+
+def give_login(hypervisor: Hypervisor, row: Attachment, source: DiskSource) -> None:
+    """Have *hypervisor* know the password of *source*, if it takes one. Raises as the port."""
+    if isinstance(source, NetworkDisk) and isinstance(hypervisor, LoginKeeping):
+        hypervisor.give_login(row.key.guest, row.key.volume, source)
+
+
+def take_login(hypervisor: Hypervisor, row: Attachment, link: Link) -> None:
+    """Have *hypervisor* forget the password of *row*, which is about to be forgotten as well."""
+    source = link.source if isinstance(link, Linked) else None
+    if isinstance(source, NetworkDisk) and isinstance(hypervisor, LoginKeeping):
+        hypervisor.take_login(row.key.guest, row.key.volume)
+
+
+def lacks_login(hypervisor: Hypervisor, row: Attachment, source: DiskSource) -> bool:
+    """Whether *source* takes a password that *hypervisor* does not have. Raises as the port."""
+    if not isinstance(source, NetworkDisk) or not isinstance(hypervisor, LoginKeeping):
+        return False
+    return not hypervisor.has_login(row.key.guest, row.key.volume, source)
 
 
 def lacks_key(hypervisor: Hypervisor, row: Attachment) -> bool:

@@ -36,7 +36,7 @@ class Step(Enum):
     LIMIT = "limit"
     """Give the disk the limits that are wanted."""
     UNLOCK = "unlock"
-    """Give the hypervisor the disk's key, which it has lost."""
+    """Give the hypervisor the disk's key or password, which it has lost."""
     FORGET = "forget"
     WAIT = "wait"
     PARK = "park"

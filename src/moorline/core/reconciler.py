@@ -365,7 +365,7 @@ class Reconciler:
         elif step is Step.LIMIT:
             limit(self._hypervisor, row)
         elif step is Step.UNLOCK:
-            luks.give_key(self._hypervisor, row)
+            luks.unlock(self._hypervisor, row, seen.link, lambda: self._links.verified(row))
         else:
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:
@@ -384,3 +384,4 @@ class Reconciler:
             backend, connection = self._links.parsed(row)
             backend.disconnect(connection)
         luks.take_key(self._hypervisor, row)
+        luks.take_login(self._hypervisor, row, seen.link)

@@ -1,6 +1,7 @@
 """Makes the links ready that a guest needs, and tells which are not.
 
-Of the hypervisor no guest is asked, which waits for us: only whether it has the keys of disks.
+Of the hypervisor no guest is asked, which waits for us: only whether it has the keys and
+passwords of disks.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class ReadyLinks:
             if not isinstance(links.inspect(row), Linked):
                 away.append(row.key.volume)
             elif is_ours_to_plug(row):
-                self._reconciler.files.demand_opening(row)
-                if luks.lacks_key(self._hypervisor, row):
+                source = self._reconciler.files.demand_opening(row)
+                locked = luks.lacks_login(self._hypervisor, row, source)
+                if locked or luks.lacks_key(self._hypervisor, row):
                     away.append(row.key.volume)
         return away
 
@@ -60,8 +62,9 @@ class ReadyLinks:
                 progress(f"the guest starts without volume {row.key.volume}: {e}")
                 continue
             if is_ours_to_plug(row):
-                self._reconciler.files.demand_opening(row)
+                source = self._reconciler.files.demand_opening(row)
                 luks.give_key(self._hypervisor, row)
+                luks.give_login(self._hypervisor, row, source)
         return made
 
     def _wanted_by(self, guest: str) -> Sequence[Attachment]:

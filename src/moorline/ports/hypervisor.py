@@ -17,6 +17,7 @@ from moorline.model import (
     GuestId,
     GuestName,
     ImageFile,
+    NetworkDisk,
     Sizes,
     VolumeId,
 )
@@ -155,6 +156,27 @@ class KeyKeeping(Hypervisor, Protocol):
         """Have it keep the key no longer; its absence is success.
 
         Who has the disk open keeps it. Raises NotOurs, Failed, Uncertain.
+        """
+
+
+@runtime_checkable
+class LoginKeeping(Hypervisor, Protocol):
+    """A hypervisor that logs in to servers for its guests' disks, and keeps passwords for that.
+
+    It has one until the detach, and may lose it as :class:`KeyKeeping` says of keys:
+    :attr:`moorline.model.Disk.locked` tells.
+    """
+
+    def has_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> bool:
+        """Whether it has what *source* takes, if that is any. Raises as has_key."""
+
+    def give_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> None:
+        """Have it keep the password of *source*, if it takes one. As give_key."""
+
+    def take_login(self, guest: GuestId, volume: VolumeId) -> None:
+        """Have it keep none, of a guest that was about to be started without the disk, too.
+
+        Raises as take_key.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moorline.model import Format, GuestId, Limits, Use, VolumeId
+from moorline.network_disk import NetworkLogin
 from moorline.secret import Secret
 from moorline.testing.faults import Faults
 
@@ -57,6 +58,8 @@ class ToyWorld:
     hung: set[str] = field(default_factory=set)
     keys: dict[tuple[GuestId, VolumeId], Secret[bytes]] = field(default_factory=dict)
     """The keys of LUKS images that the hypervisor has."""
+    logins: dict[tuple[GuestId, VolumeId], NetworkLogin | None] = field(default_factory=dict)
+    """The users and passwords that the hypervisor has for servers' disks; None: it lost it."""
     opened_by: dict[str, bytes] = field(default_factory=dict)
     """The keys that LUKS images open with, by path; those that are not named open with any."""
     missing: set[str] = field(default_factory=set)

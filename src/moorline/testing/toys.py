@@ -204,7 +204,8 @@ class ToyHypervisor:
             raise Unavailable("the hypervisor does not answer")
         # The paths first: what is attached meanwhile is then marked already, as with real ones.
         looks = [(id, guest, guest.paths()) for id, guest in self._world.guests.items()]
-        return [_guest(*each) for each in looks]
+        guests = [_guest(*each) for each in looks]
+        return [replace(each, disks=self._locked(each.id, each.disks)) for each in guests]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
         if self._world.blind:
@@ -212,7 +213,7 @@ class ToyHypervisor:
         found = self._world.guests.get(guest)
         if found and found.unreadable:
             raise Unavailable(f"guest {found.name} cannot be read: {found.unreadable}")
-        return _disks(found) if found else {}
+        return self._locked(guest, _disks(found)) if found else {}
 
     def check(self, guest: GuestId, source: DiskSource, options: DiskOptions) -> None:
         if guest not in self._world.guests:
@@ -231,6 +232,8 @@ class ToyHypervisor:
         assert isinstance(source, ImageFile | BlockDevice | NetworkDisk), "check() sees to that"
         found = self._world.guests[guest]
         path = str(source.path)
+        if isinstance(source, NetworkDisk):
+            self.give_login(guest, volume, source)
         for half in _halves(found):
             if volume in half:
                 continue
@@ -256,6 +259,22 @@ class ToyHypervisor:
         if (guest, volume) in self._world.keys:
             self._world.faults.effect(partial(self._world.keys.pop, (guest, volume), None))
 
+    def has_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> bool:
+        return source.login is None or bool(self._world.logins.get((guest, volume)))
+
+    def give_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> None:
+        if source.login is not None:
+            keep = partial(self._world.logins.__setitem__, (guest, volume), source.login)
+            self._world.faults.effect(keep)
+
+    def take_login(self, guest: GuestId, volume: VolumeId) -> None:
+        if (guest, volume) in self._world.logins:
+            self._world.faults.effect(partial(self._world.logins.pop, (guest, volume), None))
+
+    def _locked(self, guest: GuestId, disks: Mapping[VolumeId, Disk]) -> Mapping[VolumeId, Disk]:
+        lost = {of[1] for of, login in self._world.logins.items() if of[0] == guest and not login}
+        return {v: replace(d, locked=True) if v in lost else d for v, d in disks.items()}
+
     def _refuse_locked(self, guest: GuestId, volume: VolumeId, source: DiskSource) -> None:
         if not isinstance(source, ImageFile) or source.format != "luks":
             return
@@ -276,6 +295,10 @@ class ToyHypervisor:
         found = self._world.guests.get(guest)
         if found is None:
             return
+        if self._world.logins.get((guest, volume)):
+            self._world.faults.effect(
+                partial(self._world.logins.__setitem__, (guest, volume), None)
+            )
         if volume in found.defined:
             self._world.faults.effect(lambda: found.defined.pop(volume))
         if volume in found.live and not found.deaf:

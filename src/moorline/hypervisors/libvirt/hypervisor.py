@@ -39,7 +39,7 @@ from moorline.hypervisors.libvirt.file_owner_after_unplug import Unplug
 from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
-from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
+from moorline.hypervisors.libvirt.logins import KeepsLogins, KnownLogins, Logins, secret_of
 from moorline.hypervisors.libvirt.luks_keys import LuksKeys, demand_right_key
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
@@ -79,7 +79,7 @@ _INVENTORY_DEADLINES = 1 / 3
 """The same for a closer look, which is skipped if libvirt is slow."""
 
 
-class Libvirt(LuksKeys):
+class Libvirt(LuksKeys, KeepsLogins):
     """See :class:`moorline.ports.Hypervisor`. Guests are known by their UUID.
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
@@ -361,11 +361,11 @@ class Libvirt(LuksKeys):
     def _with_logins(
         self, domain: Domain, disks: Mapping[VolumeId, Disk]
     ) -> Mapping[VolumeId, Disk]:
-        """*disks*, those PARTIAL whose password libvirtd has lost. Raises as the survey."""
+        """*disks*, those locked whose password libvirtd has lost. Raises as the survey."""
         if not (secrets := domain.secrets()):
             return disks
-        subject = NoGuest("secrets")
-        return self._connection.look(subject, lambda v: KnownLogins(v).marked(disks, secrets))
+        subject, id = NoGuest("secrets"), GuestId(domain.uuid)
+        return self._connection.look(subject, lambda v: KnownLogins(v).marked(id, disks, secrets))
 
     def _look(self, guest: GuestId) -> Domain:
         return self._connection.look(guest, lambda virt: look(self._handles.of(virt, guest)))

@@ -1,7 +1,7 @@
 """The passwords of servers that guests' disks are opened with, in libvirtd for as long.
 
 libvirtd has lost them once it is restarted. A running guest goes on without, and could not be
-started again: its disk is told as PARTIAL until it is attached once more, which keeps them anew.
+started again: its disk is told as locked until they are given anew.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 from moorline.errors import Failed, MoorlineError, Refused
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain_xml import Domain, MarkedDisk
-from moorline.hypervisors.libvirt.secrets import Kind, Purpose, Secrets
+from moorline.hypervisors.libvirt.secrets import Kind, Purpose, Secrets, has_value
 from moorline.model import (
     Disk,
     DiskSource,
-    DiskState,
     GuestId,
     ImageFile,
     NetworkDisk,
@@ -43,8 +42,7 @@ def secret_of(guest: GuestId, volume: VolumeId, source: DiskSource) -> str:
 
 def purpose_of(guest: GuestId, volume: VolumeId, disk: MarkedDisk) -> Purpose | None:
     """What the secret is for that a guest's disk names; None: it names none of ours."""
-    found = (Purpose(guest, volume, kind) for kind in _KINDS.values())
-    return next((each for each in found if each.uuid == disk.secret), None)
+    return _ours(guest, volume, disk.secret)
 
 
 class Logins:
@@ -63,8 +61,7 @@ class Logins:
         if purpose is None or not isinstance(source, NetworkDisk) or source.login is None:
             yield
             return
-        value = _bytes(source.login, purpose.kind)
-        self._secrets.keep(purpose, value)
+        self._secrets.keep(purpose, _bytes(source.login, purpose.kind))
         try:
             yield
         except (Refused, Failed):
@@ -81,6 +78,25 @@ class Logins:
             self._secrets.drop(purpose)
 
 
+class KeepsLogins:
+    """See :class:`moorline.ports.LoginKeeping`."""
+
+    _secrets: Secrets
+
+    def has_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> bool:
+        purpose = _purpose(guest, volume, source)
+        return purpose is None or self._secrets.has(purpose)
+
+    def give_login(self, guest: GuestId, volume: VolumeId, source: NetworkDisk) -> None:
+        purpose = _purpose(guest, volume, source)
+        if purpose is not None and source.login is not None:
+            self._secrets.keep(purpose, _bytes(source.login, purpose.kind))
+
+    def take_login(self, guest: GuestId, volume: VolumeId) -> None:
+        for kind in _KINDS.values():
+            self._secrets.drop(Purpose(guest, volume, kind))
+
+
 class KnownLogins:
     """The secrets that libvirtd has at the moment, asked once and only if it matters."""
 
@@ -88,19 +104,28 @@ class KnownLogins:
         self._virt = virt
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(each.UUIDString() for each in self._virt.listAllSecrets())
+    def _known(self) -> Mapping[str, Any]:
+        return {each.UUIDString(): each for each in self._virt.listAllSecrets()}
 
     def marked(
-        self, disks: Mapping[VolumeId, Disk], secrets: Mapping[VolumeId, str]
+        self, guest: GuestId, disks: Mapping[VolumeId, Disk], secrets: Mapping[VolumeId, str]
     ) -> Mapping[VolumeId, Disk]:
-        """*disks*, those PARTIAL that name a secret which libvirtd has not."""
-        lost = {volume for volume, secret in secrets.items() if secret not in self._known}
+        """*disks*, those locked that name a secret of ours which libvirtd has not, or not filled.
+
+        One of whoever plugged a disk that was adopted is theirs to give.
+        """
+        ours = {v: s for v, s in secrets.items() if _ours(guest, v, s) is not None}
+        found = {volume: self._known.get(secret) for volume, secret in ours.items()}
+        lost = {volume for volume, secret in found.items() if not has_value(secret)}
         if not lost:
             return disks
-        return {
-            v: replace(d, state=DiskState.PARTIAL) if v in lost else d for v, d in disks.items()
-        }
+        return {v: replace(d, locked=True) if v in lost else d for v, d in disks.items()}
+
+
+def _ours(guest: GuestId, volume: VolumeId, secret: str) -> Purpose | None:
+    """What *secret*, a UUID, is for; None: it is none of ours."""
+    found = (Purpose(guest, volume, kind) for kind in _KINDS.values())
+    return next((each for each in found if each.uuid == secret), None)
 
 
 def _purpose(guest: GuestId, volume: VolumeId, source: DiskSource) -> Purpose | None:

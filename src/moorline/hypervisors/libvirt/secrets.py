@@ -51,7 +51,7 @@ class Secrets:
 
     def has(self, purpose: Purpose) -> bool:
         """Whether it is there, with a value. Raises NotOurs, Unavailable, Uncertain."""
-        return self._connection.look(_SECRETS, lambda virt: _has_value(_found(virt, purpose)))
+        return self._connection.look(_SECRETS, lambda virt: has_value(_found(virt, purpose)))
 
     def keep(self, purpose: Purpose, value: Secret[bytes]) -> None:
         """Have libvirt know it. There already, with any value, is success, and it has this one.
@@ -105,7 +105,8 @@ def _found(virt: Any, purpose: Purpose) -> Any | None:
     return found
 
 
-def _has_value(secret: Any | None) -> bool:
+def has_value(secret: Any | None) -> bool:
+    """Whether libvirt's *secret* is there, and is not one that nobody came to fill."""
     libvirt = module()
     try:
         return secret is not None and f">{_NO_VALUE}<" not in secret.XMLDesc()

@@ -366,7 +366,9 @@ def _guest(domain: Domain) -> Guest:
 def _with_logins(
     guest: Guest, logins: KnownLogins, secrets: Mapping[VolumeId, str] | None
 ) -> Guest:
-    return replace(guest, disks=logins.marked(guest.disks, secrets)) if secrets else guest
+    if not secrets:
+        return guest
+    return replace(guest, disks=logins.marked(guest.id, guest.disks, secrets))
 
 
 def _saved(virt: Any) -> set[str]:
