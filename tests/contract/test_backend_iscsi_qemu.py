@@ -188,6 +188,10 @@ def test_only_names_with_a_maker_are_the_worlds(type: int, value: str, name: str
     assert world_wide(type, bytes.fromhex(value)) == name
 
 
+def test_its_size_is_told_while_somebody_keeps_it(rig: TargetRig) -> None:
+    assert rig.backend.size(parsed(rig, lun=3)) == TGT["bytes"]
+
+
 def test_what_is_typed_has_no_password_and_is_not_quoted(rig: TargetRig) -> None:
     for url in (
         f"iscsi_qemu://moor:{PASSWORD}@192.0.2.1/{TARGET}/1",

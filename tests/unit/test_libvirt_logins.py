@@ -9,11 +9,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from moorline.errors import Failed, Refused, Uncertain
+from moorline.errors import Failed, MoorlineError, Refused, Uncertain
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.disk_xml import disk_xml
 from moorline.hypervisors.libvirt.domain_xml import Domain, parse
 from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
+from moorline.hypervisors.libvirt.moving import MovingLibvirt
 from moorline.hypervisors.libvirt.secrets import Purpose, Secrets
 from moorline.model import DiskOptions, DiskState, GuestId, NetworkDisk, VolumeId
 from moorline.network_disk import NetworkLogin
@@ -123,6 +124,20 @@ def test_a_key_that_is_none_is_refused_and_not_quoted(kept: Kept) -> None:
         pass
     assert "not base64!" not in str(refused.value)
     assert kept.values == {}
+
+
+def test_a_guest_stays_where_the_password_of_its_disk_is() -> None:
+    kept = domain(lun()).live
+    assert kept is not None
+    ET.SubElement(kept.xml, "uuid").text = GUEST
+    xml = ET.tostring(kept.xml)
+    with pytest.raises(Refused, match="takes a password, which stays on its host"):
+        MovingLibvirt("test:///default").define(GUEST, xml)
+    ours = secret_of(GUEST, ONE, lun()).encode()
+    theirs = b"11111111-1111-4111-8111-111111111111"
+    with pytest.raises(MoorlineError) as said:  # libvirt's own, of so short a definition
+        MovingLibvirt("test:///default").define(GUEST, xml.replace(ours, theirs))
+    assert "stays on its host" not in str(said.value)
 
 
 def stored(uuid: str, told: str = "<secret/>") -> Any:

@@ -49,6 +49,8 @@ class Exports:
     options = ()
     away = False
     """Whether its servers answer nobody."""
+    asked = 0
+    """How often one was asked for a size."""
 
     def __init__(self, *opened: str) -> None:
         self.opened = opened
@@ -74,6 +76,12 @@ class Exports:
         if self.away:
             raise Uncertain("it does not answer")
         return frozenset({c.disk.name.split("-")[-1]} if "-" in c.disk.name else ())
+
+    def size(self, c: Export) -> int:
+        self.asked += 1
+        if self.away:
+            raise Uncertain("it does not answer")
+        return 1 << 20
 
     def connect(self, c: Export) -> None: ...
 
@@ -243,3 +251,17 @@ def test_one_disk_by_two_names_is_given_to_one_at_a_time(rig: Rig, tmp_path: Any
     )
     with turns.turn(mine, one), pytest.raises(Busy), turns.turn(mine, other, 0):
         pass
+
+
+def test_sizes_are_their_servers_and_a_silent_one_is_asked_once(rig: Rig) -> None:
+    exports = Exports()
+    for number in (1, 2):
+        owner(rig).attachments.attach("g1", connection(f"n{number}", f"v{number}"))
+    moorline = owner(rig, exports=exports)
+    assert [view.size for view in moorline.attachments.list()] == [None, None]
+    assert exports.asked == 0
+    assert [view.size for view in moorline.attachments.list(sizes=True)] == [1 << 20] * 2
+    assert moorline.attachments.show("v1")[0].size == 1 << 20
+    exports.away, exports.asked = True, 0
+    assert [view.size for view in moorline.attachments.list(sizes=True)] == [None, None]
+    assert exports.asked == 1

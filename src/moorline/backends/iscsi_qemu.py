@@ -153,6 +153,11 @@ class IscsiQemu:
         known = self._ids.get((c.portal, c.target, c.lun))
         return frozenset(self._ask(c)["ids"]) if known is None else known
 
+    def size(self, c: Lun) -> int:
+        """See :class:`moorline.ports.Sizing`."""
+        bytes: int = self._ask(c)["bytes"]
+        return bytes
+
     def connect(self, c: Lun) -> None:
         """Nothing is made; the LUN is only verified."""
         self.verify(c)

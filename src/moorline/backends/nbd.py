@@ -167,6 +167,13 @@ class Nbd:
             )
         return replace(c.disk, readonly=told["is_read_only"])
 
+    def size(self, c: Export) -> int:
+        """See :class:`moorline.ports.Sizing`."""
+        if (told := self._ask(c.disk)) is None:
+            raise Failed(f"{_at(c.disk)} has no export of that name")
+        size: int = told["export-size"]
+        return size
+
     def connect(self, c: Export) -> None:
         """Nothing is made; the server is only asked."""
         self.verify(c)

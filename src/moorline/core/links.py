@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, DiskSource, Key, Link, Linked
-from moorline.ports import Backends, Mounting, Naming, Placing, Readying, StorageBackend
+from moorline.ports import (
+    Backends,
+    Mounting,
+    Naming,
+    Placing,
+    Readying,
+    Sizing,
+    StorageBackend,
+)
 
 _MAX_PARSED = 4096
 
@@ -66,6 +74,14 @@ class Links:
             return link.source
         backend, connection = self.parsed(row)
         return backend.verify(connection)
+
+    def size(self, row: Attachment) -> int | None:
+        """The bytes of a server's disk, which its server is asked for; None: it does not tell.
+
+        Raises as :meth:`parsed`, and as the back end's verify.
+        """
+        backend, connection = self.parsed(row)
+        return backend.size(connection) if isinstance(backend, Sizing) else None
 
     def backend(self, kind: str) -> StorageBackend[Any]:
         """Return the back end of *kind*, or of a URL's scheme. Raises Refused if there is none.

@@ -242,6 +242,10 @@ class Reconciler:
         """Look at the link alone, without the hypervisor. Raises Refused as :meth:`observe`."""
         return self._links.inspect(row)
 
+    def size(self, row: Attachment) -> int | None:
+        """As :meth:`moorline.core.links.Links.size`."""
+        return self._links.size(row)
+
     def with_guest(
         self, guest: GuestId, timeout: float | None = None
     ) -> AbstractContextManager[None]:

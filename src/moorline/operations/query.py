@@ -12,7 +12,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records, trouble_key
 from moorline.core.survey import Survey
 from moorline.core.views import detailed, paused
-from moorline.errors import MoorlineError, NotFound
+from moorline.errors import MoorlineError, NotFound, Uncertain
 from moorline.model import (
     Attachment,
     BlockDevice,
@@ -21,6 +21,7 @@ from moorline.model import (
     GuestName,
     ImageFile,
     Linked,
+    NetworkDisk,
     Seen,
 )
 from moorline.ports import ExtendingHypervisor, Hypervisor, MeasureImage
@@ -66,8 +67,9 @@ class Query:
             for row, seen in looks
         ]
         if sizes:
+            silent: set[str] = set()
             sized = zip(views, looks, strict=True)
-            return [replace(view, size=self._size(*look)) for view, look in sized]
+            return [replace(view, size=self._size(*look, silent)) for view, look in sized]
         return views
 
     def show(self, volume: str, guest: str | None = None) -> Sequence[View]:
@@ -84,7 +86,7 @@ class Query:
         view = self._reconciler.view(row, seen, self._records.trouble(row.key))
         return replace(
             detailed(view, row, seen, survey),
-            size=self._size(row, seen),
+            size=self._size(row, seen, set()),
             paused=paused(row, seen, survey),
         )
 
@@ -114,8 +116,11 @@ class Query:
             )
         return found
 
-    def _size(self, row: Attachment, seen: Seen | str) -> int | None:
-        """The bytes that a guest sees of the volume; None: that cannot be told now."""
+    def _size(self, row: Attachment, seen: Seen | str, silent: set[str]) -> int | None:
+        """The bytes that a guest sees of the volume; None: that cannot be told now.
+
+        *silent*: the servers that gave no answer, each of which is waited for once.
+        """
         if isinstance(seen, str) or not isinstance(seen.link, Linked):
             return None
         source = seen.link.source
@@ -124,9 +129,13 @@ class Query:
                 return self._measure(source.path, source.format)
             if isinstance(source, BlockDevice):
                 return self._measure(source.path, "raw")
+            if isinstance(source, NetworkDisk):
+                return None if silent & {*source.servers} else self._reconciler.size(row)
             if isinstance(self._hypervisor, ExtendingHypervisor):
                 has = seen.disk.state is not DiskState.NONE
                 return self._hypervisor.sizes(row.key.guest, row.key.volume).guest if has else None
+        except Uncertain:
+            silent |= {*source.servers} if isinstance(source, NetworkDisk) else set()
         except (MoorlineError, OSError):
             pass
         return None

@@ -143,6 +143,14 @@ class Identifying(Protocol):
 
 
 @runtime_checkable
+class Sizing(Protocol):
+    """A back end of servers' disks whose server tells how large one is, also while it is open."""
+
+    def size(self, c: Any) -> int:
+        """The bytes of *c*. Bounded as verify is. Raises Refused, Failed, Uncertain."""
+
+
+@runtime_checkable
 class Naming(Protocol):
     """A back end that can tell what a person types for a volume."""
 
