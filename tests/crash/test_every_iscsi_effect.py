@@ -34,7 +34,6 @@ OF = GuestId("g1"), VolumeId("v")
 STORIES = [
     (Level.ATTACHED, Level.ABSENT, Level.ATTACHED),
     (Level.ATTACHED, Level.ATTACHED, Level.ABSENT),
-    (Level.CONNECTED, Level.ATTACHED, Level.ABSENT),
 ]
 EFFECTS = range(16)
 
