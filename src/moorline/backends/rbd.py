@@ -153,18 +153,14 @@ class Rbd:
 
     def inspect(self, c: Image) -> Link:
         """Always there, as far as we are concerned: :meth:`verify` asks the cluster."""
-        return Linked(c.disk, given=True)
+        return Linked(replace(c.disk, login=c.key), given=True)
 
     def verify(self, c: Image) -> NetworkDisk:
         """Ask the cluster for the image: its size, which it is, and who has it open.
 
         Raises Refused, Failed, Uncertain.
         """
-        login = c.key
-        if c.user and login is None:
-            keyring = self._keyrings / f"{c.cluster}.client.{c.user}.keyring"
-            login = NetworkLogin(c.user, cephx.kept(keyring, c.user))
-        disk = replace(c.disk, login=login)
+        disk = replace(c.disk, login=self.login(c))
         told = self._images.ask(disk, fsid=bool(c.identity[0]))
         _demand_same(c, told)
         if told.size < max(c.size, _SECTOR):
@@ -175,6 +171,17 @@ class Rbd:
                 hint="its holder unlocks it, or if that is no more: rbd lock ls, rbd lock rm",
             )
         return replace(disk, opened=told.watchers)
+
+    def login(self, c: Image) -> NetworkLogin | None:
+        """See :class:`moorline.ports.LoggingIn`: the connection's key, or the host's keyring's."""
+        if not c.user or c.key is not None:
+            return c.key
+        keyring = self._keyrings / f"{c.cluster}.client.{c.user}.keyring"
+        return NetworkLogin(c.user, cephx.kept(keyring, c.user))
+
+    def size(self, c: Image) -> int:
+        """See :class:`moorline.ports.Sizing`."""
+        return self._images.ask(replace(c.disk, login=self.login(c)), fsid=False).size
 
     def connect(self, c: Image) -> None:
         """Nothing is made; the image is only verified."""

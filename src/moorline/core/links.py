@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, DiskSource, Key, Link, Linked
+from moorline.network_disk import NetworkLogin
 from moorline.ports import (
     Backends,
+    LoggingIn,
     Mounting,
     Naming,
     Placing,
@@ -74,6 +76,14 @@ class Links:
             return link.source
         backend, connection = self.parsed(row)
         return backend.verify(connection)
+
+    def login(self, row: Attachment) -> NetworkLogin | None:
+        """As whom the server of *row* is asked, if its connection does not tell.
+
+        Raises as :meth:`parsed`, and as the back end's login.
+        """
+        backend, connection = self.parsed(row)
+        return backend.login(connection) if isinstance(backend, LoggingIn) else None
 
     def size(self, row: Attachment) -> int | None:
         """The bytes of a server's disk, which its server is asked for; None: it does not tell.

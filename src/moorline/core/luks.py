@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from moorline.core.own_disk import is_somebody_elses
@@ -23,6 +24,7 @@ from moorline.model import (
     Linked,
     NetworkDisk,
 )
+from moorline.network_disk import NetworkLogin
 from moorline.ports import Hypervisor, KeyKeeping, LoginKeeping, StorageBackend
 from moorline.secret import Secret
 
@@ -132,16 +134,16 @@ def is_locked(hypervisor: Hypervisor, row: Attachment, disk: Disk) -> bool:
 
 
 def unlock(
-    hypervisor: Hypervisor, row: Attachment, link: Link, ask: Callable[[], DiskSource]
+    hypervisor: Hypervisor, row: Attachment, link: Link, login: Callable[[], NetworkLogin | None]
 ) -> None:
     """Have *hypervisor* know what the disk of *row* is opened with. Raises as the port.
 
-    *ask*: asks the storage, for a password that is not in the connection.
+    *login*: tells the password that is not in the connection. No server is asked: it may hang.
     """
     give_key(hypervisor, row)
     source = link.source if isinstance(link, Linked) else None
     if isinstance(source, NetworkDisk):
-        give_login(hypervisor, row, source if source.login else ask())
+        give_login(hypervisor, row, source if source.login else replace(source, login=login()))
 
 
 def has_login(link: Link) -> bool:

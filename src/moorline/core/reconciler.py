@@ -369,7 +369,7 @@ class Reconciler:
         elif step is Step.LIMIT:
             limit(self._hypervisor, row)
         elif step is Step.UNLOCK:
-            luks.unlock(self._hypervisor, row, seen.link, lambda: self._links.verified(row))
+            luks.unlock(self._hypervisor, row, seen.link, lambda: self._links.login(row))
         else:
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:

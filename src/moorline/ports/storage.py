@@ -14,6 +14,7 @@ from moorline.model import (
     LinkName,
     VolumeId,
 )
+from moorline.network_disk import NetworkLogin
 from moorline.ports.host import Host
 
 
@@ -139,6 +140,17 @@ class Identifying(Protocol):
 
         As in :attr:`moorline.network_disk.NetworkDisk.ids` of what verify returns. Bounded as that
         is. Raises Refused, Failed, Uncertain.
+        """
+
+
+@runtime_checkable
+class LoggingIn(Protocol):
+    """A back end of servers' disks that may take a password which is not in the connection."""
+
+    def login(self, c: Any) -> NetworkLogin | None:
+        """As whom its server is asked; None: it asks for no password. No server is asked.
+
+        Raises Refused, Failed (it is kept on this host, and is not there).
         """
 
 
