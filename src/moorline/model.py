@@ -249,8 +249,7 @@ class Disk:
     uses: frozenset[Use] = frozenset()
     """How each of the guest's definitions has it; empty where the hypervisor does not tell."""
     beneath: tuple[str, ...] | None = ()
-    """The files beneath *source*, from which it is read where it was not written itself (an
-    external snapshot is written above them), the nearest first. None: it cannot be told."""
+    """The files beneath *source* (it is a snapshot of them), nearest first; None: not known."""
     stale: str = ""
     """Why what the running guest has open can never be what is there at that path now; ''."""
     replaced: str = ""
@@ -312,8 +311,7 @@ class Seen:
     unsure: str = ""
     """Why it cannot be told who holds the link, if it is UNKNOWN and was looked at."""
     elsewhere: str = ""
-    """Why the disk that bears our mark is not the volume that is wanted, or not any more;
-    mostly empty."""
+    """Why the disk that bears our mark is not, or no more, the one that is wanted; mostly empty."""
     snapshot: bool | None = False
     """Whether the guest writes to a file above the volume, which it still needs as it is: an
     external snapshot. None: it cannot be told."""
