@@ -279,6 +279,7 @@ def _defaults(
         values=values,
         agent=_unset(AGENT, str(state_dir)),
         personal=not named and state_dir != HOST_STATE_DIR,
+        beside=state_dir.absolute() != HOST_STATE_DIR.absolute(),
     )
 
 
