@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ class World:
         self.mounts: dict[str, int] = {}
         self.children: list[Child] = []
         self.asked: list[str] = []
+        self.busy: Callable[[], None] = lambda: None
+        """What a child that is started from now on does before it answers."""
         self.probe = Probe(
             self.start,
             deadline=2.0,
@@ -51,7 +54,7 @@ class Child:
     def __init__(self, world: World) -> None:
         self.world = world
         self.dead = False
-        self.busy: Callable[[], None] = lambda: None
+        self.busy: Callable[[], None] = world.busy
 
     def ask(self, question: bytes, deadline: float) -> bytes:
         asked = json.loads(question)
@@ -211,6 +214,41 @@ def test_one_question_at_a_time_about_a_share(world: World) -> None:
 
     assert most_at_once("aaaaaaaa") == 1
     assert most_at_once("abcdefgh") > 1
+
+
+def test_twenty_quick_questions_at_once_need_few_children(world: World) -> None:
+    # A child that is started costs more than most looks: twenty shares that are mounted at once
+    # were slowed by the children that looked at them.
+    world.busy = lambda: time.sleep(0.005)
+    probe = Probe(world.start, deadline=60, patience=60)
+    together = threading.Barrier(20)
+
+    def ask(n: int) -> dict[str, Any]:
+        together.wait()
+        return probe.ask(f"/{n}", {"share": f"/{n}"})
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, range(20))) == [{"size": 0}] * 20
+    assert 1 < len(world.children) <= 4
+
+
+def test_who_asks_while_all_children_look_at_slow_shares_gets_one_of_its_own(world: World) -> None:
+    together, done = threading.Barrier(5), threading.Event()
+
+    def slowly() -> None:
+        together.wait()
+        done.wait()
+
+    world.busy = slowly
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(world.ask, f"/slow{n}") for n in range(4)]
+        together.wait()
+        world.busy = lambda: None
+        try:
+            assert world.ask("/quick") == {"size": 0}
+        finally:
+            done.set()
+        assert [each.result() for each in slow] == [{"size": 0}] * 4
 
 
 def test_closing_kills_the_children(world: World) -> None:

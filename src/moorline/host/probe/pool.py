@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,10 @@ PROBE_DEADLINE_SECONDS = 2.0
 """Seconds that a share has to answer a look at it."""
 MAX_PAUSE_SECONDS = 10.0
 """Seconds between two tries at a hung share, at most."""
-_IDLE_CHILDREN = 4
+_CHILDREN = 4
+"""So many are kept when idle. While as many look, one of them is waited for, for a moment."""
+START_SECONDS = 0.05
+"""About what it costs to start a child; most looks take less."""
 _EXIT_SECONDS = 0.5
 
 
@@ -64,12 +67,18 @@ class Probe:
         deadline: float,
         incarnation: Callable[[str], Hashable] = lambda share: None,
         clock: Clock = CLOCK,
+        patience: float = START_SECONDS,
     ) -> None:
+        """*patience*: seconds to wait for a child at work before another one is started."""
         self._start = start
+        self._patience = patience
         self._deadline = deadline
         self._incarnation = incarnation
         self._clock = clock
         self._lock = threading.Lock()
+        self._given_back = threading.Condition(self._lock)
+        self._looking = 0
+        """Children that were taken and not yet given back, or killed."""
         self._shares: dict[str, _Share] = {}
         self._idle: list[Child] = []
         self._killed: list[Child] = []
@@ -116,7 +125,12 @@ class Probe:
 
     def _look(self, share: str, state: _Share, question: bytes) -> bytes:
         # A share that hung gets a new child: the idle ones are for the others.
-        child = self._start() if state.stuck else self._take()
+        if state.stuck:
+            return self._looked(share, state, self._start(), question)
+        with self._taken() as child:
+            return self._looked(share, state, child or self._start(), question)
+
+    def _looked(self, share: str, state: _Share, child: Child, question: bytes) -> bytes:
         try:
             answer = self._answer(share, state, child, question)
         except EOFError:
@@ -148,17 +162,26 @@ class Probe:
         state.pause = min(MAX_PAUSE_SECONDS, state.pause * 2 or self._deadline)
         state.retry = Deadline(state.pause, self._clock)
 
-    def _take(self) -> Child:
+    @contextmanager
+    def _taken(self) -> Iterator[Child | None]:
+        """An idle child; None: one must be started, as those that look may hang."""
         self._reap()
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._start()
+            if self._looking >= _CHILDREN:
+                self._given_back.wait_for(lambda: self._idle, self._patience)
+            self._looking += 1
+            child = self._idle.pop() if self._idle else None
+        try:
+            yield child
+        finally:
+            with self._lock:
+                self._looking -= 1
 
     def _give_back(self, child: Child) -> None:
         with self._lock:
-            if len(self._idle) < _IDLE_CHILDREN:
+            if len(self._idle) < _CHILDREN:
                 self._idle.append(child)
+                self._given_back.notify()
                 return
         self._kill(child)
 
