@@ -205,6 +205,8 @@ class ToyHypervisor:
         # The paths first: what is attached meanwhile is then marked already, as with real ones.
         looks = [(id, guest, guest.paths()) for id, guest in self._world.guests.items()]
         guests = [_guest(*each) for each in looks]
+        if not self._world.logins:
+            return guests
         return [replace(each, disks=self._locked(each.id, each.disks)) for each in guests]
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
