@@ -348,8 +348,7 @@ class Admission:
             backend, parsed = self._reconciler.read(row)
         except Refused:
             return False  # its connection does not fit the configuration: it cannot be compared
-        its = storage_names.files(storage_names.shares(backend, parsed), parsed.name)
-        return not its.isdisjoint(storage_names.files(accepted.shares, accepted.name))
+        return storage_names.name_one_file(backend, parsed, accepted.shares, accepted.name)
 
     def known(
         self, volume: str, rows: Sequence[Attachment] | None = None, guest: str | None = None

@@ -29,6 +29,13 @@ def files(shares: AbstractSet[str], name: str) -> frozenset[str]:
     return frozenset(f"{share.rstrip('/')}/{name}" for share in shares)
 
 
+def name_one_file(backend: object, parsed: Any, shares_: AbstractSet[str], name: str) -> bool:
+    """Whether a connection names the file *name* of the share that is called *shares_*."""
+    if parsed.name.rpartition("/")[2] != name.rpartition("/")[2]:
+        return False  # most are told apart by this, at little cost
+    return not files(shares(backend, parsed), parsed.name).isdisjoint(files(shares_, name))
+
+
 def places(kind: str, shares: AbstractSet[str], name: str) -> frozenset[str]:
     """A place for each spelling of a file on a share; two of one storage have one in common."""
     by_share = {derived(kind, share, name) for share in shares}
