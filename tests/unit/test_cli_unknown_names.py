@@ -130,6 +130,17 @@ def test_a_variable_that_was_not_set_is_no_success(
     assert re.match(r"moorline: '.+' is empty\n", done.stderr), done.stderr
 
 
+@pytest.mark.parametrize("command", ["show", "explain", "forget"])
+def test_who_names_a_guest_or_a_device_for_a_volume_is_told_how(
+    runner: CliRunner, command: str
+) -> None:
+    attach = ["attach", "test", FILE, "--format", "raw", "--level", "connected"]
+    assert runner.invoke(main, attach).exit_code == 0
+    told = runner.invoke(main, [command, "test"]).stderr
+    assert "test is a guest: moorline list test" in told
+    assert "(--guest)" in runner.invoke(main, [command, "vda"]).stderr
+
+
 def test_a_near_name_is_told_to_who_removes(runner: CliRunner) -> None:
     done = runner.invoke(main, ["remove", "tset"])
     assert done.exit_code == 4

@@ -11,7 +11,7 @@ from typing import Any
 from moorline.core import luks, storage_names
 from moorline.core.connection_fields import disk_options, refuse_unstorable, told_id, usable_id
 from moorline.core.kept_disk import demand_released_file, released_file_changed
-from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant
+from moorline.core.name_lookup import BY_ID, BY_ID_OR_DEVICE, guest_called, is_whole, meant, unknown
 from moorline.core.no_fleet import ALONE
 from moorline.core.privilege import is_trusted
 from moorline.core.reconciler import Reconciler
@@ -359,7 +359,7 @@ class Admission:
                 raise NotFound(f"volume {volume} is not wanted on {guest}", hint=BY_ID_OR_DEVICE)
             return [row]
         if not (mine := self.of(volume, rows)):
-            raise NotFound(f"no volume {volume} is known on this host", hint=BY_ID)
+            raise unknown(volume, (row.guest_name for row in rows or self._records.all()))
         return mine
 
     def _typed(self, text: str, format: Format | None) -> Mapping[str, Any]:

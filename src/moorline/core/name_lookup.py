@@ -24,6 +24,14 @@ GUEST_BY_NAME = (
 BY_ID_OR_DEVICE = f"{BY_ID}, or by its device in the guest"
 
 
+def unknown(volume: str, guests: Iterable[str]) -> NotFound:
+    """What is said of a *volume* that nothing is recorded of; *guests* by name have others."""
+    hint = f"{BY_ID}, or by its device if its guest is named (--guest)"
+    if volume in guests:
+        hint = f"{volume} is a guest: moorline list {volume}"
+    return NotFound(f"no volume {volume} is known on this host", hint=hint)
+
+
 def is_whole(text: str) -> bool:
     """Whether *text* is a whole UUID: if nothing has it, the volume is gone, not mistyped."""
     return is_uuid(text.lower())
