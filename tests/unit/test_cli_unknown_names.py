@@ -132,9 +132,11 @@ def test_a_variable_that_was_not_set_is_no_success(
 
 @pytest.mark.parametrize("command", ["show", "explain", "forget"])
 def test_who_names_a_guest_or_a_device_for_a_volume_is_told_how(
-    runner: CliRunner, command: str
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, command: str
 ) -> None:
-    attach = ["attach", "test", FILE, "--format", "raw", "--level", "connected"]
+    image = tmp_path_factory.mktemp("elsewhere") / "disk.raw"  # beneath a state directory is none
+    image.write_bytes(bytes(1 << 20))
+    attach = ["attach", "test", str(image), "--format", "raw", "--level", "connected"]
     assert runner.invoke(main, attach).exit_code == 0
     told = runner.invoke(main, [command, "test"]).stderr
     assert "test is a guest: moorline list test" in told
