@@ -1,4 +1,4 @@
-"""Redaction: leaves passwords, logons and users' names out of text for others to read."""
+"""Text for others to read: without passwords, logons and users' names, and with nothing hidden."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def quotable(typed: str) -> str:
         return typed
     _, path, file = rest.rpartition("/")
     return f"{scheme}://…/{file if path and not set(rest) & set('@:?') else ''}"
+
+
+def visible(text: str, keep: str = "") -> str:
+    """*text* in which nothing is hidden: no control character that a terminal would obey, none
+    that turns the direction of writing. Those in *keep* stay.
+    """
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c in keep else c.encode("unicode-escape") for c in text)
+    return "".join(c if isinstance(c, str) else c.decode() for c in shown)
 
 
 def names_user(option: str) -> bool:

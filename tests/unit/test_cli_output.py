@@ -6,17 +6,27 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+
+from moorline.care.eventlog import EventLog
+from moorline.cli.output import details, table
+from tests.unit.test_cli import VIEW
 
 TEST = "test:///default"
 COMMAND = [str(Path(sys.executable).with_name("moorline"))]
 
 
-def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, words: str, streams: str = "", more: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
+        **more,
         "MOORLINE_STATE_DIR": str(tmp_path),
         "MOORLINE_HYPERVISOR": TEST,
     }
@@ -28,6 +38,43 @@ def run(tmp_path: Path, words: str, streams: str = "") -> subprocess.CompletedPr
         check=False,
         timeout=60,
     )
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_told(tmp_path: Path) -> None:
+    """Else what was done ends as a defect, and what is seen is not told."""
+    image = tmp_path / "\xfc\u540d.raw"
+    image.write_bytes(bytes(1 << 20))
+    state = tmp_path / "state"
+    attach = f"attach test {image} --format raw --level connected --volume vol-a"
+    assert run(state, attach).returncode == 0
+    EventLog(state).saw(str(image))
+    ascii_ = {"PYTHONIOENCODING": "ascii"}
+    posix = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    for words, how in (
+        ("list", posix),
+        ("list", ascii_),
+        ("show vol-a", ascii_),
+        ("events", posix),
+    ):
+        done = run(state, words, more=how)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"\xfc" in done.stdout, done.stdout
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202egnp.exe"
+"""Titles the window, clears the screen, and turns the direction of writing."""
+
+
+def test_what_others_name_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    EventLog(tmp_path).saw(HOSTILE, guest=HOSTILE, volume="v1")
+    told = [run(tmp_path, "events"), run(tmp_path, f"show '{HOSTILE}'")]
+    view = replace(VIEW, storage=f"/srv/{HOSTILE}", paused=HOSTILE, guest="a\nb  c")
+    shown = [table([view]), table([view], wide=True), details(view), *map(str, told)]
+    for text in (each.replace("\n", "") for each in shown):
+        assert text.isprintable(), text
+    assert "owned" in told[0].stdout
+    assert "owned" in told[1].stderr
+    assert len(table([view]).splitlines()) == 3  # a heading, a row, why it is paused
 
 
 HELP = ["--help", "list -h", "state show --help", "--version", "completion bash", "agent --openapi"]

@@ -13,6 +13,10 @@ _HELP = (["--help"], ["-h"])
 
 def main() -> None:
     """What the shell starts. Never returns."""
+    if sys.stdout is not None:
+        # A name that this terminal's letters do not have, or that is no text, is shown all the
+        # same: what was asked is done by then. Standard error is so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     words = sys.argv[1:]
     if words in _HELP or words[:1] in _FAST:
         # What is loaded here is no garbage, and the process ends without taking it apart again:

@@ -19,7 +19,7 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.name_completion import GuestName, LabelName, ShareName
-from moorline.cli.output import aligned, details, failed, human, is_as_wanted, say, table
+from moorline.cli.output import Painted, aligned, details, failed, human, is_as_wanted, say, table
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View
 
@@ -147,7 +147,7 @@ def _watch(given: Common, look: Callable[[], Sequence[View]]) -> NoReturn:
             else:
                 text = _listed(views, given.output)
             if paint:
-                say(f"{_CLEAR}{time.strftime('%H:%M:%S')}\n{text}")
+                say(Painted(f"{_CLEAR}{time.strftime('%H:%M:%S')}\n{text}"))
             elif text != shown:
                 say(text)
             shown = text

@@ -27,6 +27,12 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ODD, _PLAIN_AGAIN = "\x1b[31m", "\x1b[0m"
 
 
+class Painted(str):
+    """Text with colours of our own, in which all that is another's is visible already."""
+
+    __slots__ = ()
+
+
 class Unprinted(Exception):
     """What was asked is done, and its result cannot be written to standard output."""
 
@@ -61,13 +67,19 @@ def complain(text: str) -> None:
 
 
 def _echo(text: str, *, err: bool = False) -> None:
-    if "\x1b" in text:  # which click takes out where nobody sees it
-        import click
-
-        click.echo(text, err=err)
-    elif (stream := sys.stderr if err else sys.stdout) is not None:
-        stream.write(f"{text}\n")
+    if (stream := sys.stderr if err else sys.stdout) is not None:
+        shown = text if isinstance(text, Painted) else _visible(text, "\n\t")
+        stream.write(f"{shown}\n")
         stream.flush()
+
+
+def _visible(text: str, keep: str = "") -> str:
+    """*text* without what a terminal would obey: who names a guest or a file may not paint."""
+    if text.isprintable():
+        return text
+    from moorline.redaction import visible  # names are seldom like that
+
+    return visible(text, keep)
 
 
 def failed(error: MoorlineError, output: str) -> int:
@@ -136,13 +148,15 @@ def table(views: Sequence[View], *, wide: bool = False) -> str:
     """One line an attachment, under a heading; red where a terminal shows what is not as wanted."""
     rows = [[*_row(view), *(_wide(view) if wide else ())] for view in views]
     columns = _padded([_WIDE if wide else _COLUMNS, *rows])
-    if paints():
+    painted = paints()
+    if painted:
         for cells, view in zip(columns[1:], views, strict=True):
             if not is_as_wanted(view):
                 cells[_SEEN] = f"{_ODD}{cells[_SEEN]}{_PLAIN_AGAIN}"
     lines = ["  ".join(cells).rstrip() for cells in columns]
     pauses = sorted({view.paused for view in views} - {""})
-    return "\n".join([*lines, *(f"{why}: moorline doctor" for why in pauses)])
+    text = "\n".join([*lines, *(f"{_visible(why)}: moorline doctor" for why in pauses)])
+    return Painted(text) if painted else text
 
 
 def is_as_wanted(view: View) -> bool:
@@ -162,6 +176,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    rows = [[*map(_visible, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
 
@@ -203,7 +218,7 @@ def details(view: View) -> str:
         facts.append(
             ("last error", f"{view.trouble.message} ({age(view.trouble.at)} ago)"),
         )
-    return "\n".join(f"{name + ':':<14}{text}" for name, text in facts)
+    return "\n".join(f"{name + ':':<14}{_visible(text)}" for name, text in facts)
 
 
 def _options(view: View) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from moorline import redaction
 from moorline.local_api.app import Answer, Request
 from moorline.ui.asked import CHIPS, TABLES, Asked
 from moorline.ui.board import Board, board
@@ -50,15 +51,8 @@ _LOG = logging.getLogger("moorline.page")
 
 
 def visible(value: object) -> object:
-    """*value* as text in which nothing is hidden: no control character, none that turns the
-    direction of writing. What is markup of our own stays as it is.
-    """
-    if isinstance(value, Markup):
-        return value
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode-escape").decode() for c in text)
+    """*value* as text in which nothing is hidden. What is markup of our own stays as it is."""
+    return value if isinstance(value, Markup) else redaction.visible(str(value))
 
 
 def moment(seconds: float) -> Markup:
