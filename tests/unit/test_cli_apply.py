@@ -159,6 +159,12 @@ def test_a_connection_in_the_file_or_beside_it(run: Run, tmp_path: Path) -> None
     assert ids == ["vol-a", "vol-b"]
 
 
+def bomb(key: str, more: str) -> str:
+    """A few lines of aliases that stand for more than any memory holds."""
+    lines = [f"  {key}{n}: &a{n + 1} {more.replace('X', f'a{n}')}" for n in range(40)]
+    return "\n".join(["attachments:", "- guest: &a0 {x: y}", *lines, f"  {key}: *a40", ""])
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -182,6 +188,11 @@ def test_a_connection_in_the_file_or_beside_it(run: Run, tmp_path: Path) -> None
         "label: [1]\nattachments: []",
         "attachments: !!python/object/apply:os.system ['hunter2']",
         "a: &a [x]\nb: [*a, *a",
+        'attachments: [{guest: g, connection_file: "a\\0hunter2"}]',
+        'attachments: [{guest: g, storage: "/x\\0hunter2", format: raw}]',
+        'label: "\\ud800"\nattachments: []',
+        bomb("connection", "{p: *X, q: *X, r: *X}"),
+        bomb("<<", "{<<: [*X, *X, *X]}"),
     ],
 )
 @pytest.mark.parametrize("command", ["apply", "diff"])
@@ -189,6 +200,36 @@ def test_a_file_that_is_none_is_refused_and_not_quoted(run: Run, text: str, comm
     done = run(command, "-f", "-", input=text)
     assert done.exit_code == 3, done.output
     assert "hunter2" not in done.output
+
+
+def test_a_file_whose_name_is_a_dash_is_not_standard_input(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    connection = {"driver_volume_type": "local", "data": {"device_path": "hunter2"}}
+    text = "attachments: [{guest: test, connection_file: '-'}]"
+    Path("c.yaml").write_text(text)
+    done = run("apply", "-f", "c.yaml", input=json.dumps(connection))
+    assert (done.exit_code, "No such file" in done.stderr) == (3, True), done.output
+
+
+def test_a_volume_that_is_there_twice_changes_nothing(run: Run, tmp_path: Path) -> None:
+    """However it is spelled; the two may say otherwise of it."""
+    path = tmp_path / "a.raw"
+    again = entry(path, shared=True) | {"storage": f"{tmp_path}/../{tmp_path.name}/a.raw"}
+    file = declare(tmp_path, entry(tmp_path / "b.raw"), entry(path), again)
+    for command in ("diff", "apply"):
+        done = run(command, "-f", file)
+        assert (done.exit_code, "attachments 2 and 3 are one" in done.stderr) == (3, True)
+    assert storages(run) == []
+
+
+def test_a_host_with_thousands_of_attachments_has_a_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("attachments: []\n#" + "x" * (900 << 10))
+    assert run("diff", "-f", file).exit_code == 0
+    file.write_text("attachments: []\n#" + "x" * (1 << 20))
+    assert run("diff", "-f", file).exit_code == 3
 
 
 def test_the_key_of_a_luks_volume_is_in_a_file_of_its_own(run: Run, tmp_path: Path) -> None:

@@ -196,15 +196,24 @@ def export(given: Common, guest: str | None, label: str | None) -> None:
 
 
 def _read(file: Path) -> Declaration:
-    return declared.read(file, read_text(str(file), "the file"))
+    return declared.read(file, read_text(str(file), "the file", declared.MAX_FILE_BYTES))
 
 
 def _changes(what: Declaration, label: str, moorline: Api, views: Sequence[View]) -> list[Change]:
-    """What is to be done, in the order of the file."""
+    """What is to be done, in the order of the file. Raises Refused (something is there twice)."""
     guests = moorline.guests.all()
     often = Counter(guest.name for guest in guests)  # a vCenter may have several of one name
     ids = {guest.name: guest.guest_id for guest in guests if often[guest.name] == 1}
-    return [_change(each, label, moorline, views, ids) for each in what.attachments]
+    changes = [_change(each, label, moorline, views, ids) for each in what.attachments]
+    first: dict[Key, int] = {}
+    for place, change in enumerate(changes, 1):
+        if change.key and (other := first.setdefault(change.key, place)) != place:
+            raise Refused(
+                f"attachments {other} and {place} are one: volume {change.key[0]} of"
+                f" {change.guest}, spelled in two ways",
+                hint="leave one out",
+            )
+    return changes
 
 
 def _change(

@@ -32,10 +32,10 @@ def read_connection(path: str) -> Mapping[str, Any]:
     return connection
 
 
-def read_text(path: str, what: str) -> str:
+def read_text(path: str, what: str, most: int = _MAX_FILE_BYTES) -> str:
     """Read a text file; ``-``: standard input. *what* names it in errors. Raises Refused."""
     try:
-        return read_bytes(path, what).decode()
+        return read_bytes(path, what, most).decode()
     except UnicodeDecodeError:
         raise Refused(f"{what} {path} is not text in UTF-8") from None
 

@@ -11,6 +11,7 @@ from moorline.cli.connection import read_connection
 from moorline.cli.facade import from_here
 from moorline.cli.luks_key import with_key
 from moorline.cli.output import is_as_wanted
+from moorline.core.validation import check_text
 from moorline.disk_options import OPTIONS, validate
 from moorline.errors import Refused
 from moorline.model import DiskOptions, Format, Level
@@ -91,10 +92,11 @@ def read(file: Path, text: str) -> Declaration:
             found: dict[Any, Any] = super().construct_mapping(node, deep)
             return found
 
-    if len(text.encode(errors="replace")) > MAX_FILE_BYTES:
-        raise Refused(f"{file} has more than {MAX_FILE_BYTES} bytes")
     try:
-        found = Strict(text).get_single_data()
+        loader = Strict(text)
+        if (node := loader.get_single_node()) is not None:
+            _demand_written_out(node, file)
+        found = loader.construct_document(node) if node else None
     except (yaml.YAMLError, RecursionError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -112,6 +114,19 @@ def read(file: Path, text: str) -> Declaration:
             if (one.guest, one.what) == (other.guest, other.what):
                 raise Refused(f"{file}: attachment {place + 1} is there twice")
     return Declaration(label, declared)
+
+
+def _demand_written_out(node: Any, file: Path) -> None:
+    """Refuse a document in which some lines stand for any number, by aliases of aliases."""
+    left, seen = [node], 0
+    while left:
+        seen += 1
+        if seen > MAX_FILE_BYTES:
+            raise Refused(f"{file} has aliases that stand for more than {MAX_FILE_BYTES} values")
+        value = left.pop().value
+        if isinstance(value, list):
+            for each in value:
+                left.extend(each if isinstance(each, tuple) else [each])
 
 
 def _entry(given: object, guest: str | None, file: Path, at: str) -> Declared:
@@ -157,7 +172,7 @@ def _what(
     if "format" in texts:
         raise Refused(f"{at}: format belongs to storage: a connection bears its own")
     if ways[0] == "connection_file":
-        return read_connection(str(file.parent / texts["connection_file"]))
+        return read_connection(str(file.absolute().parent / texts["connection_file"]))
     connection = given["connection"]
     if not isinstance(connection, dict):
         raise Refused(f"{at}: connection is no mapping")
@@ -181,6 +196,10 @@ def _text(given: Mapping[Any, Any], name: str, at: str) -> str:
     value = given[name]
     if not isinstance(value, str) or not value:
         raise Refused(f"{at}: {name} is no text", hint="write it in quotes")
+    try:
+        check_text(value)
+    except Refused as e:
+        raise Refused(f"{at}: {name} cannot be: {e.message}") from None
     return value
 
 
