@@ -30,6 +30,7 @@ PLACES: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("detach", "volume"): (["detach", "test"], []),
     ("disks", "guest"): (["disks"], []),
     ("events", "volume"): (["events", "--volume"], []),
+    ("events", "guest"): (["events", "--guest"], []),
     ("explain", "volume"): (["explain"], []),
     ("explain", "guest"): (["explain", GONE, "--guest"], []),
     ("set", "guest"): (["set"], [GONE, "--iops", "5"]),

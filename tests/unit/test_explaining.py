@@ -174,6 +174,19 @@ def test_without_an_agent_the_journal_tells_since_when(scene: Scene) -> None:
     assert f"nothing is mounted at {link}" in told.waits_for
 
 
+def test_events_of_one_guest_by_whatever_it_is_called(scene: Scene) -> None:
+    events = scene.moorline.maintenance.events
+    scene.attach()
+    scene.attach("b", "g2")
+    assert {entry.volume for entry in events(guest="g1")} == {"vol-a"}
+    scene.moorline.attachments.detach("g1", "vol-a")  # nothing is recorded of it any more
+    assert {entry.volume for entry in events(guest="g1")} == {"vol-a"}
+    assert events(guest="g2", volume="vol-a") == []
+    assert events(guest="g2", most=1) == events(guest="g2")[-1:]
+    with pytest.raises(NotFound, match="no guest nobody"):
+        events(guest="nobody")
+
+
 def test_explain_of_what_is_not_known(scene: Scene) -> None:
     with pytest.raises(NotFound):
         scene.moorline.maintenance.explain("nope")

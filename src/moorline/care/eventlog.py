@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -106,19 +106,26 @@ class EventLog:
         )
 
     def read(
-        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+        self,
+        *,
+        after: int = 0,
+        since: float = 0.0,
+        volume: str = "",
+        guests: Collection[str] = (),
+        most: int = 1000,
     ) -> list[EventLogEntry]:
         """The latest *most* entries, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since
-        the epoch), of *volume*, which is an id. Raises Denied.
+        the epoch), of *volume*, which is an id, of one of *guests* if there are any. Raises Denied.
         """
         found: list[EventLogEntry] = []
         about = f'"volume": {json.dumps(volume)}'.encode() if volume else b""
         for entry in self._backwards(about):
             if entry.id <= after or entry.at < since or len(found) == most:
                 break
-            found.append(entry)
+            if not guests or entry.guest in guests:
+                found.append(entry)
         return found[::-1]
 
     def news(self, after: int, most: int) -> list[EventLogEntry]:
@@ -138,6 +145,10 @@ class EventLog:
     def volumes(self) -> set[VolumeId]:
         """The volumes that have entries. Raises Denied."""
         return {VolumeId(entry.volume) for entry in self._backwards(b"") if entry.volume}
+
+    def guests(self) -> set[str]:
+        """What the guests that have entries are called there. Raises Denied."""
+        return {entry.guest for entry in self._backwards(b"") if entry.guest}
 
     def _again(self, took: Took) -> str:
         """Why a detach that worked is taken once more; '': it is not."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
 from moorline.care.eventlog import EventLog
 from moorline.care.finding_texts import command
 from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
-from moorline.core.name_lookup import BY_ID, meant
+from moorline.core.name_lookup import BY_ID, GUEST_BY_NAME, meant, recorded_as
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.survey import Survey
 from moorline.core.views import detailed
 from moorline.errors import NotFound
-from moorline.model import Attachment, VolumeId
+from moorline.model import Attachment, GuestName, VolumeId
 from moorline.ports.inspection import Finding
 from moorline.ports.results import EventLogEntry, Explanation, View
 
@@ -45,11 +45,20 @@ class Explainer:
         self._pending = pending
 
     def events(
-        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+        self,
+        *,
+        after: int = 0,
+        since: float = 0.0,
+        volume: str = "",
+        guest: str = "",
+        most: int = 1000,
     ) -> list[EventLogEntry]:
         if volume:
             volume = self._told_of(volume)
-        return self._event_log.read(after=after, since=since, volume=volume, most=most)
+        guests = self._called(guest) if guest else ()
+        return self._event_log.read(
+            after=after, since=since, volume=volume, guests=guests, most=most
+        )
 
     def explain(self, volume: str, guest: str | None = None) -> list[Explanation]:
         pending = self._pending()
@@ -66,6 +75,20 @@ class Explainer:
         raise NotFound(
             f"no volume {volume} is known on this host, nor told of in its events", hint=BY_ID
         )
+
+    def _called(self, guest: str) -> frozenset[str]:
+        """What *guest* is called in events. Raises NotFound, Refused; as a survey, if need be."""
+        survey = self._reconciler.survey()
+        its = _names(guest, (GuestName(row.key.guest, row.guest_name) for row in survey.rows))
+        if not its and guest in self._event_log.guests():
+            its = frozenset({guest})
+        its = its or _names(guest, (GuestName(each.id, each.name) for each in survey.guests))
+        if not its:
+            raise NotFound(
+                f"no guest {guest} is known on this host, nor told of in its events",
+                hint=GUEST_BY_NAME,
+            )
+        return its
 
     def _one(self, row: Attachment, survey: Survey, pending: Sequence[Pending]) -> Explanation:
         """Explain *row*, as *survey* has it."""
@@ -95,6 +118,13 @@ class Explainer:
             why=finding.why if finding else "",
             next=_command(finding, row) if finding else "",
         )
+
+
+def _names(guest: str, guests: Iterable[GuestName]) -> frozenset[str]:
+    """The ids and names of those that *guest* is. Raises Refused (it can be several)."""
+    among = frozenset(guests)
+    ids = recorded_as(guest, among)
+    return frozenset(name for each in among if each.id in ids for name in each)
 
 
 def _is_of(entry: EventLogEntry, row: Attachment) -> bool:

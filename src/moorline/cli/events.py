@@ -11,8 +11,8 @@ from datetime import datetime
 
 import click
 
-from moorline.cli.common import Common, common
-from moorline.cli.name_completion import VolumeName
+from moorline.cli.common import Common, common, told
+from moorline.cli.name_completion import GuestName, VolumeName
 from moorline.cli.output import say
 from moorline.core.name_lookup import is_whole
 from moorline.errors import MoorlineError, NotFound, Unavailable
@@ -38,8 +38,13 @@ def since_when(_: click.Context, __: click.Parameter, text: str | None) -> float
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
 @click.option("--since", callback=since_when, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
 @click.option("--volume", type=VolumeName(), metavar="VOLUME", help="Of this volume alone.")
+@click.option(
+    "--guest", type=GuestName(), metavar="GUEST", help="Of this guest alone (name or id)."
+)
 @common
-def events(given: Common, follow: bool, since: float, volume: str | None) -> None:
+def events(
+    given: Common, follow: bool, since: float, volume: str | None, guest: str | None
+) -> None:
     """Tell what was done and seen on this host, the latest last.
 
     VOLUME is its id, the beginning of its id, or the URL or path that was typed
@@ -49,20 +54,20 @@ def events(given: Common, follow: bool, since: float, volume: str | None) -> Non
 
     \b
     Examples:
-      moorline events --since 2h
+      moorline events --since 2h --guest web01
       moorline events --follow --volume 3f2a
       moorline events --output json | jq '.[] | select(.outcome != "done")'
     """
-    for told in _told(given, follow, since, volume or ""):
+    for found in _told(given, follow, since, volume or "", guest):
         if given.is_data and not follow:
-            given.tell(told, "")
+            given.tell(found, "")
             return
-        for entry in told:
+        for entry in found:
             say(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
 
 
 def _told(
-    given: Common, follow: bool, since: float, volume: str
+    given: Common, follow: bool, since: float, volume: str, guest: str | None
 ) -> Iterator[Sequence[EventLogEntry]]:
     # If the agent that answers ends, the next one, or the file, is asked.
     ends: tuple[type[MoorlineError], ...] = (Unavailable,) if follow else ()
@@ -72,11 +77,13 @@ def _told(
     while True:
         with given.open(own=False) as moorline, suppress(*ends):
             while True:
-                told = moorline.maintenance.events(after=last, since=since, volume=volume)
-                yield told
+                found = moorline.maintenance.events(
+                    after=last, since=since, volume=volume, **told(guest=guest)
+                )
+                yield found
                 if not follow:
                     return
-                last = told[-1].id if told else last
+                last = found[-1].id if found else last
                 time.sleep(_POLL_SECONDS)
         time.sleep(_POLL_SECONDS)
 

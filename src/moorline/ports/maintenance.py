@@ -22,13 +22,20 @@ class Maintenance(Protocol):
     """For people who look after the host."""
 
     def events(
-        self, *, after: int = 0, since: float = 0.0, volume: str = "", most: int = 1000
+        self,
+        *,
+        after: int = 0,
+        since: float = 0.0,
+        volume: str = "",
+        guest: str = "",
+        most: int = 1000,
     ) -> Sequence[EventLogEntry]:
         """The latest *most* of what was done and seen, oldest first.
 
         Only those with an id above *after*, not before *since* (seconds since
-        the epoch), of *volume*: as of ``show``, or one that is no longer wanted.
-        Raises Denied; NotFound (nothing is known of that volume), Refused (it can be several).
+        the epoch), of *volume*: as of ``show``, or one that is no longer wanted, of *guest* (name
+        or id), which may be gone. Raises Denied; NotFound (nothing is known of that volume or
+        guest), Refused (it can be several).
         """
 
     def explain(self, volume: str, guest: str | None = None) -> Sequence[Explanation]:
