@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from moorline.cli.commands import main
+from moorline.errors import Unavailable
 from tests.support import etcd
 from tests.support.fleet_store import Backing
 from tests.support.toy_fleet import ToyFleet
@@ -77,6 +79,54 @@ def toys(run: Run, tmp_path: Path) -> Iterator[ToyFleet]:
         stack.callback(thread.join)
         stack.callback(stop.set)
         yield toys
+
+
+def test_several_volumes_have_one_result_each(
+    run: Run, toys: ToyFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd.until(lambda: len(json.loads(run("guests", "-o", "json").stdout)) == 2)
+    ids = [f"{VOLUME[:-1]}{n}" for n in range(3)]
+    words = []
+    for id in ids:
+        data = {**CONNECTION["data"], "volume_id": id, "name": id}
+        (tmp_path / id).write_text(json.dumps({**CONNECTION, "data": data}))
+        words += ["--connection", str(tmp_path / id)]
+    (tmp_path / "bad").write_text("{}")
+    run("attach", "g1", *words, "--connection", str(tmp_path / "bad"), code=3)
+    run("attach", "g1", *words, "--volume", VOLUME, code=2)
+    assert run("attach", "g1", *words, "--dry-run").stdout == "would attach\n" * 3
+    assert json.loads(run("list", "-o", "json").stdout) == []  # nothing until here
+    run("attach", "g2", *words[2:4])
+    done = run("attach", "g1", *words, "-o", "json", code=3)  # one is another's: the others go on
+    first, second, third = json.loads(done.stdout)
+    assert (first["volume"], third["volume"]) == (ids[0], ids[2])
+    assert "g2 on h2 has it" in second["problem"]["message"]
+
+    def completed(*typed: str) -> list[str]:
+        shell = ShellComplete(main, {}, "moorline", "_MOORLINE_COMPLETE")
+        found = shell.get_completions(
+            ["fleet", typed[0], "--directory", str(tmp_path / "admin"), *typed[1:-1]], typed[-1]
+        )
+        return [item.value for item in found]
+
+    assert completed("migrate", "g1", "h") == [*HOSTS]
+    assert completed("list", "--host", "h2") == ["h2"]
+    assert completed("detach", "g") == ["g1", "g2"]
+    assert completed("detach", "g1", "") == [ids[0], ids[2]]
+    assert completed("explain", "") == [*ids, "g1", "g2"]
+    monkeypatch.setattr("moorline.stores.etcd.administration.orders", _away)
+    assert completed("migrate", "g1", "") == []
+
+    monkeypatch.undo()
+    # The beginning of two is refused, and of the others each goes.
+    done = run("detach", "g1", ids[0], VOLUME[:9], ids[2], code=3)
+    assert done.stdout.count(" is detached from g1\n") == 2
+    assert VOLUME[:9] in done.stderr
+    run("detach", "g2", ids[1])
+
+
+def _away(directory: Path) -> Any:
+    raise Unavailable("etcd does not answer")
 
 
 def _work(toys: ToyFleet, stop: threading.Event) -> None:

@@ -39,13 +39,23 @@ from moorline.ports.results import Outcome
 
 T = TypeVar("T")
 
-_FORMAT = click.option(
+format_option = click.option(
     "--format",
     "format_",
     type=click.Choice(["raw", "qcow2", "ploop", "luks"]),
     help="Format of the file at URL or PATH; it is never guessed.",
 )
-_ID = click.option("--volume", metavar="ID", help="The volume's id, where the connection has none.")
+id_option = click.option(
+    "--volume", metavar="ID", help="The volume's id, where the connection has none."
+)
+connections_option = click.option(
+    "--connection",
+    "connections",
+    multiple=True,
+    type=FilePath(allow_dash=True),
+    metavar="FILE",
+    help="Cinder's connection_info as JSON, - for standard input. Can be repeated.",
+)
 _VOLUME: tuple[Callable[..., Any], ...] = (
     click.argument("volume_url", required=False, metavar="[URL|PATH]", type=FileOrUrl()),
     click.option(
@@ -54,8 +64,8 @@ _VOLUME: tuple[Callable[..., Any], ...] = (
         metavar="FILE",
         help="Cinder's connection_info as JSON, - for standard input.",
     ),
-    _FORMAT,
-    _ID,
+    format_option,
+    id_option,
 )
 
 
@@ -79,7 +89,7 @@ def named(
     return None if volume_url is None else from_here(volume_url)
 
 
-def _each(
+def tell_each(
     given: Common,
     guest: str,
     calls: Sequence[tuple[str, Callable[[], T]]],
@@ -142,7 +152,7 @@ def _value(result: Any) -> Any:
     return result[1] if isinstance(result, tuple) else result
 
 
-def _several(
+def several_named(
     urls: Sequence[str], connections: Sequence[Path], format_: Format | None
 ) -> list[Mapping[str, Any] | str]:
     """As :func:`named`, of one or more volumes. Raises UsageError, Refused."""
@@ -156,17 +166,10 @@ def _several(
 @click.command()
 @click.argument("guest", type=GuestName())
 @click.argument("volume_urls", nargs=-1, metavar="[URL|PATH]...", type=FileOrUrl())
-@click.option(
-    "--connection",
-    "connections",
-    multiple=True,
-    type=FilePath(allow_dash=True),
-    metavar="FILE",
-    help="Cinder's connection_info as JSON, - for standard input. Can be repeated.",
-)
-@_FORMAT
+@connections_option
+@format_option
 @key_option
-@_ID
+@id_option
 @click.option(
     "--label", type=LabelName(), metavar="LABEL", help="What it belongs to, as of `moorline apply`."
 )
@@ -219,7 +222,7 @@ def attach(
       moorline attach web01 secret.luks --format luks --luks-key-file key
       moorline attach web01 a.raw b.raw --format raw --wait=false
     """
-    volumes = _several(volume_urls, connections, format_)
+    volumes = several_named(volume_urls, connections, format_)
     if len(volumes) > 1 and luks_key_file is not None:
         raise click.UsageError("--luks-key-file is of one volume")
     options = asked(of_disk)
@@ -244,7 +247,7 @@ def attach(
             **_waiting(wait),
         )
         calls = [(volume or "", partial(attach, what)) for what in volumes]
-        _each(given, guest, calls, lambda outcome: told_outcome(outcome, dry_run, wait=wait))
+        tell_each(given, guest, calls, lambda outcome: told_outcome(outcome, dry_run, wait=wait))
 
 
 @click.command()
@@ -294,7 +297,7 @@ def detach(
         several = len(volume) > 1 and not dry_run
         call = _of_what_is_meant if several else _call
         calls = [(name, call(detach, name)) for name in volume]
-        _each(given, guest, calls, lambda found: text(*found))
+        tell_each(given, guest, calls, lambda found: text(*found))
 
 
 @click.command("set")

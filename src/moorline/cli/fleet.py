@@ -10,7 +10,7 @@ import click
 
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
 from moorline.cli.fleet_operations import OPERATIONS
-from moorline.cli.fleet_queries import QUERIES
+from moorline.cli.fleet_queries import QUERIES, FleetName
 from moorline.cli.name_completion import FilePath
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
@@ -120,7 +120,7 @@ def enrol(given: Common, host: str, to: Path | None, directory: Path, dry_run: b
 
 
 @fleet.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @_to
 @_administered
 @dry_run_option
@@ -174,7 +174,7 @@ def join(given: Common, file: Path, directory: Path | None, dry_run: bool) -> No
 
 
 @fleet.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @_administered
 @dry_run_option
 @common
@@ -192,7 +192,7 @@ def retire(given: Common, host: str, directory: Path, dry_run: bool) -> None:
 
 
 @fleet.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @_administered
 @dry_run_option
 @common

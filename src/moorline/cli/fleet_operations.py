@@ -1,4 +1,4 @@
-"""What a person has a fleet do: where its guests and volumes shall be."""
+"""What a person has a fleet do: where its guests shall be."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from moorline.cli.attachments import named, volume_options
 from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.common import Common, F, common, dry_run_option, timeout_option
-from moorline.cli.fleet_queries import directory_option
+from moorline.cli.fleet_queries import FleetName, directory_option
+from moorline.cli.fleet_volumes import attach, detach, tell
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import say
-from moorline.cli.typed_disk_options import asked, disk_options
-from moorline.core.name_lookup import is_whole
-from moorline.errors import Failed, NotFound, Refused
-from moorline.model import Format
+from moorline.errors import Failed
 
 if TYPE_CHECKING:
     from moorline.fleet.fleet import Fleet
-    from moorline.fleet.results import FleetOutcome
 
 
 def _order_options(command: F) -> F:
     """In which order the guests of a host go."""
     first = click.option(
         "--first",
+        type=FleetName("guest"),
         multiple=True,
         metavar="GUEST",
         help="That it goes before the others; once for each, in their order.",
@@ -45,81 +42,8 @@ def _order_options(command: F) -> F:
 
 
 @click.command()
-@click.argument("guest")
-@volume_options
-@disk_options(without=["target"])
-@timeout_option
-@dry_run_option
-@directory_option
-@common
-def attach(
-    given: Common,
-    guest: str,
-    volume_url: str | None,
-    connection: Path | None,
-    format_: Format | None,
-    volume: str | None,
-    timeout: float,
-    dry_run: bool,
-    directory: Path,
-    **of_disk: Any,
-) -> None:
-    """Make a volume a disk of GUEST (name or id), whichever host that is on.
-
-    Exits 3 if another guest has the volume, and says which.
-
-    \b
-    Example:
-      moorline fleet attach web01 --connection quobyte.json
-    """
-    from moorline import fleet_wiring
-
-    what = named(volume_url, connection, format_)
-    if what is None:
-        raise click.UsageError("give either URL|PATH or --connection FILE")
-    wanted = fleet_wiring.wanted_of_fleet(given.settings(), what, format_, volume, asked(of_disk))
-    with fleet_wiring.open_fleet(directory) as fleet:
-        outcome = fleet.attach(
-            guest, wanted, timeout=timeout, progress=given.progress, dry_run=dry_run
-        )
-    _tell(given, outcome, dry_run, f"volume {outcome.volume} is attached to {outcome.guest}")
-
-
-@click.command()
-@click.argument("guest")
-@click.argument("volume")
-@timeout_option
-@dry_run_option
-@directory_option
-@common
-def detach(
-    given: Common, guest: str, volume: str, timeout: float, dry_run: bool, directory: Path
-) -> None:
-    """Take a volume from GUEST, whichever host that is on.
-
-    VOLUME is its id, or the beginning of a UUID. A whole UUID that is not there is
-    success, as its host told of its disks last; all else that is not known exits 4. What a
-    host has by itself for GUEST, or somebody else plugged, exits 7, and says what to run.
-
-    \b
-    Example:
-      moorline fleet detach web01 3f2a0c1e-5d0b-4c5e-9a37-0f6f0d2b8a11
-    """
-    from moorline import fleet_wiring
-
-    with fleet_wiring.open_fleet(directory) as fleet:
-        outcome = fleet.detach(
-            guest, volume, timeout=timeout, progress=given.progress, dry_run=dry_run
-        )
-    if not (outcome.steps or is_whole(volume)):
-        raise NotFound(f"no volume of {outcome.guest} is {volume}", hint="moorline fleet list")
-    now = "detached from" if outcome.steps else "no disk of"
-    _tell(given, outcome, dry_run, f"volume {outcome.volume} is {now} {outcome.guest}")
-
-
-@click.command()
-@click.argument("guest")
-@click.argument("host", required=False)
+@click.argument("guest", type=FleetName("guest"))
+@click.argument("host", required=False, type=FleetName("host"))
 @click.option("--give-up", is_flag=True, help="Have it stay where it is.")
 @timeout_option
 @dry_run_option
@@ -163,11 +87,11 @@ def migrate(
                 guest, host, by=_me(), timeout=timeout, progress=given.progress, dry_run=dry_run
             )
             done = "is"
-    _tell(given, outcome, dry_run, f"{outcome.guest} {done} on {outcome.host}")
+    tell(given, outcome, dry_run, f"{outcome.guest} {done} on {outcome.host}")
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @_order_options
 @timeout_option
 @dry_run_option
@@ -200,11 +124,11 @@ def drain(
             progress=given.progress,
             dry_run=dry_run,
         )
-    _tell(given, outcome, dry_run, f"{host} has no guests")
+    tell(given, outcome, dry_run, f"{host} has no guests")
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @dry_run_option
 @directory_option
 @common
@@ -219,11 +143,11 @@ def cordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
 
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.cordon(host, dry_run=dry_run)
-    _tell(given, outcome, dry_run, f"{host} is cordoned")
+    tell(given, outcome, dry_run, f"{host} is cordoned")
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @dry_run_option
 @directory_option
 @common
@@ -238,11 +162,11 @@ def uncordon(given: Common, host: str, dry_run: bool, directory: Path) -> None:
 
     with fleet_wiring.open_fleet(directory) as fleet:
         outcome = fleet.uncordon(host, dry_run=dry_run)
-    _tell(given, outcome, dry_run, f"{host} is not cordoned")
+    tell(given, outcome, dry_run, f"{host} is not cordoned")
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", type=FleetName("host"))
 @click.option(
     "--fenced",
     callback=persons_word,
@@ -304,7 +228,7 @@ def evacuate(
             progress=given.progress,
             dry_run=dry_run,
         )
-    _tell(given, outcome, dry_run, f"{host} is evacuated")
+    tell(given, outcome, dry_run, f"{host} is evacuated")
 
 
 @click.command()
@@ -352,16 +276,6 @@ def controller(
 
 
 OPERATIONS = (attach, detach, migrate, drain, cordon, uncordon, evacuate, controller)
-
-
-def _tell(given: Common, outcome: FleetOutcome, dry_run: bool, done: str) -> None:
-    if not dry_run:
-        given.tell(outcome, done)
-        return
-    text = f"would {', '.join(outcome.steps)}" if outcome.steps else "nothing to do"
-    given.tell(outcome, "\n".join([text, *(f"in the way: {why}" for why in outcome.in_the_way)]))
-    if outcome.in_the_way:
-        raise Refused(outcome.in_the_way[0])
 
 
 def _me() -> str:

@@ -9,24 +9,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from moorline.cli.common import Common, common
 from moorline.cli.events import line, since_when
-from moorline.cli.name_completion import FilePath
+from moorline.cli.name_completion import FilePath, Items, begun
 from moorline.cli.output import age, aligned, say
-from moorline.errors import Unavailable
+from moorline.errors import MoorlineError, Unavailable
 
 if TYPE_CHECKING:
+    from moorline.fleet.fleet import Fleet
     from moorline.fleet.results import FleetEvent, FleetExplanation, FleetView, HostView
 
 _FOLLOW_SECONDS = 2.0
+_DIRECTORY = Path("/etc/moorline/fleet-admin")
 directory_option = click.option(
     "--directory",
     type=FilePath(file_okay=False),
-    default=Path("/etc/moorline/fleet-admin"),
+    default=_DIRECTORY,
     show_default=True,
     help="Where the credentials of a controller, or of the fleet's root, are.",
 )
+
+
+class FleetName(click.ParamType):  # type: ignore[type-arg]
+    """An argument for a host, a guest or a volume of the fleet, or for one of several kinds."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.name = "|".join(kinds)
+        self._kinds = kinds
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """The fleet's own, where its credentials are at hand; volumes of the guest that is typed.
+
+        Where etcd is silent, TAB waits some seconds for it.
+        """
+        from moorline import fleet_wiring
+
+        directory = ctx.params.get("directory") or _DIRECTORY
+        items: Items = []
+        with suppress(MoorlineError), fleet_wiring.open_fleet(directory) as fleet:
+            for kind in self._kinds:
+                items += _named(fleet, kind, ctx.params.get("guest"))
+        return begun(items, incomplete)
+
+
+def _named(fleet: Fleet, kind: str, guest: str | None) -> Items:
+    if kind == "host":
+        return [CompletionItem(view.host, help=_state(view)) for view in fleet.hosts()]
+    if kind == "guest":
+        return [CompletionItem(view.guest, help=f"on {view.host}") for view in fleet.guests()]
+    views = fleet.attachments(None, guest)
+    return [CompletionItem(v.volume, help=f"{v.guest} on {v.host}") for v in views]
 
 
 @click.command()
@@ -66,8 +100,8 @@ def guests(given: Common, directory: Path) -> None:
 
 
 @click.command("list")
-@click.argument("guest", required=False)
-@click.option("--host", metavar="HOST", help="Only those of this host.")
+@click.argument("guest", required=False, type=FleetName("guest"))
+@click.option("--host", type=FleetName("host"), metavar="HOST", help="Only those of this host.")
 @click.option("--not-as-wanted", is_flag=True, help="Only what is not as it is wanted.")
 @directory_option
 @common
@@ -97,7 +131,7 @@ def list_(
 
 
 @click.command()
-@click.argument("volume")
+@click.argument("volume", type=FleetName("volume"))
 @directory_option
 @common
 def show(given: Common, volume: str, directory: Path) -> None:
@@ -115,7 +149,7 @@ def show(given: Common, volume: str, directory: Path) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="GUEST|VOLUME")
+@click.argument("name", metavar="GUEST|VOLUME", type=FleetName("guest", "volume"))
 @directory_option
 @common
 def explain(given: Common, name: str, directory: Path) -> None:
@@ -136,9 +170,14 @@ def explain(given: Common, name: str, directory: Path) -> None:
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now.")
 @click.option("--since", callback=since_when, metavar="AGE|DATE", help="Such as 10m, 2h or a date.")
-@click.option("--host", metavar="HOST", help="Of this host alone.")
-@click.option("--guest", metavar="GUEST", help="Of this guest alone (name or id).")
-@click.option("--volume", metavar="VOLUME", help="Of this volume alone.")
+@click.option("--host", type=FleetName("host"), metavar="HOST", help="Of this host alone.")
+@click.option(
+    "--guest",
+    type=FleetName("guest"),
+    metavar="GUEST",
+    help="Of this guest alone (name or id).",
+)
+@click.option("--volume", type=FleetName("volume"), metavar="VOLUME", help="Of this volume alone.")
 @directory_option
 @common
 def events(

@@ -35,7 +35,7 @@ class GuestName(click.ParamType):  # type: ignore[type-arg]
             for guest in moorline.guests.all():
                 state = "runs" if guest.running else "is stopped"
                 items.append(CompletionItem(guest.name, help=f"{state}, {guest.guest_id}"))
-        return _begun(items, incomplete)
+        return begun(items, incomplete)
 
 
 class VolumeName(click.ParamType):  # type: ignore[type-arg]
@@ -56,7 +56,7 @@ class VolumeName(click.ParamType):  # type: ignore[type-arg]
         items = [CompletionItem(v.volume, help=f"{v.guest}, {v.storage}") for v in views]
         if guest:
             items += [CompletionItem(v.device, help=v.storage) for v in views if v.device]
-        return _begun(items, incomplete)
+        return begun(items, incomplete)
 
 
 class ShareName(click.ParamType):  # type: ignore[type-arg]
@@ -72,7 +72,7 @@ class ShareName(click.ParamType):  # type: ignore[type-arg]
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         """The shares that something is attached from."""
         shares = {view.storage.rpartition("/")[0] for view in _views(ctx)} - {""}
-        return _begun([CompletionItem(share) for share in sorted(shares)], incomplete)
+        return begun([CompletionItem(share) for share in sorted(shares)], incomplete)
 
 
 class LabelName(click.ParamType):  # type: ignore[type-arg]
@@ -82,7 +82,7 @@ class LabelName(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         """Those that something attached has."""
-        return _begun([CompletionItem(v.label) for v in _views(ctx) if v.label], incomplete)
+        return begun([CompletionItem(v.label) for v in _views(ctx) if v.label], incomplete)
 
 
 class MountPoint(click.ParamType):  # type: ignore[type-arg]
@@ -132,7 +132,8 @@ class FileOrUrl(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(incomplete, type="file")]
 
 
-def _begun(items: Sequence[CompletionItem], incomplete: str) -> Items:
+def begun(items: Sequence[CompletionItem], incomplete: str) -> Items:
+    """Those of *items* that begin as what was typed, each once."""
     unique = {item.value: item for item in items}
     return [item for value, item in sorted(unique.items()) if value.startswith(incomplete)]
 
