@@ -64,15 +64,27 @@ def test_only_the_command_that_is_called_is_loaded(words: list[str]) -> None:
     assert loaded == {f"moorline.cli.{word}" for word in words if word in COMMANDS}
 
 
-def test_whatever_changes_something_says_first_what_it_would_do() -> None:
+def _all() -> dict[str, click.Command]:
     commands = {name: each for name, each in main.commands.items() if name not in RUNS}
     for name, group in main.commands.items():
         if isinstance(group, click.Group):
             del commands[name]
             commands |= {f"{name} {word}": each for word, each in group.commands.items()}
-    without = {
+    return commands
+
+
+def test_whatever_changes_something_says_first_what_it_would_do() -> None:
+    """What it says, and that it changes nothing, is in test_cli_dry_runs.py."""
+    assert _without("--dry-run") - {*RUNS} == {*LOOKS.replace("\n", " ").split(", ")}
+
+
+def test_whatever_tells_something_tells_programs() -> None:
+    assert _without("--output") == {"completion", "help"}
+
+
+def _without(option: str) -> set[str]:
+    return {
         name
-        for name, each in commands.items()
-        if not any("--dry-run" in parameter.opts for parameter in each.params)
+        for name, each in _all().items()
+        if not any(option in parameter.opts for parameter in each.params)
     }
-    assert without - {*RUNS} == {*LOOKS.replace("\n", " ").split(", ")}
