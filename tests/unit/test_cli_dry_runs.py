@@ -91,10 +91,9 @@ def test_it_changes_nothing(
     words, code = WORDS[command]
     before = snapshot()
     line = [*command.split(), *words.replace("DIR", str(tmp_path)).split(), "--dry-run"]
-    for more in ([], ["-o", "json"]):
-        done = run(*line, *more)
-        assert done.exit_code == code, done.output
-        assert snapshot() == before
-    json.loads(done.stderr if code else done.stdout)
-    if not code:
-        assert run(*line).stdout.strip()
+    text = run(*line)
+    assert (text.exit_code, snapshot() == before) == (code, True), text.output
+    data = run(*line, "-o", "json")
+    assert (data.exit_code, snapshot() == before) == (code, True), data.output
+    json.loads(data.stderr if code else data.stdout)
+    assert text.stdout.strip() or code

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -196,3 +199,23 @@ def test_what_is_logged_is_not_in_the_way_of_programs(
     argv = [sys.executable, "-c", code, *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, "by the way" in done.stderr) == (3, is_told), done.stderr
+
+
+@pytest.mark.parametrize("words", ["list --watch", "events --follow"])
+def test_who_looks_on_a_terminal_ends_it_when_he_likes(tmp_path: Path, words: str) -> None:
+    """It is painted in one place, and Ctrl+C is no error that wants words."""
+    EventLog(tmp_path).saw("it is seen")
+    mine, its = pty.openpty()
+    environment = {**os.environ, "MOORLINE_STATE_DIR": str(tmp_path), "MOORLINE_HYPERVISOR": TEST}
+    looking = subprocess.Popen(
+        [*COMMAND, *words.split()], env=environment, stdout=its, stderr=subprocess.PIPE
+    )
+    os.close(its)
+    shown = b""
+    is_seen = {"list --watch": rb"(\x1b\[H\x1b\[2J\d\d:\d\d:\d\d\r\nVOLUME [^\x1b]*){2}"}
+    while not re.search(is_seen.get(words, b"it is seen"), shown):
+        shown += os.read(mine, 4096)
+    looking.send_signal(signal.SIGINT)
+    assert looking.communicate(timeout=30)[1] == b""
+    assert looking.returncode == 130
+    os.close(mine)

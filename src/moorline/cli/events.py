@@ -6,14 +6,14 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 
 import click
 
 from moorline.cli.common import Common, common, told
 from moorline.cli.name_completion import GuestName, VolumeName
-from moorline.cli.output import say
+from moorline.cli.output import ended_by_its_reader, say
 from moorline.core.name_lookup import is_whole
 from moorline.errors import MoorlineError, NotFound, Unavailable
 from moorline.ports.results import EventLogEntry
@@ -58,12 +58,13 @@ def events(
       moorline events --follow --volume 3f2a
       moorline events --output json | jq '.[] | select(.outcome != "done")'
     """
-    for found in _told(given, follow, since, volume or "", guest):
-        if given.is_data and not follow:
-            given.tell(found, "")
-            return
-        for entry in found:
-            say(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
+    with ended_by_its_reader() if follow else nullcontext():
+        for found in _told(given, follow, since, volume or "", guest):
+            if given.is_data and not follow:
+                given.tell(found, "")
+                return
+            for entry in found:
+                say(json.dumps(entry.to_dict()) if given.output == "json" else line(entry))
 
 
 def _told(

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from moorline.cli.common import Common, common
 from moorline.cli.events import line, since_when
 from moorline.cli.name_completion import FilePath, Items, begun
-from moorline.cli.output import age, aligned, say
+from moorline.cli.output import age, aligned, ended_by_its_reader, say
 from moorline.errors import MoorlineError, Unavailable
 
 if TYPE_CHECKING:
@@ -211,16 +211,21 @@ def events(
             width = max((len(each.host) for each in told), default=0)
             given.tell(told, "\n".join(f"{each.host:<{width}}  {line(each)}" for each in told))
             return
-        seen: set[FleetEvent] = set()
-        while True:
-            for event in told:
-                if event not in seen:
-                    is_json = given.output == "json"
-                    say(json.dumps(event.to_dict()) if is_json else f"{event.host}  {line(event)}")
-            seen = set(told)
-            time.sleep(_FOLLOW_SECONDS)
-            with suppress(Unavailable):
-                told = look()
+        with ended_by_its_reader():
+            seen: set[FleetEvent] = set()
+            while True:
+                for event in told:
+                    if event not in seen:
+                        is_json = given.output == "json"
+                        say(
+                            json.dumps(event.to_dict())
+                            if is_json
+                            else f"{event.host}  {line(event)}"
+                        )
+                seen = set(told)
+                time.sleep(_FOLLOW_SECONDS)
+                with suppress(Unavailable):
+                    told = look()
 
 
 QUERIES = (hosts, guests, list_, show, explain, events)

@@ -19,7 +19,17 @@ from moorline.cli.common import (
     volume_argument,
 )
 from moorline.cli.name_completion import GuestName, LabelName, ShareName
-from moorline.cli.output import Painted, aligned, details, failed, human, is_as_wanted, say, table
+from moorline.cli.output import (
+    Painted,
+    aligned,
+    details,
+    ended_by_its_reader,
+    failed,
+    human,
+    is_as_wanted,
+    say,
+    table,
+)
 from moorline.errors import Unavailable
 from moorline.ports.results import Candidate, View
 
@@ -69,7 +79,8 @@ def list_(
         return [view for view in found if not (not_as_wanted and is_as_wanted(view))]
 
     if watch:
-        _watch(given, look)
+        with ended_by_its_reader():
+            _watch(given, look)
     views = look()
     given.tell(views, _listed(views, given.output))
 

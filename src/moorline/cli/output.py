@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 
 from moorline.errors import MoorlineError, Uncertain
 from moorline.exit_codes import EXIT_INTERRUPTED, EXIT_READER_GONE, exit_code
@@ -13,7 +14,7 @@ from moorline.local_api.http_errors import to_problem
 
 TYPE_CHECKING = False  # typing is left to mypy: what each command loads is kept small
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from moorline.ports.results import Outcome, View
@@ -114,6 +115,15 @@ def interrupted(output: str) -> int:
     told = dump(problem("interrupted", EXIT_INTERRUPTED, what), output) if output in DATA else ""
     complain(told or f"moorline: {what}")
     return EXIT_INTERRUPTED
+
+
+@contextmanager
+def ended_by_its_reader() -> Iterator[None]:
+    """What goes on until its reader has seen enough: Ctrl+C ends it, with nothing to tell."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def problem(error: str, code: int, message: str, hint: str = "") -> dict[str, Any]:

@@ -27,14 +27,14 @@ class Progress:
             self._timer.start()
 
     def __call__(self, what: str) -> None:
-        """Tell it; a percentage (``…: N %``) in one line on a terminal, else each tenth of it."""
+        """Tell it, once; a percentage (``…: N %``) in one line on a terminal, else each tenth."""
         done = int(found[1]) if (found := _PERCENT.search(what)) else -1
         if found and self._loud and sys.stderr.isatty():
             bar = "#" * (done // 4)
             text = f"\r… {what[: found.start()]} [{bar:<25}] {done:3} %"
             self._write(text + "\n" * (done == 100))
             self._in_line = done < 100
-        elif not found or done % 10 == 0:
+        elif what != self._latest and (not found or done % 10 == 0):
             self._latest = what
             if self._loud:
                 self._end_line()

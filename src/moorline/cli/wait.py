@@ -70,7 +70,8 @@ def wait(given: Common, volume: str, level: str, guest: str | None, timeout: flo
         if not views:
             error = NotFound(f"volume {volume} is not wanted any more", hint="moorline list")
             raise error.about(id)
-        why = f"volume {volume} is not {level} yet on {due[0].guest}: {due[0].next}"
+        next_ = f"it is wanted {due[0].wanted}" if is_as_wanted(due[0]) else due[0].next
+        why = f"volume {volume} is not {level} yet on {due[0].guest}: {next_}"
         if deadline.over():
             late = Failed(why, hint=f"moorline explain {due[0].volume}")
             raise late.about(due[0].volume, due[0].guest)
