@@ -201,6 +201,26 @@ def test_no_other_page_has_it_in_a_frame(browser: Chrome) -> None:
         until(lambda: any("frame" in each.lower() for each in complaints(browser)), 10)
 
 
+def test_another_site_can_send_and_read_nothing(browser: Chrome) -> None:
+    """Even one that has the address."""
+    with served(Told([view(guest="db01")])) as url:
+        browser.get("data:text/html,<p>elsewhere")
+        script = """const [url, method, done] = arguments;
+            fetch(url, {method}).then((told) => told.text()).then(done, () => done("kept out"))"""
+        for method in ("GET", "POST"):
+            read = browser.execute_async_script(script, url, method)  # type: ignore[no-untyped-call]
+            assert read == "kept out"
+        run(
+            browser,
+            "document.body.innerHTML = `<form method=post action=${arguments[0]}>`;"
+            "document.forms[0].submit()",
+            url,
+        )
+        until(lambda: browser.current_url == url, 20)
+        assert "only shows" in text(browser, "body")
+        assert "db01" not in browser.page_source
+
+
 # --- any screen, by day and by night --------------------------------------------------
 
 

@@ -236,6 +236,22 @@ def test_what_a_test_starts_can_be_interrupted() -> None:
     assert done.stdout == "True\n"
 
 
+def test_an_interrupt_while_a_command_is_loaded_is_no_traceback() -> None:
+    code = """if True:
+        import signal, sys
+        from moorline import cli
+
+        def loading(event, words):
+            if event == "import" and words[0] == "moorline.cli.commands":
+                signal.raise_signal(signal.SIGINT)
+
+        sys.addaudithook(loading)
+        sys.argv = ["moorline", "doctor"]
+        cli.main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "moorline: interrupted\n")
+
+
 def test_an_interrupt_has_a_code_of_its_own(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from moorline.host.state_lock import HostLock;"

@@ -13,6 +13,15 @@ _HELP = (["--help"], ["-h"])
 
 def main() -> None:
     """What the shell starts. Never returns."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while the command is loaded: it tells all later ones itself
+        if sys.stderr is not None:
+            sys.stderr.write("moorline: interrupted\n")
+        sys.exit(130)
+
+
+def _main() -> None:
     if sys.stdout is not None:
         # A name that this terminal's letters do not have, or that is no text, is shown all the
         # same: what was asked is done by then. Standard error is so by itself.
