@@ -55,12 +55,12 @@ class Writer:
         """Do it all the time; *do* knows how often it did as ``$i``, and its log as ``$L``."""
         loop = f"while [ ! -e $L.stop ]; do {do}; i=$((i+1)); done"
         self.guest.agent.check(
-            f"mkdir -p /tmp; L={self.log}; i=0; ({loop}; touch $L.over) >/dev/null 2>&1 &"
+            f"mkdir -p /tmp; L={self.log}; : >>$L; i=0; ({loop}; touch $L.over) >/dev/null 2>&1 &"
         )
 
     def written(self) -> int:
         """How many blocks the guest was told to be stored."""
-        return int(self.guest.agent.check(f"cat {self.log} 2>/dev/null | wc -l")[0])
+        return int(self.guest.agent.check(f"wc -l <{self.log}")[0])
 
     def errors(self) -> list[str]:
         """What went wrong in the guest."""

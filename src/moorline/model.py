@@ -177,8 +177,7 @@ class Client(Enum):
     ALIVE = "alive"
     """It runs, and may answer again by itself: its server may be away."""
     CUT_OFF = "cut-off"
-    """It runs, but its link has ended (``moorline abort``) and never answers again. It may still be
-    writing what it had cached."""
+    """It runs, but its link has ended (``moorline abort``), for good: it may still be writing."""
     UNKNOWN = "unknown"
     """There is none, or it cannot be told."""
 
@@ -189,6 +188,8 @@ class Broken:
 
     reason: str
     client: Client = Client.UNKNOWN
+    presumed: bool = False
+    """That it is gone was not seen: its link has ended, for good, and it may still be writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,8 +363,7 @@ class Attachment:
     label: str = ""
     """What belongs together by a person's will: ``moorline apply --prune`` goes by it; ''."""
     aliases: tuple[str, ...] = ()
-    """What *place* is by the other spellings of the same storage, in order. Told to a fleet, which
-    has them beside *place*; not stored with the attachment."""
+    """What *place* is by other spellings of the storage, in order: told to a fleet, not stored."""
     revision: int = 0
     """The store's revision of this entry; 0 if it was never stored."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,35 @@ def test_what_a_client_had_not_written_back_would_be_lost(
         assert scene.mounts(), "for guests that start now"
         pool.drop(guest.domain.connect())
     scene.detach(guest.name, volume)
+    assert scene.is_clean()
+
+
+def test_another_file_in_its_place_would_be_written_to(
+    survivors: Scene, guest: Guest, pool: Any
+) -> None:
+    """The refusal is followed by what it prevents: the same calls, without the guard."""
+    scene = survivors
+    (writer,) = attached(scene, guest, "virtio")
+    goes_on([writer])
+    die(scene, guest)
+    scene.share.command(fail={"code": 1})
+    scene.moorline("sweep", code=None)
+    scene.share.command()
+    file = writer.volume.file
+    other = shutil.copy(file, file.with_name("other"))
+    Path(other).rename(file)
+    before = file.read_bytes()
+    scene.moorline("sweep", code=5)
+    assert guest.domain.state() == PAUSED_BY_ERROR
+    (view,) = scene.moorline.json("show", writer.volume.id)
+    assert "is another file" in view["trouble"]["message"]
+    assert file.read_bytes() == before
+    by_hand(guest, writer.volume)
+    guest.domain.resume()
+    goes_on([writer])
+    assert file.read_bytes() != before, "else it would not have to be its own"
+    pool.drop(guest.domain.connect())
+    scene.detach(guest.name, writer.volume)
     assert scene.is_clean()
 
 

@@ -5,6 +5,7 @@ All of it is `make survive`'s.
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import time
@@ -36,6 +37,9 @@ from moorline.core.renewals import CLOCK_SKEW_SECONDS
 from moorline.testing.faults import Fault
 
 pytestmark = [tried_here, long]
+FORMATS = ("raw", "qcow2")
+QEMU_LOCKS = (200, 100)
+"""How many bytes, from which on, by which QEMU tells who may do what with a file."""
 MORTAL = Path(__file__).with_name("mortal.py")
 HELD = "qom-set moorline-hold"
 NODES = [
@@ -103,6 +107,24 @@ def test_the_agent_is_killed(
     until(lambda: guest.domain.state()[0] == RUNS)
     goes_on([writer])
     agent.stop()
+    end(survivors, guest, [writer], form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_who_has_the_file_locked_is_waited_for(survivors: Scene, guest: Guest, form: str) -> None:
+    """On the placeholder: whoever lets the guest go on meanwhile only makes it stop again."""
+    writer = killed(survivors, guest, form, "mount.quobyte", Fault.KILL_AFTER)
+    with (survivors.mount_point() / writer.volume.file.name).open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, *QEMU_LOCKS)
+        for _ in range(2):
+            survivors.moorline("sweep", code=None)
+            (view,) = survivors.moorline.json("show", writer.volume.id)
+            assert '"write" lock' in view["trouble"]["message"]
+            guest.domain.resume()
+            until(lambda: guest.domain.state() == PAUSED_BY_ERROR)
+    survivors.moorline("sweep")
+    assert guest.domain.state()[0] == RUNS
+    goes_on([writer])
     end(survivors, guest, [writer], form)
 
 

@@ -56,6 +56,7 @@ def test_a_disk_of_each_shape(
     ]
     for each in load:
         each.start()
+    goes_on(load)
     for _ in range(KILLS):
         renew(survivors, guest, load)
     end(survivors, guest, load, form)

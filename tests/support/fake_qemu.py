@@ -171,10 +171,18 @@ class FakeQemu:
                 assert given["filename"] == PATH
                 # As libvirt's monitor log has it (9.0 and 11.3).
                 beneath = {"auto-read-only": True, "discard": "unmap"}
+                assert given["aio"] == "native"
                 own = {"driver", "filename", "node-name", "aio", "cache"}
                 said = {key: given[key] for key in given.keys() - own}
                 assert said == ({"read-only": False} if self.bare else beneath)
                 fd = (PATH, MOUNT, self.opens_otherwise or self.at_path)
+            elif given["driver"] == "blkdebug":
+                assert given["inject-error"] == [{"event": "none", "errno": 5}]  # of each request
+            else:
+                alone = {"backing": None} if given["driver"] == "qcow2" else {}
+                own = {"driver", "node-name", "file", "cache"}
+                said = {key: given[key] for key in given.keys() - own}
+                assert said == {"read-only": False, **alone}
             cache = given.get("cache", {})
             size = given["image"]["size"] if "image" in given else SIZE
             node = _node(given["driver"], cache, file=given.get("file"), fd=fd, size=size)

@@ -52,6 +52,19 @@ def test_a_client_whose_connection_was_ended_is_waited_for_and_not_hoped_for(sce
     assert finding.check == "dead-share"
 
 
+def test_a_connection_that_has_ended_is_mounted_anew_though_its_client_is_not_seen_gone(
+    scene: Scene,
+) -> None:
+    link = scene.attach(level=Level.ATTACHED)
+    share = scene.host.share(link)
+    share.error, share.clients, share.ended = errno.ENOTCONN, None, True
+    (finding,) = scene.moorline.maintenance.doctor().findings
+    assert (finding.check, finding.next) == ("dead-share", "moorline sweep")
+    assert "whether its client has cannot be told" in finding.what
+    assert scene.moorline.attachments.sweep() == []
+    assert scene.host.share(link).error == 0
+
+
 def test_a_broken_share_of_which_it_cannot_be_told_names_who_must_stop(scene: Scene) -> None:
     link = scene.attach(level=Level.ATTACHED)
     share = scene.host.share(link)

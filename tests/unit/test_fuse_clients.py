@@ -11,6 +11,7 @@ from moorline.ports import Mount
 
 AT, ELSEWHERE = "/mnt/one", "/mnt/two"
 MOUNT = Mount(1, "quobyte@r/one", AT, "fuse.quobyte", "0:41", True)
+ENDED = (1 << 32) - 1
 OTHER = Mount(2, "quobyte@r/two", ELSEWHERE, "fuse.quobyte", "0:42", True)
 
 
@@ -110,11 +111,20 @@ def test_the_kernel_tells_that_a_connection_has_ended(table: Table) -> None:
     table.see("pid:[4026532000]")
     table.limit(12)
     assert table.clients() is None
-    table.limit(4294967295)
+    table.limit(ENDED)
     assert table.clients() == []
     # Cut off, it may still be writing what it had taken.
     table.process(8, "client", fdinfo="fuse_connection:\t41\n")
     assert table.clients() == ["client (8)"]
+
+
+def test_a_client_that_may_have_been_cut_off_is_not_gone(table: Table) -> None:
+    """Its connection has ended, and a process that cannot be told from it may be writing on."""
+    table.limit(ENDED)
+    table.process(7, "client", "--config", "/etc/client.conf")
+    assert table.clients() is None
+    (table.root / "7/fd/3").unlink()
+    assert table.clients() == []
 
 
 def test_what_no_process_serves_is_not_told(table: Table) -> None:

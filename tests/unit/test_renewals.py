@@ -12,13 +12,26 @@ import pytest
 
 from moorline.api import Moorline
 from moorline.cli.output import table
+from moorline.core.links import Links
 from moorline.core.plan import Step
 from moorline.core.renewals import demand_unchanged
 from moorline.errors import MoorlineError, Refused
 from moorline.loop.drift import DriftDetector
-from moorline.model import Broken, CheckedAs, Client, GuestId, Level, Renewal, VolumeId
+from moorline.model import (
+    BlockDevice,
+    Broken,
+    Caching,
+    CheckedAs,
+    Client,
+    GuestId,
+    Level,
+    Renewal,
+    Use,
+    VolumeId,
+)
 from moorline.ports.inspection import Finding
 from moorline.testing import toy_renewal
+from moorline.testing.toy_renewal import inode_of
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.care_rig import ToyInventory
 from tests.support.environment import bare
@@ -131,6 +144,17 @@ def test_no_death_is_recorded_that_was_not_seen(rig: Rig, client: Client) -> Non
     assert rig.records.renewals() == {}
 
 
+def test_a_client_that_is_presumed_dead_is_no_reason(rig: Rig) -> None:
+    """Its connection has ended, as by an abort, and it may be where we see no processes."""
+    rig.world.presumed.add("s1")
+    die(rig)
+    findings = rig.owner().maintenance.doctor().findings
+    assert not any("give" in finding.why for finding in findings)
+    assert steps(rig) == [Step.DISCONNECT, Step.CONNECT, Step.PARK]
+    assert rig.records.renewals() == {}
+    assert (rig.world.guests[G1].waits, rig.world.guests[G1].lost) == (True, {A, B})
+
+
 def test_the_death_of_one_share_s_client_is_not_another_s(rig: Rig) -> None:
     """Else a mount that a person takes from under the other, whose client writes on, is renewed."""
     rig.world.write_through |= {"s2"}
@@ -162,6 +186,8 @@ def test_a_file_that_was_changed_after_the_death_is_refused(rig: Rig, seconds: f
     with pytest.raises(Refused, match="was changed"):
         steps(rig)
     assert (rig.world.guests[G1].waits, A in rig.world.guests[G1].lost) == (True, True)
+    recorded = {key.volume: renewal.inode for key, renewal in rig.records.renewals().items()}
+    assert recorded == {A: inode_of(FILE), B: 0}, "what it had is recorded before anything is done"
     rig.world.dead.add("s1")  # a second death makes the first no later
     with pytest.raises(Refused, match="was changed"):
         steps(rig)
@@ -197,6 +223,26 @@ def test_a_file_that_was_replaced_is_refused(rig: Rig) -> None:
     die(rig)
     rig.world.replaced.add(FILE)
     with pytest.raises(Refused, match="another file"):
+        steps(rig)
+    assert A in rig.world.guests[G1].lost
+
+
+def test_a_file_that_another_guest_has_got_meanwhile_is_refused(rig: Rig) -> None:
+    die(rig)
+    steps(rig, most=2)
+    others = {Use(FILE, "raw")}
+    rig.world.guests[GuestId("g2")] = ToyGuest("g2", foreign={FILE}, uses=others)
+    with pytest.raises(Refused, match="g2"):
+        steps(rig)
+    assert (rig.world.guests[G1].waits, A in rig.world.guests[G1].lost) == (True, True)
+
+
+def test_what_is_no_file_is_not_given(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    die(rig)
+    steps(rig, most=2)
+    device = BlockDevice(Path(FILE), Caching.DIRECT)
+    monkeypatch.setattr(Links, "verified", lambda self, row, link=None: device)
+    with pytest.raises(Refused, match="is no file"):
         steps(rig)
     assert A in rig.world.guests[G1].lost
 

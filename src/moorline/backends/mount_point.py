@@ -197,13 +197,16 @@ class MountPoint:
         reason = f"the mount at {self.at} fails: {_said(error)}"
         if error.errno not in _CUT_OFF:
             return Broken(reason)
-        clients = self.host.clients(mount)
+        clients, has_ended = self.host.clients(mount), self.host.has_ended(mount)
+        if clients is None and has_ended:
+            told = "its connection has ended; whether its client has cannot be told"
+            return Broken(f"{reason}: {told}", Client.GONE, presumed=True)
         if clients is None:
             return Broken(reason)
         if not clients:
             return Broken(f"{reason}; its client has ended", Client.GONE)
         runs = f"its client, {', '.join(clients)}, still runs"
-        if self.host.has_ended(mount):
+        if has_ended:
             return Broken(f"{reason}: its connection has ended, but {runs}", Client.CUT_OFF)
         return Broken(f"{reason}; {runs}", Client.ALIVE)
 

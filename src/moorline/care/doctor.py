@@ -241,11 +241,10 @@ class Doctor:
 
     def _broken(self, row: Attachment, seen: Seen, step: Step, look: _Look) -> Iterator[Finding]:
         match seen.link:
+            case Broken(why, Client.GONE, presumed=False) if self._goes_on(row, look):
+                look.renewing.add(row.guest_name)
+                yield finding_texts.renewable_share(row, why)
             case Broken(why, client=Client.GONE):
-                if row.guest_name in look.paused and self._reconciler.renewals.is_allowed(row):
-                    look.renewing.add(row.guest_name)
-                    yield finding_texts.renewable_share(row, why)
-                    return
                 lost = seen.disk != NO_DISK and row.guest_name in look.paused
                 stop = self._stop(row.guest_name, look) if lost else ""
                 yield finding_texts.dead_share(row, why, stop)
@@ -258,6 +257,9 @@ class Doctor:
                 name = (*seen.users, row.guest_name)[0]
                 stop = "" if own and name not in look.paused else self._stop(name, look)
                 yield finding_texts.broken_link(row, reason(step, seen), stop)
+
+    def _goes_on(self, row: Attachment, look: _Look) -> bool:
+        return row.guest_name in look.paused and self._reconciler.renewals.is_allowed(row)
 
     def _released(self, guest: Guest, volume: VolumeId, path: str) -> Finding:
         """Of a disk that was released as *path*: detach refuses one that is another file now."""

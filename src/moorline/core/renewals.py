@@ -95,8 +95,8 @@ class Renewals:
 
         To be called before the dead mount goes, by which alone that can be told.
         """
-        gone = isinstance(link, Broken) and link.client is Client.GONE
-        if not gone or not self._writes_through(row):
+        gone = isinstance(link, Broken) and link.client is Client.GONE and not link.presumed
+        if not gone:
             return
         now, known = self._clock(), self._records.renewals()
         # Of a renewal that is not over, the earlier death is the guest's last possible write.

@@ -240,7 +240,7 @@ class Host(Protocol):
         """
 
     def has_ended(self, mount: Mount) -> bool:
-        """Whether the kernel tells that a FUSE mount's connection has ended, if its client lives.
+        """Whether the kernel tells that a FUSE mount's connection has ended; its client may live.
 
         False if it does not tell: its control file system must be mounted. Never asks the mount.
         """

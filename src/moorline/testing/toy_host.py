@@ -45,7 +45,7 @@ class ToyShare:
     clients: Sequence[str] | None = ()
     """Who is seen to serve it, which matters once a look meets an error."""
     ended: bool = False
-    """Whether the kernel ended its connection, though its client lives."""
+    """Whether the kernel tells that its connection has ended; its client may live."""
     files: frozenset[str] = frozenset()
     """What :meth:`ToyHost.image` accepts."""
 

@@ -51,6 +51,8 @@ class ToyWorld:
     """Share by mount point; a foreign one bears another name than its path."""
     dead: set[str] = field(default_factory=set)
     """Shares whose client is seen to be gone."""
+    presumed: set[str] = field(default_factory=set)
+    """Of *dead*, those whose client was not seen gone."""
     cut_off: set[str] = field(default_factory=set)
     """Shares whose connection was ended, and whose client lives."""
     failing: set[str] = field(default_factory=set)

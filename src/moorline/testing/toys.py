@@ -117,7 +117,8 @@ class ToyShare:
         if c.share in self._world.hung:
             return Unknown(f"{at} does not answer")
         if c.share in self._world.dead:
-            return Broken(f"{at} is dead", Client.GONE)
+            presumed = c.share in self._world.presumed
+            return Broken(f"{at} is dead", Client.GONE, presumed=presumed)
         if c.share in self._world.cut_off:
             return Broken(f"{at} was cut off", Client.CUT_OFF)
         if c.share in self._world.failing:

@@ -36,27 +36,38 @@ def clients(
 ) -> list[str] | None:
     """Name the processes that serve *mount*, as ``name (pid)``; [] if they are seen to be gone.
 
-    None: it cannot be told: this is no FUSE mount, or the kernel does not show its connection, and
-    not all processes can be looked at, or one of them serves a mount that cannot be told.
-    *mounts*: the mount table. No file system is asked.
+    None: it cannot be told: this is no FUSE mount; or a process serves a mount that cannot be told;
+    or not all processes can be looked at, and the kernel does not show that the connection has
+    ended. *mounts*: the mount table. No file system is asked.
     """
     if not is_fuse(mount):
         return None
-    found, doubt = [], not _sees_all(proc)
-    ended = has_ended(mount, connections)
+    found, doubt, blind = [], False, not _sees_all(proc)
     others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
     for process in processes(proc):
-        serves = _serves(process, mount, others)
+        try:
+            serves = _serves(process, mount, others)
+        except PermissionError:
+            blind = True
+            continue
         doubt |= serves is None
         if serves:
             found.append(called(process))
-    return None if doubt and not (found or ended) else found
+    if found:
+        return found
+    # Who was cut off has its end of a connection that has ended, too, and may write on.
+    return None if doubt or (blind and not has_ended(mount, connections)) else []
 
 
 def servers(mount: Mount, mounts: Sequence[Mount], proc: Path = PROC) -> list[Path]:
     """The directories of the processes that are known to serve *mount*; as of :func:`clients`."""
     others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
-    return [process for process in processes(proc) if _serves(process, mount, others)]
+    found = []
+    for process in processes(proc):
+        with suppress(PermissionError):
+            if _serves(process, mount, others):
+                found.append(process)
+    return found
 
 
 def serves_alone(process: Path, mount: Mount, mounts: Sequence[Mount]) -> bool:
@@ -92,11 +103,14 @@ def _sees_all(proc: Path) -> bool:
 
 
 def _serves(process: Path, mount: Mount, others: set[str]) -> bool | None:
-    """Whether a process serves *mount*; None: that cannot be told."""
+    """Whether a process serves *mount*; None: it serves one that cannot be told.
+
+    Raises PermissionError: it cannot be looked at.
+    """
     try:
         files = list(connected(process))
     except PermissionError:
-        return None
+        raise
     except OSError:
         return False  # it has ended
     if None in files and _is_former(process, mount):

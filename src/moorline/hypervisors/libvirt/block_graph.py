@@ -105,9 +105,6 @@ def chain_of(disk: ET.Element, *, raw_is_bare: bool) -> Chain:
     driver, source = disk.find("driver"), disk.find("source")
     if driver is None or source is None or disk.get("type") != "file":
         raise _not_tried(target, "it is no file")
-    for tag in ("mirror", "shareable", "readonly", "transient", "encryption"):
-        if disk.find(f".//{tag}") is not None:
-            raise _not_tried(target, f"it has <{tag}>")
     backing = disk.find("backingStore")
     if backing is not None and len(backing):
         raise _not_tried(target, "it has a backing file")
