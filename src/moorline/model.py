@@ -158,8 +158,7 @@ class Linked:
 
     source: DiskSource
     given: bool = False
-    """It was there before us (a local file, a share that the operator mounts):
-    there is nothing to disconnect."""
+    """It was there before us (a local file, a share of the operator's): nothing is disconnected."""
     verified: bool = False
     """*source* was found fit for a guest by the same look."""
 
@@ -337,6 +336,8 @@ class Renewal:
     """The number of the file that the guest had open; 0: nothing was begun."""
     done: bool = False
     """The guest has the file of the new mount: it may go on when all its disks are as far."""
+    let_go: bool = False
+    """It may have gone on since: what was written then may be its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,5 +397,4 @@ class Guest:
     paused_by_error: bool = False
     """Whether an error of a disk's paused it: it stands still until somebody lets it go on."""
     uses: frozenset[Use] = frozenset()
-    """How it uses those of *paths* that are its disks or beneath them. A path that is not among
-    these may be written to."""
+    """How it uses those of *paths* that are its disks or beneath them; others may be written to."""

@@ -48,6 +48,8 @@ def _of_call(call: Any) -> str:
 def _of_record(key: Any, renewal: Any) -> str:
     if renewal is None:
         return "record: over"
+    if renewal.let_go:
+        return "record: let go"
     return f"record: {'done' if renewal.done else 'file' if renewal.inode else 'death'}"
 
 

@@ -95,10 +95,10 @@ def test_the_disk_is_given_the_file_that_is_there(either: FakeQemu) -> None:
     assert qemu.written_to() == INODE
     assert disks(qemu).lost_file(GUEST, OURS) is None
     renew(qemu)
-    disks(qemu).resume(GUEST)
+    disks(qemu).resume(GUEST, fine)
     assert qemu.said == [*calls, "resume"]
     assert qemu.condition == (1, 1)
-    disks(qemu).resume(GUEST)
+    disks(qemu).resume(GUEST, fine)
     assert qemu.said == [*calls, "resume"], "once"
 
 
@@ -120,7 +120,7 @@ def test_killed_at_any_call_it_goes_on_from_what_is_seen(
     renew(qemu)
     assert [call for call in qemu.said if call != "resume"] == calls_of(qemu)
     assert set(qemu.nodes) == {"libvirt-2-storage", qemu.top}
-    disks(qemu).resume(GUEST)
+    disks(qemu).resume(GUEST, fine)
     assert (qemu.condition, qemu.written_to()) == ((1, 1), INODE)
 
 
@@ -157,6 +157,17 @@ def test_a_file_that_is_replaced_while_the_disk_is_put_on_it_is_left(qemu: FakeQ
     assert (qemu.drive, qemu.written_to()) == ("moorline-hold-2", 0)
     qemu.resume()
     assert qemu.condition == (3, 5)
+
+
+def test_a_guest_whose_file_was_changed_before_it_went_on_stays_paused(either: FakeQemu) -> None:
+    """It waited for another disk, or we were killed when it had this one."""
+    qemu = either
+    renew(qemu)
+    with pytest.raises(Refused, match="somebody changed it"):
+        disks(qemu).resume(GUEST, changed)
+    assert (qemu.said, qemu.condition) == (calls_of(qemu), (3, 5))
+    qemu.condition = (1, 1)  # a person let it go on: what changes now is its own
+    disks(qemu).resume(GUEST, changed)
 
 
 def test_another_file_than_was_checked_is_never_put_under_the_disk(either: FakeQemu) -> None:
@@ -341,18 +352,18 @@ def test_a_guest_does_not_go_on_while_another_disk_of_it_is_lost(tmp_path: Path)
     qemu = FakeQemu(tmp_path, xml={"disks": other}, elsewhere=[("/other", DEAD_MOUNT, 5)])
     renew(qemu)
     with pytest.raises(Refused, match="/mnt/share/other"):
-        disks(qemu).resume(GUEST)
+        disks(qemu).resume(GUEST, fine)
     assert qemu.condition == (3, 5)
     # Its own file, and beside it, for a while, the one that it had lost.
     qemu.elsewhere = [("/other", DEAD_MOUNT, 5), ("/mnt/share/other", MOUNT, 5)]
-    disks(qemu).resume(GUEST)
+    disks(qemu).resume(GUEST, fine)
     assert qemu.condition == (1, 1)
 
 
 def test_a_guest_that_a_person_paused_stays_so(qemu: FakeQemu) -> None:
     renew(qemu)
     qemu.condition = (3, 1)
-    disks(qemu).resume(GUEST)
+    disks(qemu).resume(GUEST, fine)
     assert qemu.said == calls_of(qemu)
 
 

@@ -260,9 +260,33 @@ def test_the_first_death_counts_until_the_guest_has_gone_on(rig: Rig) -> None:
             steps(rig)
         rig.world.dead.add("s1")
     assert rig.records.renewals()[key].seen_dead == 5.0
-    rig.records.note_renewal(key, Renewal(5.0, 7, done=True))  # that one is over
+    rig.records.note_renewal(key, Renewal(5.0, 7, done=True))  # it waits for its other disk
+    steps(rig, most=1)
+    assert rig.records.renewals()[key] == Renewal(5.0, 7)
+    steps(rig, most=1)  # it is mounted anew
+    rig.world.dead.add("s1")
+    rig.records.note_renewal(key, Renewal(5.0, 7, done=True, let_go=True))  # that one is over
     steps(rig, most=1)
     assert rig.records.renewals()[key].seen_dead > 100.0
+
+
+def test_a_file_that_was_changed_while_the_guest_waited_for_its_other_disk_is_refused(
+    rig: Rig,
+) -> None:
+    """Or while nobody went on, after whoever gave it its disks was killed."""
+    die(rig)
+    assert steps(rig, "a")[-2:] == [Step.RENEW, Step.NOTHING]
+    rig.world.changed[FILE] = time.time() + 60
+    with pytest.raises(Refused, match="was changed"):
+        steps(rig, "b")
+    guest = rig.world.guests[G1]
+    assert (guest.waits, guest.lost, guest.held) == (True, set(), set())
+    assert not any(renewal.let_go for renewal in rig.records.renewals().values())
+    with pytest.raises(Refused, match="was changed"):
+        steps(rig, "a")
+    rig.world.changed.clear()
+    rig.settle()
+    assert (guest.waits, rig.records.renewals()) == (False, {})
 
 
 def test_a_volume_that_is_not_plugged_yet_keeps_no_guest_paused(rig: Rig) -> None:

@@ -177,8 +177,9 @@ class Records:
     def note_renewal(self, key: Key, renewal: Renewal | None) -> None:
         """Record how far the renewal of a disk is; None: there is none any more."""
         at = _renewal(key)
-        put = Put(at, json.dumps(asdict(renewal)).encode()) if renewal else Delete(at)
-        self._store.commit([], [put])
+        # An older version knows fewer fields.
+        told = {name: value for name, value in asdict(renewal).items() if value} if renewal else {}
+        self._store.commit([], [Put(at, json.dumps(told).encode()) if renewal else Delete(at)])
 
     def reservations(self) -> Mapping[Key, Reservation]:
         """What a volume service may have on record for us."""

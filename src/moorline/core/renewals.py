@@ -99,12 +99,15 @@ class Renewals:
         if not gone:
             return
         now, known = self._clock(), self._records.renewals()
-        # Of a renewal that is not over, the earlier death is the guest's last possible write.
-        under_way = {key for key, renewal in known.items() if not renewal.done}
         for each in self._records.all():
             same = each.backend == row.backend and each.link == row.link
-            if same and each.key not in under_way and self.is_allowed(each):
-                self._records.note_renewal(each.key, Renewal(now))
+            if same and self.is_allowed(each):
+                before = known.get(each.key)
+                # Until it is let go on, the earlier death is the guest's last possible write.
+                keeps = before is not None and not before.let_go
+                self._records.note_renewal(
+                    each.key, replace(before, done=False) if before and keeps else Renewal(now)
+                )
 
     def renew(self, row: Attachment, link: Link, timeout: float | None) -> None:
         """Give the disk anew; let the guest go on if it was the last of its disks.
@@ -118,9 +121,20 @@ class Renewals:
             self._records.note_renewal(row.key, renewed)
         left = self._left(self._disks, row.key.guest)
         if left and all(renewal.done for renewal in left.values()):
-            self._disks.resume(row.key.guest)
+            self._disks.resume(row.key.guest, lambda: self._let_go(left))
             for key in left:
                 self._records.note_renewal(key, None)
+
+    def _let_go(self, renewals: Mapping[Key, Renewal]) -> None:
+        """Look at the files of a guest's disks once more before it goes on, and record that it may.
+
+        It may have been long since each was given to it: we were killed, or another disk waited.
+        """
+        for row in self._records.all():
+            if renewal := renewals.get(row.key):
+                self._demand_unchanged(row, renewal)
+        for key, renewal in renewals.items():
+            self._records.note_renewal(key, replace(renewal, let_go=True))
 
     def _left(self, disks: DiskRenewal, guest: GuestId) -> Mapping[Key, Renewal]:
         """The renewals of *guest*, but for those of disks that have lost nothing.
@@ -155,14 +169,13 @@ class Renewals:
             self._records.note_renewal(row.key, renewal)
         with self._files.alone(row, timeout, link) as source:
             image = _file_of(source, volume)
-
-            def unchanged() -> None:
-                # Each time anew: the disk is changed by several calls, and any of them may wait.
-                seen = _file_of(self._links.verified(row), volume)
-                demand_unchanged(seen.checked[0], renewal)
-
-            disks.renew(guest, volume, image, unchanged)
+            # Each time anew: the disk is changed by several calls, and any of them may wait.
+            disks.renew(guest, volume, image, lambda: self._demand_unchanged(row, renewal))
         return replace(renewal, done=True)
+
+    def _demand_unchanged(self, row: Attachment, renewal: Renewal) -> None:
+        seen = _file_of(self._links.verified(row), row.key.volume)
+        demand_unchanged(seen.checked[0], renewal)
 
     def _writes_through(self, row: Attachment) -> bool:
         if self._disks is None:

@@ -267,10 +267,11 @@ class DiskRenewal(Protocol):
         A guest that is stopped, or has it open already, is success.
         """
 
-    def resume(self, guest: GuestId) -> None:
+    def resume(self, guest: GuestId, about_to: Callable[[], None]) -> None:
         """Let a guest go on that an I/O error paused; others stay as they are.
 
-        Raises Refused also if it still has a disk open on a mount that is no more.
+        *about_to* is called before that, and may raise what keeps it paused. Raises Refused also if
+        it still has a disk open on a mount that is no more.
         """
 
 

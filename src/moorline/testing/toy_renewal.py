@@ -40,12 +40,13 @@ class ToyDiskRenewal:
             unchanged()
             self._world.faults.effect(partial(found.held.discard, volume))
 
-    def resume(self, guest: GuestId) -> None:
+    def resume(self, guest: GuestId, about_to: Callable[[], None]) -> None:
         found = self._world.guests[guest]
         if not found.waits:
             return
         if found.lost or found.held:
             raise Refused(f"{found.name} has lost {found.lost | found.held}")
+        about_to()
         self._world.faults.effect(lambda: setattr(found, "waits", False))
 
 

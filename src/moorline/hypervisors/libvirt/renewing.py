@@ -134,7 +134,7 @@ class LibvirtDiskRenewal:
             monitor.change(call)
         raise Failed(f"{disk.name} does not come to have {chain.path} open")
 
-    def resume(self, guest: GuestId) -> None:
+    def resume(self, guest: GuestId, about_to: Callable[[], None]) -> None:
         domain = self._connection.look(guest, lambda virt: _seen(self._handles.of(virt, guest)))
         if domain.state != (PAUSED, IO_ERROR):
             return  # it goes on already, or a person paused it
@@ -144,6 +144,7 @@ class LibvirtDiskRenewal:
                 raise Refused(
                     f"{domain.name} is not let go on: it has {path} open on a mount that is no more"
                 )
+        about_to()
         self._connection.change(guest, lambda virt: self._handles.of(virt, guest).resume())
 
     def _demand_fit(self, guest: GuestId, name: str) -> None:
