@@ -3,7 +3,6 @@ block is there afterwards, and it saw no error."""
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,32 +10,33 @@ from typing import Any
 import libvirt
 from libvirt_rig import until
 from scene import Scene, daemons
-from survive_rig import PAUSED_BY_ERROR, RUNS, attached, demand_all, die, goes_on, tried_here
+from survive_rig import (
+    KILLS,
+    PAUSED_BY_ERROR,
+    RUNS,
+    attached,
+    demand_all,
+    die,
+    end,
+    goes_on,
+    renew,
+    tried_here,
+)
 
 from lab.guest import Guest
 from moorline.core.renewals import CLOCK_SKEW_SECONDS
 
 pytestmark = tried_here
-KILLS = int(os.environ.get("MOORLINE_KILLS", "2"))
 
 
 def test_disks_of_both_buses_are_given_anew_under_a_guest_that_writes(
     survivors: Scene, guest: Guest
 ) -> None:
     writers = attached(survivors, guest, "virtio", "scsi")
-    xml = guest.domain.XMLDesc()
     for _ in range(KILLS):
-        goes_on(writers)
-        die(survivors, guest)
-        survivors.moorline("sweep")
-        assert guest.domain.state()[0] == RUNS
-        assert guest.domain.XMLDesc() == xml
+        renew(survivors, guest, writers)
     assert len(survivors.mounts()) == len(daemons(survivors.share)) == 1
-    goes_on(writers)
-    for writer in writers:
-        assert demand_all(writer) > 10
-        survivors.detach(guest.name, writer.volume)
-    assert survivors.is_clean()
+    end(survivors, guest, writers)
 
 
 def test_the_command_that_renews_is_killed_at_any_time(survivors: Scene, guest: Guest) -> None:
