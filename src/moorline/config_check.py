@@ -15,6 +15,10 @@ def misconfigured(given: Settings) -> list[str]:
     found = []
     with closing(Linux()) as host:
         backends = installed.InstalledBackends(host, given.values)
+        try:
+            backends.on_error("")
+        except MoorlineError as e:
+            found.append(str(e))
         for kind in sorted(backends):
             try:
                 backends[kind]

@@ -10,11 +10,18 @@ from typing import Any
 
 from moorline import cinder
 from moorline.config import only
+from moorline.disk_options import BY_NAME
 from moorline.errors import Refused
 from moorline.ports import Host, HypervisorDriver, Option, StorageBackend, StorageDriver, Values
 
 BACKENDS = "moorline.backends"
 HYPERVISORS = "moorline.hypervisors"
+ON_ERROR = Option(
+    "disk_on_error",
+    "",
+    "What an I/O error of a disk does whose attachment does not say it: BACKEND=stop, report or"
+    " enospace, comma-separated.",
+)
 
 
 class InstalledBackends(Mapping[str, StorageBackend[Any]]):
@@ -35,6 +42,19 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
             driver: type[StorageDriver] = _load(self._entries[kind])
             self._made[kind] = driver.from_options(self._host, only(self._values, driver.options))
         return self._made[kind]
+
+    def on_error(self, kind: str) -> str:
+        """See :class:`moorline.ports.SayingOnError`."""
+        said, policies = {}, BY_NAME["on_error"].choices
+        for each in self._values.get(ON_ERROR.name, "").replace(",", " ").split():
+            backend, _, policy = each.partition("=")
+            if backend not in self or policy not in policies:
+                raise Refused(
+                    f"{ON_ERROR.name} has {each!r}",
+                    hint=f"BACKEND={', '.join(policies)}; back ends: {', '.join(sorted(self))}",
+                )
+            said[backend] = policy
+        return said.get(kind, "")
 
     def on(self, host: Host) -> InstalledBackends:
         """The same back ends for another *host*, such as a snapshot."""
@@ -75,7 +95,7 @@ def drivers() -> list[type[HypervisorDriver]]:
 
 def options() -> list[Option]:
     """The options that back ends, hypervisors and Cinder declare, each once, by name."""
-    return [*_declared(BACKENDS), *_declared(HYPERVISORS), *cinder.OPTIONS]
+    return [*_declared(BACKENDS), *_declared(HYPERVISORS), *cinder.OPTIONS, ON_ERROR]
 
 
 def backend_options() -> list[Option]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from moorline.errors import MoorlineError, Refused
-from moorline.model import Attachment, DiskSource, Key, Link, Linked
+from moorline.model import Attachment, DiskOptions, DiskSource, Key, Link, Linked
 from moorline.network_disk import NetworkLogin
 from moorline.ports import (
     Backends,
@@ -16,6 +17,7 @@ from moorline.ports import (
     Naming,
     Placing,
     Readying,
+    SayingOnError,
     Sizing,
     StorageBackend,
 )
@@ -66,6 +68,12 @@ class Links:
         """
         backend, connection = self.parsed(row)
         return backend.ready(connection) if isinstance(backend, Readying) else None
+
+    def options(self, row: Attachment) -> DiskOptions:
+        """What is said of the disk of *row*, or by the configuration for it. Raises Refused."""
+        if row.options.on_error or not isinstance(self.backends, SayingOnError):
+            return row.options
+        return replace(row.options, on_error=self.backends.on_error(row.backend))
 
     def verified(self, row: Attachment, link: Link | None = None) -> DiskSource:
         """What of *row* may be given to its guest: as *link* tells, if it was seen ready.

@@ -363,7 +363,8 @@ class Reconciler:
             # What is opened is what is given: not what the look before it told.
             with self.files.alone(row, timeout, seen.link) as source:
                 luks.give_key(self._hypervisor, row)
-                self._hypervisor.attach(row.key.guest, row.key.volume, source, row.options)
+                options = self._links.options(row)
+                self._hypervisor.attach(row.key.guest, row.key.volume, source, options)
         elif step is Step.RENEW:
             self.renewals.renew(row, seen.link, timeout)
         elif step is Step.LIMIT:
