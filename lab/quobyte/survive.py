@@ -39,8 +39,12 @@ class Demo(DemoGuests):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self.share = Quobyte(host.LAB).volume("vol")
+        self.settings = f"""[libvirt]
+disk_on_error = quobyte=stop
+quobyte_share_writes_through = {self.share.export}
+"""
         settings = host.LAB / "moorline.conf"
-        settings.write_text(f"[libvirt]\nquobyte_share_writes_through = {self.share.export}\n")
+        settings.write_text(self.settings)
         self._moorline = Moorline(host.LAB / "state", after=("--config-file", str(settings)))
         self.json = self._moorline.json
 
@@ -60,7 +64,7 @@ class Demo(DemoGuests):
         info = {**self.share.connection(f"volume-{id}"), "serial": id}
         connection = host.LAB / f"volume-{number}.json"
         connection.write_text(json.dumps(info))
-        self.moorline("attach", guest.name, "--connection", str(connection), "--on-error", "stop")
+        self.moorline("attach", guest.name, "--connection", str(connection))
         writer = Writer(guest, volume)
         writer.start()
         return writer
@@ -97,6 +101,9 @@ def main() -> None:
 
 def tell(demo: Demo) -> None:
     chapter("Guests write all the time to disks whose errors pause them")
+    say("# cat moorline.conf")
+    for line in demo.settings.splitlines():
+        say(f"  {line}")
     one, two = demo.attach(demo.web01, 1), demo.attach(demo.web02, 2)
     for writer in (one, two):
         until(writer.written, "the guest writes")
