@@ -38,8 +38,9 @@ from moorline.testing.faults import Fault
 
 pytestmark = [tried_here, long]
 FORMATS = ("raw", "qcow2")
-QEMU_LOCKS = (200, 100)
-"""How many bytes, from which on, by which QEMU tells who may do what with a file."""
+NOBODY_WRITES = (1, 201)
+"""How many bytes, from which on, another QEMU has locked that lets nobody else write to a file
+(RAW_LOCK_SHARED_BASE and BLK_PERM_WRITE of its source)."""
 MORTAL = Path(__file__).with_name("mortal.py")
 HELD = "qom-set moorline-hold"
 NODES = [
@@ -115,7 +116,7 @@ def test_who_has_the_file_locked_is_waited_for(survivors: Scene, guest: Guest, f
     """On the placeholder: whoever lets the guest go on meanwhile only makes it stop again."""
     writer = killed(survivors, guest, form, "mount.quobyte", Fault.KILL_AFTER)
     with (survivors.mount_point() / writer.volume.file.name).open("r+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, *QEMU_LOCKS)
+        fcntl.lockf(file, fcntl.LOCK_SH, *NOBODY_WRITES)
         for _ in range(2):
             survivors.moorline("sweep", code=None)
             (view,) = survivors.moorline.json("show", writer.volume.id)

@@ -57,7 +57,7 @@ def test_an_attachment_that_says_it_has_its_own(
 
     def noted(guest: GuestId, volume: VolumeId, source: object, options: DiskOptions) -> None:
         plugged.append(options.on_error)
-        attach(guest, volume, source, options)  # type: ignore[arg-type]
+        attach(guest, volume, source, DiskOptions())  # type: ignore[arg-type]
 
     monkeypatch.setattr(hypervisor, "attach", noted)
     rig.attachment("a", "g1", Level.ATTACHED)
