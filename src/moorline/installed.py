@@ -44,7 +44,7 @@ class InstalledBackends(Mapping[str, StorageBackend[Any]]):
         return self._made[kind]
 
     def on_error(self, kind: str) -> str:
-        """See :class:`moorline.ports.SayingOnError`."""
+        """See :class:`moorline.core.links.SayingOnError`."""
         said, policies = {}, BY_NAME["on_error"].choices
         for each in self._values.get(ON_ERROR.name, "").replace(",", " ").split():
             backend, _, policy = each.partition("=")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, DiskOptions, DiskSource, Key, Link, Linked
@@ -17,7 +17,6 @@ from moorline.ports import (
     Naming,
     Placing,
     Readying,
-    SayingOnError,
     Sizing,
     StorageBackend,
 )
@@ -32,6 +31,14 @@ class Storage(NamedTuple):
     """What is typed for it (``nfs://HOST/PATH/FILE``); if it cannot be typed, its path here."""
     format: str
     """The image's; '' where there is but one."""
+
+
+@runtime_checkable
+class SayingOnError(Protocol):
+    """Back ends of which the configuration may say what an I/O error of their disks does."""
+
+    def on_error(self, kind: str) -> str:
+        """The ``on_error`` of a disk whose attachment does not say it; ''. Raises Refused."""
 
 
 class Links:

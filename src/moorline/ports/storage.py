@@ -196,14 +196,6 @@ class Mounting(Protocol):
 
 
 @runtime_checkable
-class SayingOnError(Protocol):
-    """Back ends of which the configuration may say what an I/O error of their disks does."""
-
-    def on_error(self, kind: str) -> str:
-        """The ``on_error`` of a disk whose attachment does not say it; ''. Raises Refused."""
-
-
-@runtime_checkable
 class WritingThrough(Protocol):
     """A back end of which the operator may have said that a share's client writes through."""
 
