@@ -69,6 +69,7 @@ def test_the_nodes_of_a_disk() -> None:
         {"of_source": "<reservations managed='yes'/>"},
         {"of_driver": "<metadata_cache/>"},
         {"driver": "type='raw' cache='none' detect_zeroes='on'"},
+        {"driver": "type='raw' cache='none' discard='unmap'"},
         {"driver": "type='vmdk' cache='directsync'"},
         {"driver": "type='raw'"},
         {"driver": "type='raw' cache='unsafe'"},
