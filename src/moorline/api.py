@@ -19,6 +19,7 @@ from moorline.care.service_adopt import ServiceAdopter
 from moorline.care.service_findings import service_findings
 from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
+from moorline.core.connection_renewal import ConnectionRenewer
 from moorline.core.driver import Driver
 from moorline.core.no_fleet import ALONE
 from moorline.core.reconciler import Reconciler
@@ -110,7 +111,13 @@ class Moorline:
         doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
             attacher,
-            ServiceVolumes(attacher, records, hypervisor, reservations),
+            ServiceVolumes(
+                attacher,
+                records,
+                hypervisor,
+                reservations,
+                ConnectionRenewer(records, reservations, admission, driver),
+            ),
             Limiter(records, reconciler, hypervisor, admission, driver),
             ServiceExtender(
                 Extender(

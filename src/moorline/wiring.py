@@ -13,8 +13,10 @@ from moorline.api import Moorline
 from moorline.care.doctor import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
+from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
 from moorline.core.claims import Claims
+from moorline.core.connection_renewal import ConnectionRenewer
 from moorline.core.driver import Driver
 from moorline.core.file_clashes import FileClashes, opened_by
 from moorline.core.file_locking import FileLocking
@@ -23,7 +25,7 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.core.reservations import Reservations
 from moorline.core.state_owner import Identity, Owner
-from moorline.core.took import Report, Took, no_report
+from moorline.core.took import Report, both, no_report
 from moorline.errors import Refused
 from moorline.fleet.host_memory import Marks
 from moorline.installed import InstalledBackends
@@ -176,9 +178,6 @@ def open_agent(
     reconciler, claims = opened.reconciler(), Claims()
     driver = Driver(records, reconciler, claims)
     reservations = opened.reservations(reconciler)
-    watchers: list[Watching] = [MountTable(), ReservationKeeper(reservations)]
-    if isinstance(hypervisor, Watching):
-        watchers.append(hypervisor)
     following: Following | None = None
     hindrance: Hindrance = unhindered
     if member is not None:
@@ -201,6 +200,10 @@ def open_agent(
         closing.callback(opened.close)
         closing.callback(followed.close)
         opened = opened._replace(guard=followed.guard, close=closing.close)
+    admission = Admission(records, reconciler, hypervisor, opened.guard)
+    renewer = ConnectionRenewer(records, reservations, admission, driver)
+    keeper = ReservationKeeper(reservations, renewer)
+    watchers = [each for each in (MountTable(), keeper, hypervisor) if isinstance(each, Watching)]
     controller = Controller(
         records,
         Worker(driver, hindrance),
@@ -283,7 +286,7 @@ def _open(
         environment = _environment_of_host(given, host, store, backends, hypervisor)
         noted = environment.event_log.noted
         records = Records(store, codec, name, noted)
-        told = _both(environment.event_log.took, report)
+        told = both(environment.event_log.took, report)
         file_clashes = FileClashes(host, opened_by(hypervisor))
         settled = hypervisor.settled if isinstance(hypervisor, Settling) else None
         turns = FileLocking(host, FileLock, settled)
@@ -389,11 +392,3 @@ def _environment_of_host(
         launched_elsewhere(store, known_states(host)),
         partial(grow, host.run),
     )
-
-
-def _both(event_log: Report, report: Report) -> Report:
-    def told(took: Took) -> None:
-        event_log(took)
-        report(took)
-
-    return told

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.cinder.server import Cloud
+from moorline.model import GuestId
 from moorline.testing.faults import Fault
 from tests.support.cinder_rig import GUEST, CinderRig, toy
 
@@ -97,3 +98,46 @@ def test_detaching_is_finished_after_any_fault(cloud: Cloud, record_property) ->
                 break
     record_property("crash_points", struck)
     assert struck > 15
+
+
+def test_a_connection_is_renewed_after_any_fault(cloud: Cloud, record_property) -> None:
+    """The password changed while the host was down."""
+    struck = 0
+    for fault in Fault:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.attach(volume.id)
+            reboot(rig)
+            volume.connection["password"] = rig.world.passwords["s1"] = "another"
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig: r.owner().attachments.sweep())
+            rig.world.faults.plan()
+            rig.sweep()
+            assert rig.world.mounts
+            if not has_password(rig):  # killed when the link was there, and the rest was not
+                assert rig.world.faults.struck
+                reboot(rig)
+                rig.sweep()
+                assert has_password(rig)
+                assert rig.world.mounts
+            [its] = cloud.of(volume)
+            assert (its.status, volume.status) == ("attached", "in-use")
+            assert all(noted.completed for noted in rig.records.reservations().values())
+            assert not rig.world.violations
+            struck += rig.world.faults.struck
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 15
+
+
+def reboot(rig: CinderRig) -> None:
+    its = rig.world.guests[GuestId(GUEST)]
+    its.running = False
+    its.live.clear()
+    rig.world.mounts.clear()
+
+
+def has_password(rig: CinderRig) -> bool:
+    [row] = rig.records.all()
+    return "password" in row.connection.reveal()["data"]

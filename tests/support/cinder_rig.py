@@ -57,17 +57,22 @@ class CinderRig(Rig):
 
     def owner(self) -> Moorline:
         """As a process that was just started: nothing is remembered of Cinder."""
-        at: Any = Faulty(service(self.cloud.url, self.host), self.world.faults, CHANGES)
-        reconciler, hypervisor = self.reconciler(), ToyHypervisor(self.world)
-        reservations = Reservations(
-            self.records, reconciler, hypervisor, lambda: at, clock=lambda: self.now
-        )
         return Moorline(
             self.records,
-            reconciler,
-            hypervisor,
+            self.reconciler(),
+            ToyHypervisor(self.world),
             environment=self.environment,
-            reservations=reservations,
+            reservations=self.reservations(),
+        )
+
+    def reservations(self) -> Reservations:
+        at: Any = Faulty(service(self.cloud.url, self.host), self.world.faults, CHANGES)
+        return Reservations(
+            self.records,
+            self.reconciler(),
+            ToyHypervisor(self.world),
+            lambda: at,
+            clock=lambda: self.now,
         )
 
     def attach(self, volume: str, guest: str = "web01", **how: Any) -> Any:

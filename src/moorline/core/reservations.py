@@ -41,6 +41,8 @@ from moorline.model import (
     GuestName,
     Key,
     Level,
+    Linked,
+    NetworkDisk,
     Unlinked,
     VolumeId,
     is_uuid,
@@ -102,7 +104,7 @@ class Reservations:
         """
         key = self.key(volume, guest)
         row = self._records.get(key)
-        anew = row is not None and isinstance(self._reconciler.observe(row).link, Unlinked)
+        anew = row is not None and self._is_loose(row)
         while True:
             try:
                 found = self._step_forward(key, guest, readonly, anew=anew)
@@ -112,6 +114,17 @@ class Reservations:
                 if deadline.over():
                     raise
                 deadline.sleep(RETRY_SECONDS)
+
+    def changed_connection(self, row: Attachment) -> Mapping[str, Any] | None:
+        """The connection that the service gives for *row* now; None: none, or it is in use here.
+
+        For who holds it (:meth:`hold`). Raises what the service, the hypervisor or the store do.
+        """
+        noted = self._records.reservations().get(row.key)
+        if noted is None or not self._is_loose(row) or not self.look(row.key, noted):
+            return None  # what was taken away there is a finding of doctor's
+        guest = GuestName(row.key.guest, row.guest_name)
+        return self._step_forward(row.key, guest, bool(row.options.readonly), anew=True)
 
     def settle(self, key: Key) -> None:
         """Bring the service's side to what is recorded here. For who holds it (:meth:`hold`).
@@ -211,6 +224,16 @@ class Reservations:
                 hint="whoever attached it (Nova?) takes it away:"
                 f" openstack volume attachment list --volume-id {key.volume}",
             )
+
+    def _is_loose(self, row: Attachment) -> bool:
+        """Whether nothing on this host hangs on the connection of *row*."""
+        seen = self._reconciler.observe(row)
+        match seen.link:
+            case Unlinked():
+                return True
+            case Linked(source=NetworkDisk()):  # nothing is made for it but the guest's disk
+                return seen.disk == NO_DISK
+        return False
 
     def _is_as_wanted(self, row: Attachment) -> bool:
         come = row.want > Level.ABSENT

@@ -29,3 +29,13 @@ Report = Callable[[Took], None]
 
 def no_report(took: Took) -> None:
     """A :data:`Report` that does nothing."""
+
+
+def both(event_log: Report, report: Report) -> Report:
+    """Both are told of each step."""
+
+    def told(took: Took) -> None:
+        event_log(took)
+        report(took)
+
+    return told

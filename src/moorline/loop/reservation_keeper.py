@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from moorline.core.connection_renewal import ConnectionRenewer
 from moorline.core.reservations import Reservations
 from moorline.errors import MoorlineError
 from moorline.ports import Wake
@@ -14,14 +15,20 @@ _log = logging.getLogger(__name__)
 
 
 class ReservationKeeper:
-    """Settles what commands left, such as one that was killed. Where there is nothing, nobody asks.
+    """Settles what commands left, such as one that was killed, and renews connections.
 
-    It is a :class:`moorline.ports.Watching` that wakes nobody, so that it has a thread of its own:
-    a service that hangs delays no attachment.
+    Where there is nothing, nobody asks. It is a :class:`moorline.ports.Watching` that wakes nobody,
+    so that it has a thread of its own: a service that hangs delays no attachment.
     """
 
-    def __init__(self, reservations: Reservations, every: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        reservations: Reservations,
+        renewer: ConnectionRenewer,
+        every: float = EVERY_SECONDS,
+    ) -> None:
         self._reservations = reservations
+        self._renewer = renewer
         self._every = every
 
     def watch(self, wake: Wake, stop: threading.Event) -> None:
@@ -29,6 +36,11 @@ class ReservationKeeper:
             try:
                 for key, why in self._reservations.settle_all():
                     _log.warning("Cinder is not in step for volume %s: %s", key.volume, why)
+                self._renewer.renew_all(
+                    lambda key, why: _log.warning(
+                        "no new connection of volume %s: %s", key.volume, why
+                    )
+                )
             except MoorlineError as e:
                 _log.warning("the reservations cannot be read: %s", e)
             except Exception:  # noqa: BLE001 - a defect must not end what keeps the others

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from moorline.core.connection_renewal import ConnectionRenewer
 from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.name_lookup import guest_called
 from moorline.core.records import Records
@@ -49,11 +50,13 @@ class ServiceVolumes:
         records: Records,
         hypervisor: Hypervisor,
         reservations: Reservations,
+        renewer: ConnectionRenewer,
     ) -> None:
         self._attacher = attacher
         self._records = records
         self._hypervisor = hypervisor
         self._reservations = reservations
+        self._renewer = renewer
 
     @keeping_timeout
     def attach(
@@ -162,6 +165,10 @@ class ServiceVolumes:
     def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
         left = self._attacher.sweep(progress, dry_run=dry_run)
         if not dry_run:
+            if self._renewer.renew_all(
+                lambda key, why: progress(f"no new connection of volume {key.volume}: {why}")
+            ):
+                left = self._attacher.sweep(progress)
             for key, why in self._reservations.settle_all():
                 progress(f"Cinder is not in step for volume {key.volume}: {why}")
         return left

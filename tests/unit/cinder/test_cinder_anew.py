@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from lab.cinder.server import Volume
+from moorline.core.admission import Admission
+from moorline.core.connection_renewal import LONGEST_SECONDS, ConnectionRenewer
+from moorline.core.driver import Driver
+from moorline.loop.reservation_keeper import ReservationKeeper
 from moorline.model import GuestId
+from moorline.testing.toys import ToyHypervisor
 from tests.support.cinder_rig import GUEST, CinderRig, gone
 
 pytest.importorskip("openstack")
@@ -67,3 +74,111 @@ def test_cinder_fails_meanwhile(rig: CinderRig, attached: Volume, after: bool) -
     assert connection(rig)["password"] == "another"
     [its] = rig.cloud.of(attached)
     assert its.status == "attached"
+
+
+# --- by itself, where a link cannot be made
+
+
+@pytest.fixture
+def stuck(rig: CinderRig, attached: Volume) -> Volume:
+    """The host came back, and its storage takes another password by now."""
+    reboot(rig)
+    rig.world.passwords["s1"] = "another"
+    return attached
+
+
+def renewer(rig: CinderRig, **how: Any) -> ConnectionRenewer:
+    """As an agent has it."""
+    reconciler, hypervisor = rig.reconciler(), ToyHypervisor(rig.world)
+    admission = Admission(rig.records, reconciler, hypervisor)
+    driver = Driver(rig.records, reconciler)
+    return ConnectionRenewer(rig.records, rig.reservations(), admission, driver, **how)
+
+
+def fail(rig: CinderRig) -> None:
+    """A pass that meets what is wrong, and notes it."""
+    [row] = rig.records.all()
+    Driver(rig.records, rig.reconciler()).push(row)
+    assert rig.records.trouble(row.key)
+
+
+def is_connected(rig: CinderRig) -> bool:
+    return "/toy/s1" in rig.world.mounts
+
+
+def test_a_sweep_asks_for_it(rig: CinderRig, stuck: Volume) -> None:
+    assert rig.owner().attachments.sweep() == []
+    assert connection(rig)["password"] == "another"
+    assert is_connected(rig)
+    rig.sweep()
+    [its] = rig.cloud.of(stuck)
+    assert (its.status, put(rig), stuck.status) == ("attached", 1, "in-use")
+
+
+def test_an_agent_does_so(rig: CinderRig, stuck: Volume) -> None:
+    fail(rig)
+    stop = threading.Event()
+    keeper = ReservationKeeper(rig.reservations(), renewer(rig), every=0.01)
+    its = threading.Thread(target=keeper.watch, args=(lambda *_: None, stop))
+    its.start()
+    while not is_connected(rig):
+        assert its.is_alive()
+        time.sleep(0.01)
+    stop.set()
+    its.join()
+    rig.sweep()
+    assert connection(rig)["password"] == "another"
+    assert [each.status for each in rig.cloud.of(stuck)] == ["attached"]
+
+
+def test_one_that_is_the_same_is_asked_for_seldom(rig: CinderRig, stuck: Volume) -> None:
+    del stuck.connection["password"]
+    now, told = [0.0], []
+    renews = renewer(rig, clock=lambda: now[0])
+    fail(rig)
+    for _ in range(100):
+        assert not renews.renew_all(lambda key, why: told.append(why))
+        now[0] += LONGEST_SECONDS / 100
+    assert 3 <= put(rig) <= 10
+    stuck.connection["password"] = "another"
+    now[0] += LONGEST_SECONDS
+    assert renews.renew_all(lambda key, why: told.append(why))
+    assert (told, is_connected(rig)) == ([], True)
+
+
+def test_one_that_does_not_work_replaces_none(rig: CinderRig, stuck: Volume) -> None:
+    rig.world.passwords["s1"] = "a third"
+    fail(rig)
+    told: list[str] = []
+    assert not renewer(rig).renew_all(lambda key, why: told.append(why))
+    assert "wrong password" in told[0]
+    assert "password" not in connection(rig)
+
+
+def test_nobody_is_asked_while_something_hangs_on_the_link(rig: CinderRig, stuck: Volume) -> None:
+    fail(rig)
+    rig.world.mounts["/toy/s1"] = "s1"
+    rig.world.hung.add("s1")
+    assert not renewer(rig).renew_all(lambda *_: None)
+    assert put(rig) == 0
+
+
+def test_nor_for_what_is_on_its_way_out_or_was_never_cinders(rig: CinderRig, stuck: Volume) -> None:
+    fail(rig)
+    [key] = rig.records.reservations()
+    kept = rig.records.reservations()[key]
+    rig.records.note_reservation(key, None)
+    assert not renewer(rig).renew_all(lambda *_: None)
+    rig.records.note_reservation(key, kept)
+    rig.cloud.attachments.clear()  # somebody took it away there: doctor tells
+    assert not renewer(rig).renew_all(lambda *_: None)
+    assert put(rig) == 0
+
+
+def test_cinder_that_fails_is_told(rig: CinderRig, stuck: Volume) -> None:
+    fail(rig)
+    rig.cloud.misbehave("PUT", "attachments", status=500)
+    told: list[str] = []
+    assert not renewer(rig).renew_all(lambda key, why: told.append(why))
+    assert "Cinder" in told[0]
+    assert "password" not in connection(rig)
