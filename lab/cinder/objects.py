@@ -33,6 +33,8 @@ class Attachment:
     status: str = "reserved"
     connector: dict[str, Any] | None = None
     connection: dict[str, Any] | None = None
+    elsewhere: bool = False
+    """It is of another project than the token's."""
 
 
 @dataclass

@@ -15,7 +15,8 @@ manager.py) and its api-ref, microversions 3.27 (attachments) and 3.44 (os-compl
   is asked of Nova first (CVE-2023-2088), unless the request bears a service's token: Nova knows no
   such instance, and it is allowed; there is no Nova, and it is a 500.
 - the connection is flat: ``driver_volume_type`` stands beside the driver's own fields.
-- ``GET /attachments`` shows those of the token's project alone.
+- ``GET /attachments`` shows those of the token's project alone, but for an administrator who asks
+  for ``all_tenants``.
 - errors are ``{"badRequest": {"code": 400, "message": …}}`` and alike.
 
 Assumed: the wording of messages. What is left out: policies, quotas, everything else of Cinder.
@@ -193,10 +194,12 @@ class Cloud:
             case _, ["volumes", *rest]:
                 return self._of_volumes(method, rest, query, body)
             case "GET", ["attachments" | "attachments", *detail] if detail in ([], ["detail"]):
+                everybodys = "all_tenants" in query and "admin" in self.roles
                 found = [
                     _shown(each)["attachment"]
                     for each in self.attachments.values()
-                    if query.get("volume_id") in (None, each.volume)
+                    if (everybodys or not each.elsewhere)
+                    and query.get("volume_id") in (None, each.volume)
                     and query.get("instance_id") in (None, each.instance)
                 ]
                 if not detail:

@@ -15,7 +15,7 @@ from moorline.care.doctor import Doctor, Environment
 from moorline.care.explain import Explainer
 from moorline.care.maintenance import Maintenance
 from moorline.care.repair import Repairer
-from moorline.care.service_adopt import ServiceAdopter
+from moorline.care.service_adopt import ServiceAdopter, ServiceBulkAdopter
 from moorline.care.service_findings import service_findings
 from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
@@ -151,7 +151,13 @@ class Moorline:
             Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
             Aborter(records, reconciler, hypervisor.survey, driver, environment),
             ServiceAdopter(adopter, hypervisor, reservations),
-            BulkAdopter(adopter, records, reconciler, hypervisor, admission, environment),
+            ServiceBulkAdopter(
+                BulkAdopter(adopter, records, reconciler, hypervisor, admission, environment),
+                records,
+                hypervisor,
+                environment.inventory,
+                reservations,
+            ),
             Disks(records, hypervisor, environment),
             guard,
         )

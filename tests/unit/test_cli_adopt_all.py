@@ -40,6 +40,7 @@ def run(*words: str, input: str | None = None) -> Result:
     [
         ["adopt"],
         ["adopt", "g1", "--local"],
+        ["adopt", "g1", "--cinder"],
         ["adopt", "g1", "--connections", "-"],
         ["adopt", "g1", "/x", "--all", "--format", "raw"],
         ["adopt", "g1", "--all", "--connection", "-"],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from moorline.care.abort import Aborter
-from moorline.care.adopt_all import BulkAdopter
 from moorline.care.disks import Disks
 from moorline.care.doctor import Doctor
 from moorline.care.explain import Explainer
 from moorline.care.repair import Repairer
-from moorline.care.service_adopt import ServiceAdopter
+from moorline.care.service_adopt import ServiceAdopter, ServiceBulkAdopter
 from moorline.ports.guarding import Guarding
 
 
@@ -22,7 +21,7 @@ class Maintenance:
         repairer: Repairer,
         aborter: Aborter,
         adopter: ServiceAdopter,
-        bulk_adopter: BulkAdopter,
+        bulk_adopter: ServiceBulkAdopter,
         disks: Disks,
         guard: Guarding,
     ) -> None:

@@ -1,20 +1,24 @@
-"""adopt of a disk by its volume's name or id at a volume service: ``cinder:VOLUME``."""
+"""adopt of disks whose connection a volume service has: by ``cinder:VOLUME``, or by serial."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from moorline.care.adopt import Adopter
+from moorline.care.adopt_all import BulkAdopter
 from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.name_lookup import guest_called
+from moorline.core.records import Records
 from moorline.core.reservations import Reservations
-from moorline.errors import Refused, told_about
-from moorline.model import Format
+from moorline.errors import MoorlineError, Refused, told_about
+from moorline.model import Format, GuestId, GuestName, Key, Level, VolumeId, as_uuid, is_uuid
 from moorline.ports import Hypervisor
-from moorline.ports.results import Adoption
-from moorline.ports.volume_service import SCHEME, is_named
+from moorline.ports.inspection import Inventory
+from moorline.ports.results import Adoption, AdoptionOfAll, DiskOutcome
+from moorline.ports.volume_service import SCHEME, ServiceAttachment, is_named
 
 
 class ServiceAdopter:
@@ -63,3 +67,102 @@ class ServiceAdopter:
                 with done_before(f"volume {id} of {its.name} is adopted"):
                     self._reservations.take_over(key, its, theirs)
         return adoption
+
+
+class ServiceBulkAdopter:
+    """adopt_all of :class:`moorline.ports.api.Maintenance`: *adopter*'s, with what the service has.
+
+    *inventory*: None where disks cannot be adopted.
+    """
+
+    def __init__(
+        self,
+        adopter: BulkAdopter,
+        records: Records,
+        hypervisor: Hypervisor,
+        inventory: Inventory | None,
+        reservations: Reservations,
+    ) -> None:
+        self._adopter = adopter
+        self._records = records
+        self._hypervisor = hypervisor
+        self._inventory = inventory
+        self._reservations = reservations
+        self.release_all = adopter.release_all
+
+    def adopt_all(
+        self,
+        guest: str | None = None,
+        *,
+        connections: Sequence[Mapping[str, Any]] = (),
+        cinder: bool = False,
+        local: bool = False,
+        hands_off: bool = False,
+        dry_run: bool = False,
+    ) -> AdoptionOfAll:
+        theirs: Mapping[Key, Sequence[ServiceAttachment]] = {}
+        if cinder:
+            with nothing_recorded():
+                theirs = dict(self._theirs(guest))
+        found = self._adopter.adopt_all(
+            guest,
+            connections=[*connections, *_rows(theirs)],
+            local=local,
+            hands_off=hands_off,
+            dry_run=dry_run,
+        )
+        if hands_off or dry_run:  # who plugs the disk himself sees to Cinder himself
+            return found
+        return replace(found, disks=[self._taken_over(each, theirs) for each in found.disks])
+
+    def _theirs(self, guest: str | None) -> Iterator[tuple[Key, Sequence[ServiceAttachment]]]:
+        """What the service has of each volume that a disk's serial, or mark, names."""
+        one = None if guest is None else guest_called(guest, self._hypervisor).id
+        for each in self._hypervisor.survey():
+            if one in (None, each.id) and is_uuid(each.id):
+                for volume in self._volumes(each.id):
+                    key = Key(self._records.host, volume, each.id)
+                    yield key, self._reservations.service().attachments(volume, each.id)
+
+    def _volumes(self, guest: GuestId) -> Sequence[VolumeId]:
+        try:
+            disks = self._inventory.disks(guest) if self._inventory else ()
+        except MoorlineError:
+            return []  # told of the guest when its disks are adopted
+        ids = (as_uuid(disk.mark or disk.serial) for disk in disks)
+        return [VolumeId(id) for id in ids if id]
+
+    def _taken_over(
+        self, came: DiskOutcome, theirs: Mapping[Key, Sequence[ServiceAttachment]]
+    ) -> DiskOutcome:
+        """*came*, with what became of the service's side."""
+        key = Key(self._records.host, VolumeId(came.volume), GuestId(came.guest_id))
+        its = theirs.get(key)
+        if not its or came.outcome not in ("adopted", "kept"):
+            return came
+        if len(its) > 1:
+            return replace(
+                came, why=f"Cinder has {len(its)} attachments of it: none was taken over"
+            )
+        try:
+            with self._reservations.hold(key):
+                row = self._records.get(key)
+                if row is not None and row.want > Level.ABSENT and not row.hands_off:
+                    name = GuestName(key.guest, came.guest)
+                    self._reservations.take_over(key, name, its[0])
+        except MoorlineError as e:
+            why = f"it is adopted, and Cinder's attachment was not taken over: {e.message}"
+            return replace(came, outcome=e.kind, why=why, hint="repeat the command: it goes on")
+        return came
+
+
+def _rows(theirs: Mapping[Key, Sequence[ServiceAttachment]]) -> Iterator[Mapping[str, Any]]:
+    """As connections are given that come out of a file."""
+    for key, found in theirs.items():
+        for each in found:
+            if each.connection is not None:
+                yield {
+                    "instance_uuid": key.guest,
+                    "volume_id": key.volume,
+                    "connection_info": each.connection.reveal(),
+                }

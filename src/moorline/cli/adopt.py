@@ -41,6 +41,7 @@ configuration, in place of those of the same names, restart the agent if one run
     metavar="FILE",
     help="With --all: connections as Nova's or Cinder's database has them, as JSON.",
 )
+@click.option("--cinder", is_flag=True, help="With --all: ask Cinder for connections, by serials.")
 @click.option("--local", is_flag=True, help="With --all: also local files and devices.")
 @dry_run_option
 @common
@@ -55,6 +56,7 @@ def adopt(
     hands_off: bool,
     all_: bool,
     connections: Path | None,
+    cinder: bool,
     local: bool,
     dry_run: bool,
 ) -> None:
@@ -63,8 +65,8 @@ def adopt(
     The disk and its mount stay as they are. Without a connection, the guest's
     disks are listed. `moorline release` undoes it.
 
-    With --all, every disk is taken over whose volume is known: by --connections, or
-    by the share that it lies on. Disks on shares that must be configured first are
+    With --all, every disk is taken over whose volume is known: by --connections, by
+    Cinder, or by the share that it lies on. Disks on shares that must be configured first are
     left, and the lines to configure are told. It can be repeated.
 
     \b
@@ -74,16 +76,20 @@ def adopt(
       moorline adopt web01 quobyte://reg1,reg2/volume/disk.qcow2 --format qcow2
       moorline adopt web01 cinder:data
       moorline adopt --all --dry-run
+      moorline adopt --all --cinder
       moorline adopt --all --connections mappings.json --hands-off
     """
     if all_:
         if any((volume_url, connection, format_, volume, target)):
             raise click.UsageError("--all takes no single volume: give --connections FILE")
         rows = read_connections(str(connections)) if connections else []
-        _adopt_all(given, guest, rows, local=local, hands_off=hands_off, dry_run=dry_run)
+        how = {"cinder": cinder, "local": local, "hands_off": hands_off}
+        _adopt_all(given, guest, rows, **how, dry_run=dry_run)
         return
-    if guest is None or connections is not None or local:
-        raise click.UsageError("give a GUEST, or --all; --connections and --local belong to --all")
+    if guest is None or connections is not None or cinder or local:
+        raise click.UsageError(
+            "give a GUEST, or --all; --connections, --cinder and --local belong to --all"
+        )
     what = named(volume_url, connection, format_)
     if what is None:
         with given.open(own=False, first=True) as moorline:

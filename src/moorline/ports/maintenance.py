@@ -126,6 +126,7 @@ class Maintenance(Protocol):
         guest: str | None = None,
         *,
         connections: Sequence[Mapping[str, Any]] = (),
+        cinder: bool = False,
         local: bool = False,
         hands_off: bool = False,
         dry_run: bool = False,
@@ -133,8 +134,10 @@ class Maintenance(Protocol):
         """Adopt each disk of *guest*, or of all guests, whose volume is known; can be repeated.
 
         *connections*: rows as Nova's mappings or Cinder's attachments are; of a disk that none
-        names, its share tells. *local*: also what is on no share. *hands_off*: as of ``adopt``;
-        without *guest* those that Nova plugs, else the others. One disk's error stops no other.
+        names, its share tells. *cinder*: Cinder is asked, too, of each disk whose serial is a
+        volume's id; its attachment is taken over as of ``adopt``. *local*: also what is on no
+        share. *hands_off*: as of ``adopt``; without *guest* those that Nova plugs, else the
+        others. One disk's error stops no other.
         Raises NotFound, Refused (a row is malformed), Unavailable, Uncertain.
         """
 
