@@ -136,7 +136,7 @@ test-rbd: ready ceph ## images of Ceph, of a real cluster, with real libvirt and
 
 # Keystone, cinder-api, scheduler and volume, of PyPI. CINDER=28.*: another than the newest.
 test-cinder: ready $(CINDER_VENV)/.ready ## volumes by name, of a real keystone and Cinder, on a private host
-	$(SUDO) $(WHOLE) MOORLINE_CINDER=$(CURDIR)/$(CINDER_VENV) $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_real_cinder.py
+	$(SUDO) $(WHOLE) MOORLINE_CINDER=$(CURDIR)/$(CINDER_VENV) $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_real_cinder.py tests/lab/test_real_cinder_extend.py
 
 $(CINDER_VENV)/.ready: Makefile | system-packages
 	$(PYTHON) -m venv --clear $(CINDER_VENV)

@@ -256,9 +256,9 @@ def answers(its: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 @contextmanager
-def real_cloud(at: Path, export: str) -> Iterator[RealCloud]:
-    """Keystone and Cinder, until the end."""
-    made = RealCloud(at, export)
+def real_cloud(at: Path, export: str, more: Mapping[str, str] = NOTHING) -> Iterator[RealCloud]:
+    """Keystone and Cinder, until the end. *more*: as of :class:`RealCloud`."""
+    made = RealCloud(at, export, more=more)
     try:
         made.make()
         yield made

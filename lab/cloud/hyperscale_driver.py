@@ -44,6 +44,9 @@ class HyperScaleDriver(driver.VolumeDriver):  # type: ignore[misc]
     def delete_volume(self, volume: Any) -> None:
         self._volume(volume).remove()
 
+    def extend_volume(self, volume: Any, new_size: int) -> None:
+        self._volume(volume).grow(new_size * _GIB)
+
     def initialize_connection(self, volume: Any, connector: Any) -> dict[str, Any]:
         return self._volume(volume).connection()
 

@@ -100,3 +100,19 @@ def test_an_agent_asks_with_its_own_credentials(scene: Scene, cloud: Cloud, stop
         assert (cloud.of(its), its.status) == ([], "available")
     finally:
         agent.stop()
+
+
+def test_a_whole_host_is_adopted_by_its_serials(scene: Scene, cloud: Cloud, stopped: Any) -> None:
+    its = volume(scene, cloud)
+    scene.moorline("attach", "small", "cinder:data")
+    scene.moorline("release", "small", its.id)
+    before = dict(cloud.attachments)
+    plan = scene.moorline("adopt", "--all", "--cinder", "--dry-run").stdout
+    assert "due" in plan
+    assert scene.moorline.json("list") == []
+    scene.moorline("adopt", "--all", "--cinder")
+    scene.moorline("adopt", "--all", "--cinder")
+    assert cloud.attachments == before
+    scene.moorline("detach", "small", its.id)
+    assert (cloud.of(its), its.status) == ([], "available")
+    assert scene.is_clean()

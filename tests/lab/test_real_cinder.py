@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +12,17 @@ from typing import Any
 
 import pytest
 from libvirt_rig import until
+from real_cinder_rig import CinderVolume, a_volume, cinder, is_attached
 from scene import disk, halves, small_guest
 
-from lab.cinder.real import SHARE, VENV, RealCloud, real_cloud
+from lab.cinder.real import RealCloud
 from lab.command import Moorline
-from lab.quobyte.cluster import Quobyte
 
 
 @pytest.fixture(scope="module")
 def cloud(lab: Path) -> Iterator[RealCloud]:
-    if not VENV.name:
-        pytest.skip("Cinder is not installed here: run `make test-cinder`")
-    cluster = Quobyte(lab)
-    share = cluster.volume(SHARE)
-    with tempfile.TemporaryDirectory(dir=lab, prefix="cinder-") as at:
-        Path(at).chmod(0o755)
-        with real_cloud(Path(at), share.export) as made:
-            yield made
-    cluster.clear()
+    with cinder(lab) as made:
+        yield made
 
 
 @pytest.fixture
@@ -47,67 +39,8 @@ def stopped(libvirt_conn: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def volume(cloud: RealCloud) -> Iterator[CinderVolume]:
-    try:
-        made = CinderVolume(cloud)
-    except Exception as e:
-        raise AssertionError(cloud.log()) from e
-    yield made
-    made.delete()
-
-
-class CinderVolume:
-    """One of Cinder's, as it says itself."""
-
-    def __init__(self, cloud: RealCloud) -> None:
-        self._cloud = cloud
-        self._storage = cloud.connect().block_storage
-        self._admin = cloud.connect("admin", "admin").block_storage
-        made = self._storage.create_volume(name="data", size=1)
-        self.id: str = made.id
-        end = time.monotonic() + 120
-        while self.status != "available":
-            assert time.monotonic() < end, self.status
-            time.sleep(0.1)
-
-    @property
-    def status(self) -> str:
-        return str(self._storage.get_volume(self.id).status)
-
-    def attachments(self) -> list[Any]:
-        found = self._storage.get("/attachments/detail", params={"volume_id": self.id}, **_NEWEST)
-        return list(found.json()["attachments"])
-
-    def delete(self) -> None:
-        """As an administrator does it, whoever has it."""
-        reset = {"status": "available", "attach_status": "detached"}
-        self.act("os-reset_status", reset)
-        self.act("os-force_delete", {})
-        end = time.monotonic() + 60
-        while told := self._told():
-            assert time.monotonic() < end, f"{told}\n{self._cloud.log()}"
-            time.sleep(0.1)
-
-    def act(self, action: str, how: dict[str, str]) -> None:
-        if self._told() is not None:
-            path = f"/volumes/{self.id}/action"
-            answer = self._admin.post(path, json={action: how}, **_NEWEST)
-            assert answer.status_code == 202, answer.text
-
-    def _told(self) -> Any:
-        answer = self._admin.get(f"/volumes/{self.id}", **_NEWEST)
-        return None if answer.status_code == 404 else answer.json()
-
-
-_NEWEST = {"microversion": "3.44"}
-
-
-def is_attached(volume: CinderVolume, domain: Any) -> bool:
-    """Whether both sides say so; asserts that they agree, and that nothing is doubled."""
-    here = halves(domain, volume.id) == (False, True)
-    assert [each["instance"] for each in volume.attachments()] == [domain.UUIDString()] * here
-    assert [each["status"] for each in volume.attachments()] == ["attached"] * here
-    assert volume.status == ("in-use" if here else "available")
-    return here
+    with a_volume(cloud) as made:
+        yield made
 
 
 def test_attached_and_detached_by_name(
@@ -244,3 +177,31 @@ def test_without_nova_cinder_lets_a_service_go_alone(
     assert "cinder-left-behind" in [each["check"] for each in found]
     command("sweep")
     assert not is_attached(volume, stopped)
+
+
+def test_released_and_adopted_by_its_serial(
+    command: Moorline, volume: CinderVolume, stopped: Any
+) -> None:
+    command("attach", "small", "cinder:data")
+    command("release", "small", volume.id)
+    assert is_attached(volume, stopped)
+    found = command.json("adopt", "small", "--all", "--cinder")["disks"]
+    assert [(each["outcome"], each["volume"]) for each in found] == [("adopted", volume.id)]
+    assert is_attached(volume, stopped)
+    command("detach", "small", volume.id)
+    assert not is_attached(volume, stopped)
+
+
+def test_extended_as_its_driver_has_it(
+    command: Moorline, volume: CinderVolume, stopped: Any
+) -> None:
+    """The Quobyte driver extends what nobody has; asked otherwise it leaves the volume in error."""
+    command("attach", "small", "cinder:data")
+    refused = command("extend", "small", volume.id, "2G", code=3)
+    assert "extends no volume that is attached" in refused.stderr
+    assert is_attached(volume, stopped)
+    command("detach", "small", volume.id)
+    volume.extend(2)
+    command("attach", "small", "cinder:data")
+    assert command.json("extend", "small", volume.id)["size"] == 2 << 30
+    command("detach", "small", volume.id)
