@@ -13,7 +13,7 @@ import pytest
 from lab.cinder.server import Cloud
 from moorline.model import GuestId
 from moorline.testing.faults import Fault
-from tests.support.cinder_rig import GUEST, CinderRig, toy
+from tests.support.cinder_rig import GUEST, OTHER, CinderRig, toy
 
 pytest.importorskip("openstack")
 
@@ -129,6 +129,68 @@ def test_a_connection_is_renewed_after_any_fault(cloud: Cloud, record_property) 
                 break
     record_property("crash_points", struck)
     assert struck > 15
+
+
+KILLS = (Fault.KILL_BEFORE, Fault.KILL_AFTER)
+
+
+def test_a_volume_that_is_deleted_wherever_the_owner_was_killed(
+    cloud: Cloud, record_property
+) -> None:
+    """By an administrator: nothing is left of it at Cinder, and a guest that has it lets it go."""
+    struck = 0
+    for fault in KILLS:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig, v=volume: r.attach(v.id))
+            rig.world.faults.plan()
+            cloud.remove(volume)
+            rig.sweep()
+            assert rig.has(volume) is bool(rig.records.all())
+            if rig.records.all():
+                rig.survive(lambda r=rig, v=volume: r.detach(v.id))
+            rig.now += 3600
+            rig.sweep()
+            assert not rig.has(volume)
+            assert (rig.records.all(), rig.records.reservations()) == ([], {})
+            struck += rig.world.faults.struck
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 15
+
+
+def test_another_host_that_wants_it_wherever_the_owner_was_killed(
+    cloud: Cloud, record_property
+) -> None:
+    """One of them gets it, and neither takes the other's attachment away."""
+    struck = won = 0
+    for fault in KILLS:
+        for at in range(40):
+            first, second = CinderRig(cloud, "h1"), CinderRig(cloud, "h2")
+            volume = cloud.add("data", toy())
+            del first.world.guests[GuestId(OTHER)]
+            del second.world.guests[GuestId(GUEST)]
+            first.world.faults.plan((at, fault))
+            first.survive(lambda r=first, v=volume: r.attach(v.id))
+            first.world.faults.plan()
+            second.survive(lambda r=second, v=volume: r.attach(v.id, "web02"))
+            for rig in (first, second, first):
+                rig.now += 3600
+                rig.sweep()
+            has = [first.has(volume), second.has(volume, OTHER)]
+            assert sum(has) <= 1
+            guests = [guest for guest, its in zip((GUEST, OTHER), has, strict=True) if its]
+            assert [each.instance for each in cloud.of(volume)] == guests
+            assert volume.status == ("in-use" if guests else "available")
+            won += has[1]
+            struck += first.world.faults.struck
+            if not first.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 15
+    assert won > 0
 
 
 def reboot(rig: CinderRig) -> None:

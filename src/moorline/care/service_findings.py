@@ -29,6 +29,8 @@ def service_findings(records: Records, reservations: Reservations) -> Iterator[F
             yield _left_behind(key, noted)
         elif row is not None and row.want > Level.ABSENT and not seen:
             yield _taken_away(key, noted)
+        elif row is not None and noted.completed and seen and not seen[0].complete:
+            yield _unfinished(key, noted)
 
 
 def _not_told(key: Key, noted: Reservation, why: str) -> Finding:
@@ -59,5 +61,16 @@ def _taken_away(key: Key, noted: Reservation) -> Finding:
         f"{noted.guest_name} has volume {key.volume}, and Cinder has no attachment of it any more",
         "Cinder may give the volume to somebody else, or delete it, while the guest writes to it;"
         " attached once more, Cinder has it on record again",
+        command("moorline", "attach", noted.guest_name, f"cinder:{key.volume}"),
+    )
+
+
+def _unfinished(key: Key, noted: Reservation) -> Finding:
+    return Finding(
+        "cinder-unfinished",
+        key.volume,
+        f"{noted.guest_name} has volume {key.volume}, and Cinder is still attaching it",
+        "Cinder was told once, and did what it was asked before that again: a late request, or"
+        " somebody's hand; it extends no such volume; attached once more, it is told again",
         command("moorline", "attach", noted.guest_name, f"cinder:{key.volume}"),
     )

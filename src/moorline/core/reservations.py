@@ -252,8 +252,9 @@ class Reservations:
             self._reserve(key, noted)
             return None
         noted = self._one_of(key, noted, seen)
+        if noted.completed and (anew or not seen[0].complete):  # it has to be told again
+            noted = self._note(key, replace(noted, completed=False))
         if seen[0].connection is None or anew:
-            self._note(key, replace(noted, completed=False))  # it has to be told again
             service.connect(noted.attachment, readonly=readonly)
             return self._step_forward(key, guest, readonly)
         return seen[0].connection.reveal()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from lab.cinder.server import Cloud, Volume
+from moorline import cinder
 from moorline.errors import (
     Denied,
     NotFound,
@@ -149,13 +151,15 @@ def test_what_cinder_fails_leaves_nothing_here_or_there(
     gone(rig, volume)
 
 
-@pytest.mark.parametrize("how", [{"status": 500}, {"status": 409}, {"drop": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"status": 500}, {"status": 409}, {"status": 401}, {"drop": True}], ids=str
+)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after the deed"])
 @pytest.mark.parametrize("request_", ["POST attachments", "PUT attachments", "POST action"])
 def test_what_fails_once_is_tried_again(
     rig: CinderRig, volume: Volume, how: dict[str, Any], after: bool, request_: str
 ) -> None:
-    if after and how.get("status") == 409:
+    if after and how.get("status") in (401, 409):
         pytest.skip("Cinder does not do what it refuses")
     method, path = request_.split()
     rig.cloud.misbehave(method, path, after=after, **how)
@@ -163,6 +167,32 @@ def test_what_fails_once_is_tried_again(
     [its] = rig.cloud.of(volume)
     assert its.status == "attached"
     assert rig.has(volume)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["late deed", "late answer"])
+@pytest.mark.parametrize("request_", ["POST attachments", "PUT attachments", "POST action"])
+def test_a_cinder_that_is_slower_than_it_is_waited_for(
+    rig: CinderRig,
+    volume: Volume,
+    after: bool,
+    request_: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is asked once more meanwhile may be done twice; one of them is left in the end."""
+    monkeypatch.setattr(cinder, "REQUEST_SECONDS", 0.3)
+    method, path = request_.split()
+    rig.cloud.misbehave(method, path, slow_seconds=1.5, after=after)
+    rig.attach("data", timeout=20)
+    monkeypatch.undo()
+    done = len(rig.cloud.calls)
+    while request_ == "POST attachments" and not after and len(rig.cloud.of(volume)) < 2:
+        assert len(rig.cloud.calls) == done  # nobody but the first request
+        time.sleep(0.01)
+    assert rig.has(volume)
+    rig.survive(lambda: rig.detach(volume.id))
+    rig.sweep()
+    rig.now += 3600
+    gone(rig, volume)
 
 
 def test_an_answer_that_is_late_doubles_nothing(rig: CinderRig, volume: Volume) -> None:
@@ -313,3 +343,18 @@ def test_doctor_says_which_side_is_stale(rig: CinderRig, volume: Volume) -> None
     assert checks(rig) == [("cinder-left-behind", "moorline sweep")]
     rig.cloud.misbehaving.clear()
     gone(rig, volume)
+
+
+def test_what_cinder_does_once_more_when_it_was_complete_is_told(
+    rig: CinderRig, volume: Volume
+) -> None:
+    """A request that was given up, and came late."""
+    rig.attach("data")
+    [its] = rig.cloud.of(volume)
+    rig.cloud.update(its.id, {"host": "h1"})
+    again = f"moorline attach web01 cinder:{volume.id}"
+    assert checks(rig) == [("cinder-unfinished", again)]
+    rig.attach("data")
+    assert checks(rig) == []
+    assert [each.status for each in rig.cloud.of(volume)] == ["attached"]
+    assert volume.status == "in-use"

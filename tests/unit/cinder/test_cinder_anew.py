@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,19 @@ from lab.cinder.server import Volume
 from moorline.core.admission import Admission
 from moorline.core.connection_renewal import LONGEST_SECONDS, ConnectionRenewer
 from moorline.core.driver import Driver
+from moorline.core.reconciler import Reconciler
 from moorline.loop.reservation_keeper import ReservationKeeper
-from moorline.model import GuestId
+from moorline.model import (
+    Disk,
+    DiskState,
+    GuestId,
+    ImageFile,
+    Linked,
+    NetworkDisk,
+    Seen,
+    Unknown,
+    Unlinked,
+)
 from moorline.testing.toys import ToyHypervisor
 from tests.support.cinder_rig import GUEST, CinderRig, gone
 
@@ -182,3 +194,25 @@ def test_cinder_that_fails_is_told(rig: CinderRig, stuck: Volume) -> None:
     assert not renewer(rig).renew_all(lambda key, why: told.append(why))
     assert "Cinder" in told[0]
     assert "password" not in connection(rig)
+
+
+_SERVERS = Linked(NetworkDisk("rbd", "pool/image"), given=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "loose"),
+    [
+        (Seen(_SERVERS), True),
+        (Seen(_SERVERS, Disk(DiskState.WHOLE)), False),
+        (Seen(_SERVERS, Disk(DiskState.PARTIAL)), False),
+        (Seen(Unlinked(), Disk(DiskState.WHOLE)), True),
+        (Seen(Unknown("it does not answer")), False),
+        (Seen(Linked(ImageFile(Path("/a"), "raw"), given=True)), False),
+    ],
+)
+def test_a_servers_disk_has_no_link_and_hangs_on_its_connection(
+    rig: CinderRig, attached: Volume, seen: Seen, loose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reconciler, "observe", lambda self, row: seen)
+    [row] = rig.records.all()
+    assert rig.reservations()._is_loose(row) is loose
