@@ -33,6 +33,7 @@ from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
 from moorline.operations.service_extend import ServiceExtender
+from moorline.operations.service_launch import LaunchedByName
 from moorline.operations.service_volumes import ServiceVolumes
 from moorline.operations.set_limits import Limiter
 from moorline.operations.unwanted_disks import UnwantedDisks
@@ -143,6 +144,7 @@ class Moorline:
             environment.event_log.did,
             guard,
             environment.launched_elsewhere,
+            by_name=LaunchedByName(records, reservations),
         )
         adopter = Adopter(records, reconciler, hypervisor, admission, environment)
         self.maintenance = Maintenance(

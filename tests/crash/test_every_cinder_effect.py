@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.cinder.server import Cloud
+from lab.cinder.server import Cloud, Volume
 from moorline.model import GuestId
 from moorline.testing.faults import Fault
 from tests.support.cinder_rig import GUEST, OTHER, CinderRig, toy
@@ -191,6 +191,37 @@ def test_another_host_that_wants_it_wherever_the_owner_was_killed(
     record_property("crash_points", struck)
     assert struck > 15
     assert won > 0
+
+
+def test_launching_is_repeated_after_any_fault(cloud: Cloud, record_property) -> None:
+    struck = 0
+    for fault in Fault:
+        for at in range(40):
+            rig, volume = CinderRig(cloud), cloud.add("data", toy())
+            rig.world.faults.plan((at, fault))
+            rig.survive(lambda r=rig, v=volume: launch(r, v))
+            rig.world.faults.plan()
+            assert len(cloud.of(volume)) <= 1
+            launch(rig, volume)
+            rig.sweep()
+            [its] = cloud.of(volume)
+            assert (its.status, volume.status) == ("attached", "in-use")
+            assert rig.world.guests[GuestId(its.instance)].running
+            rig.owner().guests.remove("new", force=True)
+            rig.now += 3600
+            rig.sweep()
+            assert (cloud.of(volume), volume.status) == ([], "available")
+            assert (rig.records.all(), rig.records.reservations()) == ([], {})
+            assert not rig.world.violations
+            struck += rig.world.faults.struck
+            if not rig.world.faults.struck:
+                break
+    record_property("crash_points", struck)
+    assert struck > 40
+
+
+def launch(rig: CinderRig, volume: Volume) -> None:
+    rig.owner().guests.launch("new", f"cinder:{volume.id}", timeout=5)
 
 
 def reboot(rig: CinderRig) -> None:

@@ -38,7 +38,7 @@ def guest(libvirt_conn: Any) -> Iterator[Any]:
 def test_extended_under_its_guest(moorline: Moorline, cloud: RealCloud, guest: Any) -> None:
     command = replace(moorline, environment=dict(cloud.environment()))
     with a_volume(cloud, _KIND) as volume:
-        command("attach", "small", volume.id)
+        command("attach", "small", f"cinder:{volume.id}")
         assert command.json("extend", "small", volume.id, "2G", "--dry-run")["steps"][0] == "grow"
         assert volume.gib == 1
         assert command.json("extend", "small", volume.id, "2G")["size"] == 2 << 30

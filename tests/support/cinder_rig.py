@@ -18,6 +18,7 @@ from moorline.testing.faults import Faulty
 from moorline.testing.toys import ToyGuest, ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig
+from tests.support.toy_machines import ToyLifecycle
 
 GUEST = "6f1d2f3c-0000-4000-8000-000000000001"
 OTHER = "6f1d2f3c-0000-4000-8000-000000000002"
@@ -50,6 +51,7 @@ class CinderRig(Rig):
         self.host = host
         self.now = 1e9
         self.environment = bare()
+        self.machines = ToyLifecycle(self.world, uuids=True)
         self.world.guests = {
             GuestId(GUEST): ToyGuest("web01"),
             GuestId(OTHER): ToyGuest("web02"),
@@ -61,6 +63,7 @@ class CinderRig(Rig):
             self.records,
             self.reconciler(),
             ToyHypervisor(self.world),
+            self.machines,
             environment=self.environment,
             reservations=self.reservations(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from uuid import NAMESPACE_OID, uuid5
 
 from moorline.errors import Failed, NotFound, NotOurs, Refused
 from moorline.model import GuestId, GuestName
@@ -14,7 +15,7 @@ from moorline.testing.toys import ToyGuest, ToyWorld
 
 @dataclass
 class ToyLifecycle:
-    """Makes, starts and stops a toy world's guests; a guest's id is ``id-NAME``."""
+    """Makes, starts and stops a toy world's guests; their ids are ``id-NAME``, or UUIDs."""
 
     launching: ClassVar[Launching] = Launching(
         GuestOptions(
@@ -33,6 +34,7 @@ class ToyLifecycle:
     """They do not hear that they are asked to shut down."""
     undying: set[GuestId] = field(default_factory=set)
     """They run on without power: QEMU hangs in the kernel."""
+    uuids: bool = False
     boot: int = 1
     """As of :class:`GuestState`."""
 
@@ -59,7 +61,7 @@ class ToyLifecycle:
         self, name: str, hardware: Mapping[str, Any], progress: Callable[[str], None]
     ) -> None:
         self.check(name, hardware)
-        id = GuestId(f"id-{name}")
+        id = GuestId(str(uuid5(NAMESPACE_OID, name)) if self.uuids else f"id-{name}")
         if id not in self.world.guests:
             self.world.faults.effect(lambda: self._define(id, name))
 

@@ -38,7 +38,7 @@ _VOLUMES = (
         ["--boot", "boot_volume"],
         metavar="FILE.json|URL|PATH",
         help="The volume to boot from: a connection_info (a file *.json, or - for standard input),"
-        " or a URL or path as of `moorline attach`.",
+        " or a URL, a path or cinder:VOLUME as of `moorline attach`.",
     ),
     click.Option(
         ["--format"],

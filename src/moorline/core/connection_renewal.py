@@ -6,7 +6,6 @@ is recorded stays until the new one has linked the volume.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from moorline.core.admission import Admission
@@ -14,7 +13,7 @@ from moorline.core.backoff import backoff
 from moorline.core.driver import Driver
 from moorline.core.records import Records
 from moorline.core.reservations import Reservations
-from moorline.deadline import Deadline
+from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Busy, MoorlineError
 from moorline.model import Attachment, GuestName, Key, Level
 
@@ -25,7 +24,7 @@ _LINK_SECONDS = 30.0
 
 
 class ConnectionRenewer:
-    """Renews connections, seldom. *clock*: seconds, of any beginning. For one thread at a time."""
+    """Renews connections, seldom. For one thread at a time."""
 
     def __init__(
         self,
@@ -33,15 +32,15 @@ class ConnectionRenewer:
         reservations: Reservations,
         admission: Admission,
         driver: Driver,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         self._records = records
         self._reservations = reservations
         self._admission = admission
         self._driver = driver
         self._clock = clock
-        self._asked: dict[Key, tuple[int, float]] = {}
-        """How often was asked for it in vain, and when it may be asked again."""
+        self._asked: dict[Key, tuple[int, Deadline]] = {}
+        """How often was asked for it in vain, and until when it is not asked again."""
 
     def renew_all(self, failed: Callable[[Key, str], None]) -> bool:
         """Renew each one that is due, where a volume is to come and nothing hangs on its link.
@@ -52,14 +51,15 @@ class ConnectionRenewer:
         """
         rows = [self._records.get(key) for key in self._records.reservations()]
         due = [row for row in rows if row and row.want > Level.ABSENT and self._is_stuck(row.key)]
-        self._asked = {row.key: self._asked.get(row.key, (0, 0.0)) for row in due}
+        now = Deadline(0.0, self._clock)
+        self._asked = {row.key: self._asked.get(row.key, (0, now)) for row in due}
         renewed = False
         for row in due:
-            tries, again = self._asked[row.key]
-            if self._clock() < again:
+            tries, pausing = self._asked[row.key]
+            if not pausing.over():
                 continue
             pause = backoff(tries, first=FIRST_SECONDS, longest=LONGEST_SECONDS)
-            self._asked[row.key] = tries + 1, self._clock() + pause
+            self._asked[row.key] = tries + 1, now.anew(pause)
             try:
                 with self._reservations.hold(row.key, 0.0):
                     renewed |= self._renew(row)

@@ -140,6 +140,16 @@ class Reservations:
         elif not noted.completed and self._is_as_wanted(row):
             self._complete(key, noted)
 
+    def settle_by(self, key: Key, deadline: Deadline) -> None:
+        """As :meth:`settle`, for who waits: what fails is tried again until the *deadline*."""
+        while True:
+            try:
+                return self.settle(key)
+            except (Failed, Uncertain):
+                if deadline.over():
+                    raise
+                deadline.sleep(RETRY_SECONDS)
+
     def settle_all(self) -> Sequence[tuple[Key, str]]:
         """:meth:`settle` each one that nobody else works on; return what could not be, and why."""
         left = []
@@ -200,13 +210,17 @@ class Reservations:
         Only looks. Raises what :meth:`connection` would, as far as it can be told: Refused also
         where the volume's status does not let the service give it to anybody.
         """
-        service = self.service()
         noted = self._records.reservations().get(key)
         if noted is None:
             self._refuse_anothers(key, guest)
         elif seen := self.look(key, noted):
             return seen[0]
-        its = service.volume(key.volume)
+        self.demand_free(key.volume)
+        return None
+
+    def demand_free(self, volume: VolumeId) -> None:
+        """Raise Refused where the volume's status does not let the service give it to anybody."""
+        its = self.service().volume(volume)
         if its.encrypted:
             raise Refused(f"volume {its.id} is encrypted: the guest would see cipher text")
         if its.status != "available" and not (its.multiattach and its.status == "in-use"):
@@ -214,7 +228,6 @@ class Reservations:
                 f"Cinder would refuse: volume {its.id} is {its.status}",
                 hint=f"openstack volume attachment list --volume-id {its.id}",
             )
-        return None
 
     def _refuse_anothers(self, key: Key, guest: GuestName) -> None:
         if self.service().attachments(key.volume, key.guest):

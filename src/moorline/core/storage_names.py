@@ -63,7 +63,7 @@ def typed_kind(text: str) -> str:
     """The kind of storage that a URL or a path is of, as a person types it. Raises Refused."""
     if is_named(text):
         raise Refused(
-            "a volume of Cinder's is taken by its name by attach, adopt and apply of a host alone",
+            "a volume of Cinder's is taken by its name by attach, adopt, launch and apply",
             hint=f"once the guest is there: moorline attach GUEST {SCHEME}VOLUME",
         )
     scheme, colon, _ = text.partition("://")

@@ -20,16 +20,22 @@ from moorline.model import (
 )
 from moorline.operations.guest_options import Volume, options_at
 from moorline.operations.ready_links import is_ours_to_plug
+from moorline.operations.service_launch import LaunchedByName
+from moorline.operations.service_volumes import not_seen
 from moorline.ports.guests import GuestState
 from moorline.ports.results import GuestOutcome, View
+from moorline.ports.volume_service import is_named
 
 
 class GuestDryRun:
     """The dry runs of :class:`moorline.ports.api.Guests`."""
 
-    def __init__(self, reconciler: Reconciler, admission: Admission) -> None:
+    def __init__(
+        self, reconciler: Reconciler, admission: Admission, by_name: LaunchedByName
+    ) -> None:
         self._reconciler = reconciler
         self._admission = admission
+        self._by_name = by_name
 
     def launch(
         self,
@@ -46,6 +52,16 @@ class GuestDryRun:
         steps = [] if made else ["define"]
         views = []
         for place, (connection, format) in enumerate(volumes):
+            last: list[str] = []
+            if is_named(connection):
+                key, there = self._by_name.foresee(guest, connection)
+                last = [] if there and there.complete else ["complete"]
+                if there is None or there.connection is None:
+                    first = [] if there else ["reserve"]
+                    steps += [*first, "connect", "attach", *last]
+                    views.append(not_seen(key, name, Level.ATTACHED, "reserve"))
+                    continue
+                connection = there.connection.reveal()
             before, row = self._admission.make(
                 guest,
                 connection,
@@ -63,6 +79,7 @@ class GuestDryRun:
             if isinstance(seen.link, Linked):
                 self._reconciler.files.verify(row)
             views.append(self._foreseen(row, seen, steps))
+            steps += last
         running = made is not None and made.running
         if start and not running:
             steps.append("start")

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver, gone, nothing_recorded, recorded
 from moorline.core.name_lookup import guest_called, is_whole
 from moorline.core.no_fleet import ALONE
-from moorline.core.plan import Step
 from moorline.core.reconciler import Reconciler
-from moorline.core.record_clashes import refuse_second_boot_disk
 from moorline.core.records import Records
 from moorline.core.retry_loop import keeping_timeout
 from moorline.core.validation import check_reason
 from moorline.deadline import Deadline
 from moorline.disk_options import AS_IT_COMES
 from moorline.errors import MoorlineError, NotFound, Refused
-from moorline.model import Attachment, DiskOptions, Format, GuestId, Level, VolumeId
+from moorline.model import Attachment, DiskOptions, Format, GuestId, GuestName, Level, VolumeId
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_dry_run import GuestDryRun
 from moorline.operations.guest_options import (
     Volume,
-    options_at,
     refuse_options,
     validate,
     volumes_of,
 )
 from moorline.operations.guest_queries import GuestQueries
 from moorline.operations.guest_shutdown import bring_down
+from moorline.operations.launch_disks import LaunchDisks
 from moorline.operations.ready_links import ReadyLinks, is_ours_to_plug
 from moorline.operations.relaunch import Relaunch
 from moorline.operations.removal import LaunchedElsewhere, Removal, nowhere
+from moorline.operations.service_launch import LaunchedByName
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
 from moorline.ports.results import GuestOutcome, View
+from moorline.ports.volume_service import is_named
 
-_Made = tuple[Attachment | None, Attachment, list[Step]]
-"""The attachment that was recorded before, the one that was made, and the steps taken for it."""
 Note = Callable[[str, str, float, MoorlineError | None], None]
 """Called after a step on a guest: its name, the guest, the seconds that it took, and its error.
 Must neither block nor raise."""
@@ -62,6 +60,8 @@ class Guests:
         note: Note,
         guard: Guarding = ALONE,
         launched_elsewhere: LaunchedElsewhere = nowhere,
+        *,
+        by_name: LaunchedByName,
     ) -> None:
         self._records = records
         self._reconciler = reconciler
@@ -70,7 +70,11 @@ class Guests:
         self._hypervisor = hypervisor
         self._lifecycle = lifecycle
         self._note = note
-        self._dry_run = GuestDryRun(reconciler, admission)
+        self._by_name = by_name
+        self._disks = LaunchDisks(
+            records, reconciler, admission, driver, hypervisor, guard, self._able
+        )
+        self._dry_run = GuestDryRun(reconciler, admission, by_name)
         self._again = Relaunch(records, admission, hypervisor)
         self._removal = Removal(records, reconciler, admission, launched_elsewhere)
         links = ReadyLinks(records, reconciler, driver, hypervisor)
@@ -101,13 +105,18 @@ class Guests:
         volumes = volumes_of(self._hypervisor.kind, lifecycle.launching, boot, format, connections)
         asked = validate(lifecycle.launching.options, hardware)
         refuse_options(options, volumes)
+        self._by_name.refuse_formats(volumes)
         # Refused before anything is made.
-        admitted = [self._admission.admit(connection, its) for connection, its in volumes]
+        admitted = [
+            self._admission.admit(connection, its)
+            for connection, its in volumes
+            if not is_named(connection)
+        ]
         wanted = lifecycle.parse(name, asked)
         if dry_run:
             lifecycle.check(name, wanted)
             known = self._named(name) if self._is_made(name) else None
-            if known:
+            if known and not self._by_name.any(volumes):
                 self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
             return self._dry_run.launch(
                 name, known, volumes, options, start=start, vouched=bool(vouch)
@@ -117,11 +126,12 @@ class Guests:
             with nothing_recorded():
                 lifecycle.check(name, wanted)
                 made = self._is_made(name)
-                if made:
+                if made and not self._by_name.any(volumes):
                     known = self._named(name)
                     self._again.refuse_other_volumes(known, volumes, options, vouched=bool(vouch))
-                for each in [] if made else admitted:
-                    volume = VolumeId(each.volume or each.id)
+                named = [] if made else self._by_name.demand_free(volumes)
+                told = [] if made else [VolumeId(each.volume or each.id) for each in admitted]
+                for volume in [*told, *named]:
                     self._guard.demand_attach(volume, vouched=bool(vouch))
             if not made:  # what is half made is destroyed, and made anew
                 with self._step("define", name, steps), kept(self._reconciler, self._seen(name)):
@@ -223,16 +233,20 @@ class Guests:
                     if row.want > Level.ABSENT:
                         absent = self._records.put(absent)
                     self._settle(absent, deadline, progress, steps)
-            if machine is None:
-                return GuestOutcome(guest, rows[0].key.guest, False, steps)
-            name, id = machine.guest.name, machine.guest.id
-            disks = kept(self._reconciler, machine, deadline.left())
-            with self._reconciler.with_guest(id), self._step("undefine", name, steps), disks:
-                self._able().remove(id)
-            with suppress(MoorlineError):  # the guest is gone, which is what counts
-                self._records.drop_launched(id)
-                self._guard.removed(id)
-            return GuestOutcome(name, id, False, steps)
+            if machine is not None:
+                self._undefine(machine, deadline, steps)
+        removed = machine.guest if machine else GuestName(rows[0].key.guest, guest)
+        self._by_name.give_back(removed, deadline)
+        return GuestOutcome(removed.name, removed.id, False, steps)
+
+    def _undefine(self, machine: GuestState, deadline: Deadline, steps: list[str]) -> None:
+        name, id = machine.guest.name, machine.guest.id
+        disks = kept(self._reconciler, machine, deadline.left())
+        with self._reconciler.with_guest(id), self._step("undefine", name, steps), disks:
+            self._able().remove(id)
+        with suppress(MoorlineError):  # the guest is gone, which is what counts
+            self._records.drop_launched(id)
+            self._guard.removed(id)
 
     def permit(self, guest: str, *, ours: bool, arriving: bool = False) -> None:
         self._guard.permit(GuestId(guest), ours=ours, arriving=arriving)
@@ -279,23 +293,18 @@ class Guests:
 
         If one is refused, all that was made is removed again.
         """
-        id = machine.guest.id
-        made: list[_Made] = []
-        with ExitStack() as claims:
-            try:
-                for place, (connection, format) in enumerate(volumes):
-                    its = options_at(place, options, machine.boot)
-                    made.append(
-                        self._attachment(id, connection, format, its, vouch, deadline, claims)
-                    )
-                seen = [self._driver.settle(row, deadline, progress)[1].seen for _, row, _ in made]
-            except Refused:
-                self._withdraw(id, made, defined="define" in steps)
-                raise
-        steps += [step.value for _, _, taken in made for step in taken]
-        return [
-            self._reconciler.view(row, its) for (_, row, _), its in zip(made, seen, strict=True)
-        ]
+        readonly = bool(options.readonly)
+        try:
+            with self._by_name.given(
+                machine.guest, volumes, deadline, progress, readonly=readonly
+            ) as given:
+                if self._by_name.any(volumes):
+                    self._again.refuse_other_volumes(machine, given, options, vouched=bool(vouch))
+                return self._disks.give(machine, given, options, vouch, deadline, progress, steps)
+        except Refused:
+            if "define" in steps:
+                self._disks.undefine(machine.guest.id)
+            raise
 
     def _is_made(self, name: str) -> bool:
         """Whether there is a guest that is named *name* and was made completely."""
@@ -330,51 +339,12 @@ class Guests:
         # A guest that was renamed since is not gone.
         return [row for row in rows if self._seen(row.key.guest) is None]
 
-    def _attachment(
-        self,
-        guest: GuestId,
-        connection: Mapping[str, Any] | str,
-        format: Format | None,
-        options: DiskOptions,
-        vouch: str,
-        deadline: Deadline,
-        claims: ExitStack,
-    ) -> _Made:
-        """Record that a volume be a disk of *guest*, and claim it.
-
-        Raises Refused, with nothing recorded.
-        """
-        before, attachment = self._admission.make(
-            guest, connection, format, None, Level.ATTACHED, options, vouched=bool(vouch)
-        )
-        self._admission.refuse_anothers_disk(before, attachment)
-        refuse_second_boot_disk(attachment, self._wanted_by(guest))
-        taken = claims.enter_context(self._driver.claim(attachment))
-        row = self._driver.record(before, attachment, deadline)
-        self._guard.note(row.key.volume, vouch)
-        return before, row, taken
-
     def _settle(
         self, row: Attachment, deadline: Deadline, progress: Progress, steps: list[str]
     ) -> View:
         taken, done = self._driver.settle(row, deadline, progress)
         steps += [step.value for step in taken]
         return self._reconciler.view(row, done.seen)
-
-    def _withdraw(self, guest: GuestId, made: Sequence[_Made], *, defined: bool) -> None:
-        """Remove what a refused launch has made; *defined*: the guest, too."""
-        for before, row, _ in made:
-            if row != before:
-                self._driver.withdraw(row, before)
-        if not defined:
-            return
-        with suppress(MoorlineError):  # the caller is told the refusal
-            machine = self._able().look(guest)
-            if machine.launched and not machine.running and not self._hypervisor.disks(guest):
-                with kept(self._reconciler, machine):
-                    self._able().remove(guest)
-                self._records.drop_launched(guest)
-                self._guard.removed(guest)
 
     def _start(
         self, machine: GuestState, progress: Progress, steps: list[str], vouch: str = ""

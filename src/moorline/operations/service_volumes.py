@@ -12,11 +12,11 @@ from moorline.core.connection_renewal import ConnectionRenewer
 from moorline.core.driver import done_before, nothing_recorded
 from moorline.core.name_lookup import guest_called
 from moorline.core.records import Records
-from moorline.core.reservations import RETRY_SECONDS, Reservations
+from moorline.core.reservations import Reservations
 from moorline.core.retry_loop import keeping_timeout
 from moorline.deadline import Deadline
 from moorline.disk_options import AS_IT_COMES
-from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain, told_about
+from moorline.errors import MoorlineError, NotFound, Refused, told_about
 from moorline.model import (
     DiskOptions,
     Format,
@@ -114,7 +114,7 @@ class ServiceVolumes:
                     self._reservations.settle(key)
                 raise
             with done_before(f"volume {id} is attached to {its.name}"):
-                self._settle(key, deadline)
+                self._reservations.settle_by(key, deadline)
         return outcome
 
     @keeping_timeout
@@ -159,7 +159,7 @@ class ServiceVolumes:
                     done_before(f"volume {key.volume} is no disk of {guest}"),
                     self._reservations.hold(key),
                 ):
-                    self._settle(key, deadline)
+                    self._reservations.settle_by(key, deadline)
         return outcome
 
     def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
@@ -190,7 +190,7 @@ class ServiceVolumes:
         steps = [] if seen else ["reserve"]
         steps += ["connect", "attach"] if level is Level.ATTACHED else ["connect"]
         return Outcome(
-            [*steps, *last], _not_seen(key, guest.name, level, steps[0]), unseen=_NO_CONNECTION
+            [*steps, *last], not_seen(key, guest.name, level, steps[0]), unseen=_NO_CONNECTION
         )
 
     def _release_foreseen(
@@ -208,18 +208,8 @@ class ServiceVolumes:
                 return replace(outcome, steps=[*outcome.steps, "release"])
             if key.volume == gone and self._records.get(key) is None:
                 name = self._records.reservations()[key].guest_name
-                return Outcome(["release"], _not_seen(key, name, Level.ABSENT, "release"))
+                return Outcome(["release"], not_seen(key, name, Level.ABSENT, "release"))
         return outcome
-
-    def _settle(self, key: Key, deadline: Deadline) -> None:
-        """Settle it, for a caller who waits. Raises what it meets when the *deadline* is over."""
-        while True:
-            try:
-                return self._reservations.settle(key)
-            except (Failed, Uncertain):
-                if deadline.over():
-                    raise
-                deadline.sleep(RETRY_SECONDS)
 
     def _of(self, guest: str) -> list[Key]:
         """The reservations for *guest*, by its id or the name that it had or has."""
@@ -234,7 +224,7 @@ class ServiceVolumes:
         ]
 
 
-def _not_seen(key: Key, guest: str, wanted: Level, due: str) -> View:
+def not_seen(key: Key, guest: str, wanted: Level, due: str) -> View:
     """Describe what has no connection on record, of which nothing can be looked at."""
     return View(
         volume=key.volume,

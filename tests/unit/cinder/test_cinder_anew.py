@@ -14,6 +14,7 @@ from moorline.core.admission import Admission
 from moorline.core.connection_renewal import LONGEST_SECONDS, ConnectionRenewer
 from moorline.core.driver import Driver
 from moorline.core.reconciler import Reconciler
+from moorline.deadline import Clock
 from moorline.loop.reservation_keeper import ReservationKeeper
 from moorline.model import (
     Disk,
@@ -146,7 +147,7 @@ def test_an_agent_does_so(rig: CinderRig, stuck: Volume) -> None:
 def test_one_that_is_the_same_is_asked_for_seldom(rig: CinderRig, stuck: Volume) -> None:
     del stuck.connection["password"]
     now, told = [0.0], []
-    renews = renewer(rig, clock=lambda: now[0])
+    renews = renewer(rig, clock=Clock(lambda: now[0]))
     fail(rig)
     for _ in range(100):
         assert not renews.renew_all(lambda key, why: told.append(why))
