@@ -199,7 +199,7 @@ def test_launching_is_repeated_after_any_fault(cloud: Cloud, record_property) ->
         for at in range(40):
             rig, volume = CinderRig(cloud), cloud.add("data", toy())
             rig.world.faults.plan((at, fault))
-            rig.survive(lambda r=rig, v=volume: launch(r, v))
+            rig.survive(lambda r=rig, v=volume: launch(r, v, timeout=0.1))
             rig.world.faults.plan()
             assert len(cloud.of(volume)) <= 1
             launch(rig, volume)
@@ -220,8 +220,8 @@ def test_launching_is_repeated_after_any_fault(cloud: Cloud, record_property) ->
     assert struck > 40
 
 
-def launch(rig: CinderRig, volume: Volume) -> None:
-    rig.owner().guests.launch("new", f"cinder:{volume.id}", timeout=5)
+def launch(rig: CinderRig, volume: Volume, timeout: float = 5.0) -> None:
+    rig.owner().guests.launch("new", f"cinder:{volume.id}", timeout=timeout)
 
 
 def reboot(rig: CinderRig) -> None:
