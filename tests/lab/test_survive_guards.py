@@ -71,8 +71,9 @@ def test_another_file_in_its_place_would_be_written_to(
     scene.moorline("sweep", code=None)
     scene.share.command()
     file = writer.volume.file
-    other = shutil.copy(file, file.with_name("other"))
-    Path(other).rename(file)
+    other = Path(shutil.copy(file, file.with_name("other")))
+    shutil.chown(other, file.stat().st_uid, file.stat().st_gid)
+    other.rename(file)
     before = file.read_bytes()
     scene.moorline("sweep", code=5)
     assert guest.domain.state() == PAUSED_BY_ERROR
