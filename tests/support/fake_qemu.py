@@ -184,6 +184,7 @@ class FakeQemu:
                 said = {key: given[key] for key in given.keys() - own}
                 assert said == {"read-only": False, **alone}
             cache = given.get("cache", {})
+            assert not cache.get("no-flush"), "what the guest flushes is to be stored"
             size = given["image"]["size"] if "image" in given else SIZE
             node = _node(given["driver"], cache, file=given.get("file"), fd=fd, size=size)
             self.nodes[given["node-name"]] = node
