@@ -32,6 +32,7 @@ from bench.fleet_store import Size, fill
 from lab.etcd import Cluster
 from moorline.fleet import keys
 from moorline.fleet.controller import Controller
+from moorline.fleet.hosts_at_rest import ChangedHosts
 from moorline.fleet.ownership import Ownership
 from moorline.fleet.record_store import Book
 from moorline.ports import At, Delete, Entry, Put
@@ -213,14 +214,15 @@ def _tell_controller(etcd: Etcd, access: Access, size: Size) -> None:
 def _controller(orders: Any, access: Access) -> None:
     quiet()
     store = Counting(access)
-    orders.send(measured(lambda: None))
-    controller = Controller(Book(store, CODEC, Plain()), "bench")
-    for _ in range(3):
-        store.asked = 0
-        steps: list[int] = []
-        spent = measured(lambda taken=steps: taken.append(controller.advance()))
-        orders.send((spent, store.asked, sum(steps)))
-        orders.recv()
+    with ChangedHosts(store) as changed:
+        orders.send(measured(lambda: None))
+        controller = Controller(Book(store, CODEC, Plain()), "bench", changed=changed)
+        for _ in range(3):
+            store.asked = 0
+            steps: list[int] = []
+            spent = measured(lambda taken=steps: taken.append(controller.advance()))
+            orders.send((spent, store.asked, sum(steps)))
+            orders.recv()
     store.close()
 
 

@@ -30,6 +30,7 @@ from moorline.fleet.guest_sender import Sending
 from moorline.fleet.host import FleetHost
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.host_threads import Following
+from moorline.fleet.hosts_at_rest import ChangedHosts
 from moorline.fleet.leaving import farewell
 from moorline.fleet.local_volumes import LocalVolumes
 from moorline.fleet.record_store import Book
@@ -74,8 +75,12 @@ def run_fleet_controller(
 
     *every*: seconds between its passes. *beside*: what is open meanwhile.
     """
-    with _fleet_book(directory) as book, beside(Fleet(book)):
-        controller = Controller(book, uuid.uuid4().hex, told=told)
+    with (
+        _fleet_book(directory) as book,
+        beside(Fleet(book)),
+        ChangedHosts(book.store) as changed,
+    ):
+        controller = Controller(book, uuid.uuid4().hex, told=told, changed=changed)
         while True:
             deadline = Deadline(every)
             try:

@@ -53,9 +53,9 @@ COUNTS: Counter[str] = Counter()
 class AnyFleet(RuleBasedStateMachine):
     """After any history, once all is healed, exactly what was acknowledged is there, once."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.fleet = ToyFleet(HOSTS, GUESTS)
+    @initialize(late=st.integers(0, 2))
+    def begin(self, late) -> None:
+        self.fleet = ToyFleet(HOSTS, GUESTS, late=late)
         self.acknowledged: dict[tuple[str, str], Level] = {}
         COUNTS["histories"] += 1
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
@@ -26,7 +27,7 @@ from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
 from moorline.fleet.start_guard import Guard
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
-from moorline.ports import Put
+from moorline.ports import Put, Store
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Killed
@@ -82,6 +83,31 @@ class Site:
     """Where its agent mounts shares."""
 
 
+class Changes:
+    """Tells a controller which hosts something changed of, as watches do: *late*: so many passes
+    later.
+    """
+
+    def __init__(self, store: Store, late: int = 0) -> None:
+        self._store = store
+        self._seen: dict[str, int] | None = None
+        self._told: list[Collection[str] | None] = [None] * late
+
+    def __call__(self) -> Collection[str] | None:
+        self._told.append(self._changed())
+        return self._told.pop(0)
+
+    def _changed(self) -> Collection[str] | None:
+        before, self._seen = self._seen, self._now()
+        if before is None:
+            return None
+        return {unquote(key.split("/")[3]) for key, _ in before.items() ^ self._seen.items()}
+
+    def _now(self) -> dict[str, int]:
+        prefixes = (keys.DESIRED, keys.STATUS)
+        return {each.key: each.revision for at in prefixes for each in self._store.list(at)[0]}
+
+
 class ToyFleet:
     """Everything that there is, and what can be done to it. Effects are counted in each act."""
 
@@ -92,8 +118,12 @@ class ToyFleet:
         *,
         beats_count: bool = True,
         backing: Backing | None = None,
+        late: int = 0,
     ) -> None:
-        """*guests*: which host each of them runs on. *backing*: hosts are enrolled there."""
+        """*guests*: which host each of them runs on. *backing*: hosts are enrolled there.
+        *late*: so many passes later a controller hears what changed.
+        """
+        self.late = late
         self.backing = backing or toy_backing()
         self.beats_count = beats_count
         self.centre = ToyCentre()
@@ -176,6 +206,7 @@ class ToyFleet:
                     Clock(lambda: self.clocks[name]),
                     SILENCE,
                     self.told.append,
+                    Changes(self.store, self.late),
                 ),
                 line,
             )

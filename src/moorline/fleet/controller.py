@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from moorline.deadline import CLOCK, Clock, Deadline
 from moorline.errors import Conflict, Unavailable, Uncertain
 from moorline.fleet import keys, same_ids
 from moorline.fleet.emptying import in_order, most_at_once, on_the_way
 from moorline.fleet.host_choice import choose, lost_disks, why_it_stays
+from moorline.fleet.hosts_at_rest import AtRest, Changed, is_settled
 from moorline.fleet.liveness import SILENCE_SECONDS, Expiry, Leadership
 from moorline.fleet.moves import Place, Situation, change_for, clean, place
-from moorline.fleet.own_claims import OwnClaims
+from moorline.fleet.own_claims import Claims, OwnClaims
 from moorline.fleet.ownership import Home, Ownership, registration
 from moorline.fleet.plan import MoveStep, next_move_step
 from moorline.fleet.record_store import Book, Change, OfHost
@@ -39,6 +41,8 @@ class Look:
     enrolled: dict[str, int] = field(default_factory=dict)
     desired: dict[str, OfHost] = field(default_factory=dict)
     reports: dict[str, OfHost] = field(default_factory=dict)
+    due: set[str] = field(default_factory=set)
+    """The hosts of which all that is wanted and reported was read; of others, see AtRest."""
 
     def place(self, guest: GuestId, host: str) -> Place:
         """What is known of a guest on one host."""
@@ -74,8 +78,11 @@ class Controller:
         clock: Clock = CLOCK,
         seconds: float = SILENCE_SECONDS,
         told: Told = tell_nobody,
+        changed: Changed = lambda: None,
     ) -> None:
         self._book = book
+        self._rest = AtRest(changed)
+        self._heard: dict[str, Heartbeat | None] = {}
         self._expiry = Expiry(clock, seconds)
         self._leadership = Leadership(book, session, Expiry(clock, seconds))
         self._ownership = Ownership(book)
@@ -102,19 +109,42 @@ class Controller:
         return taken
 
     def look(self) -> Look:
-        """Look at all of it. What is wanted of hosts is read after the moves: those keep it as
-        it is.
+        """Look at all of it but hosts at rest. What is wanted of hosts is read after the moves:
+        those keep it as it is. All are listened to where a host is to be chosen.
         """
         hosts = self._book.hosts()
-        heartbeats = {name: self._book.heartbeat(name) for name in hosts}
-        silent = frozenset(name for name, each in heartbeats.items() if self._is_silent(name, each))
         moves = self._book.moves()
+        owners = self._book.owners()
+        due = self._rest.due(hosts, moves)
+        emptied = {name for name, record in hosts.items() if record.draining or record.fenced}
+        chosen = any(owner.host in emptied for owner in owners.values())
+        listened_to = {*hosts} if chosen else due | self._rest.listened_to(hosts)
+        heartbeats = self._heartbeats(hosts, listened_to)
+        silent = frozenset(name for name, each in heartbeats.items() if self._is_silent(name, each))
         enrolled = self._book.enrolled()
-        look = Look(hosts, moves, self._book.owners(), heartbeats, silent, enrolled)
+        look = Look(hosts, moves, owners, heartbeats, silent, enrolled, due=due)
         for name in hosts:
-            look.desired[name] = self._book.desired(name)
-            look.reports[name] = self._book.reports(name)
+            if name in due:
+                known = self._book.desired(name), self._book.reports(name)
+                self._rest.saw(name, *known)
+            else:
+                known = self._rest.known(name)
+            look.desired[name], look.reports[name] = known
         return look
+
+    def _heartbeats(
+        self, hosts: Collection[str], listened_to: Collection[str]
+    ) -> dict[str, Heartbeat | None]:
+        """The last sign of life of each, as far as was listened. Who seems silent is asked for
+        once more.
+        """
+        before, self._heard = self._heard, {}
+        for name in hosts:
+            beat = before.get(name)
+            if name in listened_to or name not in before or self._is_silent(name, beat):
+                beat = self._book.heartbeat(name)
+            self._heard[name] = beat
+        return self._heard
 
     def _is_silent(self, name: str, heartbeat: Heartbeat | None) -> bool:
         revision = heartbeat.revision if heartbeat else 0
@@ -147,11 +177,25 @@ class Controller:
         for guest, move in look.moves.items():
             yield self._of_move(look, guest, move)
         claims = self._book.own_claims()
-        for host, record in look.hosts.items():
-            yield from same_ids.told(host, record, look.reports[host], look.owners)
-            yield from self._own.due(host, record, look.desired[host], look.reports[host], claims)
-            yield from self._of_host(look, host)
-        yield from self._new_moves(look)
+        for host in look.hosts:
+            if host in look.due:
+                yield from self._of_due(look, host, claims)
+        if self._rest.is_complete(look.hosts):
+            yield from self._new_moves(look)
+
+    def _of_due(self, look: Look, host: str, claims: Claims) -> Iterator[tuple[str, Change | None]]:
+        known = look.hosts[host], look.desired[host], look.reports[host]
+        settled = is_settled(*known)
+        due = chain(
+            same_ids.told(host, look.hosts[host], look.reports[host], look.owners),
+            self._own.due(host, *known, claims),
+            self._of_host(look, host),
+        )
+        for what, change in due:
+            settled = settled and change is None
+            yield what, change
+        if settled:
+            self._rest.rests(host)
 
     def _of_move(self, look: Look, guest: GuestId, move: Move) -> tuple[str, Change | None]:
         now = Situation(
@@ -190,8 +234,11 @@ class Controller:
 
     def _claims(self, look: Look, host: str, guest: GuestId) -> Iterator[tuple[str, Change | None]]:
         """Have each volume of *guest* own the file that is its disk, too."""
+        rows = look.desired[host].attachments
         for (of, volume), report in look.reports[host].volumes.items():
-            if of == guest and report.places:
+            row = rows.get((of, volume))
+            claimed = {row.place} if row else set()  # with the attachment: no question to the store
+            if of == guest and not claimed.issuperset(report.places):
                 change = self._ownership.claim(guest, volume, report.places)
                 yield f"volume {volume} has another file, too", change
 

@@ -40,6 +40,7 @@ HOSTS = f"{ROOT}hosts/"
 MOVES = f"{ROOT}moves/"
 DECISIONS = f"{ROOT}decisions/"
 GUEST_OWNERS = f"{ROOT}owners/guests/"
+DESIRED = f"{ROOT}desired/"
 STATUS = f"{ROOT}status/"
 VOLUME_OWNERS = f"{ROOT}owners/volumes/"
 OWN_VOLUMES = f"{ROOT}owners/own/"
@@ -74,7 +75,7 @@ def decision(nanoseconds: int, writer: str) -> str:
 
 def desired(host: str) -> str:
     """The prefix of all that is wanted of a host."""
-    return f"{ROOT}desired/{_plain(host)}/"
+    return f"{DESIRED}{_plain(host)}/"
 
 
 def status(host: str) -> str:
@@ -104,7 +105,7 @@ def definitions(host: str) -> str:
 
 def report(desired: str) -> str:
     """Of what a host reports of an assignment or an attachment, given that one's key."""
-    return f"{STATUS}{desired.removeprefix(f'{ROOT}desired/')}"
+    return f"{STATUS}{desired.removeprefix(DESIRED)}"
 
 
 def guest_owner(guest: GuestId) -> str:
