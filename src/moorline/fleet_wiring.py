@@ -172,7 +172,7 @@ def follow(
     with for_fleets():
         from moorline.stores.etcd.store import EtcdStore
     store = EtcdStore(member.access)
-    book = Book(store, Codec(member.box), member.box)
+    book = Book(store, Codec(member.box), member.box, store.cluster)
     guard = Guard(book, member.host, marks, boot_id, saw)
     mover = Sending(hypervisor)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -14,35 +12,17 @@ from moorline.fleet.fencing import fence
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId
-from moorline.secret import Secret
 from tests.support import etcd
-from tests.support.fleet_store import Backing
+from tests.support.fleet_on_etcd import HOSTS, toy_fleet_on
 from tests.support.toy_fleet import ToyFleet
 
-HOSTS = ("h1", "h2", "h3")
 G1 = GuestId("g1")
 
 
 @pytest.fixture
 def fleet() -> Iterator[ToyFleet]:
-    with etcd.etcd_lab() as cluster, ExitStack() as stack:
-        from moorline.stores.etcd.enrolment import Enrolment
-        from moorline.stores.fleet_seal import BoxKey, for_controllers, for_host
-
-        enrolment = Enrolment(etcd.access(cluster))
-        stack.callback(enrolment.close)
-        enrolment.initialise()
-        boxes = {name: BoxKey(Secret(os.urandom(32))) for name in ("", *HOSTS)}
-        public = {name: box.public for name, box in boxes.items()}
-        stores = {"": etcd.store(cluster, enrolment.controller("c1"))}
-        for name in HOSTS:
-            stores[name] = etcd.store(cluster, enrolment.enrol(name, public[name]).user)
-        for store in stores.values():
-            stack.callback(store.close)
-        seals = {name: for_host(boxes[name], public[""]) for name in HOSTS}
-        seals[""] = for_controllers(boxes[""], public.__getitem__)
-        backing = Backing(stores[""], stores.__getitem__, seals.__getitem__)
-        yield ToyFleet(HOSTS, {"g1": "h1", "g2": "h2"}, backing=backing)
+    with etcd.etcd_lab() as cluster, toy_fleet_on(cluster, {"g1": "h1", "g2": "h2"}) as fleet:
+        yield fleet
 
 
 def test_attach_migrate_evacuate_and_return(fleet: ToyFleet) -> None:

@@ -44,6 +44,10 @@ class Line:
         self.beats_count = True
         """Whether signs of life are effects as all others are."""
 
+    def cluster(self) -> str:
+        """Which servers answered last; the toy's have no name."""
+        return getattr(self._store, "cluster", str)()
+
     def get(self, key: str) -> Entry | None:
         self._demand()
         return self._store.get(key)

@@ -152,7 +152,8 @@ class ToyFleet:
     def book(self, line: Line, host: str = "") -> Book:
         """What one host reads and writes; '': controllers."""
         seal = self.backing.seal_of(host)
-        return Book(line, CODEC if isinstance(seal, PlainSeal) else Codec(seal), seal)
+        codec = CODEC if isinstance(seal, PlainSeal) else Codec(seal)
+        return Book(line, codec, seal, line.cluster)
 
     def mover(self, name: str) -> ToyMover:
         """The host's hypervisor, which asks the agent before each start."""

@@ -36,6 +36,8 @@ from moorline.fleet.volume_reports import VolumeReports
 from moorline.model import Attachment, GuestId, Level
 from moorline.ports.moving import GuestMover, Presence
 
+_BEATS_NOTED = 12
+"""Of so many signs of life one is noted: a minute's."""
 _ACTIVE = frozenset({Presence.RUNNING, Presence.SENT, Presence.INCOMING, Presence.ARRIVED})
 Loud = Callable[[str], None]
 """Told what people must hear of: a copy that was stopped, a guest that was lost."""
@@ -79,6 +81,8 @@ class FleetHost:
         self._reports = VolumeReports(book, name)
         self._guests = GuestReports(book, name, marks, volumes, hypervisor)
         self._unread = 0
+        self._beats = marks.beats()
+        """Of this host's signs of life, so many are in the store for sure."""
         self._beaten = False
         self._others = 0
         """The revision of the last sign of life of another agent of this host."""
@@ -119,7 +123,6 @@ class FleetHost:
         record = self._book.host(self._name)
         if record is None:
             raise NotFound(f"{self._name} is not of this fleet", hint="moorline fleet enrol")
-        self._demand_epoch()
         look = Look(
             bool(record.fenced),
             self._book.desired(self._name, also_unread=True),
@@ -127,6 +130,7 @@ class FleetHost:
             self._marks.guests(),
             self._hypervisor.present(),
         )
+        self._demand_present()  # asked after all that is acted on was read
         self._guard.hear(record)
         self._guard.miss({of: unread.why for of, unread in look.desired.unread.items()})
         self._unread = len(look.desired.unread)
@@ -134,22 +138,25 @@ class FleetHost:
             self._obey(look, record.revision)
         return look
 
-    def _demand_epoch(self) -> None:
+    def _demand_present(self) -> None:
         """Refuse a store that was restored: what it lacks may have happened all the same."""
-        epoch, known = self._book.epoch(), self._marks.epoch()
-        if not known and epoch:
-            self._marks.accept(epoch)
-        elif epoch != known:
+        now, epoch = self._book.history(), self._marks.epoch()
+        unknown = now.cluster and not self._marks.cluster()
+        if (not epoch and now.epoch) or (epoch == now.epoch and unknown):
+            self._marks.accept(*now)
+        elif not self._marks.follows(*now):
+            untold = "moorline fleet restored, where it is administered; " * (now.epoch == epoch)
             raise Refused(
                 "the fleet's store was restored from a backup: this host follows it no more, and"
                 " leaves everything as it is",
-                hint="see what differs: moorline fleet follow --dry-run",
+                hint=f"{untold}see what differs: moorline fleet follow --dry-run",
             )
 
     def beat(self) -> None:
         """Tell that this host lives. Safe to call beside :meth:`advance`. Raises as the store."""
         with self._beating:
             before = self._book.heartbeat(self._name)
+            self._notice_the_past(before.count if before else 0)
             self._demand_alone(before)
             count = before.count + 1 if before else 1
             beat = Heartbeat(
@@ -164,8 +171,19 @@ class FleetHost:
             change.replace(keys.heartbeat(self._name), before, beat)
             self._events.add_to(change)
             self._book.commit(change)
-            self._beaten = True
+            self._beaten, self._beats = True, count
             self._events.done()
+            if count % _BEATS_NOTED == 1:
+                self._marks.beat(count)
+
+    def _notice_the_past(self, count: int) -> None:
+        """A store that has fewer signs of life of this host than were written was restored, though
+        nobody says so, and its servers are called as before.
+        """
+        if count < self._beats:
+            self._marks.doubt()
+            self._marks.beat(count)
+            self._beaten, self._beats = False, count
 
     def _demand_alone(self, last: Heartbeat | None) -> None:
         """Refuse to follow beside another agent that follows as this host: both would start what

@@ -10,6 +10,8 @@ from urllib.parse import quote
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Delete, Put, Store
 
+_NO_CLUSTER = "none: it went back"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -49,9 +51,30 @@ class Marks:
         """The epoch of the store that this host follows; ''."""
         return self._get("proven", "epoch")
 
-    def accept(self, epoch: str) -> None:
+    def cluster(self) -> str:
+        """The servers of that store; '': not known."""
+        return self._get("proven", "cluster")
+
+    def follows(self, epoch: str, cluster: str) -> bool:
+        """Whether that is the store that this host follows."""
+        return self.epoch() == epoch and self.cluster() in ("", cluster)
+
+    def accept(self, epoch: str, cluster: str = "") -> None:
         """Follow the store as it is, although it is not what it was."""
-        self._put("proven", epoch, "epoch")
+        at, servers = self._at("proven", "epoch"), self._at("proven", "cluster")
+        self._store.commit([], [Put(at, epoch.encode()), Put(servers, cluster.encode())])
+
+    def doubt(self) -> None:
+        """Follow the store no more until it is accepted: it went back."""
+        self._put("proven", _NO_CLUSTER, "cluster")
+
+    def beats(self) -> int:
+        """At least so many signs of life of this host were written."""
+        return int(self._get("proven", "beats") or 0)
+
+    def beat(self, count: int) -> None:
+        """Remember how many there were."""
+        self._put("proven", str(count), "beats")
 
     def proven(self) -> str:
         """The boot in which the fleet last told that this host may do what it does."""

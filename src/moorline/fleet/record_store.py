@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from moorline.errors import Unavailable
@@ -109,18 +109,37 @@ class OfHost:
         return {volume: row for (of, volume), row in self.attachments.items() if of == guest}
 
 
-class Book:
-    """Reads and writes the fleet's store. Every method raises as :class:`moorline.ports.Store`."""
+class History(NamedTuple):
+    """Another one after a backup of the store was brought back."""
 
-    def __init__(self, store: Store, codec: AttachmentCodec, vault: Vault) -> None:
+    epoch: str
+    """What the person who did that wrote down; '': nothing."""
+    cluster: str = ""
+    """What the servers themselves tell; '': nothing."""
+
+
+class Book:
+    """Reads and writes the fleet's store. Every method raises as :class:`moorline.ports.Store`.
+
+    *cluster*: which servers answered last.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: AttachmentCodec,
+        vault: Vault,
+        cluster: Callable[[], str] = lambda: "",
+    ) -> None:
         self.store = store
         self.codec = codec
         self.vault = vault
+        self._cluster = cluster
 
-    def epoch(self) -> str:
-        """Another one after a backup of the store was brought back; '': there is none."""
+    def history(self) -> History:
+        """What all that was read until now is of."""
         entry = self.store.get(keys.EPOCH)
-        return entry.value.decode() if entry else ""
+        return History(entry.value.decode() if entry else "", self._cluster())
 
     def hosts(self) -> dict[str, HostRecord]:
         """Every host of the fleet, by name."""

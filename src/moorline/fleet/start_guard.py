@@ -271,10 +271,10 @@ class Guard(Unattended):
         """
         if vouch:
             check_reason(vouch)
-        epoch = self._book.epoch()
-        if epoch == self._marks.epoch():
+        desired, now = self._book.desired(self._host), self._book.history()
+        if self._marks.follows(*now):
             return []
-        found = differences(self._marks, self._book.desired(self._host))
+        found = differences(self._marks, desired)
         if dry_run:
             return found
         if found and not vouch:
@@ -283,7 +283,7 @@ class Guard(Unattended):
                 hint=f"see where they are now, and say {VOUCHING} REASON",
             )
         self._told(f"this host follows the fleet's store again: {vouch or 'it does not differ'}")
-        self._marks.accept(epoch)
+        self._marks.accept(*now)
         return found
 
     def hear(self, record: HostRecord) -> None:
@@ -327,6 +327,7 @@ class Guard(Unattended):
 
     def _expect(self, guest: GuestId) -> None:
         assignment = self._book.assignment(self._host, guest)
+        self._demand_present()
         if assignment is None or assignment.role is not Role.ARRIVING:
             raise Refused(
                 f"the fleet does not have guest {guest} come here",
@@ -334,14 +335,19 @@ class Guard(Unattended):
             )
         self._arrivals[guest] = Deadline(ARRIVAL_SECONDS)
 
+    def _demand_present(self) -> None:
+        """Raise Unavailable if all that was read until now is of a backup, and may be long ago."""
+        if not self._marks.follows(*self._book.history()):
+            raise Unavailable("the fleet's store was restored: what it says may be out of date")
+
     def _demand(self, guest: GuestId) -> None:
         if not self.alive:
             raise Unavailable(
                 "the fleet has not heard this agent, or hears another one as this host"
             )
-        if self._book.epoch() != self._marks.epoch():
-            raise Unavailable("the fleet's store was restored: what it says may be out of date")
         record = self._book.host(self._host)
+        assignment = self._book.assignment(self._host, guest)
+        self._demand_present()
         if record is None:
             raise Refused("this host is not of the fleet any more")
         if record.fenced:
@@ -356,7 +362,6 @@ class Guard(Unattended):
             )
         if guest in record.same_ids:
             raise Refused(_another(guest), hint=WAY_OUT)
-        assignment = self._book.assignment(self._host, guest)
         if assignment is None:
             raise Unavailable("the fleet has not said that it is of this host")
         if assignment.role is not Role.HERE:

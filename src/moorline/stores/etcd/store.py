@@ -70,6 +70,10 @@ class EtcdStore:
         """What is known against the releases of the members that were used; for people."""
         return self._client.warnings
 
+    def cluster(self) -> str:
+        """Which etcd answered last: one whose backup was brought back is another; '': none yet."""
+        return f"{self._cluster:x}" if self._cluster else ""
+
     def get(self, key: str) -> Entry | None:
         answer = self._range(messages.RangeRequest(key=key.encode()))
         return _entry(answer.kvs[0]) if answer.kvs else None
