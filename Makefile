@@ -100,7 +100,7 @@ survive: ready ## a guest outlives the death of its share's client, KILLS=20 tim
 
 # EVERY=5: of so many effects one is struck.
 EVERY ?= 1
-test-fleet-kills: ready etcd ## every effect of migrate, drain, evacuate and return is struck on real hosts: an hour or two
+test-fleet-kills: ready etcd ## every effect of migrate, drain, evacuate and return is struck on real hosts: some hours
 	$(SUDO) $(WHOLE) MOORLINE_FLEET_EVERY=$(EVERY) $(BIN)/python -m lab run -- $(BIN)/pytest -q -s tests/lab/test_fleet_kills.py
 
 # Whole machines, each release's own systemd, libvirt and Python; all stories are not part of `make test`.

@@ -1,7 +1,8 @@
 """Runs a ``moorline`` program of a fleet, which is struck before or after one of its effects.
 
 ``python fleet_mortal.py DIRECTORY PROGRAM ARGUMENTS…``. While DIRECTORY has an order, effects are
-counted, and the one that it names is struck: the process is killed, or waits until it is cut off.
+counted, and the one that it names is struck: the process is killed, or waits until somebody has
+cut it off, or killed its host's libvirtd or the leader of etcd.
 All of it is real. Signs of life and of who leads are no effects: there is always one.
 """
 
@@ -27,12 +28,13 @@ from moorline.stores.sqlite import SqliteStore
 
 T = TypeVar("T")
 KILL, CUT = "killed", "cut off"
+LIBVIRTD, LEADER = "its libvirtd killed", "etcd's leader killed"
 BEFORE, AFTER = "before", "after"
 _OF_GUESTS = ("attach", "detach", "send", "define", "undefine", "start", "stop", "resume")
 _NO_EFFECTS = ("heartbeat", "leader", "decisions")
 SAME = 3
 """As long as a guest is on its way, the same is reported in each pass: so many are struck."""
-_CUT_SECONDS = 120.0
+_WAITED_SECONDS = 120.0
 
 
 class Order(NamedTuple):
@@ -78,8 +80,8 @@ class Orders:
     def go_on(self) -> None:
         self._go.touch()
 
-    def await_cut(self) -> None:
-        end = time.monotonic() + _CUT_SECONDS
+    def await_word(self) -> None:
+        end = time.monotonic() + _WAITED_SECONDS
         while not self._go.exists() and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -128,7 +130,7 @@ class Strikes:
         self._orders.meet(label)
         if order.how == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._orders.await_cut()
+        self._orders.await_word()
 
 
 def _of_change(_: Any, change: Change) -> str:

@@ -1,6 +1,6 @@
 """Migrate, drain, evacuate and return on real hosts: whoever has an effect is struck, once at each.
 
-``make test-fleet-kills`` takes an hour or two. Toys: ``tests/crash/test_every_fleet_effect.py``.
+``make test-fleet-kills`` takes some hours. Toys: ``tests/crash/test_every_fleet_effect.py``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 from conftest import GUESTS
-from fleet_mortal import AFTER, BEFORE, CUT, KILL, Order, Orders
+from fleet_mortal import AFTER, BEFORE, CUT, KILL, LEADER, LIBVIRTD, Order, Orders
 
 from lab import leftovers
 from lab.demo import until
-from lab.etcd import Missing
+from lab.etcd import Cluster, Missing
 from lab.fleet.node import Node
-from lab.fleet.site import BLOCKS, BOOT_SECONDS, Fleet, Watch, states
+from lab.fleet.site import BLOCKS, BOOT_SECONDS, UNAVAILABLE, Fleet, Watch, states
 from tests.support.missing import missing
 
 MORTAL = Path(__file__).with_name("fleet_mortal.py")
@@ -102,9 +102,15 @@ class Struck:
         orders.give(Order(next(self._ids), at, when, how))
         return orders
 
-    def begin(self, *words: str) -> Any:
+    def order(self, *words: str) -> tuple[int, str]:
+        """Type a command, again where etcd does not answer: the exit code, and what it says."""
         admin = ("--directory", str(self.fleet.admin), "--timeout", str(LONG))
-        return self.fleet.command.start("fleet", *words, *admin)
+        for _ in range(3):
+            order = self.fleet.command.start("fleet", *words, *admin)
+            out, err = order.communicate(timeout=LONG + 60)
+            if order.returncode != UNAVAILABLE:
+                break
+        return order.returncode, out + err
 
     def settle(self) -> Node:
         """Wait until the guest runs on the host that has it, nothing of it is elsewhere, and all
@@ -173,7 +179,7 @@ def struck(lab: Path) -> Iterator[Struck]:
             return sys.executable, str(MORTAL), str(orders / who)
 
         try:
-            fleet = Fleet(Path(made), 2, before=mortal, members=1)
+            fleet = Fleet(Path(made), 2, before=mortal)
         except Missing as e:
             missing(str(e))
         with fleet, Watch(fleet.nodes) as watch, Raised(fleet) as raised:
@@ -187,16 +193,11 @@ def struck(lab: Path) -> Iterator[Struck]:
 
 
 def migrate(struck: Struck) -> tuple[int, str]:
-    there = struck.there
-    order = struck.begin("migrate", struck.writer.name, there.name)
-    out, err = order.communicate(timeout=LONG + 60)
-    return order.returncode, out + err
+    return struck.order("migrate", struck.writer.name, struck.there.name)
 
 
 def drain(struck: Struck) -> tuple[int, str]:
-    order = struck.begin("drain", struck.here.name)
-    out, err = order.communicate(timeout=LONG + 60)
-    return order.returncode, out + err
+    return struck.order("drain", struck.here.name)
 
 
 def evacuate(struck: Struck) -> tuple[int, str]:
@@ -206,9 +207,7 @@ def evacuate(struck: Struck) -> tuple[int, str]:
         agent = struck.fleet.agents.pop(dead.name)
         dead.power_off()
         agent.wait(20)
-    order = struck.begin("evacuate", dead.name, "--fenced", "its power was cut by N.N.")
-    out, err = order.communicate(timeout=LONG + 60)
-    return order.returncode, out + err
+    return struck.order("evacuate", dead.name, "--fenced", "its power was cut by N.N.")
 
 
 def returns(struck: Struck) -> tuple[int, str]:
@@ -236,15 +235,21 @@ def controller(struck: Struck) -> str:
 
 Story = Callable[[Struck], tuple[int, str]]
 Who = Callable[[Struck], str]
+# A controller is on no host that has a cable and a libvirtd.
+OF_HOSTS, OF_CONTROLLERS = (KILL, CUT, LIBVIRTD), (KILL, LEADER)
 MOVES = [
     (story, who, how)
-    for story, who, how in itertools.product(
-        (migrate, drain), (source, destination, controller), (KILL, CUT)
-    )
-    if not (how == CUT and who is controller)  # that has no cable of its own
+    for story, who in itertools.product((migrate, drain), (source, destination, controller))
+    for how in (OF_CONTROLLERS if who is controller else OF_HOSTS)
 ]
-DEATHS = [(controller, KILL), (destination, KILL), (destination, CUT)]
-RETURNS = [("returning", KILL), ("returning", CUT), ("controller", KILL)]
+DEATHS = [
+    *((controller, how) for how in OF_CONTROLLERS),
+    *((destination, how) for how in OF_HOSTS),
+]
+RETURNS = [
+    *(("returning", how) for how in OF_HOSTS),
+    *(("controller", how) for how in OF_CONTROLLERS),
+]
 
 
 def _told(value: object) -> str:
@@ -267,13 +272,16 @@ def _each(strike: Callable[[int], str], record: Callable[[str, object], None], w
     assert len(met) * EVERY >= FEWEST, met
 
 
-class Cable:
-    """Pulls the cable of *node* when *orders* are met, and plugs it in once it was noticed."""
+class Blow:
+    """What is done to others than the process that meets *orders*, which waits meanwhile."""
 
-    def __init__(self, struck: Struck, node: Node, orders: Orders) -> None:
-        self._struck, self._node, self._orders = struck, node, orders
+    def __init__(self, struck: Struck, orders: Orders, node: Node | None, how: str) -> None:
+        self._fleet = struck.fleet
+        self._orders = orders
+        self._node = node
+        self._how = how
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._pull, daemon=True)
+        self._thread = threading.Thread(target=self._strike, daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -281,19 +289,46 @@ class Cable:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(90)
-        self._node.reconnect()
+        if self._node is not None:
+            self._node.reconnect()
+        self._fleet.etcd.mend()
 
-    def _pull(self) -> None:
+    def _strike(self) -> None:
         while not self._orders.met():
             if self._over.wait(0.05):
                 return
-        log = self._struck.fleet.log / f"{self._node.name}.log"
+        if self._node is None:
+            self._kill_the_leader(self._fleet.etcd)
+        elif self._how == CUT:
+            self._pull_the_cable(self._node)
+        else:
+            self._node.kill_libvirtd()
+            self._orders.go_on()
+            self._node.start_libvirtd()
+
+    def _kill_the_leader(self, etcd: Cluster) -> None:
+        leader = etcd.leader()
+        etcd.kill(leader)
+        self._orders.go_on()
+        etcd.wait()
+        etcd.restart(leader)
+
+    def _pull_the_cable(self, node: Node) -> None:
+        """And plug it in once it was noticed."""
+        log = self._fleet.log / f"{node.name}.log"
         known = log.stat().st_size
-        self._node.cut_off()
+        node.cut_off()
         self._orders.go_on()
         with suppress(AssertionError, TimeoutError):  # it may have had nothing more to say
             until(lambda: b"the fleet: " in log.read_bytes()[known:], "it notices", 30)
-        self._node.reconnect()
+        node.reconnect()
+
+
+def _blow(struck: Struck, name: str, orders: Orders, how: str) -> AbstractContextManager[None]:
+    """Of *name*, a host or a controller. One that is killed kills itself."""
+    if how == KILL:
+        return nullcontext()
+    return Blow(struck, orders, None if how == LEADER else struck.fleet.node(name), how)
 
 
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
@@ -301,20 +336,20 @@ class Cable:
 def test_a_guest_moves_whoever_is_struck(
     struck: Struck, story: Story, who: Who, how: str, when: str, record_property: Any
 ) -> None:
-    """Whoever was killed, the command ends well; one that was cut off may make it stay."""
+    """Whoever was killed, the command ends well; one that was cut off, or a host whose libvirtd
+    was killed, may make it stay.
+    """
 
     def strike(at: int) -> str:
         here, there = struck.here, struck.there
         name = who(struck)
         orders = struck.give(name, at, when, how)
-        with ExitStack() as stack:
-            if how == CUT:
-                stack.enter_context(Cable(struck, struck.fleet.node(name), orders))
+        with _blow(struck, name, orders, how):
             code, said = story(struck)
         said += struck.fleet.logs()
         home = struck.settle()
         orders.withdraw()
-        assert code == 0 or how == CUT, said
+        assert code == 0 or how in (CUT, LIBVIRTD), said
         assert home is there or code, said
         struck.check()
         if home is not there:
@@ -337,9 +372,7 @@ def test_a_host_dies_and_whoever_brings_its_guest_elsewhere_is_struck(
     def strike(at: int) -> str:
         name, there = who(struck), struck.there
         orders = struck.give(name, at, when, how)
-        with ExitStack() as stack:
-            if how == CUT:
-                stack.enter_context(Cable(struck, struck.fleet.node(name), orders))
+        with _blow(struck, name, orders, how):
             code, said = evacuate(struck)
             assert code == 0, said + struck.fleet.logs()
         assert struck.settle() is there
@@ -366,9 +399,7 @@ def test_a_dead_host_returns_and_is_struck(
         assert struck.settle() is there
         name = dead.name if who == "returning" else "c1"
         orders = struck.give(name, at, when, how)
-        with ExitStack() as stack:
-            if how == CUT:
-                stack.enter_context(Cable(struck, dead, orders))
+        with _blow(struck, name, orders, how):
             returns(struck)
         assert struck.settle() is there
         orders.withdraw()
