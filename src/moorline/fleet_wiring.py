@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -211,7 +211,12 @@ def follow(
             return str(e)
         return ""
 
-    return Followed(guard, following, hindrance, store.close)
+    def close() -> None:
+        with suppress(MoorlineError):
+            host.end()
+        store.close()
+
+    return Followed(guard, following, hindrance, close)
 
 
 def memory_for_guests(said: str) -> int:

@@ -26,7 +26,7 @@ def other_host(enrolment: Enrolment) -> None:
     enrolment.enrol("h10", "box of h10")
 
 
-OWN = [f"/moorline/{kind}/h1/web01" for kind in ("definitions", "status")]
+OWN = [*(f"/moorline/{kind}/h1/web01" for kind in ("definitions", "status")), "/moorline/held/h1"]
 ALSO_READ = [
     "/moorline/epoch",
     "/moorline/hosts/h1",
@@ -37,6 +37,7 @@ OTHERS = [
     "/moorline/desired/h10/web01",
     "/moorline/definitions/h10/web01",
     "/moorline/status/h10/web01",
+    "/moorline/held/h10",
     "/moorline/heartbeat/h10/agent",
     "/moorline/hosts/h10",
     "/moorline/enrolled/h1",

@@ -29,7 +29,7 @@ from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault, Killed
-from tests.support.toy_fleet import ToyFleet
+from tests.support.toy_fleet import ToyFleet, unheld
 
 HISTORIES = int(os.environ.get("MOORLINE_HISTORIES") or 2000) // 2
 HOSTS = ("h1", "h2", "h3")
@@ -185,6 +185,11 @@ class AnyFleet(RuleBasedStateMachine):
         assert not self.fleet.centre.violations
         for site in self.fleet.sites.values():
             assert not site.world.violations
+
+    @invariant()
+    def hosts_name_all_that_they_report(self) -> None:
+        if hasattr(self, "fleet"):
+            assert unheld(self.fleet) == []
 
     def teardown(self) -> None:
         if not hasattr(self, "fleet"):

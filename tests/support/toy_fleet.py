@@ -19,6 +19,7 @@ from moorline.deadline import Clock
 from moorline.errors import MoorlineError, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.controller import Controller
+from moorline.fleet.held import ANYTHING, digest, named_by
 from moorline.fleet.host import FleetHost
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.local_volumes import LocalVolumes
@@ -406,3 +407,20 @@ def wanted(guest: str, volume: str, share: str, *, shared: bool = False) -> Atta
         options=DiskOptions(shared=shared),
         aliases=(derived("toy", "", f"{share}/{volume}"),),
     )
+
+
+def unheld(fleet: ToyFleet) -> list[str]:
+    """What a host reports, and its entry for who asks does not name: nothing, ever."""
+    lacking = []
+    for host in fleet.sites:
+        entry, desired = fleet.person.held(host), fleet.person.desired(host)
+        reports = fleet.person.reports(host)
+        named = {each for report in reports.guests.values() for each in report.written}
+        for of, report in reports.volumes.items():
+            row = desired.attachments.get(of)
+            if report.by_itself or (row and row.revision == report.attachment):
+                named |= named_by(report, *of, row)
+        if entry is not None and ANYTHING not in entry.digests:
+            digests = {digest(each) for each in named}
+            lacking += [f"{host}: {each}" for each in digests.difference(entry.digests)]
+    return lacking

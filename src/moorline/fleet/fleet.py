@@ -21,7 +21,7 @@ from moorline.fleet import keys
 from moorline.fleet.given_up import demand_stays, given_up
 from moorline.fleet.host_choice import why_it_stays
 from moorline.fleet.host_orders import HostOrders
-from moorline.fleet.own_reports import has_all_the_same, other_disk, own_reports
+from moorline.fleet.own_reports import has_all_the_same, other_disk, own_reports_of
 from moorline.fleet.ownership import Home, decided
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import GuestOwner, GuestReport, Move
@@ -113,7 +113,8 @@ class Fleet(HostOrders):
         """
         home = self._ownership.find(guest)
         its = {VolumeId(v.volume) for v in self._views(home.owner.host) if v.guest_id == home.guest}
-        its |= {own.volume for own in own_reports(self._book) if own.guest == home.guest}
+        own = own_reports_of(self._book, home.owner.host, home.guest)
+        its |= {each.volume for each in own}
         id = meant(usable_id(volume), its) or VolumeId(volume)
         told = FleetOutcome(["detach"], home.owner.name, home.owner.host, id)
         before = self._book.attachment(home.owner.host, home.guest, id)

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from moorline.errors import Failed, MoorlineError, Refused, Unavailable
 from moorline.fleet import keys
+from moorline.fleet.held import Holding
 from moorline.fleet.host_look import Look
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.local_volumes import LocalVolumes
@@ -21,9 +22,16 @@ class GuestReports:
     """Writes them, where they say something new. Every method raises as the store."""
 
     def __init__(
-        self, book: Book, name: str, marks: Marks, volumes: LocalVolumes, hypervisor: GuestMover
+        self,
+        book: Book,
+        name: str,
+        holding: Holding,
+        marks: Marks,
+        volumes: LocalVolumes,
+        hypervisor: GuestMover,
     ) -> None:
         self._book = book
+        self._holding = holding
         self._name = name
         self._marks = marks
         self._volumes = volumes
@@ -120,7 +128,8 @@ class GuestReports:
         if same and not anew and not change.then:
             return
         change.replace(keys.report(keys.assignment(self._name, guest)), before, report)
-        look.reports.guests[guest] = replace(report, revision=self._book.commit(change))
+        revision = self._holding.commit(change, report.written)
+        look.reports.guests[guest] = replace(report, revision=revision)
 
     def _opens(self, guest: GuestId) -> bool:
         """Whether its kept definition opens; else it was sealed with keys that this host had

@@ -19,6 +19,7 @@ from moorline.errors import (
 from moorline.fleet import keys
 from moorline.fleet.event_sender import EventSender, News, no_news
 from moorline.fleet.guest_reports import GuestReports, promised
+from moorline.fleet.held import Holding
 from moorline.fleet.host_look import Look, Pace, pace
 from moorline.fleet.host_memory import Mark, Marks
 from moorline.fleet.local_volumes import LocalVolumes
@@ -77,9 +78,10 @@ class FleetHost:
         self._beating = threading.Lock()
         self._events = EventSender(book, name, news)
         self._memory = memory
-        self._own = OwnVolumes(book, name, volumes)
-        self._reports = VolumeReports(book, name)
-        self._guests = GuestReports(book, name, marks, volumes, hypervisor)
+        self._holding = Holding(book, name)
+        self._own = OwnVolumes(name, self._holding, volumes)
+        self._reports = VolumeReports(name, self._holding)
+        self._guests = GuestReports(book, name, self._holding, marks, volumes, hypervisor)
         self._unread = 0
         self._beats = marks.beats()
         """Of this host's signs of life, so many are in the store for sure."""
@@ -131,6 +133,7 @@ class FleetHost:
             self._hypervisor.present(),
         )
         self._demand_present()  # asked after all that is acted on was read
+        self._holding.begin(look.desired, look.reports)
         self._guard.hear(record)
         self._guard.miss({of: unread.why for of, unread in look.desired.unread.items()})
         self._unread = len(look.desired.unread)
@@ -175,6 +178,10 @@ class FleetHost:
             self._events.done()
             if count % _BEATS_NOTED == 1:
                 self._marks.beat(count)
+
+    def end(self) -> None:
+        """This agent follows no more. Raises as the store."""
+        self._holding.drop()
 
     def _notice_the_past(self, count: int) -> None:
         """A store that has fewer signs of life of this host than were written was restored, though

@@ -11,6 +11,7 @@ desired/HOST/GUEST            controllers            the assignment: what HOST i
 desired/HOST/GUEST/VOLUME     controllers            an attachment, sealed to HOST
 definitions/HOST/GUEST        HOST and controllers   what GUEST is defined by, sealed to HOST
 status/HOST/GUEST[/VOLUME]    HOST                   what HOST reports of it
+held/HOST                     HOST                   digests of what its reports name
 heartbeat/HOST/agent          HOST                   that its agent lives
 heartbeat/HOST/events/SLOT    HOST                   the last entries of its event log
 owners/guests/GUEST           controllers            which host has GUEST, and its generation
@@ -44,6 +45,7 @@ DESIRED = f"{ROOT}desired/"
 STATUS = f"{ROOT}status/"
 VOLUME_OWNERS = f"{ROOT}owners/volumes/"
 OWN_VOLUMES = f"{ROOT}owners/own/"
+HELD = f"{ROOT}held/"
 EVENTS_PER_HOST = 64
 """Entries of its event log that the fleet has of each host."""
 
@@ -81,6 +83,11 @@ def desired(host: str) -> str:
 def status(host: str) -> str:
     """The prefix of all that a host reports."""
     return f"{STATUS}{_plain(host)}/"
+
+
+def held(host: str) -> str:
+    """Of what a host's reports name."""
+    return f"{HELD}{_plain(host)}"
 
 
 def assignment(host: str, guest: GuestId) -> str:

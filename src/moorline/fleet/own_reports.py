@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from moorline.core.name_lookup import is_whole, meant
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
-from moorline.fleet import keys
+from moorline.fleet.held import of_guest, who_may_have
 from moorline.fleet.record_store import Book
 from moorline.fleet.records import VolumeReport
-from moorline.fleet.same_ids import is_another
 from moorline.model import GuestId, VolumeId
 
 
@@ -38,11 +37,17 @@ class OwnReport:
 
 def own_reports(book: Book) -> list[OwnReport]:
     """All of them, but what the fleet has come to want there since. Raises as the store."""
-    return [
-        OwnReport(host, guest, volume, report)
-        for host, guest, volume, report in book.reported()
-        if report.by_itself and book.store.get(keys.attachment(host, guest, volume)) is None
-    ]
+    return _own(book.reported())
+
+
+def own_reports_of(book: Book, home: str, guest: GuestId) -> list[OwnReport]:
+    """Those of one guest, which is at *home*, on whatever host. Raises as the store."""
+    reports = {host: book.reports(host) for host in who_may_have(book, home, [of_guest(guest)])}
+    return [each for each in _own(book.told(reports)) if each.guest == guest]
+
+
+def _own(told: Iterable[tuple[str, GuestId, VolumeId, VolumeReport]]) -> list[OwnReport]:
+    return [OwnReport(*each) for each in told if each[3].by_itself]
 
 
 def volume_called(book: Book, text: str, also: Collection[VolumeId] = ()) -> VolumeId | None:
@@ -72,8 +77,8 @@ def has_all_the_same(
     that: by a host itself (NotOurs), or under another id (Refused). Who is told that it is no
     disk deletes the file. Raises as the store.
     """
-    for own in own_reports(book):
-        if own.guest != guest or id not in (own.volume, *own.report.places, *own.report.local):
+    for own in own_reports_of(book, home, guest):
+        if id not in (own.volume, *own.report.places, *own.report.local):
             continue
         record = book.host(own.host)
         if own.host != home and record is not None and record.fenced:
@@ -106,7 +111,7 @@ def other_disk(
             f" {name} has",
             hint=f"{way_out(home, guest, id)}; its agent may be of an earlier release",
         )
-    here = {each.path for at, _, of, each in book.reported() if (at, of) == (home, id)}
+    here = {each.path for (_, of), each in book.reports(home).volumes.items() if of == id}
     owner = book.volume_owner(id)
     names = {id.casefold(), f"local:{id}", *here, *(owner.places if owner else ())} - {""}
     if names.isdisjoint(report.others):
@@ -115,24 +120,3 @@ def other_disk(
         f"{name} has volume {id} as a disk on {home} that was not plugged by the fleet",
         hint=f"whoever plugged it takes it away; on {home}: moorline disks {name}",
     )
-
-
-def demand_no_other_disk(
-    book: Book, home: str, guest: GuestId, volume: VolumeId, places: Collection[str]
-) -> None:
-    """Raise Refused if another guest than *guest*, which is at *home*, has storage with one of
-    these *places* as a disk that it may write to, by somebody else's doing.
-    """
-    for host, other, report in book.guests_reported():
-        its = {*places, *(f"local:{place}" for place in places if host == home)}
-        same = other == guest and (host == home or not is_another(report))
-        if same or its.isdisjoint(report.written):
-            continue
-        record = book.host(host)
-        if record is not None and record.fenced:
-            continue  # that copy of the guest writes no more
-        raise Refused(
-            f"volume {volume} is not attached: {report.name or other} has it on {host} as a disk"
-            " that was not plugged by the fleet",
-            hint=f"whoever plugged it takes it away; on {host}: moorline disks {other}",
-        )

@@ -7,9 +7,10 @@ from typing import Any
 
 from moorline.errors import Conflict
 from moorline.fleet import keys
+from moorline.fleet.held import Holding, named_by
 from moorline.fleet.host_look import Look
 from moorline.fleet.local_volumes import LocalVolumes, OwnVolume
-from moorline.fleet.record_store import Book, Change
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import VolumeReport
 
 
@@ -18,9 +19,9 @@ class OwnVolumes:
     one of it, and those by a person's word. Whatever the fleet wants is reported elsewhere.
     """
 
-    def __init__(self, book: Book, name: str, volumes: LocalVolumes) -> None:
-        self._book = book
+    def __init__(self, name: str, holding: Holding, volumes: LocalVolumes) -> None:
         self._name = name
+        self._holding = holding
         self._volumes = volumes
 
     def report(self, look: Look) -> None:
@@ -38,7 +39,7 @@ class OwnVolumes:
                 change.replace(at, before, report)
             if change.then:
                 with suppress(Conflict):  # the next pass looks again
-                    self._book.commit(change)
+                    self._holding.commit(change, named_by(report, *of, None) if report else ())
 
 
 def _report(own: OwnVolume, before: VolumeReport | None) -> VolumeReport | None:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.own_reports import demand_no_other_disk, way_out
+from moorline.fleet.openers import Asked, demand_unopened
+from moorline.fleet.own_reports import way_out
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import (
     Assignment,
@@ -86,7 +87,7 @@ class Ownership:
             dead = self._of_the_dead(now, volume)
             owner = self._owned(_without(self._book.volume_owner(volume), dead), now, wanted)
             self._claim(Change(), owner, volume)
-            self._demand_unopened(owner, volume, now, dead)
+            demand_unopened(self._book, asked_for(now, volume, owner), dead)
         except (Busy, Refused) as e:
             return [e.message]
         return []
@@ -146,7 +147,7 @@ class Ownership:
         if self._book.store.get(own):  # it is the fleet's from now on
             change.delete(own)
         self._claim(change, owner, volume)
-        self._demand_unopened(owner, volume, home, dead)
+        demand_unopened(self._book, asked_for(home, volume, owner), dead)
         if (
             before is None
             and len(self._book.desired(host).attachments_of(guest)) >= MAX_VOLUMES_PER_GUEST
@@ -258,36 +259,6 @@ class Ownership:
             change.replace(keys.host(host), record, replace(record, disputed=disputed))
             change.delete(keys.own_volume(host, guest, volume), claim)
 
-    def _demand_unopened(
-        self, owner: VolumeOwner, volume: VolumeId, home: Home, dead: Dead
-    ) -> None:
-        """Raise Refused if a guest has the storage as its disk of another volume, or a host has
-        the volume by itself: that is in no owner yet where no controller has seen it.
-        """
-        for host, guest, other, report in self._book.reported():
-            if other != volume and not owner.places.isdisjoint(report.places):
-                raise Refused(
-                    f"the same storage is the disk of volume {other} of {self._name(guest)} on"
-                    f" {host}",
-                    hint=way_out(host, guest, other, report)
-                    if report.own
-                    else f"moorline fleet explain {other}",
-                )
-            here = (home.owner.host, home.guest, volume)
-            elsewhere = (host, guest, volume) not in {here, *dead}
-            shared = report.shared and owner.shared
-            if other == volume and report.own and elsewhere and not shared:
-                raise Refused(
-                    f"volume {volume} is not attached to {home.owner.name}: {host} has it by"
-                    f" itself, for {self._name(guest)}",
-                    hint=way_out(host, guest, volume, report),
-                )
-        demand_no_other_disk(self._book, home.owner.host, home.guest, volume, owner.places)
-
-    def _name(self, guest: GuestId) -> str:
-        who = self._book.owner(guest)
-        return who.name if who else guest
-
     def _claim(self, change: Change, owner: VolumeOwner, volume: VolumeId) -> None:
         """Have *change* claim all its places for the volume. Raises Refused: one is another's."""
         if len(owner.places) > _MAX_PLACES:
@@ -356,6 +327,12 @@ def _without(owner: VolumeOwner | None, dead: Dead) -> VolumeOwner | None:
     """The *owner* once the guests of *dead* hosts have lost the volume."""
     lost = {guest for _, guest, _ in dead}
     return owner and replace(owner, guests=tuple(g for g in owner.guests if g not in lost))
+
+
+def asked_for(home: Home, volume: VolumeId, owner: VolumeOwner) -> Asked:
+    """What *owner* is to get."""
+    guest = home.guest, home.owner.name
+    return Asked(home.owner.host, *guest, volume, owner.places, shared=owner.shared)
 
 
 def _at_home(home: Home) -> Change:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from moorline.fleet.records import (
     GuestOwner,
     GuestReport,
     Heartbeat,
+    Held,
     HostEvent,
     HostRecord,
     Move,
@@ -196,6 +197,14 @@ class Book:
             found[unquote(host), GuestId(guest), VolumeId(volume)] = OwnClaim.decode(entry)
         return found
 
+    def held(self, host: str) -> Held | None:
+        """What the reports of a host name."""
+        return self._one(keys.held(host), Held)
+
+    def held_by_hosts(self) -> dict[str, Collection[str]]:
+        """What the reports of each host name, of those that say so."""
+        return {name: each.digests for name, each in self._all(keys.HELD, Held).items()}
+
     def volumes(self) -> frozenset[VolumeId]:
         """The volumes that some guest has."""
         return frozenset(
@@ -228,18 +237,26 @@ class Book:
         return self._one(keys.report(keys.attachment(host, guest, volume)), VolumeReport)
 
     def reported(self) -> Iterator[tuple[str, GuestId, VolumeId, VolumeReport]]:
-        """What every host reports of volumes: host, guest, volume, and the report.
-
-        What the fleet wants there by now is not the host's own, whatever that has yet to hear.
-        """
+        """What every host reports of volumes, as :meth:`told` has it: a million of them at most."""
+        found: dict[str, OfHost] = {}
         for entry in self.store.list(keys.STATUS)[0]:
             host, guest, *volume = keys.below(keys.STATUS, entry.key)
             if volume:
-                at, of = unquote(host), (GuestId(guest), VolumeId(volume[0]))
-                report = VolumeReport.decode(entry)
-                if report.by_itself and self.store.get(keys.attachment(at, *of)):
-                    report = replace(report, own=False, local=())
-                yield at, *of, report
+                of = GuestId(guest), VolumeId(volume[0])
+                found.setdefault(unquote(host), OfHost()).volumes[of] = VolumeReport.decode(entry)
+        yield from self.told(found)
+
+    def told(
+        self, reports: Mapping[str, OfHost]
+    ) -> Iterator[tuple[str, GuestId, VolumeId, VolumeReport]]:
+        """What hosts report of volumes: host, guest, volume, and the report.
+
+        What the fleet wants there by now is not the host's own, whatever that has yet to hear.
+        """
+        for host, of_host in reports.items():
+            for of, report in of_host.volumes.items():
+                wanted = report.by_itself and self.store.get(keys.attachment(host, *of))
+                yield host, *of, replace(report, own=False, local=()) if wanted else report
 
     def guests_reported(self) -> Iterator[tuple[str, GuestId, GuestReport]]:
         """What every host reports of guests: host, guest, and the report."""

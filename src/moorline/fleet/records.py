@@ -293,6 +293,13 @@ class VolumeReport(Stored):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held(Stored):
+    """What all reports of a host name; see :mod:`moorline.fleet.held`."""
+
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Move(Stored):
     """That a guest is to go to another host."""
 

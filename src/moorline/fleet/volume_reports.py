@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from moorline.errors import Unavailable
 from moorline.fleet import keys
+from moorline.fleet.held import Holding, named_by
 from moorline.fleet.host_look import Look
 from moorline.fleet.local_volumes import Served
-from moorline.fleet.record_store import Book, Change
+from moorline.fleet.record_store import Change
 from moorline.fleet.records import Role, VolumeReport
 from moorline.model import Attachment, GuestId, VolumeId
 
@@ -16,9 +17,9 @@ from moorline.model import Attachment, GuestId, VolumeId
 class VolumeReports:
     """Writes them, where they say something new. Every method raises as the store."""
 
-    def __init__(self, book: Book, name: str) -> None:
-        self._book = book
+    def __init__(self, name: str, holding: Holding) -> None:
         self._name = name
+        self._holding = holding
 
     def served(self, look: Look, wanted: Attachment, served: Served) -> None:
         """Report what came of *wanted*."""
@@ -36,7 +37,7 @@ class VolumeReports:
             path=served.path or (before.path if before else ""),
             other_file=served.other_file,
         )
-        self._tell(look, of, report)
+        self._tell(look, of, report, wanted)
 
     def unread(self, look: Look) -> None:
         """Report what cannot be read: nothing is done about it. What its guest has as its disk
@@ -55,9 +56,16 @@ class VolumeReports:
             )
             self._tell(look, (guest, volume), report)
 
-    def _tell(self, look: Look, of: tuple[GuestId, VolumeId], report: VolumeReport) -> None:
+    def _tell(
+        self,
+        look: Look,
+        of: tuple[GuestId, VolumeId],
+        report: VolumeReport,
+        wanted: Attachment | None = None,
+    ) -> None:
         before = look.reports.volumes.get(of)
         if before is None or replace(before, revision=0) != report:
             change = Change()
             change.replace(keys.report(keys.attachment(self._name, *of)), before, report)
-            look.reports.volumes[of] = replace(report, revision=self._book.commit(change))
+            revision = self._holding.commit(change, named_by(report, *of, wanted))
+            look.reports.volumes[of] = replace(report, revision=revision)

@@ -58,6 +58,7 @@ def host_grants(host: str) -> tuple[Grant, ...]:
         Grant(READWRITE, f"{ROOT}definitions/{host}/"),
         Grant(READWRITE, f"{ROOT}status/{host}/"),
         Grant(READWRITE, f"{ROOT}heartbeat/{host}/"),
+        Grant(READWRITE, f"{ROOT}held/{host}"),
     )
 
 
