@@ -29,7 +29,8 @@ from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move
 from moorline.model import GuestId, Level
 from moorline.testing.faults import Fault, Killed
-from tests.support.toy_fleet import ToyFleet, unheld
+from tests.support.toy_fleet import ToyFleet
+from tests.support.unheld import unheld
 
 HISTORIES = int(os.environ.get("MOORLINE_HISTORIES") or 2000) // 2
 HOSTS = ("h1", "h2", "h3")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from moorline.errors import Conflict, Unavailable, Uncertain
 from moorline.fleet import keys
@@ -30,6 +31,31 @@ class PlainSeal:
 
     def fits(self, at: str, sealed: bytes) -> bool:
         return True
+
+
+class Changes:
+    """Tells a controller which hosts something changed of, as watches do: *late*: so many passes
+    later.
+    """
+
+    def __init__(self, store: Store, late: int = 0) -> None:
+        self._store = store
+        self._seen: dict[str, int] | None = None
+        self._told: list[Collection[str] | None] = [None] * late
+
+    def __call__(self) -> Collection[str] | None:
+        self._told.append(self._changed())
+        return self._told.pop(0)
+
+    def _changed(self) -> Collection[str] | None:
+        before, self._seen = self._seen, self._now()
+        if before is None:
+            return None
+        return {unquote(key.split("/")[3]) for key, _ in before.items() ^ self._seen.items()}
+
+    def _now(self) -> dict[str, int]:
+        prefixes = (keys.DESIRED, keys.STATUS)
+        return {each.key: each.revision for at in prefixes for each in self._store.list(at)[0]}
 
 
 class Line:

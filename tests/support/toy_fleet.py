@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
@@ -19,7 +18,6 @@ from moorline.deadline import Clock
 from moorline.errors import MoorlineError, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.controller import Controller
-from moorline.fleet.held import ANYTHING, digest, named_by
 from moorline.fleet.host import FleetHost
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.local_volumes import LocalVolumes
@@ -28,14 +26,14 @@ from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
 from moorline.fleet.start_guard import Guard
 from moorline.model import Attachment, DiskOptions, GuestId, Key, Level, LinkName, VolumeId
-from moorline.ports import Put, Store
+from moorline.ports import Put
 from moorline.secret import Secret
 from moorline.stores.codec import Codec
 from moorline.testing.faults import Killed
 from moorline.testing.toy_moving import MovableGuest, ToyCentre, ToyMover, WatchedFaults, halt
 from moorline.testing.toy_store import MemoryStore
 from moorline.testing.toys import BASE, ToyExport, ToyShare, ToyWorld
-from tests.support.fleet_store import BEATS, Backing, Line, PlainSeal, toy_backing
+from tests.support.fleet_store import BEATS, Backing, Changes, Line, PlainSeal, toy_backing
 
 CODEC = Codec(Secret(b"k" * 32))
 SESSIONS = itertools.count()
@@ -82,31 +80,6 @@ class Site:
     loud: list[str] = field(default_factory=list)
     base: Path = BASE
     """Where its agent mounts shares."""
-
-
-class Changes:
-    """Tells a controller which hosts something changed of, as watches do: *late*: so many passes
-    later.
-    """
-
-    def __init__(self, store: Store, late: int = 0) -> None:
-        self._store = store
-        self._seen: dict[str, int] | None = None
-        self._told: list[Collection[str] | None] = [None] * late
-
-    def __call__(self) -> Collection[str] | None:
-        self._told.append(self._changed())
-        return self._told.pop(0)
-
-    def _changed(self) -> Collection[str] | None:
-        before, self._seen = self._seen, self._now()
-        if before is None:
-            return None
-        return {unquote(key.split("/")[3]) for key, _ in before.items() ^ self._seen.items()}
-
-    def _now(self) -> dict[str, int]:
-        prefixes = (keys.DESIRED, keys.STATUS)
-        return {each.key: each.revision for at in prefixes for each in self._store.list(at)[0]}
 
 
 class ToyFleet:
@@ -407,20 +380,3 @@ def wanted(guest: str, volume: str, share: str, *, shared: bool = False) -> Atta
         options=DiskOptions(shared=shared),
         aliases=(derived("toy", "", f"{share}/{volume}"),),
     )
-
-
-def unheld(fleet: ToyFleet) -> list[str]:
-    """What a host reports, and its entry for who asks does not name: nothing, ever."""
-    lacking = []
-    for host in fleet.sites:
-        entry, desired = fleet.person.held(host), fleet.person.desired(host)
-        reports = fleet.person.reports(host)
-        named = {each for report in reports.guests.values() for each in report.written}
-        for of, report in reports.volumes.items():
-            row = desired.attachments.get(of)
-            if report.by_itself or (row and row.revision == report.attachment):
-                named |= named_by(report, *of, row)
-        if entry is not None and ANYTHING not in entry.digests:
-            digests = {digest(each) for each in named}
-            lacking += [f"{host}: {each}" for each in digests.difference(entry.digests)]
-    return lacking

@@ -16,7 +16,8 @@ from moorline.model import Level, VolumeId
 from moorline.ports import At, Delete, Entry, Put
 from tests.support.fleet_store import Line
 from tests.support.own_volumes import own
-from tests.support.toy_fleet import ToyFleet, unheld
+from tests.support.toy_fleet import ToyFleet
+from tests.support.unheld import unheld
 
 ASKED: Counter[str] = Counter()
 
