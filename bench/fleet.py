@@ -182,11 +182,11 @@ def _tell_attaches(
             "the goal is 3×" if seconds is ours else "",
         )
     median = statistics.median(whole)
-    more = ATTACHMENTS / size.attachments
+    more = HOSTS / size.hosts
     _say(
         "a person's attach, until it is committed",
         f"{median * 1000:.0f} ms, {store.asked / attaches:.0f} questions",
-        f"{median * more:.0f} s: it reads every report",
+        f"{median * more:.1f} s: it reads an entry of each host, and the owner of each guest",
     )
     for each in (store, watched):
         each.close()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from bench.fleet_agents import CODEC, Plain, wanted
 from moorline.fleet import keys
+from moorline.fleet.held import digest
 from moorline.fleet.record_store import Book
 from moorline.fleet.records import (
     Assignment,
     GuestOwner,
     GuestReport,
     Heartbeat,
+    Held,
     HostRecord,
     Role,
     VolumeOwner,
@@ -77,8 +79,10 @@ def _host(book: Book, size: Size, host: str, live: bool) -> None:
     revision = _write(book, told)
     _write(book, owned)
     if not live:
-        report = GuestReport(assignment=revision, seen=Presence.RUNNING, looked=True)
-        _write(book, [Put(_report(host, guest), report.encode()) for guest in guests])
+        reports = [(guest, _guest_report(revision, guest)) for guest in guests]
+        _write(book, [Put(_report(host, guest), each.encode()) for guest, each in reports])
+        named = Held(digests=tuple(sorted(map(digest, guests))))
+        _write(book, [Put(keys.held(host), named.encode())])
     of = [(guest, volume) for guest in guests for volume in size.volumes_of(guest)]
     for first in range(0, len(of), MOST_AT_ONCE):
         _volumes(book, host, of[first : first + MOST_AT_ONCE], live)
@@ -97,6 +101,17 @@ def _volumes(book: Book, host: str, of: Sequence[tuple[GuestId, str]], live: boo
 
 def _seen(revision: int, place: str) -> VolumeReport:
     return VolumeReport(attachment=revision, seen="attached", places=(place,), path=f"/{place}")
+
+
+def _guest_report(revision: int, guest: GuestId) -> GuestReport:
+    """With its own disk, which somebody else plugged."""
+    return GuestReport(
+        assignment=revision,
+        seen=Presence.RUNNING,
+        looked=True,
+        others=(guest,),
+        written=(guest,),
+    )
 
 
 def _report(host: str, guest: GuestId) -> str:

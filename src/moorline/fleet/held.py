@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from hashlib import sha256
 
-from moorline.errors import Denied
+from moorline.errors import Denied, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.record_store import Book, Change, OfHost
 from moorline.fleet.records import Held, VolumeReport
@@ -76,13 +76,15 @@ class Holding:
 
     def commit(self, change: Change, named: Collection[str]) -> int:
         """Make *change*, which has a report that names this; return its revision."""
-        missing = {digest(each) for each in named}.difference(
-            self._entry.digests if self._entry else ()
-        )
-        anything = self._entry is not None and ANYTHING in self._entry.digests
-        if self._entry is None or anything or not missing:
+        if not self.granted:
             return self._book.commit(change)
-        return self._write(change, tuple(sorted({*self._entry.digests, *missing})))
+        if self._entry is None or not self._is_known:
+            raise Unavailable("nothing is reported before it is written what the reports name")
+        there = {*self._entry.digests}
+        missing = {digest(each) for each in named} - there
+        if ANYTHING in there or not missing:
+            return self._book.commit(change)
+        return self._write(change, tuple(sorted(there | missing)))
 
     def drop(self) -> None:
         """This agent ends: the next may be of an earlier release, and know nothing of the entry."""

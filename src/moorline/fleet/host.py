@@ -102,6 +102,7 @@ class FleetHost:
         look = self._look()
         self._guard.alive = True
         failures: list[MoorlineError] = []
+        _collect(failures, partial(self._holding.begin, look.desired, look.reports))
         guests = look.desired.assignments.keys() | look.marks.keys() | look.present.keys()
         # What is another's goes first, before anything is made or started here.
         for guest in sorted(guests, key=lambda guest: (look.role(guest) is not Role.GONE, guest)):
@@ -133,7 +134,6 @@ class FleetHost:
             self._hypervisor.present(),
         )
         self._demand_present()  # asked after all that is acted on was read
-        self._holding.begin(look.desired, look.reports)
         self._guard.hear(record)
         self._guard.miss({of: unread.why for of, unread in look.desired.unread.items()})
         self._unread = len(look.desired.unread)
