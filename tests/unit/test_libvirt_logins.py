@@ -132,11 +132,11 @@ def test_a_guest_stays_where_the_password_of_its_disk_is() -> None:
     ET.SubElement(kept.xml, "uuid").text = GUEST
     xml = ET.tostring(kept.xml)
     with pytest.raises(Refused, match="takes a password, which stays on its host"):
-        MovingLibvirt("test:///default").define(GUEST, xml)
+        MovingLibvirt("test:///default").define(GUEST, xml, {ONE})
     ours = secret_of(GUEST, ONE, lun()).encode()
     theirs = b"11111111-1111-4111-8111-111111111111"
     with pytest.raises(MoorlineError) as said:  # libvirt's own, of so short a definition
-        MovingLibvirt("test:///default").define(GUEST, xml.replace(ours, theirs))
+        MovingLibvirt("test:///default").define(GUEST, xml.replace(ours, theirs), {ONE})
     assert "stays on its host" not in str(said.value)
 
 

@@ -98,6 +98,14 @@ class GuestReports:
         keep = assignment.role in (Role.HERE, Role.LEAVING)
         self._tell(look, guest, before, report, keep=keep, anew=bool(doing))
 
+    def refresh(self, look: Look, guest: GuestId) -> None:
+        """Keep what defines it now, if it is this host's: what was taken from it is in nothing by
+        which it may be made elsewhere.
+        """
+        before = look.reports.guests.get(guest)
+        if before is not None and look.role(guest) in (None, Role.HERE):
+            self._tell(look, guest, before, replace(before, revision=0), keep=True)
+
     def digest(self, look: Look, guest: GuestId) -> str:
         """Of what defines the guest here now; '': nothing does."""
         if look.presence(guest) not in (Presence.STOPPED, Presence.RUNNING):

@@ -79,9 +79,9 @@ class FleetHost:
         self._events = EventSender(book, name, news)
         self._memory = memory
         self._holding = Holding(book, name)
-        self._own = OwnVolumes(name, self._holding, volumes)
-        self._reports = VolumeReports(name, self._holding)
         self._guests = GuestReports(book, name, self._holding, marks, volumes, hypervisor)
+        self._own = OwnVolumes(name, self._holding, volumes, self._guests.refresh)
+        self._reports = VolumeReports(name, self._holding)
         self._unread = 0
         self._beats = marks.beats()
         """Of this host's signs of life, so many are in the store for sure."""
@@ -302,7 +302,8 @@ class FleetHost:
             definition = self._book.definition(self._name, guest)
             if definition is None:
                 raise Failed(f"the fleet has no definition of {guest}")
-            hypervisor.define(guest, definition)
+            its = {volume for of, volume in look.desired.spoken_of() if of == guest}
+            hypervisor.define(guest, definition, its)
         elif step is HostStep.SEND:
             hypervisor.send(guest, assignment.peer)
 
@@ -318,6 +319,8 @@ class FleetHost:
         unborn = role is Role.HERE and absent and wanted.want > Level.ABSENT
         self._marks.follow(Mark(), guest, volume)
         served = self._volumes.serve(wanted, link_only=role is Role.ARRIVING or unborn)
+        if served.as_wanted and wanted.want is Level.ABSENT:
+            self._guests.refresh(look, guest)  # before it is anybody else's
         if not unborn:
             self._reports.served(look, wanted, served)
 

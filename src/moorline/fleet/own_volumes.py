@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ from moorline.fleet.host_look import Look
 from moorline.fleet.local_volumes import LocalVolumes, OwnVolume
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import VolumeReport
+from moorline.model import GuestId
 
 
 class OwnVolumes:
@@ -19,8 +21,15 @@ class OwnVolumes:
     one of it, and those by a person's word. Whatever the fleet wants is reported elsewhere.
     """
 
-    def __init__(self, name: str, holding: Holding, volumes: LocalVolumes) -> None:
+    def __init__(
+        self,
+        name: str,
+        holding: Holding,
+        volumes: LocalVolumes,
+        refresh: Callable[[Look, GuestId], None],
+    ) -> None:
         self._name = name
+        self._refresh = refresh
         self._holding = holding
         self._volumes = volumes
 
@@ -34,6 +43,7 @@ class OwnVolumes:
             report = _report(there, before) if there else None
             if report is None:
                 if before is not None:
+                    self._refresh(look, of[0])  # before it is anybody else's
                     change.delete(at, before)
             elif before is None or report.encode() != before.encode():
                 change.replace(at, before, report)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from moorline.model import GuestId
+from moorline.model import GuestId, VolumeId
 from moorline.ports.hypervisor import Hypervisor
 
 
@@ -50,8 +50,10 @@ class GuestMover(Protocol):
     def definition(self, guest: GuestId) -> bytes:
         """All that :meth:`define` needs to make the guest anew, passwords among it."""
 
-    def define(self, guest: GuestId, definition: bytes) -> None:
-        """Make it a stopped guest of this host."""
+    def define(self, guest: GuestId, definition: bytes, volumes: Container[VolumeId]) -> None:
+        """Make it a stopped guest of this host, of our disks with those of *volumes* alone: others
+        were taken from it since, and may be another guest's.
+        """
 
     def undefine(self, guest: GuestId) -> None:
         """Forget a stopped guest, so that nobody can start it here. What it runs from stays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -114,9 +114,9 @@ class ToyMover(ToyHypervisor):
             {"name": found.name, "defined": found.defined, "uses": [dict(use) for use in uses]}
         ).encode()
 
-    def define(self, guest: GuestId, definition: bytes) -> None:
+    def define(self, guest: GuestId, definition: bytes, volumes: Container[VolumeId]) -> None:
         if guest not in self._world.guests:
-            self._world.faults.effect(lambda: self._define(guest, definition))
+            self._world.faults.effect(lambda: self._define(guest, definition, volumes))
 
     def undefine(self, guest: GuestId) -> None:
         found = self._world.guests.get(guest)
@@ -186,10 +186,10 @@ class ToyMover(ToyHypervisor):
             raise NotFound(f"there is no guest {guest}")
         return found
 
-    def _define(self, guest: GuestId, definition: bytes) -> None:
+    def _define(self, guest: GuestId, definition: bytes, volumes: Container[VolumeId]) -> None:
         text = json.loads(definition)
         made = MovableGuest(text["name"], running=False)
-        made.defined = {VolumeId(volume): path for volume, path in text["defined"].items()}
+        made.defined = {VolumeId(v): path for v, path in text["defined"].items() if v in volumes}
         made.uses = {Use(**use) for use in text["uses"]}
         self._world.guests[guest] = made
 

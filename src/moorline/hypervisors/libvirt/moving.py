@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +15,13 @@ from moorline.deadline import Deadline
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Unavailable, Uncertain
 from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import NoGuest, module, names_of
-from moorline.hypervisors.libvirt.domain_xml import Half
+from moorline.hypervisors.libvirt.domain_xml import Half, marked_as
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
 from moorline.hypervisors.libvirt.logins import purpose_of
 from moorline.hypervisors.libvirt.migration import Migration, end_overdue, migrate
 from moorline.hypervisors.libvirt.open_as_named import demand_as_named
 from moorline.hypervisors.libvirt.owners_kept import Run, given_back, owners_kept
-from moorline.model import GuestId
+from moorline.model import GuestId, VolumeId
 from moorline.ports.moving import Presence, Present
 
 SEND_SECONDS = 10.0
@@ -69,6 +70,9 @@ class _Sending:
             self.ended.set()
 
 
+_log = logging.getLogger(__name__)
+
+
 class MovingLibvirt(Libvirt):
     """See :class:`moorline.ports.moving.MovingHypervisor`.
 
@@ -110,16 +114,19 @@ class MovingLibvirt(Libvirt):
         xml: str = self._connection.look(guest, lambda v: self._of(v, guest).XMLDesc(flags))
         return xml.encode()
 
-    def define(self, guest: GuestId, definition: bytes) -> None:
+    def define(self, guest: GuestId, definition: bytes, volumes: Container[VolumeId]) -> None:
         """See the port. Refused also: it is not of *guest*, or libvirt rejects it."""
-        xml = definition.decode()
-        read = ET.fromstring(xml)  # noqa: S314 - sealed by who had it
+        read = ET.fromstring(definition.decode())  # noqa: S314 - sealed by who had it
         if read.findtext("uuid") != guest:
             raise Refused(f"that is no definition of guest {guest}")
+        taken = _without_others(read, volumes)
         _refuse_kept_here(read)
         with suppress(NotFound):
             self._connection.look(guest, lambda v: v.lookupByUUIDString(guest))
             return
+        for volume in taken:
+            _log.warning("guest %s is defined without volume %s: it has it no more", guest, volume)
+        xml = ET.tostring(read, encoding="unicode") if taken else definition.decode()
         self._connection.change(guest, lambda v: v.defineXML(xml))
 
     def undefine(self, guest: GuestId) -> None:
@@ -250,6 +257,18 @@ def _refuse(seen: _Seen) -> None:
         raise Refused(f"{seen.name} does not run")
     if seen.presence not in (Presence.RUNNING, Presence.ARRIVED):
         raise Uncertain(f"what is here of {seen.name} is no whole guest ({seen.presence})")
+
+
+def _without_others(domain: ET.Element, volumes: Container[VolumeId]) -> list[VolumeId]:
+    """Take our disks that are none of *volumes* out of a definition; which those are."""
+    taken = []
+    for devices in domain.iter("devices"):
+        for device in list(devices):
+            volume = marked_as(device)
+            if volume is not None and volume not in volumes:
+                devices.remove(device)
+                taken.append(volume)
+    return taken
 
 
 def _refuse_kept_here(domain: ET.Element) -> None:

@@ -68,12 +68,22 @@ class MovingContract:
         kept = rig.here.definition(guest)
         rig.here.stop(guest)
         rig.here.undefine(guest)
-        rig.there.define(guest, kept)
+        rig.there.define(guest, kept, ())
         assert seen(rig.there, guest) is Presence.STOPPED
         assert rig.there.find(guest).name == name
         rig.there.start(guest)
         assert seen(rig.there, guest) is Presence.RUNNING
         assert rig.runs(rig.there, guest)
+
+    @pytest.mark.parametrize("still", [True, False], ids=["its", "another's by now"])
+    def test_a_disk_that_was_taken_since_is_not_defined(self, rig: MovingRig, still: bool) -> None:
+        guest = rig.new_guest()
+        rig.here.attach(guest, VOLUME, rig.new_source(), DiskOptions())
+        kept = rig.here.definition(guest)
+        rig.here.stop(guest)
+        rig.here.undefine(guest)
+        rig.there.define(guest, kept, {VOLUME} if still else ())
+        assert (VOLUME in rig.there.disks(guest)) is still
 
     def test_a_definition_is_the_same_as_long_as_the_guest_is(self, rig: MovingRig) -> None:
         guest = rig.new_guest()
@@ -87,12 +97,12 @@ class MovingContract:
         kept = rig.here.definition(guest)
         rig.here.start(guest)
         rig.here.resume(guest)
-        rig.here.define(guest, kept)
+        rig.here.define(guest, kept, ())
         assert seen(rig.here, guest) is Presence.RUNNING
         for _ in range(2):
             rig.here.stop(guest)
         rig.here.resume(guest)
-        rig.here.define(guest, kept)
+        rig.here.define(guest, kept, ())
         assert seen(rig.here, guest) is Presence.STOPPED
         for _ in range(2):
             rig.here.undefine(guest)
@@ -143,7 +153,7 @@ class MovingContract:
 
     def test_a_guest_stays_where_the_other_host_has_a_copy(self, rig: MovingRig) -> None:
         guest = rig.new_guest()
-        rig.there.define(guest, rig.here.definition(guest))
+        rig.there.define(guest, rig.here.definition(guest), ())
         stays(rig, guest, lambda: rig.here.send(guest, rig.there_name), Failed)
         assert seen(rig.there, guest) is Presence.STOPPED
 
