@@ -249,6 +249,8 @@ class FleetHost:
 
     def _remember(self, look: Look, guest: GuestId, assignment: Assignment) -> None:
         mark = Mark(assignment.role, assignment.generation)
+        if assignment.role is not Role.HERE:
+            self._marks.unvouch(guest)
         if look.marks.get(guest) != mark:
             self._marks.follow(mark, guest)
 

@@ -119,6 +119,11 @@ class Marks:
         """Remember that a person said so."""
         self._put("vouched", boot, guest)
 
+    def unvouch(self, guest: GuestId) -> None:
+        """A person's word counts no more: the fleet has said since that it is another's."""
+        if self._get("vouched", guest):
+            self._store.commit([], [Delete(self._at("vouched", guest))])
+
     def leave(self) -> None:
         """Forget everything; last that this host is in a fleet."""
         for kind in ("followed", "asked", "removed", "vouched", "proven"):

@@ -12,7 +12,7 @@ from moorline.fleet import keys
 from moorline.fleet.guest_sender import Sending
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.record_store import Change
-from moorline.fleet.records import Role
+from moorline.fleet.records import Move, Role
 from moorline.fleet.start_guard import Unattended
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Put
@@ -294,3 +294,23 @@ def test_of_two_agents_of_one_host_one_follows(fleet: ToyFleet) -> None:
     assert isinstance(fleet.survive(first.fleet.advance), Refused)
     assert fleet.survive(first.fleet.advance) is None, "the other one ended"
     assert fleet.survive(lambda: first.guard.demand(G1)) is None
+
+
+def test_a_word_is_over_once_the_fleet_has_the_guest_elsewhere() -> None:
+    """Else who defines it here again starts it a second time, while the store is away."""
+    fleet = ToyFleet(["h1", "h2"], {"g1": "h1"})
+    fleet.settle(rest=2)
+    line, guard = fleet.sites["h1"].line, fleet.agent("h1").guard
+    line.cut = True
+    guard.vouch(G1, "h2 is off")
+    assert fleet.survive(lambda: guard.demand(G1)) is None
+    line.cut = False
+    change = Change()
+    change.replace(keys.move(G1), None, Move(guest=G1, source="h1", destination="h2"))
+    fleet.person.commit(change)
+    fleet.settle(rest=2)
+    owner = fleet.person.owner(G1)
+    assert owner is not None
+    assert owner.host == "h2"
+    line.cut = True
+    assert isinstance(fleet.survive(lambda: guard.demand(G1)), Failed)
