@@ -86,6 +86,10 @@ class Holding:
             return self._book.commit(change)
         return self._write(change, tuple(sorted(there | missing)))
 
+    def doubt(self) -> None:
+        """Read it anew: the store is not the one that it was."""
+        self._is_known = False
+
     def drop(self) -> None:
         """This agent ends: the next may be of an earlier release, and know nothing of the entry."""
         if self._entry is not None:

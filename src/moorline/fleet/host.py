@@ -148,6 +148,7 @@ class FleetHost:
         if (not epoch and now.epoch) or (epoch == now.epoch and unknown):
             self._marks.accept(*now)
         elif not self._marks.follows(*now):
+            self._holding.doubt()
             untold = "moorline fleet restored, where it is administered; " * (now.epoch == epoch)
             raise Refused(
                 "the fleet's store was restored from a backup: this host follows it no more, and"
