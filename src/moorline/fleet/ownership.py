@@ -9,7 +9,7 @@ from typing import TypeVar
 from moorline.core.record_clashes import differences
 from moorline.errors import Busy, Conflict, NotFound, Refused, Uncertain
 from moorline.fleet import keys
-from moorline.fleet.openers import Asked, demand_unopened
+from moorline.fleet.open_elsewhere import Asked, demand_unopened
 from moorline.fleet.own_reports import way_out
 from moorline.fleet.record_store import MAX_VOLUMES_PER_GUEST, Book, Change
 from moorline.fleet.records import (
