@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moorline.errors import Unavailable
+from moorline.errors import Refused, Unavailable
 from moorline.fleet import keys
 from moorline.fleet.fencing import fence
 from moorline.fleet.record_store import Change
@@ -14,6 +14,7 @@ from moorline.fleet.records import Move
 from moorline.model import GuestId
 from tests.support import etcd
 from tests.support.fleet_on_etcd import HOSTS, toy_fleet_on
+from tests.support.own_volumes import own
 from tests.support.toy_fleet import ToyFleet
 
 G1 = GuestId("g1")
@@ -73,3 +74,27 @@ def test_what_is_a_hosts_nobody_else_opens(fleet: ToyFleet) -> None:
     with pytest.raises(Unavailable):
         fleet.backing.seal_of("h2").open(entry.key, entry.value)
     assert fleet.backing.seal_of("").open(entry.key, entry.value)
+
+
+def test_hosts_that_an_earlier_release_enrolled_follow_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They may not write what their reports name: so all that they report is read."""
+    from moorline.stores.etcd import grants
+
+    real = grants.host_grants
+
+    def earlier(host: str) -> tuple[grants.Grant, ...]:
+        return tuple(each for each in real(host) if each.key != keys.held(host))
+
+    monkeypatch.setattr(grants, "host_grants", earlier)
+    with etcd.etcd_lab() as cluster, toy_fleet_on(cluster, {"g1": "h1", "g2": "h2"}) as fleet:
+        fleet.settle(rest=2)
+        fleet.attach("g1", "a")
+        fleet.settle(rest=2)
+        fleet.check({("g1", "a"): "s1"})
+        assert fleet.person.held_by_hosts() == {}
+        own(fleet, "h2", "g2", "b", name="b")
+        fleet.agent_passes("h2")
+        with pytest.raises(Refused, match="h2 has it by itself"):
+            fleet.attach("g1", "b")
