@@ -201,6 +201,17 @@ def test_a_view_prints() -> None:
     assert json.loads(dump(VIEW.to_dict(), "json")) == yaml.safe_load(dump(VIEW.to_dict(), "yaml"))
 
 
+def test_columns_are_where_they_are_seen() -> None:
+    names = ["web01", "\N{CJK UNIFIED IDEOGRAPH-540D}", "u\N{COMBINING DIAERESIS}ber", "m\xfcll"]
+    lines = table([replace(VIEW, guest=name) for name in names]).splitlines()
+    ends = [
+        line[: line.index(name) + len(name)] for line, name in zip(lines[1:], names, strict=True)
+    ]
+    rests = [line.removeprefix(end) for line, end in zip(lines[1:], ends, strict=True)]
+    blanks = [len(rest) - len(rest.lstrip()) for rest in rests]
+    assert blanks == [2, 5, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172800, "2d")]
 )

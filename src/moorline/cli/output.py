@@ -187,8 +187,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     rows = [[*map(_visible, row)] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    return [[_filled(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _filled(cell: str, width: int) -> str:
+    return cell + " " * (width - _width(cell))
+
+
+def _width(cell: str) -> int:
+    """How many columns of a terminal it takes: Chinese letters have two, accents none."""
+    if cell.isascii():
+        return len(cell)
+    from unicodedata import combining, east_asian_width  # names are seldom like that
+
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in cell)
 
 
 def human(size: int | None) -> str:
