@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -132,3 +133,46 @@ def test_a_request_takes_blanks_for_no_persons_word() -> None:
                 field.decode(word)
     with pytest.raises(Refused):
         check_reason("")
+
+
+def _is_text(option: click.Option) -> bool:
+    """Whether what is typed is taken as it is, or for a path."""
+    texts = click.types.StringParamType, click.Path
+    return isinstance(option.type, texts) or type(option.type).shell_complete is not _NO_COMPLETION
+
+
+_NO_COMPLETION = click.ParamType.shell_complete
+TEXTS = sorted(
+    (path, each.opts[0])
+    for path, each in _options()
+    if _is_text(each) and not isinstance(each.type, click.Choice) and not each.is_flag
+)
+
+
+def test_there_are_texts() -> None:
+    assert {(("list",), "--label"), (("apply",), "--file"), (("fleet", "list"), "--host")} <= {
+        *TEXTS
+    }
+
+
+@pytest.mark.parametrize(("path", "option"), TEXTS, ids=[f"{' '.join(p)} {o}" for p, o in TEXTS])
+def test_a_variable_that_was_not_set_is_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...], option: str
+) -> None:
+    """It would be no filter, no label, or the current directory."""
+    monkeypatch.chdir(tmp_path)
+    words = [*path, option, ""]
+    for parameter in _command(path).params:
+        if parameter.required and parameter.opts[0] != option:
+            value = getattr(parameter.type, "choices", ["x"])[0]
+            words += (
+                [value] if isinstance(parameter, click.Argument) else [parameter.opts[0], value]
+            )
+    Path("x").write_text("")
+    runner = CliRunner(
+        env={"MOORLINE_STATE_DIR": "state", "MOORLINE_HYPERVISOR": "test:///default"}
+    )
+    done = runner.invoke(main, words)
+    assert done.exit_code in (2, 3), done.output
+    assert "is empty" in done.stderr or option in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]

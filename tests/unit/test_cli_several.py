@@ -30,6 +30,8 @@ def test_several_volumes_have_one_result_each(run: Run, connect: Run) -> None:
     done = connect("a", "b")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2), done.output
     ids = [view["volume"] for view in json.loads(run("list", "-o", "json").stdout)]
+    started = run("start", "test").stdout.splitlines()
+    assert started == ["guest test runs", *(f"volume {id} is connected" for id in ids)]
     told = json.loads(connect("a", "c", more=("-o", "json")).stdout)
     assert [each["view"]["wanted"] for each in told] == ["connected", "connected"]
     done = run("detach", "test", *ids)

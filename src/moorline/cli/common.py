@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from moorline import errors
 from moorline.cli.checked_values import Seconds, persons_word
 from moorline.cli.facade import Target
-from moorline.cli.name_completion import ConfigFile, FilePath, GuestName, VolumeName
+from moorline.cli.name_completion import ConfigFile, FilePath, GuestName, VolumeName, empty
 from moorline.cli.output import (
     DATA,
     FORMATS,
@@ -217,7 +218,6 @@ guest_option = click.option(
     metavar="GUEST",
     help="Of this guest alone; VOLUME may be its device.",
 )
-_NAMING_OPTIONS = ("guest", "volume", "share")
 volume_argument = click.argument("volume", type=VolumeName(), metavar="VOLUME")
 
 
@@ -235,15 +235,14 @@ def _named(arguments: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    """Refuse words that an agent would refuse, even if there is none, and empty names."""
+    """Refuse words that an agent would refuse, even if there is none, and empty ones."""
     context = click.get_current_context()
     for parameter in context.command.params:
-        names = isinstance(parameter, click.Argument) or parameter.name in _NAMING_OPTIONS
-        typed = arguments.get(parameter.name or "")
-        if names and (typed == "" or (isinstance(typed, tuple) and "" in typed)):
-            raise errors.Refused(
-                f"{parameter.get_error_hint(context)} is empty", hint="is a variable not set?"
-            )
+        name = parameter.name or ""
+        typed = context.params.get(name)
+        is_empty = typed == "" or (isinstance(typed, tuple) and "" in typed)
+        if is_empty and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise empty(parameter, context)
     for value in arguments.values():
         for text in value if isinstance(value, tuple) else (value,):
             if not isinstance(text, str):

@@ -225,7 +225,7 @@ def _state(outcome: GuestOutcome) -> str:
 
 def _tell(given: Common, outcome: GuestOutcome | None, told: str) -> None:
     disks = [
-        f"volume {view.volume} is {view.seen} as {view.device}"
+        f"volume {view.volume} is {view.seen}" + (f" as {view.device}" if view.device else "")
         for view in (outcome.attachments if outcome else ())
     ]
     given.tell(outcome, "\n".join([told, *disks]))

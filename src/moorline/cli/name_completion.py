@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 Items = list[CompletionItem]
 
 
+def empty(parameter: click.Parameter, ctx: click.Context | None) -> errors.Refused:
+    """What is raised of one that is typed, and has nothing in it."""
+    hint = "is a variable not set?"
+    return errors.Refused(f"{parameter.get_error_hint(ctx)} is empty", hint=hint)
+
+
 class GuestName(click.ParamType):  # type: ignore[type-arg]
     """The argument for a guest: its name, its id, or the beginning of its id."""
 
@@ -102,7 +108,9 @@ class FilePath(click.Path):
         super().__init__(**{"path_type": Path, **how})
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click's. Raises Unavailable (it does not answer)."""
+        """As click's. Raises Refused (it is empty), Unavailable (it does not answer)."""
+        if value == "" and param:  # it would be the current directory
+            raise empty(param, ctx)
         if "\0" in str(value):
             self.fail("a file name has no NUL", param, ctx)
         convert = super().convert
