@@ -40,8 +40,9 @@ from moorline.hypervisors.libvirt.inventory import LibvirtInventory
 from moorline.hypervisors.libvirt.just_seen import JustSeen
 from moorline.hypervisors.libvirt.lifecycle import LibvirtLifecycle
 from moorline.hypervisors.libvirt.logins import KeepsLogins, KnownLogins, Logins, secret_of
-from moorline.hypervisors.libvirt.luks_keys import LuksKeys, demand_right_key
+from moorline.hypervisors.libvirt.luks_keys import LuksKeys
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
+from moorline.hypervisors.libvirt.open_errors import raise_if_known
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
@@ -198,7 +199,7 @@ class Libvirt(LuksKeys, KeepsLogins):
         except (Failed, Rejected) as e:
             found = error_after_plug(self._look(guest), volume, source, address, flags, e)
             if found is e:
-                demand_right_key(volume, e)
+                raise_if_known(self._connection, guest, self._handles.of, volume, e)
                 raise
             if found is not None:
                 raise found from e
@@ -375,9 +376,8 @@ class Libvirt(LuksKeys, KeepsLogins):
         paths = list(only_read(source, options))
         if not paths:
             return
-        ids = qemu_ids(
-            self._connection.look(NoGuest("capabilities"), lambda v: v.getCapabilities())
-        )
+        look = self._connection.look
+        ids = qemu_ids(look(NoGuest("capabilities"), lambda v: v.getCapabilities()))
         if ids is not None:
             for path in paths:
                 demand_readable(path, ids, self._readable, image=Path(path_of(source)))

@@ -21,7 +21,6 @@ from moorline.hypervisors.libvirt.connection import (
 )
 from moorline.hypervisors.libvirt.domain_xml import INACTIVE
 from moorline.hypervisors.libvirt.launch_options import LAUNCHING, Hardware
-from moorline.hypervisors.libvirt.luks_keys import demand_right_key
 from moorline.hypervisors.libvirt.new_domain_xml import (
     Platform,
     addresses,
@@ -32,6 +31,7 @@ from moorline.hypervisors.libvirt.new_domain_xml import (
     launched,
     platform,
 )
+from moorline.hypervisors.libvirt.open_errors import raise_if_known
 from moorline.model import GuestId, GuestName, as_uuid
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching
@@ -124,7 +124,8 @@ class LibvirtLifecycle:
         except Failed as e:
             machine = self.look(guest)
             if machine.running is not running:
-                demand_right_key(f"a volume of {machine.guest.name}", e)
+                whose = f"a volume of {machine.guest.name}"
+                raise_if_known(self._connection, guest, _domain, whose, e)
                 raise
 
     def _refuse_other(self, name: str, hardware: Hardware) -> bool:
@@ -174,6 +175,10 @@ def _refuse_name(name: str) -> None:
         )
     if as_uuid(name):
         raise Refused(f"{name} is no name for a guest: it could be taken for another one's UUID")
+
+
+def _domain(virt: Any, guest: GuestId) -> Any:
+    return virt.lookupByUUIDString(guest)
 
 
 def _definition(domain: Any) -> ET.Element:
