@@ -18,7 +18,7 @@ from lab.machine.virtual import Virtual
 GUEST = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><devices>
 <controller type='scsi' model='virtio-scsi'/><controller type='usb' model='none'/>
-<memballoon model='none'/></devices></domain>"""
+<memballoon model='none'/></devices>{more}</domain>"""
 
 
 class Real:
@@ -42,11 +42,16 @@ class Real:
         listed: list[dict[str, Any]] = json.loads(self.run("moorline list -o json").stdout)
         return {row["volume"]: (row["wanted"], row["seen"]) for row in listed}
 
-    def guest(self, name: str) -> str:
-        """A guest without disks. It stays for the tests that follow: to start one takes long."""
+    def guest(self, name: str, more: str = "") -> str:
+        """A guest without disks. It stays for the tests that follow: to start one takes long.
+
+        *more*: of its definition.
+        """
         state = self.run(f"virsh domstate {name}", code=None).stdout.strip()
         if not state:
-            self.run(f"virsh -q define /dev/stdin <<'END'\n{GUEST.format(name=name)}\nEND")
+            self.run(
+                f"virsh -q define /dev/stdin <<'END'\n{GUEST.format(name=name, more=more)}\nEND"
+            )
         if state != "paused":
             self.run(f"virsh -q start --paused {name}")
         return name
