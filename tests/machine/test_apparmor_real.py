@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lab.machine import servers
@@ -12,11 +14,12 @@ RULES = "/etc/apparmor.d/local/abstractions/libvirt-qemu"
 """What an administrator adds to the profiles of all guests."""
 
 
-OWN = "own-of-the-test"
-OWN_FILE = f"/etc/apparmor.d/{OWN}"
+OWN = "own01"
+UUID = "0b9e0b5c-52d6-4d0a-9a55-3c8f6f0b0001"
+OWN_FILE = f"/etc/apparmor.d/libvirt/libvirt-{UUID}"
 PROFILE = f"""abi <abi/3.0>,
 include <tunables/global>
-profile {OWN} flags=(attach_disconnected) {{
+profile libvirt-{UUID} flags=(attach_disconnected) {{
   include <abstractions/base>
   include <abstractions/libvirt-qemu>
   /run/** rwk,
@@ -55,14 +58,11 @@ def test_a_volume_whose_base_lies_beside_it(real: Real) -> None:
 
 def test_what_a_rule_denies_in_so_many_words(real: Real) -> None:
     """The kernel does not log it."""
-    nfs, guest, volume = Nfs(real.machine), real.guest("web01"), real.id()
+    nfs, guest, volume = Nfs(real.machine), real.guest("web01"), "denied"
     servers.disk(real.machine, f"{nfs.directory}/{volume}")
-    real.run(f"mkdir -p $(dirname {RULES}) && echo 'deny /var/lib/moorline/** rwk,' >{RULES}")
-    try:
+    with _rule(real, "deny /var/lib/moorline/** rwk,"):
         told = real.attach(guest, _on_nfs(nfs, volume, "raw"), None, "--timeout 20")
         assert f"AppArmor confines {guest} as libvirt-" in told, told
-    finally:
-        real.run(f"rm {RULES}")
     real.attach(guest, _on_nfs(nfs, volume, "raw"))
     real.writes(guest, volume, 66, f"{nfs.directory}/{volume}")
     real.detach(guest, volume)
@@ -70,24 +70,29 @@ def test_what_a_rule_denies_in_so_many_words(real: Real) -> None:
 
 def test_what_a_profile_of_one_s_own_does_not_allow(real: Real) -> None:
     """libvirt adds no rules to it."""
-    nfs, volume = Nfs(real.machine), real.id()
+    nfs, volume = Nfs(real.machine), "of-own"
     servers.disk(real.machine, f"{nfs.directory}/{volume}")
-    _load(real, PROFILE)
-    label = f"<seclabel type='static' model='apparmor' relabel='no'><label>{OWN}</label></seclabel>"
-    guest = real.guest("own01", label)
+    real.run(f"cat >{OWN_FILE} <<'END'\n{PROFILE}END\napparmor_parser -r {OWN_FILE}")
+    label = "<seclabel type='static' model='apparmor' relabel='no'>"
+    label += f"<label>libvirt-{UUID}</label></seclabel>"
+    guest = real.guest(OWN, f"<uuid>{UUID}</uuid>{label}")
     told = real.attach(guest, _on_nfs(nfs, volume, "raw"), None, "--timeout 20")
-    assert f"AppArmor denies {guest} /var/lib/moorline/" in told, told + _denied(real)
+    denied = real.run("dmesg | grep DENIED | tail -5; true").stdout
+    assert f"AppArmor denies {guest} /var/lib/moorline/" in told, told + denied
     rule = next(words for words in told.split("`") if words.endswith(" rwk,"))
-    _load(real, PROFILE.replace("}", f"  {rule}\n}}"))
-    real.attach(guest, _on_nfs(nfs, volume, "raw"))
-    real.writes(guest, volume, 67, f"{nfs.directory}/{volume}")
-    real.detach(guest, volume)
+    with _rule(real, rule):
+        real.run(f"apparmor_parser -r {OWN_FILE}")
+        real.attach(guest, _on_nfs(nfs, volume, "raw"))
+        real.writes(guest, volume, 67, f"{nfs.directory}/{volume}")
+        real.detach(guest, volume)
     real.run(f"virsh -q destroy {guest} && virsh -q undefine {guest}")
 
 
-def _load(real: Real, profile: str) -> None:
-    real.run(f"cat >{OWN_FILE} <<'END'\n{profile}END\napparmor_parser -r {OWN_FILE}")
-
-
-def _denied(real: Real) -> str:
-    return real.run("dmesg | grep DENIED | tail -5; true").stdout
+@contextmanager
+def _rule(real: Real, rule: str) -> Iterator[None]:
+    """A rule for all guests that start, or are given a disk, meanwhile."""
+    real.run(f"mkdir -p $(dirname {RULES}) && echo '{rule}' >{RULES}")
+    try:
+        yield
+    finally:
+        real.run(f"rm {RULES}")

@@ -114,16 +114,15 @@ def _lines(log: Path) -> Iterator[str]:
 def _confined(domain: Any) -> _Confined:
     """How a guest is confined. One that does not run does not tell, unless a person has said it."""
     xml = ET.fromstring(domain.XMLDesc())  # noqa: S314 - libvirt's own output
-    name, default = xml.findtext("name", ""), f"libvirt-{xml.findtext('uuid', '')}"
+    # So libvirt calls it, whatever the definition says (get_profile_name in security_apparmor.c).
+    name, profile = xml.findtext("name", ""), f"libvirt-{xml.findtext('uuid', '')}"
     for model in ("apparmor", "selinux"):
         label = xml.find(f"seclabel[@model='{model}']")
         if label is not None and label.get("type") != "none":
-            return _Confined(name, model, label.findtext("label") or default)
-    return _Confined(name, "", default)
+            return _Confined(name, model, profile)
+    return _Confined(name, "", profile)
 
 
 def _cure(profile: str, rule: str) -> str:
-    if profile.startswith("libvirt-"):
-        load = f"apparmor_parser -r /etc/apparmor.d/libvirt/{profile}"
-        return f"add `{rule}` to {_RULES}, and while it runs: {load}"
-    return f"add `{rule}` to the profile {profile}, and load that anew"
+    load = f"apparmor_parser -r /etc/apparmor.d/libvirt/{profile}"
+    return f"add `{rule}` to {_RULES}, and while it runs: {load}"
