@@ -57,7 +57,13 @@ def test_a_log_that_cannot_be_read_tells_nothing(log: Path) -> None:
     ],
 )
 def test_the_rule_that_is_missing(denial: Denial, rule: str) -> None:
-    assert denial.rule == rule
+    assert denial.rule() == rule
+
+
+def test_qemu_reads_first_what_it_will_write() -> None:
+    denial = Denial("/srv/disk", "r")
+    assert denial.rule(written="/srv/disk") == "/srv/disk rwk,"
+    assert denial.rule(written="/srv/another") == "/srv/disk rk,"
 
 
 CONFINED = "<seclabel type='dynamic' model='apparmor'><label>any</label></seclabel>"
@@ -81,7 +87,7 @@ class Virt:
 def known(seclabels: str, error: MoorlineError, log: Path) -> MoorlineError | None:
     connection: Any = Virt(seclabels)
     try:
-        raise_if_known(connection, GUEST, lambda virt, guest: virt, "a volume", error, log)
+        raise_if_known(connection, GUEST, lambda virt, guest: virt, "a volume", error, log=log)
     except MoorlineError as e:
         return e
     return None
@@ -93,7 +99,7 @@ COULD_NOT = "Could not open '/var/lib/moorline/mnt/a/disk': Permission denied"
 @pytest.mark.parametrize("error", [Failed(COULD_NOT), Rejected(COULD_NOT)])
 def test_a_denial_is_told_with_its_rule(log: Path, error: MoorlineError) -> None:
     log.write_text(record('"/var/lib/moorline/mnt/a/disk"', mask="wr"))
-    told = known(CONFINED, error, log)
+    told = known(CONFINED, error, log=log)
     assert type(told) is type(error)
     assert "AppArmor denies web01 /var/lib/moorline/mnt/a/disk" in told.message
     assert COULD_NOT in told.message
@@ -135,4 +141,4 @@ def test_an_error_stays_where_libvirt_tells_nothing_more(log: Path) -> None:
     connection: Any = Virt("")
     connection._xml = ""
     error = Failed(COULD_NOT)
-    raise_if_known(connection, GUEST, lambda virt, guest: virt, "a volume", error, log)
+    raise_if_known(connection, GUEST, lambda virt, guest: virt, "a volume", error, log=log)

@@ -199,7 +199,8 @@ class Libvirt(LuksKeys, KeepsLogins):
         except (Failed, Rejected) as e:
             found = error_after_plug(self._look(guest), volume, source, address, flags, e)
             if found is e:
-                raise_if_known(self._connection, guest, self._handles.of, volume, e)
+                written = "" if options.readonly else path_of(source)
+                raise_if_known(self._connection, guest, self._handles.of, volume, e, written)
                 raise
             if found is not None:
                 raise found from e
@@ -373,8 +374,7 @@ class Libvirt(LuksKeys, KeepsLogins):
 
     def _demand_readable(self, source: DiskSource, options: DiskOptions) -> None:
         """Check that QEMU can read files that keep their owner. Raises Refused, Failed."""
-        paths = list(only_read(source, options))
-        if not paths:
+        if not (paths := list(only_read(source, options))):
             return
         look = self._connection.look
         ids = qemu_ids(look(NoGuest("capabilities"), lambda v: v.getCapabilities()))

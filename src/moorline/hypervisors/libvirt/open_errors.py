@@ -39,11 +39,10 @@ class Denial(NamedTuple):
     mask: str
     """What was asked for beyond what is allowed, in AppArmor's letters: ``r``, ``w``, ``k``."""
 
-    @property
-    def rule(self) -> str:
-        """What allows it."""
+    def rule(self, written: str = "") -> str:
+        """What allows it. *written*: the file that QEMU will write to; it asks to read first."""
         path = f'"{self.path}"' if re.search(r"\s", self.path) else self.path
-        return f"{path} {'rwk' if 'w' in self.mask else 'rk'},"
+        return f"{path} {'rwk' if 'w' in self.mask or self.path == written else 'rk'},"
 
 
 class _Confined(NamedTuple):
@@ -59,12 +58,13 @@ def raise_if_known(
     of: Callable[[Any, GuestId], Any],
     whose: str,
     error: MoorlineError,
+    written: str = "",
     log: Path = KERNEL_LOG,
 ) -> None:
     """Raise *error* anew if more is known of it. *whose*: the disks; *of*: as :meth:`Handles.of`.
 
-    Raises Refused (the key of an image is another), or as *error* is, which says that it was
-    AppArmor, what it denied, and by which rule it would not.
+    *written*: as in :meth:`Denial.rule`. Raises Refused (the key of an image is another), or as
+    *error* is, which says that it was AppArmor, what it denied, and by which rule it would not.
     """
     demand_right_key(whose, error)
     if not any(words in error.message for words in _PERMISSION):
@@ -77,7 +77,7 @@ def raise_if_known(
     if denied := list(denials(confined.profile, log)):
         last = denied[-1]
         what = f"AppArmor denies {confined.name} {last.path} ({error.message})"
-        raise type(error)(what, hint=_cure(confined.profile, last.rule)) from error
+        raise type(error)(what, hint=_cure(confined.profile, last.rule(written))) from error
     if confined.model:
         raise type(error)(
             f"{error.message}; AppArmor confines {confined.name} as {confined.profile}",
