@@ -313,11 +313,9 @@ class Seen:
     elsewhere: str = ""
     """Why the disk that bears our mark is not, or no more, the one that is wanted; mostly empty."""
     snapshot: bool | None = False
-    """Whether the guest writes to a file above the volume, which it still needs as it is: an
-    external snapshot. None: it cannot be told."""
+    """Whether the guest writes to an external snapshot above the volume. None: it is not told."""
     renews: bool = False
-    """Whether the running guest is to be given the disk's file anew, which it lost with the client
-    of its share; or was, and is to go on."""
+    """Whether the running guest is to be given its lost file anew, or was, and is to go on."""
     diverged: bool = False
     """Whether what the guest writes is in another file, which goes with its disk (`elsewhere`)."""
     other_limits: bool = False
@@ -398,3 +396,5 @@ class Guest:
     """Whether an error of a disk's paused it: it stands still until somebody lets it go on."""
     uses: frozenset[Use] = frozenset()
     """How it uses those of *paths* that are its disks or beneath them; others may be written to."""
+    opened: frozenset[str] = frozenset()
+    """What servers' disks it has as it runs, by what they are known by."""

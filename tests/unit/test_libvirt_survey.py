@@ -169,6 +169,19 @@ def test_both_halves_of_a_running_guest_and_a_saved_state_count() -> None:
     assert look(saved).disks().keys() == {"kept"}
 
 
+def test_what_runs_has_open_what_it_names_and_not_what_its_definition_does() -> None:
+    image = "<disk type='network'><source protocol='rbd' name='vols/{}'/><target dev='vdb'/></disk>"
+
+    def of(image_name: str, id: str = "") -> str:
+        disk = image.format(image_name) + DISK.format("file")
+        return xml("g", id=id).replace("<devices>", f"<devices>{disk}")
+
+    runs = Virt("1", of("live", "7"), defined=of("config"))
+    stopped = Virt("2", of("config"))
+    one, two = GuestSurvey().guests(Host([runs, stopped]))
+    assert (one.opened, two.opened) == ({"rbd:vols/live"}, frozenset())
+
+
 def test_a_guest_that_is_gone_meanwhile_is_left_out_and_nothing_else_is() -> None:
     gone = Virt("1", "", fails=libvirt.VIR_ERR_NO_DOMAIN)
     there = Virt("2", xml("there"))

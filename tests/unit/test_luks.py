@@ -85,6 +85,15 @@ def test_another_key_of_what_is_attached_is_refused(rig: Rig) -> None:
         rig.owner().attachments.attach("g1", sealed(other, format="luks"))
 
 
+def test_what_was_connected_is_attached_with_its_key(rig: Rig) -> None:
+    """No key was used for the link: whichever comes with the disk is the one."""
+    other = {"provider": "luks", "key": base64.b64encode(b"other").decode()}
+    rig.owner().attachments.attach("g1", sealed(other, format="luks"), level=Level.CONNECTED)
+    assert rig.world.keys == {}
+    rig.owner().attachments.attach("g1", sealed(format="luks"))
+    assert rig.world.keys[OF].reveal() == b"right"
+
+
 def test_forgetting_drops_the_key(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", sealed(format="luks"))
     del rig.world.guests[GuestId("g1")]

@@ -178,6 +178,17 @@ def test_a_stopped_guest_has_nothing_open(rig: Rig) -> None:
         )
 
 
+def test_who_has_it_open_does_not_hide_behind_a_guest_that_will_have_it(rig: Rig) -> None:
+    """Somebody took the disk away from what runs, and then another host's guest got it."""
+    owner(rig).attachments.attach("g1", connection())
+    rig.world.guests[GuestId("g1")].live.clear()
+    with pytest.raises(Failed, match=r"somebody else has .* open: 10\.0\.0\.7 \("):
+        owner(rig, opened=["10.0.0.7"]).attachments.attach("g1", connection(), timeout=0)
+    assert not rig.world.guests[GuestId("g1")].live
+    owner(rig).attachments.attach("g1", connection())
+    assert rig.world.guests[GuestId("g1")].live
+
+
 def test_what_is_shared_may_be_open_anywhere(rig: Rig) -> None:
     owner(rig, opened=["10.0.0.7"]).attachments.attach("g1", connection(), options=SHARED)
     assert rig.world.guests[GuestId("g1")].live

@@ -149,10 +149,11 @@ class FileUsers:
     def demand_known(self, mine: Use, opened: Sequence[str]) -> None:
         """Raise Failed if a server tells of more that have it *opened* than our guests can be.
 
-        It does not tell who they are: each running guest that has the disk is one of them. Where it
-        is shared, others may have it anywhere.
+        It does not tell who they are: each guest that has the disk as it runs is one of them. One
+        that will have it when it is started anew is not: somebody else could hide behind it. Where
+        it is shared, others may have it anywhere.
         """
-        here = sum(mine.path in {use.path for use in g.uses} for g in self._running)
+        here = sum(mine.path in guest.opened for guest in self._running)
         if len(opened) > here and not mine.shared:
             known = f", of whom {here} may be this host's guests" if here else ""
             raise Failed(

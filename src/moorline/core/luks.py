@@ -99,8 +99,11 @@ def demand_possible(
 
 
 def demand_same_key(before: Attachment, attachment: Attachment) -> None:
-    """Refuse another key than that of *before*: the hypervisor would go on with the old one."""
-    if _key_of(before) != _key_of(attachment):
+    """Refuse another key than that of *before*: the hypervisor would go on with the old one.
+
+    Where the link alone was ever wanted, it has none.
+    """
+    if not is_somebody_elses(before) and _key_of(before) != _key_of(attachment):
         volume, guest = attachment.key.volume, attachment.guest_name
         raise Refused(
             f"volume {volume} is wanted on {guest} with another key",
@@ -182,7 +185,7 @@ def lacks_key(hypervisor: Hypervisor, row: Attachment) -> bool:
 def _key_of(row: Attachment) -> Secret[bytes] | None:
     """None: it is no LUKS volume, or somebody else plugs it, who has the key."""
     connection = row.connection.reveal()
-    if is_somebody_elses(row) or not is_luks(connection):
+    if row.hands_off or not is_luks(connection):
         return None
     encryption = connection.get("encryption")
     return _key(encryption) if isinstance(encryption, Mapping) else None

@@ -353,7 +353,10 @@ def _guest(id: GuestId, guest: ToyGuest, paths: frozenset[str]) -> Guest:
     if guest.unreadable:
         return Guest(id, guest.name, guest.running, {}, frozenset(), guest.unreadable, "cure it")
     facts = guest.name, guest.running, _disks(guest), paths
-    return Guest(id, *facts, uses=_uses(guest, paths), paused_by_error=guest.waits)
+    uses = _uses(guest, paths)
+    has = {*guest.live.values(), *(use.path for use in uses if use.path in guest.foreign)}
+    opened = frozenset(has if guest.running else ())
+    return Guest(id, *facts, uses=uses, paused_by_error=guest.waits, opened=opened)
 
 
 def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:

@@ -21,6 +21,7 @@ from moorline.hypervisors.libvirt.qemu_open_files import OpenDisks
 from moorline.hypervisors.libvirt.saved_files import Saved, SavedFiles
 from moorline.hypervisors.libvirt.storage_pools import Pools, listed
 from moorline.model import Guest, GuestId, VolumeId
+from moorline.network_disk import is_known
 from moorline.ports import Places
 
 T = TypeVar("T")
@@ -359,7 +360,11 @@ def _parsed(virt: Any, definitions: _Definitions) -> Domain:
 def _guest(domain: Domain) -> Guest:
     running = domain.live is not None
     disks, paths, uses = domain.disks(), domain.paths(), domain.uses()
-    found = Guest(GuestId(domain.uuid), domain.name, running, disks, paths, uses=uses)
+    live = domain.live.uses if domain.live is not None else ()
+    opened = frozenset(use.path for use in live if is_known(use.path))
+    found = Guest(
+        GuestId(domain.uuid), domain.name, running, disks, paths, uses=uses, opened=opened
+    )
     return replace(found, unresolved=domain.unresolved())
 
 
