@@ -62,6 +62,10 @@ class Tgt:
         self._define(iqn(name))
         return file
 
+    def listen(self, portal: str) -> None:
+        """Be reached by another address as well, until it is started anew."""
+        self._tgtadm("portal", "new", "--param", f"portal={portal}")
+
     def file(self, name: str) -> Path:
         """What holds the volume's bytes."""
         return self._targets[iqn(name)][1]

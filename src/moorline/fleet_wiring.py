@@ -187,7 +187,13 @@ def follow(
         uuid.uuid4().hex,
         marks,
         guard,
-        LocalVolumes(records, Admission(records, reconciler, hypervisor), driver, hypervisor),
+        LocalVolumes(
+            records,
+            Admission(records, reconciler, hypervisor),
+            driver,
+            hypervisor,
+            reconciler.unlock,
+        ),
         mover,
         boot_id,
         loud,
@@ -254,13 +260,9 @@ def wanted_of_fleet(
         backends = InstalledBackends(host, given.values)
         reconciler = Reconciler(nothing, backends, nothing, Locks())
         accepted = Admission(nothing, reconciler, nothing).admit(connection, format)
+        luks.demand_image(accepted.connection, reconciler.backend(accepted.backend))
     finally:
         host.close()
-    if luks.is_luks(accepted.connection):
-        raise Refused(
-            "encrypted volumes are not given by a fleet: their keys stay on one host",
-            hint="moorline attach, on the guest's host",
-        )
     if volume is not None and accepted.volume and volume != accepted.volume:
         raise Refused(f"the connection is of volume {accepted.volume}, not {volume}")
     id = usable_id(volume or accepted.volume or accepted.id)

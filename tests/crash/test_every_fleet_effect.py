@@ -19,6 +19,7 @@ from tests.support.toy_fleet import ToyFleet
 HOSTS = ("h1", "h2", "h3")
 G1 = GuestId("g1")
 A, B = ("g1", "a"), ("g2", "b")
+ENCRYPTION = {"provider": "luks", "key": "cmlnaHQ="}
 
 
 class Strike(Enum):
@@ -122,7 +123,7 @@ def test_every_effect(
 def begun() -> ToyFleet:
     fleet = ToyFleet(HOSTS, {"g1": "h1", "g2": "h2"}, beats_count=False)
     fleet.settle(rest=2)
-    fleet.attach("g2", "b")
+    fleet.attach("g2", "b", encryption=ENCRYPTION)
     fleet.settle(rest=2)
     return fleet
 

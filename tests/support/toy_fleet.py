@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from moorline.core.admission import Admission
 from moorline.core.driver import Driver
@@ -116,6 +117,8 @@ class ToyFleet:
         if backing is None:
             for name in hosts:
                 self.store.commit([], [Put(keys.host(name), HostRecord().encode())])
+        self.sealed: set[tuple[str, str]] = set()
+        """The guests and volumes that are LUKS."""
         self.clocks: dict[str, float] = {}
         self.controllers: dict[str, tuple[Controller, Line]] = {}
         self.controller_lines: list[Line] = []
@@ -161,7 +164,9 @@ class ToyFleet:
             f"s{next(SESSIONS)}",
             marks,
             guard,
-            LocalVolumes(records, Admission(records, reconciler, mover), driver, mover),
+            LocalVolumes(
+                records, Admission(records, reconciler, mover), driver, mover, reconciler.unlock
+            ),
             mover,
             lambda: str(site.boot),
             site.loud.append,
@@ -248,6 +253,7 @@ class ToyFleet:
             if not guest.defined and guest.copy.value == "incoming":
                 del site.world.guests[id]
         site.world.mounts.clear()
+        site.world.keys.clear()
 
     def power_on(self, name: str) -> None:
         """Let it boot: the agent, then libvirt, which asks it before it starts what ran."""
@@ -270,10 +276,18 @@ class ToyFleet:
             if not found.running:
                 self.survive(partial(self.mover(name).start, guest))
 
-    def attach(self, guest: str, volume: str, share: str = "s1") -> Attachment:
-        """A person attaches a volume."""
+    def attach(
+        self, guest: str, volume: str, share: str = "s1", *, encryption: Any = None
+    ) -> Attachment:
+        """A person attaches a volume; with *encryption*, a LUKS one."""
         ownership = Ownership(self.person)
-        return ownership.attach(ownership.find(guest), wanted(guest, volume, share))
+        row = wanted(guest, volume, share)
+        if encryption:
+            told = dict(row.connection.reveal())
+            told["data"] = {**told["data"], "format": "luks"}
+            row = replace(row, connection=Secret({**told, "encryption": encryption}))
+            self.sealed.add((guest, volume))
+        return ownership.attach(ownership.find(guest), row)
 
     def detach(self, guest: str, volume: str) -> Attachment | None:
         """A person detaches a volume."""
@@ -347,6 +361,7 @@ class ToyFleet:
         rows = {(r.key.guest, r.key.volume) for r in self.agent(name).records.all()}
         assert rows == set(mine), f"{name} has records of {rows}"
         assert set(self.sites[name].world.mounts.values()) == set(mine.values()), name
+        assert set(self.sites[name].world.keys) == set(mine) & self.sealed, name
         desired = self.person.desired(name)
         assert set(desired.assignments) == guests
         assert set(desired.attachments) == set(mine)

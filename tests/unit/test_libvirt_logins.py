@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from moorline.errors import Failed, MoorlineError, Refused, Uncertain
+from moorline.errors import Failed, Refused, Uncertain
 from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.disk_xml import disk_xml
 from moorline.hypervisors.libvirt.domain_xml import Domain, parse
 from moorline.hypervisors.libvirt.logins import KnownLogins, Logins, secret_of
-from moorline.hypervisors.libvirt.moving import MovingLibvirt
-from moorline.hypervisors.libvirt.secrets import Purpose, Secrets
-from moorline.model import DiskOptions, DiskState, GuestId, NetworkDisk, VolumeId
+from moorline.hypervisors.libvirt.secrets import Purpose, Secrets, named_by
+from moorline.model import DiskOptions, DiskState, GuestId, ImageFile, NetworkDisk, VolumeId
 from moorline.network_disk import NetworkLogin
 from moorline.secret import Secret
 
 GUEST = GuestId("6f1d7c1a-0000-4000-8000-000000000001")
 ONE = VolumeId("one")
+THEIRS = "11111111-1111-4111-8111-111111111111"
 PASSWORD = "twelve-chars-xx"
 KEY = base64.b64encode(b"\x01\x02key").decode()
 
@@ -37,6 +38,10 @@ def image(key: str = KEY) -> NetworkDisk:
 
 
 def domain(source: NetworkDisk | None) -> Domain:
+    return Domain(GUEST, "g", parse(domain_xml(source)), None)
+
+
+def domain_xml(source: NetworkDisk | ImageFile | None) -> str:
     disk = ""
     if source is not None:
         secret = secret_of(GUEST, ONE, source)
@@ -44,12 +49,11 @@ def domain(source: NetworkDisk | None) -> Domain:
             *(ONE, source, DiskOptions()),
             target="vdb",
             bus="virtio",
-            place=None,  # type: ignore[arg-type]
+            place=None,
             qemu=7_002_000,
             secret=secret,
         )
-    xml = f"<domain type='kvm' id='1'><name>g</name><devices>{disk}</devices></domain>"
-    return Domain(GUEST, "g", parse(xml), None)
+    return f"<domain type='kvm' id='1'><name>g</name><devices>{disk}</devices></domain>"
 
 
 class Kept:
@@ -126,18 +130,18 @@ def test_a_key_that_is_none_is_refused_and_not_quoted(kept: Kept) -> None:
     assert kept.values == {}
 
 
-def test_a_guest_stays_where_the_password_of_its_disk_is() -> None:
-    kept = domain(lun()).live
-    assert kept is not None
-    ET.SubElement(kept.xml, "uuid").text = GUEST
-    xml = ET.tostring(kept.xml)
-    with pytest.raises(Refused, match="takes a password, which stays on its host"):
-        MovingLibvirt("test:///default").define(GUEST, xml, {ONE})
-    ours = secret_of(GUEST, ONE, lun()).encode()
-    theirs = b"11111111-1111-4111-8111-111111111111"
-    with pytest.raises(MoorlineError) as said:  # libvirt's own, of so short a definition
-        MovingLibvirt("test:///default").define(GUEST, xml.replace(ours, theirs), {ONE})
-    assert "stays on its host" not in str(said.value)
+def test_what_a_guest_needs_where_it_goes_are_the_secrets_of_ours() -> None:
+    plugged = domain(lun()).live
+    assert plugged is not None
+    ours = secret_of(GUEST, ONE, lun())
+    assert named_by(GUEST, plugged.xml) == {ours: ONE}
+    theirs = ET.tostring(plugged.xml).replace(ours.encode(), THEIRS.encode())
+    assert named_by(GUEST, ET.fromstring(theirs)) == {}
+    sealed = ImageFile(Path("/mnt/a"), "luks")
+    key = secret_of(GUEST, ONE, sealed)
+    plugged = parse(domain_xml(sealed))
+    assert named_by(GUEST, plugged.xml) == {key: ONE}
+    assert named_by(GuestId("another"), plugged.xml) == {}
 
 
 def stored(uuid: str, told: str = "<secret/>") -> Any:
@@ -171,6 +175,6 @@ def test_a_disk_whose_secret_libvirtd_lost_is_locked() -> None:
     assert (lost[ONE].state, lost[ONE].locked) == (DiskState.WHOLE, True)
     assert len(asked) == 2
     KnownLogins(secrets()).marked(GUEST, disks, {})
-    theirs = {ONE: "11111111-1111-4111-8111-111111111111"}
+    theirs = {ONE: THEIRS}
     assert KnownLogins(secrets()).marked(GUEST, disks, theirs) == disks, "nothing of ours is lost"
     assert len(asked) == 2, "libvirt is not asked about what takes no secret"

@@ -18,6 +18,7 @@ from moorline.cli.attachments import (
 )
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.fleet_queries import FleetName, directory_option
+from moorline.cli.luks_key import key_option, with_key
 from moorline.cli.name_completion import FileOrUrl
 from moorline.cli.typed_disk_options import asked, disk_options
 from moorline.core.name_lookup import is_whole
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @connections_option
 @format_option
 @id_option
+@key_option
 @disk_options(without=["target"])
 @timeout_option
 @dry_run_option
@@ -48,6 +50,7 @@ def attach(
     connections: tuple[Path, ...],
     format_: Format | None,
     volume: str | None,
+    luks_key_file: Path | None,
     timeout: float,
     dry_run: bool,
     directory: Path,
@@ -67,8 +70,10 @@ def attach(
 
     volumes = several_named(volume_urls, connections, format_)
     options = asked(of_disk)
-    if len(volumes) > 1 and (volume or options.wwn):
-        raise click.UsageError("--volume, --wwn are of one volume")
+    if len(volumes) > 1 and (volume or options.wwn or luks_key_file):
+        raise click.UsageError("--volume, --wwn, --luks-key-file are of one volume")
+    on_stdin = Path("-") in connections
+    volumes = [with_key(each, luks_key_file, on_stdin=on_stdin) for each in volumes]
     settings = given.settings()
     # Each is read before one of them is attached: what cannot be read changes nothing.
     all_wanted = [

@@ -85,16 +85,19 @@ def demand_possible(
     connection: Mapping[str, Any], backend: StorageBackend[Any], hypervisor: Hypervisor
 ) -> None:
     """Refuse a LUKS volume that *hypervisor* cannot decipher, or that is no image file."""
-    if not is_luks(connection):
-        return
-    if ImageFile not in backend.yields:
+    demand_image(connection, backend)
+    if is_luks(connection) and not isinstance(hypervisor, KeyKeeping):
+        raise Refused(
+            f"{hypervisor.kind} guests have no encrypted volumes: they would see cipher text"
+        )
+
+
+def demand_image(connection: Mapping[str, Any], backend: StorageBackend[Any]) -> None:
+    """Refuse a LUKS volume that is no image file."""
+    if is_luks(connection) and ImageFile not in backend.yields:
         raise Refused(
             f"encrypted {backend.kind} volumes are not supported: of volumes that are no image"
             " files the guest would see cipher text"
-        )
-    if not isinstance(hypervisor, KeyKeeping):
-        raise Refused(
-            f"{hypervisor.kind} guests have no encrypted volumes: they would see cipher text"
         )
 
 
@@ -141,12 +144,16 @@ def unlock(
 ) -> None:
     """Have *hypervisor* know what the disk of *row* is opened with. Raises as the port.
 
-    *login*: tells the password that is not in the connection. No server is asked: it may hang.
+    What it knows is left as it is: a guest may be on its way here. *login*: tells the password
+    that is not in the connection. No server is asked: it may hang.
     """
-    give_key(hypervisor, row)
+    if lacks_key(hypervisor, row):
+        give_key(hypervisor, row)
     source = link.source if isinstance(link, Linked) else None
     if isinstance(source, NetworkDisk):
-        give_login(hypervisor, row, source if source.login else replace(source, login=login()))
+        source = source if source.login else replace(source, login=login())
+        if lacks_login(hypervisor, row, source):
+            give_login(hypervisor, row, source)
 
 
 def has_login(link: Link) -> bool:

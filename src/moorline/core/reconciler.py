@@ -258,6 +258,13 @@ class Reconciler:
         """Hold the lock of *link*, as each pass does. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"link {link}", timeout)
 
+    def unlock(self, row: Attachment) -> None:
+        """Have the hypervisor know what a disk is opened with, also one that is still to come.
+
+        Raises as the hypervisor, and Refused.
+        """
+        luks.unlock(self._hypervisor, row, self.link(row), lambda: self._links.login(row))
+
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove the empty mount point, and the key, that a crash left. Raises as disconnect."""
         with self.with_link(row.link):

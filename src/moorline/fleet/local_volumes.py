@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -87,8 +87,15 @@ class LocalVolumes:
     """Writes what the fleet wants into the host's own store, and has it brought there."""
 
     def __init__(
-        self, records: Records, admission: Admission, driver: Driver, hypervisor: Hypervisor
+        self,
+        records: Records,
+        admission: Admission,
+        driver: Driver,
+        hypervisor: Hypervisor,
+        unlock: Callable[[Attachment], None],
     ) -> None:
+        """*unlock*: as :meth:`moorline.core.reconciler.Reconciler.unlock`."""
+        self._unlock = unlock
         self._records = records
         self._admission = admission
         self._driver = driver
@@ -105,6 +112,8 @@ class LocalVolumes:
             if row is None:
                 return Served(True)
             came = self._driver.push(row)
+            if link_only and row.want is Level.CONNECTED:
+                self._unlock(row)  # its disk comes with its guest, and is opened at once
         except MoorlineError as e:
             return Served(False, e.kind, str(e), places=None)
         served = self._waits(row, came) if isinstance(came, Wait) else Served(True)

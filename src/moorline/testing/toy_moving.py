@@ -133,6 +133,7 @@ class ToyMover(ToyHypervisor):
         self._guard(guest)
         for path in found.defined.values():
             self._refuse_missing(path)
+        _demand_keys(self._world, guest, found)
         self._world.faults.effect(partial(self._start, guest))
 
     def stop(self, guest: GuestId) -> None:
@@ -157,6 +158,7 @@ class ToyMover(ToyHypervisor):
         for path in found.live.values():
             if path.rsplit("/", 1)[0] not in there.mounts:
                 raise Failed(f"{path} cannot be opened on {host}")
+        _demand_keys(there, guest, found)
         effect = self._world.faults.effect
         copy = MovableGuest(found.name, copy=Presence.INCOMING)
         effect(lambda: there.guests.__setitem__(guest, copy))
@@ -230,3 +232,11 @@ def _presence(guest: ToyGuest) -> Presence:
     if not guest.running:
         return Presence.STOPPED
     return guest.copy if isinstance(guest, MovableGuest) else Presence.RUNNING
+
+
+def _demand_keys(world: ToyWorld, id: GuestId, guest: ToyGuest) -> None:
+    """Raise Failed unless the host of *world* has the keys of what the guest is to open."""
+    for use in guest.uses:
+        locked = use.format == "luks" and (id, VolumeId(use.volume)) not in world.keys
+        if locked and use.volume in {*guest.live, *guest.defined}:
+            raise Failed(f"there is no key of {use.volume}")

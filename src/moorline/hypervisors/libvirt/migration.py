@@ -13,7 +13,8 @@ from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import module
 from moorline.hypervisors.libvirt.domain_xml import Half, parse
 from moorline.hypervisors.libvirt.mount_propagation import type_at
-from moorline.model import GuestId
+from moorline.hypervisors.libvirt.secrets import has_value, named_by
+from moorline.model import GuestId, VolumeId
 from moorline.ports import Option
 
 ACTIONS = ("abort", "force_complete")
@@ -120,10 +121,11 @@ def migrate(
     """
     libvirt = module()
     uri = how.uri.replace("%s", host)
-    _demand_no_copy(libvirt, guest, host, uri)
     domain = virt.lookupByUUIDString(guest)
     secure = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
     xml = domain.XMLDesc(secure)
+    needs = named_by(guest, ET.fromstring(xml))  # noqa: S314 - libvirt's own output
+    _demand_ready(libvirt, guest, host, uri, needs)
     paused = domain.state()[0] == presence.PAUSED
     parameters: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: presence.marked(xml, paused=paused)
@@ -163,22 +165,46 @@ def end_overdue(domain: Any, elapsed: float, how: Migration) -> None:
             domain.abortJob()
 
 
-def _demand_no_copy(libvirt: Any, guest: GuestId, host: str, uri: str) -> None:
-    """libvirt would let a guest come to where it is defined, and take the one for the other."""
+def _demand_ready(
+    libvirt: Any, guest: GuestId, host: str, uri: str, needs: Mapping[str, VolumeId]
+) -> None:
+    """Raise Failed unless *host* has no copy of the guest, and the secrets that it *needs*.
+
+    libvirt would let a guest come to where it is defined, and take the one for the other.
+    """
     try:
         peer = libvirt.open(uri)
     except libvirt.libvirtError as e:
         raise Failed(f"{host} cannot be reached as {uri}: {e}") from e
+    try:
+        _demand_no_copy(libvirt, peer, guest, host)
+        for secret, volume in needs.items():
+            without = f"{host} does not have the key of volume {volume} yet"
+            _demand_secret(libvirt, peer, secret, without)
+    finally:
+        with suppress(libvirt.libvirtError):
+            peer.close()
+
+
+def _demand_no_copy(libvirt: Any, peer: Any, guest: GuestId, host: str) -> None:
     try:
         peer.lookupByUUIDString(guest)
     except libvirt.libvirtError as e:
         if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return
         raise Failed(f"{host} does not tell whether it has a copy of {guest}: {e}") from e
-    finally:
-        with suppress(libvirt.libvirtError):
-            peer.close()
     raise Failed(f"{host} has a copy of guest {guest} already")
+
+
+def _demand_secret(libvirt: Any, peer: Any, secret: str, without: str) -> None:
+    """Raise Failed, which says *without*, if *peer* has no such secret, or it has no value."""
+    try:
+        if has_value(peer.secretLookupByUUIDString(secret)):
+            return
+    except libvirt.libvirtError as e:
+        if e.get_error_code() != libvirt.VIR_ERR_NO_SECRET:
+            raise Failed(f"{without}, as far as it tells: {e}") from e
+    raise Failed(without)
 
 
 def _flag(told: Mapping[str, str], name: str) -> bool:

@@ -17,7 +17,6 @@ from moorline.hypervisors.libvirt import presence
 from moorline.hypervisors.libvirt.connection import NoGuest, module, names_of
 from moorline.hypervisors.libvirt.domain_xml import Half, marked_as
 from moorline.hypervisors.libvirt.hypervisor import Libvirt
-from moorline.hypervisors.libvirt.logins import purpose_of
 from moorline.hypervisors.libvirt.migration import Migration, end_overdue, migrate
 from moorline.hypervisors.libvirt.open_as_named import demand_as_named
 from moorline.hypervisors.libvirt.owners_kept import Run, given_back, owners_kept
@@ -120,7 +119,6 @@ class MovingLibvirt(Libvirt):
         if read.findtext("uuid") != guest:
             raise Refused(f"that is no definition of guest {guest}")
         taken = _without_others(read, volumes)
-        _refuse_kept_here(read)
         with suppress(NotFound):
             self._connection.look(guest, lambda v: v.lookupByUUIDString(guest))
             return
@@ -201,8 +199,6 @@ class MovingLibvirt(Libvirt):
         demand = partial(self._demand_as_named, guest)
         do = partial(migrate, guest=guest, host=host, how=how, demand=demand)
         subject = NoGuest(f"the migration of {seen.name}")
-        xml = self._connection.look(guest, lambda v: self._of(v, guest).XMLDesc(0))
-        _refuse_kept_here(ET.fromstring(xml))  # noqa: S314 - libvirt's own output
         far = self._connection.times(_NO_DEADLINE)
         sending = self._sendings[guest, host] = _Sending(lambda: far.change(subject, do))
         return sending
@@ -269,25 +265,6 @@ def _without_others(domain: ET.Element, volumes: Container[VolumeId]) -> list[Vo
                 devices.remove(device)
                 taken.append(volume)
     return taken
-
-
-def _refuse_kept_here(domain: ET.Element) -> None:
-    """Refuse a guest whose disks take a key, or a password of ours: they are on this host alone.
-
-    A password that somebody else gave libvirt may be on the other host as well.
-    """
-    for volume, disk in Half(domain).disks.items():
-        if purpose_of(GuestId(domain.findtext("uuid", "")), volume, disk):
-            raise Refused(
-                f"volume {volume} of {domain.findtext('name')} takes a password, which stays on its"
-                " host",
-                hint="detach the volume, or start the guest where it is",
-            )
-    if domain.find("devices/disk//encryption") is not None:
-        raise Refused(
-            f"{domain.findtext('name')} has an encrypted volume, whose key stays on its host",
-            hint="detach the volume, or start the guest where it is",
-        )
 
 
 def _all_seen(hang: frozenset[str], virt: Any) -> dict[GuestId, _Seen]:

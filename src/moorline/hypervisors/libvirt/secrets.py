@@ -7,12 +7,14 @@ is derived from that, and its usage, which others see, begins with our name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid5
 from xml.etree import ElementTree as ET
 
 from moorline.errors import NotOurs
 from moorline.hypervisors.libvirt.connection import Connection, NoGuest, module
+from moorline.hypervisors.libvirt.domain_xml import marked_as
 from moorline.model import GuestId, VolumeId
 from moorline.secret import Secret
 
@@ -41,6 +43,20 @@ class Purpose(NamedTuple):
     def usage(self) -> str:
         """What `virsh secret-list` tells of it."""
         return f"moorline {self.guest} {self.volume}"
+
+
+def named_by(guest: GuestId, domain: ET.Element) -> Mapping[str, VolumeId]:
+    """The UUIDs of the secrets of ours that disks of *guest* are opened with, and whose they are.
+
+    Those of whoever plugged a disk that was adopted are theirs.
+    """
+    found: dict[str, VolumeId] = {}
+    for disk in domain.iterfind("devices/disk"):
+        named = {secret.get("uuid", "") for secret in disk.iter("secret")}
+        if named and (volume := marked_as(disk)):
+            ours = {Purpose(guest, volume, kind).uuid for kind in _USAGES}
+            found |= dict.fromkeys(ours & named, volume)
+    return found
 
 
 class Secrets:
