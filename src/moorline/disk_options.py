@@ -93,6 +93,19 @@ class DiskOptions:
     target: str = _said(
         Kind.TEXT, "", "Such as vdb; default: the next free.", metavar="DEV", one=True
     )
+    device: str = _choice(
+        "A LUN, to which the guest sends its own SCSI commands, or a disc in a drive (cdrom), which"
+        " is read-only; default: a disk.",
+        *("lun", "cdrom"),
+        one=True,
+    )
+    reservations: bool = _said(
+        Kind.FLAG,
+        False,
+        "A LUN that is a device of this host can be reserved by its guest (SCSI-3), as clusters do;"
+        " qemu-pr-helper does that for it.",
+        one=True,
+    )
     readonly: bool = _said(
         Kind.FLAG, False, "The guest may only read.", typed_as="read-only", spoken="read-only"
     )
@@ -211,6 +224,10 @@ def validate(options: DiskOptions) -> None:
         if name in BY_NAME:
             _check(BY_NAME[name], value)
     _check_blocks(options)
+    if options.device == "cdrom" and not options.readonly:
+        raise Refused("a disc can only be read", hint="--read-only")
+    if options.reservations and options.device != "lun":
+        raise Refused("what is no LUN has no reservations", hint="--device lun")
     if options.io == "native" and options.cache not in ("", "none", "directsync"):
         raise Refused(f"I/O cannot be native with the cache {options.cache}")
     if options.wwn and not _WWN.fullmatch(options.wwn):

@@ -260,7 +260,7 @@ def wanted_of_fleet(
         backends = InstalledBackends(host, given.values)
         reconciler = Reconciler(nothing, backends, nothing, Locks())
         accepted = Admission(nothing, reconciler, nothing).admit(connection, format)
-        luks.demand_image(accepted.connection, reconciler.backend(accepted.backend))
+        luks.demand_known(accepted.connection, reconciler.backend(accepted.backend))
     finally:
         host.close()
     if volume is not None and accepted.volume and volume != accepted.volume:

@@ -120,6 +120,8 @@ class BlockDevice:
     caching: Caching = Caching.DIRECT
     discard: bool = False
     """Whether what a guest discards is given back to the storage."""
+    format: Format = "raw"
+    """``luks``, if the hypervisor is to decipher it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +290,8 @@ class Growable:
 class Held(Enum):
     """Whether a link must stay as it is.
 
-    If the volume is to go: because another attachment or any guest, running or
-    stopped, needs the link. If the link is broken, and not known to be dead: because a
-    running guest has it open; to a stopped one, renewing it does no harm.
+    If the volume is to go: because another attachment or any guest needs the link. If that is
+    broken, and not known to be dead: because a running guest has it open.
     """
 
     FREE = "free"
@@ -386,8 +387,7 @@ class Guest:
     paths: frozenset[str]
     """Every path on the host that the guest's definitions name, ours or not."""
     unreadable: str = ""
-    """Why its definitions cannot be read; '' if they can. It may then have any disk and any path,
-    beside those that are told, and *running* is True where that is unknown."""
+    """Why its definitions cannot be read; ''. It may then have any disk or path, and run or not."""
     remedy: str = ""
     """The command that helps if it is unreadable."""
     unresolved: str = ""

@@ -54,6 +54,9 @@ class NetworkDisk:
     opened: tuple[str, ...] = field(default=(), compare=False)
     """Who had it open when the server was asked, for people to read; (): nobody, or it is not
     told."""
+    reserved: str = field(default="", compare=False)
+    """Why it is for nobody but whom it is reserved for, of which a LUN's guest may be one; told
+    as well."""
     ids: frozenset[str] = field(default=frozenset(), compare=False)
     """Its names that no other disk in the world has, by whatever it is reached; told as well."""
 

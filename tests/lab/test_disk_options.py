@@ -11,10 +11,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from libvirt_rig import CONFIG, LIVE, marked, small_xml
+from libvirt_rig import CONFIG, LIVE, loop_device, marked, small_xml, until
 from scene import gone_at_the_end, small_guest, start_paused
 
 from lab.command import Moorline
+from lab.guest import Guest
 from moorline.model import VolumeId
 
 VOLUME = VolumeId("vol-options")
@@ -201,6 +202,72 @@ def test_sata_waits_for_a_stop_and_usb_for_a_controller(
     assert block()["iops_wr"] == 9
     restart(stopped)
     assert block()["iops_wr"] == 9
+
+
+def test_a_disc_comes_and_goes_with_its_drive(
+    moorline: Moorline, files: Path, guest: Guest
+) -> None:
+    words = ("--format", "raw", "--device", "cdrom", "--volume", VOLUME)
+    disc = ("attach", guest.name, image(files), *words)
+    assert "can only be read" in moorline(*disc, code=3).stderr
+    refused = moorline(*disc, "--read-only", "--bus", "virtio", code=3).stderr
+    assert "no cdrom on the bus virtio" in refused
+    types = "for d in /sys/bus/scsi/devices/*:*:*:*; do echo $(cat $d/type $d/model); done"
+    for name in ("a.raw", "b.raw"):  # another disc is another drive
+        moorline("attach", guest.name, image(files, name), *words, "--read-only")
+        for half in (LIVE, CONFIG):
+            found = disk(guest.domain, half)
+            assert (found.get("device"), attribute(found, "target", "bus")) == ("cdrom", "scsi")
+            assert attribute(found, "source", "file") == str(files / name)
+        until(lambda: "5 QEMU CD-ROM" in guest.agent.check(types))
+        (row,) = moorline.json("list")
+        assert (row["next"], row["options"]["device"]) == ("nothing", "cdrom")
+        assert moorline.json("disks", guest.name)[0]["whose"] == "ours"
+        if name == "a.raw":
+            moorline("release", guest.name, VOLUME)
+            moorline("adopt", guest.name, image(files), "--format", "raw")
+            assert moorline.json("list")[0]["options"]["device"] == "cdrom"
+        moorline("detach", guest.name, VOLUME)
+        until(lambda: "5 QEMU CD-ROM" not in guest.agent.check(types))
+
+
+def test_a_disc_that_a_guest_boots_from_is_in_a_drive_that_it_knows(
+    moorline: Moorline, files: Path, stopped: Any, libvirt_conn: Any
+) -> None:
+    boots_by_device(libvirt_conn, stopped)
+    words = "--device cdrom --read-only --bus sata --boot-order 1 --startup-policy optional"
+    attach(moorline, files, *words.split())
+    for _ in range(2):
+        start_paused(stopped)
+        (found,) = (each for each in qemu("query-block") if f"ua-{VOLUME}" in each["qdev"])
+        assert (found["removable"], found["inserted"]["ro"]) == (True, True)
+        assert property_of("bootindex") == 1
+        stopped.destroy()
+    moorline("detach", NAME, VOLUME)
+
+
+def test_a_lun_is_defined_with_its_reservations(
+    moorline: Moorline, stopped: Any, files: Path
+) -> None:
+    """The lab has no SCSI device that QEMU could open."""
+    with loop_device(Path(image(files))) as device:
+        it = (NAME, str(device), "--format", "raw", "--volume", VOLUME)
+        words = ("attach", *it, "--device", "lun")
+        assert "has no wwn" in moorline(*words, "--wwn", "5000c50015ea71aa", code=3).stderr
+        assert "has no total-iops-sec" in moorline(*words, "--iops", "5", code=3).stderr
+        assert "no lun on the bus virtio" in moorline(*words, "--bus", "virtio", code=3).stderr
+        moorline(*words, "--reservations")
+        found = disk(stopped, CONFIG)
+        assert (found.get("device"), attribute(found, "target", "bus")) == ("lun", "scsi")
+        assert attribute(found, "source/reservations", "managed") == "yes"
+        (row,) = moorline.json("list")
+        assert (row["seen"], row["next"]) == ("attached", "nothing")
+        assert row["options"]["reservations"]
+        moorline("release", NAME, VOLUME)
+        moorline("adopt", *it)
+        options = moorline.json("list")[0]["options"]
+        assert (options["device"], options["reservations"]) == ("lun", True)
+        moorline("detach", NAME, VOLUME)
 
 
 def test_adopting_keeps_what_limits_a_disk_has(

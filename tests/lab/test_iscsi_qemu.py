@@ -60,9 +60,14 @@ class Scene:
         self.tgt.export(id, SIZE)
         return id
 
-    def attach(self, guest: str, id: str, *words: str, code: int = 0, **more: Any) -> str:
+    def write(self, id: str, **more: Any) -> Path:
+        """The connection of a volume, in a file."""
         file = self._state.parent / f"{id}.json"
         file.write_text(json.dumps(connection(id, **more)))
+        return file
+
+    def attach(self, guest: str, id: str, *words: str, code: int = 0, **more: Any) -> str:
+        file = self.write(id, **more)
         said = self.moorline("attach", guest, "--connection", str(file), *words, code=code)
         return said.stderr
 
@@ -133,21 +138,22 @@ def test_what_a_real_target_says_of_its_luns(tgt: Tgt, backend: IscsiQemu) -> No
     verify("one")
 
 
-def test_what_somebody_reserved_is_waited_for(tgt: Tgt, backend: IscsiQemu) -> None:
+def test_what_somebody_reserved_is_told(tgt: Tgt, backend: IscsiQemu) -> None:
     tgt.export("one", SIZE, chap=False)
     lun = backend.parse(connection("one", auth_method=None))
     backend.verify(lun)
     assert backend.ids(lun) == frozenset(), "names of tgt's are not unique in the world"
-    with reserved("one"), pytest.raises(Failed, match="another machine keeps it"):
-        backend.verify(lun)
-    backend.verify(lun)
+    with reserved("one"):
+        assert "another machine keeps it" in backend.verify(lun).reserved
+    assert backend.verify(lun).reserved == ""
 
 
 @contextmanager
-def reserved(name: str) -> Iterator[None]:
+def reserved(name: str, user: str = "", password: str = "") -> Iterator[None]:
     """Another initiator keeps the LUN for itself (SPC-3)."""
     register, reserve, release, exclusive, key = 0, 1, 2, 3, (1).to_bytes(8, "big")
-    where = {"portal": PORTAL, "target": iqn(name), "lun": 1, "user": ""}
+    where = {"portal": PORTAL, "target": iqn(name), "lun": 1, "user": user}
+    where["password"] = password
 
     def ask(unit: Any, action: int, old: bytes, new: bytes) -> None:
         call = libiscsi._lib.iscsi_persistent_reserve_out_sync
@@ -253,6 +259,29 @@ def test_a_guest_is_not_given_to_a_target_that_does_not_answer(scene: Scene, gue
     guest.write(id, "late")
     assert scene.stored(id) == pattern("late")
     scene.moorline("detach", guest.name, id)
+    assert scene.is_clean()
+
+
+def test_a_guest_has_a_lun_as_it_is_and_keeps_what_it_reserved(scene: Scene, guest: Guest) -> None:
+    id = scene.volume()
+    vendors = "cat /sys/block/sd*/device/vendor"
+    scene.attach(guest.name, id, "--device", "lun")
+    until(lambda: [each.strip() for each in guest.agent.run(vendors).lines] == ["IET"])
+    for half in (0, 2):
+        (found,) = ET.fromstring(guest.domain.XMLDesc(half)).iterfind("devices/disk[@device='lun']")
+        assert found.find("serial") is None
+    (name,) = guest.agent.check("cd /sys/block; ls -d sd*")
+    write = f"yes lun | head -c 65536 | dd of=/dev/{name} iflag=fullblock bs=64k conv=fsync"
+    guest.agent.check(write)
+    assert scene.stored(id) == pattern("lun")
+    assert scene.seen() == {id: "attached"}
+    scene.moorline("detach", guest.name, id)
+    with reserved(id, USER, PASSWORD):  # by itself, say: its target lets in whom it will
+        waits = scene.attach(guest.name, id, "--timeout", "1", code=5)
+        assert "another machine keeps it" in waits
+        scene.moorline("detach", guest.name, id)
+        scene.attach(guest.name, id, "--device", "lun")
+        scene.moorline("detach", guest.name, id)
     assert scene.is_clean()
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from libvirt_rig import marked, small_xml
+from libvirt_rig import loop_device, marked, small_xml
 from scene import Scene, start_paused
 from test_secrets import PASSWORD, assert_kept, betrayed, watched
 
@@ -194,6 +194,47 @@ def test_cinders_connection_with_its_key(
     info["encryption"]["key"] = CODED.decode()
     connection.write_text(json.dumps(info))
     assert "not adopted" in moorline("adopt", *words[1:], "--dry-run", code=3).stderr
+    moorline("detach", NAME, "sealed")
+    assert secrets(libvirt_conn) == []
+
+
+def test_a_device_is_deciphered_as_a_file_is(
+    moorline: Moorline, files: Path, guest: Guest, libvirt_conn: Any
+) -> None:
+    with loop_device(files / "a.luks") as device:
+        words = ["attach", guest.name, str(device), "--format", "luks", "--volume", "sealed"]
+        assert "its key is not given" in moorline(*words, code=3).stderr
+        wrong = key_file(files, "wrong", b"another")
+        assert "does not open" in moorline(*words, "--luks-key-file", wrong, code=3).stderr
+        assert secrets(libvirt_conn) == []
+        given = key_file(files)
+        moorline(*words, "--luks-key-file", given)
+        guest.write("sealed", "under lock")
+        (row,) = moorline.json("list")
+        assert (row["seen"], row["next"], row["format"]) == ("attached", "nothing", "luks")
+        moorline("detach", guest.name, "sealed")
+        assert secrets(libvirt_conn) == []
+        words[4] = "raw"  # who says so sees cipher text
+        moorline(*words)
+        assert guest.digest("sealed", offset=PAYLOAD) != digest(pattern("under lock"))
+        moorline("detach", guest.name, "sealed")
+    assert deciphered(files / "a.luks", given, 0, 65536) == pattern("under lock")
+
+
+def test_apply_with_another_key_of_what_is_attached_is_refused(
+    moorline: Moorline, files: Path, stopped: Any, libvirt_conn: Any
+) -> None:
+    key_file(files)
+    declared = files / "attachments.yaml"
+    entry = {"guest": NAME, "storage": str(files / "a.luks"), "format": "luks", "volume": "sealed"}
+    declared.write_text(json.dumps({"attachments": [{**entry, "luks_key_file": "key"}]}))
+    moorline("apply", "-f", str(declared))
+    assert moorline.json("apply", "-f", str(declared))[0]["steps"] == []
+    key_file(files, key=b"another")
+    refused = moorline("apply", "-f", str(declared), code=3)
+    assert "with another key" in refused.stdout + refused.stderr
+    moorline("start", NAME)  # it has the key that it had
+    stopped.destroy()
     moorline("detach", NAME, "sealed")
     assert secrets(libvirt_conn) == []
 

@@ -24,7 +24,7 @@ from moorline.testing.contracts.moving import VOLUME, seen, send
 from tests.support.luks_image import luks_image
 from tests.support.missing import missing
 
-KEY = b"twelve\x00chars"
+KEY = "zwölf chars".encode()
 nodes = test_moving_libvirt.nodes
 rig = test_moving_libvirt.rig
 

@@ -81,7 +81,9 @@ def test_each_that_fails_has_its_own_error(run: Run, tmp_path: Path) -> None:
     assert {each["problem"]["guest"] for each in told} == {"nobody"}
 
 
-@pytest.mark.parametrize("more", [("--volume", "v1"), ("--target", "vdx")])
+@pytest.mark.parametrize(
+    "more", [("--volume", "v1"), ("--target", "vdx"), ("--boot-order", "1"), ("--device", "lun")]
+)
 def test_what_is_of_one_volume_is_not_said_of_several(connect: Run, more: tuple[str, ...]) -> None:
     assert connect("a", "b", more=more).exit_code == 2
 

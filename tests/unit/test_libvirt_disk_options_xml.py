@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,7 +14,14 @@ from moorline.hypervisors.libvirt.disk_address import address_for, otherwise_lim
 from moorline.hypervisors.libvirt.disk_options_xml import options_of
 from moorline.hypervisors.libvirt.disk_xml import bus_of, disk_xml, is_direct
 from moorline.hypervisors.libvirt.domain_xml import Domain, parse
-from moorline.model import BlockDevice, Caching, DiskOptions, ImageFile, VolumeId
+from moorline.model import (
+    BlockDevice,
+    Caching,
+    DiskOptions,
+    ImageFile,
+    NetworkDisk,
+    VolumeId,
+)
 
 RAW = ImageFile(Path("/srv/a.raw"), "raw")
 ONE = VolumeId("one")
@@ -49,10 +57,28 @@ def xml(options: DiskOptions, source: ImageFile | BlockDevice = RAW) -> str:
         FULL,
         DiskOptions(bus="scsi", target="sdc", rotation_rate=1, wwn="5000c50015ea71aa"),
         DiskOptions(bus="usb", target="sdd", write_bytes_sec=5),
+        DiskOptions(bus="sata", target="sde", device="cdrom", readonly=True, boot=1),
     ],
 )
 def test_what_is_written_is_read(options: DiskOptions) -> None:
     assert options_of(ET.fromstring(xml(options))) == options
+
+
+def test_a_lun_tells_its_own_serial_and_can_be_reserved() -> None:
+    device = BlockDevice(Path("/dev/x"))
+    wanted = DiskOptions(target="sdb", device="lun", reservations=True)
+    assert bus_of(wanted) == bus_of(DiskOptions(device="cdrom", readonly=True)) == "scsi"
+    made = ET.fromstring(xml(wanted, device))
+    assert options_of(made) == replace(wanted, bus="scsi")
+    assert made.find("serial") is None
+    assert [each.get("managed") for each in made.iterfind("source/reservations")] == ["yes"]
+    address_for(domain("", ""), ONE, device, wanted)
+    iscsi = NetworkDisk("iscsi", "iqn.2026-01.lab:a/1", ("a:3260",))
+    address_for(domain("", ""), ONE, iscsi, DiskOptions(device="lun"))
+    rbd = NetworkDisk("rbd", "vols/a")
+    for source, options in ((RAW, wanted), (rbd, DiskOptions(device="lun")), (iscsi, wanted)):
+        with pytest.raises(Refused, match=r"a LUN is|its target is asked"):
+            address_for(domain("", ""), ONE, source, options)
 
 
 def test_cache_and_io_are_as_they_are_asked_for() -> None:
@@ -152,6 +178,9 @@ def test_halves_of_different_controllers_are_refused(live: str, defined: str) ->
         (DiskOptions(bus="sata", target="vdb"), "no name of a disk on the bus sata"),
         (DiskOptions(cache="unsafe"), "cache is none of"),
         (DiskOptions(shares=500), "have no shares"),
+        (DiskOptions(device="cdrom", readonly=True, bus="virtio"), "no cdrom on the bus virtio"),
+        (DiskOptions(device="cdrom", readonly=True, rotation_rate=1), "cdrom has no rotation-rate"),
+        (DiskOptions(device="lun"), "a LUN is a SCSI device"),
         (DiskOptions(total_iops_sec=2**70), "total_iops_sec is not"),
     ],
 )

@@ -82,7 +82,11 @@ BARE = MarkedDisk("", "", "", None)
         (disk("vda", "ua-one", serial="two"), {}),
         (disk("vda", "", serial="one"), {}),
         (disk("vda", "ua-"), {}),
-        (disk("sda", "ua-one", device="cdrom"), {}),
+        (
+            disk("sda", "ua-one", bus="sata", device="cdrom"),
+            {ONE: MarkedDisk("sda", "sata", "/srv/a.raw", None)},
+        ),
+        (disk("sda", "ua-one", serial="two", device="cdrom"), {}),
         (disk("fda", "ua-one", device="floppy"), {}),
         (disk("sda", "ua-one", device="lun", serial="two"), {}),
         (

@@ -14,11 +14,14 @@ from moorline.cli.commands import main
 from moorline.core import luks
 from moorline.errors import Failed, Refused
 from moorline.host.image.luks import payload_at
+from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.disk_xml import disk_xml
 from moorline.hypervisors.libvirt.domain_xml import Half
 from moorline.hypervisors.libvirt.logins import secret_of
-from moorline.hypervisors.libvirt.luks_keys import demand_right_key
+from moorline.hypervisors.libvirt.luks_keys import LuksKeys, demand_right_key
+from moorline.hypervisors.libvirt.secrets import Secrets
 from moorline.model import BlockDevice, DiskOptions, GuestId, ImageFile, Level, VolumeId
+from moorline.secret import Secret
 from tests.support.rig import Rig
 
 KEY = base64.b64encode(b"right").decode()
@@ -77,6 +80,14 @@ def test_a_wrong_key_is_refused_and_leaves_nothing(rig: Rig) -> None:
     assert (rig.world.keys, rig.records.all(), rig.world.mounts) == ({}, [], {})
 
 
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"a\0b"])
+def test_a_key_that_qemu_does_not_take_is_refused(key: bytes) -> None:
+    hypervisor = LuksKeys()
+    hypervisor._secrets = Secrets(Connection("test:///default", 1.0))
+    with pytest.raises(Refused, match="is no text in UTF-8"):
+        hypervisor.give_key(*OF, Secret(key))
+
+
 def test_another_key_of_what_is_attached_is_refused(rig: Rig) -> None:
     rig.owner().attachments.attach("g1", sealed(format="luks"))
     assert rig.owner().attachments.attach("g1", sealed(format="luks")).steps == []
@@ -126,19 +137,23 @@ def test_what_cannot_be_deciphered_is_refused(rig: Rig, bad: dict[str, Any], why
     assert (rig.world.faults.count, rig.records.all()) == (0, [])
 
 
-def test_where_the_hypervisor_does_not_decipher_it_is_refused(rig: Rig) -> None:
+def test_where_nothing_deciphers_it_is_refused() -> None:
     class Devices:
-        kind, yields = "iscsi", frozenset({BlockDevice})
+        kind, format = "iscsi", "raw"
 
-    with pytest.raises(Refused, match="cipher text"):
-        luks.demand_possible(sealed(format="luks"), Devices(), object())  # type: ignore[arg-type]
-    Devices.yields = frozenset({ImageFile})  # type: ignore[assignment]
+        def parse(self, connection: Any) -> Any:
+            return self
+
+    connection, devices = sealed(format="luks"), Devices()
+    with pytest.raises(Refused, match="encrypted iscsi volumes are not supported"):
+        luks.demand_possible(connection, devices, object())  # type: ignore[arg-type]
+    devices.format = "luks"
 
     class Vsphere:
         kind = "vsphere"
 
     with pytest.raises(Refused, match="vsphere guests have no encrypted volumes"):
-        luks.demand_possible(sealed(format="luks"), Devices(), Vsphere())  # type: ignore[arg-type]
+        luks.demand_possible(connection, devices, Vsphere())  # type: ignore[arg-type]
 
 
 def test_somebody_elses_disk_has_somebody_elses_key(rig: Rig) -> None:
@@ -158,8 +173,12 @@ def test_it_is_neither_released_nor_adopted(rig: Rig) -> None:
         rig.owner().maintenance.adopt("g1", sealed(format="luks"))
 
 
-def test_the_disk_is_raw_inside_luks_for_libvirt_and_luks_for_us() -> None:
-    source = ImageFile(Path("/s/a"), "luks")
+@pytest.mark.parametrize(
+    "source", [ImageFile(Path("/s/a"), "luks"), BlockDevice(Path("/dev/a"), format="luks")]
+)
+def test_the_disk_is_raw_inside_luks_for_libvirt_and_luks_for_us(
+    source: ImageFile | BlockDevice,
+) -> None:
     where = {"target": "vdb", "bus": "virtio", "place": None}
     secret = secret_of(GuestId("g1"), VolumeId("a"), source)
     xml = disk_xml(VolumeId("a"), source, DiskOptions(), **where, qemu=7002000, secret=secret)  # type: ignore[arg-type]

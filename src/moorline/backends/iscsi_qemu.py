@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.properties import block_facts
 from moorline.backends.share_spelling import server as spelled
-from moorline.errors import Failed, Refused
+from moorline.errors import Refused
 from moorline.model import Format, Link, Linked, LinkName, NetworkDisk, VolumeId
 from moorline.network_disk import PORTS, NetworkLogin, server
 from moorline.ports import Call, Host, Option, Values
@@ -23,6 +23,11 @@ INITIATOR = Option(
 )
 LOOK_DEADLINE_SECONDS = 5.0
 """Seconds that a target has to let us in and to tell what a LUN is."""
+_RESERVED = {
+    True: "is reserved: another machine keeps it for itself",
+    False: "does not tell whether another machine keeps it for itself",
+}
+"""Why it is nobody's to have; False: it does not tell, though it may."""
 _CHILD = "moorline.backends.libiscsi"
 _TRYING = "iqn.2008-11.org.linux-kvm:moorline"
 """As whom a target is asked where no initiator is configured."""
@@ -126,7 +131,7 @@ class IscsiQemu:
         return Linked(self._source(c), given=True)
 
     def verify(self, c: Lun) -> NetworkDisk:
-        """Ask the target whether the LUN is a disk, as large as is said, and free.
+        """Ask the target whether the LUN is a disk, as large as is said, and whether it is free.
 
         Raises Refused, Failed, Uncertain.
         """
@@ -135,18 +140,9 @@ class IscsiQemu:
             raise Refused(
                 f"LUN {c.lun} of {c.target} has {told['bytes']} bytes, the volume has {c.size}"
             )
-        if told["reserved"] is None:
-            raise Failed(
-                f"LUN {c.lun} of {c.target} does not tell whether another machine keeps it for"
-                " itself",
-                hint="a persistent reservation (SPC-3) counts until it is known that there is none",
-            )
-        if told["reserved"]:
-            raise Failed(
-                f"LUN {c.lun} of {c.target} is reserved: another machine keeps it for itself",
-                hint="a persistent reservation (SPC-3): its holder gives it up",
-            )
-        return replace(self._source(c), ids=frozenset(told["ids"]))
+        why = "" if told["reserved"] is False else _RESERVED[bool(told["reserved"])]
+        reserved = why and f"LUN {c.lun} of {c.target} {why}"
+        return replace(self._source(c), ids=frozenset(told["ids"]), reserved=reserved)
 
     def ids(self, c: Lun) -> frozenset[str]:
         """See :class:`moorline.ports.Identifying`."""

@@ -125,8 +125,8 @@ class LocalFile:
         path = Path(absolute_path(info.text("path", 4096)))
         info.refuse_options()
         format = info.format(FORMATS)
-        if path.is_relative_to(self._devices) and format != "raw":
-            raise Refused(f"the device {path} can only be raw")
+        if path.is_relative_to(self._devices) and format not in ("raw", "luks"):
+            raise Refused(f"the device {path} can only be raw, or luks")
         return LocalDisk(path, format, info.volume_id())
 
     def recognise(
@@ -153,7 +153,7 @@ class LocalFile:
     def inspect(self, c: LocalDisk) -> Link:
         """Always there, as far as we are concerned: :meth:`verify` looks closer."""
         if c.path.is_relative_to(self._devices):
-            return Linked(BlockDevice(c.path), given=True)
+            return Linked(BlockDevice(c.path, format=c.format), given=True)
         return Linked(ImageFile(c.path, c.format), given=True)
 
     def verify(self, c: LocalDisk) -> ImageFile | BlockDevice:
@@ -164,7 +164,7 @@ class LocalFile:
         self._directories.demand(c.path)
         if c.path.is_relative_to(self._devices):
             self._verify_device(c.path)
-            return BlockDevice(c.path)
+            return BlockDevice(c.path, format=c.format)
         directory = c.path.parent
         try:
             real = self._host.root(directory).path

@@ -87,12 +87,6 @@ class Adopter:
         with told_about(attachment.key.volume, attachment.guest_name):
             steps = [] if hands_off or _is_marked(disk, attachment) else ["mark"]
             if before is None:
-                if not hands_off and luks.has_login(self._reconciler.link(attachment)):
-                    raise Refused(
-                        "volumes that take a password are not adopted: whoever plugged it keeps it"
-                        " in libvirt",
-                        hint="detach it as it was attached, and attach it with moorline attach",
-                    )
                 self._refuse_anothers(attachment)
                 self._refuse_above(disk, attachment, said=bool(volume or accepted.volume))
             if attachment == before:
@@ -244,7 +238,7 @@ class Adopter:
 
 
 def _refuse_other_format(disk: GuestDisk, source: ImageFile | BlockDevice | NetworkDisk) -> None:
-    format = source.format if isinstance(source, ImageFile) else "raw"
+    format = "raw" if isinstance(source, NetworkDisk) else source.format
     if format != disk.format:
         raise Refused(f"{disk.device} is used as {disk.format}, and the connection says {format}")
 

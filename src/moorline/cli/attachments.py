@@ -28,9 +28,8 @@ from moorline.cli.luks_key import key_option, with_key
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, LabelName, VolumeName
 from moorline.cli.output import failed, say, table
 from moorline.cli.output import outcome as told_outcome
-from moorline.cli.typed_disk_options import asked, disk_options
+from moorline.cli.typed_disk_options import asked, demand_of_one, disk_options
 from moorline.deadline import DEFAULT_TIMEOUT_SECONDS
-from moorline.disk_options import OPTIONS
 from moorline.errors import Failed, MoorlineError
 from moorline.exit_codes import exit_code
 from moorline.local_api.http_errors import to_problem
@@ -223,12 +222,10 @@ def attach(
       moorline attach web01 a.raw b.raw --format raw --wait=false
     """
     volumes = several_named(volume_urls, connections, format_)
-    if len(volumes) > 1 and luks_key_file is not None:
-        raise click.UsageError("--luks-key-file is of one volume")
     options = asked(of_disk)
-    one = [f"--{each.typed}" for each in OPTIONS if each.one]
-    if len(volumes) > 1 and (volume or options.target or options.wwn):
-        raise click.UsageError(f"{', '.join(['--volume', *one])} are of one volume")
+    if len(volumes) > 1:
+        key = "--luks-key-file" if luks_key_file else ""
+        demand_of_one(options, "--volume" if volume else "", key)
     on_stdin = "-" in map(str, connections)
     volumes = [with_key(each, luks_key_file, on_stdin=on_stdin) for each in volumes]
     patience = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout

@@ -20,7 +20,7 @@ from moorline.cli.common import Common, common, dry_run_option, timeout_option
 from moorline.cli.fleet_queries import FleetName, directory_option
 from moorline.cli.luks_key import key_option, with_key
 from moorline.cli.name_completion import FileOrUrl
-from moorline.cli.typed_disk_options import asked, disk_options
+from moorline.cli.typed_disk_options import asked, demand_of_one, disk_options
 from moorline.core.name_lookup import is_whole
 from moorline.errors import MoorlineError, NotFound, Refused
 from moorline.model import Format
@@ -70,8 +70,9 @@ def attach(
 
     volumes = several_named(volume_urls, connections, format_)
     options = asked(of_disk)
-    if len(volumes) > 1 and (volume or options.wwn or luks_key_file):
-        raise click.UsageError("--volume, --wwn, --luks-key-file are of one volume")
+    if len(volumes) > 1:
+        key = "--luks-key-file" if luks_key_file else ""
+        demand_of_one(options, "--volume" if volume else "", key)
     on_stdin = Path("-") in connections
     volumes = [with_key(each, luks_key_file, on_stdin=on_stdin) for each in volumes]
     settings = given.settings()

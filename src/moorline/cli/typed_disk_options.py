@@ -37,6 +37,14 @@ def asked(values: Mapping[str, Any]) -> DiskOptions:
     return DiskOptions(**{n: values[n] for n in names if values.get(n) is not None})
 
 
+def demand_of_one(options: DiskOptions, *others: str) -> None:
+    """Refuse what can be said of one volume alone. *others*: the same of what is no option of a
+    disk, if it was said. Raises UsageError."""
+    said = [f"--{each.typed}" for each in OPTIONS if each.one and each.name in options.asked()]
+    if found := [*filter(None, others), *said]:
+        raise click.UsageError(f"{', '.join(found)}: of one volume alone")
+
+
 def _spellings(option: DiskOption) -> list[str]:
     short = [f"--{option.short}"] if option.short else []
     return [*short, f"--{option.typed}", option.name]

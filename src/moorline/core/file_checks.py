@@ -9,7 +9,8 @@ from moorline.core.file_clashes import Everyone, FileClashes, numbers_of
 from moorline.core.file_locking import FileLocking
 from moorline.core.links import Links
 from moorline.core.survey import Survey
-from moorline.model import Attachment, DiskSource, GuestId, Link
+from moorline.errors import Failed
+from moorline.model import Attachment, DiskSource, GuestId, Link, NetworkDisk
 from moorline.shared_look import SharedLook
 
 
@@ -34,7 +35,7 @@ class FileChecks:
 
         Raises as the back end's verify, and Refused if another guest or attachment has the file.
         """
-        source = self._links.verified(row)
+        source = self._verified(row)
         self._refuse_others(row, source)
         return source
 
@@ -43,7 +44,7 @@ class FileChecks:
 
         The hypervisor is not asked: so nothing is told of who else has it.
         """
-        return self._links.verified(row)
+        return self._verified(row)
 
     def verify_alone(self, row: Attachment) -> None:
         """As :meth:`verify`, once nobody else on this host is giving its file to a guest."""
@@ -67,10 +68,18 @@ class FileChecks:
     def alone(
         self, row: Attachment, timeout: float | None, link: Link | None = None
     ) -> Iterator[DiskSource]:
-        source = self._links.verified(row, link)
+        source = self._verified(row, link)
         with self._locking.turn(row, source, timeout):
             self._refuse_others(row, source)
             yield source
+
+    def _verified(self, row: Attachment, link: Link | None = None) -> DiskSource:
+        source = self._links.verified(row, link)
+        if isinstance(source, NetworkDisk) and source.reserved and row.options.device != "lun":
+            raise Failed(
+                source.reserved, hint="a persistent reservation (SPC-3): its holder gives it up"
+            )
+        return source
 
     def _refuse_others(self, row: Attachment, source: DiskSource) -> None:
         """Refuse it if somebody else has the file.

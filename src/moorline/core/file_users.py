@@ -13,6 +13,7 @@ from moorline.core.survey import Survey
 from moorline.errors import Failed, MoorlineError, Uncertain
 from moorline.model import (
     Attachment,
+    BlockDevice,
     DatastoreDisk,
     Guest,
     GuestId,
@@ -115,7 +116,7 @@ class WantedFile:
 
 def use_of(row: Attachment, source: PathSource) -> Use:
     """How the guest of *row* has, or will have, *source*."""
-    form = source.format if isinstance(source, ImageFile) else "raw"
+    form = source.format if isinstance(source, ImageFile | BlockDevice) else "raw"
     return Use(str(source.path), form, row.options.readonly, row.options.shared)
 
 

@@ -18,7 +18,6 @@ from moorline.model import (
     Disk,
     DiskSource,
     DiskState,
-    ImageFile,
     Level,
     Link,
     Linked,
@@ -84,20 +83,19 @@ def demand_key(connection: Mapping[str, Any]) -> None:
 def demand_possible(
     connection: Mapping[str, Any], backend: StorageBackend[Any], hypervisor: Hypervisor
 ) -> None:
-    """Refuse a LUKS volume that *hypervisor* cannot decipher, or that is no image file."""
-    demand_image(connection, backend)
+    """Refuse a LUKS volume that *hypervisor* cannot decipher, or that is none to *backend*."""
+    demand_known(connection, backend)
     if is_luks(connection) and not isinstance(hypervisor, KeyKeeping):
         raise Refused(
             f"{hypervisor.kind} guests have no encrypted volumes: they would see cipher text"
         )
 
 
-def demand_image(connection: Mapping[str, Any], backend: StorageBackend[Any]) -> None:
-    """Refuse a LUKS volume that is no image file."""
-    if is_luks(connection) and ImageFile not in backend.yields:
+def demand_known(connection: Mapping[str, Any], backend: StorageBackend[Any]) -> None:
+    """Refuse a LUKS volume that is none to its back end. Raises as its parse."""
+    if is_luks(connection) and getattr(backend.parse(connection), "format", "") != FORMAT:
         raise Refused(
-            f"encrypted {backend.kind} volumes are not supported: of volumes that are no image"
-            " files the guest would see cipher text"
+            f"encrypted {backend.kind} volumes are not supported: the guest would see cipher text"
         )
 
 

@@ -47,7 +47,7 @@ def elsewhere(row: Attachment, link: Link, disk: Disk) -> str:
     if _is_another(there, disk):
         return f"the guest's disk of this volume is {disk.source}, not {there}"
     source = link.source if isinstance(link, Linked) else None
-    form = source.format if isinstance(source, ImageFile) else ""
+    form = source.format if isinstance(source, ImageFile | BlockDevice) else ""
     whys = (_otherwise(use, form, row.options) for use in sorted(disk.uses))
     return next(filter(None, whys), "")
 

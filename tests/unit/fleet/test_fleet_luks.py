@@ -67,7 +67,7 @@ def wanted(connection: dict[str, Any], tmp_path: Path) -> Any:
     return fleet_wiring.wanted_of_fleet(settings, connection, None, None, DiskOptions())
 
 
-def test_what_a_fleet_is_asked_for_has_its_key_and_is_an_image(tmp_path: Path) -> None:
+def test_what_a_fleet_is_asked_for_has_its_key_and_can_be_deciphered(tmp_path: Path) -> None:
     data = {"export": "filer:/vol", "name": "a.luks", "format": "luks"}
     image = {"driver_volume_type": "nfs", "data": data}
     row = wanted({**image, "encryption": ENCRYPTION}, tmp_path)
@@ -76,5 +76,7 @@ def test_what_a_fleet_is_asked_for_has_its_key_and_is_an_image(tmp_path: Path) -
         wanted(image, tmp_path)
     lun = {"target_portal": "192.0.2.1:3260", "target_iqn": "iqn.2026-01.lab:a", "target_lun": 1}
     device = {"driver_volume_type": "iscsi", "data": {**lun, "encrypted": True}}
+    assert wanted({**device, "encryption": ENCRYPTION}, tmp_path).backend == "iscsi"
+    served = {**device, "driver_volume_type": "iscsi_qemu", "encryption": ENCRYPTION}
     with pytest.raises(Refused, match="not supported"):
-        wanted({**device, "encryption": ENCRYPTION}, tmp_path)
+        wanted(served, tmp_path)

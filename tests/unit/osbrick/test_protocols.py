@@ -122,6 +122,12 @@ def test_sizes_are_gib_and_discards_are_heeded() -> None:
     assert parse(Iscsi, {**ISCSI, "discard": "yes"}).discard is False
 
 
+def test_what_is_luks_is_a_device_that_is_deciphered() -> None:
+    volume = parse(Iscsi, {**ISCSI, "format": "luks"})
+    assert (volume.format, parse(Iscsi, ISCSI).format) == ("luks", "raw")
+    assert volume.device == parse(Iscsi, ISCSI).device
+
+
 def test_what_can_be_typed() -> None:
     hyperscale, local = (kind(ToyHost(), Path("/l")) for kind in (HyperScale, Local))
     connection = hyperscale.from_url("veritas_hyperscale://" + UUID, None)

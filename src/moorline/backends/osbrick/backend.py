@@ -65,6 +65,7 @@ class BlockVolume:
     size: int = 0
     """Bytes that it has at least; 0: unknown."""
     discard: bool = False
+    format: Format = "raw"
 
 
 V = TypeVar("V", bound=BlockVolume)
@@ -147,7 +148,7 @@ class OsBrick(ABC, Generic[V]):
 
     def source(self, c: V) -> BlockDevice:
         """The source of the guest's disk."""
-        return BlockDevice(c.device, discard=c.discard)
+        return BlockDevice(c.device, discard=c.discard, format=c.format)
 
     def verify(self, c: V) -> BlockDevice:
         """See :meth:`moorline.ports.StorageBackend.verify`: checks that it is the right device."""

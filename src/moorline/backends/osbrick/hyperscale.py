@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from moorline.backends.connection_info import ConnectionInfo
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
-from moorline.backends.osbrick.properties import block_facts
+from moorline.backends.osbrick.properties import DECIPHERED, block_facts
 from moorline.errors import Refused
 from moorline.model import Foreign, Format, LinkName, VolumeId
 from moorline.ports import Mount
@@ -61,7 +61,7 @@ class HyperScale(OsBrick[BlockVolume]):
             id=name[1:-1],
             properties=Secret({"name": name}),
             volume=info.volume_id() or VolumeId(name[1:-1]),
-            **block_facts(info),
+            **block_facts(info, DECIPHERED),
         )
 
     def recognise(

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from moorline.backends.connection_info import ConnectionInfo
 from moorline.errors import Refused
+from moorline.model import Format
 
 _GIB = 1 << 30
 _MAX_SIZE_GIB = 1 << 23
@@ -19,6 +20,11 @@ class BlockFacts(TypedDict):
 
     size: int
     discard: bool
+    format: Format
+
+
+DECIPHERED: tuple[Format, ...] = ("raw", "luks")
+"""The formats of devices: what is in them is the guest's, or deciphered for it."""
 
 
 def properties_of(connection: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -27,15 +33,14 @@ def properties_of(connection: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in data.items() if key not in _FOR_OTHERS}
 
 
-def block_facts(info: ConnectionInfo) -> BlockFacts:
-    """The volume's size, if it is told, and whether it takes discards. Raises Refused.
+def block_facts(info: ConnectionInfo, formats: tuple[Format, ...] = ("raw",)) -> BlockFacts:
+    """The volume's size, if it is told, its format, and whether it takes discards.
 
-    Cinder's ``size`` is in GiB.
+    Cinder's ``size`` is in GiB. Raises Refused.
     """
     info.refuse_options()
-    if info.has("format"):
-        info.format(("raw",))
+    format = info.format(formats) if info.has("format") else "raw"
     size = info.value("size") or 0
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE_GIB:
         raise Refused("the connection's size is not a number of GiB")
-    return {"size": size * _GIB, "discard": info.value("discard") is True}
+    return {"size": size * _GIB, "discard": info.value("discard") is True, "format": format}

@@ -21,7 +21,7 @@ from moorline.backends.connection_info import ConnectionInfo, absolute_path
 from moorline.backends.host_use import HostUse
 from moorline.backends.osbrick.backend import BlockVolume, OsBrick
 from moorline.backends.osbrick.device import Device
-from moorline.backends.osbrick.properties import block_facts, properties_of
+from moorline.backends.osbrick.properties import DECIPHERED, block_facts, properties_of
 from moorline.errors import Refused
 from moorline.model import BlockDevice, Format, Link, Linked
 from moorline.ports import Host, Option, Values
@@ -52,7 +52,7 @@ class Fabric(OsBrick[BlockVolume]):
             id=digest,
             properties=Secret(properties_of(connection)),
             volume=info.volume_id(),
-            **block_facts(info),
+            **block_facts(info, DECIPHERED),
         )
 
     def _of(self, id: str) -> BlockVolume:
@@ -151,7 +151,7 @@ class Local(OsBrick[BlockVolume]):
             id=path.name,
             properties=Secret(properties_of(connection)),
             volume=info.volume_id(),
-            **block_facts(info),
+            **block_facts(info, DECIPHERED),
         )
 
     def inspect(self, c: BlockVolume) -> Link:

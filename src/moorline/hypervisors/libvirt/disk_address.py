@@ -14,7 +14,7 @@ from moorline.hypervisors.libvirt.disk_options_xml import refuse_misplaced
 from moorline.hypervisors.libvirt.disk_xml import bus_of, next_target, path_of
 from moorline.hypervisors.libvirt.domain_xml import Domain, Half, ScsiPlace, alias_of
 from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
-from moorline.model import DiskOptions, DiskSource, ImageFile, NetworkDisk, VolumeId
+from moorline.model import BlockDevice, DiskOptions, DiskSource, ImageFile, NetworkDisk, VolumeId
 
 LIVE, CONFIG = 1, 2
 """VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG."""
@@ -94,11 +94,15 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
     path_of(source)
     if isinstance(source, ImageFile) and source.format not in FORMATS:
         raise Refused(f"QEMU has no driver for {source.format} files here")
-    if options.shared and isinstance(source, ImageFile) and source.format != "raw":
-        raise Refused(f"a {source.format} file cannot be written to by several guests")
+    form = source.format if isinstance(source, ImageFile | BlockDevice) else "raw"
+    if options.shared and form != "raw":
+        raise Refused(f"a {form} file or device cannot be written to by several guests")
+    if options.device == "lun" and form != "raw":
+        raise Refused("a LUN is its guest's as it is, and is not deciphered", hint="leave it out")
     validate(options)
     if isinstance(source, NetworkDisk):
         network_xml.refuse_unfit(source, options)
+    _check_device(source, options)
     bus = bus_of(options)
     refuse_misplaced(options, bus)
     if any(options.target in half.targets for half in halves if options.target):
@@ -112,6 +116,20 @@ def check(domain: Domain, halves: Sequence[Half], source: DiskSource, options: D
         for half in halves:
             _check_boot_order(domain.name, half, options.boot)
     _check_bus(domain, halves, bus)
+
+
+def _check_device(source: DiskSource, options: DiskOptions) -> None:
+    """Raise Refused unless *source* can be what the guest is to have it as."""
+    if options.device != "lun":
+        return
+    served = isinstance(source, NetworkDisk) and source.protocol == "iscsi"
+    if not (served or isinstance(source, BlockDevice)):
+        raise Refused("a LUN is a SCSI device of this host, or one by iSCSI", hint="leave it out")
+    if options.reservations and served:
+        raise Refused(
+            "what a guest reserves by QEMU's own iSCSI its target is asked for as it is",
+            hint="leave --reservations out",
+        )
 
 
 def _check_boot_order(name: str, half: Half, place: int) -> None:

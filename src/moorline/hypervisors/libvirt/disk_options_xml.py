@@ -22,6 +22,16 @@ _ON_BUSES: Mapping[str, tuple[str, ...]] = {
     "wwn": ("scsi", "sata"),
 }
 """The options that not every bus has."""
+_ON_DEVICES: Mapping[str, tuple[str, ...]] = {"lun": ("scsi",), "cdrom": ("scsi", "sata", "usb")}
+"""The buses of what is not a disk."""
+_OF_DISKS = {
+    "lun": (
+        *("wwn", "rotation_rate", "logical_block_size", "physical_block_size", "detect_zeroes"),
+        *(name for name in LIMITS if name != "shares"),
+    ),
+    "cdrom": ("rotation_rate", "detect_zeroes"),
+}
+"""The options that are of disks alone. A LUN's requests go by what limits others."""
 _TUNED = tuple(name for name in LIMITS if name != "shares")
 """The limits that are libvirt's."""
 _DRIVER = ("cache", "io", "discard", "detect_zeroes", "queues", "iothread")
@@ -32,6 +42,14 @@ def refuse_misplaced(options: DiskOptions, bus: str) -> None:
     """Refuse options that disks on *bus* have not. Raises Refused."""
     refuse_shares(options.shares)
     asked = options.asked()
+    if bus not in _ON_DEVICES.get(options.device, (bus,)):
+        raise Refused(
+            f"there is no {options.device} on the bus {bus}",
+            hint=f"--bus {' or '.join(_ON_DEVICES[options.device])}",
+        )
+    for name in _OF_DISKS.get(options.device, ()):
+        if asked.get(name):
+            raise Refused(f"a {options.device} has no {BY_NAME[name].typed}", hint="leave it out")
     for name, buses in _ON_BUSES.items():
         if name in asked and bus not in buses:
             raise Refused(
@@ -93,12 +111,15 @@ def options_of(disk: ET.Element) -> DiskOptions:
         text = told(child, attribute)
         return int(text) if text.isdigit() else 0
 
+    device = disk.get("device", "")
     policy = told("driver", "error_policy")  # it could be "ignore", too
     at_start = told("source", "startupPolicy")
     limits: dict[str, Any] = dict(limits_of(disk))
     return DiskOptions(
         bus=told("target", "bus"),
         target=told("target", "dev"),
+        device=device if device in BY_NAME["device"].choices else "",
+        reservations=disk.find("source/reservations") is not None,
         readonly=disk.find("readonly") is not None,
         shared=disk.find("shareable") is not None,
         boot=number("boot", "order"),

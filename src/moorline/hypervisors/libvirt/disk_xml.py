@@ -46,7 +46,7 @@ def bus_of(options: DiskOptions) -> str:
     if options.target and not _TARGET.fullmatch(options.target):
         raise Refused(f"{options.target!r} is no name of a disk", hint="such as vdb or sdb")
     by_target = next((b for b, p in PREFIX.items() if options.target.startswith(p)), "")
-    bus = options.bus or by_target or "virtio"
+    bus = options.bus or by_target or ("scsi" if options.device else "virtio")
     if bus not in PREFIX:
         raise Refused(f"disks cannot be plugged into the bus {bus!r}", hint=", ".join(PREFIX))
     if options.target and not options.target.startswith(PREFIX[bus]):
@@ -93,7 +93,7 @@ def disk_xml(
     *qemu*: QEMU's version as libvirt tells it (2000000 is 2.0.0). *secret*: the UUID of the one
     that libvirt has for it. Raises as :func:`path_of`.
     """
-    disk = ET.Element("disk", device="disk")
+    disk = ET.Element("disk", device=options.device or "disk")
     ET.SubElement(disk, "driver", _driver(source, options, qemu))
     named = _add_source(disk, source, secret)
     if options.startup_policy:
@@ -101,14 +101,15 @@ def disk_xml(
     if isinstance(source, ImageFile):
         if keeps_owner(source, options):
             _keep_owner(named)
-        if source.format == "luks":
-            luks = ET.SubElement(named, "encryption", format="luks")
-            ET.SubElement(luks, "secret", type="passphrase", uuid=secret)
         _tell_backing(disk, source)
+    if isinstance(source, ImageFile | BlockDevice) and source.format == "luks":
+        luks = ET.SubElement(named, "encryption", format="luks")
+        ET.SubElement(luks, "secret", type="passphrase", uuid=secret)
+    if options.reservations:
+        ET.SubElement(named, "reservations", managed="yes")
     rate = {"rotation_rate": str(options.rotation_rate)} if options.rotation_rate else {}
     ET.SubElement(disk, "target", {"dev": target, "bus": bus, **rate})
-    ET.SubElement(disk, "serial").text = volume
-    ET.SubElement(disk, "alias", name=alias_of(volume))
+    _mark(disk, volume, options)
     if options.boot:
         ET.SubElement(disk, "boot", order=str(options.boot))
     if options.readonly:
@@ -121,6 +122,12 @@ def disk_xml(
         address = {"controller": controller, "bus": "0", "target": "0", "unit": unit}
         ET.SubElement(disk, "address", {"type": "drive", **address})
     return ET.tostring(disk, encoding="unicode")
+
+
+def _mark(disk: ET.Element, volume: VolumeId, options: DiskOptions) -> None:
+    if options.device != "lun":  # it tells the guest its own
+        ET.SubElement(disk, "serial").text = volume
+    ET.SubElement(disk, "alias", name=alias_of(volume))
 
 
 def _add_source(disk: ET.Element, source: DiskSource, secret: str) -> ET.Element:
@@ -152,7 +159,7 @@ def _keep_owner(source: ET.Element) -> None:
 
 
 def _driver(source: DiskSource, options: DiskOptions, qemu: int) -> dict[str, str]:
-    form = source.format if isinstance(source, ImageFile) else "raw"
+    form = source.format if isinstance(source, ImageFile | BlockDevice) else "raw"
     driver = {"name": "qemu", "type": "raw" if form == "luks" else form}
     driver |= error_policies(options)
     if isinstance(source, BlockDevice) and source.discard:

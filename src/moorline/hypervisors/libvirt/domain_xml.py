@@ -289,7 +289,7 @@ def alias_of(volume: VolumeId) -> str:
 
 
 def marked_as(device: ET.Element) -> VolumeId | None:
-    """The volume whose mark a device bears: a hard disk with the volume's alias and serial.
+    """The volume whose mark a device bears: a disk with the volume's alias and serial.
 
     The alias alone proves nothing: ``ua-`` is libvirt's prefix for all user-defined aliases, and
     oVirt, KubeVirt and Nova use it for drives and root disks, too.
@@ -300,7 +300,7 @@ def marked_as(device: ET.Element) -> VolumeId | None:
     kind, serial = device.get("device", "disk"), device.findtext("serial")
     # libvirt allows no serial where a SCSI device is passed through as it is.
     ours = serial == volume or (kind == "lun" and serial is None)
-    return VolumeId(volume) if kind in HARD_DISKS and ours else None
+    return VolumeId(volume) if kind in (*HARD_DISKS, "cdrom") and ours else None
 
 
 def chosen_alias(device: ET.Element) -> str:

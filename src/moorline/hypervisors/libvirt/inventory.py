@@ -109,7 +109,11 @@ def _halves(virt: Any, guest: GuestId) -> tuple[_Disks, _Disks]:
 
 def _disks(half: Half) -> _Disks:
     root = half.xml
-    disks = [d for d in root.iterfind("devices/disk") if d.get("device", "disk") in HARD_DISKS]
+    disks = [
+        disk
+        for disk in root.iterfind("devices/disk")
+        if disk.get("device", "disk") in HARD_DISKS or marked_as(disk)
+    ]
     # Where the order is one of kinds of devices, libvirt takes the first disk.
     first = disks[:1] if root.find("os/boot[@dev='hd']") is not None else []
     nova = root.find(_NOVA) is not None

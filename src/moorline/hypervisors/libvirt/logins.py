@@ -19,6 +19,7 @@ from moorline.hypervisors.libvirt.connection import Connection
 from moorline.hypervisors.libvirt.domain_xml import Domain, MarkedDisk
 from moorline.hypervisors.libvirt.secrets import Kind, Purpose, Secrets, has_value
 from moorline.model import (
+    BlockDevice,
     Disk,
     DiskSource,
     GuestId,
@@ -34,7 +35,7 @@ _KINDS: Mapping[Protocol, Kind] = {"iscsi": "iscsi", "rbd": "ceph"}
 
 def secret_of(guest: GuestId, volume: VolumeId, source: DiskSource) -> str:
     """The UUID of the secret that *source* is opened with; '': it takes none."""
-    if isinstance(source, ImageFile) and source.format == "luks":
+    if isinstance(source, ImageFile | BlockDevice) and source.format == "luks":
         return Purpose(guest, volume).uuid
     purpose = _purpose(guest, volume, source)
     return purpose.uuid if purpose else ""

@@ -20,10 +20,24 @@ class LuksKeys:
         return self._secrets.has(Purpose(guest, volume))
 
     def give_key(self, guest: GuestId, volume: VolumeId, key: Secret[bytes]) -> None:
+        _demand_text(volume, key)
         self._secrets.keep(Purpose(guest, volume), key)
 
     def take_key(self, guest: GuestId, volume: VolumeId) -> None:
         self._secrets.drop(Purpose(guest, volume))
+
+
+def _demand_text(volume: VolumeId, key: Secret[bytes]) -> None:
+    """Raise Refused unless QEMU takes the key (qcrypto_secret_lookup_as_utf8 of its crypto/)."""
+    try:
+        text = key.reveal().decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # the error would quote it
+        raise Refused(
+            f"the key of volume {volume} is no text in UTF-8, and QEMU takes no other",
+            hint="add one that is text to the image: cryptsetup luksAddKey",
+        )
 
 
 def demand_right_key(whose: str, error: MoorlineError) -> None:
