@@ -97,3 +97,20 @@ def test_a_session_that_somebody_logged_out_is_told_and_can_be_made_again(
     real.attach(other, connection)
     real.writes(other, volume, 71, "/srv/lun1")
     real.moorline("doctor")
+
+
+def test_a_guest_has_a_lun_as_it_is_and_a_helper_for_what_it_reserves(
+    real: Real, iscsi: Iscsi
+) -> None:
+    guest, volume = real.guest("web01"), real.id()
+    how = "--timeout 120 --device lun --reservations"
+    real.attach(guest, iscsi.connection(1, volume), words=how)
+    assert real.rows() == {volume: ("attached", "attached")}
+    told = real.run(f"virsh dumpxml {guest}").stdout
+    assert "device='lun'" in told
+    assert "<reservations managed='yes'" in told
+    devices = real.run(f"virsh qemu-monitor-command --hmp {guest} 'info qtree'").stdout
+    assert "dev: scsi-block" in devices
+    assert real.run("pgrep -c qemu-pr-helper").stdout.strip() == "1"
+    real.detach(guest, volume)
+    assert iscsi.sessions() == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
+from lab.machine.container import LAB
 from lab.machine.guest import LAST_SECTOR, POWER_OFF
+from tests.support.luks_image import luks_image
 from tests.support.stage import Guest, Stage
 
 IMPATIENT = """sed -i '/SHUTDOWN_TIMEOUT/d' /etc/default/libvirt-guests
@@ -65,6 +68,37 @@ def test_a_power_cut_leaves_everything_to_be_found_again(stage: Stage) -> None:
         stage.await_(lambda: stage.rows() == {one: ("attached", "attached")})
         guest.saw_no_error()
         stage.moorline("doctor")
+
+
+def test_the_key_of_a_luks_volume_is_there_again_after_a_reboot(stage: Stage) -> None:
+    """libvirtd has it in memory alone: what it starts by itself at boot comes before the agent."""
+    luks_image(stage.share.path / "sealed.luks", b"twelve-chars-xx", 2 << 20)
+    (stage.machine.lab / "key").write_bytes(b"twelve-chars-xx")
+    (stage.machine.lab / "key").chmod(0o600)
+    guest = stage.guest("web01")
+    source = f"quobyte://{stage.share.export}/sealed.luks"
+    how = f"--format luks --luks-key-file {LAB}/key --volume sealed"
+    stage.moorline(f"attach web01 {source} {how}")
+    (stage.machine.lab / "key").unlink()
+    guest.write_all_the_time("sealed")
+    for go in (stage.machine.reboot, _cut(stage)):
+        go()
+        stage.await_(lambda: "moorline" in stage.run("virsh -q secret-list").stdout)
+        stage.run("virsh -q start web01")
+        stage.booted("web01").write_all_the_time("sealed")
+        assert stage.rows() == {"sealed": ("attached", "attached")}
+        written = stage.run("grep -rl twelve-chars-xx /etc /var/lib/moorline /run", code=None)
+        assert written.stdout == ""
+    stage.moorline("detach web01 sealed")
+    assert "moorline" not in stage.run("virsh -q secret-list").stdout
+
+
+def _cut(stage: Stage) -> Callable[[], None]:
+    def cut() -> None:
+        stage.machine.cut()
+        stage.machine.start()
+
+    return cut
 
 
 def test_links_are_made_before_the_agent_is_ready(stage: Stage) -> None:
