@@ -64,10 +64,15 @@ class Scene:
         self.ceph.image(id, SIZE)
         return id
 
-    def attach(self, guest: str, id: str, *words: str, code: int = 0, **more: Any) -> str:
+    def write(self, id: str, **more: Any) -> Path:
+        """The connection of a volume, in a file."""
         file = self._state.parent / f"{id}.json"
         name = more.pop("name", f"vols/{id}")
         file.write_text(json.dumps(self.ceph.connection(name, **more)))
+        return file
+
+    def attach(self, guest: str, id: str, *words: str, code: int = 0, **more: Any) -> str:
+        file = self.write(id, **more)
         said = self.moorline("attach", guest, "--connection", str(file), *words, code=code)
         return said.stderr
 
@@ -236,6 +241,37 @@ def test_a_cluster_that_hangs_under_a_guest(scene: Scene, guest: Guest) -> None:
     assert scene.is_clean()
 
 
+def test_of_several_monitors_one_is_enough(scene: Scene, guest: Guest) -> None:
+    id = scene.volume()
+    away = {"hosts": ["127.0.0.9", HOST, "127.0.0.8"], "ports": ["6789"] * 3}
+    scene.attach(guest.name, id, **away)
+    guest.write(id, "by the second")
+    assert scene.stored(id) == pattern("by the second")
+    scene.moorline("detach", guest.name, id)
+    assert scene.is_clean()
+
+
+def test_a_guest_sees_that_its_image_grew(scene: Scene, guest: Guest) -> None:
+    id = scene.volume()
+    scene.attach(guest.name, id)
+    device = guest.wait_for(id)
+    scene.ceph.admin("rbd", "resize", f"vols/{id}", "--size", f"{2 * SIZE >> 20}M", "--no-progress")
+    done = scene.moorline.json("extend", guest.name, id)
+    assert (done["steps"], done["before"], done["size"]) == (["extend"], SIZE, 2 * SIZE)
+    sectors = f"cat /sys/block/{device.rpartition('/')[2]}/size"
+    until(lambda: guest.agent.check(sectors) == [str(2 * SIZE // 512)])
+    assert scene.moorline.json("extend", guest.name, id)["steps"] == []
+    scene.ceph.stop()
+    try:
+        waits = scene.moorline("extend", guest.name, id, "--timeout", "1", code=11).stderr
+        assert "did not answer within" in waits
+        assert guest.agent.check("echo alive", deadline=60) == ["alive"]
+    finally:
+        scene.ceph.resume()
+    scene.moorline("detach", guest.name, id)
+    assert scene.is_clean()
+
+
 @pytest.mark.parametrize("program", ["ceph-osd", "ceph-mon"])
 def test_a_guest_is_not_given_to_a_cluster_that_does_not_answer(
     scene: Scene, guest: Guest, program: str
@@ -281,7 +317,8 @@ def test_a_stopped_guest_is_started_after_libvirtd_lost_the_key(scene: Scene) ->
     host.start_libvirtd()
     with closing(libvirt.open("qemu:///system")) as virt, gone_at_the_end(virt, guest):
         assert not virt.listAllSecrets()
-        assert scene.seen() == {id: "partial"}
+        (row,) = scene.moorline.json("list")
+        assert (row["seen"], row["next"]) == ("attached", "unlock")
         scene.moorline("start", name)
         assert scene.seen() == {id: "attached"}
         until(lambda: scene.watchers(id))

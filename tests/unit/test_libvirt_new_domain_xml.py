@@ -34,6 +34,8 @@ TEMPLATE = """
   <devices>
     <disk type='file' device='disk'><source file='/golden.raw'/><target dev='vda'/></disk>
     <disk type='file' device='cdrom'><target dev='sda'/><boot order='1'/></disk>
+    <disk type='file' device='cdrom'><source file='/iso/a.iso'/><target dev='sdb'/>
+      <alias name='ua-one'/><serial>one</serial></disk>
     <interface type='bridge'><source bridge='br0'/></interface>
   </devices>
 </domain>

@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 import pytest
 
 from moorline.api import Moorline
+from moorline.core.file_checks import FileChecks
+from moorline.core.file_clashes import FileClashes
 from moorline.core.file_locking import FileLocking
+from moorline.core.links import Links
 from moorline.core.locks import Locks
 from moorline.core.reconciler import Reconciler
-from moorline.errors import Busy, Failed, Refused, Uncertain
+from moorline.errors import Busy, Failed, Refused, Unavailable, Uncertain
 from moorline.host.file_lock import FileLock
 from moorline.model import (
     DiskOptions,
@@ -26,7 +29,7 @@ from moorline.model import (
     Use,
     VolumeId,
 )
-from moorline.testing.toys import ToyHypervisor
+from moorline.testing.toys import SIZE, ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig
 
@@ -49,6 +52,7 @@ class Exports:
     options = ()
     away = False
     """Whether its servers answer nobody."""
+    bytes = SIZE
     asked = 0
     """How often one was asked for a size."""
 
@@ -81,7 +85,7 @@ class Exports:
         self.asked += 1
         if self.away:
             raise Uncertain("it does not answer")
-        return 1 << 20
+        return self.bytes
 
     def connect(self, c: Export) -> None: ...
 
@@ -189,6 +193,36 @@ def test_who_has_it_open_does_not_hide_behind_a_guest_that_will_have_it(rig: Rig
     assert rig.world.guests[GuestId("g1")].live
 
 
+def test_a_guest_that_starts_waits_for_who_has_its_disk_open(rig: Rig) -> None:
+    """The hook asks no guest: this one does not run, so whoever it is, it is somebody else."""
+    owner(rig).attachments.attach("g1", connection())
+    guests = owner(rig, opened=["10.0.0.7"]).guests
+    assert guests.unready("g1") == ["v1"]
+    with pytest.raises(Failed, match=r"somebody else has volume v1 open: 10\.0\.0\.7"):
+        guests.ready("g1", timeout=0)
+    assert owner(rig).guests.unready("g1") == []
+    owner(rig).guests.ready("g1", timeout=0)
+    owner(rig).attachments.attach("g2", connection("two", "v2"), options=SHARED)
+    assert owner(rig, opened=["10.0.0.7"]).guests.unready("g2") == []
+
+
+def test_what_is_reserved_is_waited_for(rig: Rig) -> None:
+    """But by a guest that has it as a LUN, and reserves it itself."""
+
+    class Reserved(Exports):
+        def verify(self, c: Export) -> NetworkDisk:
+            return replace(super().verify(c), reserved="it is reserved")
+
+    with pytest.raises(Failed, match="it is reserved"):
+        owner(rig, exports=Reserved()).attachments.attach("g1", connection(), timeout=0)
+    (row,) = rig.records.all()
+    checks = FileChecks(Links({"net": Reserved()}), FileClashes(), FileLocking(), NotImplemented)
+    with pytest.raises(Failed, match="it is reserved"):
+        checks.demand_opening(row)
+    lun = replace(row, options=DiskOptions(device="lun"))
+    assert checks.demand_opening(lun)
+
+
 def test_what_is_shared_may_be_open_anywhere(rig: Rig) -> None:
     owner(rig, opened=["10.0.0.7"]).attachments.attach("g1", connection(), options=SHARED)
     assert rig.world.guests[GuestId("g1")].live
@@ -262,6 +296,24 @@ def test_one_disk_by_two_names_is_given_to_one_at_a_time(rig: Rig, tmp_path: Any
     )
     with turns.turn(mine, one), pytest.raises(Busy), turns.turn(mine, other, 0):
         pass
+
+
+def test_a_guest_is_shown_what_its_server_has(rig: Rig) -> None:
+    exports = Exports()
+    attachments = owner(rig, exports=exports).attachments
+    attachments.attach("g1", connection())
+    exports.bytes = 3 << 20
+    with pytest.raises(Refused, match="no guest sees just"):
+        attachments.extend("g1", "v1", 2 << 20)
+    assert attachments.extend("g1", "v1", dry_run=True).size == 3 << 20
+    assert rig.world.guests[GuestId("g1")].told == {}
+    done = attachments.extend("g1", "v1")
+    assert (done.steps, done.before, done.size) == (["extend"], SIZE, 3 << 20)
+    assert rig.world.guests[GuestId("g1")].told == {"v1": 3 << 20}
+    assert attachments.extend("g1", "v1").steps == []
+    exports.away = True
+    with pytest.raises(Unavailable, match="does not answer"):
+        attachments.extend("g1", "v1", timeout=0)
 
 
 def test_sizes_are_their_servers_and_a_silent_one_is_asked_once(rig: Rig) -> None:

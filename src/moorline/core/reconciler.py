@@ -258,12 +258,12 @@ class Reconciler:
         """Hold the lock of *link*, as each pass does. Raises Busy after *timeout* seconds."""
         return self._locks.hold(f"link {link}", timeout)
 
-    def unlock(self, row: Attachment) -> None:
+    def unlock(self, row: Attachment, link: Link) -> None:
         """Have the hypervisor know what a disk is opened with, also one that is still to come.
 
         Raises as the hypervisor, and Refused.
         """
-        luks.unlock(self._hypervisor, row, self.link(row), lambda: self._links.login(row))
+        luks.unlock(self._hypervisor, row, link, lambda: self._links.login(row))
 
     def tidy(self, row: Attachment, seen: Seen) -> None:
         """Remove the empty mount point, and the key, that a crash left. Raises as disconnect."""
@@ -377,7 +377,7 @@ class Reconciler:
         elif step is Step.LIMIT:
             limit(self._hypervisor, row)
         elif step is Step.UNLOCK:
-            luks.unlock(self._hypervisor, row, seen.link, lambda: self._links.login(row))
+            self.unlock(row, seen.link)
         else:
             backend, connection = self._links.parsed(row)
             if step is Step.CONNECT:

@@ -26,6 +26,7 @@ from moorline.model import (
     GuestName,
     Key,
     Level,
+    Link,
     Seen,
     VolumeId,
 )
@@ -92,7 +93,7 @@ class LocalVolumes:
         admission: Admission,
         driver: Driver,
         hypervisor: Hypervisor,
-        unlock: Callable[[Attachment], None],
+        unlock: Callable[[Attachment, Link], None],
     ) -> None:
         """*unlock*: as :meth:`moorline.core.reconciler.Reconciler.unlock`."""
         self._unlock = unlock
@@ -112,8 +113,8 @@ class LocalVolumes:
             if row is None:
                 return Served(True)
             came = self._driver.push(row)
-            if link_only and row.want is Level.CONNECTED:
-                self._unlock(row)  # its disk comes with its guest, and is opened at once
+            if link_only and row.want is Level.CONNECTED and came.seen:
+                self._unlock(row, came.seen.link)  # its disk is opened as soon as its guest comes
         except MoorlineError as e:
             return Served(False, e.kind, str(e), places=None)
         served = self._waits(row, came) if isinstance(came, Wait) else Served(True)

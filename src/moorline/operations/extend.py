@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from moorline.core.admission import Admission
 from moorline.core.driver import nothing_recorded
@@ -12,9 +14,9 @@ from moorline.core.reconciler import Reconciler
 from moorline.core.retry_loop import Patience, Wait, drive, keeping_timeout
 from moorline.deadline import Deadline
 from moorline.errors import Failed, NotFound, Refused, Uncertain, told_about
-from moorline.model import Attachment, Seen, Sizes, VolumeId
+from moorline.model import Attachment, GuestId, Seen, Sizes, VolumeId
 from moorline.operations.grow import Grower, is_to_grow
-from moorline.ports import ExtendingHypervisor, Hypervisor
+from moorline.ports import ExtendingHypervisor, Hypervisor, ShowingServed
 from moorline.ports.api import Progress, no_progress
 from moorline.ports.results import Extended
 
@@ -129,6 +131,17 @@ class Extender:
             )
         return seen
 
+    def _ways(self, hypervisor: ExtendingHypervisor, row: Attachment) -> _Ways:
+        """Of a server's disk the server is asked, by what can be killed. Raises as that."""
+        if isinstance(hypervisor, ShowingServed):
+            stored = self._reconciler.size(row)
+            if stored is not None:
+                of = partial(hypervisor.served_sizes, stored=stored)
+                return _Ways(
+                    of, lambda guest, volume, _: hypervisor.show_served(guest, volume, stored)
+                )
+        return _Ways(hypervisor.sizes, hypervisor.extend)
+
     def _grow(
         self,
         hypervisor: ExtendingHypervisor,
@@ -166,18 +179,26 @@ class Extender:
         guest, volume = row.key.guest, row.key.volume
         with self._reconciler.with_guest(guest):
             self._demand_volume(row)
-            before = hypervisor.sizes(guest, volume)
+            sizes, show = self._ways(hypervisor, row)
+            before = sizes(guest, volume)
             saw.append(before.guest)
             size = size_to_come(volume, asked, before)
             if size != before.guest:
                 _note(steps, "extend")
             if size == before.guest or dry_run:
                 return size
-            size = hypervisor.extend(guest, volume, size)
-            seen = hypervisor.sizes(guest, volume).guest
+            size = show(guest, volume, size)
+            seen = sizes(guest, volume).guest
         if seen < size:
             raise Uncertain(f"{row.guest_name} was told of {size} bytes, and still has {seen}")
         return seen
+
+
+class _Ways(NamedTuple):
+    """How it is told how large a volume is, and how its guest is shown that."""
+
+    sizes: Callable[[GuestId, VolumeId], Sizes]
+    show: Callable[[GuestId, VolumeId, int], int]
 
 
 def _note(steps: list[str], step: str) -> None:

@@ -13,10 +13,20 @@ from moorline.core.driver import Driver
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
 from moorline.deadline import Deadline
-from moorline.errors import MoorlineError
-from moorline.model import Attachment, GuestId, Level, Linked, Unlinked
+from moorline.errors import Failed, MoorlineError
+from moorline.model import (
+    Attachment,
+    DiskSource,
+    GuestId,
+    Level,
+    Linked,
+    NetworkDisk,
+    Unlinked,
+)
 from moorline.ports import Hypervisor
 from moorline.ports.api import Progress, no_progress
+
+_POLL_SECONDS = 1.0
 
 
 class ReadyLinks:
@@ -39,7 +49,8 @@ class ReadyLinks:
             elif is_ours_to_plug(row):
                 source = self._reconciler.files.demand_opening(row)
                 locked = luks.lacks_login(self._hypervisor, row, source)
-                if locked or luks.lacks_key(self._hypervisor, row):
+                taken = bool(_others(row, source))
+                if taken or locked or luks.lacks_key(self._hypervisor, row):
                     away.append(row.key.volume)
         return away
 
@@ -62,15 +73,34 @@ class ReadyLinks:
                 progress(f"the guest starts without volume {row.key.volume}: {e}")
                 continue
             if is_ours_to_plug(row):
-                source = self._reconciler.files.demand_opening(row)
+                source = self._free(row, deadline, progress)
                 luks.give_key(self._hypervisor, row)
                 luks.give_login(self._hypervisor, row, source)
         return made
+
+    def _free(self, row: Attachment, deadline: Deadline, progress: Progress) -> DiskSource:
+        """What *row* may open, once nobody has it who would write to it, too."""
+        said = False
+        while others := _others(row, source := self._reconciler.files.demand_opening(row)):
+            why = f"somebody else has volume {row.key.volume} open: {', '.join(others)}"
+            if deadline.over():
+                raise Failed(why, hint="who died is forgotten after a while (Ceph: 30 s)")
+            if not said:
+                progress(why)
+            said = True
+            deadline.sleep(_POLL_SECONDS)
+        return source
 
     def _wanted_by(self, guest: str) -> Sequence[Attachment]:
         id = GuestId(guest)
         rows = self._records.all()
         return [row for row in rows if row.key.guest == id and row.want > Level.ABSENT]
+
+
+def _others(row: Attachment, source: DiskSource) -> Sequence[str]:
+    """Who has a server's disk open, whose guest does not run yet and does not share it."""
+    shares = row.options.shared or row.options.readonly
+    return source.opened if isinstance(source, NetworkDisk) and not shares else ()
 
 
 def _may_be_missing(row: Attachment) -> bool:

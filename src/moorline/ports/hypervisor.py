@@ -105,6 +105,21 @@ class ExtendingHypervisor(Hypervisor, Protocol):
 
 
 @runtime_checkable
+class ShowingServed(ExtendingHypervisor, Protocol):
+    """A hypervisor that can show a guest that a server's disk became larger.
+
+    *stored*: the bytes that its server has, which was asked just now: one that hangs would stop the
+    guest.
+    """
+
+    def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
+        """As :meth:`sizes`."""
+
+    def show_served(self, guest: GuestId, volume: VolumeId, stored: int) -> int:
+        """As :meth:`extend`, to *stored*."""
+
+
+@runtime_checkable
 class GrowingHypervisor(ExtendingHypervisor, Protocol):
     """A hypervisor whose running guests can make the files of their disks larger themselves."""
 

@@ -323,6 +323,13 @@ class ToyHypervisor:
             self._world.faults.effect(partial(told.__setitem__, volume, size))
         return size
 
+    def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
+        self._world.sizes[self.disks(guest)[volume].source] = stored
+        return self.sizes(guest, volume)
+
+    def show_served(self, guest: GuestId, volume: VolumeId, stored: int) -> int:
+        return self.extend(guest, volume, self.served_sizes(guest, volume, stored).storage or 0)
+
     def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
         seen = self.sizes(guest, volume)
         return Growable(seen.guest, seen.storage or 0, self._world.guests[guest].running)
@@ -352,11 +359,9 @@ class ToyHypervisor:
 def _guest(id: GuestId, guest: ToyGuest, paths: frozenset[str]) -> Guest:
     if guest.unreadable:
         return Guest(id, guest.name, guest.running, {}, frozenset(), guest.unreadable, "cure it")
-    facts = guest.name, guest.running, _disks(guest), paths
-    uses = _uses(guest, paths)
-    has = {*guest.live.values(), *(use.path for use in uses if use.path in guest.foreign)}
-    opened = frozenset(has if guest.running else ())
-    return Guest(id, *facts, uses=uses, paused_by_error=guest.waits, opened=opened)
+    facts, uses = (guest.name, guest.running, _disks(guest), paths), _uses(guest, paths)
+    has = {*guest.live.values(), *guest.foreign} if guest.running else ()
+    return Guest(id, *facts, uses=uses, paused_by_error=guest.waits, opened=frozenset(has))
 
 
 def _halves(guest: ToyGuest) -> list[dict[VolumeId, str]]:

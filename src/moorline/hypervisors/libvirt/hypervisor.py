@@ -46,7 +46,7 @@ from moorline.hypervisors.libvirt.open_errors import raise_if_known
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
-from moorline.hypervisors.libvirt.resizing import Resizing
+from moorline.hypervisors.libvirt.resizing import Resizes, Resizing
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.secrets import Secrets
 from moorline.hypervisors.libvirt.survey import GuestSurvey, as_it_runs, as_named, located, look
@@ -58,13 +58,11 @@ from moorline.model import (
     DiskOptions,
     DiskSource,
     DiskState,
-    Growable,
     Guest,
     GuestId,
     GuestName,
     ImageFile,
     NetworkDisk,
-    Sizes,
     VolumeId,
 )
 from moorline.ports import Measure, Openable, Places, Readable, Wake
@@ -80,7 +78,7 @@ _INVENTORY_DEADLINES = 1 / 3
 """The same for a closer look, which is skipped if libvirt is slow."""
 
 
-class Libvirt(LuksKeys, KeepsLogins):
+class Libvirt(LuksKeys, KeepsLogins, Resizes):
     """See :class:`moorline.ports.Hypervisor`. Guests are known by their UUID.
 
     *uri*: ``qemu:///system``, ``qemu:///session``, ``qemu:///embed?root=DIR``.
@@ -278,18 +276,6 @@ class Libvirt(LuksKeys, KeepsLogins):
                     return True
             return False
         return True
-
-    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
-        return self._resizing.sizes(guest, volume)
-
-    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
-        return self._resizing.extend(guest, volume, size)
-
-    def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
-        return self._resizing.growable(guest, volume)
-
-    def grow(self, guest: GuestId, volume: VolumeId, size: int) -> None:
-        self._resizing.grow(guest, volume, size)
 
     def limit(self, guest: GuestId, volume: VolumeId, limits: Mapping[str, int]) -> None:
         for target, flags in otherwise_limited(self._look(guest), volume, limits).items():

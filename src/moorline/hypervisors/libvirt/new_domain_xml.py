@@ -166,10 +166,10 @@ def _parsed(template: str) -> ET.Element:
 
 
 def _take_disks(domain: ET.Element) -> None:
-    """Remove what two guests must not share: hard disks, and the firmware's variables."""
+    """Remove what two guests must not share: disks, volumes of ours, the firmware's variables."""
     for devices in domain.findall("devices"):
         for disk in devices.findall("disk"):
-            if disk.get("device", "disk") in HARD_DISKS:
+            if disk.get("device", "disk") in HARD_DISKS or marked_as(disk):
                 devices.remove(disk)
     for nvram in domain.findall("os/nvram"):
         origin = nvram.get("template")

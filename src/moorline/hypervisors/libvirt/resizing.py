@@ -14,6 +14,9 @@ from moorline.model import Growable, GuestId, Sizes, VolumeId
 from moorline.ports import Measure, Places
 
 REPLACED = "what the guest writes is in the file that it has open, and is gone when it stops"
+_SHOWN = "rbd:"
+"""What the servers' disks are known by that QEMU can be told are larger. NBD has no such request,
+and of iSCSI it was not tried."""
 BYTES = 1
 """VIR_DOMAIN_BLOCK_RESIZE_BYTES."""
 CAPACITY = 0
@@ -49,6 +52,33 @@ class Resizing:
         if size != sizes.guest:
             self._resize(guest, target, size)
         return size
+
+    def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
+        return self._served(guest, volume, stored)[1]
+
+    def show_served(self, guest: GuestId, volume: VolumeId, stored: int) -> int:
+        target, sizes = self._served(guest, volume, stored)
+        if stored != sizes.guest:
+            self._resize(guest, target, stored)
+        return stored
+
+    def _served(self, guest: GuestId, volume: VolumeId, stored: int) -> tuple[str, Sizes]:
+        domain = self._look(guest)
+        disk = extensible(domain, volume)
+        if not disk.source.startswith(_SHOWN):
+            raise Refused(
+                f"{disk.source} is a server's disk, of which no new size is shown to guests",
+                hint="detach it and attach it again",
+            )
+        # What does not run sees the new size when it is started.
+        told = self._told(guest, disk) if domain.live is not None else stored
+        return disk.target, Sizes(guest=told, storage=stored)
+
+    def _told(self, guest: GuestId, disk: MarkedDisk) -> int:
+        told: int = self._connection.look(
+            guest, lambda virt: self._handles.of(virt, guest).blockInfo(disk.target)[CAPACITY]
+        )
+        return told
 
     def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
         domain = self._look(guest)
@@ -92,7 +122,28 @@ class Resizing:
             raise Refused(
                 f"volume {volume} is not extended: {why}", hint=f"{REPLACED}; moorline doctor"
             )
-        told: int = self._connection.look(
-            guest, lambda virt: self._handles.of(virt, guest).blockInfo(disk.target)[CAPACITY]
-        )
-        return told, storage
+        return self._told(guest, disk), storage
+
+
+class Resizes:
+    """See :class:`moorline.ports.GrowingHypervisor` and :class:`moorline.ports.ShowingServed`."""
+
+    _resizing: Resizing
+
+    def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
+        return self._resizing.sizes(guest, volume)
+
+    def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
+        return self._resizing.extend(guest, volume, size)
+
+    def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
+        return self._resizing.served_sizes(guest, volume, stored)
+
+    def show_served(self, guest: GuestId, volume: VolumeId, stored: int) -> int:
+        return self._resizing.show_served(guest, volume, stored)
+
+    def growable(self, guest: GuestId, volume: VolumeId) -> Growable:
+        return self._resizing.growable(guest, volume)
+
+    def grow(self, guest: GuestId, volume: VolumeId, size: int) -> None:
+        self._resizing.grow(guest, volume, size)
