@@ -42,8 +42,8 @@ def test_extended_under_its_guest(moorline: Moorline, cloud: RealCloud, guest: A
         assert command.json("extend", "small", volume.id, "2G", "--dry-run")["steps"][0] == "grow"
         assert volume.gib == 1
         assert command.json("extend", "small", volume.id, "2G")["size"] == 2 << 30
-        device = command.json("show", volume.id)["device"]
-        assert guest.blockInfo(device)[0] == 2 << 30
+        [shown] = command.json("show", volume.id)
+        assert guest.blockInfo(shown["device"])[0] == 2 << 30
         assert (volume.gib, volume.status) == (2, "in-use")
         assert command.json("extend", "small", volume.id, "2G")["steps"] == []
         command("extend", "small", volume.id, "1G", code=3)
