@@ -47,10 +47,9 @@ class Hypervisor(Protocol):
     def survey(self) -> Sequence[Guest]:
         """Every guest on this host, running or stopped, in few calls.
 
-        A guest whose definitions cannot be read is told with that
-        (:attr:`Guest.unreadable`) and keeps nobody from seeing the others. That
-        there is none is only said if all were listed: else it raises Uncertain
-        or Unavailable.
+        A guest whose definitions cannot be read is told with that (:attr:`Guest.unreadable`) and
+        keeps nobody from seeing the others. That there is none is only said if all were listed:
+        else it raises Uncertain or Unavailable.
         """
 
     def disks(self, guest: GuestId) -> Mapping[VolumeId, Disk]:
@@ -67,17 +66,15 @@ class Hypervisor(Protocol):
     ) -> None:
         """Plug the source in, marked with the volume's id in the same call.
 
-        Live and persistently in a running guest, persistently in a stopped
-        one. Heals PARTIAL. Already there is success.
-        Raises Refused, Failed, Uncertain (may have happened), NotOurs.
+        Live and persistently in a running guest, persistently in a stopped one. Heals PARTIAL.
+        Already there is success. Raises Refused, Failed, Uncertain (may have happened), NotOurs.
         """
 
     def detach(self, guest: GuestId, volume: VolumeId) -> None:
         """Ask for the disk that bears the volume's mark to go, and wait a moment.
 
-        Returning does not mean that it is gone: ask :meth:`disks`. A guest
-        that was not listening is asked again by calling this again.
-        Raises Failed, Uncertain.
+        Returning does not mean that it is gone: ask :meth:`disks`. A guest that was not listening
+        is asked again by calling this again. Raises Failed, Uncertain.
         """
 
     def close(self) -> None:
@@ -91,26 +88,21 @@ class ExtendingHypervisor(Hypervisor, Protocol):
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
         """How large the disk that bears the volume's mark is. Bounded in time.
 
-        Raises NotFound (the guest has no such disk), Refused (it cannot be
-        extended), Failed, Unavailable, Uncertain.
+        Raises NotFound (it has no such disk), Refused (it cannot be extended), Failed,
+        Unavailable, Uncertain.
         """
 
     def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
         """Let the guest see *size* bytes, and return how many it was told of.
 
-        *size* is what :meth:`sizes` says of the storage, if it says anything:
-        then nothing of the storage is changed, least of all made shorter. As
-        large already is success. Raises as :meth:`sizes`.
+        *size* is what :meth:`sizes` says of the storage, if it says anything: then nothing of it
+        is changed, least of all made shorter. As large already is success. Raises as :meth:`sizes`.
         """
 
 
 @runtime_checkable
 class ShowingServed(ExtendingHypervisor, Protocol):
-    """A hypervisor that can show a guest that a server's disk became larger.
-
-    *stored*: the bytes that its server has, which was asked just now: one that hangs would stop the
-    guest.
-    """
+    """One that can show a guest that a server's disk, asked just now, has *stored* bytes."""
 
     def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
         """As :meth:`sizes`."""
@@ -309,8 +301,8 @@ class Watching(Protocol):
     def watch(self, wake: Wake, stop: threading.Event) -> None:
         """Tell each change until *stop* is set. Blocks until then, and raises nothing.
 
-        Changes may be told late, twice, or lost: whoever must know looks now
-        and then. After a time in which it was blind it wakes all.
+        Changes may be told late, twice, or lost: whoever must know looks now and then. After a
+        time in which it was blind it wakes all.
         """
 
 
