@@ -6,7 +6,7 @@ is recorded stays until the new one has linked the volume.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from moorline.core.admission import Admission
 from moorline.core.backoff import backoff
@@ -42,14 +42,14 @@ class ConnectionRenewer:
         self._asked: dict[Key, tuple[int, Deadline]] = {}
         """How often was asked for it in vain, and until when it is not asked again."""
 
-    def renew_all(self, failed: Callable[[Key, str], None]) -> bool:
-        """Renew each one that is due, where a volume is to come and nothing hangs on its link.
+    def renew_all(self, keys: Iterable[Key], failed: Callable[[Key, str], None]) -> bool:
+        """Renew each of *keys* that is due: a volume is to come, and nothing hangs on its link.
 
         A trouble says only that it is worth looking; the look decides. *failed* is told what could
         not be asked, or does not work either, and why. Return whether any was renewed. Raises what
         the store does.
         """
-        rows = [self._records.get(key) for key in self._records.reservations()]
+        rows = [self._records.get(key) for key in keys]
         due = [row for row in rows if row and row.want > Level.ABSENT and self._is_stuck(row.key)]
         now = Deadline(0.0, self._clock)
         self._asked = {row.key: self._asked.get(row.key, (0, now)) for row in due}

@@ -16,7 +16,7 @@ is not recorded        none, and none can come any more   forget
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -150,10 +150,14 @@ class Reservations:
                     raise
                 deadline.sleep(RETRY_SECONDS)
 
-    def settle_all(self) -> Sequence[tuple[Key, str]]:
-        """:meth:`settle` each one that nobody else works on; return what could not be, and why."""
+    def keys(self) -> Collection[Key]:
+        """Of all that the service may have on record for us."""
+        return self._records.reservations().keys()
+
+    def settle_all(self, keys: Iterable[Key]) -> Sequence[tuple[Key, str]]:
+        """:meth:`settle` those that nobody else works on; return what could not be, and why."""
         left = []
-        for key in self._records.reservations():
+        for key in keys:
             try:
                 with self.hold(key, 0.0):
                     self.settle(key)

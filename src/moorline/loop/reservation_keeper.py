@@ -34,12 +34,14 @@ class ReservationKeeper:
     def watch(self, wake: Wake, stop: threading.Event) -> None:
         while not stop.wait(self._every):
             try:
-                for key, why in self._reservations.settle_all():
+                keys = self._reservations.keys()
+                for key, why in self._reservations.settle_all(keys):
                     _log.warning("Cinder is not in step for volume %s: %s", key.volume, why)
                 self._renewer.renew_all(
+                    keys,
                     lambda key, why: _log.warning(
                         "no new connection of volume %s: %s", key.volume, why
-                    )
+                    ),
                 )
             except MoorlineError as e:
                 _log.warning("the reservations cannot be read: %s", e)

@@ -165,11 +165,12 @@ class ServiceVolumes:
     def sweep(self, progress: Progress = no_progress, *, dry_run: bool = False) -> Sequence[View]:
         left = self._attacher.sweep(progress, dry_run=dry_run)
         if not dry_run:
+            keys = self._reservations.keys()
             if self._renewer.renew_all(
-                lambda key, why: progress(f"no new connection of volume {key.volume}: {why}")
+                keys, lambda key, why: progress(f"no new connection of volume {key.volume}: {why}")
             ):
                 left = self._attacher.sweep(progress)
-            for key, why in self._reservations.settle_all():
+            for key, why in self._reservations.settle_all(keys):
                 progress(f"Cinder is not in step for volume {key.volume}: {why}")
         return left
 

@@ -150,12 +150,12 @@ def test_one_that_is_the_same_is_asked_for_seldom(rig: CinderRig, stuck: Volume)
     renews = renewer(rig, clock=Clock(lambda: now[0]))
     fail(rig)
     for _ in range(100):
-        assert not renews.renew_all(lambda key, why: told.append(why))
+        assert not renews.renew_all(rig.records.reservations(), lambda key, why: told.append(why))
         now[0] += LONGEST_SECONDS / 100
     assert 3 <= put(rig) <= 10
     stuck.connection["password"] = "another"
     now[0] += LONGEST_SECONDS
-    assert renews.renew_all(lambda key, why: told.append(why))
+    assert renews.renew_all(rig.records.reservations(), lambda key, why: told.append(why))
     assert (told, is_connected(rig)) == ([], True)
 
 
@@ -163,7 +163,7 @@ def test_one_that_does_not_work_replaces_none(rig: CinderRig, stuck: Volume) -> 
     rig.world.passwords["s1"] = "a third"
     fail(rig)
     told: list[str] = []
-    assert not renewer(rig).renew_all(lambda key, why: told.append(why))
+    assert not renewer(rig).renew_all(rig.records.reservations(), lambda key, why: told.append(why))
     assert "wrong password" in told[0]
     assert "password" not in connection(rig)
 
@@ -172,7 +172,7 @@ def test_nobody_is_asked_while_something_hangs_on_the_link(rig: CinderRig, stuck
     fail(rig)
     rig.world.mounts["/toy/s1"] = "s1"
     rig.world.hung.add("s1")
-    assert not renewer(rig).renew_all(lambda *_: None)
+    assert not renewer(rig).renew_all(rig.records.reservations(), lambda *_: None)
     assert put(rig) == 0
 
 
@@ -181,10 +181,10 @@ def test_nor_for_what_is_on_its_way_out_or_was_never_cinders(rig: CinderRig, stu
     [key] = rig.records.reservations()
     kept = rig.records.reservations()[key]
     rig.records.note_reservation(key, None)
-    assert not renewer(rig).renew_all(lambda *_: None)
+    assert not renewer(rig).renew_all(rig.records.reservations(), lambda *_: None)
     rig.records.note_reservation(key, kept)
     rig.cloud.attachments.clear()  # somebody took it away there: doctor tells
-    assert not renewer(rig).renew_all(lambda *_: None)
+    assert not renewer(rig).renew_all(rig.records.reservations(), lambda *_: None)
     assert put(rig) == 0
 
 
@@ -192,7 +192,7 @@ def test_cinder_that_fails_is_told(rig: CinderRig, stuck: Volume) -> None:
     fail(rig)
     rig.cloud.misbehave("PUT", "attachments", status=500)
     told: list[str] = []
-    assert not renewer(rig).renew_all(lambda key, why: told.append(why))
+    assert not renewer(rig).renew_all(rig.records.reservations(), lambda key, why: told.append(why))
     assert "Cinder" in told[0]
     assert "password" not in connection(rig)
 
