@@ -96,7 +96,7 @@ def test_it_is_sent_once_the_other_host_has_the_key(
     assert PASSWORD.encode() not in definition
     there.stop(guest)
     there.undefine(guest)
-    here.define(guest, definition)
+    here.define(guest, definition, {VOLUME})
     here.start(guest)
     assert rig.runs(here, guest)
     here.stop(guest)
