@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moorline.care.abort import Aborter
-from moorline.care.adopt import Adopter
-from moorline.care.adopt_all import BulkAdopter
-from moorline.care.disks import Disks
-from moorline.care.doctor import Doctor, Environment
-from moorline.care.explain import Explainer
-from moorline.care.maintenance import Maintenance
-from moorline.care.repair import Repairer
-from moorline.care.service_adopt import ServiceAdopter, ServiceBulkAdopter
-from moorline.care.service_findings import service_findings
 from moorline.core.admission import Admission
 from moorline.core.backoff import Pending
 from moorline.core.connection_renewal import ConnectionRenewer
@@ -29,17 +19,20 @@ from moorline.operations.attach import Attacher
 from moorline.operations.detach_released import Released
 from moorline.operations.extend import Extender
 from moorline.operations.grow import Grower
-from moorline.operations.guests import Guests
 from moorline.operations.query import Query
 from moorline.operations.relocate import Relocator
 from moorline.operations.service_extend import ServiceExtender
-from moorline.operations.service_launch import LaunchedByName
 from moorline.operations.service_volumes import ServiceVolumes
 from moorline.operations.set_limits import Limiter
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle
+
+if TYPE_CHECKING:
+    from moorline.care.environment import Environment
+    from moorline.care.maintenance import Maintenance
+    from moorline.operations.guests import Guests
 
 
 class Attachments:
@@ -104,12 +97,6 @@ class Moorline:
             guard,
         )
         reservations = reservations or Reservations(records, reconciler, hypervisor)
-        check_state = environment.check_state
-        environment = replace(
-            environment,
-            check_state=lambda: [*check_state(), *service_findings(records, reservations)],
-        )
-        doctor = Doctor(records, reconciler, hypervisor, environment, pending)
         self.attachments = Attachments(
             attacher,
             ServiceVolumes(
@@ -134,36 +121,53 @@ class Moorline:
             Relocator(records, reconciler, admission, hypervisor, environment.event_log.saw),
             Query(records, reconciler, admission, hypervisor, environment.measure),
         )
-        self.guests = Guests(
-            records,
-            reconciler,
-            admission,
-            driver,
-            hypervisor,
-            lifecycle,
-            environment.event_log.did,
-            guard,
-            environment.launched_elsewhere,
-            by_name=LaunchedByName(records, reservations),
-        )
-        adopter = Adopter(records, reconciler, hypervisor, admission, environment)
-        self.maintenance = Maintenance(
-            Explainer(environment.event_log, records, reconciler, admission, doctor.about, pending),
-            doctor,
-            Repairer(records, reconciler, hypervisor.survey, attacher.detach, environment),
-            Aborter(records, reconciler, hypervisor.survey, driver, environment),
-            ServiceAdopter(adopter, hypervisor, reservations),
-            ServiceBulkAdopter(
-                BulkAdopter(adopter, records, reconciler, hypervisor, admission, environment),
+
+        def guests() -> Guests:
+            from moorline.operations.guests import Guests
+            from moorline.operations.service_launch import LaunchedByName
+
+            return Guests(
                 records,
+                reconciler,
+                admission,
+                driver,
                 hypervisor,
-                environment.inventory,
+                lifecycle,
+                environment.event_log.did,
+                guard,
+                environment.launched_elsewhere,
+                by_name=LaunchedByName(records, reservations),
+            )
+
+        def maintenance() -> Maintenance:
+            from moorline.care.maintenance import Maintenance
+
+            return Maintenance(
+                records,
+                reconciler,
+                hypervisor,
+                admission,
+                driver,
+                attacher.detach,
                 reservations,
-            ),
-            Disks(records, hypervisor, environment),
-            guard,
-        )
+                environment,
+                guard,
+                pending,
+            )
+
+        self._make_guests, self._make_maintenance = guests, maintenance
         self._close = close
+
+    # Each is loaded and made by the commands that need it.
+    @cached_property
+    def guests(self) -> Guests:
+        """See :class:`moorline.ports.api.Api`."""
+        return self._make_guests()
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        """See :class:`moorline.ports.api.Api`."""
+        return self._make_maintenance()
 
     def __enter__(self) -> Moorline:
         return self

@@ -14,7 +14,7 @@ from moorline.core.records import launched_in, wants
 from moorline.core.state_owner import Owner, state_id
 from moorline.errors import Denied, MoorlineError, Refused, Unavailable
 from moorline.fleet.host_memory import Marks
-from moorline.fleet.start_guard import Elsewhere, PerhapsAlone, Told, Unattended
+from moorline.fleet.unattended import Elsewhere, PerhapsAlone, Told, Unattended
 from moorline.host.boot_id import boot_id
 from moorline.host.known_state_dirs import KnownStates, look
 from moorline.model import GuestId, VolumeId
@@ -61,7 +61,7 @@ def make_known(given: config.Settings, store: Store, known: KnownStates | None =
 def kept_elsewhere(
     store: Store, known: KnownStates | None = None
 ) -> Callable[[GuestId, VolumeId], str]:
-    """As :attr:`moorline.care.doctor.Environment.kept_elsewhere`, beside the state in *store*."""
+    """As :attr:`.Environment.kept_elsewhere`, beside the state in *store*."""
 
     def directory(guest: GuestId, volume: VolumeId) -> str:
         for other in _others(state_id(store), known or KnownStates()):
@@ -74,7 +74,7 @@ def kept_elsewhere(
 
 
 def launched_elsewhere(store: Store, known: KnownStates | None = None) -> Callable[[GuestId], str]:
-    """As :attr:`moorline.care.doctor.Environment.launched_elsewhere`, beside that in *store*."""
+    """As :attr:`.Environment.launched_elsewhere`, beside that in *store*."""
 
     def directory(guest: GuestId) -> str:
         for other in _others(state_id(store), known or KnownStates()):

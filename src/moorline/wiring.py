@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorline import config, installed
 from moorline.api import Moorline
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
 from moorline.core.admission import Admission
@@ -40,8 +40,8 @@ from moorline.ports import (
     Store,
     Watching,
 )
-from moorline.ports.api import no_progress
 from moorline.ports.guarding import Guarding
+from moorline.ports.progress import no_progress
 from moorline.ports.volume_service import VolumeService
 from moorline.state_wiring import (
     demand_followers,

@@ -14,7 +14,7 @@ import pytest
 from moorline.api import Moorline
 from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
 from moorline.core.backoff import Pending

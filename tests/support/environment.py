@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.eventlog import EventLog
 from moorline.host.mount.fuse_abort import FuseConnections
 

@@ -18,8 +18,10 @@ import pytest
 
 from moorline.model import GuestId, Level
 from moorline.ports.api import Api
+from moorline.ports.care_results import Diagnosis
+from moorline.ports.guest_results import GuestView
 from moorline.ports.inspection import Finding
-from moorline.ports.results import Diagnosis, EventLogEntry, GuestView, Trouble, View
+from moorline.ports.results import EventLogEntry, Trouble, View
 from moorline.testing.toys import ToyGuest
 from moorline.ui.serve import on_loopback
 from tests.support.care_rig import Scene, disk, prepared

@@ -14,7 +14,7 @@ from moorline.backends.mounter import Mounter
 from moorline.backends.quobyte import Quobyte
 from moorline.errors import NotFound, Refused, Unavailable
 from moorline.model import GuestId, Level, VolumeId
-from moorline.ports.results import AdoptionOfAll, DiskOutcome
+from moorline.ports.care_results import AdoptionOfAll, DiskOutcome
 from moorline.testing.faults import Fault, Killed
 from moorline.testing.toy_host import ToyShare
 from tests.support.care_rig import FILES, Scene, disk, prepared

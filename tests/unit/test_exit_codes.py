@@ -9,7 +9,7 @@ from moorline.cli import adopt
 from moorline.errors import MoorlineError
 from moorline.exit_codes import EXIT_CODES, exit_code, gravest
 from moorline.local_api.http_errors import status
-from moorline.ports.results import DiskOutcome
+from moorline.ports.care_results import DiskOutcome
 
 CLASSES = [each for each in vars(errors).values() if isinstance(each, type)]
 KINDS = [kind for kind in CLASSES if issubclass(kind, MoorlineError)]

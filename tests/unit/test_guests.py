@@ -11,7 +11,7 @@ from moorline.api import Moorline
 from moorline.care.eventlog import EventLog
 from moorline.errors import Busy, Failed, NotFound, NotOurs, Refused, Unavailable, Uncertain
 from moorline.model import DiskState, GuestId, Level, VolumeId
-from moorline.ports.results import GuestOutcome
+from moorline.ports.guest_results import GuestOutcome
 from moorline.testing.faults import Fault
 from moorline.testing.toys import BASE, ToyGuest, ToyHypervisor
 from tests.support.environment import bare

@@ -7,7 +7,7 @@ import pytest
 from moorline.api import Moorline
 from moorline.errors import NotOurs, Refused
 from moorline.model import DiskOptions
-from moorline.ports.results import GuestOutcome
+from moorline.ports.guest_results import GuestOutcome
 from moorline.testing.toys import ToyHypervisor
 from tests.support.environment import bare
 from tests.support.rig import Rig, connection

@@ -21,7 +21,7 @@ from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
 from moorline.local_api.server import Server, listen
 from moorline.ports.api import Api
-from moorline.ports.results import GuestView
+from moorline.ports.guest_results import GuestView
 from tests.support.missing import missing
 from tests.support.page_host import Told, view
 

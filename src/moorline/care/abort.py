@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.strays import links
 from moorline.core.driver import Driver
 from moorline.core.link_usage import unknown_users, users
@@ -16,7 +16,7 @@ from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, NotFound, NotOurs, Refused
 from moorline.model import Attachment, Broken, Client, Guest, Key, Level, Link, LinkName, Unknown
 from moorline.ports import Mount
-from moorline.ports.results import Repair
+from moorline.ports.care_results import Repair
 
 _RENEWAL_TIMEOUT_SECONDS = 25.0
 """Seconds to give all disks of a share anew: one that hung is asked again within 10 s."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from moorline.care.disks import kind_of
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.core import luks
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import done_before, nothing_recorded
@@ -30,9 +30,9 @@ from moorline.model import (
     volume_id,
 )
 from moorline.ports import Hypervisor, Mount
+from moorline.ports.care_results import Adoption
 from moorline.ports.inspection import GuestDisk
 from moorline.ports.mount import by_target, covering
-from moorline.ports.results import Adoption
 
 
 class Adopter:

@@ -11,7 +11,7 @@ from typing import Any
 from moorline.care.adopt import Adopter
 from moorline.care.connection_offers import Offer, chosen
 from moorline.care.connection_rows import connection_rows
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.core.admission import AcceptedConnection, Admission
 from moorline.core.driver import nothing_recorded
 from moorline.core.name_lookup import guest_called
@@ -20,10 +20,10 @@ from moorline.core.records import Records
 from moorline.errors import MoorlineError, Refused
 from moorline.model import Attachment, Guest, ImageFile, Level
 from moorline.ports import Hypervisor
+from moorline.ports.care_results import Adoption, AdoptionOfAll, DiskOutcome
 from moorline.ports.inspection import GuestDisk
 from moorline.ports.mount import MountsByPath
 from moorline.ports.recognising import Locating, Recognised, Recognising, Setting
-from moorline.ports.results import Adoption, AdoptionOfAll, DiskOutcome
 
 _LOCAL = "local"
 _NOVAS = ("Nova plugs it", "--hands-off leaves that to Nova; name the guest where Nova is no more")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.core.driver import nothing_recorded
 from moorline.core.name_lookup import guest_called
 from moorline.core.records import Records
 from moorline.errors import MoorlineError, NotFound
 from moorline.model import Attachment, DiskState, Guest, VolumeId
 from moorline.ports import Backends, ExtendingHypervisor, Hypervisor, Mount
+from moorline.ports.care_results import Candidate
 from moorline.ports.inspection import Discovering, GuestDisk
 from moorline.ports.mount import by_target, covering
-from moorline.ports.results import Candidate
 
 _Rows = Mapping[tuple[str, str], Attachment]
 """The attachments of this host, by guest and volume."""

@@ -6,13 +6,11 @@ import platform
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 
 from moorline.care import finding_texts
-from moorline.care.eventlog import EventLog
+from moorline.care.environment import Environment
 from moorline.care.refusal import is_refusal, refused
-from moorline.care.shared_files import Holder
 from moorline.care.strays import links, released_disks
 from moorline.core.backoff import Pending
 from moorline.core.link_usage import unknown_users, users
@@ -29,8 +27,6 @@ from moorline.model import (
     Client,
     Foreign,
     Guest,
-    GuestId,
-    ImageFile,
     Key,
     Level,
     Link,
@@ -39,41 +35,15 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
-from moorline.ports import Backends, Hypervisor, MeasureImage, Mount
+from moorline.ports import Hypervisor, Mount
+from moorline.ports.care_results import Diagnosis
 from moorline.ports.inspection import (
     Diagnosing,
     Discovering,
     Finding,
-    FuseControl,
-    Inventory,
     OpenImages,
 )
-from moorline.ports.results import Diagnosis, Trouble
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """The parts of an opened host that examining and repairing it needs."""
-
-    backends: Backends
-    mounts: Callable[[], Sequence[Mount]]
-    fuse: FuseControl
-    inventory: Inventory | None
-    """None: this hypervisor has none."""
-    event_log: EventLog
-    check_state: Callable[[], Sequence[Finding]]
-    shared_files: Callable[[Sequence[Guest]], Iterable[tuple[Holder, Holder]]]
-    """As :meth:`moorline.care.shared_files.SharedFiles.find`."""
-    measure: MeasureImage
-    kept_elsewhere: Callable[[GuestId, VolumeId], str] = lambda guest, volume: ""
-    """The directory of another state on this host that wants the volume on that guest; ''. Raises
-    Unavailable, Denied (one cannot be read)."""
-    launched_elsewhere: Callable[[GuestId], str] = lambda guest: ""
-    """The directory of another state on this host that launched the guest; ''. Raises as
-    :attr:`kept_elsewhere`."""
-    grow_file: Callable[[ImageFile, int], None] | None = None
-    """Makes the file of an image larger that no guest has open; None: nothing can here."""
-
+from moorline.ports.results import Trouble
 
 _CONSEQUENCES = ("refused-attachment", "not-as-wanted")
 """What may be told of an attachment because its guest is paused."""

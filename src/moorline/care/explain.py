@@ -17,8 +17,9 @@ from moorline.core.survey import Survey
 from moorline.core.views import detailed
 from moorline.errors import NotFound
 from moorline.model import Attachment, GuestName, VolumeId
+from moorline.ports.care_results import Explanation
 from moorline.ports.inspection import Finding
-from moorline.ports.results import EventLogEntry, Explanation, View
+from moorline.ports.results import EventLogEntry, View
 
 _WELL = ("done", "seen")
 LATEST_ENTRIES = 5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.strays import strays, unwanted
 from moorline.core.driver import nothing_recorded
 from moorline.core.link_usage import unknown_users, users
@@ -22,8 +22,8 @@ from moorline.model import (
     Unlinked,
     VolumeId,
 )
+from moorline.ports.care_results import Repair
 from moorline.ports.inspection import Discovering, Found
-from moorline.ports.results import Repair
 
 
 class Detach(Protocol):

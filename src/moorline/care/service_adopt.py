@@ -16,8 +16,8 @@ from moorline.core.reservations import Reservations
 from moorline.errors import MoorlineError, Refused, told_about
 from moorline.model import Format, GuestId, GuestName, Key, Level, VolumeId, as_uuid, is_uuid
 from moorline.ports import Hypervisor
+from moorline.ports.care_results import Adoption, AdoptionOfAll, DiskOutcome
 from moorline.ports.inspection import Inventory
-from moorline.ports.results import Adoption, AdoptionOfAll, DiskOutcome
 from moorline.ports.volume_service import SCHEME, ServiceAttachment, is_named
 
 

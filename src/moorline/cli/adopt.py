@@ -16,12 +16,12 @@ from moorline.cli.name_completion import FilePath, GuestName, VolumeName
 from moorline.cli.output import aligned
 from moorline.exit_codes import gravest
 from moorline.model import Format
-from moorline.ports.results import AdoptionOfAll, Candidate, DiskOutcome
+from moorline.ports.care_results import AdoptionOfAll, Candidate, DiskOutcome
 
 _COLUMNS = ("DEVICE", "FORMAT", "PATH", "LIES ON", "MARK")
 _OUTCOME_COLUMNS = ("GUEST", "DEVICE", "OUTCOME", "VOLUME", "PATH")
 _NO_ERRORS = frozenset({"adopted", "released", "due", "kept", "left"})
-"""Outcomes of a disk that are no errors (:class:`moorline.ports.results.DiskOutcome`)."""
+"""Outcomes of a disk that are no errors (:class:`moorline.ports.care_results.DiskOutcome`)."""
 _OWNER_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for another command that owns the host."""
 _UNSET = """\

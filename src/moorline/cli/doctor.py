@@ -22,8 +22,8 @@ from moorline.cli.name_completion import MountPoint
 from moorline.cli.output import age, say
 from moorline.errors import Failed
 from moorline.exit_codes import EXIT_FOUND
+from moorline.ports.care_results import Explanation, Repair
 from moorline.ports.inspection import Finding
-from moorline.ports.results import Explanation, Repair
 
 _WAITS = {"wait": "It waits", "park": "It waits for a person"}
 

@@ -31,7 +31,7 @@ from moorline.ports.guests import Launching
 
 if TYPE_CHECKING:
     from moorline.ports import HypervisorDriver
-    from moorline.ports.results import GuestOutcome
+    from moorline.ports.guest_results import GuestOutcome
 
 _VOLUMES = (
     click.Option(

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -31,7 +31,10 @@ from moorline.cli.output import (
     table,
 )
 from moorline.errors import Unavailable
-from moorline.ports.results import Candidate, View
+from moorline.ports.results import View
+
+if TYPE_CHECKING:
+    from moorline.ports.care_results import Candidate
 
 WATCH_SECONDS = 2.0
 """Seconds between two looks of ``--watch``."""

@@ -27,7 +27,7 @@ from moorline.errors import (
     Uncertain,
 )
 from moorline.model import Attachment, Key, Level, Seen
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Trouble
 
 _DONE = frozenset({Step.NOTHING, Step.FORGET})

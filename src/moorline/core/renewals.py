@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 from moorline.core.file_checks import FileChecks
 from moorline.core.links import Links
@@ -54,12 +55,16 @@ class Renewals:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._records = records
+        self._hypervisor = hypervisor
         self._links = links
         self._files = files
         self._clock = clock
-        self._disks: DiskRenewal | None = (
-            hypervisor.disk_renewal() if isinstance(hypervisor, RenewingHypervisor) else None
-        )
+
+    @cached_property
+    def _disks(self) -> DiskRenewal | None:
+        """None: this hypervisor cannot give a disk anew."""
+        hypervisor = self._hypervisor
+        return hypervisor.disk_renewal() if isinstance(hypervisor, RenewingHypervisor) else None
 
     def is_due(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> bool:
         """Whether the disk of *row* is to be given anew, or its guest to go on. Raises Refused."""

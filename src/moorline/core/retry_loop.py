@@ -21,7 +21,7 @@ from moorline.errors import (
     Unavailable,
 )
 from moorline.model import Seen
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -28,8 +28,8 @@ from moorline.fleet.records import GuestOwner, GuestReport, Move
 from moorline.fleet.results import FleetOutcome
 from moorline.fleet.same_ids import is_another, why_not
 from moorline.model import Attachment, Level, VolumeId
-from moorline.ports.api import Progress, no_progress
 from moorline.ports.moving import Presence
+from moorline.ports.progress import Progress, no_progress
 
 _SILENT = "its host has not said anything yet"
 

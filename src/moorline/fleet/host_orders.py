@@ -18,7 +18,7 @@ from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import HostRecord
 from moorline.fleet.results import FleetOutcome
 from moorline.fleet.same_ids import is_another
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 
 MOST_AT_ONCE = 100
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.01, 0.5

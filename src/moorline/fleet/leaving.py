@@ -12,7 +12,7 @@ from moorline.fleet import keys
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.record_store import Book, Change
 from moorline.fleet.records import Heartbeat, Role
-from moorline.fleet.start_guard import VOUCHING
+from moorline.fleet.unattended import VOUCHING
 
 
 def farewell(book: Book, host: str) -> None:

@@ -19,7 +19,7 @@ from moorline.fleet.results import (
     HostView,
 )
 from moorline.model import Attachment, DiskOptions, Format
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 
 Parse = Callable[
     [Mapping[str, Any] | str, Format | None, str | None, DiskOptions],

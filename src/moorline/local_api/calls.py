@@ -12,7 +12,7 @@ from typing import Any
 
 from moorline.deadline import Deadline
 from moorline.errors import Busy, Failed, Unavailable, Uncertain
-from moorline.ports.api import Progress
+from moorline.ports.progress import Progress
 
 HEARTBEAT_SECONDS = 5.0
 """Seconds after which a call without progress shows that it still runs."""

@@ -22,7 +22,8 @@ from moorline.errors import Refused
 from moorline.local_api import json_types, wire
 from moorline.local_api.routes import ROUTES, Route
 from moorline.local_api.wire import MAX_BODY_BYTES, TIMEOUT_SECONDS
-from moorline.ports.api import Attachments, Guests, Maintenance, no_progress
+from moorline.ports.api import Attachments, Guests, Maintenance
+from moorline.ports.progress import no_progress
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from moorline.core.validation import MAX_INTEGER, check_reason, check_text, pars
 from moorline.deadline import DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
 from moorline.errors import Refused
 from moorline.local_api import json_types
-from moorline.ports.api import Attachments, Guests, Maintenance, Progress
+from moorline.ports.api import Attachments, Guests, Maintenance
+from moorline.ports.progress import Progress
 
 BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {

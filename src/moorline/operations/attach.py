@@ -40,8 +40,8 @@ from moorline.model import (
 from moorline.operations.detach_released import Released
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor, Mount
-from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Outcome, View
 
 

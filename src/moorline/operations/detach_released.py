@@ -16,7 +16,7 @@ from moorline.errors import Failed, NotFound, Unavailable, Uncertain, told_about
 from moorline.model import Attachment, GuestName, VolumeId
 from moorline.operations.unwanted_disks import UnwantedDisks
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress
+from moorline.ports.progress import Progress
 
 
 class Released:

@@ -17,7 +17,7 @@ from moorline.errors import Failed, NotFound, Refused, Uncertain, told_about
 from moorline.model import Attachment, GuestId, Seen, Sizes, VolumeId
 from moorline.operations.grow import Grower, is_to_grow
 from moorline.ports import ExtendingHypervisor, Hypervisor, ShowingServed
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Extended
 
 

@@ -22,8 +22,9 @@ from moorline.operations.guest_options import Volume, options_at
 from moorline.operations.ready_links import is_ours_to_plug
 from moorline.operations.service_launch import LaunchedByName
 from moorline.operations.service_volumes import not_seen
+from moorline.ports.guest_results import GuestOutcome
 from moorline.ports.guests import GuestState
-from moorline.ports.results import GuestOutcome, View
+from moorline.ports.results import View
 from moorline.ports.volume_service import is_named
 
 

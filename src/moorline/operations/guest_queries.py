@@ -9,7 +9,7 @@ from moorline.errors import Refused
 from moorline.operations.guest_options import validate
 from moorline.ports import ChoosingDatastores, Hypervisor
 from moorline.ports.datastores import Choice
-from moorline.ports.results import GuestView
+from moorline.ports.guest_results import GuestView
 
 
 class GuestQueries:

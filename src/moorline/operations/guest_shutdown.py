@@ -7,8 +7,8 @@ from typing import Any
 from moorline.core.reconciler import Reconciler
 from moorline.deadline import Deadline, waited_for
 from moorline.errors import Failed, NotFound, Uncertain
-from moorline.ports.api import Progress
 from moorline.ports.guests import GuestLifecycle, GuestState
+from moorline.ports.progress import Progress
 
 SHUTDOWN_RETRY_SECONDS = 5.0
 """Seconds between two requests to shut down: a guest that still boots ignores them."""

@@ -35,10 +35,11 @@ from moorline.operations.relaunch import Relaunch
 from moorline.operations.removal import LaunchedElsewhere, Removal, nowhere
 from moorline.operations.service_launch import LaunchedByName
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress, no_progress
 from moorline.ports.guarding import Guarding
+from moorline.ports.guest_results import GuestOutcome
 from moorline.ports.guests import GuestLifecycle, GuestState
-from moorline.ports.results import GuestOutcome, View
+from moorline.ports.progress import Progress, no_progress
+from moorline.ports.results import View
 from moorline.ports.volume_service import is_named
 
 Note = Callable[[str, str, float, MoorlineError | None], None]

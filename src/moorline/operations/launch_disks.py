@@ -18,9 +18,9 @@ from moorline.model import Attachment, DiskOptions, Format, GuestId, Level
 from moorline.operations.destroyed_disks import kept
 from moorline.operations.guest_options import Volume, options_at
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress
 from moorline.ports.guarding import Guarding
 from moorline.ports.guests import GuestLifecycle, GuestState
+from moorline.ports.progress import Progress
 from moorline.ports.results import View
 
 _Made = tuple[Attachment | None, Attachment, list[Step]]

@@ -24,7 +24,7 @@ from moorline.model import (
     Unlinked,
 )
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 
 _POLL_SECONDS = 1.0
 

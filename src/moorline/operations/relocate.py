@@ -21,7 +21,7 @@ from moorline.model import (
     ShadowDisk,
 )
 from moorline.ports import Hypervisor, RelocatingHypervisor
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import View
 from moorline.secret import Secret
 

@@ -22,7 +22,7 @@ from moorline.errors import (
 )
 from moorline.model import Attachment, VolumeId
 from moorline.operations.extend import Extender
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Extended
 from moorline.ports.volume_service import ServiceVolume, VolumeService
 

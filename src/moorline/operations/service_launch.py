@@ -12,7 +12,7 @@ from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.model import GuestName, Key, VolumeId
 from moorline.operations.guest_options import Volume
-from moorline.ports.api import Progress
+from moorline.ports.progress import Progress
 from moorline.ports.volume_service import SCHEME, ServiceAttachment, is_named
 
 

@@ -29,7 +29,7 @@ from moorline.model import (
 )
 from moorline.operations.attach import Attacher
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Outcome, View
 from moorline.ports.volume_service import SCHEME, is_named
 

@@ -18,7 +18,7 @@ from moorline.disk_options import BY_NAME, validate
 from moorline.errors import NotFound, NotOurs, Refused, told_about
 from moorline.model import Attachment, DiskOptions, Level
 from moorline.ports import Hypervisor
-from moorline.ports.api import Progress, no_progress
+from moorline.ports.progress import Progress, no_progress
 from moorline.ports.results import Outcome
 
 

@@ -7,28 +7,17 @@ what is said of them here is its documentation. All raise the errors of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from moorline.disk_options import AS_IT_COMES
 from moorline.model import DiskOptions, Format, Level
 from moorline.ports.datastores import Choice
+from moorline.ports.guest_results import GuestOutcome, GuestView
 from moorline.ports.maintenance import Maintenance as Maintenance
-from moorline.ports.results import (
-    Extended,
-    GuestOutcome,
-    GuestView,
-    Outcome,
-    View,
-)
-
-Progress = Callable[[str], None]
-"""Told what goes on, in a few words. What it raises ends the call between two steps."""
-
-
-def no_progress(_: str) -> None:
-    """A progress that tells nobody."""
+from moorline.ports.progress import Progress, no_progress
+from moorline.ports.results import Extended, Outcome, View
 
 
 class Attachments(Protocol):

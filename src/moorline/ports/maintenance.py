@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from moorline.model import Format
-from moorline.ports.results import (
+from moorline.ports.care_results import (
     Adoption,
     AdoptionOfAll,
     Candidate,
     Diagnosis,
     DiskOutcome,
-    EventLogEntry,
     Explanation,
     Repair,
 )
+from moorline.ports.results import EventLogEntry
 
 
 class Maintenance(Protocol):

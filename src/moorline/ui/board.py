@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moorline.ports.care_results import Candidate
+from moorline.ports.guest_results import GuestView
 from moorline.ports.inspection import Finding
-from moorline.ports.results import Candidate, EventLogEntry, GuestView, View
+from moorline.ports.results import EventLogEntry, View
 from moorline.ui.watch import Picture
 
 Tone = Literal["bad", "wait", "good", "none"]

@@ -17,7 +17,9 @@ from typing import Generic, TypeVar
 from moorline.deadline import Deadline
 from moorline.errors import MoorlineError
 from moorline.ports.api import Api
-from moorline.ports.results import Candidate, Diagnosis, EventLogEntry, GuestView, View
+from moorline.ports.care_results import Candidate, Diagnosis
+from moorline.ports.guest_results import GuestView
+from moorline.ports.results import EventLogEntry, View
 
 T = TypeVar("T")
 

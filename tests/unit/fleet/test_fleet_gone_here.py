@@ -15,7 +15,7 @@ from moorline.cli.common import Common
 from moorline.errors import NotFound, Refused
 from moorline.fleet.host_memory import Mark, Marks
 from moorline.fleet.records import Role
-from moorline.fleet.start_guard import Unattended
+from moorline.fleet.unattended import Unattended
 from moorline.model import GuestId
 from moorline.testing.toys import ToyGuest, ToyHypervisor
 from tests.support.environment import bare

@@ -13,7 +13,7 @@ from moorline.fleet.guest_sender import Sending
 from moorline.fleet.host_memory import Marks
 from moorline.fleet.record_store import Change
 from moorline.fleet.records import Move, Role
-from moorline.fleet.start_guard import Unattended
+from moorline.fleet.unattended import Unattended
 from moorline.model import GuestId, VolumeId
 from moorline.ports import Put
 from moorline.ports.moving import Presence, Present

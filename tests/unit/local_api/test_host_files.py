@@ -15,7 +15,7 @@ from moorline.api import Moorline
 from moorline.backends.allowed_directories import Directories
 from moorline.backends.local import LocalFile
 from moorline.backends.osbrick.protocols import Local
-from moorline.care.doctor import Environment
+from moorline.care.environment import Environment
 from moorline.care.eventlog import EventLog
 from moorline.care.shared_files import SharedFiles
 from moorline.core.locks import Locks

@@ -45,7 +45,6 @@ from moorline.hypervisors.libvirt.mount_propagation import hidden, hidden_from
 from moorline.hypervisors.libvirt.open_errors import raise_if_known
 from moorline.hypervisors.libvirt.opened_as_checked import Plug
 from moorline.hypervisors.libvirt.qemu_open_files import AsChecked, OpenDisks, open_files
-from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.hypervisors.libvirt.resizing import Resizes, Resizing
 from moorline.hypervisors.libvirt.saved_files import SavedFiles
 from moorline.hypervisors.libvirt.secrets import Secrets
@@ -65,7 +64,7 @@ from moorline.model import (
     NetworkDisk,
     VolumeId,
 )
-from moorline.ports import Measure, Openable, Places, Readable, Wake
+from moorline.ports import DiskRenewal, Measure, Openable, Places, Readable, Wake
 from moorline.ports.inspection import OpenFile
 from moorline.shared_look import SharedLook
 
@@ -289,7 +288,9 @@ class Libvirt(LuksKeys, KeepsLogins, Resizes):
     def lifecycle(self) -> LibvirtLifecycle:
         return LibvirtLifecycle(self._connection.times(_LIFECYCLE_DEADLINES))
 
-    def disk_renewal(self) -> LibvirtDiskRenewal:
+    def disk_renewal(self) -> DiskRenewal:
+        from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
+
         return LibvirtDiskRenewal(self._connection, self._handles)
 
     def inventory(self) -> LibvirtInventory:

@@ -33,8 +33,8 @@ from moorline.hypervisors.libvirt.new_domain_xml import (
 )
 from moorline.hypervisors.libvirt.open_errors import raise_if_known
 from moorline.model import GuestId, GuestName, as_uuid
-from moorline.ports.api import Progress, no_progress
 from moorline.ports.guests import GuestState, Launching
+from moorline.ports.progress import Progress, no_progress
 
 _NAME = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 """The names that libvirt allows, without white space."""
