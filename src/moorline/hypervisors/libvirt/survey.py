@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree as ET
 
@@ -38,24 +38,29 @@ class _Definitions:
     saved: str | None = None
 
 
+class _Told(NamedTuple):
+    """What the definitions of a domain tell a survey."""
+
+    guest: Guest
+    volumes: frozenset[tuple[str, str]]
+    """Those of libvirt's storage pools, by pool and name."""
+    secrets: Mapping[VolumeId, str]
+    """The secrets that its disks need, by their UUIDs."""
+
+
 class _Read:
-    """What was read of a domain."""
+    """What was read of a domain. Its parsed XML, a thousand objects, goes once it has told all."""
 
     def __init__(self, definitions: _Definitions, domain: Domain) -> None:
         self.definitions = definitions
-        self._domain = domain
+        self._source: Domain | _Told = domain
 
-    @cached_property
-    def guest(self) -> Guest:
-        return _guest(self._domain)
-
-    @cached_property
-    def volumes(self) -> frozenset[tuple[str, str]]:
-        return self._domain.volumes()
-
-    @cached_property
-    def secrets(self) -> dict[VolumeId, str]:
-        return self._domain.secrets()
+    def told(self) -> _Told:
+        source = self._source  # another thread may put what it tells in its place meanwhile
+        if isinstance(source, Domain):
+            source = _Told(_guest(source), source.volumes(), source.secrets())
+            self._source = source
+        return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,7 @@ class GuestSurvey:
         # What stopped since it was listed is asked for its saved state by itself.
         saved = told.keys() - running if saved is None else saved | _saved(virt)
         persistent = _persistent(virt) if running else frozenset[str]()
-        guests = [unchanged.read.guest for unchanged in known.values()]
+        guests = [unchanged.read.told().guest for unchanged in known.values()]
         for each, uuid, xml in first:
             guest = xml
             if isinstance(xml, str):
@@ -163,16 +168,16 @@ class GuestSurvey:
                 read = same or _told(each, partial(self._read, each, asked))
                 if isinstance(read, _Read):
                     known[uuid] = _Known(read, _files_of(each, files, now))
-                    guest = read.guest
+                    guest = read.told().guest
                 else:
                     guest = read
             if isinstance(guest, Guest):  # else it is gone since it was listed
                 guests.append(guest)
         self._known = known | {uuid: self._known[uuid] for uuid in silent & self._known.keys()}
         pools = Pools(virt)
-        volumes = {uuid: each.read.volumes for uuid, each in known.items()}
+        volumes = {uuid: each.read.told().volumes for uuid, each in known.items()}
         found = [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
-        logins, secrets = KnownLogins(virt), {i: k.read.secrets for i, k in known.items()}
+        logins, secrets = KnownLogins(virt), {i: k.read.told().secrets for i, k in known.items()}
         found = [_with_logins(guest, logins, secrets.get(guest.id)) for guest in found]
         paused = _paused_by_error(virt, silent) if running and afresh else frozenset[str]()
         return [replace(g, paused_by_error=True) if g.id in paused else g for g in found]
@@ -207,7 +212,7 @@ class GuestSurvey:
         known = self._known.get(domain.UUIDString())
         guest = Guest(GuestId(domain.UUIDString()), domain.name(), True, {}, frozenset())
         if known is not None:
-            guest = replace(known.read.guest, disks={})
+            guest = replace(known.read.told().guest, disks={})
         return replace(
             guest, unreadable=why, remedy=shlex.join(("virsh", "domjobinfo", guest.name))
         )
