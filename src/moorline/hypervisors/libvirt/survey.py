@@ -39,13 +39,11 @@ class _Definitions:
 
 
 class _Told(NamedTuple):
-    """What the definitions of a domain tell a survey."""
+    """What the definitions of a domain tell a survey: see :class:`Domain`."""
 
     guest: Guest
     volumes: frozenset[tuple[str, str]]
-    """Those of libvirt's storage pools, by pool and name."""
     secrets: Mapping[VolumeId, str]
-    """The secrets that its disks need, by their UUIDs."""
 
 
 class _Read:
@@ -165,22 +163,21 @@ class GuestSurvey:
             if isinstance(xml, str):
                 asked = None if uuid in saved else _Asked(xml, uuid in persistent)
                 same = self._stopped_as_before(uuid, xml) if asked else None
-                read = same or _told(each, partial(self._read, each, asked))
-                if isinstance(read, _Read):
-                    known[uuid] = _Known(read, _files_of(each, files, now))
-                    guest = read.told().guest
-                else:
-                    guest = read
+                found = same or _told(each, partial(self._read, each, asked))
+                guest = found.told().guest if isinstance(found, _Read) else found
+                if isinstance(found, _Read):
+                    known[uuid] = _Known(found, _files_of(each, files, now))
             if isinstance(guest, Guest):  # else it is gone since it was listed
                 guests.append(guest)
         self._known = known | {uuid: self._known[uuid] for uuid in silent & self._known.keys()}
         pools = Pools(virt)
-        volumes = {uuid: each.read.told().volumes for uuid, each in known.items()}
-        found = [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
-        logins, secrets = KnownLogins(virt), {i: k.read.told().secrets for i, k in known.items()}
-        found = [_with_logins(guest, logins, secrets.get(guest.id)) for guest in found]
+        read = {uuid: each.read.told() for uuid, each in known.items()}
+        volumes = {uuid: each.volumes for uuid, each in read.items()}
+        whole = [pools.resolved(guest, volumes.get(guest.id, ())) for guest in guests]
+        logins, secrets = KnownLogins(virt), {uuid: each.secrets for uuid, each in read.items()}
+        whole = [_with_logins(guest, logins, secrets.get(guest.id)) for guest in whole]
         paused = _paused_by_error(virt, silent) if running and afresh else frozenset[str]()
-        return [replace(g, paused_by_error=True) if g.id in paused else g for g in found]
+        return [replace(g, paused_by_error=True) if g.id in paused else g for g in whole]
 
     def _unchanged(
         self, domains: Iterable[Any], files: Mapping[str, Saved], but: Container[str]
@@ -223,10 +220,9 @@ class GuestSurvey:
         Its definition is all that it has: nothing else has to be asked.
         """
         known = self._known.get(uuid)
-        if known is None or known.read.definitions.defined != xml or _RUNNING.match(xml):
+        if known is None or known.read.definitions != _Definitions(None, xml):
             return None
-        had = known.read.definitions
-        return known.read if had.live is None and had.saved is None else None
+        return None if _RUNNING.match(xml) else known.read
 
     def _read(self, domain: Any, asked: _Asked | None) -> _Read:
         definitions = _definitions(domain, asked)
