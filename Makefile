@@ -58,7 +58,7 @@ NOVA_MODES_34 := threads eventlet
 NOVA_THREADS_eventlet := false
 NOVA_THREADS_threads := true
 NOVA_TESTS ?= discover
-VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice
+VMWARE_TESTS ?= test_vmware_parts test_vmware_stock test_vmware_stories test_vmware_choice test_vmware_nova
 
 .PHONY: help demo survive test test-fleet-kills test-rbd test-machine test-page host-test test-ansible test-cinder test-cloud test-nova nova-own nova-vmware fast bench bench-fleet lint unit lab-test clean \
 	packages package-here package-rpm package-twice test-rpm collection dist release ready system-packages vcenter machines etcd shells glusterfs nbd tgt ceph rabbitmq debhelper rpmbuild chromium
