@@ -31,6 +31,8 @@ from lab.writer import SLOTS
 from moorline.host.mount.fuse_clients import CONNECTIONS
 
 pytestmark = [tried_here, long]
+CONTAINER = ("unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--mount-proc")
+"""Where the processes of the host are not seen."""
 
 
 @pytest.mark.parametrize("said", [False, True])
@@ -103,6 +105,10 @@ def test_a_client_that_is_cut_off_and_lives_would_write_late(
     assert guest.domain.state() == PAUSED_BY_ERROR
     assert daemons(scene.share) == [client]
     assert "still runs" in scene.moorline("doctor", code=10).stdout
+    contained = replace(scene.moorline, before=CONTAINER)
+    assert "its client has cannot be told" in contained("doctor", code=10).stdout
+    contained("sweep", code=None)
+    assert guest.domain.state() == PAUSED_BY_ERROR
     run("umount", "-l", str(at))
     scene.share.daemon(late=True)  # the next one sits on nothing
     run("mount.quobyte", scene.share.export, str(at))

@@ -52,6 +52,10 @@ class FakeQemu:
     """QEMU can open the file by itself, where it may."""
     hides: bool = False
     """The guest does not see the mount that is there now."""
+    covers: bool = False
+    """The mount that is there now lies over the old one, which nobody took away."""
+    idle: bool = False
+    """QEMU answers that it did what it was told, and does nothing."""
     said: list[str] = field(default_factory=list)
     shown: list[Any] | None = None
     """The open files that the process table shows."""
@@ -154,6 +158,8 @@ class FakeQemu:
 
     def _do(self, command: str, given: dict[str, Any]) -> None:
         self.said.append(f"{command} {given.get('node-name') or given.get('value')}")
+        if self.idle:
+            return
         if command == "qom-set":
             assert given["path"] == "/machine/peripheral/ua-vol-1"
             assert given["value"] in self.nodes
@@ -222,6 +228,8 @@ class FakeQemu:
             shutil.rmtree(self.root / name, ignore_errors=True)
             (self.root / name).mkdir(parents=True)
             mounts = ["1 0 8:1 / / rw - ext4 /dev/sda rw"]
+            if self.covers:
+                mounts.append(f"{DEAD_MOUNT} 1 0:50 / /mnt/share rw - fuse.quobyte q rw")
             if name == "self" or not self.hides:
                 mounts.append(f"{MOUNT} 1 0:51 / /mnt/share rw - fuse.quobyte q rw")
             (self.root / name / "mountinfo").write_text("\n".join([*mounts, ""]))

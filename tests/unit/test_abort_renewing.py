@@ -181,6 +181,58 @@ def test_a_share_that_answers_is_left_alone(scene: Scene) -> None:
     assert scene.untouched()
 
 
+@pytest.mark.parametrize("renew", [True, False])
+@pytest.mark.parametrize("so", ["dead", "failing"])
+def test_a_share_that_is_broken_otherwise_is_left_alone(
+    scene: Scene, so: str, *, renew: bool
+) -> None:
+    """Its client is gone, for which nobody need vouch; or lives, and may answer again."""
+    scene.world.hung.clear()
+    getattr(scene.world, so).add("s1")
+    with pytest.raises(Refused, match="does not hang"):
+        scene.owner().maintenance.abort(AT, renew=renew, force=True, vouch=SURE if renew else "")
+    assert scene.untouched()
+
+
+def test_what_was_cut_off_is_not_aborted_again_without_a_renewal(scene: Scene) -> None:
+    scene.world.hung.clear()
+    scene.world.cut_off.add("s1")
+    with pytest.raises(Refused, match="does not hang"):
+        scene.owner().maintenance.abort(AT, force=True)
+    assert scene.untouched()
+
+
+def test_by_force_the_others_are_renewed(scene: Scene) -> None:
+    """Each of a guest's disks, or none: it does not go on before it has all of them."""
+    scene.world.guests[GuestId("g2")] = ToyGuest("g2")
+    scene.world.hung.clear()
+    scene.rig.attachment("c", "g2", Level.ATTACHED)
+    scene.rig.settle()
+    scene.world.hung.add("s1")
+    scene.world.guests[G1].told_of_errors = {VolumeId("b")}
+    due = scene.abort(force=True, dry_run=True)
+    assert due.renewed == ["g2/c"]
+    made = scene.abort(force=True, vouch=SURE)
+    assert (made.renewed, made.problem) == (["g2/c"], "")
+    assert not scene.world.guests[GuestId("g2")].waits
+
+
+def test_a_volume_that_is_not_plugged_yet_is_not_renewed(scene: Scene) -> None:
+    scene.rig.attachment("c", "g1", Level.ATTACHED)
+    scene.world.missing.add(f"{AT}/c")
+    made = scene.abort(vouch=SURE)
+    assert (made.renewed, made.problem) == (["g1/a", "g1/b"], "")
+    assert not scene.world.guests[G1].waits
+
+
+def test_the_share_is_mounted_anew_though_no_guest_runs(scene: Scene) -> None:
+    scene.world.guests[G1].running = False
+    made = scene.abort(vouch=SURE)
+    assert (made.renewed, made.problem, scene.fuse.did) == ([], "", ["abort", "kill"])
+    assert scene.world.mounts[AT] == "s1"
+    assert "s1" not in scene.world.dead
+
+
 def test_a_client_that_does_not_end_keeps_the_guest_paused(scene: Scene) -> None:
     """It may be writing still. When it has ended, all goes on, whoever asks."""
     scene.fuse.ends = False

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,9 @@ from moorline.host.mount.fuse_clients import clients
 from moorline.ports import Mount
 
 AT, ELSEWHERE = "/mnt/one", "/mnt/two"
+FIRST, OWN = "pid:[4026531836]", "pid:[4026532000]"
+"""The process namespace of the machine, and one of a container."""
 MOUNT = Mount(1, "quobyte@r/one", AT, "fuse.quobyte", "0:41", True)
-ENDED = (1 << 32) - 1
 OTHER = Mount(2, "quobyte@r/two", ELSEWHERE, "fuse.quobyte", "0:42", True)
 
 
@@ -19,7 +24,8 @@ class Table:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "self/ns").mkdir(parents=True)
-        self.see("pid:[4026531836]")
+        (root / "1").mkdir()
+        self.see(FIRST)
 
     def see(self, namespace: str) -> None:
         (self.root / "self/ns/pid").unlink(missing_ok=True)
@@ -35,11 +41,7 @@ class Table:
         (home / "fdinfo/3").write_text(f"pos:\t0\nmnt_id:\t30\n{fdinfo}")
 
     def clients(self, mount: Mount = MOUNT) -> list[str] | None:
-        return clients(mount, [MOUNT, OTHER], self.root, self.root / "connections")
-
-    def limit(self, number: int) -> None:
-        (self.root / "connections/41").mkdir(parents=True, exist_ok=True)
-        (self.root / "connections/41/max_background").write_text(f"{number}\n")
+        return clients(mount, [MOUNT, OTHER], self.root)
 
 
 @pytest.fixture
@@ -95,36 +97,76 @@ def test_the_client_of_a_mount_that_lives_on_elsewhere_serves_no_later_one(table
     assert table.clients() == []
 
 
+def test_a_client_that_has_closed_its_end_and_runs_is_not_gone(tmp_path: Path) -> None:
+    """It was cut off, and may be writing what it had taken. It has what its command locked."""
+    table, at = Table(tmp_path / "proc"), str(tmp_path / "share")
+    mount = Mount(1, "quobyte@r/one", at, "fuse.quobyte", "0:41", True)
+    lock = "lock:\t1: FLOCK  ADVISORY  {} 0 08:01:77 0 EOF\n"
+    table.process(7, "moorline", device=f"{at}.lock", fdinfo=lock.format("READ"))
+    table.process(8, "moorline", device=f"{at}.lock")
+    table.process(9, "client", device=f"{at}.lock (deleted)", fdinfo=lock.format("WRITE"))
+    table.process(10, "client", device=f"{at}2.lock", fdinfo=lock.format("WRITE"))
+    assert table.clients(mount) == []
+    table.process(11, "client", device=f"{at}.lock", fdinfo=lock.format("WRITE"))
+    assert table.clients(mount) == ["client (11)"]
+
+
 def test_who_serves_a_mount_that_cannot_be_told_may_serve_this_one(table: Table) -> None:
     table.process(7, "client", "--config", "/etc/client.conf")
     assert table.clients() is None
 
 
 def test_where_not_all_processes_are_seen_none_is_known_to_be_gone(table: Table) -> None:
-    table.see("pid:[4026532000]")
+    """Though its connection has ended: it may have been cut off, and be writing what it had."""
+    table.see(OWN)
     assert table.clients() is None
     table.process(8, "client", fdinfo="fuse_connection:\t41\n")
     assert table.clients() == ["client (8)"]
 
 
-def test_the_kernel_tells_that_a_connection_has_ended(table: Table) -> None:
-    table.see("pid:[4026532000]")
-    table.limit(12)
-    assert table.clients() is None
-    table.limit(ENDED)
-    assert table.clients() == []
-    # Cut off, it may still be writing what it had taken.
-    table.process(8, "client", fdinfo="fuse_connection:\t41\n")
-    assert table.clients() == ["client (8)"]
+def test_in_a_container_those_alone_are_seen_whose_mount_command_was_run_there(
+    table: Table, tmp_path: Path
+) -> None:
+    """A mount that was given to the container is served outside, where it sees nobody."""
+    at = tmp_path / "share"
+    mount = Mount(1, "quobyte@r/one", str(at), "fuse.quobyte", "0:41", True)
+    table.see(OWN)
+    assert table.clients(mount) is None
+    lock = tmp_path / "share.lock"
+    for told in ("", FIRST, "pid:[4026532001]"):
+        lock.write_text(told)
+        assert table.clients(mount) is None
+    lock.write_text(OWN)
+    assert table.clients(mount) == []
+    lock.write_bytes(b"\xff")
+    assert table.clients(mount) is None
 
 
-def test_a_client_that_may_have_been_cut_off_is_not_gone(table: Table) -> None:
-    """Its connection has ended, and a process that cannot be told from it may be writing on."""
-    table.limit(ENDED)
-    table.process(7, "client", "--config", "/etc/client.conf")
+def test_where_the_processes_of_others_are_not_shown_none_is_known_to_be_gone(table: Table) -> None:
+    """/proc is mounted with hidepid=invisible, and we are not root: not even process 1 is there."""
+    (table.root / "1").rmdir()
     assert table.clients() is None
-    (table.root / "7/fd/3").unlink()
-    assert table.clients() == []
+
+
+def test_a_process_that_cannot_be_looked_at_may_be_the_client() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        table = Table(Path(root))
+        table.process(7, "sleep", device="/dev/null")
+        assert table.clients() == []
+        (table.root / "7/fd").chmod(0)
+        with _no_superuser():
+            assert table.clients() is None
+
+
+@contextmanager
+def _no_superuser() -> Iterator[None]:
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_what_no_process_serves_is_not_told(table: Table) -> None:

@@ -33,16 +33,18 @@ def mount(at: str) -> Mount:
 
 
 @pytest.fixture
-def fuse(tmp_path: Path) -> FuseConnections:
-    """Of a connection that has ended."""
-    connection = tmp_path / "connections/41"
-    connection.mkdir(parents=True)
-    (connection / "max_background").write_text(f"{(1 << 32) - 1}\n")
-    return FuseConnections(tmp_path / "connections", kill_seconds=30)
+def table(tmp_path: Path) -> Table:
+    """Of real processes, those that a test starts alone: of this machine's some may be hidden."""
+    return Table(tmp_path / "proc")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def fuse(table: Table, tmp_path: Path) -> FuseConnections:
+    return FuseConnections(tmp_path / "connections", table.root, kill_seconds=30)
+
+
+@pytest.fixture
+def start(table: Table, tmp_path: Path) -> Iterator[Start]:
     """Start a process that has a device of that name open, as the client of a mount has."""
     (tmp_path / "fuse").touch()
     started = []
@@ -54,6 +56,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         started.append(process)
         assert process.stdout
         process.stdout.readline()
+        (table.root / str(process.pid)).symlink_to(f"/proc/{process.pid}")
         return process
 
     yield start

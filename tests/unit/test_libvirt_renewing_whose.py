@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moorline.errors import Refused
+from moorline.errors import Failed, Refused
 from moorline.hypervisors.libvirt.renewing import LibvirtDiskRenewal
 from moorline.model import CheckedAs, GuestId, ImageFile, VolumeId
 from tests.support.fake_qemu import DEAD_MOUNT, INODE, MOUNT, PATH, VOLUME, FakeQemu
@@ -65,3 +65,27 @@ def test_a_disk_whose_file_is_not_seen_may_have_lost_it(
     qemu.nodes["libvirt-2-storage"]["fd"] = ("/renamed", DEAD_MOUNT, INODE)
     with pytest.raises(Refused, match="which file"):
         disks.lost_file(GUEST, OURS)
+
+
+def test_a_file_of_a_mount_that_another_covers_is_neither_lost_nor_that_of_the_new_one(
+    tmp_path: Path,
+) -> None:
+    """Its name is the very path. Nobody saw its client gone, which may live: nothing is done."""
+    qemu = FakeQemu(tmp_path, covers=True)
+    qemu.nodes["libvirt-2-storage"]["fd"] = (PATH, DEAD_MOUNT, INODE)
+    connection: Any = qemu
+    disks = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
+    with pytest.raises(Refused, match="which file"):
+        disks.lost_file(GUEST, OURS)
+    with pytest.raises(Refused, match="not the file open"):
+        disks.renew(GUEST, OURS, SOURCE, lambda: None)
+    assert qemu.said == []
+
+
+def test_a_monitor_that_does_not_do_what_it_says_is_not_asked_for_ever(
+    qemu: FakeQemu, disks: LibvirtDiskRenewal
+) -> None:
+    qemu.idle = True
+    with pytest.raises(Failed, match="does not come to have"):
+        disks.renew(GUEST, OURS, SOURCE, lambda: None)
+    assert len(qemu.said) < 20

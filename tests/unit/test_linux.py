@@ -188,6 +188,16 @@ def test_a_hold_outlasts_its_killed_owner(linux: Linux, tmp_path: Path) -> None:
     assert not linux.held(hold)
 
 
+def test_a_hold_tells_in_which_process_namespace_its_command_was_run(
+    linux: Linux, tmp_path: Path
+) -> None:
+    """Of a client that it left is known by that whether it is among those that we see."""
+    hold = tmp_path / "hold"
+    hold.write_text("pid:[40265320000]")
+    linux.run(sh("true", hold=hold))
+    assert hold.read_text() == os.readlink("/proc/self/ns/pid")
+
+
 def test_a_hold_does_not_follow_a_symlink(linux: Linux, tmp_path: Path) -> None:
     (tmp_path / "hold").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Failed):

@@ -23,7 +23,9 @@ from moorline.model import (
     Caching,
     CheckedAs,
     Client,
+    DiskSource,
     GuestId,
+    ImageFile,
     Level,
     Renewal,
     Use,
@@ -237,11 +239,24 @@ def test_a_file_that_another_guest_has_got_meanwhile_is_refused(rig: Rig) -> Non
     assert (rig.world.guests[G1].waits, A in rig.world.guests[G1].lost) == (True, True)
 
 
-def test_what_is_no_file_is_not_given(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_lost_nothing_and_stopped_of_something_else_stays_so(rig: Rig) -> None:
+    """It was started anew, and its new disk is full, say."""
     die(rig)
     steps(rig, most=2)
-    device = BlockDevice(Path(FILE), Caching.DIRECT)
-    monkeypatch.setattr(Links, "verified", lambda self, row, link=None: device)
+    rig.world.guests[G1].lost = set()
+    assert steps(rig) == [Step.RENEW, Step.NOTHING]
+    assert (rig.world.guests[G1].waits, rig.records.renewals()) == (True, {})
+
+
+@pytest.mark.parametrize(
+    "what", [BlockDevice(Path(FILE), Caching.DIRECT), ImageFile(Path(FILE), "raw")], ids=str
+)
+def test_what_is_no_file_that_was_looked_at_is_not_given(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, what: DiskSource
+) -> None:
+    die(rig)
+    steps(rig, most=2)
+    monkeypatch.setattr(Links, "verified", lambda self, row, link=None: what)
     with pytest.raises(Refused, match="is no file"):
         steps(rig)
     assert A in rig.world.guests[G1].lost

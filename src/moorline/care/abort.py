@@ -134,7 +134,7 @@ class Aborter:
             if not users(link, [guest]):
                 continue
             rows = [row for row in self._on_link(link) if row.key.guest == guest.id]
-            plugged = [r for r in rows if r.want is Level.ATTACHED and r.key.volume in guest.disks]
+            plugged = [row for row in rows if row.key.volume in guest.disks]
             try:
                 self._demand_known(link, guest, rows)
                 for row in plugged:

@@ -200,7 +200,7 @@ class Reconciler:
         return Seen(
             *(link, disk, use.held, use.by, use.unsure),
             *(elsewhere(row, link, disk), snapshot(volume, disk)),
-            self.renewals.is_due(row, link, disk, looked),
+            self.renewals.is_due(row, looked),
             *(diverged(link, disk), has_other_limits(row, disk)),
             luks.is_locked(self._hypervisor, row, disk),
         )

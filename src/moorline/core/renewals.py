@@ -21,15 +21,12 @@ from moorline.model import (
     Broken,
     CheckedAs,
     Client,
-    Disk,
     DiskSource,
-    DiskState,
     GuestId,
     ImageFile,
     Key,
     Level,
     Link,
-    Linked,
     Renewal,
     VolumeId,
 )
@@ -66,13 +63,10 @@ class Renewals:
         hypervisor = self._hypervisor
         return hypervisor.disk_renewal() if isinstance(hypervisor, RenewingHypervisor) else None
 
-    def is_due(self, row: Attachment, link: Link, disk: Disk, survey: Survey) -> bool:
+    def is_due(self, row: Attachment, survey: Survey) -> bool:
         """Whether the disk of *row* is to be given anew, or its guest to go on. Raises Refused."""
-        works = isinstance(link, Linked) and disk.state is DiskState.WHOLE
-        if not works or not self.is_allowed(row):
-            return False
         mine = survey.renewals.get(row.key)
-        if mine is None:
+        if mine is None or not self.is_allowed(row):
             return False
         return not mine.done or _all_done(survey.renewals, row.key.guest)
 

@@ -26,7 +26,7 @@ from moorline.host.command_output import captured, text_of, told
 from moorline.host.forkserver.client import Calls
 from moorline.host.image.files import read as files_read
 from moorline.host.mount import table as mounts
-from moorline.host.mount.fuse_clients import clients, has_ended
+from moorline.host.mount.fuse_clients import clients, has_ended, process_namespace
 from moorline.host.mount.other_namespaces import only_serves, seen_at
 from moorline.host.mount.users import users_of
 from moorline.host.other_user import identity
@@ -299,6 +299,9 @@ def _locked(hold: Path) -> Iterator[int]:
         raise Failed(f"{hold} cannot be opened: {e.strerror}") from e
     try:
         _lock(file, hold)
+        with suppress(OSError):  # then it cannot be told where its client lives
+            os.ftruncate(file, 0)
+            os.pwrite(file, process_namespace().encode(), 0)
         yield file
     finally:
         os.close(file)

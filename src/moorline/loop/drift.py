@@ -152,7 +152,7 @@ class DriftDetector:
             disk,
             elsewhere=elsewhere(row, link, disk),
             snapshot=above,
-            renews=self._reconciler.renewals.is_due(row, link, disk, survey),
+            renews=self._reconciler.renewals.is_due(row, survey),
             diverged=diverged(link, disk),
             other_limits=has_other_limits(row, disk),
             locked=self._is_locked(row, disk),

@@ -66,7 +66,7 @@ class FuseConnections:
             with suppress(ProcessLookupError):
                 self._kill(process, mount, mounts)
         deadline = Deadline(self._kill_seconds)
-        while (left := clients(mount, mounts, self._proc, self._connections)) != []:
+        while (left := clients(mount, mounts, self._proc)) != []:
             if deadline.over():
                 who = ", ".join(left) if left else "its client"
                 raise Uncertain(
@@ -76,7 +76,7 @@ class FuseConnections:
             deadline.sleep(_POLL_SECONDS)
 
     def _servers(self, mount: Mount, mounts: Sequence[Mount]) -> list[Path]:
-        if clients(mount, mounts, self._proc, self._connections) is None:
+        if clients(mount, mounts, self._proc) is None:
             raise Refused(f"it cannot be told which processes serve {mount.target}")
         found = servers(mount, mounts, self._proc)
         for process in found:

@@ -11,6 +11,7 @@ Before that a client is known by its arguments: they name its mount point.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ CONNECTIONS = Path("/sys/fs/fuse/connections")
 _DEVICE = "fuse"
 _UNLIMITED = (1 << 32) - 1
 _CONNECTION = "fuse_connection:"
+_LOCKED = re.compile(r"lock:\t\d+: FLOCK +ADVISORY +WRITE .*")
+"""An exclusive lock of flock(2) in ``fdinfo`` (proc_pid_fdinfo(5))."""
 _INITIAL = "pid:[4026531836]"
 """The process namespace in which every process of the machine is seen (PROC_PID_INIT_INO)."""
 
@@ -31,32 +34,27 @@ def is_fuse(mount: Mount) -> bool:
     return mount.fstype == "fuse" or mount.fstype.startswith("fuse.")
 
 
-def clients(
-    mount: Mount, mounts: Sequence[Mount], proc: Path = PROC, connections: Path = CONNECTIONS
-) -> list[str] | None:
+def clients(mount: Mount, mounts: Sequence[Mount], proc: Path = PROC) -> list[str] | None:
     """Name the processes that serve *mount*, as ``name (pid)``; [] if they are seen to be gone.
 
     None: it cannot be told: this is no FUSE mount; or a process serves a mount that cannot be told;
-    or not all processes can be looked at, and the kernel does not show that the connection has
-    ended. *mounts*: the mount table. No file system is asked.
+    or one that cannot be looked at may. That its connection has ended is no proof: who was cut off
+    may write on. *mounts*: the mount table. No file system is asked.
     """
     if not is_fuse(mount):
         return None
-    found, doubt, blind = [], False, not _sees_all(proc)
+    found, doubt = [], not _sees_clients(mount, proc)
     others = {other.target for other in mounts if is_fuse(other) and other.target != mount.target}
     for process in processes(proc):
         try:
             serves = _serves(process, mount, others)
         except PermissionError:
-            blind = True
+            doubt = True
             continue
         doubt |= serves is None
         if serves:
             found.append(called(process))
-    if found:
-        return found
-    # Who was cut off has its end of a connection that has ended, too, and may write on.
-    return None if doubt or (blind and not has_ended(mount, connections)) else []
+    return found or (None if doubt else [])
 
 
 def servers(mount: Mount, mounts: Sequence[Mount], proc: Path = PROC) -> list[Path]:
@@ -95,10 +93,23 @@ def has_ended(mount: Mount, connections: Path = CONNECTIONS) -> bool:
         return False
 
 
-def _sees_all(proc: Path) -> bool:
+def process_namespace(proc: Path = PROC) -> str:
+    """Ours, as the kernel names it. Raises OSError."""
+    return str((proc / "self/ns/pid").readlink())
+
+
+def _sees_clients(mount: Mount, proc: Path) -> bool:
+    """Whether a client of *mount* that lives is among the processes that we see.
+
+    In a namespace of its own (a container) that is known of those alone that a mount command left
+    which was run there: its locked file beside the mount point tells where that was.
+    """
     try:
-        return str((proc / "self/ns/pid").readlink()) == _INITIAL
-    except OSError:
+        if not (proc / "1").exists():  # others' are not shown to us (hidepid of proc(5))
+            return False
+        ours = process_namespace(proc)
+        return ours == _INITIAL or Path(f"{mount.target}.lock").read_text() == ours
+    except (OSError, ValueError):
         return False
 
 
@@ -113,10 +124,27 @@ def _serves(process: Path, mount: Mount, others: set[str]) -> bool | None:
         raise
     except OSError:
         return False  # it has ended
+    if not files:
+        return _keeps(process, Path(f"{mount.target}.lock"))
     if None in files and _is_former(process, mount):
         return False
     words = arguments(process) if None in files else []
     return _any_of([_is(file, words, mount, others) for file in files])
+
+
+def _keeps(process: Path, hold: Path) -> bool:
+    """Whether a process has inherited *hold*, locked, as a mount command left it.
+
+    A client that was cut off may close its end, and write on what it had taken. Who only looks
+    whether *hold* is locked locks it shared.
+    """
+    with suppress(OSError):  # it has ended, or is not to be looked at: it was a moment ago
+        for each in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):  # it is closed meanwhile
+                if each.readlink() == hold:
+                    told = (process / "fdinfo" / each.name).read_text()
+                    return any(_LOCKED.fullmatch(line) for line in told.splitlines())
+    return False
 
 
 def _is_former(process: Path, mount: Mount) -> bool:

@@ -1,0 +1,68 @@
+"""From when on what a guest's disks have may be its own: its owner is killed in that moment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from moorline.errors import Refused
+from moorline.model import GuestId, Level
+from moorline.testing.faults import Fault, Killed
+from moorline.testing.toys import BASE
+from tests.support.rig import Rig
+
+G1 = GuestId("g1")
+FILE = str(BASE / "s1/a")
+
+
+def killed(*, goes_on: bool) -> Rig:
+    """Of a guest that may go on, and does or does not yet, when the owner is killed.
+
+    The death was long ago.
+    """
+    for at in range(20):
+        rig = Rig("g1")
+        rig.world.write_through = {"s1"}
+        rig.attachment("a", "g1", Level.ATTACHED)
+        rig.settle()
+        die(rig)
+        for _ in range(2):  # disconnect, connect
+            advance(rig)
+        for key, renewal in rig.records.renewals().items():
+            rig.records.note_renewal(key, replace(renewal, seen_dead=5.0))
+        rig.world.faults.plan((at, Fault.KILL_BEFORE))
+        with pytest.raises(Killed):
+            advance(rig)
+        known = list(rig.records.renewals().values())
+        may = goes_on or all(renewal.let_go for renewal in known)
+        if known and may and rig.world.guests[G1].waits != goes_on:
+            return rig
+    raise AssertionError("it is not killed there")
+
+
+def die(rig: Rig) -> None:
+    rig.world.dead.add("s1")
+    rig.world.guests[G1].waits = True
+
+
+def advance(rig: Rig) -> None:
+    (row,) = rig.records.all()
+    rig.reconciler().advance(row.key)
+
+
+def test_what_it_wrote_since_is_its_own_at_the_next_death() -> None:
+    rig = killed(goes_on=True)
+    rig.world.changed[FILE] = time.time()
+    die(rig)
+    rig.settle()
+    assert (rig.world.guests[G1].waits, rig.records.renewals()) == (False, {})
+
+
+def test_while_it_is_still_paused_its_file_is_looked_at_again() -> None:
+    rig = killed(goes_on=False)
+    rig.world.changed[FILE] = time.time()
+    with pytest.raises(Refused, match="was changed"):
+        advance(rig)
+    assert rig.world.guests[G1].waits
