@@ -195,7 +195,7 @@ def test_a_hold_tells_in_which_process_namespace_its_command_was_run(
     hold = tmp_path / "hold"
     hold.write_text("pid:[40265320000]")
     linux.run(sh("true", hold=hold))
-    assert hold.read_text() == os.readlink("/proc/self/ns/pid")
+    assert hold.read_text() == str(Path("/proc/self/ns/pid").readlink())
 
 
 def test_a_hold_does_not_follow_a_symlink(linux: Linux, tmp_path: Path) -> None:

@@ -239,15 +239,6 @@ def test_a_file_that_another_guest_has_got_meanwhile_is_refused(rig: Rig) -> Non
     assert (rig.world.guests[G1].waits, A in rig.world.guests[G1].lost) == (True, True)
 
 
-def test_a_guest_that_lost_nothing_and_stopped_of_something_else_stays_so(rig: Rig) -> None:
-    """It was started anew, and its new disk is full, say."""
-    die(rig)
-    steps(rig, most=2)
-    rig.world.guests[G1].lost = set()
-    assert steps(rig) == [Step.RENEW, Step.NOTHING]
-    assert (rig.world.guests[G1].waits, rig.records.renewals()) == (True, {})
-
-
 @pytest.mark.parametrize(
     "what", [BlockDevice(Path(FILE), Caching.DIRECT), ImageFile(Path(FILE), "raw")], ids=str
 )

@@ -1,4 +1,4 @@
-"""From when on what a guest's disks have may be its own: its owner is killed in that moment."""
+"""Whether a guest is let go on, and from when on what its disks have may be its own."""
 
 from __future__ import annotations
 
@@ -23,13 +23,7 @@ def killed(*, goes_on: bool) -> Rig:
     The death was long ago.
     """
     for at in range(20):
-        rig = Rig("g1")
-        rig.world.write_through = {"s1"}
-        rig.attachment("a", "g1", Level.ATTACHED)
-        rig.settle()
-        die(rig)
-        for _ in range(2):  # disconnect, connect
-            advance(rig)
+        rig = dead()
         for key, renewal in rig.records.renewals().items():
             rig.records.note_renewal(key, replace(renewal, seen_dead=5.0))
         rig.world.faults.plan((at, Fault.KILL_BEFORE))
@@ -40,6 +34,18 @@ def killed(*, goes_on: bool) -> Rig:
         if known and may and rig.world.guests[G1].waits != goes_on:
             return rig
     raise AssertionError("it is not killed there")
+
+
+def dead() -> Rig:
+    """The client died under a guest, and its share was mounted anew."""
+    rig = Rig("g1")
+    rig.world.write_through = {"s1"}
+    rig.attachment("a", "g1", Level.ATTACHED)
+    rig.settle()
+    die(rig)
+    for _ in range(2):
+        advance(rig)
+    return rig
 
 
 def die(rig: Rig) -> None:
@@ -66,3 +72,11 @@ def test_while_it_is_still_paused_its_file_is_looked_at_again() -> None:
     with pytest.raises(Refused, match="was changed"):
         advance(rig)
     assert rig.world.guests[G1].waits
+
+
+def test_who_lost_nothing_and_stopped_of_something_else_stays_so() -> None:
+    """It was started anew, and its new disk is full, say."""
+    rig = dead()
+    rig.world.guests[G1].lost = set()
+    advance(rig)
+    assert (rig.world.guests[G1].waits, rig.records.renewals()) == (True, {})
