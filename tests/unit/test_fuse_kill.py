@@ -80,6 +80,16 @@ def test_the_client_is_killed_and_no_other(
     fuse.kill(mount, mounts)
 
 
+def test_who_serves_it_no_more_when_he_would_be_killed_lives(
+    fuse: FuseConnections, start: Start, mount: Mount, table: Table
+) -> None:
+    """Another has the number of the client, which has ended since it was found."""
+    process = start("/elsewhere")
+    fuse._kill(table.root / str(process.pid), mount, [mount])
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+
+
 @pytest.mark.parametrize("words", [(), ("more",)])
 def test_a_client_of_several_mounts_is_not_killed_for_one(
     fuse: FuseConnections, start: Start, mount: Mount, at: str, tmp_path: Path, words: Sequence[str]
