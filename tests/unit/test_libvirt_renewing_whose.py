@@ -89,3 +89,14 @@ def test_a_monitor_that_does_not_do_what_it_says_is_not_asked_for_ever(
     with pytest.raises(Failed, match="does not come to have"):
         disks.renew(GUEST, OURS, SOURCE, lambda: None)
     assert len(qemu.said) < 20
+
+
+def test_the_io_thread_of_a_controller_is_no_matter_to_a_disk_that_is_not_on_it(
+    tmp_path: Path,
+) -> None:
+    threaded = "<controller type='scsi' index='0'><driver iothread='1'/></controller>"
+    at = "<address type='pci' domain='0x0000' bus='0x05' slot='0x00' function='0x0'/>"
+    qemu = FakeQemu(tmp_path, xml={"more": at, "disks": threaded})
+    connection: Any = qemu
+    disks = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
+    assert disks.lost_file(GUEST, OURS) == INODE
