@@ -78,5 +78,6 @@ def test_who_lost_nothing_and_stopped_of_something_else_stays_so() -> None:
     """It was started anew, and its new disk is full, say."""
     rig = dead()
     rig.world.guests[G1].lost = set()
+    rig.world.missing.add(FILE)  # which is no reason to keep what was recorded
     advance(rig)
     assert (rig.world.guests[G1].waits, rig.records.renewals()) == (True, {})
