@@ -100,3 +100,20 @@ def test_the_io_thread_of_a_controller_is_no_matter_to_a_disk_that_is_not_on_it(
     connection: Any = qemu
     disks = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
     assert disks.lost_file(GUEST, OURS) == INODE
+
+
+def test_a_guest_that_is_paused_by_an_error_already_is_foreseen_to_go_on(
+    disks: LibvirtDiskRenewal, qemu: FakeQemu
+) -> None:
+    assert qemu.condition == (3, 5)
+    disks.foresee(GUEST, OURS)
+
+
+def test_a_drive_without_a_disc_keeps_no_guest_paused(tmp_path: Path) -> None:
+    drive = "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>"
+    qemu = FakeQemu(tmp_path, xml={"disks": drive})
+    connection: Any = qemu
+    disks = LibvirtDiskRenewal(connection, connection, qemu.root, qemu.root, qemu.say)
+    disks.renew(GUEST, OURS, SOURCE, lambda: None)
+    disks.resume(GUEST, lambda: None)
+    assert qemu.condition == (1, 1)

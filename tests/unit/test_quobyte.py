@@ -224,6 +224,15 @@ def test_unusable_options_are_refused(name: str) -> None:
         Quobyte.from_options(ToyHost(), values)
 
 
+@pytest.mark.parametrize("said", ["r/a, r/b", "no-volume", "r@h/a"])
+def test_a_mistake_in_what_writes_through_is_told_as_the_option_s(said: str) -> None:
+    values = {option.name: option.default for option in Quobyte.options}
+    values |= {"quobyte_mount_point_base": "/srv/mnt", "quobyte_share_writes_through": said}
+    with pytest.raises(Refused, match="quobyte_share_writes_through") as refused:
+        Quobyte.from_options(ToyHost(), values)
+    assert "blanks between" in refused.value.hint
+
+
 def test_a_mount_that_nova_made_is_ours_to_unmount(tmp_path: Path) -> None:
     host, at = ToyHost(), str(tmp_path / "5c37")
     host.mount("quobyte@reg1/vol", at, "fuse.quobyte", ToyShare(files=frozenset({"volume-1"})))

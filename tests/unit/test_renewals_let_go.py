@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
+from moorline.core.renewals import Renewals
 from moorline.errors import Refused
-from moorline.model import GuestId, Level
+from moorline.model import GuestId, Level, Renewal, VolumeId
 from moorline.testing.faults import Fault, Killed
+from moorline.testing.toy_renewal import ToyDiskRenewal
 from moorline.testing.toys import BASE
 from tests.support.rig import Rig
 
@@ -81,3 +84,35 @@ def test_who_lost_nothing_and_stopped_of_something_else_stays_so() -> None:
     rig.world.missing.add(FILE)  # which is no reason to keep what was recorded
     advance(rig)
     assert (rig.world.guests[G1].waits, rig.records.renewals()) == (True, {})
+
+
+def test_it_waits_for_a_disk_of_which_it_cannot_be_told_what_it_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = dead()
+    rig.attachment("b", "g1", Level.ATTACHED)
+    (other,) = (row.key for row in rig.records.all() if row.key.volume == "b")
+    rig.records.note_renewal(other, Renewal(5.0))
+    rig.world.guests[G1].lost.add(other.volume)
+    told = ToyDiskRenewal.lost_file
+
+    def lost_file(self: ToyDiskRenewal, guest: GuestId, volume: VolumeId) -> int | None:
+        if volume == other.volume:
+            raise Refused("it cannot be told")
+        return told(self, guest, volume)
+
+    monkeypatch.setattr(ToyDiskRenewal, "lost_file", lost_file)
+    rig.reconciler().advance(next(row.key for row in rig.records.all() if row.key != other))
+    assert rig.world.guests[G1].waits
+    assert other in rig.records.renewals()
+
+
+def test_a_hypervisor_that_gives_no_disk_anew_is_allowed_none() -> None:
+    rig = dead()
+    parts, none = rig.reconciler(), cast(Any, object())
+    renewals = Renewals(rig.records, none, parts._links, parts.files)
+    (row,) = rig.records.all()
+    assert rig.reconciler().renewals.is_allowed(row)
+    assert not renewals.is_allowed(row)
+    with pytest.raises(Refused, match="not said to write through"):
+        renewals.foresee(row)

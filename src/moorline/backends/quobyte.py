@@ -85,9 +85,14 @@ class Quobyte(FileSystem[QuobyteFile]):
         if client_cfg is not None and not client_cfg.is_absolute():
             raise Refused(f"quobyte_client_cfg, {client_cfg}, is not an absolute path")
         self._client_cfg = client_cfg
-        self._writing_through = frozenset(
-            name for share in writing_through.split() for name in _names(*_export(share))
-        )
+        try:
+            exports = [_export(share) for share in writing_through.split()]
+        except Refused as e:
+            raise Refused(
+                f"quobyte_share_writes_through, {writing_through!r}: {e.message}",
+                hint="REGISTRY[,REGISTRY]/VOLUME, with blanks between several",
+            ) from e
+        self._writing_through = frozenset(name for each in exports for name in _names(*each))
 
     @classmethod
     def from_options(cls, host: Host, values: Values) -> Mounter[QuobyteFile]:

@@ -231,6 +231,18 @@ class Doctor:
     def _goes_on(self, row: Attachment, look: _Look) -> bool:
         return row.guest_name in look.paused and self._reconciler.renewals.is_allowed(row)
 
+    def _is_renewed(self, row: Attachment, look: _Look) -> bool:
+        """Whether a lost disk is to be given anew: its guest stands still for it, or will."""
+        renewals = self._reconciler.renewals
+        if not renewals.is_recorded(row, look.survey):
+            return False
+        try:
+            if row.guest_name not in look.paused:
+                renewals.foresee(row)
+        except Refused:  # its system has been told of errors, or will be
+            return False
+        return True
+
     def _released(self, guest: Guest, volume: VolumeId, path: str) -> Finding:
         """Of a disk that was released as *path*: detach refuses one that is another file now."""
         if (other := finding_texts.released_as_other(guest, volume, path)) is not None:
@@ -258,7 +270,7 @@ class Doctor:
         """Disks that a running guest has open and that are gone, whoever plugged them."""
         disk = guest.disks.get(row.key.volume) if guest else None
         lost = disk is not None and (disk.stale or disk.replaced)
-        if lost and self._reconciler.renewals.is_recorded(row, look.survey):
+        if lost and self._is_renewed(row, look):
             look.renewing.add(row.guest_name)
             yield finding_texts.not_renewed(row, trouble.message if trouble else "")
         elif disk is not None and disk.stale:

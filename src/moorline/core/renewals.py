@@ -78,6 +78,26 @@ class Renewals:
         """Whether the client of its share was seen gone under the disk of *row*."""
         return row.key in survey.renewals
 
+    def demand_not_awaited(self, row: Attachment, survey: Survey) -> None:
+        """Refuse to take away a lost disk that its guest, which stands still, is to get anew.
+
+        It lets go of no disk, and could not be given one any more that is to go. If that cannot
+        be seen, nothing is refused.
+        """
+        try:
+            guest = survey.guest(row.key.guest) if self.is_allowed(row) else None
+            disk = guest.disks.get(row.key.volume) if guest and guest.paused_by_error else None
+            lost = disk and (disk.stale or isinstance(survey.links.inspect(row), Broken))
+        except MoorlineError:
+            return
+        if lost:
+            raise Refused(
+                f"{row.guest_name} is paused by an I/O error, and lets no disk go: it is to be"
+                f" given volume {row.key.volume} anew",
+                hint="moorline sweep does that, and tells what is in the way; or give it up first:"
+                f" virsh destroy {row.guest_name}",
+            )
+
     def foresee(self, row: Attachment) -> None:
         """Refuse now what :meth:`renew` would refuse once the client of its share is gone.
 

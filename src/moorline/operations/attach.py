@@ -174,6 +174,8 @@ class Attacher:
         dry_run: bool,
     ) -> Outcome:
         self._admission.demand_release(row)
+        if row.want is not Level.ABSENT:
+            self._reconciler.renewals.demand_not_awaited(row, self._reconciler.survey())
         absent = gone(row)
         if dry_run:
             seen = self._reconciler.observe(absent)
