@@ -93,7 +93,7 @@ def test_what_is_installed_works(host: Stage) -> None:
     host.run(f"python3 -m json.tool {examples}/moorline-dashboard.json")
     completed = host.run(
         ". /usr/share/bash-completion/completions/moorline; "
-        "COMP_WORDS=(moorline att); COMP_CWORD=1; "
+        "COMP_WORDS=(moorline att); COMP_CWORD=1; COMP_LINE='moorline att'; COMP_POINT=12; "
         '_moorline_completion moorline; echo "${COMPREPLY[@]}"'
     )
     assert completed.stdout.split() == ["attach"]
