@@ -97,6 +97,17 @@ def test_another_file_is_taken_away(qemu: Qemu, mount: int, inode: int) -> None:
     assert disk.asks == 0
 
 
+def test_a_file_that_is_qemus_and_of_which_nobody_noted_whose_it_was_is_told(
+    qemu: Qemu, tmp_path: Path
+) -> None:
+    """libvirt noted the owner of another file: the path led to that an instant before."""
+    one, secret = plug(qemu, image()), tmp_path / "secret"
+    secret.touch()
+    qemu.open(9, str(secret), 20, inode=7)
+    with pytest.raises(Refused, match=rf"\({secret} belongs to QEMU's user, and nothing tells"):
+        demand(one)
+
+
 def test_another_file_beneath_is_taken_away_though_an_older_disk_has_the_right_one(
     qemu: Qemu,
 ) -> None:

@@ -66,7 +66,9 @@ class Plug:
 
         None: it cannot be told that it has it open by its name, on the mount that is there now.
         *detach* asks the guest for the disk, *there* tells whether it still has it. A file of this
-        host whose owner libvirt changed by mistake gets it back, if libvirt has kept whose it was.
+        host whose owner libvirt changed by mistake gets it back, if libvirt has kept whose it was;
+        else the error tells that it is QEMU's. libvirt notes the owner of what a path leads to, and
+        changes that of what it leads to an instant later.
         Raises Refused (the disk is gone again), Uncertain (the guest has not let go yet).
         """
         others = self._others()
@@ -81,9 +83,11 @@ class Plug:
                 if (mount := mounts.get(each.mount)) and not mount.may_hang
             ]
             left = not _taken_away(detach, there)
-            for file in files:
-                file.give_back()
+            lost = [file.path for file in files if not file.give_back(self._process)]
         what = f"{self._guest} opened {named}, and not {self._path} as it was checked"
+        if lost:
+            what += f" ({', '.join(sorted(set(lost)))} belongs to QEMU's user, and nothing tells"
+            what += " whether it did before)"
         if left:
             raise Uncertain(f"{what}; it was asked to let go, and has not done so yet")
         raise Refused(
@@ -160,6 +164,7 @@ class _Owned:
     """A file that QEMU opened by mistake, held so that it is found again whatever it is called."""
 
     def __init__(self, process: Path, opened: Descriptor) -> None:
+        self.path = opened.path
         self._file = -1
         with suppress(OSError):  # it was closed meanwhile
             self._file = os.open(f"{process}/fd/{opened.number}", os.O_PATH | os.O_CLOEXEC)
@@ -172,12 +177,19 @@ class _Owned:
         if self._file >= 0:
             os.close(self._file)
 
-    def give_back(self) -> None:
-        """Make it belong to whom libvirt took it from, unless libvirt did so itself."""
+    def give_back(self, process: Path) -> bool:
+        """Make it belong to whom libvirt took it from, unless libvirt did so itself.
+
+        False: it belongs to the user of QEMU's *process*, and nothing tells whose it was.
+        """
         with suppress(OSError, ValueError):  # libvirt keeps no owners here, or gave it back
             if int(os.getxattr(self._at, USERS)) > 1:
-                return
+                return True
             user, group = os.getxattr(self._at, OWNER).decode().rstrip("\0").split(":")
             os.chown(self._at, int(user), int(group))
             for name in (OWNER, USERS, SINCE):
                 os.removexattr(self._at, name)
+            return True
+        with suppress(OSError):  # it was closed meanwhile, or QEMU has ended
+            return os.stat(self._at).st_uid != process.stat().st_uid  # noqa: PTH116 - a descriptor
+        return True
