@@ -21,7 +21,7 @@ from typing import Any
 from lab import guest as guests
 from lab import host
 from lab.command import Moorline
-from lab.demo import until
+from lab.demo import Untrue, until
 from lab.etcd.cluster import Cluster
 from lab.fleet.node import OUTSIDE, Node, Nodes
 from lab.quobyte.cluster import Quobyte, QuobyteVolume
@@ -37,15 +37,17 @@ MOORLINE = Path(sys.executable).with_name("moorline")
 BLOCK = 4096
 BLOCKS = 16384
 WRITER = (
-    "(i=0; while [ $i -lt {blocks} ]; do yes $i | head -c {block} | dd of={device} bs={block}"
-    " seek=$i iflag=fullblock oflag=direct conv=notrunc,fsync status=none && echo $i > /acked;"
-    " i=$((i+1)); done) </dev/null >/dev/null 2>&1 &"
+    "(i=0; while :; do yes $i | head -c {block} | dd of={device} bs={block}"
+    " seek=$((i % {blocks})) iflag=fullblock oflag=direct conv=notrunc,fsync status=none"
+    " && echo $i > /acked; i=$((i+1)); done) </dev/null >/dev/null 2>&1 &"
 )
 USERS = (
     "for p in /proc/[0-9]*; do if ls -l $p/fd $p/cwd 2>/dev/null | grep /moorline/mnt; then"
     " echo $p; tr '\\0' ' ' <$p/cmdline | head -c 200; echo; fi; done; true"
 )
 """Lists which processes have files open on mounts of Moorline's, and which."""
+SAYS = "dmesg | tail -n 20; head -n 3 /proc/meminfo; ps -o pid,stat,args | grep -v '\\['"
+"""What a guest has to say when its programs do not do what they should."""
 CONFIGURATION = """\
 [libvirt]
 live_migration_uri = qemu+tls://%s/system?pkipath=/etc/libvirt/pki
@@ -241,13 +243,19 @@ class Volume:
         self.connection.write_text(json.dumps({**share.connection(name), "serial": self.id}))
 
     def wrong(self, acknowledged: int) -> list[int]:
-        """The blocks, up to the last that the guest had acknowledged, that are not as written."""
+        """The blocks, up to the last that the guest had acknowledged, that are not as written.
+
+        A guest that is fast has begun from the front again: the last half of the disk is looked at.
+        """
         with self.file.open("rb") as file:
-            return [
-                number
-                for number in range(acknowledged + 1)
-                if file.read(BLOCK) != guests.pattern(str(number), BLOCK)
-            ]
+
+            def block(number: int) -> bytes:
+                file.seek(number % BLOCKS * BLOCK)
+                return file.read(BLOCK)
+
+            first = max(0, acknowledged + 1 - BLOCKS // 2)
+            numbers = range(first, acknowledged + 1)
+            return [each for each in numbers if block(each) != guests.pattern(str(each), BLOCK)]
 
 
 class Writer:
@@ -295,7 +303,10 @@ class Writer:
     def writes_on(self) -> int:
         """Wait until it has written more; the last block."""
         before = self.acknowledged()
-        return until(lambda: (now := self.acknowledged()) > before + 5 and now, "it writes on")
+        try:
+            return until(lambda: (now := self.acknowledged()) > before + 5 and now, "it writes on")
+        except Untrue as e:
+            raise Untrue(f"{e}; in the guest: {self.agent.run(SAYS)}") from None
 
 
 class Watch:

@@ -12,11 +12,11 @@ import pytest
 from conftest import GUESTS
 
 from lab import host, leftovers
-from lab.demo import until
+from lab.demo import Untrue, until
 from lab.etcd import Missing
 from lab.fleet.node import Node
 from lab.fleet.site import BLOCK, Fleet, Volume, Watch, Writer, states
-from lab.guest import pattern
+from lab.guest import Silent, pattern
 from lab.virtuozzo.cluster import Virtuozzo
 from tests.support.missing import missing
 
@@ -77,6 +77,21 @@ class Scene:
         assert self.volume.wrong(last) == []
         assert self.volume.file.stat().st_uid == self.owner
 
+    def is_sound(self) -> bool:
+        """Whether the guest runs, and its programs do."""
+        try:
+            return self.writer.writes_on() > 0
+        except (Untrue, Silent, AssertionError, OSError):
+            return False
+
+    def boot_anew(self) -> None:
+        name, node = self.writer.name, self.settle()
+        node.run("virsh", "destroy", name)
+        node.run("virsh", "start", name, deadline=LONG)
+        self.writer.at(node)
+        self.writer.agent.ready(LONG)
+        self.writer.write_all_the_time(self.volume)
+
 
 @pytest.fixture(autouse=True)
 def leftovers_check() -> None:
@@ -105,6 +120,13 @@ def scene(lab: Path) -> Iterator[Scene]:
         assert watch.twice == []
     assert leftovers.after(connection, before, GUESTS) == []
     connection.close()
+
+
+@pytest.fixture(autouse=True)
+def sound(scene: Scene) -> None:
+    """Its guest is: what one test broke is that test's failure, and no other's."""
+    if not scene.is_sound():
+        scene.boot_anew()
 
 
 def source_agent(scene: Scene) -> None:
