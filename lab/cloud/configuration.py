@@ -96,6 +96,11 @@ def databases(at: Path) -> str:
     return _DATABASES.format(at=at)
 
 
+def cinder_asks_nova(identity: str) -> str:
+    """What Cinder's own configuration has beyond its own."""
+    return _authentication(identity, ("nova",))
+
+
 def placement(identity: str, at: Path) -> str:
     return _PLACEMENT.format(at=at) + _authentication(identity, _AUTHENTICATED[:1])
 

@@ -36,6 +36,7 @@ class HyperScaleDriver(driver.VolumeDriver):  # type: ignore[misc]
             "storage_protocol": "veritas_hyperscale",
             "total_capacity_gb": "infinite",
             "free_capacity_gb": "infinite",
+            "multiattach": True,
         }
 
     def create_volume(self, volume: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -151,6 +152,19 @@ class Server:
             for disk in domain.iterfind("devices/disk")
             for source in disk.iterfind("source")
         }
+
+    def migrate_live(self, target: ComputeHost) -> None:
+        """And wait until it is there."""
+        self.act("os-migrateLive", {"host": target.name, "block_migration": "auto"})
+        wait(lambda: self.host is target, "the server moves", 240)
+        self.becomes("ACTIVE")
+
+    def size_of(self, path: str) -> int:
+        """The bytes of its disk at *path*, by QEMU's word."""
+        asked = json.dumps({"execute": "query-named-block-nodes"})
+        told = self.host.node.run("virsh", "qemu-monitor-command", self.id, asked)
+        images = [each["image"] for each in json.loads(told)["return"]]
+        return int(max(each["virtual-size"] for each in images if each["filename"] == path))
 
     def ask_to_be_deleted(self) -> None:
         answer = self._cloud.compute.delete(f"/servers/{self.id}")

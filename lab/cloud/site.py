@@ -43,6 +43,8 @@ class NovaCloud:
             at, control = self._made("cinder"), self._made("control")
             saved = kept.restore(self.directory, VENV)
             self.real = RealCloud(at, self.share.export, VENV, OUTSIDE, PORTS, _DRIVERS)
+            with (at / "cinder.conf").open("a") as file:
+                file.write(configuration.cinder_asks_nova(self.real.identity))
             stack.callback(self.real.stop)
             self.real.make()
             self.control = Control(control, self.real, self.broker.url)
@@ -119,10 +121,13 @@ class NovaCloud:
         self.compute.default_microversion = _RELEASED
         self.volumes = connection.block_storage
         self.volumes.default_microversion = "3.59"
-        how = {"name": "tiny", "ram": 64, "vcpus": 1, "disk": 0, "id": "tiny"}
-        assert self.compute.post("/flavors", json={"flavor": how}).ok
-        for kind in ("quobyte", *_DRIVERS):
-            asked = {"name": kind, "extra_specs": {"volume_backend_name": kind}}
+        for flavor, ram in (("tiny", 64), ("larger", 96)):
+            how = {"name": flavor, "ram": ram, "vcpus": 1, "disk": 0, "id": flavor}
+            assert self.compute.post("/flavors", json={"flavor": how}).ok
+        kinds = {kind: {"volume_backend_name": kind} for kind in ("quobyte", *_DRIVERS)}
+        kinds["shared"] = {**kinds["hyperscale"], "multiattach": "<is> True"}
+        for name, specs in kinds.items():
+            asked = {"name": name, "extra_specs": specs}
             assert self.volumes.post("/types", json={"volume_type": asked}).ok
 
     def _made(self, name: str) -> Path:

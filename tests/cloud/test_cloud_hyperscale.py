@@ -1,4 +1,4 @@
-"""HyperScale volumes of a real cloud, on hosts whose /dev differ: moved live."""
+"""HyperScale volumes of a real cloud, on hosts whose /dev differ: moved, extended, shared."""
 
 from __future__ import annotations
 
@@ -30,9 +30,48 @@ def test_attached_and_migrated_live(scene: Scene) -> None:
     server.attach(data)
     assert is_on(scene, server, data, scene.one)
     for target in (scene.two, scene.one):
-        server.act("os-migrateLive", {"host": target.name, "block_migration": "auto"})
-        wait(lambda to=target: server.host is to, "the server moves", 240)
-        server.becomes("ACTIVE")
+        server.migrate_live(target)
         assert is_on(scene, server, data, target)
     server.detach(data)
     assert not has_device(scene.one, data)
+
+
+def test_evacuated_and_the_dead_host_returns(scene: Scene) -> None:
+    data = scene.volume(volume_type="hyperscale")
+    server = scene.server(at=scene.two)
+    server.attach(data)
+    assert is_on(scene, server, data, scene.two)
+    scene.evacuate(server)
+    assert is_on(scene, server, data, scene.one)
+    scene.revive(scene.two)
+    assert is_on(scene, server, data, scene.one)
+    server.detach(data)
+    assert not has_device(scene.one, data)
+
+
+def test_extended_under_its_server(scene: Scene) -> None:
+    """Cinder extends it and tells Nova, which tells the guest."""
+    data = scene.volume(volume_type="hyperscale")
+    server = scene.server(at=scene.one)
+    server.attach(data)
+    path = server.disks()[data.id]
+    assert server.size_of(path) == 1 << 30
+    data.act("os-extend", {"new_size": 2})
+    wait(lambda: server.size_of(path) == 2 << 30, "the guest is told")
+    server.detach(data)
+    assert not has_device(scene.one, data)
+
+
+def test_shared_by_servers_on_two_hosts(scene: Scene) -> None:
+    data = scene.volume(volume_type="shared")
+    one, two = scene.server(at=scene.one), scene.server(at=scene.two)
+    for server in (one, two):
+        server.attach(data)
+        wait(lambda its=server: data.id in its.disks(), "the guest has it")
+    assert data.attachments() == sorted([one.id, two.id])
+    one.detach(data)
+    wait(lambda: not has_device(scene.one, data), "its device is gone where nobody needs it")
+    assert data.id in two.disks()
+    assert has_device(scene.two, data)
+    two.detach(data)
+    wait(lambda: data.status == "available", "nobody has it")

@@ -27,10 +27,7 @@ def test_live_migration_there_and_back(scene: Scene) -> None:
     server = scene.server(at=scene.one)
     server.attach(data)
     for source, target in ((scene.one, scene.two), (scene.two, scene.one)):
-        how = {"host": target.name, "block_migration": "auto"}
-        server.act("os-migrateLive", how)
-        wait(lambda to=target: server.host is to, "the server moves", 240)
-        server.becomes("ACTIVE")
+        server.migrate_live(target)
         moved(server, data, source)
     server.detach(data)
     assert data.attachments() == []
@@ -50,6 +47,18 @@ def test_cold_migration_reverted_and_confirmed(scene: Scene) -> None:
     server.act("confirmResize")
     server.becomes("ACTIVE")
     moved(server, data, scene.one)
+
+
+def test_resized_to_another_flavor(scene: Scene) -> None:
+    data = scene.volume()
+    server = scene.server(at=scene.one)
+    server.attach(data)
+    server.act("resize", {"flavorRef": "larger"})
+    server.becomes("VERIFY_RESIZE")
+    server.act("confirmResize")
+    server.becomes("ACTIVE")
+    moved(server, data, scene.one)
+    assert server.told()["flavor"]["ram"] == 96
 
 
 def test_shelved_and_unshelved(scene: Scene) -> None:
