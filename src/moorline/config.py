@@ -50,7 +50,7 @@ CONNECTION_URI = Option(
     "connection_uri",
     "qemu:///system",
     "The hypervisor: qemu:///system, qemu:///session, qemu:///embed?root=DIR,"
-    " powervm:/// (on the NovaLink partition), powervm://HOST[:PORT].",
+    " powervm:/// (on the NovaLink partition), powervm://HOST[:PORT], vsphere://HOST[:PORT].",
 )
 AGENT = (
     Option(
@@ -174,8 +174,7 @@ def load(
     *options*: tells what adapters declare. *state_dir* and *hypervisor* override what the
     files say. Raises Refused if a file cannot be read or does not parse.
     """
-    if not files and SYSTEM_FILE.exists():
-        files = [SYSTEM_FILE]
+    files = chosen_files(files)
     unsaid = Path(state_dir or agent_location.default_state_dir())
     # oslo.config would read a name into the "$" of a path.
     if not (files or "$" in str(unsaid) or agent_location.is_told_elsewhere()):
@@ -198,6 +197,20 @@ def load(
     )
 
 
+def chosen_files(files: Sequence[Path]) -> Sequence[Path]:
+    """*files*, or if none is named the system's, if there is one."""
+    return files or ([SYSTEM_FILE] if SYSTEM_FILE.exists() else [])
+
+
+def written(file: Path) -> dict[str, list[str]]:
+    """The names of the options that are set in a file that can be parsed, by section."""
+    from oslo_config import cfg  # as in _parsed
+
+    parser = cfg.ConfigParser(str(file), {})
+    parser.parse()
+    return {section: list(names) for section, names in parser.sections.items()}
+
+
 def _parsed(files: Sequence[Path], declared: Sequence[Option]) -> cfg.ConfigOpts:
     """The configuration in *files*. Raises Refused."""
     from oslo_config import cfg  # takes 100 ms, and a host without a configuration does not need it
@@ -211,7 +224,7 @@ def _parsed(files: Sequence[Path], declared: Sequence[Option]) -> cfg.ConfigOpts
     try:
         conf([], project="moorline", default_config_files=[str(file) for file in files])
         for file in files:
-            _refuse_unknown(cfg.ConfigParser(str(file), {}))
+            _refuse_unknown(written(file).get("moorline", []))
     except cfg.ConfigFileParseError as e:
         # Its message quotes the line, which may hold a password, or be very long.
         line = re.search(r":([0-9]+), ", str(e.msg))
@@ -248,8 +261,7 @@ def effective(
     hypervisor: str | None = None,
 ) -> list[Effective]:
     """The value of each option as :func:`load` reads it, and whence it is. Raises Refused."""
-    if not files and SYSTEM_FILE.exists():
-        files = [SYSTEM_FILE]
+    files = chosen_files(files)
     declared = options()
     conf = _parsed(files, declared)
     settings = load(files, lambda: declared, state_dir=state_dir, hypervisor=hypervisor)
@@ -283,11 +295,10 @@ def _defaults(
     )
 
 
-def _refuse_unknown(parser: cfg.ConfigParser) -> None:
+def _refuse_unknown(names: Sequence[str]) -> None:
     """Refuse what looks like a mistyped option of the agent. Others may be another program's."""
-    parser.parse()
     known = {option.name for option in AGENT}
-    for name in parser.sections.get("moorline", {}):
+    for name in names:
         if name.startswith("agent_") and name not in known:
             import difflib  # takes 17 ms, and is needed for a typing error alone
 

@@ -18,6 +18,7 @@ PLUGIN = sorted((ROOT / "nova/src").rglob("*.py"))
 
 VOCABULARY = {
     "model",
+    "byte_sizes",
     "network_disk",
     "disk_options",
     "errors",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from moorline.cli.commands import COMMANDS, main
+from moorline.cli.groups import Group
+from moorline.cli.typed_words import _FLAGS, _GROUPS, _VALUES, MEANT, command_first
 
 LOOKS = """completion, config check, config example, config show, datastores, diff, disks, doctor,
 events, explain, export, fleet enrolled, fleet events, fleet explain, fleet guests, fleet hosts,
@@ -21,7 +25,7 @@ RUNS = ["agent", "fleet controller", "hook run"]
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_says_of_a_command_what_the_command_says(name: str) -> None:
-    """Without loading it; cut where the library would cut it, however narrow the screen is."""
+    """Without loading it, and to the end of its sentence, however narrow the screen is."""
     command, context = main.commands[name], click.Context(main)
     assert command.name == name
     assert command.help
@@ -29,8 +33,9 @@ def test_the_help_says_of_a_command_what_the_command_says(name: str) -> None:
     for width in (40, 60, 80):
         lazy, eager = (click.HelpFormatter(width=width) for _ in range(2))
         main.format_commands(context, lazy)
-        click.Group.format_commands(main, context, eager)
+        Group.format_commands(main, context, eager)  # type: ignore[arg-type]
         assert lazy.getvalue() == eager.getvalue()
+        assert "..." not in lazy.getvalue()
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -49,6 +54,60 @@ def test_a_command_that_is_not_there_is_told_with_what_was_meant() -> None:
     assert done.exit_code == 2
     assert "No such command 'lst'" in done.stderr
     assert CliRunner().invoke(main, ["list", "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT.items())
+def test_what_other_programs_call_a_command_is_told(typed: str, meant: str) -> None:
+    assert typed not in COMMANDS
+    done = CliRunner().invoke(main, [typed, "web01"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Did you mean {meant!r}?" in done.stderr
+    group, _, command = meant.partition(" ")
+    assert not command or command in main.commands[group].commands  # type: ignore[attr-defined]
+    assert CliRunner().invoke(main, [*meant.split(), "--help"]).exit_code == 0
+
+
+def test_help_of_a_group_says_whole_sentences() -> None:
+    told = CliRunner().invoke(main, ["fleet", "--help"]).stdout
+    assert "..." not in told.partition("Commands:")[2]
+    assert all(isinstance(main.commands[name], Group) for name in _GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("-v list", "list -v"),
+        ("-c qemu:///session -o json list web01", "list -c qemu:///session -o json web01"),
+        ("--output=json config show --set", "config show --output=json --set"),
+        ("-v fleet hosts", "fleet hosts -v"),
+        ("list -v", "list -v"),
+        ("--version", "--version"),
+        ("-v --help", "--help -v"),
+        ("--frobnicate list", "--frobnicate list"),
+        ("-c", ""),
+        ("", ""),
+    ],
+)
+def test_options_of_every_command_may_stand_before_it(typed: str, taken: str) -> None:
+    assert command_first(typed.split()) == taken.split()
+
+
+def test_those_that_may_are_those_that_every_command_has() -> None:
+    groups = {name for name, each in main.commands.items() if isinstance(each, click.Group)}
+    assert groups == {*_GROUPS}
+    every = set.intersection(*(_options(each) for each in _all().values() if _options(each)))
+    assert every == _FLAGS | _VALUES
+
+
+def _options(command: click.Command) -> set[str]:
+    """Those of a command; none of one that has not even ``--output``, as `help`."""
+    found = {word for each in command.params for word in each.opts if word.startswith("-")}
+    return found if "--output" in found else set()
+
+
+def test_an_option_before_the_command_counts(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["-o", "json", "--state-dir", str(tmp_path), "show", "3f2a"])
+    assert (done.exit_code, json.loads(done.stderr)["error"]) == (4, "notfound")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["completion", "bash"]], ids=" ".join)

@@ -59,6 +59,59 @@ def test_what_cannot_be_used_is_told(run: Run, conf: Path) -> None:
     assert run("config", "check", "--config-file", conf).exit_code == 3
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("agent_sweep_every = never", "agent_sweep_every is 'never'"),
+        ("agent_log_level = loud", "agent_log_level is 'loud'"),
+        ("agent_anyone_may_look = perhaps", "agent_anyone_may_look is 'perhaps'"),
+        ("agent_metrics = 0.0.0.0:9877", "0.0.0.0:9877 is no loopback address"),
+        ("agent_metrics = 127.0.0.1:²", "127.0.0.1:² is no loopback address"),
+        ("agent_fleet_memory = much", "agent_fleet_memory is 'much'"),
+    ],
+)
+def test_what_the_agent_would_not_start_with_is_told(
+    run: Run, conf: Path, line: str, told: str
+) -> None:
+    conf.write_text(f"[moorline]\n{line}\n")
+    done = run("config", "check", "--config-file", conf)
+    assert (done.exit_code, told in done.stdout) == (10, True), done.stdout
+    assert "\n" not in done.stdout.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[libvirt]\nlocal_directores = /srv\n", "is it local_directories?"),
+        ("[libvirt]\nquobyte_mount_pont_base = /q\n", "is it quobyte_mount_point_base?"),
+        ("[moorline]\nstate_dri = /s\n", "is it state_dir?"),
+        ("[libvrt]\nlocal_directories = /srv\n", "is it [libvirt]?"),
+        ("[moorline]\nlocal_directories = /srv\n", "it belongs into [libvirt]"),
+        ("[DEFAULT]\nlocal_directories = /srv\n", "it belongs into [libvirt]"),
+    ],
+)
+def test_a_mistyped_option_is_told(run: Run, conf: Path, text: str, told: str) -> None:
+    conf.write_text(text)
+    done = run("config", "check", "--config-file", conf)
+    assert (done.exit_code, done.stdout.count("\n")) == (10, 1)
+    assert done.stdout.startswith(f"{conf}: ")
+    assert told in done.stdout
+
+
+def test_options_of_novas_are_no_slips(run: Run, conf: Path) -> None:
+    """Those that are most like ours, where a nova.conf is given."""
+    conf.write_text(
+        "[DEFAULT]\nmy_ip = 192.0.2.1\nhosts = a\nlock_path = /l\n"
+        "[libvirt]\nvirt_type = kvm\nvolume_enforce_multipath = true\nrbd_secret_uuid = x\n"
+        "live_migration_permit_post_copy = true\nlive_migration_downtime = 500\n"
+        "iser_use_multipath = true\nnum_volume_scan_tries = 3\nlive_migration_scheme = tls\n"
+        "[oslo_concurrency]\nlock_path = /l\n[vmware]\nhost_ip = 192.0.2.2\n"
+        "[privsep]\nhelper_command = sudo\n[cinder]\nos_region_name = a\n"
+    )
+    done = run("config", "check", "--config-file", conf)
+    assert (done.exit_code, done.stdout) == (0, "the configuration can be used\n")
+
+
 def test_the_example_is_a_configuration(run: Run, conf: Path) -> None:
     text = run("config", "example").stdout
     conf.write_text(text)

@@ -62,3 +62,27 @@ def test_each_verb_finds_what_was_attached_by_a_relative_path(runner: CliRunner)
         assert id in run(*words), words
     told = runner.invoke(main, ["abort", "../a"])
     assert (told.exit_code, str(Path.cwd().parent / "a") in told.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("typed", ["quobyte:/reg1/vm-disks/a.raw", "nas:/export/a.raw"])
+def test_a_url_that_is_none_is_told_and_no_path(runner: CliRunner, typed: str) -> None:
+    done = runner.invoke(main, ["attach", "test", typed, "--format", "raw"])
+    begins = typed.partition(":")[0]
+    assert done.exit_code == 3
+    assert f"what begins with {begins}:/ is no URL" in done.stderr
+    assert f"nfs://{begins}/" in done.stderr
+    Path(f"{begins}:").mkdir()
+    Path(f"{begins}:/a.raw").write_bytes(bytes(1 << 20))
+    words = ["attach", "test", f"./{begins}:/a.raw", "--format", "raw", "--level", "connected"]
+    assert runner.invoke(main, words).exit_code == 0
+
+
+@pytest.mark.parametrize("typed", ["vsphere://u:hunter2@vc/a", "/srv/hunter2", "./hunter2"])
+@pytest.mark.parametrize("words", ["attach", "detach", "list", "disks", "remove"])
+def test_a_volume_in_place_of_a_guest_is_told_and_not_repeated(
+    runner: CliRunner, words: str, typed: str
+) -> None:
+    more = ["web01"] if words in ("attach", "detach") else []
+    done = runner.invoke(main, [words, typed, *more, "-o", "json"])
+    assert (done.exit_code, json.loads(done.stderr)["error"]) == (4, "notfound")
+    assert "hunter2" not in done.output

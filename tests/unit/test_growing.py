@@ -40,7 +40,7 @@ LARGE = 3 * SIZE
         (2048, 1024, 2048, False),
         (2048, 2048, 2048, False),
         (2048, 4096, 4096, "cannot shrink"),
-        (2048, 1024, 4096, "no guest sees just"),
+        (2048, 1024, 4096, r"has 4KiB \(4096 bytes\): no guest sees just 2KiB \(2048 bytes\)"),
         (2000, 1024, 1024, "whole sectors"),
         (0, 1024, 1024, "cannot shrink"),
     ],

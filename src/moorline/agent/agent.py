@@ -24,7 +24,7 @@ from moorline.deadline import Deadline
 from moorline.errors import MoorlineError, Refused
 from moorline.local_api.app import App
 from moorline.local_api.peer import Rights
-from moorline.local_api.server import Server, listen, loopback, refuse_served
+from moorline.local_api.server import Server, listen, loopback, loopback_address, refuse_served
 from moorline.loop.controller import Controller
 from moorline.wiring import OpenedAgent
 
@@ -65,6 +65,8 @@ class Options:
         _check("agent_anyone_may_look", look, look in _TRUE + _FALSE, "neither true nor false")
         for name, known in (("agent_log_format", logs.FORMATS), ("agent_log_level", logs.LEVELS)):
             _check(name, given[name], given[name] in known, f"none of {', '.join(known)}")
+        if given["agent_metrics"]:
+            loopback_address(given["agent_metrics"])
         return cls(
             Path(given["agent_socket"]),
             given["agent_group"],

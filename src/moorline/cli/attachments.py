@@ -23,7 +23,7 @@ from moorline.cli.common import (
     wait_option,
 )
 from moorline.cli.connection import read_connection
-from moorline.cli.facade import from_here
+from moorline.cli.facade import storage_from_here
 from moorline.cli.luks_key import key_option, with_key
 from moorline.cli.name_completion import FileOrUrl, FilePath, GuestName, LabelName, VolumeName
 from moorline.cli.output import failed, say, table
@@ -85,7 +85,7 @@ def named(
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     if connection is not None:
         return read_connection(str(connection))
-    return None if volume_url is None else from_here(volume_url)
+    return None if volume_url is None else storage_from_here(volume_url)
 
 
 def tell_each(

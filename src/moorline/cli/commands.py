@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
@@ -30,6 +30,7 @@ Exit codes:
                               10  doctor or diff found something
                               11  unavailable: no answer, and nothing was recorded
 """
+_ANY_LENGTH = 1 << 16
 _COMPLETE = "_MOORLINE_COMPLETE"
 """In the environment: a shell asks what could come next."""
 _HELP = frozenset({"--help", "-h", "--version"})
@@ -184,6 +185,16 @@ class _Commands(MutableMapping[str, click.Command]):
         raise TypeError("a command has a line in COMMANDS")
 
 
+def write_commands(formatter: click.HelpFormatter, told: Iterable[tuple[str, str]]) -> None:
+    """Write each command's name and the first sentence of its help; click would cut that off."""
+    rows = [
+        (name, click.Command(name, help=help).get_short_help_str(_ANY_LENGTH).removesuffix("."))
+        for name, help in sorted(told)
+    ]
+    with formatter.section("Commands"):
+        formatter.write_dl(rows)
+
+
 class Lazy(click.Group):
     """Loads the command that is called, and none for its own help.
 
@@ -195,14 +206,21 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click's, but from :data:`COMMANDS`."""
-        width = formatter.width - 6 - max(map(len, COMMANDS))
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, click.Command(name, help=help).get_short_help_str(width))
-                    for name, (_, help) in sorted(COMMANDS.items())
-                ]
-            )
+        write_commands(formatter, ((name, help) for name, (_, help) in COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's; names that other programs have for it are told, and not taken."""
+        if args[0] not in COMMANDS:
+            from moorline.cli.typed_words import MEANT  # a slip alone needs it
+
+            meant = MEANT.get(args[0])
+        else:
+            meant = None
+        if meant:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """As click's, but no command is loaded to tell its help."""
@@ -224,6 +242,10 @@ class Lazy(click.Group):
         **extra: Any,
     ) -> Any:
         words = sys.argv[1:] if args is None else args
+        if words and words[0].startswith("-") and words[0] not in _HELP:
+            from moorline.cli.typed_words import command_first  # seldom: help does without
+
+            words = command_first(words)
         if _COMPLETE in os.environ:
             import_module("moorline.cli.completion")  # ours are used then, in place of click's
         run: Callable[[], Any] = partial(

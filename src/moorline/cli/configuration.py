@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from moorline.cli.common import Common, common
+from moorline.cli.groups import Group
 from moorline.cli.output import aligned
 from moorline.exit_codes import EXIT_FOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from moorline.config import Effective
+    from moorline.config import Effective, Settings
 
 _COLUMNS = ("SECTION", "OPTION", "VALUE", "WHENCE")
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show the options and whence they are, check them, or write an example."""
 
@@ -45,20 +46,42 @@ def show(given: Common, is_set: bool) -> None:
 def check(given: Common) -> None:
     """See that the configuration can be read, and that what is installed can use it.
 
-    Asks no storage and no guest. Exits 3 if it cannot be read, 10 if something
-    cannot use it.
+    Tells what looks like a mistyped option, too. Asks no storage and no guest.
+    Exits 3 if it cannot be read, 10 if something is found.
 
     \b
     Example:
       moorline config check --config-file /etc/nova/nova.conf
     """
-    from moorline.config_check import misconfigured
+    from moorline.config_check import misconfigured, mistyped
 
     effective(given)
-    found = misconfigured(given.settings())
+    settings = given.settings()
+    found = [*mistyped(given.config_files), *misconfigured(settings), *_of_the_agent(settings)]
     given.tell({"problems": found}, "\n".join(found) or "the configuration can be used")
     if found:
         sys.exit(EXIT_FOUND)
+
+
+def _of_the_agent(settings: Settings) -> Iterator[str]:
+    """Why the agent would not start with its options, a text each."""
+    from moorline.errors import MoorlineError
+
+    try:
+        from moorline.agent.agent import Options
+    except ModuleNotFoundError:
+        return  # none can run here
+    from moorline.fleet_wiring import memory_for_guests
+
+    checks = (
+        lambda: Options.of(settings),
+        lambda: memory_for_guests(settings.agent["agent_fleet_memory"]),
+    )
+    for check in checks:
+        try:
+            check()
+        except MoorlineError as e:
+            yield str(e)
 
 
 @config.command()

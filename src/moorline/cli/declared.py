@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from moorline.cli.connection import read_connection
-from moorline.cli.facade import from_here
+from moorline.cli.facade import storage_from_here
 from moorline.cli.luks_key import with_key
 from moorline.cli.output import is_as_wanted
 from moorline.core.validation import check_text
@@ -168,7 +168,7 @@ def _what(
     if len(ways) != 1:
         raise Refused(f"{at} needs one of storage, connection and connection_file")
     if ways[0] == "storage":
-        return from_here(texts["storage"])
+        return storage_from_here(texts["storage"])
     if "format" in texts:
         raise Refused(f"{at}: format belongs to storage: a connection bears its own")
     if ways[0] == "connection_file":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from moorline.byte_sizes import exact
 from moorline.cli.common import (
     Common,
     common,
@@ -13,7 +14,6 @@ from moorline.cli.common import (
     told,
     volume_argument,
 )
-from moorline.cli.output import human
 from moorline.cli.sizes import size as size_
 
 
@@ -60,11 +60,6 @@ def extend(
             guest, volume, size, timeout=timeout, progress=given.progress, dry_run=dry_run, **asked
         )
     view, has = outcome.view, "would have" if dry_run and outcome.steps else "has"
-    before = f", which saw {_exact(outcome.before)}" if outcome.steps else " already"
-    size_now = _exact(outcome.size)
+    before = f", which saw {exact(outcome.before)}" if outcome.steps else " already"
+    size_now = exact(outcome.size)
     given.tell(outcome, f"volume {view.volume} {has} {size_now} on {view.guest}{before}")
-
-
-def _exact(size: int) -> str:
-    """``20GiB (21474836480 bytes)``: rounded where that is easier to read, and to the byte."""
-    return f"{size} bytes" if human(size) == str(size) else f"{human(size)} ({size} bytes)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ def _said(_: str) -> None:
     """Say nothing: who holds the lock was told already."""
 
 
+_URL_THAT_IS_NONE = re.compile("([A-Za-z0-9][A-Za-z0-9._-]*):/")
+"""Of a URL with one slash, or of what mount(8) takes; nobody's password can be in that."""
+
+
 def from_here(text: str) -> str:
     """A typed path made absolute: an agent has another current directory.
 
@@ -38,6 +43,18 @@ def from_here(text: str) -> str:
         return str(Path.cwd() / text)
     except OSError as e:
         raise errors.Refused(f"the current directory cannot be told: {e.strerror}") from e
+
+
+def storage_from_here(text: str) -> str:
+    """As :func:`from_here`, of what is typed for a storage. Raises Refused (a URL that is none)."""
+    if (slip := _URL_THAT_IS_NONE.match(text)) and "://" not in text:
+        begins = slip[1]
+        raise errors.Refused(
+            f"what begins with {begins}:/ is no URL",
+            hint=f"a URL: {begins}://…; what an NFS server exports: nfs://{begins}/…;"
+            f" a file: ./{begins}:/…",
+        )
+    return from_here(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,8 @@ def _request(typed: Typed) -> dict[str, Any]:
         timeout = float(text)
         if timeout > MAX_TIMEOUT_SECONDS:
             raise _SlowPath
+    if "/" in typed.arguments[0]:
+        raise _SlowPath  # it is no guest
     if not file and not (typed.arguments[1][0] == "/" or "://" in typed.arguments[1]):
         raise _SlowPath
     options = {

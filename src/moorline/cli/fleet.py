@@ -11,6 +11,7 @@ import click
 from moorline.cli.common import Common, common, dry_run_option, vouch_option
 from moorline.cli.fleet_operations import OPERATIONS
 from moorline.cli.fleet_queries import QUERIES, FleetName
+from moorline.cli.groups import Group
 from moorline.cli.name_completion import FilePath
 from moorline.config import FLEET_DIR
 from moorline.errors import Refused
@@ -30,7 +31,7 @@ _to = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def fleet() -> None:
     """Set up a fleet, many hosts whose state is in one etcd, and give it orders."""
 

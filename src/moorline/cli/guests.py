@@ -19,7 +19,7 @@ from moorline.cli.common import (
     vouch_option,
 )
 from moorline.cli.connection import read_connection
-from moorline.cli.facade import from_here
+from moorline.cli.facade import storage_from_here
 from moorline.cli.hypervisor_options import HypervisorOptionsCommand, asked, chosen_driver, typed
 from moorline.cli.luks_key import key_options, with_key
 from moorline.cli.name_completion import FilePath
@@ -198,7 +198,7 @@ def _volumes(values: Mapping[str, Any]) -> dict[str, Any]:
     if in_file and values["format"] is not None:
         raise click.UsageError("--format belongs to URL|PATH: a connection bears its own")
     options = disk_options_asked(values)
-    volume = read_connection(boot) if in_file else from_here(boot)
+    volume = read_connection(boot) if in_file else storage_from_here(boot)
     return {
         "boot": with_key(volume, values["luks_key_file"], on_stdin=boot == "-"),
         "format": values["format"],

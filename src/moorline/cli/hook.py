@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import click
 
 from moorline.cli.common import Common, common, dry_run_option, timeout_option
+from moorline.cli.groups import Group
 from moorline.cli.name_completion import FilePath
 from moorline.cli.output import complain
 from moorline.deadline import Deadline
@@ -48,7 +49,7 @@ _directory = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def hook() -> None:
     """Have libvirt make a guest's links ready whenever it starts the guest.
 

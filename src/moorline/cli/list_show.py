@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from moorline.byte_sizes import human
 from moorline.cli.common import (
     Common,
     common,
@@ -25,7 +26,6 @@ from moorline.cli.output import (
     details,
     ended_by_its_reader,
     failed,
-    human,
     is_as_wanted,
     say,
     table,

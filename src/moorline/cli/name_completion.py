@@ -34,6 +34,15 @@ class GuestName(click.ParamType):  # type: ignore[type-arg]
 
     name = "guest"
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Raises NotFound of what is typed for a volume: it may hold a password."""
+        if "://" in value or value.startswith(("/", "./", "../")):
+            raise errors.NotFound(
+                "no guest is called by a URL or a path",
+                hint="GUEST is a name or an id; a volume comes after it",
+            )
+        return value
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         """The names of this host's guests."""
         items: Items = []

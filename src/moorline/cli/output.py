@@ -24,7 +24,6 @@ DATA = ("json", "yaml")
 _COLUMNS = ("VOLUME", "GUEST", "WANTED", "SEEN", "DEVICE", "AGE", "STORAGE")
 _WIDE = (*_COLUMNS, "FORMAT", "SIZE", "BACK END", "LINK", "HOST")
 _SEEN = _COLUMNS.index("SEEN")
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _ODD, _PLAIN_AGAIN = "\x1b[31m", "\x1b[0m"
 
 
@@ -204,15 +203,10 @@ def _width(cell: str) -> int:
     return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in cell)
 
 
-def human(size: int | None) -> str:
-    """Bytes as people write them, and as commands take them where that is exact: 20GiB."""
-    if size is None:
-        return "-"
-    power = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS))
-    if not power:
-        return str(size)
-    number = f"{size / (1 << (10 * power)):.1f}".removesuffix(".0")
-    return f"{number}{_UNITS[power - 1]}"
+def _human(size: int | None) -> str:
+    from moorline.byte_sizes import human  # not before: what each command loads is kept small
+
+    return human(size)
 
 
 def details(view: View) -> str:
@@ -223,7 +217,7 @@ def details(view: View) -> str:
         ("host", view.host),
         ("storage", view.storage or "-"),
         ("format", "luks (encrypted)" if view.format == "luks" else view.format or "-"),
-        ("size", human(view.size)),
+        ("size", _human(view.size)),
         ("back end", view.backend),
         ("link", view.link),
         ("wanted", view.wanted),
@@ -252,7 +246,7 @@ def _options(view: View) -> str:
     for option in OPTIONS:
         value = view.options.get(option.name, option.default)
         if value != option.default:
-            text = human(value) if option.kind is Kind.BYTES else str(value)
+            text = _human(value) if option.kind is Kind.BYTES else str(value)
             said.append(option.typed if option.kind is Kind.FLAG else f"{option.typed} {text}")
     return ", ".join(said)
 
@@ -302,4 +296,4 @@ def _row(view: View) -> tuple[str, ...]:
 
 
 def _wide(view: View) -> tuple[str, ...]:
-    return view.format or "-", human(view.size), view.backend, view.link, view.host
+    return view.format or "-", _human(view.size), view.backend, view.link, view.host

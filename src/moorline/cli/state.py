@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from moorline.cli.common import Common, common, dry_run_option
+from moorline.cli.groups import Group
 from moorline.core.state_owner import Ownership
 
 
-@click.group()
+@click.group(cls=Group)
 def state() -> None:
     """Tell whose the state directory is, or let it be another host's or machine's."""
 

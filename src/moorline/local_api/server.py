@@ -89,14 +89,24 @@ def refuse_served(path: Path) -> None:
     raise Busy(f"another agent serves {path}", hint="stop it, or give another --socket")
 
 
+def loopback_address(address: str) -> tuple[str, int]:
+    """Read ``127.0.0.1:PORT`` or ``[::1]:PORT``. Raises Refused."""
+    host, _, port = address.rpartition(":")
+    if (
+        host not in ("127.0.0.1", "[::1]")
+        or not re.fullmatch("[0-9]{1,5}", port)
+        or int(port) > 65535
+    ):
+        raise Refused(f"{address} is no loopback address", hint="127.0.0.1:9877, or [::1]:9877")
+    return host.strip("[]"), int(port)
+
+
 def loopback(address: str) -> socket.socket:
     """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``. Raises Refused, Unavailable."""
-    host, _, port = address.rpartition(":")
-    if host not in ("127.0.0.1", "[::1]") or not port.isdigit() or int(port) > 65535:
-        raise Refused(f"{address} is no loopback address", hint="127.0.0.1:9877, or [::1]:9877")
-    family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+    host, port = loopback_address(address)
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as e:
         raise Unavailable(f"{address} cannot be listened on: {e.strerror}") from e
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from moorline.byte_sizes import exact
 from moorline.core.admission import Admission
 from moorline.core.driver import nothing_recorded
 from moorline.core.kept_disk import way_out
@@ -31,18 +32,21 @@ def size_to_come(volume: VolumeId, asked: int | None, seen: Sizes) -> int:
     if size is None:
         raise Refused(
             f"how large volume {volume} shall be is not said, and nobody else knows it",
-            hint=f"it has {seen.guest} bytes now: give a size",
+            hint=f"it has {exact(seen.guest)} now: give a size",
         )
     if size < seen.guest:
-        raise Refused(f"volume {volume} has {seen.guest} bytes, and cannot shrink to {size}")
+        raise Refused(
+            f"volume {volume} has {exact(seen.guest)}, and cannot shrink to {exact(size)}"
+        )
     if seen.storage is not None and size > seen.storage:
         raise Failed(
-            f"the storage of volume {volume} has only {seen.storage} of {size} bytes",
+            f"the storage of volume {volume} has only {exact(seen.storage)} of {exact(size)}",
             hint="extend it there: Moorline tells the guest of it",
         )
     if seen.storage is not None and size < seen.storage:
         raise Refused(
-            f"the storage of volume {volume} has {seen.storage} bytes: no guest sees just {size}"
+            f"the storage of volume {volume} has {exact(seen.storage)}:"
+            f" no guest sees just {exact(size)}"
         )
     return size
 
@@ -190,7 +194,9 @@ class Extender:
             size = show(guest, volume, size)
             seen = sizes(guest, volume).guest
         if seen < size:
-            raise Uncertain(f"{row.guest_name} was told of {size} bytes, and still has {seen}")
+            raise Uncertain(
+                f"{row.guest_name} was told of {exact(size)}, and still has {exact(seen)}"
+            )
         return seen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from moorline.byte_sizes import exact
 from moorline.core.own_disk import path_of
 from moorline.core.reconciler import Reconciler
 from moorline.core.records import Records
@@ -31,13 +32,14 @@ def is_to_grow(volume: VolumeId, size: int, has: Growable) -> bool:
     if size % SECTOR:
         raise Refused(
             f"volume {volume} cannot have {size} bytes: disks have whole sectors of {SECTOR} bytes",
-            hint=str(-(-size // SECTOR) * SECTOR),
+            hint=f"such as {-(-size // SECTOR) * SECTOR}; a number alone is bytes, 20G is not",
         )
     if size < has.guest:
-        raise Refused(f"volume {volume} has {has.guest} bytes, and cannot shrink to {size}")
+        raise Refused(f"volume {volume} has {exact(has.guest)}, and cannot shrink to {exact(size)}")
     if size < has.storage:
         raise Refused(
-            f"the storage of volume {volume} has {has.storage} bytes: no guest sees just {size}",
+            f"the storage of volume {volume} has {exact(has.storage)}:"
+            f" no guest sees just {exact(size)}",
             hint="without --grow the guest is shown all of it",
         )
     return size > has.storage
@@ -109,7 +111,9 @@ class Grower:
             else:
                 self._grow_file(source, size)
         if (now := self.growable(row)).guest < size:
-            raise Uncertain(f"{row.guest_name} was to have {size} bytes, and still has {now.guest}")
+            raise Uncertain(
+                f"{row.guest_name} was to have {exact(size)}, and still has {exact(now.guest)}"
+            )
 
     def _able(self) -> GrowingHypervisor:
         if not isinstance(self._hypervisor, GrowingHypervisor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from moorline.byte_sizes import exact
 from moorline.errors import Failed, Refused
 from moorline.hypervisors.libvirt.blocked_disks import demand_no_job
 from moorline.hypervisors.libvirt.connection import Connection
@@ -48,7 +49,8 @@ class Resizing:
         target, sizes = self._sizes(guest, volume)
         if size != sizes.storage:
             # QEMU would make a file as long or as short as it is told.
-            raise Failed(f"the storage of volume {volume} has {sizes.storage} bytes, not {size}")
+            has = "no size" if sizes.storage is None else exact(sizes.storage)
+            raise Failed(f"the storage of volume {volume} has {has}, not {exact(size)}")
         if size != sizes.guest:
             self._resize(guest, target, size)
         return size
@@ -95,7 +97,7 @@ class Resizing:
             raise Failed(f"{domain.name} does not run any more")
         told, _ = self._measured(domain, disk, volume)
         if size < told:  # QEMU would make it shorter
-            raise Refused(f"volume {volume} has {told} bytes, and cannot shrink to {size}")
+            raise Refused(f"volume {volume} has {exact(told)}, and cannot shrink to {exact(size)}")
         self._resize(guest, disk.target, size)
 
     def _resize(self, guest: GuestId, target: str, size: int) -> None:

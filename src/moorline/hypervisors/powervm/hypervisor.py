@@ -12,6 +12,7 @@ from pypowervm import exceptions as pvm
 from pypowervm.wrappers.logical_partition import LPAR
 from pypowervm.wrappers.virtual_io_server import VIOS
 
+from moorline.byte_sizes import exact
 from moorline.disk_options import refuse_others
 from moorline.errors import Failed, MoorlineError, NotFound, Refused, Uncertain
 from moorline.hypervisors.powervm import mappings
@@ -157,7 +158,8 @@ class PowerVM:
         sizes = self._sizes(found)
         what = f"volume {volume} is not extended"
         if size != sizes.storage:
-            raise Failed(f"{what}: {found.path} has {sizes.storage} bytes, not {size}")
+            has = "no size" if sizes.storage is None else exact(sizes.storage)
+            raise Failed(f"{what}: {found.path} has {has}, not {exact(size)}")
         if size != sizes.guest:
             server = self._novalink.management().uuid
             # The id is the server's: it is a UUID on some systems, never to be

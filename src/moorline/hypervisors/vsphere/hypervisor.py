@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pyVmomi import vim
 
+from moorline.byte_sizes import exact
 from moorline.errors import (
     Conflict,
     Failed,
@@ -171,7 +172,7 @@ class VSphere:
         rounded = size_on(values["summary"].type, size, round_up=round_up, what=f"volume {volume}")
         if rounded < device.size:
             raise Refused(
-                f"volume {volume} has {device.size} bytes, and cannot shrink to {rounded}"
+                f"volume {volume} has {exact(device.size)}, and cannot shrink to {exact(rounded)}"
             )
         if rounded > device.size:
             what = f"volume {volume} is not extended"
