@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from libvirt_rig import LibvirtRig, loop_device, until
 from scene import start_paused
-from test_extend import MIB, size_in
+from test_extend import MIB, size_in, times_told
 
 from lab import guest as guests
 from lab.command import Moorline
@@ -42,7 +42,9 @@ def test_a_running_guest_makes_the_file_larger_that_it_has_open(
     assert (done["steps"], done["before"], done["size"]) == (["grow"], MIB, 3 * MIB)
     until(lambda: size_in(guest) == 3 * MIB)
     assert size_of(path) == 3 * MIB
+    heard = times_told(guest)
     assert moorline.json(*grow)["steps"] == []
+    until(lambda: times_told(guest) > heard)
     guest.write(VOLUME, "behind", offset=2 * MIB)
     assert "cannot shrink" in moorline(*grow[:-1], "2M", code=3).stderr
     assert (size_of(path), size_in(guest)) == (3 * MIB, 3 * MIB)

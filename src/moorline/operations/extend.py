@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -166,6 +167,9 @@ class Extender:
                 self._grower.grow(row, size, has, dry_run=dry_run)
                 return size
             if size == has.guest:
+                if has.running and not dry_run:
+                    with suppress(Refused, Failed):  # nothing is owed
+                        self._grower.grow(row, size, has, dry_run=False)
                 return size
         # Somebody made the file larger before, perhaps we, and were killed.
         return self._once(hypervisor, row, size, saw, steps, dry_run=dry_run)
@@ -189,7 +193,7 @@ class Extender:
             size = size_to_come(volume, asked, before)
             if size != before.guest:
                 _note(steps, "extend")
-            if size == before.guest or dry_run:
+            if dry_run:
                 return size
             size = show(guest, volume, size)
             seen = sizes(guest, volume).guest

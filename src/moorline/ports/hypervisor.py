@@ -96,7 +96,8 @@ class ExtendingHypervisor(Hypervisor, Protocol):
         """Let the guest see *size* bytes, and return how many it was told of.
 
         *size* is what :meth:`sizes` says of the storage, if it says anything: then nothing of it
-        is changed, least of all made shorter. As large already is success. Raises as :meth:`sizes`.
+        is changed, least of all made shorter. As large already is success, and told once more if
+        the guest may have missed it. Raises as :meth:`sizes`.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from moorline.byte_sizes import exact
 from moorline.errors import Failed, Refused
@@ -43,28 +44,26 @@ class Resizing:
         self._places = places
 
     def sizes(self, guest: GuestId, volume: VolumeId) -> Sizes:
-        return self._sizes(guest, volume)[1]
+        return self._sizes(guest, volume)[2]
 
     def extend(self, guest: GuestId, volume: VolumeId, size: int) -> int:
-        target, sizes = self._sizes(guest, volume)
+        domain, target, sizes = self._sizes(guest, volume)
         if size != sizes.storage:
             # QEMU would make a file as long or as short as it is told.
             has = "no size" if sizes.storage is None else exact(sizes.storage)
             raise Failed(f"the storage of volume {volume} has {has}, not {exact(size)}")
-        if size != sizes.guest:
-            self._resize(guest, target, size)
+        self._show(domain, target, size, sizes)
         return size
 
     def served_sizes(self, guest: GuestId, volume: VolumeId, stored: int) -> Sizes:
-        return self._served(guest, volume, stored)[1]
+        return self._served(guest, volume, stored)[2]
 
     def show_served(self, guest: GuestId, volume: VolumeId, stored: int) -> int:
-        target, sizes = self._served(guest, volume, stored)
-        if stored != sizes.guest:
-            self._resize(guest, target, stored)
+        domain, target, sizes = self._served(guest, volume, stored)
+        self._show(domain, target, stored, sizes)
         return stored
 
-    def _served(self, guest: GuestId, volume: VolumeId, stored: int) -> tuple[str, Sizes]:
+    def _served(self, guest: GuestId, volume: VolumeId, stored: int) -> tuple[Domain, str, Sizes]:
         domain = self._look(guest)
         disk = extensible(domain, volume)
         if not disk.source.startswith(_SHOWN):
@@ -74,7 +73,7 @@ class Resizing:
             )
         # What does not run sees the new size when it is started.
         told = self._told(guest, disk) if domain.live is not None else stored
-        return disk.target, Sizes(guest=told, storage=stored)
+        return domain, disk.target, Sizes(guest=told, storage=stored)
 
     def _told(self, guest: GuestId, disk: MarkedDisk) -> int:
         told: int = self._connection.look(
@@ -100,19 +99,31 @@ class Resizing:
             raise Refused(f"volume {volume} has {exact(told)}, and cannot shrink to {exact(size)}")
         self._resize(guest, disk.target, size)
 
+    def _show(self, domain: Domain, target: str, size: int, sizes: Sizes) -> None:
+        """Tell the guest, again if QEMU has told it already.
+
+        What QEMU tells a virtio driver that is still starting is lost (virtio_notify_config in
+        hw/virtio/virtio.c), so a disk that was plugged just now may keep the size that it had.
+        """
+        if size != sizes.guest:
+            self._resize(GuestId(domain.uuid), target, size)
+        elif domain.live is not None:  # else it sees it when it is started
+            with suppress(Refused, Failed):  # nothing is owed
+                self._resize(GuestId(domain.uuid), target, size)
+
     def _resize(self, guest: GuestId, target: str, size: int) -> None:
         demand_no_job(self._connection, guest, target, self._handles.of)
         self._connection.change(
             guest, lambda virt: self._handles.of(virt, guest).blockResize(target, size, BYTES)
         )
 
-    def _sizes(self, guest: GuestId, volume: VolumeId) -> tuple[str, Sizes]:
-        """The disk's target and sizes."""
+    def _sizes(self, guest: GuestId, volume: VolumeId) -> tuple[Domain, str, Sizes]:
+        """The guest, the disk's target and sizes."""
         domain = self._look(guest)
         disk = extensible(domain, volume)
         told, storage = self._measured(domain, disk, volume)
         # What a stopped guest will see is read from the image already.
-        return disk.target, Sizes(guest=told, storage=storage if domain.live else told)
+        return domain, disk.target, Sizes(guest=told, storage=storage if domain.live else told)
 
     def _measured(self, domain: Domain, disk: MarkedDisk, volume: VolumeId) -> tuple[int, int]:
         """The bytes that the guest sees, and those of the file or device."""
