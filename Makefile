@@ -132,7 +132,7 @@ $(ANSIBLE_VENV)/.ready: Makefile | system-packages
 # Not a part of `make test`: Ceph is 180 MB.
 test-rbd: ready ceph ## images of Ceph, of a real cluster, with real libvirt and QEMU, on a private host
 	$(SUDO) $(BIN)/python -m lab fetch ceph
-	$(SUDO) $(WHOLE) MOORLINE_CEPH=1 $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_rbd*.py
+	$(SUDO) $(WHOLE) MOORLINE_CEPH=1 $(PYTHON_IN_LAB) -m pytest -q tests/lab/test_rbd*.py tests/lab/test_moving_keys.py
 
 # Keystone, cinder-api, scheduler and volume, of PyPI. CINDER=28.*: another than the newest.
 test-cinder: ready $(CINDER_VENV)/.ready ## volumes by name, of a real keystone and Cinder, on a private host

@@ -62,11 +62,16 @@ run dir = {at}
 
 
 class Ceph:
-    """A cluster, from ``with`` to its end: :meth:`image` gives it volumes. Raises Missing."""
+    """A cluster, from ``with`` to its end: :meth:`image` gives it volumes. Raises Missing.
 
-    def __init__(self) -> None:
+    *host*: the address at which it is reached.
+    """
+
+    def __init__(self, host: str = HOST) -> None:
         if not list(Path("/usr/lib").glob("*/qemu/block-rbd.so")):
             raise Missing("QEMU has no RBD here (qemu-block-extra)")
+        self._host = host
+        self.monitor = f"{host}:6789"
         self._at = LAB / "ceph"
         self.fsid = str(uuid.uuid4())
         self._environment = {**software.environment(), SERVICE: "ceph"}
@@ -79,7 +84,7 @@ class Ceph:
     def __enter__(self) -> Ceph:
         for name in ("mon", "osd", "commands"):
             (self._at / name).mkdir(parents=True)
-        facts = {"fsid": self.fsid, "host": HOST, "at": self._at}
+        facts = {"fsid": self.fsid, "host": self._host, "at": self._at}
         text = _CONFIGURATION.format(**facts, libraries=software.libraries())
         (self._at / "ceph.conf").write_text(text)
         self._begin_monitor()
@@ -148,7 +153,7 @@ class Ceph:
 
     def connection(self, name: str, **more: Any) -> dict[str, Any]:
         """As Cinder gives it, but that it has the key."""
-        host, port = MONITOR.split(":")
+        host, port = self.monitor.split(":")
         data = {
             "name": name,
             "hosts": [host],
@@ -187,7 +192,7 @@ class Ceph:
         everything = [w for of in ("mon", "osd", "mgr") for w in ("--cap", of, "allow *")]
         self.admin("ceph-authtool", "-C", keyring, "--gen-key", "-n", "mon.", *everything[:3])
         self.admin("ceph-authtool", keyring, "--gen-key", "-n", "client.admin", *everything)
-        address = f"[v2:{HOST}:3300,v1:{MONITOR}]"
+        address = f"[v2:{self._host}:3300,v1:{self.monitor}]"
         self.admin("monmaptool", "--create", "--addv", "a", address, "--fsid", self.fsid, monitors)
         self.admin("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors, "--keyring", keyring)
         self.start_monitor()

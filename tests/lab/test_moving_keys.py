@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from libvirt_rig import until
 from test_moving_libvirt import LibvirtMovingRig
 
 from lab import host
+from lab.ceph.cluster import USER as POOL_USER
+from lab.ceph.cluster import Ceph
+from lab.ceph.software import Missing as MissingCeph
 from lab.fleet.node import OUTSIDE, Node
 from lab.tgt.target import PASSWORD, USER, Missing, Tgt, iqn
 from moorline.errors import Failed
@@ -36,6 +40,9 @@ class Locked:
     source: DiskSource
     give: Callable[[Any, Any], None]
     """Has a hypervisor know it, for a guest."""
+    secret: str
+    is_open: Callable[[], bool] = lambda: False
+    """Whether its server has somebody who has it open."""
 
 
 @pytest.fixture
@@ -49,19 +56,40 @@ def tgt(lab: Any) -> Iterator[Tgt]:
         yield server
 
 
-def sealed(rig: LibvirtMovingRig, tgt: Tgt) -> Locked:
+@pytest.fixture
+def sealed(rig: LibvirtMovingRig) -> Locked:
     path = rig.directory / "a.luks"
     luks_image(path, KEY, 1 << 20)
     path.chmod(0o666)
     source = ImageFile(path, "luks", relabel=False)
-    return Locked(source, lambda to, guest: to.give_key(guest, VOLUME, Secret(KEY)))
+    return Locked(source, lambda to, guest: to.give_key(guest, VOLUME, Secret(KEY)), KEY.decode())
 
 
-def chap(rig: LibvirtMovingRig, tgt: Tgt) -> Locked:
+@pytest.fixture
+def chap(tgt: Tgt) -> Locked:
     tgt.export("one", 1 << 20)
     login = NetworkLogin(USER, Secret(PASSWORD))
     source = NetworkDisk("iscsi", f"{iqn('one')}/1", (f"{OUTSIDE}:3260",), login=login)
-    return Locked(source, lambda to, guest: to.give_login(guest, VOLUME, source))
+    return Locked(source, _login(source), PASSWORD, lambda: bool(tgt.sessions("one")))
+
+
+@pytest.fixture
+def cephx(nodes: Sequence[Node]) -> Iterator[Locked]:
+    if not os.environ.get("MOORLINE_CEPH"):
+        pytest.skip("it takes a cluster of Ceph: run `make test-rbd`")
+    try:
+        cluster = Ceph(OUTSIDE)
+    except MissingCeph as e:
+        missing(str(e))
+    with cluster:
+        image = cluster.image("one", 1 << 20)
+        login = NetworkLogin(POOL_USER, Secret(cluster.key))
+        source = NetworkDisk("rbd", image, (cluster.monitor,), login=login)
+        yield Locked(source, _login(source), cluster.key, lambda: bool(cluster.watchers(image)))
+
+
+def _login(source: NetworkDisk) -> Callable[[Any, Any], None]:
+    return lambda to, guest: to.give_login(guest, VOLUME, source)
 
 
 def secrets(node: Node) -> list[str]:
@@ -71,11 +99,12 @@ def secrets(node: Node) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("make", [sealed, chap])
+@pytest.mark.parametrize("kind", ["sealed", "chap", "cephx"])
 def test_it_is_sent_once_the_other_host_has_the_key(
-    rig: LibvirtMovingRig, tgt: Tgt, make: Callable[[LibvirtMovingRig, Tgt], Locked]
+    rig: LibvirtMovingRig, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    locked, guest, here, there = make(rig, tgt), rig.new_guest(), rig.here, rig.there
+    locked: Locked = request.getfixturevalue(kind)
+    guest, here, there = rig.new_guest(), rig.here, rig.there
     locked.give(here, guest)
     here.attach(guest, VOLUME, locked.source, DiskOptions(cache="none"))
     with pytest.raises(Failed, match=f"{rig.there_name} does not have the key of volume {VOLUME}"):
@@ -92,8 +121,7 @@ def test_it_is_sent_once_the_other_host_has_the_key(
     there.start(guest)
     assert rig.runs(there, guest)
     definition = there.definition(guest)
-    assert KEY not in definition
-    assert PASSWORD.encode() not in definition
+    assert locked.secret.encode() not in definition
     there.stop(guest)
     there.undefine(guest)
     here.define(guest, definition, {VOLUME})
@@ -105,5 +133,5 @@ def test_it_is_sent_once_the_other_host_has_the_key(
         each.take_key(guest, VOLUME)
         each.take_login(guest, VOLUME)
         assert secrets(node) == []
-    assert PASSWORD not in host.command_lines()
-    until(lambda: make is sealed or not tgt.sessions("one"))
+    assert locked.secret not in host.command_lines()
+    until(lambda: not locked.is_open())
