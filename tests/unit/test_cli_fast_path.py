@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from moorline.cli import fast_path
 from moorline.cli.commands import main
 from moorline.cli.typed_disk_options import asked
+from moorline.errors import NotFound
 from moorline.local_api import json_types
 
 VIEW = {
@@ -65,7 +66,7 @@ def test_it_is_understood_as_click_understands_it(name: str, words: list[str]) -
     command = main.commands[name]
     try:
         params = command.make_context(name, list(words)).params
-    except click.UsageError:
+    except (click.UsageError, NotFound):
         # What is refused there is not asked for here.
         with pytest.raises(fast_path._SlowPath):
             fast_path._request(typed)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from moorline import byte_sizes
 from moorline.cli import output
 from moorline.cli.commands import main
 from moorline.errors import NotFound, Refused
@@ -116,7 +117,7 @@ def test_a_beginning_that_two_guests_have_is_refused(rig: Rig) -> None:
     ],
 )
 def test_sizes_as_people_write_them(bytes: int | None, text: str) -> None:
-    assert output.human(bytes) == text
+    assert byte_sizes.human(bytes) == text
 
 
 class Terminal:

@@ -195,7 +195,7 @@ def test_a_file_of_another_size_is_told_before_anything_is_asked(
 ) -> None:
     vm.attach(WEB, V1, disk, PLAIN)
     before = len(lab.trace)
-    with pytest.raises(Failed, match="has 1048576 bytes, not 2097152"):
+    with pytest.raises(Failed, match=r"has 1MiB \(1048576 bytes\), not 2MiB"):
         vm.extend(WEB, V1, 2 << 20)
     assert [call for call in lab.trace[before:] if call[0] != "GET"] == []
 
