@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
+from contextlib import closing
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -11,6 +13,12 @@ from lab.cloud.compute import ComputeHost, wait
 from lab.cloud.site import NovaCloud
 
 GIB = 1
+_MAPPINGS = """\
+select json_object('instance_uuid', b.instance_uuid, 'volume_id', b.volume_id,
+                   'connection_info', b.connection_info)
+from block_device_mapping b join instances i on i.uuid = b.instance_uuid
+where i.uuid = ? and b.deleted = 0 and b.destination_type = 'volume';
+"""
 _IMAGE = {"hw_disk_bus": "scsi", "hw_scsi_model": "virtio-scsi", "hw_video_model": "none"}
 """Of a guest without a system: a disk of virtio-blk would not let go of its slot."""
 
@@ -158,6 +166,12 @@ class Server:
         self.act("os-migrateLive", {"host": target.name, "block_migration": "auto"})
         wait(lambda: self.host is target, "the server moves", 240)
         self.becomes("ACTIVE")
+
+    def mappings(self) -> list[dict[str, str]]:
+        """Its volumes as Nova's database has them, by the query that docs/nova.md has."""
+        with closing(sqlite3.connect(self._cloud.control.at / "cell1.db")) as database:
+            rows = database.execute(_MAPPINGS, (self.id,)).fetchall()
+        return [json.loads(row) for (row,) in rows]
 
     def size_of(self, path: str) -> int:
         """The bytes of its disk at *path*, by QEMU's word."""

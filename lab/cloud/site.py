@@ -87,7 +87,7 @@ class NovaCloud:
             found = self.compute.get("/os-hypervisors").json()["hypervisors"]
             known = {each["hypervisor_hostname"] for each in found if each["state"] == "up"}
             return all(
-                each.name in known and heard.get(each.name, "") > each.started_at
+                each.name in known and heard.get(each.name, "") > each.heard_after
                 for each in self.hosts
             )
 
@@ -107,7 +107,7 @@ class NovaCloud:
         """What went wrong, by everybody's word, for a story that fails."""
         paths = [*self.log.glob("*.log"), self.control.log]
         paths.append(self.real.at / "volume.log")
-        words = (" ERROR ", "Traceback")
+        words = (" ERROR ", "Traceback", "No valid host", "returned 0 hosts")
         said = []
         for path in paths:
             lines = path.read_text(errors="replace").splitlines()
