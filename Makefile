@@ -179,7 +179,8 @@ nova-vmware: vcenter ready $(NOVA_VENV)/.ready ## the same for its VMware driver
 			+ "/tests/unit/virt/vmwareapi"]) if m.name.startswith("test_")))')
 	@echo "The stories, on datastores of five types:"
 	cd nova/tests/vmware && for tests in $(VMWARE_TESTS); do echo "$$tests:"; \
-		OS_NOVA_DISABLE_EVENTLET_PATCHING=true PYTHONPATH=$(CURDIR) $(NOVA_PYTHON) -m unittest -b $$tests; done
+		OS_NOVA_DISABLE_EVENTLET_PATCHING=$(NOVA_THREADS_$(firstword $(NOVA_MODES_$(NOVA)))) PYTHONPATH=$(CURDIR) \
+		$(NOVA_PYTHON) -m unittest -b $$tests; done
 
 nova-%: ready $(NOVA_VENV)/.ready
 	@echo "The stories, on Nova $(NOVA) with $*:"
