@@ -163,9 +163,12 @@ class Server:
 
     def migrate_live(self, target: ComputeHost) -> None:
         """And wait until it is there."""
-        self.act("os-migrateLive", {"host": target.name, "block_migration": "auto"})
+        self.ask_to_migrate_live(target)
         wait(lambda: self.host is target, "the server moves", 240)
         self.becomes("ACTIVE")
+
+    def ask_to_migrate_live(self, target: ComputeHost) -> None:
+        self.act("os-migrateLive", {"host": target.name, "block_migration": "auto"})
 
     def mappings(self) -> list[dict[str, str]]:
         """Its volumes as Nova's database has them, by the query that docs/nova.md has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +72,9 @@ class NovaCloud:
     ) -> None:
         self._stack.close()
         self.quobyte.clear()
+        # Moorline's mount points are immutable; what was given back to Nova is not removed.
+        theirs = [each.configuration.parent for each in self.hosts]
+        subprocess.run(["chattr", "-R", "-f", "-i", *theirs], check=False)
 
     def nova_conf(self, node: Any, more: str = "") -> str:
         url = self.broker.url

@@ -23,6 +23,23 @@ def test_agent_killed_while_a_volume_is_attached(scene: Scene) -> None:
     server.detach(data)
 
 
+def test_agent_killed_while_a_server_comes_live(scene: Scene) -> None:
+    """That of the destination; nova-compute there asks again once it is back."""
+    server = scene.server(at=scene.one)
+    scene.cloud.share.daemon(delay=0.5)  # each look at it
+    server.ask_to_migrate_live(scene.two)
+    wait(scene.two.wanted, "the agent is asked for it")
+    scene.two.kill("agent")
+    assert server.disks(scene.two) == {}
+    scene.two.start_agent()
+    scene.cloud.share.daemon()
+    wait(lambda: server.host is scene.two, "the server moves", 240)
+    server.becomes("ACTIVE")
+    assert set(server.disks(scene.two)) == set(server.volumes())
+    wait(lambda: not scene.one.wanted(), "the source lets go")
+    wait(lambda: not scene.one.mounts(), "and unmounts")
+
+
 @pytest.mark.parametrize("deleted", ["while it is away", "when it is back"])
 def test_nova_compute_killed_while_a_volume_is_attached(scene: Scene, deleted: str) -> None:
     """Nova does not know then how the volume is connected, and disconnects nothing."""

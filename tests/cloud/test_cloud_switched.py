@@ -33,7 +33,7 @@ def restart(host: ComputeHost, driver: str = "", *lines: str) -> None:
     host.start_compute()
 
 
-def test_live_from_a_host_without_to_one_with_and_then_it_is_switched(scene: Scene) -> None:
+def test_live_from_a_host_without_to_one_with_then_it_is_switched_and_back(scene: Scene) -> None:
     one, two = scene.one, scene.two
     with restored(scene):
         restart(one, STOCK)
@@ -75,6 +75,19 @@ def test_live_from_a_host_without_to_one_with_and_then_it_is_switched(scene: Sce
         server.migrate_live(two)
         wait(lambda: not one.wanted(), "it is gone")
         wait(lambda: not one.mounts(), "and unmounted after its last user")
+
+        two.kill("nova-compute")  # the way back
+        [released] = two.moorline("release", "--all")
+        assert released["outcome"] == "released"
+        two.configure(STOCK, line)
+        two.start_compute()
+        scene.cloud.wait_for_hosts()
+        server.attach(data)
+        assert set(server.disks()) == volumes
+        assert (two.mounts(), two.wanted()) == ([novas], set())
+        server.migrate_live(one)
+        assert one.wanted() == {(server.id, each) for each in volumes}
+        assert (one.mounts(), two.mounts()) == ([novas], [])
 
 
 def file_of(mappings: list[dict[str, str]], host: ComputeHost) -> str:
